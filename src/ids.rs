@@ -1,0 +1,121 @@
+//! The identifiers that travel through every layer. Each is checked once, where it enters, and trusted from then on.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// Longest DID that is accepted, in bytes. AT Protocol allows 2048; both methods it uses stay far below this.
+pub const MAX_DID_BYTES: usize = 512;
+
+/// Longest conversation id or entry id that is accepted, in bytes. Ours are ULIDs of 26.
+pub const MAX_ID_BYTES: usize = 64;
+
+/// Why a string is not the identifier it should be. The text is a sentence fit for a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Malformed {
+    #[error("a DID looks like did:plc:abc or did:web:example.com, without fragment, path or query, of at most {MAX_DID_BYTES} bytes")]
+    Did,
+    #[error("an id has 1 to {MAX_ID_BYTES} letters, digits, hyphens or underscores")]
+    Id,
+}
+
+macro_rules! identifier {
+    ($(#[$doc:meta])* $name:ident, $malformed:expr, $valid:path) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name(String);
+
+        impl $name {
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = Malformed;
+            fn try_from(text: String) -> Result<Self, Malformed> {
+                if $valid(&text) { Ok(Self(text)) } else { Err($malformed) }
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = Malformed;
+            fn from_str(text: &str) -> Result<Self, Malformed> {
+                Self::try_from(text.to_owned())
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(id: $name) -> String {
+                id.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    };
+}
+
+identifier!(
+    /// A decentralised identifier, as <https://atproto.com/specs/did> restricts it.
+    Did, Malformed::Did, is_did
+);
+identifier!(
+    /// The server's name for a conversation: a ULID for those made here, opaque to everybody.
+    ConvoId, Malformed::Id, is_id
+);
+identifier!(
+    /// The id of one log entry (application message or commit), unique in its conversation. A ULID unless the sender chose it.
+    EntryId, Malformed::Id, is_id
+);
+
+fn is_did(text: &str) -> bool {
+    let mut parts = text.splitn(3, ':');
+    let (Some("did"), Some(method), Some(rest)) = (parts.next(), parts.next(), parts.next()) else {
+        return false;
+    };
+    text.len() <= MAX_DID_BYTES
+        && !method.is_empty()
+        && method.bytes().all(|b| b.is_ascii_lowercase())
+        && !rest.is_empty()
+        && !rest.ends_with([':', '%'])
+        && rest.bytes().all(|b| b.is_ascii_alphanumeric() || b"._:%-".contains(&b))
+}
+
+fn is_id(text: &str) -> bool {
+    (1..=MAX_ID_BYTES).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dids_are_accepted_as_at_protocol_writes_them() {
+        for good in ["did:plc:ewvi7nxzyoun6zhxrhs64oiz", "did:web:example.com", "did:web:localhost%3A8080:users:alice"] {
+            assert!(good.parse::<Did>().is_ok(), "{good}");
+        }
+    }
+
+    #[test]
+    fn near_dids_are_refused() {
+        for bad in ["", "did", "did:", "did:plc", "did:plc:", "did:PLC:x", "did:plc:x#device", "did:plc:x/y", "did:plc:x?y", "did:web:x:", " did:plc:x"] {
+            assert_eq!(bad.parse::<Did>(), Err(Malformed::Did), "{bad}");
+        }
+        assert!(format!("did:plc:{}", "a".repeat(MAX_DID_BYTES)).parse::<Did>().is_err());
+    }
+
+    #[test]
+    fn ids_hold_nothing_that_needs_quoting() {
+        assert!("01JB2N0W3E8Z6TQ9K4M5V7X1YA".parse::<ConvoId>().is_ok());
+        for bad in ["", "a b", "a/b", "é", "a'b", &"x".repeat(MAX_ID_BYTES + 1)] {
+            assert!(bad.parse::<EntryId>().is_err(), "{bad}");
+        }
+    }
+}
