@@ -1,0 +1,277 @@
+//! The configuration: the environment, read once, checked as a whole, printed with its secrets left out.
+//!
+//! Nothing else in the crate reads an environment variable. A value that does not parse is an error that names the
+//! variable, and all such errors are reported together.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::ids::Did;
+
+/// What starts a server, whole.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where requests are accepted. `SERVER_HOST`, `SERVER_PORT`; port 0 takes a free one.
+    pub host: String,
+    pub port: u16,
+    /// PostgreSQL; `None` starts the embedded one under `data_dir`. `DATABASE_URL`.
+    pub database_url: Option<String>,
+    /// Most connections to PostgreSQL that this process holds. `DATABASE_MAX_CONNECTIONS`.
+    pub database_max_connections: usize,
+    /// A pooler in transaction mode stands before PostgreSQL: no prepared statements, no start-up parameters.
+    /// `DATABASE_POOLER`.
+    pub database_pooler: bool,
+    /// Home of the embedded PostgreSQL. `DATA_DIR`.
+    pub data_dir: PathBuf,
+    /// Where to look for PostgreSQL's programs first. `PG_BIN_DIR`.
+    pub pg_bin_dir: Option<PathBuf>,
+    /// Redis, which makes things faster and nothing else. `REDIS_URL`.
+    pub redis_url: Option<String>,
+    /// Which serializer runs. `ENABLE_ACTOR_SYSTEM`.
+    pub actors: bool,
+    /// After how long without work an actor stops. `ACTOR_IDLE_SECONDS`.
+    pub actor_idle: Duration,
+    /// How many epochs behind the current one an application message may be. `MESSAGE_EPOCH_WINDOW`.
+    pub message_epoch_window: i64,
+    /// How much of MLS is checked. `MLS_VALIDATION`.
+    pub mls_validation: MlsValidation,
+    /// Tokens and identities.
+    pub auth: AuthConfig,
+    /// Log filter in the syntax of `tracing_subscriber::EnvFilter`. `RUST_LOG`.
+    pub log: String,
+}
+
+/// How much of MLS is checked on the way in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MlsValidation {
+    /// Framing, and the signature, suite, lifetime and identity of key packages.
+    Strict,
+    /// Framing only.
+    Framing,
+}
+
+/// What the authenticator needs.
+#[derive(Clone)]
+pub struct AuthConfig {
+    /// This service's DID, the audience of its tokens. `SERVICE_DID`.
+    pub service_did: Did,
+    /// Where clients reach the service, for its DID document. `PUBLIC_URL`.
+    pub public_url: String,
+    /// Enables HS256 development tokens: whoever knows it can be anybody. `JWT_SECRET`.
+    pub jwt_secret: Option<String>,
+    /// Require `lxm` to be the method. `ENFORCE_LXM`.
+    pub enforce_lxm: bool,
+    /// Require `jti` and accept it once. `ENFORCE_JTI`.
+    pub enforce_jti: bool,
+    /// How long a used `jti` is remembered at least; never shorter than the token lives. `JTI_TTL_SECONDS`.
+    pub jti_ttl: Duration,
+    /// The did:plc directory. `PLC_DIRECTORY_URL`.
+    pub plc_directory_url: String,
+    /// Fetch DID documents from loopback and private addresses too, and over plain HTTP. `ALLOW_PRIVATE_DID_HOSTS`.
+    pub allow_private_did_hosts: bool,
+}
+
+impl fmt::Debug for AuthConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AuthConfig").field("service_did", &self.service_did).finish_non_exhaustive()
+    }
+}
+
+/// Everything that is wrong with the environment, one line each.
+#[derive(Debug, thiserror::Error)]
+#[error("the configuration is not usable:\n{}", .0.iter().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n"))]
+pub struct ConfigError(Vec<String>);
+
+/// Reads variables one by one and collects what is wrong with them.
+struct Reader {
+    variables: BTreeMap<String, String>,
+    problems: Vec<String>,
+}
+
+impl Reader {
+    fn text(&self, name: &str) -> Option<String> {
+        self.variables.get(name).filter(|value| !value.is_empty()).cloned()
+    }
+
+    fn parse<T>(&mut self, name: &str, default: T, wanted: &str, parse: impl Fn(&str) -> Option<T>) -> T {
+        match self.text(name) {
+            None => default,
+            Some(value) => parse(&value).unwrap_or_else(|| {
+                self.problems.push(format!("{name} must be {wanted}"));
+                default
+            }),
+        }
+    }
+
+    /// The spellings that operators of the earlier server used; anything else is refused rather than guessed.
+    fn flag(&mut self, name: &str, default: bool) -> bool {
+        self.parse(name, default, "true, 1, false or 0", |value| match value {
+            "true" | "1" => Some(true),
+            "false" | "0" => Some(false),
+            _ => None,
+        })
+    }
+
+    fn number(&mut self, name: &str, default: u64, least: u64, most: u64) -> u64 {
+        self.parse(name, default, &format!("a whole number from {least} to {most}"), |value| {
+            value.parse().ok().filter(|n| (least..=most).contains(n))
+        })
+    }
+}
+
+impl Config {
+    /// Reads the process environment, after `.env` in the working directory where there is one.
+    #[allow(clippy::disallowed_methods, reason = "this is the one place that reads the environment")]
+    pub fn from_env() -> Result<Self, ConfigError> {
+        if let Err(e) = dotenvy::dotenv()
+            && !e.not_found()
+        {
+            return Err(ConfigError(vec![format!(".env cannot be read: {e}")]));
+        }
+        Self::from_variables(std::env::vars())
+    }
+
+    /// The same from any list of variables, as tests give it.
+    pub fn from_variables(
+        variables: impl IntoIterator<Item = (impl Into<String>, impl Into<String>)>,
+    ) -> Result<Self, ConfigError> {
+        let variables = variables.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
+        let mut env = Reader { variables, problems: Vec::new() };
+
+        let port = env.number("SERVER_PORT", 3000, 0, 65_535) as u16;
+        let service_did = format!("did:web:localhost%3A{port}")
+            .parse()
+            .expect("a port number makes a well-formed did:web");
+        let config = Config {
+            host: env.text("SERVER_HOST").unwrap_or_else(|| "127.0.0.1".to_owned()),
+            port,
+            database_url: env.text("DATABASE_URL"),
+            database_max_connections: env.number("DATABASE_MAX_CONNECTIONS", 10, 2, 10_000) as usize,
+            database_pooler: env.flag("DATABASE_POOLER", false),
+            data_dir: env.text("DATA_DIR").unwrap_or_else(|| ".data".to_owned()).into(),
+            pg_bin_dir: env.text("PG_BIN_DIR").map(PathBuf::from),
+            redis_url: env.text("REDIS_URL"),
+            actors: env.flag("ENABLE_ACTOR_SYSTEM", false),
+            actor_idle: Duration::from_secs(env.number("ACTOR_IDLE_SECONDS", 3_600, 1, 86_400)),
+            message_epoch_window: env.number("MESSAGE_EPOCH_WINDOW", 0, 0, 1_000) as i64,
+            mls_validation: env.parse("MLS_VALIDATION", MlsValidation::Strict, "strict or framing", |value| {
+                match value {
+                    "strict" => Some(MlsValidation::Strict),
+                    "framing" => Some(MlsValidation::Framing),
+                    _ => None,
+                }
+            }),
+            auth: AuthConfig {
+                service_did: env.parse("SERVICE_DID", service_did, "a DID without fragment", |value| value.parse().ok()),
+                public_url: env
+                    .text("PUBLIC_URL")
+                    .unwrap_or_else(|| format!("http://localhost:{port}"))
+                    .trim_end_matches('/')
+                    .to_owned(),
+                jwt_secret: env.text("JWT_SECRET"),
+                enforce_lxm: env.flag("ENFORCE_LXM", true),
+                enforce_jti: env.flag("ENFORCE_JTI", true),
+                jti_ttl: Duration::from_secs(env.number("JTI_TTL_SECONDS", 120, 1, 86_400)),
+                plc_directory_url: env
+                    .text("PLC_DIRECTORY_URL")
+                    .unwrap_or_else(|| "https://plc.directory".to_owned())
+                    .trim_end_matches('/')
+                    .to_owned(),
+                allow_private_did_hosts: env.flag("ALLOW_PRIVATE_DID_HOSTS", false),
+            },
+            log: env.text("RUST_LOG").unwrap_or_else(|| "catbird_server=info,warn".to_owned()),
+        };
+        if env.text("JWT_SECRET").is_some_and(|secret| secret.len() < MIN_JWT_SECRET_BYTES) {
+            env.problems.push(format!("JWT_SECRET must have at least {MIN_JWT_SECRET_BYTES} bytes"));
+        }
+        for name in ["DATABASE_URL", "REDIS_URL"] {
+            let Some(url) = env.text(name) else { continue };
+            let usable = match name {
+                "DATABASE_URL" => url.parse::<tokio_postgres::Config>().is_ok(),
+                _ => fred::types::config::Config::from_url(&url).is_ok(),
+            };
+            if !usable {
+                env.problems.push(format!("{name} is not a connection URL"));
+            }
+        }
+        if env.problems.is_empty() { Ok(config) } else { Err(ConfigError(env.problems)) }
+    }
+
+    /// The configuration in effect, as pairs to print at start. Secrets and everything that may hold one are left out.
+    pub fn describe(&self) -> Vec<(&'static str, String)> {
+        let given = |value: bool| if value { "set" } else { "not set" }.to_owned();
+        vec![
+            ("SERVER_HOST", self.host.clone()),
+            ("SERVER_PORT", self.port.to_string()),
+            ("DATABASE_URL", self.database_url.as_ref().map_or("embedded".to_owned(), |_| "set".to_owned())),
+            ("DATABASE_MAX_CONNECTIONS", self.database_max_connections.to_string()),
+            ("DATABASE_POOLER", self.database_pooler.to_string()),
+            ("DATA_DIR", self.data_dir.display().to_string()),
+            ("REDIS_URL", given(self.redis_url.is_some())),
+            ("ENABLE_ACTOR_SYSTEM", self.actors.to_string()),
+            ("ACTOR_IDLE_SECONDS", self.actor_idle.as_secs().to_string()),
+            ("MESSAGE_EPOCH_WINDOW", self.message_epoch_window.to_string()),
+            ("MLS_VALIDATION", format!("{:?}", self.mls_validation).to_lowercase()),
+            ("SERVICE_DID", self.auth.service_did.to_string()),
+            ("PUBLIC_URL", self.auth.public_url.clone()),
+            ("JWT_SECRET", given(self.auth.jwt_secret.is_some())),
+            ("ENFORCE_LXM", self.auth.enforce_lxm.to_string()),
+            ("ENFORCE_JTI", self.auth.enforce_jti.to_string()),
+            ("JTI_TTL_SECONDS", self.auth.jti_ttl.as_secs().to_string()),
+            ("PLC_DIRECTORY_URL", self.auth.plc_directory_url.clone()),
+            ("ALLOW_PRIVATE_DID_HOSTS", self.auth.allow_private_did_hosts.to_string()),
+            ("RUST_LOG", self.log.clone()),
+        ]
+    }
+}
+
+/// Shortest secret for development tokens: a full HMAC-SHA-256 block would be 64, its output is 32 (RFC 7518, 3.2).
+pub const MIN_JWT_SECRET_BYTES: usize = 32;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOTHING: [(&str, &str); 0] = [];
+
+    #[test]
+    fn an_empty_environment_is_a_working_configuration() {
+        let config = Config::from_variables(NOTHING).unwrap();
+        assert_eq!(config.port, 3000);
+        assert!(!config.actors && config.auth.enforce_jti && config.auth.enforce_lxm);
+        assert_eq!(config.auth.service_did.as_str(), "did:web:localhost%3A3000");
+    }
+
+    #[test]
+    fn the_actor_flag_takes_four_spellings_and_refuses_the_rest() {
+        for (text, actors) in [("true", true), ("1", true), ("false", false), ("0", false)] {
+            assert_eq!(Config::from_variables([("ENABLE_ACTOR_SYSTEM", text)]).unwrap().actors, actors);
+        }
+        for text in ["TRUE", "yes", "on", "2"] {
+            let error = Config::from_variables([("ENABLE_ACTOR_SYSTEM", text)]).unwrap_err().to_string();
+            assert!(error.contains("ENABLE_ACTOR_SYSTEM must be true, 1, false or 0"), "{error}");
+        }
+    }
+
+    #[test]
+    fn every_problem_is_reported_at_once() {
+        let error = Config::from_variables([("SERVER_PORT", "x"), ("MLS_VALIDATION", "lax"), ("JWT_SECRET", "short")])
+            .unwrap_err()
+            .to_string();
+        for name in ["SERVER_PORT", "MLS_VALIDATION", "JWT_SECRET"] {
+            assert!(error.contains(name), "{error}");
+        }
+    }
+
+    #[test]
+    fn secrets_are_never_described() {
+        let secret = "0123456789abcdef0123456789abcdef";
+        let url = "postgres://user:hunter2@db/catbird";
+        let config = Config::from_variables([("JWT_SECRET", secret), ("DATABASE_URL", url)]).unwrap();
+        let shown = format!("{:?}", config.describe());
+        assert!(!shown.contains(secret) && !shown.contains("hunter2"), "{shown}");
+        assert!(!format!("{:?}", config.auth).contains(secret));
+    }
+}

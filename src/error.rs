@@ -1,0 +1,223 @@
+//! Every way a request can end other than well: one closed table of wire name, HTTP status and what the client should do.
+//!
+//! A [`Code`] is what goes over the wire and what lexicons declare; an [`Error`] is one occurrence with its sentence and
+//! the facts that let a client recover. Anything unforeseen becomes [`Code::InternalServerError`], logged with its cause
+//! and answered without it.
+
+use actix_web::http::StatusCode;
+use serde::Serialize;
+
+use crate::views::CommitView;
+
+/// What a client does about an error, without having to know its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Recovery {
+    /// Send the same request again after the wait that the reply names.
+    RetrySame,
+    /// Apply the commits in `missing`, build the request anew on the new epoch, send that.
+    CatchUpThenRebase,
+    /// The caller is out of the group; it needs a new invitation.
+    Rejoin,
+    /// The invitation is not there yet.
+    WaitForWelcome,
+    /// Nothing but a different request will help.
+    GiveUp,
+}
+
+macro_rules! codes {
+    ($($(#[$doc:meta])* $name:ident $status:literal $recovery:ident,)*) => {
+        /// The closed table of errors. The variant's name is the name on the wire.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum Code { $($(#[$doc])* $name,)* }
+
+        impl Code {
+            /// Every row of the table.
+            pub const ALL: &'static [Code] = &[$(Code::$name,)*];
+
+            /// The `error` field of the reply.
+            pub fn name(self) -> &'static str {
+                match self { $(Code::$name => stringify!($name),)* }
+            }
+
+            /// The HTTP status of the reply.
+            pub fn status(self) -> StatusCode {
+                let status = match self { $(Code::$name => $status,)* };
+                StatusCode::from_u16(status).expect("the table holds valid statuses only")
+            }
+
+            /// The `recovery` field of the reply.
+            pub fn recovery(self) -> Recovery {
+                match self { $(Code::$name => Recovery::$recovery,)* }
+            }
+        }
+    };
+}
+
+codes! {
+    // The request itself.
+    /// A parameter or field is missing, mistyped or out of its range.
+    InvalidRequest 400 GiveUp,
+    /// `cursor`, `sinceSeq` or `sinceMessage` names no position in this conversation.
+    InvalidCursor 400 GiveUp,
+    /// `fromEpoch` lies after `toEpoch`, or one is negative.
+    InvalidEpochRange 400 GiveUp,
+    /// The cipher suite is unknown here, or not the one that the bytes carry.
+    InvalidCipherSuite 400 GiveUp,
+    /// The key package does not parse, is not validly signed, has expired, or names somebody else.
+    InvalidKeyPackage 400 GiveUp,
+    /// `expires` lies further ahead than key packages may live.
+    ExpirationTooFar 400 GiveUp,
+    /// The bytes are not an MLS commit of this group.
+    InvalidCommit 400 GiveUp,
+    /// The bytes are not an MLS Welcome.
+    InvalidWelcome 400 GiveUp,
+    /// The bytes parse as MLS but are not an application message of this group and epoch.
+    InvalidMessage 400 GiveUp,
+    /// `embedType` or `embedUri` is malformed.
+    InvalidAsset 400 GiveUp,
+    /// A DID is not one.
+    InvalidDid 400 GiveUp,
+    /// More DIDs than one request may name.
+    TooManyDids 400 GiveUp,
+    /// The conversation would have more members than it may.
+    TooManyMembers 400 GiveUp,
+    /// The ciphertext is larger than 10 MiB.
+    MessageTooLarge 413 GiveUp,
+    /// The body is larger than any valid request.
+    PayloadTooLarge 413 GiveUp,
+    /// The path or the verb exists, but not together.
+    MethodNotAllowed 405 GiveUp,
+    /// No such method.
+    MethodNotImplemented 501 GiveUp,
+    /// No such page outside `/xrpc/`.
+    NotFound 404 GiveUp,
+
+    // The token.
+    /// No bearer token.
+    AuthenticationRequired 401 GiveUp,
+    /// The token is malformed, wrongly signed, for another service or for another method.
+    InvalidToken 401 GiveUp,
+    /// The token's time is over; mint a new one.
+    ExpiredToken 401 GiveUp,
+    /// The token was used before; mint one for each request.
+    TokenReplayed 401 GiveUp,
+    /// The issuer's DID document could not be fetched just now.
+    IdentityUnavailable 503 RetrySame,
+
+    // The conversation.
+    /// No such conversation, or the caller was never in it; the two look the same on purpose.
+    ConvoNotFound 404 GiveUp,
+    /// The caller (or the one to be removed) is no longer a member.
+    NotMember 403 Rejoin,
+    /// The caller lacks the right.
+    NotAuthorized 403 GiveUp,
+    /// The group id is taken.
+    ConvoAlreadyExists 409 GiveUp,
+    /// The epoch moved, or has not come yet.
+    EpochMismatch 409 CatchUpThenRebase,
+    /// One of the DIDs is in the conversation already.
+    AlreadyMember 409 GiveUp,
+    /// The last member cannot leave.
+    LastMember 409 GiveUp,
+    /// The idempotency key or message id was used for a different request.
+    IdempotencyConflict 409 GiveUp,
+    /// A named key package is unknown, used up, or issued to somebody else.
+    KeyPackageNotFound 409 GiveUp,
+    /// The caller has as many unused key packages here as it may.
+    TooManyKeyPackages 409 GiveUp,
+    /// No Welcome is waiting for the caller.
+    WelcomeNotFound 404 WaitForWelcome,
+    /// The Welcome was confirmed and destroyed.
+    WelcomeConsumed 410 Rejoin,
+
+    // The server.
+    /// The caller asks too often.
+    RateLimitExceeded 429 RetrySame,
+    /// A queue is full or a wait ran out; nothing was written.
+    Overloaded 503 RetrySame,
+    /// The database cannot be reached; nothing is known to be written, and sending the same request again is safe.
+    DatabaseUnavailable 503 RetrySame,
+    /// A defect, logged with the request id.
+    InternalServerError 500 RetrySame,
+}
+
+impl Code {
+    /// The codes that any method may answer, which lexicons therefore do not repeat.
+    pub const COMMON: &'static [Code] = &[
+        Code::InvalidRequest,
+        Code::PayloadTooLarge,
+        Code::MethodNotAllowed,
+        Code::MethodNotImplemented,
+        Code::AuthenticationRequired,
+        Code::InvalidToken,
+        Code::ExpiredToken,
+        Code::TokenReplayed,
+        Code::IdentityUnavailable,
+        Code::RateLimitExceeded,
+        Code::Overloaded,
+        Code::DatabaseUnavailable,
+        Code::InternalServerError,
+    ];
+}
+
+/// Which side of the server's epoch the caller is on: the two call for different action.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Reason {
+    /// Another commit won the epoch.
+    Stale,
+    /// The caller is ahead of the server: it merged a commit that was never accepted.
+    Future,
+}
+
+/// The facts beside the sentence. Absent ones are left out of the reply.
+#[derive(Debug, Clone, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Details {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server_epoch: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<Reason>,
+    /// The commits after the caller's epoch, oldest first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub missing: Option<Vec<CommitView>>,
+    /// There are more than `missing` holds; `getCommits` has the rest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub more_missing: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retry_after_ms: Option<u64>,
+}
+
+/// One failed request: its row of the table, a sentence for the developer who reads it, and the facts.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{}: {message}", code.name())]
+pub struct Error {
+    pub code: Code,
+    pub message: String,
+    pub details: Box<Details>,
+}
+
+/// How long a client waits before it tries again when nothing better is known, in milliseconds.
+pub const RETRY_AFTER_MS: u64 = 1_000;
+
+impl Error {
+    /// An error of this code. Those that ask for the same request again say when.
+    pub fn new(code: Code, message: impl Into<String>) -> Self {
+        let retry_after_ms = (code.recovery() == Recovery::RetrySame).then_some(RETRY_AFTER_MS);
+        Self { code, message: message.into(), details: Box::new(Details { retry_after_ms, ..Details::default() }) }
+    }
+
+    /// A defect or an outage that nobody foresaw: the cause goes to the log, not to the client.
+    pub fn internal(cause: impl std::fmt::Display) -> Self {
+        tracing::error!(%cause, "request failed for an unforeseen reason");
+        Self::new(Code::InternalServerError, "the server failed; the log has the cause under this request id")
+    }
+}
+
+impl Code {
+    /// Shorthand for [`Error::new`].
+    pub fn because(self, message: impl Into<String>) -> Error {
+        Error::new(self, message)
+    }
+}

@@ -1,0 +1,108 @@
+//! The shapes that more than one method answers with, field for field as `blue.catbird.mls.defs` declares them.
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+
+use crate::ids::{ConvoId, Did, EntryId};
+use crate::xrpc::bytes::LexBytes;
+
+/// A datetime as every reply writes it: RFC 3339 in UTC with microseconds, so that it survives a round trip.
+pub fn datetime<S: serde::Serializer>(at: &DateTime<Utc>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&at.to_rfc3339_opts(chrono::SecondsFormat::Micros, true))
+}
+
+/// The same for a datetime that may be absent.
+pub fn optional_datetime<S: serde::Serializer>(at: &Option<DateTime<Utc>>, serializer: S) -> Result<S::Ok, S::Error> {
+    match at {
+        Some(at) => datetime(at, serializer),
+        None => serializer.serialize_none(),
+    }
+}
+
+/// What an entry of the log is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MessageType {
+    /// An application message.
+    App,
+    /// A commit; its `epoch` is the one that it creates.
+    Commit,
+}
+
+/// `defs#commitMessage`.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CommitView {
+    pub id: EntryId,
+    /// The epoch that the commit creates.
+    pub epoch: i64,
+    pub seq: i64,
+    pub sender: Did,
+    pub commit_data: LexBytes,
+    #[serde(serialize_with = "datetime")]
+    pub created_at: DateTime<Utc>,
+}
+
+/// `defs#messageView`.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MessageView {
+    pub id: EntryId,
+    pub convo_id: ConvoId,
+    pub sender: Did,
+    pub message_type: MessageType,
+    pub ciphertext: LexBytes,
+    pub epoch: i64,
+    pub seq: i64,
+    #[serde(serialize_with = "datetime")]
+    pub created_at: DateTime<Utc>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub embed_type: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub embed_uri: Option<String>,
+}
+
+/// `defs#memberView`.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MemberView {
+    pub did: Did,
+    /// The same as `did`: version 1 knows users, not devices.
+    pub user_did: Did,
+    #[serde(serialize_with = "datetime")]
+    pub joined_at: DateTime<Utc>,
+    /// Whether this member may remove others.
+    pub is_admin: bool,
+}
+
+/// `defs#convoMetadata`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ConvoMetadata {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+}
+
+/// `defs#convoView`.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ConvoView {
+    pub id: ConvoId,
+    pub group_id: String,
+    pub creator: Did,
+    pub members: Vec<MemberView>,
+    pub member_count: i64,
+    pub epoch: i64,
+    /// The newest entry's `seq`; 0 in an empty log.
+    pub seq: i64,
+    pub cipher_suite: String,
+    #[serde(serialize_with = "datetime")]
+    pub created_at: DateTime<Utc>,
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "optional_datetime")]
+    pub last_message_at: Option<DateTime<Utc>>,
+    /// Application messages of others after the caller's read position.
+    pub unread_count: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metadata: Option<ConvoMetadata>,
+}
