@@ -1,0 +1,2 @@
+-- epochs/find: where a conversation stands.   $1 convo_id
+select current_epoch, last_seq from conversations where id = $1

@@ -1,0 +1,13 @@
+-- messages/list_commits: the commits that create a range of epochs, ascending, within a number of rows and bytes (one at least).
+-- $1 convo_id   $2 joined_seq   $3 first epoch   $4 last epoch   $5 rows   $6 bytes
+with page as (
+  select convo_id, seq, epoch, octet_length(ciphertext) as size from messages
+   where convo_id = $1 and message_type = 'commit' and epoch between $3 and $4 and seq > $2
+   order by epoch limit $5
+), fitting as (
+  select convo_id, seq from (select *, sum(size) over (order by epoch) as total from page) sized
+   where total <= $6 or total = size
+)
+select m.seq, m.id, m.sender_did, m.epoch, m.ciphertext, m.created_at
+  from messages m join fitting using (convo_id, seq)
+ order by m.epoch

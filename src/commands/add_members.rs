@@ -1,0 +1,100 @@
+//! A member adds others: with the commit that does so in the group, or on the roster alone.
+
+use crate::error::{Code, Error};
+use crate::ids::{ConvoId, Did, EntryId};
+use crate::mls::Commit;
+use crate::store::epochs::{self, Swap};
+use crate::store::{Abort, Command, Exclusive, members, messages, welcomes};
+
+use super::{Invitation, Landed, MAX_MEMBERS, Once, refusal};
+
+/// See the module.
+#[derive(Debug)]
+pub struct AddMembers {
+    pub convo_id: ConvoId,
+    pub caller: Did,
+    /// Whom to add; not empty, no duplicates.
+    pub dids: Vec<Did>,
+    pub commit: Option<Commit>,
+    /// The commit's id in the log.
+    pub entry_id: EntryId,
+    pub invitation: Invitation,
+    pub once: Once,
+}
+
+impl Command for AddMembers {
+    const NAME: &'static str = "addMembers";
+    type Output = Landed;
+
+    fn convo(&self) -> &ConvoId {
+        &self.convo_id
+    }
+
+    async fn execute(&self, x: &mut Exclusive<'_>) -> Result<Landed, Abort> {
+        if let Some(earlier) = self.once.earlier(x.tx()).await? {
+            return Ok(earlier);
+        }
+        let at = match &self.commit {
+            None => {
+                let at = epochs::hold(x).await?;
+                members::membership(x.tx(), &self.convo_id, &self.caller).await?;
+                at
+            }
+            Some(commit) => match step(x, &self.caller, commit, &self.entry_id).await? {
+                Step::Taken(at) => at,
+                Step::Earlier(landed) => return Ok(landed),
+            },
+        };
+        let (active, present) = members::count(x, &self.dids).await?;
+        if let Some(did) = present.first() {
+            return Err(Code::AlreadyMember.because(format!("{did} is a member already")).into());
+        }
+        if active + self.dids.len() as i64 > MAX_MEMBERS {
+            return Err(too_many().into());
+        }
+        members::join(x, &self.dids, at.seq).await?;
+        welcomes::withdraw(x, &self.dids).await?;
+        self.invitation.deliver(x, &self.caller, at.epoch).await?;
+        let landed = Landed::from(at);
+        self.once.remember(x.tx(), &landed).await?;
+        Ok(landed)
+    }
+}
+
+/// The refusal of one member too many.
+pub(crate) fn too_many() -> Error {
+    Code::TooManyMembers.because(format!("a conversation has at most {MAX_MEMBERS} members"))
+}
+
+/// What became of a commit.
+pub(super) enum Step {
+    /// It won, is in the log, and the conversation stands here.
+    Taken(crate::store::Position),
+    /// The same bytes from the same sender won long ago, here.
+    Earlier(Landed),
+}
+
+/// Takes the step that a member's commit asks for: the compare-and-swap, then the entry. A commit for another epoch is
+/// refused with what its sender needs to catch up.
+pub(super) async fn step(
+    x: &mut Exclusive<'_>,
+    caller: &Did,
+    commit: &Commit,
+    id: &EntryId,
+) -> Result<Step, Abort> {
+    if let Some(at) = messages::find_commit(x, &commit.hash, caller).await? {
+        return Ok(Step::Earlier(at.into()));
+    }
+    let made_in = commit.frame.epoch;
+    match epochs::advance(x, made_in).await? {
+        Swap::Lost(at) => Err(refusal::epoch_mismatch(x, caller, made_in, at).await),
+        Swap::To(at) => {
+            members::membership(x.tx(), x.convo(), caller).await?;
+            // The entry's epoch comes from the commit, not from the row: should the swap ever let a stale one through, the
+            // constraint that allows one commit per epoch still does not.
+            let entry = crate::store::Position { epoch: made_in + 1, seq: at.seq };
+            messages::append_commit(x, entry, id, caller, &commit.bytes, &commit.hash).await?;
+            Ok(Step::Taken(at))
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! Makes a conversation with its first members, their Welcome and their key packages, or none of it.
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{ConvoId, Did};
+use crate::store::convos::{self, NewConvo};
+use crate::store::{Abort, Command, Exclusive, members};
+
+use super::{Invitation, Once};
+
+/// See the module.
+#[derive(Debug)]
+pub struct CreateConvo {
+    /// The id that it gets if it is new.
+    pub id: ConvoId,
+    pub new: NewConvo,
+    /// Without the creator, without duplicates.
+    pub initial_members: Vec<Did>,
+    pub invitation: Invitation,
+    pub once: Once,
+}
+
+/// What was made, now or by the same request earlier.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Created {
+    pub id: ConvoId,
+    pub created_at: DateTime<Utc>,
+}
+
+impl Command for CreateConvo {
+    const NAME: &'static str = "createConvo";
+    type Output = Created;
+
+    fn convo(&self) -> &ConvoId {
+        &self.id
+    }
+
+    async fn execute(&self, x: &mut Exclusive<'_>) -> Result<Created, Abort> {
+        if let Some(earlier) = self.once.earlier(x.tx()).await? {
+            return Ok(earlier);
+        }
+        let created_at = convos::insert(x, &self.new).await?;
+        members::join(x, std::slice::from_ref(&self.new.creator), 0).await?;
+        members::join(x, &self.initial_members, 0).await?;
+        self.invitation.deliver(x, &self.new.creator, self.new.epoch).await?;
+        let created = Created { id: self.id.clone(), created_at };
+        self.once.remember(x.tx(), &created).await?;
+        Ok(created)
+    }
+}

@@ -1,0 +1,57 @@
+//! What comes along when members are added: the Welcome that lets them in, and the key packages that it was made for.
+
+use chrono::{DateTime, Utc};
+
+use crate::error::{Code, Error};
+use crate::ids::Did;
+use crate::store::key_packages::{self, Hash};
+use crate::store::welcomes::{self, NewWelcome, Recipient};
+use crate::store::{Abort, Exclusive};
+
+/// A Welcome with its recipients, and the key packages to use up. Checked before any transaction begins.
+#[derive(Debug, Clone)]
+pub struct Invitation {
+    pub welcome: Option<NewWelcome>,
+    pub key_packages: Vec<(Did, Hash)>,
+    pub now: DateTime<Utc>,
+}
+
+impl Invitation {
+    /// Puts together what a request named. `new_id` makes ULIDs. A hash for somebody who is not added is refused.
+    pub fn new(
+        added: &[Did],
+        welcome: Option<Vec<u8>>,
+        mut key_packages: Vec<(Did, Hash)>,
+        new_id: impl Fn() -> String,
+        now: DateTime<Utc>,
+    ) -> Result<Self, Error> {
+        if let Some((did, _)) = key_packages.iter().find(|(did, _)| !added.contains(did)) {
+            return Err(Code::InvalidRequest.because(format!("keyPackageHashes names {did}, who is not being added")));
+        }
+        key_packages.sort_by(|a, b| (a.1, &a.0).cmp(&(b.1, &b.0)));
+        key_packages.dedup();
+        let welcome = welcome.map(|bytes| {
+            let mut recipients = Vec::new();
+            for did in added {
+                let mut line = |key_package_hash| recipients.push(Recipient { id: new_id(), did: did.clone(), key_package_hash });
+                let mut named = key_packages.iter().filter(|(owner, _)| owner == did).peekable();
+                match named.peek() {
+                    None => line(None),
+                    Some(_) => named.for_each(|(_, hash)| line(Some(hash.to_vec()))),
+                }
+            }
+            NewWelcome { id: new_id(), bytes, recipients }
+        });
+        Ok(Self { welcome, key_packages, now })
+    }
+
+    /// Uses up the key packages and hands out the Welcome, to members who are on the roster by now and start in `epoch`.
+    pub(super) async fn deliver(&self, x: &mut Exclusive<'_>, inviter: &Did, epoch: i64) -> Result<(), Abort> {
+        let convo = x.convo().clone();
+        key_packages::consume(x.tx(), &self.key_packages, inviter, &convo, self.now).await?;
+        if let Some(welcome) = &self.welcome {
+            welcomes::insert(x, welcome, epoch).await?;
+        }
+        Ok(())
+    }
+}

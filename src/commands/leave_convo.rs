@@ -1,0 +1,83 @@
+//! A member leaves, or one who may removes another, or a member commits the removal of somebody who left before.
+
+use crate::error::Code;
+use crate::ids::{ConvoId, Did, EntryId};
+use crate::mls::Commit;
+use crate::store::members::Standing;
+use crate::store::{Abort, Command, Exclusive, epochs, members, welcomes};
+
+use super::add_members::{Step, step};
+use super::{Landed, Once};
+
+/// See the module.
+#[derive(Debug)]
+pub struct LeaveConvo {
+    pub convo_id: ConvoId,
+    pub caller: Did,
+    pub target: Did,
+    pub commit: Option<Commit>,
+    /// The commit's id in the log.
+    pub entry_id: EntryId,
+    pub once: Once,
+}
+
+impl Command for LeaveConvo {
+    const NAME: &'static str = "leaveConvo";
+    type Output = Landed;
+
+    fn convo(&self) -> &ConvoId {
+        &self.convo_id
+    }
+
+    async fn execute(&self, x: &mut Exclusive<'_>) -> Result<Landed, Abort> {
+        if let Some(earlier) = self.once.earlier(x.tx()).await? {
+            return Ok(earlier);
+        }
+        let at = match &self.commit {
+            None => epochs::hold(x).await?,
+            Some(commit) => match step(x, &self.caller, commit, &self.entry_id).await? {
+                Step::Taken(at) => at,
+                Step::Earlier(landed) => return Ok(landed),
+            },
+        };
+        let caller = members::standing(x.tx(), &self.convo_id, &self.caller).await?.ok_or_else(epochs::not_found)?;
+        if let Some(landed) = self.left_before(&caller) {
+            return Ok(landed);
+        }
+        caller.active()?;
+        if self.is_on_roster(x).await? {
+            members::leave(x, &self.target, &self.caller, at).await?;
+            welcomes::withdraw(x, std::slice::from_ref(&self.target)).await?;
+        }
+        let landed = Landed::from(at);
+        self.once.remember(x.tx(), &landed).await?;
+        Ok(landed)
+    }
+}
+
+impl LeaveConvo {
+    /// Leaving again is the same request again: it gets what the first one got. Whoever was removed did not leave.
+    fn left_before(&self, caller: &Standing) -> Option<Landed> {
+        let left = caller.left.as_ref()?;
+        (self.target == self.caller && self.commit.is_none() && left.by == self.caller).then(|| left.at.into())
+    }
+
+    /// Whether the target is on the roster, and the caller may take it off. Somebody who is off it already may still be in the
+    /// group: any member's commit may clean up after that, which changes nothing here.
+    async fn is_on_roster(&self, x: &Exclusive<'_>) -> Result<bool, Abort> {
+        if self.target == self.caller {
+            return match members::count(x, &[]).await? {
+                (1, _) => Err(Code::LastMember.because("the last member cannot leave").into()),
+                _ => Ok(true),
+            };
+        }
+        match members::standing(x.tx(), &self.convo_id, &self.target).await? {
+            Some(Standing { left: None, .. }) if members::admin(x).await?.as_ref() == Some(&self.caller) => Ok(true),
+            Some(Standing { left: None, .. }) => {
+                Err(Code::NotAuthorized.because("only the conversation's admin may remove others").into())
+            }
+            Some(_) if self.commit.is_some() => Ok(false),
+            _ => Err(Code::NotMember.because("targetDid is not a member of this conversation").into()),
+        }
+    }
+}

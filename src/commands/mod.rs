@@ -1,0 +1,49 @@
+//! Use cases that change something, as data: what to do, for whom, and how to recognise that it was done before.
+//!
+//! A command holds everything that must not differ between two attempts, such as new ids. Each moves or holds the
+//! conversation's position first and looks afterwards, because only then is what it reads the present.
+
+mod add_members;
+mod claim_key_packages;
+mod confirm_welcome;
+mod create_convo;
+mod invitation;
+mod leave_convo;
+mod once;
+mod publish_key_package;
+mod refusal;
+mod send_message;
+mod update_cursor;
+
+pub use add_members::AddMembers;
+pub use claim_key_packages::ClaimKeyPackages;
+pub use confirm_welcome::ConfirmWelcome;
+pub use create_convo::{CreateConvo, Created};
+pub use invitation::Invitation;
+pub use leave_convo::LeaveConvo;
+pub use once::{Fingerprint, Once};
+pub use publish_key_package::PublishKeyPackage;
+pub use send_message::{SendMessage, Sent};
+pub use update_cursor::UpdateCursor;
+
+use serde::{Deserialize, Serialize};
+
+use crate::store::Position;
+
+/// Where a change of a conversation landed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Landed {
+    /// The epoch afterwards.
+    pub epoch: i64,
+    /// The seq of the commit, or of the newest entry if there was no commit.
+    pub seq: i64,
+}
+
+impl From<Position> for Landed {
+    fn from(at: Position) -> Self {
+        Self { epoch: at.epoch, seq: at.seq }
+    }
+}
+
+/// Most members of one conversation.
+pub const MAX_MEMBERS: i64 = 10_000;

@@ -1,0 +1,78 @@
+//! Doing a thing once: the record of a request's idempotency key, and what makes two requests the same.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use sha2::{Digest, Sha256};
+
+use crate::error::{Code, Error};
+use crate::ids::Did;
+use crate::store::{Abort, Tx, requests};
+
+/// A digest of a request's fields. Field order and lengths are part of it, spellings of JSON are not.
+#[derive(Debug, Default, Clone)]
+pub struct Fingerprint(Sha256);
+
+impl Fingerprint {
+    /// Adds a field that may be absent.
+    pub fn field(mut self, value: Option<&[u8]>) -> Self {
+        match value {
+            None => self.0.update([0]),
+            Some(bytes) => {
+                self.0.update([1]);
+                self.0.update((bytes.len() as u64).to_be_bytes());
+                self.0.update(bytes);
+            }
+        }
+        self
+    }
+
+    /// Adds a text that may be absent.
+    pub fn text(self, value: Option<&str>) -> Self {
+        self.field(value.map(str::as_bytes))
+    }
+
+    /// Adds a number that may be absent.
+    pub fn number(self, value: Option<i64>) -> Self {
+        self.field(value.map(i64::to_be_bytes).as_ref().map(<[u8; 8]>::as_slice))
+    }
+
+    /// Adds a list; its length is part of the digest.
+    pub fn list<'a>(self, values: impl ExactSizeIterator<Item = &'a [u8]>) -> Self {
+        let counted = self.number(Some(values.len() as i64));
+        values.fold(counted, |print, value| print.field(Some(value)))
+    }
+}
+
+/// The caller's key for one request, if it sent one, and the request's fingerprint.
+#[derive(Debug, Clone)]
+pub struct Once {
+    caller: Did,
+    method: &'static str,
+    key: Option<String>,
+    fingerprint: [u8; 32],
+}
+
+impl Once {
+    /// `method` without the namespace.
+    pub fn new(caller: Did, method: &'static str, key: Option<String>, fingerprint: Fingerprint) -> Self {
+        Self { caller, method, key, fingerprint: fingerprint.0.finalize().into() }
+    }
+
+    /// What the same request got earlier. Another request under the same key is `IdempotencyConflict`.
+    pub(super) async fn earlier<T: DeserializeOwned>(&self, tx: &Tx) -> Result<Option<T>, Abort> {
+        let Some(key) = &self.key else { return Ok(None) };
+        let Some(record) = requests::find(tx, &self.caller, self.method, key).await? else { return Ok(None) };
+        if record.fingerprint != self.fingerprint {
+            let message = "this idempotencyKey was used for a different request; use a new key for each request";
+            return Err(Code::IdempotencyConflict.because(message).into());
+        }
+        Ok(Some(serde_json::from_value(record.reply).map_err(Error::internal)?))
+    }
+
+    /// Remembers what the request got, in the transaction that does it.
+    pub(super) async fn remember<T: Serialize>(&self, tx: &Tx, reply: &T) -> Result<(), Abort> {
+        let Some(key) = &self.key else { return Ok(()) };
+        let reply = serde_json::to_value(reply).map_err(Error::internal)?;
+        requests::insert(tx, &self.caller, self.method, key, &self.fingerprint, &reply).await
+    }
+}

@@ -1,0 +1,33 @@
+//! The answer to whoever lost an epoch: where the server stands, and the commits to apply before trying again.
+
+use crate::error::{Code, Error, Reason};
+use crate::ids::Did;
+use crate::store::messages::{MAX_MISSING, MAX_MISSING_BYTES};
+use crate::store::{Abort, Exclusive, Position, members, messages};
+
+/// `EpochMismatch` for a commit or message made in `epoch` while the conversation stands at `at`. Only members learn it.
+pub(super) async fn epoch_mismatch(x: &Exclusive<'_>, caller: &Did, epoch: i64, at: Position) -> Abort {
+    match describe(x, caller, epoch, at).await {
+        Ok(error) => Abort::Refused(error),
+        Err(abort) => abort,
+    }
+}
+
+async fn describe(x: &Exclusive<'_>, caller: &Did, epoch: i64, at: Position) -> Result<Error, Abort> {
+    let member = members::membership(x.tx(), x.convo(), caller).await?;
+    let (reason, message) = match epoch < at.epoch {
+        true => (Reason::Stale, format!("made in epoch {epoch}, but the conversation is in epoch {}: apply `missing`, then build it anew", at.epoch)),
+        false => (Reason::Future, format!("made in epoch {epoch}, but the conversation is in epoch {}: a commit that you merged was never accepted", at.epoch)),
+    };
+    let limits = (MAX_MISSING, MAX_MISSING_BYTES);
+    let missing = match reason {
+        Reason::Stale => messages::list_commits(x.tx(), x.convo(), member.joined_seq, (epoch + 1, at.epoch), limits).await?,
+        Reason::Future => Vec::new(),
+    };
+    let mut error = Code::EpochMismatch.because(message);
+    error.details.server_epoch = Some(at.epoch);
+    error.details.reason = Some(reason);
+    error.details.more_missing = missing.last().map(|last| last.epoch < at.epoch);
+    error.details.missing = Some(missing);
+    Ok(error)
+}

@@ -1,0 +1,85 @@
+//! A member sends an application message. It writes one row, however many members there are.
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use crate::error::Code;
+use crate::ids::{ConvoId, EntryId};
+use crate::store::epochs::{self, Swap};
+use crate::store::messages::{self, AppMessage};
+use crate::store::{Abort, Command, Exclusive, members};
+
+use super::{Once, refusal};
+
+/// See the module.
+#[derive(Debug)]
+pub struct SendMessage {
+    pub convo_id: ConvoId,
+    pub message: AppMessage,
+    /// The sender chose the id, so the message may be here already.
+    pub sender_chose_id: bool,
+    /// How many epochs the message may lag behind.
+    pub window: i64,
+    pub once: Once,
+}
+
+/// Where a message landed, now or by the same request earlier.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Sent {
+    pub id: EntryId,
+    pub received_at: DateTime<Utc>,
+    pub seq: i64,
+    pub epoch: i64,
+}
+
+impl Command for SendMessage {
+    const NAME: &'static str = "sendMessage";
+    type Output = Sent;
+
+    fn convo(&self) -> &ConvoId {
+        &self.convo_id
+    }
+
+    async fn execute(&self, x: &mut Exclusive<'_>) -> Result<Sent, Abort> {
+        if let Some(earlier) = self.once.earlier(x.tx()).await? {
+            return Ok(earlier);
+        }
+        if let Some(earlier) = self.sent_before(x).await? {
+            return Ok(earlier);
+        }
+        let AppMessage { sender, epoch, .. } = &self.message;
+        let seq = match epochs::extend(x, *epoch, self.window).await? {
+            Swap::To(at) => at.seq,
+            Swap::Lost(at) => return Err(refusal::epoch_mismatch(x, sender, *epoch, at).await),
+        };
+        let Some(received_at) = messages::append_app(x, seq, &self.message).await? else {
+            members::membership(x.tx(), &self.convo_id, sender).await?;
+            // Not a member when the row was written, a member now: impossible while the conversation is held.
+            return Err(crate::error::Error::internal("a membership appeared under the lock").into());
+        };
+        let sent = self.sent(seq, received_at);
+        self.once.remember(x.tx(), &sent).await?;
+        Ok(sent)
+    }
+}
+
+impl SendMessage {
+    fn sent(&self, seq: i64, received_at: DateTime<Utc>) -> Sent {
+        Sent { id: self.message.id.clone(), received_at, seq, epoch: self.message.epoch }
+    }
+
+    /// The same message under the id that its sender chose. Only the sender's own entries are looked at, so the id tells
+    /// nobody else anything.
+    async fn sent_before(&self, x: &Exclusive<'_>) -> Result<Option<Sent>, Abort> {
+        if !self.sender_chose_id {
+            return Ok(None);
+        }
+        match messages::find_by_id(x, &self.message).await? {
+            None => Ok(None),
+            Some(found) if found.same => Ok(Some(self.sent(found.seq, found.created_at))),
+            Some(_) => {
+                Err(Code::IdempotencyConflict.because("this msgId was used for a different message of yours").into())
+            }
+        }
+    }
+}

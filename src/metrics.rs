@@ -1,0 +1,353 @@
+//! What operators measure: every metric is registered here, under the names they know, and recorded by the method that says so.
+//!
+//! Labels only take values from closed lists, so the number of series does not grow with users or conversations. The one
+//! exception, the mailbox depth per conversation, is exported for the deepest few only.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::{Family, MetricConstructor};
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+
+use crate::error::Code;
+use crate::store::Cause;
+
+type Label = (&'static str, &'static str);
+type Counters<const N: usize> = Family<[Label; N], Counter>;
+type Seconds<const N: usize> = Family<[Label; N], Histogram, Buckets>;
+
+/// Half a millisecond to ten seconds: from a read that hits memory to the longest wait allowed.
+const BUCKETS: [f64; 14] =
+    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+
+#[derive(Clone)]
+struct Buckets;
+
+impl MetricConstructor<Histogram> for Buckets {
+    fn new_metric(&self) -> Histogram {
+        Histogram::new(BUCKETS)
+    }
+}
+
+/// Why an actor ended.
+#[derive(Debug, Clone, Copy)]
+pub enum Stop {
+    /// No work for as long as the configuration allows.
+    Idle,
+    /// Made room for another conversation's actor.
+    Evicted,
+    /// The server shuts down.
+    Shutdown,
+    /// It failed, and the next request starts it again.
+    Failed,
+}
+
+impl Stop {
+    fn label(self) -> &'static str {
+        match self {
+            Stop::Idle => "idle",
+            Stop::Evicted => "evicted",
+            Stop::Shutdown => "shutdown",
+            Stop::Failed => "failed",
+        }
+    }
+}
+
+/// The only kind of actor there is, as operators' queries name it.
+const CONVERSATION_ACTOR: Label = ("actor_type", "conversation_actor");
+
+/// The counters. Cheap to clone; clones count together.
+#[derive(Clone)]
+pub struct Metrics(Arc<Inner>);
+
+struct Inner {
+    registry: Registry,
+    http_requests: Counters<2>,
+    http_seconds: Seconds<1>,
+    errors: Counters<1>,
+    queries: Counters<1>,
+    query_seconds: Seconds<1>,
+    transactions: Counters<2>,
+    transaction_seconds: Seconds<1>,
+    retries: Counters<2>,
+    commits_recovered: Counters<1>,
+    lock_wait_seconds: Histogram,
+    connections_active: Gauge,
+    connections_max: Gauge,
+    connections_waiting: Gauge,
+    messages_sent: Counter,
+    groups_created: Counter,
+    members_added: Counter,
+    epoch_conflicts: Counter,
+    epoch_increment_seconds: Histogram,
+    key_packages_issued: Counters<1>,
+    authentications: Counters<1>,
+    actor_spawns: Counters<1>,
+    actor_stops: Counters<2>,
+    actor_restarts: Counters<1>,
+    actor_seconds: Seconds<2>,
+    actor_drops: Counters<2>,
+    actor_mailbox_full: Counters<1>,
+    actors_active: Gauge,
+    waiting_room_full: Counter,
+    resident_memory: Gauge,
+    cpu_seconds: Gauge<f64, std::sync::atomic::AtomicU64>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new(|_| {})
+    }
+}
+
+impl Metrics {
+    /// Registers everything; `more` may add collectors of its own.
+    pub fn new(more: impl FnOnce(&mut Registry)) -> Self {
+        let mut inner = Inner {
+            registry: Registry::default(),
+            http_requests: Family::default(),
+            http_seconds: Family::new_with_constructor(Buckets),
+            errors: Family::default(),
+            queries: Family::default(),
+            query_seconds: Family::new_with_constructor(Buckets),
+            transactions: Family::default(),
+            transaction_seconds: Family::new_with_constructor(Buckets),
+            retries: Family::default(),
+            commits_recovered: Family::default(),
+            lock_wait_seconds: Histogram::new(BUCKETS),
+            connections_active: Gauge::default(),
+            connections_max: Gauge::default(),
+            connections_waiting: Gauge::default(),
+            messages_sent: Counter::default(),
+            groups_created: Counter::default(),
+            members_added: Counter::default(),
+            epoch_conflicts: Counter::default(),
+            epoch_increment_seconds: Histogram::new(BUCKETS),
+            key_packages_issued: Family::default(),
+            authentications: Family::default(),
+            actor_spawns: Family::default(),
+            actor_stops: Family::default(),
+            actor_restarts: Family::default(),
+            actor_seconds: Family::new_with_constructor(Buckets),
+            actor_drops: Family::default(),
+            actor_mailbox_full: Family::default(),
+            actors_active: Gauge::default(),
+            waiting_room_full: Counter::default(),
+            resident_memory: Gauge::default(),
+            cpu_seconds: Gauge::default(),
+        };
+        inner.register();
+        more(&mut inner.registry);
+        Self(Arc::new(inner))
+    }
+}
+
+impl Inner {
+    fn register(&mut self) {
+        let r = &mut self.registry;
+        r.register("http_requests", "Requests answered, by method and status", self.http_requests.clone());
+        r.register_with_unit("http_request_duration", "Time to answer", Unit::Seconds, self.http_seconds.clone());
+        r.register("xrpc_errors", "Requests refused, by the error's name", self.errors.clone());
+        r.register("database_queries", "Statements run, by their file", self.queries.clone());
+        r.register_with_unit("database_query_duration", "Time per statement", Unit::Seconds, self.query_seconds.clone());
+        r.register("database_transactions", "Units of work, by name and outcome", self.transactions.clone());
+        r.register_with_unit(
+            "database_transaction_duration",
+            "Time per unit of work, retries included",
+            Unit::Seconds,
+            self.transaction_seconds.clone(),
+        );
+        r.register("database_transaction_retries", "Attempts that were repeated, and why", self.retries.clone());
+        r.register("database_commits_recovered", "Lost replies to COMMIT, by what it had become", self.commits_recovered.clone());
+        r.register_with_unit(
+            "conversation_lock_wait",
+            "Time to begin and take a conversation's lock",
+            Unit::Seconds,
+            self.lock_wait_seconds.clone(),
+        );
+        r.register("database_connections_active", "Connections in use", self.connections_active.clone());
+        r.register("database_connections_max", "Connections that the pool may open", self.connections_max.clone());
+        r.register("database_connections_waiting", "Requests waiting for a connection", self.connections_waiting.clone());
+        r.register("mls_messages_sent", "Application messages accepted", self.messages_sent.clone());
+        r.register("mls_groups_created", "Conversations made", self.groups_created.clone());
+        r.register("mls_members_added", "Members added, the first ones included", self.members_added.clone());
+        r.register("epoch_conflicts", "Commits and messages refused for their epoch", self.epoch_conflicts.clone());
+        r.register_with_unit(
+            "epoch_increment_duration",
+            "Time to accept a commit, waiting included",
+            Unit::Seconds,
+            self.epoch_increment_seconds.clone(),
+        );
+        r.register("key_packages_issued", "Key packages handed out, by where they came from", self.key_packages_issued.clone());
+        r.register("authentications", "Tokens checked, by outcome", self.authentications.clone());
+        r.register("actor_spawns", "Actors started", self.actor_spawns.clone());
+        r.register("actor_stops", "Actors ended, and why", self.actor_stops.clone());
+        r.register("actor_restarts", "Actors started again after a failure", self.actor_restarts.clone());
+        r.register_with_unit("actor_message_duration", "Time in an actor", Unit::Seconds, self.actor_seconds.clone());
+        r.register("actor_message_drops", "Messages that no actor took, and why", self.actor_drops.clone());
+        r.register("actor_mailbox_full_events", "Messages refused by a full mailbox", self.actor_mailbox_full.clone());
+        r.register("actor_registry_active_actors", "Actors alive", self.actors_active.clone());
+        r.register("waiting_room_full", "Requests refused because a conversation's queue was full", self.waiting_room_full.clone());
+        r.register("process_resident_memory_bytes", "Resident memory", self.resident_memory.clone());
+        r.register("process_cpu_seconds_total", "Processor time used since start", self.cpu_seconds.clone());
+    }
+}
+
+impl Metrics {
+    /// One answered request. `method` is a known method or a fixed word.
+    pub fn request(&self, method: &'static str, status: u16, took: Duration) {
+        let status = match status {
+            200..300 => "2xx",
+            400 => "400",
+            401 => "401",
+            403 => "403",
+            404 => "404",
+            409 => "409",
+            429 => "429",
+            400..500 => "4xx",
+            503 => "503",
+            _ => "5xx",
+        };
+        self.0.http_requests.get_or_create(&[("method", method), ("status", status)]).inc();
+        self.0.http_seconds.get_or_create(&[("method", method)]).observe(took.as_secs_f64());
+    }
+
+    /// One refused request.
+    pub fn error(&self, code: Code) {
+        self.0.errors.get_or_create(&[("error", code.name())]).inc();
+    }
+
+    /// One statement.
+    pub fn query(&self, name: &'static str, took: Duration) {
+        self.0.queries.get_or_create(&[("query", name)]).inc();
+        self.0.query_seconds.get_or_create(&[("query", name)]).observe(took.as_secs_f64());
+    }
+
+    /// One unit of work, all its attempts.
+    pub fn transaction(&self, name: &'static str, took: Duration, committed: bool) {
+        let outcome = if committed { "committed" } else { "refused" };
+        self.0.transactions.get_or_create(&[("name", name), ("outcome", outcome)]).inc();
+        self.0.transaction_seconds.get_or_create(&[("name", name)]).observe(took.as_secs_f64());
+    }
+
+    /// An attempt that is made again.
+    pub fn transaction_retried(&self, name: &'static str, cause: Cause) {
+        self.0.retries.get_or_create(&[("name", name), ("cause", cause.label())]).inc();
+    }
+
+    /// A COMMIT whose reply was lost, and what had become of it.
+    pub fn commit_recovered(&self, outcome: &'static str) {
+        self.0.commits_recovered.get_or_create(&[("outcome", outcome)]).inc();
+    }
+
+    /// The wait for a conversation's lock.
+    pub fn lock_waited(&self, took: Duration) {
+        self.0.lock_wait_seconds.observe(took.as_secs_f64());
+    }
+
+    /// An accepted application message.
+    pub fn message_sent(&self) {
+        self.0.messages_sent.inc();
+    }
+
+    /// A conversation made.
+    pub fn group_created(&self) {
+        self.0.groups_created.inc();
+    }
+
+    /// Members added.
+    pub fn members_added(&self, members: usize) {
+        self.0.members_added.inc_by(members as u64);
+    }
+
+    /// A commit or message that came for another epoch.
+    pub fn epoch_conflict(&self) {
+        self.0.epoch_conflicts.inc();
+    }
+
+    /// An accepted commit.
+    pub fn epoch_incremented(&self, took: Duration) {
+        self.0.epoch_increment_seconds.observe(took.as_secs_f64());
+    }
+
+    /// Key packages handed out from one shelf.
+    pub fn key_packages_issued(&self, shelf: &'static str, packages: usize) {
+        self.0.key_packages_issued.get_or_create(&[("shelf", shelf)]).inc_by(packages as u64);
+    }
+
+    /// A token that was checked.
+    pub fn authentication(&self, outcome: &'static str) {
+        self.0.authentications.get_or_create(&[("outcome", outcome)]).inc();
+    }
+
+    /// An actor started; `again` after a failure.
+    pub fn actor_spawned(&self, again: bool) {
+        self.0.actor_spawns.get_or_create(&[CONVERSATION_ACTOR]).inc();
+        if again {
+            self.0.actor_restarts.get_or_create(&[CONVERSATION_ACTOR]).inc();
+        }
+        self.0.actors_active.inc();
+    }
+
+    /// An actor ended.
+    pub fn actor_stopped(&self, why: Stop) {
+        self.0.actor_stops.get_or_create(&[CONVERSATION_ACTOR, ("reason", why.label())]).inc();
+        self.0.actors_active.dec();
+    }
+
+    /// A message that an actor dealt with.
+    pub fn actor_message(&self, message_type: &'static str, took: Duration) {
+        self.0.actor_seconds.get_or_create(&[CONVERSATION_ACTOR, ("message_type", message_type)]).observe(took.as_secs_f64());
+    }
+
+    /// A message that a full mailbox refused.
+    pub fn actor_mailbox_full(&self) {
+        self.0.actor_mailbox_full.get_or_create(&[CONVERSATION_ACTOR]).inc();
+        self.0.actor_drops.get_or_create(&[CONVERSATION_ACTOR, ("reason", "mailbox_full")]).inc();
+    }
+
+    /// A message that died with its actor.
+    pub fn actor_message_lost(&self) {
+        self.0.actor_drops.get_or_create(&[CONVERSATION_ACTOR, ("reason", "actor_failed")]).inc();
+    }
+
+    /// A request that a conversation's full queue refused.
+    pub fn waiting_room_full(&self) {
+        self.0.waiting_room_full.inc();
+    }
+
+    /// Actors alive.
+    pub fn active_actors(&self) -> i64 {
+        self.0.actors_active.get()
+    }
+
+    /// Everything in the Prometheus text format. `pool` is connections open, idle, and requests waiting.
+    pub fn render(&self, (open, idle, waiting): (usize, usize, usize), most: usize) -> Result<String, std::fmt::Error> {
+        self.0.connections_active.set(open.saturating_sub(idle) as i64);
+        self.0.connections_waiting.set(waiting as i64);
+        self.0.connections_max.set(most as i64);
+        if let Some((bytes, seconds)) = process_usage() {
+            self.0.resident_memory.set(bytes);
+            self.0.cpu_seconds.set(seconds);
+        }
+        let mut text = String::new();
+        encode(&mut text, &self.0.registry)?;
+        Ok(text)
+    }
+}
+
+/// Resident bytes and processor seconds of this process (proc(5)); `None` where there is no /proc.
+fn process_usage() -> Option<(i64, f64)> {
+    let ticks = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).ok()??;
+    let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok()??;
+    let resident = std::fs::read_to_string("/proc/self/statm").ok()?.split(' ').nth(1)?.parse::<i64>().ok()?;
+    // The second field, the command, may hold spaces and ends with the last parenthesis.
+    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+    let (user, system) = (fields.get(11)?.parse::<f64>().ok()?, fields.get(12)?.parse::<f64>().ok()?);
+    Some((resident * page, (user + system) / ticks as f64))
+}

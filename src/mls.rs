@@ -1,0 +1,209 @@
+//! What the server must see of MLS (RFC 9420), and no more: which group and epoch a message claims, that a commit is a commit,
+//! and that a key package is what its owner signed. It holds no keys and opens nothing.
+
+use std::time::SystemTime;
+
+use chrono::{DateTime, Utc};
+use openmls::prelude::tls_codec::Deserialize as _;
+use openmls::prelude::{
+    BasicCredential, Ciphersuite, ContentType, KeyPackageIn, MlsMessageBodyIn, MlsMessageIn, ProtocolMessage,
+    ProtocolVersion, Welcome,
+};
+use openmls_rust_crypto::RustCrypto;
+use sha2::{Digest, Sha256};
+
+use crate::config::MlsValidation;
+use crate::error::{Code, Error};
+use crate::ids::Did;
+
+/// Most bytes of one commit or Welcome.
+pub const MAX_HANDSHAKE_BYTES: usize = 10 * 1024 * 1024;
+/// Most bytes of one application message, as the lexicon has it.
+pub const MAX_CIPHERTEXT_BYTES: usize = 10 * 1024 * 1024;
+/// Most bytes of one key package, as the lexicon has it.
+pub const MAX_KEY_PACKAGE_BYTES: usize = 65_536;
+/// The highest epoch or seq that travels: what JSON carries exactly (RFC 8259, section 6).
+pub const MAX_POSITION: i64 = (1 << 53) - 1;
+
+/// The suites that key packages and conversations may have, by their names in RFC 9420, section 17.1.
+const SUITES: [(&str, Ciphersuite); 3] = [
+    (DEFAULT_SUITE, Ciphersuite::MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519),
+    ("MLS_128_DHKEMP256_AES128GCM_SHA256_P256", Ciphersuite::MLS_128_DHKEMP256_AES128GCM_SHA256_P256),
+    ("MLS_128_DHKEMX25519_CHACHA20POLY1305_SHA256_Ed25519", Ciphersuite::MLS_128_DHKEMX25519_CHACHA20POLY1305_SHA256_Ed25519),
+];
+/// The suite that every client must support, and that `getKeyPackages` assumes.
+pub const DEFAULT_SUITE: &str = "MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519";
+
+/// The suite of this name, or `InvalidCipherSuite`.
+pub fn suite(name: &str) -> Result<(&'static str, Ciphersuite), Error> {
+    SUITES.iter().find(|(known, _)| *known == name).copied().ok_or_else(|| {
+        let known: Vec<&str> = SUITES.iter().map(|(name, _)| *name).collect();
+        Code::InvalidCipherSuite.because(format!("cipherSuite must be one of {}", known.join(", ")))
+    })
+}
+
+/// A group id as clients name it, in the one spelling that is stored: hex in lower case, anything else as it is.
+pub fn canonical_group_id(text: &str) -> String {
+    match is_hex(text) {
+        true => text.to_ascii_lowercase(),
+        false => text.to_owned(),
+    }
+}
+
+fn is_hex(text: &str) -> bool {
+    !text.is_empty() && text.len().is_multiple_of(2) && text.bytes().all(|b| b.is_ascii_hexdigit())
+}
+
+/// What an MLS message says about itself in the clear.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Frame {
+    group_id: Vec<u8>,
+    /// The epoch in which it was made.
+    pub epoch: i64,
+}
+
+impl Frame {
+    fn of(message: &ProtocolMessage) -> Self {
+        let epoch = i64::try_from(message.epoch().as_u64()).unwrap_or(i64::MAX).min(MAX_POSITION);
+        Self { group_id: message.group_id().as_slice().to_vec(), epoch }
+    }
+
+    /// Whether this is the group that `named` names: its hex, or its very bytes.
+    pub fn belongs_to(&self, named: &str) -> bool {
+        hex(&self.group_id) == named || self.group_id == named.as_bytes()
+    }
+}
+
+/// A commit that parsed: its bytes, its frame, and the hash by which it is known for ever.
+#[derive(Debug, Clone)]
+pub struct Commit {
+    pub bytes: Vec<u8>,
+    pub hash: [u8; 32],
+    pub frame: Frame,
+}
+
+impl Commit {
+    /// Parses `bytes` as an MLSMessage that carries a commit, and nothing after it.
+    pub fn parse(bytes: Vec<u8>) -> Result<Self, Error> {
+        let refused = |why: &str| Code::InvalidCommit.because(format!("commit must be an MLSMessage with a commit: {why}"));
+        if bytes.len() > MAX_HANDSHAKE_BYTES {
+            return Err(refused("it is too large"));
+        }
+        let message = MlsMessageIn::tls_deserialize_exact(&bytes).map_err(|e| refused(&e.to_string()))?;
+        let message = message.try_into_protocol_message().map_err(|_| refused("it is something else"))?;
+        match message.content_type() {
+            ContentType::Commit => {
+                let hash = Sha256::digest(&bytes).into();
+                Ok(Self { frame: Frame::of(&message), hash, bytes })
+            }
+            _ => Err(refused("it is another kind of message")),
+        }
+    }
+}
+
+/// Checks that `bytes` are a Welcome, as an MLSMessage or bare.
+pub fn check_welcome(bytes: &[u8]) -> Result<(), Error> {
+    let refused = |why: &str| Error::new(Code::InvalidWelcome, format!("welcomeMessage must be an MLS Welcome: {why}"));
+    if bytes.len() > MAX_HANDSHAKE_BYTES {
+        return Err(refused("it is too large"));
+    }
+    match MlsMessageIn::tls_deserialize_exact(bytes).map(MlsMessageIn::extract) {
+        Ok(MlsMessageBodyIn::Welcome(_)) => Ok(()),
+        Ok(_) => Err(refused("it is something else")),
+        Err(e) => Welcome::tls_deserialize_exact(bytes).map(drop).map_err(|_| refused(&e.to_string())),
+    }
+}
+
+/// Checks an application message as far as it can be seen. Opaque bytes pass, since clients may wrap and pad; what parses as
+/// an MLS message, whatever follows it, has to be an application message made in `epoch`, so that no commit gets past the
+/// compare-and-swap. Returns the frame for the check of the group.
+pub fn check_application(bytes: &[u8], epoch: i64) -> Result<Option<Frame>, Error> {
+    let refused = |why: &str| Err(Code::InvalidMessage.because(format!("ciphertext must be an MLS application message: {why}")));
+    let Ok(message) = MlsMessageIn::tls_deserialize(&mut &*bytes) else {
+        return Ok(None);
+    };
+    let Ok(message) = message.try_into_protocol_message() else {
+        return refused("it is a Welcome, a GroupInfo or a key package");
+    };
+    if message.content_type() != ContentType::Application {
+        return refused("it is a commit or a proposal; commits go through addMembers and leaveConvo");
+    }
+    let frame = Frame::of(&message);
+    if frame.epoch != epoch {
+        return refused("its epoch is not the one in the request");
+    }
+    Ok(Some(frame))
+}
+
+/// What is worth keeping of a key package that passed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyPackageFacts {
+    /// SHA-256 of the bytes as they were sent.
+    pub hash: [u8; 32],
+    pub last_resort: bool,
+    /// When its leaf expires; `None` if that was not checked.
+    pub not_after: Option<DateTime<Utc>>,
+}
+
+/// Checks a key package, as an MLSMessage or bare: that it parses, and in strict mode also its signatures, its suite, its
+/// lifetime and that its credential names `owner` or one of the owner's devices (`did#device`).
+pub fn check_key_package(
+    bytes: &[u8],
+    owner: &Did,
+    wanted: Ciphersuite,
+    mode: MlsValidation,
+    now: DateTime<Utc>,
+) -> Result<KeyPackageFacts, Error> {
+    let refused = |why: &str| Error::new(Code::InvalidKeyPackage, format!("keyPackage is not acceptable: {why}"));
+    if bytes.len() > MAX_KEY_PACKAGE_BYTES {
+        return Err(refused("it is too large"));
+    }
+    let package = match MlsMessageIn::tls_deserialize_exact(bytes).map(MlsMessageIn::extract) {
+        Ok(MlsMessageBodyIn::KeyPackage(package)) => package,
+        Ok(_) => return Err(refused("it is another kind of MLS message")),
+        Err(e) => KeyPackageIn::tls_deserialize_exact(bytes).map_err(|_| refused(&e.to_string()))?,
+    };
+    let hash = Sha256::digest(bytes).into();
+    let package = match (package.validate(&RustCrypto::default(), ProtocolVersion::Mls10), mode) {
+        (Ok(package), MlsValidation::Strict) => package,
+        (Err(e), MlsValidation::Strict) => return Err(refused(&e.to_string())),
+        // The last-resort marker is only believed where the signature holds; any other package is used once.
+        (checked, MlsValidation::Framing) => {
+            let last_resort = checked.is_ok_and(|package| package.last_resort());
+            return Ok(KeyPackageFacts { hash, last_resort, not_after: None });
+        }
+    };
+    if package.ciphersuite() != wanted {
+        return Err(Code::InvalidCipherSuite.because("cipherSuite is not the key package's own suite"));
+    }
+    let lifetime = package.life_time();
+    lifetime.validate_with_time(SystemTime::from(now)).map_err(|e| refused(&e.to_string()))?;
+    let credential = BasicCredential::try_from(package.leaf_node().credential().clone())
+        .map_err(|_| refused("its credential is not a basic one"))?;
+    let identity = String::from_utf8_lossy(credential.identity());
+    if identity.split_once('#').map_or(identity.as_ref(), |(did, _)| did) != owner.as_str() {
+        return Err(refused("its credential names somebody else"));
+    }
+    let not_after = i64::try_from(lifetime.not_after())
+        .ok()
+        .and_then(|seconds| DateTime::from_timestamp(seconds, 0))
+        .unwrap_or(DateTime::<Utc>::MAX_UTC);
+    Ok(KeyPackageFacts { hash, last_resort: package.last_resort(), not_after: Some(not_after) })
+}
+
+/// Lower-case hex, as hashes travel.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// A SHA-256 hash from its hex in either case.
+pub fn hash_from_hex(text: &str) -> Option<[u8; 32]> {
+    if text.len() != 64 || !is_hex(text) {
+        return None;
+    }
+    let mut hash = [0; 32];
+    for (byte, pair) in hash.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
+        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
+    }
+    Some(hash)
+}

@@ -1,0 +1,89 @@
+//! Conversations as a whole: making one, and listing somebody's.
+
+use chrono::{DateTime, Utc};
+
+use crate::error::Error;
+use crate::ids::{ConvoId, Did};
+use crate::views::{ConvoMetadata, ConvoView};
+
+use super::query::query;
+use super::session::Queries;
+use super::{Abort, Exclusive, Reader, members};
+
+query! {
+    INSERT = "convos/insert" (TEXT, TEXT, TEXT, TEXT, INT8);
+    INSERT_METADATA = "convos/insert_metadata" (TEXT, TEXT, TEXT);
+    LIST = "convos/list" (TEXT, TEXT, INT8);
+    GROUP_ID = "convos/group_id" (TEXT);
+}
+
+/// Most members in one page of conversations, unless a single conversation has more.
+pub const MAX_PAGE_MEMBERS: i64 = 10_000;
+
+/// A conversation to make.
+#[derive(Debug, Clone)]
+pub struct NewConvo {
+    pub group_id: String,
+    pub creator: Did,
+    pub cipher_suite: String,
+    pub epoch: i64,
+    pub metadata: Option<ConvoMetadata>,
+}
+
+/// Makes a conversation without members; returns when. A taken group id is refused by its constraint.
+pub(crate) async fn insert(x: &mut Exclusive<'_>, new: &NewConvo) -> Result<DateTime<Utc>, Abort> {
+    let id = x.convo.as_str();
+    let row =
+        x.tx.rows(&INSERT, &[&id, &new.group_id, &new.creator.as_str(), &new.cipher_suite, &new.epoch]).await?;
+    if let Some(metadata) = &new.metadata {
+        x.tx.rows(&INSERT_METADATA, &[&id, &metadata.name, &metadata.description]).await?;
+    }
+    Ok(row.first().expect("an insert with RETURNING returns what it inserted").get("created_at"))
+}
+
+impl Reader {
+    /// The MLS group of a conversation, as clients name it; `None` if there is no conversation.
+    pub async fn group_id(&self, convo: &ConvoId) -> Result<Option<String>, Error> {
+        let row = self.find(&GROUP_ID, &[&convo.as_str()]).await.map_err(Abort::into_error)?;
+        Ok(row.map(|row| row.get("group_id")))
+    }
+
+    /// The conversations that `did` is a member of, newest first, before `before`; at most `limit`, and so many that their
+    /// rosters stay below [`MAX_PAGE_MEMBERS`]. Also says whether there are more.
+    pub async fn convos(&self, did: &Did, before: Option<&ConvoId>, limit: i64) -> Result<(Vec<ConvoView>, bool), Error> {
+        let before = before.map(ConvoId::as_str);
+        let rows = self.rows(&LIST, &[&did.as_str(), &before, &(limit + 1)]).await.map_err(Abort::into_error)?;
+        let mut page = Vec::new();
+        let mut on_page = 0;
+        for row in &rows {
+            let member_count = row.get("member_count");
+            on_page += member_count;
+            if page.len() as i64 == limit || (on_page > MAX_PAGE_MEMBERS && !page.is_empty()) {
+                break;
+            }
+            let metadata = ConvoMetadata { name: row.get("name"), description: row.get("description") };
+            page.push(ConvoView {
+                id: row.get::<_, &str>("id").parse().map_err(Error::internal)?,
+                group_id: row.get("group_id"),
+                creator: row.get::<_, &str>("creator_did").parse().map_err(Error::internal)?,
+                members: Vec::new(),
+                member_count,
+                epoch: row.get("current_epoch"),
+                seq: row.get("last_seq"),
+                cipher_suite: row.get("cipher_suite"),
+                created_at: row.get("created_at"),
+                last_message_at: row.get("last_message_at"),
+                unread_count: row.get("unread_count"),
+                metadata: (metadata.name.is_some() || metadata.description.is_some()).then_some(metadata),
+            });
+        }
+        let more = rows.len() > page.len();
+        let ids: Vec<ConvoId> = page.iter().map(|convo| convo.id.clone()).collect();
+        let mut rosters = members::list(self, &ids).await.map_err(Abort::into_error)?;
+        for convo in &mut page {
+            convo.members = rosters.remove(convo.id.as_str()).unwrap_or_default();
+            convo.member_count = convo.members.len() as i64;
+        }
+        Ok((page, more))
+    }
+}

@@ -1,0 +1,26 @@
+//! The limits on waiting for PostgreSQL. Those that PostgreSQL can keep itself are given to it as well, so that it stops
+//! working when nobody waits for the answer any more.
+
+use std::time::Duration;
+
+/// How long a statement may wait for a lock, advisory ones included (`lock_timeout`).
+pub const LOCK: Duration = Duration::from_secs(5);
+/// How long a statement may run (`statement_timeout`).
+pub const STATEMENT: Duration = Duration::from_secs(8);
+/// How long a transaction may sit idle before PostgreSQL ends it: a replica that died holds its lock no longer than this
+/// (`idle_in_transaction_session_timeout`).
+pub const IDLE_IN_TRANSACTION: Duration = Duration::from_secs(8);
+/// How long a request waits for a free connection.
+pub const POOL: Duration = Duration::from_secs(5);
+/// How long opening a connection may take.
+pub const CONNECT: Duration = Duration::from_secs(3);
+/// How long a read may take, all in all.
+pub const READ: Duration = Duration::from_secs(10);
+/// How long a write may take from its first attempt to its last, without the COMMIT.
+pub const WRITE: Duration = Duration::from_secs(10);
+/// How long the reply to COMMIT is waited for before asking elsewhere what became of it.
+pub const COMMIT: Duration = Duration::from_secs(5);
+/// How long that question is asked before the answer is "unknown".
+pub const OUTCOME: Duration = Duration::from_secs(8);
+/// Unacknowledged data on a connection to PostgreSQL closes it after this long (`tcp_user_timeout`).
+pub const TCP_USER: Duration = Duration::from_secs(10);

@@ -1,0 +1,96 @@
+//! Where a conversation stands, and the three ways to move or hold that. This is where a commit wins or loses.
+
+use tokio_postgres::Row;
+
+use crate::error::Code;
+use crate::ids::ConvoId;
+
+use super::query::query;
+use super::session::Queries;
+use super::{Abort, Exclusive, Hold};
+
+query! {
+    ADVANCE = "epochs/advance" (TEXT, INT8, INT8);
+    EXTEND = "epochs/extend" (TEXT, INT8, INT8, INT8, INT8);
+    HOLD = "epochs/hold" (TEXT, INT8, INT8);
+    FIND = "epochs/find" (TEXT);
+}
+
+/// A place in a conversation's history.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Position {
+    /// The current epoch.
+    pub epoch: i64,
+    /// The newest entry's seq.
+    pub seq: i64,
+}
+
+impl From<&Row> for Position {
+    fn from(row: &Row) -> Self {
+        Position { epoch: row.get("current_epoch"), seq: row.get("last_seq") }
+    }
+}
+
+/// The result of a compare-and-swap: losing is a value, not an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Swap {
+    /// Won; the conversation stands here now.
+    To(Position),
+    /// Lost; it stands here.
+    Lost(Position),
+}
+
+/// Where a conversation stands, for somebody who is known to be in it.
+pub(crate) async fn find(db: &(impl Queries + Sync), convo: &ConvoId) -> Result<Option<Position>, Abort> {
+    Ok(db.find(&FIND, &[&convo.as_str()]).await?.as_ref().map(Position::from))
+}
+
+/// Takes the step from `expected` to the next epoch, with room for the commit that makes it.
+pub(crate) async fn advance(x: &mut Exclusive<'_>, expected: i64) -> Result<Swap, Abort> {
+    let (_, seq) = x.hold.remembered();
+    let row = x.tx.find(&ADVANCE, &[&x.convo.as_str(), &expected, &seq]).await?;
+    settle(x, row).await
+}
+
+/// Makes room for one application message encrypted in `epoch`, which may lag by `window` epochs.
+pub(crate) async fn extend(x: &mut Exclusive<'_>, epoch: i64, window: i64) -> Result<Swap, Abort> {
+    let (at_epoch, at_seq) = x.hold.remembered();
+    let row = x.tx.find(&EXTEND, &[&x.convo.as_str(), &epoch, &window, &at_epoch, &at_seq]).await?;
+    settle(x, row).await
+}
+
+/// Stays where it is, but makes every other writer wait: for a change of the roster without a commit.
+pub(crate) async fn hold(x: &mut Exclusive<'_>) -> Result<Position, Abort> {
+    let (at_epoch, at_seq) = x.hold.remembered();
+    let row = x.tx.find(&HOLD, &[&x.convo.as_str(), &at_epoch, &at_seq]).await?;
+    match settle(x, row).await? {
+        Swap::To(at) => Ok(at),
+        // Under the lock nothing but a missing conversation makes this fail, and that is settled above.
+        Swap::Lost(at) => Err(Abort::Moved(at)),
+    }
+}
+
+/// What came of it: the new position, or the true one after a lost swap. A wrongly remembered position is no verdict on the
+/// request, so that goes back to whoever remembered.
+async fn settle(x: &mut Exclusive<'_>, row: Option<Row>) -> Result<Swap, Abort> {
+    if let Some(row) = row {
+        let at = Position::from(&row);
+        x.at = Some(at);
+        return Ok(Swap::To(at));
+    }
+    let Some(actual) = find(x.tx, x.convo).await? else {
+        return Err(not_found().into());
+    };
+    match x.hold {
+        Hold::Remembered(at) if at != actual => Err(Abort::Moved(actual)),
+        _ => {
+            x.at = Some(actual);
+            Ok(Swap::Lost(actual))
+        }
+    }
+}
+
+/// The answer to everybody who is not and never was a member, whether there is such a conversation or not.
+pub(crate) fn not_found() -> crate::error::Error {
+    Code::ConvoNotFound.because("there is no such conversation, or you were never in it")
+}

@@ -1,0 +1,128 @@
+//! What can go wrong in a unit of work, and what that means: try again, tell the client, or look into it.
+
+use deadpool_postgres::PoolError;
+use tokio_postgres::error::SqlState;
+
+use crate::error::{Code, Error};
+
+use super::epochs::Position;
+
+/// Why a unit of work ended without a result. Everything it wrote is rolled back.
+#[derive(Debug)]
+pub enum Abort {
+    /// The request is not acceptable; the client is told.
+    Refused(Error),
+    /// The conversation is not where the caller remembered it, but here.
+    Moved(Position),
+    /// Nothing was done and the next attempt may well succeed: a lost connection, a deadlock, a lost race for a key.
+    Again(Cause),
+}
+
+/// Why another attempt is worth it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Cause {
+    /// The connection broke before COMMIT was sent, or could not be opened.
+    Connection,
+    /// PostgreSQL chose this transaction as the victim of a deadlock or a serialisation failure.
+    Deadlock,
+    /// A unique key was taken by another request in the meantime; the next attempt finds it.
+    Race,
+    /// The reply to COMMIT was lost and the transaction turned out to be rolled back.
+    RolledBack,
+}
+
+impl Cause {
+    /// The label in the metrics.
+    pub fn label(self) -> &'static str {
+        match self {
+            Cause::Connection => "connection",
+            Cause::Deadlock => "deadlock",
+            Cause::Race => "race",
+            Cause::RolledBack => "rolled_back",
+        }
+    }
+}
+
+impl From<Error> for Abort {
+    fn from(error: Error) -> Self {
+        Abort::Refused(error)
+    }
+}
+
+/// What a violated constraint says, by name. A name that is not here is a defect.
+fn constraint(name: &str) -> Option<Abort> {
+    let refused = |code: Code, message: &str| Some(Abort::Refused(code.because(message)));
+    match name {
+        "conversations_group_id_key" => refused(Code::ConvoAlreadyExists, "this groupId is taken"),
+        "messages_id_key" => refused(Code::IdempotencyConflict, "msgId is taken in this conversation"),
+        // Written by a transaction that committed in between: the next attempt finds its row and answers from that.
+        "idempotency_records_pkey" | "messages_commit_epoch_key" | "messages_commit_bytes_key" | "messages_pkey" => {
+            Some(Abort::Again(Cause::Race))
+        }
+        _ => None,
+    }
+}
+
+/// The error for a wait on PostgreSQL that ran out.
+pub fn overloaded(what: &str) -> Error {
+    Code::Overloaded.because(format!("{what} took too long; nothing was changed"))
+}
+
+/// The error when PostgreSQL stayed away for longer than a request can wait.
+pub fn unavailable() -> Error {
+    Code::DatabaseUnavailable.because("the database cannot be reached just now; nothing was changed")
+}
+
+impl From<tokio_postgres::Error> for Abort {
+    fn from(error: tokio_postgres::Error) -> Self {
+        let Some(db) = error.as_db_error() else {
+            // Without an answer from PostgreSQL it is either the connection or our own misuse of the driver.
+            return match error.is_closed() || std::error::Error::source(&error).is_some_and(|s| s.is::<std::io::Error>()) {
+                true => Abort::Again(Cause::Connection),
+                false => Abort::Refused(Error::internal(&error)),
+            };
+        };
+        match db.code() {
+            &SqlState::T_R_SERIALIZATION_FAILURE | &SqlState::T_R_DEADLOCK_DETECTED => Abort::Again(Cause::Deadlock),
+            &SqlState::LOCK_NOT_AVAILABLE => Abort::Refused(overloaded("waiting for the conversation's lock")),
+            &SqlState::QUERY_CANCELED => Abort::Refused(overloaded("a statement")),
+            &SqlState::UNIQUE_VIOLATION | &SqlState::CHECK_VIOLATION => db
+                .constraint()
+                .and_then(constraint)
+                .unwrap_or_else(|| Abort::Refused(Error::internal(db))),
+            code if ends_connection(code) => Abort::Again(Cause::Connection),
+            _ => Abort::Refused(Error::internal(db)),
+        }
+    }
+}
+
+/// Whether PostgreSQL says with this code that the connection or the server is going away: class 08 (connection
+/// exceptions), class 57 (operator intervention), 25P03 (idle in transaction) and 53300 (too many connections).
+pub fn ends_connection(code: &SqlState) -> bool {
+    code.code().starts_with("08") || code.code().starts_with("57P") || matches!(code.code(), "25P03" | "53300")
+}
+
+impl From<PoolError> for Abort {
+    fn from(error: PoolError) -> Self {
+        match error {
+            PoolError::Backend(error) => Abort::from(error),
+            PoolError::Timeout(deadpool_postgres::TimeoutType::Wait) => {
+                Abort::Refused(overloaded("waiting for a database connection"))
+            }
+            PoolError::Timeout(_) => Abort::Again(Cause::Connection),
+            other => Abort::Refused(Error::internal(other)),
+        }
+    }
+}
+
+impl Abort {
+    /// What a client is told when this is the last word.
+    pub fn into_error(self) -> Error {
+        match self {
+            Abort::Refused(error) => error,
+            Abort::Moved(_) => overloaded("keeping up with the other writers of this conversation"),
+            Abort::Again(Cause::Connection | Cause::RolledBack) => unavailable(),
+            Abort::Again(Cause::Deadlock | Cause::Race) => overloaded("getting past other writers"),
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! Key packages: kept, issued to one caller only, used up. The row is its own tombstone.
+
+use chrono::{DateTime, Utc};
+use tokio_postgres::Row;
+
+use crate::error::{Code, Error};
+use crate::ids::{ConvoId, Did};
+
+use super::query::query;
+use super::session::Queries;
+use super::{Abort, Tx};
+
+query! {
+    LOCK_OWNER = "key_packages/lock_owner" (TEXT);
+    COUNT = "key_packages/count" (TEXT, TIMESTAMPTZ);
+    INSERT = "key_packages/insert" (BYTEA, TEXT, TEXT, BYTEA, BOOL, TIMESTAMPTZ);
+    FIND = "key_packages/find" (BYTEA);
+    LEASED = "key_packages/leased" (TEXT_ARRAY, TEXT, TEXT, TIMESTAMPTZ);
+    CLAIM_FREE = "key_packages/claim_free" (TEXT_ARRAY, TEXT, TEXT, TIMESTAMPTZ, TIMESTAMPTZ);
+    CLAIM_WAITING = "key_packages/claim_waiting" (TEXT_ARRAY, TEXT, TEXT, TIMESTAMPTZ, TIMESTAMPTZ);
+    LAST_RESORT = "key_packages/last_resort" (TEXT_ARRAY, TEXT, TIMESTAMPTZ);
+    CONSUME = "key_packages/consume" (BYTEA_ARRAY, TEXT_ARRAY, TEXT, TEXT, TIMESTAMPTZ);
+}
+
+/// SHA-256 of a key package's bytes.
+pub type Hash = [u8; 32];
+
+/// A key package to keep.
+#[derive(Debug, Clone)]
+pub struct NewKeyPackage {
+    pub hash: Hash,
+    pub owner: Did,
+    pub cipher_suite: String,
+    pub bytes: Vec<u8>,
+    pub last_resort: bool,
+    pub expires_at: DateTime<Utc>,
+}
+
+/// A key package that was issued.
+#[derive(Debug, Clone)]
+pub struct Issued {
+    pub owner: String,
+    pub hash: Vec<u8>,
+    pub bytes: Vec<u8>,
+    pub cipher_suite: String,
+}
+
+/// Which of the owners' packages to issue, to whom and until when it is theirs to ask for again.
+#[derive(Debug)]
+pub struct Claim<'a> {
+    pub owners: &'a [String],
+    pub cipher_suite: &'a str,
+    pub caller: &'a Did,
+    pub now: DateTime<Utc>,
+    pub lease_ends: DateTime<Utc>,
+}
+
+/// Where to look for packages, in the order in which they are tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shelf {
+    /// Issued to the same caller a short while ago.
+    Leased,
+    /// Free, passing over those that somebody else is just taking.
+    Free,
+    /// Free, waiting for those: only after that "none" is true.
+    Waiting,
+    /// Never used up.
+    LastResort,
+}
+
+/// One at a time for everything that counts or claims in `did`'s name, until the transaction ends.
+pub(crate) async fn lock_owner(tx: &Tx, did: &Did) -> Result<(), Abort> {
+    tx.rows(&LOCK_OWNER, &[&did.as_str()]).await?;
+    Ok(())
+}
+
+/// How many of the owner's packages may still be issued.
+pub(crate) async fn count(tx: &Tx, owner: &Did, now: DateTime<Utc>) -> Result<i64, Abort> {
+    let rows = tx.rows(&COUNT, &[&owner.as_str(), &now]).await?;
+    Ok(rows.first().expect("an aggregate without GROUP BY returns one row").get("available"))
+}
+
+/// Whose the package with this hash is, issued or not.
+pub(crate) async fn find_owner(tx: &Tx, hash: &Hash) -> Result<Option<String>, Abort> {
+    Ok(tx.find(&FIND, &[&hash.as_slice()]).await?.map(|row| row.get("owner_did")))
+}
+
+/// Keeps a package. One that was seen before stays what it became.
+pub(crate) async fn insert(tx: &Tx, new: &NewKeyPackage) -> Result<(), Abort> {
+    let NewKeyPackage { hash, owner, cipher_suite, bytes, last_resort, expires_at } = new;
+    tx.rows(&INSERT, &[&hash.as_slice(), &owner.as_str(), cipher_suite, bytes, last_resort, expires_at]).await?;
+    Ok(())
+}
+
+/// Issues at most one package per owner from one shelf.
+pub(crate) async fn issue(tx: &Tx, shelf: Shelf, claim: &Claim<'_>) -> Result<Vec<Issued>, Abort> {
+    let Claim { owners, cipher_suite, caller, now, lease_ends } = claim;
+    let caller = caller.as_str();
+    let rows = match shelf {
+        Shelf::Leased => tx.rows(&LEASED, &[owners, cipher_suite, &caller, now]).await?,
+        Shelf::Free => tx.rows(&CLAIM_FREE, &[owners, cipher_suite, &caller, now, lease_ends]).await?,
+        Shelf::Waiting => tx.rows(&CLAIM_WAITING, &[owners, cipher_suite, &caller, now, lease_ends]).await?,
+        Shelf::LastResort => tx.rows(&LAST_RESORT, &[owners, cipher_suite, now]).await?,
+    };
+    Ok(rows.iter().map(issued).collect())
+}
+
+fn issued(row: &Row) -> Issued {
+    Issued {
+        owner: row.get("owner_did"),
+        hash: row.get("hash"),
+        bytes: row.get("key_package"),
+        cipher_suite: row.get("cipher_suite"),
+    }
+}
+
+/// Uses up the packages that a Welcome was made for. One that the caller may not use refuses the whole request.
+pub(crate) async fn consume(
+    tx: &Tx,
+    named: &[(Did, Hash)],
+    caller: &Did,
+    convo: &ConvoId,
+    now: DateTime<Utc>,
+) -> Result<(), Abort> {
+    if named.is_empty() {
+        return Ok(());
+    }
+    let hashes: Vec<&[u8]> = named.iter().map(|(_, hash)| hash.as_slice()).collect();
+    let owners: Vec<&str> = named.iter().map(|(did, _)| did.as_str()).collect();
+    let found = tx.rows(&CONSUME, &[&hashes, &owners, &caller.as_str(), &convo.as_str(), &now]).await?;
+    if found.len() == named.len() {
+        return Ok(());
+    }
+    let message = "a key package named in keyPackageHashes is unknown, used up, or issued to somebody else; ask getKeyPackages again";
+    Err(Error::new(Code::KeyPackageNotFound, message).into())
+}

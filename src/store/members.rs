@@ -1,0 +1,128 @@
+//! The roster: who is in a conversation, since when, and who may remove others.
+
+use std::collections::HashMap;
+
+use crate::error::{Code, Error};
+use crate::ids::{ConvoId, Did};
+use crate::views::MemberView;
+
+use super::epochs::{self, Position};
+use super::query::query;
+use super::session::Queries;
+use super::{Abort, Exclusive, Reader};
+
+query! {
+    STANDING = "members/standing" (TEXT, TEXT);
+    ADMIN = "members/admin" (TEXT);
+    COUNT = "members/count" (TEXT, TEXT_ARRAY);
+    JOIN = "members/join" (TEXT, TEXT_ARRAY, INT8);
+    LEAVE = "members/leave" (TEXT, TEXT, TEXT, INT8, INT8);
+    LIST = "members/list" (TEXT_ARRAY);
+}
+
+/// What somebody who is or was a member is to a conversation, and where that stands.
+#[derive(Debug, Clone)]
+pub struct Standing {
+    pub at: Position,
+    /// It sees only entries after this seq.
+    pub joined_seq: i64,
+    /// How it left; `None` for a member.
+    pub left: Option<Left>,
+}
+
+/// The end of a membership.
+#[derive(Debug, Clone)]
+pub struct Left {
+    pub by: Did,
+    /// Where the conversation stood.
+    pub at: Position,
+}
+
+/// An active member's view of the log, the only kind that may read.
+#[derive(Debug, Clone, Copy)]
+pub struct Membership {
+    pub at: Position,
+    pub joined_seq: i64,
+}
+
+impl Standing {
+    /// Refuses former members.
+    pub fn active(self) -> Result<Membership, Error> {
+        match self.left {
+            None => Ok(Membership { at: self.at, joined_seq: self.joined_seq }),
+            Some(_) => Err(Code::NotMember.because("you are no longer a member of this conversation")),
+        }
+    }
+}
+
+/// What `did` is to the conversation; `None` if it never was in it or there is none.
+pub(crate) async fn standing(db: &(impl Queries + Sync), convo: &ConvoId, did: &Did) -> Result<Option<Standing>, Abort> {
+    let Some(row) = db.find(&STANDING, &[&convo.as_str(), &did.as_str()]).await? else {
+        return Ok(None);
+    };
+    let left = match row.get::<_, Option<&str>>("left_by") {
+        Some(by) => Some(Left {
+            by: by.parse().map_err(Error::internal)?,
+            at: Position { epoch: row.get("left_epoch"), seq: row.get("left_seq") },
+        }),
+        None => None,
+    };
+    Ok(Some(Standing { at: Position::from(&row), joined_seq: row.get("joined_seq"), left }))
+}
+
+/// The caller's membership, or the error for somebody who has none. Strangers cannot tell a foreign conversation from a
+/// missing one.
+pub(crate) async fn membership(db: &(impl Queries + Sync), convo: &ConvoId, did: &Did) -> Result<Membership, Abort> {
+    let standing = standing(db, convo, did).await?.ok_or_else(epochs::not_found)?;
+    Ok(standing.active()?)
+}
+
+/// Who may remove others.
+pub(crate) async fn admin(x: &Exclusive<'_>) -> Result<Option<Did>, Abort> {
+    let row = x.tx.find(&ADMIN, &[&x.convo.as_str()]).await?;
+    Ok(row.map(|row| row.get::<_, &str>("member_did").parse().map_err(Error::internal)).transpose()?)
+}
+
+/// How many active members there are, and which of `dids` are among them.
+pub(crate) async fn count(x: &Exclusive<'_>, dids: &[Did]) -> Result<(i64, Vec<String>), Abort> {
+    let dids: Vec<&str> = dids.iter().map(Did::as_str).collect();
+    let rows = x.tx.rows(&COUNT, &[&x.convo.as_str(), &dids]).await?;
+    let row = rows.first().expect("an aggregate without GROUP BY returns one row");
+    Ok((row.get("active"), row.get::<_, Option<Vec<String>>>("present").unwrap_or_default()))
+}
+
+/// Makes `dids` members who see what comes after `joined_seq`.
+pub(crate) async fn join(x: &mut Exclusive<'_>, dids: &[Did], joined_seq: i64) -> Result<(), Abort> {
+    let dids: Vec<&str> = dids.iter().map(Did::as_str).collect();
+    x.tx.rows(&JOIN, &[&x.convo.as_str(), &dids, &joined_seq]).await?;
+    Ok(())
+}
+
+/// Ends a membership, at the position where the conversation stands now.
+pub(crate) async fn leave(x: &mut Exclusive<'_>, did: &Did, by: &Did, at: Position) -> Result<(), Abort> {
+    x.tx.rows(&LEAVE, &[&x.convo.as_str(), &did.as_str(), &by.as_str(), &at.epoch, &at.seq]).await?;
+    Ok(())
+}
+
+/// The active members of each conversation, in order of joining.
+pub(crate) async fn list(db: &(impl Queries + Sync), convos: &[ConvoId]) -> Result<HashMap<String, Vec<MemberView>>, Abort> {
+    let ids: Vec<&str> = convos.iter().map(ConvoId::as_str).collect();
+    let mut rosters: HashMap<String, Vec<MemberView>> = HashMap::new();
+    for row in db.rows(&LIST, &[&ids]).await? {
+        let did: Did = row.get::<_, &str>("member_did").parse().map_err(Error::internal)?;
+        rosters.entry(row.get("convo_id")).or_default().push(MemberView {
+            user_did: did.clone(),
+            did,
+            joined_at: row.get("joined_at"),
+            is_admin: row.get("is_admin"),
+        });
+    }
+    Ok(rosters)
+}
+
+impl Reader {
+    /// The caller's membership of a conversation.
+    pub async fn membership(&self, convo: &ConvoId, did: &Did) -> Result<Membership, Error> {
+        membership(self, convo, did).await.map_err(Abort::into_error)
+    }
+}

@@ -1,0 +1,203 @@
+//! The log: appending an entry, recognising one that was sent before, and reading pages of it.
+
+use chrono::{DateTime, Utc};
+use tokio_postgres::Row;
+
+use crate::error::Error;
+use crate::ids::{ConvoId, Did, EntryId};
+use crate::views::{CommitView, MessageType, MessageView};
+use crate::xrpc::bytes::LexBytes;
+
+use super::epochs::Position;
+use super::query::query;
+use super::session::Queries;
+use super::{Abort, Exclusive, Reader};
+
+query! {
+    APPEND_APP = "messages/append_app" (TEXT, INT8, TEXT, TEXT, INT8, BYTEA, TEXT, TEXT);
+    APPEND_COMMIT = "messages/append_commit" (TEXT, INT8, TEXT, TEXT, INT8, BYTEA, BYTEA);
+    FIND_COMMIT = "messages/find_commit" (TEXT, BYTEA, TEXT);
+    FIND_BY_ID = "messages/find_by_id" (TEXT, TEXT, TEXT);
+    FIND_SEQ = "messages/find_seq" (TEXT, TEXT, INT8);
+    LIST_BEFORE = "messages/list_before" (TEXT, INT8, INT8, INT8, INT8);
+    LIST_AFTER = "messages/list_after" (TEXT, INT8, INT8, INT8);
+    LIST_COMMITS = "messages/list_commits" (TEXT, INT8, INT8, INT8, INT8, INT8);
+}
+
+/// Most bytes of MLS data in one page, unless a single entry has more.
+pub const MAX_PAGE_BYTES: i64 = 16 * 1024 * 1024;
+/// Most commits in the `missing` field of a conflict.
+pub const MAX_MISSING: i64 = 50;
+/// Most bytes of commits in the `missing` field of a conflict, unless a single commit has more.
+pub const MAX_MISSING_BYTES: i64 = 1024 * 1024;
+
+/// An application message to append.
+#[derive(Debug, Clone)]
+pub struct AppMessage {
+    pub id: EntryId,
+    pub sender: Did,
+    pub epoch: i64,
+    pub ciphertext: Vec<u8>,
+    pub embed_type: Option<String>,
+    pub embed_uri: Option<String>,
+}
+
+/// An entry found under the id that its sender chose.
+pub struct Found {
+    pub seq: i64,
+    pub created_at: DateTime<Utc>,
+    /// Whether it is the very same message.
+    pub same: bool,
+}
+
+/// Appends an application message at `seq`. `None`: the sender is not an active member.
+pub(crate) async fn append_app(
+    x: &mut Exclusive<'_>,
+    seq: i64,
+    message: &AppMessage,
+) -> Result<Option<DateTime<Utc>>, Abort> {
+    let row = x
+        .tx
+        .find(
+            &APPEND_APP,
+            &[
+                &x.convo.as_str(),
+                &seq,
+                &message.id.as_str(),
+                &message.sender.as_str(),
+                &message.epoch,
+                &message.ciphertext,
+                &message.embed_type,
+                &message.embed_uri,
+            ],
+        )
+        .await?;
+    Ok(row.map(|row| row.get("created_at")))
+}
+
+/// Appends the commit that creates `epoch`, at `seq`.
+pub(crate) async fn append_commit(
+    x: &mut Exclusive<'_>,
+    at: Position,
+    id: &EntryId,
+    sender: &Did,
+    bytes: &[u8],
+    hash: &[u8; 32],
+) -> Result<(), Abort> {
+    let Position { epoch, seq } = at;
+    let hash = hash.as_slice();
+    x.tx.rows(&APPEND_COMMIT, &[&x.convo.as_str(), &seq, &id.as_str(), &sender.as_str(), &epoch, &bytes, &hash]).await?;
+    Ok(())
+}
+
+/// Where the sender's commit with these very bytes landed.
+pub(crate) async fn find_commit(x: &Exclusive<'_>, hash: &[u8; 32], sender: &Did) -> Result<Option<Position>, Abort> {
+    let row = x.tx.find(&FIND_COMMIT, &[&x.convo.as_str(), &hash.as_slice(), &sender.as_str()]).await?;
+    Ok(row.map(|row| Position { epoch: row.get("epoch"), seq: row.get("seq") }))
+}
+
+/// The sender's own message of this id.
+pub(crate) async fn find_by_id(x: &Exclusive<'_>, message: &AppMessage) -> Result<Option<Found>, Abort> {
+    let row =
+        x.tx.find(&FIND_BY_ID, &[&x.convo.as_str(), &message.id.as_str(), &message.sender.as_str()]).await?;
+    Ok(row.map(|row| Found {
+        seq: row.get("seq"),
+        created_at: row.get("created_at"),
+        same: row.get::<_, i64>("epoch") == message.epoch
+            && row.get::<_, &[u8]>("ciphertext") == message.ciphertext
+            && row.get::<_, Option<&str>>("embed_type") == message.embed_type.as_deref()
+            && row.get::<_, Option<&str>>("embed_uri") == message.embed_uri.as_deref(),
+    }))
+}
+
+/// The seq of an entry that a member who joined at `joined_seq` may see.
+pub(crate) async fn find_seq(
+    db: &(impl Queries + Sync),
+    convo: &ConvoId,
+    id: &EntryId,
+    joined_seq: i64,
+) -> Result<Option<i64>, Abort> {
+    Ok(db.find(&FIND_SEQ, &[&convo.as_str(), &id.as_str(), &joined_seq]).await?.map(|row| row.get("seq")))
+}
+
+/// The commits that create the epochs `first..=last`, for a member who joined at `joined_seq`; ascending.
+pub(crate) async fn list_commits(
+    db: &(impl Queries + Sync),
+    convo: &ConvoId,
+    joined_seq: i64,
+    (first, last): (i64, i64),
+    (rows, bytes): (i64, i64),
+) -> Result<Vec<CommitView>, Abort> {
+    let rows = db.rows(&LIST_COMMITS, &[&convo.as_str(), &joined_seq, &first, &last, &rows, &bytes]).await?;
+    Ok(rows.iter().map(commit_view).collect::<Result<_, _>>()?)
+}
+
+fn commit_view(row: &Row) -> Result<CommitView, Error> {
+    Ok(CommitView {
+        id: row.get::<_, &str>("id").parse().map_err(Error::internal)?,
+        epoch: row.get("epoch"),
+        seq: row.get("seq"),
+        sender: row.get::<_, &str>("sender_did").parse().map_err(Error::internal)?,
+        commit_data: LexBytes(row.get("ciphertext")),
+        created_at: row.get("created_at"),
+    })
+}
+
+fn message_view(convo: &ConvoId, row: &Row) -> Result<MessageView, Error> {
+    Ok(MessageView {
+        id: row.get::<_, &str>("id").parse().map_err(Error::internal)?,
+        convo_id: convo.clone(),
+        sender: row.get::<_, &str>("sender_did").parse().map_err(Error::internal)?,
+        message_type: match row.get("message_type") {
+            "commit" => MessageType::Commit,
+            _ => MessageType::App,
+        },
+        ciphertext: LexBytes(row.get("ciphertext")),
+        epoch: row.get("epoch"),
+        seq: row.get("seq"),
+        created_at: row.get("created_at"),
+        embed_type: row.get("embed_type"),
+        embed_uri: row.get("embed_uri"),
+    })
+}
+
+impl Reader {
+    /// The newest page before `before`, ascending: at most `limit` entries and [`MAX_PAGE_BYTES`].
+    pub async fn messages_before(
+        &self,
+        convo: &ConvoId,
+        joined_seq: i64,
+        before: i64,
+        limit: i64,
+    ) -> Result<Vec<MessageView>, Error> {
+        let params: [&(dyn tokio_postgres::types::ToSql + Sync); 5] =
+            [&convo.as_str(), &joined_seq, &before, &limit, &MAX_PAGE_BYTES];
+        let rows = self.rows(&LIST_BEFORE, &params).await.map_err(Abort::into_error)?;
+        rows.iter().map(|row| message_view(convo, row)).collect()
+    }
+
+    /// The page after `after`, ascending: at most `limit` entries and [`MAX_PAGE_BYTES`].
+    pub async fn messages_after(&self, convo: &ConvoId, after: i64, limit: i64) -> Result<Vec<MessageView>, Error> {
+        let rows = self
+            .rows(&LIST_AFTER, &[&convo.as_str(), &after, &limit, &MAX_PAGE_BYTES])
+            .await
+            .map_err(Abort::into_error)?;
+        rows.iter().map(|row| message_view(convo, row)).collect()
+    }
+
+    /// The seq of an entry that a member who joined at `joined_seq` may see.
+    pub async fn seq_of(&self, convo: &ConvoId, id: &EntryId, joined_seq: i64) -> Result<Option<i64>, Error> {
+        find_seq(self, convo, id, joined_seq).await.map_err(Abort::into_error)
+    }
+
+    /// The commits that create the epochs `first..=last`, ascending: at most `limit` and [`MAX_PAGE_BYTES`].
+    pub async fn commits(
+        &self,
+        convo: &ConvoId,
+        joined_seq: i64,
+        epochs: (i64, i64),
+        limit: i64,
+    ) -> Result<Vec<CommitView>, Error> {
+        list_commits(self, convo, joined_seq, epochs, (limit, MAX_PAGE_BYTES)).await.map_err(Abort::into_error)
+    }
+}

@@ -1,0 +1,37 @@
+//! The Rust half of `sql/`: the pool, the transactions, and one file per aggregate.
+//!
+//! There are three ways in, and each hands out no more than it has to:
+//! - [`Store::reader`] gives a [`Reader`], which can only run the queries that read;
+//! - [`Store::run`] runs a [`Command`] on one conversation and gives it an [`Exclusive`], the proof that nobody else is
+//!   writing that conversation, which every function that changes a log or a roster demands;
+//! - [`Store::errand`] runs an [`Errand`], which changes what belongs to one person (key packages, cursors).
+//!
+//! Nothing else opens a transaction. What decides is always in PostgreSQL: a compare-and-swap or a constraint.
+
+mod connect;
+mod deadline;
+mod failure;
+mod query;
+mod schema;
+mod session;
+mod tx;
+mod write;
+
+pub mod convos;
+pub mod cursors;
+pub mod epochs;
+pub mod key_packages;
+pub mod members;
+pub mod messages;
+pub mod nonces;
+pub mod read_positions;
+pub mod requests;
+pub mod welcomes;
+
+pub use connect::{Store, StoreConfig, StoreError};
+pub use epochs::Position;
+pub use failure::{Abort, Cause};
+pub use schema::{MigrationError, migrate, required_version};
+pub use session::Reader;
+pub use tx::{Exclusive, Hold, Tx};
+pub use write::{Command, Done, Errand};

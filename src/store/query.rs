@@ -1,0 +1,24 @@
+//! A statement as the store knows it: its name, its text from `sql/queries`, and the types of its parameters.
+
+use tokio_postgres::types::Type;
+
+/// One SQL file. The name labels metrics and, through the comment that opens the file, `pg_stat_activity`.
+#[derive(Debug)]
+pub struct Query {
+    pub name: &'static str,
+    pub text: &'static str,
+    pub types: &'static [Type],
+}
+
+/// Declares statements: `query! { ADVANCE = "epochs/advance" (TEXT, INT8, INT8); }`.
+macro_rules! query {
+    ($($constant:ident = $path:literal ($($ty:ident),*);)*) => {
+        $(const $constant: $crate::store::query::Query = $crate::store::query::Query {
+            name: $path,
+            text: include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/sql/queries/", $path, ".sql")),
+            types: &[$(tokio_postgres::types::Type::$ty),*],
+        };)*
+    };
+}
+
+pub(crate) use query;

@@ -1,0 +1,118 @@
+//! Read positions that were moved by reading, written behind the reply.
+//!
+//! Reading a page moves the reader's position, but no reply waits for that write. Moves gather here by conversation and
+//! member, the furthest wins, and one task writes them in batches: whatever came in while the last batch was being written
+//! goes into the next. A full queue makes readers wait, so nothing is lost but in a crash, and then a few entries count as
+//! unread once more.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::{Notify, watch};
+
+use crate::ids::{ConvoId, Did};
+
+use super::write::Errand;
+use super::{Abort, Store, Tx, cursors};
+
+/// Most positions that wait to be written.
+const MOST_WAITING: usize = 10_000;
+/// Most positions in one statement.
+const BATCH: usize = 500;
+
+type Waiting = HashMap<(String, String), i64>;
+
+/// The positions that wait, shared by all readers of a store.
+#[derive(Clone, Default)]
+pub struct Queue(Arc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    waiting: Mutex<Waiting>,
+    arrived: Notify,
+    /// Counts the batches that were written or given up; readers of a full queue and `flush` wait for it.
+    settled: watch::Sender<u64>,
+}
+
+impl Queue {
+    fn waiting(&self) -> std::sync::MutexGuard<'_, Waiting> {
+        // Nothing panics while it is held, and a map of numbers has no broken state.
+        self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes that `did` has read up to `seq`; waits for room if many do so at once.
+    pub async fn push(&self, convo: &ConvoId, did: &Did, seq: i64) {
+        let mut settled = self.0.settled.subscribe();
+        while self.waiting().len() >= MOST_WAITING {
+            if settled.changed().await.is_err() {
+                return;
+            }
+        }
+        let mut waiting = self.waiting();
+        let position = waiting.entry((convo.to_string(), did.to_string())).or_insert(seq);
+        *position = seq.max(*position);
+        drop(waiting);
+        self.0.arrived.notify_one();
+    }
+
+    /// Waits until everything that was pushed before is written.
+    pub async fn flush(&self) {
+        let mut settled = self.0.settled.subscribe();
+        let now = *settled.borrow_and_update();
+        self.0.arrived.notify_one();
+        // The batch that is under way may have been taken before the last push; the one after it was not.
+        let _ = settled.wait_for(|batches| *batches >= now + 2).await;
+    }
+
+    pub(super) fn start(&self, store: Store) {
+        let queue = self.clone();
+        store.runtime.clone().spawn(async move {
+            loop {
+                queue.0.arrived.notified().await;
+                // Twice, so that a flush that arrives during the first batch is answered by the second.
+                for _ in 0..2 {
+                    queue.write(&store).await;
+                    queue.0.settled.send_modify(|batches| *batches += 1);
+                }
+            }
+        });
+    }
+
+    async fn write(&self, store: &Store) {
+        let all: Vec<_> = std::mem::take(&mut *self.waiting()).into_iter().collect();
+        for batch in all.chunks(BATCH) {
+            let mut read = Read::default();
+            for ((convo, did), seq) in batch {
+                read.convos.push(convo.clone());
+                read.dids.push(did.clone());
+                read.seqs.push(*seq);
+            }
+            if let Err(error) = store.errand(read).await {
+                tracing::warn!(%error, positions = batch.len(), "read positions could not be written; they count as unread");
+            }
+        }
+    }
+}
+
+#[derive(Default)]
+struct Read {
+    convos: Vec<String>,
+    dids: Vec<String>,
+    seqs: Vec<i64>,
+}
+
+impl Errand for Read {
+    const NAME: &'static str = "readPositions";
+    type Output = ();
+
+    async fn execute(&self, tx: &Tx) -> Result<(), Abort> {
+        cursors::read(tx, &self.convos, &self.dids, &self.seqs).await
+    }
+}
+
+impl Store {
+    /// Where readers note what they have read.
+    pub fn read_positions(&self) -> &Queue {
+        &self.read_positions
+    }
+}

@@ -1,0 +1,100 @@
+//! The schema: brought up to date at start, under a lock, by whichever replica comes first.
+//!
+//! Migrations are applied once each, in order, by refinery, which also checks that an applied file was not edited. Views hold
+//! no data, so they are made anew whenever their text changed.
+
+use refinery::Runner;
+use sha2::{Digest, Sha256};
+use tokio_postgres::Client;
+
+use super::query::query;
+use super::session::Queries;
+use super::{Reader, Store, connect};
+
+mod embedded {
+    refinery::embed_migrations!("sql/migrations");
+}
+
+query! {
+    VERSION = "schema/version" ();
+}
+
+/// Key of the lock under which one replica at a time migrates; seed 2 keeps clear of conversations and owners.
+const LOCK: &str = "select 1 from pg_advisory_xact_lock(hashtextextended('catbird-server/schema', 2))";
+
+/// In the order in which they are made.
+const VIEWS: [&str; 4] = [
+    include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/sql/views/conversation_locks.sql")),
+    include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/sql/views/member_unread.sql")),
+    include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/sql/views/message_recipients.sql")),
+    include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/sql/views/legacy.sql")),
+];
+
+const DROP_VIEWS: &str = "drop schema if exists legacy cascade;
+    drop view if exists message_recipients, member_unread, conversation_locks;";
+
+/// Why the schema could not be brought up to date.
+#[derive(Debug, thiserror::Error)]
+pub enum MigrationError {
+    #[error("the database cannot be reached: {0}")]
+    Connection(#[from] tokio_postgres::Error),
+    #[error("TLS to the database cannot be set up: {0}")]
+    Tls(#[from] rustls::Error),
+    #[error("a migration failed: {0}")]
+    Migration(#[from] refinery::Error),
+}
+
+/// The newest migration of this build; readiness needs at least this one.
+pub fn required_version() -> i64 {
+    runner().get_migrations().iter().map(|migration| i64::from(migration.version())).max().unwrap_or(0)
+}
+
+fn runner() -> Runner {
+    embedded::migrations::runner()
+}
+
+/// Brings the schema up to date and returns how many migrations that took. Waits while another replica does the same.
+pub async fn migrate(database: &tokio_postgres::Config) -> Result<usize, MigrationError> {
+    let mut database = database.clone();
+    database.application_name("catbird-server migrate");
+    let tls = connect::tls(&database)?;
+    let (lock, lock_connection) = connect::open(database.clone(), tls.clone()).await?;
+    // The lock belongs to a transaction, so that a pooler in transaction mode keeps it where it was taken.
+    lock.batch_execute("begin").await?;
+    lock.batch_execute(LOCK).await?;
+    let (mut client, connection) = connect::open(database, tls).await?;
+    let report = runner().run_async(&mut client).await?;
+    make_views(&client).await?;
+    lock.batch_execute("commit").await?;
+    for connection in [lock_connection, connection] {
+        connection.abort();
+    }
+    Ok(report.applied_migrations().len())
+}
+
+/// Makes the views anew unless the newest ones carry this text's digest as their comment.
+async fn make_views(client: &Client) -> Result<(), tokio_postgres::Error> {
+    let digest = format!("{:x}", Sha256::digest(VIEWS.concat()));
+    let made = client
+        .simple_query("select obj_description(to_regnamespace('legacy')::oid, 'pg_namespace') as digest")
+        .await?
+        .into_iter()
+        .find_map(|message| match message {
+            tokio_postgres::SimpleQueryMessage::Row(row) => row.get("digest").map(str::to_owned),
+            _ => None,
+        });
+    if made.as_deref() == Some(digest.as_str()) {
+        return Ok(());
+    }
+    let views = VIEWS.join("\n");
+    client.batch_execute(&format!("begin; {DROP_VIEWS} {views} comment on schema legacy is '{digest}'; commit")).await
+}
+
+impl Store {
+    /// Whether the database answers and has at least the schema of this build.
+    pub async fn schema_is_current(&self) -> Result<bool, crate::error::Error> {
+        let reader: Reader = self.reader().await?;
+        let row = reader.find(&VERSION, &[]).await.map_err(super::Abort::into_error)?;
+        Ok(row.is_some_and(|row| row.get::<_, i64>("version") >= required_version()))
+    }
+}

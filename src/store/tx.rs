@@ -1,0 +1,88 @@
+//! An open transaction, and the proof that a conversation is written by nobody else.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio_postgres::Row;
+
+use crate::ids::ConvoId;
+
+use super::Abort;
+use super::epochs::Position;
+use super::query::Query;
+use super::session::{Params, Queries, Session};
+
+/// An open transaction at READ COMMITTED.
+///
+/// tokio-postgres does not look at the command tag of COMMIT, and PostgreSQL answers COMMIT in a failed transaction with
+/// ROLLBACK and no error. So the transaction remembers that a statement failed, and [`Store::run`](super::Store::run) never
+/// commits such a one, whatever the unit of work returned.
+pub struct Tx {
+    pub(super) session: Session,
+    pub(super) xid: String,
+    failed: AtomicBool,
+}
+
+impl Tx {
+    pub(super) fn new(session: Session, xid: String) -> Self {
+        Self { session, xid, failed: AtomicBool::new(false) }
+    }
+
+    /// Whether a statement failed, which dooms the transaction.
+    pub(super) fn failed(&self) -> bool {
+        self.failed.load(Ordering::Relaxed)
+    }
+}
+
+impl Queries for Tx {
+    async fn rows(&self, query: &Query, params: Params<'_>) -> Result<Vec<Row>, Abort> {
+        let rows = self.session.rows(query, params).await;
+        if rows.is_err() {
+            self.failed.store(true, Ordering::Relaxed);
+        }
+        Ok(rows?)
+    }
+}
+
+/// How a unit of work came to write a conversation alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hold {
+    /// It holds the conversation's advisory lock.
+    Lock,
+    /// It is the one actor of the conversation here and remembers where it stands; the first statement that moves or holds
+    /// the position fails if another replica has moved it.
+    Remembered(Position),
+}
+
+impl Hold {
+    /// The remembered position as two parameters, null under the lock.
+    pub(super) fn remembered(self) -> (Option<i64>, Option<i64>) {
+        match self {
+            Hold::Lock => (None, None),
+            Hold::Remembered(at) => (Some(at.epoch), Some(at.seq)),
+        }
+    }
+}
+
+/// The right to write one conversation, for as long as this value lives. Only the write path makes one.
+///
+/// The first thing to do with it is to move or hold the position (`store::epochs`): that locks the row, so that what is read
+/// afterwards is the present, also where replicas of both serializers write.
+pub struct Exclusive<'t> {
+    pub(super) tx: &'t Tx,
+    pub(super) convo: &'t ConvoId,
+    pub(super) hold: Hold,
+    /// Where the conversation will stand when this commits, once known.
+    pub(super) at: Option<Position>,
+}
+
+impl Exclusive<'_> {
+    /// The transaction, for statements that need no more than one.
+    pub(crate) fn tx(&self) -> &Tx {
+        self.tx
+    }
+
+    /// The conversation that may be written.
+    pub fn convo(&self) -> &ConvoId {
+        self.convo
+    }
+}

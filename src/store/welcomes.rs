@@ -1,0 +1,107 @@
+//! Welcomes: handed out with the commit that they belong to, fetched as often as needed, destroyed once confirmed.
+
+use crate::error::Error;
+use crate::ids::{ConvoId, Did};
+
+use super::query::query;
+use super::session::Queries;
+use super::{Abort, Exclusive, Reader};
+
+query! {
+    INSERT = "welcomes/insert" (TEXT, BYTEA);
+    ADDRESS = "welcomes/address" (TEXT_ARRAY, TEXT, TEXT_ARRAY, BYTEA_ARRAY, TEXT, INT8);
+    WITHDRAW = "welcomes/withdraw" (TEXT, TEXT_ARRAY);
+    DISCARD = "welcomes/discard" (TEXT_ARRAY);
+    FIND = "welcomes/find" (TEXT, TEXT, BYTEA);
+    CONFIRM = "welcomes/confirm" (TEXT, TEXT, BYTEA);
+    REPORT = "welcomes/report" (TEXT, TEXT, BYTEA, TEXT);
+}
+
+/// A Welcome and whom it is for: one line for each key package that opens it.
+#[derive(Debug, Clone)]
+pub struct NewWelcome {
+    /// A ULID for the bytes.
+    pub id: String,
+    pub bytes: Vec<u8>,
+    pub recipients: Vec<Recipient>,
+}
+
+/// One line of a Welcome's address.
+#[derive(Debug, Clone)]
+pub struct Recipient {
+    /// A ULID for this line.
+    pub id: String,
+    pub did: Did,
+    pub key_package_hash: Option<Vec<u8>>,
+}
+
+/// What waits for a recipient, or waited.
+pub enum Found {
+    Available { welcome: Vec<u8>, key_package_hash: Option<Vec<u8>>, epoch: i64 },
+    Consumed,
+}
+
+/// Hands a Welcome to its recipients, who start in `epoch`.
+pub(crate) async fn insert(x: &mut Exclusive<'_>, new: &NewWelcome, epoch: i64) -> Result<(), Abort> {
+    x.tx.rows(&INSERT, &[&new.id, &new.bytes]).await?;
+    let ids: Vec<&str> = new.recipients.iter().map(|to| to.id.as_str()).collect();
+    let dids: Vec<&str> = new.recipients.iter().map(|to| to.did.as_str()).collect();
+    let hashes: Vec<Option<&[u8]>> = new.recipients.iter().map(|to| to.key_package_hash.as_deref()).collect();
+    x.tx.rows(&ADDRESS, &[&ids, &x.convo.as_str(), &dids, &hashes, &new.id, &epoch]).await?;
+    Ok(())
+}
+
+/// Takes back what still waits for these: they are added anew, or have left.
+pub(crate) async fn withdraw(x: &mut Exclusive<'_>, recipients: &[Did]) -> Result<(), Abort> {
+    let dids: Vec<&str> = recipients.iter().map(Did::as_str).collect();
+    let rows = x.tx.rows(&WITHDRAW, &[&x.convo.as_str(), &dids]).await?;
+    discard(x, rows.iter().map(|row| row.get("welcome_id")).collect()).await
+}
+
+async fn discard(x: &mut Exclusive<'_>, welcomes: Vec<String>) -> Result<(), Abort> {
+    if !welcomes.is_empty() {
+        x.tx.rows(&DISCARD, &[&welcomes]).await?;
+    }
+    Ok(())
+}
+
+/// Destroys what the recipient has opened; returns how many lines that were.
+pub(crate) async fn confirm(x: &mut Exclusive<'_>, recipient: &Did, hash: Option<&[u8]>) -> Result<usize, Abort> {
+    let rows = x.tx.rows(&CONFIRM, &[&x.convo.as_str(), &recipient.as_str(), &hash]).await?;
+    discard(x, rows.iter().map(|row| row.get("welcome_id")).collect()).await?;
+    Ok(rows.len())
+}
+
+/// Notes why the recipient could not join.
+pub(crate) async fn report(
+    x: &mut Exclusive<'_>,
+    recipient: &Did,
+    hash: Option<&[u8]>,
+    details: Option<&str>,
+) -> Result<(), Abort> {
+    x.tx.rows(&REPORT, &[&x.convo.as_str(), &recipient.as_str(), &hash, &details]).await?;
+    Ok(())
+}
+
+/// What waits for a member, newest first and waiting before consumed; `None` if nothing ever did.
+pub(crate) async fn find(
+    db: &(impl Queries + Sync),
+    convo: &ConvoId,
+    recipient: &Did,
+    hash: Option<&[u8]>,
+) -> Result<Option<Found>, Abort> {
+    let row = db.find(&FIND, &[&convo.as_str(), &recipient.as_str(), &hash]).await?;
+    Ok(row.map(|row| match row.get::<_, Option<Vec<u8>>>("welcome") {
+        Some(welcome) => {
+            Found::Available { welcome, key_package_hash: row.get("key_package_hash"), epoch: row.get("epoch") }
+        }
+        None => Found::Consumed,
+    }))
+}
+
+impl Reader {
+    /// What waits for a member; see [`Found`].
+    pub async fn welcome(&self, convo: &ConvoId, recipient: &Did, hash: Option<&[u8]>) -> Result<Option<Found>, Error> {
+        find(self, convo, recipient, hash).await.map_err(Abort::into_error)
+    }
+}

@@ -1,0 +1,295 @@
+//! The write path: the one function that begins, locks, runs, commits, tries again, and finds out what became of a COMMIT
+//! whose reply was lost.
+//!
+//! A unit of work runs in a task of its own on the store's runtime, so a client that goes away changes nothing about it: it
+//! is finished or rolled back. A connection whose state is not known is thrown away. No attempt is repeated after COMMIT was
+//! sent, unless PostgreSQL says that it did not happen.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio_postgres::error::SqlState;
+
+use crate::error::{Code, Error};
+use crate::ids::ConvoId;
+
+use super::connect::{Store, transaction_settings};
+use super::failure::{self, Abort, Cause};
+use super::query::query;
+use super::session::{Params, Session};
+use super::{Exclusive, Hold, Position, Tx, deadline};
+
+query! {
+    LOCK = "tx/lock" (TEXT);
+    NAME = "tx/name" ();
+    OUTCOME = "tx/outcome" (TEXT);
+}
+
+/// The pause after the first failed attempt; it doubles up to [`LONGEST_PAUSE`].
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+/// How often a request may lose a race for a unique key. Each loss means that somebody else's row is there to be found, so a
+/// second one is strange already.
+const MOST_RACES: u32 = 5;
+
+/// A use case that changes one conversation, as data. It may run more than once, so it holds everything that must not differ
+/// between attempts, such as new ids.
+pub trait Command: Send + Sync + 'static {
+    /// The method's name: label of the transaction in logs and metrics.
+    const NAME: &'static str;
+    type Output: Send + 'static;
+
+    fn convo(&self) -> &ConvoId;
+
+    fn execute(&self, x: &mut Exclusive<'_>) -> impl Future<Output = Result<Self::Output, Abort>> + Send;
+}
+
+/// A use case that changes what belongs to one person.
+pub trait Errand: Send + Sync + 'static {
+    const NAME: &'static str;
+    type Output: Send + 'static;
+
+    fn execute(&self, tx: &Tx) -> impl Future<Output = Result<Self::Output, Abort>> + Send;
+}
+
+/// What a committed command returned, and where it left the conversation if it looked.
+pub struct Done<T> {
+    pub output: T,
+    pub at: Option<Position>,
+}
+
+/// A command or an errand, to the write path.
+trait Work: Sync {
+    const NAME: &'static str;
+    type Output: Send;
+
+    /// The conversation whose lock is taken first.
+    fn lock(&self) -> Option<&ConvoId>;
+    fn execute(&self, tx: &Tx) -> impl Future<Output = Result<Done<Self::Output>, Abort>> + Send;
+}
+
+struct OnConvo<C>(Arc<C>, Hold);
+
+impl<C: Command> Work for OnConvo<C> {
+    const NAME: &'static str = C::NAME;
+    type Output = C::Output;
+
+    fn lock(&self) -> Option<&ConvoId> {
+        (self.1 == Hold::Lock).then(|| self.0.convo())
+    }
+
+    async fn execute(&self, tx: &Tx) -> Result<Done<C::Output>, Abort> {
+        let mut x = Exclusive { tx, convo: self.0.convo(), hold: self.1, at: None };
+        let output = self.0.execute(&mut x).await?;
+        Ok(Done { output, at: x.at })
+    }
+}
+
+struct Alone<E>(E);
+
+impl<E: Errand> Work for Alone<E> {
+    const NAME: &'static str = E::NAME;
+    type Output = E::Output;
+
+    fn lock(&self) -> Option<&ConvoId> {
+        None
+    }
+
+    async fn execute(&self, tx: &Tx) -> Result<Done<E::Output>, Abort> {
+        Ok(Done { output: self.0.execute(tx).await?, at: None })
+    }
+}
+
+impl Store {
+    /// Runs a command to its end. Call it from a task that nobody aborts ([`Store::detached`]).
+    ///
+    /// Errors: [`Abort::Refused`] with what the client is told, or [`Abort::Moved`] when `hold` remembers a position that
+    /// is no longer true. Never [`Abort::Again`].
+    pub(crate) async fn run<C: Command>(&self, command: Arc<C>, hold: Hold) -> Result<Done<C::Output>, Abort> {
+        self.attempts(OnConvo(command, hold)).await
+    }
+
+    /// Runs an errand to its end, whether or not the caller stays.
+    pub(crate) async fn errand<E: Errand>(&self, errand: E) -> Result<E::Output, Error> {
+        let store = self.clone();
+        self.detached(async move {
+            let done = store.attempts(Alone(errand)).await.map_err(Abort::into_error)?;
+            Ok(done.output)
+        })
+        .await
+    }
+
+    /// Runs work in a task of its own, so that neither a dropped request nor a panic leaves it half done.
+    pub(crate) async fn detached<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, Error>> + Send + 'static,
+    ) -> Result<T, Error> {
+        use tracing::Instrument;
+        match self.runtime.spawn(work.in_current_span()).await {
+            Ok(result) => result,
+            Err(died) => Err(Error::internal(died)),
+        }
+    }
+
+    async fn attempts<W: Work>(&self, work: W) -> Result<Done<W::Output>, Abort> {
+        let start = Instant::now();
+        let deadline = start + deadline::WRITE;
+        let (mut pause, mut races) = (FIRST_PAUSE, 0);
+        let result = loop {
+            let cause = match self.attempt(&work, deadline).await {
+                Err(Abort::Again(cause)) => cause,
+                settled => break settled,
+            };
+            self.metrics.transaction_retried(W::NAME, cause);
+            races += u32::from(cause == Cause::Race);
+            if Instant::now() + pause >= deadline || races > MOST_RACES {
+                break Err(Abort::Refused(Abort::Again(cause).into_error()));
+            }
+            // Half of the pause is fixed and half is chance, so that those who collided do not meet again.
+            tokio::time::sleep(pause / 2 + pause.mul_f64(rand_fraction() / 2.0)).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        };
+        self.metrics.transaction(W::NAME, start.elapsed(), result.is_ok());
+        result
+    }
+
+    async fn attempt<W: Work>(&self, work: &W, deadline: Instant) -> Result<Done<W::Output>, Abort> {
+        let tx = self.begin(work.lock()).await?;
+        let outcome = tokio::time::timeout_at(deadline.into(), work.execute(&tx)).await;
+        let Ok(result) = outcome else {
+            tx.session.discard();
+            return Err(failure::overloaded("the transaction").into());
+        };
+        match result {
+            Ok(done) if !tx.failed() => {
+                self.commit(tx).await?;
+                Ok(done)
+            }
+            Ok(_) => {
+                self.roll_back(tx).await;
+                Err(Error::internal(format!("{} went on after a statement had failed", W::NAME)).into())
+            }
+            Err(abort) => {
+                self.roll_back(tx).await;
+                Err(abort)
+            }
+        }
+    }
+
+    /// BEGIN and the lock in one flush. The lock is a statement of its own, before any read: a statement's snapshot is taken
+    /// before a function inside it blocks. READ COMMITTED for the same reason, whatever the database's default is.
+    async fn begin(&self, lock: Option<&ConvoId>) -> Result<Tx, Abort> {
+        const BEGIN: &str = "begin isolation level read committed read write;";
+        let session = self.session().await?;
+        let begin = if self.pooler { BEGIN.to_owned() + &transaction_settings() } else { BEGIN.to_owned() };
+        let waiting = Instant::now();
+        let opening = async {
+            let convo = lock.map(ConvoId::as_str);
+            let (query, params): (_, Params<'_>) = if convo.is_some() { (&LOCK, &[&convo]) } else { (&NAME, &[]) };
+            let (begun, named) = tokio::join!(session.simple(&begin), session.rows(query, params));
+            begun?;
+            named
+        };
+        let limit = deadline::LOCK + deadline::CONNECT;
+        match tokio::time::timeout(limit, opening).await {
+            Ok(Ok(rows)) => {
+                if lock.is_some() {
+                    self.metrics.lock_waited(waiting.elapsed());
+                }
+                let xid = rows.first().map(|row| row.get("xid")).unwrap_or_default();
+                Ok(Tx::new(session, xid))
+            }
+            Ok(Err(error)) => {
+                session.discard();
+                Err(error.into())
+            }
+            Err(_) => {
+                session.discard();
+                Err(failure::overloaded("waiting for the conversation's lock").into())
+            }
+        }
+    }
+
+    /// ROLLBACK, waited for, so that the connection goes back clean and the lock is free before the client hears of it.
+    async fn roll_back(&self, tx: Tx) {
+        match tokio::time::timeout(deadline::COMMIT, tx.session.simple("rollback")).await {
+            Ok(Ok(_)) => {}
+            _ => tx.session.discard(),
+        }
+    }
+
+    async fn commit(&self, tx: Tx) -> Result<(), Abort> {
+        match tokio::time::timeout(deadline::COMMIT, tx.session.simple("commit")).await {
+            Ok(Ok(_)) => Ok(()),
+            // PostgreSQL refused, and says so: nothing was written.
+            Ok(Err(error)) if error.as_db_error().is_some_and(|db| !failure::ends_connection(db.code())) => {
+                tx.session.discard();
+                Err(error.into())
+            }
+            // No reply, or one that says only that the server is going away: it may have happened.
+            _ => {
+                let xid = tx.xid;
+                tx.session.discard();
+                self.find_out(&xid).await
+            }
+        }
+    }
+
+    /// What became of a transaction whose COMMIT was sent and not answered.
+    async fn find_out(&self, xid: &str) -> Result<(), Abort> {
+        let deadline = Instant::now() + deadline::OUTCOME;
+        let mut pause = FIRST_PAUSE;
+        while Instant::now() < deadline {
+            match self.outcome(xid).await {
+                Some(Outcome::Committed) => {
+                    self.metrics.commit_recovered("committed");
+                    return Ok(());
+                }
+                Some(Outcome::Aborted) => {
+                    self.metrics.commit_recovered("rolled_back");
+                    return Err(Abort::Again(Cause::RolledBack));
+                }
+                Some(Outcome::Forgotten) => break,
+                Some(Outcome::InProgress) | None => {}
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+        self.metrics.commit_recovered("unknown");
+        Err(Code::DatabaseUnavailable
+            .because("the database went away before it confirmed; send the same request again to learn the outcome")
+            .into())
+    }
+
+    async fn outcome(&self, xid: &str) -> Option<Outcome> {
+        let session = self.session().await.ok()?;
+        match tokio::time::timeout(deadline::CONNECT, session.rows(&OUTCOME, &[&xid])).await {
+            Ok(Ok(rows)) => Some(match rows.first()?.get::<_, Option<&str>>("status") {
+                Some("committed") => Outcome::Committed,
+                Some("aborted") => Outcome::Aborted,
+                Some(_) => Outcome::InProgress,
+                None => Outcome::Forgotten,
+            }),
+            // An id from the future: another server answers now, one that never saw this transaction.
+            Ok(Err(error)) if error.code() == Some(&SqlState::INVALID_PARAMETER_VALUE) => Some(Outcome::Forgotten),
+            _ => {
+                Session::discard(session);
+                None
+            }
+        }
+    }
+}
+
+/// What PostgreSQL says about a transaction (`pg_xact_status`, PostgreSQL manual 9.27.5).
+enum Outcome {
+    Committed,
+    Aborted,
+    InProgress,
+    Forgotten,
+}
+
+/// A number from 0 to 1 that nobody else is likely to draw at the same time.
+fn rand_fraction() -> f64 {
+    (ulid::Ulid::new().random() % 1_000) as f64 / 1_000.0
+}
