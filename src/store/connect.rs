@@ -11,11 +11,12 @@ use tokio_postgres::NoTls;
 use tokio_postgres::config::SslMode;
 use tokio_postgres_rustls::MakeRustlsConnect;
 
+use crate::ids::ConvoId;
 use crate::metrics::Metrics;
 
 use super::failure::Abort;
 use super::session::{Reader, Session};
-use super::{deadline, nonces, read_positions};
+use super::{convos, deadline, nonces, read_positions};
 
 /// What a [`Store`] is made of.
 #[derive(Debug, Clone)]
@@ -35,6 +36,7 @@ pub struct Store {
     pub(super) runtime: Handle,
     pub(super) metrics: Metrics,
     pub(super) read_positions: read_positions::Queue,
+    pub(super) group_ids: moka::future::Cache<ConvoId, Arc<str>>,
 }
 
 /// Settings that PostgreSQL enforces for us, as start-up parameters.
@@ -126,7 +128,8 @@ impl Store {
             .recycle_timeout(Some(deadline::CONNECT))
             .build()?;
         let read_positions = read_positions::Queue::default();
-        let store = Self { pool, pooler: config.pooler, runtime, metrics, read_positions };
+        let group_ids = moka::future::Cache::new(convos::GROUP_IDS);
+        let store = Self { pool, pooler: config.pooler, runtime, metrics, read_positions, group_ids };
         store.read_positions.start(store.clone());
         Ok(store)
     }

@@ -1,5 +1,7 @@
 //! Conversations as a whole: making one, and listing somebody's.
 
+use std::sync::Arc;
+
 use chrono::{DateTime, Utc};
 
 use crate::error::Error;
@@ -8,7 +10,7 @@ use crate::views::{ConvoMetadata, ConvoView};
 
 use super::query::query;
 use super::session::Queries;
-use super::{Abort, Exclusive, Reader, members};
+use super::{Abort, Exclusive, Reader, Store, members};
 
 query! {
     INSERT = "convos/insert" (TEXT, TEXT, TEXT, TEXT, INT8);
@@ -19,6 +21,8 @@ query! {
 
 /// Most members in one page of conversations, unless a single conversation has more.
 pub const MAX_PAGE_MEMBERS: i64 = 10_000;
+/// How many conversations' group ids are remembered.
+pub(super) const GROUP_IDS: u64 = 100_000;
 
 /// A conversation to make.
 #[derive(Debug, Clone)]
@@ -41,13 +45,22 @@ pub(crate) async fn insert(x: &mut Exclusive<'_>, new: &NewConvo) -> Result<Date
     Ok(row.first().expect("an insert with RETURNING returns what it inserted").get("created_at"))
 }
 
-impl Reader {
-    /// The MLS group of a conversation, as clients name it; `None` if there is no conversation.
-    pub async fn group_id(&self, convo: &ConvoId) -> Result<Option<String>, Error> {
-        let row = self.find(&GROUP_ID, &[&convo.as_str()]).await.map_err(Abort::into_error)?;
-        Ok(row.map(|row| row.get("group_id")))
+impl Store {
+    /// The MLS group of a conversation, as clients name it; `None` if there is no conversation. It never changes, so it is
+    /// remembered.
+    pub async fn group_id(&self, convo: &ConvoId) -> Result<Option<Arc<str>>, Error> {
+        if let Some(known) = self.group_ids.get(convo).await {
+            return Ok(Some(known));
+        }
+        let row = self.reader().await?.find(&GROUP_ID, &[&convo.as_str()]).await.map_err(Abort::into_error)?;
+        let Some(row) = row else { return Ok(None) };
+        let group_id: Arc<str> = row.get::<_, &str>("group_id").into();
+        self.group_ids.insert(convo.clone(), group_id.clone()).await;
+        Ok(Some(group_id))
     }
+}
 
+impl Reader {
     /// The conversations that `did` is a member of, newest first, before `before`; at most `limit`, and so many that their
     /// rosters stay below [`MAX_PAGE_MEMBERS`]. Also says whether there are more.
     pub async fn convos(&self, did: &Did, before: Option<&ConvoId>, limit: i64) -> Result<(Vec<ConvoView>, bool), Error> {

@@ -94,3 +94,10 @@ async fn settle(x: &mut Exclusive<'_>, row: Option<Row>) -> Result<Swap, Abort> 
 pub(crate) fn not_found() -> crate::error::Error {
     Code::ConvoNotFound.because("there is no such conversation, or you were never in it")
 }
+
+impl super::Reader {
+    /// Where a conversation stands, or `ConvoNotFound`.
+    pub async fn position(&self, convo: &ConvoId) -> Result<Position, crate::error::Error> {
+        find(self, convo).await.map_err(Abort::into_error)?.ok_or_else(not_found)
+    }
+}

@@ -68,6 +68,17 @@ pub enum Shelf {
     LastResort,
 }
 
+impl Shelf {
+    /// The label in the metrics.
+    pub fn label(self) -> &'static str {
+        match self {
+            Shelf::Leased => "leased",
+            Shelf::Free | Shelf::Waiting => "one_time",
+            Shelf::LastResort => "last_resort",
+        }
+    }
+}
+
 /// One at a time for everything that counts or claims in `did`'s name, until the transaction ends.
 pub(crate) async fn lock_owner(tx: &Tx, did: &Did) -> Result<(), Abort> {
     tx.rows(&LOCK_OWNER, &[&did.as_str()]).await?;

@@ -1,1 +1,14 @@
+//! The XRPC protocol kit (<https://atproto.com/specs/xrpc>): what an endpoint is, how requests reach one, and how answers and
+//! errors look. It knows no method.
+
 pub mod bytes;
+pub mod decode;
+mod endpoint;
+mod pipeline;
+mod reply;
+mod request_id;
+
+pub use endpoint::{Caller, Endpoint, Kind, Route};
+pub use pipeline::dispatch;
+pub use reply::error_response;
+pub use request_id::RequestId;

@@ -1,0 +1,67 @@
+//! One conversation's actor: does one thing after the other and remembers where that left the conversation.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use crate::error::{Code, Error};
+use crate::ids::ConvoId;
+use crate::store::{Abort, Command, Hold, Position, Store};
+
+/// How often one command may find that another replica was faster before it gives up.
+const MOST_RELOADS: u32 = 64;
+/// The shared epoch of an actor that has not learnt it yet.
+pub(super) const UNKNOWN: i64 = -1;
+
+/// The state of an actor. Nothing in it is the truth; PostgreSQL is asked whether it still holds with every write.
+pub(super) struct Conversation {
+    convo: ConvoId,
+    store: Store,
+    at: Option<Position>,
+    /// Where readers of this process find the epoch.
+    epoch: Arc<AtomicI64>,
+}
+
+impl Conversation {
+    pub(super) fn new(convo: ConvoId, store: Store, epoch: Arc<AtomicI64>) -> Self {
+        Self { convo, store, at: None, epoch }
+    }
+
+    /// Whether it knows where the conversation stands.
+    pub(super) fn is_loaded(&self) -> bool {
+        self.at.is_some()
+    }
+
+    /// Where the conversation stands, as far as this actor knows; asks the database the first time.
+    pub(super) async fn position(&mut self) -> Result<Position, Error> {
+        if let Some(at) = self.at {
+            return Ok(at);
+        }
+        let at = self.store.reader().await?.position(&self.convo).await?;
+        tracing::debug!("ConversationActor {} starting at epoch {}", self.convo, at.epoch);
+        self.remember(at);
+        Ok(at)
+    }
+
+    fn remember(&mut self, at: Position) {
+        self.at = Some(at);
+        self.epoch.store(at.epoch, Ordering::Release);
+    }
+
+    /// Runs a command on the remembered position, and again on the true one as often as that proves to be out of date.
+    pub(super) async fn execute<C: Command>(&mut self, command: Arc<C>) -> Result<C::Output, Error> {
+        for _ in 0..MOST_RELOADS {
+            let hold = Hold::Remembered(self.position().await?);
+            match self.store.run(command.clone(), hold).await {
+                Ok(done) => {
+                    if let Some(at) = done.at {
+                        self.remember(at);
+                    }
+                    return Ok(done.output);
+                }
+                Err(Abort::Moved(actual)) => self.remember(actual),
+                Err(abort) => return Err(abort.into_error()),
+            }
+        }
+        Err(Code::Overloaded.because("other replicas write this conversation faster than this one can follow; nothing was changed"))
+    }
+}

@@ -1,0 +1,76 @@
+//! What an actor is asked to do: any command, with a way to answer, and a time after which nobody waits any more.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+use tracing::Instrument;
+
+use crate::error::{Code, Error};
+use crate::store::Command;
+
+use super::conversation::Conversation;
+
+/// How long a message may wait in a mailbox before it is answered with `Overloaded` and never begun.
+pub const LONGEST_WAIT: Duration = Duration::from_secs(10);
+
+/// One message. Running it consumes it, so it is answered once.
+pub(super) trait Message: Send {
+    /// The label in the metrics.
+    fn name(&self) -> &'static str;
+    fn run<'a>(self: Box<Self>, actor: &'a mut Conversation) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
+}
+
+/// A command on its way to its conversation's actor.
+pub(super) struct Run<C: Command> {
+    command: Arc<C>,
+    reply: oneshot::Sender<Result<C::Output, Error>>,
+    sent: Instant,
+    span: tracing::Span,
+}
+
+impl<C: Command> Run<C> {
+    pub(super) fn new(command: C) -> (Self, oneshot::Receiver<Result<C::Output, Error>>) {
+        let (reply, answer) = oneshot::channel();
+        (Self { command: Arc::new(command), reply, sent: Instant::now(), span: tracing::Span::current() }, answer)
+    }
+}
+
+impl<C: Command> Message for Run<C> {
+    fn name(&self) -> &'static str {
+        C::NAME
+    }
+
+    fn run<'a>(self: Box<Self>, actor: &'a mut Conversation) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+        let span = self.span.clone();
+        let work = async move {
+            let result = match self.sent.elapsed() > LONGEST_WAIT {
+                true => Err(Code::Overloaded.because("waited too long for other writers of this conversation; nothing was changed")),
+                false => actor.execute(self.command).await,
+            };
+            // The client may be gone; what was done stays done.
+            let _ = self.reply.send(result);
+        };
+        Box::pin(work.instrument(span))
+    }
+}
+
+/// Asks an actor that has just started to learn where its conversation stands.
+pub(super) struct Load {
+    pub(super) reply: oneshot::Sender<Result<i64, Error>>,
+}
+
+impl Message for Load {
+    fn name(&self) -> &'static str {
+        "getEpoch"
+    }
+
+    fn run<'a>(self: Box<Self>, actor: &'a mut Conversation) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+        Box::pin(async move {
+            let epoch = actor.position().await.map(|at| at.epoch);
+            let _ = self.reply.send(epoch);
+        })
+    }
+}

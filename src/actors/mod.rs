@@ -1,0 +1,12 @@
+//! The in-process serializer: one actor per active conversation, kept for comparison with the advisory lock.
+//!
+//! An actor takes no lock. It remembers where its conversation stands and writes by compare-and-swap on that; when another
+//! replica has written, the swap loses, the actor learns the new position and tries again. So replicas of both kinds may run
+//! side by side, and only the epoch that `getEpoch` answers from memory can be a moment old.
+
+mod conversation;
+mod mailbox;
+mod registry;
+
+
+pub use registry::{Limits, MailboxDepths, Registry};

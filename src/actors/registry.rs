@@ -1,0 +1,290 @@
+//! Which conversation has an actor: starts them, finds them, ends them.
+//!
+//! Everything that decides whether an actor lives happens under one mutex, sending included. So there are never two actors
+//! for one conversation in a process, and no message is ever sent to one that has decided to stop.
+
+use std::collections::{HashMap, HashSet};
+use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use futures_util::FutureExt;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::gauge::ConstGauge;
+use tokio::sync::{Notify, mpsc, oneshot};
+
+use crate::error::{Code, Error};
+use crate::ids::ConvoId;
+use crate::metrics::{Metrics, Stop};
+use crate::store::{Command, Store};
+
+use super::conversation::{Conversation, UNKNOWN};
+use super::mailbox::{Load, Message, Run};
+
+/// How much the registry may hold.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Most actors alive at once; the one that has been idle for longest makes room.
+    pub actors: usize,
+    /// Most messages in one mailbox.
+    pub mailbox: usize,
+    /// After how long without work an actor stops.
+    pub idle: Duration,
+}
+
+impl Limits {
+    /// The limits of a server, for actors that stop after `idle`.
+    pub fn with_idle(idle: Duration) -> Self {
+        Self { actors: 10_000, mailbox: 256, idle }
+    }
+}
+
+/// How many mailboxes are exported with their conversation's name.
+const DEEPEST: usize = 5;
+
+/// The actors of this process. Cheap to clone.
+#[derive(Clone)]
+pub struct Registry(Arc<Inner>);
+
+struct Inner {
+    store: Store,
+    metrics: Metrics,
+    limits: Limits,
+    state: Mutex<State>,
+    /// Tells [`Registry::shut_down`] that an actor ended.
+    ended: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    actors: HashMap<ConvoId, Actor>,
+    /// Whose last actor failed; bounded by the number of actors, since only those can fail.
+    failed: HashSet<ConvoId>,
+    closed: bool,
+}
+
+/// The outside of an actor.
+struct Actor {
+    mailbox: mpsc::Sender<Box<dyn Message>>,
+    /// Messages sent and not yet dealt with.
+    pending: Arc<AtomicUsize>,
+    epoch: Arc<AtomicI64>,
+    last_used: Instant,
+}
+
+impl Registry {
+    pub fn new(store: Store, metrics: Metrics, limits: Limits) -> Self {
+        tracing::info!("Initializing ActorRegistry");
+        let (state, ended) = (Mutex::default(), Notify::new());
+        let registry = Self(Arc::new(Inner { store, metrics, limits, state, ended }));
+        tracing::info!(most_actors = limits.actors, idle_seconds = limits.idle.as_secs(), "Actor registry initialized");
+        registry
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Nothing panics while it is held.
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs a command in its conversation's actor, and to the end even if the caller goes away.
+    pub(crate) async fn run<C: Command>(&self, command: C) -> Result<C::Output, Error> {
+        let convo = command.convo().clone();
+        let (message, answer) = Run::new(command);
+        self.send(&convo, Box::new(message))?;
+        self.answer(answer).await
+    }
+
+    /// The conversation's epoch from memory; an actor that knows none yet asks the database once.
+    pub async fn epoch(&self, convo: &ConvoId) -> Result<i64, Error> {
+        let known = self.state().actors.get(convo).map(|actor| actor.epoch.load(Ordering::Acquire));
+        if let Some(epoch) = known.filter(|epoch| *epoch != UNKNOWN) {
+            return Ok(epoch);
+        }
+        let (reply, answer) = oneshot::channel();
+        self.send(convo, Box::new(Load { reply }))?;
+        self.answer(answer).await
+    }
+
+    async fn answer<T>(&self, answer: oneshot::Receiver<Result<T, Error>>) -> Result<T, Error> {
+        answer.await.unwrap_or_else(|_| {
+            self.0.metrics.actor_message_lost();
+            Err(Code::InternalServerError.because("the conversation's actor failed; the next request starts a new one"))
+        })
+    }
+
+    /// Actors alive.
+    pub fn active(&self) -> usize {
+        self.state().actors.len()
+    }
+
+    pub(super) fn send(&self, convo: &ConvoId, message: Box<dyn Message>) -> Result<(), Error> {
+        let mut state = self.state();
+        if state.closed {
+            return Err(Code::Overloaded.because("this replica is shutting down; nothing was changed"));
+        }
+        if !state.actors.contains_key(convo) {
+            self.make_room(&mut state)?;
+            self.spawn(&mut state, convo);
+        }
+        let actor = state.actors.get_mut(convo).expect("it was there or has just been started");
+        actor.last_used = Instant::now();
+        actor.pending.fetch_add(1, Ordering::AcqRel);
+        if actor.mailbox.try_send(message).is_err() {
+            actor.pending.fetch_sub(1, Ordering::AcqRel);
+            self.0.metrics.actor_mailbox_full();
+            return Err(Code::Overloaded.because("too many requests are waiting for this conversation; nothing was changed"));
+        }
+        Ok(())
+    }
+
+    fn make_room(&self, state: &mut State) -> Result<(), Error> {
+        if state.actors.len() < self.0.limits.actors {
+            return Ok(());
+        }
+        let idle = state.actors.iter().filter(|(_, actor)| actor.pending.load(Ordering::Acquire) == 0);
+        let Some(longest) = idle.min_by_key(|(_, actor)| actor.last_used).map(|(convo, _)| convo.clone()) else {
+            return Err(Code::Overloaded.because("every actor is busy; nothing was changed"));
+        };
+        // Its mailbox closes with its entry, and nothing is pending in it, so it ends without having anything to do.
+        state.actors.remove(&longest);
+        self.0.metrics.actor_stopped(Stop::Evicted);
+        Ok(())
+    }
+
+    fn spawn(&self, state: &mut State, convo: &ConvoId) {
+        let (mailbox, messages) = mpsc::channel(self.0.limits.mailbox);
+        let (pending, epoch) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicI64::new(UNKNOWN)));
+        let actor = Actor { mailbox: mailbox.clone(), pending: pending.clone(), epoch: epoch.clone(), last_used: Instant::now() };
+        self.0.metrics.actor_spawned(state.failed.remove(convo));
+        state.actors.insert(convo.clone(), actor);
+        let conversation = Conversation::new(convo.clone(), self.0.store.clone(), epoch);
+        let (registry, convo, weak) = (self.clone(), convo.clone(), mailbox.downgrade());
+        drop(mailbox);
+        self.0.store.runtime().spawn(async move {
+            let life = registry.live(&convo, conversation, messages, &pending);
+            if AssertUnwindSafe(life).catch_unwind().await.is_err() {
+                registry.buried(&convo, &weak);
+            }
+            registry.0.ended.notify_waiters();
+        });
+    }
+
+    /// An actor's life, from its first message to the one that never comes.
+    async fn live(
+        &self,
+        convo: &ConvoId,
+        mut conversation: Conversation,
+        mut messages: mpsc::Receiver<Box<dyn Message>>,
+        pending: &AtomicUsize,
+    ) {
+        loop {
+            let message = match tokio::time::timeout(self.0.limits.idle, messages.recv()).await {
+                Ok(Some(message)) => message,
+                // The entry is gone: evicted or shut down, and counted there.
+                Ok(None) => return,
+                Err(_) if self.retire(convo, pending, Stop::Idle) => return,
+                Err(_) => continue,
+            };
+            let (name, start) = (message.name(), Instant::now());
+            message.run(&mut conversation).await;
+            self.0.metrics.actor_message(name, start.elapsed());
+            pending.fetch_sub(1, Ordering::AcqRel);
+            // There is no such conversation, or the database is away: not worth an actor.
+            if !conversation.is_loaded() && self.retire(convo, pending, Stop::Idle) {
+                return;
+            }
+        }
+    }
+
+    /// Takes the actor out of the registry if nothing is pending for it.
+    fn retire(&self, convo: &ConvoId, pending: &AtomicUsize, why: Stop) -> bool {
+        let mut state = self.state();
+        if pending.load(Ordering::Acquire) > 0 || state.closed {
+            return false;
+        }
+        state.actors.remove(convo);
+        self.0.metrics.actor_stopped(why);
+        true
+    }
+
+    /// Takes a failed actor out, unless it had been evicted already and another one has its place.
+    fn buried(&self, convo: &ConvoId, mailbox: &mpsc::WeakSender<Box<dyn Message>>) {
+        let mut state = self.state();
+        let same = match (state.actors.get(convo), mailbox.upgrade()) {
+            (Some(actor), Some(mailbox)) => actor.mailbox.same_channel(&mailbox),
+            _ => false,
+        };
+        if same {
+            state.actors.remove(convo);
+            state.failed.insert(convo.clone());
+            self.0.metrics.actor_stopped(Stop::Failed);
+            tracing::error!("a conversation's actor failed; the next request starts a new one");
+        }
+    }
+
+    /// Takes no more messages and waits until those that were sent are dealt with.
+    pub async fn shut_down(&self) {
+        let pending: Vec<Arc<AtomicUsize>> = {
+            let mut state = self.state();
+            state.closed = true;
+            state.actors.drain().map(|(_, actor)| {
+                self.0.metrics.actor_stopped(Stop::Shutdown);
+                actor.pending
+            }).collect()
+        };
+        loop {
+            let ended = self.0.ended.notified();
+            if pending.iter().all(|pending| pending.load(Ordering::Acquire) == 0) {
+                return;
+            }
+            ended.await;
+        }
+    }
+
+    fn deepest(&self) -> Vec<(ConvoId, usize)> {
+        let state = self.state();
+        let mut depths: Vec<_> = state
+            .actors
+            .iter()
+            .map(|(convo, actor)| (convo.clone(), actor.pending.load(Ordering::Acquire)))
+            .filter(|(_, depth)| *depth > 0)
+            .collect();
+        drop(state);
+        depths.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+        depths.truncate(DEEPEST);
+        depths
+    }
+}
+
+/// Exports the depth of the deepest mailboxes, read when somebody asks.
+#[derive(Clone, Default)]
+pub struct MailboxDepths(Arc<std::sync::OnceLock<Registry>>);
+
+impl MailboxDepths {
+    /// Says which registry to read; until then there is nothing to export.
+    pub fn watch(&self, registry: &Registry) {
+        let _ = self.0.set(registry.clone());
+    }
+}
+
+impl std::fmt::Debug for MailboxDepths {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("MailboxDepths")
+    }
+}
+
+impl Collector for MailboxDepths {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), std::fmt::Error> {
+        let Some(registry) = self.0.get() else { return Ok(()) };
+        let gauge = ConstGauge::new(0i64);
+        let mut metric =
+            encoder.encode_descriptor("actor_mailbox_depth", "Messages pending, deepest mailboxes", None, gauge.metric_type())?;
+        for (convo, depth) in registry.deepest() {
+            let labels = [("actor_type", "conversation_actor"), ("convo_id", convo.as_str())];
+            ConstGauge::new(depth as i64).encode(metric.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,112 @@
+//! blue.catbird.mls.addMembers: a member adds others, with the commit that adds them to the group.
+
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+
+use crate::api::fields::{self, Key, KeyPackageHash};
+use crate::app::App;
+use crate::commands::{self, Fingerprint, Invitation, Once};
+use crate::error::{Code, Error};
+use crate::ids::{ConvoId, Did};
+use crate::mls;
+use crate::xrpc::bytes::LexBytes;
+use crate::xrpc::{Caller, Endpoint, Kind};
+
+/// Most DIDs in one request.
+const MAX_DIDS: usize = 50;
+
+pub struct AddMembers;
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Input {
+    #[serde(alias = "convo_id")]
+    convo_id: ConvoId,
+    #[serde(alias = "did_list")]
+    did_list: Vec<Did>,
+    commit: Option<LexBytes>,
+    #[serde(alias = "welcome_message")]
+    welcome_message: Option<LexBytes>,
+    #[serde(default, alias = "key_package_hashes")]
+    key_package_hashes: Vec<KeyPackageHash>,
+    #[serde(alias = "idempotency_key")]
+    idempotency_key: Option<Key>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Output {
+    success: bool,
+    new_epoch: i64,
+    epoch: i64,
+    seq: i64,
+}
+
+impl From<commands::Landed> for Output {
+    fn from(landed: commands::Landed) -> Self {
+        Self { success: true, new_epoch: landed.epoch, epoch: landed.epoch, seq: landed.seq }
+    }
+}
+
+impl Endpoint for AddMembers {
+    const NSID: &'static str = "blue.catbird.mls.addMembers";
+    const KIND: Kind = Kind::Procedure;
+    const ERRORS: &'static [Code] = &[
+        Code::ConvoNotFound,
+        Code::NotMember,
+        Code::KeyPackageNotFound,
+        Code::AlreadyMember,
+        Code::TooManyMembers,
+        Code::EpochMismatch,
+        Code::InvalidCommit,
+        Code::InvalidWelcome,
+        Code::IdempotencyConflict,
+    ];
+
+    type Input = Input;
+    type Output = Output;
+
+    async fn call(app: &App, caller: &Caller, input: Input) -> Result<Output, Error> {
+        let start = Instant::now();
+        let command = command(app, caller, input).await?;
+        let (members, commits) = (command.dids.len(), command.commit.is_some());
+        let landed = app.serializer.run(command).await.inspect_err(|error| app.count_conflict(error))?;
+        app.metrics.members_added(members);
+        if commits {
+            app.metrics.epoch_incremented(start.elapsed());
+        }
+        Ok(landed.into())
+    }
+}
+
+async fn command(app: &App, caller: &Caller, input: Input) -> Result<commands::AddMembers, Error> {
+    match input.did_list.len() {
+        0 => return Err(Code::InvalidRequest.because("didList must name somebody")),
+        1..=MAX_DIDS => {}
+        _ => return Err(Code::TooManyMembers.because(format!("didList has at most {MAX_DIDS} DIDs"))),
+    }
+    fields::distinct(&input.did_list, "didList")?;
+    let key_packages = fields::key_package_hashes(input.key_package_hashes)?;
+    if let Some(welcome) = &input.welcome_message {
+        mls::check_welcome(&welcome.0)?;
+    }
+    let commit = fields::commit(app, caller, &input.convo_id, input.commit).await?;
+
+    let fingerprint = Fingerprint::default()
+        .text(Some(input.convo_id.as_str()))
+        .list(input.did_list.iter().map(|did| did.as_str().as_bytes()))
+        .field(commit.as_ref().map(|commit| commit.bytes.as_slice()))
+        .field(input.welcome_message.as_ref().map(|welcome| welcome.0.as_slice()))
+        .list(key_packages.iter().map(|(_, hash)| hash.as_slice()));
+    let welcome = input.welcome_message.map(|welcome| welcome.0);
+    Ok(commands::AddMembers {
+        convo_id: input.convo_id,
+        caller: caller.did.clone(),
+        invitation: Invitation::new(&input.did_list, welcome, key_packages, || app.new_id::<String>(), app.clock.now())?,
+        dids: input.did_list,
+        commit,
+        entry_id: app.new_id(),
+        once: Once::new(caller.did.clone(), "addMembers", input.idempotency_key.map(|key| key.0), fingerprint),
+    })
+}

@@ -1,0 +1,142 @@
+//! blue.catbird.mls.createConvo: a new conversation, with its first members and their Welcome.
+
+use serde::Deserialize;
+
+use crate::api::fields::{self, Count, Key, KeyPackageHash};
+use crate::app::App;
+use crate::commands::{self, Created, Fingerprint, Invitation, Once};
+use crate::error::{Code, Error};
+use crate::ids::Did;
+use crate::mls;
+use crate::store::convos::NewConvo;
+use crate::views::{ConvoMetadata, ConvoView, MemberView};
+use crate::xrpc::bytes::LexBytes;
+use crate::xrpc::{Caller, Endpoint, Kind};
+
+/// Most members that a conversation starts with, beside its creator.
+const MAX_INITIAL_MEMBERS: usize = 999;
+const MAX_GROUP_ID: usize = 128;
+const MAX_NAME: usize = 128;
+const MAX_DESCRIPTION: usize = 512;
+
+pub struct CreateConvo;
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Input {
+    #[serde(alias = "group_id")]
+    group_id: String,
+    #[serde(alias = "cipher_suite")]
+    cipher_suite: String,
+    #[serde(default, alias = "initial_members")]
+    initial_members: Vec<Did>,
+    #[serde(alias = "welcome_message")]
+    welcome_message: Option<LexBytes>,
+    #[serde(default, alias = "key_package_hashes")]
+    key_package_hashes: Vec<KeyPackageHash>,
+    metadata: Option<Metadata>,
+    #[serde(alias = "current_epoch")]
+    current_epoch: Option<Count>,
+    #[serde(alias = "idempotency_key")]
+    idempotency_key: Option<Key>,
+}
+
+#[derive(Deserialize)]
+pub struct Metadata {
+    name: Option<String>,
+    description: Option<String>,
+}
+
+impl Endpoint for CreateConvo {
+    const NSID: &'static str = "blue.catbird.mls.createConvo";
+    const KIND: Kind = Kind::Procedure;
+    const ERRORS: &'static [Code] = &[
+        Code::InvalidCipherSuite,
+        Code::KeyPackageNotFound,
+        Code::TooManyMembers,
+        Code::ConvoAlreadyExists,
+        Code::InvalidWelcome,
+        Code::IdempotencyConflict,
+    ];
+
+    type Input = Input;
+    type Output = ConvoView;
+
+    async fn call(app: &App, caller: &Caller, input: Input) -> Result<ConvoView, Error> {
+        let command = command(app, caller, input)?;
+        let (new, mut dids) = (command.new.clone(), vec![caller.did.clone()]);
+        dids.extend(command.initial_members.iter().cloned());
+        let created = app.serializer.create(command).await?;
+        app.metrics.group_created();
+        app.metrics.members_added(dids.len());
+        Ok(view(created, new, dids))
+    }
+}
+
+/// The conversation as it was made, also for whoever asks again later.
+fn view(created: Created, new: NewConvo, dids: Vec<Did>) -> ConvoView {
+    let members: Vec<_> = dids
+        .into_iter()
+        .map(|did| MemberView { is_admin: did == new.creator, user_did: did.clone(), did, joined_at: created.created_at })
+        .collect();
+    ConvoView {
+        id: created.id,
+        group_id: new.group_id,
+        creator: new.creator,
+        member_count: members.len() as i64,
+        members,
+        epoch: new.epoch,
+        seq: 0,
+        cipher_suite: new.cipher_suite,
+        created_at: created.created_at,
+        last_message_at: None,
+        unread_count: 0,
+        metadata: new.metadata,
+    }
+}
+
+fn command(app: &App, caller: &Caller, input: Input) -> Result<commands::CreateConvo, Error> {
+    let group_id = fields::text(Some(input.group_id), MAX_GROUP_ID, Code::InvalidRequest, "groupId")?
+        .filter(|group_id| !group_id.is_empty())
+        .ok_or_else(|| Code::InvalidRequest.because("groupId must not be empty"))?;
+    let group_id = mls::canonical_group_id(&group_id);
+    let (cipher_suite, _) = mls::suite(&input.cipher_suite)?;
+    fields::distinct(&input.initial_members, "initialMembers")?;
+    if input.initial_members.len() > MAX_INITIAL_MEMBERS {
+        return Err(Code::TooManyMembers.because(format!("initialMembers has at most {MAX_INITIAL_MEMBERS} DIDs; add the others later")));
+    }
+    let metadata = input.metadata.map(metadata).transpose()?;
+    if let Some(welcome) = &input.welcome_message {
+        mls::check_welcome(&welcome.0)?;
+    }
+    // A Welcome only exists after a commit, so whoever sends one stands at epoch 1 unless it says otherwise.
+    let epoch = input.current_epoch.map_or(i64::from(input.welcome_message.is_some()), |epoch| epoch.0);
+    let key_packages = fields::key_package_hashes(input.key_package_hashes)?;
+
+    let fingerprint = Fingerprint::default()
+        .text(Some(&group_id))
+        .text(Some(cipher_suite))
+        .list(input.initial_members.iter().map(|did| did.as_str().as_bytes()))
+        .field(input.welcome_message.as_ref().map(|welcome| welcome.0.as_slice()))
+        .list(key_packages.iter().map(|(_, hash)| hash.as_slice()))
+        .text(metadata.as_ref().and_then(|metadata| metadata.name.as_deref()))
+        .text(metadata.as_ref().and_then(|metadata| metadata.description.as_deref()))
+        .number(Some(epoch));
+    let mut initial_members = input.initial_members;
+    initial_members.retain(|did| *did != caller.did);
+    let welcome = input.welcome_message.map(|welcome| welcome.0);
+    Ok(commands::CreateConvo {
+        id: app.new_id(),
+        invitation: Invitation::new(&initial_members, welcome, key_packages, || app.new_id::<String>(), app.clock.now())?,
+        new: NewConvo { group_id, creator: caller.did.clone(), cipher_suite: cipher_suite.to_owned(), epoch, metadata },
+        initial_members,
+        once: Once::new(caller.did.clone(), "createConvo", input.idempotency_key.map(|key| key.0), fingerprint),
+    })
+}
+
+fn metadata(given: Metadata) -> Result<ConvoMetadata, Error> {
+    Ok(ConvoMetadata {
+        name: fields::text(given.name, MAX_NAME, Code::InvalidRequest, "metadata.name")?,
+        description: fields::text(given.description, MAX_DESCRIPTION, Code::InvalidRequest, "metadata.description")?,
+    })
+}

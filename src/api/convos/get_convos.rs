@@ -1,0 +1,49 @@
+//! blue.catbird.mls.getConvos: the caller's conversations, newest first.
+
+use serde::{Deserialize, Serialize};
+
+use crate::api::fields::Limit;
+use crate::app::App;
+use crate::error::{Code, Error};
+use crate::ids::ConvoId;
+use crate::views::ConvoView;
+use crate::xrpc::{Caller, Endpoint, Kind};
+
+pub struct GetConvos;
+
+#[derive(Deserialize)]
+pub struct Input {
+    #[serde(default)]
+    limit: Limit,
+    /// The last conversation of the page before.
+    cursor: Option<String>,
+}
+
+#[derive(Serialize)]
+pub struct Output {
+    conversations: Vec<ConvoView>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cursor: Option<ConvoId>,
+}
+
+impl Endpoint for GetConvos {
+    const NSID: &'static str = "blue.catbird.mls.getConvos";
+    const KIND: Kind = Kind::Query;
+    const ERRORS: &'static [Code] = &[Code::InvalidCursor];
+
+    type Input = Input;
+    type Output = Output;
+
+    async fn call(app: &App, caller: &Caller, input: Input) -> Result<Output, Error> {
+        let before: Option<ConvoId> = match input.cursor {
+            None => None,
+            Some(cursor) => {
+                Some(cursor.parse().map_err(|_| Code::InvalidCursor.because("cursor is not one that getConvos gave out"))?)
+            }
+        };
+        let (conversations, more) =
+            app.store.reader().await?.convos(&caller.did, before.as_ref(), input.limit.0).await?;
+        let cursor = conversations.last().filter(|_| more).map(|convo| convo.id.clone());
+        Ok(Output { conversations, cursor })
+    }
+}

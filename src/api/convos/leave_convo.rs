@@ -1,0 +1,70 @@
+//! blue.catbird.mls.leaveConvo: a member leaves, or the admin's commit removes one.
+
+use std::time::Instant;
+
+use serde::Deserialize;
+
+use crate::api::fields::{self, Key};
+use crate::app::App;
+use crate::commands::{self, Fingerprint, Once};
+use crate::error::{Code, Error};
+use crate::ids::{ConvoId, Did};
+use crate::xrpc::bytes::LexBytes;
+use crate::xrpc::{Caller, Endpoint, Kind};
+
+use super::add_members::Output;
+
+pub struct LeaveConvo;
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Input {
+    #[serde(alias = "convo_id")]
+    convo_id: ConvoId,
+    #[serde(alias = "target_did")]
+    target_did: Option<Did>,
+    commit: Option<LexBytes>,
+    #[serde(alias = "idempotency_key")]
+    idempotency_key: Option<Key>,
+}
+
+impl Endpoint for LeaveConvo {
+    const NSID: &'static str = "blue.catbird.mls.leaveConvo";
+    const KIND: Kind = Kind::Procedure;
+    const ERRORS: &'static [Code] = &[
+        Code::ConvoNotFound,
+        Code::NotMember,
+        Code::NotAuthorized,
+        Code::LastMember,
+        Code::EpochMismatch,
+        Code::InvalidCommit,
+        Code::IdempotencyConflict,
+    ];
+
+    type Input = Input;
+    type Output = Output;
+
+    async fn call(app: &App, caller: &Caller, input: Input) -> Result<Output, Error> {
+        let start = Instant::now();
+        let commit = fields::commit(app, caller, &input.convo_id, input.commit).await?;
+        let target = input.target_did.unwrap_or_else(|| caller.did.clone());
+        let fingerprint = Fingerprint::default()
+            .text(Some(input.convo_id.as_str()))
+            .text(Some(target.as_str()))
+            .field(commit.as_ref().map(|commit| commit.bytes.as_slice()));
+        let commits = commit.is_some();
+        let command = commands::LeaveConvo {
+            convo_id: input.convo_id,
+            caller: caller.did.clone(),
+            target,
+            commit,
+            entry_id: app.new_id(),
+            once: Once::new(caller.did.clone(), "leaveConvo", input.idempotency_key.map(|key| key.0), fingerprint),
+        };
+        let landed = app.serializer.run(command).await.inspect_err(|error| app.count_conflict(error))?;
+        if commits {
+            app.metrics.epoch_incremented(start.elapsed());
+        }
+        Ok(landed.into())
+    }
+}

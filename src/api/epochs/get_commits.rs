@@ -1,0 +1,73 @@
+//! blue.catbird.mls.getCommits: the commits that create a range of epochs, page by page.
+
+use serde::{Deserialize, Serialize};
+
+use crate::api::fields::Limit;
+use crate::app::App;
+use crate::error::{Code, Error};
+use crate::ids::ConvoId;
+use crate::mls::MAX_POSITION;
+use crate::views::CommitView;
+use crate::xrpc::{Caller, Endpoint, Kind};
+
+pub struct GetCommits;
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Input {
+    #[serde(alias = "convo_id")]
+    convo_id: ConvoId,
+    #[serde(alias = "from_epoch")]
+    from_epoch: i64,
+    #[serde(alias = "to_epoch")]
+    to_epoch: Option<i64>,
+    #[serde(default)]
+    limit: Limit,
+    /// The first epoch of the page, as the page before gave it.
+    cursor: Option<String>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Output {
+    convo_id: ConvoId,
+    commits: Vec<CommitView>,
+    has_more: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cursor: Option<String>,
+}
+
+impl Endpoint for GetCommits {
+    const NSID: &'static str = "blue.catbird.mls.getCommits";
+    const KIND: Kind = Kind::Query;
+    const ERRORS: &'static [Code] = &[Code::ConvoNotFound, Code::NotMember, Code::InvalidEpochRange, Code::InvalidCursor];
+
+    type Input = Input;
+    type Output = Output;
+
+    async fn call(app: &App, caller: &Caller, input: Input) -> Result<Output, Error> {
+        let reader = app.store.reader().await?;
+        let member = reader.membership(&input.convo_id, &caller.did).await?;
+        let to_epoch = input.to_epoch.unwrap_or(MAX_POSITION);
+        if input.from_epoch < 0 || input.from_epoch > to_epoch || to_epoch > MAX_POSITION {
+            return Err(Code::InvalidEpochRange.because("fromEpoch must be from 0 to toEpoch"));
+        }
+        let first = match &input.cursor {
+            None => input.from_epoch,
+            Some(cursor) => cursor
+                .parse()
+                .ok()
+                .filter(|epoch| (input.from_epoch..=to_epoch).contains(epoch))
+                .ok_or_else(|| Code::InvalidCursor.because("cursor is not one that getCommits gave out for this range"))?,
+        };
+        let last = to_epoch.min(member.at.epoch);
+        let commits = reader.commits(&input.convo_id, member.joined_seq, (first, last), input.limit.0).await?;
+        let next = commits.last().map(|commit| commit.epoch + 1).filter(|next| *next <= last);
+        Ok(Output {
+            convo_id: input.convo_id,
+            commits,
+            has_more: next.is_some(),
+            cursor: next.map(|epoch| epoch.to_string()),
+        })
+    }
+}

@@ -1,0 +1,2 @@
+pub mod get_commits;
+pub mod get_epoch;

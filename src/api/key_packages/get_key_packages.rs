@@ -1,0 +1,100 @@
+//! blue.catbird.mls.getKeyPackages: takes one key package of each person that the caller wants to add.
+
+use serde::{Deserialize, Serialize};
+
+use crate::app::App;
+use crate::commands::ClaimKeyPackages;
+use crate::error::{Code, Error};
+use crate::ids::Did;
+use crate::mls;
+use crate::store::key_packages::{Issued, Shelf};
+use crate::xrpc::bytes::to_base64;
+use crate::xrpc::{Caller, Endpoint, Kind};
+
+/// Most DIDs in one request.
+const MAX_DIDS: usize = 100;
+
+pub struct GetKeyPackages;
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Input {
+    #[serde(default)]
+    dids: Vec<String>,
+    #[serde(alias = "cipher_suite")]
+    cipher_suite: Option<String>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Output {
+    key_packages: Vec<KeyPackageRef>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    missing: Vec<String>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct KeyPackageRef {
+    did: String,
+    key_package: String,
+    key_package_hash: String,
+    cipher_suite: String,
+}
+
+impl Endpoint for GetKeyPackages {
+    const NSID: &'static str = "blue.catbird.mls.getKeyPackages";
+    const KIND: Kind = Kind::Query;
+    const ERRORS: &'static [Code] = &[Code::TooManyDids, Code::InvalidDid, Code::InvalidCipherSuite];
+
+    type Input = Input;
+    type Output = Output;
+
+    async fn call(app: &App, caller: &Caller, input: Input) -> Result<Output, Error> {
+        let (cipher_suite, _) = mls::suite(input.cipher_suite.as_deref().unwrap_or(mls::DEFAULT_SUITE))?;
+        let mut wanted = owners(input.dids)?;
+        let mut found = Vec::new();
+        // "None" is only true after a look that waits for those who are just taking one.
+        for shelves in [&[Shelf::Leased, Shelf::Free][..], &[Shelf::Leased, Shelf::Waiting, Shelf::LastResort]] {
+            if wanted.is_empty() {
+                break;
+            }
+            let (caller, owners, now) = (caller.did.clone(), wanted.clone(), app.clock.now());
+            let issued = app.store.errand(ClaimKeyPackages { caller, owners, cipher_suite, shelves, now }).await?;
+            for (shelf, package) in issued {
+                app.metrics.key_packages_issued(shelf.label(), 1);
+                wanted.retain(|owner| *owner != package.owner);
+                found.push(package);
+            }
+        }
+        Ok(Output { key_packages: found.into_iter().map(KeyPackageRef::from).collect(), missing: wanted })
+    }
+}
+
+/// The DIDs asked for, each once, in one order for everybody.
+fn owners(dids: Vec<String>) -> Result<Vec<String>, Error> {
+    match dids.len() {
+        0 => return Err(Code::InvalidRequest.because("dids must name somebody")),
+        1..=MAX_DIDS => {}
+        _ => return Err(Code::TooManyDids.because(format!("dids has at most {MAX_DIDS} DIDs"))),
+    }
+    let mut owners = Vec::with_capacity(dids.len());
+    for text in dids {
+        let did: Did = text.parse().map_err(|e: crate::ids::Malformed| Code::InvalidDid.because(e.to_string()))?;
+        owners.push(String::from(did));
+    }
+    owners.sort();
+    owners.dedup();
+    Ok(owners)
+}
+
+impl From<Issued> for KeyPackageRef {
+    fn from(package: Issued) -> Self {
+        Self {
+            did: package.owner,
+            key_package: to_base64(&package.bytes),
+            key_package_hash: mls::hex(&package.hash),
+            cipher_suite: package.cipher_suite,
+        }
+    }
+}

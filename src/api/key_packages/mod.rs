@@ -1,0 +1,2 @@
+pub mod get_key_packages;
+pub mod publish_key_package;

@@ -1,0 +1,81 @@
+//! blue.catbird.mls.publishKeyPackage: the caller leaves a key package for others to take.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use serde::{Deserialize, Serialize};
+
+use crate::api::fields::Key;
+use crate::app::App;
+use crate::commands::{self, Fingerprint, Once};
+use crate::error::{Code, Error};
+use crate::mls;
+use crate::store::key_packages::NewKeyPackage;
+use crate::xrpc::bytes::LexBytes;
+use crate::xrpc::{Caller, Endpoint, Kind};
+
+/// Longest that a key package may wait to be taken.
+const MAX_LIFETIME: TimeDelta = TimeDelta::days(90);
+
+pub struct PublishKeyPackage;
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Input {
+    #[serde(alias = "key_package")]
+    key_package: LexBytes,
+    #[serde(alias = "cipher_suite")]
+    cipher_suite: String,
+    expires: Option<DateTime<Utc>>,
+    #[serde(alias = "idempotency_key")]
+    idempotency_key: Option<Key>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Output {
+    success: bool,
+    key_package_hash: String,
+}
+
+impl Endpoint for PublishKeyPackage {
+    const NSID: &'static str = "blue.catbird.mls.publishKeyPackage";
+    const KIND: Kind = Kind::Procedure;
+    const ERRORS: &'static [Code] = &[
+        Code::InvalidKeyPackage,
+        Code::InvalidCipherSuite,
+        Code::ExpirationTooFar,
+        Code::TooManyKeyPackages,
+        Code::IdempotencyConflict,
+    ];
+
+    type Input = Input;
+    type Output = Output;
+
+    async fn call(app: &App, caller: &Caller, input: Input) -> Result<Output, Error> {
+        let now = app.clock.now();
+        let (suite_name, suite) = mls::suite(&input.cipher_suite)?;
+        let latest = now + MAX_LIFETIME;
+        if input.expires.is_some_and(|expires| expires > latest) {
+            return Err(Code::ExpirationTooFar.because("expires lies more than 90 days ahead"));
+        }
+        let bytes = input.key_package.0;
+        let facts = mls::check_key_package(&bytes, &caller.did, suite, app.config.mls_validation, now)?;
+        let expires_at = [input.expires, facts.not_after].into_iter().flatten().fold(latest, DateTime::min);
+        if expires_at <= now {
+            return Err(Code::InvalidKeyPackage.because("expires lies in the past"));
+        }
+        let fingerprint =
+            Fingerprint::default().field(Some(&bytes)).text(Some(suite_name)).number(input.expires.map(|at| at.timestamp()));
+        let package = NewKeyPackage {
+            hash: facts.hash,
+            owner: caller.did.clone(),
+            cipher_suite: suite_name.to_owned(),
+            bytes,
+            last_resort: facts.last_resort,
+            expires_at,
+        };
+        let key = input.idempotency_key.map(|key| key.0);
+        let once = Once::new(caller.did.clone(), "publishKeyPackage", key, fingerprint);
+        app.store.errand(commands::PublishKeyPackage { package, now, once }).await?;
+        Ok(Output { success: true, key_package_hash: mls::hex(&facts.hash) })
+    }
+}

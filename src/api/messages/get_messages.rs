@@ -1,0 +1,98 @@
+//! blue.catbird.mls.getMessages: a page of the log, in ascending order of `seq`.
+//!
+//! Without a position the newest page; backwards with `cursor`; forwards with `sinceSeq` or `sinceMessage`. Reading moves the
+//! caller's read position to the newest entry of the page, behind the reply, unless `peek` is set.
+
+use serde::{Deserialize, Serialize};
+
+use crate::api::fields::{Count, Limit};
+use crate::app::App;
+use crate::error::{Code, Error};
+use crate::ids::{ConvoId, EntryId};
+use crate::store::Reader;
+use crate::store::members::Membership;
+use crate::views::MessageView;
+use crate::xrpc::{Caller, Endpoint, Kind};
+
+pub struct GetMessages;
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Input {
+    #[serde(alias = "convo_id")]
+    convo_id: ConvoId,
+    #[serde(default)]
+    limit: Limit,
+    #[serde(alias = "since_message")]
+    since_message: Option<String>,
+    #[serde(alias = "since_seq")]
+    since_seq: Option<Count>,
+    /// The seq before which the page ends.
+    cursor: Option<String>,
+    #[serde(default)]
+    peek: bool,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Output {
+    messages: Vec<MessageView>,
+    /// For the page before this one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cursor: Option<String>,
+    last_seq: i64,
+}
+
+/// Where the page lies.
+enum Place {
+    Before(i64),
+    After(i64),
+}
+
+impl Endpoint for GetMessages {
+    const NSID: &'static str = "blue.catbird.mls.getMessages";
+    const KIND: Kind = Kind::Query;
+    const ERRORS: &'static [Code] = &[Code::ConvoNotFound, Code::NotMember, Code::InvalidCursor];
+
+    type Input = Input;
+    type Output = Output;
+
+    async fn call(app: &App, caller: &Caller, input: Input) -> Result<Output, Error> {
+        let reader = app.store.reader().await?;
+        let convo = &input.convo_id;
+        let member = reader.membership(convo, &caller.did).await?;
+        let (messages, first) = match place(&reader, &input, member).await? {
+            Place::Before(seq) => {
+                let messages = reader.messages_before(convo, member.joined_seq, seq, input.limit.0).await?;
+                let first = messages.first().map(|message| message.seq);
+                (messages, first.filter(|first| *first > member.joined_seq + 1))
+            }
+            Place::After(seq) => (reader.messages_after(convo, seq.max(member.joined_seq), input.limit.0).await?, None),
+        };
+        // The connection goes back before this waits for anything.
+        drop(reader);
+        if let Some(newest) = messages.last().filter(|_| !input.peek) {
+            app.store.read_positions().push(convo, &caller.did, newest.seq).await;
+        }
+        let last_seq = messages.last().map_or(member.at.seq, |newest| newest.seq.max(member.at.seq));
+        Ok(Output { messages, cursor: first.map(|first| first.to_string()), last_seq })
+    }
+}
+
+async fn place(reader: &Reader, input: &Input, member: Membership) -> Result<Place, Error> {
+    let invalid = |message: &str| Code::InvalidCursor.because(message);
+    match (&input.cursor, input.since_seq, &input.since_message) {
+        (None, None, None) => Ok(Place::Before(i64::MAX)),
+        (Some(cursor), None, None) => match cursor.parse() {
+            Ok(seq @ 1..) => Ok(Place::Before(seq)),
+            _ => Err(invalid("cursor is not one that getMessages gave out")),
+        },
+        (None, Some(seq), None) => Ok(Place::After(seq.0)),
+        (None, None, Some(id)) => {
+            let id: EntryId = id.parse().map_err(|_| invalid("sinceMessage is not a message id"))?;
+            let seq = reader.seq_of(&input.convo_id, &id, member.joined_seq).await?;
+            seq.map(Place::After).ok_or_else(|| invalid("sinceMessage names no message that you can see in this conversation"))
+        }
+        _ => Err(Code::InvalidRequest.because("give one of cursor, sinceSeq and sinceMessage, not several")),
+    }
+}

@@ -1,0 +1,3 @@
+pub mod get_messages;
+pub mod send_message;
+pub mod update_cursor;

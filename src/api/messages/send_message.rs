@@ -1,0 +1,127 @@
+//! blue.catbird.mls.sendMessage: a member sends an application message.
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use crate::api::fields::{self, Count, Key};
+use crate::app::App;
+use crate::commands::{self, Fingerprint, Once};
+use crate::error::{Code, Error};
+use crate::ids::{ConvoId, Did, EntryId};
+use crate::mls::{self, MAX_CIPHERTEXT_BYTES};
+use crate::store::messages::AppMessage;
+use crate::views::datetime;
+use crate::xrpc::bytes::LexBytes;
+use crate::xrpc::{Caller, Endpoint, Kind};
+
+const MAX_EMBED_TYPE: usize = 256;
+const MAX_EMBED_URI: usize = 8_192;
+
+pub struct SendMessage;
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Input {
+    #[serde(alias = "convo_id")]
+    convo_id: ConvoId,
+    ciphertext: LexBytes,
+    epoch: Count,
+    #[serde(alias = "sender_did")]
+    sender_did: Option<Did>,
+    #[serde(alias = "msg_id")]
+    msg_id: Option<EntryId>,
+    #[serde(alias = "embed_type")]
+    embed_type: Option<String>,
+    #[serde(alias = "embed_uri")]
+    embed_uri: Option<String>,
+    #[serde(alias = "idempotency_key")]
+    idempotency_key: Option<Key>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Output {
+    message_id: EntryId,
+    #[serde(serialize_with = "datetime")]
+    received_at: DateTime<Utc>,
+    seq: i64,
+    epoch: i64,
+}
+
+impl Endpoint for SendMessage {
+    const NSID: &'static str = "blue.catbird.mls.sendMessage";
+    const KIND: Kind = Kind::Procedure;
+    const ERRORS: &'static [Code] = &[
+        Code::ConvoNotFound,
+        Code::NotMember,
+        Code::NotAuthorized,
+        Code::InvalidAsset,
+        Code::InvalidMessage,
+        Code::EpochMismatch,
+        Code::MessageTooLarge,
+        Code::IdempotencyConflict,
+    ];
+
+    type Input = Input;
+    type Output = Output;
+
+    async fn call(app: &App, caller: &Caller, input: Input) -> Result<Output, Error> {
+        let command = command(app, caller, input).await?;
+        let sent = app.serializer.run(command).await.inspect_err(|error| app.count_conflict(error))?;
+        app.metrics.message_sent();
+        Ok(Output { message_id: sent.id, received_at: sent.received_at, seq: sent.seq, epoch: sent.epoch })
+    }
+}
+
+async fn command(app: &App, caller: &Caller, input: Input) -> Result<commands::SendMessage, Error> {
+    if input.sender_did.as_ref().is_some_and(|sender| *sender != caller.did) {
+        return Err(Code::NotAuthorized.because("senderDid must be the token's issuer"));
+    }
+    let ciphertext = input.ciphertext.0;
+    if ciphertext.is_empty() {
+        return Err(Code::InvalidMessage.because("ciphertext must not be empty"));
+    }
+    if ciphertext.len() > MAX_CIPHERTEXT_BYTES {
+        return Err(Code::MessageTooLarge.because(format!("ciphertext has at most {MAX_CIPHERTEXT_BYTES} bytes")));
+    }
+    let embed_type = fields::text(input.embed_type, MAX_EMBED_TYPE, Code::InvalidAsset, "embedType")?;
+    let embed_uri = fields::text(input.embed_uri, MAX_EMBED_URI, Code::InvalidAsset, "embedUri")?;
+    if embed_uri.as_deref().is_some_and(|uri| !is_uri(uri)) {
+        return Err(Code::InvalidAsset.because("embedUri must be a URI with a scheme"));
+    }
+    let epoch = input.epoch.0;
+    if let Some(frame) = mls::check_application(&ciphertext, epoch)? {
+        fields::same_group(app, caller, &input.convo_id, &frame, Code::InvalidMessage).await?;
+    }
+    let fingerprint = Fingerprint::default()
+        .text(Some(input.convo_id.as_str()))
+        .field(Some(&ciphertext))
+        .number(Some(epoch))
+        .text(input.msg_id.as_ref().map(EntryId::as_str))
+        .text(embed_type.as_deref())
+        .text(embed_uri.as_deref());
+    let sender_chose_id = input.msg_id.is_some();
+    Ok(commands::SendMessage {
+        convo_id: input.convo_id,
+        message: AppMessage {
+            id: input.msg_id.unwrap_or_else(|| app.new_id()),
+            sender: caller.did.clone(),
+            epoch,
+            ciphertext,
+            embed_type,
+            embed_uri,
+        },
+        sender_chose_id,
+        window: app.config.message_epoch_window,
+        once: Once::new(caller.did.clone(), "sendMessage", input.idempotency_key.map(|key| key.0), fingerprint),
+    })
+}
+
+/// A scheme, a colon and something after it, without spaces (the lexicon's format `uri`).
+fn is_uri(text: &str) -> bool {
+    let Some((scheme, rest)) = text.split_once(':') else { return false };
+    scheme.starts_with(|c: char| c.is_ascii_alphabetic())
+        && scheme.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c))
+        && !rest.is_empty()
+        && !rest.contains(|c: char| c.is_whitespace() || c.is_control())
+}

@@ -1,0 +1,42 @@
+//! blue.catbird.mls.updateCursor: the caller has followed a conversation this far.
+
+use serde::{Deserialize, Serialize};
+
+use crate::app::App;
+use crate::commands;
+use crate::error::{Code, Error};
+use crate::ids::ConvoId;
+use crate::xrpc::{Caller, Endpoint, Kind};
+
+pub struct UpdateCursor;
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Input {
+    #[serde(alias = "convo_id")]
+    convo_id: ConvoId,
+    cursor: String,
+}
+
+#[derive(Serialize)]
+pub struct Output {
+    success: bool,
+}
+
+impl Endpoint for UpdateCursor {
+    const NSID: &'static str = "blue.catbird.mls.updateCursor";
+    const KIND: Kind = Kind::Procedure;
+    const ERRORS: &'static [Code] = &[Code::ConvoNotFound, Code::NotMember, Code::InvalidCursor];
+
+    type Input = Input;
+    type Output = Output;
+
+    async fn call(app: &App, caller: &Caller, input: Input) -> Result<Output, Error> {
+        // Strangers hear ConvoNotFound whatever they send.
+        app.store.reader().await?.membership(&input.convo_id, &caller.did).await?;
+        let cursor: ulid::Ulid = input.cursor.parse().map_err(|_| Code::InvalidCursor.because("cursor must be a ULID"))?;
+        let (convo_id, caller) = (input.convo_id, caller.did.clone());
+        app.store.errand(commands::UpdateCursor { convo_id, caller, cursor: cursor.to_string() }).await?;
+        Ok(Output { success: true })
+    }
+}

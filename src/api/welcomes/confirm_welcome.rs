@@ -1,0 +1,53 @@
+//! blue.catbird.mls.confirmWelcome: the caller joined, or could not.
+
+use serde::{Deserialize, Serialize};
+
+use crate::api::fields;
+use crate::app::App;
+use crate::commands;
+use crate::error::{Code, Error};
+use crate::ids::ConvoId;
+use crate::xrpc::{Caller, Endpoint, Kind};
+
+const MAX_ERROR_DETAILS: usize = 1_024;
+
+pub struct ConfirmWelcome;
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Input {
+    #[serde(alias = "convo_id")]
+    convo_id: ConvoId,
+    success: bool,
+    #[serde(alias = "error_details")]
+    error_details: Option<String>,
+    #[serde(alias = "key_package_hash")]
+    key_package_hash: Option<String>,
+}
+
+#[derive(Serialize)]
+pub struct Output {
+    confirmed: bool,
+}
+
+impl Endpoint for ConfirmWelcome {
+    const NSID: &'static str = "blue.catbird.mls.confirmWelcome";
+    const KIND: Kind = Kind::Procedure;
+    const ERRORS: &'static [Code] = &[Code::ConvoNotFound, Code::NotMember, Code::WelcomeNotFound];
+
+    type Input = Input;
+    type Output = Output;
+
+    async fn call(app: &App, caller: &Caller, input: Input) -> Result<Output, Error> {
+        let hash = input.key_package_hash.as_deref().map(fields::key_package_hash).transpose()?;
+        let command = commands::ConfirmWelcome {
+            convo_id: input.convo_id,
+            caller: caller.did.clone(),
+            success: input.success,
+            error_details: fields::text(input.error_details, MAX_ERROR_DETAILS, Code::InvalidRequest, "errorDetails")?,
+            key_package_hash: hash.map(|hash| hash.to_vec()),
+        };
+        app.serializer.run(command).await?;
+        Ok(Output { confirmed: true })
+    }
+}

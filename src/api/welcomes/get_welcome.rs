@@ -1,0 +1,63 @@
+//! blue.catbird.mls.getWelcome: the Welcome that lets the caller into a conversation, as often as it asks until it confirms.
+
+use serde::{Deserialize, Serialize};
+
+use crate::api::fields;
+use crate::app::App;
+use crate::error::{Code, Error};
+use crate::ids::ConvoId;
+use crate::mls;
+use crate::store::welcomes::Found;
+use crate::xrpc::bytes::to_base64;
+use crate::xrpc::{Caller, Endpoint, Kind};
+
+pub struct GetWelcome;
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Input {
+    #[serde(alias = "convo_id")]
+    convo_id: ConvoId,
+    #[serde(alias = "key_package_hash")]
+    key_package_hash: Option<String>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Output {
+    convo_id: ConvoId,
+    welcome: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key_package_hash: Option<String>,
+    /// The epoch that the caller joins in.
+    epoch: i64,
+    /// The caller sees what comes after this.
+    seq: i64,
+}
+
+impl Endpoint for GetWelcome {
+    const NSID: &'static str = "blue.catbird.mls.getWelcome";
+    const KIND: Kind = Kind::Query;
+    const ERRORS: &'static [Code] =
+        &[Code::ConvoNotFound, Code::NotMember, Code::WelcomeNotFound, Code::WelcomeConsumed];
+
+    type Input = Input;
+    type Output = Output;
+
+    async fn call(app: &App, caller: &Caller, input: Input) -> Result<Output, Error> {
+        let hash = input.key_package_hash.as_deref().map(fields::key_package_hash).transpose()?;
+        let reader = app.store.reader().await?;
+        let member = reader.membership(&input.convo_id, &caller.did).await?;
+        match reader.welcome(&input.convo_id, &caller.did, hash.as_ref().map(<[u8; 32]>::as_slice)).await? {
+            Some(Found::Available { welcome, key_package_hash, epoch }) => Ok(Output {
+                convo_id: input.convo_id,
+                welcome: to_base64(&welcome),
+                key_package_hash: key_package_hash.map(|hash| mls::hex(&hash)),
+                epoch,
+                seq: member.joined_seq,
+            }),
+            Some(Found::Consumed) => Err(Code::WelcomeConsumed.because("you confirmed this Welcome, which destroyed it")),
+            None => Err(Code::WelcomeNotFound.because("no Welcome is waiting for you here")),
+        }
+    }
+}

@@ -1,0 +1,2 @@
+pub mod confirm_welcome;
+pub mod get_welcome;

@@ -1,0 +1,129 @@
+//! The composition root: from a configuration to everything that answers requests. The only place that picks a serializer.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use ulid::Ulid;
+
+use crate::actors::{Limits, MailboxDepths, Registry};
+use crate::auth::{Authenticator, Replay};
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::error::{Code, Error};
+use crate::ids::{ConvoId, EntryId};
+use crate::metrics::Metrics;
+use crate::serializer::Serializer;
+use crate::store::{Store, StoreConfig, StoreError};
+
+/// What every handler is given. Cheap to clone.
+#[derive(Clone)]
+pub struct App {
+    pub config: Arc<Config>,
+    pub clock: Clock,
+    pub store: Store,
+    pub serializer: Serializer,
+    pub authenticator: Arc<Authenticator>,
+    pub metrics: Metrics,
+    stage: Arc<AtomicU8>,
+}
+
+/// Where in its life a server is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Stage {
+    /// The schema is not known to be there yet.
+    Starting = 0,
+    /// Requests are answered.
+    Serving = 1,
+    /// What runs is finished, nothing new should come.
+    Draining = 2,
+}
+
+/// Why an [`App`] cannot be put together.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Auth(#[from] crate::auth::AuthError),
+}
+
+impl App {
+    /// Puts the parts together. Opens no connection to PostgreSQL yet. Must be called inside the multi-threaded runtime that
+    /// shall do the work behind the requests.
+    pub async fn new(config: Config, database: tokio_postgres::Config, clock: Clock) -> Result<Self, AppError> {
+        let depths = MailboxDepths::default();
+        let metrics = Metrics::new(|registry| registry.register_collector(Box::new(depths.clone())));
+        let store_config =
+            StoreConfig { database, max_connections: config.database_max_connections, pooler: config.database_pooler };
+        let store = Store::new(store_config, metrics.clone())?;
+        let serializer = if config.actors {
+            let registry = Registry::new(store.clone(), metrics.clone(), Limits::with_idle(config.actor_idle));
+            depths.watch(&registry);
+            Serializer::actors(store.clone(), registry)
+        } else {
+            Serializer::advisory(store.clone(), metrics.clone())
+        };
+        let replay = Replay::new(config.redis_url.as_deref(), store.clone()).await?;
+        let authenticator = Arc::new(Authenticator::new(config.auth.clone(), clock.clone(), replay, metrics.clone())?);
+        let stage = Arc::new(AtomicU8::new(Stage::Starting as u8));
+        Ok(Self { config: Arc::new(config), clock, store, serializer, authenticator, metrics, stage })
+    }
+
+    /// Where in its life the server is.
+    pub fn stage(&self) -> Stage {
+        match self.stage.load(Ordering::Acquire) {
+            0 => Stage::Starting,
+            1 => Stage::Serving,
+            _ => Stage::Draining,
+        }
+    }
+
+    /// Moves on to a later stage; never back.
+    pub fn enter(&self, stage: Stage) {
+        self.stage.fetch_max(stage as u8, Ordering::AcqRel);
+    }
+
+    /// Refuses work until the schema is there. A draining server still answers what reaches it.
+    pub fn ensure_ready(&self) -> Result<(), Error> {
+        match self.stage() {
+            Stage::Starting => Err(Code::DatabaseUnavailable.because("the server is starting; its database is not ready yet")),
+            Stage::Serving | Stage::Draining => Ok(()),
+        }
+    }
+
+    /// A new ULID.
+    pub fn new_id<T: FromUlid>(&self) -> T {
+        T::from_ulid(Ulid::from_datetime(self.clock.now().into()))
+    }
+
+    /// Counts an error if it is one of losing an epoch.
+    pub fn count_conflict(&self, error: &Error) {
+        if error.code == Code::EpochMismatch {
+            self.metrics.epoch_conflict();
+        }
+    }
+}
+
+/// An identifier that the server makes.
+pub trait FromUlid {
+    fn from_ulid(ulid: Ulid) -> Self;
+}
+
+impl FromUlid for String {
+    fn from_ulid(ulid: Ulid) -> Self {
+        ulid.to_string()
+    }
+}
+
+impl FromUlid for ConvoId {
+    fn from_ulid(ulid: Ulid) -> Self {
+        ulid.to_string().parse().expect("26 letters and digits are an id")
+    }
+}
+
+impl FromUlid for EntryId {
+    fn from_ulid(ulid: Ulid) -> Self {
+        ulid.to_string().parse().expect("26 letters and digits are an id")
+    }
+}

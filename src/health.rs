@@ -1,0 +1,68 @@
+//! The pages for operators and their machines: `/health`, `/health/live`, `/health/ready`, `/metrics`. They need no token and
+//! say nothing about users.
+
+use actix_web::web::Data;
+use actix_web::{HttpResponse, get};
+use serde_json::json;
+
+use crate::app::{App, Stage};
+
+/// The state of the parts, as the earlier server showed it.
+#[get("/health")]
+pub async fn health(app: Data<App>) -> HttpResponse {
+    let database = app.store.schema_is_current().await.is_ok();
+    let word = |healthy: bool| if healthy { "healthy" } else { "unhealthy" };
+    let body = json!({
+        "status": word(database),
+        "timestamp": app.clock.now().timestamp(),
+        "version": env!("CARGO_PKG_VERSION"),
+        "checks": {
+            "database": word(database),
+            "memory": "healthy",
+            "actors": {
+                "active_actors": app.serializer.registry().map_or(0, |registry| registry.active()),
+                "status": "healthy",
+                "healthy": true,
+            },
+        },
+    });
+    if database { HttpResponse::Ok().json(body) } else { HttpResponse::ServiceUnavailable().json(body) }
+}
+
+/// The process runs. Depends on nothing else, so that a database outage restarts nobody.
+#[get("/health/live")]
+pub async fn live() -> HttpResponse {
+    HttpResponse::Ok().content_type("text/plain").body("OK")
+}
+
+/// Whether requests should be sent here: the database answers, its schema is the one this build needs, and the server is
+/// neither starting nor draining.
+#[get("/health/ready")]
+pub async fn ready(app: Data<App>) -> HttpResponse {
+    let stage = app.stage();
+    let schema = app.store.schema_is_current().await;
+    let (database, current) = (schema.is_ok(), schema.is_ok_and(|current| current));
+    let ready = stage == Stage::Serving && current;
+    let body = json!({
+        "ready": ready,
+        "stage": match stage {
+            Stage::Starting => "starting",
+            Stage::Serving => "serving",
+            Stage::Draining => "draining",
+        },
+        "checks": { "database": database, "schema": current, "actors": true },
+    });
+    if ready { HttpResponse::Ok().json(body) } else { HttpResponse::ServiceUnavailable().json(body) }
+}
+
+/// Every metric, in the Prometheus text format.
+#[get("/metrics")]
+pub async fn metrics(app: Data<App>) -> HttpResponse {
+    match app.metrics.render(app.store.pool_status(), app.config.database_max_connections) {
+        Ok(text) => HttpResponse::Ok().content_type("application/openmetrics-text; version=1.0.0; charset=utf-8").body(text),
+        Err(cause) => {
+            tracing::error!(%cause, "metrics could not be written");
+            HttpResponse::InternalServerError().finish()
+        }
+    }
+}

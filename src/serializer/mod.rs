@@ -1,0 +1,97 @@
+//! Who writes a conversation next: chosen once, when the server starts, and known to nobody else.
+//!
+//! Endpoints build a command and hand it over. Both serializers end in the same write path, whose compare-and-swap decides;
+//! they differ only in how requests for one conversation queue up before it.
+
+mod waiting_room;
+
+use std::sync::Arc;
+
+use crate::actors::Registry;
+use crate::error::Error;
+use crate::ids::ConvoId;
+use crate::metrics::Metrics;
+use crate::store::{Abort, Command, Hold, Store};
+
+use waiting_room::WaitingRoom;
+
+/// One of two ways to write conversations, see the module.
+#[derive(Clone)]
+pub enum Serializer {
+    /// PostgreSQL's advisory lock, with a queue in front of it so that waiting costs no connection.
+    Advisory { store: Store, waiting: WaitingRoom },
+    /// One actor per conversation in this process, which remembers where the conversation stands.
+    Actors { store: Store, registry: Registry },
+}
+
+impl Serializer {
+    pub fn advisory(store: Store, metrics: Metrics) -> Self {
+        tracing::info!(serializer = "advisory", "writes are serialised by PostgreSQL's advisory locks");
+        Self::Advisory { store, waiting: WaitingRoom::new(metrics) }
+    }
+
+    pub fn actors(store: Store, registry: Registry) -> Self {
+        tracing::info!(serializer = "actors", "writes are serialised by an actor per conversation");
+        Self::Actors { store, registry }
+    }
+
+    /// Runs a command on its conversation, to the end even if the caller goes away.
+    pub(crate) async fn run<C: Command>(&self, command: C) -> Result<C::Output, Error> {
+        match self {
+            Self::Advisory { store, waiting } => {
+                tracing::debug!(command = C::NAME, "using the advisory lock");
+                let (task_store, waiting) = (store.clone(), waiting.clone());
+                store
+                    .detached(async move {
+                        let _turn = waiting.enter(command.convo()).await?;
+                        finish(&task_store, command).await
+                    })
+                    .await
+            }
+            Self::Actors { registry, .. } => {
+                tracing::debug!(command = C::NAME, "using the actor system");
+                registry.run(command).await
+            }
+        }
+    }
+
+    /// Runs the command that makes a conversation. Nobody can be waiting for one that does not exist yet, so this needs neither
+    /// a queue nor an actor.
+    pub(crate) async fn create<C: Command>(&self, command: C) -> Result<C::Output, Error> {
+        let store = self.store().clone();
+        self.store().detached(async move { finish(&store, command).await }).await
+    }
+
+    /// The epoch of a conversation as this serializer knows it without asking the database, if it does.
+    pub async fn remembered_epoch(&self, convo: &ConvoId) -> Result<Option<i64>, Error> {
+        match self {
+            Self::Advisory { .. } => Ok(None),
+            Self::Actors { registry, .. } => registry.epoch(convo).await.map(Some),
+        }
+    }
+
+    /// Finishes what is queued and takes nothing more.
+    pub async fn shut_down(&self) {
+        if let Self::Actors { registry, .. } = self {
+            registry.shut_down().await;
+        }
+    }
+
+    /// The actors, where there are any.
+    pub fn registry(&self) -> Option<&Registry> {
+        match self {
+            Self::Advisory { .. } => None,
+            Self::Actors { registry, .. } => Some(registry),
+        }
+    }
+
+    fn store(&self) -> &Store {
+        match self {
+            Self::Advisory { store, .. } | Self::Actors { store, .. } => store,
+        }
+    }
+}
+
+async fn finish<C: Command>(store: &Store, command: C) -> Result<C::Output, Error> {
+    store.run(Arc::new(command), Hold::Lock).await.map(|done| done.output).map_err(Abort::into_error)
+}

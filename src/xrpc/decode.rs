@@ -1,0 +1,65 @@
+//! From a query string or a body to an endpoint's input. Unknown fields are ignored; everything else that is not as the
+//! lexicon has it is `InvalidRequest`, with the place where it went wrong.
+
+use std::time::Duration;
+
+use actix_web::web::{BytesMut, Payload};
+use futures_util::StreamExt;
+use serde::de::DeserializeOwned;
+
+use crate::error::{Code, Error};
+
+/// Most bytes of a body: a commit and a Welcome of 10 MiB each in base64, and their frame.
+pub const MAX_BODY_BYTES: usize = 32 * 1024 * 1024;
+/// Most bytes of a query string: a hundred DIDs of the usual length many times over.
+pub const MAX_QUERY_BYTES: usize = 64 * 1024;
+/// How long a body may take to arrive.
+pub const BODY_TIME: Duration = Duration::from_secs(60);
+
+/// Decodes a query string; repeated keys make a list.
+pub fn query<T: DeserializeOwned>(text: &str) -> Result<T, Error> {
+    if text.len() > MAX_QUERY_BYTES {
+        return Err(Code::InvalidRequest.because(format!("the query string has more than {MAX_QUERY_BYTES} bytes")));
+    }
+    let deserializer = serde_html_form::Deserializer::from_bytes(text.as_bytes());
+    serde_path_to_error::deserialize(deserializer).map_err(|e| invalid("parameters", &e.path().to_string(), &e.inner().to_string()))
+}
+
+/// Decodes a JSON body. The content type is not looked at: the method says what the body is.
+pub fn body<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Error> {
+    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
+    let input = serde_path_to_error::deserialize(&mut deserializer)
+        .map_err(|e| invalid("body", &e.path().to_string(), &e.inner().to_string()))?;
+    deserializer.end().map_err(|e| invalid("body", ".", &e.to_string()))?;
+    Ok(input)
+}
+
+fn invalid(what: &str, path: &str, why: &str) -> Error {
+    match path {
+        "." | "?" => Code::InvalidRequest.because(format!("{what}: {why}")),
+        path => Code::InvalidRequest.because(format!("{what}, at {path}: {why}")),
+    }
+}
+
+/// Reads a body, as far as it may go.
+pub(super) async fn read(announced: Option<usize>, payload: Payload) -> Result<BytesMut, Error> {
+    let too_large = || Code::PayloadTooLarge.because(format!("the body has more than {MAX_BODY_BYTES} bytes"));
+    if announced.is_some_and(|length| length > MAX_BODY_BYTES) {
+        return Err(too_large());
+    }
+    let reading = async {
+        let mut payload = payload;
+        let mut body = BytesMut::with_capacity(announced.unwrap_or(0));
+        while let Some(chunk) = payload.next().await {
+            let chunk = chunk.map_err(|e| Code::InvalidRequest.because(format!("the body did not arrive whole: {e}")))?;
+            if body.len() + chunk.len() > MAX_BODY_BYTES {
+                return Err(too_large());
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(body)
+    };
+    tokio::time::timeout(BODY_TIME, reading)
+        .await
+        .unwrap_or_else(|_| Err(Code::InvalidRequest.because(format!("the body took longer than {} s", BODY_TIME.as_secs()))))
+}

@@ -1,0 +1,81 @@
+//! What a method is: its name, its verb, the errors that its lexicon declares, and what it does.
+
+use std::future::Future;
+use std::pin::Pin;
+
+use actix_web::web::Payload;
+use actix_web::{HttpRequest, HttpResponse};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::app::App;
+use crate::error::{Code, Error};
+use crate::ids::Did;
+
+use super::pipeline;
+
+/// The verb that goes with a method.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// GET; parameters in the query string.
+    Query,
+    /// POST; a JSON body.
+    Procedure,
+}
+
+impl Kind {
+    /// The HTTP method.
+    pub fn verb(self) -> actix_web::http::Method {
+        match self {
+            Kind::Query => actix_web::http::Method::GET,
+            Kind::Procedure => actix_web::http::Method::POST,
+        }
+    }
+}
+
+/// Who asks: the issuer of a token that was checked.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    pub did: Did,
+}
+
+/// One method. Its lexicon document is the contract; this is the code that keeps it.
+pub trait Endpoint: 'static {
+    /// As in `blue.catbird.mls.sendMessage`.
+    const NSID: &'static str;
+    const KIND: Kind;
+    /// What the lexicon declares, beside [`Code::COMMON`].
+    const ERRORS: &'static [Code];
+
+    type Input: DeserializeOwned;
+    type Output: Serialize;
+
+    fn call(app: &App, caller: &Caller, input: Self::Input) -> impl Future<Output = Result<Self::Output, Error>>;
+}
+
+type Running = Pin<Box<dyn Future<Output = Result<HttpResponse, Error>>>>;
+
+/// An endpoint without its types, for the table of methods.
+#[derive(Clone, Copy)]
+pub struct Route {
+    pub nsid: &'static str,
+    pub kind: Kind,
+    pub errors: &'static [Code],
+    pub(super) run: fn(actix_web::web::Data<App>, HttpRequest, Payload) -> Running,
+}
+
+impl Route {
+    pub const fn of<E: Endpoint>() -> Self {
+        Self {
+            nsid: E::NSID,
+            kind: E::KIND,
+            errors: E::ERRORS,
+            run: |app, request, payload| Box::pin(async move { pipeline::run::<E>(&app, &request, payload).await }),
+        }
+    }
+
+    /// The method's name without the namespace, as metrics and logs have it.
+    pub fn method(&self) -> &'static str {
+        self.nsid.rsplit('.').next().unwrap_or(self.nsid)
+    }
+}

@@ -1,0 +1,82 @@
+//! A request's way through the kit: find the method, check the token, decode, spend the token, call, encode.
+//!
+//! The token is checked before the body is read, so strangers cost little, and spent after it was decoded, so a malformed
+//! request can be mended and sent with the same token. A panic is answered with 500 and does not take the worker along.
+
+use std::panic::AssertUnwindSafe;
+use std::time::Instant;
+
+use actix_web::http::header;
+use actix_web::web::{Data, Payload};
+use actix_web::{HttpRequest, HttpResponse};
+use futures_util::FutureExt;
+use tracing::Instrument;
+
+use crate::app::App;
+use crate::error::{Code, Error};
+
+use super::endpoint::{Caller, Endpoint, Kind, Route};
+use super::request_id::RequestId;
+use super::{decode, reply};
+
+/// Everything between the token and the answer for one endpoint.
+pub(super) async fn run<E: Endpoint>(app: &App, request: &HttpRequest, payload: Payload) -> Result<HttpResponse, Error> {
+    app.ensure_ready()?;
+    let authorization = request.headers().get(header::AUTHORIZATION).map(|value| value.to_str().unwrap_or("?"));
+    let verified = app.authenticator.verify(authorization, E::NSID).await?;
+    let input: E::Input = match E::KIND {
+        Kind::Query => decode::query(request.query_string())?,
+        Kind::Procedure => {
+            let announced = request.headers().get(header::CONTENT_LENGTH);
+            let announced = announced.and_then(|length| length.to_str().ok()?.parse().ok());
+            decode::body(&decode::read(announced, payload).await?)?
+        }
+    };
+    app.authenticator.spend(&verified).await?;
+    let output = E::call(app, &Caller { did: verified.did }, input).await?;
+    reply::success(&output)
+}
+
+/// Answers any request under `/xrpc/`.
+pub async fn dispatch(routes: &'static [Route], app: Data<App>, request: HttpRequest, payload: Payload) -> HttpResponse {
+    let start = Instant::now();
+    let id = RequestId::of(&request);
+    let nsid = request.match_info().get("nsid").unwrap_or_default();
+    let route = routes.iter().find(|route| route.nsid == nsid);
+    let method = route.map_or("unknown", Route::method);
+    let span = tracing::info_span!("request", id = %id, method);
+    let metrics = app.metrics.clone();
+
+    let answering = async {
+        let Some(route) = route else {
+            return Err(Code::MethodNotImplemented.because("there is no such method here; /lexicons lists those that are"));
+        };
+        if *request.method() != route.kind.verb() {
+            return Err(Code::MethodNotAllowed.because(format!("this method is called with {}", route.kind.verb())));
+        }
+        match AssertUnwindSafe((route.run)(app, request, payload)).catch_unwind().await {
+            Ok(result) => result,
+            Err(_) => Err(Error::internal("a handler panicked")),
+        }
+    };
+    let result = answering.instrument(span.clone()).await;
+
+    let _in_span = span.enter();
+    let took = start.elapsed();
+    let mut response = result.unwrap_or_else(|error| {
+        metrics.error(error.code);
+        tracing::debug!(error = %error, "refused");
+        let mut response = reply::error_response(&error, &id);
+        if let (Code::MethodNotAllowed, Some(route)) = (error.code, route) {
+            let verb = route.kind.verb();
+            let allow = header::HeaderValue::from_str(verb.as_str()).expect("a verb is a valid header value");
+            response.headers_mut().insert(header::ALLOW, allow);
+        }
+        response
+    });
+    let status = response.status().as_u16();
+    metrics.request(method, status, took);
+    tracing::info!(status, took_ms = took.as_secs_f64() * 1_000.0, "answered");
+    id.stamp(&mut response);
+    response
+}

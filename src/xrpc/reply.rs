@@ -1,0 +1,46 @@
+//! How answers look on the wire.
+
+use actix_web::HttpResponse;
+use actix_web::http::header;
+use serde::Serialize;
+
+use crate::error::{Code, Details, Error, Recovery};
+
+use super::request_id::RequestId;
+
+/// The body of every error, as `blue.catbird.mls.defs#errorReply` declares it.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ErrorReply<'a> {
+    error: &'static str,
+    message: &'a str,
+    recovery: Recovery,
+    request_id: &'a str,
+    #[serde(flatten)]
+    details: &'a Details,
+}
+
+/// 200 with a JSON body.
+pub(super) fn success<T: Serialize>(output: &T) -> Result<HttpResponse, Error> {
+    let body = serde_json::to_vec(output).map_err(Error::internal)?;
+    Ok(HttpResponse::Ok().content_type("application/json").body(body))
+}
+
+/// An error with its status, its headers and its body.
+pub fn error_response(error: &Error, id: &RequestId) -> HttpResponse {
+    let mut response = HttpResponse::build(error.code.status());
+    if let Some(ms) = error.details.retry_after_ms {
+        // Whole seconds, rounded up (RFC 9110, 10.2.3); the body has it exactly.
+        response.insert_header((header::RETRY_AFTER, ms.div_ceil(1_000).to_string()));
+    }
+    if matches!(error.code, Code::AuthenticationRequired | Code::InvalidToken | Code::ExpiredToken | Code::TokenReplayed) {
+        response.insert_header((header::WWW_AUTHENTICATE, "Bearer"));
+    }
+    response.json(ErrorReply {
+        error: error.code.name(),
+        message: &error.message,
+        recovery: error.code.recovery(),
+        request_id: id.as_str(),
+        details: &error.details,
+    })
+}
