@@ -1,0 +1,108 @@
+//! Holds requests, replies and errors against the server's own lexicon documents.
+//!
+//! Stricter than AT Protocol asks of a reader: a reply may not hold a field that its document does not declare, so that the
+//! documents stay complete, and `$bytes` has exactly one form. Requests may hold unknown fields, as the server ignores them.
+//! A document that uses something this validator does not know is an error too; nothing passes unchecked.
+
+mod format;
+mod value;
+
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
+use catbird_server::lexicons;
+use serde_json::Value;
+
+use value::Unknown;
+
+static OURS: LazyLock<Catalogue> = LazyLock::new(|| {
+    Catalogue::new(lexicons::documents().iter().map(|(_, text)| serde_json::from_str(text).expect("documents parse")))
+});
+
+/// Whether `body` is what the method may answer with 200. The error names the offending field.
+pub fn validate_output(nsid: &str, body: &Value) -> Result<(), String> {
+    OURS.output(nsid, body)
+}
+
+/// Whether `input` is what the method may be asked: the body of a procedure, or the parameters of a query as an object of
+/// typed values.
+pub fn validate_input(nsid: &str, input: &Value) -> Result<(), String> {
+    OURS.input(nsid, input)
+}
+
+/// Whether `body` is what the method may answer with any other status: `defs#errorReply`, under a name that the method
+/// declares or that every method may give.
+pub fn validate_error(nsid: &str, body: &Value) -> Result<(), String> {
+    OURS.error(nsid, body)
+}
+
+/// A set of lexicon documents that refer to one another, by NSID.
+pub struct Catalogue {
+    documents: BTreeMap<String, Value>,
+}
+
+impl Catalogue {
+    pub fn new(documents: impl IntoIterator<Item = Value>) -> Self {
+        let named =
+            documents.into_iter().map(|document| (document["id"].as_str().expect("an id").to_owned(), document));
+        Self { documents: named.collect() }
+    }
+
+    pub fn output(&self, nsid: &str, body: &Value) -> Result<(), String> {
+        let method = self.method(nsid)?;
+        let schema = json_schema(method, "output").ok_or_else(|| format!("{nsid} declares no output"))?;
+        self.check(nsid, schema, body, "$", Unknown::Refused)
+    }
+
+    pub fn input(&self, nsid: &str, input: &Value) -> Result<(), String> {
+        let method = self.method(nsid)?;
+        let schema = match method["type"].as_str() {
+            Some("query") => method.get("parameters"),
+            _ => json_schema(method, "input"),
+        };
+        let schema = schema.ok_or_else(|| format!("{nsid} declares no input"))?;
+        self.check(nsid, schema, input, "$", Unknown::Ignored)
+    }
+
+    pub fn error(&self, nsid: &str, body: &Value) -> Result<(), String> {
+        let method = self.method(nsid)?;
+        let (home, reply) = self.resolve(nsid, "blue.catbird.mls.defs#errorReply")?;
+        self.check(&home, reply, body, "$", Unknown::Refused)?;
+        let name = &body["error"];
+        let common = list(&reply["properties"]["error"]["knownValues"]);
+        let own = list(&method["errors"]).iter().map(|error| &error["name"]);
+        if common.iter().chain(own).any(|known| known == name) {
+            Ok(())
+        } else {
+            Err(format!("$.error: {nsid} does not declare {name}"))
+        }
+    }
+
+    fn method(&self, nsid: &str) -> Result<&Value, String> {
+        let (_, main) = self.resolve(nsid, nsid)?;
+        match main["type"].as_str() {
+            Some("query" | "procedure") => Ok(main),
+            other => Err(format!("{nsid} is not a method but {other:?}")),
+        }
+    }
+
+    /// What `reference`, written in the document `home`, points to, and the document that it lives in.
+    fn resolve(&self, home: &str, reference: &str) -> Result<(String, &Value), String> {
+        let (nsid, name) = match reference.split_once('#') {
+            Some(("", name)) => (home, name),
+            Some((nsid, name)) => (nsid, name),
+            None => (reference, "main"),
+        };
+        let found = self.documents.get(nsid).and_then(|document| document["defs"].get(name));
+        found.map(|schema| (nsid.to_owned(), schema)).ok_or_else(|| format!("no document defines {nsid}#{name}"))
+    }
+}
+
+fn json_schema<'a>(method: &'a Value, side: &str) -> Option<&'a Value> {
+    let body = method.get(side)?;
+    if body["encoding"] == "application/json" { body.get("schema") } else { None }
+}
+
+fn list(value: &Value) -> &[Value] {
+    value.as_array().map_or(&[], Vec::as_slice)
+}

@@ -1,0 +1,4 @@
+//! What the integration tests share. Each test file is a crate of its own and uses a part of it.
+#![allow(dead_code, reason = "no test crate uses all of the support")]
+
+pub mod lexicon;
