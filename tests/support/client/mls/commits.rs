@@ -1,0 +1,135 @@
+//! Commits: making one, and learning what became of it.
+
+use openmls::prelude::{
+    CommitMessageBundle, KeyPackage, LeafNodeIndex, LeafNodeParameters, MlsMessageBodyIn, MlsMessageIn,
+    OpenMlsProvider, ProtocolVersion, tls_codec::Deserialize,
+};
+
+use super::{Group, MlsClient, MlsError};
+
+/// A commit that is made but not decided, and what goes to the server with it.
+#[derive(Debug, Clone)]
+pub struct Staged {
+    /// The commit, a serialised MLSMessage.
+    pub commit: Vec<u8>,
+    /// One Welcome for all members it adds, with the ratchet tree inside. Empty when it adds nobody.
+    pub welcome: Vec<u8>,
+    /// The epoch it was made in. If it wins, the group is in the next one.
+    pub made_in: u64,
+}
+
+impl MlsClient {
+    /// Makes a commit that adds the owners of these key packages.
+    pub fn add(&mut self, group_id: &[u8], key_packages: &[Vec<u8>]) -> Result<Staged, MlsError> {
+        let added = key_packages.iter().map(|bytes| self.read_key_package(bytes)).collect::<Result<Vec<_>, _>>()?;
+        self.commit(group_id, "commit an addition", added, Vec::new())
+    }
+
+    /// Makes a commit that removes every leaf of these DIDs.
+    pub fn remove(&mut self, group_id: &[u8], dids: &[&str]) -> Result<Staged, MlsError> {
+        let mls = &self.group(group_id)?.mls;
+        let mut removed = Vec::new();
+        for did in dids {
+            let before = removed.len();
+            for member in mls.members() {
+                if self.identity(&member.credential)? == *did {
+                    removed.push(member.index);
+                }
+            }
+            if removed.len() == before {
+                let epoch = mls.epoch().as_u64();
+                return Err(MlsError::NoSuchMember { did: self.did.clone(), other: (*did).to_owned(), epoch });
+            }
+        }
+        self.commit(group_id, "commit a removal", Vec::new(), removed)
+    }
+
+    /// Makes a commit that changes nothing but this client's own keys.
+    pub fn self_update(&mut self, group_id: &[u8]) -> Result<Staged, MlsError> {
+        self.commit(group_id, "commit an update of its keys", Vec::new(), Vec::new())
+    }
+
+    /// The pending commit won: go to the epoch it makes. Returns that epoch. Does nothing when none is pending.
+    pub fn merge_pending(&mut self, group_id: &[u8]) -> Result<u64, MlsError> {
+        let Self { did, provider, groups, .. } = self;
+        let group = groups.get_mut(group_id).ok_or_else(|| MlsError::unknown(did, group_id))?;
+        let epoch = group.mls.epoch().as_u64();
+        group
+            .mls
+            .merge_pending_commit(provider)
+            .map_err(|why| MlsError::refused(did, "merge its commit", epoch, why))?;
+        group.pending = None;
+        Ok(group.mls.epoch().as_u64())
+    }
+
+    /// The pending commit lost: stay in the epoch and be ready to make another.
+    pub fn discard_pending(&mut self, group_id: &[u8]) -> Result<(), MlsError> {
+        let Self { did, provider, groups, .. } = self;
+        let group = groups.get_mut(group_id).ok_or_else(|| MlsError::unknown(did, group_id))?;
+        let epoch = group.mls.epoch().as_u64();
+        group
+            .mls
+            .clear_pending_commit(provider.storage())
+            .map_err(|why| MlsError::refused(did, "discard its commit", epoch, why))?;
+        group.pending = None;
+        Ok(())
+    }
+
+    /// Every commit carries an update path, so that two of them made in one epoch really exclude each other.
+    fn commit(
+        &mut self,
+        group_id: &[u8],
+        what: &'static str,
+        added: Vec<KeyPackage>,
+        removed: Vec<LeafNodeIndex>,
+    ) -> Result<Staged, MlsError> {
+        let Self { did, provider, signer, groups, .. } = self;
+        let Group { mls, pending } = groups.get_mut(group_id).ok_or_else(|| MlsError::unknown(did, group_id))?;
+        let made_in = mls.epoch().as_u64();
+        let refused = |why: Box<dyn std::error::Error + Send + Sync>| MlsError::Refused {
+            did: did.clone(),
+            what,
+            epoch: made_in,
+            why,
+        };
+        if pending.is_some() {
+            return Err(refused("its previous commit is still undecided".into()));
+        }
+        let bundle: CommitMessageBundle = mls
+            .commit_builder()
+            .propose_adds(added)
+            .propose_removals(removed)
+            .leaf_node_parameters(LeafNodeParameters::default())
+            .force_self_update(true)
+            .load_psks(provider.storage())
+            .map_err(|why| refused(why.into()))?
+            .build(provider.rand(), provider.crypto(), signer, |_| true)
+            .map_err(|why| refused(why.into()))?
+            .stage_commit(provider)
+            .map_err(|why| refused(why.into()))?;
+        let (commit, welcome, _group_info) = bundle.into_messages();
+        let commit = commit.to_bytes().map_err(|why| refused(why.into()))?;
+        let welcome = match welcome {
+            Some(welcome) => welcome.to_bytes().map_err(|why| refused(why.into()))?,
+            None => Vec::new(),
+        };
+        *pending = Some(commit.clone());
+        Ok(Staged { commit, welcome, made_in })
+    }
+
+    fn read_key_package(&self, bytes: &[u8]) -> Result<KeyPackage, MlsError> {
+        let unreadable = |why: String| MlsError::Unreadable {
+            did: self.did.clone(),
+            expected: "a valid key package",
+            bytes: bytes.len(),
+            why,
+        };
+        let message = MlsMessageIn::tls_deserialize_exact(bytes).map_err(|why| unreadable(why.to_string()))?;
+        let MlsMessageBodyIn::KeyPackage(package) = message.extract() else {
+            return Err(unreadable("another kind of MLS message".to_owned()));
+        };
+        package
+            .validate(self.provider.crypto(), ProtocolVersion::Mls10)
+            .map_err(|why| unreadable(why.to_string()))
+    }
+}
