@@ -8,6 +8,7 @@ mod commits;
 mod error;
 mod groups;
 mod messages;
+mod storage;
 
 use std::collections::HashMap;
 
@@ -16,7 +17,7 @@ use openmls::prelude::{
     Lifetime, MlsGroup, MlsMessageOut,
 };
 use openmls_basic_credential::SignatureKeyPair;
-use openmls_rust_crypto::OpenMlsRustCrypto;
+use storage::Provider;
 
 pub use commits::Staged;
 pub use error::MlsError;
@@ -30,7 +31,7 @@ pub const DEFAULT_SUITE: Ciphersuite = Ciphersuite::MLS_128_DHKEMX25519_AES128GC
 pub struct MlsClient {
     did: String,
     suite: Ciphersuite,
-    provider: OpenMlsRustCrypto,
+    provider: Provider,
     signer: SignatureKeyPair,
     groups: HashMap<Vec<u8>, Group>,
 }
@@ -52,7 +53,7 @@ impl MlsClient {
         let did = did.into();
         let signer = SignatureKeyPair::new(suite.signature_algorithm())
             .map_err(|why| MlsError::outside(&did, "make a signature key", why))?;
-        Ok(Self { did, suite, provider: OpenMlsRustCrypto::default(), signer, groups: HashMap::new() })
+        Ok(Self { did, suite, provider: Provider::default(), signer, groups: HashMap::new() })
     }
 
     /// The DID, which is also the identity in the credential.

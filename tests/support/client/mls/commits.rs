@@ -128,8 +128,6 @@ impl MlsClient {
         let MlsMessageBodyIn::KeyPackage(package) = message.extract() else {
             return Err(unreadable("another kind of MLS message".to_owned()));
         };
-        package
-            .validate(self.provider.crypto(), ProtocolVersion::Mls10)
-            .map_err(|why| unreadable(why.to_string()))
+        package.validate(self.provider.crypto(), ProtocolVersion::Mls10).map_err(|why| unreadable(why.to_string()))
     }
 }

@@ -9,7 +9,7 @@ use openmls::prelude::{
 use super::{Group, MlsClient, MlsError, capabilities};
 
 /// How many epochs back an application message may come from. Losers of a race catch up on commits first and read later.
-const PAST_EPOCHS: usize = 8;
+const PAST_EPOCHS: usize = 64;
 /// How many messages of one sender may be overtaken, and how many may be missing in between.
 const OVERTAKEN: u32 = 100;
 const MISSING: u32 = 10_000;
@@ -106,8 +106,8 @@ impl MlsClient {
     /// The DID that a basic credential holds.
     pub(super) fn identity(&self, credential: &Credential) -> Result<String, MlsError> {
         const WHAT: &str = "read a credential";
-        let basic = BasicCredential::try_from(credential.clone())
-            .map_err(|why| MlsError::outside(&self.did, WHAT, why))?;
+        let basic =
+            BasicCredential::try_from(credential.clone()).map_err(|why| MlsError::outside(&self.did, WHAT, why))?;
         String::from_utf8(basic.identity().to_vec()).map_err(|why| MlsError::outside(&self.did, WHAT, why))
     }
 }
