@@ -1,0 +1,139 @@
+//! XRPC over HTTP as a signed-in client speaks it: one method call, one fresh token, one reply.
+//!
+//! It reports every status as a value and repeats nothing by itself; whether a refusal is worth another try is a decision of the
+//! caller (see [`super::persona`]). Only a connection that fails, or an answer that lacks what was promised, is an error.
+
+mod reply;
+mod token;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use reqwest::{Client, RequestBuilder, Url};
+use serde_json::Value;
+
+pub use reply::{Reply, base64_text, bytes_value, decode_bytes};
+pub use token::{Claims, Token};
+
+/// What stands before every method's name.
+pub const NAMESPACE: &str = "blue.catbird.mls";
+
+/// How long one call may take. The server promises to answer overload sooner than this, so a call that takes longer hangs.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Called with the full NSID and the reply of every call, so that a harness can check all of them against the lexicons.
+pub type OnReply = Arc<dyn Fn(&str, &Reply) + Send + Sync>;
+
+/// One DID signed in at one server.
+#[derive(Clone)]
+pub struct Xrpc {
+    /// The server's address, without a path.
+    pub base: Url,
+    /// Who calls: the `iss` of every token.
+    pub did: String,
+    /// Whom the tokens are for: their `aud`.
+    pub service_did: String,
+    /// The connections. Clones share them; they belong to the async runtime that made the first call.
+    pub http: Client,
+    pub on_reply: Option<OnReply>,
+    token: Token,
+}
+
+/// A call without an answer to speak of.
+#[derive(Debug, thiserror::Error)]
+pub enum XrpcError {
+    #[error("{0:?} is not the address of a server: {1}")]
+    Address(String, String),
+
+    /// Nothing, or only a part of an answer, came back. The server may have done what was asked.
+    #[error("{nsid}: no answer: {}", causes(.source))]
+    NoAnswer { nsid: String, source: reqwest::Error },
+
+    #[error("{nsid}: expected {expected} in `{field}` of {body}")]
+    Malformed { nsid: String, field: String, expected: &'static str, body: String },
+}
+
+impl Xrpc {
+    /// Signs `did` in at the server at `base`, with the secret that the server has as `JWT_SECRET`.
+    pub fn new(base: &str, did: &str, secret: &str, service_did: &str) -> Result<Self, XrpcError> {
+        let address = |why: String| XrpcError::Address(base.to_owned(), why);
+        let url = Url::parse(base).map_err(|why| address(why.to_string()))?;
+        if url.cannot_be_a_base() || !url.has_host() {
+            return Err(address("expected something like http://127.0.0.1:3000".to_owned()));
+        }
+        Ok(Self {
+            http: http().map_err(|why| address(causes(&why)))?,
+            base: url,
+            did: did.to_owned(),
+            service_did: service_did.to_owned(),
+            on_reply: None,
+            token: Token::new(secret),
+        })
+    }
+
+    /// The same server and connections for another DID.
+    pub fn signed_in_as(&self, did: &str) -> Self {
+        Self { did: did.to_owned(), ..self.clone() }
+    }
+
+    /// Calls a procedure: POST with a JSON body.
+    pub async fn procedure(&self, method: &str, body: &Value) -> Result<Reply, XrpcError> {
+        let nsid = nsid(method);
+        let request = self.http.post(self.url(&nsid, &[])).json(body);
+        self.send(&nsid, request.bearer_auth(self.token(&nsid))).await
+    }
+
+    /// Calls a query: GET with parameters, of which one may come several times.
+    pub async fn query(&self, method: &str, parameters: &[(&str, String)]) -> Result<Reply, XrpcError> {
+        let nsid = nsid(method);
+        let request = self.http.get(self.url(&nsid, parameters));
+        self.send(&nsid, request.bearer_auth(self.token(&nsid))).await
+    }
+
+    /// A token for one call of `nsid` within the next minute.
+    pub fn token(&self, nsid: &str) -> String {
+        self.token.mint(&Claims::new(&self.did, &self.service_did, nsid))
+    }
+
+    /// Where a method is served.
+    pub fn url(&self, nsid: &str, parameters: &[(&str, String)]) -> Url {
+        let mut url = self.base.clone();
+        url.set_path(&format!("/xrpc/{nsid}"));
+        if !parameters.is_empty() {
+            url.query_pairs_mut().extend_pairs(parameters);
+        }
+        url
+    }
+
+    /// Sends a request that the caller has made itself, such as one with a damaged token.
+    pub async fn send(&self, nsid: &str, request: RequestBuilder) -> Result<Reply, XrpcError> {
+        let reply = Reply::read(nsid, request).await?;
+        if let Some(on_reply) = &self.on_reply {
+            on_reply(nsid, &reply);
+        }
+        Ok(reply)
+    }
+}
+
+/// The full name of a method: `getEpoch` is `blue.catbird.mls.getEpoch`.
+pub fn nsid(method: &str) -> String {
+    format!("{NAMESPACE}.{method}")
+}
+
+/// A client with connections of its own and the TLS provider that reqwest was built to expect from outside.
+pub fn http() -> Result<Client, reqwest::Error> {
+    // Refused when a provider is installed already, by an earlier call or by the server under test. That is as good.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    Client::builder().timeout(TIMEOUT).build()
+}
+
+/// An error with everything below it: reqwest names the reason ("connection refused") only at the bottom.
+pub fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut below = error.source();
+    while let Some(cause) = below {
+        text = format!("{text}: {cause}");
+        below = cause.source();
+    }
+    text
+}

@@ -1,0 +1,122 @@
+//! What came back: status, headers and body, and the fields in it.
+
+use std::fmt;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::alphabet;
+use base64::engine::general_purpose::{GeneralPurpose, STANDARD, STANDARD_NO_PAD};
+use base64::engine::{DecodePaddingMode, GeneralPurposeConfig};
+use reqwest::RequestBuilder;
+use reqwest::header::{HeaderMap, RETRY_AFTER};
+use serde_json::{Value, json};
+
+use super::XrpcError;
+
+/// The answer to one call, whatever its status.
+#[derive(Debug, Clone)]
+pub struct Reply {
+    pub nsid: String,
+    pub status: u16,
+    pub headers: HeaderMap,
+    /// The body as JSON, or null when it is none.
+    pub body: Value,
+    /// The body as it came.
+    pub text: String,
+}
+
+impl Reply {
+    pub(super) async fn read(nsid: &str, request: RequestBuilder) -> Result<Self, XrpcError> {
+        let no_answer = |source| XrpcError::NoAnswer { nsid: nsid.to_owned(), source };
+        let response = request.send().await.map_err(no_answer)?;
+        let status = response.status().as_u16();
+        let headers = response.headers().clone();
+        let text = response.text().await.map_err(no_answer)?;
+        // A body that is no JSON is for the caller to see in `text`; null has none of the fields that anybody looks for.
+        let body = serde_json::from_str(&text).unwrap_or(Value::Null);
+        Ok(Self { nsid: nsid.to_owned(), status, headers, body, text })
+    }
+
+    pub fn is_ok(&self) -> bool {
+        self.status == 200
+    }
+
+    /// The lexicon's name of the error, such as `EpochMismatch`.
+    pub fn error(&self) -> Option<&str> {
+        self.body["error"].as_str()
+    }
+
+    /// How long the server asks to wait: the exact `retryAfterMs`, else the `Retry-After` header, which is in seconds.
+    pub fn retry_after(&self) -> Option<Duration> {
+        let exact = self.body["retryAfterMs"].as_u64().map(Duration::from_millis);
+        let header = || self.headers.get(RETRY_AFTER)?.to_str().ok()?.parse().ok().map(Duration::from_secs);
+        exact.or_else(header)
+    }
+
+    /// A field that has to be a string.
+    pub fn string(&self, field: &str) -> Result<&str, XrpcError> {
+        self.string_in(&self.body, field)
+    }
+
+    /// A field that has to be a whole number of 0 or more.
+    pub fn number(&self, field: &str) -> Result<u64, XrpcError> {
+        self.number_in(&self.body, field)
+    }
+
+    /// A field that has to hold bytes, in either form.
+    pub fn bytes(&self, field: &str) -> Result<Vec<u8>, XrpcError> {
+        self.bytes_in(&self.body, field)
+    }
+
+    /// A field that has to be a list.
+    pub fn list(&self, field: &str) -> Result<&[Value], XrpcError> {
+        self.body[field].as_array().map(Vec::as_slice).ok_or_else(|| self.malformed(&self.body, field, "a list"))
+    }
+
+    /// As [`Reply::string`], in an object somewhere inside the body.
+    pub fn string_in<'a>(&self, object: &'a Value, field: &str) -> Result<&'a str, XrpcError> {
+        object[field].as_str().ok_or_else(|| self.malformed(object, field, "a string"))
+    }
+
+    /// As [`Reply::number`], in an object somewhere inside the body.
+    pub fn number_in(&self, object: &Value, field: &str) -> Result<u64, XrpcError> {
+        object[field].as_u64().ok_or_else(|| self.malformed(object, field, "a number"))
+    }
+
+    /// As [`Reply::bytes`], in an object somewhere inside the body.
+    pub fn bytes_in(&self, object: &Value, field: &str) -> Result<Vec<u8>, XrpcError> {
+        decode_bytes(&object[field]).ok_or_else(|| self.malformed(object, field, "bytes as base64"))
+    }
+
+    fn malformed(&self, object: &Value, field: &str, expected: &'static str) -> XrpcError {
+        XrpcError::Malformed { nsid: self.nsid.clone(), field: field.to_owned(), expected, body: object.to_string() }
+    }
+}
+
+/// `409 blue.catbird.mls.addMembers {"error":…}`: one line for a person who looks for what went wrong, cut off where it would
+/// be nothing but base64.
+impl fmt::Display for Reply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = if self.text.is_empty() { "(empty body)" } else { &self.text };
+        write!(f, "{} {} {text:.1000}", self.status, self.nsid)
+    }
+}
+
+/// Bytes as the data model of AT Protocol has them: `{"$bytes": …}`, standard alphabet without padding.
+pub fn bytes_value(bytes: &[u8]) -> Value {
+    json!({ "$bytes": STANDARD_NO_PAD.encode(bytes) })
+}
+
+/// Bytes in a string field: standard alphabet with padding.
+pub fn base64_text(bytes: &[u8]) -> String {
+    STANDARD.encode(bytes)
+}
+
+/// Reads bytes in either form, in either alphabet, padded or not.
+pub fn decode_bytes(value: &Value) -> Option<Vec<u8>> {
+    const LENIENT: GeneralPurposeConfig =
+        GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
+    let text = value.get("$bytes").unwrap_or(value).as_str()?;
+    let alphabet = if text.contains(['-', '_']) { &alphabet::URL_SAFE } else { &alphabet::STANDARD };
+    GeneralPurpose::new(alphabet, LENIENT).decode(text).ok()
+}
