@@ -1,11 +1,16 @@
-//! The test client against itself, without a server: that it does what MLS says before it is used to judge anybody.
+//! The test client against itself, without a server: that it does what MLS says, and writes and reads the wire's forms, before
+//! it is used to judge anybody.
 
 mod support;
 
+use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use openmls::prelude::{MlsMessageBodyIn, MlsMessageIn, OpenMlsProvider, ProtocolVersion, tls_codec::Deserialize};
 use openmls_rust_crypto::OpenMlsRustCrypto;
+use serde_json::{Value, json};
 use support::client::mls::{Handshake, MlsClient, MlsError, Processed};
+use support::client::persona::Persona;
 use support::client::random_did;
+use support::client::xrpc::{Xrpc, base64_text, bytes_value, decode_bytes, nsid};
 
 const GROUP: &[u8] = b"group";
 
@@ -223,4 +228,67 @@ fn a_proposal_to_leave_is_told_from_a_commit_and_binds_nobody_by_itself() {
 fn clients_can_move_between_threads() {
     fn moves<T: Send>() {}
     moves::<MlsClient>();
+}
+
+#[test]
+fn personas_can_work_in_spawned_tasks() {
+    fn moves<T: Send>(_: &T) {}
+    let check = |mut persona: Persona| {
+        moves(&persona);
+        moves(&persona.add(&["did:plc:bob"]));
+        moves(&persona.remove("did:plc:bob"));
+        moves(&persona.send("hello"));
+        moves(&persona.catch_up());
+        moves(&persona.join("convo"));
+        moves(&persona.create(b"group", "name"));
+        moves(&persona.publish_key_packages(1));
+    };
+    let _ = check;
+}
+
+#[test]
+fn a_client_goes_by_the_names_that_the_wire_uses() {
+    let client = client();
+    let id = client.did().strip_prefix("did:plc:").unwrap();
+    assert!(id.len() == 24 && id.bytes().all(|c| matches!(c, b'a'..=b'z' | b'2'..=b'7')), "{id}");
+    assert_eq!(client.suite_name(), "MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519");
+}
+
+#[test]
+fn bytes_are_read_in_every_spelling() {
+    let bytes = [0xfb, 0xff, 0xfe, 0x00];
+    for text in ["+//+AA==", "+//+AA", "-__-AA==", "-__-AA"] {
+        assert_eq!(decode_bytes(&json!(text)).as_deref(), Some(&bytes[..]), "{text}");
+        assert_eq!(decode_bytes(&json!({ "$bytes": text })).as_deref(), Some(&bytes[..]), "{text}");
+    }
+    assert_eq!(bytes_value(&bytes), json!({ "$bytes": "+//+AA" }));
+    assert_eq!(base64_text(&bytes), "+//+AA==");
+    for wrong in [json!(null), json!(7), json!("+_"), json!({ "bytes": "AA" })] {
+        assert_eq!(decode_bytes(&wrong), None, "{wrong}");
+    }
+}
+
+#[test]
+fn every_token_is_for_one_method_and_for_one_use() {
+    let xrpc = Xrpc::new("http://127.0.0.1:3000", "did:plc:alice", "secret", "did:web:server").unwrap();
+    let read = |token: String| {
+        let mut wanted = Validation::new(Algorithm::HS256);
+        wanted.set_audience(&["did:web:server"]);
+        wanted.set_issuer(&["did:plc:alice"]);
+        jsonwebtoken::decode::<Value>(&token, &DecodingKey::from_secret(b"secret"), &wanted).unwrap().claims
+    };
+    let nsid = nsid("getEpoch");
+    let (first, second) = (read(xrpc.token(&nsid)), read(xrpc.token(&nsid)));
+    assert_eq!(first["lxm"], "blue.catbird.mls.getEpoch");
+    assert_eq!(first["exp"].as_i64().unwrap() - first["iat"].as_i64().unwrap(), 60);
+    assert_ne!(first["jti"], second["jti"]);
+}
+
+#[test]
+fn a_parameter_may_come_several_times() {
+    let xrpc = Xrpc::new("http://127.0.0.1:3000/", "did:plc:alice", "secret", "did:web:server").unwrap();
+    let parameters = [("dids", "did:plc:b".to_owned()), ("dids", "did:plc:c".to_owned())];
+    let url = xrpc.url(&nsid("getKeyPackages"), &parameters);
+    let expected = "http://127.0.0.1:3000/xrpc/blue.catbird.mls.getKeyPackages?dids=did%3Aplc%3Ab&dids=did%3Aplc%3Ac";
+    assert_eq!(url.as_str(), expected);
 }

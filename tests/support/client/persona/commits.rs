@@ -1,0 +1,146 @@
+//! Commits: make one, offer it, and when another one won, make it again on top of that.
+
+use serde_json::{Value, json};
+
+use super::super::mls::{Processed, Staged};
+use super::super::xrpc::{Reply, base64_text};
+use super::{Call, Landed, Persona, PersonaError, sha256_hex, unique};
+
+/// How often a change is made again before the persona gives up. In a race of n members the last one loses n - 1 times.
+pub(super) const MAX_ATTEMPTS: u32 = 100;
+
+/// What a commit is to change, apart from the epoch it is made in.
+enum Change {
+    Add(Vec<Served>),
+    Remove(String),
+}
+
+/// A key package as the server handed it out.
+struct Served {
+    did: String,
+    bytes: Vec<u8>,
+}
+
+impl Persona {
+    /// Adds members: claims a key package for each, commits, and hands the server commit and Welcome in one request.
+    pub async fn add(&mut self, dids: &[&str]) -> Result<Landed, PersonaError> {
+        let change = Change::Add(self.claim(dids).await?);
+        self.commit("addMembers", change).await
+    }
+
+    /// Removes a member, or commits the removal of one that has left.
+    pub async fn remove(&mut self, did: &str) -> Result<Landed, PersonaError> {
+        self.commit("leaveConvo", Change::Remove(did.to_owned())).await
+    }
+
+    /// Offers the change until it wins, made anew in each epoch that it meets.
+    async fn commit(&mut self, method: &str, change: Change) -> Result<Landed, PersonaError> {
+        let mut conflicts = 0;
+        loop {
+            let (staged, body) = self.stage(&change)?;
+            let reply = self.patient(Call::Procedure(method, &body)).await?;
+            if reply.is_ok() {
+                let merged = self.mls.merge_pending(&self.group_id)?;
+                let landed = Landed { epoch: reply.number("epoch")?, seq: reply.number("seq")?, conflicts };
+                let ok = landed.epoch == merged && reply.number("newEpoch")? == merged;
+                self.expect(ok, || format!("a commit made in epoch {} was answered with {reply}", staged.made_in))?;
+                return Ok(landed);
+            }
+            self.mls.discard_pending(&self.group_id)?;
+            conflicts += 1;
+            self.rebase(reply, conflicts)?;
+        }
+    }
+
+    /// Makes the commit in the present epoch, and the request that offers it. What others have done meanwhile is left out.
+    fn stage(&mut self, change: &Change) -> Result<(Staged, Value), PersonaError> {
+        let convo = self.convo()?.to_owned();
+        let members = self.mls.members(&self.group_id)?;
+        let overtaken = || PersonaError::Overtaken { did: self.did().to_owned() };
+        match change {
+            Change::Add(served) => {
+                let served: Vec<_> = served.iter().filter(|package| !members.contains(&package.did)).collect();
+                if served.is_empty() {
+                    return Err(overtaken());
+                }
+                let packages: Vec<_> = served.iter().map(|package| package.bytes.clone()).collect();
+                let staged = self.mls.add(&self.group_id, &packages)?;
+                let hash = |package: &&Served| json!({ "did": package.did, "hash": sha256_hex(&package.bytes) });
+                let body = json!({
+                    "convoId": convo,
+                    "didList": served.iter().map(|package| &package.did).collect::<Vec<_>>(),
+                    "commit": base64_text(&staged.commit),
+                    "welcomeMessage": base64_text(&staged.welcome),
+                    "keyPackageHashes": served.iter().map(hash).collect::<Vec<_>>(),
+                    "idempotencyKey": unique(),
+                });
+                Ok((staged, body))
+            }
+            Change::Remove(did) => {
+                if !members.contains(did) {
+                    return Err(overtaken());
+                }
+                let staged = self.mls.remove(&self.group_id, &[did])?;
+                let body = json!({ "convoId": convo, "targetDid": did, "commit": base64_text(&staged.commit) });
+                Ok((staged, body))
+            }
+        }
+    }
+
+    /// Catches up with what a 409 carries, and with nothing else; any other refusal is final.
+    pub(super) fn rebase(&mut self, reply: Reply, conflicts: u32) -> Result<(), PersonaError> {
+        let stale = reply.status == 409 && reply.error() == Some("EpochMismatch") && reply.body["reason"] != "future";
+        if !stale {
+            return Err(self.refused(reply));
+        }
+        if conflicts >= MAX_ATTEMPTS {
+            return Err(PersonaError::NeverFirst {
+                did: self.did().to_owned(),
+                attempts: conflicts,
+                reply: Box::new(reply),
+            });
+        }
+        let before = self.epoch()?;
+        for commit in reply.list("missing")? {
+            self.take_commit(reply.number_in(commit, "epoch")?, &reply.bytes_in(commit, "commitData")?)?;
+        }
+        let after = self.epoch()?;
+        self.expect(after > before, || format!("a refusal in epoch {before} brings nothing to rebase on: {reply}"))
+    }
+
+    /// Takes a commit from the log. One that this persona has passed already is skipped.
+    pub(super) fn take_commit(&mut self, makes: u64, bytes: &[u8]) -> Result<(), PersonaError> {
+        if makes <= self.epoch()? {
+            return Ok(());
+        }
+        match self.mls.apply(&self.group_id, bytes)? {
+            Processed::Commit { removed_me: true, .. } => {
+                Err(PersonaError::Removed { did: self.did().to_owned(), epoch: makes })
+            }
+            Processed::Commit { epoch, .. } => self
+                .expect(epoch == makes, || format!("a commit that makes epoch {epoch} was served as one for {makes}")),
+            other => Err(self.broken(format!("an entry that is no commit was served as one: {other:?}"))),
+        }
+    }
+
+    /// Claims one key package per DID.
+    async fn claim(&self, dids: &[&str]) -> Result<Vec<Served>, PersonaError> {
+        let parameters: Vec<_> = dids.iter().map(|did| ("dids", (*did).to_owned())).collect();
+        let reply = self.query("getKeyPackages", &parameters).await?;
+        let mut served = Vec::with_capacity(dids.len());
+        for package in reply.list("keyPackages")? {
+            let bytes = reply.bytes_in(package, "keyPackage")?;
+            let (hash, named) = (sha256_hex(&bytes), reply.string_in(package, "keyPackageHash")?);
+            self.expect(named == hash, || format!("a key package with SHA-256 {hash} was served as {named}"))?;
+            served.push(Served { did: reply.string_in(package, "did")?.to_owned(), bytes });
+        }
+        for did in dids {
+            let count = served.iter().filter(|package| package.did == *did).count();
+            if count == 0 {
+                return Err(PersonaError::NoKeyPackage { did: self.did().to_owned(), of: (*did).to_owned() });
+            }
+            self.expect(count == 1, || format!("{count} key packages were served for {did} at once"))?;
+        }
+        Ok(served)
+    }
+}

@@ -1,0 +1,103 @@
+//! Sending, and reading the log in order.
+
+use serde_json::{Value, json};
+
+use super::super::mls::Processed;
+use super::super::xrpc::{Reply, bytes_value};
+use super::{Call, Persona, PersonaError, unique};
+
+/// How many entries one page of the log may have. The most that the lexicon allows.
+const PAGE: u32 = 100;
+
+/// A message that the server has acknowledged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sent {
+    pub message_id: String,
+    pub epoch: u64,
+    pub seq: u64,
+    /// How often it had to be encrypted again because the epoch had moved on.
+    pub conflicts: u32,
+}
+
+impl Persona {
+    /// Encrypts and sends a text; encrypts it anew when a commit came first.
+    pub async fn send(&mut self, text: &str) -> Result<Sent, PersonaError> {
+        let mut conflicts = 0;
+        loop {
+            let epoch = self.epoch()?;
+            let ciphertext = self.mls.encrypt(&self.group_id, text.as_bytes())?;
+            let body = json!({
+                "convoId": self.convo()?,
+                "ciphertext": bytes_value(&ciphertext),
+                "epoch": epoch,
+                "senderDid": self.did(),
+                "idempotencyKey": unique(),
+            });
+            let reply = self.patient(Call::Procedure("sendMessage", &body)).await?;
+            if reply.is_ok() {
+                let sent = Sent {
+                    message_id: reply.string("messageId")?.to_owned(),
+                    epoch: reply.number("epoch")?,
+                    seq: reply.number("seq")?,
+                    conflicts,
+                };
+                self.expect(sent.epoch == epoch, || format!("a message of epoch {epoch} was answered with {reply}"))?;
+                return Ok(sent);
+            }
+            conflicts += 1;
+            self.rebase(reply, conflicts)?;
+        }
+    }
+
+    /// Reads the log to its end, applies the commits, and returns the texts of the others in order.
+    pub async fn catch_up(&mut self) -> Result<Vec<String>, PersonaError> {
+        let mut texts = Vec::new();
+        loop {
+            let parameters = [
+                ("convoId", self.convo()?.to_owned()),
+                ("sinceSeq", self.last_seq.to_string()),
+                ("limit", PAGE.to_string()),
+            ];
+            let reply = self.query("getMessages", &parameters).await?;
+            let page = reply.list("messages")?;
+            for entry in page {
+                texts.extend(self.take(&reply, entry)?);
+            }
+            let last = reply.number("lastSeq")?;
+            if self.last_seq >= last {
+                return Ok(texts);
+            }
+            let seen = self.last_seq;
+            self.expect(!page.is_empty(), || format!("the log ends at {last}, but there is no page after {seen}"))?;
+        }
+    }
+
+    /// Takes the next entry of the log.
+    fn take(&mut self, reply: &Reply, entry: &Value) -> Result<Option<String>, PersonaError> {
+        let (seq, next) = (reply.number_in(entry, "seq")?, self.last_seq + 1);
+        self.expect(seq == next, || format!("entry {seq} was served where {next} is due"))?;
+        let sender = reply.string_in(entry, "sender")?;
+        let bytes = reply.bytes_in(entry, "ciphertext")?;
+        let text = match reply.string_in(entry, "messageType")? {
+            "commit" => {
+                self.take_commit(reply.number_in(entry, "epoch")?, &bytes)?;
+                None
+            }
+            "app" if sender == self.did() => None,
+            "app" => Some(self.read(sender, &bytes)?),
+            other => return Err(self.broken(format!("entry {seq} is of type {other:?}"))),
+        };
+        self.last_seq = seq;
+        Ok(text)
+    }
+
+    fn read(&mut self, named: &str, bytes: &[u8]) -> Result<String, PersonaError> {
+        match self.mls.process(&self.group_id, bytes)? {
+            Processed::Application { sender, plaintext } => {
+                self.expect(sender == named, || format!("a message by {sender} was served as one by {named}"))?;
+                String::from_utf8(plaintext).map_err(|why| self.broken(format!("a text is no longer one: {why}")))
+            }
+            other => Err(self.broken(format!("an entry that is no application message was served as one: {other:?}"))),
+        }
+    }
+}
