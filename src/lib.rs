@@ -2,6 +2,7 @@ pub mod actors;
 pub mod api;
 pub mod app;
 pub mod auth;
+pub mod check;
 pub mod clock;
 pub mod commands;
 pub mod config;

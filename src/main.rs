@@ -1,1 +1,154 @@
-fn main(){}
+//! The command line: `serve`, `migrate`, `check`, `token`.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use catbird_server::app::App;
+use catbird_server::clock::Clock;
+use catbird_server::config::Config;
+use catbird_server::embedded::{EmbeddedPostgres, Settings};
+use catbird_server::ids::Did;
+use catbird_server::{auth, check, server, store, telemetry};
+use clap::{Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// An MLS delivery service on AT Protocol identity: PostgreSQL decides which commit wins an epoch.
+///
+/// All settings are environment variables, read from the environment and from .env; the README lists them. Without
+/// DATABASE_URL the server runs a private PostgreSQL under DATA_DIR.
+#[derive(Parser)]
+#[command(name = "catbird-server", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve requests until SIGTERM or Ctrl-C (the default)
+    Serve,
+    /// Bring the database's schema up to date and exit
+    Migrate,
+    /// Prove the invariants on the database; exit 1 and name each violation if one does not hold
+    Check,
+    /// Mint a development token (HS256, needs JWT_SECRET)
+    Token {
+        /// Who the token speaks for, such as did:plc:alice
+        did: Did,
+        /// The one method it is good for, such as sendMessage
+        method: String,
+        /// Seconds until it expires
+        #[arg(long, default_value_t = 300)]
+        ttl: u64,
+    },
+}
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(Failure::from)
+        .and_then(|runtime| runtime.block_on(run(cli.command.unwrap_or(Command::Serve))));
+    result.unwrap_or_else(|failure| {
+        eprintln!("catbird-server: {failure}");
+        ExitCode::FAILURE
+    })
+}
+
+async fn run(command: Command) -> Result<ExitCode, Failure> {
+    let config = Config::from_env()?;
+    match command {
+        Command::Serve => serve(config).await,
+        Command::Migrate => {
+            with_database(&config, async |database| {
+                let applied = store::migrate(database).await?;
+                println!("{applied} migrations applied; the schema is up to date");
+                Ok(ExitCode::SUCCESS)
+            })
+            .await
+        }
+        Command::Check => {
+            with_database(&config, async |database| {
+                let report = check::run(database).await?;
+                print!("{report}");
+                Ok(if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+            })
+            .await
+        }
+        Command::Token { did, method, ttl } => {
+            let nsid = match method.contains('.') {
+                true => method,
+                false => format!("blue.catbird.mls.{method}"),
+            };
+            let token = auth::mint(&config.auth, &Clock::system(), &did, Some(&nsid), Duration::from_secs(ttl))?;
+            println!("{token}");
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+/// Runs something on the configured database, or on the embedded one while that runs.
+async fn with_database(
+    config: &Config,
+    work: impl AsyncFnOnce(&tokio_postgres::Config) -> Result<ExitCode, Failure>,
+) -> Result<ExitCode, Failure> {
+    let (database, embedded) = database(config).await?;
+    let result = work(&database).await;
+    if let Some(embedded) = embedded {
+        embedded.stop().await?;
+    }
+    result
+}
+
+async fn database(config: &Config) -> Result<(tokio_postgres::Config, Option<EmbeddedPostgres>), Failure> {
+    match &config.database_url {
+        Some(url) => Ok((url.parse()?, None)),
+        None => {
+            let mut settings = Settings::durable(&config.data_dir);
+            settings.bin_dir.clone_from(&config.pg_bin_dir);
+            let embedded = EmbeddedPostgres::start(&settings).await?;
+            Ok((embedded.config(), Some(embedded)))
+        }
+    }
+}
+
+async fn serve(config: Config) -> Result<ExitCode, Failure> {
+    telemetry::start(&config.log)?;
+    let settings: serde_json::Map<_, _> = config.describe().into_iter().map(|(k, v)| (k.to_owned(), v.into())).collect();
+    tracing::info!(settings = %serde_json::Value::from(settings), "starting");
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+
+    let (database, embedded) = database(&config).await?;
+    if embedded.is_some() {
+        tracing::info!(data_dir = %config.data_dir.display(), "running an embedded PostgreSQL; set DATABASE_URL to use another");
+    }
+    let app = App::new(config, database.clone(), Clock::system()).await?;
+    let (address, http) = server::build(app.clone())?;
+    tracing::info!(%address, "listening");
+    let handle = http.handle();
+    let mut http = tokio::spawn(http);
+
+    let opening = server::open(&app, &database);
+    tokio::pin!(opening);
+    let mut open = false;
+    let outcome = loop {
+        tokio::select! {
+            opened = &mut opening, if !open => match opened {
+                Ok(()) => open = true,
+                Err(failed) => break Err(failed.into()),
+            },
+            ended = &mut http => break Err(format!("the HTTP server ended: {ended:?}").into()),
+            _ = terminate.recv() => break Ok(ExitCode::SUCCESS),
+            _ = interrupt.recv() => break Ok(ExitCode::SUCCESS),
+        }
+    };
+    server::drain(&app, &handle).await;
+    if let Some(embedded) = embedded {
+        embedded.stop().await?;
+    }
+    outcome
+}

@@ -16,7 +16,7 @@ create view legacy.messages as
 select e.id, e.convo_id, e.sender_did, e.message_type, e.epoch, e.seq, e.ciphertext, e.created_at,
        null::timestamptz as expires_at,
        (select r.key from idempotency_records r
-         where r.caller_did = e.sender_did and r.method = 'sendMessage' and r.reply ->> 'messageId' = e.id) as idempotency_key
+         where r.caller_did = e.sender_did and r.method = 'sendMessage' and r.reply ->> 'id' = e.id) as idempotency_key
   from messages e;
 
 create view legacy.key_packages as

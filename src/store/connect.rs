@@ -95,6 +95,13 @@ pub(super) async fn open(
     })
 }
 
+/// One connection of its own, outside the pool: for what operators run.
+pub async fn connect(
+    config: &tokio_postgres::Config,
+) -> Result<(tokio_postgres::Client, JoinHandle<()>), super::MigrationError> {
+    Ok(open(config.clone(), tls(config)?).await?)
+}
+
 /// TLS where the URL demands it (`sslmode=require`). "prefer" stays in the clear: the usual cluster is on this machine or in
 /// this network, and whoever needs TLS must say so for it to protect anything.
 pub(super) fn tls(config: &tokio_postgres::Config) -> Result<Option<MakeRustlsConnect>, rustls::Error> {

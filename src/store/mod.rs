@@ -28,7 +28,7 @@ pub mod read_positions;
 pub mod requests;
 pub mod welcomes;
 
-pub use connect::{Store, StoreConfig, StoreError};
+pub use connect::{Store, StoreConfig, StoreError, connect};
 pub use epochs::Position;
 pub use failure::{Abort, Cause};
 pub use schema::{MigrationError, migrate, required_version};

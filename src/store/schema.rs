@@ -57,12 +57,11 @@ fn runner() -> Runner {
 pub async fn migrate(database: &tokio_postgres::Config) -> Result<usize, MigrationError> {
     let mut database = database.clone();
     database.application_name("catbird-server migrate");
-    let tls = connect::tls(&database)?;
-    let (lock, lock_connection) = connect::open(database.clone(), tls.clone()).await?;
+    let (lock, lock_connection) = connect(&database).await?;
     // The lock belongs to a transaction, so that a pooler in transaction mode keeps it where it was taken.
     lock.batch_execute("begin").await?;
     lock.batch_execute(LOCK).await?;
-    let (mut client, connection) = connect::open(database, tls).await?;
+    let (mut client, connection) = connect(&database).await?;
     let report = runner().run_async(&mut client).await?;
     make_views(&client).await?;
     lock.batch_execute("commit").await?;

@@ -1,0 +1,6 @@
+-- commit_order: the order of commits by seq is not their order by epoch (P1, P3)
+select convo_id, 'entry ' || seq || ' creates epoch ' || epoch || ' after entry ' || previous_seq || ' had created epoch '
+       || previous_epoch as finding
+  from (select convo_id, seq, epoch, lag(seq) over w as previous_seq, lag(epoch) over w as previous_epoch
+          from messages where message_type = 'commit' window w as (partition by convo_id order by seq)) commits
+ where epoch <> previous_epoch + 1

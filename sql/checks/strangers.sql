@@ -1,0 +1,10 @@
+-- strangers: rows of conversations that do not exist, or entries of people who were never in them (P7)
+select m.convo_id, 'a member of a conversation that does not exist' as finding
+  from members m where not exists (select from conversations c where c.id = m.convo_id)
+union all
+select e.convo_id, 'entry ' || e.seq || ' in a conversation that does not exist'
+  from messages e where not exists (select from conversations c where c.id = e.convo_id)
+union all
+select e.convo_id, 'entry ' || e.seq || ' by somebody who was never a member'
+  from messages e join conversations c on c.id = e.convo_id
+ where not exists (select from members m where m.convo_id = e.convo_id and m.member_did = e.sender_did)

@@ -1,0 +1,14 @@
+-- welcomes: a Welcome waits for nobody, leads to an epoch that no commit created, or has lost its bytes (P2)
+select w.convo_id, 'Welcome ' || w.id || ' waits for somebody who is not a member' as finding
+  from welcome_messages w
+ where w.state = 'available'
+   and not exists (select from members m where m.convo_id = w.convo_id and m.member_did = w.recipient_did and m.left_at is null)
+union all
+select w.convo_id, 'Welcome ' || w.id || ' leads to epoch ' || w.epoch || ', which no commit created'
+  from welcome_messages w join conversations c on c.id = w.convo_id
+ where w.epoch <> c.initial_epoch
+   and not exists (select from messages m where m.convo_id = w.convo_id and m.message_type = 'commit' and m.epoch = w.epoch)
+union all
+select w.convo_id, 'Welcome ' || w.id || ' has no bytes'
+  from welcome_messages w
+ where w.state = 'available' and not exists (select from welcomes b where b.id = w.welcome_id)

@@ -1,0 +1,93 @@
+//! `catbird-server check`: proves the invariants on a live database.
+//!
+//! Each file in `sql/checks` selects the rows that break one invariant; a sound database has none. All run in one read-only
+//! snapshot, so what is written meanwhile is either seen whole or not at all.
+
+use std::fmt;
+
+use tokio_postgres::{IsolationLevel, SimpleQueryMessage};
+
+use crate::store::{self, MigrationError};
+
+/// Most findings that are printed for one invariant.
+const MOST_SHOWN: usize = 20;
+
+macro_rules! checks {
+    ($($name:literal),* $(,)?) => {
+        [$(($name, include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/sql/checks/", $name, ".sql")))),*]
+    };
+}
+
+/// The invariants by name, and the query that finds violations.
+const CHECKS: [(&str, &str); 11] = checks![
+    "duplicate_epochs",
+    "missing_epochs",
+    "commit_order",
+    "message_epochs",
+    "sequence_gaps",
+    "strangers",
+    "late_entries",
+    "positions",
+    "welcomes",
+    "key_packages",
+    "replies",
+];
+
+/// What was found, invariant by invariant.
+#[derive(Debug)]
+pub struct Report(Vec<(&'static str, &'static str, Vec<String>)>);
+
+impl Report {
+    /// Whether every invariant holds.
+    pub fn is_clean(&self) -> bool {
+        self.0.iter().all(|(_, _, findings)| findings.is_empty())
+    }
+
+    /// The invariants that do not hold.
+    pub fn violated(&self) -> Vec<&'static str> {
+        self.0.iter().filter(|(_, _, findings)| !findings.is_empty()).map(|(name, _, _)| *name).collect()
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (name, meaning, findings) in &self.0 {
+            match findings.len() {
+                0 => writeln!(f, "ok        {name}")?,
+                n => writeln!(f, "VIOLATED  {name}: {meaning} ({n} found)")?,
+            }
+            for finding in findings.iter().take(MOST_SHOWN) {
+                writeln!(f, "          {finding}")?;
+            }
+            if findings.len() > MOST_SHOWN {
+                writeln!(f, "          and {} more", findings.len() - MOST_SHOWN)?;
+            }
+        }
+        match self.is_clean() {
+            true => writeln!(f, "All {} invariants hold.", self.0.len()),
+            false => writeln!(f, "{} of {} invariants are violated.", self.violated().len(), self.0.len()),
+        }
+    }
+}
+
+/// Runs every check in one snapshot of the database.
+pub async fn run(database: &tokio_postgres::Config) -> Result<Report, MigrationError> {
+    let (mut client, connection) = store::connect(database).await?;
+    let snapshot =
+        client.build_transaction().isolation_level(IsolationLevel::RepeatableRead).read_only(true).start().await?;
+    let mut report = Vec::new();
+    for (name, query) in CHECKS {
+        let meaning = query.lines().next().and_then(|line| line.split_once(": ")).map_or("", |(_, meaning)| meaning);
+        let rows = snapshot.simple_query(query).await?;
+        let findings = rows.iter().filter_map(|message| match message {
+            SimpleQueryMessage::Row(row) => {
+                Some(format!("conversation {}: {}", row.get("convo_id").unwrap_or("?"), row.get("finding").unwrap_or("?")))
+            }
+            _ => None,
+        });
+        report.push((name, meaning, findings.collect()));
+    }
+    snapshot.commit().await?;
+    connection.abort();
+    Ok(Report(report))
+}
