@@ -87,7 +87,9 @@ impl App {
     /// Refuses work until the schema is there. A draining server still answers what reaches it.
     pub fn ensure_ready(&self) -> Result<(), Error> {
         match self.stage() {
-            Stage::Starting => Err(Code::DatabaseUnavailable.because("the server is starting; its database is not ready yet")),
+            Stage::Starting => {
+                Err(Code::DatabaseUnavailable.because("the server is starting; its database is not ready yet"))
+            }
             Stage::Serving | Stage::Draining => Ok(()),
         }
     }

@@ -141,48 +141,49 @@ impl Config {
         let mut env = Reader { variables, problems: Vec::new() };
 
         let port = env.number("SERVER_PORT", 3000, 0, 65_535) as u16;
-        let service_did = format!("did:web:localhost%3A{port}")
-            .parse()
-            .expect("a port number makes a well-formed did:web");
-        let config = Config {
-            host: env.text("SERVER_HOST").unwrap_or_else(|| "127.0.0.1".to_owned()),
-            port,
-            database_url: env.text("DATABASE_URL"),
-            database_max_connections: env.number("DATABASE_MAX_CONNECTIONS", 10, 2, 10_000) as usize,
-            database_pooler: env.flag("DATABASE_POOLER", false),
-            data_dir: env.text("DATA_DIR").unwrap_or_else(|| ".data".to_owned()).into(),
-            pg_bin_dir: env.text("PG_BIN_DIR").map(PathBuf::from),
-            redis_url: env.text("REDIS_URL"),
-            actors: env.flag("ENABLE_ACTOR_SYSTEM", false),
-            actor_idle: Duration::from_secs(env.number("ACTOR_IDLE_SECONDS", 3_600, 1, 86_400)),
-            message_epoch_window: env.number("MESSAGE_EPOCH_WINDOW", 0, 0, 1_000) as i64,
-            mls_validation: env.parse("MLS_VALIDATION", MlsValidation::Strict, "strict or framing", |value| {
-                match value {
-                    "strict" => Some(MlsValidation::Strict),
-                    "framing" => Some(MlsValidation::Framing),
-                    _ => None,
-                }
-            }),
-            auth: AuthConfig {
-                service_did: env.parse("SERVICE_DID", service_did, "a DID without fragment", |value| value.parse().ok()),
-                public_url: env
-                    .text("PUBLIC_URL")
-                    .unwrap_or_else(|| format!("http://localhost:{port}"))
-                    .trim_end_matches('/')
-                    .to_owned(),
-                jwt_secret: env.text("JWT_SECRET"),
-                enforce_lxm: env.flag("ENFORCE_LXM", true),
-                enforce_jti: env.flag("ENFORCE_JTI", true),
-                jti_ttl: Duration::from_secs(env.number("JTI_TTL_SECONDS", 120, 1, 86_400)),
-                plc_directory_url: env
-                    .text("PLC_DIRECTORY_URL")
-                    .unwrap_or_else(|| "https://plc.directory".to_owned())
-                    .trim_end_matches('/')
-                    .to_owned(),
-                allow_private_did_hosts: env.flag("ALLOW_PRIVATE_DID_HOSTS", false),
-            },
-            log: env.text("RUST_LOG").unwrap_or_else(|| "catbird_server=info,warn".to_owned()),
-        };
+        let service_did =
+            format!("did:web:localhost%3A{port}").parse().expect("a port number makes a well-formed did:web");
+        let config =
+            Config {
+                host: env.text("SERVER_HOST").unwrap_or_else(|| "127.0.0.1".to_owned()),
+                port,
+                database_url: env.text("DATABASE_URL"),
+                database_max_connections: env.number("DATABASE_MAX_CONNECTIONS", 10, 2, 10_000) as usize,
+                database_pooler: env.flag("DATABASE_POOLER", false),
+                data_dir: env.text("DATA_DIR").unwrap_or_else(|| ".data".to_owned()).into(),
+                pg_bin_dir: env.text("PG_BIN_DIR").map(PathBuf::from),
+                redis_url: env.text("REDIS_URL"),
+                actors: env.flag("ENABLE_ACTOR_SYSTEM", false),
+                actor_idle: Duration::from_secs(env.number("ACTOR_IDLE_SECONDS", 3_600, 1, 86_400)),
+                message_epoch_window: env.number("MESSAGE_EPOCH_WINDOW", 0, 0, 1_000) as i64,
+                mls_validation: env.parse("MLS_VALIDATION", MlsValidation::Strict, "strict or framing", |value| {
+                    match value {
+                        "strict" => Some(MlsValidation::Strict),
+                        "framing" => Some(MlsValidation::Framing),
+                        _ => None,
+                    }
+                }),
+                auth: AuthConfig {
+                    service_did: env
+                        .parse("SERVICE_DID", service_did, "a DID without fragment", |value| value.parse().ok()),
+                    public_url: env
+                        .text("PUBLIC_URL")
+                        .unwrap_or_else(|| format!("http://localhost:{port}"))
+                        .trim_end_matches('/')
+                        .to_owned(),
+                    jwt_secret: env.text("JWT_SECRET"),
+                    enforce_lxm: env.flag("ENFORCE_LXM", true),
+                    enforce_jti: env.flag("ENFORCE_JTI", true),
+                    jti_ttl: Duration::from_secs(env.number("JTI_TTL_SECONDS", 120, 1, 86_400)),
+                    plc_directory_url: env
+                        .text("PLC_DIRECTORY_URL")
+                        .unwrap_or_else(|| "https://plc.directory".to_owned())
+                        .trim_end_matches('/')
+                        .to_owned(),
+                    allow_private_did_hosts: env.flag("ALLOW_PRIVATE_DID_HOSTS", false),
+                },
+                log: env.text("RUST_LOG").unwrap_or_else(|| "catbird_server=info,warn".to_owned()),
+            };
         if env.text("JWT_SECRET").is_some_and(|secret| secret.len() < MIN_JWT_SECRET_BYTES) {
             env.problems.push(format!("JWT_SECRET must have at least {MIN_JWT_SECRET_BYTES} bytes"));
         }

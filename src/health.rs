@@ -59,7 +59,9 @@ pub async fn ready(app: Data<App>) -> HttpResponse {
 #[get("/metrics")]
 pub async fn metrics(app: Data<App>) -> HttpResponse {
     match app.metrics.render(app.store.pool_status(), app.config.database_max_connections) {
-        Ok(text) => HttpResponse::Ok().content_type("application/openmetrics-text; version=1.0.0; charset=utf-8").body(text),
+        Ok(text) => {
+            HttpResponse::Ok().content_type("application/openmetrics-text; version=1.0.0; charset=utf-8").body(text)
+        }
         Err(cause) => {
             tracing::error!(%cause, "metrics could not be written");
             HttpResponse::InternalServerError().finish()

@@ -14,7 +14,9 @@ pub const MAX_ID_BYTES: usize = 64;
 /// Why a string is not the identifier it should be. The text is a sentence fit for a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Malformed {
-    #[error("a DID looks like did:plc:abc or did:web:example.com, without fragment, path or query, of at most {MAX_DID_BYTES} bytes")]
+    #[error(
+        "a DID looks like did:plc:abc or did:web:example.com, without fragment, path or query, of at most {MAX_DID_BYTES} bytes"
+    )]
     Did,
     #[error("an id has 1 to {MAX_ID_BYTES} letters, digits, hyphens or underscores")]
     Id,
@@ -98,14 +100,27 @@ mod tests {
 
     #[test]
     fn dids_are_accepted_as_at_protocol_writes_them() {
-        for good in ["did:plc:ewvi7nxzyoun6zhxrhs64oiz", "did:web:example.com", "did:web:localhost%3A8080:users:alice"] {
+        for good in ["did:plc:ewvi7nxzyoun6zhxrhs64oiz", "did:web:example.com", "did:web:localhost%3A8080:users:alice"]
+        {
             assert!(good.parse::<Did>().is_ok(), "{good}");
         }
     }
 
     #[test]
     fn near_dids_are_refused() {
-        for bad in ["", "did", "did:", "did:plc", "did:plc:", "did:PLC:x", "did:plc:x#device", "did:plc:x/y", "did:plc:x?y", "did:web:x:", " did:plc:x"] {
+        for bad in [
+            "",
+            "did",
+            "did:",
+            "did:plc",
+            "did:plc:",
+            "did:PLC:x",
+            "did:plc:x#device",
+            "did:plc:x/y",
+            "did:plc:x?y",
+            "did:web:x:",
+            " did:plc:x",
+        ] {
             assert_eq!(bad.parse::<Did>(), Err(Malformed::Did), "{bad}");
         }
         assert!(format!("did:plc:{}", "a".repeat(MAX_DID_BYTES)).parse::<Did>().is_err());

@@ -117,7 +117,8 @@ async fn database(config: &Config) -> Result<(tokio_postgres::Config, Option<Emb
 
 async fn serve(config: Config) -> Result<ExitCode, Failure> {
     telemetry::start(&config.log)?;
-    let settings: serde_json::Map<_, _> = config.describe().into_iter().map(|(k, v)| (k.to_owned(), v.into())).collect();
+    let settings: serde_json::Map<_, _> =
+        config.describe().into_iter().map(|(k, v)| (k.to_owned(), v.into())).collect();
     tracing::info!(settings = %serde_json::Value::from(settings), "starting");
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;

@@ -21,8 +21,7 @@ type Counters<const N: usize> = Family<[Label; N], Counter>;
 type Seconds<const N: usize> = Family<[Label; N], Histogram, Buckets>;
 
 /// Half a millisecond to ten seconds: from a read that hits memory to the longest wait allowed.
-const BUCKETS: [f64; 14] =
-    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+const BUCKETS: [f64; 14] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
 #[derive(Clone)]
 struct Buckets;
@@ -153,7 +152,12 @@ impl Inner {
         r.register_with_unit("http_request_duration", "Time to answer", Unit::Seconds, self.http_seconds.clone());
         r.register("xrpc_errors", "Requests refused, by the error's name", self.errors.clone());
         r.register("database_queries", "Statements run, by their file", self.queries.clone());
-        r.register_with_unit("database_query_duration", "Time per statement", Unit::Seconds, self.query_seconds.clone());
+        r.register_with_unit(
+            "database_query_duration",
+            "Time per statement",
+            Unit::Seconds,
+            self.query_seconds.clone(),
+        );
         r.register("database_transactions", "Units of work, by name and outcome", self.transactions.clone());
         r.register_with_unit(
             "database_transaction_duration",
@@ -162,7 +166,11 @@ impl Inner {
             self.transaction_seconds.clone(),
         );
         r.register("database_transaction_retries", "Attempts that were repeated, and why", self.retries.clone());
-        r.register("database_commits_recovered", "Lost replies to COMMIT, by what it had become", self.commits_recovered.clone());
+        r.register(
+            "database_commits_recovered",
+            "Lost replies to COMMIT, by what it had become",
+            self.commits_recovered.clone(),
+        );
         r.register_with_unit(
             "conversation_lock_wait",
             "Time to begin and take a conversation's lock",
@@ -171,7 +179,11 @@ impl Inner {
         );
         r.register("database_connections_active", "Connections in use", self.connections_active.clone());
         r.register("database_connections_max", "Connections that the pool may open", self.connections_max.clone());
-        r.register("database_connections_waiting", "Requests waiting for a connection", self.connections_waiting.clone());
+        r.register(
+            "database_connections_waiting",
+            "Requests waiting for a connection",
+            self.connections_waiting.clone(),
+        );
         r.register("mls_messages_sent", "Application messages accepted", self.messages_sent.clone());
         r.register("mls_groups_created", "Conversations made", self.groups_created.clone());
         r.register("mls_members_added", "Members added, the first ones included", self.members_added.clone());
@@ -182,7 +194,11 @@ impl Inner {
             Unit::Seconds,
             self.epoch_increment_seconds.clone(),
         );
-        r.register("key_packages_issued", "Key packages handed out, by where they came from", self.key_packages_issued.clone());
+        r.register(
+            "key_packages_issued",
+            "Key packages handed out, by where they came from",
+            self.key_packages_issued.clone(),
+        );
         r.register("authentications", "Tokens checked, by outcome", self.authentications.clone());
         r.register("actor_spawns", "Actors started", self.actor_spawns.clone());
         r.register("actor_stops", "Actors ended, and why", self.actor_stops.clone());
@@ -191,7 +207,11 @@ impl Inner {
         r.register("actor_message_drops", "Messages that no actor took, and why", self.actor_drops.clone());
         r.register("actor_mailbox_full_events", "Messages refused by a full mailbox", self.actor_mailbox_full.clone());
         r.register("actor_registry_active_actors", "Actors alive", self.actors_active.clone());
-        r.register("waiting_room_full", "Requests refused because a conversation's queue was full", self.waiting_room_full.clone());
+        r.register(
+            "waiting_room_full",
+            "Requests refused because a conversation's queue was full",
+            self.waiting_room_full.clone(),
+        );
         r.register("process_resident_memory_bytes", "Resident memory", self.resident_memory.clone());
         r.register("process_cpu_seconds_total", "Processor time used since start", self.cpu_seconds.clone());
     }
@@ -301,7 +321,10 @@ impl Metrics {
 
     /// A message that an actor dealt with.
     pub fn actor_message(&self, message_type: &'static str, took: Duration) {
-        self.0.actor_seconds.get_or_create(&[CONVERSATION_ACTOR, ("message_type", message_type)]).observe(took.as_secs_f64());
+        self.0
+            .actor_seconds
+            .get_or_create(&[CONVERSATION_ACTOR, ("message_type", message_type)])
+            .observe(took.as_secs_f64());
     }
 
     /// A message that a full mailbox refused.

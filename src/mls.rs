@@ -29,7 +29,10 @@ pub const MAX_POSITION: i64 = (1 << 53) - 1;
 const SUITES: [(&str, Ciphersuite); 3] = [
     (DEFAULT_SUITE, Ciphersuite::MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519),
     ("MLS_128_DHKEMP256_AES128GCM_SHA256_P256", Ciphersuite::MLS_128_DHKEMP256_AES128GCM_SHA256_P256),
-    ("MLS_128_DHKEMX25519_CHACHA20POLY1305_SHA256_Ed25519", Ciphersuite::MLS_128_DHKEMX25519_CHACHA20POLY1305_SHA256_Ed25519),
+    (
+        "MLS_128_DHKEMX25519_CHACHA20POLY1305_SHA256_Ed25519",
+        Ciphersuite::MLS_128_DHKEMX25519_CHACHA20POLY1305_SHA256_Ed25519,
+    ),
 ];
 /// The suite that every client must support, and that `getKeyPackages` assumes.
 pub const DEFAULT_SUITE: &str = "MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519";
@@ -85,7 +88,8 @@ pub struct Commit {
 impl Commit {
     /// Parses `bytes` as an MLSMessage that carries a commit, and nothing after it.
     pub fn parse(bytes: Vec<u8>) -> Result<Self, Error> {
-        let refused = |why: &str| Code::InvalidCommit.because(format!("commit must be an MLSMessage with a commit: {why}"));
+        let refused =
+            |why: &str| Code::InvalidCommit.because(format!("commit must be an MLSMessage with a commit: {why}"));
         if bytes.len() > MAX_HANDSHAKE_BYTES {
             return Err(refused("it is too large"));
         }
@@ -118,7 +122,8 @@ pub fn check_welcome(bytes: &[u8]) -> Result<(), Error> {
 /// an MLS message, whatever follows it, has to be an application message made in `epoch`, so that no commit gets past the
 /// compare-and-swap. Returns the frame for the check of the group.
 pub fn check_application(bytes: &[u8], epoch: i64) -> Result<Option<Frame>, Error> {
-    let refused = |why: &str| Err(Code::InvalidMessage.because(format!("ciphertext must be an MLS application message: {why}")));
+    let refused =
+        |why: &str| Err(Code::InvalidMessage.because(format!("ciphertext must be an MLS application message: {why}")));
     let Ok(message) = MlsMessageIn::tls_deserialize(&mut &*bytes) else {
         return Ok(None);
     };

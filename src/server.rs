@@ -39,16 +39,21 @@ pub fn build(app: App) -> std::io::Result<(SocketAddr, Server)> {
 
 fn routes(config: &mut web::ServiceConfig) {
     config
-        .route("/xrpc/{nsid}", web::route().to(|app: Data<App>, request: HttpRequest, payload: Payload| {
-            xrpc::dispatch(api::ROUTES, app, request, payload)
-        }))
+        .route(
+            "/xrpc/{nsid}",
+            web::route().to(|app: Data<App>, request: HttpRequest, payload: Payload| {
+                xrpc::dispatch(api::ROUTES, app, request, payload)
+            }),
+        )
         .service(health::health)
         .service(health::live)
         .service(health::ready)
         .service(health::metrics)
-        .route("/.well-known/did.json", web::get().to(|app: Data<App>| async move {
-            HttpResponse::Ok().json(auth::service_document(&app.config.auth))
-        }))
+        .route(
+            "/.well-known/did.json",
+            web::get()
+                .to(|app: Data<App>| async move { HttpResponse::Ok().json(auth::service_document(&app.config.auth)) }),
+        )
         .route("/lexicons", web::get().to(|| async { HttpResponse::Ok().json(lexicons::index()) }))
         .route("/lexicons/{nsid}.json", web::get().to(lexicon))
         .default_service(web::to(|request: HttpRequest| async move { not_found(&request) }));
@@ -62,7 +67,8 @@ async fn lexicon(request: HttpRequest) -> HttpResponse {
 }
 
 fn not_found(request: &HttpRequest) -> HttpResponse {
-    let error = Code::NotFound.because("there is nothing here; methods are under /xrpc/, their documents under /lexicons");
+    let error =
+        Code::NotFound.because("there is nothing here; methods are under /xrpc/, their documents under /lexicons");
     xrpc::error_response(&error, &RequestId::of(request))
 }
 

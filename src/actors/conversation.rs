@@ -62,6 +62,7 @@ impl Conversation {
                 Err(abort) => return Err(abort.into_error()),
             }
         }
-        Err(Code::Overloaded.because("other replicas write this conversation faster than this one can follow; nothing was changed"))
+        Err(Code::Overloaded
+            .because("other replicas write this conversation faster than this one can follow; nothing was changed"))
     }
 }

@@ -47,7 +47,8 @@ impl<C: Command> Message for Run<C> {
         let span = self.span.clone();
         let work = async move {
             let result = match self.sent.elapsed() > LONGEST_WAIT {
-                true => Err(Code::Overloaded.because("waited too long for other writers of this conversation; nothing was changed")),
+                true => Err(Code::Overloaded
+                    .because("waited too long for other writers of this conversation; nothing was changed")),
                 false => actor.execute(self.command).await,
             };
             // The client may be gone; what was done stays done.

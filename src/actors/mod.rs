@@ -8,5 +8,4 @@ mod conversation;
 mod mailbox;
 mod registry;
 
-
 pub use registry::{Limits, MailboxDepths, Registry};

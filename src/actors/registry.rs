@@ -134,7 +134,9 @@ impl Registry {
         if actor.mailbox.try_send(message).is_err() {
             actor.pending.fetch_sub(1, Ordering::AcqRel);
             self.0.metrics.actor_mailbox_full();
-            return Err(Code::Overloaded.because("too many requests are waiting for this conversation; nothing was changed"));
+            return Err(
+                Code::Overloaded.because("too many requests are waiting for this conversation; nothing was changed")
+            );
         }
         Ok(())
     }
@@ -156,7 +158,12 @@ impl Registry {
     fn spawn(&self, state: &mut State, convo: &ConvoId) {
         let (mailbox, messages) = mpsc::channel(self.0.limits.mailbox);
         let (pending, epoch) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicI64::new(UNKNOWN)));
-        let actor = Actor { mailbox: mailbox.clone(), pending: pending.clone(), epoch: epoch.clone(), last_used: Instant::now() };
+        let actor = Actor {
+            mailbox: mailbox.clone(),
+            pending: pending.clone(),
+            epoch: epoch.clone(),
+            last_used: Instant::now(),
+        };
         self.0.metrics.actor_spawned(state.failed.remove(convo));
         state.actors.insert(convo.clone(), actor);
         let conversation = Conversation::new(convo.clone(), self.0.store.clone(), epoch);
@@ -229,10 +236,14 @@ impl Registry {
         let pending: Vec<Arc<AtomicUsize>> = {
             let mut state = self.state();
             state.closed = true;
-            state.actors.drain().map(|(_, actor)| {
-                self.0.metrics.actor_stopped(Stop::Shutdown);
-                actor.pending
-            }).collect()
+            state
+                .actors
+                .drain()
+                .map(|(_, actor)| {
+                    self.0.metrics.actor_stopped(Stop::Shutdown);
+                    actor.pending
+                })
+                .collect()
         };
         loop {
             let ended = self.0.ended.notified();
@@ -279,8 +290,12 @@ impl Collector for MailboxDepths {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), std::fmt::Error> {
         let Some(registry) = self.0.get() else { return Ok(()) };
         let gauge = ConstGauge::new(0i64);
-        let mut metric =
-            encoder.encode_descriptor("actor_mailbox_depth", "Messages pending, deepest mailboxes", None, gauge.metric_type())?;
+        let mut metric = encoder.encode_descriptor(
+            "actor_mailbox_depth",
+            "Messages pending, deepest mailboxes",
+            None,
+            gauge.metric_type(),
+        )?;
         for (convo, depth) in registry.deepest() {
             let labels = [("actor_type", "conversation_actor"), ("convo_id", convo.as_str())];
             ConstGauge::new(depth as i64).encode(metric.encode_family(&labels)?)?;

@@ -94,7 +94,8 @@ pub fn key_package_hashes(entries: Vec<KeyPackageHash>) -> Result<Vec<(Did, Hash
 
 /// Checks one hash: the hex SHA-256 of a key package's bytes.
 pub fn key_package_hash(text: &str) -> Result<Hash, Error> {
-    mls::hash_from_hex(text).ok_or_else(|| Code::InvalidRequest.because("a key package hash is 64 hex digits, the SHA-256 of its bytes"))
+    mls::hash_from_hex(text)
+        .ok_or_else(|| Code::InvalidRequest.because("a key package hash is 64 hex digits, the SHA-256 of its bytes"))
 }
 
 /// Checks a list of DIDs for duplicates.
@@ -107,7 +108,12 @@ pub fn distinct(dids: &[Did], what: &str) -> Result<(), Error> {
 }
 
 /// Parses a request's commit and checks that it belongs to the conversation's group.
-pub async fn commit(app: &App, caller: &Caller, convo: &ConvoId, bytes: Option<LexBytes>) -> Result<Option<Commit>, Error> {
+pub async fn commit(
+    app: &App,
+    caller: &Caller,
+    convo: &ConvoId,
+    bytes: Option<LexBytes>,
+) -> Result<Option<Commit>, Error> {
     let Some(bytes) = bytes else { return Ok(None) };
     let commit = Commit::parse(bytes.0)?;
     same_group(app, caller, convo, &commit.frame, Code::InvalidCommit).await?;

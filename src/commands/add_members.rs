@@ -76,12 +76,7 @@ pub(super) enum Step {
 
 /// Takes the step that a member's commit asks for: the compare-and-swap, then the entry. A commit for another epoch is
 /// refused with what its sender needs to catch up.
-pub(super) async fn step(
-    x: &mut Exclusive<'_>,
-    caller: &Did,
-    commit: &Commit,
-    id: &EntryId,
-) -> Result<Step, Abort> {
+pub(super) async fn step(x: &mut Exclusive<'_>, caller: &Did, commit: &Commit, id: &EntryId) -> Result<Step, Abort> {
     if let Some(at) = messages::find_commit(x, &commit.hash, caller).await? {
         return Ok(Step::Earlier(at.into()));
     }

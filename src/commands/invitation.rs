@@ -33,7 +33,8 @@ impl Invitation {
         let welcome = welcome.map(|bytes| {
             let mut recipients = Vec::new();
             for did in added {
-                let mut line = |key_package_hash| recipients.push(Recipient { id: new_id(), did: did.clone(), key_package_hash });
+                let mut line =
+                    |key_package_hash| recipients.push(Recipient { id: new_id(), did: did.clone(), key_package_hash });
                 let mut named = key_packages.iter().filter(|(owner, _)| owner == did).peekable();
                 match named.peek() {
                     None => line(None),

@@ -34,7 +34,8 @@ impl Errand for PublishKeyPackage {
             Some(found) if found == owner.as_str() => {}
             Some(_) => return Err(Code::InvalidKeyPackage.because("this key package belongs to somebody else").into()),
             None if key_packages::count(tx, owner, self.now).await? >= MAX_AVAILABLE => {
-                let message = format!("you have {MAX_AVAILABLE} unused key packages here; publish more when some are taken");
+                let message =
+                    format!("you have {MAX_AVAILABLE} unused key packages here; publish more when some are taken");
                 return Err(Code::TooManyKeyPackages.because(message).into());
             }
             None => key_packages::insert(tx, &self.package).await?,

@@ -62,18 +62,22 @@ impl WaitingRoom {
         match tokio::time::timeout(LONGEST_WAIT, turn.acquire_owned()).await {
             Ok(Ok(permit)) => Ok(Turn { _permit: permit, _place: place }),
             Ok(Err(closed)) => Err(Error::internal(closed)),
-            Err(_) => Err(Code::Overloaded.because("waited too long for other writers of this conversation; nothing was changed")),
+            Err(_) => {
+                Err(Code::Overloaded
+                    .because("waited too long for other writers of this conversation; nothing was changed"))
+            }
         }
     }
 
     fn queue_up(&self, convo: &ConvoId) -> Result<(Place, Arc<Semaphore>), Error> {
         let mut queues = self.queues();
-        let queue = queues
-            .entry(convo.clone())
-            .or_insert_with(|| Queue { turn: Arc::new(Semaphore::new(1)), inside: 0 });
+        let queue =
+            queues.entry(convo.clone()).or_insert_with(|| Queue { turn: Arc::new(Semaphore::new(1)), inside: 0 });
         if queue.inside > MOST_WAITING {
             self.0.metrics.waiting_room_full();
-            return Err(Code::Overloaded.because("too many requests are waiting for this conversation; nothing was changed"));
+            return Err(
+                Code::Overloaded.because("too many requests are waiting for this conversation; nothing was changed")
+            );
         }
         queue.inside += 1;
         Ok((Place { room: self.clone(), convo: convo.clone() }, queue.turn.clone()))

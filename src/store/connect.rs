@@ -126,7 +126,8 @@ impl Store {
         let tls = tls(&database)?;
         let runtime = Handle::current();
         let connector = Connector { runtime: runtime.clone(), tls };
-        let manager = Manager::from_connect(database, connector, ManagerConfig { recycling_method: RecyclingMethod::Fast });
+        let manager =
+            Manager::from_connect(database, connector, ManagerConfig { recycling_method: RecyclingMethod::Fast });
         let pool = Pool::builder(manager)
             .max_size(config.max_connections)
             .runtime(Runtime::Tokio1)

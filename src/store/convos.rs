@@ -37,8 +37,7 @@ pub struct NewConvo {
 /// Makes a conversation without members; returns when. A taken group id is refused by its constraint.
 pub(crate) async fn insert(x: &mut Exclusive<'_>, new: &NewConvo) -> Result<DateTime<Utc>, Abort> {
     let id = x.convo.as_str();
-    let row =
-        x.tx.rows(&INSERT, &[&id, &new.group_id, &new.creator.as_str(), &new.cipher_suite, &new.epoch]).await?;
+    let row = x.tx.rows(&INSERT, &[&id, &new.group_id, &new.creator.as_str(), &new.cipher_suite, &new.epoch]).await?;
     if let Some(metadata) = &new.metadata {
         x.tx.rows(&INSERT_METADATA, &[&id, &metadata.name, &metadata.description]).await?;
     }
@@ -63,7 +62,12 @@ impl Store {
 impl Reader {
     /// The conversations that `did` is a member of, newest first, before `before`; at most `limit`, and so many that their
     /// rosters stay below [`MAX_PAGE_MEMBERS`]. Also says whether there are more.
-    pub async fn convos(&self, did: &Did, before: Option<&ConvoId>, limit: i64) -> Result<(Vec<ConvoView>, bool), Error> {
+    pub async fn convos(
+        &self,
+        did: &Did,
+        before: Option<&ConvoId>,
+        limit: i64,
+    ) -> Result<(Vec<ConvoView>, bool), Error> {
         let before = before.map(ConvoId::as_str);
         let rows = self.rows(&LIST, &[&did.as_str(), &before, &(limit + 1)]).await.map_err(Abort::into_error)?;
         let mut page = Vec::new();

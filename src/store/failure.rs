@@ -77,7 +77,9 @@ impl From<tokio_postgres::Error> for Abort {
     fn from(error: tokio_postgres::Error) -> Self {
         let Some(db) = error.as_db_error() else {
             // Without an answer from PostgreSQL it is either the connection or our own misuse of the driver.
-            return match error.is_closed() || std::error::Error::source(&error).is_some_and(|s| s.is::<std::io::Error>()) {
+            return match error.is_closed()
+                || std::error::Error::source(&error).is_some_and(|s| s.is::<std::io::Error>())
+            {
                 true => Abort::Again(Cause::Connection),
                 false => Abort::Refused(Error::internal(&error)),
             };
@@ -86,10 +88,9 @@ impl From<tokio_postgres::Error> for Abort {
             &SqlState::T_R_SERIALIZATION_FAILURE | &SqlState::T_R_DEADLOCK_DETECTED => Abort::Again(Cause::Deadlock),
             &SqlState::LOCK_NOT_AVAILABLE => Abort::Refused(overloaded("waiting for the conversation's lock")),
             &SqlState::QUERY_CANCELED => Abort::Refused(overloaded("a statement")),
-            &SqlState::UNIQUE_VIOLATION | &SqlState::CHECK_VIOLATION => db
-                .constraint()
-                .and_then(constraint)
-                .unwrap_or_else(|| Abort::Refused(Error::internal(db))),
+            &SqlState::UNIQUE_VIOLATION | &SqlState::CHECK_VIOLATION => {
+                db.constraint().and_then(constraint).unwrap_or_else(|| Abort::Refused(Error::internal(db)))
+            }
             code if ends_connection(code) => Abort::Again(Cause::Connection),
             _ => Abort::Refused(Error::internal(db)),
         }

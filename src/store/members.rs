@@ -56,7 +56,11 @@ impl Standing {
 }
 
 /// What `did` is to the conversation; `None` if it never was in it or there is none.
-pub(crate) async fn standing(db: &(impl Queries + Sync), convo: &ConvoId, did: &Did) -> Result<Option<Standing>, Abort> {
+pub(crate) async fn standing(
+    db: &(impl Queries + Sync),
+    convo: &ConvoId,
+    did: &Did,
+) -> Result<Option<Standing>, Abort> {
     let Some(row) = db.find(&STANDING, &[&convo.as_str(), &did.as_str()]).await? else {
         return Ok(None);
     };
@@ -105,7 +109,10 @@ pub(crate) async fn leave(x: &mut Exclusive<'_>, did: &Did, by: &Did, at: Positi
 }
 
 /// The active members of each conversation, in order of joining.
-pub(crate) async fn list(db: &(impl Queries + Sync), convos: &[ConvoId]) -> Result<HashMap<String, Vec<MemberView>>, Abort> {
+pub(crate) async fn list(
+    db: &(impl Queries + Sync),
+    convos: &[ConvoId],
+) -> Result<HashMap<String, Vec<MemberView>>, Abort> {
     let ids: Vec<&str> = convos.iter().map(ConvoId::as_str).collect();
     let mut rosters: HashMap<String, Vec<MemberView>> = HashMap::new();
     for row in db.rows(&LIST, &[&ids]).await? {

@@ -56,9 +56,8 @@ pub(crate) async fn append_app(
     seq: i64,
     message: &AppMessage,
 ) -> Result<Option<DateTime<Utc>>, Abort> {
-    let row = x
-        .tx
-        .find(
+    let row =
+        x.tx.find(
             &APPEND_APP,
             &[
                 &x.convo.as_str(),
@@ -86,7 +85,8 @@ pub(crate) async fn append_commit(
 ) -> Result<(), Abort> {
     let Position { epoch, seq } = at;
     let hash = hash.as_slice();
-    x.tx.rows(&APPEND_COMMIT, &[&x.convo.as_str(), &seq, &id.as_str(), &sender.as_str(), &epoch, &bytes, &hash]).await?;
+    x.tx.rows(&APPEND_COMMIT, &[&x.convo.as_str(), &seq, &id.as_str(), &sender.as_str(), &epoch, &bytes, &hash])
+        .await?;
     Ok(())
 }
 
@@ -98,8 +98,7 @@ pub(crate) async fn find_commit(x: &Exclusive<'_>, hash: &[u8; 32], sender: &Did
 
 /// The sender's own message of this id.
 pub(crate) async fn find_by_id(x: &Exclusive<'_>, message: &AppMessage) -> Result<Option<Found>, Abort> {
-    let row =
-        x.tx.find(&FIND_BY_ID, &[&x.convo.as_str(), &message.id.as_str(), &message.sender.as_str()]).await?;
+    let row = x.tx.find(&FIND_BY_ID, &[&x.convo.as_str(), &message.id.as_str(), &message.sender.as_str()]).await?;
     Ok(row.map(|row| Found {
         seq: row.get("seq"),
         created_at: row.get("created_at"),

@@ -33,7 +33,8 @@ impl Session {
             let statement = self.client.prepare_typed_cached(query.text, query.types).await?;
             self.client.query(&statement, params).await
         } else {
-            let typed: Vec<(&(dyn ToSql + Sync), Type)> = params.iter().copied().zip(query.types.iter().cloned()).collect();
+            let typed: Vec<(&(dyn ToSql + Sync), Type)> =
+                params.iter().copied().zip(query.types.iter().cloned()).collect();
             self.client.query_typed(query.text, &typed).await
         };
         self.metrics.query(query.name, start.elapsed());

@@ -22,7 +22,8 @@ pub fn query<T: DeserializeOwned>(text: &str) -> Result<T, Error> {
         return Err(Code::InvalidRequest.because(format!("the query string has more than {MAX_QUERY_BYTES} bytes")));
     }
     let deserializer = serde_html_form::Deserializer::from_bytes(text.as_bytes());
-    serde_path_to_error::deserialize(deserializer).map_err(|e| invalid("parameters", &e.path().to_string(), &e.inner().to_string()))
+    serde_path_to_error::deserialize(deserializer)
+        .map_err(|e| invalid("parameters", &e.path().to_string(), &e.inner().to_string()))
 }
 
 /// Decodes a JSON body. The content type is not looked at: the method says what the body is.
@@ -51,7 +52,8 @@ pub(super) async fn read(announced: Option<usize>, payload: Payload) -> Result<B
         let mut payload = payload;
         let mut body = BytesMut::with_capacity(announced.unwrap_or(0));
         while let Some(chunk) = payload.next().await {
-            let chunk = chunk.map_err(|e| Code::InvalidRequest.because(format!("the body did not arrive whole: {e}")))?;
+            let chunk =
+                chunk.map_err(|e| Code::InvalidRequest.because(format!("the body did not arrive whole: {e}")))?;
             if body.len() + chunk.len() > MAX_BODY_BYTES {
                 return Err(too_large());
             }
@@ -59,7 +61,7 @@ pub(super) async fn read(announced: Option<usize>, payload: Payload) -> Result<B
         }
         Ok(body)
     };
-    tokio::time::timeout(BODY_TIME, reading)
-        .await
-        .unwrap_or_else(|_| Err(Code::InvalidRequest.because(format!("the body took longer than {} s", BODY_TIME.as_secs()))))
+    tokio::time::timeout(BODY_TIME, reading).await.unwrap_or_else(|_| {
+        Err(Code::InvalidRequest.because(format!("the body took longer than {} s", BODY_TIME.as_secs())))
+    })
 }

@@ -20,7 +20,11 @@ use super::request_id::RequestId;
 use super::{decode, reply};
 
 /// Everything between the token and the answer for one endpoint.
-pub(super) async fn run<E: Endpoint>(app: &App, request: &HttpRequest, payload: Payload) -> Result<HttpResponse, Error> {
+pub(super) async fn run<E: Endpoint>(
+    app: &App,
+    request: &HttpRequest,
+    payload: Payload,
+) -> Result<HttpResponse, Error> {
     app.ensure_ready()?;
     let authorization = request.headers().get(header::AUTHORIZATION).map(|value| value.to_str().unwrap_or("?"));
     let verified = app.authenticator.verify(authorization, E::NSID).await?;
@@ -38,7 +42,12 @@ pub(super) async fn run<E: Endpoint>(app: &App, request: &HttpRequest, payload: 
 }
 
 /// Answers any request under `/xrpc/`.
-pub async fn dispatch(routes: &'static [Route], app: Data<App>, request: HttpRequest, payload: Payload) -> HttpResponse {
+pub async fn dispatch(
+    routes: &'static [Route],
+    app: Data<App>,
+    request: HttpRequest,
+    payload: Payload,
+) -> HttpResponse {
     let start = Instant::now();
     let id = RequestId::of(&request);
     let nsid = request.match_info().get("nsid").unwrap_or_default();
@@ -49,7 +58,9 @@ pub async fn dispatch(routes: &'static [Route], app: Data<App>, request: HttpReq
 
     let answering = async {
         let Some(route) = route else {
-            return Err(Code::MethodNotImplemented.because("there is no such method here; /lexicons lists those that are"));
+            return Err(
+                Code::MethodNotImplemented.because("there is no such method here; /lexicons lists those that are")
+            );
         };
         if *request.method() != route.kind.verb() {
             return Err(Code::MethodNotAllowed.because(format!("this method is called with {}", route.kind.verb())));

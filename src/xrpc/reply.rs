@@ -33,7 +33,10 @@ pub fn error_response(error: &Error, id: &RequestId) -> HttpResponse {
         // Whole seconds, rounded up (RFC 9110, 10.2.3); the body has it exactly.
         response.insert_header((header::RETRY_AFTER, ms.div_ceil(1_000).to_string()));
     }
-    if matches!(error.code, Code::AuthenticationRequired | Code::InvalidToken | Code::ExpiredToken | Code::TokenReplayed) {
+    if matches!(
+        error.code,
+        Code::AuthenticationRequired | Code::InvalidToken | Code::ExpiredToken | Code::TokenReplayed
+    ) {
         response.insert_header((header::WWW_AUTHENTICATE, "Bearer"));
     }
     response.json(ErrorReply {

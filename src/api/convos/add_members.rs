@@ -103,7 +103,13 @@ async fn command(app: &App, caller: &Caller, input: Input) -> Result<commands::A
     Ok(commands::AddMembers {
         convo_id: input.convo_id,
         caller: caller.did.clone(),
-        invitation: Invitation::new(&input.did_list, welcome, key_packages, || app.new_id::<String>(), app.clock.now())?,
+        invitation: Invitation::new(
+            &input.did_list,
+            welcome,
+            key_packages,
+            || app.new_id::<String>(),
+            app.clock.now(),
+        )?,
         dids: input.did_list,
         commit,
         entry_id: app.new_id(),

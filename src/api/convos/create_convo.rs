@@ -77,7 +77,12 @@ impl Endpoint for CreateConvo {
 fn view(created: Created, new: NewConvo, dids: Vec<Did>) -> ConvoView {
     let members: Vec<_> = dids
         .into_iter()
-        .map(|did| MemberView { is_admin: did == new.creator, user_did: did.clone(), did, joined_at: created.created_at })
+        .map(|did| MemberView {
+            is_admin: did == new.creator,
+            user_did: did.clone(),
+            did,
+            joined_at: created.created_at,
+        })
         .collect();
     ConvoView {
         id: created.id,
@@ -103,7 +108,8 @@ fn command(app: &App, caller: &Caller, input: Input) -> Result<commands::CreateC
     let (cipher_suite, _) = mls::suite(&input.cipher_suite)?;
     fields::distinct(&input.initial_members, "initialMembers")?;
     if input.initial_members.len() > MAX_INITIAL_MEMBERS {
-        return Err(Code::TooManyMembers.because(format!("initialMembers has at most {MAX_INITIAL_MEMBERS} DIDs; add the others later")));
+        return Err(Code::TooManyMembers
+            .because(format!("initialMembers has at most {MAX_INITIAL_MEMBERS} DIDs; add the others later")));
     }
     let metadata = input.metadata.map(metadata).transpose()?;
     if let Some(welcome) = &input.welcome_message {
@@ -127,7 +133,13 @@ fn command(app: &App, caller: &Caller, input: Input) -> Result<commands::CreateC
     let welcome = input.welcome_message.map(|welcome| welcome.0);
     Ok(commands::CreateConvo {
         id: app.new_id(),
-        invitation: Invitation::new(&initial_members, welcome, key_packages, || app.new_id::<String>(), app.clock.now())?,
+        invitation: Invitation::new(
+            &initial_members,
+            welcome,
+            key_packages,
+            || app.new_id::<String>(),
+            app.clock.now(),
+        )?,
         new: NewConvo { group_id, creator: caller.did.clone(), cipher_suite: cipher_suite.to_owned(), epoch, metadata },
         initial_members,
         once: Once::new(caller.did.clone(), "createConvo", input.idempotency_key.map(|key| key.0), fingerprint),

@@ -37,9 +37,9 @@ impl Endpoint for GetConvos {
     async fn call(app: &App, caller: &Caller, input: Input) -> Result<Output, Error> {
         let before: Option<ConvoId> = match input.cursor {
             None => None,
-            Some(cursor) => {
-                Some(cursor.parse().map_err(|_| Code::InvalidCursor.because("cursor is not one that getConvos gave out"))?)
-            }
+            Some(cursor) => Some(
+                cursor.parse().map_err(|_| Code::InvalidCursor.because("cursor is not one that getConvos gave out"))?,
+            ),
         };
         let (conversations, more) =
             app.store.reader().await?.convos(&caller.did, before.as_ref(), input.limit.0).await?;

@@ -40,7 +40,8 @@ pub struct Output {
 impl Endpoint for GetCommits {
     const NSID: &'static str = "blue.catbird.mls.getCommits";
     const KIND: Kind = Kind::Query;
-    const ERRORS: &'static [Code] = &[Code::ConvoNotFound, Code::NotMember, Code::InvalidEpochRange, Code::InvalidCursor];
+    const ERRORS: &'static [Code] =
+        &[Code::ConvoNotFound, Code::NotMember, Code::InvalidEpochRange, Code::InvalidCursor];
 
     type Input = Input;
     type Output = Output;
@@ -54,11 +55,11 @@ impl Endpoint for GetCommits {
         }
         let first = match &input.cursor {
             None => input.from_epoch,
-            Some(cursor) => cursor
-                .parse()
-                .ok()
-                .filter(|epoch| (input.from_epoch..=to_epoch).contains(epoch))
-                .ok_or_else(|| Code::InvalidCursor.because("cursor is not one that getCommits gave out for this range"))?,
+            Some(cursor) => {
+                cursor.parse().ok().filter(|epoch| (input.from_epoch..=to_epoch).contains(epoch)).ok_or_else(|| {
+                    Code::InvalidCursor.because("cursor is not one that getCommits gave out for this range")
+                })?
+            }
         };
         let last = to_epoch.min(member.at.epoch);
         let commits = reader.commits(&input.convo_id, member.joined_seq, (first, last), input.limit.0).await?;

@@ -63,8 +63,10 @@ impl Endpoint for PublishKeyPackage {
         if expires_at <= now {
             return Err(Code::InvalidKeyPackage.because("expires lies in the past"));
         }
-        let fingerprint =
-            Fingerprint::default().field(Some(&bytes)).text(Some(suite_name)).number(input.expires.map(|at| at.timestamp()));
+        let fingerprint = Fingerprint::default()
+            .field(Some(&bytes))
+            .text(Some(suite_name))
+            .number(input.expires.map(|at| at.timestamp()));
         let package = NewKeyPackage {
             hash: facts.hash,
             owner: caller.did.clone(),

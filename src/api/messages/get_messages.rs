@@ -91,7 +91,8 @@ async fn place(reader: &Reader, input: &Input, member: Membership) -> Result<Pla
         (None, None, Some(id)) => {
             let id: EntryId = id.parse().map_err(|_| invalid("sinceMessage is not a message id"))?;
             let seq = reader.seq_of(&input.convo_id, &id, member.joined_seq).await?;
-            seq.map(Place::After).ok_or_else(|| invalid("sinceMessage names no message that you can see in this conversation"))
+            seq.map(Place::After)
+                .ok_or_else(|| invalid("sinceMessage names no message that you can see in this conversation"))
         }
         _ => Err(Code::InvalidRequest.because("give one of cursor, sinceSeq and sinceMessage, not several")),
     }

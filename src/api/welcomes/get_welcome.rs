@@ -56,7 +56,9 @@ impl Endpoint for GetWelcome {
                 epoch,
                 seq: member.joined_seq,
             }),
-            Some(Found::Consumed) => Err(Code::WelcomeConsumed.because("you confirmed this Welcome, which destroyed it")),
+            Some(Found::Consumed) => {
+                Err(Code::WelcomeConsumed.because("you confirmed this Welcome, which destroyed it"))
+            }
             None => Err(Code::WelcomeNotFound.because("no Welcome is waiting for you here")),
         }
     }

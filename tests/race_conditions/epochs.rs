@@ -1,0 +1,83 @@
+//! The race that matters most: everybody commits on the same epoch, over and over.
+
+use std::sync::Arc;
+
+use futures_util::future::join_all;
+use serde_json::json;
+
+use crate::support::client::mls::MlsClient;
+use crate::support::client::persona::Persona;
+use crate::support::client::random_did;
+use crate::support::client::xrpc::{Reply, base64_text};
+use crate::support::fleet::Fleet;
+
+const RACERS: usize = 64;
+const EPOCHS: u64 = 50;
+
+/// A member, and whom it tries to add.
+struct Racer {
+    persona: Persona,
+    candidate: MlsClient,
+}
+
+/// In each of fifty epochs 64 members hand in a commit at once: exactly one is accepted, and the 63 others learn from their
+/// refusal alone how to follow. In the end all clients share one history.
+pub async fn sixty_four_for_one(fleet: &Fleet) {
+    let members = fleet.conversation(RACERS).await;
+    let mut racers: Vec<_> =
+        members.into_iter().map(|persona| Racer { persona, candidate: MlsClient::new(random_did()) }).collect();
+    for _ in 0..EPOCHS {
+        let epoch = racers[0].persona.epoch().unwrap();
+        let (back, replies): (Vec<_>, Vec<_>) = join_all(racers.into_iter().map(commit)).await.into_iter().unzip();
+        racers = back;
+        let winners: Vec<_> = replies.iter().filter(|reply| reply.status == 200).collect();
+        assert_eq!(winners.len(), 1, "one winner for epoch {epoch}");
+        assert_eq!(winners[0].number("newEpoch").unwrap(), epoch + 1);
+        let following = racers
+            .into_iter()
+            .zip(replies)
+            .map(|(racer, reply)| tokio::task::spawn_blocking(move || follow(racer, &reply, epoch)));
+        racers = join_all(following).await.into_iter().map(Result::unwrap).collect();
+    }
+    let secrets: Vec<_> = racers.iter().map(|racer| racer.persona.epoch_authenticator().unwrap()).collect();
+    assert!(secrets.iter().all(|secret| *secret == secrets[0]), "all clients share one history");
+    assert_eq!(racers[0].persona.server_epoch().await.unwrap(), racers[0].persona.epoch().unwrap());
+}
+
+/// Makes a commit that adds the candidate, and hands it in.
+async fn commit(mut racer: Racer) -> (Racer, Reply) {
+    let (racer, staged) = tokio::task::spawn_blocking(move || {
+        let package = racer.candidate.key_package().unwrap();
+        let staged = racer.persona.mls.add(&racer.persona.group_id, &[package]).unwrap();
+        (racer, Arc::new(staged))
+    })
+    .await
+    .unwrap();
+    let request = json!({
+        "convoId": racer.persona.convo().unwrap(),
+        "didList": [racer.candidate.did()],
+        "commit": base64_text(&staged.commit),
+        "welcomeMessage": base64_text(&staged.welcome),
+    });
+    let reply = racer.persona.xrpc.procedure("addMembers", &request).await.unwrap();
+    (racer, reply)
+}
+
+/// Goes on to the next epoch: the winner by its own commit, a loser by what its refusal carries.
+fn follow(mut racer: Racer, reply: &Reply, epoch: u64) -> Racer {
+    let Racer { persona, candidate } = &mut racer;
+    if reply.status == 200 {
+        persona.mls.merge_pending(&persona.group_id).unwrap();
+        *candidate = MlsClient::new(random_did());
+        return racer;
+    }
+    assert_eq!((reply.status, reply.error()), (409, Some("EpochMismatch")), "{}", reply.body);
+    assert_eq!((reply.body["reason"].as_str(), reply.number("serverEpoch").unwrap()), (Some("stale"), epoch + 1));
+    assert_eq!(reply.body["recovery"], "catchUpThenRebase");
+    persona.mls.discard_pending(&persona.group_id).unwrap();
+    for commit in reply.list("missing").unwrap() {
+        persona.mls.process(&persona.group_id, &reply.bytes_in(commit, "commitData").unwrap()).unwrap();
+    }
+    assert_eq!(persona.epoch().unwrap(), epoch + 1, "the refusal was enough to follow");
+    racer
+}

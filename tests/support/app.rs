@@ -1,0 +1,145 @@
+//! A server in the test's own process, on a database of its own, spoken to over real HTTP.
+//!
+//! Every reply that any client of it receives is validated against the lexicon documents, and [`TestApp::finish`] proves the
+//! invariants on what the test left behind.
+
+use std::sync::Arc;
+
+use actix_web::dev::ServerHandle;
+use catbird_server::app::{App, Stage};
+use catbird_server::check;
+use catbird_server::clock::Clock;
+use catbird_server::config::Config;
+use catbird_server::server;
+
+use super::client::persona::Persona;
+use super::client::random_did;
+use super::client::xrpc::{OnReply, Xrpc};
+use super::cluster::{TestDatabase, database};
+use super::lexicon;
+
+/// The secret of development tokens in tests.
+pub const SECRET: &str = "a secret that only tests ever use, 32+";
+/// The service that tests talk to.
+pub const SERVICE_DID: &str = "did:web:mls.test";
+
+/// See the module.
+pub struct TestApp {
+    pub app: App,
+    pub base: String,
+    pub database: TestDatabase,
+    server: ServerHandle,
+}
+
+impl TestApp {
+    /// A server with the default serializer.
+    pub async fn start() -> Self {
+        Self::with(&[]).await
+    }
+
+    /// A server with these settings on top of the tests' own.
+    pub async fn with(settings: &[(&str, &str)]) -> Self {
+        Self::at(Clock::system(), settings).await
+    }
+
+    /// A server whose time is the test's.
+    pub async fn at(clock: Clock, settings: &[(&str, &str)]) -> Self {
+        let database = database().await;
+        let config = Config::from_variables(variables(settings)).unwrap();
+        let app = App::new(config, database.config.clone(), clock).await.unwrap();
+        app.enter(Stage::Serving);
+        let (address, running) = server::build(app.clone()).unwrap();
+        let server = running.handle();
+        tokio::spawn(running);
+        Self { app, base: format!("http://{address}"), database, server }
+    }
+
+    /// Somebody new, signed in.
+    pub fn persona(&self) -> Persona {
+        Persona::new(self.xrpc(&random_did()))
+    }
+
+    /// Somebody new with key packages for others to take.
+    pub async fn published_persona(&self) -> Persona {
+        let persona = self.persona();
+        persona.publish_key_packages(2).await.unwrap();
+        persona
+    }
+
+    /// A conversation of `n`: its creator first, everybody joined and caught up.
+    pub async fn conversation(&self, n: usize) -> Vec<Persona> {
+        let mut creator = self.persona();
+        creator.create(random_did().as_bytes(), "test").await.unwrap();
+        let mut others = Vec::new();
+        for _ in 1..n {
+            others.push(self.published_persona().await);
+        }
+        for others in others.chunks(50) {
+            let dids: Vec<&str> = others.iter().map(Persona::did).collect();
+            creator.add(&dids).await.unwrap();
+        }
+        let convo = creator.convo().unwrap().to_owned();
+        let mut members = vec![creator];
+        for mut other in others {
+            other.join(&convo).await.unwrap();
+            other.catch_up().await.unwrap();
+            members.push(other);
+        }
+        members[0].catch_up().await.unwrap();
+        members
+    }
+
+    /// A signed-in connection whose every reply is validated.
+    pub fn xrpc(&self, did: &str) -> Xrpc {
+        validated(&self.base, did)
+    }
+
+    /// Waits until read positions that were moved by reading are written.
+    pub async fn settle(&self) {
+        self.app.store.read_positions().flush().await;
+    }
+
+    /// Stops the server and proves the invariants.
+    pub async fn finish(self) {
+        server::drain(&self.app, &self.server).await;
+        let report = check::run(&self.database.config).await.unwrap();
+        assert!(report.is_clean(), "{report}");
+    }
+}
+
+/// A connection to any server of the tests, whose every reply is validated.
+pub fn validated(base: &str, did: &str) -> Xrpc {
+    let mut xrpc = Xrpc::new(base, did, SECRET, SERVICE_DID).unwrap();
+    xrpc.on_reply = Some(on_reply());
+    xrpc
+}
+
+/// Panics on a reply that is not as its lexicon document says.
+fn on_reply() -> OnReply {
+    Arc::new(|nsid, reply| {
+        let checked = match reply.status {
+            200 => lexicon::validate_output(nsid, &reply.body),
+            _ => lexicon::validate_error(nsid, &reply.body),
+        };
+        if let Err(why) = checked {
+            panic!(
+                "{nsid} answered {} with a body that its lexicon does not allow: {why}\n{}",
+                reply.status, reply.body
+            );
+        }
+    })
+}
+
+/// The settings of a server under test, with some of them replaced.
+pub fn variables(settings: &[(&str, &str)]) -> Vec<(String, String)> {
+    let mut all = vec![
+        ("SERVER_PORT".to_owned(), "0".to_owned()),
+        ("SERVICE_DID".to_owned(), SERVICE_DID.to_owned()),
+        ("JWT_SECRET".to_owned(), SECRET.to_owned()),
+    ];
+    for (name, value) in settings {
+        all.retain(|(known, _)| known != name);
+        all.push(((*name).to_owned(), (*value).to_owned()));
+    }
+    all
+}

@@ -1,0 +1,202 @@
+//! Databases for tests. Every test gets one of its own, already migrated, from [`database`]; the tests that hurt PostgreSQL
+//! itself get a whole cluster from [`OwnCluster::start`]. Nothing is shared between tests except time on the same machine:
+//! advisory locks, roles' connections and statistics are per database.
+//!
+//! The databases live in one throw-away cluster per test process, or on the server in `TEST_DATABASE_URL`, whose role needs
+//! the right to create databases. They go away with their [`TestDatabase`], and the cluster with the process.
+
+use std::net::TcpListener;
+
+use catbird_server::embedded::{EmbeddedError, EmbeddedPostgres, Settings, Shutdown};
+use tokio::sync::OnceCell;
+use tokio_postgres::{Client, Config, NoTls};
+use ulid::Ulid;
+
+/// How often a port that turns out to be taken is replaced by another.
+const PORT_ATTEMPTS: usize = 5;
+
+/// What every test database is called, so that one whose test was killed can be told from an operator's.
+const PREFIX: &str = "catbird_test_";
+
+/// A fresh database with the schema of this build.
+pub async fn database() -> TestDatabase {
+    let server = SERVER.get_or_init(Server::find).await;
+    server.create_database().await
+}
+
+/// A database for one test, dropped with this value, open connections or not.
+#[derive(Debug)]
+pub struct TestDatabase {
+    pub config: Config,
+    pub url: String,
+    name: String,
+    admin: Config,
+}
+
+impl TestDatabase {
+    /// A connection outside of every pool.
+    pub async fn connect(&self) -> Client {
+        connect(&self.config).await
+    }
+}
+
+impl Drop for TestDatabase {
+    fn drop(&mut self) {
+        // A thread of its own, because this one may be driving the test's runtime.
+        let (admin, drop) = (self.admin.clone(), format!("drop database \"{}\" with (force)", self.name));
+        let dropped = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async { connect(&admin).await.batch_execute(&drop).await.unwrap() });
+        });
+        assert!(dropped.join().is_ok() || std::thread::panicking(), "cannot drop the test database {}", self.name);
+    }
+}
+
+/// Where the databases of this process are made. It lives as long as the process, whose end ends the cluster too.
+static SERVER: OnceCell<Server> = OnceCell::const_new();
+
+struct Server {
+    url: String,
+    /// How databases are made: by copying a migrated one on our own cluster, empty on somebody else's, where a template
+    /// would stay behind.
+    copy: Option<&'static str>,
+    _cluster: Option<EmbeddedPostgres>,
+}
+
+impl Server {
+    async fn find() -> Self {
+        if let Some(url) = setting("TEST_DATABASE_URL") {
+            return Self { url, copy: None, _cluster: None };
+        }
+        let cluster = EmbeddedPostgres::start(&settings()).await.unwrap();
+        migrate(&cluster.config()).await;
+        let url = with_database(&cluster.url(), "postgres");
+        let client = connect(&url.parse().unwrap()).await;
+        let version = client.query_one("select current_setting('server_version_num')::int", &[]).await.unwrap();
+        // Copying files costs a checkpoint, which is nothing without fsync, and took a third of the time of the new
+        // default, which copies through the write-ahead log. PostgreSQL 14 knows no other way.
+        let copy = match version.get::<_, i32>(0) {
+            ..150_000 => "template catbird",
+            _ => "template catbird strategy file_copy",
+        };
+        Self { url, copy: Some(copy), _cluster: Some(cluster) }
+    }
+
+    async fn create_database(&self) -> TestDatabase {
+        let name = format!("{PREFIX}{}", Ulid::new().to_string().to_lowercase());
+        let admin: Config = self.url.parse().expect("TEST_DATABASE_URL is a PostgreSQL connection string");
+        connect(&admin)
+            .await
+            .batch_execute(&format!("create database \"{name}\" {}", self.copy.unwrap_or_default()))
+            .await
+            .unwrap();
+        let url = with_database(&self.url, &name);
+        let database = TestDatabase { config: url.parse().unwrap(), url, name, admin };
+        if self.copy.is_none() {
+            migrate(&database.config).await;
+        }
+        database
+    }
+}
+
+/// A whole cluster for one test, which may stop and crash it. Its database is migrated. Nothing of it survives the test.
+#[derive(Debug)]
+pub struct OwnCluster {
+    cluster: EmbeddedPostgres,
+    port: u16,
+}
+
+impl OwnCluster {
+    pub async fn start() -> Self {
+        for _ in 0..PORT_ATTEMPTS {
+            let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+            match EmbeddedPostgres::start(&Settings { loopback_port: Some(port), ..settings() }).await {
+                Ok(cluster) => {
+                    migrate(&cluster.config()).await;
+                    return Self { cluster, port };
+                }
+                Err(EmbeddedError::Ended { tail, .. }) if tail.contains("Address already in use") => {}
+                Err(error) => panic!("{error}"),
+            }
+        }
+        panic!("no free port in {PORT_ATTEMPTS} attempts");
+    }
+
+    /// The port of 127.0.0.1 that the cluster listens on, the same after every start.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The database through TCP.
+    pub fn url(&self) -> String {
+        format!("postgresql://catbird@127.0.0.1:{}/catbird", self.port)
+    }
+
+    /// The database through TCP.
+    pub fn config(&self) -> Config {
+        self.url().parse().unwrap()
+    }
+
+    /// The database through the socket.
+    pub fn socket_url(&self) -> String {
+        self.cluster.url()
+    }
+
+    /// The database through the socket.
+    pub fn socket_config(&self) -> Config {
+        self.cluster.config()
+    }
+
+    /// Shuts down in order: clients are disconnected, open transactions are rolled back.
+    pub async fn stop(&mut self) {
+        self.cluster.halt(Shutdown::Fast).await.unwrap();
+    }
+
+    /// Shuts down as a crash would.
+    pub async fn crash(&mut self) {
+        self.cluster.halt(Shutdown::Immediate).await.unwrap();
+    }
+
+    /// Starts again after [`OwnCluster::stop`] or [`OwnCluster::crash`].
+    pub async fn resume(&mut self) {
+        self.cluster.resume().await.unwrap();
+    }
+
+    /// Crashes and recovers.
+    pub async fn restart_immediate(&mut self) {
+        self.crash().await;
+        self.resume().await;
+    }
+}
+
+/// Brings a database to the schema of this build.
+async fn migrate(config: &Config) {
+    catbird_server::store::migrate(config).await.unwrap();
+}
+
+fn settings() -> Settings {
+    Settings {
+        bin_dir: setting("PG_BIN_DIR").map(Into::into),
+        extra: vec![("shared_buffers".to_owned(), "64MB".to_owned())],
+        ..Settings::throw_away()
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "these settings are of the tests, not of the server")]
+fn setting(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+async fn connect(config: &Config) -> Client {
+    let (client, connection) = config.connect(NoTls).await.unwrap();
+    tokio::spawn(connection);
+    client
+}
+
+/// The same server, another database. Understands both forms of connection strings.
+fn with_database(url: &str, name: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return format!("{url} dbname={name}") };
+    let (place, options) = rest.split_once('?').map_or((rest, String::new()), |(p, o)| (p, format!("?{o}")));
+    let server = place.split_once('/').map_or(place, |(server, _)| server);
+    format!("{scheme}://{server}/{name}{options}")
+}

@@ -1,0 +1,167 @@
+//! Server processes: the real binary, one or several on one database, killed as tests please.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use catbird_server::check;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tokio_postgres::Config;
+
+use super::app::{validated, variables};
+use super::client::persona::Persona;
+use super::client::random_did;
+use super::client::xrpc::{self, Xrpc};
+
+/// How long a process may take until it is ready.
+const START: Duration = Duration::from_secs(60);
+
+/// How a replica serialises its writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    Advisory,
+    Actors,
+}
+
+impl Mode {
+    fn flag(self) -> &'static str {
+        match self {
+            Mode::Advisory => "false",
+            Mode::Actors => "true",
+        }
+    }
+}
+
+/// One server process. Killed when dropped.
+pub struct Replica {
+    pub base: String,
+    child: Child,
+}
+
+impl Replica {
+    /// Starts a server on a database and waits until it is ready.
+    pub async fn start(mode: Mode, database_url: &str, settings: &[(&str, &str)]) -> Self {
+        let replica = Self::spawn(mode, database_url, settings).await;
+        replica.ready().await;
+        replica
+    }
+
+    /// Starts a server and waits until it listens.
+    pub async fn spawn(mode: Mode, database_url: &str, settings: &[(&str, &str)]) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_catbird-server"))
+            .env_clear()
+            .envs(variables(&[("DATABASE_URL", database_url), ("ENABLE_ACTOR_SYSTEM", mode.flag())]))
+            .envs(settings.iter().copied())
+            .current_dir(std::env::temp_dir())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let log = BufReader::new(child.stdout.take().unwrap());
+        let (told, address) = mpsc::channel();
+        // Reads to the end, so that the server never waits for somebody to read its log.
+        std::thread::spawn(move || {
+            for line in log.lines().map_while(Result::ok) {
+                let entry: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
+                if let ("listening", Some(address)) =
+                    (entry["message"].as_str().unwrap_or_default(), entry["address"].as_str())
+                {
+                    let _ = told.send(address.to_owned());
+                }
+                if entry["level"] == "ERROR" {
+                    eprintln!("{line}");
+                }
+            }
+        });
+        let address = tokio::task::spawn_blocking(move || address.recv_timeout(START)).await.unwrap();
+        Self { base: format!("http://{}", address.expect("the server said where it listens")), child }
+    }
+
+    /// Waits until the server takes requests.
+    pub async fn ready(&self) {
+        let http = xrpc::http().unwrap();
+        let url = format!("{}/health/ready", self.base);
+        let start = Instant::now();
+        while !http.get(&url).send().await.is_ok_and(|reply| reply.status().is_success()) {
+            assert!(start.elapsed() < START, "{} did not become ready", self.base);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// SIGKILL: it gets no chance to finish anything.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// SIGTERM, and the exit code.
+    pub async fn terminate(mut self) -> Option<i32> {
+        kill(Pid::from_raw(self.child.id().cast_signed()), Signal::SIGTERM).unwrap();
+        tokio::task::spawn_blocking(move || self.child.wait().unwrap().code()).await.unwrap()
+    }
+}
+
+impl Drop for Replica {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Several servers on one database, as behind a load balancer that takes turns.
+pub struct Fleet {
+    pub replicas: Vec<Replica>,
+    database: Config,
+}
+
+impl Fleet {
+    pub async fn start(modes: &[Mode], database: &Config, database_url: &str) -> Self {
+        let mut replicas = Vec::new();
+        for mode in modes {
+            replicas.push(Replica::start(*mode, database_url, &[]).await);
+        }
+        Self { replicas, database: database.clone() }
+    }
+
+    /// A signed-in connection to the `n`-th replica, round and round.
+    pub fn xrpc(&self, n: usize, did: &str) -> Xrpc {
+        validated(&self.replicas[n % self.replicas.len()].base, did)
+    }
+
+    /// Somebody new at the `n`-th replica, with key packages.
+    pub async fn persona(&self, n: usize) -> Persona {
+        let persona = Persona::new(self.xrpc(n, &random_did()));
+        persona.publish_key_packages(2).await.unwrap();
+        persona
+    }
+
+    /// A conversation of `n` people, spread over the replicas; its creator first.
+    pub async fn conversation(&self, n: usize) -> Vec<Persona> {
+        let mut members = vec![self.persona(0).await];
+        members[0].create(random_did().as_bytes(), "race").await.unwrap();
+        let mut others = Vec::new();
+        for other in 1..n {
+            others.push(self.persona(other).await);
+        }
+        for others in others.chunks(50) {
+            let dids: Vec<&str> = others.iter().map(Persona::did).collect();
+            members[0].add(&dids).await.unwrap();
+        }
+        let convo = members[0].convo().unwrap().to_owned();
+        for mut other in others {
+            other.join(&convo).await.unwrap();
+            other.catch_up().await.unwrap();
+            members.push(other);
+        }
+        members[0].catch_up().await.unwrap();
+        members
+    }
+
+    /// Proves the invariants on what is in the database now.
+    pub async fn check(&self) {
+        let report = check::run(&self.database).await.unwrap();
+        assert!(report.is_clean(), "{report}");
+    }
+}
