@@ -23,6 +23,7 @@ impl Clock {
     }
 
     /// The present, in microseconds as PostgreSQL stores it.
+    #[allow(clippy::disallowed_methods, reason = "this is the one place that asks the operating system")]
     pub fn now(&self) -> DateTime<Utc> {
         match &self.manual {
             Some(micros) => DateTime::from_timestamp_micros(micros.load(Ordering::SeqCst))

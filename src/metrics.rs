@@ -218,19 +218,22 @@ impl Inner {
 }
 
 impl Metrics {
-    /// One answered request. `method` is a known method or a fixed word.
+    /// One answered request. `method` is a known method or a fixed word; `status` one of the error table's.
     pub fn request(&self, method: &'static str, status: u16, took: Duration) {
         let status = match status {
-            200..300 => "2xx",
+            200 => "200",
             400 => "400",
             401 => "401",
             403 => "403",
             404 => "404",
+            405 => "405",
             409 => "409",
+            410 => "410",
+            413 => "413",
             429 => "429",
-            400..500 => "4xx",
+            501 => "501",
             503 => "503",
-            _ => "5xx",
+            _ => "500",
         };
         self.0.http_requests.get_or_create(&[("method", method), ("status", status)]).inc();
         self.0.http_seconds.get_or_create(&[("method", method)]).observe(took.as_secs_f64());

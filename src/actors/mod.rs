@@ -8,4 +8,7 @@ mod conversation;
 mod mailbox;
 mod registry;
 
+#[cfg(test)]
+mod tests;
+
 pub use registry::{Limits, MailboxDepths, Registry};
