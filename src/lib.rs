@@ -1,3 +1,32 @@
+//! Catbird MLS delivery service: orders opaque MLS messages (RFC 9420, RFC 9750) and decides which commit wins an epoch.
+//!
+//! Clients hold the keys. The server stores, orders and hands out what they send, over AT Protocol XRPC
+//! (`/xrpc/blue.catbird.mls.*`), to people who sign in with their DID. Replicas are stateless; PostgreSQL is the arbiter.
+//!
+//! # The way of a request
+//!
+//! ```text
+//! request  xrpc  ->  api  ->  commands  ->  serializer  ->  store (Exclusive)  ->  sql  ->  PostgreSQL
+//!                      \------ reads -------------------->  store (Reader)     ->  sql  ->  PostgreSQL
+//! ```
+//!
+//! - [`xrpc`] checks the token ([`auth`]), decodes, answers, and knows no method.
+//! - [`api`] has one file per method. It can read, and it can build a command; it cannot write.
+//! - [`commands`] are the use cases as data. Each moves or holds the conversation's position first.
+//! - [`serializer`] decides who writes a conversation next: PostgreSQL's advisory lock, or an actor in this process
+//!   ([`actors`]). Nobody else knows which.
+//! - [`store`] owns every transaction. What decides is a compare-and-swap or a constraint in `sql/`, never memory.
+//!
+//! # What holds
+//!
+//! Twelve promises, P1 to P12, are listed in the README for those who write clients. Tests carry the number of the promise
+//! that they prove, and [`check`] proves those that a database can show on a live one.
+//!
+//! # Where things are decided
+//!
+//! [`config`] reads the environment, [`app`] puts the parts together, [`server`] opens and closes the doors, [`error`] is the
+//! closed table of everything that can go wrong, [`lexicons`] is the contract, [`mls`] is all that is looked at in MLS bytes.
+
 pub mod actors;
 pub mod api;
 pub mod app;

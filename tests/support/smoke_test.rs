@@ -241,6 +241,7 @@ fn texts(texts: &[&str]) -> Vec<String> {
     texts.iter().map(|text| (*text).to_owned()).collect()
 }
 
+#[allow(clippy::disallowed_methods, reason = "the settings of a client, which knows the server's only by their names")]
 async fn find_server() -> Result<Server, Box<dyn Error>> {
     match dotenvy::dotenv() {
         Ok(_) => {}
