@@ -1,5 +1,7 @@
 //! The command line: `serve`, `migrate`, `check`, `token`.
 
+#![warn(clippy::unwrap_used)]
+
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -109,9 +111,20 @@ async fn database(config: &Config) -> Result<(tokio_postgres::Config, Option<Emb
         None => {
             let mut settings = Settings::durable(&config.data_dir);
             settings.bin_dir.clone_from(&config.pg_bin_dir);
+            // The pool's connections, and some for migrations, checks and a psql beside them.
+            let needed = u32::try_from(config.database_max_connections + 20).unwrap_or(u32::MAX);
+            settings.max_connections = settings.max_connections.max(needed);
             let embedded = EmbeddedPostgres::start(&settings).await?;
             Ok((embedded.config(), Some(embedded)))
         }
+    }
+}
+
+/// Waits for the end of an embedded PostgreSQL that nobody asked for; for ever without one.
+async fn ended(embedded: Option<&EmbeddedPostgres>) -> Option<i32> {
+    match embedded {
+        Some(embedded) => embedded.ended().await,
+        None => std::future::pending().await,
     }
 }
 
@@ -142,6 +155,7 @@ async fn serve(config: Config) -> Result<ExitCode, Failure> {
                 Ok(()) => open = true,
                 Err(failed) => break Err(failed.into()),
             },
+            code = ended(embedded.as_ref()) => break Err(format!("the embedded PostgreSQL ended by itself (code {code:?}); its log is in the data directory").into()),
             ended = &mut http => break Err(format!("the HTTP server ended: {ended:?}").into()),
             _ = terminate.recv() => break Ok(ExitCode::SUCCESS),
             _ = interrupt.recv() => break Ok(ExitCode::SUCCESS),
