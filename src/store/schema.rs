@@ -3,7 +3,7 @@
 //! Migrations are applied once each, in order, by refinery, which also checks that an applied file was not edited. Views hold
 //! no data, so they are made anew whenever their text changed.
 
-use refinery::Runner;
+use refinery::{Migration, Runner};
 use sha2::{Digest, Sha256};
 use tokio_postgres::Client;
 
@@ -11,9 +11,21 @@ use super::query::query;
 use super::session::Queries;
 use super::{Reader, Store, connect};
 
-mod embedded {
-    refinery::embed_migrations!("sql/migrations");
+macro_rules! migrations {
+    ($($name:literal),* $(,)?) => {
+        [$(($name, include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/sql/migrations/", $name, ".sql")))),*]
+    };
 }
+
+/// In the order in which they are applied. Never edited once released; a change is a new file.
+const MIGRATIONS: [(&str, &str); 6] = migrations![
+    "V001__conversations",
+    "V002__messages",
+    "V003__key_packages",
+    "V004__welcomes",
+    "V005__requests",
+    "V006__delivery",
+];
 
 query! {
     VERSION = "schema/version" ();
@@ -50,7 +62,11 @@ pub fn required_version() -> i64 {
 }
 
 fn runner() -> Runner {
-    embedded::migrations::runner()
+    let migrations: Vec<Migration> = MIGRATIONS
+        .iter()
+        .map(|(name, sql)| Migration::unapplied(name, sql).expect("migrations are named V<number>__<name>"))
+        .collect();
+    Runner::new(&migrations)
 }
 
 /// Brings the schema up to date and returns how many migrations that took. Waits while another replica does the same.
