@@ -1,7 +1,7 @@
 //! What can go wrong in a unit of work, and what that means: try again, tell the client, or look into it.
 
 use deadpool_postgres::PoolError;
-use tokio_postgres::error::SqlState;
+use tokio_postgres::error::{DbError, SqlState};
 
 use crate::error::{Code, Error};
 
@@ -92,9 +92,16 @@ impl From<tokio_postgres::Error> for Abort {
                 db.constraint().and_then(constraint).unwrap_or_else(|| Abort::Refused(Error::internal(db)))
             }
             code if ends_connection(code) => Abort::Again(Cause::Connection),
-            _ => Abort::Refused(Error::internal(db)),
+            _ => Abort::Refused(defect(db)),
         }
     }
+}
+
+/// An error of PostgreSQL that nobody foresaw. Its message and detail quote values of rows, so they are for debug only.
+fn defect(db: &DbError) -> Error {
+    tracing::debug!(message = db.message(), detail = db.detail(), "PostgreSQL refused a statement");
+    let (table, constraint) = (db.table().unwrap_or("no table"), db.constraint().unwrap_or("no constraint"));
+    Error::internal(format!("PostgreSQL answered SQLSTATE {} ({table}, {constraint})", db.code().code()))
 }
 
 /// Whether PostgreSQL says with this code that the connection or the server is going away: class 08 (connection

@@ -113,3 +113,20 @@ impl Store {
         Ok(row.is_some_and(|row| row.get::<_, i64>("version") >= required_version()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_migration_in_the_folder_is_applied_in_order() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/sql/migrations");
+        let mut files: Vec<String> =
+            std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
+        files.sort();
+        let named: Vec<String> = MIGRATIONS.iter().map(|(name, _)| format!("{name}.sql")).collect();
+        assert_eq!(named, files);
+        let versions: Vec<u64> = runner().get_migrations().iter().map(|m| u64::from(m.version() as u32)).collect();
+        assert_eq!(versions, (1..=MIGRATIONS.len() as u64).collect::<Vec<_>>());
+    }
+}

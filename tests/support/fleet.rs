@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use catbird_server::check;
@@ -38,6 +38,7 @@ impl Mode {
 pub struct Replica {
     pub base: String,
     child: Child,
+    log: Arc<Mutex<Vec<String>>>,
 }
 
 impl Replica {
@@ -59,11 +60,13 @@ impl Replica {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        let log = BufReader::new(child.stdout.take().unwrap());
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let kept = log.clone();
         let (told, address) = mpsc::channel();
         // Reads to the end, so that the server never waits for somebody to read its log.
         std::thread::spawn(move || {
-            for line in log.lines().map_while(Result::ok) {
+            for line in stdout.lines().map_while(Result::ok) {
                 let entry: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
                 if let ("listening", Some(address)) =
                     (entry["message"].as_str().unwrap_or_default(), entry["address"].as_str())
@@ -73,10 +76,16 @@ impl Replica {
                 if entry["level"] == "ERROR" {
                     eprintln!("{line}");
                 }
+                kept.lock().unwrap().push(line);
             }
         });
         let address = tokio::task::spawn_blocking(move || address.recv_timeout(START)).await.unwrap();
-        Self { base: format!("http://{}", address.expect("the server said where it listens")), child }
+        Self { base: format!("http://{}", address.expect("the server said where it listens")), child, log }
+    }
+
+    /// The lines it has logged so far.
+    pub fn log(&self) -> Vec<String> {
+        self.log.lock().unwrap().clone()
     }
 
     /// Waits until the server takes requests.
