@@ -47,6 +47,12 @@ impl Command for AddMembers {
         };
         let (active, present) = members::count(x, &self.dids).await?;
         if let Some(did) = present.first() {
+            // By this very request, perhaps, at another replica while this one waited for the row.
+            if self.commit.is_none()
+                && let Some(earlier) = self.once.earlier(x.tx()).await?
+            {
+                return Ok(earlier);
+            }
             return Err(Code::AlreadyMember.because(format!("{did} is a member already")).into());
         }
         if active + self.dids.len() as i64 > MAX_MEMBERS {
@@ -82,7 +88,11 @@ pub(super) async fn step(x: &mut Exclusive<'_>, caller: &Did, commit: &Commit, i
     }
     let made_in = commit.frame.epoch;
     match epochs::advance(x, made_in).await? {
-        Swap::Lost(at) => Err(refusal::epoch_mismatch(x, caller, made_in, at).await),
+        // Another replica may have accepted these very bytes while this one waited for the row.
+        Swap::Lost(at) => match messages::find_commit(x, &commit.hash, caller).await? {
+            Some(at) => Ok(Step::Earlier(at.into())),
+            None => Err(refusal::epoch_mismatch(x, caller, made_in, at).await),
+        },
         Swap::To(at) => {
             members::membership(x.tx(), x.convo(), caller).await?;
             // The entry's epoch comes from the commit, not from the row: should the swap ever let a stale one through, the

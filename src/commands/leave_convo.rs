@@ -45,6 +45,12 @@ impl Command for LeaveConvo {
             return Ok(landed);
         }
         caller.active()?;
+        // By this very request, perhaps, at another replica while this one waited for the row.
+        if self.commit.is_none()
+            && let Some(earlier) = self.once.earlier(x.tx()).await?
+        {
+            return Ok(earlier);
+        }
         if self.is_on_roster(x).await? {
             members::leave(x, &self.target, &self.caller, at).await?;
             welcomes::withdraw(x, std::slice::from_ref(&self.target)).await?;

@@ -41,16 +41,17 @@ impl Command for SendMessage {
     }
 
     async fn execute(&self, x: &mut Exclusive<'_>) -> Result<Sent, Abort> {
-        if let Some(earlier) = self.once.earlier(x.tx()).await? {
-            return Ok(earlier);
-        }
         if let Some(earlier) = self.sent_before(x).await? {
             return Ok(earlier);
         }
         let AppMessage { sender, epoch, .. } = &self.message;
         let seq = match epochs::extend(x, *epoch, self.window).await? {
             Swap::To(at) => at.seq,
-            Swap::Lost(at) => return Err(refusal::epoch_mismatch(x, sender, *epoch, at).await),
+            // Another replica may have accepted this very message while this one waited for the row.
+            Swap::Lost(at) => match self.sent_before(x).await? {
+                Some(earlier) => return Ok(earlier),
+                None => return Err(refusal::epoch_mismatch(x, sender, *epoch, at).await),
+            },
         };
         let Some(received_at) = messages::append_app(x, seq, &self.message).await? else {
             members::membership(x.tx(), &self.convo_id, sender).await?;
@@ -68,9 +69,12 @@ impl SendMessage {
         Sent { id: self.message.id.clone(), received_at, seq, epoch: self.message.epoch }
     }
 
-    /// The same message under the id that its sender chose. Only the sender's own entries are looked at, so the id tells
-    /// nobody else anything.
+    /// The same message, by its idempotency key or the id that its sender chose. Only the sender's own are looked at, so
+    /// neither tells anybody else anything.
     async fn sent_before(&self, x: &Exclusive<'_>) -> Result<Option<Sent>, Abort> {
+        if let Some(earlier) = self.once.earlier(x.tx()).await? {
+            return Ok(Some(earlier));
+        }
         if !self.sender_chose_id {
             return Ok(None);
         }

@@ -14,8 +14,11 @@ pub enum Abort {
     Refused(Error),
     /// The conversation is not where the caller remembered it, but here.
     Moved(Position),
-    /// Nothing was done and the next attempt may well succeed: a lost connection, a deadlock, a lost race for a key.
+    /// Nothing was done and the next attempt may well succeed: a lost connection, a deadlock.
     Again(Cause),
+    /// A unique key is taken. By this very request, perhaps, sent twice at the same time: then the next attempt finds what
+    /// it did. If it is still taken then, this is the answer.
+    Taken(Error),
 }
 
 /// Why another attempt is worth it.
@@ -25,8 +28,8 @@ pub enum Cause {
     Connection,
     /// PostgreSQL chose this transaction as the victim of a deadlock or a serialisation failure.
     Deadlock,
-    /// A unique key was taken by another request in the meantime; the next attempt finds it.
-    Race,
+    /// A unique key was taken in the meantime.
+    Taken,
     /// The reply to COMMIT was lost and the transaction turned out to be rolled back.
     RolledBack,
 }
@@ -37,7 +40,7 @@ impl Cause {
         match self {
             Cause::Connection => "connection",
             Cause::Deadlock => "deadlock",
-            Cause::Race => "race",
+            Cause::Taken => "taken",
             Cause::RolledBack => "rolled_back",
         }
     }
@@ -51,16 +54,18 @@ impl From<Error> for Abort {
 
 /// What a violated constraint says, by name. A name that is not here is a defect.
 fn constraint(name: &str) -> Option<Abort> {
-    let refused = |code: Code, message: &str| Some(Abort::Refused(code.because(message)));
-    match name {
-        "conversations_group_id_key" => refused(Code::ConvoAlreadyExists, "this groupId is taken"),
-        "messages_id_key" => refused(Code::IdempotencyConflict, "msgId is taken in this conversation"),
-        // Written by a transaction that committed in between: the next attempt finds its row and answers from that.
-        "idempotency_records_pkey" | "messages_commit_epoch_key" | "messages_commit_bytes_key" | "messages_pkey" => {
-            Some(Abort::Again(Cause::Race))
+    let (code, message) = match name {
+        "conversations_group_id_key" => (Code::ConvoAlreadyExists, "this groupId is taken"),
+        "messages_id_key" => (Code::IdempotencyConflict, "this msgId is taken in this conversation"),
+        "idempotency_records_pkey" => {
+            (Code::IdempotencyConflict, "this idempotencyKey is being used by another request")
         }
-        _ => None,
-    }
+        "messages_commit_epoch_key" | "messages_commit_bytes_key" | "messages_pkey" => {
+            (Code::Overloaded, "another writer was faster; nothing was changed")
+        }
+        _ => return None,
+    };
+    Some(Abort::Taken(code.because(message)))
 }
 
 /// The error for a wait on PostgreSQL that ran out.
@@ -127,10 +132,10 @@ impl Abort {
     /// What a client is told when this is the last word.
     pub fn into_error(self) -> Error {
         match self {
-            Abort::Refused(error) => error,
+            Abort::Refused(error) | Abort::Taken(error) => error,
             Abort::Moved(_) => overloaded("keeping up with the other writers of this conversation"),
             Abort::Again(Cause::Connection | Cause::RolledBack) => unavailable(),
-            Abort::Again(Cause::Deadlock | Cause::Race) => overloaded("getting past other writers"),
+            Abort::Again(Cause::Deadlock | Cause::Taken) => overloaded("getting past other writers"),
         }
     }
 }

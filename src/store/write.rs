@@ -29,9 +29,9 @@ query! {
 /// The pause after the first failed attempt; it doubles up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
-/// How often a request may lose a race for a unique key. Each loss means that somebody else's row is there to be found, so a
-/// second one is strange already.
-const MOST_RACES: u32 = 5;
+/// How often a unique key may be found taken before that is the answer. Once would do, were it not for a third request that
+/// takes it again.
+const MOST_TAKEN: u32 = 2;
 
 /// A use case that changes one conversation, as data. It may run more than once, so it holds everything that must not differ
 /// between attempts, such as new ids.
@@ -104,8 +104,8 @@ impl<E: Errand> Work for Alone<E> {
 impl Store {
     /// Runs a command to its end. Call it from a task that nobody aborts ([`Store::detached`]).
     ///
-    /// Errors: [`Abort::Refused`] with what the client is told, or [`Abort::Moved`] when `hold` remembers a position that
-    /// is no longer true. Never [`Abort::Again`].
+    /// Errors: [`Abort::Refused`] or [`Abort::Taken`] with what the client is told, or [`Abort::Moved`] when `hold` remembers
+    /// a position that is no longer true. Never [`Abort::Again`].
     pub(crate) async fn run<C: Command>(&self, command: Arc<C>, hold: Hold) -> Result<Done<C::Output>, Abort> {
         self.attempts(OnConvo(command, hold)).await
     }
@@ -135,15 +135,18 @@ impl Store {
     async fn attempts<W: Work>(&self, work: W) -> Result<Done<W::Output>, Abort> {
         let start = Instant::now();
         let deadline = start + deadline::WRITE;
-        let (mut pause, mut races) = (FIRST_PAUSE, 0);
+        let (mut pause, mut taken) = (FIRST_PAUSE, 0);
         let result = loop {
             let cause = match self.attempt(&work, deadline).await {
                 Err(Abort::Again(cause)) => cause,
+                Err(Abort::Taken(_)) if taken < MOST_TAKEN => {
+                    taken += 1;
+                    Cause::Taken
+                }
                 settled => break settled,
             };
             self.metrics.transaction_retried(W::NAME, cause);
-            races += u32::from(cause == Cause::Race);
-            if Instant::now() + pause >= deadline || races > MOST_RACES {
+            if Instant::now() + pause >= deadline {
                 break Err(Abort::Refused(Abort::Again(cause).into_error()));
             }
             // Half of the pause is fixed and half is chance, so that those who collided do not meet again.
