@@ -64,7 +64,7 @@ impl App {
         } else {
             Serializer::advisory(store.clone(), metrics.clone())
         };
-        let replay = Replay::new(config.redis_url.as_deref(), store.clone()).await?;
+        let replay = Replay::new(config.redis_url.as_deref(), store.clone())?;
         let authenticator = Arc::new(Authenticator::new(config.auth.clone(), clock.clone(), replay, metrics.clone())?);
         let stage = Arc::new(AtomicU8::new(Stage::Starting as u8));
         Ok(Self { config: Arc::new(config), clock, store, serializer, authenticator, metrics, stage })

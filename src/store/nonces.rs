@@ -1,4 +1,4 @@
-//! Tokens that were used, for services that have no Redis or have just lost it.
+//! Tokens that were used. This record decides whether a token may be used, with and without Redis.
 
 use chrono::{DateTime, Utc};
 

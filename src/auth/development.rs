@@ -1,0 +1,63 @@
+//! Development tokens: HS256 with the secret `JWT_SECRET`, for `catbird-server token` and for tests.
+//!
+//! Whoever knows the secret can be anybody, so a service that strangers use leaves the secret unset and refuses them.
+
+use std::time::Duration;
+
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header};
+use serde::Serialize;
+use ulid::Ulid;
+
+use super::token::DEVELOPMENT_TOKEN_SECONDS;
+use crate::clock::Clock;
+use crate::config::AuthConfig;
+use crate::ids::Did;
+
+/// Why no development token can be minted.
+#[derive(Debug, thiserror::Error)]
+pub enum MintError {
+    #[error("development tokens need JWT_SECRET")]
+    NoSecret,
+    #[error("a development token lives from 1 to {DEVELOPMENT_TOKEN_SECONDS} seconds")]
+    Lifetime,
+    #[error("the token cannot be signed: {0}")]
+    Signing(#[from] jsonwebtoken::errors::Error),
+}
+
+#[derive(Serialize)]
+struct Claims<'a> {
+    iss: &'a Did,
+    aud: &'a Did,
+    iat: i64,
+    exp: i64,
+    jti: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lxm: Option<&'a str>,
+}
+
+/// A token by which `did` may call `lxm` at this service once, within `lifetime`. Without `lxm` it is accepted only where
+/// `ENFORCE_LXM` is off.
+pub fn mint(
+    config: &AuthConfig,
+    clock: &Clock,
+    did: &Did,
+    lxm: Option<&str>,
+    lifetime: Duration,
+) -> Result<String, MintError> {
+    let secret = config.jwt_secret.as_ref().ok_or(MintError::NoSecret)?;
+    let seconds = i64::try_from(lifetime.as_secs()).map_err(|_| MintError::Lifetime)?;
+    if !(1..=DEVELOPMENT_TOKEN_SECONDS).contains(&seconds) {
+        return Err(MintError::Lifetime);
+    }
+    let now = clock.now().timestamp();
+    let claims =
+        Claims { iss: did, aud: &config.service_did, iat: now, exp: now + seconds, jti: Ulid::new().to_string(), lxm };
+    Ok(jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &EncodingKey::from_secret(secret.as_bytes()))?)
+}
+
+/// Whether `signature` (base64url) is the secret's over `signed`. Compares in constant time.
+pub fn verifies(secret: &str, signed: &str, signature: &str) -> bool {
+    let key = DecodingKey::from_secret(secret.as_bytes());
+    // An error is a signature that is not base64url; nothing else can fail for this algorithm.
+    matches!(jsonwebtoken::crypto::verify(signature, signed.as_bytes(), &key, Algorithm::HS256), Ok(true))
+}

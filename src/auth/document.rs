@@ -1,0 +1,250 @@
+//! DID documents: the part of them that says which keys sign for a DID (<https://www.w3.org/TR/did-core/>).
+//!
+//! A document has to carry the DID it was asked for. Verification methods of kinds that cannot sign a token here, or that
+//! somebody else controls, are left out; they do not spoil the others.
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::Deserialize;
+
+use super::key::{Curve, PublicKey};
+use crate::ids::Did;
+
+/// The fragment of the key that signs for an account when the token names none
+/// (<https://atproto.com/specs/did#did-documents>).
+pub const ACCOUNT_KEY: &str = "atproto";
+
+/// Verification methods beyond this many are not looked at; real documents have one to three.
+const MAX_METHODS: usize = 32;
+
+/// The keys that sign for one DID.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Document {
+    did: Did,
+    /// Fragment without `#`, and key.
+    keys: Vec<(String, PublicKey)>,
+}
+
+/// Why bytes are no document of this DID.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unusable {
+    NotADocument,
+    OfAnother,
+}
+
+impl Unusable {
+    /// The same for a client's developer to read.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::NotADocument => "what its host gave is not a DID document",
+            Self::OfAnother => "its host gave the document of another DID",
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Wire {
+    id: String,
+    #[serde(default, rename = "verificationMethod")]
+    verification_method: Vec<serde_json::Value>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Method {
+    id: String,
+    controller: Option<String>,
+    public_key_multibase: Option<String>,
+    public_key_jwk: Option<Jwk>,
+}
+
+#[derive(Deserialize)]
+struct Jwk {
+    kty: String,
+    crv: String,
+    x: String,
+    y: String,
+}
+
+impl Document {
+    /// Reads the document of `did` from the JSON that its host answered.
+    pub fn parse(did: &Did, json: &[u8]) -> Result<Self, Unusable> {
+        let wire: Wire = serde_json::from_slice(json).map_err(|_| Unusable::NotADocument)?;
+        if wire.id != did.as_str() {
+            return Err(Unusable::OfAnother);
+        }
+        let keys = wire
+            .verification_method
+            .into_iter()
+            .take(MAX_METHODS)
+            .filter_map(|method| serde_json::from_value::<Method>(method).ok())
+            .filter(|method| method.controller.as_ref().is_none_or(|controller| controller == did.as_str()))
+            .filter_map(|method| Some((fragment(did, &method.id)?.to_owned(), method.key()?)))
+            .collect();
+        Ok(Self { did: did.clone(), keys })
+    }
+
+    /// The key that a token's `kid` names by its full id or by its fragment, or the account's key if there is no `kid`.
+    pub fn key(&self, kid: Option<&str>) -> Option<&PublicKey> {
+        let wanted = match kid {
+            None => ACCOUNT_KEY,
+            Some(kid) if kid.contains('#') => fragment(&self.did, kid)?,
+            Some(kid) => kid,
+        };
+        self.keys.iter().find(|(fragment, _)| fragment == wanted).map(|(_, key)| key)
+    }
+}
+
+/// The fragment of `#fragment` or `did:…#fragment` in the document of `did`; `None` if it belongs to another DID.
+fn fragment<'a>(did: &Did, id: &'a str) -> Option<&'a str> {
+    let (owner, fragment) = id.split_once('#')?;
+    (owner.is_empty() || owner == did.as_str()).then_some(fragment).filter(|fragment| !fragment.is_empty())
+}
+
+impl Method {
+    fn key(&self) -> Option<PublicKey> {
+        match (&self.public_key_multibase, &self.public_key_jwk) {
+            (Some(text), None) => PublicKey::from_multibase(text),
+            (None, Some(jwk)) => jwk.key(),
+            _ => None,
+        }
+    }
+}
+
+impl Jwk {
+    fn key(&self) -> Option<PublicKey> {
+        let curve = match (self.kty.as_str(), self.crv.as_str()) {
+            ("EC", "P-256") => Curve::P256,
+            ("EC", "secp256k1") => Curve::Secp256k1,
+            _ => return None,
+        };
+        PublicKey::from_coordinates(curve, &coordinate(&self.x)?, &coordinate(&self.y)?)
+    }
+}
+
+/// A coordinate has the full width of its field, leading zeros included (RFC 7518 section 6.2.1.2).
+fn coordinate(text: &str) -> Option<[u8; 32]> {
+    URL_SAFE_NO_PAD.decode(text).ok()?.try_into().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    const P256: &str = "zDnaembgSGUhZULN2Caob4HLJPaxBh92N7rtH21TErzqf8HQo";
+    const SECP256K1: &str = "zQ3shqwJEJyMBsBXCWyCBpUBMqxcon9oHB7mCvx4sSpMdLJwc";
+
+    fn alice() -> Did {
+        "did:plc:ewvi7nxzyoun6zhxrhs64oiz".parse().unwrap()
+    }
+
+    fn with_methods(methods: Value) -> Document {
+        let json = json!({"id": alice(), "verificationMethod": methods});
+        Document::parse(&alice(), json.to_string().as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn a_key_is_found_by_full_id_by_fragment_and_by_default() {
+        let document = with_methods(json!([
+            {"id": "#laptop", "type": "Multikey", "publicKeyMultibase": P256},
+            {"id": format!("{}#atproto", alice()), "type": "Multikey", "controller": alice(), "publicKeyMultibase": SECP256K1},
+        ]));
+        let (laptop, account) =
+            (PublicKey::from_multibase(P256).unwrap(), PublicKey::from_multibase(SECP256K1).unwrap());
+        assert_eq!(document.key(None), Some(&account));
+        for kid in [format!("{}#laptop", alice()), "#laptop".to_owned(), "laptop".to_owned()] {
+            assert_eq!(document.key(Some(&kid)), Some(&laptop), "{kid}");
+        }
+        for kid in ["", "#", "phone", "#phone", "did:plc:other#laptop", "#laptop#laptop"] {
+            assert_eq!(document.key(Some(kid)), None, "{kid}");
+        }
+    }
+
+    #[test]
+    fn jwks_of_both_curves_are_read() {
+        // RFC 7515 appendix A.3, and the generator of secp256k1 (SEC 2 section 2.4.1).
+        let document = with_methods(json!([
+            {"id": "#p", "publicKeyJwk": {"kty": "EC", "crv": "P-256",
+                "x": "f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU", "y": "x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}},
+            {"id": "#k", "publicKeyJwk": {"kty": "EC", "crv": "secp256k1",
+                "x": "eb5mfvncu6xVoGKVzocLBwKb_NstzijZWfKBWxb4F5g", "y": "SDradyajxGVdpPv8DhEIqP0XtEimhVQZnEfQj_sQ1Lg"}},
+            {"id": "#r", "publicKeyJwk": {"kty": "RSA", "n": "AQAB", "e": "AQAB"}},
+            {"id": "#short", "publicKeyJwk": {"kty": "EC", "crv": "P-256", "x": "AQAB", "y": "AQAB"}},
+        ]));
+        assert_eq!(document.key(Some("p")).map(PublicKey::curve), Some(Curve::P256));
+        assert_eq!(document.key(Some("k")).map(PublicKey::curve), Some(Curve::Secp256k1));
+        assert_eq!((document.key(Some("r")), document.key(Some("short"))), (None, None));
+    }
+
+    #[test]
+    fn methods_that_cannot_be_used_do_not_spoil_the_others() {
+        let document = with_methods(json!([
+            "did:plc:elsewhere#key", 7, {"type": "Multikey"}, {"id": "#ed", "publicKeyMultibase": "z6Mk"},
+            {"id": "#theirs", "controller": "did:plc:other", "publicKeyMultibase": P256},
+            {"id": "did:plc:other#atproto", "publicKeyMultibase": P256},
+            {"id": "#both", "publicKeyMultibase": P256, "publicKeyJwk": {"kty": "EC", "crv": "P-256", "x": "", "y": ""}},
+            {"id": "#atproto", "publicKeyMultibase": SECP256K1},
+        ]));
+        assert_eq!(document.key(None).map(PublicKey::curve), Some(Curve::Secp256k1));
+        assert_eq!(document.keys.len(), 1);
+    }
+
+    #[test]
+    fn the_document_of_another_did_is_refused() {
+        let json = json!({"id": "did:plc:other"}).to_string();
+        assert_eq!(Document::parse(&alice(), json.as_bytes()), Err(Unusable::OfAnother));
+        for garbage in ["", "[]", "null", "{}", r#"{"id": 7}"#, "<html>"] {
+            assert_eq!(Document::parse(&alice(), garbage.as_bytes()), Err(Unusable::NotADocument), "{garbage}");
+        }
+    }
+
+    fn any_json() -> impl Strategy<Value = Value> {
+        let text = prop_oneof![
+            "[a-zA-Z0-9_-]{0,50}",
+            Just("EC".to_owned()),
+            Just("P-256".to_owned()),
+            Just("#atproto".to_owned()),
+            Just(P256.to_owned()),
+            Just("did:plc:ewvi7nxzyoun6zhxrhs64oiz".to_owned()),
+        ];
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            text.prop_map(Value::from)
+        ];
+        leaf.prop_recursive(4, 48, 6, |inner| {
+            let name = prop_oneof![
+                Just("id"),
+                Just("verificationMethod"),
+                Just("publicKeyMultibase"),
+                Just("publicKeyJwk"),
+                Just("controller"),
+                Just("kty"),
+                Just("crv"),
+                Just("x"),
+                Just("y"),
+            ];
+            prop_oneof![
+                proptest::collection::vec(inner.clone(), 0..6).prop_map(Value::from),
+                proptest::collection::vec((name, inner), 0..6)
+                    .prop_map(|fields| fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn no_json_makes_the_decoder_panic(methods in any_json(), whole in any_json(), bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let framed = json!({"id": alice(), "verificationMethod": methods});
+            for json in [framed.to_string().into_bytes(), whole.to_string().into_bytes(), bytes] {
+                if let Ok(document) = Document::parse(&alice(), &json) {
+                    document.key(None);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! A public key of a DID document, and what may be checked with it.
+//!
+//! The curve belongs to the key and the algorithm to the key's curve, so a token cannot talk the server into another
+//! reading of its key.
+
+use k256::ecdsa::signature::Verifier;
+
+/// The asymmetric algorithms of AT Protocol tokens (RFC 7518 section 3.4, RFC 8812 section 3.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Curve {
+    /// `ES256`.
+    P256,
+    /// `ES256K`.
+    Secp256k1,
+}
+
+/// A key, decoded and known to be a point of its curve.
+#[derive(Debug, Clone, PartialEq)]
+pub enum PublicKey {
+    P256(p256::ecdsa::VerifyingKey),
+    Secp256k1(k256::ecdsa::VerifyingKey),
+}
+
+/// Longest `publicKeyMultibase` that is decoded, in characters; both kinds of key take 48 or 49. Base58 takes time
+/// quadratic in the length, so strangers do not choose it.
+const MAX_MULTIBASE_CHARS: usize = 64;
+
+/// Bytes of a compressed point: its sign and x (SEC 1 section 2.3.3).
+const COMPRESSED_POINT_BYTES: usize = 33;
+
+/// Multicodec prefixes, as varints: p256-pub 0x1200 and secp256k1-pub 0xe7.
+const P256_PUB: [u8; 2] = [0x80, 0x24];
+const SECP256K1_PUB: [u8; 2] = [0xe7, 0x01];
+
+impl PublicKey {
+    /// Decodes a Multikey's `publicKeyMultibase`: `z`, then base58btc of a multicodec prefix and a compressed point
+    /// (<https://atproto.com/specs/cryptography#public-key-encoding>). `None` for every other kind of key.
+    pub fn from_multibase(text: &str) -> Option<Self> {
+        let encoded = text.strip_prefix('z').filter(|encoded| encoded.len() <= MAX_MULTIBASE_CHARS)?;
+        let bytes = bs58::decode(encoded).into_vec().ok()?;
+        let (codec, point) = bytes.split_first_chunk::<2>()?;
+        if point.len() != COMPRESSED_POINT_BYTES {
+            return None;
+        }
+        match *codec {
+            P256_PUB => p256::ecdsa::VerifyingKey::from_sec1_bytes(point).ok().map(Self::P256),
+            SECP256K1_PUB => k256::ecdsa::VerifyingKey::from_sec1_bytes(point).ok().map(Self::Secp256k1),
+            _ => None,
+        }
+    }
+
+    /// Builds a key from the affine coordinates of a JWK (RFC 7518 section 6.2.1). `None` if they are no point of the
+    /// curve.
+    pub fn from_coordinates(curve: Curve, x: &[u8; 32], y: &[u8; 32]) -> Option<Self> {
+        match curve {
+            Curve::P256 => {
+                let point = p256::EncodedPoint::from_affine_coordinates(x.into(), y.into(), false);
+                p256::ecdsa::VerifyingKey::from_encoded_point(&point).ok().map(Self::P256)
+            }
+            Curve::Secp256k1 => {
+                let point = k256::EncodedPoint::from_affine_coordinates(x.into(), y.into(), false);
+                k256::ecdsa::VerifyingKey::from_encoded_point(&point).ok().map(Self::Secp256k1)
+            }
+        }
+    }
+
+    pub fn curve(&self) -> Curve {
+        match self {
+            Self::P256(_) => Curve::P256,
+            Self::Secp256k1(_) => Curve::Secp256k1,
+        }
+    }
+
+    /// Whether `signature` is 64 bytes `r || s` over the SHA-256 of `message`, with the lower of the two possible `s`
+    /// (AT Protocol knows no other: <https://atproto.com/specs/cryptography#ecdsa-signature-malleability>).
+    pub fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
+        match self {
+            Self::P256(key) => p256::ecdsa::Signature::from_slice(signature)
+                .is_ok_and(|signature| signature.normalize_s().is_none() && key.verify(message, &signature).is_ok()),
+            Self::Secp256k1(key) => k256::ecdsa::Signature::from_slice(signature)
+                .is_ok_and(|signature| signature.normalize_s().is_none() && key.verify(message, &signature).is_ok()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k256::ecdsa::signature::Signer;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn the_examples_of_the_specification_decode() {
+        let p256 = PublicKey::from_multibase("zDnaembgSGUhZULN2Caob4HLJPaxBh92N7rtH21TErzqf8HQo").unwrap();
+        let k256 = PublicKey::from_multibase("zQ3shqwJEJyMBsBXCWyCBpUBMqxcon9oHB7mCvx4sSpMdLJwc").unwrap();
+        assert_eq!((p256.curve(), k256.curve()), (Curve::P256, Curve::Secp256k1));
+    }
+
+    #[test]
+    fn keys_of_other_kinds_are_not_decoded() {
+        for other in ["", "z", "z6MkhaXgBZDvotDkL5257faiztiGiC2QtKLGpbnnEGta2doK", "uDnaembg", "zIl0O"] {
+            assert_eq!(PublicKey::from_multibase(other), None, "{other}");
+        }
+        let not_on_the_curve = [0xff; 32];
+        assert_eq!(PublicKey::from_coordinates(Curve::P256, &not_on_the_curve, &not_on_the_curve), None);
+    }
+
+    #[test]
+    fn only_the_lower_s_verifies() {
+        let message = b"header.claims";
+        let p256_secret = p256::ecdsa::SigningKey::from_slice(&[7; 32]).unwrap();
+        let k256_secret = k256::ecdsa::SigningKey::from_slice(&[7; 32]).unwrap();
+        let p256_signature: p256::ecdsa::Signature = p256_secret.sign(message);
+        let k256_signature: k256::ecdsa::Signature = k256_secret.sign(message);
+        let (r, s) = p256_signature.normalize_s().unwrap_or(p256_signature).split_scalars();
+        let p256_pair = [(*s).to_bytes(), (-*s).to_bytes()].map(|s| [r.to_bytes(), s].concat());
+        let (r, s) = k256_signature.normalize_s().unwrap_or(k256_signature).split_scalars();
+        let k256_pair = [(*s).to_bytes(), (-*s).to_bytes()].map(|s| [r.to_bytes(), s].concat());
+
+        for (key, [low, high]) in [
+            (PublicKey::P256(*p256_secret.verifying_key()), p256_pair),
+            (PublicKey::Secp256k1(*k256_secret.verifying_key()), k256_pair),
+        ] {
+            assert!(key.verifies(message, &low));
+            assert!(!key.verifies(message, &high));
+            assert!(!key.verifies(b"another", &low));
+            assert!(!key.verifies(message, &low[..63]));
+            assert!(!key.verifies(message, &[low.clone(), vec![0]].concat()));
+            assert!(!key.verifies(message, &[0; 64]));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_and_no_signature_makes_the_decoders_panic(text in ".{0,80}", tail in "[1-9A-HJ-NP-Za-km-z]{0,70}", bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
+            let key = PublicKey::from_multibase("zDnaembgSGUhZULN2Caob4HLJPaxBh92N7rtH21TErzqf8HQo").unwrap();
+            prop_assert!(!key.verifies(&bytes, &bytes));
+            PublicKey::from_multibase(&text);
+            PublicKey::from_multibase(&format!("z{tail}"));
+            PublicKey::from_multibase(&format!("z{}", bs58::encode(&bytes).into_string()));
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! Who is calling: tokens, the keys that sign them, and their single use.
+//!
+//! A request proves its caller by a bearer token signed with the key in the caller's DID document, made for this service
+//! and this method, living for minutes and used once. [`Authenticator::verify`] checks all of that but the last, and
+//! [`Authenticator::spend`] the last; they are apart so that a request which is refused for another reason need not cost
+//! a token. The pipeline of every XRPC route calls both before the method runs.
+//!
+//! The identity is the claim `iss`. Nothing else in a token, `sub` least of all, says who is speaking.
+
+pub mod address;
+pub mod development;
+pub mod document;
+pub mod fetch;
+pub mod key;
+mod location;
+pub mod replay;
+pub mod resolver;
+pub mod service;
+pub mod tls;
+pub mod token;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use chrono::{DateTime, Utc};
+
+pub use self::development::mint;
+pub use self::replay::Replay;
+pub use self::service::document as service_document;
+
+use self::document::Document;
+use self::fetch::Unresolved;
+use self::key::Curve;
+use self::replay::Nonce;
+use self::resolver::{Resolver, SetupError};
+use self::token::{Proof, Token, invalid};
+use crate::clock::Clock;
+use crate::config::AuthConfig;
+use crate::error::{Code, Error};
+use crate::ids::Did;
+use crate::metrics::Metrics;
+
+/// Bytes of an ECDSA signature over either curve, `r || s`.
+const SIGNATURE_BYTES: usize = 64;
+
+/// Checks tokens. One for the process; it holds the cache of DID documents.
+pub struct Authenticator {
+    config: AuthConfig,
+    clock: Clock,
+    replay: Replay,
+    resolver: Resolver,
+    metrics: Metrics,
+}
+
+/// Why there can be no authenticator.
+#[derive(Debug, thiserror::Error)]
+pub enum AuthError {
+    #[error(transparent)]
+    Resolver(#[from] SetupError),
+    #[error("Redis cannot be used for the single use of tokens: {0}")]
+    Redis(#[from] fred::error::Error),
+}
+
+/// A caller whose token is genuine and current, and perhaps used before.
+#[derive(Debug, Clone)]
+pub struct Verified {
+    /// Who is calling.
+    pub did: Did,
+    jti: Option<String>,
+    dead_at: DateTime<Utc>,
+}
+
+impl Authenticator {
+    pub fn new(config: AuthConfig, clock: Clock, replay: Replay, metrics: Metrics) -> Result<Self, AuthError> {
+        let resolver = Resolver::new(&config)?;
+        Ok(Self { config, clock, replay, resolver, metrics })
+    }
+
+    /// The caller that the `Authorization` header proves for a request to `nsid`.
+    ///
+    /// Fails with `AuthenticationRequired`, `InvalidToken` or `ExpiredToken`, and with `IdentityUnavailable` if the
+    /// caller's DID document cannot be had just now.
+    pub async fn verify(&self, authorization: Option<&str>, nsid: &str) -> Result<Verified, Error> {
+        let verified = self.check(authorization, nsid).await;
+        verified.inspect_err(|error| self.metrics.authentication(error.code.name()))
+    }
+
+    /// Uses the token up. Fails with `TokenReplayed` if it was used before at any replica, with `ExpiredToken` if it
+    /// died since it was verified, and as the database does if nobody can tell.
+    pub async fn spend(&self, verified: &Verified) -> Result<(), Error> {
+        let spent = self.use_up(verified).await;
+        self.metrics.authentication(spent.as_ref().map_or_else(|error| error.code.name(), |()| "accepted"));
+        spent
+    }
+
+    async fn check(&self, authorization: Option<&str>, nsid: &str) -> Result<Verified, Error> {
+        let text = token::bearer(authorization)?;
+        let token = Token::parse(text, nsid, &self.config, self.clock.now())?;
+        match token.proof {
+            Proof::Secret => self.check_secret(&token)?,
+            Proof::Key(curve) => self.check_key(&token, curve).await?,
+        }
+        Ok(Verified { did: token.issuer, jti: token.jti, dead_at: token.dead_at })
+    }
+
+    async fn use_up(&self, verified: &Verified) -> Result<(), Error> {
+        let Some(jti) = verified.jti.as_deref().filter(|_| self.config.enforce_jti) else {
+            return Ok(());
+        };
+        let now = self.clock.now();
+        // A dead token's record may be gone, so it cannot be spent even though it was verified in time.
+        if verified.dead_at <= now {
+            return Err(Code::ExpiredToken.because("the token has expired"));
+        }
+        let expires_at = verified.dead_at.max(now + self.config.jti_ttl);
+        let nonce = Nonce { issuer: &verified.did, jti, expires_at };
+        if self.replay.spend(nonce, now).await? {
+            Ok(())
+        } else {
+            Err(Code::TokenReplayed.because("the token was used before; mint one for each request"))
+        }
+    }
+
+    fn check_secret(&self, token: &Token<'_>) -> Result<(), Error> {
+        let secret = self.config.jwt_secret.as_ref();
+        if secret.is_some_and(|secret| development::verifies(secret, token.signed, token.signature)) {
+            Ok(())
+        } else {
+            Err(invalid("the token's signature is not that of the shared secret"))
+        }
+    }
+
+    async fn check_key(&self, token: &Token<'_>, curve: Curve) -> Result<(), Error> {
+        let signature = URL_SAFE_NO_PAD
+            .decode(token.signature)
+            .ok()
+            .filter(|signature| signature.len() == SIGNATURE_BYTES)
+            .ok_or_else(|| invalid(format!("the token's signature must be {SIGNATURE_BYTES} bytes in base64url")))?;
+        let proves = |document: &Document| {
+            let key = document.key(token.kid.as_deref()).filter(|key| key.curve() == curve);
+            key.is_some_and(|key| key.verifies(token.signed.as_bytes(), &signature))
+        };
+
+        let found = self.resolver.find(&token.issuer).await.map_err(refusal)?;
+        if proves(&found.document) {
+            return Ok(());
+        }
+        // The account may have changed its key since the document was remembered.
+        if !found.fresh && proves(&*self.resolver.refresh(&token.issuer).await.map_err(refusal)?) {
+            return Ok(());
+        }
+        Err(invalid("the token's signature is not that of the key in the issuer's DID document"))
+    }
+}
+
+fn refusal(unresolved: Unresolved) -> Error {
+    match unresolved {
+        Unresolved::Absent(why) => invalid(format!("the issuer's DID does not resolve: {why}")),
+        Unresolved::Unavailable(_) => {
+            Code::IdentityUnavailable.because("the issuer's DID document cannot be fetched just now")
+        }
+    }
+}
