@@ -1,8 +1,11 @@
 //! What the integration tests share. Each test file is a crate of its own and uses a part of it.
 #![allow(dead_code, reason = "no test crate uses all of the support")]
 
+pub mod account;
 pub mod app;
 pub mod client;
 pub mod cluster;
+pub mod directory;
 pub mod fleet;
 pub mod lexicon;
+pub mod redis;

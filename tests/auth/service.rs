@@ -1,0 +1,103 @@
+//! The service under test: an authenticator whose directory runs on loopback and whose clock stands still.
+
+use std::time::Duration;
+
+use catbird_server::auth::{Authenticator, Replay, Verified};
+use catbird_server::clock::Clock;
+use catbird_server::config::AuthConfig;
+use catbird_server::error::{Code, Error};
+use catbird_server::metrics::Metrics;
+use catbird_server::store::{Store, StoreConfig};
+use chrono::DateTime;
+use serde_json::{Value, json};
+use ulid::Ulid;
+
+use crate::support::account::{Key, Spelling, document};
+use crate::support::directory::{Answer, Directory};
+
+pub const NSID: &str = "blue.catbird.mls.sendMessage";
+pub const SERVICE_DID: &str = "did:web:mls.example";
+pub const ALICE: &str = "did:plc:ewvi7nxzyoun6zhxrhs64oiz";
+pub const SECRET: &str = "0123456789abcdef0123456789abcdef";
+
+/// Where the clock stands, in seconds since 1970.
+pub const NOW: i64 = 1_800_000_000;
+
+pub struct Service {
+    pub config: AuthConfig,
+    pub clock: Clock,
+    pub authenticator: Authenticator,
+}
+
+/// What a test needs to differ from the usual.
+pub struct Setup {
+    pub config: AuthConfig,
+    /// Without one, nothing can be spent.
+    pub replay: Option<Replay>,
+}
+
+/// A store whose database is not there.
+pub fn absent_store() -> Store {
+    let database = "postgresql://catbird@127.0.0.1:1/none".parse().unwrap();
+    store(database)
+}
+
+pub fn store(database: tokio_postgres::Config) -> Store {
+    Store::new(StoreConfig { database, max_connections: 10, pooler: false }, Metrics::new(|_| {})).unwrap()
+}
+
+impl Setup {
+    pub fn new(directory: &Directory) -> Self {
+        let config = AuthConfig {
+            service_did: SERVICE_DID.parse().unwrap(),
+            public_url: "https://mls.example".to_owned(),
+            jwt_secret: None,
+            enforce_lxm: true,
+            enforce_jti: true,
+            jti_ttl: Duration::from_secs(120),
+            plc_directory_url: directory.url(),
+            allow_private_did_hosts: true,
+        };
+        Self { config, replay: None }
+    }
+
+    pub fn start(self) -> Service {
+        let clock = Clock::manual(DateTime::from_timestamp(NOW, 0).unwrap());
+        let replay = self.replay.unwrap_or_else(|| Replay::Postgres(absent_store()));
+        let metrics = Metrics::new(|_| {});
+        let authenticator = Authenticator::new(self.config.clone(), clock.clone(), replay, metrics).unwrap();
+        Service { config: self.config, clock, authenticator }
+    }
+}
+
+impl Service {
+    pub fn start(directory: &Directory) -> Self {
+        Setup::new(directory).start()
+    }
+
+    /// Sends a token to [`NSID`], without spending it.
+    pub async fn check(&self, token: &str) -> Result<Verified, Error> {
+        self.authenticator.verify(Some(&format!("Bearer {token}")), NSID).await
+    }
+
+    /// The same, down to who got in or why not.
+    pub async fn outcome(&self, token: &str) -> Result<String, Code> {
+        self.check(token).await.map(|verified| verified.did.to_string()).map_err(|error| error.code)
+    }
+}
+
+/// Claims that are in order, with a `jti` of their own.
+pub fn claims(iss: &str) -> Value {
+    json!({"iss": iss, "aud": SERVICE_DID, "iat": NOW, "exp": NOW + 60, "lxm": NSID, "jti": Ulid::new().to_string()})
+}
+
+/// The token as a PDS would sign it.
+pub fn token(key: &Key, iss: &str) -> String {
+    key.token(&json!({"alg": key.alg(), "typ": "JWT"}), &claims(iss))
+}
+
+/// Publishes Alice with this key as her account's.
+pub fn publish(directory: &Directory, key: &Key) {
+    let method = key.method(&format!("{ALICE}#atproto"), Spelling::Multikey);
+    directory.put(&format!("/{ALICE}"), Answer::Document(document(ALICE, &[method])));
+}

@@ -1,0 +1,197 @@
+//! Which signatures are a caller's.
+
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use catbird_server::auth;
+use catbird_server::auth::token::MAX_TOKEN_BYTES;
+use catbird_server::error::Code;
+use serde_json::json;
+
+use crate::service::{ALICE, NOW, NSID, SECRET, SERVICE_DID, Service, Setup, claims, publish, token};
+use crate::support::account::{Key, Spelling, document, signing_input};
+use crate::support::directory::{Answer, Directory};
+
+#[tokio::test]
+async fn keys_of_both_curves_in_both_spellings_sign() {
+    for key in [Key::p256(1), Key::secp256k1(1)] {
+        for spelling in [Spelling::Multikey, Spelling::Jwk] {
+            for id in ["#atproto".to_owned(), format!("{ALICE}#atproto")] {
+                let directory = Directory::start();
+                let service = Service::start(&directory);
+                directory.put(&format!("/{ALICE}"), Answer::Document(document(ALICE, &[key.method(&id, spelling)])));
+                assert_eq!(
+                    service.outcome(&token(&key, ALICE)).await.as_deref(),
+                    Ok(ALICE),
+                    "{} {spelling:?}",
+                    key.alg()
+                );
+                let forged = service.outcome(&token(&Key::p256(2), ALICE)).await;
+                assert_eq!(forged, Err(Code::InvalidToken), "{} {spelling:?}", key.alg());
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_kid_chooses_the_key_and_without_it_the_accounts_key_counts() {
+    let directory = Directory::start();
+    let service = Service::start(&directory);
+    let (account, laptop) = (Key::secp256k1(1), Key::p256(2));
+    let methods = [laptop.method("#laptop", Spelling::Jwk), account.method("#atproto", Spelling::Multikey)];
+    directory.put(&format!("/{ALICE}"), Answer::Document(document(ALICE, &methods)));
+
+    let full = format!("{ALICE}#laptop");
+    for (key, kid, outcome) in [
+        (&account, None, Ok(ALICE)),
+        (&laptop, None, Err(Code::InvalidToken)),
+        (&laptop, Some("#laptop"), Ok(ALICE)),
+        (&laptop, Some(full.as_str()), Ok(ALICE)),
+        (&account, Some("#laptop"), Err(Code::InvalidToken)),
+        (&account, Some("#phone"), Err(Code::InvalidToken)),
+        (&laptop, Some("did:plc:other#laptop"), Err(Code::InvalidToken)),
+    ] {
+        let token = key.token(&json!({"alg": key.alg(), "kid": kid}), &claims(ALICE));
+        assert_eq!(service.outcome(&token).await.as_deref(), outcome.as_ref().copied(), "{} {kid:?}", key.alg());
+    }
+}
+
+#[tokio::test]
+async fn the_higher_s_of_a_signature_is_refused() {
+    for key in [Key::p256(1), Key::secp256k1(1)] {
+        let directory = Directory::start();
+        let service = Service::start(&directory);
+        publish(&directory, &key);
+        let signed = signing_input(&json!({"alg": key.alg()}), &claims(ALICE));
+        let [low, high] = key.sign_both_ways(&signed).map(|s| format!("{signed}.{}", URL_SAFE_NO_PAD.encode(s)));
+        assert_eq!(service.outcome(&low).await.as_deref(), Ok(ALICE));
+        assert_eq!(service.outcome(&high).await, Err(Code::InvalidToken));
+    }
+}
+
+#[tokio::test]
+async fn an_algorithm_does_not_turn_one_kind_of_key_into_another() {
+    let directory = Directory::start();
+    let key = Key::p256(1);
+    publish(&directory, &key);
+    let mut setup = Setup::new(&directory);
+    setup.config.jwt_secret = Some(SECRET.to_owned());
+    let service = setup.start();
+
+    // The public key is no secret, however it is written.
+    for public in [key.point(true), key.point(false)] {
+        let header = jsonwebtoken::Header::new(jsonwebtoken::Algorithm::HS256);
+        let secret = jsonwebtoken::EncodingKey::from_secret(&public);
+        let token = jsonwebtoken::encode(&header, &claims(ALICE), &secret).unwrap();
+        assert_eq!(service.outcome(&token).await, Err(Code::InvalidToken));
+    }
+    for alg in ["none", "HS512", "RS256", "EdDSA", "ES256K"] {
+        assert_eq!(
+            service.outcome(&key.token(&json!({"alg": alg}), &claims(ALICE))).await,
+            Err(Code::InvalidToken),
+            "{alg}"
+        );
+    }
+    let unsigned = format!("{}.", signing_input(&json!({"alg": "none"}), &claims(ALICE)));
+    assert_eq!(service.outcome(&unsigned).await, Err(Code::InvalidToken));
+    let stripped = format!("{}.", signing_input(&json!({"alg": "ES256"}), &claims(ALICE)));
+    assert_eq!(service.outcome(&stripped).await, Err(Code::InvalidToken));
+}
+
+#[tokio::test]
+async fn a_signature_covers_the_claims_and_the_header() {
+    let directory = Directory::start();
+    let service = Service::start(&directory);
+    let key = Key::secp256k1(1);
+    publish(&directory, &key);
+    let good = token(&key, ALICE);
+    let (_, signature) = good.rsplit_once('.').unwrap();
+    for (header, body) in [
+        (json!({"alg": "ES256K", "typ": "JWT"}), claims(ALICE)),
+        (json!({"alg": "ES256K", "typ": "JWT", "x": 1}), claims(ALICE)),
+    ] {
+        let spliced = format!("{}.{signature}", signing_input(&header, &body));
+        assert_eq!(service.outcome(&spliced).await, Err(Code::InvalidToken));
+    }
+}
+
+#[tokio::test]
+async fn the_identity_is_the_issuer_whatever_the_subject_says() {
+    let directory = Directory::start();
+    let service = Service::start(&directory);
+    let key = Key::p256(1);
+    publish(&directory, &key);
+    let mut claims = claims(ALICE);
+    claims["sub"] = json!("did:plc:victimvictimvictimvictim");
+    let token = key.token(&json!({"alg": "ES256"}), &claims);
+    assert_eq!(service.outcome(&token).await.as_deref(), Ok(ALICE));
+}
+
+#[tokio::test]
+async fn nobody_is_asked_about_a_token_that_is_wrong_on_its_face() {
+    let directory = Directory::start();
+    let service = Service::start(&directory);
+    let key = Key::p256(1);
+    publish(&directory, &key);
+    for (claim, value, code) in [
+        ("aud", json!("did:web:other.example"), Code::InvalidToken),
+        ("aud", json!(format!("{SERVICE_DID}#bsky_appview")), Code::InvalidToken),
+        ("aud", json!([SERVICE_DID]), Code::InvalidToken),
+        ("lxm", json!("blue.catbird.mls.leaveConvo"), Code::InvalidToken),
+        ("lxm", json!(null), Code::InvalidToken),
+        ("exp", json!(NOW - 60), Code::ExpiredToken),
+        ("exp", json!(NOW + 3_600), Code::InvalidToken),
+        ("exp", json!(1.5), Code::InvalidToken),
+        ("exp", json!(null), Code::InvalidToken),
+        ("iat", json!(NOW + 3_600), Code::InvalidToken),
+        ("jti", json!(null), Code::InvalidToken),
+        ("iss", json!(format!("{ALICE}#atproto")), Code::InvalidToken),
+        ("jti", json!("x".repeat(MAX_TOKEN_BYTES)), Code::InvalidToken),
+    ] {
+        let mut claims = claims(ALICE);
+        claims[claim] = value.clone();
+        let token = key.token(&json!({"alg": "ES256"}), &claims);
+        assert_eq!(service.outcome(&token).await, Err(code), "{claim} {value}");
+    }
+    let short = format!("{}.c2hvcnQ", signing_input(&json!({"alg": "ES256"}), &claims(ALICE)));
+    assert_eq!(service.outcome(&short).await, Err(Code::InvalidToken));
+    assert_eq!(service.authenticator.verify(None, NSID).await.unwrap_err().code, Code::AuthenticationRequired);
+    assert_eq!(directory.hits(&format!("/{ALICE}")), 0);
+
+    let mut with_fragment = claims(ALICE);
+    with_fragment["aud"] = json!(format!("{SERVICE_DID}#atproto_mls"));
+    assert!(service.outcome(&key.token(&json!({"alg": "ES256"}), &with_fragment)).await.is_ok());
+}
+
+#[tokio::test]
+async fn development_tokens_work_where_there_is_a_secret_and_nowhere_else() {
+    let directory = Directory::start();
+    let mut setup = Setup::new(&directory);
+    setup.config.jwt_secret = Some(SECRET.to_owned());
+    let development = setup.start();
+    let production = Service::start(&directory);
+    let did = ALICE.parse().unwrap();
+    let mint =
+        |config, lifetime| auth::mint(config, &development.clock, &did, Some(NSID), Duration::from_secs(lifetime));
+
+    let token = mint(&development.config, 3_600).unwrap();
+    assert_eq!(development.outcome(&token).await.as_deref(), Ok(ALICE));
+    assert_eq!(production.outcome(&token).await, Err(Code::InvalidToken));
+
+    let mut other = development.config.clone();
+    other.jwt_secret = Some(SECRET.chars().rev().collect());
+    assert_eq!(development.outcome(&mint(&other, 60).unwrap()).await, Err(Code::InvalidToken));
+    assert!(mint(&production.config, 60).is_err());
+    assert!(mint(&development.config, 0).is_err() && mint(&development.config, 100_000).is_err());
+}
+
+#[tokio::test]
+async fn the_service_publishes_where_it_is() {
+    let directory = Directory::start();
+    let document = auth::service_document(&Service::start(&directory).config);
+    assert_eq!(document["id"], SERVICE_DID);
+    let service =
+        json!([{"id": "#atproto_mls", "type": "AtprotoMlsService", "serviceEndpoint": "https://mls.example"}]);
+    assert_eq!(document["service"], service);
+}

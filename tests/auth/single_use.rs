@@ -1,0 +1,235 @@
+//! A token is good for one request at one replica, with Redis, without it, and while it fails.
+
+use std::time::{Duration, Instant};
+
+use catbird_server::auth::Replay;
+use catbird_server::error::Code;
+use chrono::TimeDelta;
+use fred::interfaces::ClientLike;
+use futures_util::future::join_all;
+use serde_json::json;
+
+use crate::service::{ALICE, NOW, Service, Setup, absent_store, claims, publish, store, token};
+use crate::support::account::{Key, Spelling, document};
+use crate::support::cluster::{TestDatabase, database};
+use crate::support::directory::{Answer, Directory};
+use crate::support::redis::Redis;
+
+/// How long a connection may take to come or go.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Replicas of one service, on one database, and one Redis if there is any.
+struct Fleet {
+    database: TestDatabase,
+    directory: Directory,
+    key: Key,
+}
+
+impl Fleet {
+    async fn new() -> Self {
+        let (directory, key) = (Directory::start(), Key::secp256k1(1));
+        publish(&directory, &key);
+        Self { database: database().await, directory, key }
+    }
+
+    /// A replica that sees this Redis; it is connected when this returns.
+    async fn replica(&self, redis: Option<&Redis>) -> (Service, Replay) {
+        let url = redis.map(Redis::url);
+        let replay = Replay::new(url.as_deref(), store(self.database.config.clone())).unwrap();
+        if let Replay::Redis(client, _) = &replay {
+            client.wait_for_connect().await.unwrap();
+        }
+        let setup = Setup { replay: Some(replay.clone()), ..Setup::new(&self.directory) };
+        (setup.start(), replay)
+    }
+
+    fn token(&self) -> String {
+        token(&self.key, ALICE)
+    }
+}
+
+/// Verifies and spends, as a request does.
+async fn use_token(service: &Service, token: &str) -> Result<(), Code> {
+    let verified = service.check(token).await.map_err(|error| error.code)?;
+    service.authenticator.spend(&verified).await.map_err(|error| error.code)
+}
+
+async fn until_disconnected(replay: &Replay) {
+    let Replay::Redis(client, _) = replay else { panic!("the replica has no Redis") };
+    let deadline = Instant::now() + PATIENCE;
+    while client.is_connected() {
+        assert!(Instant::now() < deadline, "the client does not notice that Redis died");
+        tokio::task::yield_now().await;
+    }
+}
+
+async fn until_connected(replay: &Replay) {
+    let Replay::Redis(client, _) = replay else { panic!("the replica has no Redis") };
+    let deadline = Instant::now() + PATIENCE;
+    while !client.is_connected() {
+        assert!(Instant::now() < deadline, "the client does not find Redis again");
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_used_at_one_replica_is_refused_at_the_others() {
+    let fleet = Fleet::new().await;
+    let redis = Redis::start();
+    for redis in [None, Some(&redis)] {
+        let (a, _) = fleet.replica(redis).await;
+        let (b, _) = fleet.replica(redis).await;
+        let token = fleet.token();
+        assert_eq!(use_token(&a, &token).await, Ok(()));
+        for replica in [&a, &b] {
+            assert_eq!(use_token(replica, &token).await, Err(Code::TokenReplayed));
+        }
+        assert_eq!(use_token(&b, &fleet.token()).await, Ok(()));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_many_simultaneous_uses_one_succeeds() {
+    let fleet = Fleet::new().await;
+    let redis = Redis::start();
+    let (with_redis, _) = fleet.replica(Some(&redis)).await;
+    let (without, _) = fleet.replica(None).await;
+    for _ in 0..10 {
+        let token = fleet.token();
+        let uses = (0..20).map(|n| use_token(if n % 2 == 0 { &with_redis } else { &without }, &token));
+        let outcomes = join_all(uses).await;
+        assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), 1, "{outcomes:?}");
+        assert!(outcomes.iter().all(|outcome| matches!(outcome, Ok(()) | Err(Code::TokenReplayed))), "{outcomes:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_jti_belongs_to_its_issuer() {
+    let fleet = Fleet::new().await;
+    let redis = Redis::start();
+    let bob = format!("did:web:127.0.0.1%3A{}:bob", fleet.directory.port);
+    let method = fleet.key.method("#atproto", Spelling::Multikey);
+    fleet.directory.put("/bob/did.json", Answer::Document(document(&bob, &[method])));
+    for (redis, jti) in [(None, "one"), (Some(&redis), "two")] {
+        let (service, _) = fleet.replica(redis).await;
+        for iss in [ALICE, &bob] {
+            let mut claims = claims(iss);
+            claims["jti"] = jti.into();
+            let token = fleet.key.token(&json!({"alg": "ES256K"}), &claims);
+            assert_eq!(use_token(&service, &token).await, Ok(()), "{iss}");
+            assert_eq!(use_token(&service, &token).await, Err(Code::TokenReplayed), "{iss}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn losing_redis_costs_nothing_but_time() {
+    let fleet = Fleet::new().await;
+    let mut redis = Redis::start();
+    let (a, replay) = fleet.replica(Some(&redis)).await;
+    let spent_before = fleet.token();
+    assert_eq!(use_token(&a, &spent_before).await, Ok(()));
+
+    redis.kill();
+    until_disconnected(&replay).await;
+    assert_eq!(use_token(&a, &spent_before).await, Err(Code::TokenReplayed), "Redis alone cannot have known it");
+    let spent_without = fleet.token();
+    assert_eq!(use_token(&a, &spent_without).await, Ok(()));
+
+    redis.resume();
+    until_connected(&replay).await;
+    for token in [&spent_before, &spent_without] {
+        assert_eq!(use_token(&a, token).await, Err(Code::TokenReplayed), "Redis came back empty");
+    }
+    assert_eq!(use_token(&a, &fleet.token()).await, Ok(()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redis_that_forgets_lets_nothing_through() {
+    let fleet = Fleet::new().await;
+    let redis = Redis::start();
+    let (service, _) = fleet.replica(Some(&redis)).await;
+    let token = fleet.token();
+    assert_eq!(use_token(&service, &token).await, Ok(()));
+    redis.run(&["flushall"]);
+    assert_eq!(use_token(&service, &token).await, Err(Code::TokenReplayed));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redis_that_hangs_is_left_out() {
+    let fleet = Fleet::new().await;
+    let redis = Redis::start();
+    let (service, _) = fleet.replica(Some(&redis)).await;
+    redis.freeze();
+    let token = fleet.token();
+    for outcome in [Ok(()), Err(Code::TokenReplayed)] {
+        let used = tokio::time::timeout(PATIENCE, use_token(&service, &token)).await;
+        assert_eq!(used.expect("the wait for Redis is bounded"), outcome);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redis_that_was_never_there_does_not_keep_the_service_from_starting() {
+    let fleet = Fleet::new().await;
+    let replay = Replay::new(Some("redis://127.0.0.1:1"), store(fleet.database.config.clone())).unwrap();
+    let service = Setup { replay: Some(replay), ..Setup::new(&fleet.directory) }.start();
+    let token = fleet.token();
+    assert_eq!(use_token(&service, &token).await, Ok(()));
+    assert_eq!(use_token(&service, &token).await, Err(Code::TokenReplayed));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn redis_learns_nobodys_name_and_forgets_in_time() {
+    let fleet = Fleet::new().await;
+    let redis = Redis::start();
+    let (service, _) = fleet.replica(Some(&redis)).await;
+    assert_eq!(use_token(&service, &fleet.token()).await, Ok(()));
+    let keys = redis.run(&["keys", "*"]);
+    assert_eq!(keys.len(), 1, "{keys:?}");
+    assert!(keys[0].starts_with("catbird:jti:") && !keys[0].contains("plc"), "{keys:?}");
+    let left: i64 = redis.run(&["pttl", &keys[0]])[0].parse().unwrap();
+    assert!((110_000..=120_000).contains(&left), "{left}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_could_not_be_recorded_is_not_used_up() {
+    let fleet = Fleet::new().await;
+    let redis = Redis::start();
+    let replay = Replay::new(Some(&redis.url()), absent_store()).unwrap();
+    let Replay::Redis(client, _) = &replay else { panic!("a URL was given") };
+    client.wait_for_connect().await.unwrap();
+    let cut_off = Setup { replay: Some(replay), ..Setup::new(&fleet.directory) }.start();
+    let (healthy, _) = fleet.replica(Some(&redis)).await;
+    let token = fleet.token();
+    assert_eq!(use_token(&cut_off, &token).await, Err(Code::DatabaseUnavailable));
+    assert_eq!(use_token(&healthy, &token).await, Ok(()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_is_remembered_for_as_long_as_it_lives() {
+    let fleet = Fleet::new().await;
+    let (service, _) = fleet.replica(None).await;
+    let mut claims = claims(ALICE);
+    claims["exp"] = (NOW + 300).into();
+    let token = fleet.key.token(&json!({"alg": "ES256K"}), &claims);
+    assert_eq!(use_token(&service, &token).await, Ok(()));
+    service.clock.advance(TimeDelta::seconds(309));
+    let verified = service.check(&token).await.unwrap();
+    assert_eq!(use_token(&service, &token).await, Err(Code::TokenReplayed));
+
+    service.clock.advance(TimeDelta::seconds(1));
+    assert_eq!(use_token(&service, &token).await, Err(Code::ExpiredToken));
+    let late = service.authenticator.spend(&verified).await.unwrap_err();
+    assert_eq!(late.code, Code::ExpiredToken, "verified in time and spent too late");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_enforcement_a_token_may_be_used_again() {
+    let fleet = Fleet::new().await;
+    let mut setup = Setup::new(&fleet.directory);
+    setup.config.enforce_jti = false;
+    let service = setup.start();
+    let token = fleet.token();
+    assert_eq!(use_token(&service, &token).await, Ok(()));
+    assert_eq!(use_token(&service, &token).await, Ok(()));
+}

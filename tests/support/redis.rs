@@ -1,0 +1,79 @@
+//! A Redis of a test's own, on loopback, without persistence. It ends with its value.
+
+use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use ulid::Ulid;
+
+/// How long a start may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+pub struct Redis {
+    port: u16,
+    dir: PathBuf,
+    process: Option<Child>,
+}
+
+impl Redis {
+    pub fn start() -> Self {
+        let dir = std::env::temp_dir().join(format!("catbird-redis-{}", Ulid::new()));
+        std::fs::create_dir(&dir).unwrap();
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let mut redis = Self { port, dir, process: None };
+        redis.resume();
+        redis
+    }
+
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// Ends it without a word, as a crash would. What it knew is gone.
+    pub fn kill(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.kill().unwrap();
+            process.wait().unwrap();
+        }
+    }
+
+    /// Starts it again, empty, on the same port.
+    pub fn resume(&mut self) {
+        let port = self.port.to_string();
+        let process = Command::new("redis-server")
+            .args(["--port", &port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir"])
+            .arg(&self.dir)
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("redis-server is installed");
+        self.process = Some(process);
+        let deadline = Instant::now() + PATIENCE;
+        while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
+            assert!(Instant::now() < deadline, "Redis does not listen on {}", self.port);
+            std::thread::yield_now();
+        }
+    }
+
+    /// Stops it in mid-air: connections stay open and nothing is answered.
+    pub fn freeze(&self) {
+        let process = self.process.as_ref().expect("only a running Redis can be frozen");
+        kill(Pid::from_raw(process.id().try_into().unwrap()), Signal::SIGSTOP).unwrap();
+    }
+
+    /// Runs a command by `redis-cli` and gives what it prints, by line.
+    pub fn run(&self, command: &[&str]) -> Vec<String> {
+        let output = Command::new("redis-cli").args(["-p", &self.port.to_string()]).args(command).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        self.kill();
+        std::fs::remove_dir_all(&self.dir).unwrap();
+    }
+}
