@@ -3,6 +3,7 @@
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
+use crate::error::Code;
 use crate::ids::{ConvoId, Did};
 use crate::store::convos::{self, NewConvo};
 use crate::store::{Abort, Command, Exclusive, members};
@@ -40,7 +41,11 @@ impl Command for CreateConvo {
         if let Some(earlier) = self.once.earlier(x.tx()).await? {
             return Ok(earlier);
         }
-        let created_at = convos::insert(x, &self.new).await?;
+        let Some(created_at) = convos::insert(x, &self.new).await? else {
+            // Whoever took it may be this very request, sent twice at once: it has committed by now.
+            let earlier = self.once.earlier(x.tx()).await?;
+            return earlier.ok_or_else(|| Code::ConvoAlreadyExists.because("this groupId is taken").into());
+        };
         members::join(x, std::slice::from_ref(&self.new.creator), 0).await?;
         members::join(x, &self.initial_members, 0).await?;
         self.invitation.deliver(x, &self.new.creator, self.new.epoch).await?;

@@ -34,14 +34,15 @@ pub struct NewConvo {
     pub metadata: Option<ConvoMetadata>,
 }
 
-/// Makes a conversation without members; returns when. A taken group id is refused by its constraint.
-pub(crate) async fn insert(x: &mut Exclusive<'_>, new: &NewConvo) -> Result<DateTime<Utc>, Abort> {
+/// Makes a conversation without members; returns when. `None`: the group id is taken.
+pub(crate) async fn insert(x: &mut Exclusive<'_>, new: &NewConvo) -> Result<Option<DateTime<Utc>>, Abort> {
     let id = x.convo.as_str();
-    let row = x.tx.rows(&INSERT, &[&id, &new.group_id, &new.creator.as_str(), &new.cipher_suite, &new.epoch]).await?;
+    let row = x.tx.find(&INSERT, &[&id, &new.group_id, &new.creator.as_str(), &new.cipher_suite, &new.epoch]).await?;
+    let Some(row) = row else { return Ok(None) };
     if let Some(metadata) = &new.metadata {
         x.tx.rows(&INSERT_METADATA, &[&id, &metadata.name, &metadata.description]).await?;
     }
-    Ok(row.first().expect("an insert with RETURNING returns what it inserted").get("created_at"))
+    Ok(Some(row.get("created_at")))
 }
 
 impl Store {
