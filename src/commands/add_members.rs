@@ -83,14 +83,12 @@ pub(super) enum Step {
 /// Takes the step that a member's commit asks for: the compare-and-swap, then the entry. A commit for another epoch is
 /// refused with what its sender needs to catch up.
 pub(super) async fn step(x: &mut Exclusive<'_>, caller: &Did, commit: &Commit, id: &EntryId) -> Result<Step, Abort> {
-    if let Some(at) = messages::find_commit(x, &commit.hash, caller).await? {
-        return Ok(Step::Earlier(at.into()));
-    }
     let made_in = commit.frame.epoch;
     match epochs::advance(x, made_in).await? {
-        // Another replica may have accepted these very bytes while this one waited for the row.
+        // Its epoch is over, which is so too for one that won it. Looked up only now, when what is read is the present: the
+        // same bytes may just have been accepted by another replica.
         Swap::Lost(at) => match messages::find_commit(x, &commit.hash, caller).await? {
-            Some(at) => Ok(Step::Earlier(at.into())),
+            Some(earlier) => Ok(Step::Earlier(earlier.into())),
             None => Err(refusal::epoch_mismatch(x, caller, made_in, at).await),
         },
         Swap::To(at) => {
