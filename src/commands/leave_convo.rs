@@ -33,6 +33,13 @@ impl Command for LeaveConvo {
         if let Some(earlier) = self.once.earlier(x.tx()).await? {
             return Ok(earlier);
         }
+        // Before the position is held, so that a repetition writes nothing at all.
+        if self.target == self.caller
+            && let Some(caller) = members::standing(x.tx(), &self.convo_id, &self.caller).await?
+            && let Some(landed) = self.left_before(&caller)
+        {
+            return Ok(landed);
+        }
         let at = match &self.commit {
             None => epochs::hold(x).await?,
             Some(commit) => match step(x, &self.caller, commit, &self.entry_id).await? {
