@@ -30,7 +30,8 @@ impl Invitation {
         }
         key_packages.sort_by(|a, b| (a.1, &a.0).cmp(&(b.1, &b.0)));
         key_packages.dedup();
-        let welcome = welcome.map(|bytes| {
+        // A Welcome that nobody is added by has no recipient, and bytes without one would stay for ever.
+        let welcome = welcome.filter(|_| !added.is_empty()).map(|bytes| {
             let mut recipients = Vec::new();
             for did in added {
                 let mut line =
