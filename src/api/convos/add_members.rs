@@ -91,25 +91,21 @@ async fn command(app: &App, caller: &Caller, input: Input) -> Result<commands::A
     if let Some(welcome) = &input.welcome_message {
         mls::check_welcome(&welcome.0)?;
     }
-    let commit = fields::commit(app, caller, &input.convo_id, input.commit).await?;
-
     let fingerprint = Fingerprint::default()
         .text(Some(input.convo_id.as_str()))
         .list(input.did_list.iter().map(|did| did.as_str().as_bytes()))
-        .field(commit.as_ref().map(|commit| commit.bytes.as_slice()))
         .field(input.welcome_message.as_ref().map(|welcome| welcome.0.as_slice()))
         .list(key_packages.iter().map(|(_, hash)| hash.as_slice()));
     let welcome = input.welcome_message.map(|welcome| welcome.0);
+    let new_id = || app.new_id::<String>();
+    let invitation = Invitation::new(&input.did_list, welcome, key_packages, new_id, app.clock.now())?;
+    // The conversation comes last: a refusal for anything else is the same to a stranger as to a member.
+    let commit = fields::commit(app, caller, &input.convo_id, input.commit).await?;
+    let fingerprint = fingerprint.field(commit.as_ref().map(|commit| commit.bytes.as_slice()));
     Ok(commands::AddMembers {
         convo_id: input.convo_id,
         caller: caller.did.clone(),
-        invitation: Invitation::new(
-            &input.did_list,
-            welcome,
-            key_packages,
-            || app.new_id::<String>(),
-            app.clock.now(),
-        )?,
+        invitation,
         dids: input.did_list,
         commit,
         entry_id: app.new_id(),
