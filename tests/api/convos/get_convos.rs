@@ -1,0 +1,136 @@
+//! getConvos: each of the caller's conversations once, newest first, with exact unread counts.
+
+use serde_json::{Value, json};
+
+use crate::harness::*;
+use crate::support::app::TestApp;
+
+either_serializer! {
+    unread_counts_are_exact_and_per_member;
+    the_newest_message_is_dated_and_commits_are_not_messages;
+    p7_what_was_said_before_a_join_is_not_unread;
+    p6_pages_cover_everything_once_while_others_write;
+}
+any_serializer! {
+    whoever_is_in_nothing_gets_an_empty_list;
+    conversations_that_were_left_are_not_listed;
+    a_cursor_that_is_none_is_refused;
+    limits_are_1_to_100;
+}
+
+async fn unread(member: &crate::support::client::persona::Persona) -> Value {
+    only_convo(member).await["unreadCount"].clone()
+}
+
+async fn unread_counts_are_exact_and_per_member(app: &TestApp) {
+    let mut members = app.conversation(3).await;
+    for n in 0..12 {
+        members[0].send(&n.to_string()).await.unwrap();
+    }
+    members[1].send("one of bob's own").await.unwrap();
+    // Exactly these, whatever anybody used to add per ten messages or per repetition.
+    assert_eq!(
+        (unread(&members[0]).await, unread(&members[1]).await, unread(&members[2]).await),
+        (json!(1), json!(12), json!(13))
+    );
+    let seen =
+        ok(get(&members[2], "getMessages", &[("convoId", &convo(&members[2])), ("sinceSeq", "1"), ("limit", "5")])
+            .await);
+    assert_eq!(seen.list("messages").unwrap().len(), 5);
+    app.settle().await;
+    assert_eq!((unread(&members[1]).await, unread(&members[2]).await), (json!(12), json!(8)));
+    members[2].catch_up().await.unwrap();
+    app.settle().await;
+    assert_eq!(unread(&members[2]).await, json!(0));
+    // A repeated request is not a second message.
+    let asked = with(&message(&members[0], b"twice"), json!({ "idempotencyKey": "k" }));
+    for _ in 0..2 {
+        ok(ask(&members[0], "sendMessage", &asked).await);
+    }
+    assert_eq!(unread(&members[2]).await, json!(1));
+}
+
+async fn the_newest_message_is_dated_and_commits_are_not_messages(app: &TestApp) {
+    let mut members = app.conversation(2).await;
+    assert_eq!(only_convo(&members[0]).await.get("lastMessageAt"), None);
+    let sent = ok(ask(&members[0], "sendMessage", &message(&members[0], b"hello")).await);
+    members[0].add(&[app.published_persona().await.did()]).await.unwrap();
+    for member in &members {
+        let seen = only_convo(member).await;
+        assert_eq!(seen["lastMessageAt"], sent.body["receivedAt"]);
+        assert_eq!((&seen["seq"], &seen["epoch"]), (&json!(3), &json!(2)));
+    }
+    assert_eq!(unread(&members[1]).await, json!(1));
+}
+
+async fn p7_what_was_said_before_a_join_is_not_unread(app: &TestApp) {
+    let mut members = app.conversation(2).await;
+    members[0].send("a secret").await.unwrap();
+    let carol = app.published_persona().await;
+    members[0].add(&[carol.did()]).await.unwrap();
+    let seen = only_convo(&carol).await;
+    assert_eq!((&seen["unreadCount"], seen.get("lastMessageAt")), (&json!(0), None));
+}
+
+async fn p6_pages_cover_everything_once_while_others_write(app: &TestApp) {
+    let (alice, bob) = (app.persona(), app.persona());
+    let mut ids = Vec::new();
+    let create = async |n: usize| {
+        let asked = json!({
+            "groupId": format!("group-{n}"), "cipherSuite": alice.mls.suite_name(), "initialMembers": [bob.did()],
+        });
+        ok(ask(&alice, "createConvo", &asked).await).string("id").unwrap().to_owned()
+    };
+    for n in 0..7 {
+        ids.push(create(n).await);
+    }
+    let mut seen = Vec::new();
+    let mut cursor = None::<String>;
+    for page in 0.. {
+        let mut parameters = vec![("limit", "3")];
+        parameters.extend(cursor.as_deref().map(|cursor| ("cursor", cursor)));
+        let reply = ok(get(&bob, "getConvos", &parameters).await);
+        seen.extend(reply.list("conversations").unwrap().iter().map(|one| one["id"].as_str().unwrap().to_owned()));
+        create(100 + page).await;
+        let busy = json!({ "convoId": ids[0], "ciphertext": { "$bytes": "aGVsbG8" }, "epoch": 0 });
+        ok(ask(&alice, "sendMessage", &busy).await);
+        cursor = reply.body["cursor"].as_str().map(str::to_owned);
+        if cursor.is_none() {
+            break;
+        }
+    }
+    ids.sort_unstable_by(|a, b| b.cmp(a));
+    assert_eq!(seen, ids);
+}
+
+async fn whoever_is_in_nothing_gets_an_empty_list(app: &TestApp) {
+    app.conversation(2).await;
+    assert_eq!(ok(get(&app.persona(), "getConvos", &[]).await).body, json!({ "conversations": [] }));
+}
+
+async fn conversations_that_were_left_are_not_listed(app: &TestApp) {
+    let members = app.conversation(2).await;
+    ok(ask(&members[1], "leaveConvo", &json!({ "convoId": convo(&members[1]) })).await);
+    assert_eq!(ok(get(&members[1], "getConvos", &[]).await).list("conversations").unwrap().len(), 0);
+}
+
+async fn a_cursor_that_is_none_is_refused(app: &TestApp) {
+    let alice = app.persona();
+    for cursor in ["", " ", "a b", "é", "'; drop table members; --", &"x".repeat(65)] {
+        refused(get(&alice, "getConvos", &[("cursor", cursor)]).await, 400, "InvalidCursor");
+    }
+    ok(get(&alice, "getConvos", &[("cursor", "0")]).await);
+}
+
+async fn limits_are_1_to_100(app: &TestApp) {
+    let members = app.conversation(2).await;
+    for limit in ["0", "-1", "101", "1.0", "x", "", "99999999999999999999"] {
+        refused(get(&members[0], "getConvos", &[("limit", limit)]).await, 400, "InvalidRequest");
+    }
+    for limit in ["1", "100"] {
+        assert_eq!(
+            ok(get(&members[0], "getConvos", &[("limit", limit)]).await).list("conversations").unwrap().len(),
+            1
+        );
+    }
+}

@@ -1,0 +1,4 @@
+mod add_members;
+mod create_convo;
+mod get_convos;
+mod leave_convo;

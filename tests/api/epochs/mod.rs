@@ -1,0 +1,2 @@
+mod get_commits;
+mod get_epoch;

@@ -1,0 +1,282 @@
+//! What the tests of the methods share: both serializers, what the database holds, requests in their parts, and conversations
+//! that are longer or larger than a test has time to make through the front door.
+
+use std::collections::BTreeMap;
+
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD};
+use serde_json::{Value, json};
+use tokio_postgres::types::ToSql;
+
+use crate::support::app::TestApp;
+use crate::support::client::mls::Staged;
+use crate::support::client::persona::{Persona, sha256_hex};
+use crate::support::client::xrpc::{Reply, base64_text, bytes_value};
+
+/// Runs each test twice, with the advisory lock and with the actors, and proves the invariants afterwards.
+macro_rules! either_serializer {
+    ($($name:ident $(with $settings:expr)?;)*) => {
+        mod advisory {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $name() {
+                let app = crate::harness::start(&[("ENABLE_ACTOR_SYSTEM", "false") $(, $settings)?]).await;
+                super::$name(&app).await;
+                app.finish().await;
+            })*
+        }
+        mod actors {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $name() {
+                let app = crate::harness::start(&[("ENABLE_ACTOR_SYSTEM", "true") $(, $settings)?]).await;
+                super::$name(&app).await;
+                app.finish().await;
+            })*
+        }
+    };
+}
+
+/// Runs each test once: what it proves does not depend on how writes are serialised.
+macro_rules! any_serializer {
+    ($($name:ident $(with $settings:expr)?;)*) => {
+        mod once {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $name() {
+                let app = crate::harness::start(&[$($settings)?]).await;
+                super::$name(&app).await;
+                app.finish().await;
+            })*
+        }
+    };
+}
+
+pub async fn start(settings: &[(&str, &str)]) -> TestApp {
+    TestApp::with(settings).await
+}
+
+/// A procedure, whatever comes of it.
+pub async fn ask(caller: &Persona, method: &str, body: &Value) -> Reply {
+    caller.xrpc.procedure(method, body).await.unwrap()
+}
+
+/// A query, whatever comes of it.
+pub async fn get(caller: &Persona, method: &str, parameters: &[(&str, &str)]) -> Reply {
+    let parameters: Vec<_> = parameters.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
+    caller.xrpc.query(method, &parameters).await.unwrap()
+}
+
+/// The reply, which has to be a success.
+#[track_caller]
+pub fn ok(reply: Reply) -> Reply {
+    assert_eq!(reply.status, 200, "{reply}");
+    reply
+}
+
+/// The reply, which has to be this refusal.
+#[track_caller]
+pub fn refused(reply: Reply, status: u16, error: &str) -> Reply {
+    assert_eq!((reply.status, reply.error()), (status, Some(error)), "{reply}");
+    reply
+}
+
+/// A mutating reply's epoch and seq.
+#[track_caller]
+pub fn landed(reply: &Reply) -> (u64, u64) {
+    (reply.number("epoch").unwrap(), reply.number("seq").unwrap())
+}
+
+/// The id of the conversation that a persona is in.
+pub fn convo(member: &Persona) -> String {
+    member.convo().unwrap().to_owned()
+}
+
+/// The body of a message of opaque bytes in the sender's epoch.
+pub fn message(sender: &Persona, ciphertext: &[u8]) -> Value {
+    json!({ "convoId": convo(sender), "ciphertext": bytes_value(ciphertext), "epoch": sender.epoch().unwrap() })
+}
+
+/// `body` with some fields replaced or added; null removes one.
+pub fn with(body: &Value, changes: Value) -> Value {
+    let mut body = body.clone();
+    let fields = body.as_object_mut().unwrap();
+    for (name, value) in changes.as_object().unwrap() {
+        match value {
+            Value::Null => _ = fields.remove(name),
+            value => _ = fields.insert(name.clone(), value.clone()),
+        }
+    }
+    body
+}
+
+/// The same bytes in every spelling that clients have used.
+pub fn spellings(bytes: &[u8]) -> Vec<Value> {
+    let texts = [STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD].map(|engine| engine.encode(bytes));
+    texts.iter().flat_map(|text| [json!(text), json!({ "$bytes": text })]).collect()
+}
+
+/// An addition that was made but not handed in. It stays pending with its maker.
+pub struct Offer {
+    pub staged: Staged,
+    /// The request of addMembers, without key package hashes.
+    pub body: Value,
+}
+
+/// Makes the commit that adds these, with a new key package of each that the server has never seen.
+pub fn offer(member: &mut Persona, joiners: &[&Persona]) -> Offer {
+    let packages: Vec<_> = joiners.iter().map(|joiner| joiner.mls.key_package().unwrap()).collect();
+    offer_with(member, joiners, &packages)
+}
+
+/// As [`offer`], with the very key packages.
+pub fn offer_with(member: &mut Persona, joiners: &[&Persona], packages: &[Vec<u8>]) -> Offer {
+    let staged = member.mls.add(&member.group_id, packages).unwrap();
+    let body = json!({
+        "convoId": convo(member),
+        "didList": joiners.iter().map(|joiner| joiner.did()).collect::<Vec<_>>(),
+        "commit": base64_text(&staged.commit),
+        "welcomeMessage": base64_text(&staged.welcome),
+    });
+    Offer { staged, body }
+}
+
+/// The member's pending commit was accepted.
+pub fn merge(member: &mut Persona) {
+    member.mls.merge_pending(&member.group_id).unwrap();
+}
+
+/// The member's pending commit was refused.
+pub fn discard(member: &mut Persona) {
+    member.mls.discard_pending(&member.group_id).unwrap();
+}
+
+/// The entries of `keyPackageHashes` for these packages.
+pub fn hashes(owners: &[&Persona], packages: &[Vec<u8>]) -> Value {
+    let entries = owners.iter().zip(packages);
+    entries.map(|(owner, package)| json!({ "did": owner.did(), "hash": sha256_hex(package) })).collect()
+}
+
+/// Publishes a key package.
+pub async fn publish(owner: &Persona, package: &[u8]) -> Reply {
+    let body = json!({ "keyPackage": base64_text(package), "cipherSuite": owner.mls.suite_name() });
+    ask(owner, "publishKeyPackage", &body).await
+}
+
+/// The key package of `owner` that getKeyPackages gives the caller, if it gives one.
+pub async fn claim(caller: &Persona, owner: &str) -> Option<Vec<u8>> {
+    let reply = ok(get(caller, "getKeyPackages", &[("dids", owner)]).await);
+    let packages = reply.list("keyPackages").unwrap();
+    assert!(packages.len() <= 1, "{reply}");
+    assert_eq!(reply.body["missing"] == json!([owner]), packages.is_empty(), "{reply}");
+    packages.first().map(|package| reply.bytes_in(package, "keyPackage").unwrap())
+}
+
+/// The caller's only conversation, as getConvos shows it.
+pub async fn only_convo(caller: &Persona) -> Value {
+    let reply = ok(get(caller, "getConvos", &[]).await);
+    assert_eq!(reply.list("conversations").unwrap().len(), 1, "{reply}");
+    reply.body["conversations"][0].clone()
+}
+
+/// Who is in the conversation, as one of them sees it, first to join first.
+pub async fn roster(member: &Persona) -> Vec<String> {
+    let convo = only_convo(member).await;
+    convo["members"].as_array().unwrap().iter().map(|one| one["did"].as_str().unwrap().to_owned()).collect()
+}
+
+/// What the database holds, table by table: how many rows, and a digest of them. Spent tokens are left out, since every
+/// request spends one.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Contents(BTreeMap<String, (i64, String)>);
+
+/// What the database holds once read positions, which are written behind the replies, have been.
+pub async fn contents(app: &TestApp) -> Contents {
+    app.settle().await;
+    Contents::of(&app.database.connect().await).await
+}
+
+impl Contents {
+    pub async fn of(db: &tokio_postgres::Client) -> Self {
+        let mut parts = Vec::new();
+        for table in tables(db).await {
+            parts.push(format!(
+                "select '{table}', count(*), coalesce(md5(string_agg(md5(t::text), '' order by md5(t::text))), '') from {table} t"
+            ));
+        }
+        let rows = db.query(&parts.join(" union all "), &[]).await.unwrap();
+        Self(rows.iter().map(|row| (row.get(0), (row.get(1), row.get(2)))).collect())
+    }
+
+    /// How many rows a table has.
+    pub fn count(&self, table: &str) -> i64 {
+        self.0[table].0
+    }
+}
+
+async fn tables(db: &tokio_postgres::Client) -> Vec<String> {
+    let rows = db
+        .query(
+            "select table_name::text from information_schema.tables
+              where table_schema = 'public' and table_type = 'BASE TABLE'
+                and table_name not in ('auth_nonces', 'refinery_schema_history')",
+            &[],
+        )
+        .await
+        .unwrap();
+    rows.iter().map(|row| row.get(0)).collect()
+}
+
+/// How many row versions each table has that were written by transactions from `first` on.
+pub async fn written_since(app: &TestApp, first: i64) -> BTreeMap<String, i64> {
+    let db = app.database.connect().await;
+    let mut written = BTreeMap::new();
+    for table in tables(&db).await {
+        let count = format!("select count(*) from {table} where xmin::text::bigint >= $1");
+        written.insert(table, db.query_one(&count, &[&first]).await.unwrap().get(0));
+    }
+    written
+}
+
+/// The transaction id that the next writer gets, or a later one.
+pub async fn next_transaction(app: &TestApp) -> i64 {
+    let db = app.database.connect().await;
+    db.query_one("select txid_snapshot_xmax(txid_current_snapshot())", &[]).await.unwrap().get(0)
+}
+
+/// Changes the database behind the server's back, as another replica would.
+pub async fn sql(app: &TestApp, statement: &str, parameters: &[&(dyn ToSql + Sync)]) -> u64 {
+    app.database.connect().await.execute(statement, parameters).await.unwrap()
+}
+
+/// Puts `n` more members on the roster.
+pub async fn seed_members(app: &TestApp, convo: &str, n: i64) {
+    let seed = "insert into members (convo_id, member_did, joined_seq, last_read_seq)
+                select id, 'did:plc:seeded' || n, last_seq, last_seq from conversations, generate_series(1, $2::bigint) n
+                 where id = $1";
+    assert_eq!(sql(app, seed, &[&convo, &n]).await, n as u64);
+}
+
+/// Appends `n` entries of `bytes` bytes each, as another replica would: commits that nobody could open, or messages.
+pub async fn seed_entries(app: &TestApp, sender: &Persona, kind: &str, n: u64, bytes: i32) {
+    let mut db = app.database.connect().await;
+    let seed = db.transaction().await.unwrap();
+    let step = i64::from(kind == "commit");
+    for _ in 0..n {
+        let at = seed
+            .query_one(
+                "update conversations set current_epoch = current_epoch + $2, last_seq = last_seq + 1 where id = $1
+                 returning current_epoch, last_seq",
+                &[&convo(sender), &step],
+            )
+            .await
+            .unwrap();
+        let (epoch, seq): (i64, i64) = (at.get(0), at.get(1));
+        seed.execute(
+            "insert into messages (convo_id, seq, id, sender_did, message_type, epoch, ciphertext, body_hash)
+             values ($1, $2, 'seeded-' || $2::bigint, $3, $4, $5, decode(repeat('5a', $6), 'hex'),
+                     case $4 when 'commit' then sha256($2::bigint::text::bytea) end)",
+            &[&convo(sender), &seq, &sender.did(), &kind, &epoch, &bytes],
+        )
+        .await
+        .unwrap();
+    }
+    seed.commit().await.unwrap();
+}

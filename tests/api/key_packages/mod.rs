@@ -1,0 +1,2 @@
+mod get_key_packages;
+mod publish_key_package;

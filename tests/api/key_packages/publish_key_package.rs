@@ -1,0 +1,206 @@
+//! publishKeyPackage: what its owner signed, for a suite that the server knows, for as long as it lives.
+
+use chrono::{TimeDelta, Utc};
+use openmls::prelude::Ciphersuite;
+use serde_json::json;
+
+use crate::harness::*;
+use crate::support::app::TestApp;
+use crate::support::client::mls::{DEFAULT_SUITE, MlsClient};
+use crate::support::client::persona::sha256_hex;
+use crate::support::client::random_did;
+use crate::support::client::xrpc::base64_text;
+
+any_serializer! {
+    the_reply_names_the_hash_and_others_can_take_it;
+    every_spelling_of_base64_and_of_fields_is_the_same_package;
+    all_suites_of_the_server_are_taken_and_handed_out_by_name;
+    a_package_of_another_suite_than_the_request_is_refused;
+    a_package_that_names_somebody_else_is_refused;
+    a_package_of_one_of_the_owners_devices_is_taken;
+    a_package_with_any_byte_of_its_signature_flipped_is_refused;
+    a_package_whose_lifetime_is_over_or_has_not_begun_is_refused;
+    expires_lies_ahead_and_no_further_than_90_days;
+    p8_an_issued_package_that_is_published_again_is_never_issued_again;
+    p8_a_package_of_somebody_else_cannot_be_published_again;
+    a_hundred_may_wait_and_no_more;
+    framing_takes_what_parses_and_believes_no_marker_without_a_signature with ("MLS_VALIDATION", "framing");
+}
+
+async fn the_reply_names_the_hash_and_others_can_take_it(app: &TestApp) {
+    let (alice, bob) = (app.persona(), app.persona());
+    let package = bob.mls.key_package().unwrap();
+    let body = json!({
+        "keyPackage": base64_text(&package),
+        "cipherSuite": bob.mls.suite_name(),
+        "expires": (Utc::now() + TimeDelta::days(7)).to_rfc3339(),
+        "idempotencyKey": "k",
+    });
+    let reply = ok(ask(&bob, "publishKeyPackage", &body).await);
+    assert_eq!(reply.body, json!({ "success": true, "keyPackageHash": sha256_hex(&package) }));
+    let taken = ok(get(&alice, "getKeyPackages", &[("dids", bob.did())]).await);
+    assert_eq!(
+        taken.body,
+        json!({ "keyPackages": [{
+            "did": bob.did(), "keyPackage": base64_text(&package), "keyPackageHash": sha256_hex(&package),
+            "cipherSuite": bob.mls.suite_name(),
+        }] })
+    );
+}
+
+async fn every_spelling_of_base64_and_of_fields_is_the_same_package(app: &TestApp) {
+    let bob = app.persona();
+    let package = bob.mls.key_package().unwrap();
+    for (n, spelling) in spellings(&package).into_iter().enumerate() {
+        let body = match n % 2 {
+            0 => json!({ "keyPackage": spelling, "cipherSuite": bob.mls.suite_name(), "colour": null }),
+            _ => json!({ "key_package": spelling, "cipher_suite": bob.mls.suite_name() }),
+        };
+        let reply = ok(ask(&bob, "publishKeyPackage", &body).await);
+        assert_eq!(reply.string("keyPackageHash").unwrap(), sha256_hex(&package));
+    }
+    assert_eq!(contents(app).await.count("key_packages"), 1);
+}
+
+async fn all_suites_of_the_server_are_taken_and_handed_out_by_name(app: &TestApp) {
+    let (alice, mut bob) = (app.persona(), app.persona());
+    let suites = [
+        DEFAULT_SUITE,
+        Ciphersuite::MLS_128_DHKEMP256_AES128GCM_SHA256_P256,
+        Ciphersuite::MLS_128_DHKEMX25519_CHACHA20POLY1305_SHA256_Ed25519,
+    ];
+    let mut packages = Vec::new();
+    for suite in suites {
+        bob.mls = MlsClient::with_suite(bob.did(), suite).unwrap();
+        packages.push(bob.mls.key_package().unwrap());
+        ok(publish(&bob, packages.last().unwrap()).await);
+    }
+    for (suite, package) in suites.iter().zip(packages) {
+        for name in ["cipherSuite", "cipher_suite"] {
+            let asked = [("dids", bob.did()), (name, &*format!("{suite:?}"))];
+            let taken = ok(get(&alice, "getKeyPackages", &asked).await);
+            assert_eq!(taken.body["keyPackages"][0]["keyPackageHash"], sha256_hex(&package));
+        }
+    }
+}
+
+async fn a_package_of_another_suite_than_the_request_is_refused(app: &TestApp) {
+    let bob = app.persona();
+    let package = base64_text(&bob.mls.key_package().unwrap());
+    for suite in ["MLS_128_DHKEMP256_AES128GCM_SHA256_P256", "MLS_256_DHKEMX448_AES256GCM_SHA512_Ed448", "x", ""] {
+        let body = json!({ "keyPackage": package, "cipherSuite": suite });
+        refused(ask(&bob, "publishKeyPackage", &body).await, 400, "InvalidCipherSuite");
+    }
+    assert_eq!(contents(app).await.count("key_packages"), 0);
+}
+
+async fn a_package_that_names_somebody_else_is_refused(app: &TestApp) {
+    let bob = app.persona();
+    for other in [random_did(), format!("{}x", bob.did()), bob.did()[..bob.did().len() - 1].to_owned()] {
+        let package = MlsClient::new(other).key_package().unwrap();
+        refused(publish(&bob, &package).await, 400, "InvalidKeyPackage");
+    }
+    assert_eq!(contents(app).await.count("key_packages"), 0);
+}
+
+async fn a_package_of_one_of_the_owners_devices_is_taken(app: &TestApp) {
+    let bob = app.persona();
+    let device = MlsClient::new(format!("{}#phone", bob.did()));
+    ok(publish(&bob, &device.key_package().unwrap()).await);
+}
+
+async fn a_package_with_any_byte_of_its_signature_flipped_is_refused(app: &TestApp) {
+    let bob = app.persona();
+    let package = bob.mls.key_package().unwrap();
+    // The outer signature is last: 64 bytes of Ed25519 and their length before them.
+    for from_the_end in [1, 2, 32, 64, 65, 100, package.len() / 2] {
+        let mut flipped = package.clone();
+        let at = flipped.len() - from_the_end;
+        flipped[at] ^= 1;
+        refused(publish(&bob, &flipped).await, 400, "InvalidKeyPackage");
+    }
+    assert_eq!(contents(app).await.count("key_packages"), 0);
+    ok(publish(&bob, &package).await);
+}
+
+async fn a_package_whose_lifetime_is_over_or_has_not_begun_is_refused(app: &TestApp) {
+    let bob = app.persona();
+    let now = Utc::now().timestamp().cast_unsigned();
+    refused(publish(&bob, &bob.mls.expired_key_package().unwrap()).await, 400, "InvalidKeyPackage");
+    let later = bob.mls.key_package_with_lifetime(now + 86_400, now + 2 * 86_400).unwrap();
+    refused(publish(&bob, &later).await, 400, "InvalidKeyPackage");
+    assert_eq!(contents(app).await.count("key_packages"), 0);
+}
+
+async fn expires_lies_ahead_and_no_further_than_90_days(app: &TestApp) {
+    let bob = app.persona();
+    let package = base64_text(&bob.mls.key_package().unwrap());
+    let body =
+        |expires: String| json!({ "keyPackage": package, "cipherSuite": bob.mls.suite_name(), "expires": expires });
+    let ahead = |by: TimeDelta| (Utc::now() + by).to_rfc3339();
+    for too_far in [ahead(TimeDelta::days(91)), "9999-12-31T23:59:59Z".to_owned()] {
+        refused(ask(&bob, "publishKeyPackage", &body(too_far)).await, 400, "ExpirationTooFar");
+    }
+    for past in [ahead(TimeDelta::seconds(-1)), "1970-01-01T00:00:00Z".to_owned()] {
+        refused(ask(&bob, "publishKeyPackage", &body(past)).await, 400, "InvalidKeyPackage");
+    }
+    assert_eq!(contents(app).await.count("key_packages"), 0);
+    ok(ask(&bob, "publishKeyPackage", &body(ahead(TimeDelta::days(89)))).await);
+}
+
+async fn p8_an_issued_package_that_is_published_again_is_never_issued_again(app: &TestApp) {
+    let (alice, mallory, bob) = (app.persona(), app.persona(), app.persona());
+    let package = bob.mls.key_package().unwrap();
+    ok(publish(&bob, &package).await);
+    assert_eq!(claim(&alice, bob.did()).await.as_ref(), Some(&package));
+    ok(publish(&bob, &package).await);
+    assert_eq!(claim(&mallory, bob.did()).await, None);
+    // Nor after it was used.
+    let mut alice = alice;
+    alice.create(random_did().as_bytes(), "test").await.unwrap();
+    let offer = offer_with(&mut alice, &[&bob], std::slice::from_ref(&package));
+    let used = with(&offer.body, json!({ "keyPackageHashes": hashes(&[&bob], std::slice::from_ref(&package)) }));
+    ok(ask(&alice, "addMembers", &used).await);
+    ok(publish(&bob, &package).await);
+    for caller in [&alice, &mallory] {
+        assert_eq!(claim(caller, bob.did()).await, None);
+    }
+}
+
+async fn p8_a_package_of_somebody_else_cannot_be_published_again(app: &TestApp) {
+    let (bob, mallory) = (app.persona(), app.persona());
+    let package = bob.mls.key_package().unwrap();
+    ok(publish(&bob, &package).await);
+    let before = contents(app).await;
+    let body = json!({ "keyPackage": base64_text(&package), "cipherSuite": bob.mls.suite_name() });
+    refused(ask(&mallory, "publishKeyPackage", &body).await, 400, "InvalidKeyPackage");
+    assert_eq!(contents(app).await, before);
+}
+
+async fn a_hundred_may_wait_and_no_more(app: &TestApp) {
+    let (alice, bob) = (app.persona(), app.persona());
+    let hashes = bob.publish_key_packages(100).await.unwrap();
+    assert_eq!(hashes.len(), 100);
+    let one_more = bob.mls.key_package().unwrap();
+    refused(publish(&bob, &one_more).await, 409, "TooManyKeyPackages");
+    let first = claim(&alice, bob.did()).await.unwrap();
+    assert_eq!(sha256_hex(&first), hashes[0], "the oldest goes first");
+    ok(publish(&bob, &one_more).await);
+    refused(publish(&bob, &bob.mls.key_package().unwrap()).await, 409, "TooManyKeyPackages");
+    // One that is here already is not one more.
+    ok(publish(&bob, &one_more).await);
+}
+
+async fn framing_takes_what_parses_and_believes_no_marker_without_a_signature(app: &TestApp) {
+    let (alice, carol, bob) = (app.persona(), app.persona(), app.persona());
+    let mut unsigned = bob.mls.last_resort_key_package().unwrap();
+    *unsigned.last_mut().unwrap() ^= 1;
+    ok(publish(&bob, &unsigned).await);
+    ok(publish(&bob, &bob.mls.expired_key_package().unwrap()).await);
+    ok(publish(&bob, &MlsClient::new(random_did()).key_package().unwrap()).await);
+    for garbage in [b"".as_slice(), b"garbage", &unsigned[..100]] {
+        refused(publish(&bob, garbage).await, 400, "InvalidKeyPackage");
+    }
+    assert_eq!(claim(&alice, bob.did()).await, Some(unsigned.clone()));
+    assert_ne!(claim(&carol, bob.did()).await, Some(unsigned), "it is not a last resort and is gone");
+}

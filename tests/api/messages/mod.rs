@@ -1,0 +1,3 @@
+mod get_messages;
+mod send_message;
+mod update_cursor;

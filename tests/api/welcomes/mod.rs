@@ -1,0 +1,2 @@
+mod confirm_welcome;
+mod get_welcome;
