@@ -105,9 +105,14 @@ impl Replica {
         self.child.wait().unwrap();
     }
 
+    /// Sends the process a signal, such as SIGSTOP.
+    pub fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.child.id().cast_signed()), signal).unwrap();
+    }
+
     /// SIGTERM, and the exit code.
     pub async fn terminate(mut self) -> Option<i32> {
-        kill(Pid::from_raw(self.child.id().cast_signed()), Signal::SIGTERM).unwrap();
+        self.signal(Signal::SIGTERM);
         tokio::task::spawn_blocking(move || self.child.wait().unwrap().code()).await.unwrap()
     }
 }

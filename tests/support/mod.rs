@@ -3,9 +3,11 @@
 
 pub mod account;
 pub mod app;
+pub mod chaos;
 pub mod client;
 pub mod cluster;
 pub mod directory;
 pub mod fleet;
 pub mod lexicon;
+pub mod load;
 pub mod redis;

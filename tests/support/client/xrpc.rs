@@ -76,6 +76,11 @@ impl Xrpc {
         Self { did: did.to_owned(), ..self.clone() }
     }
 
+    /// The same DID and connections at another server.
+    pub fn at(&self, base: Url) -> Self {
+        Self { base, ..self.clone() }
+    }
+
     /// Calls a procedure: POST with a JSON body.
     pub async fn procedure(&self, method: &str, body: &Value) -> Result<Reply, XrpcError> {
         let nsid = nsid(method);

@@ -1,0 +1,63 @@
+//! P1 to P4, P10 and P11 while things break: replicas are killed, connections are cut at the worst moment, PostgreSQL crashes,
+//! clients hang up, locks are never released.
+//!
+//! Every test proves that its fault happened, that what was acknowledged is in the database once and nothing else is, and that
+//! the servers recover by themselves. Waits are for conditions, with a deadline; where a test is slow, it waits for one of the
+//! server's own limits to run out.
+
+mod support;
+
+#[path = "faults/blocked.rs"]
+mod blocked;
+#[path = "faults/commit_reply.rs"]
+mod commit_reply;
+#[path = "faults/connections.rs"]
+mod connections;
+#[path = "faults/hang_ups.rs"]
+mod hang_ups;
+#[path = "faults/killed_replica.rs"]
+mod killed_replica;
+#[path = "faults/restarts.rs"]
+mod restarts;
+#[path = "faults/tools.rs"]
+mod tools;
+
+use support::fleet::Mode;
+
+macro_rules! with_each_serializer {
+    ($($module:ident::$test:ident,)*) => {
+        mod advisory {
+            use super::*;
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $test() {
+                $module::$test(Mode::Advisory).await;
+            })*
+        }
+        mod actors {
+            use super::*;
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $test() {
+                $module::$test(Mode::Actors).await;
+            })*
+        }
+    };
+}
+
+with_each_serializer! {
+    blocked::a_blocked_conversation_is_refused_in_time_and_starves_nobody,
+    blocked::a_full_queue_refuses_at_once_and_loses_nobody_who_is_in_it,
+    commit_reply::a_lost_reply_to_commit_is_still_one_success,
+    commit_reply::a_commit_that_never_arrived_is_made_again,
+    commit_reply::a_reply_to_commit_that_never_comes_is_found_out,
+    commit_reply::a_stalled_replica_loses_its_transaction_and_its_late_commit_does_nothing,
+    connections::terminated_backends_lose_nothing,
+    connections::cut_connections_lose_nothing,
+    connections::a_black_hole_is_answered_in_time_and_recovered_from,
+    hang_ups::a_client_that_hangs_up_leaves_a_whole_mutation_or_none,
+    killed_replica::a_replica_killed_inside_a_transaction_leaves_nothing_behind,
+    killed_replica::replicas_killed_under_load_lose_nothing,
+    restarts::restarts_of_postgres_lose_nothing,
+    restarts::crashes_of_postgres_lose_nothing,
+    restarts::connections_from_before_a_restart_cost_no_request,
+    restarts::a_transaction_id_that_is_used_again_after_a_crash_is_no_success,
+}

@@ -1,0 +1,116 @@
+//! P10: a conversation that somebody holds for ever is refused in time, and nobody else notices.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio::time::Instant;
+use tokio_postgres::Client;
+
+use super::tools::{DEADLINE, entries, eventually, lock_waiters, message, metric, recovered};
+use crate::support::client::xrpc::Reply;
+use crate::support::cluster::{TestDatabase, database};
+use crate::support::fleet::{Fleet, Mode, Replica};
+
+/// How fast a request is answered that has nothing to do with the blocked conversation, on a machine that is busy with tests.
+const QUICKLY: Duration = Duration::from_secs(2);
+
+/// Blocks a conversation from outside, with what the mode's writers wait for, until the connection is dropped.
+async fn block(database: &TestDatabase, mode: Mode, convo: &str) -> Client {
+    let blocker = database.connect().await;
+    blocker.batch_execute("begin").await.unwrap();
+    let block = match mode {
+        Mode::Advisory => "select 1 from pg_advisory_xact_lock(hashtextextended($1, 0))",
+        Mode::Actors => "select 1 from conversations where id = $1 for update",
+    };
+    blocker.query(block, &[&convo]).await.unwrap();
+    blocker
+}
+
+fn is_overloaded(reply: &Reply) -> bool {
+    let named = (reply.status, reply.error()) == (503, Some("Overloaded"));
+    named && reply.headers.contains_key("retry-after") && reply.body["recovery"] == "retrySame"
+}
+
+/// Slow, because `lock_timeout` is five seconds and the longest wait for a turn ten.
+pub async fn a_blocked_conversation_is_refused_in_time_and_starves_nobody(mode: Mode) {
+    let database = database().await;
+    let fleet = Fleet::start(&[mode], &database.config, &database.url).await;
+    let blocked = fleet.conversation(1).await;
+    let free = fleet.conversation(1).await;
+    let convo = blocked[0].convo().unwrap();
+    let blocker = block(&database, mode, convo).await;
+    let watcher = database.connect().await;
+
+    let start = Instant::now();
+    let waiting = join_all((0..100).map(|n| {
+        let body = message(&blocked[0], &n.to_string());
+        let xrpc = &blocked[0].xrpc;
+        async move { (xrpc.procedure("sendMessage", &body).await.unwrap(), start.elapsed()) }
+    }));
+    let passing = async {
+        lock_waiters(&watcher, 1).await;
+        let mut sent = 0;
+        // The pool has ten connections and a hundred requests wait; the others have to get through all the same.
+        while start.elapsed() < Duration::from_secs(4) {
+            let asked = Instant::now();
+            let reply = free[0].xrpc.procedure("sendMessage", &message(&free[0], &sent.to_string())).await.unwrap();
+            assert_eq!(reply.status, 200, "{reply}");
+            assert!(asked.elapsed() < QUICKLY, "another conversation waited {:?}", asked.elapsed());
+            sent += 1;
+        }
+        sent
+    };
+    let (refused, sent) = tokio::join!(waiting, passing);
+    for (reply, after) in &refused {
+        assert!(is_overloaded(reply), "{reply}");
+        assert!(*after < DEADLINE, "answered after {after:?}");
+    }
+    let longest = refused.iter().map(|(_, after)| *after).max().unwrap();
+    assert!(longest >= Duration::from_secs(5), "nobody waited for the lock: the last answer came after {longest:?}");
+    assert_eq!(entries(&watcher, convo).await, 0, "what was refused was not done");
+    assert!(sent > 0);
+    assert_eq!(entries(&watcher, free[0].convo().unwrap()).await, sent);
+
+    drop(blocker);
+    recovered(&fleet.replicas[0], &blocked[0]).await;
+    let reply = blocked[0].xrpc.procedure("sendMessage", &message(&blocked[0], "at last")).await.unwrap();
+    assert_eq!((reply.status, reply.number("seq").unwrap()), (200, 1), "{reply}");
+    fleet.check().await;
+}
+
+async fn refused_by_the_queue(mode: Mode, replica: &Replica) -> f64 {
+    let name = match mode {
+        Mode::Advisory => "waiting_room_full_total",
+        Mode::Actors => "actor_mailbox_full_events_total{actor_type=\"conversation_actor\"}",
+    };
+    metric(replica, name).await
+}
+
+/// 256 wait behind the one whose turn it is; everybody else is told at once to come again.
+pub async fn a_full_queue_refuses_at_once_and_loses_nobody_who_is_in_it(mode: Mode) {
+    const REQUESTS: usize = 300;
+    const ROOM: usize = 257;
+    let database = database().await;
+    let fleet = Fleet::start(&[mode], &database.config, &database.url).await;
+    let members = fleet.conversation(1).await;
+    let convo = members[0].convo().unwrap();
+    let blocker = block(&database, mode, convo).await;
+    let waiting = join_all((0..REQUESTS).map(|n| {
+        let body = message(&members[0], &n.to_string());
+        let xrpc = &members[0].xrpc;
+        async move { xrpc.procedure("sendMessage", &body).await.unwrap() }
+    }));
+    let releasing = async {
+        let full = (REQUESTS - ROOM) as f64;
+        eventually("the queue is full", async || refused_by_the_queue(mode, &fleet.replicas[0]).await >= full).await;
+        drop(blocker);
+    };
+    let (replies, ()) = tokio::join!(waiting, releasing);
+    let (accepted, refused): (Vec<_>, Vec<_>) = replies.iter().partition(|reply| reply.status == 200);
+    assert!(refused.iter().all(|reply| is_overloaded(reply)), "{refused:?}");
+    assert_eq!((accepted.len(), refused.len()), (ROOM, REQUESTS - ROOM));
+    let watcher = database.connect().await;
+    assert_eq!(entries(&watcher, convo).await as usize, ROOM);
+    recovered(&fleet.replicas[0], &members[0]).await;
+    fleet.check().await;
+}

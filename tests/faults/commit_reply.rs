@@ -1,0 +1,193 @@
+//! P4 where it is hardest: COMMIT was sent, and the answer does not come. The server has to find out what became of it, and
+//! the client, which gave no key, gets one answer that is true.
+
+use futures_util::future::join_all;
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+use tokio_postgres::Client;
+
+use super::tools::{count, entries, eventually, message, metric, recovered};
+use crate::support::chaos::{Chaos, Counts, Fault};
+use crate::support::client::mls::DEFAULT_SUITE;
+use crate::support::client::persona::{Persona, hex, unique};
+use crate::support::client::random_did;
+use crate::support::client::xrpc::{Reply, base64_text};
+use crate::support::cluster::{TestDatabase, database};
+use crate::support::fleet::{Fleet, Mode, Replica};
+
+struct Place {
+    fleet: Fleet,
+    chaos: Chaos,
+    database: TestDatabase,
+    client: Client,
+}
+
+/// One server behind the proxy, and a connection that sees the database as it is.
+async fn place(mode: Mode) -> Place {
+    let database = database().await;
+    let chaos = Chaos::before(&database.config).await;
+    let fleet = Fleet::start(&[mode], &database.config, &chaos.url()).await;
+    let client = database.connect().await;
+    Place { fleet, chaos, database, client }
+}
+
+/// A mutation without a key, the statement that its transaction is known by, and what must be true after its success.
+struct Mutation {
+    method: &'static str,
+    statement: &'static str,
+    body: Value,
+    /// Counts what it leaves behind, given `name`.
+    trace: &'static str,
+    name: String,
+}
+
+/// One mutation of each kind by the creator of a conversation of four, in an order in which they can be done.
+fn mutations(members: &mut [Persona]) -> Vec<Mutation> {
+    let convo = members[0].convo().unwrap().to_owned();
+    let group_id = members[0].group_id.clone();
+    let staged = members[0].mls.self_update(&group_id).unwrap();
+    let (joins, removed, group) = (random_did(), members[3].did().to_owned(), hex(random_did().as_bytes()));
+    let on_roster = "select count(*) from members where member_did = $1 and left_at is null and joined_seq > 0";
+    let mut mutations = vec![
+        Mutation {
+            method: "sendMessage",
+            statement: "messages/append_app",
+            body: message(&members[0], "once"),
+            trace: "select count(*) from messages where convo_id = $1 and message_type = 'app'",
+            name: convo.clone(),
+        },
+        Mutation {
+            method: "addMembers",
+            statement: "messages/append_commit",
+            body: json!({ "convoId": convo, "didList": [joins], "commit": base64_text(&staged.commit) }),
+            trace: on_roster,
+            name: joins,
+        },
+        Mutation {
+            method: "createConvo",
+            statement: "convos/insert",
+            body: json!({ "groupId": group, "cipherSuite": format!("{DEFAULT_SUITE:?}") }),
+            trace: "select count(*) from conversations where group_id = $1",
+            name: group,
+        },
+        Mutation {
+            method: "leaveConvo",
+            statement: "members/leave",
+            body: json!({ "convoId": convo, "targetDid": removed }),
+            trace: "select count(*) from members where member_did = $1 and left_at is not null",
+            name: removed,
+        },
+    ];
+    let invited = random_did();
+    mutations.push(Mutation {
+        method: "addMembers",
+        statement: "members/join",
+        body: json!({ "convoId": members[0].convo().unwrap(), "didList": [invited] }),
+        trace: on_roster,
+        name: invited,
+    });
+    mutations
+}
+
+/// The server's sense of where it ends up agrees with the database's.
+async fn agrees(client: &Client, convo: &str, reply: &Reply) {
+    let (epoch, seq) = (reply.number("epoch").unwrap(), reply.number("seq").unwrap());
+    let row =
+        client.query_one("select current_epoch, last_seq from conversations where id = $1", &[&convo]).await.unwrap();
+    assert_eq!((row.get::<_, i64>(0) as u64, row.get::<_, i64>(1) as u64), (epoch, seq), "{reply}");
+}
+
+/// Runs each mutation once with a fault at its COMMIT.
+async fn each_once(mode: Mode, fault: Fault) -> Place {
+    let place = place(mode).await;
+    let mut members = place.fleet.conversation(4).await;
+    let creator_convo = members[0].convo().unwrap().to_owned();
+    let mutations = mutations(&mut members);
+    let kinds = mutations.len() as f64;
+    for Mutation { method, statement, body, trace, name } in mutations {
+        let before = count(&place.client, trace, &name).await;
+        place.chaos.on_commit(statement, fault);
+        let reply = members[0].xrpc.procedure(method, &body).await.unwrap();
+        assert_eq!(reply.status, 200, "{method}: {reply}");
+        assert_eq!(count(&place.client, trace, &name).await, before + 1, "{method} by {statement} was done once");
+        if method != "createConvo" {
+            agrees(&place.client, &creator_convo, &reply).await;
+        }
+    }
+    let outcome = if fault == Fault::CutBefore { "rolled_back" } else { "committed" };
+    let found_out = format!("database_commits_recovered_total{{outcome=\"{outcome}\"}}");
+    assert_eq!(metric(&place.fleet.replicas[0], &found_out).await, kinds);
+    recovered(&place.fleet.replicas[0], &members[0]).await;
+    place.fleet.check().await;
+    place
+}
+
+pub async fn a_lost_reply_to_commit_is_still_one_success(mode: Mode) {
+    let place = each_once(mode, Fault::LoseReply).await;
+    assert_eq!(Counts::get(&place.chaos.counts().swallowed), 5, "each fault happened");
+}
+
+pub async fn a_commit_that_never_arrived_is_made_again(mode: Mode) {
+    let place = each_once(mode, Fault::CutBefore).await;
+    assert_eq!(Counts::get(&place.chaos.counts().withheld), 5, "each fault happened");
+}
+
+/// Slow, because the server waits five seconds for a reply before it looks elsewhere.
+pub async fn a_reply_to_commit_that_never_comes_is_found_out(mode: Mode) {
+    let place = place(mode).await;
+    let conversations = join_all((0..3).map(|_| place.fleet.conversation(1))).await;
+    let asking = conversations.iter().enumerate().map(|(n, members)| {
+        let body = message(&members[0], &n.to_string());
+        async move { members[0].xrpc.procedure("sendMessage", &body).await.unwrap() }
+    });
+    for _ in 0..3 {
+        place.chaos.on_commit("messages/append_app", Fault::HangAfter);
+    }
+    for (reply, members) in join_all(asking).await.iter().zip(&conversations) {
+        assert_eq!((reply.status, reply.number("seq").unwrap()), (200, 1), "{reply}");
+        assert_eq!(entries(&place.client, members[0].convo().unwrap()).await, 1);
+    }
+    assert_eq!(Counts::get(&place.chaos.counts().swallowed), 3, "each fault happened");
+    recovered(&place.fleet.replicas[0], &conversations[0][0]).await;
+    place.fleet.check().await;
+}
+
+/// A replica stands still between its last statement and its COMMIT. PostgreSQL ends the transaction after eight seconds idle,
+/// another replica goes on, and what the first one does when it wakes up changes nothing that was acknowledged.
+pub async fn a_stalled_replica_loses_its_transaction_and_its_late_commit_does_nothing(mode: Mode) {
+    let mut place = place(mode).await;
+    place.fleet.replicas.push(Replica::start(mode, &place.database.url, &[]).await);
+    let Place { fleet, chaos, client, .. } = &place;
+    let members = fleet.conversation(2).await;
+    let (convo, first) = (members[0].convo().unwrap(), members[0].last_seq + 1);
+    let mut body = message(&members[0], "stalled");
+    body["idempotencyKey"] = json!(unique());
+    chaos.on_commit("messages/append_app", Fault::Hold);
+
+    let (stalled, healthy) = (&members[0].xrpc, &members[1].xrpc);
+    let stalling = async { stalled.procedure("sendMessage", &body).await.unwrap() };
+    let going_on = async {
+        eventually("a COMMIT is held", async || Counts::get(&chaos.counts().held) == 1).await;
+        fleet.replicas[0].signal(Signal::SIGSTOP);
+        let mut reply = healthy.procedure("sendMessage", &message(&members[1], "healthy")).await.unwrap();
+        while reply.status == 503 {
+            reply = healthy.procedure("sendMessage", &message(&members[1], "healthy")).await.unwrap();
+        }
+        assert_eq!(
+            (reply.status, reply.number("seq").unwrap()),
+            (200, first),
+            "the stalled entry is not there: {reply}"
+        );
+        chaos.let_go();
+        fleet.replicas[0].signal(Signal::SIGCONT);
+    };
+    let (mut reply, ()) = tokio::join!(stalling, going_on);
+    // It may have been away for longer than a request may take, and says so then.
+    while reply.status == 503 {
+        reply = stalled.procedure("sendMessage", &body).await.unwrap();
+    }
+    assert_eq!((reply.status, reply.number("seq").unwrap()), (200, first + 1), "{reply}");
+    assert_eq!(entries(client, convo).await as u64, first + 1);
+    recovered(&fleet.replicas[0], &members[0]).await;
+    fleet.check().await;
+}

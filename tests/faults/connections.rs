@@ -1,0 +1,113 @@
+//! Connections to PostgreSQL that end, or that look alive and are not.
+
+use futures_util::future::join_all;
+use tokio::time::Instant;
+
+use super::tools::{DEADLINE, message, recovered};
+use crate::support::chaos::{Chaos, Counts, Fault};
+use crate::support::cluster::database;
+use crate::support::fleet::{Fleet, Mode};
+use crate::support::load::Load;
+
+/// How often a load is disturbed.
+const ROUNDS: u64 = 15;
+
+pub async fn terminated_backends_lose_nothing(mode: Mode) {
+    let database = database().await;
+    let fleet = Fleet::start(&[mode, mode], &database.config, &database.url).await;
+    let client = database.connect().await;
+    let mut load = Load::start(&fleet, 2).await;
+    let mut terminated = 0;
+    for _ in 0..ROUNDS {
+        load.progress(10).await;
+        let query = "select count(*) filter (where pg_terminate_backend(pid)) from pg_stat_activity
+                      where datname = current_database() and application_name = 'catbird-server'";
+        terminated += client.query_one(query, &[]).await.unwrap().get::<_, i64>(0);
+    }
+    load.progress(10).await;
+    let plain = fleet.persona(0).await;
+    load.stop().await.audit(&database.config).await;
+    assert!(terminated as u64 >= ROUNDS, "only {terminated} connections were ended");
+    for replica in &fleet.replicas {
+        recovered(replica, &plain).await;
+    }
+    fleet.check().await;
+}
+
+/// Cuts everything at moments of chance, and some connections at the worst moment on purpose.
+pub async fn cut_connections_lose_nothing(mode: Mode) {
+    let database = database().await;
+    let chaos = Chaos::before(&database.config).await;
+    let fleet = Fleet::start(&[mode, mode], &database.config, &chaos.url()).await;
+    let mut load = Load::start(&fleet, 2).await;
+    for _ in 0..ROUNDS {
+        for statement in ["messages/append_app", "messages/append_commit"] {
+            chaos.on_commit(statement, Fault::LoseReply);
+            chaos.on_commit(statement, Fault::CutBefore);
+        }
+        load.progress(10).await;
+        chaos.cut_all();
+    }
+    load.progress(10).await;
+    let plain = fleet.persona(0).await;
+    load.stop().await.audit(&database.config).await;
+    let counts = chaos.counts();
+    assert!(Counts::get(&counts.cut) >= ROUNDS, "{counts:?}");
+    assert!(Counts::get(&counts.swallowed) >= ROUNDS, "{counts:?}");
+    assert!(Counts::get(&counts.withheld) >= ROUNDS, "{counts:?}");
+    for replica in &fleet.replicas {
+        recovered(replica, &plain).await;
+    }
+    fleet.check().await;
+}
+
+/// PostgreSQL is there and answers nothing. Slow, because every limit on waiting has to run out: at most ten seconds for a read
+/// or a write, and thirteen more for a COMMIT that was sent.
+pub async fn a_black_hole_is_answered_in_time_and_recovered_from(mode: Mode) {
+    let database = database().await;
+    let chaos = Chaos::before(&database.config).await;
+    let fleet = Fleet::start(&[mode], &database.config, &chaos.url()).await;
+    let members = fleet.conversation(3).await;
+    let mut load = Load::start(&fleet, 1).await;
+    load.progress(20).await;
+    chaos.black_hole(true);
+    let before = load.unanswered();
+
+    // More requests than the pool has connections; those of the load are caught in the middle of what they do.
+    let start = Instant::now();
+    let asking = (0..30).map(|n| {
+        let sender = &members[n % members.len()];
+        async move {
+            match n % 2 {
+                0 => sender.xrpc.procedure("sendMessage", &message(sender, &n.to_string())).await.unwrap(),
+                _ => {
+                    sender.xrpc.query("getMessages", &[("convoId", sender.convo().unwrap().to_owned())]).await.unwrap()
+                }
+            }
+        }
+    });
+    for reply in join_all(asking).await {
+        assert_eq!(reply.status, 503, "{reply}");
+        assert!(reply.headers.contains_key("retry-after") && reply.retry_after().is_some(), "{reply}");
+    }
+    assert!(start.elapsed() < DEADLINE, "the last answer came after {:?}", start.elapsed());
+    super::tools::eventually("each client of the load was refused", async || load.unanswered() >= before + 5).await;
+    assert!(Counts::get(&chaos.counts().stuck) > 0, "nothing met the black hole");
+
+    chaos.black_hole(false);
+    load.progress(20).await;
+    load.stop().await.audit(&database.config).await;
+    recovered(&fleet.replicas[0], &members[0]).await;
+    let client = database.connect().await;
+    assert_eq!(
+        super::tools::count(
+            &client,
+            "select count(*) from messages where convo_id = $1 and message_type = 'app'",
+            members[0].convo().unwrap()
+        )
+        .await,
+        0,
+        "what was refused was not done"
+    );
+    fleet.check().await;
+}

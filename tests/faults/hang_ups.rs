@@ -1,0 +1,98 @@
+//! Clients that send a request and are gone before the answer, or in the middle of the request.
+
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream;
+use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+
+use super::tools::{count, message, recovered};
+use crate::support::client::mls::DEFAULT_SUITE;
+use crate::support::client::persona::{Persona, hex, unique};
+use crate::support::client::random_did;
+use crate::support::client::xrpc::{Xrpc, nsid};
+use crate::support::cluster::database;
+use crate::support::fleet::{Fleet, Mode};
+
+const REQUESTS: usize = 300;
+
+/// Messages, new conversations and additions to a roster, each under a key of its own.
+fn request(members: &[Persona], n: usize) -> (&Xrpc, &'static str, Value) {
+    let caller = &members[n % members.len()];
+    let (method, mut body) = match n % 3 {
+        0 => ("sendMessage", message(caller, &n.to_string())),
+        1 => {
+            let group = hex(random_did().as_bytes());
+            ("createConvo", json!({ "groupId": group, "cipherSuite": format!("{DEFAULT_SUITE:?}") }))
+        }
+        _ => ("addMembers", json!({ "convoId": caller.convo().unwrap(), "didList": [random_did()] })),
+    };
+    body["idempotencyKey"] = json!(format!("hang-up {} {n}", unique()));
+    (&caller.xrpc, method, body)
+}
+
+/// Sends a request, or every seventh time only the first half of it, and hangs up after up to three milliseconds.
+async fn hang_up(n: usize, xrpc: &Xrpc, method: &str, body: &Value) {
+    let nsid = nsid(method);
+    let (host, body) = (xrpc.base.authority(), body.to_string());
+    let text = format!(
+        "POST /xrpc/{nsid} HTTP/1.1\r\nhost: {host}\r\nauthorization: Bearer {}\r\ncontent-type: application/json\r\n\
+         content-length: {}\r\n\r\n{body}",
+        xrpc.token(&nsid),
+        body.len()
+    );
+    let sent = if n.is_multiple_of(7) { &text[..text.len() - body.len() / 2] } else { &text };
+    let mut connection = TcpStream::connect(host).await.unwrap();
+    connection.write_all(sent.as_bytes()).await.unwrap();
+    tokio::time::sleep(Duration::from_micros((n * 137 % 3_000) as u64)).await;
+}
+
+pub async fn a_client_that_hangs_up_leaves_a_whole_mutation_or_none(mode: Mode) {
+    let database = database().await;
+    let fleet = Fleet::start(&[mode], &database.config, &database.url).await;
+    let members = fleet.conversation(3).await;
+    let convo = members[0].convo().unwrap();
+    let client = database.connect().await;
+    let requests: Vec<_> = (0..REQUESTS).map(|n| request(&members, n)).collect();
+    let roster = count(&client, "select count(*) from members where convo_id = $1", convo).await;
+    let records = "select count(*) from idempotency_records where key like 'hang-up %' and method = $1";
+
+    stream::iter(requests.iter().enumerate())
+        .for_each_concurrent(20, |(n, (xrpc, method, body))| hang_up(n, xrpc, method, body))
+        .await;
+    // What was begun is finished, although nobody waits for it.
+    recovered(&fleet.replicas[0], &members[0]).await;
+    let finished = async || {
+        let mut landed = [0; 3];
+        for (landed, (method, traces)) in landed.iter_mut().zip([
+            ("sendMessage", "select count(*) from messages where convo_id = $1 and message_type = 'app'"),
+            (
+                "createConvo",
+                "select count(*) from conversations c where id <> $1 and exists
+                             (select from members where convo_id = c.id and member_did = creator_did)",
+            ),
+            ("addMembers", "select count(*) from members where convo_id = $1"),
+        ]) {
+            *landed = count(&client, records, method).await;
+            let traces = count(&client, traces, convo).await - if method == "addMembers" { roster } else { 0 };
+            assert_eq!(traces, *landed, "{method}: as many traces as records, so each is whole or absent");
+        }
+        landed
+    };
+    let landed: i64 = finished().await.iter().sum();
+    assert!(0 < landed && landed < REQUESTS as i64, "{landed} of {REQUESTS} were done: some have to be, and some not");
+    fleet.check().await;
+
+    // Nothing blocks what comes now: each client asks again, properly, and each mutation is there once.
+    stream::iter(&requests)
+        .for_each_concurrent(20, |(xrpc, method, body)| async move {
+            let reply = xrpc.procedure(method, body).await.unwrap();
+            assert_eq!(reply.status, 200, "{reply}");
+        })
+        .await;
+    assert_eq!(finished().await, [REQUESTS as i64 / 3; 3]);
+    recovered(&fleet.replicas[0], &members[0]).await;
+    fleet.check().await;
+}

@@ -1,0 +1,127 @@
+//! PostgreSQL goes away and comes back.
+
+use futures_util::future::join_all;
+use serde_json::json;
+
+use super::tools::{count, entries, eventually, message, recovered};
+use crate::support::chaos::{Chaos, Counts, Fault};
+use crate::support::client::persona::unique;
+use crate::support::cluster::OwnCluster;
+use crate::support::fleet::{Fleet, Mode};
+use crate::support::load::Load;
+
+/// How a restart is done.
+#[derive(Clone, Copy, PartialEq)]
+enum Restart {
+    InOrder,
+    Crash,
+}
+
+pub async fn restarts_of_postgres_lose_nothing(mode: Mode) {
+    under_load(mode, Restart::InOrder, 4).await;
+}
+
+pub async fn crashes_of_postgres_lose_nothing(mode: Mode) {
+    under_load(mode, Restart::Crash, 6).await;
+}
+
+async fn under_load(mode: Mode, restart: Restart, times: usize) {
+    let mut cluster = OwnCluster::start().await;
+    let fleet = Fleet::start(&[mode, mode], &cluster.config(), &cluster.url()).await;
+    let mut load = Load::start(&fleet, 2).await;
+    for _ in 0..times {
+        load.progress(20).await;
+        let before = load.unanswered();
+        match restart {
+            Restart::InOrder => cluster.stop().await,
+            Restart::Crash => cluster.crash().await,
+        }
+        eventually("somebody noticed that PostgreSQL is away", async || load.unanswered() > before).await;
+        cluster.resume().await;
+    }
+    load.progress(20).await;
+    let plain = fleet.persona(0).await;
+    load.stop().await.audit(&cluster.config()).await;
+    for replica in &fleet.replicas {
+        recovered(replica, &plain).await;
+    }
+    fleet.check().await;
+}
+
+/// All connections of the pool are dead after a restart, and no request fails of that.
+pub async fn connections_from_before_a_restart_cost_no_request(mode: Mode) {
+    const POOL: &str = "select count(*) from pg_stat_activity where application_name = $1";
+    let mut cluster = OwnCluster::start().await;
+    let fleet = Fleet::start(&[mode], &cluster.config(), &cluster.url()).await;
+    let conversations = join_all((0..20).map(|_| fleet.conversation(1))).await;
+    let everybody_sends = async || {
+        let asking = conversations.iter().map(async |members| {
+            let sent = members[0].xrpc.procedure("sendMessage", &message(&members[0], "hello")).await.unwrap();
+            let read = members[0].xrpc.query("getConvos", &[]).await.unwrap();
+            assert_eq!((sent.status, read.status), (200, 200), "{sent} {read}");
+        });
+        join_all(asking).await;
+    };
+    everybody_sends().await;
+    let old = {
+        let (client, connection) = cluster.config().connect(tokio_postgres::NoTls).await.unwrap();
+        tokio::spawn(connection);
+        count(&client, POOL, "catbird-server").await
+    };
+    assert!(old >= 5, "the pool had only {old} connections to lose");
+    cluster.stop().await;
+    cluster.resume().await;
+    everybody_sends().await;
+    recovered(&fleet.replicas[0], &conversations[0][0]).await;
+    fleet.check().await;
+}
+
+/// PostgreSQL does not write down which transaction ids it gives out, so after a crash it gives out the last ones again. Asked
+/// about an id from before the crash it then speaks of somebody else's transaction, and may call it committed.
+pub async fn a_transaction_id_that_is_used_again_after_a_crash_is_no_success(mode: Mode) {
+    let mut cluster = OwnCluster::start().await;
+    let chaos = Chaos::before(&cluster.config()).await;
+    let fleet = Fleet::start(&[mode], &cluster.config(), &chaos.url()).await;
+    let members = fleet.conversation(1).await;
+    let connect = async |config: tokio_postgres::Config| {
+        let (client, connection) = config.connect(tokio_postgres::NoTls).await.unwrap();
+        tokio::spawn(connection);
+        client
+    };
+    let client = connect(cluster.config()).await;
+    // What nobody waits for stays in memory for ten seconds instead of a fifth of one, so that the crash surely loses it.
+    client.batch_execute("alter system set wal_writer_delay = '10s'").await.unwrap();
+    client.batch_execute("select pg_reload_conf()").await.unwrap();
+    let mut body = message(&members[0], "lost");
+    body["idempotencyKey"] = json!(unique());
+    chaos.on_commit("messages/append_app", Fault::Hold);
+
+    let asking = async { members[0].xrpc.procedure("sendMessage", &body).await.unwrap() };
+    let crashing = async {
+        eventually("a COMMIT is held", async || Counts::get(&chaos.counts().held) == 1).await;
+        let lost = "select max(backend_xid::text::bigint) from pg_stat_activity where application_name = $1";
+        let lost = count(&client, lost, "catbird-server").await;
+        // The server shall not ask before the id has been given out again.
+        chaos.black_hole(true);
+        cluster.restart_immediate().await;
+        let client = connect(cluster.config()).await;
+        let mut given = 0;
+        while given < lost {
+            given = count(&client, "select pg_current_xact_id()::text::bigint where $1 <> ''", "again").await;
+            assert!(given <= lost, "transaction {lost} was not lost in the crash: the next one is {given}");
+        }
+        chaos.black_hole(false);
+        client
+    };
+    let (mut reply, client) = tokio::join!(asking, crashing);
+    let convo = members[0].convo().unwrap();
+    if reply.status == 200 {
+        assert_eq!(entries(&client, convo).await, 1, "acknowledged, and lost: {reply}");
+    }
+    while reply.status == 503 {
+        reply = members[0].xrpc.procedure("sendMessage", &body).await.unwrap();
+    }
+    assert_eq!((reply.status, entries(&client, convo).await), (200, 1), "{reply}");
+    recovered(&fleet.replicas[0], &members[0]).await;
+    fleet.check().await;
+}
