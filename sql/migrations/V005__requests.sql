@@ -22,3 +22,14 @@ create unlogged table auth_nonces (
 );
 
 create index auth_nonces_age_idx on auth_nonces (expires_at);
+
+-- Since when PostgreSQL has known all that it did. A crash and a failover forget which transaction ids were given out last and
+-- give them out again; both also empty an unlogged table. So an id is only asked about while the row from before it is there.
+create unlogged table crash_witness (
+  only_row boolean not null default true,
+  since    timestamptz not null default now(),
+  constraint crash_witness_pkey primary key (only_row),
+  constraint crash_witness_only_row_check check (only_row)
+);
+
+insert into crash_witness default values;

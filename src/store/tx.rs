@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use chrono::{DateTime, Utc};
 use tokio_postgres::Row;
 
 use crate::ids::ConvoId;
@@ -18,13 +19,20 @@ use super::session::{Params, Queries, Session};
 /// commits such a one, whatever the unit of work returned.
 pub struct Tx {
     pub(super) session: Session,
-    pub(super) xid: String,
+    pub(super) identity: Identity,
     failed: AtomicBool,
 }
 
+/// What PostgreSQL can be asked about a transaction by, when its COMMIT got no reply.
+pub(super) struct Identity {
+    pub(super) xid: String,
+    /// By PostgreSQL's clock. The id alone is not enough: after a crash it may be given out again.
+    pub(super) begun: DateTime<Utc>,
+}
+
 impl Tx {
-    pub(super) fn new(session: Session, xid: String) -> Self {
-        Self { session, xid, failed: AtomicBool::new(false) }
+    pub(super) fn new(session: Session, identity: Identity) -> Self {
+        Self { session, identity, failed: AtomicBool::new(false) }
     }
 
     /// Whether a statement failed, which dooms the transaction.

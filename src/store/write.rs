@@ -18,12 +18,13 @@ use super::connect::{Store, transaction_settings};
 use super::failure::{self, Abort, Cause};
 use super::query::query;
 use super::session::{Params, Session};
+use super::tx::Identity;
 use super::{Exclusive, Hold, Position, Tx, deadline};
 
 query! {
     LOCK = "tx/lock" (TEXT);
     NAME = "tx/name" ();
-    OUTCOME = "tx/outcome" (TEXT);
+    OUTCOME = "tx/outcome" (TEXT, TIMESTAMPTZ);
 }
 
 /// The pause after the first failed attempt; it doubles up to [`LONGEST_PAUSE`].
@@ -200,8 +201,9 @@ impl Store {
                 if lock.is_some() {
                     self.metrics.lock_waited(waiting.elapsed());
                 }
-                let xid = rows.first().map(|row| row.get("xid")).unwrap_or_default();
-                Ok(Tx::new(session, xid))
+                let row = rows.first().expect("a select of functions returns one row");
+                let identity = Identity { xid: row.get("xid"), begun: row.get("begun") };
+                Ok(Tx::new(session, identity))
             }
             Ok(Err(error)) => {
                 session.discard();
@@ -232,19 +234,19 @@ impl Store {
             }
             // No reply, or one that says only that the server is going away: it may have happened.
             _ => {
-                let xid = tx.xid;
+                let identity = tx.identity;
                 tx.session.discard();
-                self.find_out(&xid).await
+                self.find_out(&identity).await
             }
         }
     }
 
     /// What became of a transaction whose COMMIT was sent and not answered.
-    async fn find_out(&self, xid: &str) -> Result<(), Abort> {
+    async fn find_out(&self, tx: &Identity) -> Result<(), Abort> {
         let deadline = Instant::now() + deadline::OUTCOME;
         let mut pause = FIRST_PAUSE;
         while Instant::now() < deadline {
-            match self.outcome(xid).await {
+            match self.outcome(tx).await {
                 Some(Outcome::Committed) => {
                     self.metrics.commit_recovered("committed");
                     return Ok(());
@@ -265,15 +267,22 @@ impl Store {
             .into())
     }
 
-    async fn outcome(&self, xid: &str) -> Option<Outcome> {
+    async fn outcome(&self, tx: &Identity) -> Option<Outcome> {
         let session = self.session().await.ok()?;
-        match tokio::time::timeout(deadline::CONNECT, session.rows(&OUTCOME, &[&xid])).await {
-            Ok(Ok(rows)) => Some(match rows.first()?.get::<_, Option<&str>>("status") {
-                Some("committed") => Outcome::Committed,
-                Some("aborted") => Outcome::Aborted,
-                Some(_) => Outcome::InProgress,
-                None => Outcome::Forgotten,
-            }),
+        let (query, params): (_, Params<'_>) = (&OUTCOME, &[&tx.xid, &tx.begun]);
+        match tokio::time::timeout(deadline::CONNECT, session.rows(query, params)).await {
+            Ok(Ok(rows)) => {
+                let row = rows.first()?;
+                Some(match row.get::<_, Option<&str>>("status") {
+                    Some("committed") if row.get("same_id") => Outcome::Committed,
+                    // Perhaps another transaction of the same id. If this one has committed, the same request finds that.
+                    Some("committed") => Outcome::Forgotten,
+                    // Had this one committed, its id would not have been given out again: so it has not.
+                    Some("aborted") => Outcome::Aborted,
+                    Some(_) => Outcome::InProgress,
+                    None => Outcome::Forgotten,
+                })
+            }
             // An id from the future: another server answers now, one that never saw this transaction.
             Ok(Err(error)) if error.code() == Some(&SqlState::INVALID_PARAMETER_VALUE) => Some(Outcome::Forgotten),
             _ => {
