@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use chrono::{TimeDelta, Utc};
+use chrono::TimeDelta;
 use futures_util::future::join_all;
 use serde_json::json;
 
@@ -132,7 +132,7 @@ async fn a_package_is_issued_for_its_own_suite_only(app: &TestApp) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn p8_after_the_lease_a_package_is_nobodys_and_an_expired_one_is_never_issued() {
-    let clock = Clock::manual(Utc::now());
+    let clock = Clock::manual(Clock::system().now());
     let app = TestApp::at(clock.clone(), &[]).await;
     let (alice, bob) = (app.persona(), app.persona());
     for days in [1, 2] {

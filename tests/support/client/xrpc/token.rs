@@ -5,8 +5,8 @@ use std::fmt;
 use jsonwebtoken::{EncodingKey, Header};
 use serde::Serialize;
 
-/// How long a token is valid, in seconds.
-const LIFETIME: i64 = 60;
+/// How long a token lives, in seconds. Development tokens may live for a day; hours let a test move the server's clock.
+const LIFETIME: i64 = 3 * 3_600;
 
 /// What a token says. The fields are open, so that a test can get one of them wrong.
 #[derive(Debug, Clone, Serialize)]
