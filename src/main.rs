@@ -55,9 +55,23 @@ fn main() -> ExitCode {
         .map_err(Failure::from)
         .and_then(|runtime| runtime.block_on(run(cli.command.unwrap_or(Command::Serve))));
     result.unwrap_or_else(|failure| {
-        eprintln!("catbird-server: {failure}");
+        eprintln!("catbird-server: {}", with_causes(&*failure));
         ExitCode::FAILURE
     })
+}
+
+/// A failure with everything below it: the database's own words are at the bottom.
+fn with_causes(failure: &dyn std::error::Error) -> String {
+    let mut text = failure.to_string();
+    let mut below = failure.source();
+    while let Some(cause) = below {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        below = cause.source();
+    }
+    text
 }
 
 async fn run(command: Command) -> Result<ExitCode, Failure> {
