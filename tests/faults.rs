@@ -17,6 +17,8 @@ mod connections;
 mod hang_ups;
 #[path = "faults/killed_replica.rs"]
 mod killed_replica;
+#[path = "faults/pooler.rs"]
+mod pooler;
 #[path = "faults/restarts.rs"]
 mod restarts;
 #[path = "faults/tools.rs"]
@@ -56,6 +58,7 @@ with_each_serializer! {
     hang_ups::a_client_that_hangs_up_leaves_a_whole_mutation_or_none,
     killed_replica::a_replica_killed_inside_a_transaction_leaves_nothing_behind,
     killed_replica::replicas_killed_under_load_lose_nothing,
+    pooler::everything_works_through_a_pooler_in_transaction_mode,
     restarts::restarts_of_postgres_lose_nothing,
     restarts::crashes_of_postgres_lose_nothing,
     restarts::connections_from_before_a_restart_cost_no_request,

@@ -1,5 +1,7 @@
 //! Connections to PostgreSQL that end, or that look alive and are not.
 
+use std::time::Duration;
+
 use futures_util::future::join_all;
 use tokio::time::Instant;
 
@@ -40,6 +42,8 @@ pub async fn cut_connections_lose_nothing(mode: Mode) {
     let chaos = Chaos::before(&database.config).await;
     let fleet = Fleet::start(&[mode, mode], &database.config, &chaos.url()).await;
     let mut load = Load::start(&fleet, 2).await;
+    // Longer transactions are cut more often.
+    chaos.delay(Duration::from_millis(1));
     for _ in 0..ROUNDS {
         for statement in ["messages/append_app", "messages/append_commit"] {
             chaos.on_commit(statement, Fault::LoseReply);

@@ -21,7 +21,16 @@ const PREFIX: &str = "catbird_test_";
 /// A fresh database with the schema of this build.
 pub async fn database() -> TestDatabase {
     let server = SERVER.get_or_init(Server::find).await;
-    server.create_database().await
+    let database = server.create_database(server.copy.unwrap_or_default()).await;
+    if server.copy.is_none() {
+        migrate(&database.config).await;
+    }
+    database
+}
+
+/// A fresh database with nothing in it.
+pub async fn empty_database() -> TestDatabase {
+    SERVER.get_or_init(Server::find).await.create_database("").await
 }
 
 /// A database for one test, dropped with this value, open connections or not.
@@ -82,20 +91,12 @@ impl Server {
         Self { url, copy: Some(copy), _cluster: Some(cluster) }
     }
 
-    async fn create_database(&self) -> TestDatabase {
+    async fn create_database(&self, how: &str) -> TestDatabase {
         let name = format!("{PREFIX}{}", Ulid::new().to_string().to_lowercase());
         let admin: Config = self.url.parse().expect("TEST_DATABASE_URL is a PostgreSQL connection string");
-        connect(&admin)
-            .await
-            .batch_execute(&format!("create database \"{name}\" {}", self.copy.unwrap_or_default()))
-            .await
-            .unwrap();
+        connect(&admin).await.batch_execute(&format!("create database \"{name}\" {how}")).await.unwrap();
         let url = with_database(&self.url, &name);
-        let database = TestDatabase { config: url.parse().unwrap(), url, name, admin };
-        if self.copy.is_none() {
-            migrate(&database.config).await;
-        }
-        database
+        TestDatabase { config: url.parse().unwrap(), url, name, admin }
     }
 }
 

@@ -124,6 +124,20 @@ impl Drop for Replica {
     }
 }
 
+/// Runs the binary with this argument on a database to its end: the exit code, and what it wrote to both outputs.
+pub async fn run(argument: &'static str, database_url: &str) -> (Option<i32>, String, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_catbird-server"));
+    command
+        .arg(argument)
+        .env_clear()
+        .envs(variables(&[("DATABASE_URL", database_url)]))
+        .current_dir(std::env::temp_dir())
+        .stdin(Stdio::null());
+    let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
 /// Several servers on one database, as behind a load balancer that takes turns.
 pub struct Fleet {
     pub replicas: Vec<Replica>,
@@ -132,9 +146,17 @@ pub struct Fleet {
 
 impl Fleet {
     pub async fn start(modes: &[Mode], database: &Config, database_url: &str) -> Self {
+        Self::with(modes, database, database_url, &[]).await
+    }
+
+    /// As [`Fleet::start`], with these settings for each server.
+    pub async fn with(modes: &[Mode], database: &Config, database_url: &str, settings: &[(&str, &str)]) -> Self {
         let mut replicas = Vec::new();
         for mode in modes {
-            replicas.push(Replica::start(*mode, database_url, &[]).await);
+            replicas.push(Replica::spawn(*mode, database_url, settings).await);
+        }
+        for replica in &replicas {
+            replica.ready().await;
         }
         Self { replicas, database: database.clone() }
     }

@@ -10,4 +10,5 @@ pub mod directory;
 pub mod fleet;
 pub mod lexicon;
 pub mod load;
+pub mod pgbouncer;
 pub mod redis;

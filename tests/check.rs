@@ -1,0 +1,195 @@
+//! `catbird-server check`: a sound database passes, and each invariant that is broken is named, with exit code 1. Where a
+//! constraint or a trigger keeps the violation out, it is shown to do so first, and then taken away.
+
+mod support;
+
+use support::cluster::{TestDatabase, database};
+use support::fleet::{Fleet, Mode, run};
+
+/// A conversation of three with two commits and two messages, and a second one, as the server would have written them.
+const SOUND: &str = "
+    insert into conversations (id, group_id, creator_did, cipher_suite, initial_epoch, current_epoch)
+    values ('c', 'group c', 'did:x:alice', 'suite', 0, 0), ('d', 'group d', 'did:x:alice', 'suite', 0, 0);
+    insert into members (convo_id, member_did, joined_seq, last_read_seq)
+    values ('c', 'did:x:alice', 0, 0), ('c', 'did:x:bob', 0, 0), ('d', 'did:x:alice', 0, 0);
+    update conversations set current_epoch = 1, last_seq = 1 where id = 'c';
+    insert into messages (convo_id, seq, id, sender_did, message_type, epoch, ciphertext, body_hash)
+    values ('c', 1, 'm1', 'did:x:alice', 'commit', 1, 'commit 1', 'hash 1');
+    insert into members (convo_id, member_did, joined_seq, last_read_seq) values ('c', 'did:x:carol', 1, 1);
+    insert into key_packages (hash, owner_did, cipher_suite, key_package, last_resort, expires_at, consumed_at, consumed_convo)
+    values ('kp', 'did:x:carol', 'suite', null, false, now(), now(), 'c');
+    insert into welcomes (id, welcome) values ('w', 'welcome');
+    insert into welcome_messages (id, convo_id, recipient_did, key_package_hash, welcome_id, epoch)
+    values ('w1', 'c', 'did:x:carol', 'kp', 'w', 1);
+    update conversations set last_seq = 2 where id = 'c';
+    insert into messages (convo_id, seq, id, sender_did, message_type, epoch, ciphertext)
+    values ('c', 2, 'm2', 'did:x:bob', 'app', 1, 'hello');
+    insert into idempotency_records (caller_did, method, key, fingerprint, reply)
+    values ('did:x:bob', 'sendMessage', 'key', '', '{\"id\": \"m2\"}');
+    update conversations set current_epoch = 2, last_seq = 3 where id = 'c';
+    insert into messages (convo_id, seq, id, sender_did, message_type, epoch, ciphertext, body_hash)
+    values ('c', 3, 'm3', 'did:x:alice', 'commit', 2, 'commit 2', 'hash 2');
+    update conversations set last_seq = 4 where id = 'c';
+    insert into messages (convo_id, seq, id, sender_did, message_type, epoch, ciphertext)
+    values ('c', 4, 'm4', 'did:x:bob', 'app', 2, 'hello');";
+
+/// One more entry at the end of the log.
+const ONE_MORE: &str = "update conversations set last_seq = last_seq + 1 where id = 'c';
+    insert into messages (convo_id, seq, id, sender_did, message_type, epoch, ciphertext, body_hash)";
+
+/// The database of a violation, already sound.
+async fn sound() -> TestDatabase {
+    let database = database().await;
+    database.connect().await.batch_execute(SOUND).await.unwrap();
+    database
+}
+
+/// Breaks an invariant, and sees it named, together with those that the same rows break as well. `guard` is the constraint that
+/// keeps the violation out and how to take it away.
+async fn named(violation: &str, guard: Option<(&str, &str)>, names: &[&str]) {
+    let database = sound().await;
+    let client = database.connect().await;
+    if let Some((constraint, take_away)) = guard {
+        let refused = client.batch_execute(violation).await.expect_err("the constraint keeps it out");
+        assert_eq!(refused.as_db_error().and_then(|error| error.constraint()), Some(constraint), "{refused:?}");
+        client.batch_execute(take_away).await.unwrap();
+    }
+    client.batch_execute(violation).await.unwrap();
+    let (code, report, errors) = run("check", &database.url).await;
+    assert_eq!((code, errors.as_str()), (Some(1), ""), "{report}");
+    let violated: Vec<&str> = report
+        .lines()
+        .filter_map(|line| line.strip_prefix("VIOLATED  ")?.split_once(':').map(|(name, _)| name))
+        .collect();
+    assert_eq!(violated, names, "{report}");
+    assert!(report.contains("conversation "), "each finding says where it is: {report}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sound_database_passes() {
+    let sound = sound().await;
+    let (code, report, errors) = run("check", &sound.url).await;
+    assert_eq!((code, errors.as_str()), (Some(0), ""), "{report}");
+    assert_eq!(report.lines().filter(|line| line.starts_with("ok ")).count(), 11, "{report}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_server_writes_passes() {
+    let database = database().await;
+    let fleet = Fleet::start(&[Mode::Advisory, Mode::Actors], &database.config, &database.url).await;
+    let mut members = fleet.conversation(3).await;
+    members[0].send("hello").await.unwrap();
+    let mut leaver = members.pop().unwrap();
+    leaver.leave().await.unwrap();
+    members[1].catch_up().await.unwrap();
+    members[1].remove(leaver.did()).await.unwrap();
+    let (code, report, _) = run("check", &database.url).await;
+    assert_eq!(code, Some(0), "{report}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_commit_for_an_epoch_is_named() {
+    let second = format!("{ONE_MORE} values ('c', 5, 'm5', 'did:x:bob', 'commit', 2, 'commit 2b', 'hash 2b')");
+    let guard = ("messages_commit_epoch_key", "drop index messages_commit_epoch_key");
+    named(&second, Some(guard), &["duplicate_epochs", "commit_order"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_epoch_without_a_commit_is_named() {
+    let guard = ("conversations_position_check", "drop trigger conversations_position_check on conversations");
+    named("update conversations set current_epoch = 3 where id = 'c'", Some(guard), &["missing_epochs"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn commits_out_of_order_are_named() {
+    let guard = ("messages_commit_epoch_key", "drop index messages_commit_epoch_key");
+    let swapped = "update messages set epoch = 3 - epoch where message_type = 'commit'";
+    named(swapped, Some(guard), &["commit_order", "message_epochs"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_from_an_epoch_to_come_is_named() {
+    named("update messages set epoch = 2 where id = 'm2'", None, &["message_epochs"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gap_is_named() {
+    let gap = "update conversations set last_seq = 6 where id = 'c';
+        insert into messages (convo_id, seq, id, sender_did, message_type, epoch, ciphertext)
+        values ('c', 6, 'm6', 'did:x:bob', 'app', 2, 'hello')";
+    let guard = ("messages_position_check", "drop trigger messages_position_check on messages");
+    named(gap, Some(guard), &["sequence_gaps"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_entry_beyond_the_position_is_named() {
+    let beyond = "insert into messages (convo_id, seq, id, sender_did, message_type, epoch, ciphertext)
+        values ('c', 5, 'm5', 'did:x:bob', 'app', 2, 'hello')";
+    let guard = ("messages_position_check", "drop trigger messages_position_check on messages");
+    named(beyond, Some(guard), &["sequence_gaps"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_entry_is_named() {
+    named("delete from messages where id = 'm2'", None, &["sequence_gaps", "replies"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_strangers_entry_is_named() {
+    let entry = format!("{ONE_MORE} values ('c', 5, 'm5', 'did:x:mallory', 'app', 2, 'hello', null)");
+    named(&entry, None, &["strangers"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_without_a_conversation_are_named() {
+    named("delete from conversations where id = 'd'", None, &["strangers"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_entry_by_somebody_who_had_left_is_named() {
+    let left = "update members set left_at = now(), left_by = member_did, left_epoch = 1, left_seq = 1
+        where convo_id = 'c' and member_did = 'did:x:bob'";
+    named(left, None, &["late_entries"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_position_beyond_the_log_is_named() {
+    named("update members set last_read_seq = 5 where convo_id = 'c'", None, &["positions"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_welcome_for_somebody_who_is_no_member_is_named() {
+    let orphan = "insert into welcome_messages (id, convo_id, recipient_did, welcome_id, epoch)
+        values ('w2', 'c', 'did:x:mallory', 'w', 2)";
+    let guard =
+        ("welcome_messages_member_fkey", "alter table welcome_messages drop constraint welcome_messages_member_fkey");
+    named(orphan, Some(guard), &["welcomes"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_welcome_of_a_commit_that_lost_is_named() {
+    let lost = "insert into welcome_messages (id, convo_id, recipient_did, welcome_id, epoch)
+        values ('w2', 'c', 'did:x:bob', 'w', 3)";
+    named(lost, None, &["welcomes"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_welcome_without_bytes_is_named() {
+    let guard =
+        ("welcome_messages_welcome_fkey", "alter table welcome_messages drop constraint welcome_messages_welcome_fkey");
+    named("delete from welcomes", Some(guard), &["welcomes"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_package_that_was_used_twice_is_named() {
+    let twice = "insert into welcome_messages (id, convo_id, recipient_did, key_package_hash, welcome_id, epoch)
+        values ('w2', 'd', 'did:x:alice', 'kp', 'w', 0)";
+    named(twice, None, &["key_packages"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_without_what_it_answers_is_named() {
+    let answers = "insert into idempotency_records (caller_did, method, key, fingerprint, reply)
+        values ('did:x:bob', 'createConvo', 'other key', '', '{\"id\": \"nowhere\"}')";
+    named(answers, None, &["replies"]).await;
+}

@@ -1,0 +1,49 @@
+//! PgBouncer in transaction mode: every transaction may run on another connection, and nothing survives it.
+
+use super::tools::{count, recovered};
+use crate::support::cluster::empty_database;
+use crate::support::fleet::{Fleet, Mode};
+use crate::support::load::Load;
+use crate::support::pgbouncer::PgBouncer;
+
+/// Fewer than two servers' pools, so that connections really are shared.
+const CONNECTIONS: usize = 5;
+
+/// Two servers start at once on an empty database and migrate it, a conversation is held, a race is run, all through the pooler.
+pub async fn everything_works_through_a_pooler_in_transaction_mode(mode: Mode) {
+    let database = empty_database().await;
+    let pooler = PgBouncer::start(&database.config, CONNECTIONS);
+    let settings = [("DATABASE_POOLER", "true")];
+    let fleet = Fleet::with(&[mode, mode], &database.config, &pooler.url(), &settings).await;
+    let client = database.connect().await;
+
+    let mut members = fleet.conversation(3).await;
+    let sent = members[0].send("through the pooler").await.unwrap();
+    assert_eq!(members[1].catch_up().await.unwrap(), ["through the pooler"]);
+    let newcomer = fleet.persona(1).await;
+    members[2].catch_up().await.unwrap();
+    let landed = members[2].add(&[newcomer.did()]).await.unwrap();
+    assert_eq!(landed.seq, sent.seq + 1);
+    members[1].leave().await.unwrap();
+
+    let mut load = Load::start(&fleet, 2).await;
+    for _ in 0..5 {
+        load.progress(20).await;
+        const OURS: &str = "select count(*) from pg_stat_activity
+            where datname = $1 and pid <> pg_backend_pid() and backend_type = 'client backend'";
+        let backends = count(&client, OURS, database.config.get_dbname().unwrap()).await;
+        assert!(
+            0 < backends && backends as usize <= CONNECTIONS,
+            "{backends} connections did not come from the pooler"
+        );
+    }
+    load.stop().await.audit(&database.config).await;
+    for replica in &fleet.replicas {
+        recovered(replica, &members[0]).await;
+    }
+    fleet.check().await;
+
+    // A restart finds the schema there.
+    let again = Fleet::with(&[mode], &database.config, &pooler.url(), &settings).await;
+    recovered(&again.replicas[0], &members[0]).await;
+}

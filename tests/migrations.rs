@@ -1,0 +1,248 @@
+//! The schema: applied once, whoever comes first; no request is served before; what goes wrong is reported; and operators find
+//! the tables of the earlier server under their old names.
+
+mod support;
+
+use std::time::Duration;
+
+use catbird_server::store::required_version;
+use support::client::xrpc::http;
+use support::cluster::{TestDatabase, database, empty_database};
+use support::fleet::{Fleet, Mode, Replica, run};
+use tokio::time::Instant;
+use tokio_postgres::{Client, SimpleQueryMessage};
+
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// The versions on record, in the order in which they were applied.
+async fn applied(client: &Client) -> Vec<i64> {
+    let history = "select version::bigint from refinery_schema_history order by applied_on::timestamptz, version";
+    client.query(history, &[]).await.unwrap().iter().map(|row| row.get(0)).collect()
+}
+
+fn all_versions() -> Vec<i64> {
+    (1..=required_version()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_replicas_that_start_at_once_on_an_empty_database_migrate_it_once() {
+    let database = empty_database().await;
+    let (one, other) = tokio::join!(
+        Replica::start(Mode::Advisory, &database.url, &[]),
+        Replica::start(Mode::Actors, &database.url, &[])
+    );
+    assert_eq!(applied(&database.connect().await).await, all_versions());
+    drop((one, other));
+    let (code, said, _) = run("migrate", &database.url).await;
+    assert_eq!((code, said.as_str()), (Some(0), "0 migrations applied; the schema is up to date\n"));
+}
+
+/// Waits until somebody waits for an advisory lock of this database.
+async fn migration_waits(client: &Client) {
+    let waiting = "select exists (select from pg_locks where locktype = 'advisory' and not granted
+        and database = (select oid from pg_database where datname = current_database()))";
+    let start = Instant::now();
+    while !client.query_one(waiting, &[]).await.unwrap().get::<_, bool>(0) {
+        assert!(start.elapsed() < DEADLINE, "nobody waits for the migration's lock");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_is_not_ready_before_the_schema_is_there() {
+    let database = empty_database().await;
+    let client = database.connect().await;
+    client.batch_execute("select pg_advisory_lock(hashtextextended('catbird-server/schema', 2))").await.unwrap();
+    let replica = Replica::spawn(Mode::Advisory, &database.url, &[]).await;
+    migration_waits(&client).await;
+
+    let get = async |path: &str| http().unwrap().get(format!("{}{path}", replica.base)).send().await.unwrap();
+    let ready = get("/health/ready").await;
+    assert_eq!(ready.status(), 503);
+    let ready: serde_json::Value = ready.json().await.unwrap();
+    assert_eq!((&ready["ready"], ready["stage"].as_str()), (&false.into(), Some("starting")), "{ready}");
+    assert_eq!(get("/health/live").await.status(), 200, "it runs, and must not be restarted");
+    let refused = get("/xrpc/blue.catbird.mls.getConvos").await;
+    assert_eq!(refused.status(), 503);
+    assert!(refused.headers().contains_key("retry-after"));
+    assert_eq!(client.query("select from pg_tables where tablename = 'messages'", &[]).await.unwrap().len(), 0);
+
+    client.batch_execute("select pg_advisory_unlock(hashtextextended('catbird-server/schema', 2))").await.unwrap();
+    replica.ready().await;
+    assert_eq!(applied(&client).await, all_versions());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_whose_database_has_lost_its_schema_is_not_ready() {
+    let database = database().await;
+    let replica = Replica::start(Mode::Advisory, &database.url, &[]).await;
+    let client = database.connect().await;
+    let newest =
+        "delete from refinery_schema_history where version = (select max(version) from refinery_schema_history)";
+    client.batch_execute(newest).await.unwrap();
+    let reply = http().unwrap().get(format!("{}/health/ready", replica.base)).send().await.unwrap();
+    assert_eq!(reply.status(), 503);
+}
+
+/// Neither `migrate` nor `serve` goes on, and both say why.
+async fn is_reported(database: &TestDatabase, why: &str) {
+    for command in ["migrate", "serve"] {
+        let (code, _, errors) = run(command, &database.url).await;
+        assert_eq!(code, Some(1), "{command} went on: {errors}");
+        assert!(errors.contains("migration") && errors.contains(why), "{command} does not say why: {errors}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_applied_migration_that_was_edited_is_reported() {
+    let database = database().await;
+    let client = database.connect().await;
+    client.batch_execute("update refinery_schema_history set checksum = '1' where version = 2").await.unwrap();
+    is_reported(&database, "messages").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_migration_that_fails_is_reported_undone_and_can_be_repeated() {
+    let database = empty_database().await;
+    let client = database.connect().await;
+    client.batch_execute("create table envelopes (mine text)").await.unwrap();
+    is_reported(&database, "envelopes").await;
+    let half = client.query("select from pg_tables where tablename in ('cursors', 'event_stream')", &[]).await.unwrap();
+    assert_eq!(half.len(), 0, "the migration that failed left something behind");
+
+    client.batch_execute("drop table envelopes").await.unwrap();
+    let (code, said, errors) = run("migrate", &database.url).await;
+    assert_eq!(code, Some(0), "{said}{errors}");
+    assert_eq!(applied(&client).await, all_versions());
+}
+
+/// The tables of the earlier server, and their columns.
+const LEGACY: [(&str, &[&str]); 11] = [
+    (
+        "conversations",
+        &[
+            "id",
+            "creator_did",
+            "current_epoch",
+            "name",
+            "group_id",
+            "cipher_suite",
+            "created_at",
+            "updated_at",
+            "idempotency_key",
+        ],
+    ),
+    ("members", &["convo_id", "member_did", "joined_at", "left_at", "unread_count", "last_read_at"]),
+    (
+        "messages",
+        &[
+            "id",
+            "convo_id",
+            "sender_did",
+            "message_type",
+            "epoch",
+            "seq",
+            "ciphertext",
+            "created_at",
+            "expires_at",
+            "idempotency_key",
+        ],
+    ),
+    (
+        "key_packages",
+        &[
+            "id",
+            "did",
+            "cipher_suite",
+            "key_data",
+            "key_package_hash",
+            "created_at",
+            "expires_at",
+            "consumed",
+            "consumed_at",
+        ],
+    ),
+    (
+        "welcome_messages",
+        &[
+            "id",
+            "convo_id",
+            "recipient_did",
+            "welcome_data",
+            "key_package_hash",
+            "created_at",
+            "consumed",
+            "consumed_at",
+            "state",
+            "fetched_at",
+            "confirmed_at",
+        ],
+    ),
+    ("envelopes", &["id", "convo_id", "recipient_did", "message_id", "created_at", "delivered_at"]),
+    ("cursors", &["user_did", "convo_id", "last_seen_cursor", "updated_at"]),
+    ("event_stream", &["id", "convo_id", "event_type", "payload", "emitted_at"]),
+    ("message_recipients", &["message_id", "recipient_did", "delivered_at"]),
+    ("blobs", &["key", "content_type", "size_bytes", "created_at", "ref_count"]),
+    ("idempotency_cache", &["key", "endpoint", "response_body", "status_code", "created_at", "expires_at"]),
+];
+
+/// The rows of a query in psql's text form, as an operator with the old tables in its search path sees them.
+async fn rows(client: &Client, query: &str) -> Vec<Vec<Option<String>>> {
+    let messages = client.simple_query(&format!("set search_path = legacy, public; {query}")).await.unwrap();
+    let row = |message| match message {
+        SimpleQueryMessage::Row(row) => {
+            Some((0..row.len()).map(|column| row.get(column).map(str::to_owned)).collect::<Vec<_>>())
+        }
+        _ => None,
+    };
+    messages.into_iter().filter_map(row).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_earlier_servers_tables_are_there_with_their_columns() {
+    let database = database().await;
+    let client = database.connect().await;
+    for (table, columns) in LEGACY {
+        rows(&client, &format!("select {} from {table}", columns.join(", "))).await;
+        let known = "select count(*) from pg_views where schemaname = 'legacy' and viewname = $1";
+        assert_eq!(client.query_one(known, &[&table]).await.unwrap().get::<_, i64>(0), 1, "legacy.{table}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn operators_old_queries_tell_the_truth() {
+    let database = database().await;
+    let fleet = Fleet::start(&[Mode::Advisory], &database.config, &database.url).await;
+    let mut members = fleet.conversation(3).await;
+    members[0].send("hello").await.unwrap();
+    members[1].leave().await.unwrap();
+    let client = database.connect().await;
+    let convo = members[0].convo().unwrap();
+
+    let duplicates = "select convo_id, epoch, count(*) from messages where message_type = 'commit'
+        group by convo_id, epoch having count(*) > 1";
+    assert!(rows(&client, duplicates).await.is_empty());
+    let of = |values: &[&str]| vec![values.iter().map(|value| Some((*value).to_owned())).collect::<Vec<_>>()];
+    let position = format!("select current_epoch, name from conversations where id = '{convo}'");
+    assert_eq!(rows(&client, &position).await, of(&["1", "race"]));
+    let commits = "select epoch, seq from messages where message_type = 'commit'";
+    assert_eq!(rows(&client, commits).await, of(&["1", "1"]));
+    let keyed = "select count(*) from messages where message_type = 'app' and idempotency_key is not null";
+    assert_eq!(rows(&client, keyed).await, of(&["1"]));
+    let unread = format!("select unread_count from members where member_did = '{}'", members[2].did());
+    assert_eq!(rows(&client, &unread).await, of(&["1"]));
+    let left = "select count(*) from members where left_at is not null";
+    assert_eq!(rows(&client, left).await, of(&["1"]));
+    let consumed = "select count(*) filter (where consumed), count(distinct id), count(*) from key_packages";
+    assert_eq!(rows(&client, consumed).await, of(&["2", "6", "6"]));
+    let welcomes = "select count(*) from welcome_messages where consumed and confirmed_at is not null";
+    assert_eq!(rows(&client, welcomes).await, of(&["2"]));
+
+    // The query finds what it looks for: the same log with the guard taken away and a second commit let in.
+    let second = "set search_path = public; drop index messages_commit_epoch_key;
+        update conversations set last_seq = last_seq + 1;
+        insert into messages (convo_id, seq, id, sender_did, message_type, epoch, ciphertext, body_hash)
+        select id, last_seq, 'second', creator_did, 'commit', 1, '', '' from conversations";
+    client.batch_execute(second).await.unwrap();
+    assert_eq!(rows(&client, duplicates).await, of(&[convo, "1", "2"]));
+}
