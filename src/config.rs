@@ -121,6 +121,14 @@ impl Reader {
     }
 }
 
+/// Where a service is reached if nobody says: where its did:web points, unless that is this machine.
+fn url_of(service: &Did, port: u16) -> String {
+    match service.as_str().strip_prefix("did:web:").map(|place| place.split(':').next().unwrap_or(place)) {
+        Some(host) if !host.starts_with("localhost") => format!("https://{}", host.replace("%3A", ":")),
+        _ => format!("http://localhost:{port}"),
+    }
+}
+
 impl Config {
     /// Reads the process environment, after `.env` in the working directory where there is one.
     #[allow(clippy::disallowed_methods, reason = "this is the one place that reads the environment")]
@@ -141,8 +149,10 @@ impl Config {
         let mut env = Reader { variables, problems: Vec::new() };
 
         let port = env.number("SERVER_PORT", 3000, 0, 65_535) as u16;
-        let service_did =
+        let service_did: Did =
             format!("did:web:localhost%3A{port}").parse().expect("a port number makes a well-formed did:web");
+        let service_did = env.parse("SERVICE_DID", service_did, "a DID without fragment", |value| value.parse().ok());
+        let public_url = env.text("PUBLIC_URL").unwrap_or_else(|| url_of(&service_did, port));
         let config =
             Config {
                 host: env.text("SERVER_HOST").unwrap_or_else(|| "127.0.0.1".to_owned()),
@@ -164,13 +174,8 @@ impl Config {
                     }
                 }),
                 auth: AuthConfig {
-                    service_did: env
-                        .parse("SERVICE_DID", service_did, "a DID without fragment", |value| value.parse().ok()),
-                    public_url: env
-                        .text("PUBLIC_URL")
-                        .unwrap_or_else(|| format!("http://localhost:{port}"))
-                        .trim_end_matches('/')
-                        .to_owned(),
+                    service_did,
+                    public_url: public_url.trim_end_matches('/').to_owned(),
                     jwt_secret: env.text("JWT_SECRET"),
                     enforce_lxm: env.flag("ENFORCE_LXM", true),
                     enforce_jti: env.flag("ENFORCE_JTI", true),
@@ -182,10 +187,20 @@ impl Config {
                         .to_owned(),
                     allow_private_did_hosts: env.flag("ALLOW_PRIVATE_DID_HOSTS", false),
                 },
-                log: env.text("RUST_LOG").unwrap_or_else(|| "catbird_server=info,warn".to_owned()),
+                log: env.text("RUST_LOG").unwrap_or_else(|| DEFAULT_LOG.to_owned()),
             };
         if env.text("JWT_SECRET").is_some_and(|secret| secret.len() < MIN_JWT_SECRET_BYTES) {
             env.problems.push(format!("JWT_SECRET must have at least {MIN_JWT_SECRET_BYTES} bytes"));
+        }
+        for (name, url) in
+            [("PUBLIC_URL", &config.auth.public_url), ("PLC_DIRECTORY_URL", &config.auth.plc_directory_url)]
+        {
+            if !reqwest::Url::parse(url).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host()) {
+                env.problems.push(format!("{name} must be an http or https URL"));
+            }
+        }
+        if let Err(cause) = tracing_subscriber::EnvFilter::try_new(&config.log) {
+            env.problems.push(format!("RUST_LOG is not a log filter: {cause}"));
         }
         for name in ["DATABASE_URL", "REDIS_URL"] {
             let Some(url) = env.text(name) else { continue };
@@ -228,6 +243,9 @@ impl Config {
     }
 }
 
+/// Requests and what goes wrong. Not actix's remarks about bytes that are no HTTP, which anybody can send.
+const DEFAULT_LOG: &str = "warn,catbird_server=info,actix_http=off";
+
 /// Shortest secret for development tokens: a full HMAC-SHA-256 block would be 64, its output is 32 (RFC 7518, 3.2).
 pub const MIN_JWT_SECRET_BYTES: usize = 32;
 
@@ -264,6 +282,15 @@ mod tests {
         for name in ["SERVER_PORT", "MLS_VALIDATION", "JWT_SECRET"] {
             assert!(error.contains(name), "{error}");
         }
+    }
+
+    #[test]
+    fn a_service_is_reached_where_its_did_points_unless_told_otherwise() {
+        let url = |settings: &[(&str, &str)]| Config::from_variables(settings.iter().copied()).unwrap().auth.public_url;
+        assert_eq!(url(&[]), "http://localhost:3000");
+        assert_eq!(url(&[("SERVICE_DID", "did:web:mls.catbird.blue")]), "https://mls.catbird.blue");
+        assert_eq!(url(&[("SERVICE_DID", "did:web:mls.catbird.blue%3A8443:x")]), "https://mls.catbird.blue:8443");
+        assert_eq!(url(&[("SERVICE_DID", "did:web:a.b"), ("PUBLIC_URL", "https://c.d/")]), "https://c.d");
     }
 
     #[test]

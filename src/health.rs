@@ -1,14 +1,13 @@
 //! The pages for operators and their machines: `/health`, `/health/live`, `/health/ready`, `/metrics`. They need no token and
 //! say nothing about users.
 
+use actix_web::HttpResponse;
 use actix_web::web::Data;
-use actix_web::{HttpResponse, get};
 use serde_json::json;
 
 use crate::app::{App, Stage};
 
 /// The state of the parts, as the earlier server showed it.
-#[get("/health")]
 pub async fn health(app: Data<App>) -> HttpResponse {
     let database = app.store.schema_is_current().await.is_ok();
     let word = |healthy: bool| if healthy { "healthy" } else { "unhealthy" };
@@ -30,14 +29,12 @@ pub async fn health(app: Data<App>) -> HttpResponse {
 }
 
 /// The process runs. Depends on nothing else, so that a database outage restarts nobody.
-#[get("/health/live")]
 pub async fn live() -> HttpResponse {
     HttpResponse::Ok().content_type("text/plain").body("OK")
 }
 
 /// Whether requests should be sent here: the database answers, its schema is the one this build needs, and the server is
 /// neither starting nor draining.
-#[get("/health/ready")]
 pub async fn ready(app: Data<App>) -> HttpResponse {
     let stage = app.stage();
     let schema = app.store.schema_is_current().await;
@@ -56,7 +53,6 @@ pub async fn ready(app: Data<App>) -> HttpResponse {
 }
 
 /// Every metric, in the Prometheus text format.
-#[get("/metrics")]
 pub async fn metrics(app: Data<App>) -> HttpResponse {
     match app.metrics.render(app.store.pool_status(), app.config.database_max_connections) {
         Ok(text) => {

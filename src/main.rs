@@ -8,7 +8,7 @@ use std::time::Duration;
 use catbird_server::app::App;
 use catbird_server::clock::Clock;
 use catbird_server::config::Config;
-use catbird_server::embedded::{EmbeddedPostgres, Settings};
+use catbird_server::embedded::{self, EmbeddedError, EmbeddedPostgres, Settings};
 use catbird_server::ids::Did;
 use catbird_server::{auth, check, server, store, telemetry};
 use clap::{Parser, Subcommand};
@@ -31,7 +31,7 @@ enum Command {
     Serve,
     /// Bring the database's schema up to date and exit
     Migrate,
-    /// Prove the invariants on the database; exit 1 and name each violation if one does not hold
+    /// Prove the invariants on the live database; exit 1 and name each violation if one does not hold, 2 if it cannot tell
     Check,
     /// Mint a development token (HS256, needs JWT_SECRET)
     Token {
@@ -45,6 +45,9 @@ enum Command {
     },
 }
 
+/// The exit code when a command could not do its work, as apart from a `check` that found something.
+const COULD_NOT: u8 = 2;
+
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 fn main() -> ExitCode {
@@ -56,7 +59,7 @@ fn main() -> ExitCode {
         .and_then(|runtime| runtime.block_on(run(cli.command.unwrap_or(Command::Serve))));
     result.unwrap_or_else(|failure| {
         eprintln!("catbird-server: {}", with_causes(&*failure));
-        ExitCode::FAILURE
+        ExitCode::from(COULD_NOT)
     })
 }
 
@@ -111,7 +114,14 @@ async fn with_database(
     config: &Config,
     work: impl AsyncFnOnce(&tokio_postgres::Config) -> Result<ExitCode, Failure>,
 ) -> Result<ExitCode, Failure> {
-    let (database, embedded) = database(config).await?;
+    let (database, embedded) = match database(config).await {
+        // A server is running it: its database is the live one that is meant.
+        Err(failure) => match failure.downcast_ref() {
+            Some(EmbeddedError::InUse { dir, .. }) => (embedded::config_of(dir).ok_or(failure)?, None),
+            _ => return Err(failure),
+        },
+        Ok(found) => found,
+    };
     let result = work(&database).await;
     if let Some(embedded) = embedded {
         embedded.stop().await?;
@@ -120,18 +130,16 @@ async fn with_database(
 }
 
 async fn database(config: &Config) -> Result<(tokio_postgres::Config, Option<EmbeddedPostgres>), Failure> {
-    match &config.database_url {
-        Some(url) => Ok((url.parse()?, None)),
-        None => {
-            let mut settings = Settings::durable(&config.data_dir);
-            settings.bin_dir.clone_from(&config.pg_bin_dir);
-            // The pool's connections, and some for migrations, checks and a psql beside them.
-            let needed = u32::try_from(config.database_max_connections + 20).unwrap_or(u32::MAX);
-            settings.max_connections = settings.max_connections.max(needed);
-            let embedded = EmbeddedPostgres::start(&settings).await?;
-            Ok((embedded.config(), Some(embedded)))
-        }
+    if let Some(url) = &config.database_url {
+        return Ok((url.parse()?, None));
     }
+    let mut settings = Settings::durable(&config.data_dir);
+    settings.bin_dir.clone_from(&config.pg_bin_dir);
+    // The pool's connections, and some for migrations, checks and a psql beside them.
+    let needed = u32::try_from(config.database_max_connections + 20).unwrap_or(u32::MAX);
+    settings.max_connections = settings.max_connections.max(needed);
+    let embedded = EmbeddedPostgres::start(&settings).await?;
+    Ok((embedded.config(), Some(embedded)))
 }
 
 /// Waits for the end of an embedded PostgreSQL that nobody asked for; for ever without one.
@@ -144,18 +152,28 @@ async fn ended(embedded: Option<&EmbeddedPostgres>) -> Option<i32> {
 
 async fn serve(config: Config) -> Result<ExitCode, Failure> {
     telemetry::start(&config.log)?;
+    let outcome = serve_until_told(config).await;
+    if let Err(failure) = &outcome {
+        tracing::error!(cause = with_causes(&**failure), "the server cannot go on");
+    }
+    outcome
+}
+
+async fn serve_until_told(config: Config) -> Result<ExitCode, Failure> {
     let settings: serde_json::Map<_, _> =
-        config.describe().into_iter().map(|(k, v)| (k.to_owned(), v.into())).collect();
+        config.describe().into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect();
     tracing::info!(settings = %serde_json::Value::from(settings), "starting");
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    // First, because it is what fails most and costs least.
+    let listener = server::bind(&config)?;
 
     let (database, embedded) = database(&config).await?;
     if embedded.is_some() {
         tracing::info!(data_dir = %config.data_dir.display(), "running an embedded PostgreSQL; set DATABASE_URL to use another");
     }
     let app = App::new(config, database.clone(), Clock::system()).await?;
-    let (address, http) = server::build(app.clone())?;
+    let (address, http) = server::build(app.clone(), listener)?;
     tracing::info!(%address, "listening");
     let handle = http.handle();
     let mut http = tokio::spawn(http);
@@ -169,7 +187,10 @@ async fn serve(config: Config) -> Result<ExitCode, Failure> {
                 Ok(()) => open = true,
                 Err(failed) => break Err(failed.into()),
             },
-            code = ended(embedded.as_ref()) => break Err(format!("the embedded PostgreSQL ended by itself (code {code:?}); its log is in the data directory").into()),
+            code = ended(embedded.as_ref()) => {
+                let code = code.map_or_else(|| "unknown".to_owned(), |code| code.to_string());
+                break Err(format!("the embedded PostgreSQL ended by itself (exit code {code}); its log is in the data directory").into());
+            }
             ended = &mut http => break Err(format!("the HTTP server ended: {ended:?}").into()),
             _ = terminate.recv() => break Ok(ExitCode::SUCCESS),
             _ = interrupt.recv() => break Ok(ExitCode::SUCCESS),

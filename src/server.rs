@@ -8,6 +8,7 @@ use actix_web::web::{self, Data, Payload};
 use actix_web::{App as ActixApp, HttpRequest, HttpResponse, HttpServer};
 
 use crate::app::{App, Stage};
+use crate::config::Config;
 use crate::error::Code;
 use crate::store::{self, MigrationError};
 use crate::xrpc::{self, RequestId};
@@ -22,9 +23,17 @@ pub const DRAIN_TIME: Duration = Duration::from_secs(25);
 /// The pause between attempts to reach the database at start.
 const START_PAUSE: Duration = Duration::from_millis(500);
 
-/// Binds `host:port` from the configuration and makes the server; port 0 takes a free one, which the address tells.
-pub fn build(app: App) -> std::io::Result<(SocketAddr, Server)> {
-    let listener = TcpListener::bind((app.config.host.as_str(), app.config.port))?;
+/// Listens on `host:port` from the configuration; port 0 takes a free one. The error names the address.
+pub fn bind(config: &Config) -> std::io::Result<TcpListener> {
+    let address = (config.host.as_str(), config.port);
+    TcpListener::bind(address).map_err(|cause| {
+        let (host, port) = address;
+        std::io::Error::new(cause.kind(), format!("cannot listen on {host}:{port} (SERVER_HOST, SERVER_PORT): {cause}"))
+    })
+}
+
+/// Makes the server on a listener, and says where it listens.
+pub fn build(app: App, listener: TcpListener) -> std::io::Result<(SocketAddr, Server)> {
     let address = listener.local_addr()?;
     let data = Data::new(app);
     let server = HttpServer::new(move || ActixApp::new().app_data(data.clone()).configure(routes))
@@ -45,22 +54,30 @@ fn routes(config: &mut web::ServiceConfig) {
                 xrpc::dispatch(api::ROUTES, app, request, payload)
             }),
         )
-        .service(health::health)
-        .service(health::live)
-        .service(health::ready)
-        .service(health::metrics)
+        .service(page("/health").route(web::get().to(health::health)).route(web::head().to(health::health)))
+        .service(page("/health/live").route(web::get().to(health::live)).route(web::head().to(health::live)))
+        .service(page("/health/ready").route(web::get().to(health::ready)).route(web::head().to(health::ready)))
+        .service(page("/metrics").route(web::get().to(health::metrics)))
         .route(
             "/.well-known/did.json",
             web::get()
                 .to(|app: Data<App>| async move { HttpResponse::Ok().json(auth::service_document(&app.config.auth)) }),
         )
         .route("/lexicons", web::get().to(|| async { HttpResponse::Ok().json(lexicons::index()) }))
-        .route("/lexicons/{nsid}.json", web::get().to(lexicon))
+        .route("/lexicons/{nsid}", web::get().to(lexicon))
         .default_service(web::to(|request: HttpRequest| async move { not_found(&request) }));
 }
 
+/// A page that exists, so another verb than its own is 405 and not 404.
+fn page(path: &str) -> actix_web::Resource {
+    web::resource(path).default_service(web::to(|request: HttpRequest| async move {
+        let error = Code::MethodNotAllowed.because("this page is only there to be read: GET");
+        xrpc::error_response(&error, &RequestId::of(&request))
+    }))
+}
+
 async fn lexicon(request: HttpRequest) -> HttpResponse {
-    match lexicons::find(request.match_info().get("nsid").unwrap_or_default()) {
+    match lexicons::find(request.match_info().get("nsid").unwrap_or_default().trim_end_matches(".json")) {
         Some(document) => HttpResponse::Ok().content_type("application/json").body(document),
         None => not_found(&request),
     }
@@ -74,7 +91,7 @@ fn not_found(request: &HttpRequest) -> HttpResponse {
 
 /// Brings the schema up to date and opens the doors. Tries until the database can be reached; a migration that fails is final.
 pub async fn open(app: &App, database: &tokio_postgres::Config) -> Result<(), MigrationError> {
-    let mut told = false;
+    let mut told = String::new();
     loop {
         match store::migrate(database).await {
             Ok(applied) => {
@@ -83,9 +100,10 @@ pub async fn open(app: &App, database: &tokio_postgres::Config) -> Result<(), Mi
                 return Ok(());
             }
             Err(MigrationError::Connection(cause)) => {
-                if !told {
-                    tracing::warn!(%cause, "the database cannot be reached; trying until it can");
-                    told = true;
+                let cause = store::in_words(&cause);
+                if told != cause {
+                    tracing::warn!(cause, "the database cannot be used; trying until it can");
+                    told = cause;
                 }
                 tokio::time::sleep(START_PAUSE).await;
             }

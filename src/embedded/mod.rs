@@ -19,6 +19,7 @@ mod home;
 mod initdb;
 mod leftovers;
 mod log;
+mod running;
 mod supervisor;
 
 use std::ffi::OsString;
@@ -36,6 +37,7 @@ use ulid::Ulid;
 use binaries::Binaries;
 pub use error::EmbeddedError;
 use home::Home;
+pub use running::config_of;
 pub use supervisor::Shutdown;
 use supervisor::{State, Supervisor};
 

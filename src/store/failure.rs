@@ -139,3 +139,12 @@ impl Abort {
         }
     }
 }
+
+/// An error of the driver with PostgreSQL's own words, for operators who are setting a server up. Never for requests: those
+/// words may quote rows.
+pub fn in_words(error: &tokio_postgres::Error) -> String {
+    match std::error::Error::source(error) {
+        Some(source) if !error.to_string().contains(&source.to_string()) => format!("{error}: {source}"),
+        _ => error.to_string(),
+    }
+}

@@ -30,7 +30,7 @@ pub mod welcomes;
 
 pub use connect::{Store, StoreConfig, StoreError, connect};
 pub use epochs::Position;
-pub use failure::{Abort, Cause};
+pub use failure::{Abort, Cause, in_words};
 pub use schema::{MigrationError, migrate, required_version};
 pub use session::Reader;
 pub use tx::{Exclusive, Hold, Tx};

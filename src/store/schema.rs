@@ -48,7 +48,7 @@ const DROP_VIEWS: &str = "drop schema if exists legacy cascade;
 /// Why the schema could not be brought up to date.
 #[derive(Debug, thiserror::Error)]
 pub enum MigrationError {
-    #[error("the database cannot be reached: {0}")]
+    #[error("the database cannot be used: {}", super::failure::in_words(.0))]
     Connection(#[from] tokio_postgres::Error),
     #[error("TLS to the database cannot be set up: {0}")]
     Tls(#[from] rustls::Error),

@@ -28,6 +28,10 @@ pub fn query<T: DeserializeOwned>(text: &str) -> Result<T, Error> {
 
 /// Decodes a JSON body. The content type is not looked at: the method says what the body is.
 pub fn body<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Error> {
+    // Otherwise an array would pass as the list of an object's values.
+    if bytes.iter().find(|byte| !byte.is_ascii_whitespace()) != Some(&b'{') {
+        return Err(Code::InvalidRequest.because("body: must be a JSON object"));
+    }
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     let input = serde_path_to_error::deserialize(&mut deserializer)
         .map_err(|e| invalid("body", &e.path().to_string(), &e.inner().to_string()))?;

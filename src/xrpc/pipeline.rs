@@ -74,6 +74,7 @@ pub async fn dispatch(
 
     let _in_span = span.enter();
     let took = start.elapsed();
+    let refusal = result.as_ref().err().map(|error| error.code.name());
     let mut response = result.unwrap_or_else(|error| {
         metrics.error(error.code);
         tracing::debug!(error = %error, "refused");
@@ -87,7 +88,7 @@ pub async fn dispatch(
     });
     let status = response.status().as_u16();
     metrics.request(method, status, took);
-    tracing::info!(status, took_ms = took.as_secs_f64() * 1_000.0, "answered");
+    tracing::info!(status, error = refusal, took_ms = took.as_secs_f64() * 1_000.0, "answered");
     id.stamp(&mut response);
     response
 }

@@ -48,7 +48,8 @@ impl TestApp {
         let config = Config::from_variables(variables(settings)).unwrap();
         let app = App::new(config, database.config.clone(), clock).await.unwrap();
         app.enter(Stage::Serving);
-        let (address, running) = server::build(app.clone()).unwrap();
+        let listener = server::bind(&app.config).unwrap();
+        let (address, running) = server::build(app.clone(), listener).unwrap();
         let server = running.handle();
         tokio::spawn(running);
         Self { app, base: format!("http://{address}"), database, server }
