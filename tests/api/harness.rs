@@ -38,7 +38,7 @@ macro_rules! either_serializer {
 /// Runs each test once: what it proves does not depend on how writes are serialised.
 macro_rules! any_serializer {
     ($($name:ident $(with $settings:expr)?;)*) => {
-        mod once {
+        mod any {
             $(#[tokio::test(flavor = "multi_thread")]
             async fn $name() {
                 let app = crate::harness::start(&[$($settings)?]).await;

@@ -1,1 +1,323 @@
-//! .
+//! P4: a request that is sent again, by key, by message id or by commit bytes, gets what the first one got and changes nothing,
+//! also when the two meet, and also when they meet at two replicas of different kinds.
+
+use std::time::{Duration, Instant};
+
+use actix_web::dev::ServerHandle;
+use catbird_server::app::{App, Stage};
+use catbird_server::clock::Clock;
+use catbird_server::config::Config;
+use catbird_server::server;
+use futures_util::future::join_all;
+use serde_json::{Value, json};
+
+use crate::harness::*;
+use crate::support::app::{TestApp, variables};
+use crate::support::client::persona::{Persona, hex};
+use crate::support::client::random_did;
+use crate::support::client::xrpc::{Reply, base64_text, bytes_value};
+
+either_serializer! {
+    p4_the_same_request_under_the_same_key_returns_the_first_result_and_writes_nothing;
+    p4_another_request_under_the_same_key_is_a_conflict_and_writes_nothing;
+    p4_twenty_equal_requests_at_once_are_one_request;
+    p4_twenty_equal_messages_under_one_id_at_once_are_one_message;
+    p4_twenty_equal_commits_without_a_key_at_once_are_one_commit;
+    p4_a_key_belongs_to_one_caller_and_one_method;
+    p4_failures_are_not_kept;
+    p4_a_message_id_is_one_message_of_one_sender;
+    p4_an_addition_is_known_by_its_bytes_long_after;
+    p4_a_removal_is_known_by_its_bytes_long_after;
+    p4_a_request_whose_client_went_away_is_done_once;
+    p4_replicas_of_both_kinds_agree_on_what_was_sent_before;
+}
+
+/// A request that changes something, and another one that the same caller could send in its place.
+struct Case {
+    method: &'static str,
+    caller: Persona,
+    body: Value,
+    other: Value,
+    /// How many entries it adds to a log.
+    entries: i64,
+}
+
+/// Every method that takes a key, ready to be called.
+async fn cases(app: &TestApp) -> Vec<Case> {
+    let mut cases = Vec::new();
+    let mut case = |method, caller, body, other: Value, entries| {
+        let other = with(&body, other);
+        cases.push(Case { method, caller, body, other, entries });
+    };
+
+    let (alice, bob) = (app.persona(), app.published_persona().await);
+    let package = claim(&alice, bob.did()).await.unwrap();
+    let body = json!({
+        "groupId": hex(random_did().as_bytes()),
+        "cipherSuite": alice.mls.suite_name(),
+        "initialMembers": [bob.did()],
+        "keyPackageHashes": hashes(&[&bob], &[package]),
+        "metadata": { "name": "n" },
+    });
+    case("createConvo", alice, body, json!({ "metadata": { "name": "m" } }), 0);
+
+    let mut members = app.conversation(2).await;
+    let carol = app.published_persona().await;
+    let package = claim(&members[0], carol.did()).await.unwrap();
+    let body = offer_with(&mut members[0], &[&carol], std::slice::from_ref(&package)).body;
+    let body = with(&body, json!({ "keyPackageHashes": hashes(&[&carol], &[package]) }));
+    case("addMembers", members.remove(0), body, json!({ "didList": [random_did()], "keyPackageHashes": [] }), 1);
+
+    let members = app.conversation(2).await;
+    let body = json!({ "convoId": convo(&members[0]), "didList": [random_did()] });
+    case("addMembers", members.into_iter().next().unwrap(), body, json!({ "didList": [random_did()] }), 0);
+
+    let mut members = app.conversation(3).await;
+    let body = removal(&mut members[0], 2);
+    case("leaveConvo", members.remove(0), body, json!({ "commit": null }), 1);
+
+    let mut members = app.conversation(3).await;
+    let (target, body) = (members[0].did().to_owned(), json!({ "convoId": convo(&members[0]) }));
+    case("leaveConvo", members.remove(1), body, json!({ "targetDid": target }), 0);
+
+    let mut members = app.conversation(2).await;
+    let body = message(&members[0], b"hello");
+    case("sendMessage", members.remove(0), body, json!({ "ciphertext": bytes_value(b"hullo") }), 1);
+
+    let bob = app.persona();
+    let package = |owner: &Persona| base64_text(&owner.mls.key_package().unwrap());
+    let body = json!({ "keyPackage": package(&bob), "cipherSuite": bob.mls.suite_name() });
+    let other = json!({ "keyPackage": package(&bob) });
+    case("publishKeyPackage", bob, body, other, 0);
+    cases
+}
+
+/// The first member's request to remove the `n`-th.
+fn removal(members: &mut Persona, n: usize) -> Value {
+    let target = members.mls.members(&members.group_id).unwrap()[n].clone();
+    let staged = members.mls.remove(&members.group_id, &[&target]).unwrap();
+    json!({ "convoId": convo(members), "targetDid": target, "commit": base64_text(&staged.commit) })
+}
+
+fn keyed(body: &Value, key: &str) -> Value {
+    with(body, json!({ "idempotencyKey": key }))
+}
+
+async fn p4_the_same_request_under_the_same_key_returns_the_first_result_and_writes_nothing(app: &TestApp) {
+    for Case { method, caller, body, .. } in cases(app).await {
+        let asked = keyed(&body, "a key of mine, 🗝");
+        let first = ok(ask(&caller, method, &asked).await);
+        let before = contents(app).await;
+        for _ in 0..3 {
+            assert_eq!(ok(ask(&caller, method, &asked).await).body, first.body, "{method}");
+        }
+        assert_eq!(contents(app).await, before, "{method}");
+    }
+}
+
+async fn p4_another_request_under_the_same_key_is_a_conflict_and_writes_nothing(app: &TestApp) {
+    for Case { method, caller, body, other, .. } in cases(app).await {
+        let first = ok(ask(&caller, method, &keyed(&body, "k")).await);
+        let before = contents(app).await;
+        let reply = refused(ask(&caller, method, &keyed(&other, "k")).await, 409, "IdempotencyConflict");
+        assert_eq!(reply.body["recovery"], "giveUp");
+        assert_eq!(contents(app).await, before, "{method}");
+        assert_eq!(ok(ask(&caller, method, &keyed(&body, "k")).await).body, first.body);
+    }
+}
+
+async fn at_once(caller: &Persona, method: &str, body: &Value) -> Vec<Reply> {
+    join_all((0..20).map(|_| ask(caller, method, body))).await
+}
+
+#[track_caller]
+fn all_equal(replies: Vec<Reply>) {
+    let first = ok(replies[0].clone());
+    for reply in replies {
+        assert_eq!(ok(reply).body, first.body);
+    }
+}
+
+async fn p4_twenty_equal_requests_at_once_are_one_request(app: &TestApp) {
+    for Case { method, caller, body, entries, .. } in cases(app).await {
+        let before = contents(app).await;
+        all_equal(at_once(&caller, method, &keyed(&body, "k")).await);
+        let after = contents(app).await;
+        let more = |table| after.count(table) - before.count(table);
+        assert_eq!((more("messages"), more("idempotency_records")), (entries, 1), "{method}");
+        assert_eq!(more("conversations"), i64::from(method == "createConvo"));
+        assert_eq!(more("key_packages"), i64::from(method == "publishKeyPackage"));
+    }
+}
+
+async fn p4_twenty_equal_messages_under_one_id_at_once_are_one_message(app: &TestApp) {
+    let members = app.conversation(2).await;
+    let before = contents(app).await.count("messages");
+    let asked = with(&message(&members[0], b"hello"), json!({ "msgId": "one-of-its-kind" }));
+    all_equal(at_once(&members[0], "sendMessage", &asked).await);
+    assert_eq!(contents(app).await.count("messages"), before + 1);
+}
+
+async fn p4_twenty_equal_commits_without_a_key_at_once_are_one_commit(app: &TestApp) {
+    let mut members = app.conversation(3).await;
+    let addition = offer(&mut members[0], &[&app.persona()]).body;
+    all_equal(at_once(&members[0], "addMembers", &addition).await);
+    merge(&mut members[0]);
+    let removal = removal(&mut members[0], 2);
+    all_equal(at_once(&members[0], "leaveConvo", &removal).await);
+    assert_eq!(members[0].server_epoch().await.unwrap(), 3);
+}
+
+async fn p4_a_key_belongs_to_one_caller_and_one_method(app: &TestApp) {
+    let members = app.conversation(2).await;
+    let first = ok(ask(&members[0], "sendMessage", &keyed(&message(&members[0], b"mine"), "k")).await);
+    let second = ok(ask(&members[1], "sendMessage", &keyed(&message(&members[1], b"yours"), "k")).await);
+    assert_ne!(first.body["messageId"], second.body["messageId"]);
+    let add = keyed(&json!({ "convoId": convo(&members[0]), "didList": [random_did()] }), "k");
+    ok(ask(&members[0], "addMembers", &add).await);
+    let leave = keyed(&json!({ "convoId": convo(&members[0]) }), "k");
+    ok(ask(&members[0], "leaveConvo", &leave).await);
+    // A result is its caller's own, for ever: membership has ended, the answer stands.
+    let again = ok(ask(&members[0], "sendMessage", &keyed(&message(&members[0], b"mine"), "k")).await);
+    assert_eq!(again.body, first.body);
+}
+
+async fn p4_failures_are_not_kept(app: &TestApp) {
+    let members = app.conversation(2).await;
+    let early = keyed(&with(&message(&members[0], b"hello"), json!({ "epoch": 2 })), "k");
+    refused(ask(&members[0], "sendMessage", &early).await, 409, "EpochMismatch");
+    refused(ask(&members[0], "sendMessage", &with(&early, json!({ "epoch": -1 }))).await, 400, "InvalidRequest");
+    assert_eq!(
+        landed(&ok(ask(&members[0], "sendMessage", &keyed(&message(&members[0], b"hello"), "k")).await)),
+        (1, 2)
+    );
+    // The very same body, refused before, is accepted when its time has come.
+    let early = with(&early, json!({ "idempotencyKey": "l" }));
+    refused(ask(&members[0], "sendMessage", &early).await, 409, "EpochMismatch");
+    seed_entries(app, &members[1], "commit", 1, 10).await;
+    assert_eq!(landed(&ok(ask(&members[0], "sendMessage", &early).await)), (2, 4));
+}
+
+async fn p4_a_message_id_is_one_message_of_one_sender(app: &TestApp) {
+    let members = app.conversation(2).await;
+    let asked = with(&message(&members[0], b"hello"), json!({ "msgId": "m-1", "embedType": "t" }));
+    let first = ok(ask(&members[0], "sendMessage", &asked).await);
+    seed_entries(app, &members[1], "commit", 2, 10).await;
+    let before = contents(app).await;
+    assert_eq!(ok(ask(&members[0], "sendMessage", &asked).await).body, first.body, "although its epoch is over");
+    for changes in [
+        json!({ "ciphertext": bytes_value(b"hullo") }),
+        json!({ "epoch": 3 }),
+        json!({ "embedType": null }),
+        json!({ "embedUri": "https://example.com" }),
+    ] {
+        refused(ask(&members[0], "sendMessage", &with(&asked, changes)).await, 409, "IdempotencyConflict");
+    }
+    let theirs = with(&asked, json!({ "epoch": 3 }));
+    refused(ask(&members[1], "sendMessage", &theirs).await, 409, "IdempotencyConflict");
+    assert_eq!(contents(app).await, before);
+    // Another conversation has ids of its own.
+    let elsewhere = app.conversation(1).await;
+    ok(ask(&elsewhere[0], "sendMessage", &with(&message(&elsewhere[0], b"hello"), json!({ "msgId": "m-1" }))).await);
+}
+
+async fn p4_an_addition_is_known_by_its_bytes_long_after(app: &TestApp) {
+    let mut members = app.conversation(2).await;
+    let addition = offer(&mut members[0], &[&app.persona()]).body;
+    let first = ok(ask(&members[0], "addMembers", &addition).await);
+    seed_entries(app, &members[1], "commit", 5, 10).await;
+    seed_entries(app, &members[1], "app", 5, 10).await;
+    let before = contents(app).await;
+    assert_eq!(ok(ask(&members[0], "addMembers", &addition).await).body, first.body);
+    // With a key it never had, and by somebody else, to whom it is a stale commit like any other.
+    assert_eq!(ok(ask(&members[0], "addMembers", &keyed(&addition, "late")).await).body, first.body);
+    refused(ask(&members[1], "addMembers", &addition).await, 409, "EpochMismatch");
+    assert_eq!(contents(app).await, before);
+}
+
+async fn p4_a_removal_is_known_by_its_bytes_long_after(app: &TestApp) {
+    let mut members = app.conversation(3).await;
+    let removal = removal(&mut members[0], 2);
+    let first = ok(ask(&members[0], "leaveConvo", &removal).await);
+    seed_entries(app, &members[1], "commit", 5, 10).await;
+    // Even when the removed one has come back meanwhile.
+    let back = json!({ "convoId": convo(&members[1]), "didList": [members[2].did()] });
+    ok(ask(&members[1], "addMembers", &back).await);
+    let before = contents(app).await;
+    assert_eq!(ok(ask(&members[0], "leaveConvo", &removal).await).body, first.body);
+    assert_eq!(contents(app).await, before);
+}
+
+async fn p4_a_request_whose_client_went_away_is_done_once(app: &TestApp) {
+    let members = app.conversation(2).await;
+    let db = app.database.connect().await;
+    // Somebody else is writing the conversation, so that the request is certainly under way when its client goes.
+    db.batch_execute(&format!("begin; select from conversations where id = '{}' for update", convo(&members[0])))
+        .await
+        .unwrap();
+    let asked = keyed(&message(&members[0], b"hello"), "k");
+    let sending = ask(&members[0], "sendMessage", &asked);
+    let waiting = async {
+        let watcher = app.database.connect().await;
+        let start = Instant::now();
+        let blocked =
+            "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()";
+        while watcher.query_one(blocked, &[]).await.unwrap().get::<_, i64>(0) == 0 {
+            assert!(start.elapsed() < Duration::from_secs(5), "the request never reached the database");
+        }
+    };
+    tokio::select! {
+        reply = sending => panic!("answered too early: {reply}"),
+        () = waiting => {}
+    }
+    db.batch_execute("rollback").await.unwrap();
+    let first = ok(ask(&members[0], "sendMessage", &asked).await);
+    assert_eq!(landed(&first), (1, 2));
+    assert_eq!(contents(app).await.count("messages"), 2);
+}
+
+/// A second replica on the database of another one.
+struct Beside {
+    app: App,
+    base: String,
+    server: ServerHandle,
+}
+
+impl Beside {
+    async fn start(other: &TestApp, actors: bool) -> Self {
+        let config = Config::from_variables(variables(&[("ENABLE_ACTOR_SYSTEM", &actors.to_string())])).unwrap();
+        let app = App::new(config, other.database.config.clone(), Clock::system()).await.unwrap();
+        app.enter(Stage::Serving);
+        let (address, running) = server::build(app.clone()).unwrap();
+        let server = running.handle();
+        tokio::spawn(running);
+        Self { app, base: format!("http://{address}"), server }
+    }
+}
+
+async fn p4_replicas_of_both_kinds_agree_on_what_was_sent_before(app: &TestApp) {
+    let beside = Beside::start(app, app.app.serializer.registry().is_none()).await;
+    let mut all = cases(app).await;
+    let mut members = app.conversation(2).await;
+    for round in 0..5 {
+        let body = with(&message(&members[1], b"hello"), json!({ "msgId": format!("m-{round}") }));
+        let caller = Persona::new(members[1].xrpc.clone());
+        all.push(Case { method: "sendMessage", caller, body, other: json!({}), entries: 1 });
+    }
+    let body = offer(&mut members[0], &[&app.persona()]).body;
+    all.push(Case { method: "addMembers", caller: members.remove(0), body, other: json!({}), entries: 1 });
+    for (n, Case { method, caller, body, entries, .. }) in all.into_iter().enumerate() {
+        // Some by key, the last ones by message id or by commit bytes alone.
+        let asked = if n < 7 { keyed(&body, "k") } else { body };
+        let mut there = caller.xrpc.clone();
+        there.base = beside.base.parse().unwrap();
+        let before = contents(app).await.count("messages");
+        let requests = (0..20).map(async |n| {
+            let xrpc = if n % 2 == 0 { &caller.xrpc } else { &there };
+            xrpc.procedure(method, &asked).await.unwrap()
+        });
+        all_equal(join_all(requests).await);
+        assert_eq!(contents(app).await.count("messages"), before + entries, "{method}");
+    }
+    server::drain(&beside.app, &beside.server).await;
+}

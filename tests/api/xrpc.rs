@@ -1,1 +1,230 @@
-//! .
+//! The protocol around the methods: verbs, names, request ids, documents, and a handler that panics.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use actix_web::web::{self, Data, Payload};
+use actix_web::{HttpRequest, HttpServer};
+use catbird_server::api::ROUTES;
+use catbird_server::app::App;
+use catbird_server::error::{Code, Error};
+use catbird_server::lexicons;
+use catbird_server::xrpc::{self, Caller, Endpoint, Kind, Route};
+use reqwest::Method;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::harness::*;
+use crate::support::app::{SECRET, SERVICE_DID, TestApp};
+use crate::support::client::random_did;
+use crate::support::client::xrpc::Xrpc;
+
+any_serializer! {
+    a_method_called_with_the_wrong_verb_is_405_and_names_the_right_one;
+    an_unknown_method_is_501_and_any_other_path_404;
+    a_sane_request_id_comes_back_and_any_other_is_replaced;
+    every_document_is_served_as_it_stands_and_the_index_lists_them_all;
+    a_panic_is_500_and_its_worker_goes_on;
+}
+
+async fn a_method_called_with_the_wrong_verb_is_405_and_names_the_right_one(app: &TestApp) {
+    let alice = app.persona();
+    for route in ROUTES {
+        for verb in [Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::OPTIONS] {
+            if verb.as_str() == route.kind.verb().as_str() {
+                continue;
+            }
+            let url = alice.xrpc.url(route.nsid, &[]);
+            let request = alice.xrpc.http.request(verb, url).bearer_auth(alice.xrpc.token(route.nsid)).body("{}");
+            let reply = refused(alice.xrpc.send(route.nsid, request).await.unwrap(), 405, "MethodNotAllowed");
+            assert_eq!(reply.headers["allow"], route.kind.verb().as_str());
+        }
+    }
+}
+
+async fn an_unknown_method_is_501_and_any_other_path_404(app: &TestApp) {
+    let http = &app.persona().xrpc.http.clone();
+    for (path, status, name) in [
+        ("/xrpc/blue.catbird.mls.noSuchMethod", 501, "MethodNotImplemented"),
+        ("/xrpc/blue.catbird.mls.getepoch", 501, "MethodNotImplemented"),
+        ("/xrpc/com.example.getEpoch", 501, "MethodNotImplemented"),
+        ("/xrpc/x", 501, "MethodNotImplemented"),
+        ("/xrpc/", 404, "NotFound"),
+        ("/xrpc/blue.catbird.mls.getEpoch/more", 404, "NotFound"),
+        ("/", 404, "NotFound"),
+        ("/lexicons/blue.catbird.mls.noSuchMethod.json", 404, "NotFound"),
+        ("/../../etc/passwd", 404, "NotFound"),
+    ] {
+        for verb in [Method::GET, Method::POST] {
+            if verb == Method::POST && path.starts_with("/lexicons") {
+                continue;
+            }
+            let reply = http.request(verb, format!("{}{path}", app.base)).send().await.unwrap();
+            assert_eq!(reply.status().as_u16(), status, "{path}");
+            let body: Value = reply.json().await.unwrap();
+            assert_eq!((&body["error"], &body["recovery"]), (&json!(name), &json!("giveUp")), "{path}");
+            assert!(body["requestId"].is_string() && body["message"].is_string(), "{path}: {body}");
+        }
+    }
+}
+
+async fn a_sane_request_id_comes_back_and_any_other_is_replaced(app: &TestApp) {
+    let members = app.conversation(1).await;
+    let xrpc = &members[0].xrpc;
+    let nsid = "blue.catbird.mls.getEpoch";
+    let call = async |convo: &str, id: Option<&[u8]>| {
+        let mut request = xrpc.http.get(xrpc.url(nsid, &[("convoId", convo.to_owned())])).bearer_auth(xrpc.token(nsid));
+        if let Some(id) = id {
+            request = request.header("x-request-id", id);
+        }
+        xrpc.send(nsid, request).await.unwrap()
+    };
+    let id = convo(&members[0]);
+    for sane in ["a", "trace-1_2.3", &"x".repeat(64)] {
+        assert_eq!(ok(call(&id, Some(sane.as_bytes())).await).headers["x-request-id"], sane);
+        let refused = refused(call("missing", Some(sane.as_bytes())).await, 404, "ConvoNotFound");
+        assert_eq!(
+            (&refused.headers["x-request-id"], &refused.body["requestId"]),
+            (&sane.parse().unwrap(), &json!(sane))
+        );
+    }
+    let mut own = BTreeSet::new();
+    for other in
+        [None, Some(b"".as_slice()), Some(b"a b"), Some(b"a\"b"), Some(b"\xff"), Some("x".repeat(65).as_bytes())]
+    {
+        let reply = refused(call("missing", other).await, 404, "ConvoNotFound");
+        assert_eq!(reply.headers["x-request-id"].to_str().unwrap(), reply.body["requestId"]);
+        own.insert(reply.string("requestId").unwrap().to_owned());
+    }
+    assert_eq!(own.len(), 6, "each has a name of its own");
+}
+
+async fn every_document_is_served_as_it_stands_and_the_index_lists_them_all(app: &TestApp) {
+    let http = &app.persona().xrpc.http.clone();
+    let index: Value = http.get(format!("{}/lexicons", app.base)).send().await.unwrap().json().await.unwrap();
+    assert_eq!(index, lexicons::index());
+    for entry in index.as_array().unwrap() {
+        let reply = http.get(format!("{}{}", app.base, entry["path"].as_str().unwrap())).send().await.unwrap();
+        assert_eq!(reply.headers()["content-type"], "application/json");
+        assert_eq!(Some(&*reply.text().await.unwrap()), lexicons::find(entry["nsid"].as_str().unwrap()));
+    }
+}
+
+fn names(errors: &Value) -> BTreeSet<String> {
+    let errors = errors.as_array().map_or(&[][..], Vec::as_slice);
+    errors.iter().map(|error| error.as_str().or(error["name"].as_str()).unwrap().to_owned()).collect()
+}
+
+fn codes(codes: &[Code]) -> BTreeSet<String> {
+    codes.iter().map(|code| code.name().to_owned()).collect()
+}
+
+fn document(nsid: &str) -> Value {
+    serde_json::from_str(lexicons::find(nsid).unwrap_or_else(|| panic!("{nsid} has no document"))).unwrap()
+}
+
+#[test]
+fn the_errors_that_every_method_may_give_are_those_of_the_documents() {
+    let defs = document("blue.catbird.mls.defs");
+    let common = names(&defs["defs"]["errorReply"]["properties"]["error"]["knownValues"]);
+    assert_eq!(common, codes(Code::COMMON));
+}
+
+#[test]
+fn every_method_declares_exactly_the_errors_of_its_document() {
+    let mut documented: BTreeSet<_> = lexicons::documents().iter().map(|(nsid, _)| *nsid).collect();
+    documented.remove("blue.catbird.mls.defs");
+    assert_eq!(ROUTES.iter().map(|route| route.nsid).collect::<BTreeSet<_>>(), documented);
+    for route in ROUTES {
+        let main = &document(route.nsid)["defs"]["main"];
+        assert_eq!(codes(route.errors), names(&main["errors"]), "{}", route.nsid);
+        let kind = if route.kind == Kind::Query { "query" } else { "procedure" };
+        assert_eq!(main["type"], kind, "{}", route.nsid);
+    }
+}
+
+#[test]
+fn every_error_is_common_or_declared_by_some_method() {
+    let mut known = codes(Code::COMMON);
+    known.extend(ROUTES.iter().flat_map(|route| codes(route.errors)));
+    // Paths that are no method's have no document.
+    known.insert(Code::NotFound.name().to_owned());
+    assert_eq!(known, codes(Code::ALL));
+}
+
+#[derive(Deserialize)]
+struct Nothing {}
+
+#[derive(Serialize)]
+struct Thread {
+    thread: String,
+}
+
+fn this_thread() -> String {
+    format!("{:?}", std::thread::current().id())
+}
+
+/// Says which thread, and so which worker, answers.
+struct Healthy;
+
+impl Endpoint for Healthy {
+    const NSID: &'static str = "blue.catbird.test.healthy";
+    const KIND: Kind = Kind::Procedure;
+    const ERRORS: &'static [Code] = &[];
+    type Input = Nothing;
+    type Output = Thread;
+
+    async fn call(_: &App, _: &Caller, _: Nothing) -> Result<Thread, Error> {
+        Ok(Thread { thread: this_thread() })
+    }
+}
+
+/// Panics after it has waited for something, as a handler in the middle of its work would.
+struct Panics;
+
+impl Endpoint for Panics {
+    const NSID: &'static str = "blue.catbird.test.panics";
+    const KIND: Kind = Kind::Procedure;
+    const ERRORS: &'static [Code] = &[];
+    type Input = Nothing;
+    type Output = Thread;
+
+    async fn call(_: &App, _: &Caller, _: Nothing) -> Result<Thread, Error> {
+        tokio::task::yield_now().await;
+        panic!("on purpose, on {}", this_thread())
+    }
+}
+
+static TEST_ROUTES: &[Route] = &[Route::of::<Healthy>(), Route::of::<Panics>()];
+
+async fn a_panic_is_500_and_its_worker_goes_on(app: &TestApp) {
+    let data = Data::new(app.app.clone());
+    let server = HttpServer::new(move || {
+        let dispatch =
+            |app: Data<App>, request: HttpRequest, payload: Payload| xrpc::dispatch(TEST_ROUTES, app, request, payload);
+        actix_web::App::new().app_data(data.clone()).route("/xrpc/{nsid}", web::route().to(dispatch))
+    })
+    .workers(1)
+    .disable_signals()
+    .bind(("127.0.0.1", 0))
+    .unwrap();
+    let address = server.addrs()[0];
+    let running = server.run();
+    let handle = running.handle();
+    tokio::spawn(running);
+
+    let client = Arc::new(Xrpc::new(&format!("http://{address}"), &random_did(), SECRET, SERVICE_DID).unwrap());
+    let call = async |nsid: &'static str| {
+        let request = client.http.post(client.url(nsid, &[])).bearer_auth(client.token(nsid)).body("{}");
+        client.send(nsid, request).await.unwrap()
+    };
+    let worker = ok(call(Healthy::NSID).await).body;
+    for _ in 0..3 {
+        let reply = refused(call(Panics::NSID).await, 500, "InternalServerError");
+        assert!(!reply.text.contains("on purpose"), "{reply}");
+        assert_eq!(reply.body["recovery"], "retrySame");
+        assert!(reply.headers.contains_key("retry-after") && reply.headers.contains_key("x-request-id"));
+        assert_eq!(ok(call(Healthy::NSID).await).body, worker, "the same thread answers");
+    }
+    handle.stop(true).await;
+}
