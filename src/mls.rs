@@ -111,10 +111,15 @@ pub fn check_welcome(bytes: &[u8]) -> Result<(), Error> {
     if bytes.len() > MAX_HANDSHAKE_BYTES {
         return Err(refused("it is too large"));
     }
-    match MlsMessageIn::tls_deserialize_exact(bytes).map(MlsMessageIn::extract) {
-        Ok(MlsMessageBodyIn::Welcome(_)) => Ok(()),
-        Ok(_) => Err(refused("it is something else")),
-        Err(e) => Welcome::tls_deserialize_exact(bytes).map(drop).map_err(|_| refused(&e.to_string())),
+    let welcome = match MlsMessageIn::tls_deserialize_exact(bytes).map(MlsMessageIn::extract) {
+        Ok(MlsMessageBodyIn::Welcome(welcome)) => welcome,
+        Ok(_) => return Err(refused("it is something else")),
+        Err(e) => Welcome::tls_deserialize_exact(bytes).map_err(|_| refused(&e.to_string()))?,
+    };
+    // The beginning of a framed Welcome, cut off in the right place, reads as a bare one without recipients.
+    match welcome.secrets().is_empty() {
+        true => Err(refused("it lets nobody in")),
+        false => Ok(()),
     }
 }
 
