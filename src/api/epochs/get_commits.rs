@@ -20,12 +20,16 @@ pub struct Input {
     #[serde(alias = "from_epoch")]
     from_epoch: i64,
     #[serde(alias = "to_epoch")]
-    to_epoch: Option<i64>,
+    to_epoch: Option<Epoch>,
     #[serde(default)]
     limit: Limit,
     /// The first epoch of the page, as the page before gave it.
     cursor: Option<String>,
 }
+
+/// A number, also where it is optional: `toEpoch=` is a mistake and not an absent one.
+#[derive(Deserialize)]
+struct Epoch(i64);
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -49,7 +53,7 @@ impl Endpoint for GetCommits {
     async fn call(app: &App, caller: &Caller, input: Input) -> Result<Output, Error> {
         let reader = app.store.reader().await?;
         let member = reader.membership(&input.convo_id, &caller.did).await?;
-        let to_epoch = input.to_epoch.unwrap_or(MAX_POSITION);
+        let to_epoch = input.to_epoch.map_or(MAX_POSITION, |epoch| epoch.0);
         if input.from_epoch < 0 || input.from_epoch > to_epoch || to_epoch > MAX_POSITION {
             return Err(Code::InvalidEpochRange.because("fromEpoch must be from 0 to toEpoch"));
         }
