@@ -80,6 +80,11 @@ pub fn text(text: Option<String>, most: usize, code: Code, what: &str) -> Result
     }
 }
 
+/// A list that may be absent, or null as some clients write it.
+pub fn optional_list<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Vec<T>, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
 /// One entry of `keyPackageHashes`.
 #[derive(Debug, Deserialize)]
 pub struct KeyPackageHash {

@@ -28,7 +28,7 @@ pub struct Input {
     commit: Option<LexBytes>,
     #[serde(alias = "welcome_message")]
     welcome_message: Option<LexBytes>,
-    #[serde(default, alias = "key_package_hashes")]
+    #[serde(default, deserialize_with = "fields::optional_list", alias = "key_package_hashes")]
     key_package_hashes: Vec<KeyPackageHash>,
     #[serde(alias = "idempotency_key")]
     idempotency_key: Option<Key>,

@@ -28,11 +28,11 @@ pub struct Input {
     group_id: String,
     #[serde(alias = "cipher_suite")]
     cipher_suite: String,
-    #[serde(default, alias = "initial_members")]
+    #[serde(default, deserialize_with = "fields::optional_list", alias = "initial_members")]
     initial_members: Vec<Did>,
     #[serde(alias = "welcome_message")]
     welcome_message: Option<LexBytes>,
-    #[serde(default, alias = "key_package_hashes")]
+    #[serde(default, deserialize_with = "fields::optional_list", alias = "key_package_hashes")]
     key_package_hashes: Vec<KeyPackageHash>,
     metadata: Option<Metadata>,
     #[serde(alias = "current_epoch")]
