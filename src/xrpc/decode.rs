@@ -11,8 +11,9 @@ use crate::error::{Code, Error};
 
 /// Most bytes of a body: a commit and a Welcome of 10 MiB each in base64, and their frame.
 pub const MAX_BODY_BYTES: usize = 32 * 1024 * 1024;
-/// Most bytes of a query string: a hundred DIDs of the usual length many times over.
-pub const MAX_QUERY_BYTES: usize = 64 * 1024;
+/// Most bytes of a query string: a hundred DIDs of the greatest length. It stays below the 65,534 bytes of a whole URI, which is
+/// where the HTTP library refuses in words of its own.
+pub const MAX_QUERY_BYTES: usize = 60 * 1024;
 /// How long a body may take to arrive.
 pub const BODY_TIME: Duration = Duration::from_secs(60);
 
@@ -28,9 +29,9 @@ pub fn query<T: DeserializeOwned>(text: &str) -> Result<T, Error> {
 
 /// Decodes a JSON body. The content type is not looked at: the method says what the body is.
 pub fn body<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Error> {
-    // Otherwise an array would pass as the list of an object's values.
+    // A list of the fields' values in their order would do for serde.
     if bytes.iter().find(|byte| !byte.is_ascii_whitespace()) != Some(&b'{') {
-        return Err(Code::InvalidRequest.because("body: must be a JSON object"));
+        return Err(invalid("body", ".", "it must be a JSON object"));
     }
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     let input = serde_path_to_error::deserialize(&mut deserializer)
