@@ -1,17 +1,20 @@
 //! Logs: one JSON object per line on standard output. DIDs and conversation ids appear at debug only, bodies and tokens never.
 
+use tracing::{Level, Metadata};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 /// Starts logging, panics included. `filter` is in the syntax of `RUST_LOG`. Fails if it is malformed or logging was started
 /// before.
 pub fn start(filter: &str) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    let filter = EnvFilter::try_new(filter)?;
-    tracing_subscriber::fmt()
-        .json()
-        .flatten_event(true)
-        .with_current_span(true)
-        .with_span_list(false)
-        .with_env_filter(filter)
+    let lines =
+        tracing_subscriber::fmt::layer().json().flatten_event(true).with_current_span(true).with_span_list(false);
+    tracing_subscriber::registry()
+        .with(EnvFilter::try_new(filter)?)
+        .with(filter_fn(may_be_told))
+        .with(lines)
         .try_init()?;
     std::panic::set_hook(Box::new(|panic| {
         // What a panic says may quote values; where it happened does not.
@@ -20,4 +23,10 @@ pub fn start(filter: &str) -> Result<(), Box<dyn std::error::Error + Send + Sync
         tracing::debug!(%panic, "panicked");
     }));
     Ok(())
+}
+
+/// Whatever the filter asks for: the libraries do not get to tell details. Theirs are the parameters of statements and the
+/// headers of requests, which is to say bodies and tokens.
+fn may_be_told(event: &Metadata<'_>) -> bool {
+    event.target().starts_with("catbird_server") || *event.level() <= Level::INFO
 }

@@ -77,7 +77,8 @@ pub async fn dispatch(
     let refusal = result.as_ref().err().map(|error| error.code.name());
     let mut response = result.unwrap_or_else(|error| {
         metrics.error(error.code);
-        tracing::debug!(error = %error, "refused");
+        // The sentence may quote the request, so only the client gets it.
+        tracing::debug!(error = error.code.name(), "refused");
         let mut response = reply::error_response(&error, &id);
         if let (Code::MethodNotAllowed, Some(route)) = (error.code, route) {
             let verb = route.kind.verb();
