@@ -22,6 +22,8 @@ mod decoders;
 mod epochs;
 #[path = "api/key_packages/mod.rs"]
 mod key_packages;
+#[path = "api/logs.rs"]
+mod logs;
 #[path = "api/messages/mod.rs"]
 mod messages;
 #[path = "api/once.rs"]

@@ -140,7 +140,7 @@ async fn procedures(app: &TestApp) -> Vec<Procedure> {
             fields: vec![
                 ("keyPackage", Bytes, true, json!(base64_text(&owner.mls.key_package().unwrap()))),
                 ("cipherSuite", Suite, true, json!(owner.mls.suite_name())),
-                ("expires", Date, false, json!((chrono::Utc::now() + chrono::TimeDelta::days(1)).to_rfc3339())),
+                ("expires", Date, false, json!((app.app.clock.now() + chrono::TimeDelta::days(1)).to_rfc3339())),
                 ("idempotencyKey", Key, false, json!("k")),
             ],
             caller: owner,
@@ -401,8 +401,11 @@ async fn an_unknown_field_may_hold_anything_that_is_json(app: &TestApp) {
     }
 }
 
+/// A parameter: what it holds, whether it must be there, and a value that it takes; empty where there is none.
+type Parameter = (&'static str, Kind, bool, String);
+
 /// The parameters of a query that the caller could send just so, with what each holds.
-fn queries(member: &str, convo: &str) -> Vec<(&'static str, Vec<(&'static str, Kind, bool, String)>)> {
+fn queries(member: &str, convo: &str) -> Vec<(&'static str, Vec<Parameter>)> {
     use Kind::*;
     let id = || ("convoId", Id, true, convo.to_owned());
     let limit = || ("limit", Number, false, "5".to_owned());

@@ -5,13 +5,13 @@ use std::sync::LazyLock;
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD};
+use catbird_server::clock::Clock;
 use catbird_server::config::MlsValidation;
 use catbird_server::error::Code;
 use catbird_server::ids::{ConvoId, Did, EntryId, MAX_DID_BYTES, MAX_ID_BYTES};
 use catbird_server::mls::{self, Commit, MAX_POSITION};
 use catbird_server::xrpc::bytes::{LexBytes, from_base64, to_base64};
 use catbird_server::xrpc::decode;
-use chrono::Utc;
 use openmls::prelude::Ciphersuite;
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -228,7 +228,7 @@ proptest! {
     #[test]
     fn damaged_key_packages_never_pass(bytes in hostile_bytes()) {
         for mode in [MlsValidation::Strict, MlsValidation::Framing] {
-            match mls::check_key_package(&bytes, &REAL.owner, DEFAULT_SUITE, mode, Utc::now()) {
+            match mls::check_key_package(&bytes, &REAL.owner, DEFAULT_SUITE, mode, Clock::system().now()) {
                 // Without the frame of an MLSMessage it is still whole.
                 Ok(_) => prop_assert!(mode == MlsValidation::Framing || bytes == REAL.key_package || bytes == REAL.key_package[4..]),
                 Err(error) => prop_assert!([Code::InvalidKeyPackage, Code::InvalidCipherSuite].contains(&error.code)),
@@ -250,10 +250,11 @@ fn real_messages_pass_where_they_belong() {
     // Also without the frame of an MLSMessage: version and wire format go before it.
     mls::check_welcome(&welcome[4..]).unwrap();
     for bytes in [&key_package[..], &key_package[4..]] {
-        mls::check_key_package(bytes, owner, DEFAULT_SUITE, MlsValidation::Strict, Utc::now()).unwrap();
+        mls::check_key_package(bytes, owner, DEFAULT_SUITE, MlsValidation::Strict, Clock::system().now()).unwrap();
     }
     let p256 = Ciphersuite::MLS_128_DHKEMP256_AES128GCM_SHA256_P256;
-    let other = mls::check_key_package(key_package, owner, p256, MlsValidation::Strict, Utc::now()).unwrap_err();
+    let other =
+        mls::check_key_package(key_package, owner, p256, MlsValidation::Strict, Clock::system().now()).unwrap_err();
     assert_eq!(other.code, Code::InvalidCipherSuite);
     assert!(mls::check_application(application, 0).unwrap().is_some());
     assert_eq!(mls::check_application(application, 1).unwrap_err().code, Code::InvalidMessage);

@@ -1,6 +1,5 @@
 //! publishKeyPackage: what its owner signed, for a suite that the server knows, for as long as it lives.
 
-use catbird_server::clock::Clock;
 use chrono::TimeDelta;
 use openmls::prelude::Ciphersuite;
 use serde_json::json;
@@ -34,7 +33,7 @@ async fn the_reply_names_the_hash_and_others_can_take_it(app: &TestApp) {
     let body = json!({
         "keyPackage": base64_text(&package),
         "cipherSuite": bob.mls.suite_name(),
-        "expires": (Clock::system().now() + TimeDelta::days(7)).to_rfc3339(),
+        "expires": (app.app.clock.now() + TimeDelta::days(7)).to_rfc3339(),
         "idempotencyKey": "k",
     });
     let reply = ok(ask(&bob, "publishKeyPackage", &body).await);
@@ -126,7 +125,7 @@ async fn a_package_with_any_byte_of_its_signature_flipped_is_refused(app: &TestA
 
 async fn a_package_whose_lifetime_is_over_or_has_not_begun_is_refused(app: &TestApp) {
     let bob = app.persona();
-    let now = Clock::system().now().timestamp().cast_unsigned();
+    let now = app.app.clock.now().timestamp().cast_unsigned();
     refused(publish(&bob, &bob.mls.expired_key_package().unwrap()).await, 400, "InvalidKeyPackage");
     let later = bob.mls.key_package_with_lifetime(now + 86_400, now + 2 * 86_400).unwrap();
     refused(publish(&bob, &later).await, 400, "InvalidKeyPackage");
@@ -138,7 +137,7 @@ async fn expires_lies_ahead_and_no_further_than_90_days(app: &TestApp) {
     let package = base64_text(&bob.mls.key_package().unwrap());
     let body =
         |expires: String| json!({ "keyPackage": package, "cipherSuite": bob.mls.suite_name(), "expires": expires });
-    let ahead = |by: TimeDelta| (Clock::system().now() + by).to_rfc3339();
+    let ahead = |by: TimeDelta| (app.app.clock.now() + by).to_rfc3339();
     for too_far in [ahead(TimeDelta::days(91)), "9999-12-31T23:59:59Z".to_owned()] {
         refused(ask(&bob, "publishKeyPackage", &body(too_far)).await, 400, "ExpirationTooFar");
     }

@@ -1,0 +1,143 @@
+//! What the log tells: DIDs and conversation ids at debug only, bodies and tokens never, not even when everything is logged.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::harness::*;
+use crate::support::app::{validated, variables};
+use crate::support::client::persona::{Persona, sha256_hex};
+use crate::support::client::random_did;
+use crate::support::client::xrpc::{base64_text, bytes_value};
+use crate::support::cluster::database;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bodies_and_tokens_are_never_logged_not_even_when_everything_is() {
+    let said = Said::through_a_server("trace").await;
+    assert!(said.log.contains("sendMessage") && said.log.contains("refused"), "the requests themselves are there");
+    for secret in &said.secrets {
+        assert!(!said.log.contains(secret), "the log has {secret:.60}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn at_the_usual_level_the_log_names_nobody_and_no_conversation() {
+    let said = Said::through_a_server("catbird_server=info,warn").await;
+    assert!(said.log.contains("sendMessage"));
+    for name in said.dids.iter().chain(&said.secrets).chain([&said.convo]) {
+        assert!(!said.log.contains(name), "the log has {name:.60}");
+    }
+}
+
+/// A server's log of a short conversation, and what was said in it.
+struct Said {
+    log: String,
+    secrets: Vec<String>,
+    dids: Vec<String>,
+    convo: String,
+}
+
+impl Said {
+    async fn through_a_server(level: &str) -> Self {
+        let database = database().await;
+        let mut child = Command::new(env!("CARGO_BIN_EXE_catbird-server"))
+            .env_clear()
+            .envs(variables(&[("DATABASE_URL", &database.url), ("RUST_LOG", level)]))
+            .current_dir(std::env::temp_dir())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let log = Arc::new(Mutex::new(String::new()));
+        let lines = BufReader::new(child.stdout.take().unwrap());
+        let reading = std::thread::spawn({
+            let log = log.clone();
+            move || {
+                for line in lines.lines().map_while(Result::ok) {
+                    log.lock().unwrap().push_str(&format!("{line}\n"));
+                }
+            }
+        });
+        let mut said = Self { log: String::new(), secrets: Vec::new(), dids: Vec::new(), convo: String::new() };
+        let base = address(&log).await;
+        said.talk(&base).await;
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(child.id().cast_signed()), nix::sys::signal::Signal::SIGTERM)
+            .unwrap();
+        child.wait().unwrap();
+        reading.join().unwrap();
+        said.log = std::mem::take(&mut *log.lock().unwrap());
+        said
+    }
+
+    async fn talk(&mut self, base: &str) {
+        let (mut alice, bob) =
+            (Persona::new(validated(base, &random_did())), Persona::new(validated(base, &random_did())));
+        let mut secret = |text: &str| {
+            self.secrets.push(text.to_owned());
+            text.to_owned()
+        };
+        let package = bob.mls.key_package().unwrap();
+        secret(&base64_text(&package)[20..80]);
+        ok(publish(&bob, &package).await);
+        let created = json!({
+            "groupId": sha256_hex(alice.did().as_bytes()),
+            "cipherSuite": alice.mls.suite_name(),
+            "metadata": { "name": secret("a most private name"), "description": secret("a description for two") },
+            "idempotencyKey": secret("a key that I made up"),
+            "initialMembers": [bob.did()],
+        });
+        let created = ok(ask(&alice, "createConvo", &created).await);
+        alice.convo_id = Some(created.string("id").unwrap().to_owned());
+        let ciphertext = b"what I have to say is for you alone";
+        secret(std::str::from_utf8(ciphertext).unwrap());
+        secret(&base64_text(ciphertext)[..40]);
+        secret(&format!("{:?}", &ciphertext[..10]).replace(['[', ']'], ""));
+        let good = json!({
+            "convoId": convo(&alice), "ciphertext": bytes_value(ciphertext), "epoch": 0,
+            "embedUri": secret("https://example.com/for-your-eyes"),
+        });
+        ok(ask(&alice, "sendMessage", &good).await);
+        ok(get(&bob, "getMessages", &[("convoId", &convo(&alice))]).await);
+        // Refusals are the requests that a log is most tempted to show.
+        let bad: [Value; 3] = [
+            with(&good, json!({ "epoch": secret("this is no epoch") })),
+            with(&good, json!({ "embedUri": secret("no-scheme-but-private") })),
+            with(&good, json!({ "epoch": 9 })),
+        ];
+        for bad in bad {
+            assert_ne!(ask(&alice, "sendMessage", &bad).await.status, 200);
+        }
+        let token = alice.xrpc.token("blue.catbird.mls.getConvos");
+        secret(token.rsplit('.').next().unwrap());
+        secret(&token[..60]);
+        let xrpc = &alice.xrpc;
+        let request = xrpc.http.get(xrpc.url("blue.catbird.mls.getConvos", &[])).bearer_auth(&token);
+        ok(xrpc.send("blue.catbird.mls.getConvos", request).await.unwrap());
+        self.dids = vec![alice.did().to_owned(), bob.did().to_owned()];
+        self.convo = convo(&alice);
+    }
+}
+
+/// Where the server says that it listens, once it takes requests.
+async fn address(log: &Mutex<String>) -> String {
+    let start = Instant::now();
+    let http = crate::support::client::xrpc::http().unwrap();
+    loop {
+        assert!(start.elapsed() < PATIENCE, "the server did not become ready");
+        let address = log.lock().unwrap().lines().find_map(|line| {
+            let line: Value = serde_json::from_str(line).ok()?;
+            (line["message"] == "listening").then(|| format!("http://{}", line["address"].as_str().unwrap()))
+        });
+        if let Some(address) = address
+            && http.get(format!("{address}/health/ready")).send().await.is_ok_and(|reply| reply.status().is_success())
+        {
+            return address;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
