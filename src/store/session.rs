@@ -51,11 +51,40 @@ impl Session {
     pub(super) fn discard(self) {
         let cancel = self.client.cancel_token();
         drop(Object::take(self.client));
-        tokio::spawn(async move {
+        // At the end of the process there is no runtime left, and no connection either.
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        runtime.spawn(async move {
             // The token goes over a connection of its own without TLS; where that is refused, closing the connection and
             // idle_in_transaction_session_timeout do the same work later.
             let _ = tokio::time::timeout(super::deadline::CONNECT, cancel.cancel_query(tokio_postgres::NoTls)).await;
         });
+    }
+}
+
+/// A connection that is or may be inside a transaction. Only [`Open::release`] gives it back to the pool; however else this value
+/// ends, by an error, a wait that ran out or a panic, nobody knows what state the connection is in, and it is thrown away.
+pub(super) struct Open(Option<Session>);
+
+impl Open {
+    pub(super) fn new(session: Session) -> Self {
+        Self(Some(session))
+    }
+
+    pub(super) fn session(&self) -> &Session {
+        self.0.as_ref().expect("only release and drop take it, and both end this value")
+    }
+
+    /// The transaction has ended, and PostgreSQL has said so.
+    pub(super) fn release(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        if let Some(session) = self.0.take() {
+            session.discard();
+        }
     }
 }
 

@@ -17,7 +17,7 @@ use crate::ids::ConvoId;
 use super::connect::{Store, transaction_settings};
 use super::failure::{self, Abort, Cause};
 use super::query::query;
-use super::session::{Params, Session};
+use super::session::{Open, Params, Session};
 use super::tx::Identity;
 use super::{Exclusive, Hold, Position, Tx, deadline};
 
@@ -162,7 +162,6 @@ impl Store {
         let tx = self.begin(work.lock()).await?;
         let outcome = tokio::time::timeout_at(deadline.into(), work.execute(&tx)).await;
         let Ok(result) = outcome else {
-            tx.session.discard();
             return Err(failure::overloaded("the transaction").into());
         };
         match result {
@@ -185,7 +184,8 @@ impl Store {
     /// before a function inside it blocks. READ COMMITTED for the same reason, whatever the database's default is.
     async fn begin(&self, lock: Option<&ConvoId>) -> Result<Tx, Abort> {
         const BEGIN: &str = "begin isolation level read committed read write;";
-        let session = self.session().await?;
+        let open = Open::new(self.session().await?);
+        let session = open.session();
         let begin = if self.pooler { BEGIN.to_owned() + &transaction_settings() } else { BEGIN.to_owned() };
         let waiting = Instant::now();
         let opening = async {
@@ -203,39 +203,35 @@ impl Store {
                 }
                 let row = rows.first().expect("a select of functions returns one row");
                 let identity = Identity { xid: row.get("xid"), begun: row.get("begun") };
-                Ok(Tx::new(session, identity))
+                Ok(Tx::new(open, identity))
             }
-            Ok(Err(error)) => {
-                session.discard();
-                Err(error.into())
-            }
-            Err(_) => {
-                session.discard();
-                Err(failure::overloaded("waiting for the conversation's lock").into())
-            }
+            Ok(Err(error)) => Err(error.into()),
+            Err(_) => Err(failure::overloaded("waiting for the conversation's lock").into()),
         }
     }
 
     /// ROLLBACK, waited for, so that the connection goes back clean and the lock is free before the client hears of it.
     async fn roll_back(&self, tx: Tx) {
-        match tokio::time::timeout(deadline::COMMIT, tx.session.simple("rollback")).await {
-            Ok(Ok(_)) => {}
-            _ => tx.session.discard(),
+        if let Ok(Ok(_)) = tokio::time::timeout(deadline::COMMIT, tx.open.session().simple("rollback")).await {
+            tx.open.release();
         }
     }
 
     async fn commit(&self, tx: Tx) -> Result<(), Abort> {
-        match tokio::time::timeout(deadline::COMMIT, tx.session.simple("commit")).await {
-            Ok(Ok(_)) => Ok(()),
+        match tokio::time::timeout(deadline::COMMIT, tx.open.session().simple("commit")).await {
+            Ok(Ok(_)) => {
+                tx.open.release();
+                Ok(())
+            }
             // PostgreSQL refused, and says so: nothing was written.
             Ok(Err(error)) if error.as_db_error().is_some_and(|db| !failure::ends_connection(db.code())) => {
-                tx.session.discard();
                 Err(error.into())
             }
             // No reply, or one that says only that the server is going away: it may have happened.
             _ => {
-                let identity = tx.identity;
-                tx.session.discard();
+                let Tx { open, identity, .. } = tx;
+                // Its place in the pool is needed for the question.
+                drop(open);
                 self.find_out(&identity).await
             }
         }
@@ -305,3 +301,6 @@ enum Outcome {
 fn rand_fraction() -> f64 {
     (ulid::Ulid::new().random() % 1_000) as f64 / 1_000.0
 }
+
+#[cfg(test)]
+mod tests;

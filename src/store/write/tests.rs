@@ -1,0 +1,121 @@
+//! The write path with commands that misbehave, on a real database.
+
+use std::sync::Arc;
+
+use super::super::epochs::{self, Swap};
+use super::super::query::Query;
+use super::super::session::Queries;
+use super::super::{Abort, Command, Exclusive, Hold, Position, Store, StoreConfig};
+use crate::cluster::{TestDatabase, database};
+use crate::error::{Code, Error};
+use crate::ids::ConvoId;
+use crate::metrics::Metrics;
+
+const SUCCEED: Query = Query { name: "test/succeed", text: "select 1", types: &[] };
+const FAIL: Query = Query { name: "test/fail", text: "select 1 / 0", types: &[] };
+/// A deadlock's victim, as far as the driver can tell.
+const DEADLOCK: Query = Query {
+    name: "test/deadlock",
+    text: "do $$ begin raise exception 'victim' using errcode = 'deadlock_detected'; end $$",
+    types: &[],
+};
+
+/// Moves the position, runs a statement, and says that all is well whatever came of it.
+struct Careless(ConvoId, &'static Query);
+
+impl Command for Careless {
+    const NAME: &'static str = "careless";
+    type Output = ();
+
+    fn convo(&self) -> &ConvoId {
+        &self.0
+    }
+
+    async fn execute(&self, x: &mut Exclusive<'_>) -> Result<(), Abort> {
+        assert!(matches!(epochs::extend(x, 0, 0).await?, Swap::To(_)));
+        let _ = x.tx().rows(self.1, &[]).await;
+        Ok(())
+    }
+}
+
+/// Moves the position and panics.
+struct Panics(ConvoId);
+
+impl Command for Panics {
+    const NAME: &'static str = "panics";
+    type Output = ();
+
+    fn convo(&self) -> &ConvoId {
+        &self.0
+    }
+
+    async fn execute(&self, x: &mut Exclusive<'_>) -> Result<(), Abort> {
+        epochs::extend(x, 0, 0).await?;
+        panic!("a defect in a command")
+    }
+}
+
+struct Setting {
+    store: Store,
+    database: TestDatabase,
+}
+
+/// A store with a single connection, so that whatever state one unit of work leaves it in meets the next.
+async fn setting() -> Setting {
+    let database = database().await;
+    let insert = "insert into conversations (id, group_id, creator_did, cipher_suite, initial_epoch, current_epoch)
+        values ('c', 'g', 'did:plc:a', 's', 0, 0)";
+    database.connect().await.batch_execute(insert).await.unwrap();
+    let config = StoreConfig { database: database.config.clone(), max_connections: 1, pooler: false };
+    Setting { store: Store::new(config, Metrics::default()).unwrap(), database }
+}
+
+impl Setting {
+    async fn careless(&self, query: &'static Query, hold: Hold) -> Result<(), Error> {
+        let command = Arc::new(Careless(convo(), query));
+        self.store.run(command, hold).await.map(|_| ()).map_err(Abort::into_error)
+    }
+
+    /// Where the conversation stands for everybody else.
+    async fn seq(&self) -> i64 {
+        let row = self.database.connect().await.query_one("select last_seq from conversations", &[]).await.unwrap();
+        row.get(0)
+    }
+}
+
+fn convo() -> ConvoId {
+    "c".parse().unwrap()
+}
+
+/// PostgreSQL answers COMMIT in a failed transaction with ROLLBACK, which the driver takes for success.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_swallowed_statement_error_never_becomes_a_commit() {
+    let setting = setting().await;
+    for hold in [Hold::Lock, Hold::Remembered(Position { epoch: 0, seq: 0 })] {
+        let error =
+            setting.careless(&FAIL, hold).await.expect_err("nothing was committed, so nothing may be acknowledged");
+        assert_eq!(error.code, Code::InternalServerError);
+        assert_eq!(setting.seq().await, 0);
+    }
+    setting.careless(&SUCCEED, Hold::Lock).await.unwrap();
+    assert_eq!(setting.seq().await, 1, "the same command without the error is committed, on the same connection");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_swallowed_deadlock_never_becomes_a_commit() {
+    let setting = setting().await;
+    setting.careless(&DEADLOCK, Hold::Lock).await.expect_err("nothing was committed");
+    assert_eq!(setting.seq().await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_that_panics_is_rolled_back_and_gives_everything_back() {
+    let setting = setting().await;
+    let store = setting.store.clone();
+    let panicking = setting.store.detached(async move {
+        store.run(Arc::new(Panics(convo())), Hold::Lock).await.map(|_| ()).map_err(Abort::into_error)
+    });
+    assert_eq!(panicking.await.unwrap_err().code, Code::InternalServerError);
+    setting.careless(&SUCCEED, Hold::Lock).await.expect("the only connection and the lock are free again");
+    assert_eq!(setting.seq().await, 1);
+}
