@@ -54,6 +54,7 @@ with_each_serializer! {
     commit_reply::a_stalled_replica_loses_its_transaction_and_its_late_commit_does_nothing,
     connections::terminated_backends_lose_nothing,
     connections::cut_connections_lose_nothing,
+    connections::a_connection_that_looks_alive_costs_one_request_and_no_other,
     connections::a_black_hole_is_answered_in_time_and_recovered_from,
     hang_ups::a_client_that_hangs_up_leaves_a_whole_mutation_or_none,
     killed_replica::a_replica_killed_inside_a_transaction_leaves_nothing_behind,

@@ -1,5 +1,6 @@
 //! One connection in use: runs [`Query`]s, counts them, and goes back to the pool only in a known state.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use deadpool_postgres::Object;
@@ -13,9 +14,12 @@ use super::query::Query;
 /// The values of a statement's parameters, in order.
 pub type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
 
-/// A connection taken from the pool.
+/// A connection taken from the pool. It goes back there when this value ends, unless it is in doubt.
 pub struct Session {
-    client: Object,
+    /// There until this value is dropped.
+    client: Option<Object>,
+    /// Nobody knows what state it is in: inside a transaction, or with a statement that has not been answered.
+    in_doubt: AtomicBool,
     /// False behind a pooler that cannot carry prepared statements.
     prepared: bool,
     metrics: Metrics,
@@ -23,19 +27,34 @@ pub struct Session {
 
 impl Session {
     pub(super) fn new(client: Object, prepared: bool, metrics: Metrics) -> Self {
-        Self { client, prepared, metrics }
+        Self { client: Some(client), in_doubt: AtomicBool::new(false), prepared, metrics }
+    }
+
+    fn client(&self) -> &Object {
+        self.client.as_ref().expect("only drop takes it")
+    }
+
+    /// Something begins that may leave the connection in any state. If this value ends before [`Session::settle`], by an error,
+    /// a wait that ran out, a panic or a client that went away, the connection is thrown away.
+    pub(super) fn doubt(&self) {
+        self.in_doubt.store(true, Ordering::Relaxed);
+    }
+
+    /// It has ended, and PostgreSQL has said how.
+    pub(super) fn settle(&self) {
+        self.in_doubt.store(false, Ordering::Relaxed);
     }
 
     /// Runs a statement and returns its rows.
     pub(super) async fn rows(&self, query: &Query, params: Params<'_>) -> Result<Vec<Row>, tokio_postgres::Error> {
         let start = Instant::now();
         let rows = if self.prepared {
-            let statement = self.client.prepare_typed_cached(query.text, query.types).await?;
-            self.client.query(&statement, params).await
+            let statement = self.client().prepare_typed_cached(query.text, query.types).await?;
+            self.client().query(&statement, params).await
         } else {
             let typed: Vec<(&(dyn ToSql + Sync), Type)> =
                 params.iter().copied().zip(query.types.iter().cloned()).collect();
-            self.client.query_typed(query.text, &typed).await
+            self.client().query_typed(query.text, &typed).await
         };
         self.metrics.query(query.name, start.elapsed());
         rows
@@ -43,14 +62,20 @@ impl Session {
 
     /// Runs a statement without parameters by the simple protocol, such as BEGIN.
     pub(super) async fn simple(&self, text: &str) -> Result<Vec<SimpleQueryMessage>, tokio_postgres::Error> {
-        self.client.simple_query(text).await
+        self.client().simple_query(text).await
     }
+}
 
-    /// Throws the connection away: it is in a state that nobody knows. PostgreSQL is asked to stop what still runs on it, so
-    /// that no lock outlives the request.
-    pub(super) fn discard(self) {
-        let cancel = self.client.cancel_token();
-        drop(Object::take(self.client));
+impl Drop for Session {
+    /// Throws a connection in doubt away. PostgreSQL is asked to stop what still runs on it, so that no lock outlives the
+    /// request.
+    fn drop(&mut self) {
+        if !self.in_doubt.load(Ordering::Relaxed) {
+            return;
+        }
+        let Some(client) = self.client.take() else { return };
+        let cancel = client.cancel_token();
+        drop(Object::take(client));
         // At the end of the process there is no runtime left, and no connection either.
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         runtime.spawn(async move {
@@ -58,33 +83,6 @@ impl Session {
             // idle_in_transaction_session_timeout do the same work later.
             let _ = tokio::time::timeout(super::deadline::CONNECT, cancel.cancel_query(tokio_postgres::NoTls)).await;
         });
-    }
-}
-
-/// A connection that is or may be inside a transaction. Only [`Open::release`] gives it back to the pool; however else this value
-/// ends, by an error, a wait that ran out or a panic, nobody knows what state the connection is in, and it is thrown away.
-pub(super) struct Open(Option<Session>);
-
-impl Open {
-    pub(super) fn new(session: Session) -> Self {
-        Self(Some(session))
-    }
-
-    pub(super) fn session(&self) -> &Session {
-        self.0.as_ref().expect("only release and drop take it, and both end this value")
-    }
-
-    /// The transaction has ended, and PostgreSQL has said so.
-    pub(super) fn release(mut self) {
-        self.0 = None;
-    }
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        if let Some(session) = self.0.take() {
-            session.discard();
-        }
     }
 }
 
@@ -107,8 +105,12 @@ pub(crate) trait Queries {
 
 impl Queries for Reader {
     async fn rows(&self, query: &Query, params: Params<'_>) -> Result<Vec<Row>, super::Abort> {
+        self.0.doubt();
         match tokio::time::timeout(super::deadline::READ, self.0.rows(query, params)).await {
-            Ok(rows) => Ok(rows?),
+            Ok(rows) => {
+                self.0.settle();
+                Ok(rows?)
+            }
             Err(_) => Err(super::failure::overloaded("a read").into()),
         }
     }

@@ -10,7 +10,7 @@ use crate::ids::ConvoId;
 use super::Abort;
 use super::epochs::Position;
 use super::query::Query;
-use super::session::{Open, Params, Queries};
+use super::session::{Params, Queries, Session};
 
 /// An open transaction at READ COMMITTED.
 ///
@@ -18,7 +18,7 @@ use super::session::{Open, Params, Queries};
 /// ROLLBACK and no error. So the transaction remembers that a statement failed, and [`Store::run`](super::Store::run) never
 /// commits such a one, whatever the unit of work returned.
 pub struct Tx {
-    pub(super) open: Open,
+    pub(super) session: Session,
     pub(super) identity: Identity,
     failed: AtomicBool,
 }
@@ -31,8 +31,8 @@ pub(super) struct Identity {
 }
 
 impl Tx {
-    pub(super) fn new(open: Open, identity: Identity) -> Self {
-        Self { open, identity, failed: AtomicBool::new(false) }
+    pub(super) fn new(session: Session, identity: Identity) -> Self {
+        Self { session, identity, failed: AtomicBool::new(false) }
     }
 
     /// Whether a statement failed, which dooms the transaction.
@@ -43,7 +43,7 @@ impl Tx {
 
 impl Queries for Tx {
     async fn rows(&self, query: &Query, params: Params<'_>) -> Result<Vec<Row>, Abort> {
-        let rows = self.open.session().rows(query, params).await;
+        let rows = self.session.rows(query, params).await;
         if rows.is_err() {
             self.failed.store(true, Ordering::Relaxed);
         }

@@ -17,7 +17,7 @@ use crate::ids::ConvoId;
 use super::connect::{Store, transaction_settings};
 use super::failure::{self, Abort, Cause};
 use super::query::query;
-use super::session::{Open, Params, Session};
+use super::session::Params;
 use super::tx::Identity;
 use super::{Exclusive, Hold, Position, Tx, deadline};
 
@@ -184,8 +184,8 @@ impl Store {
     /// before a function inside it blocks. READ COMMITTED for the same reason, whatever the database's default is.
     async fn begin(&self, lock: Option<&ConvoId>) -> Result<Tx, Abort> {
         const BEGIN: &str = "begin isolation level read committed read write;";
-        let open = Open::new(self.session().await?);
-        let session = open.session();
+        let session = self.session().await?;
+        session.doubt();
         let begin = if self.pooler { BEGIN.to_owned() + &transaction_settings() } else { BEGIN.to_owned() };
         let waiting = Instant::now();
         let opening = async {
@@ -203,7 +203,7 @@ impl Store {
                 }
                 let row = rows.first().expect("a select of functions returns one row");
                 let identity = Identity { xid: row.get("xid"), begun: row.get("begun") };
-                Ok(Tx::new(open, identity))
+                Ok(Tx::new(session, identity))
             }
             Ok(Err(error)) => Err(error.into()),
             Err(_) => Err(failure::overloaded("waiting for the conversation's lock").into()),
@@ -212,15 +212,15 @@ impl Store {
 
     /// ROLLBACK, waited for, so that the connection goes back clean and the lock is free before the client hears of it.
     async fn roll_back(&self, tx: Tx) {
-        if let Ok(Ok(_)) = tokio::time::timeout(deadline::COMMIT, tx.open.session().simple("rollback")).await {
-            tx.open.release();
+        if let Ok(Ok(_)) = tokio::time::timeout(deadline::COMMIT, tx.session.simple("rollback")).await {
+            tx.session.settle();
         }
     }
 
     async fn commit(&self, tx: Tx) -> Result<(), Abort> {
-        match tokio::time::timeout(deadline::COMMIT, tx.open.session().simple("commit")).await {
+        match tokio::time::timeout(deadline::COMMIT, tx.session.simple("commit")).await {
             Ok(Ok(_)) => {
-                tx.open.release();
+                tx.session.settle();
                 Ok(())
             }
             // PostgreSQL refused, and says so: nothing was written.
@@ -229,9 +229,9 @@ impl Store {
             }
             // No reply, or one that says only that the server is going away: it may have happened.
             _ => {
-                let Tx { open, identity, .. } = tx;
+                let Tx { session, identity, .. } = tx;
                 // Its place in the pool is needed for the question.
-                drop(open);
+                drop(session);
                 self.find_out(&identity).await
             }
         }
@@ -265,9 +265,11 @@ impl Store {
 
     async fn outcome(&self, tx: &Identity) -> Option<Outcome> {
         let session = self.session().await.ok()?;
+        session.doubt();
         let (query, params): (_, Params<'_>) = (&OUTCOME, &[&tx.xid, &tx.begun]);
         match tokio::time::timeout(deadline::CONNECT, session.rows(query, params)).await {
             Ok(Ok(rows)) => {
+                session.settle();
                 let row = rows.first()?;
                 Some(match row.get::<_, Option<&str>>("status") {
                     Some("committed") if row.get("same_id") => Outcome::Committed,
@@ -281,10 +283,7 @@ impl Store {
             }
             // An id from the future: another server answers now, one that never saw this transaction.
             Ok(Err(error)) if error.code() == Some(&SqlState::INVALID_PARAMETER_VALUE) => Some(Outcome::Forgotten),
-            _ => {
-                Session::discard(session);
-                None
-            }
+            _ => None,
         }
     }
 }

@@ -115,3 +115,28 @@ pub async fn a_black_hole_is_answered_in_time_and_recovered_from(mode: Mode) {
     );
     fleet.check().await;
 }
+
+/// Connections that a firewall has forgotten, or whose backend is stopped: open, and silent for ever. Each may cost the one
+/// request that meets it, and nobody after that. Slow, because a read waits ten seconds.
+pub async fn a_connection_that_looks_alive_costs_one_request_and_no_other(mode: Mode) {
+    let database = database().await;
+    let chaos = Chaos::before(&database.config).await;
+    let fleet = Fleet::start(&[mode], &database.config, &chaos.url()).await;
+    let conversations = join_all((0..20).map(|_| fleet.conversation(1))).await;
+    let everybody_sends = async |round: &str| {
+        join_all(conversations.iter().map(async |members| {
+            let reply = members[0].xrpc.procedure("sendMessage", &message(&members[0], round)).await.unwrap();
+            assert!(reply.status == 200 || reply.headers.contains_key("retry-after"), "{reply}");
+            reply.status
+        }))
+        .await
+    };
+    assert_eq!(everybody_sends("before").await, [200; 20]);
+    chaos.freeze_all();
+    let met = everybody_sends("meets them").await;
+    assert!(met.iter().all(|status| [200, 503].contains(status)), "{met:?}");
+    assert!(Counts::get(&chaos.counts().stuck) >= 5, "the pool had no connections that could freeze");
+    assert_eq!(everybody_sends("after").await, [200; 20], "the frozen connections are still in the pool");
+    recovered(&fleet.replicas[0], &conversations[0][0]).await;
+    fleet.check().await;
+}

@@ -53,6 +53,8 @@ struct Inner {
 struct Weather {
     /// Nothing passes, and nobody is told.
     black_hole: bool,
+    /// Nothing passes on connections before this one.
+    frozen_before: u64,
     /// Each frame takes this long.
     delay: Duration,
     /// Connections made before this generation are cut.
@@ -142,13 +144,19 @@ impl Chaos {
         self.0.weather.send_modify(|weather| weather.black_hole = on);
     }
 
+    /// From now on nothing passes on the connections that are open now; new ones work. They look alive and never answer.
+    pub fn freeze_all(&self) {
+        let next = Counts::get(&self.0.counts.connections);
+        self.0.weather.send_modify(|weather| weather.frozen_before = next);
+    }
+
     /// Each frame in either direction takes this long from now on.
     pub fn delay(&self, delay: Duration) {
         self.0.weather.send_modify(|weather| weather.delay = delay);
     }
 
     async fn connection(self, client: TcpStream) {
-        count(&self.0.counts.connections);
+        let id = self.0.counts.connections.fetch_add(1, Ordering::SeqCst);
         let mut weather = self.0.weather.subscribe();
         let born = weather.borrow_and_update().generation;
         client.set_nodelay(true).unwrap();
@@ -160,8 +168,8 @@ impl Chaos {
             let _ = weather.wait_for(|weather| weather.generation != born).await;
         };
         tokio::select! {
-            () = self.upward(from_client, to_server, &swallow) => {}
-            () = self.downward(from_server, to_client, swallowing) => {}
+            () = self.upward(id, from_client, to_server, &swallow) => {}
+            () = self.downward(id, from_server, to_client, swallowing) => {}
             () = cut => count(&self.0.counts.cut),
         }
     }
@@ -184,17 +192,23 @@ impl Chaos {
     }
 
     /// From the server under test to PostgreSQL. Returns when the connection is over.
-    async fn upward(&self, from: impl AsyncRead + Unpin, to: Outgoing, swallow: &watch::Sender<Option<Fault>>) {
+    async fn upward(
+        &self,
+        id: u64,
+        from: impl AsyncRead + Unpin,
+        to: Outgoing,
+        swallow: &watch::Sender<Option<Fault>>,
+    ) {
         let (mut from, mut to) = (Reader::new(from), Writer::new(to));
         let mut weather = self.0.weather.subscribe();
         let mut statements = Statements::default();
         let Ok(startup) = from.startup().await else { return };
-        self.pass(&mut weather).await;
+        self.pass(id, &mut weather).await;
         if to.send(&startup, true).await.is_err() {
             return;
         }
         while let Ok(frame) = from.frame().await {
-            self.pass(&mut weather).await;
+            self.pass(id, &mut weather).await;
             if frame.is_simple_query("commit") {
                 match self.aim(&statements) {
                     Some(Fault::CutBefore) => return count(&self.0.counts.withheld),
@@ -218,11 +232,17 @@ impl Chaos {
     }
 
     /// From PostgreSQL to the server under test.
-    async fn downward(&self, from: Incoming, to: impl AsyncWrite + Unpin, swallowing: watch::Receiver<Option<Fault>>) {
+    async fn downward(
+        &self,
+        id: u64,
+        from: Incoming,
+        to: impl AsyncWrite + Unpin,
+        swallowing: watch::Receiver<Option<Fault>>,
+    ) {
         let (mut from, mut to) = (Reader::new(from), Writer::new(to));
         let mut weather = self.0.weather.subscribe();
         while let Ok(frame) = from.frame().await {
-            self.pass(&mut weather).await;
+            self.pass(id, &mut weather).await;
             let fault = *swallowing.borrow();
             match fault {
                 Some(_) if !frame.is_command_complete("COMMIT") => {}
@@ -237,12 +257,13 @@ impl Chaos {
         }
     }
 
-    /// Waits while nothing passes.
-    async fn pass(&self, weather: &mut watch::Receiver<Weather>) {
+    /// Waits while nothing passes on this connection.
+    async fn pass(&self, id: u64, weather: &mut watch::Receiver<Weather>) {
+        let stuck = |weather: &Weather| weather.black_hole || id < weather.frozen_before;
         let now = *weather.borrow_and_update();
-        if now.black_hole {
+        if stuck(&now) {
             count(&self.0.counts.stuck);
-            let _ = weather.wait_for(|weather| !weather.black_hole).await;
+            let _ = weather.wait_for(|weather| !stuck(weather)).await;
         }
         if !now.delay.is_zero() {
             tokio::time::sleep(now.delay).await;
