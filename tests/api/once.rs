@@ -288,7 +288,8 @@ impl Beside {
         let config = Config::from_variables(variables(&[("ENABLE_ACTOR_SYSTEM", &actors.to_string())])).unwrap();
         let app = App::new(config, other.database.config.clone(), Clock::system()).await.unwrap();
         app.enter(Stage::Serving);
-        let (address, running) = server::build(app.clone()).unwrap();
+        let listener = server::bind(&app.config).unwrap();
+        let (address, running) = server::build(app.clone(), listener).unwrap();
         let server = running.handle();
         tokio::spawn(running);
         Self { app, base: format!("http://{address}"), server }
