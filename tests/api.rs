@@ -10,7 +10,7 @@ mod support;
 #[path = "api/harness.rs"]
 mod harness;
 
-#[path = "api/bad_input.rs"]
+#[path = "api/bad_input/mod.rs"]
 mod bad_input;
 #[path = "api/bad_mls.rs"]
 mod bad_mls;

@@ -1,6 +1,8 @@
 //! P7: whoever is not a member learns nothing. To somebody who never was one, a conversation that exists and one that does not
 //! answer alike, whatever else is in the request; somebody who was one is told that it is over, and nothing more.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 
 use crate::harness::*;
@@ -127,7 +129,7 @@ async fn requests(app: &TestApp, member: &mut Persona) -> (Vec<Request>, Vec<Req
 }
 
 /// What a caller sees of a refusal, apart from the name of its own request.
-fn seen(reply: &Reply) -> (u16, Value, Vec<String>) {
+fn seen(reply: &Reply) -> (u16, Value, BTreeSet<String>) {
     let headers = reply.headers.keys().map(ToString::to_string).collect();
     (reply.status, with(&reply.body, json!({ "requestId": null })), headers)
 }

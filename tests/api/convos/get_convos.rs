@@ -16,6 +16,7 @@ any_serializer! {
     conversations_that_were_left_are_not_listed;
     a_cursor_that_is_none_is_refused;
     limits_are_1_to_100;
+    a_page_is_bounded_by_the_rosters_on_it_but_never_empty;
 }
 
 async fn unread(member: &crate::support::client::persona::Persona) -> Value {
@@ -133,4 +134,28 @@ async fn limits_are_1_to_100(app: &TestApp) {
             1
         );
     }
+}
+
+async fn a_page_is_bounded_by_the_rosters_on_it_but_never_empty(app: &TestApp) {
+    let (alice, mut sizes, mut cursor) = (app.persona(), Vec::new(), None::<String>);
+    for (n, others) in [3_000, 9_999, 3_000, 4_000].into_iter().enumerate() {
+        let asked = json!({ "groupId": format!("group-{n}"), "cipherSuite": alice.mls.suite_name() });
+        let created = ok(ask(&alice, "createConvo", &asked).await);
+        seed_members(app, created.string("id").unwrap(), others).await;
+    }
+    loop {
+        let parameters: Vec<_> = cursor.as_deref().map(|cursor| ("cursor", cursor)).into_iter().collect();
+        let page = ok(get(&alice, "getConvos", &parameters).await);
+        let convos = page.list("conversations").unwrap();
+        assert!(convos.iter().all(|one| one["memberCount"] == one["members"].as_array().unwrap().len()));
+        let members: u64 = convos.iter().map(|one| one["memberCount"].as_u64().unwrap()).sum();
+        assert!(members <= 10_000, "{members} on one page");
+        sizes.push(convos.len());
+        cursor = page.body["cursor"].as_str().map(str::to_owned);
+        if cursor.is_none() {
+            break;
+        }
+    }
+    assert_eq!(sizes.iter().sum::<usize>(), 4);
+    assert!(sizes.len() >= 3, "the one that fills a page has it for itself: {sizes:?}");
 }
