@@ -34,7 +34,7 @@ fn request(members: &[Persona], n: usize) -> (&Xrpc, &'static str, Value) {
     (&caller.xrpc, method, body)
 }
 
-/// Sends a request, or every seventh time only the first half of it, and hangs up after up to three milliseconds.
+/// Sends a request, or every seventh time only the first half of it, and hangs up after up to fifteen milliseconds.
 async fn hang_up(n: usize, xrpc: &Xrpc, method: &str, body: &Value) {
     let nsid = nsid(method);
     let (host, body) = (xrpc.base.authority(), body.to_string());
@@ -46,8 +46,12 @@ async fn hang_up(n: usize, xrpc: &Xrpc, method: &str, body: &Value) {
     );
     let sent = if n.is_multiple_of(7) { &text[..text.len() - body.len() / 2] } else { &text };
     let mut connection = TcpStream::connect(host).await.unwrap();
+    // Every second client does not say good-bye either: a reset is what makes the server drop what it does for it.
+    if n.is_multiple_of(2) {
+        connection.set_zero_linger().unwrap();
+    }
     connection.write_all(sent.as_bytes()).await.unwrap();
-    tokio::time::sleep(Duration::from_micros((n * 137 % 3_000) as u64)).await;
+    tokio::time::sleep(Duration::from_micros((n * 1_373 % 15_000) as u64)).await;
 }
 
 /// How many mutations of each kind are there, in one snapshot: as many traces as records of keys, so that each is whole or absent.
