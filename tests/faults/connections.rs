@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::time::Instant;
 
-use super::tools::{DEADLINE, message, recovered};
+use super::tools::{DEADLINE, count, eventually, message, recovered};
 use crate::support::chaos::{Chaos, Counts, Fault};
 use crate::support::cluster::database;
 use crate::support::fleet::{Fleet, Mode};
@@ -42,9 +42,9 @@ pub async fn cut_connections_lose_nothing(mode: Mode) {
     let chaos = Chaos::before(&database.config).await;
     let fleet = Fleet::start(&[mode, mode], &database.config, &chaos.url()).await;
     let mut load = Load::start(&fleet, 2).await;
-    // Longer transactions are cut more often.
-    chaos.delay(Duration::from_millis(1));
-    for _ in 0..ROUNDS {
+    for round in 0..ROUNDS {
+        // Slower transactions are cut in the middle more often.
+        chaos.delay(Duration::from_millis(u64::from(round % 5 == 0)));
         for statement in ["messages/append_app", "messages/append_commit"] {
             chaos.on_commit(statement, Fault::LoseReply);
             chaos.on_commit(statement, Fault::CutBefore);
@@ -52,6 +52,7 @@ pub async fn cut_connections_lose_nothing(mode: Mode) {
         load.progress(10).await;
         chaos.cut_all();
     }
+    chaos.delay(Duration::ZERO);
     load.progress(10).await;
     let plain = fleet.persona(0).await;
     load.stop().await.audit(&database.config).await;
@@ -95,7 +96,7 @@ pub async fn a_black_hole_is_answered_in_time_and_recovered_from(mode: Mode) {
         assert!(reply.headers.contains_key("retry-after") && reply.retry_after().is_some(), "{reply}");
     }
     assert!(start.elapsed() < DEADLINE, "the last answer came after {:?}", start.elapsed());
-    super::tools::eventually("each client of the load was refused", async || load.unanswered() >= before + 5).await;
+    eventually("each client of the load was refused", async || load.unanswered() >= before + 5).await;
     assert!(Counts::get(&chaos.counts().stuck) > 0, "nothing met the black hole");
 
     chaos.black_hole(false);
@@ -104,7 +105,7 @@ pub async fn a_black_hole_is_answered_in_time_and_recovered_from(mode: Mode) {
     recovered(&fleet.replicas[0], &members[0]).await;
     let client = database.connect().await;
     assert_eq!(
-        super::tools::count(
+        count(
             &client,
             "select count(*) from messages where convo_id = $1 and message_type = 'app'",
             members[0].convo().unwrap()
