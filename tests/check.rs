@@ -3,7 +3,7 @@
 
 mod support;
 
-use support::cluster::{TestDatabase, database};
+use support::cluster::{TestDatabase, database, empty_database};
 use support::fleet::{Fleet, Mode, run};
 
 /// A conversation of three with two commits and two messages, and a second one, as the server would have written them.
@@ -71,6 +71,14 @@ async fn a_sound_database_passes() {
     let (code, report, errors) = run("check", &sound.url).await;
     assert_eq!((code, errors.as_str()), (Some(0), ""), "{report}");
     assert_eq!(report.lines().filter(|line| line.starts_with("ok ")).count(), 11, "{report}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_cannot_be_checked_is_neither_sound_nor_unsound() {
+    let empty = empty_database().await;
+    let (code, report, errors) = run("check", &empty.url).await;
+    assert_eq!((code, report.as_str()), (Some(2), ""), "{errors}");
+    assert!(errors.contains("does not exist"), "it says what is missing: {errors}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

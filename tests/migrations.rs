@@ -88,7 +88,7 @@ async fn a_replica_whose_database_has_lost_its_schema_is_not_ready() {
 async fn is_reported(database: &TestDatabase, why: &str) {
     for command in ["migrate", "serve"] {
         let (code, _, errors) = run(command, &database.url).await;
-        assert_eq!(code, Some(1), "{command} went on: {errors}");
+        assert_eq!(code, Some(2), "{command} went on: {errors}");
         assert!(errors.contains("migration") && errors.contains(why), "{command} does not say why: {errors}");
     }
 }
