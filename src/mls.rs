@@ -4,7 +4,7 @@
 use std::time::SystemTime;
 
 use chrono::{DateTime, Utc};
-use openmls::prelude::tls_codec::Deserialize as _;
+use openmls::prelude::tls_codec::{self, Deserialize as _, Serialize as _, VLBytes};
 use openmls::prelude::{
     BasicCredential, Ciphersuite, ContentType, KeyPackageIn, MlsMessageBodyIn, MlsMessageIn, ProtocolMessage,
     ProtocolVersion, Welcome,
@@ -150,6 +150,8 @@ pub fn check_application(bytes: &[u8], epoch: i64) -> Result<Option<Frame>, Erro
 pub struct KeyPackageFacts {
     /// SHA-256 of the bytes as they were sent.
     pub hash: [u8; 32],
+    /// SHA-256 of the HPKE init key: the same for the bare package and its MLSMessage.
+    pub init_key_hash: [u8; 32],
     pub last_resort: bool,
     /// When its leaf expires; `None` if that was not checked.
     pub not_after: Option<DateTime<Utc>>,
@@ -174,13 +176,14 @@ pub fn check_key_package(
         Err(e) => KeyPackageIn::tls_deserialize_exact(bytes).map_err(|_| refused(&e.to_string()))?,
     };
     let hash = Sha256::digest(bytes).into();
+    let init_key_hash = init_key_hash(&package).map_err(|e| refused(&e.to_string()))?;
     let package = match (package.validate(&RustCrypto::default(), ProtocolVersion::Mls10), mode) {
         (Ok(package), MlsValidation::Strict) => package,
         (Err(e), MlsValidation::Strict) => return Err(refused(&e.to_string())),
         // The last-resort marker is only believed where the signature holds; any other package is used once.
         (checked, MlsValidation::Framing) => {
             let last_resort = checked.is_ok_and(|package| package.last_resort());
-            return Ok(KeyPackageFacts { hash, last_resort, not_after: None });
+            return Ok(KeyPackageFacts { hash, init_key_hash, last_resort, not_after: None });
         }
     };
     if package.ciphersuite() != wanted {
@@ -198,7 +201,15 @@ pub fn check_key_package(
         .ok()
         .and_then(|seconds| DateTime::from_timestamp(seconds, 0))
         .unwrap_or(DateTime::<Utc>::MAX_UTC);
-    Ok(KeyPackageFacts { hash, last_resort: package.last_resort(), not_after: Some(not_after) })
+    Ok(KeyPackageFacts { hash, init_key_hash, last_resort: package.last_resort(), not_after: Some(not_after) })
+}
+
+/// SHA-256 of a key package's HPKE init key, signed or not: what follows version and suite (RFC 9420, section 10).
+fn init_key_hash(package: &KeyPackageIn) -> Result<[u8; 32], tls_codec::Error> {
+    const VERSION_AND_SUITE: usize = 4;
+    let bare = package.tls_serialize_detached()?;
+    let init_key = VLBytes::tls_deserialize(&mut bare.get(VERSION_AND_SUITE..).unwrap_or_default())?;
+    Ok(Sha256::digest(init_key.as_slice()).into())
 }
 
 /// Lower-case hex, as hashes travel.

@@ -16,8 +16,8 @@ const SOUND: &str = "
     insert into messages (convo_id, seq, id, sender_did, message_type, epoch, ciphertext, body_hash)
     values ('c', 1, 'm1', 'did:x:alice', 'commit', 1, 'commit 1', 'hash 1');
     insert into members (convo_id, member_did, joined_seq, last_read_seq) values ('c', 'did:x:carol', 1, 1);
-    insert into key_packages (hash, owner_did, cipher_suite, key_package, last_resort, expires_at, consumed_at, consumed_convo)
-    values ('kp', 'did:x:carol', 'suite', null, false, now(), now(), 'c');
+    insert into key_packages (hash, init_key_hash, owner_did, cipher_suite, key_package, last_resort, expires_at, consumed_at, consumed_convo)
+    values ('kp', 'init key', 'did:x:carol', 'suite', null, false, now(), now(), 'c');
     insert into welcomes (id, welcome) values ('w', 'welcome');
     insert into welcome_messages (id, convo_id, recipient_did, key_package_hash, welcome_id, epoch)
     values ('w1', 'c', 'did:x:carol', 'kp', 'w', 1);

@@ -1,8 +1,10 @@
 -- Key packages. The row outlives the package: an issued hash stays as its own tombstone, so that the same package is never
--- handed to anybody else, even if it is uploaded again.
+-- handed to anybody else, even if it is uploaded again. The same package has several spellings (bare, or as an MLSMessage);
+-- its init key is what makes it one.
 
 create table key_packages (
-  hash             bytea not null,                      -- SHA-256 of the bytes, in any hands the same package
+  hash             bytea not null,                      -- SHA-256 of the bytes as they were sent, the name it goes by
+  init_key_hash    bytea not null,                      -- SHA-256 of the HPKE init key, in any spelling the same package
   owner_did        text not null,
   cipher_suite     text not null,
   key_package      bytea,                               -- null once nothing but the tombstone is left
@@ -15,6 +17,7 @@ create table key_packages (
   consumed_at      timestamptz,                         -- when a Welcome for it was accepted
   consumed_convo   text,
   constraint key_packages_pkey primary key (hash),
+  constraint key_packages_init_key_key unique (init_key_hash),
   constraint key_packages_claim_check check ((claimed_by is null) = (claimed_at is null)
                                          and (claimed_by is null) = (claim_expires_at is null)),
   constraint key_packages_consumed_check check ((consumed_at is null) = (consumed_convo is null)),

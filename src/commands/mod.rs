@@ -22,7 +22,7 @@ pub use create_convo::{CreateConvo, Created};
 pub use invitation::Invitation;
 pub use leave_convo::LeaveConvo;
 pub use once::{Fingerprint, Once};
-pub use publish_key_package::PublishKeyPackage;
+pub use publish_key_package::{PublishKeyPackage, Published};
 pub use send_message::{SendMessage, Sent};
 pub use update_cursor::UpdateCursor;
 

@@ -1,9 +1,11 @@
 //! Somebody leaves a key package for others to take.
 
 use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
 
-use crate::error::Code;
-use crate::store::key_packages::{self, NewKeyPackage};
+use crate::error::{Code, Error};
+use crate::mls;
+use crate::store::key_packages::{self, NewKeyPackage, Seen};
 use crate::store::{Abort, Errand, Tx};
 
 use super::Once;
@@ -19,27 +21,48 @@ pub struct PublishKeyPackage {
     pub once: Once,
 }
 
+/// What was published, now or by the same request earlier.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Published {
+    /// The hash that the package is kept under, in hex: that of the first spelling in which it came.
+    pub hash: String,
+}
+
 impl Errand for PublishKeyPackage {
     const NAME: &'static str = "publishKeyPackage";
-    type Output = ();
+    type Output = Published;
 
-    async fn execute(&self, tx: &Tx) -> Result<(), Abort> {
-        let NewKeyPackage { owner, hash, .. } = &self.package;
+    async fn execute(&self, tx: &Tx) -> Result<Published, Abort> {
+        let package = &self.package;
         // The count below holds until this commits.
-        key_packages::lock_owner(tx, owner).await?;
-        if self.once.earlier::<()>(tx).await?.is_some() {
-            return Ok(());
+        key_packages::lock_owner(tx, &package.owner).await?;
+        if let Some(earlier) = self.once.earlier(tx).await? {
+            return Ok(earlier);
         }
-        match key_packages::find_owner(tx, hash).await? {
-            Some(found) if found == owner.as_str() => {}
-            Some(_) => return Err(Code::InvalidKeyPackage.because("this key package belongs to somebody else").into()),
-            None if key_packages::count(tx, owner, self.now).await? >= MAX_AVAILABLE => {
+        let hash = match key_packages::find_seen(tx, package).await? {
+            Some(seen) => own(package, seen)?,
+            None if key_packages::count(tx, &package.owner, self.now).await? >= MAX_AVAILABLE => {
                 let message =
                     format!("you have {MAX_AVAILABLE} unused key packages here; publish more when some are taken");
                 return Err(Code::TooManyKeyPackages.because(message).into());
             }
-            None => key_packages::insert(tx, &self.package).await?,
-        }
-        self.once.remember(tx, &()).await
+            None if key_packages::insert(tx, package).await? => package.hash.to_vec(),
+            // Somebody else published it in between.
+            None => match key_packages::find_seen(tx, package).await? {
+                Some(seen) => own(package, seen)?,
+                None => return Err(Error::internal("a key package is neither new nor seen").into()),
+            },
+        };
+        let published = Published { hash: mls::hex(&hash) };
+        self.once.remember(tx, &published).await?;
+        Ok(published)
+    }
+}
+
+/// The hash that a package is kept under, if it is its publisher's own.
+fn own(package: &NewKeyPackage, seen: Seen) -> Result<Vec<u8>, Error> {
+    match seen.owner == package.owner.as_str() {
+        true => Ok(seen.hash),
+        false => Err(Code::InvalidKeyPackage.because("this key package belongs to somebody else")),
     }
 }

@@ -13,8 +13,8 @@ use super::{Abort, Tx};
 query! {
     LOCK_OWNER = "key_packages/lock_owner" (TEXT);
     COUNT = "key_packages/count" (TEXT, TIMESTAMPTZ);
-    INSERT = "key_packages/insert" (BYTEA, TEXT, TEXT, BYTEA, BOOL, TIMESTAMPTZ);
-    FIND = "key_packages/find" (BYTEA);
+    INSERT = "key_packages/insert" (BYTEA, TEXT, TEXT, BYTEA, BOOL, TIMESTAMPTZ, BYTEA);
+    FIND = "key_packages/find" (BYTEA, BYTEA);
     LEASED = "key_packages/leased" (TEXT_ARRAY, TEXT, TEXT, TIMESTAMPTZ);
     CLAIM_FREE = "key_packages/claim_free" (TEXT_ARRAY, TEXT, TEXT, TIMESTAMPTZ, TIMESTAMPTZ);
     CLAIM_WAITING = "key_packages/claim_waiting" (TEXT_ARRAY, TEXT, TEXT, TIMESTAMPTZ, TIMESTAMPTZ);
@@ -29,6 +29,8 @@ pub type Hash = [u8; 32];
 #[derive(Debug, Clone)]
 pub struct NewKeyPackage {
     pub hash: Hash,
+    /// SHA-256 of the HPKE init key, which is the same in every spelling of the package.
+    pub init_key_hash: Hash,
     pub owner: Did,
     pub cipher_suite: String,
     pub bytes: Vec<u8>,
@@ -91,16 +93,26 @@ pub(crate) async fn count(tx: &Tx, owner: &Did, now: DateTime<Utc>) -> Result<i6
     Ok(rows.first().expect("an aggregate without GROUP BY returns one row").get("available"))
 }
 
-/// Whose the package with this hash is, issued or not.
-pub(crate) async fn find_owner(tx: &Tx, hash: &Hash) -> Result<Option<String>, Abort> {
-    Ok(tx.find(&FIND, &[&hash.as_slice()]).await?.map(|row| row.get("owner_did")))
+/// A package that was seen before: whose it is, and the hash it is kept under.
+pub(crate) struct Seen {
+    pub owner: String,
+    pub hash: Vec<u8>,
 }
 
-/// Keeps a package. One that was seen before stays what it became.
-pub(crate) async fn insert(tx: &Tx, new: &NewKeyPackage) -> Result<(), Abort> {
-    let NewKeyPackage { hash, owner, cipher_suite, bytes, last_resort, expires_at } = new;
-    tx.rows(&INSERT, &[&hash.as_slice(), &owner.as_str(), cipher_suite, bytes, last_resort, expires_at]).await?;
-    Ok(())
+/// The package as it was seen before, issued or not, in this spelling or another.
+pub(crate) async fn find_seen(tx: &Tx, new: &NewKeyPackage) -> Result<Option<Seen>, Abort> {
+    let row = tx.find(&FIND, &[&new.hash.as_slice(), &new.init_key_hash.as_slice()]).await?;
+    Ok(row.map(|row| Seen { owner: row.get("owner_did"), hash: row.get("hash") }))
+}
+
+/// Keeps a package; says whether it did. One that was seen before stays what it became.
+pub(crate) async fn insert(tx: &Tx, new: &NewKeyPackage) -> Result<bool, Abort> {
+    let NewKeyPackage { hash, init_key_hash, owner, cipher_suite, bytes, last_resort, expires_at } = new;
+    let (hash, init_key_hash) = (hash.as_slice(), init_key_hash.as_slice());
+    let row = tx
+        .find(&INSERT, &[&hash, &owner.as_str(), cipher_suite, bytes, last_resort, expires_at, &init_key_hash])
+        .await?;
+    Ok(row.is_some())
 }
 
 /// Issues at most one package per owner from one shelf.

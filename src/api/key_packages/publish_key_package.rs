@@ -69,6 +69,7 @@ impl Endpoint for PublishKeyPackage {
             .number(input.expires.map(|at| at.timestamp()));
         let package = NewKeyPackage {
             hash: facts.hash,
+            init_key_hash: facts.init_key_hash,
             owner: caller.did.clone(),
             cipher_suite: suite_name.to_owned(),
             bytes,
@@ -77,7 +78,7 @@ impl Endpoint for PublishKeyPackage {
         };
         let key = input.idempotency_key.map(|key| key.0);
         let once = Once::new(caller.did.clone(), "publishKeyPackage", key, fingerprint);
-        app.store.errand(commands::PublishKeyPackage { package, now, once }).await?;
-        Ok(Output { success: true, key_package_hash: mls::hex(&facts.hash) })
+        let published = app.store.errand(commands::PublishKeyPackage { package, now, once }).await?;
+        Ok(Output { success: true, key_package_hash: published.hash })
     }
 }

@@ -23,6 +23,8 @@ any_serializer! {
     expires_lies_ahead_and_no_further_than_90_days;
     p8_an_issued_package_that_is_published_again_is_never_issued_again;
     p8_a_package_of_somebody_else_cannot_be_published_again;
+    p8_a_package_in_another_spelling_is_the_same_package;
+    p8_a_package_of_somebody_else_in_another_spelling_is_refused with ("MLS_VALIDATION", "framing");
     a_hundred_may_wait_and_no_more;
     framing_takes_what_parses_and_believes_no_marker_without_a_signature with ("MLS_VALIDATION", "framing");
 }
@@ -174,6 +176,40 @@ async fn p8_a_package_of_somebody_else_cannot_be_published_again(app: &TestApp) 
     let before = contents(app).await;
     let body = json!({ "keyPackage": base64_text(&package), "cipherSuite": bob.mls.suite_name() });
     refused(ask(&mallory, "publishKeyPackage", &body).await, 400, "InvalidKeyPackage");
+    assert_eq!(contents(app).await, before);
+}
+
+/// The bare key package inside an MLSMessage: without its version and wire format (RFC 9420, section 6).
+fn bare(message: &[u8]) -> &[u8] {
+    &message[4..]
+}
+
+async fn p8_a_package_in_another_spelling_is_the_same_package(app: &TestApp) {
+    let (alice, mallory, bob) = (app.persona(), app.persona(), app.persona());
+    for wrapped_first in [true, false] {
+        let package = bob.mls.key_package().unwrap();
+        let (first, second) = match wrapped_first {
+            true => (&*package, bare(&package)),
+            false => (bare(&package), &*package),
+        };
+        for spelling in [first, second] {
+            let named = ok(publish(&bob, spelling).await);
+            assert_eq!(named.string("keyPackageHash").unwrap(), sha256_hex(first), "the hash that it is kept under");
+        }
+        assert_eq!(claim(&alice, bob.did()).await.as_deref(), Some(first));
+        assert_eq!(claim(&mallory, bob.did()).await, None);
+        ok(publish(&bob, second).await);
+        assert_eq!(claim(&mallory, bob.did()).await, None);
+        sql(app, "update key_packages set claim_expires_at = claimed_at", &[]).await;
+    }
+}
+
+async fn p8_a_package_of_somebody_else_in_another_spelling_is_refused(app: &TestApp) {
+    let (bob, mallory) = (app.persona(), app.persona());
+    let package = bob.mls.key_package().unwrap();
+    ok(publish(&bob, &package).await);
+    let before = contents(app).await;
+    refused(publish(&mallory, bare(&package)).await, 400, "InvalidKeyPackage");
     assert_eq!(contents(app).await, before);
 }
 
