@@ -89,6 +89,10 @@ async fn command(app: &App, caller: &Caller, input: Input) -> Result<commands::A
     fields::distinct(&input.did_list, "didList")?;
     let key_packages = fields::key_package_hashes(input.key_package_hashes)?;
     if let Some(welcome) = &input.welcome_message {
+        // Whether the commit that it was made with wins is only known when the commit comes along.
+        if input.commit.is_none() {
+            return Err(Code::InvalidWelcome.because("a Welcome belongs to a commit; send both in one request"));
+        }
         mls::check_welcome(&welcome.0)?;
     }
     let fingerprint = Fingerprint::default()

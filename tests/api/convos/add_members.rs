@@ -14,6 +14,7 @@ either_serializer! {
     an_addition_says_where_it_landed_and_the_newcomer_reads_on;
     p2_a_losing_addition_leaves_nothing_behind;
     p2_a_refusal_after_the_swap_takes_the_swap_back;
+    p2_a_welcome_comes_with_its_commit_or_not_at_all;
     p8_key_packages_that_the_caller_may_not_use_are_refused_and_nothing_is_written;
     p9_a_stale_commit_is_told_epoch_reason_and_what_it_missed;
     p9_what_is_missing_is_bounded_oldest_first_and_says_that_there_is_more;
@@ -85,6 +86,18 @@ async fn p2_a_losing_addition_leaves_nothing_behind(app: &TestApp) {
     discard(&mut members[1]);
     members[1].catch_up().await.unwrap();
     members[1].add(&[dave.did()]).await.unwrap();
+}
+
+async fn p2_a_welcome_comes_with_its_commit_or_not_at_all(app: &TestApp) {
+    let mut members = app.conversation(2).await;
+    let (carol, dave) = (app.persona(), app.persona());
+    let losing = offer(&mut members[1], &[&dave]);
+    let winning = offer(&mut members[0], &[&carol]);
+    ok(ask(&members[0], "addMembers", &winning.body).await);
+    let before = contents(app).await;
+    let alone = with(&losing.body, json!({ "commit": null }));
+    refused(ask(&members[1], "addMembers", &alone).await, 400, "InvalidWelcome");
+    assert_eq!(contents(app).await, before);
 }
 
 async fn p2_a_refusal_after_the_swap_takes_the_swap_back(app: &TestApp) {
