@@ -72,7 +72,7 @@ codes! {
     InvalidCommit 400 GiveUp,
     /// The bytes are not an MLS Welcome.
     InvalidWelcome 400 GiveUp,
-    /// The bytes parse as MLS but are not an application message of this group and epoch.
+    /// The bytes begin as an MLSMessage but are not an application message of this group and epoch.
     InvalidMessage 400 GiveUp,
     /// `embedType` or `embedUri` is malformed.
     InvalidAsset 400 GiveUp,

@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use openmls::prelude::tls_codec::{self, Deserialize as _, Serialize as _, VLBytes};
 use openmls::prelude::{
     BasicCredential, Ciphersuite, ContentType, KeyPackageIn, MlsMessageBodyIn, MlsMessageIn, ProtocolMessage,
-    ProtocolVersion, Welcome,
+    ProtocolVersion, Welcome, WireFormat,
 };
 use openmls_rust_crypto::RustCrypto;
 use sha2::{Digest, Sha256};
@@ -24,6 +24,11 @@ pub const MAX_CIPHERTEXT_BYTES: usize = 10 * 1024 * 1024;
 pub const MAX_KEY_PACKAGE_BYTES: usize = 65_536;
 /// The highest epoch or seq that travels: what JSON carries exactly (RFC 8259, section 6).
 pub const MAX_POSITION: i64 = (1 << 53) - 1;
+
+/// The highest epoch that a conversation may start at, so far below [`MAX_POSITION`] that its epochs cannot run out.
+pub const MAX_INITIAL_EPOCH: i64 = 1 << 40;
+/// Why an MLS message is refused whose epoch does not travel.
+const BEYOND: &str = "its epoch is larger than any that a conversation can reach";
 
 /// The suites that key packages and conversations may have, by their names in RFC 9420, section 17.1.
 const SUITES: [(&str, Ciphersuite); 3] = [
@@ -45,12 +50,9 @@ pub fn suite(name: &str) -> Result<(&'static str, Ciphersuite), Error> {
     })
 }
 
-/// A group id as clients name it, in the one spelling that is stored: hex in lower case, anything else as it is.
-pub fn canonical_group_id(text: &str) -> String {
-    match is_hex(text) {
-        true => text.to_ascii_lowercase(),
-        false => text.to_owned(),
-    }
+/// A group id as clients name it, in the one spelling that is stored: hex in lower case. `None`: it is no hex.
+pub fn canonical_group_id(text: &str) -> Option<String> {
+    is_hex(text).then(|| text.to_ascii_lowercase())
 }
 
 fn is_hex(text: &str) -> bool {
@@ -66,14 +68,15 @@ pub struct Frame {
 }
 
 impl Frame {
-    fn of(message: &ProtocolMessage) -> Self {
-        let epoch = i64::try_from(message.epoch().as_u64()).unwrap_or(i64::MAX).min(MAX_POSITION);
-        Self { group_id: message.group_id().as_slice().to_vec(), epoch }
+    /// `None`: its epoch is beyond [`MAX_POSITION`], so no conversation is or will be in it.
+    fn of(message: &ProtocolMessage) -> Option<Self> {
+        let epoch = i64::try_from(message.epoch().as_u64()).ok().filter(|epoch| *epoch <= MAX_POSITION)?;
+        Some(Self { group_id: message.group_id().as_slice().to_vec(), epoch })
     }
 
-    /// Whether this is the group that `named` names: its hex, or its very bytes.
+    /// Whether this is the group that `named` names in lower-case hex.
     pub fn belongs_to(&self, named: &str) -> bool {
-        hex(&self.group_id) == named || self.group_id == named.as_bytes()
+        hex(&self.group_id) == named
     }
 }
 
@@ -98,7 +101,8 @@ impl Commit {
         match message.content_type() {
             ContentType::Commit => {
                 let hash = Sha256::digest(&bytes).into();
-                Ok(Self { frame: Frame::of(&message), hash, bytes })
+                let frame = Frame::of(&message).ok_or_else(|| refused(BEYOND))?;
+                Ok(Self { frame, hash, bytes })
             }
             _ => Err(refused("it is another kind of message")),
         }
@@ -123,14 +127,22 @@ pub fn check_welcome(bytes: &[u8]) -> Result<(), Error> {
     }
 }
 
-/// Checks an application message as far as it can be seen. Opaque bytes pass, since clients may wrap and pad; what parses as
-/// an MLS message, whatever follows it, has to be an application message made in `epoch`, so that no commit gets past the
-/// compare-and-swap. Returns the frame for the check of the group.
+/// Whether bytes begin as an MLSMessage does: protocol version mls10, then one of the five wire formats (RFC 9420, section 6).
+fn begins_as_mls(bytes: &[u8]) -> bool {
+    matches!(bytes, [0, 1, 0, 1..=5, ..])
+}
+
+/// Checks an application message as far as it can be seen. Opaque bytes pass, since clients may wrap and pad; what begins as
+/// an MLS message, whatever follows it, has to be a PrivateMessage with application content made in `epoch`, so that no
+/// commit gets past the compare-and-swap. Returns the frame for the check of the group.
 pub fn check_application(bytes: &[u8], epoch: i64) -> Result<Option<Frame>, Error> {
     let refused =
         |why: &str| Err(Code::InvalidMessage.because(format!("ciphertext must be an MLS application message: {why}")));
-    let Ok(message) = MlsMessageIn::tls_deserialize(&mut &*bytes) else {
+    if !begins_as_mls(bytes) {
         return Ok(None);
+    }
+    let Ok(message) = MlsMessageIn::tls_deserialize(&mut &*bytes) else {
+        return refused("it begins as an MLSMessage and does not parse as one");
     };
     let Ok(message) = message.try_into_protocol_message() else {
         return refused("it is a Welcome, a GroupInfo or a key package");
@@ -138,7 +150,11 @@ pub fn check_application(bytes: &[u8], epoch: i64) -> Result<Option<Frame>, Erro
     if message.content_type() != ContentType::Application {
         return refused("it is a commit or a proposal; commits go through addMembers and leaveConvo");
     }
-    let frame = Frame::of(&message);
+    // Application content is always encrypted (RFC 9420, section 6).
+    if message.wire_format() != WireFormat::PrivateMessage {
+        return refused("it is not encrypted");
+    }
+    let Some(frame) = Frame::of(&message) else { return refused(BEYOND) };
     if frame.epoch != epoch {
         return refused("its epoch is not the one in the request");
     }

@@ -6,7 +6,7 @@
 
 create table conversations (
   id            text not null,                          -- ULID made by the server
-  group_id      text not null,                          -- MLS group id as clients name it, lower-case where it is hex
+  group_id      text not null,                          -- MLS group id in lower-case hex
   creator_did   text not null,
   cipher_suite  text not null,                          -- MLS name of the suite (RFC 9420, 17.1)
   initial_epoch bigint not null,                        -- the epoch it was created at; commits exist for each later one

@@ -7,7 +7,7 @@ use crate::app::App;
 use crate::commands::{self, Created, Fingerprint, Invitation, Once};
 use crate::error::{Code, Error};
 use crate::ids::Did;
-use crate::mls;
+use crate::mls::{self, MAX_INITIAL_EPOCH};
 use crate::store::convos::NewConvo;
 use crate::views::{ConvoMetadata, ConvoView, MemberView};
 use crate::xrpc::bytes::LexBytes;
@@ -15,6 +15,7 @@ use crate::xrpc::{Caller, Endpoint, Kind};
 
 /// Most members that a conversation starts with, beside its creator.
 const MAX_INITIAL_MEMBERS: usize = 999;
+/// Most hex digits of a group id.
 const MAX_GROUP_ID: usize = 128;
 const MAX_NAME: usize = 128;
 const MAX_DESCRIPTION: usize = 512;
@@ -101,10 +102,12 @@ fn view(created: Created, new: NewConvo, dids: Vec<Did>) -> ConvoView {
 }
 
 fn command(app: &App, caller: &Caller, input: Input) -> Result<commands::CreateConvo, Error> {
-    let group_id = fields::text(Some(input.group_id), MAX_GROUP_ID, Code::InvalidRequest, "groupId")?
-        .filter(|group_id| !group_id.is_empty())
-        .ok_or_else(|| Code::InvalidRequest.because("groupId must not be empty"))?;
-    let group_id = mls::canonical_group_id(&group_id);
+    let group_id =
+        mls::canonical_group_id(&input.group_id).filter(|hex| hex.len() <= MAX_GROUP_ID).ok_or_else(|| {
+            let message =
+                format!("groupId is the MLS group id in hex: an even number of digits, at most {MAX_GROUP_ID}");
+            Code::InvalidRequest.because(message)
+        })?;
     let (cipher_suite, _) = mls::suite(&input.cipher_suite)?;
     fields::distinct(&input.initial_members, "initialMembers")?;
     if input.initial_members.len() > MAX_INITIAL_MEMBERS {
@@ -117,6 +120,9 @@ fn command(app: &App, caller: &Caller, input: Input) -> Result<commands::CreateC
     }
     // A Welcome only exists after a commit, so whoever sends one stands at epoch 1 unless it says otherwise.
     let epoch = input.current_epoch.map_or(i64::from(input.welcome_message.is_some()), |epoch| epoch.0);
+    if epoch > MAX_INITIAL_EPOCH {
+        return Err(Code::InvalidRequest.because(format!("currentEpoch is at most {MAX_INITIAL_EPOCH}")));
+    }
     let key_packages = fields::key_package_hashes(input.key_package_hashes)?;
 
     let fingerprint = Fingerprint::default()

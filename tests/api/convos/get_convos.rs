@@ -78,7 +78,7 @@ async fn p6_pages_cover_everything_once_while_others_write(app: &TestApp) {
     let mut ids = Vec::new();
     let create = async |n: usize| {
         let asked = json!({
-            "groupId": format!("group-{n}"), "cipherSuite": alice.mls.suite_name(), "initialMembers": [bob.did()],
+            "groupId": format!("{n:04x}"), "cipherSuite": alice.mls.suite_name(), "initialMembers": [bob.did()],
         });
         ok(ask(&alice, "createConvo", &asked).await).string("id").unwrap().to_owned()
     };

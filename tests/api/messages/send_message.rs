@@ -27,6 +27,7 @@ any_serializer! {
     snake_case_is_accepted_and_what_is_unknown_is_ignored;
     the_sender_is_the_tokens_issuer;
     a_message_that_says_it_is_of_another_epoch_than_the_request_is_refused;
+    p1_what_begins_as_an_mls_message_is_an_encrypted_application_message;
     embeds_have_their_shape;
     a_body_beyond_any_valid_request_is_413;
 }
@@ -207,6 +208,37 @@ async fn a_message_that_says_it_is_of_another_epoch_than_the_request_is_refused(
     for epoch in [0, 2] {
         let asked = with(&message(&members[0], &ciphertext), json!({ "epoch": epoch }));
         refused(ask(&members[0], "sendMessage", &asked).await, 400, "InvalidMessage");
+    }
+}
+
+async fn p1_what_begins_as_an_mls_message_is_an_encrypted_application_message(app: &TestApp) {
+    let mut members = app.conversation(2).await;
+    let before = contents(app).await;
+    for wire_format in 1..=5 {
+        let asked = message(&members[0], &[0, 1, 0, wire_format, 0xff, 0xff, 0xff]);
+        refused(ask(&members[0], "sendMessage", &asked).await, 400, "InvalidMessage");
+    }
+    // A PublicMessage of this group and epoch with application content: version and wire format, group id, epoch, sender
+    // (member 0), no authenticated data, content, signature, membership tag.
+    let group = members[0].group_id.clone();
+    let mut public = vec![0, 1, 0, 1, group.len() as u8];
+    public.extend(&group);
+    public.extend(1_u64.to_be_bytes());
+    public.extend([1, 0, 0, 0, 0, 0, 1, 2]);
+    public.extend(b"hi");
+    public.extend([1, 0, 1, 0]);
+    let reply = refused(ask(&members[0], "sendMessage", &message(&members[0], &public)).await, 400, "InvalidMessage");
+    assert!(reply.body["message"].as_str().unwrap().contains("encrypted"), "{reply}");
+    // An epoch that no number in JSON can name.
+    let Persona { mls, group_id, .. } = &mut members[0];
+    let mut beyond = mls.encrypt(group_id, b"hello").unwrap();
+    let epoch = 5 + group.len();
+    beyond[epoch..epoch + 8].copy_from_slice(&u64::MAX.to_be_bytes());
+    let asked = with(&message(&members[0], &beyond), json!({ "epoch": (1_u64 << 53) - 1 }));
+    refused(ask(&members[0], "sendMessage", &asked).await, 400, "InvalidMessage");
+    assert_eq!(contents(app).await, before);
+    for opaque in [b"\0\x01".as_slice(), &[0, 1, 0, 6, 1], &[0, 2, 0, 1, 1], &[1, 0, 1, 0]] {
+        ok(ask(&members[0], "sendMessage", &message(&members[0], opaque)).await);
     }
 }
 
