@@ -80,11 +80,10 @@ pub async fn run(database: &tokio_postgres::Config) -> Result<Report, MigrationE
         let meaning = query.lines().next().and_then(|line| line.split_once(": ")).map_or("", |(_, meaning)| meaning);
         let rows = snapshot.simple_query(query).await?;
         let findings = rows.iter().filter_map(|message| match message {
-            SimpleQueryMessage::Row(row) => Some(format!(
-                "conversation {}: {}",
-                row.get("convo_id").unwrap_or("?"),
-                row.get("finding").unwrap_or("?")
-            )),
+            SimpleQueryMessage::Row(row) => Some(match (row.get("convo_id"), row.get("finding").unwrap_or("?")) {
+                (Some(convo), finding) => format!("conversation {convo}: {finding}"),
+                (None, finding) => finding.to_owned(),
+            }),
             _ => None,
         });
         report.push((name, meaning, findings.collect()));

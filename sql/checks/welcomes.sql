@@ -1,4 +1,4 @@
--- welcomes: a Welcome waits for nobody, leads to an epoch that no commit created, or has lost its bytes (P2)
+-- welcomes: a Welcome waits for nobody, leads to an epoch that no commit created, or is kept for nobody (P2)
 select w.convo_id, 'Welcome ' || w.id || ' waits for somebody who is not a member' as finding
   from welcome_messages w
  where w.state = 'available'
@@ -9,6 +9,6 @@ select w.convo_id, 'Welcome ' || w.id || ' leads to epoch ' || w.epoch || ', whi
  where w.epoch <> c.initial_epoch
    and not exists (select from messages m where m.convo_id = w.convo_id and m.message_type = 'commit' and m.epoch = w.epoch)
 union all
-select w.convo_id, 'Welcome ' || w.id || ' has no bytes'
-  from welcome_messages w
- where w.state = 'available' and not exists (select from welcomes b where b.id = w.welcome_id)
+select null, 'no conversation has anybody who waits for the bytes of Welcome ' || b.id
+  from welcomes b
+ where not exists (select from welcome_messages w where w.welcome_id = b.id)

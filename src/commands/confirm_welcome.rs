@@ -2,7 +2,8 @@
 
 use crate::error::Code;
 use crate::ids::{ConvoId, Did};
-use crate::store::{Abort, Command, Exclusive, members, welcomes};
+use crate::store::welcomes::{self, Found, Which};
+use crate::store::{Abort, Command, Exclusive, epochs, members};
 
 /// See the module.
 #[derive(Debug)]
@@ -11,8 +12,7 @@ pub struct ConfirmWelcome {
     pub caller: Did,
     pub success: bool,
     pub error_details: Option<String>,
-    /// Only the line for this key package; `None` means all of the caller's.
-    pub key_package_hash: Option<Vec<u8>>,
+    pub which: Which,
 }
 
 impl Command for ConfirmWelcome {
@@ -25,15 +25,17 @@ impl Command for ConfirmWelcome {
 
     async fn execute(&self, x: &mut Exclusive<'_>) -> Result<(), Abort> {
         members::membership(x.tx(), &self.convo_id, &self.caller).await?;
-        let hash = self.key_package_hash.as_deref();
-        if welcomes::find(x.tx(), &self.convo_id, &self.caller, hash).await?.is_none() {
-            return Err(Code::WelcomeNotFound.because("no Welcome was ever waiting for you here").into());
+        match welcomes::find(x.tx(), &self.convo_id, &self.caller, &self.which).await? {
+            None => Err(Code::WelcomeNotFound.because("no Welcome was ever waiting for you here").into()),
+            // Said before, and true for ever. Nothing is held, so that a repetition writes nothing at all.
+            Some(Found::Consumed | Found::Past) => Ok(()),
+            Some(Found::Available { .. }) if self.success => {
+                epochs::hold(x).await?;
+                welcomes::confirm(x, &self.caller, &self.which).await
+            }
+            Some(Found::Available { .. }) => {
+                welcomes::report(x, &self.caller, &self.which, self.error_details.as_deref()).await
+            }
         }
-        if self.success {
-            welcomes::confirm(x, &self.caller, hash).await?;
-        } else {
-            welcomes::report(x, &self.caller, hash, self.error_details.as_deref()).await?;
-        }
-        Ok(())
     }
 }

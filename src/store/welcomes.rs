@@ -3,8 +3,9 @@
 use crate::error::Error;
 use crate::ids::{ConvoId, Did};
 
+use super::key_packages::Hash;
 use super::query::query;
-use super::session::Queries;
+use super::session::{Params, Queries};
 use super::{Abort, Exclusive, Reader};
 
 query! {
@@ -12,9 +13,9 @@ query! {
     ADDRESS = "welcomes/address" (TEXT_ARRAY, TEXT, TEXT_ARRAY, BYTEA_ARRAY, TEXT, INT8);
     WITHDRAW = "welcomes/withdraw" (TEXT, TEXT_ARRAY);
     DISCARD = "welcomes/discard" (TEXT_ARRAY);
-    FIND = "welcomes/find" (TEXT, TEXT, BYTEA);
-    CONFIRM = "welcomes/confirm" (TEXT, TEXT, BYTEA);
-    REPORT = "welcomes/report" (TEXT, TEXT, BYTEA, TEXT);
+    FIND = "welcomes/find" (TEXT, TEXT, BYTEA, INT8);
+    CONFIRM = "welcomes/confirm" (TEXT, TEXT, BYTEA, INT8);
+    REPORT = "welcomes/report" (TEXT, TEXT, BYTEA, INT8, TEXT);
 }
 
 /// A Welcome and whom it is for: one line for each key package that opens it.
@@ -35,10 +36,31 @@ pub struct Recipient {
     pub key_package_hash: Option<Vec<u8>>,
 }
 
+/// Which of a recipient's Welcomes in one conversation is meant; all of them where nothing is said.
+#[derive(Debug, Clone, Default)]
+pub struct Which {
+    /// The one for this key package.
+    pub key_package_hash: Option<Hash>,
+    /// The one that leads into this epoch. A later invitation leads into a later one.
+    pub epoch: Option<i64>,
+}
+
+impl Which {
+    fn hash(&self) -> Option<&[u8]> {
+        self.key_package_hash.as_ref().map(Hash::as_slice)
+    }
+}
+
 /// What waits for a recipient, or waited.
 pub enum Found {
-    Available { welcome: Vec<u8>, key_package_hash: Option<Vec<u8>>, epoch: i64 },
+    Available {
+        welcome: Vec<u8>,
+        key_package_hash: Option<Vec<u8>>,
+        epoch: i64,
+    },
     Consumed,
+    /// Consumed, and the recipient has left and been added again since.
+    Past,
 }
 
 /// Hands a Welcome to its recipients, who start in `epoch`.
@@ -65,21 +87,22 @@ async fn discard(x: &mut Exclusive<'_>, welcomes: Vec<String>) -> Result<(), Abo
     Ok(())
 }
 
-/// Destroys what the recipient has opened; returns how many lines that were.
-pub(crate) async fn confirm(x: &mut Exclusive<'_>, recipient: &Did, hash: Option<&[u8]>) -> Result<usize, Abort> {
-    let rows = x.tx.rows(&CONFIRM, &[&x.convo.as_str(), &recipient.as_str(), &hash]).await?;
-    discard(x, rows.iter().map(|row| row.get("welcome_id")).collect()).await?;
-    Ok(rows.len())
+/// Destroys what the recipient has opened. The position has to be held.
+pub(crate) async fn confirm(x: &mut Exclusive<'_>, recipient: &Did, which: &Which) -> Result<(), Abort> {
+    let params: Params<'_> = &[&x.convo.as_str(), &recipient.as_str(), &which.hash(), &which.epoch];
+    let rows = x.tx.rows(&CONFIRM, params).await?;
+    discard(x, rows.iter().map(|row| row.get("welcome_id")).collect()).await
 }
 
 /// Notes why the recipient could not join.
 pub(crate) async fn report(
     x: &mut Exclusive<'_>,
     recipient: &Did,
-    hash: Option<&[u8]>,
+    which: &Which,
     details: Option<&str>,
 ) -> Result<(), Abort> {
-    x.tx.rows(&REPORT, &[&x.convo.as_str(), &recipient.as_str(), &hash, &details]).await?;
+    let params: Params<'_> = &[&x.convo.as_str(), &recipient.as_str(), &which.hash(), &which.epoch, &details];
+    x.tx.rows(&REPORT, params).await?;
     Ok(())
 }
 
@@ -88,20 +111,21 @@ pub(crate) async fn find(
     db: &(impl Queries + Sync),
     convo: &ConvoId,
     recipient: &Did,
-    hash: Option<&[u8]>,
+    which: &Which,
 ) -> Result<Option<Found>, Abort> {
-    let row = db.find(&FIND, &[&convo.as_str(), &recipient.as_str(), &hash]).await?;
+    let row = db.find(&FIND, &[&convo.as_str(), &recipient.as_str(), &which.hash(), &which.epoch]).await?;
     Ok(row.map(|row| match row.get::<_, Option<Vec<u8>>>("welcome") {
         Some(welcome) => {
             Found::Available { welcome, key_package_hash: row.get("key_package_hash"), epoch: row.get("epoch") }
         }
+        None if row.get("past") => Found::Past,
         None => Found::Consumed,
     }))
 }
 
 impl Reader {
     /// What waits for a member; see [`Found`].
-    pub async fn welcome(&self, convo: &ConvoId, recipient: &Did, hash: Option<&[u8]>) -> Result<Option<Found>, Error> {
-        find(self, convo, recipient, hash).await.map_err(Abort::into_error)
+    pub async fn welcome(&self, convo: &ConvoId, recipient: &Did, which: &Which) -> Result<Option<Found>, Error> {
+        find(self, convo, recipient, which).await.map_err(Abort::into_error)
     }
 }

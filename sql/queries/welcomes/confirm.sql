@@ -1,7 +1,10 @@
--- welcomes/confirm: destroys what the recipient has opened.   $1 convo_id   $2 recipient   $3 key package hash or null
+-- welcomes/confirm: destroys what the recipient has opened.
+-- needs: the conversation, exclusively, and held, so that of two recipients the last one takes the bytes along.
+-- $1 convo_id   $2 recipient   $3 key package hash or null   $4 epoch or null
 with opened as (
   select id, welcome_id from welcome_messages
-   where convo_id = $1 and recipient_did = $2 and state = 'available' and ($3::bytea is null or key_package_hash = $3)
+   where convo_id = $1 and recipient_did = $2 and state = 'available'
+     and ($3::bytea is null or key_package_hash = $3) and ($4::bigint is null or epoch = $4)
    order by id for update
 )
 update welcome_messages a set state = 'consumed', confirmed_at = now(), welcome_id = null

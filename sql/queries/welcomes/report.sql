@@ -1,4 +1,5 @@
 -- welcomes/report: notes why a recipient could not join; the Welcome stays available.
--- $1 convo_id   $2 recipient   $3 key package hash or null   $4 what it said
-update welcome_messages set error_details = $4
- where convo_id = $1 and recipient_did = $2 and state = 'available' and ($3::bytea is null or key_package_hash = $3)
+-- $1 convo_id   $2 recipient   $3 key package hash or null   $4 epoch or null   $5 what it said
+update welcome_messages set error_details = $5
+ where convo_id = $1 and recipient_did = $2 and state = 'available'
+   and ($3::bytea is null or key_package_hash = $3) and ($4::bigint is null or epoch = $4)

@@ -2,11 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::api::fields;
+use crate::api::fields::{self, Count};
 use crate::app::App;
 use crate::commands;
 use crate::error::{Code, Error};
 use crate::ids::ConvoId;
+use crate::store::welcomes::Which;
 use crate::xrpc::{Caller, Endpoint, Kind};
 
 const MAX_ERROR_DETAILS: usize = 1_024;
@@ -23,6 +24,8 @@ pub struct Input {
     error_details: Option<String>,
     #[serde(alias = "key_package_hash")]
     key_package_hash: Option<String>,
+    /// The epoch that getWelcome named: so that a late repetition leaves the next Welcome alone.
+    epoch: Option<Count>,
 }
 
 #[derive(Serialize)]
@@ -39,13 +42,13 @@ impl Endpoint for ConfirmWelcome {
     type Output = Output;
 
     async fn call(app: &App, caller: &Caller, input: Input) -> Result<Output, Error> {
-        let hash = input.key_package_hash.as_deref().map(fields::key_package_hash).transpose()?;
+        let key_package_hash = input.key_package_hash.as_deref().map(fields::key_package_hash).transpose()?;
         let command = commands::ConfirmWelcome {
             convo_id: input.convo_id,
             caller: caller.did.clone(),
             success: input.success,
             error_details: fields::text(input.error_details, MAX_ERROR_DETAILS, Code::InvalidRequest, "errorDetails")?,
-            key_package_hash: hash.map(|hash| hash.to_vec()),
+            which: Which { key_package_hash, epoch: input.epoch.map(|epoch| epoch.0) },
         };
         app.serializer.run(command).await?;
         Ok(Output { confirmed: true })

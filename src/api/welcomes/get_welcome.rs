@@ -7,7 +7,7 @@ use crate::app::App;
 use crate::error::{Code, Error};
 use crate::ids::ConvoId;
 use crate::mls;
-use crate::store::welcomes::Found;
+use crate::store::welcomes::{Found, Which};
 use crate::xrpc::bytes::to_base64;
 use crate::xrpc::{Caller, Endpoint, Kind};
 
@@ -45,10 +45,11 @@ impl Endpoint for GetWelcome {
     type Output = Output;
 
     async fn call(app: &App, caller: &Caller, input: Input) -> Result<Output, Error> {
-        let hash = input.key_package_hash.as_deref().map(fields::key_package_hash).transpose()?;
+        let key_package_hash = input.key_package_hash.as_deref().map(fields::key_package_hash).transpose()?;
         let reader = app.store.reader().await?;
         let member = reader.membership(&input.convo_id, &caller.did).await?;
-        match reader.welcome(&input.convo_id, &caller.did, hash.as_ref().map(<[u8; 32]>::as_slice)).await? {
+        let which = Which { key_package_hash, epoch: None };
+        match reader.welcome(&input.convo_id, &caller.did, &which).await? {
             Some(Found::Available { welcome, key_package_hash, epoch }) => Ok(Output {
                 convo_id: input.convo_id,
                 welcome: to_base64(&welcome),
@@ -59,7 +60,7 @@ impl Endpoint for GetWelcome {
             Some(Found::Consumed) => {
                 Err(Code::WelcomeConsumed.because("you confirmed this Welcome, which destroyed it"))
             }
-            None => Err(Code::WelcomeNotFound.because("no Welcome is waiting for you here")),
+            None | Some(Found::Past) => Err(Code::WelcomeNotFound.because("no Welcome is waiting for you here")),
         }
     }
 }

@@ -12,6 +12,8 @@ either_serializer! {
     others_keep_theirs;
     a_welcome_that_never_was_cannot_be_confirmed;
     a_former_member_has_nothing_to_confirm;
+    a_late_report_leaves_the_next_welcome_alone;
+    p2_of_two_recipients_at_two_replicas_the_last_takes_the_bytes_along;
 }
 any_serializer! {
     snake_case_is_accepted_and_what_is_unknown_is_ignored;
@@ -84,6 +86,54 @@ async fn a_former_member_has_nothing_to_confirm(app: &TestApp) {
     ok(ask(&joiners[0], "leaveConvo", &json!({ "convoId": id })).await);
     let asked = json!({ "convoId": id, "success": true });
     refused(ask(&joiners[0], "confirmWelcome", &asked).await, 403, "NotMember");
+}
+
+async fn a_late_report_leaves_the_next_welcome_alone(app: &TestApp) {
+    let (mut creator, joiners) = invited(app, 1).await;
+    let (joiner, id) = (&joiners[0], convo(&creator));
+    let first = ok(get(joiner, "getWelcome", &[("convoId", &id)]).await);
+    let joined = json!({ "convoId": id, "success": true, "epoch": first.body["epoch"] });
+    ok(ask(joiner, "confirmWelcome", &joined).await);
+    creator.remove(joiner.did()).await.unwrap();
+    ok(publish(joiner, &joiner.mls.key_package().unwrap()).await);
+    creator.add(&[joiner.did()]).await.unwrap();
+    let before = contents(app).await;
+    for late in [joined.clone(), with(&joined, json!({ "success": false, "errorDetails": "late" }))] {
+        assert_eq!(ok(ask(joiner, "confirmWelcome", &late).await).body, json!({ "confirmed": true }));
+    }
+    assert_eq!(contents(app).await, before);
+    let second = ok(get(joiner, "getWelcome", &[("convoId", &id)]).await);
+    assert_eq!(second.number("epoch").unwrap(), first.number("epoch").unwrap() + 2);
+    refused(ask(joiner, "confirmWelcome", &with(&joined, json!({ "epoch": 99 }))).await, 404, "WelcomeNotFound");
+    ok(ask(joiner, "confirmWelcome", &with(&joined, json!({ "epoch": second.body["epoch"] }))).await);
+    assert_eq!(contents(app).await.count("welcomes"), 0);
+}
+
+async fn p2_of_two_recipients_at_two_replicas_the_last_takes_the_bytes_along(app: &TestApp) {
+    let (creator, joiners) = invited(app, 2).await;
+    let id = convo(&creator);
+    // The other replica is in the middle of confirming for the first one.
+    let mut db = app.database.connect().await;
+    let other = db.transaction().await.unwrap();
+    other.execute("update conversations set updated_at = now() where id = $1", &[&id]).await.unwrap();
+    let confirm = "update welcome_messages set state = 'consumed', confirmed_at = now(), welcome_id = null
+                    where recipient_did = $1";
+    assert_eq!(other.execute(confirm, &[&joiners[0].did()]).await.unwrap(), 1);
+    let finish = async {
+        let watch = app.database.connect().await;
+        let waits = "select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
+        let waiting = async { while watch.query_opt(waits, &[]).await.unwrap().is_none() {} };
+        let waited = tokio::time::timeout(std::time::Duration::from_secs(5), waiting).await;
+        waited.expect("the second one waits for the first");
+        let discard =
+            "delete from welcomes w where not exists (select from welcome_messages a where a.welcome_id = w.id)";
+        assert_eq!(other.execute(discard, &[]).await.unwrap(), 0, "the second one still needs them");
+        other.commit().await.unwrap();
+    };
+    let joined = json!({ "convoId": id, "success": true });
+    let (reply, ()) = tokio::join!(ask(&joiners[1], "confirmWelcome", &joined), finish);
+    ok(reply);
+    assert_eq!(contents(app).await.count("welcomes"), 0);
 }
 
 async fn snake_case_is_accepted_and_what_is_unknown_is_ignored(app: &TestApp) {

@@ -12,6 +12,7 @@ either_serializer! {
     each_key_package_has_a_line_of_its_own;
     a_member_without_a_welcome_is_told_to_wait;
     whoever_lost_its_state_recovers_by_being_added_again;
+    whoever_is_added_again_without_a_welcome_is_told_to_wait;
     an_addition_replaces_the_welcome_that_was_still_waiting;
 }
 any_serializer! {
@@ -95,6 +96,16 @@ async fn whoever_lost_its_state_recovers_by_being_added_again(app: &TestApp) {
     bob.join(&id).await.unwrap();
     bob.send("here again").await.unwrap();
     refused(get(&bob, "getWelcome", &[("convoId", &id)]).await, 410, "WelcomeConsumed");
+}
+
+async fn whoever_is_added_again_without_a_welcome_is_told_to_wait(app: &TestApp) {
+    let mut members = app.conversation(2).await;
+    let id = convo(&members[0]);
+    let bob = members.pop().unwrap();
+    refused(get(&bob, "getWelcome", &[("convoId", &id)]).await, 410, "WelcomeConsumed");
+    members[0].remove(bob.did()).await.unwrap();
+    ok(ask(&members[0], "addMembers", &json!({ "convoId": id, "didList": [bob.did()] })).await);
+    refused(get(&bob, "getWelcome", &[("convoId", &id)]).await, 404, "WelcomeNotFound");
 }
 
 async fn an_addition_replaces_the_welcome_that_was_still_waiting(app: &TestApp) {

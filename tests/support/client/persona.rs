@@ -140,7 +140,7 @@ impl Persona {
         self.last_seq = reply.number("seq")?;
         let (named, joined) = (reply.number("epoch")?, self.epoch()?);
         self.expect(named == joined, || format!("a Welcome into epoch {joined} was served as one into {named}"))?;
-        self.procedure("confirmWelcome", &json!({ "convoId": convo_id, "success": true })).await?;
+        self.procedure("confirmWelcome", &json!({ "convoId": convo_id, "success": true, "epoch": named })).await?;
         Ok(())
     }
 
