@@ -1,5 +1,7 @@
 //! What comes along when members are added: the Welcome that lets them in, and the key packages that it was made for.
 
+use std::collections::HashMap;
+
 use chrono::{DateTime, Utc};
 
 use crate::error::{Code, Error};
@@ -7,6 +9,9 @@ use crate::ids::Did;
 use crate::store::key_packages::{self, Hash};
 use crate::store::welcomes::{self, NewWelcome, Recipient};
 use crate::store::{Abort, Exclusive};
+
+/// Most key packages that one request uses up for one person, who may join with several devices.
+const MAX_KEY_PACKAGES: usize = 10;
 
 /// A Welcome with its recipients, and the key packages to use up. Checked before any transaction begins.
 #[derive(Debug, Clone)]
@@ -17,7 +22,8 @@ pub struct Invitation {
 }
 
 impl Invitation {
-    /// Puts together what a request named. `new_id` makes ULIDs. A hash for somebody who is not added is refused.
+    /// Puts together what a request named. `new_id` makes ULIDs. A hash for somebody who is not added is refused, and so are
+    /// more than [`MAX_KEY_PACKAGES`] for one person.
     pub fn new(
         added: &[Did],
         welcome: Option<Vec<u8>>,
@@ -25,21 +31,29 @@ impl Invitation {
         new_id: impl Fn() -> String,
         now: DateTime<Utc>,
     ) -> Result<Self, Error> {
-        if let Some((did, _)) = key_packages.iter().find(|(did, _)| !added.contains(did)) {
-            return Err(Code::InvalidRequest.because(format!("keyPackageHashes names {did}, who is not being added")));
-        }
         key_packages.sort_by(|a, b| (a.1, &a.0).cmp(&(b.1, &b.0)));
         key_packages.dedup();
+        let mut named: HashMap<&Did, Vec<Hash>> = added.iter().map(|did| (did, Vec::new())).collect();
+        for (did, hash) in &key_packages {
+            let Some(hashes) = named.get_mut(did) else {
+                let message = format!("keyPackageHashes names {did}, who is not being added");
+                return Err(Code::InvalidRequest.because(message));
+            };
+            if hashes.len() == MAX_KEY_PACKAGES {
+                let message = format!("keyPackageHashes has at most {MAX_KEY_PACKAGES} entries for {did}");
+                return Err(Code::InvalidRequest.because(message));
+            }
+            hashes.push(*hash);
+        }
         // A Welcome that nobody is added by has no recipient, and bytes without one would stay for ever.
         let welcome = welcome.filter(|_| !added.is_empty()).map(|bytes| {
             let mut recipients = Vec::new();
             for did in added {
                 let mut line =
                     |key_package_hash| recipients.push(Recipient { id: new_id(), did: did.clone(), key_package_hash });
-                let mut named = key_packages.iter().filter(|(owner, _)| owner == did).peekable();
-                match named.peek() {
-                    None => line(None),
-                    Some(_) => named.for_each(|(_, hash)| line(Some(hash.to_vec()))),
+                match named[did].as_slice() {
+                    [] => line(None),
+                    hashes => hashes.iter().for_each(|hash| line(Some(hash.to_vec()))),
                 }
             }
             NewWelcome { id: new_id(), bytes, recipients }

@@ -32,6 +32,7 @@ any_serializer! {
     every_spelling_of_base64_is_the_same_commit;
     snake_case_is_accepted_and_what_is_unknown_is_ignored;
     one_request_names_1_to_50_different_people;
+    one_request_uses_at_most_10_key_packages_of_one_person;
     public_and_private_commits_are_both_understood;
 }
 
@@ -369,4 +370,19 @@ async fn public_and_private_commits_are_both_understood(app: &TestApp) {
         seed_entries(app, &alice, "commit", 1, 10).await;
         refused(ask(&alice, "addMembers", &late).await, 409, "EpochMismatch");
     }
+}
+
+async fn one_request_uses_at_most_10_key_packages_of_one_person(app: &TestApp) {
+    let mut members = app.conversation(1).await;
+    let carol = app.persona();
+    let mut packages = Vec::new();
+    for _ in 0..11 {
+        packages.push(carol.mls.key_package().unwrap());
+        ok(publish(&carol, packages.last().unwrap()).await);
+    }
+    let offer = offer_with(&mut members[0], &[&carol], &packages[..1]);
+    let asked = |n: usize| with(&offer.body, json!({ "keyPackageHashes": hashes(&vec![&carol; n], &packages[..n]) }));
+    refused(ask(&members[0], "addMembers", &asked(11)).await, 400, "InvalidRequest");
+    ok(ask(&members[0], "addMembers", &asked(10)).await);
+    assert_eq!(contents(app).await.count("welcome_messages"), 10);
 }
