@@ -70,11 +70,11 @@ pub fn storable(text: &str) -> bool {
     !text.contains('\0')
 }
 
-/// A text of a limited number of characters; `what` names it in the error.
+/// A text of a limited number of bytes in UTF-8, as lexicons count; `what` names it in the error.
 pub fn text(text: Option<String>, most: usize, code: Code, what: &str) -> Result<Option<String>, Error> {
     match text {
-        Some(text) if !storable(&text) || text.chars().count() > most => {
-            Err(code.because(format!("{what} has at most {most} characters and no NUL")))
+        Some(text) if !storable(&text) || text.len() > most => {
+            Err(code.because(format!("{what} has at most {most} bytes in UTF-8 and no NUL")))
         }
         text => Ok(text),
     }
