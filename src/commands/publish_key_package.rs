@@ -4,6 +4,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Code, Error};
+use crate::ids::Did;
 use crate::mls;
 use crate::store::key_packages::{self, NewKeyPackage, Seen};
 use crate::store::{Abort, Errand, Tx};
@@ -16,7 +17,10 @@ pub const MAX_AVAILABLE: i64 = 100;
 /// See the module.
 #[derive(Debug)]
 pub struct PublishKeyPackage {
-    pub package: NewKeyPackage,
+    pub owner: Did,
+    /// The package, or why it is not acceptable now. Time alone makes an acceptable package unacceptable, so the refusal waits
+    /// until it is known that the same request did not succeed before.
+    pub package: Result<NewKeyPackage, Error>,
     pub now: DateTime<Utc>,
     pub once: Once,
 }
@@ -33,12 +37,12 @@ impl Errand for PublishKeyPackage {
     type Output = Published;
 
     async fn execute(&self, tx: &Tx) -> Result<Published, Abort> {
-        let package = &self.package;
         // The count below holds until this commits.
-        key_packages::lock_owner(tx, &package.owner).await?;
+        key_packages::lock_owner(tx, &self.owner).await?;
         if let Some(earlier) = self.once.earlier(tx).await? {
             return Ok(earlier);
         }
+        let package = self.package.as_ref().map_err(Error::clone)?;
         let hash = match key_packages::find_seen(tx, package).await? {
             Some(seen) => own(package, seen)?,
             None if key_packages::count(tx, &package.owner, self.now).await? >= MAX_AVAILABLE => {

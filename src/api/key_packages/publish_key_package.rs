@@ -52,33 +52,51 @@ impl Endpoint for PublishKeyPackage {
 
     async fn call(app: &App, caller: &Caller, input: Input) -> Result<Output, Error> {
         let now = app.clock.now();
-        let (suite_name, suite) = mls::suite(&input.cipher_suite)?;
-        let latest = now + MAX_LIFETIME;
-        if input.expires.is_some_and(|expires| expires > latest) {
-            return Err(Code::ExpirationTooFar.because("expires lies more than 90 days ahead"));
-        }
-        let bytes = input.key_package.0;
-        let facts = mls::check_key_package(&bytes, &caller.did, suite, app.config.mls_validation, now)?;
-        let expires_at = [input.expires, facts.not_after].into_iter().flatten().fold(latest, DateTime::min);
-        if expires_at <= now {
-            return Err(Code::InvalidKeyPackage.because("expires lies in the past"));
-        }
         let fingerprint = Fingerprint::default()
-            .field(Some(&bytes))
-            .text(Some(suite_name))
+            .field(Some(&input.key_package.0))
+            .text(Some(&input.cipher_suite))
             .number(input.expires.map(|at| at.timestamp()));
-        let package = NewKeyPackage {
-            hash: facts.hash,
-            init_key_hash: facts.init_key_hash,
-            owner: caller.did.clone(),
-            cipher_suite: suite_name.to_owned(),
-            bytes,
-            last_resort: facts.last_resort,
-            expires_at,
-        };
         let key = input.idempotency_key.map(|key| key.0);
-        let once = Once::new(caller.did.clone(), "publishKeyPackage", key, fingerprint);
-        let published = app.store.errand(commands::PublishKeyPackage { package, now, once }).await?;
+        let package = check(input.key_package.0, &input.cipher_suite, input.expires, app, caller);
+        // Without a key there is nothing that the refusal would have to wait for.
+        if key.is_none()
+            && let Err(refusal) = package
+        {
+            return Err(refusal);
+        }
+        let owner = caller.did.clone();
+        let once = Once::new(owner.clone(), "publishKeyPackage", key, fingerprint);
+        let published = app.store.errand(commands::PublishKeyPackage { owner, package, now, once }).await?;
         Ok(Output { success: true, key_package_hash: published.hash })
     }
+}
+
+/// The key package as it is kept, if it is acceptable now.
+fn check(
+    bytes: Vec<u8>,
+    cipher_suite: &str,
+    expires: Option<DateTime<Utc>>,
+    app: &App,
+    caller: &Caller,
+) -> Result<NewKeyPackage, Error> {
+    let now = app.clock.now();
+    let (suite_name, suite) = mls::suite(cipher_suite)?;
+    let latest = now + MAX_LIFETIME;
+    if expires.is_some_and(|expires| expires > latest) {
+        return Err(Code::ExpirationTooFar.because("expires lies more than 90 days ahead"));
+    }
+    let facts = mls::check_key_package(&bytes, &caller.did, suite, app.config.mls_validation, now)?;
+    let expires_at = [expires, facts.not_after].into_iter().flatten().fold(latest, DateTime::min);
+    if expires_at <= now {
+        return Err(Code::InvalidKeyPackage.because("expires lies in the past"));
+    }
+    Ok(NewKeyPackage {
+        hash: facts.hash,
+        init_key_hash: facts.init_key_hash,
+        owner: caller.did.clone(),
+        cipher_suite: suite_name.to_owned(),
+        bytes,
+        last_resort: facts.last_resort,
+        expires_at,
+    })
 }

@@ -240,3 +240,27 @@ async fn framing_takes_what_parses_and_believes_no_marker_without_a_signature(ap
     assert_eq!(claim(&alice, bob.did()).await, Some(unsigned.clone()));
     assert_ne!(claim(&carol, bob.did()).await, Some(unsigned), "it is not a last resort and is gone");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn p4_a_repetition_gets_the_first_reply_after_the_package_has_expired() {
+    let clock = Clock::manual(Clock::system().now());
+    let app = TestApp::at(clock.clone(), &[]).await;
+    let bob = app.persona();
+    let body = json!({
+        "keyPackage": base64_text(&bob.mls.key_package().unwrap()),
+        "cipherSuite": bob.mls.suite_name(),
+        "expires": (clock.now() + TimeDelta::minutes(30)).to_rfc3339(),
+        "idempotencyKey": "once",
+    });
+    let first = ok(ask(&bob, "publishKeyPackage", &body).await);
+    clock.advance(TimeDelta::minutes(31));
+    let before = contents(&app).await;
+    assert_eq!(ok(ask(&bob, "publishKeyPackage", &body).await).body, first.body);
+    refused(
+        ask(&bob, "publishKeyPackage", &with(&body, json!({ "idempotencyKey": "new" }))).await,
+        400,
+        "InvalidKeyPackage",
+    );
+    assert_eq!(contents(&app).await, before);
+    app.finish().await;
+}
