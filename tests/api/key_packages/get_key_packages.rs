@@ -162,3 +162,17 @@ async fn p8_after_the_lease_a_package_is_nobodys_and_an_expired_one_is_never_iss
     assert_eq!(claim(&alice, bob.did()).await, None, "it is out of date");
     app.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_last_resort_is_found_by_the_index_of_what_is_free() {
+    let app = TestApp::start().await;
+    let db = app.database.connect().await;
+    let query = include_str!("../../../sql/queries/key_packages/last_resort.sql");
+    let filled = query.lines().filter(|line| !line.starts_with("--")).collect::<Vec<_>>().join(" ");
+    let filled = filled.replace("$1", "array['did:plc:bob']").replace("$2", "'suite'").replace("$3", "now()");
+    db.batch_execute("set enable_seqscan = off").await.unwrap();
+    let plan = db.query(&format!("explain {filled}"), &[]).await.unwrap();
+    let plan: Vec<&str> = plan.iter().map(|row| row.get(0)).collect();
+    assert!(plan.iter().any(|line| line.contains("key_packages_available_idx")), "{plan:#?}");
+    app.finish().await;
+}
