@@ -32,12 +32,8 @@ impl Endpoint for UpdateCursor {
     type Output = Output;
 
     async fn call(app: &App, caller: &Caller, input: Input) -> Result<Output, Error> {
-        // Strangers hear ConvoNotFound whatever they send.
-        app.store.reader().await?.membership(&input.convo_id, &caller.did).await?;
-        let cursor: ulid::Ulid =
-            input.cursor.parse().map_err(|_| Code::InvalidCursor.because("cursor must be a ULID"))?;
-        let (convo_id, caller) = (input.convo_id, caller.did.clone());
-        app.store.errand(commands::UpdateCursor { convo_id, caller, cursor: cursor.to_string() }).await?;
+        let Input { convo_id, cursor } = input;
+        app.store.errand(commands::UpdateCursor { convo_id, caller: caller.did.clone(), cursor }).await?;
         Ok(Output { success: true })
     }
 }

@@ -8,7 +8,8 @@ use crate::support::app::TestApp;
 any_serializer! {
     a_cursor_moves_forward_only;
     a_cursor_that_is_an_entry_says_that_it_was_read;
-    what_is_no_ulid_is_refused;
+    an_entry_with_an_id_of_its_senders_was_read_and_nothing_else_moves;
+    what_is_neither_a_ulid_nor_an_entry_is_refused;
     snake_case_is_accepted_and_what_is_unknown_is_ignored;
     a_former_member_has_no_cursor_to_move;
 }
@@ -37,7 +38,25 @@ async fn a_cursor_that_is_an_entry_says_that_it_was_read(app: &TestApp) {
     assert_eq!(only_convo(&members[1]).await["unreadCount"], 1);
 }
 
-async fn what_is_no_ulid_is_refused(app: &TestApp) {
+async fn an_entry_with_an_id_of_its_senders_was_read_and_nothing_else_moves(app: &TestApp) {
+    let members = app.conversation(2).await;
+    let ids = ["6f9619ff-8b86-d011-b42d-00c04fc964ff", "6F9619FF-8B86-D011-B42D-00C04FC964FE"];
+    for id in ids {
+        let asked = with(&message(&members[0], b"hello"), json!({ "msgId": id }));
+        ok(ask(&members[0], "sendMessage", &asked).await);
+    }
+    let asked = |cursor: &str| json!({ "convoId": convo(&members[1]), "cursor": cursor });
+    ok(ask(&members[1], "updateCursor", &asked(ids[0])).await);
+    assert_eq!(only_convo(&members[1]).await["unreadCount"], 1);
+    assert_eq!(stored(app).await, Vec::<String>::new());
+    // Not by somebody who joined after it.
+    let carol = app.persona();
+    let added = json!({ "convoId": convo(&members[0]), "didList": [carol.did()] });
+    ok(ask(&members[0], "addMembers", &added).await);
+    refused(ask(&carol, "updateCursor", &asked(ids[0])).await, 400, "InvalidCursor");
+}
+
+async fn what_is_neither_a_ulid_nor_an_entry_is_refused(app: &TestApp) {
     let members = app.conversation(2).await;
     let before = contents(app).await;
     for cursor in
