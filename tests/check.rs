@@ -10,12 +10,12 @@ use support::fleet::{Fleet, Mode, run};
 const SOUND: &str = "
     insert into conversations (id, group_id, creator_did, cipher_suite, initial_epoch, current_epoch)
     values ('c', 'group c', 'did:x:alice', 'suite', 0, 0), ('d', 'group d', 'did:x:alice', 'suite', 0, 0);
-    insert into members (convo_id, member_did, joined_seq, last_read_seq)
-    values ('c', 'did:x:alice', 0, 0), ('c', 'did:x:bob', 0, 0), ('d', 'did:x:alice', 0, 0);
+    insert into members (convo_id, member_did, joined_seq, joined_epoch, last_read_seq)
+    values ('c', 'did:x:alice', 0, 0, 0), ('c', 'did:x:bob', 0, 0, 0), ('d', 'did:x:alice', 0, 0, 0);
     update conversations set current_epoch = 1, last_seq = 1 where id = 'c';
     insert into messages (convo_id, seq, id, sender_did, message_type, epoch, ciphertext, body_hash)
     values ('c', 1, 'm1', 'did:x:alice', 'commit', 1, 'commit 1', 'hash 1');
-    insert into members (convo_id, member_did, joined_seq, last_read_seq) values ('c', 'did:x:carol', 1, 1);
+    insert into members (convo_id, member_did, joined_seq, joined_epoch, last_read_seq) values ('c', 'did:x:carol', 1, 1, 1);
     insert into key_packages (hash, init_key_hash, owner_did, cipher_suite, key_package, last_resort, expires_at, consumed_at, consumed_convo)
     values ('kp', 'init key', 'did:x:carol', 'suite', null, false, now(), now(), 'c');
     insert into welcomes (id, welcome) values ('w', 'welcome');

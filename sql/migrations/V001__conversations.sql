@@ -52,6 +52,7 @@ create table members (
   member_did    text not null,
   joined_at     timestamptz not null default now(),
   joined_seq    bigint not null,                        -- sees only entries after this one
+  joined_epoch  bigint not null,                        -- where the conversation stood then; sees the commits that follow
   left_at       timestamptz,                            -- null while a member
   left_by       text,                                   -- itself, or who removed it
   left_epoch    bigint,                                 -- where the conversation stood when it left
@@ -59,7 +60,7 @@ create table members (
   last_read_seq bigint not null,                        -- read position; moves forward only
   last_read_at  timestamptz,
   constraint members_pkey primary key (convo_id, member_did),
-  constraint members_joined_seq_check check (joined_seq >= 0),
+  constraint members_joined_check check (joined_seq >= 0 and joined_epoch >= 0),
   constraint members_read_check check (last_read_seq >= joined_seq),
   constraint members_left_check check ((left_at is null) = (left_by is null)
                                    and (left_at is null) = (left_epoch is null)

@@ -58,7 +58,7 @@ impl Command for AddMembers {
         if active + self.dids.len() as i64 > MAX_MEMBERS {
             return Err(too_many().into());
         }
-        members::join(x, &self.dids, at.seq).await?;
+        members::join(x, &self.dids, at).await?;
         welcomes::withdraw(x, &self.dids).await?;
         self.invitation.deliver(x, &self.caller, at.epoch).await?;
         let landed = Landed::from(at);

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::Code;
 use crate::ids::{ConvoId, Did};
 use crate::store::convos::{self, NewConvo};
-use crate::store::{Abort, Command, Exclusive, members};
+use crate::store::{Abort, Command, Exclusive, Position, members};
 
 use super::{Invitation, Once};
 
@@ -46,8 +46,9 @@ impl Command for CreateConvo {
             let earlier = self.once.earlier(x.tx()).await?;
             return earlier.ok_or_else(|| Code::ConvoAlreadyExists.because("this groupId is taken").into());
         };
-        members::join(x, std::slice::from_ref(&self.new.creator), 0).await?;
-        members::join(x, &self.initial_members, 0).await?;
+        let at = Position { epoch: self.new.epoch, seq: 0 };
+        members::join(x, std::slice::from_ref(&self.new.creator), at).await?;
+        members::join(x, &self.initial_members, at).await?;
         self.invitation.deliver(x, &self.new.creator, self.new.epoch).await?;
         let created = Created { id: self.id.clone(), created_at };
         self.once.remember(x.tx(), &created).await?;

@@ -14,7 +14,7 @@ pub(super) async fn epoch_mismatch(x: &Exclusive<'_>, caller: &Did, epoch: i64, 
 }
 
 async fn describe(x: &Exclusive<'_>, caller: &Did, epoch: i64, at: Position) -> Result<Error, Abort> {
-    let member = members::membership(x.tx(), x.convo(), caller).await?;
+    members::membership(x.tx(), x.convo(), caller).await?;
     let (reason, message) = match epoch < at.epoch {
         true => (
             Reason::Stale,
@@ -33,9 +33,7 @@ async fn describe(x: &Exclusive<'_>, caller: &Did, epoch: i64, at: Position) -> 
     };
     let limits = (MAX_MISSING, MAX_MISSING_BYTES);
     let missing = match reason {
-        Reason::Stale => {
-            messages::list_commits(x.tx(), x.convo(), member.joined_seq, (epoch + 1, at.epoch), limits).await?
-        }
+        Reason::Stale => messages::list_commits(x.tx(), x.convo(), caller, (epoch + 1, at.epoch), limits).await?,
         Reason::Future => Vec::new(),
     };
     let mut error = Code::EpochMismatch.because(message);

@@ -15,7 +15,7 @@ query! {
     STANDING = "members/standing" (TEXT, TEXT);
     ADMIN = "members/admin" (TEXT);
     COUNT = "members/count" (TEXT, TEXT_ARRAY);
-    JOIN = "members/join" (TEXT, TEXT_ARRAY, INT8);
+    JOIN = "members/join" (TEXT, TEXT_ARRAY, INT8, INT8);
     LEAVE = "members/leave" (TEXT, TEXT, TEXT, INT8, INT8);
     LIST = "members/list" (TEXT_ARRAY);
 }
@@ -95,10 +95,10 @@ pub(crate) async fn count(x: &Exclusive<'_>, dids: &[Did]) -> Result<(i64, Vec<S
     Ok((row.get("active"), row.get::<_, Option<Vec<String>>>("present").unwrap_or_default()))
 }
 
-/// Makes `dids` members who see what comes after `joined_seq`.
-pub(crate) async fn join(x: &mut Exclusive<'_>, dids: &[Did], joined_seq: i64) -> Result<(), Abort> {
+/// Makes `dids` members who see what comes after `at`.
+pub(crate) async fn join(x: &mut Exclusive<'_>, dids: &[Did], at: Position) -> Result<(), Abort> {
     let dids: Vec<&str> = dids.iter().map(Did::as_str).collect();
-    x.tx.rows(&JOIN, &[&x.convo.as_str(), &dids, &joined_seq]).await?;
+    x.tx.rows(&JOIN, &[&x.convo.as_str(), &dids, &at.seq, &at.epoch]).await?;
     Ok(())
 }
 

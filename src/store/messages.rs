@@ -9,8 +9,8 @@ use crate::views::{CommitView, MessageType, MessageView};
 use crate::xrpc::bytes::LexBytes;
 
 use super::epochs::Position;
-use super::query::query;
-use super::session::Queries;
+use super::query::{Query, query};
+use super::session::{Params, Queries};
 use super::{Abort, Exclusive, Reader};
 
 query! {
@@ -19,9 +19,9 @@ query! {
     FIND_COMMIT = "messages/find_commit" (TEXT, BYTEA, TEXT);
     FIND_BY_ID = "messages/find_by_id" (TEXT, TEXT, TEXT);
     FIND_SEQ = "messages/find_seq" (TEXT, TEXT, INT8);
-    LIST_BEFORE = "messages/list_before" (TEXT, INT8, INT8, INT8, INT8);
-    LIST_AFTER = "messages/list_after" (TEXT, INT8, INT8, INT8);
-    LIST_COMMITS = "messages/list_commits" (TEXT, INT8, INT8, INT8, INT8, INT8);
+    LIST_BEFORE = "messages/list_before" (TEXT, TEXT, INT8, INT8, INT8);
+    LIST_AFTER = "messages/list_after" (TEXT, TEXT, INT8, INT8, INT8);
+    LIST_COMMITS = "messages/list_commits" (TEXT, TEXT, INT8, INT8, INT8, INT8);
 }
 
 /// Most bytes of MLS data in one page, unless a single entry has more.
@@ -119,15 +119,15 @@ pub(crate) async fn find_seq(
     Ok(db.find(&FIND_SEQ, &[&convo.as_str(), &id.as_str(), &joined_seq]).await?.map(|row| row.get("seq")))
 }
 
-/// The commits that create the epochs `first..=last`, for a member who joined at `joined_seq`; ascending.
+/// The commits that create the epochs `first..=last` and that `reader` may see; ascending.
 pub(crate) async fn list_commits(
     db: &(impl Queries + Sync),
     convo: &ConvoId,
-    joined_seq: i64,
+    reader: &Did,
     (first, last): (i64, i64),
     (rows, bytes): (i64, i64),
 ) -> Result<Vec<CommitView>, Abort> {
-    let rows = db.rows(&LIST_COMMITS, &[&convo.as_str(), &joined_seq, &first, &last, &rows, &bytes]).await?;
+    let rows = db.rows(&LIST_COMMITS, &[&convo.as_str(), &reader.as_str(), &first, &last, &rows, &bytes]).await?;
     Ok(rows.iter().map(commit_view).collect::<Result<_, _>>()?)
 }
 
@@ -161,26 +161,38 @@ fn message_view(convo: &ConvoId, row: &Row) -> Result<MessageView, Error> {
 }
 
 impl Reader {
-    /// The newest page before `before`, ascending: at most `limit` entries and [`MAX_PAGE_BYTES`].
+    /// The newest page before `before` that `reader` may see, ascending: at most `limit` entries and [`MAX_PAGE_BYTES`].
     pub async fn messages_before(
         &self,
         convo: &ConvoId,
-        joined_seq: i64,
+        reader: &Did,
         before: i64,
         limit: i64,
     ) -> Result<Vec<MessageView>, Error> {
-        let params: [&(dyn tokio_postgres::types::ToSql + Sync); 5] =
-            [&convo.as_str(), &joined_seq, &before, &limit, &MAX_PAGE_BYTES];
-        let rows = self.rows(&LIST_BEFORE, &params).await.map_err(Abort::into_error)?;
-        rows.iter().map(|row| message_view(convo, row)).collect()
+        self.page(&LIST_BEFORE, convo, reader, before, limit).await
     }
 
-    /// The page after `after`, ascending: at most `limit` entries and [`MAX_PAGE_BYTES`].
-    pub async fn messages_after(&self, convo: &ConvoId, after: i64, limit: i64) -> Result<Vec<MessageView>, Error> {
-        let rows = self
-            .rows(&LIST_AFTER, &[&convo.as_str(), &after, &limit, &MAX_PAGE_BYTES])
-            .await
-            .map_err(Abort::into_error)?;
+    /// The page after `after` that `reader` may see, ascending: at most `limit` entries and [`MAX_PAGE_BYTES`].
+    pub async fn messages_after(
+        &self,
+        convo: &ConvoId,
+        reader: &Did,
+        after: i64,
+        limit: i64,
+    ) -> Result<Vec<MessageView>, Error> {
+        self.page(&LIST_AFTER, convo, reader, after, limit).await
+    }
+
+    async fn page(
+        &self,
+        query: &Query,
+        convo: &ConvoId,
+        reader: &Did,
+        seq: i64,
+        limit: i64,
+    ) -> Result<Vec<MessageView>, Error> {
+        let params: Params<'_> = &[&convo.as_str(), &reader.as_str(), &seq, &limit, &MAX_PAGE_BYTES];
+        let rows = self.rows(query, params).await.map_err(Abort::into_error)?;
         rows.iter().map(|row| message_view(convo, row)).collect()
     }
 
@@ -189,14 +201,15 @@ impl Reader {
         find_seq(self, convo, id, joined_seq).await.map_err(Abort::into_error)
     }
 
-    /// The commits that create the epochs `first..=last`, ascending: at most `limit` and [`MAX_PAGE_BYTES`].
+    /// The commits that create the epochs `first..=last` and that `reader` may see, ascending: at most `limit` and
+    /// [`MAX_PAGE_BYTES`].
     pub async fn commits(
         &self,
         convo: &ConvoId,
-        joined_seq: i64,
+        reader: &Did,
         epochs: (i64, i64),
         limit: i64,
     ) -> Result<Vec<CommitView>, Error> {
-        list_commits(self, convo, joined_seq, epochs, (limit, MAX_PAGE_BYTES)).await.map_err(Abort::into_error)
+        list_commits(self, convo, reader, epochs, (limit, MAX_PAGE_BYTES)).await.map_err(Abort::into_error)
     }
 }

@@ -248,8 +248,8 @@ pub async fn sql(app: &TestApp, statement: &str, parameters: &[&(dyn ToSql + Syn
 
 /// Puts `n` more members on the roster.
 pub async fn seed_members(app: &TestApp, convo: &str, n: i64) {
-    let seed = "insert into members (convo_id, member_did, joined_seq, last_read_seq)
-                select id, 'did:plc:seeded' || n, last_seq, last_seq from conversations, generate_series(1, $2::bigint) n
+    let seed = "insert into members (convo_id, member_did, joined_seq, joined_epoch, last_read_seq)
+                select id, 'did:plc:seeded' || n, last_seq, current_epoch, last_seq from conversations, generate_series(1, $2::bigint) n
                  where id = $1";
     assert_eq!(sql(app, seed, &[&convo, &n]).await, n as u64);
 }

@@ -1,11 +1,14 @@
--- messages/list_after: the page after a position, ascending, within a number of rows and bytes (one row at least).
--- $1 convo_id   $2 after this seq   $3 rows   $4 bytes
+-- messages/list_after: the page after a position, ascending, within a number of rows and bytes (one row at least). Only what comes
+-- after the reader's join, in this very snapshot; nothing if it is no member.
+-- $1 convo_id   $2 did of the reader   $3 after this seq   $4 rows   $5 bytes
 with page as (
   select convo_id, seq, octet_length(ciphertext) as size from messages
-   where convo_id = $1 and seq > $2 order by seq limit $3
+   where convo_id = $1 and seq > $3
+     and seq > (select joined_seq from members where convo_id = $1 and member_did = $2 and left_at is null)
+   order by seq limit $4
 ), fitting as (
   select convo_id, seq from (select *, sum(size) over (order by seq) as total from page) sized
-   where total <= $4 or total = size
+   where total <= $5 or total = size
 )
 select m.seq, m.id, m.sender_did, m.message_type, m.epoch, m.ciphertext, m.created_at, m.embed_type, m.embed_uri
   from messages m join fitting using (convo_id, seq)

@@ -1,8 +1,11 @@
--- messages/list_before: the newest page before a position, ascending, within a number of rows and bytes (one row at least).
--- $1 convo_id   $2 joined_seq   $3 before this seq   $4 rows   $5 bytes
+-- messages/list_before: the newest page before a position, ascending, within a number of rows and bytes (one row at least). Only what
+-- comes after the reader's join, in this very snapshot; nothing if it is no member.
+-- $1 convo_id   $2 did of the reader   $3 before this seq   $4 rows   $5 bytes
 with page as (
   select convo_id, seq, octet_length(ciphertext) as size from messages
-   where convo_id = $1 and seq > $2 and seq < $3 order by seq desc limit $4
+   where convo_id = $1 and seq < $3
+     and seq > (select joined_seq from members where convo_id = $1 and member_did = $2 and left_at is null)
+   order by seq desc limit $4
 ), fitting as (
   select convo_id, seq from (select *, sum(size) over (order by seq desc) as total from page) sized
    where total <= $5 or total = size

@@ -66,7 +66,7 @@ impl Endpoint for GetCommits {
             }
         };
         let last = to_epoch.min(member.at.epoch);
-        let commits = reader.commits(&input.convo_id, member.joined_seq, (first, last), input.limit.0).await?;
+        let commits = reader.commits(&input.convo_id, &caller.did, (first, last), input.limit.0).await?;
         let next = commits.last().map(|commit| commit.epoch + 1).filter(|next| *next <= last);
         Ok(Output {
             convo_id: input.convo_id,

@@ -63,11 +63,11 @@ impl Endpoint for GetMessages {
         let member = reader.membership(convo, &caller.did).await?;
         let (messages, first) = match place(&reader, &input, member).await? {
             Place::Before(seq) => {
-                let messages = reader.messages_before(convo, member.joined_seq, seq, input.limit.0).await?;
+                let messages = reader.messages_before(convo, &caller.did, seq, input.limit.0).await?;
                 let first = messages.first().map(|message| message.seq);
                 (messages, first.filter(|first| *first > member.joined_seq + 1))
             }
-            Place::After(seq) => (reader.messages_after(convo, seq.max(member.joined_seq), input.limit.0).await?, None),
+            Place::After(seq) => (reader.messages_after(convo, &caller.did, seq, input.limit.0).await?, None),
         };
         // The connection goes back before this waits for anything.
         drop(reader);

@@ -14,6 +14,7 @@ either_serializer! {
 any_serializer! {
     a_range_has_both_ends_and_may_lie_beyond_the_present;
     a_page_is_bounded_in_bytes;
+    commits_from_before_the_join_are_not_even_walked;
     ranges_that_are_none_are_refused;
     cursors_of_another_range_are_refused;
 }
@@ -133,4 +134,31 @@ async fn cursors_of_another_range_are_refused(app: &TestApp) {
         let parameters = [("convoId", &*id), ("fromEpoch", "1"), ("toEpoch", "5"), ("cursor", cursor)];
         refused(get(&members[0], "getCommits", &parameters).await, 400, "InvalidCursor");
     }
+}
+
+async fn commits_from_before_the_join_are_not_even_walked(app: &TestApp) {
+    let members = app.conversation(2).await;
+    seed_entries(app, &members[0], "commit", 200, 10).await;
+    let carol = app.persona();
+    ok(ask(&members[0], "addMembers", &json!({ "convoId": convo(&members[0]), "didList": [carol.did()] })).await);
+    seed_entries(app, &members[0], "commit", 3, 10).await;
+    let query = include_str!("../../../sql/queries/messages/list_commits.sql");
+    let lines = query.lines().filter(|line| !line.starts_with("--")).collect::<Vec<_>>().join(" ");
+    let filled = [
+        format!("'{}'", convo(&members[0])),
+        format!("'{}'", carol.did()),
+        "0".into(),
+        "999".into(),
+        "50".into(),
+        "99999".into(),
+    ]
+    .iter()
+    .enumerate()
+    .fold(lines, |query, (n, value)| query.replace(&format!("${}", n + 1), value));
+    let db = app.database.connect().await;
+    db.batch_execute("analyze messages; set enable_seqscan = off; set enable_bitmapscan = off").await.unwrap();
+    let plan = db.query(&format!("explain (analyze, timing off, summary off) {filled}"), &[]).await.unwrap();
+    let plan: Vec<&str> = plan.iter().map(|row| row.get(0)).collect();
+    assert!(plan[0].contains("rows=3 "), "{plan:#?}");
+    assert!(!plan.iter().any(|line| line.contains("Removed by")), "{plan:#?}");
 }

@@ -21,6 +21,7 @@ any_serializer! {
     an_empty_log_is_an_empty_page;
     positions_that_are_none_are_refused;
     one_position_at_a_time;
+    p7_a_page_is_cut_to_the_membership_of_its_own_moment;
 }
 
 async fn read(reader: &Persona, parameters: &[(&str, &str)]) -> Reply {
@@ -194,4 +195,28 @@ async fn one_position_at_a_time(app: &TestApp) {
     let id = convo(&members[0]);
     let both = [("convoId", &*id), ("sinceSeq", "0"), ("cursor", "5")];
     refused(get(&members[0], "getMessages", &both).await, 400, "InvalidRequest");
+}
+
+/// Between the look at who asks and the page, somebody may have been removed and added again.
+async fn p7_a_page_is_cut_to_the_membership_of_its_own_moment(app: &TestApp) {
+    let mut members = app.conversation(2).await;
+    members[0].send("before").await.unwrap();
+    let id: catbird_server::ids::ConvoId = convo(&members[0]).parse().unwrap();
+    let bob: catbird_server::ids::Did = members[1].did().parse().unwrap();
+    let seen = async || {
+        let reader = app.app.store.reader().await.unwrap();
+        let after = reader.messages_after(&id, &bob, 0, 50).await.unwrap();
+        let before = reader.messages_before(&id, &bob, i64::MAX, 50).await.unwrap();
+        let commits = reader.commits(&id, &bob, (0, 50), 50).await.unwrap();
+        let seqs = |page: Vec<catbird_server::views::MessageView>| page.iter().map(|one| one.seq).collect::<Vec<_>>();
+        (seqs(after), seqs(before), commits.iter().map(|one| one.seq).collect::<Vec<_>>())
+    };
+    assert_eq!(seen().await, (vec![2], vec![2], vec![]));
+    members[0].remove(bob.as_str()).await.unwrap();
+    assert_eq!(seen().await, (vec![], vec![], vec![]), "nothing for a former member");
+    ok(ask(&members[0], "addMembers", &json!({ "convoId": id, "didList": [bob] })).await);
+    members[0].send("after").await.unwrap();
+    assert_eq!(seen().await, (vec![4], vec![4], vec![]), "nothing from the earlier membership");
+    members[0].add(&[app.published_persona().await.did()]).await.unwrap();
+    assert_eq!(seen().await, (vec![4, 5], vec![4, 5], vec![5]));
 }
