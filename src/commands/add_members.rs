@@ -61,7 +61,7 @@ impl Command for AddMembers {
         members::join(x, &self.dids, at).await?;
         welcomes::withdraw(x, &self.dids).await?;
         self.invitation.deliver(x, &self.caller, at.epoch).await?;
-        let landed = Landed::from(at);
+        let landed = Landed::now(at);
         self.once.remember(x.tx(), &landed).await?;
         Ok(landed)
     }
@@ -88,7 +88,7 @@ pub(super) async fn step(x: &mut Exclusive<'_>, caller: &Did, commit: &Commit, i
         // Its epoch is over, which is so too for one that won it. Looked up only now, when what is read is the present: the
         // same bytes may just have been accepted by another replica.
         Swap::Lost(at) => match messages::find_commit(x, &commit.hash, caller).await? {
-            Some(earlier) => Ok(Step::Earlier(earlier.into())),
+            Some(earlier) => Ok(Step::Earlier(Landed::earlier(earlier))),
             None => Err(refusal::epoch_mismatch(x, caller, made_in, at).await),
         },
         Swap::To(at) => {

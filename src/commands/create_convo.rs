@@ -27,6 +27,9 @@ pub struct CreateConvo {
 pub struct Created {
     pub id: ConvoId,
     pub created_at: DateTime<Utc>,
+    /// It was made before, by the same request.
+    #[serde(skip_serializing, default = "super::on_record")]
+    pub repeated: bool,
 }
 
 impl Command for CreateConvo {
@@ -50,7 +53,7 @@ impl Command for CreateConvo {
         members::join(x, std::slice::from_ref(&self.new.creator), at).await?;
         members::join(x, &self.initial_members, at).await?;
         self.invitation.deliver(x, &self.new.creator, self.new.epoch).await?;
-        let created = Created { id: self.id.clone(), created_at };
+        let created = Created { id: self.id.clone(), created_at, repeated: false };
         self.once.remember(x.tx(), &created).await?;
         Ok(created)
     }

@@ -62,7 +62,7 @@ impl Command for LeaveConvo {
             members::leave(x, &self.target, &self.caller, at).await?;
             welcomes::withdraw(x, std::slice::from_ref(&self.target)).await?;
         }
-        let landed = Landed::from(at);
+        let landed = Landed::now(at);
         self.once.remember(x.tx(), &landed).await?;
         Ok(landed)
     }
@@ -72,7 +72,8 @@ impl LeaveConvo {
     /// Leaving again is the same request again: it gets what the first one got. Whoever was removed did not leave.
     fn left_before(&self, caller: &Standing) -> Option<Landed> {
         let left = caller.left.as_ref()?;
-        (self.target == self.caller && self.commit.is_none() && left.by == self.caller).then(|| left.at.into())
+        (self.target == self.caller && self.commit.is_none() && left.by == self.caller)
+            .then(|| Landed::earlier(left.at))
     }
 
     /// Whether the target is on the roster, and the caller may take it off. Somebody who is off it already may still be in the

@@ -37,12 +37,26 @@ pub struct Landed {
     pub epoch: i64,
     /// The seq of the commit, or of the newest entry if there was no commit.
     pub seq: i64,
+    /// It was done before, by the same request.
+    #[serde(skip_serializing, default = "on_record")]
+    pub repeated: bool,
 }
 
-impl From<Position> for Landed {
-    fn from(at: Position) -> Self {
-        Self { epoch: at.epoch, seq: at.seq }
+impl Landed {
+    /// The change was made just now.
+    fn now(at: Position) -> Self {
+        Self { epoch: at.epoch, seq: at.seq, repeated: false }
     }
+
+    /// The change was made by the same request earlier.
+    fn earlier(at: Position) -> Self {
+        Self { repeated: true, ..Self::now(at) }
+    }
+}
+
+/// What is read from the record of an earlier request is a repetition.
+fn on_record() -> bool {
+    true
 }
 
 /// Most members of one conversation.

@@ -30,6 +30,9 @@ pub struct Sent {
     pub received_at: DateTime<Utc>,
     pub seq: i64,
     pub epoch: i64,
+    /// It was sent before, by the same request or under the same id.
+    #[serde(skip_serializing, default = "super::on_record")]
+    pub repeated: bool,
 }
 
 impl Command for SendMessage {
@@ -58,15 +61,15 @@ impl Command for SendMessage {
             // Not a member when the row was written, a member now: impossible while the conversation is held.
             return Err(crate::error::Error::internal("a membership appeared under the lock").into());
         };
-        let sent = self.sent(seq, received_at);
+        let sent = self.sent(seq, received_at, false);
         self.once.remember(x.tx(), &sent).await?;
         Ok(sent)
     }
 }
 
 impl SendMessage {
-    fn sent(&self, seq: i64, received_at: DateTime<Utc>) -> Sent {
-        Sent { id: self.message.id.clone(), received_at, seq, epoch: self.message.epoch }
+    fn sent(&self, seq: i64, received_at: DateTime<Utc>, repeated: bool) -> Sent {
+        Sent { id: self.message.id.clone(), received_at, seq, epoch: self.message.epoch, repeated }
     }
 
     /// The same message, by its idempotency key or the id that its sender chose. Only the sender's own are looked at, so
@@ -80,7 +83,7 @@ impl SendMessage {
         }
         match messages::find_by_id(x, &self.message).await? {
             None => Ok(None),
-            Some(found) if found.same => Ok(Some(self.sent(found.seq, found.created_at))),
+            Some(found) if found.same => Ok(Some(self.sent(found.seq, found.created_at, true))),
             Some(_) => {
                 Err(Code::IdempotencyConflict.because("this msgId was used for a different message of yours").into())
             }

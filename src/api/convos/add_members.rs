@@ -72,8 +72,10 @@ impl Endpoint for AddMembers {
         let command = command(app, caller, input).await?;
         let (members, commits) = (command.dids.len(), command.commit.is_some());
         let landed = app.serializer.run(command).await.inspect_err(|error| app.count_conflict(error))?;
-        app.metrics.members_added(members);
-        if commits {
+        if !landed.repeated {
+            app.metrics.members_added(members);
+        }
+        if !landed.repeated && commits {
             app.metrics.epoch_incremented(start.elapsed());
         }
         Ok(landed.into())

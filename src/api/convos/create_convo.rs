@@ -68,8 +68,10 @@ impl Endpoint for CreateConvo {
         let (new, mut dids) = (command.new.clone(), vec![caller.did.clone()]);
         dids.extend(command.initial_members.iter().cloned());
         let created = app.serializer.create(command).await?;
-        app.metrics.group_created();
-        app.metrics.members_added(dids.len());
+        if !created.repeated {
+            app.metrics.group_created();
+            app.metrics.members_added(dids.len());
+        }
         Ok(view(created, new, dids))
     }
 }

@@ -62,7 +62,7 @@ impl Endpoint for LeaveConvo {
             once: Once::new(caller.did.clone(), "leaveConvo", input.idempotency_key.map(|key| key.0), fingerprint),
         };
         let landed = app.serializer.run(command).await.inspect_err(|error| app.count_conflict(error))?;
-        if commits {
+        if !landed.repeated && commits {
             app.metrics.epoch_incremented(start.elapsed());
         }
         Ok(landed.into())

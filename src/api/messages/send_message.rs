@@ -68,7 +68,9 @@ impl Endpoint for SendMessage {
     async fn call(app: &App, caller: &Caller, input: Input) -> Result<Output, Error> {
         let command = command(app, caller, input).await?;
         let sent = app.serializer.run(command).await.inspect_err(|error| app.count_conflict(error))?;
-        app.metrics.message_sent();
+        if !sent.repeated {
+            app.metrics.message_sent();
+        }
         Ok(Output { message_id: sent.id, received_at: sent.received_at, seq: sent.seq, epoch: sent.epoch })
     }
 }

@@ -27,6 +27,7 @@ either_serializer! {
     a_member_cannot_be_added_twice;
     a_conversation_has_at_most_10_000_members;
     a_former_member_cannot_add;
+    the_metrics_count_what_was_done_and_not_how_often_it_was_asked_for;
 }
 any_serializer! {
     every_spelling_of_base64_is_the_same_commit;
@@ -385,4 +386,48 @@ async fn one_request_uses_at_most_10_key_packages_of_one_person(app: &TestApp) {
     refused(ask(&members[0], "addMembers", &asked(11)).await, 400, "InvalidRequest");
     ok(ask(&members[0], "addMembers", &asked(10)).await);
     assert_eq!(contents(app).await.count("welcome_messages"), 10);
+}
+
+async fn the_metrics_count_what_was_done_and_not_how_often_it_was_asked_for(app: &TestApp) {
+    let mut members = app.conversation(1).await;
+    let (left, id) = (app.persona(), convo(&members[0]));
+    let (carol, dave) = (app.persona(), app.persona());
+    let offer = offer(&mut members[0], &[&carol]);
+    let group = json!({ "groupId": "c0ffee", "cipherSuite": carol.mls.suite_name(), "idempotencyKey": "k" });
+    let requests = [
+        ("sendMessage", with(&message(&members[0], b"by key"), json!({ "idempotencyKey": "k" }))),
+        ("sendMessage", with(&message(&members[0], b"by id"), json!({ "msgId": "m" }))),
+        ("addMembers", json!({ "convoId": id, "didList": [dave.did(), left.did()], "idempotencyKey": "k" })),
+        ("addMembers", offer.body.clone()),
+        ("createConvo", group),
+    ];
+    let before = counts(app);
+    for (method, body) in &requests {
+        for _ in 0..3 {
+            ok(ask(&members[0], method, body).await);
+        }
+    }
+    merge(&mut members[0]);
+    let group_id = members[0].group_id.clone();
+    let removal = members[0].mls.self_update(&group_id).unwrap();
+    let removal = json!({ "convoId": id, "targetDid": left.did(), "commit": base64_text(&removal.commit) });
+    for _ in 0..3 {
+        ok(ask(&members[0], "leaveConvo", &removal).await);
+    }
+    let done: Vec<_> = counts(app).iter().zip(before).map(|(now, before)| now - before).collect();
+    assert_eq!(done, [2, 1, 4, 2], "messages, conversations, members, epochs");
+}
+
+fn counts(app: &TestApp) -> [u64; 4] {
+    let text = app.app.metrics.render((0, 0, 0), 0).unwrap();
+    let names = [
+        "mls_messages_sent_total",
+        "mls_groups_created_total",
+        "mls_members_added_total",
+        "epoch_increment_duration_seconds_count",
+    ];
+    names.map(|name| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_else(|| panic!("{name}: {text}"));
+        line.trim().parse().unwrap()
+    })
 }
