@@ -58,7 +58,7 @@ codes! {
     // The request itself.
     /// A parameter or field is missing, mistyped or out of its range.
     InvalidRequest 400 GiveUp,
-    /// `cursor`, `sinceSeq` or `sinceMessage` names no position in this conversation.
+    /// `cursor` or `sinceMessage` names no position in this conversation.
     InvalidCursor 400 GiveUp,
     /// `fromEpoch` lies after `toEpoch`, or one is negative.
     InvalidEpochRange 400 GiveUp,

@@ -27,6 +27,8 @@ pub const MAX_POSITION: i64 = (1 << 53) - 1;
 
 /// The highest epoch that a conversation may start at, so far below [`MAX_POSITION`] that its epochs cannot run out.
 pub const MAX_INITIAL_EPOCH: i64 = 1 << 40;
+/// Why bytes are refused that are no MLS message at all.
+const UNREADABLE: &str = "it does not parse as an MLSMessage (RFC 9420, section 6)";
 /// Why an MLS message is refused whose epoch does not travel.
 const BEYOND: &str = "its epoch is larger than any that a conversation can reach";
 
@@ -96,7 +98,7 @@ impl Commit {
         if bytes.len() > MAX_HANDSHAKE_BYTES {
             return Err(refused("it is too large"));
         }
-        let message = MlsMessageIn::tls_deserialize_exact(&bytes).map_err(|e| refused(&e.to_string()))?;
+        let message = MlsMessageIn::tls_deserialize_exact(&bytes).map_err(|_| refused(UNREADABLE))?;
         let message = message.try_into_protocol_message().map_err(|_| refused("it is something else"))?;
         match message.content_type() {
             ContentType::Commit => {
@@ -118,7 +120,8 @@ pub fn check_welcome(bytes: &[u8]) -> Result<(), Error> {
     let welcome = match MlsMessageIn::tls_deserialize_exact(bytes).map(MlsMessageIn::extract) {
         Ok(MlsMessageBodyIn::Welcome(welcome)) => welcome,
         Ok(_) => return Err(refused("it is something else")),
-        Err(e) => Welcome::tls_deserialize_exact(bytes).map_err(|_| refused(&e.to_string()))?,
+        Err(_) => Welcome::tls_deserialize_exact(bytes)
+            .map_err(|_| refused("it does not parse as an MLSMessage or a Welcome (RFC 9420)"))?,
     };
     // The beginning of a framed Welcome, cut off in the right place, reads as a bare one without recipients.
     match welcome.secrets().is_empty() {
@@ -189,10 +192,11 @@ pub fn check_key_package(
     let package = match MlsMessageIn::tls_deserialize_exact(bytes).map(MlsMessageIn::extract) {
         Ok(MlsMessageBodyIn::KeyPackage(package)) => package,
         Ok(_) => return Err(refused("it is another kind of MLS message")),
-        Err(e) => KeyPackageIn::tls_deserialize_exact(bytes).map_err(|_| refused(&e.to_string()))?,
+        Err(_) => KeyPackageIn::tls_deserialize_exact(bytes)
+            .map_err(|_| refused("it does not parse as an MLSMessage or a KeyPackage (RFC 9420)"))?,
     };
     let hash = Sha256::digest(bytes).into();
-    let init_key_hash = init_key_hash(&package).map_err(|e| refused(&e.to_string()))?;
+    let init_key_hash = init_key_hash(&package).map_err(|_| refused(UNREADABLE))?;
     let package = match (package.validate(&RustCrypto::default(), ProtocolVersion::Mls10), mode) {
         (Ok(package), MlsValidation::Strict) => package,
         (Err(e), MlsValidation::Strict) => return Err(refused(&e.to_string())),
@@ -243,4 +247,24 @@ pub fn hash_from_hex(text: &str) -> Option<[u8; 32]> {
         *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
     }
     Some(hash)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_that_are_no_mls_are_refused_in_words_for_whoever_sent_them() {
+        let owner = "did:plc:bob".parse().unwrap();
+        let (_, suite) = suite(DEFAULT_SUITE).unwrap();
+        let package = check_key_package(b"lll", &owner, suite, MlsValidation::Strict, DateTime::UNIX_EPOCH);
+        for refused in [
+            Commit::parse(b"lll".to_vec()).map(drop).unwrap_err(),
+            check_welcome(b"lll").unwrap_err(),
+            package.map(drop).unwrap_err(),
+        ] {
+            assert!(refused.message.contains("it does not parse as an MLSMessage"), "{refused}");
+            assert!(refused.message.contains("RFC 9420"), "{refused}");
+        }
+    }
 }

@@ -16,7 +16,9 @@ use crate::ids::Did;
 /// Why no development token can be minted.
 #[derive(Debug, thiserror::Error)]
 pub enum MintError {
-    #[error("development tokens need JWT_SECRET")]
+    #[error(
+        "development tokens need the server's own JWT_SECRET, of at least 32 bytes, in the environment or in .env; ops/run makes one"
+    )]
     NoSecret,
     #[error("a development token lives from 1 to {DEVELOPMENT_TOKEN_SECONDS} seconds")]
     Lifetime,

@@ -119,6 +119,7 @@ impl Header {
             "ES256" => Ok(Proof::Key(Curve::P256)),
             "ES256K" => Ok(Proof::Key(Curve::Secp256k1)),
             "HS256" if config.jwt_secret.is_some() => Ok(Proof::Secret),
+            "HS256" => Err(invalid("development tokens (HS256) are not accepted here: the server has no JWT_SECRET")),
             _ => Err(invalid("the token's alg must be ES256 or ES256K")),
         }
     }

@@ -227,3 +227,12 @@ proptest! {
         let _ = check_claims(json!({"exp": exp, "iat": iat}));
     }
 }
+
+#[test]
+fn a_development_token_to_a_server_without_a_secret_is_told_so() {
+    let text = format!("{}.{}.c2ln", encode(&json!({"alg": "HS256"})), encode(&good_claims()));
+    let now = DateTime::from_timestamp(NOW, 0).unwrap();
+    let refused = Token::parse(&text, NSID, &config(), now).expect_err("there is no secret to check it by");
+    assert_eq!(refused.code, Code::InvalidToken);
+    assert!(refused.message.contains("no JWT_SECRET"), "{refused}");
+}
