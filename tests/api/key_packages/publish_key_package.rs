@@ -1,5 +1,6 @@
 //! publishKeyPackage: what its owner signed, for a suite that the server knows, for as long as it lives.
 
+use catbird_server::clock::Clock;
 use chrono::TimeDelta;
 use openmls::prelude::Ciphersuite;
 use serde_json::json;
