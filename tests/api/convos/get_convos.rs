@@ -139,7 +139,7 @@ async fn limits_are_1_to_100(app: &TestApp) {
 async fn a_page_is_bounded_by_the_rosters_on_it_but_never_empty(app: &TestApp) {
     let (alice, mut sizes, mut cursor) = (app.persona(), Vec::new(), None::<String>);
     for (n, others) in [3_000, 9_999, 3_000, 4_000].into_iter().enumerate() {
-        let asked = json!({ "groupId": format!("group-{n}"), "cipherSuite": alice.mls.suite_name() });
+        let asked = json!({ "groupId": format!("{n:04x}"), "cipherSuite": alice.mls.suite_name() });
         let created = ok(ask(&alice, "createConvo", &asked).await);
         seed_members(app, created.string("id").unwrap(), others).await;
     }
