@@ -62,7 +62,7 @@ impl App {
             depths.watch(&registry);
             Serializer::actors(store.clone(), registry)
         } else {
-            Serializer::advisory(store.clone(), metrics.clone())
+            Serializer::advisory(store.clone(), metrics.clone(), config.database_max_connections)
         };
         let replay = Replay::new(config.redis_url.as_deref(), store.clone())?;
         let authenticator = Arc::new(Authenticator::new(config.auth.clone(), clock.clone(), replay, metrics.clone())?);

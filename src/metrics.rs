@@ -92,7 +92,8 @@ struct Inner {
     actor_drops: Counters<2>,
     actor_mailbox_full: Counters<1>,
     actors_active: Gauge,
-    waiting_room_full: Counter,
+    queue_full: Counter,
+    queue_seconds: Histogram,
     resident_memory: Gauge,
     cpu_seconds: Gauge<f64, std::sync::atomic::AtomicU64>,
 }
@@ -135,7 +136,8 @@ impl Metrics {
             actor_drops: Family::default(),
             actor_mailbox_full: Family::default(),
             actors_active: Gauge::default(),
-            waiting_room_full: Counter::default(),
+            queue_full: Counter::default(),
+            queue_seconds: Histogram::new(BUCKETS),
             resident_memory: Gauge::default(),
             cpu_seconds: Gauge::default(),
         };
@@ -207,11 +209,8 @@ impl Inner {
         r.register("actor_message_drops", "Messages that no actor took, and why", self.actor_drops.clone());
         r.register("actor_mailbox_full_events", "Messages refused by a full mailbox", self.actor_mailbox_full.clone());
         r.register("actor_registry_active_actors", "Actors alive", self.actors_active.clone());
-        r.register(
-            "waiting_room_full",
-            "Requests refused because a conversation's queue was full",
-            self.waiting_room_full.clone(),
-        );
+        r.register("queue_full", "Requests refused because a queue was full", self.queue_full.clone());
+        r.register_with_unit("queue_wait", "Time in a queue", Unit::Seconds, self.queue_seconds.clone());
         r.register("process_resident_memory_bytes", "Resident memory", self.resident_memory.clone());
         r.register("process_cpu_seconds_total", "Processor time used since start", self.cpu_seconds.clone());
     }
@@ -341,9 +340,14 @@ impl Metrics {
         self.0.actor_drops.get_or_create(&[CONVERSATION_ACTOR, ("reason", "actor_failed")]).inc();
     }
 
-    /// A request that a conversation's full queue refused.
-    pub fn waiting_room_full(&self) {
-        self.0.waiting_room_full.inc();
+    /// A request that a full queue refused.
+    pub fn queue_full(&self) {
+        self.0.queue_full.inc();
+    }
+
+    /// A request that left its queue.
+    pub fn queued(&self, took: Duration) {
+        self.0.queue_seconds.observe(took.as_secs_f64());
     }
 
     /// Actors alive.

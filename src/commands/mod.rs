@@ -12,6 +12,7 @@ mod leave_convo;
 mod once;
 mod publish_key_package;
 mod refusal;
+mod send_batch;
 mod send_message;
 mod update_cursor;
 
@@ -23,6 +24,7 @@ pub use invitation::Invitation;
 pub use leave_convo::LeaveConvo;
 pub use once::{Fingerprint, Once};
 pub use publish_key_package::{PublishKeyPackage, Published};
+pub use send_batch::SendBatch;
 pub use send_message::{SendMessage, Sent};
 pub use update_cursor::UpdateCursor;
 

@@ -58,6 +58,11 @@ impl Once {
         Self { caller, method, key, fingerprint: fingerprint.0.finalize().into() }
     }
 
+    /// The caller's key and the request's fingerprint, if it sent a key.
+    pub(super) fn key(&self) -> Option<(&str, &[u8; 32])> {
+        self.key.as_deref().map(|key| (key, &self.fingerprint))
+    }
+
     /// What the same request got earlier. Another request under the same key is `IdempotencyConflict`.
     pub(super) async fn earlier<T: DeserializeOwned>(&self, tx: &Tx) -> Result<Option<T>, Abort> {
         let Some(key) = &self.key else { return Ok(None) };

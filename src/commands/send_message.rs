@@ -68,7 +68,7 @@ impl Command for SendMessage {
 }
 
 impl SendMessage {
-    fn sent(&self, seq: i64, received_at: DateTime<Utc>, repeated: bool) -> Sent {
+    pub(super) fn sent(&self, seq: i64, received_at: DateTime<Utc>, repeated: bool) -> Sent {
         Sent { id: self.message.id.clone(), received_at, seq, epoch: self.message.epoch, repeated }
     }
 

@@ -3,31 +3,34 @@
 //! Endpoints build a command and hand it over. Both serializers end in the same write path, whose compare-and-swap decides;
 //! they differ only in how requests for one conversation queue up before it.
 
-mod waiting_room;
+mod advisory;
+mod queues;
 
 use std::sync::Arc;
 
 use crate::actors::Registry;
+use crate::commands::{SendMessage, Sent};
 use crate::error::Error;
 use crate::ids::ConvoId;
 use crate::metrics::Metrics;
 use crate::store::{Abort, Command, Hold, Store};
 
-use waiting_room::WaitingRoom;
+pub use advisory::Advisory;
 
 /// One of two ways to write conversations, see the module.
 #[derive(Clone)]
 pub enum Serializer {
-    /// PostgreSQL's advisory lock, with a queue in front of it so that waiting costs no connection.
-    Advisory { store: Store, waiting: WaitingRoom },
+    /// PostgreSQL's advisory lock, with queues in front of it.
+    Advisory { store: Store, advisory: Advisory },
     /// One actor per conversation in this process, which remembers where the conversation stands.
     Actors { store: Store, registry: Registry },
 }
 
 impl Serializer {
-    pub fn advisory(store: Store, metrics: Metrics) -> Self {
+    pub fn advisory(store: Store, metrics: Metrics, max_connections: usize) -> Self {
         tracing::info!(serializer = "advisory", "writes are serialised by PostgreSQL's advisory locks");
-        Self::Advisory { store, waiting: WaitingRoom::new(metrics) }
+        let advisory = Advisory::new(&store, metrics, max_connections);
+        Self::Advisory { store, advisory }
     }
 
     pub fn actors(store: Store, registry: Registry) -> Self {
@@ -38,15 +41,9 @@ impl Serializer {
     /// Runs a command on its conversation, to the end even if the caller goes away.
     pub(crate) async fn run<C: Command>(&self, command: C) -> Result<C::Output, Error> {
         match self {
-            Self::Advisory { store, waiting } => {
+            Self::Advisory { advisory, .. } => {
                 tracing::debug!(command = C::NAME, "using the advisory lock");
-                let (task_store, waiting) = (store.clone(), waiting.clone());
-                store
-                    .detached(async move {
-                        let _turn = waiting.enter(command.convo()).await?;
-                        finish(&task_store, command).await
-                    })
-                    .await
+                advisory.run(command).await
             }
             Self::Actors { registry, .. } => {
                 tracing::debug!(command = C::NAME, "using the actor system");
@@ -55,11 +52,25 @@ impl Serializer {
         }
     }
 
+    /// The same for a message, which may share a transaction with others.
+    pub(crate) async fn send(&self, command: SendMessage) -> Result<Sent, Error> {
+        match self {
+            Self::Advisory { advisory, .. } => {
+                tracing::debug!(command = SendMessage::NAME, "using the advisory lock");
+                advisory.send(command).await
+            }
+            Self::Actors { .. } => self.run(command).await,
+        }
+    }
+
     /// Runs the command that makes a conversation. Nobody can be waiting for one that does not exist yet, so this needs neither
     /// a queue nor an actor.
     pub(crate) async fn create<C: Command>(&self, command: C) -> Result<C::Output, Error> {
         let store = self.store().clone();
-        self.store().detached(async move { finish(&store, command).await }).await
+        let creating = async move {
+            store.run(Arc::new(command), Hold::Lock).await.map(|done| done.output).map_err(Abort::into_error)
+        };
+        self.store().detached(creating).await
     }
 
     /// The epoch of a conversation as this serializer knows it without asking the database, if it does.
@@ -90,8 +101,4 @@ impl Serializer {
             Self::Advisory { store, .. } | Self::Actors { store, .. } => store,
         }
     }
-}
-
-async fn finish<C: Command>(store: &Store, command: C) -> Result<C::Output, Error> {
-    store.run(Arc::new(command), Hold::Lock).await.map(|done| done.output).map_err(Abort::into_error)
 }

@@ -11,10 +11,14 @@ use crate::xrpc::bytes::LexBytes;
 use super::epochs::Position;
 use super::query::{Query, query};
 use super::session::{Params, Queries};
-use super::{Abort, Exclusive, Reader};
+use super::{Abort, Exclusive, ExclusiveMany, Reader};
 
 query! {
     APPEND_APP = "messages/append_app" (TEXT, INT8, TEXT, TEXT, INT8, BYTEA, TEXT, TEXT);
+    APPEND_BATCH = "messages/append_batch" (
+        TEXT_ARRAY, TEXT_ARRAY, BOOL_ARRAY, TEXT_ARRAY, INT8_ARRAY, BYTEA_ARRAY, TEXT_ARRAY, TEXT_ARRAY, TEXT_ARRAY,
+        BYTEA_ARRAY, INT8
+    );
     APPEND_COMMIT = "messages/append_commit" (TEXT, INT8, TEXT, TEXT, INT8, BYTEA, BYTEA);
     FIND_COMMIT = "messages/find_commit" (TEXT, BYTEA, TEXT);
     FIND_BY_ID = "messages/find_by_id" (TEXT, TEXT, TEXT);
@@ -72,6 +76,57 @@ pub(crate) async fn append_app(
         )
         .await?;
     Ok(row.map(|row| row.get("created_at")))
+}
+
+/// One message of a batch.
+pub struct BatchItem<'a> {
+    pub convo: &'a ConvoId,
+    pub message: &'a AppMessage,
+    /// The sender chose the id, so the message may be here already.
+    pub sender_chose_id: bool,
+    /// The idempotency key with the request's fingerprint.
+    pub once: Option<(&'a str, &'a [u8; 32])>,
+}
+
+/// Appends those of the messages that are acceptable as they are, and says where they landed, in step with `items`. `None`
+/// has to be looked at alone.
+pub(crate) async fn append_batch(
+    x: &ExclusiveMany<'_>,
+    items: &[BatchItem<'_>],
+    window: i64,
+) -> Result<Vec<Option<(i64, DateTime<Utc>)>>, Abort> {
+    let mut landed = vec![None; items.len()];
+    let held: Vec<(usize, &BatchItem<'_>)> = items.iter().enumerate().filter(|(_, item)| x.holds(item.convo)).collect();
+    if held.is_empty() {
+        return Ok(landed);
+    }
+    fn column<'a, T>(held: &[(usize, &'a BatchItem<'a>)], value: impl Fn(&'a BatchItem<'a>) -> T) -> Vec<T> {
+        held.iter().map(|(_, item)| value(item)).collect()
+    }
+    let rows =
+        x.tx.rows(
+            &APPEND_BATCH,
+            &[
+                &column(&held, |item| item.convo.as_str()),
+                &column(&held, |item| item.message.id.as_str()),
+                &column(&held, |item| item.sender_chose_id),
+                &column(&held, |item| item.message.sender.as_str()),
+                &column(&held, |item| item.message.epoch),
+                &column(&held, |item| item.message.ciphertext.as_slice()),
+                &column(&held, |item| item.message.embed_type.as_deref()),
+                &column(&held, |item| item.message.embed_uri.as_deref()),
+                &column(&held, |item| item.once.map(|(key, _)| key)),
+                &column(&held, |item| item.once.map(|(_, fingerprint)| fingerprint.as_slice())),
+                &window,
+            ],
+        )
+        .await?;
+    for row in rows {
+        let place = usize::try_from(row.get::<_, i64>("place") - 1).map_err(Error::internal)?;
+        let (item, _) = held[place];
+        landed[item] = Some((row.get("seq"), row.get("created_at")));
+    }
+    Ok(landed)
 }
 
 /// Appends the commit that creates `epoch`, at `seq`.

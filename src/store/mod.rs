@@ -33,5 +33,5 @@ pub use epochs::Position;
 pub use failure::{Abort, Cause, in_words};
 pub use schema::{MigrationError, migrate, required_version};
 pub use session::Reader;
-pub use tx::{Exclusive, Hold, Tx};
+pub use tx::{Exclusive, ExclusiveMany, Hold, Tx};
 pub use write::{Command, Done, Errand};

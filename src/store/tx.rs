@@ -1,5 +1,6 @@
 //! An open transaction, and the proof that a conversation is written by nobody else.
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use chrono::{DateTime, Utc};
@@ -9,7 +10,7 @@ use crate::ids::ConvoId;
 
 use super::Abort;
 use super::epochs::Position;
-use super::query::Query;
+use super::query::{Query, query};
 use super::session::{Params, Queries, Session};
 
 /// An open transaction at READ COMMITTED.
@@ -92,5 +93,31 @@ impl Exclusive<'_> {
     /// The conversation that may be written.
     pub fn convo(&self) -> &ConvoId {
         self.convo
+    }
+}
+
+query! {
+    TRY_LOCKS = "tx/try_locks" (TEXT_ARRAY);
+}
+
+/// The right to write several conversations, for as long as this value lives: those whose lock nobody else held.
+///
+/// Nothing waits while it holds a lock, so whoever holds such a value cannot be part of a circle of waiters.
+pub struct ExclusiveMany<'t> {
+    pub(super) tx: &'t Tx,
+    convos: HashSet<String>,
+}
+
+impl<'t> ExclusiveMany<'t> {
+    /// Takes the locks that are free, and leaves out the conversations whose are not.
+    pub(crate) async fn try_take(tx: &'t Tx, convos: &[&ConvoId]) -> Result<Self, Abort> {
+        let ids: Vec<&str> = convos.iter().map(|convo| convo.as_str()).collect();
+        let rows = tx.rows(&TRY_LOCKS, &[&ids]).await?;
+        Ok(Self { tx, convos: rows.iter().map(|row| row.get("id")).collect() })
+    }
+
+    /// Whether this conversation is among them.
+    pub fn holds(&self, convo: &ConvoId) -> bool {
+        self.convos.contains(convo.as_str())
     }
 }

@@ -67,7 +67,7 @@ impl Endpoint for SendMessage {
 
     async fn call(app: &App, caller: &Caller, input: Input) -> Result<Output, Error> {
         let command = command(app, caller, input).await?;
-        let sent = app.serializer.run(command).await.inspect_err(|error| app.count_conflict(error))?;
+        let sent = app.serializer.send(command).await.inspect_err(|error| app.count_conflict(error))?;
         if !sent.repeated {
             app.metrics.message_sent();
         }

@@ -1,0 +1,61 @@
+//! Messages that arrived together share a transaction. Each is judged by itself; one that is not acceptable as it is leaves
+//! no trace in the batch and is done alone afterwards, where it gets its answer.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use crate::ids::ConvoId;
+use crate::store::messages::{self, BatchItem};
+use crate::store::{Abort, Errand, ExclusiveMany, Tx};
+
+use super::{SendMessage, Sent};
+
+/// See the module. All messages have the same window.
+#[derive(Debug)]
+pub struct SendBatch(pub Vec<Arc<SendMessage>>);
+
+impl Errand for SendBatch {
+    const NAME: &'static str = "sendMessages";
+    /// Where each message landed; `None` has to be done alone.
+    type Output = Vec<Option<Sent>>;
+
+    async fn execute(&self, tx: &Tx) -> Result<Self::Output, Abort> {
+        let mut seen = HashSet::new();
+        let convos: Vec<&ConvoId> =
+            self.0.iter().map(|send| &send.convo_id).filter(|convo| seen.insert(convo.as_str())).collect();
+        let locked = ExclusiveMany::try_take(tx, &convos).await?;
+        // The same request twice at once: the second waits for what the first one gets.
+        let (mut ids, mut keys) = (HashSet::new(), HashSet::new());
+        let unique: Vec<bool> = self.0.iter().map(|send| is_first(send, &mut ids, &mut keys)).collect();
+        let items: Vec<BatchItem<'_>> =
+            self.0.iter().zip(&unique).filter(|(_, unique)| **unique).map(|(send, _)| send.item()).collect();
+        let window = self.0.first().map_or(0, |send| send.window);
+        let mut landed = messages::append_batch(&locked, &items, window).await?.into_iter();
+        let place = |(send, unique): (&Arc<SendMessage>, &bool)| {
+            let (seq, received_at) = if *unique { landed.next().flatten()? } else { return None };
+            Some(send.sent(seq, received_at, false))
+        };
+        Ok(self.0.iter().zip(&unique).map(place).collect())
+    }
+}
+
+fn is_first<'a>(
+    send: &'a SendMessage,
+    ids: &mut HashSet<(&'a str, &'a str)>,
+    keys: &mut HashSet<(&'a str, &'a str)>,
+) -> bool {
+    let new_id = ids.insert((send.convo_id.as_str(), send.message.id.as_str()));
+    let new_key = send.once.key().is_none_or(|(key, _)| keys.insert((send.message.sender.as_str(), key)));
+    new_id && new_key
+}
+
+impl SendMessage {
+    fn item(&self) -> BatchItem<'_> {
+        BatchItem {
+            convo: &self.convo_id,
+            message: &self.message,
+            sender_chose_id: self.sender_chose_id,
+            once: self.once.key(),
+        }
+    }
+}
