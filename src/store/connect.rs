@@ -36,6 +36,7 @@ pub struct Store {
     pub(super) runtime: Handle,
     pub(super) metrics: Metrics,
     pub(super) read_positions: read_positions::Queue,
+    pub(super) nonces: nonces::Queue,
     pub(super) group_ids: moka::future::Cache<ConvoId, Arc<str>>,
 }
 
@@ -136,9 +137,11 @@ impl Store {
             .recycle_timeout(Some(deadline::CONNECT))
             .build()?;
         let read_positions = read_positions::Queue::default();
+        let (nonces, spent) = nonces::queue();
         let group_ids = moka::future::Cache::new(convos::GROUP_IDS);
-        let store = Self { pool, pooler: config.pooler, runtime, metrics, read_positions, group_ids };
+        let store = Self { pool, pooler: config.pooler, runtime, metrics, read_positions, nonces, group_ids };
         store.read_positions.start(store.clone());
+        nonces::start(&store, spent);
         Ok(store)
     }
 
