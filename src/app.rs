@@ -14,6 +14,7 @@ use crate::ids::{ConvoId, EntryId};
 use crate::metrics::Metrics;
 use crate::serializer::Serializer;
 use crate::store::{Store, StoreConfig, StoreError};
+use crate::xrpc::decode::BodyRoom;
 
 /// What every handler is given. Cheap to clone.
 #[derive(Clone)]
@@ -24,6 +25,7 @@ pub struct App {
     pub serializer: Serializer,
     pub authenticator: Arc<Authenticator>,
     pub metrics: Metrics,
+    pub body_room: BodyRoom,
     stage: Arc<AtomicU8>,
 }
 
@@ -67,7 +69,16 @@ impl App {
         let replay = Replay::new(config.redis_url.as_deref(), store.clone())?;
         let authenticator = Arc::new(Authenticator::new(config.auth.clone(), clock.clone(), replay, metrics.clone())?);
         let stage = Arc::new(AtomicU8::new(Stage::Starting as u8));
-        Ok(Self { config: Arc::new(config), clock, store, serializer, authenticator, metrics, stage })
+        Ok(Self {
+            config: Arc::new(config),
+            clock,
+            store,
+            serializer,
+            authenticator,
+            metrics,
+            body_room: BodyRoom::default(),
+            stage,
+        })
     }
 
     /// Where in its life the server is.

@@ -11,7 +11,7 @@
 //! ```
 //!
 //! - [`xrpc`] checks the token ([`auth`]), decodes, answers, and knows no method.
-//! - [`api`] has one file per method. It can read, and it can build a command; it cannot write.
+//! - [`api`] has one file per method. It reads, and it builds commands; it never writes a conversation by itself.
 //! - [`commands`] are the use cases as data. Each moves or holds the conversation's position first.
 //! - [`serializer`] decides who writes a conversation next: PostgreSQL's advisory lock, or an actor in this process
 //!   ([`actors`]). Nobody else knows which.

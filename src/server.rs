@@ -18,7 +18,7 @@ use crate::{api, auth, health, lexicons};
 const HEAD_TIME: Duration = Duration::from_secs(10);
 /// How long an idle connection is kept.
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
-/// How long requests in progress may take to finish at shutdown; more than any wait on PostgreSQL.
+/// How long requests in progress may take to finish at shutdown. What a longer outage of PostgreSQL holds up is rolled back.
 pub const DRAIN_TIME: Duration = Duration::from_secs(25);
 /// The pause between attempts to reach the database at start.
 const START_PAUSE: Duration = Duration::from_millis(500);

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use crate::error::{Code, Error};
+use crate::error::Error;
 use crate::ids::ConvoId;
-use crate::store::{Abort, Command, Hold, Position, Store};
+use crate::store::{Abort, Command, Done, Hold, Position, Store};
 
-/// How often one command may find that another replica was faster before it gives up.
-const MOST_RELOADS: u32 = 64;
+/// How often one command may find that another replica was faster before it stands in line for the lock like that one.
+const MOST_RELOADS: u32 = 3;
 /// The shared epoch of an actor that has not learnt it yet.
 pub(super) const UNKNOWN: i64 = -1;
 
@@ -47,22 +47,25 @@ impl Conversation {
         self.epoch.store(at.epoch, Ordering::Release);
     }
 
-    /// Runs a command on the remembered position, and again on the true one as often as that proves to be out of date.
+    /// Runs a command on the remembered position, and again on the true one if that proves to be out of date. Where replicas
+    /// with the lock write all the time, this one takes it too, so that it gets its turn.
     pub(super) async fn execute<C: Command>(&mut self, command: Arc<C>) -> Result<C::Output, Error> {
         for _ in 0..MOST_RELOADS {
             let hold = Hold::Remembered(self.position().await?);
             match self.store.run(command.clone(), hold).await {
-                Ok(done) => {
-                    if let Some(at) = done.at {
-                        self.remember(at);
-                    }
-                    return Ok(done.output);
-                }
+                Ok(done) => return Ok(self.finish(done)),
                 Err(Abort::Moved(actual)) => self.remember(actual),
                 Err(abort) => return Err(abort.into_error()),
             }
         }
-        Err(Code::Overloaded
-            .because("other replicas write this conversation faster than this one can follow; nothing was changed"))
+        let done = self.store.run(command, Hold::Lock).await.map_err(Abort::into_error)?;
+        Ok(self.finish(done))
+    }
+
+    fn finish<T>(&mut self, done: Done<T>) -> T {
+        if let Some(at) = done.at {
+            self.remember(at);
+        }
+        done.output
     }
 }

@@ -13,6 +13,7 @@ use futures_util::FutureExt;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::gauge::ConstGauge;
+use sha2::{Digest, Sha256};
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::error::{Code, Error};
@@ -112,6 +113,11 @@ impl Registry {
             self.0.metrics.actor_message_lost();
             Err(Code::InternalServerError.because("the conversation's actor failed; the next request starts a new one"))
         })
+    }
+
+    /// Whether the conversation has an actor, and that has nothing to do.
+    pub fn is_at_leisure(&self, convo: &ConvoId) -> bool {
+        self.state().actors.get(convo).is_some_and(|actor| actor.pending.load(Ordering::Acquire) == 0)
     }
 
     /// Actors alive.
@@ -297,9 +303,16 @@ impl Collector for MailboxDepths {
             gauge.metric_type(),
         )?;
         for (convo, depth) in registry.deepest() {
-            let labels = [("actor_type", "conversation_actor"), ("convo_id", convo.as_str())];
+            let name = pseudonym(&convo);
+            let labels = [("actor_type", "conversation_actor"), ("convo_id", name.as_str())];
             ConstGauge::new(depth as i64).encode(metric.encode_family(&labels)?)?;
         }
         Ok(())
     }
+}
+
+/// A conversation's name on a page that anybody may read: the beginning of its id's SHA-256, as in
+/// `select id from conversations where encode(sha256(id::bytea), 'hex') like '<this>%'`.
+fn pseudonym(convo: &ConvoId) -> String {
+    crate::mls::hex(&Sha256::digest(convo.as_str())[..6])
 }

@@ -9,7 +9,7 @@ use tokio::sync::{Notify, Semaphore};
 use super::{Limits, Registry};
 use crate::cluster::{TestDatabase, database};
 use crate::error::Code;
-use crate::ids::ConvoId;
+use crate::ids::{ConvoId, Did};
 use crate::metrics::Metrics;
 use crate::store::epochs::{self, Swap};
 use crate::store::{Abort, Command, Exclusive, Hold, Store, StoreConfig};
@@ -55,6 +55,10 @@ impl Command for Stay {
         &self.0
     }
 
+    fn caller(&self) -> &Did {
+        Did::nobody()
+    }
+
     async fn execute(&self, x: &mut Exclusive<'_>) -> Result<i64, Abort> {
         Ok(epochs::hold(x).await?.seq)
     }
@@ -69,6 +73,10 @@ impl Command for Step {
 
     fn convo(&self) -> &ConvoId {
         &self.0
+    }
+
+    fn caller(&self) -> &Did {
+        Did::nobody()
     }
 
     async fn execute(&self, x: &mut Exclusive<'_>) -> Result<i64, Abort> {
@@ -89,6 +97,10 @@ impl Command for Panic {
         &self.0
     }
 
+    fn caller(&self) -> &Did {
+        Did::nobody()
+    }
+
     async fn execute(&self, _: &mut Exclusive<'_>) -> Result<(), Abort> {
         panic!("a defect")
     }
@@ -107,6 +119,10 @@ impl Command for Wait {
 
     fn convo(&self) -> &ConvoId {
         &self.convo
+    }
+
+    fn caller(&self) -> &Did {
+        Did::nobody()
     }
 
     async fn execute(&self, _: &mut Exclusive<'_>) -> Result<(), Abort> {

@@ -30,6 +30,10 @@ impl Command for AddMembers {
         &self.convo_id
     }
 
+    fn caller(&self) -> &Did {
+        &self.caller
+    }
+
     async fn execute(&self, x: &mut Exclusive<'_>) -> Result<Landed, Abort> {
         if let Some(earlier) = self.once.earlier(x.tx()).await? {
             return Ok(earlier);

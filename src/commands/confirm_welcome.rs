@@ -23,6 +23,10 @@ impl Command for ConfirmWelcome {
         &self.convo_id
     }
 
+    fn caller(&self) -> &Did {
+        &self.caller
+    }
+
     async fn execute(&self, x: &mut Exclusive<'_>) -> Result<(), Abort> {
         members::membership(x.tx(), &self.convo_id, &self.caller).await?;
         match welcomes::find(x.tx(), &self.convo_id, &self.caller, &self.which).await? {

@@ -40,6 +40,10 @@ impl Command for CreateConvo {
         &self.id
     }
 
+    fn caller(&self) -> &Did {
+        &self.new.creator
+    }
+
     async fn execute(&self, x: &mut Exclusive<'_>) -> Result<Created, Abort> {
         if let Some(earlier) = self.once.earlier(x.tx()).await? {
             return Ok(earlier);

@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Code;
-use crate::ids::{ConvoId, EntryId};
+use crate::ids::{ConvoId, Did, EntryId};
 use crate::store::epochs::{self, Swap};
 use crate::store::messages::{self, AppMessage};
 use crate::store::{Abort, Command, Exclusive, members};
@@ -41,6 +41,10 @@ impl Command for SendMessage {
 
     fn convo(&self) -> &ConvoId {
         &self.convo_id
+    }
+
+    fn caller(&self) -> &Did {
+        &self.message.sender
     }
 
     async fn execute(&self, x: &mut Exclusive<'_>) -> Result<Sent, Abort> {

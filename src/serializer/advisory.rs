@@ -97,6 +97,11 @@ impl Advisory {
         Self { queues }
     }
 
+    /// Whether somebody waits for the conversation, or is being served.
+    pub(super) fn has_queue(&self, convo: &ConvoId) -> bool {
+        self.queues.has(convo)
+    }
+
     pub(super) async fn run<C: Command>(&self, command: C) -> Result<C::Output, Error> {
         let (reply, answer) = oneshot::channel();
         let convo = command.convo().clone();

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use crate::actors::Registry;
 use crate::commands::{SendMessage, Sent};
 use crate::error::Error;
-use crate::ids::ConvoId;
+use crate::ids::{ConvoId, Did};
 use crate::metrics::Metrics;
 use crate::store::{Abort, Command, Hold, Store};
 
@@ -40,6 +40,7 @@ impl Serializer {
 
     /// Runs a command on its conversation, to the end even if the caller goes away.
     pub(crate) async fn run<C: Command>(&self, command: C) -> Result<C::Output, Error> {
+        self.admit(command.convo(), command.caller()).await?;
         match self {
             Self::Advisory { advisory, .. } => {
                 tracing::debug!(command = C::NAME, "using the advisory lock");
@@ -56,11 +57,22 @@ impl Serializer {
     pub(crate) async fn send(&self, command: SendMessage) -> Result<Sent, Error> {
         match self {
             Self::Advisory { advisory, .. } => {
+                self.admit(&command.convo_id, command.caller()).await?;
                 tracing::debug!(command = SendMessage::NAME, "using the advisory lock");
                 advisory.send(command).await
             }
             Self::Actors { .. } => self.run(command).await,
         }
+    }
+
+    /// Keeps strangers out of queues: they could fill one, and would learn from a full one that the conversation exists. Where
+    /// nobody waits, the transaction itself tells them off.
+    async fn admit(&self, convo: &ConvoId, caller: &Did) -> Result<(), Error> {
+        let waits = match self {
+            Self::Advisory { advisory, .. } => advisory.has_queue(convo),
+            Self::Actors { registry, .. } => !registry.is_at_leisure(convo),
+        };
+        if waits { self.store().reader().await?.refuse_stranger(convo, caller).await } else { Ok(()) }
     }
 
     /// Runs the command that makes a conversation. Nobody can be waiting for one that does not exist yet, so this needs neither

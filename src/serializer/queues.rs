@@ -78,6 +78,11 @@ impl<J: Job> Queues<J> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether there is a queue for the conversation.
+    pub fn has(&self, convo: &ConvoId) -> bool {
+        self.state().queues.contains_key(convo)
+    }
+
     /// Queues a request, or answers it with `Overloaded` when there is no room.
     pub fn push(&self, convo: &ConvoId, job: J) {
         let mut state = self.state();

@@ -122,7 +122,9 @@ impl Store {
             .tcp_user_timeout(deadline::TCP_USER)
             .keepalives_idle(deadline::TCP_USER);
         if !config.pooler {
-            database.options(session_settings());
+            // After those in the URL, which stay in force.
+            let options = database.get_options().map(|given| format!("{given} ")).unwrap_or_default();
+            database.options(options + &session_settings());
         }
         let tls = tls(&database)?;
         let runtime = Handle::current();

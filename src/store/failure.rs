@@ -55,7 +55,6 @@ impl From<Error> for Abort {
 /// What a violated constraint says, by name. A name that is not here is a defect.
 fn constraint(name: &str) -> Option<Abort> {
     let (code, message) = match name {
-        "conversations_group_id_key" => (Code::ConvoAlreadyExists, "this groupId is taken"),
         "messages_id_key" => (Code::IdempotencyConflict, "this msgId is taken in this conversation"),
         "idempotency_records_pkey" => {
             (Code::IdempotencyConflict, "this idempotencyKey is being used by another request")

@@ -8,7 +8,7 @@ use crate::ids::{ConvoId, Did};
 
 use super::query::query;
 use super::session::Queries;
-use super::{Abort, Tx};
+use super::{Abort, Cause, Tx};
 
 query! {
     LOCK_OWNER = "key_packages/lock_owner" (TEXT);
@@ -81,10 +81,13 @@ impl Shelf {
     }
 }
 
-/// One at a time for everything that counts or claims in `did`'s name, until the transaction ends.
+/// One at a time for everything that counts or claims in `did`'s name, until the transaction ends. Who comes second tries again
+/// a little later rather than wait here, where it would occupy a connection.
 pub(crate) async fn lock_owner(tx: &Tx, did: &Did) -> Result<(), Abort> {
-    tx.rows(&LOCK_OWNER, &[&did.as_str()]).await?;
-    Ok(())
+    match tx.find(&LOCK_OWNER, &[&did.as_str()]).await? {
+        Some(_) => Ok(()),
+        None => Err(Abort::Again(Cause::Taken)),
+    }
 }
 
 /// How many of the owner's packages may still be issued.

@@ -128,6 +128,14 @@ pub(crate) async fn list(
 }
 
 impl Reader {
+    /// Refuses who never was in the conversation, as if there were none.
+    pub async fn refuse_stranger(&self, convo: &ConvoId, did: &Did) -> Result<(), Error> {
+        match standing(self, convo, did).await.map_err(Abort::into_error)? {
+            Some(_) => Ok(()),
+            None => Err(epochs::not_found()),
+        }
+    }
+
     /// The caller's membership of a conversation.
     pub async fn membership(&self, convo: &ConvoId, did: &Did) -> Result<Membership, Error> {
         membership(self, convo, did).await.map_err(Abort::into_error)

@@ -2,8 +2,7 @@
 //!
 //! Reading a page moves the reader's position, but no reply waits for that write. Moves gather here by conversation and
 //! member, the furthest wins, and one task writes them in batches: whatever came in while the last batch was being written
-//! goes into the next. A full queue makes readers wait, so nothing is lost but in a crash, and then a few entries count as
-//! unread once more.
+//! goes into the next.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -30,7 +29,7 @@ pub struct Queue(Arc<Shared>);
 struct Shared {
     waiting: Mutex<Waiting>,
     arrived: Notify,
-    /// Counts the batches that were written or given up; readers of a full queue and `flush` wait for it.
+    /// Counts the rounds in which everything that waited was written or given up; `flush` waits for it.
     settled: watch::Sender<u64>,
 }
 
@@ -40,15 +39,14 @@ impl Queue {
         self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes that `did` has read up to `seq`; waits for room if many do so at once.
-    pub async fn push(&self, convo: &ConvoId, did: &Did, seq: i64) {
-        let mut settled = self.0.settled.subscribe();
-        while self.waiting().len() >= MOST_WAITING {
-            if settled.changed().await.is_err() {
-                return;
-            }
-        }
+    /// Notes that `did` has read up to `seq`. Without room, which means that the database is away, the move is lost: a few
+    /// entries count as unread once more, and nobody waits for that.
+    pub fn push(&self, convo: &ConvoId, did: &Did, seq: i64) {
         let mut waiting = self.waiting();
+        if waiting.len() >= MOST_WAITING {
+            tracing::warn!("too many read positions wait to be written; one is dropped");
+            return;
+        }
         let position = waiting.entry((convo.to_string(), did.to_string())).or_insert(seq);
         *position = seq.max(*position);
         drop(waiting);
@@ -79,7 +77,9 @@ impl Queue {
     }
 
     async fn write(&self, store: &Store) {
-        let all: Vec<_> = std::mem::take(&mut *self.waiting()).into_iter().collect();
+        let mut all: Vec<_> = std::mem::take(&mut *self.waiting()).into_iter().collect();
+        // In one order for everybody, so that two replicas do not wait for each other's rows in a circle.
+        all.sort();
         for batch in all.chunks(BATCH) {
             let mut read = Read::default();
             for ((convo, did), seq) in batch {

@@ -45,6 +45,14 @@ impl Session {
         self.in_doubt.store(false, Ordering::Relaxed);
     }
 
+    /// Throws the connection away without asking PostgreSQL to stop: a COMMIT may be waiting there for a standby, and a cancelled
+    /// wait would look like one that had ended.
+    pub(super) fn abandon(mut self) {
+        if let Some(client) = self.client.take() {
+            drop(Object::take(client));
+        }
+    }
+
     /// Runs a statement and returns its rows.
     pub(super) async fn rows(&self, query: &Query, params: Params<'_>) -> Result<Vec<Row>, tokio_postgres::Error> {
         let start = Instant::now();

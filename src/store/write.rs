@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use tokio_postgres::error::SqlState;
 
 use crate::error::{Code, Error};
-use crate::ids::ConvoId;
+use crate::ids::{ConvoId, Did};
 
 use super::connect::{Store, transaction_settings};
 use super::failure::{self, Abort, Cause};
@@ -42,6 +42,8 @@ pub trait Command: Send + Sync + 'static {
     type Output: Send + 'static;
 
     fn convo(&self) -> &ConvoId;
+    /// Who asked for it.
+    fn caller(&self) -> &Did;
 
     fn execute(&self, x: &mut Exclusive<'_>) -> impl Future<Output = Result<Self::Output, Abort>> + Send;
 }
@@ -129,7 +131,8 @@ impl Store {
         use tracing::Instrument;
         match self.runtime.spawn(work.in_current_span()).await {
             Ok(result) => result,
-            Err(died) => Err(Error::internal(died)),
+            // What a panic said may quote values; the log has where it happened.
+            Err(_) => Err(Error::internal("a unit of work panicked")),
         }
     }
 
@@ -191,7 +194,8 @@ impl Store {
         let opening = async {
             let convo = lock.map(ConvoId::as_str);
             let (query, params): (_, Params<'_>) = if convo.is_some() { (&LOCK, &[&convo]) } else { (&NAME, &[]) };
-            let (begun, named) = tokio::join!(session.simple(&begin), session.rows(query, params));
+            // In this order: what is polled first is sent first.
+            let (begun, named) = tokio::join!(biased; session.simple(&begin), session.rows(query, params));
             begun?;
             named
         };
@@ -231,7 +235,7 @@ impl Store {
             _ => {
                 let Tx { session, identity, .. } = tx;
                 // Its place in the pool is needed for the question.
-                drop(session);
+                session.abandon();
                 self.find_out(&identity).await
             }
         }

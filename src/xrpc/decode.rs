@@ -1,16 +1,20 @@
 //! From a query string or a body to an endpoint's input. Unknown fields are ignored; everything else that is not as the
 //! lexicon has it is `InvalidRequest`, with the place where it went wrong.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::web::{BytesMut, Payload};
 use futures_util::StreamExt;
 use serde::de::DeserializeOwned;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::error::{Code, Error};
 
 /// Most bytes of a body: a commit and a Welcome of 10 MiB each in base64, and their frame.
 pub const MAX_BODY_BYTES: usize = 32 * 1024 * 1024;
+/// Most bytes of all bodies together that are being read or worked on.
+pub const MAX_BODIES_BYTES: usize = 512 * 1024 * 1024;
 /// Most bytes of a query string: a hundred DIDs of the greatest length. It stays below the 65,534 bytes of a whole URI, which is
 /// where the HTTP library refuses in words of its own.
 pub const MAX_QUERY_BYTES: usize = 60 * 1024;
@@ -47,26 +51,53 @@ fn invalid(what: &str, path: &str, why: &str) -> Error {
     }
 }
 
-/// Reads a body, as far as it may go.
-pub(super) async fn read(announced: Option<usize>, payload: Payload) -> Result<BytesMut, Error> {
-    let too_large = || Code::PayloadTooLarge.because(format!("the body has more than {MAX_BODY_BYTES} bytes"));
-    if announced.is_some_and(|length| length > MAX_BODY_BYTES) {
-        return Err(too_large());
+/// The memory that bodies share. Cheap to clone.
+#[derive(Clone)]
+pub struct BodyRoom(Arc<Semaphore>);
+
+/// The unit in which it is shared out.
+const UNIT: usize = 64 * 1024;
+
+impl Default for BodyRoom {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(MAX_BODIES_BYTES / UNIT)))
     }
-    let reading = async {
-        let mut payload = payload;
-        let mut body = BytesMut::with_capacity(announced.unwrap_or(0));
-        while let Some(chunk) = payload.next().await {
-            let chunk =
-                chunk.map_err(|e| Code::InvalidRequest.because(format!("the body did not arrive whole: {e}")))?;
-            if body.len() + chunk.len() > MAX_BODY_BYTES {
-                return Err(too_large());
-            }
-            body.extend_from_slice(&chunk);
+}
+
+/// A body with its share of the memory.
+pub(super) struct Body {
+    pub(super) bytes: BytesMut,
+    _share: OwnedSemaphorePermit,
+}
+
+impl BodyRoom {
+    /// Reads a body, as far as it may go. One that does not announce its length takes the share of the largest.
+    pub(super) async fn read(&self, announced: Option<usize>, payload: Payload) -> Result<Body, Error> {
+        let too_large = || Code::PayloadTooLarge.because(format!("the body has more than {MAX_BODY_BYTES} bytes"));
+        let most = announced.unwrap_or(MAX_BODY_BYTES);
+        if most > MAX_BODY_BYTES {
+            return Err(too_large());
         }
-        Ok(body)
-    };
-    tokio::time::timeout(BODY_TIME, reading).await.unwrap_or_else(|_| {
-        Err(Code::InvalidRequest.because(format!("the body took longer than {} s", BODY_TIME.as_secs())))
-    })
+        let units = u32::try_from(most / UNIT + 1).map_err(Error::internal)?;
+        let share = self.0.clone().try_acquire_many_owned(units).map_err(|_| {
+            Code::Overloaded.because("too many large requests are being worked on; nothing was changed")
+        })?;
+        let reading = async {
+            let mut payload = payload;
+            // What was announced may never come, so it is not believed beyond one unit.
+            let mut bytes = BytesMut::with_capacity(most.min(UNIT));
+            while let Some(chunk) = payload.next().await {
+                let chunk =
+                    chunk.map_err(|e| Code::InvalidRequest.because(format!("the body did not arrive whole: {e}")))?;
+                if bytes.len() + chunk.len() > MAX_BODY_BYTES {
+                    return Err(too_large());
+                }
+                bytes.extend_from_slice(&chunk);
+            }
+            Ok(Body { bytes, _share: share })
+        };
+        tokio::time::timeout(BODY_TIME, reading).await.unwrap_or_else(|_| {
+            Err(Code::InvalidRequest.because(format!("the body took longer than {} s", BODY_TIME.as_secs())))
+        })
+    }
 }

@@ -28,12 +28,14 @@ pub(super) async fn run<E: Endpoint>(
     app.ensure_ready()?;
     let authorization = request.headers().get(header::AUTHORIZATION).map(|value| value.to_str().unwrap_or("?"));
     let verified = app.authenticator.verify(authorization, E::NSID).await?;
-    let input: E::Input = match E::KIND {
-        Kind::Query => decode::query(request.query_string())?,
+    // A body keeps its share of the memory until the request is answered.
+    let (input, _body): (E::Input, _) = match E::KIND {
+        Kind::Query => (decode::query(request.query_string())?, None),
         Kind::Procedure => {
             let announced = request.headers().get(header::CONTENT_LENGTH);
             let announced = announced.and_then(|length| length.to_str().ok()?.parse().ok());
-            decode::body(&decode::read(announced, payload).await?)?
+            let body = app.body_room.read(announced, payload).await?;
+            (decode::body(&body.bytes)?, Some(body))
         }
     };
     app.authenticator.spend(&verified).await?;

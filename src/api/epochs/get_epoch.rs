@@ -35,6 +35,8 @@ impl Endpoint for GetEpoch {
         // Who may know is always asked of the database, where a removal is seen at once.
         let member = app.store.reader().await?.membership(&input.convo_id, &caller.did).await?;
         let remembered = app.serializer.remembered_epoch(&input.convo_id).await?;
-        Ok(Output { current_epoch: remembered.unwrap_or(member.at.epoch), convo_id: input.convo_id })
+        // An actor may not have heard of what another replica wrote; an epoch only ever grows.
+        let current_epoch = remembered.map_or(member.at.epoch, |epoch| epoch.max(member.at.epoch));
+        Ok(Output { current_epoch, convo_id: input.convo_id })
     }
 }

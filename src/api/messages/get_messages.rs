@@ -69,10 +69,8 @@ impl Endpoint for GetMessages {
             }
             Place::After(seq) => (reader.messages_after(convo, &caller.did, seq, input.limit.0).await?, None),
         };
-        // The connection goes back before this waits for anything.
-        drop(reader);
         if let Some(newest) = messages.last().filter(|_| !input.peek) {
-            app.store.read_positions().push(convo, &caller.did, newest.seq).await;
+            app.store.read_positions().push(convo, &caller.did, newest.seq);
         }
         let last_seq = messages.last().map_or(member.at.seq, |newest| newest.seq.max(member.at.seq));
         Ok(Output { messages, cursor: first.map(|first| first.to_string()), last_seq })

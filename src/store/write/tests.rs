@@ -8,7 +8,7 @@ use super::super::session::Queries;
 use super::super::{Abort, Command, Exclusive, Hold, Position, Store, StoreConfig};
 use crate::cluster::{TestDatabase, database};
 use crate::error::{Code, Error};
-use crate::ids::ConvoId;
+use crate::ids::{ConvoId, Did};
 use crate::metrics::Metrics;
 
 const SUCCEED: Query = Query { name: "test/succeed", text: "select 1", types: &[] };
@@ -31,6 +31,10 @@ impl Command for Careless {
         &self.0
     }
 
+    fn caller(&self) -> &Did {
+        Did::nobody()
+    }
+
     async fn execute(&self, x: &mut Exclusive<'_>) -> Result<(), Abort> {
         assert!(matches!(epochs::extend(x, 0, 0).await?, Swap::To(_)));
         let _ = x.tx().rows(self.1, &[]).await;
@@ -47,6 +51,10 @@ impl Command for Panics {
 
     fn convo(&self) -> &ConvoId {
         &self.0
+    }
+
+    fn caller(&self) -> &Did {
+        Did::nobody()
     }
 
     async fn execute(&self, x: &mut Exclusive<'_>) -> Result<(), Abort> {
