@@ -280,7 +280,7 @@ fn every_token_is_for_one_method_and_for_one_use() {
     let nsid = nsid("getEpoch");
     let (first, second) = (read(xrpc.token(&nsid)), read(xrpc.token(&nsid)));
     assert_eq!(first["lxm"], "blue.catbird.mls.getEpoch");
-    assert_eq!(first["exp"].as_i64().unwrap() - first["iat"].as_i64().unwrap(), 60);
+    assert_eq!(first["exp"].as_i64().unwrap() - first["iat"].as_i64().unwrap(), 3 * 3_600);
     assert_ne!(first["jti"], second["jti"]);
 }
 

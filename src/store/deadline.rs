@@ -16,6 +16,8 @@ pub const POOL: Duration = Duration::from_secs(5);
 pub const CONNECT: Duration = Duration::from_secs(3);
 /// How long a read may take, all in all.
 pub const READ: Duration = Duration::from_secs(10);
+/// How long marking tokens as used may take. Shorter than the others, because all requests wait for it.
+pub const TOKENS: Duration = Duration::from_secs(2);
 /// How long a write may take from its first attempt to its last, without the COMMIT.
 pub const WRITE: Duration = Duration::from_secs(10);
 /// How long the reply to COMMIT is waited for before asking elsewhere what became of it.

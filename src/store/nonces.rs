@@ -11,8 +11,7 @@ use crate::error::{Code, Error};
 use crate::ids::Did;
 
 use super::query::query;
-use super::session::Queries;
-use super::{Abort, Reader, Store, failure};
+use super::{Abort, Reader, Store, deadline, failure};
 
 query! {
     SPEND = "auth/spend_nonces" (TEXT_ARRAY, TEXT_ARRAY, TIMESTAMPTZ_ARRAY, TIMESTAMPTZ);
@@ -108,7 +107,7 @@ async fn spend_distinct<'a>(
     }
     let spend = async {
         let reader = Reader(store.session().await?);
-        reader.rows(&SPEND, &[&issuers, &jtis, &until, &now]).await
+        reader.rows_within(deadline::TOKENS, &SPEND, &[&issuers, &jtis, &until, &now]).await
     };
     let rows = spend.await.map_err(Abort::into_error)?;
     Ok(rows.iter().map(|row| (row.get("issuer_did"), row.get("jti"))).collect())

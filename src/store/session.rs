@@ -45,6 +45,14 @@ impl Session {
         self.in_doubt.store(false, Ordering::Relaxed);
     }
 
+    /// It did not answer in time. Whatever silenced it has most likely silenced the others too, so those that are idle are thrown
+    /// away with it: each of them would cost somebody the same wait.
+    pub(super) fn suspect_all(&self) {
+        if let Some(pool) = Object::pool(self.client()) {
+            pool.retain(|_, _| false);
+        }
+    }
+
     /// Throws the connection away without asking PostgreSQL to stop: a COMMIT may be waiting there for a standby, and a cancelled
     /// wait would look like one that had ended.
     pub(super) fn abandon(mut self) {
@@ -113,13 +121,28 @@ pub(crate) trait Queries {
 
 impl Queries for Reader {
     async fn rows(&self, query: &Query, params: Params<'_>) -> Result<Vec<Row>, super::Abort> {
+        self.rows_within(super::deadline::READ, query, params).await
+    }
+}
+
+impl Reader {
+    /// Runs a statement, within a time.
+    pub(super) async fn rows_within(
+        &self,
+        time: std::time::Duration,
+        query: &Query,
+        params: Params<'_>,
+    ) -> Result<Vec<Row>, super::Abort> {
         self.0.doubt();
-        match tokio::time::timeout(super::deadline::READ, self.0.rows(query, params)).await {
+        match tokio::time::timeout(time, self.0.rows(query, params)).await {
             Ok(rows) => {
                 self.0.settle();
                 Ok(rows?)
             }
-            Err(_) => Err(super::failure::overloaded("a read").into()),
+            Err(_) => {
+                self.0.suspect_all();
+                Err(super::failure::overloaded("a read").into())
+            }
         }
     }
 }

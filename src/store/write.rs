@@ -165,6 +165,7 @@ impl Store {
         let tx = self.begin(work.lock()).await?;
         let outcome = tokio::time::timeout_at(deadline.into(), work.execute(&tx)).await;
         let Ok(result) = outcome else {
+            tx.session.suspect_all();
             return Err(failure::overloaded("the transaction").into());
         };
         match result {
@@ -210,7 +211,10 @@ impl Store {
                 Ok(Tx::new(session, identity))
             }
             Ok(Err(error)) => Err(error.into()),
-            Err(_) => Err(failure::overloaded("waiting for the conversation's lock").into()),
+            Err(_) => {
+                session.suspect_all();
+                Err(failure::overloaded("waiting for the conversation's lock").into())
+            }
         }
     }
 

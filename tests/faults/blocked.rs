@@ -80,7 +80,7 @@ pub async fn a_blocked_conversation_is_refused_in_time_and_starves_nobody(mode: 
 
 async fn refused_by_the_queue(mode: Mode, replica: &Replica) -> f64 {
     let name = match mode {
-        Mode::Advisory => "waiting_room_full_total",
+        Mode::Advisory => "queue_full_total",
         Mode::Actors => "actor_mailbox_full_events_total{actor_type=\"conversation_actor\"}",
     };
     metric(replica, name).await

@@ -6,7 +6,7 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use tokio_postgres::Client;
 
-use super::tools::{count, entries, eventually, message, metric, recovered};
+use super::tools::{count, entries, eventually, message, metric, recovered, send_statement};
 use crate::support::chaos::{Chaos, Counts, Fault};
 use crate::support::client::mls::DEFAULT_SUITE;
 use crate::support::client::persona::{Persona, hex, unique};
@@ -42,7 +42,7 @@ struct Mutation {
 }
 
 /// One mutation of each kind by the creator of a conversation of four, in an order in which they can be done.
-fn mutations(members: &mut [Persona]) -> Vec<Mutation> {
+fn mutations(mode: Mode, members: &mut [Persona]) -> Vec<Mutation> {
     let convo = members[0].convo().unwrap().to_owned();
     let group_id = members[0].group_id.clone();
     let staged = members[0].mls.self_update(&group_id).unwrap();
@@ -51,7 +51,7 @@ fn mutations(members: &mut [Persona]) -> Vec<Mutation> {
     let mut mutations = vec![
         Mutation {
             method: "sendMessage",
-            statement: "messages/append_app",
+            statement: send_statement(mode),
             body: message(&members[0], "once"),
             trace: "select count(*) from messages where convo_id = $1 and message_type = 'app'",
             name: convo.clone(),
@@ -102,7 +102,7 @@ async fn each_once(mode: Mode, fault: Fault) -> Place {
     let place = place(mode).await;
     let mut members = place.fleet.conversation(4).await;
     let creator_convo = members[0].convo().unwrap().to_owned();
-    let mutations = mutations(&mut members);
+    let mutations = mutations(mode, &mut members);
     let kinds = mutations.len() as f64;
     for Mutation { method, statement, body, trace, name } in mutations {
         let before = count(&place.client, trace, &name).await;
@@ -135,13 +135,21 @@ pub async fn a_commit_that_never_arrived_is_made_again(mode: Mode) {
 /// Slow, because the server waits five seconds for a reply before it looks elsewhere.
 pub async fn a_reply_to_commit_that_never_comes_is_found_out(mode: Mode) {
     let place = place(mode).await;
-    let conversations = join_all((0..3).map(|_| place.fleet.conversation(1))).await;
-    let asking = conversations.iter().enumerate().map(|(n, members)| {
-        let body = message(&members[0], &n.to_string());
-        async move { members[0].xrpc.procedure("sendMessage", &body).await.unwrap() }
-    });
+    // Commits, because each of them has a transaction of its own.
+    let mut conversations = join_all((0..3).map(|_| place.fleet.conversation(1))).await;
+    let asking: Vec<_> = conversations
+        .iter_mut()
+        .map(|members| {
+            let member = &mut members[0];
+            let staged = member.mls.self_update(&member.group_id).unwrap();
+            let convo = member.convo().unwrap();
+            let body = json!({ "convoId": convo, "didList": [random_did()], "commit": base64_text(&staged.commit) });
+            let xrpc = member.xrpc.clone();
+            async move { xrpc.procedure("addMembers", &body).await.unwrap() }
+        })
+        .collect();
     for _ in 0..3 {
-        place.chaos.on_commit("messages/append_app", Fault::HangAfter);
+        place.chaos.on_commit("messages/append_commit", Fault::HangAfter);
     }
     for (reply, members) in join_all(asking).await.iter().zip(&conversations) {
         assert_eq!((reply.status, reply.number("seq").unwrap()), (200, 1), "{reply}");
@@ -162,7 +170,7 @@ pub async fn a_stalled_replica_loses_its_transaction_and_its_late_commit_does_no
     let (convo, first) = (members[0].convo().unwrap(), members[0].last_seq + 1);
     let mut body = message(&members[0], "stalled");
     body["idempotencyKey"] = json!(unique());
-    chaos.on_commit("messages/append_app", Fault::Hold);
+    chaos.on_commit(send_statement(mode), Fault::Hold);
 
     let (stalled, healthy) = (&members[0].xrpc, &members[1].xrpc);
     let stalling = async { stalled.procedure("sendMessage", &body).await.unwrap() };

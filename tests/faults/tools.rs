@@ -8,7 +8,7 @@ use tokio_postgres::Client;
 
 use crate::support::client::persona::Persona;
 use crate::support::client::xrpc::{self, bytes_value};
-use crate::support::fleet::Replica;
+use crate::support::fleet::{Mode, Replica};
 
 /// How long a condition may take to come true.
 pub const DEADLINE: Duration = Duration::from_secs(30);
@@ -67,4 +67,12 @@ pub async fn lock_waiters(client: &Client, backends: i64) {
         where datname = current_database() and application_name = $1 and wait_event_type = 'Lock'";
     eventually("a transaction waits for a lock", async || count(client, WAITING, "catbird-server").await >= backends)
         .await;
+}
+
+/// The statement by which a replica appends application messages, by which the proxy knows their transactions.
+pub fn send_statement(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Advisory => "messages/append_batch",
+        Mode::Actors => "messages/append_app",
+    }
 }
