@@ -9,18 +9,20 @@ use crate::ids::{ConvoId, Did};
 use crate::views::{ConvoMetadata, ConvoView};
 
 use super::query::query;
-use super::session::Queries;
+use super::session::{Params, Queries};
 use super::{Abort, Exclusive, Reader, Store, members};
 
 query! {
     INSERT = "convos/insert" (TEXT, TEXT, TEXT, TEXT, INT8);
     INSERT_METADATA = "convos/insert_metadata" (TEXT, TEXT, TEXT);
-    LIST = "convos/list" (TEXT, TEXT, INT8);
+    LIST = "convos/list" (TEXT, TEXT, INT8, INT8);
     GROUP_ID = "convos/group_id" (TEXT);
 }
 
 /// Most members in one page of conversations, unless a single conversation has more.
 pub const MAX_PAGE_MEMBERS: i64 = 10_000;
+/// Most unread messages that are counted in one conversation: whoever has more only wants to know that they are many.
+pub const MAX_UNREAD: i64 = 10_000;
 /// How many conversations' group ids are remembered.
 pub(super) const GROUP_IDS: u64 = 100_000;
 
@@ -70,7 +72,8 @@ impl Reader {
         limit: i64,
     ) -> Result<(Vec<ConvoView>, bool), Error> {
         let before = before.map(ConvoId::as_str);
-        let rows = self.rows(&LIST, &[&did.as_str(), &before, &(limit + 1)]).await.map_err(Abort::into_error)?;
+        let params: Params<'_> = &[&did.as_str(), &before, &(limit + 1), &MAX_UNREAD];
+        let rows = self.rows(&LIST, params).await.map_err(Abort::into_error)?;
         let mut page = Vec::new();
         let mut on_page = 0;
         for row in &rows {

@@ -12,6 +12,7 @@ either_serializer! {
     p6_pages_cover_everything_once_while_others_write;
 }
 any_serializer! {
+    at_most_10_000_unread_messages_are_counted;
     whoever_is_in_nothing_gets_an_empty_list;
     conversations_that_were_left_are_not_listed;
     a_cursor_that_is_none_is_refused;
@@ -158,4 +159,20 @@ async fn a_page_is_bounded_by_the_rosters_on_it_but_never_empty(app: &TestApp) {
     }
     assert_eq!(sizes.iter().sum::<usize>(), 4);
     assert!(sizes.len() >= 3, "the one that fills a page has it for itself: {sizes:?}");
+}
+
+async fn at_most_10_000_unread_messages_are_counted(app: &TestApp) {
+    let members = app.conversation(2).await;
+    let id = convo(&members[0]);
+    let more = async |n: i64| {
+        sql(app, "update conversations set last_seq = last_seq + $2 where id = $1", &[&id, &n]).await;
+        let seed = "insert into messages (convo_id, seq, id, sender_did, message_type, epoch, ciphertext)
+                    select id, n, 'seeded-' || n, $2, 'app', current_epoch, 'hello'
+                      from conversations, generate_series(last_seq - $3 + 1, last_seq) n where id = $1";
+        sql(app, seed, &[&id, &members[0].did(), &n]).await;
+    };
+    more(9_999).await;
+    assert_eq!(unread(&members[1]).await, json!(9_999));
+    more(2).await;
+    assert_eq!(unread(&members[1]).await, json!(10_000));
 }
