@@ -40,21 +40,24 @@ pub struct Store {
     pub(super) group_ids: moka::future::Cache<ConvoId, Arc<str>>,
 }
 
-/// Settings that PostgreSQL enforces for us, as start-up parameters.
+/// Settings that PostgreSQL keeps for us, as start-up parameters.
 fn session_settings() -> String {
-    settings().iter().map(|(name, ms)| format!("-c {name}={ms}")).collect::<Vec<_>>().join(" ")
+    settings().iter().map(|(name, value)| format!("-c {name}={value}")).collect::<Vec<_>>().join(" ")
 }
 
 /// The same for one transaction, where a pooler does not let the session have any.
 pub(super) fn transaction_settings() -> String {
-    settings().iter().map(|(name, ms)| format!("set local {name} = {ms};")).collect()
+    settings().iter().map(|(name, value)| format!("set local {name} = {value};")).collect()
 }
 
-fn settings() -> [(&'static str, u128); 3] {
+fn settings() -> [(&'static str, String); 4] {
+    let ms = |time: std::time::Duration| time.as_millis().to_string();
     [
-        ("lock_timeout", deadline::LOCK.as_millis()),
-        ("statement_timeout", deadline::STATEMENT.as_millis()),
-        ("idle_in_transaction_session_timeout", deadline::IDLE_IN_TRANSACTION.as_millis()),
+        ("lock_timeout", ms(deadline::LOCK)),
+        ("statement_timeout", ms(deadline::STATEMENT)),
+        ("idle_in_transaction_session_timeout", ms(deadline::IDLE_IN_TRANSACTION)),
+        // Its compiler takes longer than any statement here, and estimates alone call it.
+        ("jit", "off".to_owned()),
     ]
 }
 
