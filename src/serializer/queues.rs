@@ -211,3 +211,7 @@ impl<J: Job> Queues<J> {
 fn waited() -> Error {
     Code::Overloaded.because("waited too long for other writers of this conversation; nothing was changed")
 }
+
+#[cfg(test)]
+#[path = "queues_tests.rs"]
+mod tests;

@@ -1,0 +1,159 @@
+//! The queues by themselves: order, fairness, bounds, and what comes back.
+
+use std::sync::{Arc, Mutex};
+
+use futures_util::FutureExt;
+
+use super::*;
+
+/// A request that can be told from others.
+struct Note {
+    name: &'static str,
+    shares: bool,
+    refused: Arc<Mutex<Vec<&'static str>>>,
+}
+
+impl Job for Note {
+    fn shares(&self) -> bool {
+        self.shares
+    }
+
+    fn refuse(self, error: Error) {
+        assert_eq!(error.code, Code::Overloaded);
+        assert!(error.details.retry_after_ms.is_some());
+        self.refused.lock().unwrap().push(self.name);
+    }
+}
+
+struct Setting {
+    queues: Queues<Note>,
+    refused: Arc<Mutex<Vec<&'static str>>>,
+}
+
+impl Setting {
+    fn new() -> Self {
+        Self { queues: Queues::new(Metrics::default()), refused: Arc::default() }
+    }
+
+    fn note(&self, name: &'static str, shares: bool) -> Note {
+        Note { name, shares, refused: self.refused.clone() }
+    }
+
+    fn push(&self, at: &str, name: &'static str, shares: bool) {
+        self.queues.push(&convo(at), self.note(name, shares));
+    }
+
+    /// The next batch that is there already: names by conversation.
+    fn batch(&self) -> Option<Vec<(String, Vec<&'static str>)>> {
+        let batch = self.queues.next_batch().now_or_never()?;
+        Some(
+            batch
+                .into_iter()
+                .map(|(convo, notes)| (convo.to_string(), notes.iter().map(|n| n.name).collect()))
+                .collect(),
+        )
+    }
+
+    fn alone(&self) -> Option<&'static str> {
+        self.queues.next_alone().now_or_never().map(|(_, note)| note.name)
+    }
+}
+
+fn convo(name: &str) -> ConvoId {
+    name.parse().unwrap()
+}
+
+fn taken(batch: &[(&str, &[&'static str])]) -> Option<Vec<(String, Vec<&'static str>)>> {
+    Some(batch.iter().map(|(convo, names)| ((*convo).to_owned(), names.to_vec())).collect())
+}
+
+#[tokio::test]
+async fn what_arrived_meanwhile_goes_together_and_in_order() {
+    let s = Setting::new();
+    for name in ["1", "2", "3"] {
+        s.push("a", name, true);
+    }
+    s.push("b", "4", true);
+    assert_eq!(s.batch(), taken(&[("a", &["1", "2", "3"]), ("b", &["4"])]));
+    s.push("a", "5", true);
+    assert_eq!(s.batch(), None, "a conversation is in one worker's hands at a time");
+    s.queues.give_back(&convo("a"), Vec::new());
+    assert_eq!(s.batch(), taken(&[("a", &["5"])]));
+    s.queues.give_back(&convo("a"), Vec::new());
+    s.queues.give_back(&convo("b"), Vec::new());
+    assert!(s.queues.state().queues.is_empty() && s.queues.state().waiting == 0, "an empty queue is forgotten");
+}
+
+#[tokio::test]
+async fn a_message_never_overtakes_what_is_done_alone() {
+    let s = Setting::new();
+    s.push("a", "message", true);
+    s.push("a", "commit", false);
+    s.push("a", "later message", true);
+    assert_eq!(s.batch(), taken(&[("a", &["message"])]));
+    s.queues.give_back(&convo("a"), Vec::new());
+    assert_eq!(s.batch(), None);
+    assert_eq!(s.alone(), Some("commit"));
+    assert_eq!(s.batch(), None);
+    s.queues.give_back(&convo("a"), Vec::new());
+    assert_eq!(s.batch(), taken(&[("a", &["later message"])]));
+}
+
+#[tokio::test]
+async fn what_a_batch_could_not_do_comes_first_and_alone() {
+    let s = Setting::new();
+    s.push("a", "1", true);
+    s.push("a", "2", true);
+    assert_eq!(s.batch(), taken(&[("a", &["1", "2"])]));
+    s.push("a", "3", true);
+    s.queues.give_back(&convo("a"), vec![s.note("1", false), s.note("2", false)]);
+    for name in ["1", "2"] {
+        assert_eq!((s.batch(), s.alone()), (None, Some(name)));
+        s.queues.give_back(&convo("a"), Vec::new());
+    }
+    assert_eq!(s.batch(), taken(&[("a", &["3"])]));
+}
+
+#[tokio::test]
+async fn a_hot_conversation_takes_its_share_and_no_more() {
+    let s = Setting::new();
+    for _ in 0..BATCH * 2 {
+        s.push("hot", "hot", true);
+    }
+    for cold in ["c1", "c2", "c3"] {
+        s.push(cold, "cold", true);
+    }
+    let batch = s.batch().unwrap();
+    assert_eq!(batch.iter().map(|(_, names)| names.len()).collect::<Vec<_>>(), [BATCH / 4, 1, 1, 1]);
+    let alone = Setting::new();
+    for _ in 0..BATCH * 2 {
+        alone.push("hot", "hot", true);
+    }
+    assert_eq!(alone.batch().unwrap()[0].1.len(), BATCH, "all of it where nobody else is ready");
+}
+
+#[tokio::test]
+async fn a_full_queue_refuses_and_others_have_room() {
+    let s = Setting::new();
+    for _ in 0..MOST_WAITING {
+        s.push("a", "waits", true);
+    }
+    s.push("a", "one too many", true);
+    assert_eq!(*s.refused.lock().unwrap(), ["one too many"]);
+    s.push("b", "waits", true);
+    assert_eq!(s.refused.lock().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_worker_that_waits_is_woken() {
+    let s = Setting::new();
+    let queues = s.queues.clone();
+    let mut waiting = Box::pin(queues.next_batch());
+    assert!((&mut waiting).now_or_never().is_none());
+    s.push("a", "1", true);
+    assert_eq!(waiting.await.len(), 1);
+    let mut waiting = Box::pin(queues.next_alone());
+    assert!((&mut waiting).now_or_never().is_none());
+    s.push("b", "2", false);
+    assert_eq!(waiting.await.1.name, "2");
+}
