@@ -85,6 +85,7 @@ struct Inner {
     epoch_increment_seconds: Histogram,
     key_packages_issued: Counters<1>,
     authentications: Counters<1>,
+    redis_up: Gauge,
     actor_spawns: Counters<1>,
     actor_stops: Counters<2>,
     actor_restarts: Counters<1>,
@@ -129,6 +130,7 @@ impl Metrics {
             epoch_increment_seconds: Histogram::new(BUCKETS),
             key_packages_issued: Family::default(),
             authentications: Family::default(),
+            redis_up: Gauge::default(),
             actor_spawns: Family::default(),
             actor_stops: Family::default(),
             actor_restarts: Family::default(),
@@ -201,6 +203,7 @@ impl Inner {
             "Key packages handed out, by where they came from",
             self.key_packages_issued.clone(),
         );
+        r.register("redis_up", "Whether Redis answered when it was last asked; 0 without one", self.redis_up.clone());
         r.register("authentications", "Tokens checked, by outcome", self.authentications.clone());
         r.register("actor_spawns", "Actors started", self.actor_spawns.clone());
         r.register("actor_stops", "Actors ended, and why", self.actor_stops.clone());
@@ -304,6 +307,11 @@ impl Metrics {
     /// A token that was checked.
     pub fn authentication(&self, outcome: &'static str) {
         self.0.authentications.get_or_create(&[("outcome", outcome)]).inc();
+    }
+
+    /// Whether Redis answered just now.
+    pub fn redis_answers(&self, answers: bool) {
+        self.0.redis_up.set(i64::from(answers));
     }
 
     /// An actor started; `again` after a failure.

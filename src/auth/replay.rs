@@ -12,6 +12,8 @@
 //! And rows are compared with the clock of the replica that asks, the same that decides whether the token still lives, so
 //! clocks that disagree cannot free a row early; whoever deletes old rows has to leave them a margin of an hour for that.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -39,8 +41,8 @@ const KEY_PREFIX: &str = "catbird:jti:";
 #[derive(Clone)]
 pub enum Replay {
     Postgres(Store),
-    /// The same with Redis in front of it.
-    Redis(Client, Store),
+    /// The same with Redis in front of it, and whether that answered when it was last asked.
+    Redis(Client, Arc<AtomicBool>, Store),
 }
 
 /// One token's single use.
@@ -65,27 +67,29 @@ impl Replay {
             .set_policy(ReconnectPolicy::new_exponential(forever, first, most, 2))
             .build()?;
         client.connect();
-        Ok(Self::Redis(client, store))
+        Ok(Self::Redis(client, Arc::new(AtomicBool::new(true)), store))
     }
 
     /// Spends the nonce. False if it was spent before.
     pub async fn spend(&self, nonce: Nonce<'_>, now: DateTime<Utc>) -> Result<bool, Error> {
         let (redis, store) = match self {
             Self::Postgres(store) => (None, store),
-            Self::Redis(redis, store) => (Some(redis), store),
+            Self::Redis(redis, answers, store) => (Some((redis, answers)), store),
         };
-        if let Some(redis) = redis
-            && let Ok(false) = mark_in_redis(redis, nonce, now).await.inspect_err(left_out)
-        {
-            return Ok(false);
+        if let Some((redis, answers)) = redis {
+            let marked = mark_in_redis(redis, nonce, now).await;
+            note(answers, store, marked.as_ref().err());
+            if let Ok(false) = marked {
+                return Ok(false);
+            }
         }
         let spent = store.spend_nonce(nonce.issuer, nonce.jti, nonce.expires_at, now).await;
-        if let Some(redis) = redis
+        if let Some((redis, answers)) = redis
             && spent.is_err()
         {
             // The token is not spent, as far as anybody knows, and may be sent again.
             let forgotten: Result<(), _> = hasty(redis).del(redis_key(nonce)).await;
-            forgotten.unwrap_or_else(|cause| left_out(&cause));
+            note(answers, store, forgotten.err().as_ref());
         }
         spent
     }
@@ -109,8 +113,16 @@ fn hasty(redis: &Client) -> impl KeysInterface + use<> {
     })
 }
 
-fn left_out(cause: &fred::error::Error) {
-    tracing::debug!(%cause, "Redis does not answer; PostgreSQL decides alone");
+/// Says when Redis stops answering, and when it answers again.
+fn note(answers: &AtomicBool, store: &Store, failure: Option<&fred::error::Error>) {
+    store.metrics().redis_answers(failure.is_none());
+    if answers.swap(failure.is_none(), Ordering::Relaxed) == failure.is_none() {
+        return;
+    }
+    match failure {
+        Some(cause) => tracing::warn!(%cause, "Redis does not answer; PostgreSQL decides alone"),
+        None => tracing::warn!("Redis answers again"),
+    }
 }
 
 /// The bar cannot be part of a DID, so no two nonces share a text.

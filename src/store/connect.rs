@@ -160,6 +160,11 @@ impl Store {
         &self.runtime
     }
 
+    /// What is counted here and by those who use this.
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
     /// Connections open, connections idle, requests waiting for one.
     pub fn pool_status(&self) -> (usize, usize, usize) {
         let status = self.pool.status();

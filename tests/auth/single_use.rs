@@ -36,7 +36,7 @@ impl Fleet {
     async fn replica(&self, redis: Option<&Redis>) -> (Service, Replay) {
         let url = redis.map(Redis::url);
         let replay = Replay::new(url.as_deref(), store(self.database.config.clone())).unwrap();
-        if let Replay::Redis(client, _) = &replay {
+        if let Replay::Redis(client, ..) = &replay {
             client.wait_for_connect().await.unwrap();
         }
         let setup = Setup { replay: Some(replay.clone()), ..Setup::new(&self.directory) };
@@ -55,7 +55,7 @@ async fn use_token(service: &Service, token: &str) -> Result<(), Code> {
 }
 
 async fn until_disconnected(replay: &Replay) {
-    let Replay::Redis(client, _) = replay else { panic!("the replica has no Redis") };
+    let Replay::Redis(client, ..) = replay else { panic!("the replica has no Redis") };
     let deadline = Instant::now() + PATIENCE;
     while client.is_connected() {
         assert!(Instant::now() < deadline, "the client does not notice that Redis died");
@@ -64,7 +64,7 @@ async fn until_disconnected(replay: &Replay) {
 }
 
 async fn until_connected(replay: &Replay) {
-    let Replay::Redis(client, _) = replay else { panic!("the replica has no Redis") };
+    let Replay::Redis(client, ..) = replay else { panic!("the replica has no Redis") };
     let deadline = Instant::now() + PATIENCE;
     while !client.is_connected() {
         assert!(Instant::now() < deadline, "the client does not find Redis again");
@@ -196,7 +196,7 @@ async fn a_token_that_could_not_be_recorded_is_not_used_up() {
     let fleet = Fleet::new().await;
     let redis = Redis::start();
     let replay = Replay::new(Some(&redis.url()), absent_store()).unwrap();
-    let Replay::Redis(client, _) = &replay else { panic!("a URL was given") };
+    let Replay::Redis(client, ..) = &replay else { panic!("a URL was given") };
     client.wait_for_connect().await.unwrap();
     let cut_off = Setup { replay: Some(replay), ..Setup::new(&fleet.directory) }.start();
     let (healthy, _) = fleet.replica(Some(&redis)).await;
