@@ -235,8 +235,9 @@ pub async fn written_since(app: &TestApp, first: i64) -> BTreeMap<String, i64> {
     written
 }
 
-/// The transaction id that the next writer gets, or a later one.
+/// The transaction id that the next writer gets, or a later one. What earlier reads still had to write is written before.
 pub async fn next_transaction(app: &TestApp) -> i64 {
+    app.settle().await;
     let db = app.database.connect().await;
     db.query_one("select txid_snapshot_xmax(txid_current_snapshot())", &[]).await.unwrap().get(0)
 }
