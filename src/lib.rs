@@ -48,6 +48,7 @@ pub mod serializer;
 pub mod server;
 pub mod store;
 pub mod telemetry;
+pub mod timing;
 pub mod views;
 pub mod xrpc;
 

@@ -10,6 +10,7 @@ use tracing::Instrument;
 
 use crate::error::{Code, Error};
 use crate::store::Command;
+use crate::timing::Timings;
 
 use super::conversation::Conversation;
 
@@ -29,12 +30,14 @@ pub(super) struct Run<C: Command> {
     reply: oneshot::Sender<Result<C::Output, Error>>,
     sent: Instant,
     span: tracing::Span,
+    timings: Timings,
 }
 
 impl<C: Command> Run<C> {
     pub(super) fn new(command: C) -> (Self, oneshot::Receiver<Result<C::Output, Error>>) {
         let (reply, answer) = oneshot::channel();
-        (Self { command: Arc::new(command), reply, sent: Instant::now(), span: tracing::Span::current() }, answer)
+        let (span, timings) = (tracing::Span::current(), Timings::current());
+        (Self { command: Arc::new(command), reply, sent: Instant::now(), span, timings }, answer)
     }
 }
 
@@ -44,7 +47,7 @@ impl<C: Command> Message for Run<C> {
     }
 
     fn run<'a>(self: Box<Self>, actor: &'a mut Conversation) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
-        let span = self.span.clone();
+        let (span, timings) = (self.span.clone(), self.timings.clone());
         let work = async move {
             let result = match self.sent.elapsed() > LONGEST_WAIT {
                 true => Err(Code::Overloaded
@@ -54,7 +57,7 @@ impl<C: Command> Message for Run<C> {
             // The client may be gone; what was done stays done.
             let _ = self.reply.send(result);
         };
-        Box::pin(work.instrument(span))
+        Box::pin(timings.scope(work).instrument(span))
     }
 }
 

@@ -16,6 +16,7 @@ use crate::error::{Code, Error};
 use crate::ids::ConvoId;
 use crate::metrics::Metrics;
 use crate::store::{Abort, Command, Hold, Store};
+use crate::timing::Timings;
 
 use super::queues::{Job, Queues};
 
@@ -40,6 +41,7 @@ struct Send {
     command: Arc<SendMessage>,
     reply: oneshot::Sender<Result<Sent, Error>>,
     span: Span,
+    timings: Timings,
 }
 
 /// A command with its way back.
@@ -52,17 +54,18 @@ struct Run<C: Command> {
     command: Arc<C>,
     reply: oneshot::Sender<Result<C::Output, Error>>,
     span: Span,
+    timings: Timings,
 }
 
 impl<C: Command> Alone for Run<C> {
     fn run(self: Box<Self>, store: Store) -> Pin<Box<dyn Future<Output = ()> + std::marker::Send>> {
-        let Self { command, reply, span } = *self;
+        let Self { command, reply, span, timings } = *self;
         let work = async move {
             let done = store.run(command, Hold::Lock).await;
             // The client may be gone; what was done stays done.
             let _ = reply.send(done.map(|done| done.output).map_err(Abort::into_error));
         };
-        Box::pin(work.instrument(span))
+        Box::pin(timings.scope(work).instrument(span))
     }
 
     fn refuse(self: Box<Self>, error: Error) {
@@ -105,7 +108,8 @@ impl Advisory {
     pub(super) async fn run<C: Command>(&self, command: C) -> Result<C::Output, Error> {
         let (reply, answer) = oneshot::channel();
         let convo = command.convo().clone();
-        let run = Run { command: Arc::new(command), reply, span: Span::current() };
+        let (span, timings) = (Span::current(), Timings::current());
+        let run = Run { command: Arc::new(command), reply, span, timings };
         self.queues.push(&convo, Request::Alone(Box::new(run)));
         answered(answer).await
     }
@@ -113,7 +117,8 @@ impl Advisory {
     pub(super) async fn send(&self, command: SendMessage) -> Result<Sent, Error> {
         let (reply, answer) = oneshot::channel();
         let convo = command.convo_id.clone();
-        let send = Send { command: Arc::new(command), reply, span: Span::current() };
+        let (span, timings) = (Span::current(), Timings::current());
+        let send = Send { command: Arc::new(command), reply, span, timings };
         self.queues.push(&convo, Request::Send(send));
         answered(answer).await
     }
@@ -159,7 +164,10 @@ async fn send_batch(store: &Store, sends: Vec<Send>) -> Vec<Send> {
         return sends;
     }
     let commands = sends.iter().map(|send| send.command.clone()).collect();
-    let landed = match store.errand(SendBatch(commands)).await {
+    let shared = Timings::default();
+    let landed = shared.scope(store.errand(SendBatch(commands))).await;
+    sends.iter().for_each(|send| send.timings.add(&shared));
+    let landed = match landed {
         Ok(landed) => landed,
         // PostgreSQL is away or overloaded, and would be for each of them alone.
         Err(error) if matches!(error.code, Code::DatabaseUnavailable | Code::Overloaded) => {
@@ -189,6 +197,6 @@ impl Request {
 
 impl Send {
     fn alone(self) -> Box<Run<SendMessage>> {
-        Box::new(Run { command: self.command, reply: self.reply, span: self.span })
+        Box::new(Run { command: self.command, reply: self.reply, span: self.span, timings: self.timings })
     }
 }

@@ -14,6 +14,7 @@ use crate::error::Error;
 use crate::ids::{ConvoId, Did};
 use crate::metrics::Metrics;
 use crate::store::{Abort, Command, Hold, Store};
+use crate::timing::{Stage, measure};
 
 pub use advisory::Advisory;
 
@@ -44,11 +45,11 @@ impl Serializer {
         match self {
             Self::Advisory { advisory, .. } => {
                 tracing::debug!(command = C::NAME, "using the advisory lock");
-                advisory.run(command).await
+                measure(Stage::Queue, advisory.run(command)).await
             }
             Self::Actors { registry, .. } => {
                 tracing::debug!(command = C::NAME, "using the actor system");
-                registry.run(command).await
+                measure(Stage::Queue, registry.run(command)).await
             }
         }
     }
@@ -59,7 +60,7 @@ impl Serializer {
             Self::Advisory { advisory, .. } => {
                 self.admit(&command.convo_id, command.caller()).await?;
                 tracing::debug!(command = SendMessage::NAME, "using the advisory lock");
-                advisory.send(command).await
+                measure(Stage::Queue, advisory.send(command)).await
             }
             Self::Actors { .. } => self.run(command).await,
         }

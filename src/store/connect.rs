@@ -13,6 +13,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::ids::ConvoId;
 use crate::metrics::Metrics;
+use crate::timing::{Stage, measure};
 
 use super::failure::Abort;
 use super::session::{Reader, Session};
@@ -183,7 +184,7 @@ impl Store {
     }
 
     pub(super) async fn session(&self) -> Result<Session, Abort> {
-        let client = self.pool.get().await?;
+        let client = measure(Stage::Connection, self.pool.get()).await?;
         Ok(Session::new(client, !self.pooler, self.metrics.clone()))
     }
 }

@@ -8,6 +8,7 @@ use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Row, SimpleQueryMessage};
 
 use crate::metrics::Metrics;
+use crate::timing::{Stage, measure};
 
 use super::query::Query;
 
@@ -134,7 +135,7 @@ impl Reader {
         params: Params<'_>,
     ) -> Result<Vec<Row>, super::Abort> {
         self.0.doubt();
-        match tokio::time::timeout(time, self.0.rows(query, params)).await {
+        match measure(Stage::Query, tokio::time::timeout(time, self.0.rows(query, params))).await {
             Ok(rows) => {
                 self.0.settle();
                 Ok(rows?)

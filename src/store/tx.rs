@@ -7,6 +7,7 @@ use chrono::{DateTime, Utc};
 use tokio_postgres::Row;
 
 use crate::ids::ConvoId;
+use crate::timing::{Stage, measure};
 
 use super::Abort;
 use super::epochs::Position;
@@ -112,7 +113,7 @@ impl<'t> ExclusiveMany<'t> {
     /// Takes the locks that are free, and leaves out the conversations whose are not.
     pub(crate) async fn try_take(tx: &'t Tx, convos: &[&ConvoId]) -> Result<Self, Abort> {
         let ids: Vec<&str> = convos.iter().map(|convo| convo.as_str()).collect();
-        let rows = tx.rows(&TRY_LOCKS, &[&ids]).await?;
+        let rows = measure(Stage::Lock, tx.rows(&TRY_LOCKS, &[&ids])).await?;
         Ok(Self { tx, convos: rows.iter().map(|row| row.get("id")).collect() })
     }
 

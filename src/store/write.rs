@@ -13,6 +13,7 @@ use tokio_postgres::error::SqlState;
 
 use crate::error::{Code, Error};
 use crate::ids::{ConvoId, Did};
+use crate::timing::{Stage, Timings, measure};
 
 use super::connect::{Store, transaction_settings};
 use super::failure::{self, Abort, Cause};
@@ -110,14 +111,14 @@ impl Store {
     /// Errors: [`Abort::Refused`] or [`Abort::Taken`] with what the client is told, or [`Abort::Moved`] when `hold` remembers
     /// a position that is no longer true. Never [`Abort::Again`].
     pub(crate) async fn run<C: Command>(&self, command: Arc<C>, hold: Hold) -> Result<Done<C::Output>, Abort> {
-        self.attempts(OnConvo(command, hold)).await
+        measure(Stage::Transaction, self.attempts(OnConvo(command, hold))).await
     }
 
     /// Runs an errand to its end, whether or not the caller stays.
     pub(crate) async fn errand<E: Errand>(&self, errand: E) -> Result<E::Output, Error> {
         let store = self.clone();
         self.detached(async move {
-            let done = store.attempts(Alone(errand)).await.map_err(Abort::into_error)?;
+            let done = measure(Stage::Transaction, store.attempts(Alone(errand))).await.map_err(Abort::into_error)?;
             Ok(done.output)
         })
         .await
@@ -129,7 +130,7 @@ impl Store {
         work: impl Future<Output = Result<T, Error>> + Send + 'static,
     ) -> Result<T, Error> {
         use tracing::Instrument;
-        match self.runtime.spawn(work.in_current_span()).await {
+        match self.runtime.spawn(Timings::current().scope(work).in_current_span()).await {
             Ok(result) => result,
             // What a panic said may quote values; the log has where it happened.
             Err(_) => Err(Error::internal("a unit of work panicked")),
@@ -162,7 +163,7 @@ impl Store {
     }
 
     async fn attempt<W: Work>(&self, work: &W, deadline: Instant) -> Result<Done<W::Output>, Abort> {
-        let tx = self.begin(work.lock()).await?;
+        let tx = measure(Stage::Lock, self.begin(work.lock())).await?;
         let outcome = tokio::time::timeout_at(deadline.into(), work.execute(&tx)).await;
         let Ok(result) = outcome else {
             tx.session.suspect_all();
@@ -170,7 +171,7 @@ impl Store {
         };
         match result {
             Ok(done) if !tx.failed() => {
-                self.commit(tx).await?;
+                measure(Stage::Commit, self.commit(tx)).await?;
                 Ok(done)
             }
             Ok(_) => {

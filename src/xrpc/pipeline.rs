@@ -14,6 +14,7 @@ use tracing::Instrument;
 
 use crate::app::App;
 use crate::error::{Code, Error};
+use crate::timing::{Stage, Timings, measure};
 
 use super::endpoint::{Caller, Endpoint, Kind, Route};
 use super::request_id::RequestId;
@@ -27,20 +28,28 @@ pub(super) async fn run<E: Endpoint>(
 ) -> Result<HttpResponse, Error> {
     app.ensure_ready()?;
     let authorization = request.headers().get(header::AUTHORIZATION).map(|value| value.to_str().unwrap_or("?"));
-    let verified = app.authenticator.verify(authorization, E::NSID).await?;
+    let verified = measure(Stage::Auth, app.authenticator.verify(authorization, E::NSID)).await?;
     // A body keeps its share of the memory until the request is answered.
-    let (input, _body): (E::Input, _) = match E::KIND {
-        Kind::Query => (decode::query(request.query_string())?, None),
+    let (input, _body) = measure(Stage::Parse, input::<E>(app, request, payload)).await?;
+    measure(Stage::Spend, app.authenticator.spend(&verified)).await?;
+    let output = E::call(app, &Caller { did: verified.did }, input).await?;
+    measure(Stage::Encode, async { reply::success(&output) }).await
+}
+
+async fn input<E: Endpoint>(
+    app: &App,
+    request: &HttpRequest,
+    payload: Payload,
+) -> Result<(E::Input, Option<decode::Body>), Error> {
+    match E::KIND {
+        Kind::Query => Ok((decode::query(request.query_string())?, None)),
         Kind::Procedure => {
             let announced = request.headers().get(header::CONTENT_LENGTH);
             let announced = announced.and_then(|length| length.to_str().ok()?.parse().ok());
             let body = app.body_room.read(announced, payload).await?;
-            (decode::body(&body.bytes)?, Some(body))
+            Ok((decode::body(&body.bytes)?, Some(body)))
         }
-    };
-    app.authenticator.spend(&verified).await?;
-    let output = E::call(app, &Caller { did: verified.did }, input).await?;
-    reply::success(&output)
+    }
 }
 
 /// Answers any request under `/xrpc/`.
@@ -58,7 +67,7 @@ pub async fn dispatch(
     let span = tracing::info_span!("request", id = %id, method);
     let metrics = app.metrics.clone();
 
-    let answering = async {
+    let calling = async {
         let Some(route) = route else {
             return Err(
                 Code::MethodNotImplemented.because("there is no such method here; /lexicons lists those that are")
@@ -72,26 +81,36 @@ pub async fn dispatch(
             Err(_) => Err(Error::internal("a handler panicked")),
         }
     };
-    let result = answering.instrument(span.clone()).await;
+    let answering = async {
+        match calling.await {
+            Ok(response) => (response, None),
+            Err(error) => {
+                metrics.error(error.code);
+                // The sentence may quote the request, so only the client gets it.
+                tracing::debug!(error = error.code.name(), "refused");
+                (measure(Stage::Encode, async { refusal(&error, route, &id) }).await, Some(error.code.name()))
+            }
+        }
+    };
+    let timings = Timings::default();
+    let (mut response, error) = timings.scope(answering).instrument(span.clone()).await;
 
     let _in_span = span.enter();
     let took = start.elapsed();
-    let refusal = result.as_ref().err().map(|error| error.code.name());
-    let mut response = result.unwrap_or_else(|error| {
-        metrics.error(error.code);
-        // The sentence may quote the request, so only the client gets it.
-        tracing::debug!(error = error.code.name(), "refused");
-        let mut response = reply::error_response(&error, &id);
-        if let (Code::MethodNotAllowed, Some(route)) = (error.code, route) {
-            let verb = route.kind.verb();
-            let allow = header::HeaderValue::from_str(verb.as_str()).expect("a verb is a valid header value");
-            response.headers_mut().insert(header::ALLOW, allow);
-        }
-        response
-    });
     let status = response.status().as_u16();
     metrics.request(method, status, took);
-    tracing::info!(status, error = refusal, took_ms = took.as_secs_f64() * 1_000.0, "answered");
+    timings.taken().for_each(|(stage, took)| metrics.stage(stage, took));
+    tracing::info!(status, error, took_ms = took.as_secs_f64() * 1_000.0, "answered");
     id.stamp(&mut response);
+    response
+}
+
+fn refusal(error: &Error, route: Option<&Route>, id: &RequestId) -> HttpResponse {
+    let mut response = reply::error_response(error, id);
+    if let (Code::MethodNotAllowed, Some(route)) = (error.code, route) {
+        let verb = route.kind.verb();
+        let allow = header::HeaderValue::from_str(verb.as_str()).expect("a verb is a valid header value");
+        response.headers_mut().insert(header::ALLOW, allow);
+    }
     response
 }

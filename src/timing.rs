@@ -1,0 +1,203 @@
+//! Where the time of a request goes: how long each stage of its way took, for the metrics and for `Server-Timing`.
+//!
+//! The times travel with the request as a task-local, so no function has a parameter for them: `xrpc` opens the scope,
+//! whoever hands a request to another task takes [`Timings::current`] along and runs the work in [`Timings::scope`], and
+//! [`measure`] stands where the stages are. Stages may lie inside each other, and time counts for the innermost alone, so the
+//! stages of a request never add up to more than the request took. Work for nobody in particular is not measured.
+
+use std::array;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+tokio::task_local! {
+    static CURRENT: Timings;
+}
+
+/// A stage of a request's way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// The token is verified, the issuer's DID document fetched if need be.
+    Auth,
+    /// The body is read and decoded, or the query string decoded.
+    Parse,
+    /// The token is used up.
+    Spend,
+    /// Behind others for the same conversation: in a queue or a mailbox, and on the way between tasks.
+    Queue,
+    /// A connection to PostgreSQL is waited for.
+    Connection,
+    /// BEGIN and the conversation's lock.
+    Lock,
+    /// The rest of a unit of work but its COMMIT: statements, a rollback, pauses between attempts.
+    Transaction,
+    /// COMMIT, until it is known what became of it.
+    Commit,
+    /// Statements that read, outside a transaction.
+    Query,
+    /// The reply's JSON is made.
+    Encode,
+}
+
+impl Stage {
+    /// Every stage, roughly in the order of a request's way.
+    pub const ALL: [Stage; 10] = [
+        Stage::Auth,
+        Stage::Parse,
+        Stage::Spend,
+        Stage::Queue,
+        Stage::Connection,
+        Stage::Lock,
+        Stage::Transaction,
+        Stage::Commit,
+        Stage::Query,
+        Stage::Encode,
+    ];
+
+    /// The name in metrics and headers.
+    pub fn name(self) -> &'static str {
+        match self {
+            Stage::Auth => "auth",
+            Stage::Parse => "parse",
+            Stage::Spend => "spend",
+            Stage::Queue => "queue",
+            Stage::Connection => "connection",
+            Stage::Lock => "lock",
+            Stage::Transaction => "transaction",
+            Stage::Commit => "commit",
+            Stage::Query => "query",
+            Stage::Encode => "encode",
+        }
+    }
+}
+
+/// How long each stage of one request took so far. Cheap to clone; clones count together.
+#[derive(Debug, Clone, Default)]
+pub struct Timings(Arc<[AtomicU64; Stage::ALL.len()]>);
+
+impl Timings {
+    /// Those of the request that this task works for, to take along to another task. Where there is no request, new ones
+    /// that nobody reads.
+    pub fn current() -> Self {
+        Self::find().unwrap_or_default()
+    }
+
+    fn find() -> Option<Self> {
+        CURRENT.try_with(Clone::clone).ok()
+    }
+
+    /// Runs work for the request that these belong to.
+    pub fn scope<F: Future>(&self, work: F) -> impl Future<Output = F::Output> + use<F> {
+        CURRENT.scope(self.clone(), work)
+    }
+
+    /// Adds what was done for this request and others together.
+    pub fn add(&self, shared: &Timings) {
+        for (stage, took) in shared.taken() {
+            self.count(stage, took);
+        }
+    }
+
+    /// The stages that the request went through, and how long it was in each.
+    pub fn taken(&self) -> impl Iterator<Item = (Stage, Duration)> {
+        let nanos: [u64; Stage::ALL.len()] = array::from_fn(|n| self.0[n].load(Ordering::Relaxed));
+        let stages = Stage::ALL.into_iter().zip(nanos).filter(|(_, nanos)| *nanos > 0);
+        stages.map(|(stage, nanos)| (stage, Duration::from_nanos(nanos)))
+    }
+
+    /// The value of `Server-Timing` (<https://www.w3.org/TR/server-timing/>), in milliseconds to the microsecond, rounded
+    /// down, so that the stages do not add up to more than `total` here either.
+    pub fn header(&self, total: Duration) -> String {
+        let metric = |name: &str, took: Duration| {
+            let micros = took.as_micros();
+            format!("{name};dur={}.{:03}", micros / 1_000, micros % 1_000)
+        };
+        let stages = self.taken().map(|(stage, took)| metric(stage.name(), took));
+        stages.chain([metric("total", total)]).collect::<Vec<_>>().join(", ")
+    }
+
+    fn count(&self, stage: Stage, took: Duration) {
+        // No stage that a request went through is left out for having been quick.
+        let nanos = took.as_nanos().clamp(1, u64::MAX.into()) as u64;
+        self.0[stage as usize].fetch_add(nanos, Ordering::Relaxed);
+    }
+
+    fn sum(&self) -> Duration {
+        Duration::from_nanos(self.0.iter().map(|nanos| nanos.load(Ordering::Relaxed)).sum())
+    }
+}
+
+/// Runs work that is a stage of the request that this task works for, if it works for one. What counts as another stage
+/// meanwhile does not count as this one.
+pub async fn measure<F: Future>(stage: Stage, work: F) -> F::Output {
+    let Some(timings) = Timings::find() else { return work.await };
+    let (start, others) = (Instant::now(), timings.sum());
+    let output = work.await;
+    let others = timings.sum() - others;
+    timings.count(stage, start.elapsed().saturating_sub(others));
+    output
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn taken(timings: &Timings) -> Vec<(&'static str, u64)> {
+        timings.taken().map(|(stage, took)| (stage.name(), took.as_nanos() as u64)).collect()
+    }
+
+    #[test]
+    fn each_stage_has_a_place_and_a_name_of_its_own() {
+        let timings = Timings::default();
+        for (place, stage) in Stage::ALL.into_iter().enumerate() {
+            timings.count(stage, Duration::from_nanos(place as u64 + 1));
+        }
+        let names: std::collections::BTreeSet<_> = taken(&timings).into_iter().collect();
+        assert_eq!(names.len(), Stage::ALL.len());
+        for (place, (stage, took)) in timings.taken().enumerate() {
+            assert_eq!((stage as usize, took.as_nanos()), (place, place as u128 + 1));
+        }
+    }
+
+    #[tokio::test]
+    async fn time_in_a_stage_inside_another_counts_once() {
+        let timings = Timings::default();
+        let start = Instant::now();
+        let inner = async {
+            Timings::current().count(Stage::Connection, Duration::from_secs(60));
+            measure(Stage::Lock, async { Timings::current().count(Stage::Query, Duration::from_secs(60)) }).await;
+        };
+        timings.scope(measure(Stage::Queue, inner)).await;
+        let most = start.elapsed();
+        for (stage, took) in timings.taken() {
+            match stage {
+                Stage::Connection | Stage::Query => assert_eq!(took, Duration::from_secs(60)),
+                // Less than nothing is left of the two that lie around a minute which never passed.
+                Stage::Queue | Stage::Lock => assert!(took <= most, "{stage:?} {took:?}"),
+                other => panic!("nobody measured {other:?}"),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn another_task_works_for_the_request_only_when_told_to() {
+        let timings = Timings::default();
+        let at_work = || measure(Stage::Commit, async {});
+        timings.scope(async { tokio::spawn(at_work()).await.unwrap() }).await;
+        assert_eq!(taken(&timings), []);
+        timings.scope(async { tokio::spawn(Timings::current().scope(at_work())).await.unwrap() }).await;
+        assert_eq!(timings.taken().map(|(stage, _)| stage).collect::<Vec<_>>(), [Stage::Commit]);
+    }
+
+    #[test]
+    fn the_header_is_as_its_specification_has_it_and_never_rounds_up() {
+        let (timings, shared) = (Timings::default(), Timings::default());
+        timings.count(Stage::Auth, Duration::from_nanos(123_999));
+        timings.count(Stage::Queue, Duration::from_nanos(1));
+        shared.count(Stage::Commit, Duration::from_millis(1_002));
+        timings.add(&shared);
+        timings.add(&shared);
+        let header = timings.header(Duration::from_micros(2_345_678));
+        assert_eq!(header, "auth;dur=0.123, queue;dur=0.000, commit;dur=2004.000, total;dur=2345.678");
+    }
+}
