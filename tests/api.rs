@@ -30,6 +30,8 @@ mod messages;
 mod once;
 #[path = "api/strangers.rs"]
 mod strangers;
+#[path = "api/timing.rs"]
+mod timing;
 #[path = "api/welcomes/mod.rs"]
 mod welcomes;
 #[path = "api/xrpc.rs"]

@@ -20,6 +20,8 @@ use super::endpoint::{Caller, Endpoint, Kind, Route};
 use super::request_id::RequestId;
 use super::{decode, reply};
 
+const SERVER_TIMING: header::HeaderName = header::HeaderName::from_static("server-timing");
+
 /// Everything between the token and the answer for one endpoint.
 pub(super) async fn run<E: Endpoint>(
     app: &App,
@@ -66,6 +68,9 @@ pub async fn dispatch(
     let method = route.map_or("unknown", Route::method);
     let span = tracing::info_span!("request", id = %id, method);
     let metrics = app.metrics.clone();
+    // Times tell strangers things, such as whether somebody else waits for the same conversation. So they are for development,
+    // which is where HS256 tokens are taken, and never for others.
+    let development = app.config.auth.jwt_secret.is_some();
 
     let calling = async {
         let Some(route) = route else {
@@ -102,6 +107,11 @@ pub async fn dispatch(
     timings.taken().for_each(|(stage, took)| metrics.stage(stage, took));
     tracing::info!(status, error, took_ms = took.as_secs_f64() * 1_000.0, "answered");
     id.stamp(&mut response);
+    if development {
+        let times =
+            header::HeaderValue::try_from(timings.header(took)).expect("names and numbers are a valid header value");
+        response.headers_mut().insert(SERVER_TIMING, times);
+    }
     response
 }
 
