@@ -6,12 +6,13 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use ulid::Ulid;
 
 use crate::actors::{Limits, MailboxDepths, Registry};
-use crate::auth::{Authenticator, Replay};
+use crate::auth::{Authenticator, Replay, replay};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::error::{Code, Error};
 use crate::ids::{ConvoId, EntryId};
 use crate::metrics::Metrics;
+use crate::redis::Redis;
 use crate::serializer::Serializer;
 use crate::store::{Store, StoreConfig, StoreError};
 use crate::xrpc::decode::BodyRoom;
@@ -48,6 +49,8 @@ pub enum AppError {
     Store(#[from] StoreError),
     #[error(transparent)]
     Auth(#[from] crate::auth::AuthError),
+    #[error("Redis cannot be used: {0}")]
+    Redis(#[from] crate::redis::Error),
 }
 
 impl App {
@@ -59,6 +62,8 @@ impl App {
         let store_config =
             StoreConfig { database, max_connections: config.database_max_connections, pooler: config.database_pooler };
         let store = Store::new(store_config, metrics.clone())?;
+        let redis = config.redis_url.as_deref();
+        let redis = redis.map(|url| Redis::connect(url, replay::PURPOSE, metrics.clone())).transpose()?;
         let serializer = if config.actors {
             let registry = Registry::new(store.clone(), metrics.clone(), Limits::with_idle(config.actor_idle));
             depths.watch(&registry);
@@ -66,7 +71,7 @@ impl App {
         } else {
             Serializer::advisory(store.clone(), metrics.clone(), config.database_max_connections)
         };
-        let replay = Replay::new(config.redis_url.as_deref(), store.clone())?;
+        let replay = Replay::with(redis, store.clone());
         let authenticator = Arc::new(Authenticator::new(config.auth.clone(), clock.clone(), replay, metrics.clone())?);
         let stage = Arc::new(AtomicU8::new(Stage::Starting as u8));
         Ok(Self {

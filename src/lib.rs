@@ -44,6 +44,7 @@ pub mod ids;
 pub mod lexicons;
 pub mod metrics;
 pub mod mls;
+pub mod redis;
 pub mod serializer;
 pub mod server;
 pub mod store;

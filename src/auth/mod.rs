@@ -57,7 +57,7 @@ pub enum AuthError {
     #[error(transparent)]
     Resolver(#[from] SetupError),
     #[error("Redis cannot be used for the single use of tokens: {0}")]
-    Redis(#[from] fred::error::Error),
+    Redis(#[from] crate::redis::Error),
 }
 
 /// A caller whose token is genuine and current, and perhaps used before.

@@ -12,27 +12,19 @@
 //! And rows are compared with the clock of the replica that asks, the same that decides whether the token still lives, so
 //! clocks that disagree cannot free a row early; whoever deletes old rows has to leave them a margin of an hour for that.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
-
 use chrono::{DateTime, Utc};
-use fred::clients::Client;
-use fred::interfaces::{ClientLike, KeysInterface};
-use fred::types::config::{Config, Options, ReconnectPolicy};
-use fred::types::{Builder, Expiration, SetOptions};
+use fred::interfaces::KeysInterface;
+use fred::types::{Expiration, SetOptions};
 use sha2::{Digest, Sha256};
 
-use super::{AuthError, tls};
+use super::AuthError;
 use crate::error::Error;
 use crate::ids::Did;
+use crate::redis::{self, Redis};
 use crate::store::Store;
 
-/// How long Redis may take to answer before it is left out.
-const REDIS_TIMEOUT: Duration = Duration::from_millis(50);
-
-/// How long to wait before connecting to Redis again, in milliseconds: the first time, and at most.
-const RECONNECT_MS: (u32, u32) = (100, 5_000);
+/// What Redis is asked for here, as the log says when it does not answer. PostgreSQL decides alone then.
+pub const PURPOSE: &str = "refusing used tokens sooner";
 
 /// What the keys in Redis begin with. A hash follows, so that Redis holds nobody's DID.
 const KEY_PREFIX: &str = "catbird:jti:";
@@ -41,8 +33,8 @@ const KEY_PREFIX: &str = "catbird:jti:";
 #[derive(Clone)]
 pub enum Replay {
     Postgres(Store),
-    /// The same with Redis in front of it, and whether that answered when it was last asked.
-    Redis(Client, Arc<AtomicBool>, Store),
+    /// The same with Redis in front of it.
+    Redis(Redis, Store),
 }
 
 /// One token's single use.
@@ -55,74 +47,51 @@ pub struct Nonce<'a> {
 }
 
 impl Replay {
-    /// Puts Redis in front of the store if there is a URL. Fails if that is none; a Redis that is not there yet is no
-    /// failure, it is connected to in the background.
+    /// Puts Redis in front of the store if there is one.
+    pub fn with(redis: Option<Redis>, store: Store) -> Self {
+        match redis {
+            Some(redis) => Self::Redis(redis, store),
+            None => Self::Postgres(store),
+        }
+    }
+
+    /// The same with a connection of its own, if there is a URL. Fails if that is none.
     pub fn new(redis_url: Option<&str>, store: Store) -> Result<Self, AuthError> {
-        let Some(url) = redis_url else { return Ok(Self::Postgres(store)) };
-        tls::install();
-        let config = Config { fail_fast: false, ..Config::from_url(url)? };
-        let (first, most) = RECONNECT_MS;
-        let forever = 0;
-        let client = Builder::from_config(config)
-            .set_policy(ReconnectPolicy::new_exponential(forever, first, most, 2))
-            .build()?;
-        client.connect();
-        Ok(Self::Redis(client, Arc::new(AtomicBool::new(true)), store))
+        let redis = redis_url.map(|url| Redis::connect(url, PURPOSE, store.metrics().clone())).transpose()?;
+        Ok(Self::with(redis, store))
     }
 
     /// Spends the nonce. False if it was spent before.
     pub async fn spend(&self, nonce: Nonce<'_>, now: DateTime<Utc>) -> Result<bool, Error> {
         let (redis, store) = match self {
             Self::Postgres(store) => (None, store),
-            Self::Redis(redis, answers, store) => (Some((redis, answers)), store),
+            Self::Redis(redis, store) => (Some(redis), store),
         };
-        if let Some((redis, answers)) = redis {
+        if let Some(redis) = redis {
             let marked = mark_in_redis(redis, nonce, now).await;
-            note(answers, store, marked.as_ref().err());
+            redis.note(marked.as_ref().err());
             if let Ok(false) = marked {
                 return Ok(false);
             }
         }
         let spent = store.spend_nonce(nonce.issuer, nonce.jti, nonce.expires_at, now).await;
-        if let Some((redis, answers)) = redis
+        if let Some(redis) = redis
             && spent.is_err()
         {
             // The token is not spent, as far as anybody knows, and may be sent again.
-            let forgotten: Result<(), _> = hasty(redis).del(redis_key(nonce)).await;
-            note(answers, store, forgotten.err().as_ref());
+            let forgotten: Result<(), _> = redis.hasty().del(redis_key(nonce)).await;
+            redis.note(forgotten.err().as_ref());
         }
         spent
     }
 }
 
 /// Marks the nonce in Redis. False if it is marked already.
-async fn mark_in_redis(redis: &Client, nonce: Nonce<'_>, now: DateTime<Utc>) -> Result<bool, fred::error::Error> {
+async fn mark_in_redis(redis: &Redis, nonce: Nonce<'_>, now: DateTime<Utc>) -> Result<bool, redis::Error> {
     let milliseconds = (nonce.expires_at - now).num_milliseconds().max(1);
     let expiration = Some(Expiration::PX(milliseconds));
-    let set: Option<String> = hasty(redis).set(redis_key(nonce), 1, expiration, Some(SetOptions::NX), false).await?;
+    let set: Option<String> = redis.hasty().set(redis_key(nonce), 1, expiration, Some(SetOptions::NX), false).await?;
     Ok(set.is_some())
-}
-
-/// Redis with a time limit, and refusing at once while the connection is down.
-fn hasty(redis: &Client) -> impl KeysInterface + use<> {
-    redis.with_options(&Options {
-        timeout: Some(REDIS_TIMEOUT),
-        fail_fast: true,
-        max_attempts: Some(1),
-        ..Options::default()
-    })
-}
-
-/// Says when Redis stops answering, and when it answers again.
-fn note(answers: &AtomicBool, store: &Store, failure: Option<&fred::error::Error>) {
-    store.metrics().redis_answers(failure.is_none());
-    if answers.swap(failure.is_none(), Ordering::Relaxed) == failure.is_none() {
-        return;
-    }
-    match failure {
-        Some(cause) => tracing::warn!(%cause, "Redis does not answer; PostgreSQL decides alone"),
-        None => tracing::warn!("Redis answers again"),
-    }
 }
 
 /// The bar cannot be part of a DID, so no two nonces share a text.
