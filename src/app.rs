@@ -11,6 +11,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::error::{Code, Error};
 use crate::ids::{ConvoId, EntryId};
+use crate::limits::RateLimits;
 use crate::metrics::Metrics;
 use crate::redis::Redis;
 use crate::serializer::Serializer;
@@ -25,6 +26,7 @@ pub struct App {
     pub store: Store,
     pub serializer: Serializer,
     pub authenticator: Arc<Authenticator>,
+    pub limits: RateLimits,
     pub metrics: Metrics,
     pub body_room: BodyRoom,
     stage: Arc<AtomicU8>,
@@ -64,12 +66,13 @@ impl App {
         let store = Store::new(store_config, metrics.clone())?;
         let redis = config.redis_url.as_deref();
         let redis = redis.map(|url| Redis::connect(url, replay::PURPOSE, metrics.clone())).transpose()?;
+        let limits = RateLimits::new(config.rates, redis.as_ref(), metrics.clone(), store.runtime());
         let serializer = if config.actors {
             let registry = Registry::new(store.clone(), metrics.clone(), Limits::with_idle(config.actor_idle));
             depths.watch(&registry);
-            Serializer::actors(store.clone(), registry)
+            Serializer::actors(store.clone(), registry, limits.clone())
         } else {
-            Serializer::advisory(store.clone(), metrics.clone(), config.database_max_connections)
+            Serializer::advisory(store.clone(), metrics.clone(), config.database_max_connections, limits.clone())
         };
         let replay = Replay::with(redis, store.clone());
         let authenticator = Arc::new(Authenticator::new(config.auth.clone(), clock.clone(), replay, metrics.clone())?);
@@ -80,6 +83,7 @@ impl App {
             store,
             serializer,
             authenticator,
+            limits,
             metrics,
             body_room: BodyRoom::default(),
             stage,

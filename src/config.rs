@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::ids::Did;
+use crate::limits::Rates;
 
 /// What starts a server, whole.
 #[derive(Debug, Clone)]
@@ -37,6 +38,9 @@ pub struct Config {
     pub message_epoch_window: i64,
     /// How much of MLS is checked. `MLS_VALIDATION`.
     pub mls_validation: MlsValidation,
+    /// Requests of one caller and writes to one conversation, per second; 0 is no limit. `RATE_LIMIT_PER_DID`,
+    /// `RATE_LIMIT_PER_CONVO`.
+    pub rates: Rates,
     /// Tokens and identities.
     pub auth: AuthConfig,
     /// Log filter in the syntax of `tracing_subscriber::EnvFilter`. `RUST_LOG`.
@@ -173,6 +177,10 @@ impl Config {
                         _ => None,
                     }
                 }),
+                rates: Rates {
+                    per_did: env.number("RATE_LIMIT_PER_DID", 100, 0, MOST_PER_SECOND) as u32,
+                    per_convo: env.number("RATE_LIMIT_PER_CONVO", 500, 0, MOST_PER_SECOND) as u32,
+                },
                 auth: AuthConfig {
                     service_did,
                     public_url: public_url.trim_end_matches('/').to_owned(),
@@ -230,6 +238,8 @@ impl Config {
             ("ACTOR_IDLE_SECONDS", self.actor_idle.as_secs().to_string()),
             ("MESSAGE_EPOCH_WINDOW", self.message_epoch_window.to_string()),
             ("MLS_VALIDATION", format!("{:?}", self.mls_validation).to_lowercase()),
+            ("RATE_LIMIT_PER_DID", self.rates.per_did.to_string()),
+            ("RATE_LIMIT_PER_CONVO", self.rates.per_convo.to_string()),
             ("SERVICE_DID", self.auth.service_did.to_string()),
             ("PUBLIC_URL", self.auth.public_url.clone()),
             ("JWT_SECRET", given(self.auth.jwt_secret.is_some())),
@@ -246,6 +256,9 @@ impl Config {
 /// Requests and what goes wrong. Not actix's remarks about bytes that are no HTTP, which anybody can send.
 const DEFAULT_LOG: &str = "warn,catbird_server=info,actix_http=off";
 
+/// The highest rate limit that can be set. A request costs ten microseconds then, which the clocks behind it still tell apart.
+const MOST_PER_SECOND: u64 = 100_000;
+
 /// Shortest secret for development tokens: a full HMAC-SHA-256 block would be 64, its output is 32 (RFC 7518, 3.2).
 pub const MIN_JWT_SECRET_BYTES: usize = 32;
 
@@ -261,6 +274,17 @@ mod tests {
         assert_eq!(config.port, 3000);
         assert!(!config.actors && config.auth.enforce_jti && config.auth.enforce_lxm);
         assert_eq!(config.auth.service_did.as_str(), "did:web:localhost%3A3000");
+        assert_eq!((config.rates.per_did, config.rates.per_convo), (100, 500));
+    }
+
+    #[test]
+    fn rate_limits_can_be_off_and_have_a_range() {
+        let off = Config::from_variables([("RATE_LIMIT_PER_DID", "0"), ("RATE_LIMIT_PER_CONVO", "0")]).unwrap();
+        assert_eq!(off.rates, Rates { per_did: 0, per_convo: 0 });
+        for (name, text) in [("RATE_LIMIT_PER_DID", "100001"), ("RATE_LIMIT_PER_CONVO", "-1")] {
+            let error = Config::from_variables([(name, text)]).unwrap_err().to_string();
+            assert!(error.contains(&format!("{name} must be a whole number from 0 to 100000")), "{error}");
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@
 //!                      \------ reads -------------------->  store (Reader)     ->  sql  ->  PostgreSQL
 //! ```
 //!
-//! - [`xrpc`] checks the token ([`auth`]), decodes, answers, and knows no method.
+//! - [`xrpc`] checks the token ([`auth`]) and how often its bearer asks ([`limits`]), decodes, answers, and knows no method.
 //! - [`api`] has one file per method. It reads, and it builds commands; it never writes a conversation by itself.
 //! - [`commands`] are the use cases as data. Each moves or holds the conversation's position first.
 //! - [`serializer`] decides who writes a conversation next: PostgreSQL's advisory lock, or an actor in this process
@@ -42,6 +42,7 @@ pub mod error;
 pub mod health;
 pub mod ids;
 pub mod lexicons;
+pub mod limits;
 pub mod metrics;
 pub mod mls;
 pub mod redis;

@@ -14,6 +14,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::error::Code;
+use crate::limits::Scope;
 use crate::store::Cause;
 use crate::timing::Stage;
 
@@ -72,6 +73,24 @@ impl Stop {
     }
 }
 
+/// Why other replicas are not told what counted towards a rate limit here.
+#[derive(Debug, Clone, Copy)]
+pub enum Unshared {
+    /// Redis did not take it.
+    Redis,
+    /// Too much waits to be told.
+    QueueFull,
+}
+
+impl Unshared {
+    fn label(self) -> &'static str {
+        match self {
+            Unshared::Redis => "redis",
+            Unshared::QueueFull => "queue_full",
+        }
+    }
+}
+
 /// The only kind of actor there is, as operators' queries name it.
 const CONVERSATION_ACTOR: Label = ("actor_type", "conversation_actor");
 
@@ -112,6 +131,8 @@ struct Inner {
     actors_active: Gauge,
     queue_full: Counter,
     queue_seconds: Histogram,
+    rate_limited: Counters<1>,
+    rate_limit_unshared: Counters<1>,
     resident_memory: Gauge,
     cpu_seconds: Gauge<f64, std::sync::atomic::AtomicU64>,
 }
@@ -158,6 +179,8 @@ impl Metrics {
             actors_active: Gauge::default(),
             queue_full: Counter::default(),
             queue_seconds: Histogram::new(BUCKETS),
+            rate_limited: Family::default(),
+            rate_limit_unshared: Family::default(),
             resident_memory: Gauge::default(),
             cpu_seconds: Gauge::default(),
         };
@@ -238,6 +261,12 @@ impl Inner {
         r.register("actor_registry_active_actors", "Actors alive", self.actors_active.clone());
         r.register("queue_full", "Requests refused because a queue was full", self.queue_full.clone());
         r.register_with_unit("queue_wait", "Time in a queue", Unit::Seconds, self.queue_seconds.clone());
+        r.register("rate_limited", "Requests refused by a rate limit, by what it counts by", self.rate_limited.clone());
+        r.register(
+            "rate_limit_unshared",
+            "Charges that other replicas were not told of, and why",
+            self.rate_limit_unshared.clone(),
+        );
         r.register("process_resident_memory_bytes", "Resident memory", self.resident_memory.clone());
         r.register("process_cpu_seconds_total", "Processor time used since start", self.cpu_seconds.clone());
     }
@@ -385,6 +414,16 @@ impl Metrics {
     /// A request that left its queue.
     pub fn queued(&self, took: Duration) {
         self.0.queue_seconds.observe(took.as_secs_f64());
+    }
+
+    /// A request that a rate limit refused.
+    pub fn rate_limited(&self, scope: Scope) {
+        self.0.rate_limited.get_or_create(&[("scope", scope.label())]).inc();
+    }
+
+    /// Charges that other replicas were not told of.
+    pub fn rate_limit_unshared(&self, why: Unshared, charges: usize) {
+        self.0.rate_limit_unshared.get_or_create(&[("cause", why.label())]).inc_by(charges as u64);
     }
 
     /// Actors alive.

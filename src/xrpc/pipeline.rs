@@ -1,7 +1,7 @@
-//! A request's way through the kit: find the method, check the token, decode, spend the token, call, encode.
+//! A request's way through the kit: find the method, check the token and the rate limit, decode, spend the token, call, encode.
 //!
 //! The token is checked before the body is read, so strangers cost little, and spent after it was decoded, so a malformed
-//! request can be mended and sent with the same token. A panic is answered with 500 and does not take the worker along.
+//! request can be mended and sent with the same token, and one that came too often can be sent again later. A panic is answered with 500 and does not take the worker along.
 
 use std::panic::AssertUnwindSafe;
 use std::time::Instant;
@@ -31,6 +31,7 @@ pub(super) async fn run<E: Endpoint>(
     app.ensure_ready()?;
     let authorization = request.headers().get(header::AUTHORIZATION).map(|value| value.to_str().unwrap_or("?"));
     let verified = measure(Stage::Auth, app.authenticator.verify(authorization, E::NSID)).await?;
+    app.limits.admit(&verified.did)?;
     // A body keeps its share of the memory until the request is answered.
     let (input, _body) = measure(Stage::Parse, input::<E>(app, request, payload)).await?;
     measure(Stage::Spend, app.authenticator.spend(&verified)).await?;

@@ -1,0 +1,229 @@
+//! What each caller or conversation has used of its limit, as far as this replica knows: one bucket per key, in memory.
+//!
+//! A bucket is the generic cell rate algorithm (ITU-T I.371, annex A) with one number: the time at which everything that was
+//! charged will be paid off, at the limit's rate. Written here rather than taken from a library, because a bucket must also be
+//! looked at without a charge, charged for what has happened already, and told what other replicas have charged.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use sha2::{Digest, Sha256};
+
+/// How far charges may run ahead of the rate: a burst of this long at the full rate is let through.
+pub const BURST: Duration = Duration::from_secs(2);
+/// How far ahead a bucket may be at all, by charges for what could not be refused or by what other replicas say. It bounds the
+/// wait that anybody is told.
+pub const MOST_AHEAD: Duration = Duration::from_secs(4);
+/// Most buckets of one limit. When as many keys are in debt at once, further ones are not remembered and so not limited.
+pub const MOST_BUCKETS: usize = 131_072;
+
+/// The buckets are spread over as many maps, so that threads rarely meet and sweeps are short.
+const SHARDS: usize = 16;
+
+/// Whose bucket: a hash, so that it has one size and tells nobody's name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Key([u8; 16]);
+
+impl Key {
+    /// The key of a DID or a conversation id.
+    pub fn of(name: &str) -> Self {
+        let digest = Sha256::digest(name);
+        Self(digest[..16].try_into().expect("a SHA-256 has 32 bytes"))
+    }
+
+    pub fn bytes(&self) -> &[u8; 16] {
+        &self.0
+    }
+}
+
+/// The buckets of one limit. Times are nanoseconds since its making, which last for centuries.
+pub struct Buckets {
+    made: Instant,
+    /// What one request costs.
+    interval: u64,
+    shards: [Mutex<Shard>; SHARDS],
+}
+
+#[derive(Default)]
+struct Shard {
+    /// When each key's charges will be paid off. A time that has passed means the same as no entry.
+    paid_off: HashMap<Key, u64>,
+    swept: u64,
+}
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+impl Buckets {
+    /// Buckets for `rate` requests per second, which is at least 1.
+    pub fn new(rate: u32) -> Self {
+        Self { made: Instant::now(), interval: 1_000_000_000 / u64::from(rate.max(1)), shards: Default::default() }
+    }
+
+    /// What one request costs, as time at the limit's rate.
+    pub fn interval(&self) -> Duration {
+        Duration::from_nanos(self.interval)
+    }
+
+    /// Charges one request, or says how long to wait for room and charges nothing.
+    pub fn take(&self, key: Key, now: Instant) -> Result<(), Duration> {
+        self.with(key, now, |paid_off, now| match self.excess(*paid_off, now) {
+            None => {
+                *paid_off = now.max(*paid_off) + self.interval;
+                Ok(())
+            }
+            Some(wait) => Err(wait),
+        })
+    }
+
+    /// How long to wait until there is room for one request; `None` if there is.
+    pub fn wait(&self, key: Key, now: Instant) -> Option<Duration> {
+        let now = self.time(now);
+        let paid_off = self.shard(key).paid_off.get(&key).copied()?;
+        self.excess(paid_off, now)
+    }
+
+    /// Charges what has happened, whether there was room for it or not.
+    pub fn charge(&self, key: Key, now: Instant) {
+        self.with(key, now, |paid_off, now| {
+            *paid_off = (now.max(*paid_off) + self.interval).min(now + nanos(MOST_AHEAD));
+        });
+    }
+
+    /// Takes over that all replicas together were this far ahead at that time, if that is more than was known here.
+    pub fn learn(&self, key: Key, ahead: Duration, at: Instant) {
+        self.with(key, at, |paid_off, at| *paid_off = (*paid_off).max(at + nanos(ahead.min(MOST_AHEAD))));
+    }
+
+    fn excess(&self, paid_off: u64, now: u64) -> Option<Duration> {
+        let ahead = paid_off.saturating_sub(now) + self.interval;
+        ahead.checked_sub(nanos(BURST)).filter(|excess| *excess > 0).map(Duration::from_nanos)
+    }
+
+    fn time(&self, instant: Instant) -> u64 {
+        nanos(instant.saturating_duration_since(self.made))
+    }
+
+    fn shard(&self, key: Key) -> MutexGuard<'_, Shard> {
+        // Nothing panics while it is held, and a map of numbers has no broken state.
+        self.shards[usize::from(key.0[0]) % SHARDS].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes a bucket. Where there is no room for it, the change is forgotten.
+    fn with<T>(&self, key: Key, now: Instant, change: impl FnOnce(&mut u64, u64) -> T) -> T {
+        let now = self.time(now);
+        let mut shard = self.shard(key);
+        if let Some(paid_off) = shard.paid_off.get_mut(&key) {
+            return change(paid_off, now);
+        }
+        let mut paid_off = now;
+        let result = change(&mut paid_off, now);
+        if shard.has_room(now) {
+            shard.paid_off.insert(key, paid_off);
+        }
+        result
+    }
+}
+
+impl Shard {
+    /// Whether another bucket fits, after throwing away those that are paid off. A sweep that found nothing is not repeated
+    /// before something can have changed.
+    fn has_room(&mut self, now: u64) -> bool {
+        if self.paid_off.len() >= MOST_BUCKETS / SHARDS && now.saturating_sub(self.swept) >= nanos(BURST) / 2 {
+            self.paid_off.retain(|_, paid_off| *paid_off > now);
+            self.swept = now;
+        }
+        self.paid_off.len() < MOST_BUCKETS / SHARDS
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    /// How many requests in a row get through at this moment.
+    fn taken(buckets: &Buckets, key: Key, now: Instant) -> usize {
+        (0..).take_while(|_| buckets.take(key, now).is_ok()).count()
+    }
+
+    #[test]
+    fn a_burst_gets_through_and_then_the_rate() {
+        let (buckets, key, now) = (Buckets::new(100), Key::of("a"), Instant::now());
+        assert_eq!(taken(&buckets, key, now), 200);
+        assert_eq!(buckets.take(key, now), Err(10 * MS));
+        assert_eq!(buckets.take(key, now + 4 * MS), Err(6 * MS));
+        assert_eq!(taken(&buckets, key, now + 10 * MS), 1, "after the wait that was told, and not one more");
+        assert_eq!(taken(&buckets, key, now + 1_010 * MS), 100);
+        assert_eq!(taken(&buckets, key, now + 60_000 * MS), 200, "what was not used does not pile up");
+    }
+
+    #[test]
+    fn the_slowest_rate_still_lets_two_through() {
+        let (buckets, key, now) = (Buckets::new(1), Key::of("a"), Instant::now());
+        assert_eq!(taken(&buckets, key, now), 2);
+        assert_eq!(buckets.take(key, now), Err(1_000 * MS));
+    }
+
+    #[test]
+    fn keys_do_not_disturb_each_other() {
+        let (buckets, now) = (Buckets::new(10), Instant::now());
+        assert_eq!(taken(&buckets, Key::of("a"), now), 20);
+        assert_eq!(taken(&buckets, Key::of("b"), now), 20);
+    }
+
+    #[test]
+    fn looking_costs_nothing_and_agrees_with_taking() {
+        let (buckets, key, now) = (Buckets::new(10), Key::of("a"), Instant::now());
+        for _ in 0..20 {
+            assert_eq!(buckets.wait(key, now), None);
+            assert_eq!(buckets.take(key, now), Ok(()));
+        }
+        assert_eq!(buckets.wait(key, now), Some(100 * MS));
+        assert_eq!(buckets.take(key, now), Err(100 * MS));
+        assert_eq!(buckets.wait(key, now + 100 * MS), None);
+    }
+
+    #[test]
+    fn what_could_not_be_refused_is_paid_for_later_within_bounds() {
+        let (buckets, key, now) = (Buckets::new(10), Key::of("a"), Instant::now());
+        for _ in 0..25 {
+            buckets.charge(key, now);
+        }
+        assert_eq!(buckets.wait(key, now), Some(600 * MS));
+        for _ in 0..1_000 {
+            buckets.charge(key, now);
+        }
+        assert_eq!(buckets.wait(key, now), Some(MOST_AHEAD - BURST + 100 * MS));
+    }
+
+    #[test]
+    fn what_others_used_counts_once_and_within_bounds() {
+        let (buckets, key, now) = (Buckets::new(10), Key::of("a"), Instant::now());
+        assert_eq!(buckets.take(key, now), Ok(()));
+        buckets.learn(key, 1_500 * MS, now);
+        assert_eq!(taken(&buckets, key, now), 5);
+        buckets.learn(key, 1_500 * MS, now);
+        assert_eq!(buckets.wait(key, now), Some(100 * MS), "what is known already changes nothing");
+        buckets.learn(key, Duration::from_secs(1_000_000), now);
+        assert_eq!(buckets.wait(key, now), Some(MOST_AHEAD - BURST + 100 * MS));
+    }
+
+    #[test]
+    fn memory_is_bounded_and_freed_when_debts_are_paid() {
+        let (buckets, now) = (Buckets::new(1), Instant::now());
+        let kept = || -> usize { buckets.shards.iter().map(|shard| shard.lock().unwrap().paid_off.len()).sum() };
+        for n in 0..2 * MOST_BUCKETS {
+            assert_eq!(buckets.take(Key::of(&n.to_string()), now), Ok(()), "without room nobody is limited");
+        }
+        assert_eq!(kept(), MOST_BUCKETS);
+        let later = now + 2 * BURST;
+        for n in 0..SHARDS * 100 {
+            buckets.take(Key::of(&format!("later {n}")), later).unwrap();
+        }
+        assert!(kept() <= SHARDS * 100, "{} buckets are left of those that were paid off", kept());
+    }
+}

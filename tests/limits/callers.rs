@@ -1,0 +1,75 @@
+//! The limit of one caller.
+
+use std::time::Instant;
+
+use crate::support::app::TestApp;
+use crate::{ask, ask_with, metric, most, told_to_wait};
+
+/// One request every 200 ms, which is longer than any request here takes.
+const RATE: u32 = 5;
+const LIMITED: (&str, &str) = ("RATE_LIMIT_PER_DID", "5");
+
+#[tokio::test(flavor = "multi_thread")]
+async fn p10_a_caller_beyond_the_limit_is_told_how_long_to_wait_and_can_use_the_token_again() {
+    let app = TestApp::with(&[LIMITED]).await;
+    let alice = app.persona().xrpc;
+    let start = Instant::now();
+    let (mut accepted, mut refused) = (0, 0);
+    while refused < 3 {
+        let token = alice.token("blue.catbird.mls.getConvos");
+        let reply = ask_with(&alice, &token).await;
+        if reply.status == 200 {
+            accepted += 1;
+            continue;
+        }
+        refused += 1;
+        tokio::time::sleep(told_to_wait(&reply)).await;
+        let again = ask_with(&alice, &token).await;
+        assert_eq!(again.status, 200, "the same token after the wait that was named: {again}");
+        accepted += 1;
+        assert!(accepted >= 10, "a burst of two seconds' worth gets through; {accepted} requests did");
+        assert!(f64::from(accepted) <= most(RATE, start), "{accepted} requests in {:?}", start.elapsed());
+    }
+    assert_eq!(metric(&app.base, "rate_limited_total{scope=\"did\"}").await, Some(3.0));
+    app.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn p10_a_limit_is_one_callers_own_and_counts_all_its_requests() {
+    let app = TestApp::with(&[LIMITED]).await;
+    let (alice, bob) = (app.persona().xrpc, app.persona().xrpc);
+    let mut asked = 0;
+    // Requests that fail, and of several methods.
+    let refusal = loop {
+        let reply = match asked % 3 {
+            0 => ask(&alice).await,
+            1 => alice.query("getEpoch", &[("convoId", "none".to_owned())]).await.unwrap(),
+            _ => alice.procedure("sendMessage", &serde_json::json!({ "malformed": true })).await.unwrap(),
+        };
+        if reply.status == 429 {
+            break reply;
+        }
+        asked += 1;
+    };
+    told_to_wait(&refusal);
+    assert!(asked >= 10, "refused after {asked} requests");
+    for _ in 0..10 {
+        assert_eq!(ask(&bob).await.status, 200);
+    }
+    app.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn p12_who_proves_no_identity_uses_up_nobodys_limit() {
+    let app = TestApp::with(&[LIMITED]).await;
+    let alice = app.persona().xrpc;
+    let token = alice.token("blue.catbird.mls.getConvos");
+    let forged = format!("{}x", &token[..token.len() - 1]);
+    for _ in 0..30 {
+        assert_eq!(ask_with(&alice, &forged).await.status, 401);
+    }
+    for _ in 0..10 {
+        assert_eq!(ask(&alice).await.status, 200);
+    }
+    app.finish().await;
+}
