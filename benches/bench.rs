@@ -1,0 +1,114 @@
+//! `cargo bench`: the server in front of PostgreSQL, measured against PostgreSQL without it.
+//!
+//! Real server processes, one per mode, answer real HTTP on a durable PostgreSQL. `pgbench` runs the same transactions straight
+//! against that PostgreSQL, in turns with them, and every speed is quoted beside its ratio to that (median over the rounds of
+//! the ratio within a round).
+//!
+//! ```text
+//! cargo bench                            everything
+//! cargo bench -- send race               scenarios whose name contains one of the words
+//! cargo bench -- --rounds 5 --seconds 10 --out DIR
+//! cargo test --bench catbird             each scenario for a moment: do the benches still work?
+//! ```
+//!
+//! `scenarios` has a file for each question, `support` what they stand on, `yardstick` the SQL and the scripts of pgbench. What
+//! is found goes to `results.json` in the output directory; `support/results.rs` says what is in it.
+//!
+//! A run fails if a request was answered otherwise than its scenario expects, if nothing was accepted, or if a database does
+//! not pass `catbird-server check` afterwards.
+
+#![warn(clippy::unwrap_used)]
+
+mod scenarios;
+mod support;
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use catbird_server::clock::Clock;
+use clap::Parser;
+
+use scenarios::Scenario;
+use support::bench::Bench;
+use support::plan::{Arguments, Plan};
+use support::results::Run;
+use support::stage::Stage;
+use support::{Result, machine, targets};
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    // The loads have a thread of their own; what runs here only waits for them.
+    let outcome = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .map_err(support::Failure::from)
+        .and_then(|runtime| runtime.block_on(bench(&arguments)));
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("cargo bench: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn bench(arguments: &Arguments) -> Result<()> {
+    let plan = arguments.plan();
+    let chosen = choose(&arguments.words);
+    if chosen.is_empty() {
+        let names: Vec<&str> = scenarios::ALL.iter().map(|scenario| scenario.name).collect();
+        return Err(format!("no scenario has a name with one of these words; there are {}", names.join(", ")).into());
+    }
+    announce(&plan, &chosen);
+    let started = Clock::system().now().to_rfc3339();
+    let begin = Instant::now();
+
+    let mut bench = Bench::new(plan.clone(), Stage::set(&plan).await?);
+    let measured = tokio::select! {
+        measured = measure(&mut bench, &chosen) => measured,
+        _ = tokio::signal::ctrl_c() => Err("interrupted".into()),
+    };
+    let Bench { stage, series, failures, .. } = bench;
+    let postgres_version = stage.postgres_version().await;
+    stage.clear().await?;
+    measured?;
+
+    let command = std::env::args().skip(1).filter(|argument| argument != "--bench").collect::<Vec<_>>().join(" ");
+    let command = format!("cargo bench -- {command}").trim_end_matches([' ', '-']).to_owned();
+    let machine = machine::describe(postgres_version?);
+    let mut run = Run { machine, command, started, series, targets: Vec::new() };
+    run.targets = targets::of_run(&run);
+    run.write_json(&plan.out.join("results.json"))?;
+    eprintln!("{} s; figures are in {}", begin.elapsed().as_secs(), plan.out.join("results.json").display());
+    match failures.len() {
+        0 => Ok(()),
+        count => Err(format!("{count} loads did not go as expected:\n{}", failures.join("\n")).into()),
+    }
+}
+
+fn choose(words: &[String]) -> Vec<&'static Scenario> {
+    scenarios::ALL
+        .iter()
+        .filter(|scenario| words.is_empty() || words.iter().any(|word| scenario.name.contains(word)))
+        .collect()
+}
+
+/// Says what is coming and how long it takes.
+fn announce(plan: &Plan, chosen: &[&Scenario]) {
+    let names: Vec<&str> = chosen.iter().map(|scenario| scenario.name).collect();
+    let time: Duration = chosen.iter().map(|scenario| (scenario.time)(plan)).sum();
+    eprintln!(
+        "{}: about {} minutes, and some seconds to start and to seed",
+        names.join(", "),
+        time.as_secs().div_ceil(60)
+    );
+}
+
+async fn measure(bench: &mut Bench, chosen: &[&Scenario]) -> Result<()> {
+    for scenario in chosen {
+        (scenario.run)(bench).await.map_err(|failure| format!("{}: {failure}", scenario.name))?;
+    }
+    eprintln!("checking the invariants on what is in the databases now");
+    bench.stage.check().await
+}

@@ -1,0 +1,106 @@
+//! What moving an epoch costs: addMembers with a commit, spread over 1,000 conversations.
+//!
+//! Every connection has conversations of its own, so nobody ever loses a race. Each commit adds somebody new, which is work that
+//! the yardstick's `commit` does not have.
+
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD_NO_PAD;
+use serde_json::json;
+
+use crate::support::Result;
+use crate::support::bench::{Bench, Figure};
+use crate::support::generator::{Client, Reply, Verdict};
+use crate::support::http::Request;
+use crate::support::mls::{self, Content};
+use crate::support::plan::{EVERYBODY, Plan};
+use crate::support::results::Who;
+use crate::support::seed::{self, Convos};
+use crate::support::tokens::Minter;
+use crate::support::yardstick::Script;
+
+pub const NAME: &str = "commits";
+
+const CONVOS: u32 = 1_000;
+const MEMBERS: u32 = 10;
+const FIGURE: Figure<'_> = Figure { scenario: NAME, variant: "spread", unit: "commits/s", note: "" };
+
+pub fn time(plan: &Plan) -> Duration {
+    plan.time(1, &EVERYBODY)
+}
+
+pub async fn run(bench: &mut Bench) -> Result<()> {
+    bench.stage.reset_yardstick().await?;
+    let convos = bench.stage.seed(CONVOS, MEMBERS).await?;
+    for turn in bench.plan.turns(&EVERYBODY) {
+        let sample = match turn.who {
+            Who::Yardstick => bench.yardstick(Script::Commit, turn.connections).await?,
+            server => {
+                let epochs = epochs(bench, server, &convos).await?;
+                bench.load(server, committers(turn.connections, &convos, &epochs)).await?
+            }
+        };
+        bench.record(&FIGURE, turn, sample)?;
+    }
+    Ok(())
+}
+
+/// Where the conversations stand, in step with them.
+async fn epochs(bench: &Bench, who: Who, convos: &Convos) -> Result<Vec<u64>> {
+    let ids: Vec<&str> = convos.iter().map(|convo| convo.id.as_str()).collect();
+    let rows = bench
+        .stage
+        .connect(who)
+        .await?
+        .query(
+            "select c.current_epoch from unnest($1::text[]) with ordinality i (id, place)
+               join conversations c using (id) order by i.place",
+            &[&ids],
+        )
+        .await?;
+    Ok(rows.iter().map(|row| row.get::<_, i64>(0).unsigned_abs()).collect())
+}
+
+fn committers(count: u32, convos: &Convos, epochs: &[u64]) -> Vec<Box<dyn Client>> {
+    let share = |nth: usize| -> Vec<(usize, u64)> {
+        epochs.iter().copied().enumerate().skip(nth).step_by(count as usize).collect()
+    };
+    let committer = |nth| -> Box<dyn Client> {
+        Box::new(Committer { convos: convos.clone(), share: share(nth), turn: 0, minter: Minter::new() })
+    };
+    (0..count as usize).map(committer).collect()
+}
+
+/// Commits in one of its conversations after the other, as their creator.
+struct Committer {
+    convos: Convos,
+    /// Its conversations by number, and the epoch that each stands at.
+    share: Vec<(usize, u64)>,
+    /// Which of them is next.
+    turn: usize,
+    minter: Minter,
+}
+
+impl Client for Committer {
+    fn ask(&mut self, request: &mut Vec<u8>) {
+        let (convo, epoch) = self.share[self.turn];
+        let convo = &self.convos[convo];
+        let commit = mls::private_message(&convo.group_id, epoch, Content::Commit);
+        let body = json!({
+            "convoId": convo.id,
+            "didList": [seed::person()],
+            "commit": {"$bytes": STANDARD_NO_PAD.encode(commit)},
+        });
+        Request::procedure("addMembers", &body).render(&mut self.minter, &convo.members[0], request);
+    }
+
+    fn hear(&mut self, reply: &Reply<'_>) -> Verdict {
+        let verdict = reply.must_be_ok();
+        if verdict == Verdict::Accepted {
+            self.share[self.turn].1 += 1;
+        }
+        self.turn = (self.turn + 1) % self.share.len();
+        verdict
+    }
+}

@@ -1,0 +1,36 @@
+//! What the load generator can do: the requests of `send`, tokens included, answered by a responder that does nothing.
+//!
+//! A server's figure near this one says something about the generator and nothing about the server. The responder shares the
+//! machine too, so on an idle machine this is a lower bound.
+
+use std::time::Duration;
+
+use super::clients::Sender;
+use crate::support::Result;
+use crate::support::bench::{Bench, Figure};
+use crate::support::generator::Load;
+use crate::support::plan::Plan;
+use crate::support::responder::Responder;
+use crate::support::results::Who;
+use crate::support::seed;
+
+pub const NAME: &str = "generator";
+const WHO: [Who; 1] = [Who::Generator];
+
+const FIGURE: Figure<'_> =
+    Figure { scenario: NAME, variant: "send", unit: "requests/s", note: "answered by a responder that does nothing" };
+
+pub fn time(plan: &Plan) -> Duration {
+    plan.time(1, &WHO)
+}
+
+pub async fn run(bench: &mut Bench) -> Result<()> {
+    let convos = seed::convos(1_000, 10);
+    let responder = Responder::start()?;
+    for turn in bench.plan.turns(&WHO) {
+        let clients = Sender::several(turn.connections, &convos);
+        let [sample] = bench.loads([Load { server: responder.address, clients }]).await?;
+        bench.record(&FIGURE, turn, sample)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,45 @@
+//! Whether one hot conversation starves the others: messages to 1,000 cold ones on 8 connections, with and without more and
+//! more connections that all write to a hot one.
+//!
+//! What counts is the cold ones' p99. The number of connections is that of the hot conversation.
+
+use std::time::Duration;
+
+use super::clients::Sender;
+use crate::support::Result;
+use crate::support::bench::{Bench, Figure};
+use crate::support::generator::Load;
+use crate::support::plan::{Plan, SERVERS};
+
+pub const NAME: &str = "hot_and_cold";
+
+const COLD_CONNECTIONS: u32 = 8;
+
+const fn figure(variant: &'static str, note: &'static str) -> Figure<'static> {
+    Figure { scenario: NAME, variant, unit: "messages/s", note }
+}
+
+const ALONE: Figure<'_> = figure("cold alone", "8 connections, right before the hot ones join them");
+const BESIDE: Figure<'_> = figure("cold beside hot", "8 connections, beside those of the hot conversation");
+const HOT: Figure<'_> = figure("hot beside cold", "beside 8 connections of the cold conversations");
+
+pub fn time(plan: &Plan) -> Duration {
+    plan.time(2, &SERVERS)
+}
+
+pub async fn run(bench: &mut Bench) -> Result<()> {
+    let cold = bench.stage.seed(1_000, 10).await?;
+    let hot = bench.stage.seed(1, 10).await?;
+    for turn in bench.plan.turns(&SERVERS) {
+        let alone = bench.load(turn.who, Sender::several(COLD_CONNECTIONS, &cold)).await?;
+        bench.record(&ALONE, turn, alone)?;
+
+        let server = bench.stage.address(turn.who)?;
+        let loads = [(COLD_CONNECTIONS, &cold), (turn.connections, &hot)]
+            .map(|(connections, convos)| Load { server, clients: Sender::several(connections, convos) });
+        let [beside, hot] = bench.loads(loads).await?;
+        bench.record(&BESIDE, turn, beside)?;
+        bench.record(&HOT, turn, hot)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,108 @@
+//! What a scenario is given: the stage, the plan, and a place for its figures.
+
+use super::generator::{self, Client, Load};
+use super::plan::{Plan, Turn};
+use super::results::{Sample, Series, Who};
+use super::stage::Stage;
+use super::yardstick::Script;
+use super::{Failure, Result};
+
+/// See the module.
+pub struct Bench {
+    pub plan: Plan,
+    pub stage: Stage,
+    pub series: Vec<Series>,
+    /// What went otherwise than expected, in words. A run with any has failed.
+    pub failures: Vec<String>,
+}
+
+/// What a figure is about.
+#[derive(Debug, Clone, Copy)]
+pub struct Figure<'a> {
+    pub scenario: &'static str,
+    pub variant: &'a str,
+    /// What its rate counts.
+    pub unit: &'static str,
+    /// What a reader has to know; empty for most.
+    pub note: &'static str,
+}
+
+impl Bench {
+    pub fn new(plan: Plan, stage: Stage) -> Self {
+        Self { plan, stage, series: Vec::new(), failures: Vec::new() }
+    }
+
+    /// One load on the server of a mode, a connection for each client.
+    pub async fn load(&mut self, who: Who, clients: Vec<Box<dyn Client>>) -> Result<Sample> {
+        let server = self.stage.address(who)?;
+        let [sample] = self.loads([Load { server, clients }]).await?;
+        Ok(sample)
+    }
+
+    /// Several loads beside each other.
+    pub async fn loads<const N: usize>(&mut self, loads: [Load; N]) -> Result<[Sample; N]> {
+        let outcomes = generator::run(Vec::from(loads), self.plan.timing).await?;
+        let mut samples = Vec::new();
+        for outcome in outcomes {
+            if let Some(said) = outcome.first_failure {
+                let failed = outcome.sample.failed;
+                self.fail(format!("{failed} requests were answered otherwise than expected, the first with: {said}"))?;
+            }
+            samples.push(outcome.sample);
+        }
+        samples.try_into().map_err(|_| Failure::from("the generator gives an outcome for each load"))
+    }
+
+    /// One load straight on PostgreSQL.
+    pub async fn yardstick(&mut self, script: Script, connections: u32) -> Result<Sample> {
+        let sample = self.stage.yardstick.run(script, connections, self.plan.timing.measured).await?;
+        if sample.failed > 0 {
+            self.fail(format!("{} of pgbench's transactions failed", sample.failed))?;
+        }
+        Ok(sample)
+    }
+
+    /// Keeps a sample, and says so.
+    pub fn record(&mut self, figure: &Figure<'_>, turn: Turn, sample: Sample) -> Result<()> {
+        let Figure { scenario, variant, unit, note } = *figure;
+        let Turn { round, connections, who } = turn;
+        eprintln!(
+            "{scenario:<14} {variant:<16} {:<9} {connections:>3} connections, round {round} of {}: {:>8.0} {unit}, p50 {:.2} ms",
+            format!("{who:?}"),
+            self.plan.rounds,
+            sample.rate,
+            sample.p50_us / 1000.0,
+        );
+        if sample.rate <= 0.0 {
+            self.fail(format!("{scenario} {variant} {who:?} with {connections} connections: nothing was accepted"))?;
+        }
+        let sample = Sample { round, ..sample };
+        let known = self.series.iter_mut().find(|known| {
+            (known.scenario.as_str(), known.variant.as_str(), known.who, known.connections)
+                == (scenario, variant, who, connections)
+        });
+        match known {
+            Some(series) => series.samples.push(sample),
+            None => self.series.push(Series {
+                scenario: scenario.to_owned(),
+                variant: variant.to_owned(),
+                who,
+                connections,
+                unit: unit.to_owned(),
+                samples: vec![sample],
+                note: note.to_owned(),
+            }),
+        }
+        Ok(())
+    }
+
+    /// Notes what must not happen. It ends a quick run at once; a full one goes on, and fails when it has measured the rest.
+    fn fail(&mut self, what: String) -> Result<()> {
+        if self.plan.quick {
+            return Err(what.into());
+        }
+        eprintln!("{what}");
+        self.failures.push(what);
+        Ok(())
+    }
+}

@@ -1,0 +1,130 @@
+//! One kept-alive connection with the client that asks on it. At most one request is on the way.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use mio::net::TcpStream;
+use mio::{Interest, Registry, Token};
+
+use super::{Client, Reply, Tally, Window};
+use crate::support::{Result, http};
+
+/// What a connection has room for at first. Most answers are far smaller.
+const ROOM: usize = 16 * 1024;
+
+pub(super) struct Connection {
+    stream: TcpStream,
+    server: SocketAddr,
+    registry: Registry,
+    token: Token,
+    /// Which tally is its own.
+    load: usize,
+    client: Box<dyn Client>,
+    request: Vec<u8>,
+    written: usize,
+    answer: Vec<u8>,
+    filled: usize,
+    asked: Instant,
+    waiting: bool,
+}
+
+impl Connection {
+    pub fn open(
+        registry: &Registry,
+        number: usize,
+        server: SocketAddr,
+        load: usize,
+        client: Box<dyn Client>,
+    ) -> Result<Self> {
+        let (registry, token) = (registry.try_clone()?, Token(number));
+        let stream = connect(&registry, token, server)?;
+        Ok(Self {
+            stream,
+            server,
+            registry,
+            token,
+            load,
+            client,
+            request: Vec::new(),
+            written: 0,
+            answer: vec![0; ROOM],
+            filled: 0,
+            asked: Instant::now(),
+            waiting: false,
+        })
+    }
+
+    /// Whether an answer is still to come.
+    pub fn is_waiting(&self) -> bool {
+        self.waiting
+    }
+
+    /// Sends the client's next request.
+    pub fn ask(&mut self, tallies: &mut [Tally]) -> Result<()> {
+        self.request.clear();
+        self.client.ask(&mut self.request);
+        (self.written, self.filled, self.waiting) = (0, 0, true);
+        self.asked = Instant::now();
+        self.write(tallies)
+    }
+
+    /// Takes what has arrived. True when nothing is on the way (any more), so that the client may ask (again).
+    pub fn hear(&mut self, window: &Window, tallies: &mut [Tally]) -> Result<bool> {
+        if self.written < self.request.len() {
+            self.write(tallies)?;
+        }
+        while self.waiting {
+            if self.filled == self.answer.len() {
+                self.answer.resize(2 * self.filled, 0);
+            }
+            let read = match self.stream.read(&mut self.answer[self.filled..]) {
+                Ok(0) => return self.lose("the server closed the connection", tallies),
+                Ok(read) => read,
+                Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(false),
+                Err(e) if e.kind() == ErrorKind::Interrupted => continue,
+                Err(e) => return self.lose(&e.to_string(), tallies),
+            };
+            self.filled += read;
+            if let Some(message) = http::response(&self.answer[..self.filled])? {
+                let heard = Instant::now();
+                let body = &self.answer[message.head..message.end];
+                let counts = window.holds(heard);
+                let reply = Reply { status: message.status, body, asked: self.asked, heard, counts };
+                let verdict = self.client.hear(&reply);
+                tallies[self.load].count(verdict, &reply);
+                self.waiting = false;
+            }
+        }
+        Ok(true)
+    }
+
+    fn write(&mut self, tallies: &mut [Tally]) -> Result<()> {
+        while self.written < self.request.len() {
+            match self.stream.write(&self.request[self.written..]) {
+                Ok(written) => self.written += written,
+                Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(()),
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                Err(e) => return self.lose(&e.to_string(), tallies).map(drop),
+            }
+        }
+        Ok(())
+    }
+
+    /// Counts a request whose answer never came, and connects anew. The client does not hear of it.
+    fn lose(&mut self, why: &str, tallies: &mut [Tally]) -> Result<bool> {
+        tallies[self.load].fail(|| format!("no answer: {why}"));
+        self.stream = connect(&self.registry, self.token, self.server)?;
+        self.waiting = false;
+        Ok(true)
+    }
+}
+
+fn connect(registry: &Registry, token: Token, server: SocketAddr) -> Result<TcpStream> {
+    let stream = std::net::TcpStream::connect(server).map_err(|e| format!("cannot connect to {server}: {e}"))?;
+    stream.set_nodelay(true)?;
+    stream.set_nonblocking(true)?;
+    let mut stream = TcpStream::from_std(stream);
+    registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
+    Ok(stream)
+}

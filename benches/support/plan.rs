@@ -1,0 +1,110 @@
+//! What is to be done: the command line, and the order of the loads.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Parser;
+
+use super::generator::Timing;
+use super::results::Who;
+
+/// How much of a load's time is added before it, to fill caches and pools.
+const WARM_UP_SHARE: f64 = 0.2;
+
+/// Measures the server in front of PostgreSQL against PostgreSQL without it.
+///
+/// Real server processes, one per mode, and pgbench take turns on one durable PostgreSQL. Without --bench, which `cargo bench`
+/// adds and `cargo test` does not, every scenario only runs for a moment, to prove that it still works.
+#[derive(Parser, Debug)]
+#[command(name = "cargo bench --", version)]
+pub struct Arguments {
+    /// Only scenarios whose name contains one of these words
+    pub words: Vec<String>,
+    /// How often everything is measured; figures are medians over the rounds [3]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100))]
+    rounds: Option<u32>,
+    /// How long each load is measured [3]
+    #[arg(long, value_parser = seconds)]
+    seconds: Option<f64>,
+    /// Where logs, figures and the report go [target/bench-report, or target/bench-quick without --bench]
+    #[arg(long)]
+    out: Option<PathBuf>,
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(seconds) if (0.1..=600.0).contains(&seconds) => Ok(seconds),
+        _ => Err("a number from 0.1 to 600".to_owned()),
+    }
+}
+
+/// The command line with everything filled in.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Only to see that everything works.
+    pub quick: bool,
+    pub rounds: u32,
+    pub timing: Timing,
+    pub connections: &'static [u32],
+    pub out: PathBuf,
+}
+
+/// One load of many: who makes it, with how many connections, in which round.
+#[derive(Debug, Clone, Copy)]
+pub struct Turn {
+    pub round: u32,
+    pub connections: u32,
+    pub who: Who,
+}
+
+/// Who takes part where pgbench can do the same.
+pub const EVERYBODY: [Who; 3] = [Who::Yardstick, Who::Advisory, Who::Actors];
+/// Who takes part where only a server can.
+pub const SERVERS: [Who; 2] = [Who::Advisory, Who::Actors];
+
+impl Arguments {
+    pub fn plan(&self) -> Plan {
+        let quick = !self.bench;
+        let (rounds, seconds, connections, out): (_, _, &[u32], _) = match quick {
+            true => (1, 0.3, &[1, 8], "target/bench-quick"),
+            false => (3, 3.0, &[1, 8, 32, 128], "target/bench-report"),
+        };
+        let measured = Duration::from_secs_f64(self.seconds.unwrap_or(seconds));
+        Plan {
+            quick,
+            rounds: self.rounds.unwrap_or(rounds),
+            timing: Timing { warm_up: measured.mul_f64(WARM_UP_SHARE), measured },
+            connections,
+            out: self.out.clone().unwrap_or_else(|| out.into()),
+        }
+    }
+}
+
+impl Plan {
+    /// Everybody's loads in an order in which those that are compared run next to each other, and nobody always goes first.
+    pub fn turns(&self, who: &[Who]) -> Vec<Turn> {
+        let mut turns = Vec::new();
+        for round in 1..=self.rounds {
+            for &connections in self.connections {
+                let mut turn: Vec<Turn> = who.iter().map(|&who| Turn { round, connections, who }).collect();
+                if round % 2 == 0 {
+                    turn.reverse();
+                }
+                turns.extend(turn);
+            }
+        }
+        turns
+    }
+
+    /// `full`, or `quick` where it only has to work.
+    pub fn size(&self, full: u32, quick: u32) -> u32 {
+        if self.quick { quick } else { full }
+    }
+
+    /// How long this many loads take in each turn of each of `who`.
+    pub fn time(&self, loads: u32, who: &[Who]) -> Duration {
+        (self.timing.warm_up + self.timing.measured) * loads * self.turns(who).len() as u32
+    }
+}

@@ -1,0 +1,97 @@
+//! A server that does nothing, to see what the load generator can do: every request gets the same bytes, from one thread.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+
+use mio::net::{TcpListener, TcpStream};
+use mio::{Events, Interest, Poll, Token, Waker};
+
+use super::{Result, http};
+
+/// About what the server answers to `sendMessage`.
+const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 114\r\ncontent-type: application/json\r\n\r\n\
+    {\"messageId\":\"01K0000000000000000000000000\",\"receivedAt\":\"2000-01-01T00:00:00.000Z\",\"seq\":1234567,\"epoch\":1234567}";
+
+const LISTENER: Token = Token(usize::MAX);
+const STOP: Token = Token(usize::MAX - 1);
+
+/// Answers until it is dropped.
+pub struct Responder {
+    pub address: SocketAddr,
+    stop: Arc<AtomicBool>,
+    waker: Waker,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Responder {
+    pub fn start() -> Result<Self> {
+        let poll = Poll::new()?;
+        let mut listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0)))?;
+        poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
+        let waker = Waker::new(poll.registry(), STOP)?;
+        let (address, stop) = (listener.local_addr()?, Arc::new(AtomicBool::new(false)));
+        let stopping = stop.clone();
+        let thread = thread::Builder::new().name("responder".to_owned()).spawn(move || {
+            if let Err(failure) = answer(poll, &listener, &stopping) {
+                eprintln!("the responder ended: {failure}");
+            }
+        })?;
+        Ok(Self { address, stop, waker, thread: Some(thread) })
+    }
+}
+
+impl Drop for Responder {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Release);
+        if self.waker.wake().is_ok()
+            && let Some(thread) = self.thread.take()
+        {
+            // It has said so if it panicked.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn answer(mut poll: Poll, listener: &TcpListener, stopping: &AtomicBool) -> Result<()> {
+    let mut events = Events::with_capacity(1_024);
+    let mut clients: Vec<(TcpStream, Vec<u8>)> = Vec::new();
+    let mut room = vec![0; 64 * 1024];
+    while !stopping.load(Ordering::Acquire) {
+        match poll.poll(&mut events, None) {
+            Err(e) if e.kind() == ErrorKind::Interrupted => continue,
+            polled => polled?,
+        }
+        for event in &events {
+            match event.token() {
+                STOP => {}
+                LISTENER => {
+                    while let Ok((mut stream, _)) = listener.accept() {
+                        poll.registry().register(&mut stream, Token(clients.len()), Interest::READABLE)?;
+                        clients.push((stream, Vec::new()));
+                    }
+                }
+                Token(client) => serve(&mut clients[client], &mut room)?,
+            }
+        }
+    }
+    Ok(())
+}
+
+fn serve((stream, pending): &mut (TcpStream, Vec<u8>), room: &mut [u8]) -> Result<()> {
+    loop {
+        match stream.read(room) {
+            Ok(0) => return Ok(()),
+            Ok(read) => pending.extend_from_slice(&room[..read]),
+            Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(()),
+            Err(e) => return Err(e.into()),
+        }
+        while let Some(request) = http::request(pending)? {
+            pending.drain(..request.end);
+            // In a closed loop there is never more than one answer in the socket's buffer.
+            stream.write_all(ANSWER)?;
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! Conversations by the thousand, written straight into the tables, because making them through the server takes longer than
+//! measuring it. Constraints and triggers see every row, and `catbird-server check` has the last word after a run.
+
+use std::sync::Arc;
+
+use catbird_server::mls::{DEFAULT_SUITE, hex};
+use tokio_postgres::Client;
+use ulid::Ulid;
+
+use super::Result;
+use super::mix::{fresh, mix};
+
+/// Most rows in one statement.
+const ROWS: usize = 10_000;
+
+/// A conversation at epoch 0 with an empty log.
+pub struct Convo {
+    pub id: String,
+    pub group_id: Vec<u8>,
+    /// The members' DIDs; the first one created it. Nobody is in two conversations.
+    pub members: Vec<String>,
+}
+
+/// Conversations that clients share.
+pub type Convos = Arc<[Convo]>;
+
+/// New conversations, not in any database yet.
+pub fn convos(count: u32, members: u32) -> Convos {
+    let convo = |_| {
+        let group_id = [mix(fresh()), mix(fresh())].map(u64::to_be_bytes).concat();
+        Convo { id: Ulid::new().to_string(), group_id, members: (0..members).map(|_| person()).collect() }
+    };
+    (0..count).map(convo).collect()
+}
+
+/// The DID of somebody new, as a did:plc looks: 24 letters and digits of base32.
+pub fn person() -> String {
+    const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
+    let number = fresh();
+    let bits = (u128::from(mix(number)) << 64) | u128::from(mix(!number));
+    let letters = (0..24).map(|place| char::from(ALPHABET[(bits >> (5 * place)) as usize % ALPHABET.len()]));
+    "did:plc:".chars().chain(letters).collect()
+}
+
+/// Writes conversations into a database that a server has migrated.
+pub async fn write(database: &Client, convos: &[Convo]) -> Result<()> {
+    let of = |field: fn(&Convo) -> String| convos.iter().map(field).collect::<Vec<String>>();
+    database
+        .execute(
+            "insert into conversations (id, group_id, creator_did, cipher_suite, initial_epoch, current_epoch)
+             select id, group_id, creator, $4, 0, 0 from unnest($1::text[], $2::text[], $3::text[]) c (id, group_id, creator)",
+            &[
+                &of(|convo| convo.id.clone()),
+                &of(|convo| hex(&convo.group_id)),
+                &of(|convo| convo.members[0].clone()),
+                &DEFAULT_SUITE,
+            ],
+        )
+        .await?;
+    let members: Vec<(&str, &str)> = convos
+        .iter()
+        .flat_map(|convo| convo.members.iter().map(|member| (convo.id.as_str(), member.as_str())))
+        .collect();
+    for rows in members.chunks(ROWS) {
+        let (convos, dids): (Vec<&str>, Vec<&str>) = rows.iter().copied().unzip();
+        database
+            .execute(
+                "insert into members (convo_id, member_did, joined_seq, joined_epoch, last_read_seq)
+                 select convo_id, did, 0, 0, 0 from unnest($1::text[], $2::text[]) m (convo_id, did)",
+                &[&convos, &dids],
+            )
+            .await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,106 @@
+//! Server processes: the real binary as an operator would start it. It logs into a file, because reading a pipe costs time
+//! that belongs to the measurement.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::Result;
+use super::results::Who;
+use super::tokens::{SECRET, SERVICE_DID};
+
+/// How long a start may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How often a starting server is asked.
+const POLL: Duration = Duration::from_millis(10);
+/// So far away that rate limits are checked with every request and never reached.
+const NO_LIMIT: &str = "1000000000";
+
+/// One server process, ended with its value.
+pub struct Server {
+    pub address: SocketAddr,
+    child: Child,
+}
+
+impl Server {
+    /// Starts a server on a database with the defaults that operators get, apart from `settings`, and waits until it is ready.
+    pub async fn start(who: Who, database_url: &str, settings: &[(&str, &str)], log: &Path) -> Result<Self> {
+        let child = Command::new(env!("CARGO_BIN_EXE_catbird-server"))
+            .env_clear()
+            .envs([("SERVER_PORT", "0"), ("SERVICE_DID", SERVICE_DID), ("JWT_SECRET", SECRET)])
+            .envs([("DATABASE_URL", database_url), ("ENABLE_ACTOR_SYSTEM", actors(who)?)])
+            .envs([("RATE_LIMIT_PER_DID", NO_LIMIT), ("RATE_LIMIT_PER_CONVO", NO_LIMIT)])
+            .envs(settings.iter().copied())
+            // Where no .env is.
+            .current_dir(log.parent().ok_or("a log lies in a directory")?)
+            .stdin(Stdio::null())
+            .stdout(File::create(log)?)
+            .spawn()?;
+        let mut server = Self { address: SocketAddr::from(([0, 0, 0, 0], 0)), child };
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(address) = listens_at(log)? {
+                server.address = address;
+                if is_ready(address) {
+                    return Ok(server);
+                }
+            }
+            if let Some(status) = server.child.try_wait()? {
+                return Err(format!("the server ended ({status}); see {}", log.display()).into());
+            }
+            if Instant::now() > deadline {
+                return Err(format!("the server did not become ready; see {}", log.display()).into());
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn actors(who: Who) -> Result<&'static str> {
+    match who {
+        Who::Advisory => Ok("false"),
+        Who::Actors => Ok("true"),
+        Who::Yardstick | Who::Generator => Err(format!("{who:?} is not a server").into()),
+    }
+}
+
+/// The address in the log, once it is there.
+fn listens_at(log: &Path) -> Result<Option<SocketAddr>> {
+    for line in std::fs::read_to_string(log)?.lines() {
+        // The last line may be half written.
+        let entry: Value = serde_json::from_str(line).unwrap_or_default();
+        if let ("listening", Some(address)) = (entry["message"].as_str().unwrap_or_default(), entry["address"].as_str())
+        {
+            return Ok(Some(address.parse()?));
+        }
+    }
+    Ok(None)
+}
+
+fn is_ready(address: SocketAddr) -> bool {
+    let ask = || {
+        let mut stream = TcpStream::connect(address)?;
+        stream.write_all(b"GET /health/ready HTTP/1.1\r\nhost: bench\r\nconnection: close\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok::<_, std::io::Error>(answer)
+    };
+    ask().is_ok_and(|answer| answer.starts_with("HTTP/1.1 200 "))
+}

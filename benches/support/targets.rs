@@ -1,0 +1,121 @@
+//! What was promised, and how it is read off a run. One table, so that the report, the README and the scenarios agree.
+
+use super::results::{Kind, Run, Sample, Series, Target, Who};
+
+/// Where targets are measured, unless they say otherwise.
+const CONNECTIONS: u32 = 32;
+
+/// One series of a run, for a mode that is being judged.
+#[derive(Clone, Copy)]
+struct Of {
+    scenario: &'static str,
+    variant: &'static str,
+    /// `None`: the mode that is being judged.
+    who: Option<Who>,
+    connections: u32,
+}
+
+const fn of(scenario: &'static str, variant: &'static str) -> Of {
+    Of { scenario, variant, who: None, connections: CONNECTIONS }
+}
+
+impl Of {
+    const fn yardstick(self) -> Self {
+        Self { who: Some(Who::Yardstick), ..self }
+    }
+
+    const fn alone(self) -> Self {
+        Self { connections: 1, ..self }
+    }
+
+    fn find<'a>(&self, run: &'a Run, judged: Who) -> Option<&'a Series> {
+        run.series(self.scenario, self.variant, self.who.unwrap_or(judged), self.connections)
+    }
+}
+
+struct Promise {
+    name: &'static str,
+    of: Of,
+    to: Of,
+    figure: fn(&Sample) -> f64,
+    kind: Kind,
+    bound: f64,
+    aim: f64,
+}
+
+const fn at_least(name: &'static str, of: Of, to: Of, bound: f64, aim: f64) -> Promise {
+    Promise { name, of, to, figure: |sample| sample.rate, kind: Kind::AtLeast, bound, aim }
+}
+
+const PROMISES: [Promise; 8] = [
+    at_least(
+        "send to 1,000 conversations, against the yardstick",
+        of("send", "spread"),
+        of("send", "spread").yardstick(),
+        1.0,
+        1.5,
+    ),
+    at_least(
+        "send to one hot conversation, against the yardstick",
+        of("send", "hot"),
+        of("send", "hot").yardstick(),
+        3.0,
+        5.0,
+    ),
+    at_least(
+        "commits in 1,000 conversations, against the yardstick",
+        of("commits", "spread"),
+        of("commits", "spread").yardstick(),
+        0.5,
+        1.0,
+    ),
+    at_least(
+        "send to 10,000 members, against 2 members",
+        of("group_size", "10,000 members"),
+        of("group_size", "2 members"),
+        0.9,
+        1.0,
+    ),
+    at_least(
+        "last page of 1,000,000 messages, against 1,000",
+        of("reads", "last page of 1,000,000"),
+        of("reads", "last page of 1,000"),
+        0.9,
+        1.0,
+    ),
+    Promise {
+        name: "p99 of 1,000 cold conversations beside a hot one, against without it",
+        of: of("hot_and_cold", "cold beside hot"),
+        to: of("hot_and_cold", "cold alone"),
+        figure: |sample| sample.p99_us,
+        kind: Kind::AtMost,
+        bound: 1.5,
+        aim: 1.1,
+    },
+    Promise {
+        name: "p50 of send on one connection, against the yardstick with one client",
+        of: of("send", "spread").alone(),
+        to: of("send", "spread").alone().yardstick(),
+        figure: |sample| sample.p50_us,
+        kind: Kind::AtMost,
+        bound: 3.0,
+        aim: 2.0,
+    },
+    at_least(
+        "tokens used once, remembered in Redis, against not remembered",
+        of("tokens", "HS256, jti in Redis"),
+        of("tokens", "HS256, jti off"),
+        0.8,
+        0.95,
+    ),
+];
+
+/// Every target whose series were measured, for each mode.
+pub fn of_run(run: &Run) -> Vec<Target> {
+    let judge = |promise: &Promise, who: Who| {
+        let ratio = promise.of.find(run, who)?.ratio(promise.to.find(run, who)?, promise.figure)?;
+        let Promise { name, kind, bound, aim, .. } = *promise;
+        Some(Target { name: name.to_owned(), who, measured: ratio, bound, aim, kind })
+    };
+    PROMISES.iter().flat_map(|promise| super::plan::SERVERS.map(|who| judge(promise, who))).flatten().collect()
+}
