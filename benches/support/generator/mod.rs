@@ -183,11 +183,13 @@ fn drive(loads: Vec<Load>, timing: Timing) -> Result<Vec<Outcome>> {
     for connection in &mut connections {
         connection.ask(&mut tallies)?;
     }
-    let mut asking = true;
-    while asking || connections.iter().any(Connection::is_waiting) {
+    loop {
         let now = Instant::now();
         window.watch(now)?;
-        asking = now < window.until;
+        let asking = now < window.until;
+        if !asking && !connections.iter().any(Connection::is_waiting) {
+            break;
+        }
         let limit = if asking { window.until } else { window.until + PATIENCE };
         if now >= limit {
             return Err(unanswered(&connections));
