@@ -5,10 +5,14 @@
 
 mod clients;
 mod commits;
+mod cost;
 mod generator;
 mod group_size;
 mod hot_and_cold;
+mod race;
+mod reads;
 mod send;
+mod tokens;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -29,10 +33,14 @@ pub struct Scenario {
 }
 
 /// In the order in which they run.
-pub const ALL: [Scenario; 5] = [
+pub const ALL: [Scenario; 9] = [
     Scenario { name: generator::NAME, run: |bench| Box::pin(generator::run(bench)), time: generator::time },
     Scenario { name: send::NAME, run: |bench| Box::pin(send::run(bench)), time: send::time },
     Scenario { name: group_size::NAME, run: |bench| Box::pin(group_size::run(bench)), time: group_size::time },
     Scenario { name: commits::NAME, run: |bench| Box::pin(commits::run(bench)), time: commits::time },
     Scenario { name: hot_and_cold::NAME, run: |bench| Box::pin(hot_and_cold::run(bench)), time: hot_and_cold::time },
+    Scenario { name: race::NAME, run: |bench| Box::pin(race::run(bench)), time: race::time },
+    Scenario { name: reads::NAME, run: |bench| Box::pin(reads::run(bench)), time: reads::time },
+    Scenario { name: tokens::NAME, run: |bench| Box::pin(tokens::run(bench)), time: tokens::time },
+    Scenario { name: cost::NAME, run: |bench| Box::pin(cost::run(bench)), time: cost::time },
 ];
