@@ -33,7 +33,7 @@ use support::bench::Bench;
 use support::plan::{Arguments, Plan};
 use support::results::Run;
 use support::stage::Stage;
-use support::{Result, machine, targets};
+use support::{Result, machine, report, targets};
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -80,7 +80,9 @@ async fn bench(arguments: &Arguments) -> Result<()> {
     let mut run = Run { machine, command, started, series, targets: Vec::new() };
     run.targets = targets::of_run(&run);
     run.write_json(&plan.out.join("results.json"))?;
-    eprintln!("{} s; figures are in {}", begin.elapsed().as_secs(), plan.out.join("results.json").display());
+    report::print(&run)?;
+    report::write_html(&run, &plan.out.join("report.html"))?;
+    eprintln!("{} s; report.html and results.json are in {}", begin.elapsed().as_secs(), plan.out.display());
     match failures.len() {
         0 => Ok(()),
         count => Err(format!("{count} loads did not go as expected:\n{}", failures.join("\n")).into()),

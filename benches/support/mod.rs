@@ -11,6 +11,7 @@ pub mod measurement;
 pub mod mix;
 pub mod mls;
 pub mod plan;
+pub mod report;
 pub mod responder;
 pub mod results;
 pub mod seed;

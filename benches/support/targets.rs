@@ -102,9 +102,9 @@ const PROMISES: [Promise; 8] = [
         aim: 2.0,
     },
     at_least(
-        "tokens used once, remembered in Redis, against not remembered",
-        of("tokens", "HS256, jti in Redis"),
-        of("tokens", "HS256, jti off"),
+        "send with tokens used once, remembered in Redis, against not remembered",
+        of("tokens", "send, jti in Redis"),
+        of("tokens", "send, jti off"),
         0.8,
         0.95,
     ),
