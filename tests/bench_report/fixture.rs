@@ -36,10 +36,8 @@ pub fn run() -> Run {
     for who in [Who::Advisory, Who::Actors] {
         let mut cost = self::series("cost", "spread", who, 32, &[1_000.0, 1_010.0, 990.0]);
         for (sample, wal) in cost.samples.iter_mut().zip([2_100.0, 2_200.0, 2_000.0]) {
-            sample.extra = BTreeMap::from([
-                ("wal_bytes_per_message".to_owned(), wal),
-                ("server_cpu_seconds_per_message".to_owned(), 0.000_081_5),
-            ]);
+            sample.extra.insert("wal_bytes_per_message".to_owned(), wal);
+            sample.extra.insert("server_cpu_us_per_message".to_owned(), 81.5);
         }
         series.push(cost);
     }
@@ -96,6 +94,7 @@ fn sample(round: u32, rate: f64, connections: u32) -> Sample {
         max_us: at(0.999_9),
         latency: latency.collect(),
         client_cpu_share: 0.25,
+        extra: BTreeMap::from([("client_cpu_us".to_owned(), 3.5)]),
         ..Sample::default()
     }
 }

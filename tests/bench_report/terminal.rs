@@ -54,6 +54,14 @@ fn the_generator_alone_is_told_apart() {
 }
 
 #[test]
+fn what_was_measured_beside_has_a_line_with_medians() {
+    let text = plain();
+    let line = "cost spread, Actors, 32 connections: server cpu us per message 81.5, wal bytes per message 2,100\n";
+    assert!(text.contains(line), "{text}");
+    assert!(!text.contains("client cpu us"), "{text}");
+}
+
+#[test]
 fn targets_end_in_a_verdict() {
     let text = plain();
     let verdict = |name: &str| cells(&text, name).join(" ");

@@ -1,8 +1,9 @@
 //! The lines that both the table and the page show, and how figures are written.
 
+use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 
-use super::super::results::{Run, Series, Who};
+use super::super::results::{Run, Series, Who, median};
 
 /// Who may stand in a line, in the order of the columns. The yardstick comes first, because it is what the others are
 /// divided by.
@@ -97,7 +98,7 @@ impl<'a> Row<'a> {
     }
 }
 
-/// The notes of all series, each once, with whom they are about.
+/// The notes of all series, each once, with the load that it is about.
 pub fn notes(run: &Run) -> Vec<String> {
     let mut notes: Vec<String> = Vec::new();
     for series in run.series.iter().filter(|series| !series.note.is_empty()) {
@@ -108,6 +109,24 @@ pub fn notes(run: &Run) -> Vec<String> {
         }
     }
     notes
+}
+
+/// What the generator's thread used per answer, in µs: it stands beside the generator's share, not among what a scenario
+/// measured.
+pub const CLIENT_CPU: &str = "client_cpu_us";
+
+/// The names of what only this scenario measured.
+pub fn extras(series: &Series) -> BTreeSet<&str> {
+    let names = series.samples.iter().flat_map(|sample| sample.extra.keys()).map(String::as_str);
+    names.filter(|name| *name != CLIENT_CPU).collect()
+}
+
+/// The median of what was measured under a name, and its range over the rounds that have it.
+pub fn extra(series: &Series, name: &str) -> Option<(f64, RangeInclusive<f64>)> {
+    let found: Vec<f64> = series.samples.iter().filter_map(|sample| sample.extra.get(name).copied()).collect();
+    let low = found.iter().copied().reduce(f64::min)?;
+    let high = found.iter().copied().reduce(f64::max)?;
+    Some((median(found)?, low..=high))
 }
 
 /// What has to be said before any figure is believed.

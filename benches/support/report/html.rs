@@ -8,7 +8,9 @@ use std::collections::BTreeSet;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::super::results::{Run, Series, Target, Who};
-use super::figures::{Figures, Group, groups, label, ms, notes, number, percent, times, warnings};
+use super::figures::{
+    CLIENT_CPU, Figures, Group, extra, extras, groups, label, ms, notes, number, percent, times, warnings,
+};
 use super::name;
 use super::plots::{self, Plot};
 use super::table::{direction, verdict};
@@ -179,7 +181,10 @@ fn figures_row(group: &Group, figures: &Figures) -> Markup {
             td.n { (figures.ratio.map(times).unwrap_or_default()) }
             td.n { (ms(figures.p50_us)) }
             td.n { (ms(figures.p99_us)) }
-            td.n { (figures.client_cpu.map(percent).unwrap_or_default()) }
+            td.n {
+                (figures.client_cpu.map(percent).unwrap_or_default())
+                @if let Some((us, _)) = extra(figures.series, CLIENT_CPU) { ", " (number(us)) " µs each" }
+            }
         }
     }
 }
@@ -216,7 +221,7 @@ fn cost(scenario: &str, groups: &[Group]) -> Markup {
                             td { (label(scenario, &figures.series.variant)) }
                             td { (name(figures.series.who)) }
                             td.n { (figures.series.connections) }
-                            @for name in &names { td.n { (extra(figures.series, name)) } }
+                            @for name in &names { td.n { (medians(figures.series, name)) } }
                         }
                     }
                 }
@@ -225,21 +230,11 @@ fn cost(scenario: &str, groups: &[Group]) -> Markup {
     }
 }
 
-/// The names of what was measured beside.
-fn extras(series: &Series) -> BTreeSet<&str> {
-    series.samples.iter().flat_map(|sample| sample.extra.keys()).map(String::as_str).collect()
-}
-
 /// The median, and the range over the rounds.
-fn extra(series: &Series, name: &str) -> Markup {
-    let found: Vec<f64> = series.samples.iter().filter_map(|sample| sample.extra.get(name).copied()).collect();
-    let low = found.iter().copied().reduce(f64::min);
-    let high = found.iter().copied().reduce(f64::max);
-    let (Some(median), Some(low), Some(high)) = (super::super::results::median(found), low, high) else {
-        return html! {};
-    };
+fn medians(series: &Series, name: &str) -> Markup {
+    let Some((median, range)) = extra(series, name) else { return html! {} };
     html! {
         (number(median))
-        @if low < high { div.small { (number(low)) " – " (number(high)) } }
+        @if range.start() < range.end() { div.small { (number(*range.start())) " – " (number(*range.end())) } }
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::super::results::{Kind, Run, Target, Who};
-use super::figures::{Figures, groups, label, ms, notes, number, percent, times, warnings};
+use super::figures::{Figures, extra, extras, groups, label, ms, notes, number, percent, times, warnings};
 use super::name;
 
 /// The column of names is as wide as the longest, up to this.
@@ -24,6 +24,7 @@ pub fn table(run: &Run, paint: Paint) -> String {
     }
     loads(&mut text, run, paint);
     generator(&mut text, run);
+    beside(&mut text, run);
     for note in notes(run) {
         line(&mut text, &format!("note: {note}"));
     }
@@ -86,6 +87,23 @@ fn generator(text: &mut String, run: &Run) {
             let cpu = figures.client_cpu.map_or_else(String::new, percent);
             let says = format!("{what} alone, {connections} connections: {rate} {}, {cpu} of a core", group.unit);
             line(text, &says);
+        }
+    }
+}
+
+/// What scenarios measured beside rates and latencies: a line each for a load and everybody who took part.
+fn beside(text: &mut String, run: &Run) {
+    for group in groups(run) {
+        for figures in group.who().flat_map(|who| group.line(who)) {
+            let series = figures.series;
+            let says: Vec<String> = extras(series)
+                .into_iter()
+                .filter_map(|name| Some(format!("{} {}", name.replace('_', " "), number(extra(series, name)?.0))))
+                .collect();
+            if !says.is_empty() {
+                let (load, connections) = (label(group.scenario, group.variant), series.connections);
+                line(text, &format!("{load}, {}, {connections} connections: {}", name(series.who), says.join(", ")));
+            }
         }
     }
 }
