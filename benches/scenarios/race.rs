@@ -35,7 +35,8 @@ const FIGURE: Figure<'_> = Figure {
     scenario: NAME,
     variant: "one conversation",
     unit: "commits/s",
-    note: "wasted attempts are those that lost, per accepted commit; a loser's wait is from its first loss to its next win",
+    note: "wasted attempts are those that lost, per accepted commit; a loser's wait is from its first loss to its next win, \
+           or to the end of the load if it did not win again",
 };
 
 pub fn time(plan: &Plan) -> Duration {
@@ -46,21 +47,20 @@ pub async fn run(bench: &mut Bench) -> Result<()> {
     let turns = racing(&bench.plan).turns(&SERVERS);
     let convos = bench.stage.seed(turns.len() as u32, MEMBERS).await?;
     for (convo, turn) in turns.into_iter().enumerate() {
-        let waits = Arc::new(Mutex::new(Latencies::new()));
+        let fates = Arc::new(Mutex::new(Fates::new(turn.connections)));
         let racer = |member| -> Box<dyn Client> {
             Box::new(Racer {
                 convos: convos.clone(),
                 convo,
                 member,
                 epoch: 0,
-                lost: None,
                 minter: Minter::new(),
-                waits: waits.clone(),
+                fates: fates.clone(),
             })
         };
         let racers = (0..turn.connections as usize).map(racer).collect();
         let mut sample = bench.load(turn.who, racers).await?;
-        note(&mut sample, &waits.lock().unwrap_or_else(PoisonError::into_inner), bench.plan.timing.measured);
+        fates.lock().unwrap_or_else(PoisonError::into_inner).note(&mut sample, bench.plan.timing.measured);
         bench.record(&FIGURE, turn, sample)?;
     }
     Ok(())
@@ -71,14 +71,60 @@ fn racing(plan: &Plan) -> Plan {
     Plan { connections: if plan.quick { QUICK_RACERS } else { RACERS }, ..plan.clone() }
 }
 
-fn note(sample: &mut Sample, waits: &Latencies, measured: Duration) {
-    let accepted = sample.rate * measured.as_secs_f64();
-    if accepted > 0.0 {
-        sample.extra.insert("wasted_attempts_per_commit".to_owned(), sample.refused as f64 / accepted);
+/// How the racers of one load fare.
+struct Fates {
+    /// When each lost, if it has not won since.
+    lost: Vec<Option<Instant>>,
+    /// How often each won in the measured time.
+    wins: Vec<u64>,
+    waits: Latencies,
+    /// When anybody last heard anything in the measured time.
+    end: Option<Instant>,
+}
+
+impl Fates {
+    fn new(racers: u32) -> Self {
+        let racers = racers as usize;
+        Self { lost: vec![None; racers], wins: vec![0; racers], waits: Latencies::new(), end: None }
     }
-    if waits.count() > 0 {
-        for (name, share) in [("loser_wait_p50_ms", 0.5), ("loser_wait_p99_ms", 0.99)] {
-            sample.extra.insert(name.to_owned(), waits.quantile_us(share) / 1_000.0);
+
+    fn won(&mut self, racer: usize, reply: &Reply<'_>) {
+        let lost = self.lost[racer].take();
+        if reply.counts {
+            self.wins[racer] += 1;
+            self.end = Some(reply.heard);
+            if let Some(lost) = lost {
+                self.waits.add(reply.heard - lost);
+            }
+        }
+    }
+
+    fn lost(&mut self, racer: usize, reply: &Reply<'_>) {
+        self.lost[racer].get_or_insert(reply.heard);
+        if reply.counts {
+            self.end = Some(reply.heard);
+        }
+    }
+
+    /// Adds what became of everybody. Who is still waiting counts with the wait so far: without them the figure would be best
+    /// where nobody but one ever wins.
+    fn note(&self, sample: &mut Sample, measured: Duration) {
+        let mut waits = self.waits.clone();
+        for lost in self.lost.iter().flatten() {
+            if let Some(so_far) = self.end.and_then(|end| end.checked_duration_since(*lost)) {
+                waits.add(so_far);
+            }
+        }
+        let mut add = |name: &str, figure| sample.extra.insert(name.to_owned(), figure);
+        add("racers_who_never_won", self.wins.iter().filter(|wins| **wins == 0).count() as f64);
+        if waits.count() > 0 {
+            add("loser_wait_p50_ms", waits.quantile_us(0.5) / 1_000.0);
+            add("loser_wait_p99_ms", waits.quantile_us(0.99) / 1_000.0);
+        }
+        let accepted = sample.rate * measured.as_secs_f64();
+        if accepted > 0.0 {
+            let wasted = sample.refused as f64 / accepted;
+            sample.extra.insert("wasted_attempts_per_commit".to_owned(), wasted);
         }
     }
 }
@@ -89,11 +135,9 @@ struct Racer {
     convo: usize,
     member: usize,
     epoch: u64,
-    /// When it lost, if it has not won since.
-    lost: Option<Instant>,
     minter: Minter,
-    /// Everybody's waits. Racers take turns on one thread, so nobody ever waits for this.
-    waits: Arc<Mutex<Latencies>>,
+    /// Everybody's. Racers take turns on one thread, so nobody ever waits for this.
+    fates: Arc<Mutex<Fates>>,
 }
 
 /// The part of a refusal that a loser needs.
@@ -117,18 +161,17 @@ impl Client for Racer {
     }
 
     fn hear(&mut self, reply: &Reply<'_>) -> Verdict {
+        let mut fates = self.fates.lock().unwrap_or_else(PoisonError::into_inner);
         match reply.status {
             200 => {
                 self.epoch += 1;
-                if let Some(lost) = self.lost.take().filter(|_| reply.counts) {
-                    self.waits.lock().unwrap_or_else(PoisonError::into_inner).add(reply.heard - lost);
-                }
+                fates.won(self.member, reply);
                 Verdict::Accepted
             }
             409 => match serde_json::from_slice(reply.body) {
                 Ok(Refusal { error: "EpochMismatch", server_epoch: Some(epoch) }) => {
                     self.epoch = epoch;
-                    self.lost.get_or_insert(reply.heard);
+                    fates.lost(self.member, reply);
                     Verdict::Refused
                 }
                 _ => Verdict::Failed,

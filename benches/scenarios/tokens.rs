@@ -46,6 +46,7 @@ const QUICK_CONNECTIONS: &[u32] = &[8];
 const ACCOUNTS: u32 = 10;
 /// For sending, as in `send`.
 const CONVOS: u32 = 1_000;
+const QUICK_CONVOS: u32 = 50;
 const MEMBERS: u32 = 10;
 
 const NSID: &str = "blue.catbird.mls.getEpoch";
@@ -92,7 +93,7 @@ pub async fn run(bench: &mut Bench) -> Result<()> {
     let club = accounts.club(bench).await?;
     let mut houses = Vec::new();
     for (spending, name) in SPENDING {
-        let convos = bench.stage.seed(CONVOS, MEMBERS).await?;
+        let convos = bench.stage.seed(bench.plan.size(CONVOS, QUICK_CONVOS), MEMBERS).await?;
         let mut servers = Vec::new();
         for who in SERVERS {
             servers.push((who, accounts.server(bench, who, spending, &redis).await?));

@@ -102,8 +102,7 @@ impl<'a> Row<'a> {
 pub fn notes(run: &Run) -> Vec<String> {
     let mut notes: Vec<String> = Vec::new();
     for series in run.series.iter().filter(|series| !series.note.is_empty()) {
-        let note =
-            format!("{}, {}: {}", label(&series.scenario, &series.variant), super::name(series.who), series.note);
+        let note = format!("{}: {}", label(&series.scenario, &series.variant), series.note);
         if !notes.contains(&note) {
             notes.push(note);
         }
