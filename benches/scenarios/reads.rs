@@ -52,7 +52,7 @@ pub async fn run(bench: &mut Bench) -> Result<()> {
         }
         publish(&bench.stage.connect(turn.who).await?, &library.owners, packages(&bench.plan)).await?;
         let figure = Figure { scenario: NAME, variant: "getKeyPackages", unit: "claims/s", note: "one each" };
-        let claimers = (0..turn.connections).map(|_| Claimer::new(&library.claims)).collect();
+        let claimers = (0..turn.connections).map(|_| Claimer::of(&library.claims)).collect();
         let sample = bench.load(turn.who, claimers).await?;
         bench.record(&figure, turn, sample)?;
     }
@@ -212,7 +212,7 @@ struct Claimer {
 }
 
 impl Claimer {
-    fn new(claims: &Arc<[Request]>) -> Box<dyn Client> {
+    fn of(claims: &Arc<[Request]>) -> Box<dyn Client> {
         Box::new(Self { claims: claims.clone(), minter: Minter::new(), dice: Dice::new() })
     }
 }

@@ -56,6 +56,17 @@ fn a_mark_tells_its_median_its_range_and_its_ratio() {
 }
 
 #[test]
+fn percentiles_come_from_all_rounds_and_lie_within_their_bucket() {
+    let mut series = fixture::series("send", "spread", Who::Advisory, 32, &[1.0, 1.0]);
+    series.samples[0].latency = vec![(1_000, 50), (2_000, 50)];
+    series.samples[1].latency = vec![(2_000, 100)];
+    let html = page(&Run { series: vec![series], ..fixture::run() });
+    let tips = tips(&parse(&html));
+    let p50 = "Advisory, 50 %: 1.33 ms (rounds 1.00 to 2.00)";
+    assert!(tips.iter().any(|tip| tip == p50), "{tips:#?}");
+}
+
+#[test]
 fn each_group_has_two_plots_with_titles_and_axes() {
     let run = fixture::run();
     let html = page(&run);

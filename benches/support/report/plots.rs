@@ -212,20 +212,32 @@ struct Counts {
 impl Counts {
     fn new(mut buckets: Vec<(u64, u64)>) -> Self {
         buckets.sort_unstable();
+        // The same bucket of several rounds becomes one.
+        buckets.dedup_by(|later, kept| {
+            let same = later.0 == kept.0;
+            kept.1 += if same { later.1 } else { 0 };
+            same
+        });
         let total = buckets.iter().map(|(_, count)| count).sum();
         Self { buckets, total }
     }
 
-    /// The latency in ms that this share of the requests did not exceed.
+    /// The latency in ms that this share of the requests did not exceed, taken to be spread evenly within a bucket.
     fn quantile(&self, share: f64) -> Option<f64> {
-        let wanted = ((self.total as f64) * share).ceil().max(1.0) as u64;
+        let wanted = (self.total as f64 * share).max(1.0);
+        // The first bucket's lower bound is not known.
+        let mut lower_us = self.buckets.first()?.0;
         let mut seen = 0;
-        let bucket = self.buckets.iter().find(|(_, count)| {
-            seen += count;
-            seen >= wanted
-        });
-        // A log scale has no zero.
-        bucket.map(|(upper_us, _)| (*upper_us).max(1) as f64 / 1_000.0)
+        for &(upper_us, count) in &self.buckets {
+            if (seen + count) as f64 >= wanted {
+                let within = (wanted - seen as f64) / count as f64;
+                let us = lower_us as f64 + (upper_us - lower_us) as f64 * within;
+                // A log scale has no zero.
+                return Some(us.max(1.0) / 1_000.0);
+            }
+            (seen, lower_us) = (seen + count, upper_us);
+        }
+        None
     }
 }
 
