@@ -18,13 +18,15 @@ macro_rules! migrations {
 }
 
 /// In the order in which they are applied. Never edited once released; a change is a new file.
-const MIGRATIONS: [(&str, &str); 6] = migrations![
+const MIGRATIONS: [(&str, &str); 8] = migrations![
     "V001__conversations",
     "V002__messages",
     "V003__key_packages",
     "V004__welcomes",
     "V005__requests",
     "V006__delivery",
+    "V007__positions_per_statement",
+    "V008__nonce_age",
 ];
 
 query! {
