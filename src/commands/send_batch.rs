@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::ids::ConvoId;
 use crate::store::messages::{self, BatchItem};
-use crate::store::{Abort, Errand, ExclusiveMany, Tx};
+use crate::store::{Abort, Batch, ExclusiveMany};
 
 use super::{SendMessage, Sent};
 
@@ -14,23 +14,24 @@ use super::{SendMessage, Sent};
 #[derive(Debug)]
 pub struct SendBatch(pub Vec<Arc<SendMessage>>);
 
-impl Errand for SendBatch {
+impl Batch for SendBatch {
     const NAME: &'static str = "sendMessages";
     /// Where each message landed; `None` has to be done alone.
     type Output = Vec<Option<Sent>>;
 
-    async fn execute(&self, tx: &Tx) -> Result<Self::Output, Abort> {
+    fn convos(&self) -> Vec<&ConvoId> {
         let mut seen = HashSet::new();
-        let convos: Vec<&ConvoId> =
-            self.0.iter().map(|send| &send.convo_id).filter(|convo| seen.insert(convo.as_str())).collect();
-        let locked = ExclusiveMany::try_take(tx, &convos).await?;
+        self.0.iter().map(|send| &send.convo_id).filter(|convo| seen.insert(convo.as_str())).collect()
+    }
+
+    async fn execute(&self, x: &ExclusiveMany<'_>) -> Result<Self::Output, Abort> {
         // The same request twice at once: the second waits for what the first one gets.
         let (mut ids, mut keys) = (HashSet::new(), HashSet::new());
         let unique: Vec<bool> = self.0.iter().map(|send| is_first(send, &mut ids, &mut keys)).collect();
         let items: Vec<BatchItem<'_>> =
             self.0.iter().zip(&unique).filter(|(_, unique)| **unique).map(|(send, _)| send.item()).collect();
         let window = self.0.first().map_or(0, |send| send.window);
-        let mut landed = messages::append_batch(&locked, &items, window).await?.into_iter();
+        let mut landed = messages::append_batch(x, &items, window).await?.into_iter();
         let place = |(send, unique): (&Arc<SendMessage>, &bool)| {
             let (seq, received_at) = if *unique { landed.next().flatten()? } else { return None };
             Some(send.sent(seq, received_at, false))

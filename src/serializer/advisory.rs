@@ -15,7 +15,7 @@ use crate::commands::{SendBatch, SendMessage, Sent};
 use crate::error::{Code, Error};
 use crate::ids::ConvoId;
 use crate::metrics::Metrics;
-use crate::store::{Abort, Command, Hold, Store};
+use crate::store::{Abort, Command, Hold, Locks, Store};
 use crate::timing::Timings;
 
 use super::queues::{Job, Queues};
@@ -165,7 +165,7 @@ async fn send_batch(store: &Store, sends: Vec<Send>) -> Vec<Send> {
     }
     let commands = sends.iter().map(|send| send.command.clone()).collect();
     let shared = Timings::default();
-    let landed = shared.scope(store.errand(SendBatch(commands))).await;
+    let landed = shared.scope(store.batch(SendBatch(commands), Locks::Try)).await;
     sends.iter().for_each(|send| send.timings.add(&shared));
     let landed = match landed {
         Ok(landed) => landed,

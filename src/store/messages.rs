@@ -1,5 +1,7 @@
 //! The log: appending an entry, recognising one that was sent before, and reading pages of it.
 
+use std::collections::HashMap;
+
 use chrono::{DateTime, Utc};
 use tokio_postgres::Row;
 
@@ -88,8 +90,8 @@ pub struct BatchItem<'a> {
     pub once: Option<(&'a str, &'a [u8; 32])>,
 }
 
-/// Appends those of the messages that are acceptable as they are, and says where they landed, in step with `items`. `None`
-/// has to be looked at alone.
+/// Appends those of the messages that are acceptable as they are, and says where they landed, in step with `items`, of which no
+/// two have the same id in a conversation. `None` has to be looked at alone.
 pub(crate) async fn append_batch(
     x: &ExclusiveMany<'_>,
     items: &[BatchItem<'_>],
@@ -121,10 +123,11 @@ pub(crate) async fn append_batch(
             ],
         )
         .await?;
+    let places: HashMap<(&str, &str), usize> =
+        held.iter().map(|(place, item)| ((item.convo.as_str(), item.message.id.as_str()), *place)).collect();
     for row in rows {
-        let place = usize::try_from(row.get::<_, i64>("place") - 1).map_err(Error::internal)?;
-        let (item, _) = held[place];
-        landed[item] = Some((row.get("seq"), row.get("created_at")));
+        let place = places[&(row.get("convo_id"), row.get("id"))];
+        landed[place] = Some((row.get("seq"), row.get("created_at")));
     }
     Ok(landed)
 }

@@ -1,9 +1,11 @@
 //! The Rust half of `sql/`: the pool, the transactions, and one file per aggregate.
 //!
-//! There are three ways in, and each hands out no more than it has to:
+//! There are four ways in, and each hands out no more than it has to:
 //! - [`Store::reader`] gives a [`Reader`], which can only run the queries that read;
 //! - [`Store::run`] runs a [`Command`] on one conversation and gives it an [`Exclusive`], the proof that nobody else is
 //!   writing that conversation, which every function that changes a log or a roster demands;
+//! - [`Store::batch`] runs a [`Batch`] on several conversations and gives it an [`ExclusiveMany`], the same proof for those of them
+//!   that nobody else is writing;
 //! - [`Store::errand`] runs an [`Errand`], which changes what belongs to one person (key packages, cursors).
 //!
 //! Nothing else opens a transaction. What decides is always in PostgreSQL: a compare-and-swap or a constraint.
@@ -34,4 +36,4 @@ pub use failure::{Abort, Cause, in_words};
 pub use schema::{MigrationError, migrate, required_version};
 pub use session::Reader;
 pub use tx::{Exclusive, ExclusiveMany, Hold, Tx};
-pub use write::{Command, Done, Errand};
+pub use write::{Batch, Command, Done, Errand, Locks};

@@ -7,11 +7,10 @@ use chrono::{DateTime, Utc};
 use tokio_postgres::Row;
 
 use crate::ids::ConvoId;
-use crate::timing::{Stage, measure};
 
 use super::Abort;
 use super::epochs::Position;
-use super::query::{Query, query};
+use super::query::Query;
 use super::session::{Params, Queries, Session};
 
 /// An open transaction at READ COMMITTED.
@@ -97,26 +96,16 @@ impl Exclusive<'_> {
     }
 }
 
-query! {
-    TRY_LOCKS = "tx/try_locks" (TEXT_ARRAY);
-}
-
-/// The right to write several conversations, for as long as this value lives: those whose lock nobody else held.
+/// The right to write several conversations, for as long as this value lives. Only the write path makes one.
 ///
-/// Nothing waits while it holds a lock, so whoever holds such a value cannot be part of a circle of waiters.
+/// Nothing waits for a lock while it holds one, so whoever holds such a value cannot be part of a circle of waiters.
 pub struct ExclusiveMany<'t> {
     pub(super) tx: &'t Tx,
-    convos: HashSet<String>,
+    /// Those whose lock nobody else held.
+    pub(super) convos: HashSet<String>,
 }
 
-impl<'t> ExclusiveMany<'t> {
-    /// Takes the locks that are free, and leaves out the conversations whose are not.
-    pub(crate) async fn try_take(tx: &'t Tx, convos: &[&ConvoId]) -> Result<Self, Abort> {
-        let ids: Vec<&str> = convos.iter().map(|convo| convo.as_str()).collect();
-        let rows = measure(Stage::Lock, tx.rows(&TRY_LOCKS, &[&ids])).await?;
-        Ok(Self { tx, convos: rows.iter().map(|row| row.get("id")).collect() })
-    }
-
+impl ExclusiveMany<'_> {
     /// Whether this conversation is among them.
     pub fn holds(&self, convo: &ConvoId) -> bool {
         self.convos.contains(convo.as_str())

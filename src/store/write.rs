@@ -20,10 +20,11 @@ use super::failure::{self, Abort, Cause};
 use super::query::query;
 use super::session::Params;
 use super::tx::Identity;
-use super::{Exclusive, Hold, Position, Tx, deadline};
+use super::{Exclusive, ExclusiveMany, Hold, Position, Tx, deadline};
 
 query! {
     LOCK = "tx/lock" (TEXT);
+    TRY_LOCKS = "tx/try_locks" (TEXT_ARRAY);
     NAME = "tx/name" ();
     OUTCOME = "tx/outcome" (TEXT, TIMESTAMPTZ);
 }
@@ -57,20 +58,41 @@ pub trait Errand: Send + Sync + 'static {
     fn execute(&self, tx: &Tx) -> impl Future<Output = Result<Self::Output, Abort>> + Send;
 }
 
+/// A use case that changes several conversations, each by itself, in one transaction.
+pub trait Batch: Send + Sync + 'static {
+    const NAME: &'static str;
+    type Output: Send + 'static;
+
+    /// The conversations, without duplicates.
+    fn convos(&self) -> Vec<&ConvoId>;
+
+    fn execute(&self, x: &ExclusiveMany<'_>) -> impl Future<Output = Result<Self::Output, Abort>> + Send;
+}
+
 /// What a committed command returned, and where it left the conversation if it looked.
 pub struct Done<T> {
     pub output: T,
     pub at: Option<Position>,
 }
 
-/// A command or an errand, to the write path.
+/// What is locked when a transaction begins.
+enum Opening<'w> {
+    /// Nothing.
+    Free,
+    /// A conversation, for which it waits.
+    Lock(&'w ConvoId),
+    /// Those of some conversations that nobody holds.
+    TryLocks(Vec<&'w str>),
+}
+
+/// A command, an errand or a batch, to the write path.
 trait Work: Sync {
     const NAME: &'static str;
     type Output: Send;
 
-    /// The conversation whose lock is taken first.
-    fn lock(&self) -> Option<&ConvoId>;
-    fn execute(&self, tx: &Tx) -> impl Future<Output = Result<Done<Self::Output>, Abort>> + Send;
+    fn opening(&self) -> Opening<'_>;
+    /// `held` are the conversations of [`Opening::TryLocks`] whose lock was free.
+    fn execute(&self, tx: &Tx, held: Vec<String>) -> impl Future<Output = Result<Done<Self::Output>, Abort>> + Send;
 }
 
 struct OnConvo<C>(Arc<C>, Hold);
@@ -79,11 +101,14 @@ impl<C: Command> Work for OnConvo<C> {
     const NAME: &'static str = C::NAME;
     type Output = C::Output;
 
-    fn lock(&self) -> Option<&ConvoId> {
-        (self.1 == Hold::Lock).then(|| self.0.convo())
+    fn opening(&self) -> Opening<'_> {
+        match self.1 {
+            Hold::Lock => Opening::Lock(self.0.convo()),
+            Hold::Remembered(_) => Opening::Free,
+        }
     }
 
-    async fn execute(&self, tx: &Tx) -> Result<Done<C::Output>, Abort> {
+    async fn execute(&self, tx: &Tx, _: Vec<String>) -> Result<Done<C::Output>, Abort> {
         let mut x = Exclusive { tx, convo: self.0.convo(), hold: self.1, at: None };
         let output = self.0.execute(&mut x).await?;
         Ok(Done { output, at: x.at })
@@ -96,12 +121,44 @@ impl<E: Errand> Work for Alone<E> {
     const NAME: &'static str = E::NAME;
     type Output = E::Output;
 
-    fn lock(&self) -> Option<&ConvoId> {
-        None
+    fn opening(&self) -> Opening<'_> {
+        Opening::Free
     }
 
-    async fn execute(&self, tx: &Tx) -> Result<Done<E::Output>, Abort> {
+    async fn execute(&self, tx: &Tx, _: Vec<String>) -> Result<Done<E::Output>, Abort> {
         Ok(Done { output: self.0.execute(tx).await?, at: None })
+    }
+}
+
+/// How a batch comes to write its conversations alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Locks {
+    /// It takes those locks that are free.
+    Try,
+    /// None: it comes from the one actor of its only conversation, and a version that moved meanwhile is left alone.
+    None,
+}
+
+struct Together<B>(B, Locks);
+
+impl<B: Batch> Work for Together<B> {
+    const NAME: &'static str = B::NAME;
+    type Output = B::Output;
+
+    fn opening(&self) -> Opening<'_> {
+        match self.1 {
+            Locks::Try => Opening::TryLocks(self.0.convos().into_iter().map(ConvoId::as_str).collect()),
+            Locks::None => Opening::Free,
+        }
+    }
+
+    async fn execute(&self, tx: &Tx, held: Vec<String>) -> Result<Done<B::Output>, Abort> {
+        let convos = match self.1 {
+            Locks::Try => held.into_iter().collect(),
+            Locks::None => self.0.convos().into_iter().map(ConvoId::to_string).collect(),
+        };
+        let output = self.0.execute(&ExclusiveMany { tx, convos }).await?;
+        Ok(Done { output, at: None })
     }
 }
 
@@ -114,14 +171,23 @@ impl Store {
         measure(Stage::Transaction, self.attempts(OnConvo(command, hold))).await
     }
 
+    /// Runs a batch to its end, whether or not the caller stays.
+    pub(crate) async fn batch<B: Batch>(&self, batch: B, locks: Locks) -> Result<B::Output, Error> {
+        self.to_the_end(Together(batch, locks)).await
+    }
+
     /// Runs an errand to its end, whether or not the caller stays.
     pub(crate) async fn errand<E: Errand>(&self, errand: E) -> Result<E::Output, Error> {
+        self.to_the_end(Alone(errand)).await
+    }
+
+    async fn to_the_end<W: Work + Send + 'static>(&self, work: W) -> Result<W::Output, Error>
+    where
+        W::Output: 'static,
+    {
         let store = self.clone();
-        self.detached(async move {
-            let done = measure(Stage::Transaction, store.attempts(Alone(errand))).await.map_err(Abort::into_error)?;
-            Ok(done.output)
-        })
-        .await
+        let work = async move { Ok(store.attempts(work).await.map_err(Abort::into_error)?.output) };
+        self.detached(measure(Stage::Transaction, work)).await
     }
 
     /// Runs work in a task of its own, so that neither a dropped request nor a panic leaves it half done.
@@ -163,8 +229,8 @@ impl Store {
     }
 
     async fn attempt<W: Work>(&self, work: &W, deadline: Instant) -> Result<Done<W::Output>, Abort> {
-        let tx = measure(Stage::Lock, self.begin(work.lock())).await?;
-        let outcome = tokio::time::timeout_at(deadline.into(), work.execute(&tx)).await;
+        let (tx, held) = measure(Stage::Lock, self.begin(work.opening())).await?;
+        let outcome = tokio::time::timeout_at(deadline.into(), work.execute(&tx, held)).await;
         let Ok(result) = outcome else {
             tx.session.suspect_all();
             return Err(failure::overloaded("the transaction").into());
@@ -185,31 +251,38 @@ impl Store {
         }
     }
 
-    /// BEGIN and the lock in one flush. The lock is a statement of its own, before any read: a statement's snapshot is taken
+    /// BEGIN and the locks in one flush. They are a statement of their own, before any read: a statement's snapshot is taken
     /// before a function inside it blocks. READ COMMITTED for the same reason, whatever the database's default is.
-    async fn begin(&self, lock: Option<&ConvoId>) -> Result<Tx, Abort> {
+    async fn begin(&self, opening: Opening<'_>) -> Result<(Tx, Vec<String>), Abort> {
         const BEGIN: &str = "begin isolation level read committed read write;";
         let session = self.session().await?;
         session.doubt();
         let begin = if self.pooler { BEGIN.to_owned() + &transaction_settings() } else { BEGIN.to_owned() };
         let waiting = Instant::now();
-        let opening = async {
-            let convo = lock.map(ConvoId::as_str);
-            let (query, params): (_, Params<'_>) = if convo.is_some() { (&LOCK, &[&convo]) } else { (&NAME, &[]) };
+        let begun = async {
             // In this order: what is polled first is sent first.
-            let (begun, named) = tokio::join!(biased; session.simple(&begin), session.rows(query, params));
+            let flush = async |query, params: Params<'_>| tokio::join!(biased; session.simple(&begin), session.rows(query, params));
+            let (begun, named) = match &opening {
+                Opening::Free => flush(&NAME, &[]).await,
+                Opening::Lock(convo) => flush(&LOCK, &[&convo.as_str()]).await,
+                Opening::TryLocks(convos) => flush(&TRY_LOCKS, &[convos]).await,
+            };
             begun?;
             named
         };
         let limit = deadline::LOCK + deadline::CONNECT;
-        match tokio::time::timeout(limit, opening).await {
+        match tokio::time::timeout(limit, begun).await {
             Ok(Ok(rows)) => {
-                if lock.is_some() {
-                    self.metrics.lock_waited(waiting.elapsed());
-                }
                 let row = rows.first().expect("a select of functions returns one row");
                 let identity = Identity { xid: row.get("xid"), begun: row.get("begun") };
-                Ok(Tx::new(session, identity))
+                let held = match opening {
+                    Opening::TryLocks(_) => row.get("held"),
+                    Opening::Lock(_) | Opening::Free => Vec::new(),
+                };
+                if matches!(opening, Opening::Lock(_)) {
+                    self.metrics.lock_waited(waiting.elapsed());
+                }
+                Ok((Tx::new(session, identity), held))
             }
             Ok(Err(error)) => Err(error.into()),
             Err(_) => {

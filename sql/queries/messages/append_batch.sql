@@ -1,34 +1,33 @@
 -- messages/append_batch: many application messages in one statement, each judged by itself. No row for a message: it was not
 -- written, and has to be looked at alone to say why (another epoch, not a member, sent before, or the row moved meanwhile).
 -- needs: the conversations, exclusively.
--- In step: $1 convo_ids   $2 ids   $3 whether the sender chose the id   $4 senders   $5 epochs   $6 ciphertexts
--- $7 embed_types   $8 embed_uris   $9 idempotency keys or null   $10 fingerprints.   $11 how many epochs a message may lag
+-- In step, no id twice in a conversation: $1 convo_ids   $2 ids   $3 whether the sender chose the id   $4 senders   $5 epochs
+-- $6 ciphertexts   $7 embed_types   $8 embed_uris   $9 idempotency keys or null   $10 fingerprints.
+-- $11 how many epochs a message may lag
 with items as materialized (
   select * from unnest($1::text[], $2::text[], $3::boolean[], $4::text[], $5::bigint[], $6::bytea[], $7::text[], $8::text[],
                        $9::text[], $10::bytea[])
     with ordinality i (convo_id, id, chosen, sender_did, epoch, ciphertext, embed_type, embed_uri, key, fingerprint, place)
-), acceptable as (
-  select i.*, c.last_seq, c.current_epoch from items i join conversations c on c.id = i.convo_id
+), numbered as (
+  select i.*, c.xmin as version, c.last_seq + row_number() over (partition by i.convo_id order by i.place) as seq
+    from items i join conversations c on c.id = i.convo_id
    where c.current_epoch between i.epoch and i.epoch + $11
      and exists (select from members m
                   where m.convo_id = i.convo_id and m.member_did = i.sender_did and m.left_at is null)
      and not (i.chosen and exists (select from messages e where e.convo_id = i.convo_id and e.id = i.id))
      and not (i.key is not null and exists (select from idempotency_records r
                   where r.caller_did = i.sender_did and r.method = 'sendMessage' and r.key = i.key))
-), numbered as (
-  select a.*, a.last_seq + row_number() over (partition by a.convo_id order by a.place) as seq from acceptable a
 ), moved as (
-  -- Only from where the snapshot saw it: a replica that takes no lock may have written meanwhile.
+  -- Only the very version that the snapshot saw: a replica that takes no lock may have written meanwhile, be it only the roster.
   update conversations c set last_seq = n.newest, updated_at = now()
-    from (select convo_id, max(seq) as newest, min(last_seq) as was, min(current_epoch) as epoch
-            from numbered group by convo_id) n
-   where c.id = n.convo_id and c.last_seq = n.was and c.current_epoch = n.epoch
+    from (select convo_id, version, max(seq) as newest from numbered group by convo_id, version) n
+   where c.id = n.convo_id and c.xmin = n.version
   returning c.id
 ), appended as (
   insert into messages (convo_id, seq, id, sender_did, message_type, epoch, ciphertext, embed_type, embed_uri)
   select n.convo_id, n.seq, n.id, n.sender_did, 'app', n.epoch, n.ciphertext, n.embed_type, n.embed_uri
     from numbered n join moved on moved.id = n.convo_id
-  returning convo_id, seq, created_at
+  returning convo_id, id, seq, created_at
 ), remembered as (
   -- In one order for everybody, so that two batches that wait for each other's keys cannot do so in a circle.
   insert into idempotency_records (caller_did, method, key, fingerprint, reply)
@@ -38,4 +37,4 @@ with items as materialized (
    where n.key is not null
    order by n.sender_did, n.key
 )
-select n.place, a.seq, a.created_at from numbered n join appended a using (convo_id, seq)
+select convo_id, id, seq, created_at from appended
