@@ -72,7 +72,9 @@ async fn bench(arguments: &Arguments) -> Result<()> {
     let Bench { stage, series, failures, .. } = bench;
     let postgres_version = stage.postgres_version().await;
     stage.clear().await?;
-    measured?;
+    if series.is_empty() {
+        return measured;
+    }
 
     let command = std::env::args().skip(1).filter(|argument| argument != "--bench").collect::<Vec<_>>().join(" ");
     let command = format!("cargo bench -- {command}").trim_end_matches([' ', '-']).to_owned();
@@ -83,6 +85,8 @@ async fn bench(arguments: &Arguments) -> Result<()> {
     report::print(&run)?;
     report::write_html(&run, &plan.out.join("report.html"))?;
     eprintln!("{} s; report.html and results.json are in {}", begin.elapsed().as_secs(), plan.out.display());
+    // Only now, so that what was measured until then is not lost.
+    measured?;
     match failures.len() {
         0 => Ok(()),
         count => Err(format!("{count} loads did not go as expected:\n{}", failures.join("\n")).into()),
@@ -101,9 +105,10 @@ fn announce(plan: &Plan, chosen: &[&Scenario]) {
     let names: Vec<&str> = chosen.iter().map(|scenario| scenario.name).collect();
     let time: Duration = chosen.iter().map(|scenario| (scenario.time)(plan)).sum();
     eprintln!(
-        "{}: about {} minutes, and some seconds to start and to seed",
+        "{}: {} min {} s of load, and some time to start and to seed",
         names.join(", "),
-        time.as_secs().div_ceil(60)
+        time.as_secs() / 60,
+        time.as_secs() % 60
     );
 }
 

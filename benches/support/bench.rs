@@ -67,7 +67,7 @@ impl Bench {
         let Figure { scenario, variant, unit, note } = *figure;
         let Turn { round, connections, who } = turn;
         eprintln!(
-            "{scenario:<14} {variant:<16} {:<9} {connections:>3} connections, round {round} of {}: {:>8.0} {unit}, p50 {:.2} ms",
+            "{scenario:<12} {variant:<24} {:<9} {connections:>3} connections, round {round} of {}: {:>8.0} {unit}, p50 {:.2} ms",
             format!("{who:?}"),
             self.plan.rounds,
             sample.rate,

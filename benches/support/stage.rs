@@ -117,7 +117,7 @@ impl Stage {
         for who in SERVERS {
             let database = self.connect(who).await?;
             seed::write(&database, &convos).await?;
-            database.batch_execute("vacuum analyze").await?;
+            database.batch_execute("vacuum analyze conversations, members, messages").await?;
         }
         Ok(convos)
     }
