@@ -58,7 +58,13 @@ async fn bench(arguments: &Arguments) -> Result<()> {
     let chosen = choose(&arguments.words);
     if chosen.is_empty() {
         let names: Vec<&str> = scenarios::ALL.iter().map(|scenario| scenario.name).collect();
-        return Err(format!("no scenario has a name with one of these words; there are {}", names.join(", ")).into());
+        let none = format!("no scenario has a name with one of these words; there are {}", names.join(", "));
+        // `cargo test` gives every target the same words, and what they find may be in another.
+        if plan.quick {
+            eprintln!("{none}");
+            return Ok(());
+        }
+        return Err(none.into());
     }
     announce(&plan, &chosen);
     let started = Clock::system().now().to_rfc3339();

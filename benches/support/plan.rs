@@ -16,7 +16,7 @@ const WARM_UP_SHARE: f64 = 0.2;
 /// Real server processes, one per mode, and pgbench take turns on one durable PostgreSQL. Without --bench, which `cargo bench`
 /// adds and `cargo test` does not, every scenario only runs for a moment, to prove that it still works.
 #[derive(Parser, Debug)]
-#[command(name = "cargo bench --", version)]
+#[command(override_usage = "cargo bench -- [WORD]... [--rounds N] [--seconds S] [--out DIR]")]
 pub struct Arguments {
     /// Only scenarios whose name contains one of these words
     pub words: Vec<String>,
