@@ -48,6 +48,9 @@ impl Bench {
                 let failed = outcome.sample.failed;
                 self.fail(format!("{failed} requests were answered otherwise than expected, the first with: {said}"))?;
             }
+            if outcome.accepted_ever == 0 {
+                self.fail("a load ended and nothing was ever accepted".to_owned())?;
+            }
             samples.push(outcome.sample);
         }
         samples.try_into().map_err(|_| Failure::from("the generator gives an outcome for each load"))
@@ -73,8 +76,11 @@ impl Bench {
             sample.rate,
             sample.p50_us / 1000.0,
         );
-        if sample.rate <= 0.0 {
-            self.fail(format!("{scenario} {variant} {who:?} with {connections} connections: nothing was accepted"))?;
+        // A quick run may sit out its moment on a busy machine; that anything was accepted was checked with the load.
+        if sample.rate <= 0.0 && !self.plan.quick {
+            self.fail(format!(
+                "{scenario} {variant} {who:?} with {connections} connections: nothing was accepted in time"
+            ))?;
         }
         let sample = Sample { round, ..sample };
         let known = self.series.iter_mut().find(|known| {

@@ -68,7 +68,7 @@ impl Arguments {
     pub fn plan(&self) -> Plan {
         let quick = !self.bench;
         let (rounds, seconds, connections, out): (_, _, &[u32], _) = match quick {
-            true => (1, 0.3, &[1, 8], "target/bench-quick"),
+            true => (1, 0.2, &[1, 8], "target/bench-quick"),
             false => (3, 3.0, &[1, 8, 32, 128], "target/bench-report"),
         };
         let measured = Duration::from_secs_f64(self.seconds.unwrap_or(seconds));

@@ -80,6 +80,8 @@ pub struct Timing {
 /// What came of one load. Its sample has everything but the round.
 pub struct Outcome {
     pub sample: Sample,
+    /// How many were accepted, the measured time or not.
+    pub accepted_ever: u64,
     /// What the first unexpected answer said.
     pub first_failure: Option<String>,
 }
@@ -97,6 +99,7 @@ pub async fn run(loads: Vec<Load>, timing: Timing) -> Result<Vec<Outcome>> {
 struct Tally {
     latencies: Latencies,
     accepted: u64,
+    accepted_ever: u64,
     refused: u64,
     failed: u64,
     first_failure: Option<String>,
@@ -104,11 +107,12 @@ struct Tally {
 
 impl Tally {
     fn new() -> Self {
-        Self { latencies: Latencies::new(), accepted: 0, refused: 0, failed: 0, first_failure: None }
+        Self { latencies: Latencies::new(), accepted: 0, accepted_ever: 0, refused: 0, failed: 0, first_failure: None }
     }
 
     /// Failures count whenever they happen, everything else in the measured time.
     fn count(&mut self, verdict: Verdict, reply: &Reply<'_>) {
+        self.accepted_ever += u64::from(verdict == Verdict::Accepted);
         match verdict {
             Verdict::Failed => {
                 let shown = &reply.body[..reply.body.len().min(MAX_FAILURE_BYTES)];
@@ -139,7 +143,7 @@ impl Tally {
         if answers > 0 {
             sample.extra.insert("client_cpu_us".to_owned(), cpu.as_secs_f64() * 1e6 / answers as f64);
         }
-        Outcome { sample, first_failure: self.first_failure }
+        Outcome { sample, accepted_ever: self.accepted_ever, first_failure: self.first_failure }
     }
 }
 
