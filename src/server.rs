@@ -48,12 +48,8 @@ pub fn build(app: App, listener: TcpListener) -> std::io::Result<(SocketAddr, Se
 
 fn routes(config: &mut web::ServiceConfig) {
     config
-        .route(
-            "/xrpc/{nsid}",
-            web::route().to(|app: Data<App>, request: HttpRequest, payload: Payload| {
-                xrpc::dispatch(api::ROUTES, app, request, payload)
-            }),
-        )
+        // A scope's prefix is compared as it is; a pattern would be a regular expression, which every request had to match.
+        .service(web::scope("/xrpc").default_service(web::to(xrpc)))
         .service(page("/health").route(web::get().to(health::health)).route(web::head().to(health::health)))
         .service(page("/health/live").route(web::get().to(health::live)).route(web::head().to(health::live)))
         .service(page("/health/ready").route(web::get().to(health::ready)).route(web::head().to(health::ready)))
@@ -66,6 +62,14 @@ fn routes(config: &mut web::ServiceConfig) {
         .route("/lexicons", web::get().to(|| async { HttpResponse::Ok().json(lexicons::index()) }))
         .route("/lexicons/{nsid}", web::get().to(lexicon))
         .default_service(web::to(|request: HttpRequest| async move { not_found(&request) }));
+}
+
+async fn xrpc(app: Data<App>, request: HttpRequest, payload: Payload) -> HttpResponse {
+    let name = request.path().strip_prefix("/xrpc/").filter(|name| !name.is_empty() && !name.contains('/'));
+    match name {
+        Some(_) => xrpc::dispatch(api::ROUTES, app, request, payload).await,
+        None => not_found(&request),
+    }
 }
 
 /// A page that exists, so another verb than its own is 405 and not 404.

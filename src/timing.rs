@@ -6,6 +6,7 @@
 //! stages of a request never add up to more than the request took. Work for nobody in particular is not measured.
 
 use std::array;
+use std::fmt::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -108,12 +109,13 @@ impl Timings {
     /// The value of `Server-Timing` (<https://www.w3.org/TR/server-timing/>), in milliseconds to the microsecond, rounded
     /// down, so that the stages do not add up to more than `total` here either.
     pub fn header(&self, total: Duration) -> String {
-        let metric = |name: &str, took: Duration| {
-            let micros = took.as_micros();
-            format!("{name};dur={}.{:03}", micros / 1_000, micros % 1_000)
-        };
-        let stages = self.taken().map(|(stage, took)| metric(stage.name(), took));
-        stages.chain([metric("total", total)]).collect::<Vec<_>>().join(", ")
+        let mut header = String::with_capacity(256);
+        for (name, took) in self.taken().map(|(stage, took)| (stage.name(), took)).chain([("total", total)]) {
+            let micros = took.as_micros() as u64;
+            let comma = if header.is_empty() { "" } else { ", " };
+            let _ = write!(header, "{comma}{name};dur={}.{:03}", micros / 1_000, micros % 1_000);
+        }
+        header
     }
 
     fn count(&self, stage: Stage, took: Duration) {

@@ -55,7 +55,7 @@ async fn input<E: Endpoint>(
     }
 }
 
-/// Answers any request under `/xrpc/`.
+/// Answers any request for `/xrpc/<nsid>`, whose last segment is the method.
 pub async fn dispatch(
     routes: &'static [Route],
     app: Data<App>,
@@ -64,7 +64,7 @@ pub async fn dispatch(
 ) -> HttpResponse {
     let start = Instant::now();
     let id = RequestId::of(&request);
-    let nsid = request.match_info().get("nsid").unwrap_or_default();
+    let nsid = request.path().rsplit('/').next().unwrap_or_default();
     let route = routes.iter().find(|route| route.nsid == nsid);
     let method = route.map_or("unknown", Route::method);
     let span = tracing::info_span!("request", id = %id, method);
