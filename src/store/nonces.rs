@@ -22,7 +22,7 @@ const MOST_WAITING: usize = 10_000;
 /// Most tokens in one statement.
 const BATCH: usize = 256;
 /// Statements at a time: while PostgreSQL works on one, the next fills up.
-const WORKERS: usize = 2;
+const WORKERS: usize = 1;
 
 /// One token on its way.
 pub(super) struct Nonce {
