@@ -48,6 +48,7 @@ macro_rules! with_each_serializer {
 with_each_serializer! {
     blocked::a_blocked_conversation_is_refused_in_time_and_starves_nobody,
     blocked::a_full_queue_refuses_at_once_and_loses_nobody_who_is_in_it,
+    blocked::somebody_who_is_removed_while_its_message_waits_cannot_send_it,
     commit_reply::a_lost_reply_to_commit_is_still_one_success,
     commit_reply::a_commit_that_never_arrived_is_made_again,
     commit_reply::a_reply_to_commit_that_never_comes_is_found_out,

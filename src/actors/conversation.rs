@@ -2,10 +2,16 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Instant;
+
+use tracing::Instrument;
 
 use crate::error::Error;
 use crate::ids::ConvoId;
-use crate::store::{Abort, Command, Done, Hold, Position, Store};
+use crate::serializer::sending::{Sending, send_together};
+use crate::store::{Abort, Command, Done, Hold, Locks, Position, Store};
+
+use super::mailbox::{LONGEST_WAIT, waited};
 
 /// How often one command may find that another replica was faster before it stands in line for the lock like that one.
 const MOST_RELOADS: u32 = 3;
@@ -60,6 +66,34 @@ impl Conversation {
         }
         let done = self.store.run(command, Hold::Lock).await.map_err(Abort::into_error)?;
         Ok(self.finish(done))
+    }
+
+    /// Sends messages in one transaction, and those that it could not take one by one after it. What waited too long is refused.
+    pub(super) async fn send(&mut self, sends: Vec<(Sending, Instant)>) {
+        let (late, sends): (Vec<_>, Vec<_>) = sends.into_iter().partition(|(_, sent)| sent.elapsed() > LONGEST_WAIT);
+        late.into_iter().for_each(|(send, _)| send.answer(Err(waited())));
+        let sends: Vec<Sending> = sends.into_iter().map(|(send, _)| send).collect();
+        let at = match self.position().await {
+            Ok(at) => at,
+            Err(error) => return sends.into_iter().for_each(|send| send.answer(Err(error.clone()))),
+        };
+        let (done, undone) = send_together(&self.store, sends, Locks::None, None).await;
+        if let Some(last) = done.iter().map(|sent| sent.seq).max() {
+            if last == at.seq + done.len() as i64 {
+                self.remember(Position { epoch: at.epoch, seq: last });
+            } else {
+                // Another replica wrote in between, the epoch too perhaps.
+                self.at = None;
+                if let Err(error) = self.position().await {
+                    tracing::debug!(%error, "an actor could not learn where its conversation stands");
+                }
+            }
+        }
+        for send in undone {
+            let Sending { command, reply, span, timings } = send;
+            // The client may be gone; what was done stays done.
+            let _ = reply.send(timings.scope(self.execute(command)).instrument(span).await);
+        }
     }
 
     fn finish<T>(&mut self, done: Done<T>) -> T {

@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 use tracing::Instrument;
 
 use crate::error::{Code, Error};
+use crate::serializer::sending::Sending;
 use crate::store::Command;
 use crate::timing::Timings;
 
@@ -17,11 +18,24 @@ use super::conversation::Conversation;
 /// How long a message may wait in a mailbox before it is answered with `Overloaded` and never begun.
 pub const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
+/// What lies in a mailbox.
+pub(super) enum Letter {
+    /// An application message, which shares a transaction with those behind it, and when it was sent.
+    Send(Sending, Instant),
+    /// Anything else.
+    Message(Box<dyn Message>),
+}
+
 /// One message. Running it consumes it, so it is answered once.
 pub(super) trait Message: Send {
     /// The label in the metrics.
     fn name(&self) -> &'static str;
     fn run<'a>(self: Box<Self>, actor: &'a mut Conversation) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
+}
+
+/// The answer to what waited too long.
+pub(super) fn waited() -> Error {
+    Code::Overloaded.because("waited too long for other writers of this conversation; nothing was changed")
 }
 
 /// A command on its way to its conversation's actor.
@@ -50,8 +64,7 @@ impl<C: Command> Message for Run<C> {
         let (span, timings) = (self.span.clone(), self.timings.clone());
         let work = async move {
             let result = match self.sent.elapsed() > LONGEST_WAIT {
-                true => Err(Code::Overloaded
-                    .because("waited too long for other writers of this conversation; nothing was changed")),
+                true => Err(waited()),
                 false => actor.execute(self.command).await,
             };
             // The client may be gone; what was done stays done.

@@ -16,20 +16,23 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use sha2::{Digest, Sha256};
 use tokio::sync::{Notify, mpsc, oneshot};
 
+use crate::commands::{SendMessage, Sent};
 use crate::error::{Code, Error};
 use crate::ids::ConvoId;
 use crate::metrics::{Metrics, Stop};
+use crate::serializer::queues::{BATCH, CROWDED};
+use crate::serializer::sending::Sending;
 use crate::store::{Command, Store};
 
 use super::conversation::{Conversation, UNKNOWN};
-use super::mailbox::{Load, Message, Run};
+use super::mailbox::{Letter, Load, Run};
 
 /// How much the registry may hold.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// Most actors alive at once; the one that has been idle for longest makes room.
     pub actors: usize,
-    /// Most messages in one mailbox.
+    /// Most messages that wait in one mailbox, beside the one that is being dealt with.
     pub mailbox: usize,
     /// After how long without work an actor stops.
     pub idle: Duration,
@@ -68,7 +71,7 @@ struct State {
 
 /// The outside of an actor.
 struct Actor {
-    mailbox: mpsc::Sender<Box<dyn Message>>,
+    mailbox: mpsc::Sender<Letter>,
     /// Messages sent and not yet dealt with.
     pending: Arc<AtomicUsize>,
     epoch: Arc<AtomicI64>,
@@ -93,7 +96,15 @@ impl Registry {
     pub(crate) async fn run<C: Command>(&self, command: C) -> Result<C::Output, Error> {
         let convo = command.convo().clone();
         let (message, answer) = Run::new(command);
-        self.send(&convo, Box::new(message))?;
+        self.send(&convo, Letter::Message(Box::new(message)))?;
+        self.answer(answer).await
+    }
+
+    /// The same for a message, which shares a transaction with those that wait beside it.
+    pub(crate) async fn send_message(&self, command: SendMessage) -> Result<Sent, Error> {
+        let convo = command.convo_id.clone();
+        let (send, answer) = Sending::new(command);
+        self.send(&convo, Letter::Send(send, Instant::now()))?;
         self.answer(answer).await
     }
 
@@ -104,7 +115,7 @@ impl Registry {
             return Ok(epoch);
         }
         let (reply, answer) = oneshot::channel();
-        self.send(convo, Box::new(Load { reply }))?;
+        self.send(convo, Letter::Message(Box::new(Load { reply })))?;
         self.answer(answer).await
     }
 
@@ -115,9 +126,10 @@ impl Registry {
         })
     }
 
-    /// Whether the conversation has an actor, and that has nothing to do.
-    pub fn is_at_leisure(&self, convo: &ConvoId) -> bool {
-        self.state().actors.get(convo).is_some_and(|actor| actor.pending.load(Ordering::Acquire) == 0)
+    /// Whether at least [`CROWDED`] messages are pending for the conversation, or it has no actor yet, which strangers shall not
+    /// start.
+    pub fn is_crowded(&self, convo: &ConvoId) -> bool {
+        self.state().actors.get(convo).is_none_or(|actor| actor.pending.load(Ordering::Acquire) >= CROWDED)
     }
 
     /// Actors alive.
@@ -125,7 +137,7 @@ impl Registry {
         self.state().actors.len()
     }
 
-    pub(super) fn send(&self, convo: &ConvoId, message: Box<dyn Message>) -> Result<(), Error> {
+    pub(super) fn send(&self, convo: &ConvoId, letter: Letter) -> Result<(), Error> {
         let mut state = self.state();
         if state.closed {
             return Err(Code::Overloaded.because("this replica is shutting down; nothing was changed"));
@@ -136,8 +148,9 @@ impl Registry {
         }
         let actor = state.actors.get_mut(convo).expect("it was there or has just been started");
         actor.last_used = Instant::now();
-        actor.pending.fetch_add(1, Ordering::AcqRel);
-        if actor.mailbox.try_send(message).is_err() {
+        // Counted here and not by the mailbox, since an actor takes several messages out of it at once.
+        let is_full = actor.pending.fetch_add(1, Ordering::AcqRel) > self.0.limits.mailbox;
+        if is_full || actor.mailbox.try_send(letter).is_err() {
             actor.pending.fetch_sub(1, Ordering::AcqRel);
             self.0.metrics.actor_mailbox_full();
             return Err(
@@ -162,7 +175,7 @@ impl Registry {
     }
 
     fn spawn(&self, state: &mut State, convo: &ConvoId) {
-        let (mailbox, messages) = mpsc::channel(self.0.limits.mailbox);
+        let (mailbox, messages) = mpsc::channel(self.0.limits.mailbox + 1);
         let (pending, epoch) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicI64::new(UNKNOWN)));
         let actor = Actor {
             mailbox: mailbox.clone(),
@@ -189,21 +202,48 @@ impl Registry {
         &self,
         convo: &ConvoId,
         mut conversation: Conversation,
-        mut messages: mpsc::Receiver<Box<dyn Message>>,
+        mut messages: mpsc::Receiver<Letter>,
         pending: &AtomicUsize,
     ) {
+        // Taken from the mailbox to see whether it can share a transaction, and could not.
+        let mut next = None;
         loop {
-            let message = match tokio::time::timeout(self.0.limits.idle, messages.recv()).await {
-                Ok(Some(message)) => message,
+            let received = match next.take() {
+                Some(letter) => Ok(Some(letter)),
+                None => tokio::time::timeout(self.0.limits.idle, messages.recv()).await,
+            };
+            let letter = match received {
+                Ok(Some(letter)) => letter,
                 // The entry is gone: evicted or shut down, and counted there.
                 Ok(None) => return,
                 Err(_) if self.retire(convo, pending, Stop::Idle) => return,
                 Err(_) => continue,
             };
-            let (name, start) = (message.name(), Instant::now());
-            message.run(&mut conversation).await;
-            self.0.metrics.actor_message(name, start.elapsed());
-            pending.fetch_sub(1, Ordering::AcqRel);
+            let start = Instant::now();
+            let (name, dealt_with) = match letter {
+                Letter::Message(message) => {
+                    let name = message.name();
+                    message.run(&mut conversation).await;
+                    (name, 1)
+                }
+                Letter::Send(send, sent) => {
+                    let mut sends = vec![(send, sent)];
+                    while sends.len() < BATCH && next.is_none() {
+                        match messages.try_recv() {
+                            Ok(Letter::Send(send, sent)) => sends.push((send, sent)),
+                            Ok(other) => next = Some(other),
+                            Err(_) => break,
+                        }
+                    }
+                    let dealt_with = sends.len();
+                    conversation.send(sends).await;
+                    (SendMessage::NAME, dealt_with)
+                }
+            };
+            for _ in 0..dealt_with {
+                self.0.metrics.actor_message(name, start.elapsed());
+            }
+            pending.fetch_sub(dealt_with, Ordering::AcqRel);
             // There is no such conversation, or the database is away: not worth an actor.
             if !conversation.is_loaded() && self.retire(convo, pending, Stop::Idle) {
                 return;
@@ -223,7 +263,7 @@ impl Registry {
     }
 
     /// Takes a failed actor out, unless it had been evicted already and another one has its place.
-    fn buried(&self, convo: &ConvoId, mailbox: &mpsc::WeakSender<Box<dyn Message>>) {
+    fn buried(&self, convo: &ConvoId, mailbox: &mpsc::WeakSender<Letter>) {
         let mut state = self.state();
         let same = match (state.actors.get(convo), mailbox.upgrade()) {
             (Some(actor), Some(mailbox)) => actor.mailbox.same_channel(&mailbox),

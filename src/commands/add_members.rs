@@ -4,7 +4,8 @@ use crate::error::{Code, Error};
 use crate::ids::{ConvoId, Did, EntryId};
 use crate::mls::Commit;
 use crate::store::epochs::{self, Swap};
-use crate::store::{Abort, Command, Exclusive, members, messages, welcomes};
+use crate::store::messages::{self, NewCommit};
+use crate::store::{Abort, Command, Exclusive, members};
 
 use super::{Invitation, Landed, MAX_MEMBERS, Once, refusal};
 
@@ -49,7 +50,7 @@ impl Command for AddMembers {
                 Step::Earlier(landed) => return Ok(landed),
             },
         };
-        let (active, present) = members::count(x, &self.dids).await?;
+        let (active, present) = members::add(x, &self.dids, at).await?;
         if let Some(did) = present.first() {
             // By this very request, perhaps, at another replica while this one waited for the row.
             if self.commit.is_none()
@@ -62,8 +63,6 @@ impl Command for AddMembers {
         if active + self.dids.len() as i64 > MAX_MEMBERS {
             return Err(too_many().into());
         }
-        members::join(x, &self.dids, at).await?;
-        welcomes::withdraw(x, &self.dids).await?;
         self.invitation.deliver(x, &self.caller, at.epoch).await?;
         let landed = Landed::now(at);
         self.once.remember(x.tx(), &landed).await?;
@@ -88,20 +87,18 @@ pub(super) enum Step {
 /// refused with what its sender needs to catch up.
 pub(super) async fn step(x: &mut Exclusive<'_>, caller: &Did, commit: &Commit, id: &EntryId) -> Result<Step, Abort> {
     let made_in = commit.frame.epoch;
-    match epochs::advance(x, made_in).await? {
+    let entry = NewCommit { id, sender: caller, bytes: &commit.bytes, hash: &commit.hash };
+    match epochs::advance(x, made_in, &entry).await? {
         // Its epoch is over, which is so too for one that won it. Looked up only now, when what is read is the present: the
         // same bytes may just have been accepted by another replica.
-        Swap::Lost(at) => match messages::find_commit(x, &commit.hash, caller).await? {
+        (Swap::Lost(at), _) => match messages::find_commit(x, &commit.hash, caller).await? {
             Some(earlier) => Ok(Step::Earlier(Landed::earlier(earlier))),
             None => Err(refusal::epoch_mismatch(x, caller, made_in, at).await),
         },
-        Swap::To(at) => {
+        (Swap::To(at), true) => Ok(Step::Taken(at)),
+        (Swap::To(_), false) => {
             members::membership(x.tx(), x.convo(), caller).await?;
-            // The entry's epoch comes from the commit, not from the row: should the swap ever let a stale one through, the
-            // constraint that allows one commit per epoch still does not.
-            let entry = crate::store::Position { epoch: made_in + 1, seq: at.seq };
-            messages::append_commit(x, entry, id, caller, &commit.bytes, &commit.hash).await?;
-            Ok(Step::Taken(at))
+            Err(Error::internal("a member's commit was not appended").into())
         }
     }
 }

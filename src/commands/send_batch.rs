@@ -2,7 +2,9 @@
 //! no trace in the batch and is done alone afterwards, where it gets its answer.
 
 use std::collections::HashSet;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::ids::ConvoId;
 use crate::store::messages::{self, BatchItem};
@@ -12,7 +14,12 @@ use super::{SendMessage, Sent};
 
 /// See the module. All messages have the same window.
 #[derive(Debug)]
-pub struct SendBatch(pub Vec<Arc<SendMessage>>);
+pub struct SendBatch {
+    pub messages: Vec<Arc<SendMessage>>,
+    /// Whose turn it is; passed on when nothing is left but the COMMIT, so that the next batch fills up until then and works while
+    /// PostgreSQL flushes this one.
+    pub turn: Mutex<Option<OwnedSemaphorePermit>>,
+}
 
 impl Batch for SendBatch {
     const NAME: &'static str = "sendMessages";
@@ -21,22 +28,23 @@ impl Batch for SendBatch {
 
     fn convos(&self) -> Vec<&ConvoId> {
         let mut seen = HashSet::new();
-        self.0.iter().map(|send| &send.convo_id).filter(|convo| seen.insert(convo.as_str())).collect()
+        self.messages.iter().map(|send| &send.convo_id).filter(|convo| seen.insert(convo.as_str())).collect()
     }
 
     async fn execute(&self, x: &ExclusiveMany<'_>) -> Result<Self::Output, Abort> {
         // The same request twice at once: the second waits for what the first one gets.
         let (mut ids, mut keys) = (HashSet::new(), HashSet::new());
-        let unique: Vec<bool> = self.0.iter().map(|send| is_first(send, &mut ids, &mut keys)).collect();
+        let unique: Vec<bool> = self.messages.iter().map(|send| is_first(send, &mut ids, &mut keys)).collect();
         let items: Vec<BatchItem<'_>> =
-            self.0.iter().zip(&unique).filter(|(_, unique)| **unique).map(|(send, _)| send.item()).collect();
-        let window = self.0.first().map_or(0, |send| send.window);
+            self.messages.iter().zip(&unique).filter(|(_, unique)| **unique).map(|(send, _)| send.item()).collect();
+        let window = self.messages.first().map_or(0, |send| send.window);
         let mut landed = messages::append_batch(x, &items, window).await?.into_iter();
+        drop(self.turn.lock().unwrap_or_else(PoisonError::into_inner).take());
         let place = |(send, unique): (&Arc<SendMessage>, &bool)| {
             let (seq, received_at) = if *unique { landed.next().flatten()? } else { return None };
             Some(send.sent(seq, received_at, false))
         };
-        Ok(self.0.iter().zip(&unique).map(place).collect())
+        Ok(self.messages.iter().zip(&unique).map(place).collect())
     }
 }
 

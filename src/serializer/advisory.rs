@@ -8,10 +8,10 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 use tracing::{Instrument, Span};
 
-use crate::commands::{SendBatch, SendMessage, Sent};
+use crate::commands::{SendMessage, Sent};
 use crate::error::{Code, Error};
 use crate::ids::ConvoId;
 use crate::metrics::Metrics;
@@ -19,6 +19,7 @@ use crate::store::{Abort, Command, Hold, Locks, Store};
 use crate::timing::Timings;
 
 use super::queues::{Job, Queues};
+use super::sending::{Sending, send_together};
 
 /// Workers that send batches: while one waits for PostgreSQL to flush, the other fills the next transaction.
 const BATCH_WORKERS: usize = 2;
@@ -32,16 +33,9 @@ pub struct Advisory {
 /// A request in a queue.
 enum Request {
     /// A message that may share a transaction.
-    Send(Send),
+    Send(Sending),
     /// Anything else, and messages that a batch could not take.
     Alone(Box<dyn Alone>),
-}
-
-struct Send {
-    command: Arc<SendMessage>,
-    reply: oneshot::Sender<Result<Sent, Error>>,
-    span: Span,
-    timings: Timings,
 }
 
 /// A command with its way back.
@@ -80,7 +74,7 @@ impl Job for Request {
 
     fn refuse(self, error: Error) {
         match self {
-            Self::Send(send) => drop(send.reply.send(Err(error))),
+            Self::Send(send) => send.answer(Err(error)),
             Self::Alone(alone) => alone.refuse(error),
         }
     }
@@ -90,8 +84,9 @@ impl Advisory {
     /// Starts the workers, on the store's runtime.
     pub fn new(store: &Store, metrics: Metrics, max_connections: usize) -> Self {
         let queues = Queues::new(metrics);
+        let turns = Arc::new(Semaphore::new(1));
         for _ in 0..BATCH_WORKERS {
-            store.runtime().spawn(send_batches(queues.clone(), store.clone()));
+            store.runtime().spawn(send_batches(queues.clone(), turns.clone(), store.clone()));
         }
         // Half of the connections, so that reads never wait for writes that wait for locks.
         for _ in 0..(max_connections / 2).max(1) {
@@ -100,9 +95,9 @@ impl Advisory {
         Self { queues }
     }
 
-    /// Whether somebody waits for the conversation, or is being served.
-    pub(super) fn has_queue(&self, convo: &ConvoId) -> bool {
-        self.queues.has(convo)
+    /// Whether many wait for the conversation, or for this replica.
+    pub(super) fn is_crowded(&self, convo: &ConvoId) -> bool {
+        self.queues.is_crowded(convo)
     }
 
     pub(super) async fn run<C: Command>(&self, command: C) -> Result<C::Output, Error> {
@@ -115,10 +110,8 @@ impl Advisory {
     }
 
     pub(super) async fn send(&self, command: SendMessage) -> Result<Sent, Error> {
-        let (reply, answer) = oneshot::channel();
         let convo = command.convo_id.clone();
-        let (span, timings) = (Span::current(), Timings::current());
-        let send = Send { command: Arc::new(command), reply, span, timings };
+        let (send, answer) = Sending::new(command);
         self.queues.push(&convo, Request::Send(send));
         answered(answer).await
     }
@@ -143,14 +136,16 @@ async fn run_alone(queues: Queues<Request>, store: Store) {
     }
 }
 
-async fn send_batches(queues: Queues<Request>, store: Store) {
+async fn send_batches(queues: Queues<Request>, turns: Arc<Semaphore>, store: Store) {
     loop {
+        let turn = turns.clone().acquire_owned().await.expect("nobody closes it");
         let batch = queues.next_batch().await;
         let convos: Vec<ConvoId> = batch.iter().map(|(convo, _)| convo.clone()).collect();
-        let sends: Vec<Send> = batch.into_iter().flat_map(|(_, requests)| requests).filter_map(Request::send).collect();
-        let mut undone = send_batch(&store, sends).await;
+        let sends: Vec<Sending> =
+            batch.into_iter().flat_map(|(_, requests)| requests).filter_map(Request::send).collect();
+        let (_, mut undone) = send_together(&store, sends, Locks::Try, Some(turn)).await;
         for convo in convos {
-            let (mine, others): (Vec<Send>, Vec<Send>) =
+            let (mine, others): (Vec<Sending>, Vec<Sending>) =
                 undone.into_iter().partition(|send| send.command.convo_id == convo);
             undone = others;
             queues.give_back(&convo, mine.into_iter().map(|send| Request::Alone(send.alone())).collect());
@@ -158,36 +153,8 @@ async fn send_batches(queues: Queues<Request>, store: Store) {
     }
 }
 
-/// Sends what can be sent together and answers it; returns the rest, in order.
-async fn send_batch(store: &Store, sends: Vec<Send>) -> Vec<Send> {
-    if sends.is_empty() {
-        return sends;
-    }
-    let commands = sends.iter().map(|send| send.command.clone()).collect();
-    let shared = Timings::default();
-    let landed = shared.scope(store.batch(SendBatch(commands), Locks::Try)).await;
-    sends.iter().for_each(|send| send.timings.add(&shared));
-    let landed = match landed {
-        Ok(landed) => landed,
-        // PostgreSQL is away or overloaded, and would be for each of them alone.
-        Err(error) if matches!(error.code, Code::DatabaseUnavailable | Code::Overloaded) => {
-            sends.into_iter().for_each(|send| drop(send.reply.send(Err(error.clone()))));
-            return Vec::new();
-        }
-        Err(_) => return sends,
-    };
-    let mut undone = Vec::new();
-    for (send, landed) in sends.into_iter().zip(landed) {
-        match landed {
-            Some(sent) => drop(send.reply.send(Ok(sent))),
-            None => undone.push(send),
-        }
-    }
-    undone
-}
-
 impl Request {
-    fn send(self) -> Option<Send> {
+    fn send(self) -> Option<Sending> {
         match self {
             Self::Send(send) => Some(send),
             Self::Alone(_) => None,
@@ -195,7 +162,7 @@ impl Request {
     }
 }
 
-impl Send {
+impl Sending {
     fn alone(self) -> Box<Run<SendMessage>> {
         Box::new(Run { command: self.command, reply: self.reply, span: self.span, timings: self.timings })
     }

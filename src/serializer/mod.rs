@@ -4,15 +4,16 @@
 //! they differ only in how requests for one conversation queue up before it.
 
 mod advisory;
-mod queues;
+pub(crate) mod queues;
+pub(crate) mod sending;
 
 use std::sync::Arc;
 
 use crate::actors::Registry;
 use crate::commands::{SendMessage, Sent};
-use crate::error::Error;
+use crate::error::{Code, Error};
 use crate::ids::{ConvoId, Did};
-use crate::limits::{ConvoBucket, RateLimits};
+use crate::limits::RateLimits;
 use crate::metrics::Metrics;
 use crate::store::{Abort, Command, Hold, Store};
 use crate::timing::{Stage, measure};
@@ -42,48 +43,69 @@ impl Serializer {
 
     /// Runs a command on its conversation, to the end even if the caller goes away.
     pub(crate) async fn run<C: Command>(&self, command: C) -> Result<C::Output, Error> {
-        let bucket = self.limits().convo(command.convo());
-        self.admit(command.convo(), command.caller(), bucket).await?;
-        let done = match self {
-            Self::Advisory { advisory, .. } => {
-                tracing::debug!(command = C::NAME, "using the advisory lock");
-                measure(Stage::Queue, advisory.run(command)).await
-            }
-            Self::Actors { registry, .. } => {
-                tracing::debug!(command = C::NAME, "using the actor system");
-                measure(Stage::Queue, registry.run(command)).await
+        let (convo, caller) = (command.convo().clone(), command.caller().clone());
+        let work = async {
+            match self {
+                Self::Advisory { advisory, .. } => {
+                    tracing::debug!(command = C::NAME, "using the advisory lock");
+                    advisory.run(command).await
+                }
+                Self::Actors { registry, .. } => {
+                    tracing::debug!(command = C::NAME, "using the actor system");
+                    registry.run(command).await
+                }
             }
         };
-        done.inspect(|_| self.limits().written(bucket))
+        self.attend(&convo, &caller, work).await
     }
 
     /// The same for a message, which may share a transaction with others.
     pub(crate) async fn send(&self, command: SendMessage) -> Result<Sent, Error> {
-        match self {
-            Self::Advisory { advisory, limits, .. } => {
-                let bucket = limits.convo(&command.convo_id);
-                self.admit(&command.convo_id, command.caller(), bucket).await?;
-                tracing::debug!(command = SendMessage::NAME, "using the advisory lock");
-                let sent = measure(Stage::Queue, advisory.send(command)).await;
-                sent.inspect(|_| limits.written(bucket))
+        let (convo, caller) = (command.convo_id.clone(), command.caller().clone());
+        let work = async {
+            match self {
+                Self::Advisory { advisory, .. } => {
+                    tracing::debug!(command = SendMessage::NAME, "using the advisory lock");
+                    advisory.send(command).await
+                }
+                Self::Actors { registry, .. } => {
+                    tracing::debug!(command = SendMessage::NAME, "using the actor system");
+                    registry.send_message(command).await
+                }
             }
-            Self::Actors { .. } => self.run(command).await,
-        }
+        };
+        self.attend(&convo, &caller, work).await
     }
 
-    /// Keeps strangers out of queues: they could fill one, and would learn from a full one, or from a rate limit, that the
-    /// conversation exists. Where nobody waits, the transaction itself tells them off. Members are refused while the
-    /// conversation is over its rate limit.
-    async fn admit(&self, convo: &ConvoId, caller: &Did, bucket: ConvoBucket) -> Result<(), Error> {
+    /// Keeps the limits around a write. Where there is no crowd the transaction itself tells strangers off. In a crowd they are kept
+    /// out, because they could fill a queue; and before anybody hears of a full queue, a wait that ran out or a rate limit it is
+    /// made sure that they are no stranger, who would learn from it that the conversation exists.
+    async fn attend<T>(
+        &self,
+        convo: &ConvoId,
+        caller: &Did,
+        work: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
+        let bucket = self.limits().convo(convo);
         let over_limit = self.limits().wait(bucket);
-        let waits = match self {
-            Self::Advisory { advisory, .. } => advisory.has_queue(convo),
-            Self::Actors { registry, .. } => !registry.is_at_leisure(convo),
+        let is_crowded = match self {
+            Self::Advisory { advisory, .. } => advisory.is_crowded(convo),
+            Self::Actors { registry, .. } => registry.is_crowded(convo),
         };
-        if waits || over_limit.is_some() {
+        if is_crowded || over_limit.is_some() {
             self.store().reader().await?.refuse_stranger(convo, caller).await?;
         }
-        over_limit.map_or(Ok(()), |wait| Err(self.limits().refuse_write(wait)))
+        if let Some(wait) = over_limit {
+            return Err(self.limits().refuse_write(wait));
+        }
+        match measure(Stage::Queue, work).await {
+            Err(error) if error.code == Code::Overloaded && !is_crowded => {
+                // Where nobody can tell, a stranger learns no more than that the database is busy.
+                self.store().reader().await?.refuse_stranger(convo, caller).await?;
+                Err(error)
+            }
+            done => done.inspect(|_| self.limits().written(bucket)),
+        }
     }
 
     /// Runs the command that makes a conversation. Nobody can be waiting for one that does not exist yet, so this needs neither

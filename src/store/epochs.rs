@@ -5,8 +5,9 @@ use tokio_postgres::Row;
 use crate::error::Code;
 use crate::ids::ConvoId;
 
+use super::messages::{self, NewCommit};
 use super::query::query;
-use super::session::Queries;
+use super::session::{Params, Queries};
 use super::{Abort, Exclusive, Hold};
 
 query! {
@@ -45,11 +46,22 @@ pub(crate) async fn find(db: &(impl Queries + Sync), convo: &ConvoId) -> Result<
     Ok(db.find(&FIND, &[&convo.as_str()]).await?.as_ref().map(Position::from))
 }
 
-/// Takes the step from `expected` to the next epoch, with room for the commit that makes it.
-pub(crate) async fn advance(x: &mut Exclusive<'_>, expected: i64) -> Result<Swap, Abort> {
+/// Takes the step from `expected` to the next epoch with a member's commit, which becomes the newest entry. The second statement
+/// follows the first in one flush and appends only where that has moved the position and the sender is a member.
+///
+/// Its epoch comes from its own framing and not from the row: should the swap ever let a stale one through, the constraint that
+/// allows one commit per epoch still does not. The second value says whether it was appended; a step without it must not be committed.
+pub(crate) async fn advance(
+    x: &mut Exclusive<'_>,
+    expected: i64,
+    commit: &NewCommit<'_>,
+) -> Result<(Swap, bool), Abort> {
     let (_, seq) = x.hold.remembered();
-    let row = x.tx.find(&ADVANCE, &[&x.convo.as_str(), &expected, &seq]).await?;
-    settle(x, row).await
+    let params: Params<'_> = &[&x.convo.as_str(), &expected, &seq];
+    x.tx.prepare(&[&ADVANCE, &messages::APPEND_COMMIT]).await?;
+    let (row, appended) =
+        tokio::try_join!(biased; x.tx.find(&ADVANCE, params), messages::append_commit(x, expected + 1, commit))?;
+    Ok((settle(x, row).await?, appended))
 }
 
 /// Makes room for one application message encrypted in `epoch`, which may lag by `window` epochs.

@@ -9,7 +9,7 @@ use crate::views::MemberView;
 use super::epochs::{self, Position};
 use super::query::query;
 use super::session::Queries;
-use super::{Abort, Exclusive, Reader};
+use super::{Abort, Exclusive, Reader, welcomes};
 
 query! {
     STANDING = "members/standing" (TEXT, TEXT);
@@ -95,8 +95,23 @@ pub(crate) async fn count(x: &Exclusive<'_>, dids: &[Did]) -> Result<(i64, Vec<S
     Ok((row.get("active"), row.get::<_, Option<Vec<String>>>("present").unwrap_or_default()))
 }
 
+/// Adds `dids` as [`join`] does, in one flush with the questions that decide whether they may be added: how many active members
+/// there were before, and which of `dids` were among them. If some were, or there are too many now, the caller refuses, and
+/// nothing of this stays. What still waited for them from an earlier membership is withdrawn.
+pub(crate) async fn add(x: &mut Exclusive<'_>, dids: &[Did], at: Position) -> Result<(i64, Vec<String>), Abort> {
+    x.tx.prepare(&[&COUNT, &JOIN, &welcomes::WITHDRAW]).await?;
+    let (before, (), withdrawn) =
+        tokio::try_join!(biased; count(x, dids), insert(x, dids, at), welcomes::delete_waiting(x, dids))?;
+    welcomes::discard(x, withdrawn).await?;
+    Ok(before)
+}
+
 /// Makes `dids` members who see what comes after `at`.
 pub(crate) async fn join(x: &mut Exclusive<'_>, dids: &[Did], at: Position) -> Result<(), Abort> {
+    insert(x, dids, at).await
+}
+
+async fn insert(x: &Exclusive<'_>, dids: &[Did], at: Position) -> Result<(), Abort> {
     let dids: Vec<&str> = dids.iter().map(Did::as_str).collect();
     x.tx.rows(&JOIN, &[&x.convo.as_str(), &dids, &at.seq, &at.epoch]).await?;
     Ok(())

@@ -21,7 +21,7 @@ query! {
         TEXT_ARRAY, TEXT_ARRAY, BOOL_ARRAY, TEXT_ARRAY, INT8_ARRAY, BYTEA_ARRAY, TEXT_ARRAY, TEXT_ARRAY, TEXT_ARRAY,
         BYTEA_ARRAY, INT8
     );
-    APPEND_COMMIT = "messages/append_commit" (TEXT, INT8, TEXT, TEXT, INT8, BYTEA, BYTEA);
+    APPEND_COMMIT = "messages/append_commit" (TEXT, TEXT, TEXT, INT8, BYTEA, BYTEA);
     FIND_COMMIT = "messages/find_commit" (TEXT, BYTEA, TEXT);
     FIND_BY_ID = "messages/find_by_id" (TEXT, TEXT, TEXT);
     FIND_SEQ = "messages/find_seq" (TEXT, TEXT, INT8);
@@ -97,55 +97,50 @@ pub(crate) async fn append_batch(
     items: &[BatchItem<'_>],
     window: i64,
 ) -> Result<Vec<Option<(i64, DateTime<Utc>)>>, Abort> {
-    let mut landed = vec![None; items.len()];
-    let held: Vec<(usize, &BatchItem<'_>)> = items.iter().enumerate().filter(|(_, item)| x.holds(item.convo)).collect();
-    if held.is_empty() {
-        return Ok(landed);
-    }
-    fn column<'a, T>(held: &[(usize, &'a BatchItem<'a>)], value: impl Fn(&'a BatchItem<'a>) -> T) -> Vec<T> {
-        held.iter().map(|(_, item)| value(item)).collect()
+    fn column<'a, T>(items: &'a [BatchItem<'a>], value: impl Fn(&'a BatchItem<'a>) -> T) -> Vec<T> {
+        items.iter().map(value).collect()
     }
     let rows =
         x.tx.rows(
             &APPEND_BATCH,
             &[
-                &column(&held, |item| item.convo.as_str()),
-                &column(&held, |item| item.message.id.as_str()),
-                &column(&held, |item| item.sender_chose_id),
-                &column(&held, |item| item.message.sender.as_str()),
-                &column(&held, |item| item.message.epoch),
-                &column(&held, |item| item.message.ciphertext.as_slice()),
-                &column(&held, |item| item.message.embed_type.as_deref()),
-                &column(&held, |item| item.message.embed_uri.as_deref()),
-                &column(&held, |item| item.once.map(|(key, _)| key)),
-                &column(&held, |item| item.once.map(|(_, fingerprint)| fingerprint.as_slice())),
+                &column(items, |item| item.convo.as_str()),
+                &column(items, |item| item.message.id.as_str()),
+                &column(items, |item| item.sender_chose_id),
+                &column(items, |item| item.message.sender.as_str()),
+                &column(items, |item| item.message.epoch),
+                &column(items, |item| item.message.ciphertext.as_slice()),
+                &column(items, |item| item.message.embed_type.as_deref()),
+                &column(items, |item| item.message.embed_uri.as_deref()),
+                &column(items, |item| item.once.map(|(key, _)| key)),
+                &column(items, |item| item.once.map(|(_, fingerprint)| fingerprint.as_slice())),
                 &window,
             ],
         )
         .await?;
-    let places: HashMap<(&str, &str), usize> =
-        held.iter().map(|(place, item)| ((item.convo.as_str(), item.message.id.as_str()), *place)).collect();
+    let places = items.iter().map(|item| (item.convo.as_str(), item.message.id.as_str())).zip(0..);
+    let places: HashMap<(&str, &str), usize> = places.collect();
+    let mut landed = vec![None; items.len()];
     for row in rows {
-        let place = places[&(row.get("convo_id"), row.get("id"))];
-        landed[place] = Some((row.get("seq"), row.get("created_at")));
+        landed[places[&(row.get("convo_id"), row.get("id"))]] = Some((row.get("seq"), row.get("created_at")));
     }
     Ok(landed)
 }
 
-/// Appends the commit that creates `epoch`, at `seq`.
-pub(crate) async fn append_commit(
-    x: &mut Exclusive<'_>,
-    at: Position,
-    id: &EntryId,
-    sender: &Did,
-    bytes: &[u8],
-    hash: &[u8; 32],
-) -> Result<(), Abort> {
-    let Position { epoch, seq } = at;
-    let hash = hash.as_slice();
-    x.tx.rows(&APPEND_COMMIT, &[&x.convo.as_str(), &seq, &id.as_str(), &sender.as_str(), &epoch, &bytes, &hash])
-        .await?;
-    Ok(())
+/// A commit to append.
+pub(crate) struct NewCommit<'a> {
+    pub id: &'a EntryId,
+    pub sender: &'a Did,
+    pub bytes: &'a [u8],
+    pub hash: &'a [u8; 32],
+}
+
+/// Appends the commit that creates `epoch` where this transaction has just moved the conversation, if its sender is an active
+/// member. Whether it did.
+pub(super) async fn append_commit(x: &Exclusive<'_>, epoch: i64, commit: &NewCommit<'_>) -> Result<bool, Abort> {
+    let NewCommit { id, sender, bytes, hash } = commit;
+    let params: Params<'_> = &[&x.convo.as_str(), &id.as_str(), &sender.as_str(), &epoch, bytes, &hash.as_slice()];
+    Ok(x.tx.find(&APPEND_COMMIT, params).await?.is_some())
 }
 
 /// Where the sender's commit with these very bytes landed.

@@ -13,7 +13,7 @@ pub struct Query {
 /// Declares statements: `query! { ADVANCE = "epochs/advance" (TEXT, INT8, INT8); }`.
 macro_rules! query {
     ($($constant:ident = $path:literal ($($ty:ident),*);)*) => {
-        $(const $constant: $crate::store::query::Query = $crate::store::query::Query {
+        $(pub(super) const $constant: $crate::store::query::Query = $crate::store::query::Query {
             name: $path,
             text: include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/sql/queries/", $path, ".sql")),
             types: &[$(tokio_postgres::types::Type::$ty),*],

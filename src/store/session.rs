@@ -77,6 +77,15 @@ impl Session {
         rows
     }
 
+    /// Prepares statements that are not yet prepared, so that several can go in one flush: each is sent when it is polled for the
+    /// first time, and preparing would let one overtake the other.
+    pub(super) async fn prepare(&self, queries: &[&Query]) -> Result<(), tokio_postgres::Error> {
+        for query in queries.iter().filter(|_| self.prepared) {
+            self.client().prepare_typed_cached(query.text, query.types).await?;
+        }
+        Ok(())
+    }
+
     /// Runs a statement without parameters by the simple protocol, such as BEGIN.
     pub(super) async fn simple(&self, text: &str) -> Result<Vec<SimpleQueryMessage>, tokio_postgres::Error> {
         self.client().simple_query(text).await

@@ -1,6 +1,6 @@
 //! An open transaction, and the proof that a conversation is written by nobody else.
 
-use std::collections::HashSet;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use chrono::{DateTime, Utc};
@@ -20,7 +20,8 @@ use super::session::{Params, Queries, Session};
 /// commits such a one, whatever the unit of work returned.
 pub struct Tx {
     pub(super) session: Session,
-    pub(super) identity: Identity,
+    /// Known once the transaction has been opened.
+    pub(super) identity: OnceLock<Identity>,
     failed: AtomicBool,
 }
 
@@ -32,8 +33,17 @@ pub(super) struct Identity {
 }
 
 impl Tx {
-    pub(super) fn new(session: Session, identity: Identity) -> Self {
-        Self { session, identity, failed: AtomicBool::new(false) }
+    pub(super) fn new(session: Session) -> Self {
+        Self { session, identity: OnceLock::new(), failed: AtomicBool::new(false) }
+    }
+
+    /// Makes these statements ready to go in one flush, in the order in which they are polled.
+    pub(super) async fn prepare(&self, queries: &[&Query]) -> Result<(), Abort> {
+        let prepared = self.session.prepare(queries).await;
+        if prepared.is_err() {
+            self.failed.store(true, Ordering::Relaxed);
+        }
+        Ok(prepared?)
     }
 
     /// Whether a statement failed, which dooms the transaction.
@@ -98,16 +108,9 @@ impl Exclusive<'_> {
 
 /// The right to write several conversations, for as long as this value lives. Only the write path makes one.
 ///
-/// Nothing waits for a lock while it holds one, so whoever holds such a value cannot be part of a circle of waiters.
+/// Which of them these are is known to PostgreSQL alone: statements that demand this value leave out the conversations that are not
+/// in the transaction's setting `catbird.held`, which `tx/take` has made. Nothing waits for a lock while it holds one, so whoever
+/// holds such a value cannot be part of a circle of waiters.
 pub struct ExclusiveMany<'t> {
     pub(super) tx: &'t Tx,
-    /// Those whose lock nobody else held.
-    pub(super) convos: HashSet<String>,
-}
-
-impl ExclusiveMany<'_> {
-    /// Whether this conversation is among them.
-    pub fn holds(&self, convo: &ConvoId) -> bool {
-        self.convos.contains(convo.as_str())
-    }
 }

@@ -75,12 +75,19 @@ pub(crate) async fn insert(x: &mut Exclusive<'_>, new: &NewWelcome, epoch: i64) 
 
 /// Takes back what still waits for these: they are added anew, or have left.
 pub(crate) async fn withdraw(x: &mut Exclusive<'_>, recipients: &[Did]) -> Result<(), Abort> {
-    let dids: Vec<&str> = recipients.iter().map(Did::as_str).collect();
-    let rows = x.tx.rows(&WITHDRAW, &[&x.convo.as_str(), &dids]).await?;
-    discard(x, rows.iter().map(|row| row.get("welcome_id")).collect()).await
+    let welcomes = delete_waiting(x, recipients).await?;
+    discard(x, welcomes).await
 }
 
-async fn discard(x: &mut Exclusive<'_>, welcomes: Vec<String>) -> Result<(), Abort> {
+/// Deletes what waits for these, and says which Welcomes that was.
+pub(super) async fn delete_waiting(x: &Exclusive<'_>, recipients: &[Did]) -> Result<Vec<String>, Abort> {
+    let dids: Vec<&str> = recipients.iter().map(Did::as_str).collect();
+    let rows = x.tx.rows(&WITHDRAW, &[&x.convo.as_str(), &dids]).await?;
+    Ok(rows.iter().map(|row| row.get("welcome_id")).collect())
+}
+
+/// Forgets those of the Welcomes that nobody waits for any more.
+pub(super) async fn discard(x: &mut Exclusive<'_>, welcomes: Vec<String>) -> Result<(), Abort> {
     if !welcomes.is_empty() {
         x.tx.rows(&DISCARD, &[&welcomes]).await?;
     }

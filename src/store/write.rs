@@ -24,7 +24,7 @@ use super::{Exclusive, ExclusiveMany, Hold, Position, Tx, deadline};
 
 query! {
     LOCK = "tx/lock" (TEXT);
-    TRY_LOCKS = "tx/try_locks" (TEXT_ARRAY);
+    TAKE = "tx/take" (TEXT_ARRAY, BOOL);
     NAME = "tx/name" ();
     OUTCOME = "tx/outcome" (TEXT, TIMESTAMPTZ);
 }
@@ -75,14 +75,14 @@ pub struct Done<T> {
     pub at: Option<Position>,
 }
 
-/// What is locked when a transaction begins.
+/// What a transaction begins with.
 enum Opening<'w> {
-    /// Nothing.
+    /// Nothing but its name.
     Free,
-    /// A conversation, for which it waits.
+    /// The lock of a conversation, for which it waits.
     Lock(&'w ConvoId),
-    /// Those of some conversations that nobody holds.
-    TryLocks(Vec<&'w str>),
+    /// Some conversations, without waiting. The work goes in the same flush.
+    Take(Vec<&'w str>, Locks),
 }
 
 /// A command, an errand or a batch, to the write path.
@@ -91,8 +91,7 @@ trait Work: Sync {
     type Output: Send;
 
     fn opening(&self) -> Opening<'_>;
-    /// `held` are the conversations of [`Opening::TryLocks`] whose lock was free.
-    fn execute(&self, tx: &Tx, held: Vec<String>) -> impl Future<Output = Result<Done<Self::Output>, Abort>> + Send;
+    fn execute(&self, tx: &Tx) -> impl Future<Output = Result<Done<Self::Output>, Abort>> + Send;
 }
 
 struct OnConvo<C>(Arc<C>, Hold);
@@ -108,7 +107,7 @@ impl<C: Command> Work for OnConvo<C> {
         }
     }
 
-    async fn execute(&self, tx: &Tx, _: Vec<String>) -> Result<Done<C::Output>, Abort> {
+    async fn execute(&self, tx: &Tx) -> Result<Done<C::Output>, Abort> {
         let mut x = Exclusive { tx, convo: self.0.convo(), hold: self.1, at: None };
         let output = self.0.execute(&mut x).await?;
         Ok(Done { output, at: x.at })
@@ -125,7 +124,7 @@ impl<E: Errand> Work for Alone<E> {
         Opening::Free
     }
 
-    async fn execute(&self, tx: &Tx, _: Vec<String>) -> Result<Done<E::Output>, Abort> {
+    async fn execute(&self, tx: &Tx) -> Result<Done<E::Output>, Abort> {
         Ok(Done { output: self.0.execute(tx).await?, at: None })
     }
 }
@@ -135,7 +134,8 @@ impl<E: Errand> Work for Alone<E> {
 pub enum Locks {
     /// It takes those locks that are free.
     Try,
-    /// None: it comes from the one actor of its only conversation, and a version that moved meanwhile is left alone.
+    /// It takes none: it comes from the one actor of its only conversation. Should another replica write that meanwhile, the version
+    /// of the row tells.
     None,
 }
 
@@ -146,19 +146,11 @@ impl<B: Batch> Work for Together<B> {
     type Output = B::Output;
 
     fn opening(&self) -> Opening<'_> {
-        match self.1 {
-            Locks::Try => Opening::TryLocks(self.0.convos().into_iter().map(ConvoId::as_str).collect()),
-            Locks::None => Opening::Free,
-        }
+        Opening::Take(self.0.convos().into_iter().map(ConvoId::as_str).collect(), self.1)
     }
 
-    async fn execute(&self, tx: &Tx, held: Vec<String>) -> Result<Done<B::Output>, Abort> {
-        let convos = match self.1 {
-            Locks::Try => held.into_iter().collect(),
-            Locks::None => self.0.convos().into_iter().map(ConvoId::to_string).collect(),
-        };
-        let output = self.0.execute(&ExclusiveMany { tx, convos }).await?;
-        Ok(Done { output, at: None })
+    async fn execute(&self, tx: &Tx) -> Result<Done<B::Output>, Abort> {
+        Ok(Done { output: self.0.execute(&ExclusiveMany { tx }).await?, at: None })
     }
 }
 
@@ -229,12 +221,30 @@ impl Store {
     }
 
     async fn attempt<W: Work>(&self, work: &W, deadline: Instant) -> Result<Done<W::Output>, Abort> {
-        let (tx, held) = measure(Stage::Lock, self.begin(work.opening())).await?;
-        let outcome = tokio::time::timeout_at(deadline.into(), work.execute(&tx, held)).await;
-        let Ok(result) = outcome else {
+        let session = self.session().await?;
+        session.doubt();
+        let tx = Tx::new(session);
+        let opening = work.opening();
+        let together = matches!(opening, Opening::Take(..));
+        let opening = measure(Stage::Lock, self.open(&tx, opening));
+        let outcome = tokio::time::timeout_at(deadline.into(), async {
+            if together {
+                // In this order: what is polled first is sent first.
+                let (opened, result) = tokio::join!(biased; opening, work.execute(&tx));
+                opened.and(result)
+            } else {
+                opening.await?;
+                work.execute(&tx).await
+            }
+        });
+        let Ok(result) = outcome.await else {
             tx.session.suspect_all();
             return Err(failure::overloaded("the transaction").into());
         };
+        if tx.identity.get().is_none() {
+            // It was never opened. The connection is in doubt and goes with it.
+            return result;
+        }
         match result {
             Ok(done) if !tx.failed() => {
                 measure(Stage::Commit, self.commit(tx)).await?;
@@ -253,40 +263,34 @@ impl Store {
 
     /// BEGIN and the locks in one flush. They are a statement of their own, before any read: a statement's snapshot is taken
     /// before a function inside it blocks. READ COMMITTED for the same reason, whatever the database's default is.
-    async fn begin(&self, opening: Opening<'_>) -> Result<(Tx, Vec<String>), Abort> {
+    async fn open(&self, tx: &Tx, opening: Opening<'_>) -> Result<(), Abort> {
         const BEGIN: &str = "begin isolation level read committed read write;";
-        let session = self.session().await?;
-        session.doubt();
         let begin = if self.pooler { BEGIN.to_owned() + &transaction_settings() } else { BEGIN.to_owned() };
         let waiting = Instant::now();
-        let begun = async {
-            // In this order: what is polled first is sent first.
-            let flush = async |query, params: Params<'_>| tokio::join!(biased; session.simple(&begin), session.rows(query, params));
+        // In this order: what is polled first is sent first.
+        let flush = async |query, params: Params<'_>| tokio::join!(biased; tx.session.simple(&begin), tx.session.rows(query, params));
+        let flushed = async {
             let (begun, named) = match &opening {
                 Opening::Free => flush(&NAME, &[]).await,
                 Opening::Lock(convo) => flush(&LOCK, &[&convo.as_str()]).await,
-                Opening::TryLocks(convos) => flush(&TRY_LOCKS, &[convos]).await,
+                Opening::Take(convos, locks) => flush(&TAKE, &[convos, &(*locks == Locks::Try)]).await,
             };
             begun?;
             named
         };
-        let limit = deadline::LOCK + deadline::CONNECT;
-        match tokio::time::timeout(limit, begun).await {
+        match tokio::time::timeout(deadline::LOCK + deadline::CONNECT, flushed).await {
             Ok(Ok(rows)) => {
                 let row = rows.first().expect("a select of functions returns one row");
                 let identity = Identity { xid: row.get("xid"), begun: row.get("begun") };
-                let held = match opening {
-                    Opening::TryLocks(_) => row.get("held"),
-                    Opening::Lock(_) | Opening::Free => Vec::new(),
-                };
+                let _ = tx.identity.set(identity);
                 if matches!(opening, Opening::Lock(_)) {
                     self.metrics.lock_waited(waiting.elapsed());
                 }
-                Ok((Tx::new(session, identity), held))
+                Ok(())
             }
             Ok(Err(error)) => Err(error.into()),
             Err(_) => {
-                session.suspect_all();
+                tx.session.suspect_all();
                 Err(failure::overloaded("waiting for the conversation's lock").into())
             }
         }
@@ -314,7 +318,7 @@ impl Store {
                 let Tx { session, identity, .. } = tx;
                 // Its place in the pool is needed for the question.
                 session.abandon();
-                self.find_out(&identity).await
+                self.find_out(&identity.into_inner().expect("it was opened before it was committed")).await
             }
         }
     }

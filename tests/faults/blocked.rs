@@ -1,4 +1,5 @@
-//! P10: a conversation that somebody holds for ever is refused in time, and nobody else notices.
+//! P7, P10: a conversation that somebody holds for ever is refused in time, and nobody else notices; what the holder changed
+//! meanwhile counts.
 
 use std::time::Duration;
 
@@ -112,5 +113,34 @@ pub async fn a_full_queue_refuses_at_once_and_loses_nobody_who_is_in_it(mode: Mo
     let watcher = database.connect().await;
     assert_eq!(entries(&watcher, convo).await as usize, ROOM);
     recovered(&fleet.replicas[0], &members[0]).await;
+    fleet.check().await;
+}
+
+/// P7. Whoever writes the roster without the lock holds the conversation's row, and moves neither its epoch nor its seq.
+pub async fn somebody_who_is_removed_while_its_message_waits_cannot_send_it(mode: Mode) {
+    let database = database().await;
+    let fleet = Fleet::start(&[mode], &database.config, &database.url).await;
+    let members = fleet.conversation(2).await;
+    let convo = members[0].convo().unwrap();
+    let watcher = database.connect().await;
+    let before = entries(&watcher, convo).await;
+
+    let mut remover = database.connect().await;
+    let removal = remover.transaction().await.unwrap();
+    removal.execute("update conversations set updated_at = now() where id = $1", &[&convo]).await.unwrap();
+    let leave = "update members set left_at = now(), left_by = $3, left_epoch = c.current_epoch, left_seq = c.last_seq
+        from conversations c where c.id = $1 and convo_id = $1 and member_did = $2";
+    removal.execute(leave, &[&convo, &members[1].did(), &members[0].did()]).await.unwrap();
+
+    let sending = async { members[1].xrpc.procedure("sendMessage", &message(&members[1], "late")).await.unwrap() };
+    let removing = async {
+        lock_waiters(&watcher, 1).await;
+        removal.commit().await.unwrap();
+    };
+    let (reply, ()) = tokio::join!(sending, removing);
+    assert_eq!((reply.status, reply.error()), (403, Some("NotMember")), "{reply}");
+    assert_eq!(entries(&watcher, convo).await, before);
+    let reply = members[0].xrpc.procedure("sendMessage", &message(&members[0], "on")).await.unwrap();
+    assert_eq!(reply.status, 200, "{reply}");
     fleet.check().await;
 }

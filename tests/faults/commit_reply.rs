@@ -6,7 +6,7 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use tokio_postgres::Client;
 
-use super::tools::{count, entries, eventually, message, metric, recovered, send_statement};
+use super::tools::{SEND, count, entries, eventually, message, metric, recovered};
 use crate::support::chaos::{Chaos, Counts, Fault};
 use crate::support::client::mls::DEFAULT_SUITE;
 use crate::support::client::persona::{Persona, hex, unique};
@@ -42,7 +42,7 @@ struct Mutation {
 }
 
 /// One mutation of each kind by the creator of a conversation of four, in an order in which they can be done.
-fn mutations(mode: Mode, members: &mut [Persona]) -> Vec<Mutation> {
+fn mutations(members: &mut [Persona]) -> Vec<Mutation> {
     let convo = members[0].convo().unwrap().to_owned();
     let group_id = members[0].group_id.clone();
     let staged = members[0].mls.self_update(&group_id).unwrap();
@@ -51,7 +51,7 @@ fn mutations(mode: Mode, members: &mut [Persona]) -> Vec<Mutation> {
     let mut mutations = vec![
         Mutation {
             method: "sendMessage",
-            statement: send_statement(mode),
+            statement: SEND,
             body: message(&members[0], "once"),
             trace: "select count(*) from messages where convo_id = $1 and message_type = 'app'",
             name: convo.clone(),
@@ -102,7 +102,7 @@ async fn each_once(mode: Mode, fault: Fault) -> Place {
     let place = place(mode).await;
     let mut members = place.fleet.conversation(4).await;
     let creator_convo = members[0].convo().unwrap().to_owned();
-    let mutations = mutations(mode, &mut members);
+    let mutations = mutations(&mut members);
     let kinds = mutations.len() as f64;
     for Mutation { method, statement, body, trace, name } in mutations {
         let before = count(&place.client, trace, &name).await;
@@ -170,7 +170,7 @@ pub async fn a_stalled_replica_loses_its_transaction_and_its_late_commit_does_no
     let (convo, first) = (members[0].convo().unwrap(), members[0].last_seq + 1);
     let mut body = message(&members[0], "stalled");
     body["idempotencyKey"] = json!(unique());
-    chaos.on_commit(send_statement(mode), Fault::Hold);
+    chaos.on_commit(SEND, Fault::Hold);
 
     let (stalled, healthy) = (&members[0].xrpc, &members[1].xrpc);
     let stalling = async { stalled.procedure("sendMessage", &body).await.unwrap() };

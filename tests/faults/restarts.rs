@@ -4,7 +4,7 @@ use futures_util::future::join_all;
 use serde_json::json;
 use tokio_postgres::{Client, NoTls};
 
-use super::tools::{count, entries, eventually, message, recovered, send_statement};
+use super::tools::{SEND, count, entries, eventually, message, recovered};
 use crate::support::chaos::{Chaos, Counts, Fault};
 use crate::support::client::persona::unique;
 use crate::support::cluster::OwnCluster;
@@ -89,7 +89,7 @@ pub async fn a_transaction_id_that_is_used_again_after_a_crash_is_no_success(mod
     for round in 1..=5 {
         let mut body = message(&members[0], &round.to_string());
         body["idempotencyKey"] = json!(unique());
-        chaos.on_commit(send_statement(mode), Fault::Hold);
+        chaos.on_commit(SEND, Fault::Hold);
         let asking = async { members[0].xrpc.procedure("sendMessage", &body).await.unwrap() };
         let (mut reply, lost) = tokio::join!(asking, crash_holding_a_commit(&mut cluster, &chaos, round));
         let client = connect(&cluster).await;

@@ -8,7 +8,7 @@ use tokio_postgres::Client;
 
 use crate::support::client::persona::Persona;
 use crate::support::client::xrpc::{self, bytes_value};
-use crate::support::fleet::{Mode, Replica};
+use crate::support::fleet::Replica;
 
 /// How long a condition may take to come true.
 pub const DEADLINE: Duration = Duration::from_secs(30);
@@ -69,10 +69,5 @@ pub async fn lock_waiters(client: &Client, backends: i64) {
         .await;
 }
 
-/// The statement by which a replica appends application messages, by which the proxy knows their transactions.
-pub fn send_statement(mode: Mode) -> &'static str {
-    match mode {
-        Mode::Advisory => "messages/append_batch",
-        Mode::Actors => "messages/append_app",
-    }
-}
+/// The statement by which replicas of either kind append application messages, by which the proxy knows their transactions.
+pub const SEND: &str = "messages/append_batch";

@@ -1,6 +1,6 @@
 -- messages/append_batch: many application messages in one statement, each judged by itself. No row for a message: it was not
 -- written, and has to be looked at alone to say why (another epoch, not a member, sent before, or the row moved meanwhile).
--- needs: the conversations, exclusively.
+-- needs: the conversations, exclusively; those that tx/take did not take are left out. Outside of its transaction that is all of them.
 -- In step, no id twice in a conversation: $1 convo_ids   $2 ids   $3 whether the sender chose the id   $4 senders   $5 epochs
 -- $6 ciphertexts   $7 embed_types   $8 embed_uris   $9 idempotency keys or null   $10 fingerprints.
 -- $11 how many epochs a message may lag
@@ -11,7 +11,8 @@ with items as materialized (
 ), numbered as (
   select i.*, c.xmin as version, c.last_seq + row_number() over (partition by i.convo_id order by i.place) as seq
     from items i join conversations c on c.id = i.convo_id
-   where c.current_epoch between i.epoch and i.epoch + $11
+   where i.convo_id = any ((select nullif(current_setting('catbird.held', true), '')::text[])::text[])
+     and c.current_epoch between i.epoch and i.epoch + $11
      and exists (select from members m
                   where m.convo_id = i.convo_id and m.member_did = i.sender_did and m.left_at is null)
      and not (i.chosen and exists (select from messages e where e.convo_id = i.convo_id and e.id = i.id))

@@ -1,0 +1,71 @@
+//! Messages on their way to a shared transaction, each with the way back to whoever sent it.
+
+use std::sync::{Arc, Mutex};
+
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tracing::Span;
+
+use crate::commands::{SendBatch, SendMessage, Sent};
+use crate::error::{Code, Error};
+use crate::store::{Locks, Store};
+use crate::timing::Timings;
+
+/// A message, who waits for its answer, and under which request it is logged and timed.
+pub(crate) struct Sending {
+    pub command: Arc<SendMessage>,
+    pub reply: oneshot::Sender<Result<Sent, Error>>,
+    pub span: Span,
+    pub timings: Timings,
+}
+
+impl Sending {
+    /// A message of the request that this task works for, and where its answer will be.
+    pub fn new(command: SendMessage) -> (Self, oneshot::Receiver<Result<Sent, Error>>) {
+        let (reply, answer) = oneshot::channel();
+        let (span, timings) = (Span::current(), Timings::current());
+        (Self { command: Arc::new(command), reply, span, timings }, answer)
+    }
+
+    /// The client may be gone; what was done stays done.
+    pub fn answer(self, answer: Result<Sent, Error>) {
+        let _ = self.reply.send(answer);
+    }
+}
+
+/// Sends what can be sent together and answers it; returns the rest, in order, to be done alone. `turn` is given back when
+/// nothing is left to do but the COMMIT.
+pub(crate) async fn send_together(
+    store: &Store,
+    sends: Vec<Sending>,
+    locks: Locks,
+    turn: Option<OwnedSemaphorePermit>,
+) -> (Vec<Sent>, Vec<Sending>) {
+    if sends.is_empty() {
+        return (Vec::new(), sends);
+    }
+    let messages = sends.iter().map(|send| send.command.clone()).collect();
+    let batch = SendBatch { messages, turn: Mutex::new(turn) };
+    let shared = Timings::default();
+    let landed = shared.scope(store.batch(batch, locks)).await;
+    sends.iter().for_each(|send| send.timings.add(&shared));
+    let landed = match landed {
+        Ok(landed) => landed,
+        // PostgreSQL is away or overloaded, and would be for each of them alone.
+        Err(error) if matches!(error.code, Code::DatabaseUnavailable | Code::Overloaded) => {
+            sends.into_iter().for_each(|send| send.answer(Err(error.clone())));
+            return (Vec::new(), Vec::new());
+        }
+        Err(_) => return (Vec::new(), sends),
+    };
+    let (mut done, mut undone) = (Vec::new(), Vec::new());
+    for (send, landed) in sends.into_iter().zip(landed) {
+        match landed {
+            Some(sent) => {
+                done.push(sent.clone());
+                send.answer(Ok(sent));
+            }
+            None => undone.push(send),
+        }
+    }
+    (done, undone)
+}
