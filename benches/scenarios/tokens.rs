@@ -172,13 +172,13 @@ impl Accounts {
         let (directory, redis) = (self.directory.url(), redis.url());
         let mut settings = vec![("PLC_DIRECTORY_URL", directory.as_str()), ("ALLOW_PRIVATE_DID_HOSTS", "true")];
         let name = match spending {
-            Spending::Off => {
-                settings.push(("ENFORCE_JTI", "false"));
-                "jti_off"
+            Spending::Off => "jti_off",
+            Spending::Postgres => {
+                settings.push(("ENFORCE_JTI", "true"));
+                "jti_postgres"
             }
-            Spending::Postgres => "jti_postgres",
             Spending::Redis => {
-                settings.push(("REDIS_URL", &redis));
+                settings.extend([("ENFORCE_JTI", "true"), ("REDIS_URL", &redis)]);
                 "jti_redis"
             }
         };

@@ -13,11 +13,13 @@ with items as materialized (
     from items i join conversations c on c.id = i.convo_id
    where i.convo_id = any ((select nullif(current_setting('catbird.held', true), '')::text[])::text[])
      and c.current_epoch between i.epoch and i.epoch + $11
-     and exists (select from members m
-                  where m.convo_id = i.convo_id and m.member_did = i.sender_did and m.left_at is null)
-     and not (i.chosen and exists (select from messages e where e.convo_id = i.convo_id and e.id = i.id))
-     and not (i.key is not null and exists (select from idempotency_records r
-                  where r.caller_did = i.sender_did and r.method = 'sendMessage' and r.key = i.key))
+     -- Questions for one value each, which PostgreSQL can only answer row by row: with exists it may read a whole table instead, if
+     -- it planned this while that was small.
+     and (select true from members m
+           where m.convo_id = i.convo_id and m.member_did = i.sender_did and m.left_at is null)
+     and (i.chosen and (select true from messages e where e.convo_id = i.convo_id and e.id = i.id)) is not true
+     and (select true from idempotency_records r
+           where r.caller_did = i.sender_did and r.method = 'sendMessage' and r.key = i.key) is not true
 ), moved as (
   -- Only the very version that the snapshot saw: a replica that takes no lock may have written meanwhile, be it only the roster.
   update conversations c set last_seq = n.newest, updated_at = now()
