@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::Instant;
 
 use tracing::Instrument;
 
@@ -69,10 +68,9 @@ impl Conversation {
     }
 
     /// Sends messages in one transaction, and those that it could not take one by one after it. What waited too long is refused.
-    pub(super) async fn send(&mut self, sends: Vec<(Sending, Instant)>) {
-        let (late, sends): (Vec<_>, Vec<_>) = sends.into_iter().partition(|(_, sent)| sent.elapsed() > LONGEST_WAIT);
-        late.into_iter().for_each(|(send, _)| send.answer(Err(waited())));
-        let sends: Vec<Sending> = sends.into_iter().map(|(send, _)| send).collect();
+    pub(super) async fn send(&mut self, sends: Vec<Sending>) {
+        let (late, sends): (Vec<_>, Vec<_>) = sends.into_iter().partition(|send| send.since.elapsed() > LONGEST_WAIT);
+        late.into_iter().for_each(|send| send.answer(Err(waited())));
         let at = match self.position().await {
             Ok(at) => at,
             Err(error) => return sends.into_iter().for_each(|send| send.answer(Err(error.clone()))),
@@ -90,7 +88,11 @@ impl Conversation {
             }
         }
         for send in undone {
-            let Sending { command, reply, span, timings } = send;
+            if send.since.elapsed() > LONGEST_WAIT {
+                send.answer(Err(waited()));
+                continue;
+            }
+            let Sending { command, reply, span, timings, .. } = send;
             // The client may be gone; what was done stays done.
             let _ = reply.send(timings.scope(self.execute(command)).instrument(span).await);
         }

@@ -20,8 +20,8 @@ pub const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
 /// What lies in a mailbox.
 pub(super) enum Letter {
-    /// An application message, which shares a transaction with those behind it, and when it was sent.
-    Send(Sending, Instant),
+    /// An application message, which shares a transaction with those behind it.
+    Send(Sending),
     /// Anything else.
     Message(Box<dyn Message>),
 }

@@ -20,7 +20,7 @@ use crate::commands::{SendMessage, Sent};
 use crate::error::{Code, Error};
 use crate::ids::ConvoId;
 use crate::metrics::{Metrics, Stop};
-use crate::serializer::queues::{BATCH, CROWDED};
+use crate::serializer::queues::{BATCH, BATCH_BYTES, CROWDED};
 use crate::serializer::sending::Sending;
 use crate::store::{Command, Store};
 
@@ -104,7 +104,7 @@ impl Registry {
     pub(crate) async fn send_message(&self, command: SendMessage) -> Result<Sent, Error> {
         let convo = command.convo_id.clone();
         let (send, answer) = Sending::new(command);
-        self.send(&convo, Letter::Send(send, Instant::now()))?;
+        self.send(&convo, Letter::Send(send))?;
         self.answer(answer).await
     }
 
@@ -191,6 +191,8 @@ impl Registry {
         self.0.store.runtime().spawn(async move {
             let life = registry.live(&convo, conversation, messages, &pending);
             if AssertUnwindSafe(life).catch_unwind().await.is_err() {
+                // What it had in hand is gone with it, and nobody shall wait for that.
+                pending.store(0, Ordering::Release);
                 registry.buried(&convo, &weak);
             }
             registry.0.ended.notify_waiters();
@@ -226,11 +228,15 @@ impl Registry {
                     message.run(&mut conversation).await;
                     (name, 1)
                 }
-                Letter::Send(send, sent) => {
-                    let mut sends = vec![(send, sent)];
-                    while sends.len() < BATCH && next.is_none() {
+                Letter::Send(send) => {
+                    let mut bytes = send.command.message.ciphertext.len();
+                    let mut sends = vec![send];
+                    while sends.len() < BATCH && bytes < BATCH_BYTES && next.is_none() {
                         match messages.try_recv() {
-                            Ok(Letter::Send(send, sent)) => sends.push((send, sent)),
+                            Ok(Letter::Send(send)) => {
+                                bytes += send.command.message.ciphertext.len();
+                                sends.push(send);
+                            }
                             Ok(other) => next = Some(other),
                             Err(_) => break,
                         }

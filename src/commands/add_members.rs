@@ -43,6 +43,10 @@ impl Command for AddMembers {
             None => {
                 let at = epochs::hold(x).await?;
                 members::membership(x.tx(), &self.convo_id, &self.caller).await?;
+                // By this very request, perhaps, at another replica while this one waited for the row.
+                if let Some(earlier) = self.once.earlier(x.tx()).await? {
+                    return Ok(earlier);
+                }
                 at
             }
             Some(commit) => match step(x, &self.caller, commit, &self.entry_id).await? {
@@ -52,12 +56,6 @@ impl Command for AddMembers {
         };
         let (active, present) = members::add(x, &self.dids, at).await?;
         if let Some(did) = present.first() {
-            // By this very request, perhaps, at another replica while this one waited for the row.
-            if self.commit.is_none()
-                && let Some(earlier) = self.once.earlier(x.tx()).await?
-            {
-                return Ok(earlier);
-            }
             return Err(Code::AlreadyMember.because(format!("{did} is a member already")).into());
         }
         if active + self.dids.len() as i64 > MAX_MEMBERS {

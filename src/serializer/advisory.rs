@@ -72,6 +72,13 @@ impl Job for Request {
         matches!(self, Self::Send(_))
     }
 
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Send(send) => send.command.message.ciphertext.len(),
+            Self::Alone(_) => 0,
+        }
+    }
+
     fn refuse(self, error: Error) {
         match self {
             Self::Send(send) => send.answer(Err(error)),

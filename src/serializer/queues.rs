@@ -25,11 +25,17 @@ pub const MOST_WAITING_IN_ALL: usize = 20_000;
 pub const LONGEST_WAIT: Duration = Duration::from_secs(10);
 /// Most messages in one transaction.
 pub const BATCH: usize = 64;
+/// From how many bytes on a transaction gets no more messages.
+pub const BATCH_BYTES: usize = 4 * 1024 * 1024;
 
 /// One request in a queue: a message, which may share a transaction, or something that is done alone.
 pub trait Job: Send + 'static {
     /// Whether it may share a transaction with others of its kind.
     fn shares(&self) -> bool;
+    /// How many bytes it would add to a shared transaction.
+    fn bytes(&self) -> usize {
+        0
+    }
     /// Answers it without having begun it.
     fn refuse(self, error: Error);
 }
@@ -169,18 +175,25 @@ impl<J: Job> Queues<J> {
     fn take_batch(&self) -> Vec<(ConvoId, Vec<J>)> {
         let mut state = self.state();
         let share = (BATCH / state.sharing.len().max(1)).max(1);
-        let (mut batch, mut room, mut late) = (Vec::new(), BATCH, Vec::new());
+        let (mut batch, mut room, mut bytes, mut late) = (Vec::new(), BATCH, 0, Vec::new());
         while room > 0
+            && bytes < BATCH_BYTES
             && let Some(convo) = state.sharing.pop_front()
         {
             let Some(queue) = state.queues.get_mut(&convo) else { continue };
             queue.taken = true;
             let mut jobs = Vec::new();
             while jobs.len() < share.min(room)
+                && bytes < BATCH_BYTES
                 && let Some((since, job)) = queue.jobs.pop_front_if(|(_, job)| job.shares())
             {
                 self.0.metrics.queued(since.elapsed());
-                if since.elapsed() <= LONGEST_WAIT { jobs.push(job) } else { late.push(job) }
+                if since.elapsed() <= LONGEST_WAIT {
+                    bytes += job.bytes();
+                    jobs.push(job);
+                } else {
+                    late.push(job);
+                }
             }
             room -= jobs.len();
             state.waiting -= jobs.len();

@@ -1,6 +1,7 @@
 //! Messages on their way to a shared transaction, each with the way back to whoever sent it.
 
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tracing::Span;
@@ -10,9 +11,10 @@ use crate::error::{Code, Error};
 use crate::store::{Locks, Store};
 use crate::timing::Timings;
 
-/// A message, who waits for its answer, and under which request it is logged and timed.
+/// A message, since when it waits, who waits for its answer, and under which request it is logged and timed.
 pub(crate) struct Sending {
     pub command: Arc<SendMessage>,
+    pub since: Instant,
     pub reply: oneshot::Sender<Result<Sent, Error>>,
     pub span: Span,
     pub timings: Timings,
@@ -23,7 +25,7 @@ impl Sending {
     pub fn new(command: SendMessage) -> (Self, oneshot::Receiver<Result<Sent, Error>>) {
         let (reply, answer) = oneshot::channel();
         let (span, timings) = (Span::current(), Timings::current());
-        (Self { command: Arc::new(command), reply, span, timings }, answer)
+        (Self { command: Arc::new(command), since: Instant::now(), reply, span, timings }, answer)
     }
 
     /// The client may be gone; what was done stays done.
@@ -50,8 +52,8 @@ pub(crate) async fn send_together(
     sends.iter().for_each(|send| send.timings.add(&shared));
     let landed = match landed {
         Ok(landed) => landed,
-        // PostgreSQL is away or overloaded, and would be for each of them alone.
-        Err(error) if matches!(error.code, Code::DatabaseUnavailable | Code::Overloaded) => {
+        // PostgreSQL is away, and would be for each of them alone.
+        Err(error) if error.code == Code::DatabaseUnavailable => {
             sends.into_iter().for_each(|send| send.answer(Err(error.clone())));
             return (Vec::new(), Vec::new());
         }
