@@ -51,7 +51,7 @@ pub(super) fn transaction_settings() -> String {
     settings().iter().map(|(name, value)| format!("set local {name} = {value};")).collect()
 }
 
-fn settings() -> [(&'static str, String); 8] {
+fn settings() -> [(&'static str, String); 4] {
     let ms = |time: std::time::Duration| time.as_millis().to_string();
     [
         ("lock_timeout", ms(deadline::LOCK)),
@@ -59,13 +59,6 @@ fn settings() -> [(&'static str, String); 8] {
         ("idle_in_transaction_session_timeout", ms(deadline::IDLE_IN_TRANSACTION)),
         // Its compiler takes longer than any statement here, and estimates alone call it.
         ("jit", "off".to_owned()),
-        // Every statement has one good plan: through indexes, row by row. Left to choose, PostgreSQL keeps planning anew for arrays,
-        // whose length it sees only then, which is a seventh of its work per batch of messages.
-        ("plan_cache_mode", "force_generic_plan".to_owned()),
-        // And estimates from when a table was empty make it read all of that table, until somebody analyzes it.
-        ("enable_seqscan", "off".to_owned()),
-        ("enable_hashjoin", "off".to_owned()),
-        ("enable_mergejoin", "off".to_owned()),
     ]
 }
 

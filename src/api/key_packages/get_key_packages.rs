@@ -52,6 +52,7 @@ impl Endpoint for GetKeyPackages {
 
     async fn call(app: &App, caller: &Caller, input: Input) -> Result<Output, Error> {
         let (cipher_suite, _) = mls::suite(input.cipher_suite.as_deref().unwrap_or(mls::DEFAULT_SUITE))?;
+        let asked = input.dids.clone();
         let mut wanted = owners(input.dids)?;
         let mut found = Vec::new();
         // "None" is only true after a look that waits for those who are just taking one.
@@ -67,6 +68,8 @@ impl Endpoint for GetKeyPackages {
                 found.push(package);
             }
         }
+        // In the order in which they were asked for, whatever order PostgreSQL found them in.
+        found.sort_by_key(|package| asked.iter().position(|did| *did == package.owner));
         Ok(Output { key_packages: found.into_iter().map(KeyPackageRef::from).collect(), missing: wanted })
     }
 }
