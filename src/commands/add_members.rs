@@ -4,7 +4,7 @@ use crate::error::{Code, Error};
 use crate::ids::{ConvoId, Did, EntryId};
 use crate::mls::Commit;
 use crate::store::epochs::{self, Swap};
-use crate::store::{Abort, Command, Exclusive, members, messages, welcomes};
+use crate::store::{Abort, Command, Exclusive, events, members, messages, welcomes};
 
 use super::{Invitation, Landed, MAX_MEMBERS, Once, refusal};
 
@@ -32,6 +32,10 @@ impl Command for AddMembers {
 
     fn caller(&self) -> &Did {
         &self.caller
+    }
+
+    fn newcomers(&self) -> Vec<&Did> {
+        self.dids.iter().collect()
     }
 
     async fn execute(&self, x: &mut Exclusive<'_>) -> Result<Landed, Abort> {
@@ -65,6 +69,8 @@ impl Command for AddMembers {
         members::join(x, &self.dids, at).await?;
         welcomes::withdraw(x, &self.dids).await?;
         self.invitation.deliver(x, &self.caller, at.epoch).await?;
+        let joined: Vec<&Did> = self.dids.iter().collect();
+        events::joined(x, &joined, &self.caller, at, self.invitation.welcome.is_some()).await?;
         let landed = Landed::now(at);
         self.once.remember(x.tx(), &landed).await?;
         Ok(landed)

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::Code;
 use crate::ids::{ConvoId, Did};
 use crate::store::convos::{self, NewConvo};
-use crate::store::{Abort, Command, Exclusive, Position, members};
+use crate::store::{Abort, Command, Exclusive, Position, events, members};
 
 use super::{Invitation, Once};
 
@@ -44,6 +44,10 @@ impl Command for CreateConvo {
         &self.new.creator
     }
 
+    fn newcomers(&self) -> Vec<&Did> {
+        std::iter::once(&self.new.creator).chain(&self.initial_members).collect()
+    }
+
     async fn execute(&self, x: &mut Exclusive<'_>) -> Result<Created, Abort> {
         if let Some(earlier) = self.once.earlier(x.tx()).await? {
             return Ok(earlier);
@@ -57,6 +61,7 @@ impl Command for CreateConvo {
         members::join(x, std::slice::from_ref(&self.new.creator), at).await?;
         members::join(x, &self.initial_members, at).await?;
         self.invitation.deliver(x, &self.new.creator, self.new.epoch).await?;
+        events::joined(x, &self.newcomers(), &self.new.creator, at, self.invitation.welcome.is_some()).await?;
         let created = Created { id: self.id.clone(), created_at, repeated: false };
         self.once.remember(x.tx(), &created).await?;
         Ok(created)

@@ -15,6 +15,7 @@ use crate::error::{Code, Error};
 use crate::ids::{ConvoId, Did};
 use crate::timing::{Stage, Timings, measure};
 
+use super::changes::Topic;
 use super::connect::{Store, transaction_settings};
 use super::failure::{self, Abort, Cause};
 use super::query::query;
@@ -46,6 +47,10 @@ pub trait Command: Send + Sync + 'static {
     fn convo(&self) -> &ConvoId;
     /// Who asked for it.
     fn caller(&self) -> &Did;
+    /// Who has to hear of it beside the members that the conversation had before.
+    fn newcomers(&self) -> Vec<&Did> {
+        Vec::new()
+    }
 
     fn execute(&self, x: &mut Exclusive<'_>) -> impl Future<Output = Result<Self::Output, Abort>> + Send;
 }
@@ -54,6 +59,11 @@ pub trait Command: Send + Sync + 'static {
 pub trait Errand: Send + Sync + 'static {
     const NAME: &'static str;
     type Output: Send + 'static;
+
+    /// Who has to hear of it.
+    fn concerned(&self) -> Vec<&str> {
+        Vec::new()
+    }
 
     fn execute(&self, tx: &Tx) -> impl Future<Output = Result<Self::Output, Abort>> + Send;
 }
@@ -91,6 +101,8 @@ trait Work: Sync {
     type Output: Send;
 
     fn opening(&self) -> Opening<'_>;
+    /// Whom it concerns once it is committed.
+    fn topics(&self) -> Vec<Topic>;
     /// `held` are the conversations of [`Opening::TryLocks`] whose lock was free.
     fn execute(&self, tx: &Tx, held: Vec<String>) -> impl Future<Output = Result<Done<Self::Output>, Abort>> + Send;
 }
@@ -108,6 +120,11 @@ impl<C: Command> Work for OnConvo<C> {
         }
     }
 
+    fn topics(&self) -> Vec<Topic> {
+        let newcomers = self.0.newcomers().into_iter().map(Topic::from);
+        std::iter::once(self.0.convo().into()).chain(newcomers).collect()
+    }
+
     async fn execute(&self, tx: &Tx, _: Vec<String>) -> Result<Done<C::Output>, Abort> {
         let mut x = Exclusive { tx, convo: self.0.convo(), hold: self.1, at: None };
         let output = self.0.execute(&mut x).await?;
@@ -123,6 +140,10 @@ impl<E: Errand> Work for Alone<E> {
 
     fn opening(&self) -> Opening<'_> {
         Opening::Free
+    }
+
+    fn topics(&self) -> Vec<Topic> {
+        self.0.concerned().into_iter().map(Topic::from).collect()
     }
 
     async fn execute(&self, tx: &Tx, _: Vec<String>) -> Result<Done<E::Output>, Abort> {
@@ -150,6 +171,10 @@ impl<B: Batch> Work for Together<B> {
             Locks::Try => Opening::TryLocks(self.0.convos().into_iter().map(ConvoId::as_str).collect()),
             Locks::None => Opening::Free,
         }
+    }
+
+    fn topics(&self) -> Vec<Topic> {
+        self.0.convos().into_iter().map(Topic::from).collect()
     }
 
     async fn execute(&self, tx: &Tx, held: Vec<String>) -> Result<Done<B::Output>, Abort> {
@@ -225,6 +250,9 @@ impl Store {
             pause = (pause * 2).min(LONGEST_PAUSE);
         };
         self.metrics.transaction(W::NAME, start.elapsed(), result.is_ok());
+        if result.is_ok() {
+            self.changes.note(work.topics());
+        }
         result
     }
 
