@@ -44,7 +44,7 @@ impl Command for CreateConvo {
         &self.new.creator
     }
 
-    fn newcomers(&self) -> Vec<&Did> {
+    fn concerned(&self) -> Vec<&Did> {
         std::iter::once(&self.new.creator).chain(&self.initial_members).collect()
     }
 
@@ -61,7 +61,7 @@ impl Command for CreateConvo {
         members::join(x, std::slice::from_ref(&self.new.creator), at).await?;
         members::join(x, &self.initial_members, at).await?;
         self.invitation.deliver(x, &self.new.creator, self.new.epoch).await?;
-        events::joined(x, &self.newcomers(), &self.new.creator, at, self.invitation.welcome.is_some()).await?;
+        events::joined(x, &self.concerned(), &self.new.creator, at, self.invitation.welcome.is_some()).await?;
         let created = Created { id: self.id.clone(), created_at, repeated: false };
         self.once.remember(x.tx(), &created).await?;
         Ok(created)

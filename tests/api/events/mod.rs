@@ -67,13 +67,10 @@ impl Follower {
     }
 
     /// The next event of this type, which has to be the next one at all.
-    #[track_caller]
-    pub fn expect(&mut self, name: &'static str) -> impl Future<Output = Value> + '_ {
-        async move {
-            let event = self.next().await;
-            assert_eq!(event.name, name, "{}", event.data);
-            event.data
-        }
+    pub async fn expect(&mut self, name: &str) -> Value {
+        let event = self.next().await;
+        assert_eq!(event.name, name, "{}", event.data);
+        event.data
     }
 
     /// All events until this one, itself included.

@@ -280,7 +280,8 @@ async fn deleted_events_make_older_cursors_outdated(app: &TestApp) {
         ok(ask(&members[0], "sendMessage", &message(&members[0], b"y")).await);
         let late = stream.next().await.id;
         if let Ok(mut again) = try_follow(&members[1], &[("cursor", &late)], None).await {
-            break again.until(|event| event.data["info"] == "replayed").await;
+            again.until(|event| event.data["info"] == "replayed").await;
+            break;
         }
         assert!(start.elapsed() < PATIENCE, "no cursor leads on");
     }
