@@ -7,10 +7,12 @@ use ulid::Ulid;
 
 use crate::actors::{Limits, MailboxDepths, Registry};
 use crate::auth::{Authenticator, Replay, replay};
+use crate::background::Background;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::error::{Code, Error};
 use crate::ids::{ConvoId, EntryId};
+use crate::jobs;
 use crate::limits::RateLimits;
 use crate::metrics::Metrics;
 use crate::redis::Redis;
@@ -29,6 +31,7 @@ pub struct App {
     pub limits: RateLimits,
     pub metrics: Metrics,
     pub body_room: BodyRoom,
+    pub background: Background,
     stage: Arc<AtomicU8>,
 }
 
@@ -86,6 +89,7 @@ impl App {
             limits,
             metrics,
             body_room: BodyRoom::default(),
+            background: Background::default(),
             stage,
         })
     }
@@ -102,6 +106,12 @@ impl App {
     /// Moves on to a later stage; never back.
     pub fn enter(&self, stage: Stage) {
         self.stage.fetch_max(stage as u8, Ordering::AcqRel);
+    }
+
+    /// Starts what runs beside the requests. The schema has to be there.
+    pub fn start_background(&self) {
+        let sweeps = jobs::Runner::new(self.store.clone(), self.clock.clone(), self.config.retention);
+        self.background.start(|stop| sweeps.run(stop));
     }
 
     /// Refuses work until the schema is there. A draining server still answers what reaches it.

@@ -28,6 +28,7 @@ pub mod messages;
 pub mod nonces;
 pub mod read_positions;
 pub mod requests;
+pub mod sweeps;
 pub mod welcomes;
 
 pub use connect::{Store, StoreConfig, StoreError, connect};
