@@ -5,6 +5,7 @@ mod convos;
 mod epochs;
 mod fields;
 mod key_packages;
+mod mailboxes;
 mod messages;
 mod welcomes;
 
@@ -25,4 +26,5 @@ pub const ROUTES: &[Route] = &[
     Route::of::<key_packages::get_key_packages::GetKeyPackages>(),
     Route::of::<welcomes::get_welcome::GetWelcome>(),
     Route::of::<welcomes::confirm_welcome::ConfirmWelcome>(),
+    Route::of::<mailboxes::set_mailbox::SetMailbox>(),
 ];

@@ -25,6 +25,7 @@ static DOCUMENTS: &[(&str, &str)] = documents![
     "leaveConvo"
     "publishKeyPackage"
     "sendMessage"
+    "setMailbox"
     "updateCursor"
 ];
 
