@@ -24,6 +24,8 @@ mod epochs;
 mod key_packages;
 #[path = "api/logs.rs"]
 mod logs;
+#[path = "api/mailboxes/mod.rs"]
+mod mailboxes;
 #[path = "api/messages/mod.rs"]
 mod messages;
 #[path = "api/once.rs"]

@@ -36,6 +36,12 @@ pub fn validate_error(nsid: &str, body: &Value) -> Result<(), String> {
     OURS.error(nsid, body)
 }
 
+/// Whether `value` is what this definition, such as `blue.catbird.mls.defs#messageView`, says.
+pub fn validate_def(reference: &str, value: &Value) -> Result<(), String> {
+    let (home, schema) = OURS.resolve("", reference)?;
+    OURS.check(&home, schema, value, "$", Unknown::Refused)
+}
+
 /// A set of lexicon documents that refer to one another, by NSID.
 pub struct Catalogue {
     documents: BTreeMap<String, Value>,
