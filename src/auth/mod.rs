@@ -111,9 +111,9 @@ impl Authenticator {
         if verified.dead_at <= now {
             return Err(Code::ExpiredToken.because("the token has expired"));
         }
-        let expires_at = verified.dead_at.max(now + self.config.jti_ttl);
-        let nonce = Nonce { issuer: &verified.did, jti, expires_at };
-        if self.replay.spend(nonce, now).await? {
+        let until = verified.dead_at.max(now + self.config.jti_ttl);
+        let nonce = Nonce { issuer: verified.did.clone(), jti: jti.to_owned() };
+        if self.replay.spend(nonce, until, now).await? {
             Ok(())
         } else {
             Err(Code::TokenReplayed.because("the token was used before; mint one for each request"))

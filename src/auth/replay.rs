@@ -11,17 +11,23 @@
 //! failover: tokens spent before that could be used once more in what is left of their lifetime (five minutes at most).
 //! And rows are compared with the clock of the replica that asks, the same that decides whether the token still lives, so
 //! clocks that disagree cannot free a row early; whoever deletes old rows has to leave them a margin of an hour for that.
+//!
+//! Every request spends a token, so they are spent many at a time: what arrived while the last call ran goes into the next.
+
+use std::collections::{HashMap, HashSet};
 
 use chrono::{DateTime, Utc};
-use fred::interfaces::KeysInterface;
-use fred::types::{Expiration, SetOptions};
+use fred::interfaces::{ClientLike, KeysInterface};
+use fred::types::{ClusterHash, CustomCommand, Value};
 use sha2::{Digest, Sha256};
+use tokio::sync::{mpsc, oneshot};
 
 use super::AuthError;
-use crate::error::Error;
-use crate::ids::Did;
+use crate::error::{Code, Error};
 use crate::redis::{self, Redis};
 use crate::store::Store;
+
+pub use crate::store::nonces::Nonce;
 
 /// What Redis is asked for here, as the log says when it does not answer. PostgreSQL decides alone then.
 pub const PURPOSE: &str = "refusing used tokens sooner";
@@ -29,29 +35,42 @@ pub const PURPOSE: &str = "refusing used tokens sooner";
 /// What the keys in Redis begin with. A hash follows, so that Redis holds nobody's DID.
 const KEY_PREFIX: &str = "catbird:jti:";
 
-/// Where spent tokens are remembered.
+/// Most tokens that wait to be spent.
+const MOST_WAITING: usize = 10_000;
+/// Most tokens in one call.
+const BATCH: usize = 256;
+
+/// Where tokens are spent. Cheap to clone.
 #[derive(Clone)]
 pub enum Replay {
-    Postgres(Store),
+    Postgres(Queue),
     /// The same with Redis in front of it.
-    Redis(Redis, Store),
+    Redis(Redis, Queue),
 }
 
-/// One token's single use.
-#[derive(Debug, Clone, Copy)]
-pub struct Nonce<'a> {
-    pub issuer: &'a Did,
-    pub jti: &'a str,
+/// Tokens that wait to be spent. Cheap to clone.
+#[derive(Clone)]
+pub struct Queue(mpsc::Sender<Spending>);
+
+/// One token on its way.
+struct Spending {
+    nonce: Nonce,
     /// Until when it has to be remembered; no earlier than the token dies.
-    pub expires_at: DateTime<Utc>,
+    until: DateTime<Utc>,
+    now: DateTime<Utc>,
+    /// True if it was not used before.
+    reply: oneshot::Sender<Result<bool, Error>>,
 }
 
 impl Replay {
     /// Puts Redis in front of the store if there is one.
     pub fn with(redis: Option<Redis>, store: Store) -> Self {
+        let (tokens, waiting) = mpsc::channel(MOST_WAITING);
+        let runtime = store.runtime().clone();
+        runtime.spawn(answer_all(redis.clone(), store, waiting));
         match redis {
-            Some(redis) => Self::Redis(redis, store),
-            None => Self::Postgres(store),
+            Some(redis) => Self::Redis(redis, Queue(tokens)),
+            None => Self::Postgres(Queue(tokens)),
         }
     }
 
@@ -61,43 +80,86 @@ impl Replay {
         Ok(Self::with(redis, store))
     }
 
-    /// Spends the nonce. False if it was spent before.
-    pub async fn spend(&self, nonce: Nonce<'_>, now: DateTime<Utc>) -> Result<bool, Error> {
-        let (redis, store) = match self {
-            Self::Postgres(store) => (None, store),
-            Self::Redis(redis, store) => (Some(redis), store),
-        };
-        if let Some(redis) = redis {
-            let marked = mark_in_redis(redis, nonce, now).await;
-            redis.note(marked.as_ref().err());
-            if let Ok(false) = marked {
-                return Ok(false);
-            }
+    /// Spends a token, which is remembered until `until`. False if it was spent before.
+    pub async fn spend(&self, nonce: Nonce, until: DateTime<Utc>, now: DateTime<Utc>) -> Result<bool, Error> {
+        let (Self::Postgres(queue) | Self::Redis(_, queue)) = self;
+        let (reply, answer) = oneshot::channel();
+        if queue.0.try_send(Spending { nonce, until, now, reply }).is_err() {
+            let message = "checking tokens took too long; nothing was changed";
+            return Err(Code::Overloaded.because(message));
         }
-        let spent = store.spend_nonce(nonce.issuer, nonce.jti, nonce.expires_at, now).await;
-        if let Some(redis) = redis
-            && spent.is_err()
-        {
-            // The token is not spent, as far as anybody knows, and may be sent again.
-            let forgotten: Result<(), _> = redis.hasty().del(redis_key(nonce)).await;
-            redis.note(forgotten.err().as_ref());
-        }
-        spent
+        answer.await.unwrap_or_else(|_| Err(Code::InternalServerError.because("the token could not be checked")))
     }
 }
 
-/// Marks the nonce in Redis. False if it is marked already.
-async fn mark_in_redis(redis: &Redis, nonce: Nonce<'_>, now: DateTime<Utc>) -> Result<bool, redis::Error> {
-    let milliseconds = (nonce.expires_at - now).num_milliseconds().max(1);
-    let expiration = Some(Expiration::PX(milliseconds));
-    let set: Option<String> = redis.hasty().set(redis_key(nonce), 1, expiration, Some(SetOptions::NX), false).await?;
-    Ok(set.is_some())
+/// One call at a time, until nobody can send a token any more.
+async fn answer_all(redis: Option<Redis>, store: Store, mut waiting: mpsc::Receiver<Spending>) {
+    let mut arrived = Vec::with_capacity(BATCH);
+    while waiting.recv_many(&mut arrived, BATCH).await > 0 {
+        let batch = std::mem::take(&mut arrived);
+        // A token that is here twice is used by the first and refused to the second.
+        let mut firsts: HashMap<&Nonce, &Spending> = HashMap::new();
+        for spending in &batch {
+            firsts.entry(&spending.nonce).or_insert(spending);
+        }
+        let spent = spend_together(redis.as_ref(), &store, firsts.into_values().collect()).await;
+        let mut spent = match spent {
+            Ok(spent) => spent,
+            Err(error) => {
+                batch.into_iter().for_each(|spending| drop(spending.reply.send(Err(error.clone()))));
+                continue;
+            }
+        };
+        for Spending { nonce, reply, .. } in batch {
+            // The client may be gone; its token is spent all the same.
+            let _ = reply.send(Ok(spent.remove(&nonce)));
+        }
+    }
+}
+
+/// Spends tokens, none of them twice here, and returns those that were not spent before.
+async fn spend_together(
+    redis: Option<&Redis>,
+    store: &Store,
+    mut tokens: Vec<&Spending>,
+) -> Result<HashSet<Nonce>, Error> {
+    if let Some(redis) = redis {
+        let marked = mark_in_redis(redis, &tokens).await;
+        redis.note(marked.as_ref().err());
+        if let Ok(new) = marked {
+            let mut new = new.into_iter();
+            tokens.retain(|_| new.next() == Some(1));
+        }
+    }
+    // The earliest time, so that no record counts as ended before it has.
+    let Some(now) = tokens.iter().map(|token| token.now).min() else { return Ok(HashSet::new()) };
+    let nonces: Vec<_> = tokens.iter().map(|token| (&token.nonce, token.until)).collect();
+    let spent = store.spend_nonces(&nonces, now).await;
+    if let Some(redis) = redis
+        && spent.is_err()
+    {
+        // They are not spent, as far as anybody knows, and may be sent again.
+        let keys: Vec<String> = tokens.iter().map(|token| redis_key(&token.nonce)).collect();
+        let forgotten: Result<(), _> = redis.hasty().del(keys).await;
+        redis.note(forgotten.err().as_ref());
+    }
+    spent
+}
+
+/// Marks tokens in Redis, in one call; for each in step, 0 if it was marked already, else 1.
+async fn mark_in_redis(redis: &Redis, tokens: &[&Spending]) -> Result<Vec<i64>, redis::Error> {
+    let mut arguments: Vec<Value> = vec![include_str!("mark.lua").into(), (tokens.len() as i64).into()];
+    arguments.extend(tokens.iter().map(|token| redis_key(&token.nonce).into()));
+    arguments.extend(tokens.iter().map(|token| (token.until - token.now).num_milliseconds().max(1).into()));
+    // The client offers EVAL only without a time limit.
+    let eval = CustomCommand::new_static("EVAL", ClusterHash::FirstKey, false);
+    redis.hasty().custom(eval, arguments).await
 }
 
 /// The bar cannot be part of a DID, so no two nonces share a text.
-fn redis_key(nonce: Nonce<'_>) -> String {
+fn redis_key(nonce: &Nonce) -> String {
     let digest = Sha256::digest(format!("{}|{}", nonce.issuer, nonce.jti));
-    digest.iter().fold(KEY_PREFIX.to_owned(), |key, byte| key + &format!("{byte:02x}"))
+    KEY_PREFIX.to_owned() + &crate::mls::hex(&digest)
 }
 
 #[cfg(test)]
@@ -106,9 +168,7 @@ mod tests {
 
     #[test]
     fn a_key_in_redis_names_nobody_and_is_one_nonces_own() {
-        let key = |issuer: &str, jti: &str| {
-            redis_key(Nonce { issuer: &issuer.parse().unwrap(), jti, expires_at: DateTime::UNIX_EPOCH })
-        };
+        let key = |issuer: &str, jti: &str| redis_key(&Nonce { issuer: issuer.parse().unwrap(), jti: jti.to_owned() });
         let a = key("did:plc:alice", "1");
         assert!(a.starts_with("catbird:jti:") && !a.contains("alice") && a.len() == KEY_PREFIX.len() + 64, "{a}");
         assert_ne!(a, key("did:plc:alice", "2"));

@@ -17,7 +17,7 @@ use crate::timing::{Stage, measure};
 
 use super::failure::Abort;
 use super::session::{Reader, Session};
-use super::{convos, deadline, nonces, read_positions};
+use super::{convos, deadline, read_positions};
 
 /// What a [`Store`] is made of.
 #[derive(Debug, Clone)]
@@ -37,7 +37,6 @@ pub struct Store {
     pub(super) runtime: Handle,
     pub(super) metrics: Metrics,
     pub(super) read_positions: read_positions::Queue,
-    pub(super) nonces: nonces::Queue,
     pub(super) group_ids: moka::future::Cache<ConvoId, Arc<str>>,
 }
 
@@ -143,11 +142,9 @@ impl Store {
             .recycle_timeout(Some(deadline::CONNECT))
             .build()?;
         let read_positions = read_positions::Queue::default();
-        let (nonces, spent) = nonces::queue();
         let group_ids = moka::future::Cache::new(convos::GROUP_IDS);
-        let store = Self { pool, pooler: config.pooler, runtime, metrics, read_positions, nonces, group_ids };
+        let store = Self { pool, pooler: config.pooler, runtime, metrics, read_positions, group_ids };
         store.read_positions.start(store.clone());
-        nonces::start(&store, spent);
         Ok(store)
     }
 
@@ -170,17 +167,6 @@ impl Store {
     pub fn pool_status(&self) -> (usize, usize, usize) {
         let status = self.pool.status();
         (status.size, status.available, status.waiting)
-    }
-
-    /// Marks a token as used until `expires_at`; false if it was used before.
-    pub async fn spend_nonce(
-        &self,
-        issuer: &crate::ids::Did,
-        jti: &str,
-        expires_at: chrono::DateTime<chrono::Utc>,
-        now: chrono::DateTime<chrono::Utc>,
-    ) -> Result<bool, crate::error::Error> {
-        nonces::spend(self, issuer, jti, expires_at, now).await
     }
 
     pub(super) async fn session(&self) -> Result<Session, Abort> {

@@ -63,7 +63,7 @@ impl Setup {
 
     pub fn start(self) -> Service {
         let clock = Clock::manual(DateTime::from_timestamp(NOW, 0).unwrap());
-        let replay = self.replay.unwrap_or_else(|| Replay::Postgres(absent_store()));
+        let replay = self.replay.unwrap_or_else(|| Replay::with(None, absent_store()));
         let metrics = Metrics::new(|_| {});
         let authenticator = Authenticator::new(self.config.clone(), clock.clone(), replay, metrics).unwrap();
         Service { config: self.config, clock, authenticator }
