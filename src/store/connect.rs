@@ -17,7 +17,7 @@ use crate::timing::{Stage, measure};
 
 use super::failure::Abort;
 use super::session::{Reader, Session};
-use super::{convos, deadline, read_positions};
+use super::{convos, deadline, read_positions, statistics};
 
 /// What a [`Store`] is made of.
 #[derive(Debug, Clone)]
@@ -145,6 +145,7 @@ impl Store {
         let group_ids = moka::future::Cache::new(convos::GROUP_IDS);
         let store = Self { pool, pooler: config.pooler, runtime, metrics, read_positions, group_ids };
         store.read_positions.start(store.clone());
+        statistics::start(&store);
         Ok(store)
     }
 

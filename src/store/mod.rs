@@ -16,6 +16,7 @@ mod failure;
 mod query;
 mod schema;
 mod session;
+mod statistics;
 mod tx;
 mod write;
 
