@@ -52,7 +52,11 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    // Requests are decoded and answered on actix' own threads, one per core; these drive the connections to PostgreSQL and the work
+    // on them. Fewer of them means fewer threads to wake between two messages of one transaction.
+    let threads = std::thread::available_parallelism().map_or(1, |cores| cores.get() / 2).max(1);
     let result = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads)
         .enable_all()
         .build()
         .map_err(Failure::from)

@@ -75,7 +75,7 @@ impl Conversation {
             Ok(at) => at,
             Err(error) => return sends.into_iter().for_each(|send| send.answer(Err(error.clone()))),
         };
-        let (done, undone) = send_together(&self.store, sends, Locks::None, None).await;
+        let (done, undone) = send_together(&self.store, sends, Locks::None).await;
         if let Some(last) = done.iter().map(|sent| sent.seq).max() {
             if last == at.seq + done.len() as i64 {
                 self.remember(Position { epoch: at.epoch, seq: last });

@@ -2,9 +2,7 @@
 //! no trace in the batch and is done alone afterwards, where it gets its answer.
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError};
-
-use tokio::sync::OwnedSemaphorePermit;
+use std::sync::Arc;
 
 use crate::ids::ConvoId;
 use crate::store::messages::{self, BatchItem};
@@ -16,9 +14,6 @@ use super::{SendMessage, Sent};
 #[derive(Debug)]
 pub struct SendBatch {
     pub messages: Vec<Arc<SendMessage>>,
-    /// Whose turn it is; passed on when nothing is left but the COMMIT, so that the next batch fills up until then and works while
-    /// PostgreSQL flushes this one.
-    pub turn: Mutex<Option<OwnedSemaphorePermit>>,
 }
 
 impl Batch for SendBatch {
@@ -39,7 +34,6 @@ impl Batch for SendBatch {
             self.messages.iter().zip(&unique).filter(|(_, unique)| **unique).map(|(send, _)| send.item()).collect();
         let window = self.messages.first().map_or(0, |send| send.window);
         let mut landed = messages::append_batch(x, &items, window).await?.into_iter();
-        drop(self.turn.lock().unwrap_or_else(PoisonError::into_inner).take());
         let place = |(send, unique): (&Arc<SendMessage>, &bool)| {
             let (seq, received_at) = if *unique { landed.next().flatten()? } else { return None };
             Some(send.sent(seq, received_at, false))

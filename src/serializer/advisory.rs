@@ -1,14 +1,15 @@
 //! The serializer whose arbiter is PostgreSQL's advisory lock: queues in this replica, and workers that empty them.
 //!
-//! Two workers send batches of messages, the others do everything else, one request at a time. A worker has a conversation to
+//! One worker sends batches of messages, the others do everything else, one request at a time. A worker has a conversation to
 //! itself, so its requests keep their order of arrival. A batch only takes locks that are free; messages of a conversation
-//! that is locked elsewhere are done alone by the other workers, and delay nobody.
+//! that is locked elsewhere are done alone by the other workers, and delay nobody. One batch at a time: two would be half as
+//! large, and a message costs PostgreSQL the less the more of them share a transaction.
 
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::oneshot;
 use tracing::{Instrument, Span};
 
 use crate::commands::{SendMessage, Sent};
@@ -20,9 +21,6 @@ use crate::timing::Timings;
 
 use super::queues::{Job, Queues};
 use super::sending::{Sending, send_together};
-
-/// Workers that send batches: while one waits for PostgreSQL to flush, the other fills the next transaction.
-const BATCH_WORKERS: usize = 2;
 
 /// See the module. Cheap to clone.
 #[derive(Clone)]
@@ -91,10 +89,7 @@ impl Advisory {
     /// Starts the workers, on the store's runtime.
     pub fn new(store: &Store, metrics: Metrics, max_connections: usize) -> Self {
         let queues = Queues::new(metrics);
-        let turns = Arc::new(Semaphore::new(1));
-        for _ in 0..BATCH_WORKERS {
-            store.runtime().spawn(send_batches(queues.clone(), turns.clone(), store.clone()));
-        }
+        store.runtime().spawn(send_batches(queues.clone(), store.clone()));
         // Half of the connections, so that reads never wait for writes that wait for locks.
         for _ in 0..(max_connections / 2).max(1) {
             store.runtime().spawn(run_alone(queues.clone(), store.clone()));
@@ -143,14 +138,13 @@ async fn run_alone(queues: Queues<Request>, store: Store) {
     }
 }
 
-async fn send_batches(queues: Queues<Request>, turns: Arc<Semaphore>, store: Store) {
+async fn send_batches(queues: Queues<Request>, store: Store) {
     loop {
-        let turn = turns.clone().acquire_owned().await.expect("nobody closes it");
         let batch = queues.next_batch().await;
         let convos: Vec<ConvoId> = batch.iter().map(|(convo, _)| convo.clone()).collect();
         let sends: Vec<Sending> =
             batch.into_iter().flat_map(|(_, requests)| requests).filter_map(Request::send).collect();
-        let (_, mut undone) = send_together(&store, sends, Locks::Try, Some(turn)).await;
+        let (_, mut undone) = send_together(&store, sends, Locks::Try).await;
         for convo in convos {
             let (mine, others): (Vec<Sending>, Vec<Sending>) =
                 undone.into_iter().partition(|send| send.command.convo_id == convo);

@@ -1,9 +1,9 @@
 //! Messages on their way to a shared transaction, each with the way back to whoever sent it.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Instant;
 
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::oneshot;
 use tracing::Span;
 
 use crate::commands::{SendBatch, SendMessage, Sent};
@@ -34,19 +34,13 @@ impl Sending {
     }
 }
 
-/// Sends what can be sent together and answers it; returns the rest, in order, to be done alone. `turn` is given back when
-/// nothing is left to do but the COMMIT.
-pub(crate) async fn send_together(
-    store: &Store,
-    sends: Vec<Sending>,
-    locks: Locks,
-    turn: Option<OwnedSemaphorePermit>,
-) -> (Vec<Sent>, Vec<Sending>) {
+/// Sends what can be sent together and answers it; returns the rest, in order, to be done alone.
+pub(crate) async fn send_together(store: &Store, sends: Vec<Sending>, locks: Locks) -> (Vec<Sent>, Vec<Sending>) {
     if sends.is_empty() {
         return (Vec::new(), sends);
     }
     let messages = sends.iter().map(|send| send.command.clone()).collect();
-    let batch = SendBatch { messages, turn: Mutex::new(turn) };
+    let batch = SendBatch { messages };
     let shared = Timings::default();
     let landed = shared.scope(store.batch(batch, locks)).await;
     sends.iter().for_each(|send| send.timings.add(&shared));
