@@ -21,6 +21,8 @@ mod killed_replica;
 mod pooler;
 #[path = "faults/restarts.rs"]
 mod restarts;
+#[path = "faults/sharing.rs"]
+mod sharing;
 #[path = "faults/tools.rs"]
 mod tools;
 
@@ -65,4 +67,7 @@ with_each_serializer! {
     restarts::crashes_of_postgres_lose_nothing,
     restarts::connections_from_before_a_restart_cost_no_request,
     restarts::a_transaction_id_that_is_used_again_after_a_crash_is_no_success,
+    sharing::of_commits_at_once_each_gets_its_own_answer,
+    sharing::a_conversation_locked_elsewhere_holds_up_no_other_commit,
+    sharing::a_key_package_that_everybody_names_at_once_is_used_by_one,
 }

@@ -23,6 +23,9 @@ pub struct AddMembers {
     pub once: Once,
 }
 
+/// Whoever adds more people than this waits for nobody else's commit.
+const FEW: usize = 32;
+
 impl Command for AddMembers {
     const NAME: &'static str = "addMembers";
     type Output = Landed;
@@ -33,6 +36,14 @@ impl Command for AddMembers {
 
     fn caller(&self) -> &Did {
         &self.caller
+    }
+
+    fn shares(&self) -> Option<usize> {
+        // Many people are work for a transaction of their own.
+        (self.dids.len() <= FEW).then(|| {
+            self.commit.as_ref().map_or(0, |commit| commit.bytes.len())
+                + self.invitation.welcome.as_ref().map_or(0, |welcome| welcome.bytes.len())
+        })
     }
 
     async fn execute(&self, x: &mut Exclusive<'_>) -> Result<Landed, Abort> {

@@ -6,6 +6,7 @@ use sha2::{Digest, Sha256};
 
 use crate::error::{Code, Error};
 use crate::ids::Did;
+use crate::store::requests::NewRecord;
 use crate::store::{Abort, Tx, requests};
 
 /// A digest of a request's fields. Field order and lengths are part of it, spellings of JSON are not.
@@ -78,6 +79,7 @@ impl Once {
     pub(super) async fn remember<T: Serialize>(&self, tx: &Tx, reply: &T) -> Result<(), Abort> {
         let Some(key) = &self.key else { return Ok(()) };
         let reply = serde_json::to_value(reply).map_err(Error::internal)?;
-        requests::insert(tx, &self.caller, self.method, key, &self.fingerprint, &reply).await
+        let (caller, method, fingerprint) = (self.caller.clone(), self.method, self.fingerprint);
+        requests::insert(tx, NewRecord { caller, method, key: key.clone(), fingerprint, reply }).await
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! Waiting here costs no database connection, so one hot conversation cannot use up the pool. And it makes batches without a
 //! timer: messages that arrived while the last transaction ran are taken together into the next. A conversation is in the
-//! hands of one worker at a time; what a batch could not do goes back to the front of its queue, to be done alone.
+//! hands of one worker at a time; what a shared transaction could not do goes back to the front of its queue, to be done alone.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -25,13 +25,25 @@ pub const MOST_WAITING_IN_ALL: usize = 20_000;
 pub const LONGEST_WAIT: Duration = Duration::from_secs(10);
 /// Most messages in one transaction.
 pub const BATCH: usize = 64;
+/// Most commands in one transaction: if one of them is refused, as many are done again.
+pub const COMMANDS: usize = 16;
 /// From how many bytes on a transaction gets no more messages.
 pub const BATCH_BYTES: usize = 4 * 1024 * 1024;
 
-/// One request in a queue: a message, which may share a transaction, or something that is done alone.
+/// With what a request shares a transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Company {
+    /// With other messages, of its conversation and of others.
+    Messages,
+    /// With commands of other conversations.
+    Commands,
+    /// With nothing.
+    Nobody,
+}
+
+/// One request in a queue.
 pub trait Job: Send + 'static {
-    /// Whether it may share a transaction with others of its kind.
-    fn shares(&self) -> bool;
+    fn company(&self) -> Company;
     /// How many bytes it would add to a shared transaction.
     fn bytes(&self) -> usize {
         0
@@ -51,17 +63,15 @@ impl<J> Clone for Queues<J> {
 
 struct Inner<J> {
     state: Mutex<State<J>>,
-    /// Somebody is ready to share a transaction; to be done alone.
-    sharing: Notify,
-    alone: Notify,
+    /// A conversation has become ready, by what its first request needs.
+    ready: [Notify; 3],
     metrics: Metrics,
 }
 
 struct State<J> {
     queues: HashMap<ConvoId, Queue<J>>,
     /// Conversations in nobody's hands, by what their first request needs, in the order in which they became ready.
-    sharing: VecDeque<ConvoId>,
-    alone: VecDeque<ConvoId>,
+    ready: [VecDeque<ConvoId>; 3],
     waiting: usize,
 }
 
@@ -77,8 +87,8 @@ fn full(what: &str) -> Error {
 
 impl<J: Job> Queues<J> {
     pub fn new(metrics: Metrics) -> Self {
-        let state = State { queues: HashMap::new(), sharing: VecDeque::new(), alone: VecDeque::new(), waiting: 0 };
-        Self(Arc::new(Inner { state: Mutex::new(state), sharing: Notify::new(), alone: Notify::new(), metrics }))
+        let state = State { queues: HashMap::new(), ready: Default::default(), waiting: 0 };
+        Self(Arc::new(Inner { state: Mutex::new(state), ready: Default::default(), metrics }))
     }
 
     fn state(&self) -> MutexGuard<'_, State<J>> {
@@ -120,72 +130,46 @@ impl<J: Job> Queues<J> {
     /// Puts a conversation that nobody has in hand where a worker finds it.
     fn make_ready(&self, state: &mut State<J>, convo: &ConvoId) {
         let Some((_, first)) = state.queues.get(convo).and_then(|queue| queue.jobs.front()) else { return };
-        if first.shares() {
-            state.sharing.push_back(convo.clone());
-            self.0.sharing.notify_one();
-        } else {
-            state.alone.push_back(convo.clone());
-            self.0.alone.notify_one();
-        }
+        let company = first.company() as usize;
+        state.ready[company].push_back(convo.clone());
+        self.0.ready[company].notify_one();
     }
 
-    /// The next request that is done alone; waits for one. Its conversation is in the caller's hands until `give_back`.
-    pub async fn next_alone(&self) -> (ConvoId, J) {
+    /// The next requests that keep this company, by conversation and in order; waits for some. Their conversations are in the
+    /// caller's hands until `give_back`, also those of which it gets nothing because everything had waited for too long.
+    ///
+    /// Of messages, a conversation gets the whole batch if it is alone, and its share of it if others are ready too. Of commands,
+    /// it gets one, because the second has to see what the first one did. What keeps no company comes alone.
+    pub async fn next(&self, company: Company) -> Vec<(ConvoId, Vec<J>)> {
         loop {
-            if let Some(next) = self.take_alone() {
-                return next;
-            }
-            self.0.alone.notified().await;
-        }
-    }
-
-    fn take_alone(&self) -> Option<(ConvoId, J)> {
-        loop {
-            let mut state = self.state();
-            let convo = state.alone.pop_front()?;
-            let queue = state.queues.get_mut(&convo)?;
-            queue.taken = true;
-            let (since, job) = queue.jobs.pop_front()?;
-            state.waiting -= 1;
-            if !state.alone.is_empty() {
-                self.0.alone.notify_one();
-            }
-            drop(state);
-            self.0.metrics.queued(since.elapsed());
-            if since.elapsed() <= LONGEST_WAIT {
-                return Some((convo, job));
-            }
-            job.refuse(waited());
-            self.give_back(&convo, Vec::new());
-        }
-    }
-
-    /// The next messages that share a transaction, by conversation and in order; waits for some. A conversation gets the
-    /// whole batch if it is alone, and its share of it if others are ready too.
-    pub async fn next_batch(&self) -> Vec<(ConvoId, Vec<J>)> {
-        loop {
-            let batch = self.take_batch();
+            let batch = self.take(company);
             if !batch.is_empty() {
                 return batch;
             }
-            self.0.sharing.notified().await;
+            self.0.ready[company as usize].notified().await;
         }
     }
 
-    fn take_batch(&self) -> Vec<(ConvoId, Vec<J>)> {
-        let mut state = self.state();
-        let share = (BATCH / state.sharing.len().max(1)).max(1);
-        let (mut batch, mut room, mut bytes, mut late) = (Vec::new(), BATCH, 0, Vec::new());
+    fn take(&self, company: Company) -> Vec<(ConvoId, Vec<J>)> {
+        let mut locked = self.state();
+        let state = &mut *locked;
+        let ready = &mut state.ready[company as usize];
+        let (mut room, share) = match company {
+            Company::Messages => (BATCH, (BATCH / ready.len().max(1)).max(1)),
+            Company::Commands => (COMMANDS, 1),
+            Company::Nobody => (1, 1),
+        };
+        let (mut batch, mut bytes, mut late) = (Vec::new(), 0, Vec::new());
         while room > 0
             && bytes < BATCH_BYTES
-            && let Some(convo) = state.sharing.pop_front()
+            && let Some(convo) = ready.pop_front()
         {
             let Some(queue) = state.queues.get_mut(&convo) else { continue };
             queue.taken = true;
             let mut jobs = Vec::new();
             while jobs.len() < share.min(room)
                 && bytes < BATCH_BYTES
-                && let Some((since, job)) = queue.jobs.pop_front_if(|(_, job)| job.shares())
+                && let Some((since, job)) = queue.jobs.pop_front_if(|(_, job)| job.company() == company)
             {
                 self.0.metrics.queued(since.elapsed());
                 if since.elapsed() <= LONGEST_WAIT {
@@ -200,10 +184,10 @@ impl<J: Job> Queues<J> {
             batch.push((convo, jobs));
         }
         state.waiting -= late.len();
-        if !state.sharing.is_empty() {
-            self.0.sharing.notify_one();
+        if !ready.is_empty() {
+            self.0.ready[company as usize].notify_one();
         }
-        drop(state);
+        drop(locked);
         late.into_iter().for_each(|job| job.refuse(waited()));
         batch
     }

@@ -9,13 +9,13 @@ use super::*;
 /// A request that can be told from others.
 struct Note {
     name: &'static str,
-    shares: bool,
+    company: Company,
     refused: Arc<Mutex<Vec<&'static str>>>,
 }
 
 impl Job for Note {
-    fn shares(&self) -> bool {
-        self.shares
+    fn company(&self) -> Company {
+        self.company
     }
 
     fn refuse(self, error: Error) {
@@ -36,7 +36,8 @@ impl Setting {
     }
 
     fn note(&self, name: &'static str, shares: bool) -> Note {
-        Note { name, shares, refused: self.refused.clone() }
+        let company = if shares { Company::Messages } else { Company::Nobody };
+        Note { name, company, refused: self.refused.clone() }
     }
 
     fn push(&self, at: &str, name: &'static str, shares: bool) {
@@ -45,7 +46,7 @@ impl Setting {
 
     /// The next batch that is there already: names by conversation.
     fn batch(&self) -> Option<Vec<(String, Vec<&'static str>)>> {
-        let batch = self.queues.next_batch().now_or_never()?;
+        let batch = self.queues.next(Company::Messages).now_or_never()?;
         Some(
             batch
                 .into_iter()
@@ -55,7 +56,8 @@ impl Setting {
     }
 
     fn alone(&self) -> Option<&'static str> {
-        self.queues.next_alone().now_or_never().map(|(_, note)| note.name)
+        let next = self.queues.next(Company::Nobody).now_or_never()?;
+        next.first().and_then(|(_, notes)| notes.first()).map(|note| note.name)
     }
 }
 
@@ -97,6 +99,25 @@ async fn a_message_never_overtakes_what_is_done_alone() {
     assert_eq!(s.batch(), None);
     s.queues.give_back(&convo("a"), Vec::new());
     assert_eq!(s.batch(), taken(&[("a", &["later message"])]));
+}
+
+#[tokio::test]
+async fn of_commands_each_conversation_gives_one() {
+    let s = Setting::new();
+    let command = |name| Note { name, company: Company::Commands, refused: s.refused.clone() };
+    for (at, name) in [("a", "1"), ("a", "2"), ("b", "3")] {
+        s.queues.push(&convo(at), command(name));
+    }
+    s.push("b", "message", true);
+    let commands = || {
+        let batch = s.queues.next(Company::Commands).now_or_never()?;
+        Some(batch.iter().map(|(_, notes)| notes.iter().map(|note| note.name).collect()).collect::<Vec<Vec<_>>>())
+    };
+    assert_eq!(commands(), Some(vec![vec!["1"], vec!["3"]]), "the second has to see what the first one did");
+    assert_eq!((commands(), s.batch()), (None, None));
+    s.queues.give_back(&convo("a"), Vec::new());
+    s.queues.give_back(&convo("b"), Vec::new());
+    assert_eq!((commands(), s.batch()), (Some(vec![vec!["2"]]), taken(&[("b", &["message"])])));
 }
 
 #[tokio::test]
@@ -148,12 +169,12 @@ async fn a_full_queue_refuses_and_others_have_room() {
 async fn a_worker_that_waits_is_woken() {
     let s = Setting::new();
     let queues = s.queues.clone();
-    let mut waiting = Box::pin(queues.next_batch());
+    let mut waiting = Box::pin(queues.next(Company::Messages));
     assert!((&mut waiting).now_or_never().is_none());
     s.push("a", "1", true);
     assert_eq!(waiting.await.len(), 1);
-    let mut waiting = Box::pin(queues.next_alone());
+    let mut waiting = Box::pin(queues.next(Company::Nobody));
     assert!((&mut waiting).now_or_never().is_none());
     s.push("b", "2", false);
-    assert_eq!(waiting.await.1.name, "2");
+    assert_eq!(waiting.await[0].1[0].name, "2");
 }

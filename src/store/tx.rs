@@ -12,6 +12,7 @@ use super::Abort;
 use super::epochs::Position;
 use super::query::Query;
 use super::session::{Params, Queries, Session};
+use super::shared::Later;
 
 /// An open transaction at READ COMMITTED.
 ///
@@ -22,6 +23,9 @@ pub struct Tx {
     pub(super) session: Session,
     /// Known once the transaction has been opened.
     pub(super) identity: OnceLock<Identity>,
+    /// The conversations of a shared transaction, known once it has been opened, and what it puts off to its end.
+    pub(super) held: OnceLock<Vec<String>>,
+    later: Later,
     failed: AtomicBool,
 }
 
@@ -34,7 +38,28 @@ pub(super) struct Identity {
 
 impl Tx {
     pub(super) fn new(session: Session) -> Self {
-        Self { session, identity: OnceLock::new(), failed: AtomicBool::new(false) }
+        Self {
+            session,
+            identity: OnceLock::new(),
+            held: OnceLock::new(),
+            later: Later::default(),
+            failed: AtomicBool::new(false),
+        }
+    }
+
+    /// The conversations that a shared transaction may write; empty in others.
+    pub(super) fn held(&self) -> &[String] {
+        self.held.get().map_or(&[], Vec::as_slice)
+    }
+
+    /// What is put off to the end of a shared transaction.
+    pub(super) fn later(&self) -> &Later {
+        &self.later
+    }
+
+    /// Whether several commands run in this transaction.
+    pub(super) fn is_shared(&self) -> bool {
+        self.held.get().is_some()
     }
 
     /// Makes these statements ready to go in one flush, in the order in which they are polled.

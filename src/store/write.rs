@@ -47,6 +47,12 @@ pub trait Command: Send + Sync + 'static {
     /// Who asked for it.
     fn caller(&self) -> &Did;
 
+    /// How many bytes this adds to a transaction that it shares with commands of other conversations; `None` if it does not share.
+    /// What shares may wait for nothing that two conversations have in common, but key packages and idempotency keys.
+    fn shares(&self) -> Option<usize> {
+        None
+    }
+
     fn execute(&self, x: &mut Exclusive<'_>) -> impl Future<Output = Result<Self::Output, Abort>> + Send;
 }
 
@@ -76,17 +82,19 @@ pub struct Done<T> {
 }
 
 /// What a transaction begins with.
-enum Opening<'w> {
+pub(super) enum Opening<'w> {
     /// Nothing but its name.
     Free,
     /// The lock of a conversation, for which it waits.
     Lock(&'w ConvoId),
+    /// Those of some conversations whose locks are free; the work has to know which.
+    Try(Vec<&'w str>),
     /// Some conversations, without waiting. The work goes in the same flush.
     Take(Vec<&'w str>, Locks),
 }
 
-/// A command, an errand or a batch, to the write path.
-trait Work: Sync {
+/// A command, an errand, a batch or a shared transaction, to the write path.
+pub(super) trait Work: Sync {
     const NAME: &'static str;
     type Output: Send;
 
@@ -173,7 +181,7 @@ impl Store {
         self.to_the_end(Alone(errand)).await
     }
 
-    async fn to_the_end<W: Work + Send + 'static>(&self, work: W) -> Result<W::Output, Error>
+    pub(super) async fn to_the_end<W: Work + Send + 'static>(&self, work: W) -> Result<W::Output, Error>
     where
         W::Output: 'static,
     {
@@ -273,6 +281,7 @@ impl Store {
             let (begun, named) = match &opening {
                 Opening::Free => flush(&NAME, &[]).await,
                 Opening::Lock(convo) => flush(&LOCK, &[&convo.as_str()]).await,
+                Opening::Try(convos) => flush(&TAKE, &[convos, &true]).await,
                 Opening::Take(convos, locks) => flush(&TAKE, &[convos, &(*locks == Locks::Try)]).await,
             };
             begun?;
@@ -283,6 +292,9 @@ impl Store {
                 let row = rows.first().expect("a select of functions returns one row");
                 let identity = Identity { xid: row.get("xid"), begun: row.get("begun") };
                 let _ = tx.identity.set(identity);
+                if matches!(opening, Opening::Try(_)) {
+                    let _ = tx.held.set(row.get("held"));
+                }
                 if matches!(opening, Opening::Lock(_)) {
                     self.metrics.lock_waited(waiting.elapsed());
                 }

@@ -16,7 +16,7 @@ use crate::support::fleet::{Fleet, Mode, Replica};
 const QUICKLY: Duration = Duration::from_secs(2);
 
 /// Blocks a conversation from outside, with what the mode's writers wait for, until the connection is dropped.
-async fn block(database: &TestDatabase, mode: Mode, convo: &str) -> Client {
+pub async fn block(database: &TestDatabase, mode: Mode, convo: &str) -> Client {
     let blocker = database.connect().await;
     blocker.batch_execute("begin").await.unwrap();
     let block = match mode {

@@ -1,0 +1,151 @@
+//! P1, P4, P7, P8: commands of many conversations at once share transactions, and each of them gets what it would have got alone.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use super::tools::metric;
+use crate::support::client::persona::Persona;
+use crate::support::client::random_did;
+use crate::support::client::xrpc::{Reply, base64_text};
+use crate::support::cluster::{TestDatabase, database};
+use crate::support::fleet::{Fleet, Mode};
+
+/// So many that those who come while the first are being done have to share.
+const CONVERSATIONS: usize = 24;
+/// Far less than anybody waits for a lock.
+const QUICKLY: Duration = Duration::from_secs(3);
+
+struct Place {
+    database: TestDatabase,
+    fleet: Fleet,
+    creators: Vec<Persona>,
+}
+
+async fn place(mode: Mode) -> Place {
+    let database = database().await;
+    let fleet = Fleet::start(&[mode], &database.config, &database.url).await;
+    let mut creators = Vec::new();
+    for _ in 0..CONVERSATIONS {
+        creators.push(fleet.conversation(1).await.remove(0));
+    }
+    Place { database, fleet, creators }
+}
+
+/// Somebody joins, with a commit that the caller's client has made for the epoch it knows.
+fn commit(creator: &mut Persona, key: &str) -> Value {
+    let group_id = creator.group_id.clone();
+    let staged = creator.mls.self_update(&group_id).unwrap();
+    json!({
+        "convoId": creator.convo().unwrap(),
+        "didList": [random_did()],
+        "commit": base64_text(&staged.commit),
+        "idempotencyKey": key,
+    })
+}
+
+impl Place {
+    /// What everybody asks, at once, and when it was answered.
+    async fn ask(&self, bodies: &[Value]) -> Vec<(Reply, Duration)> {
+        let start = Instant::now();
+        let asking =
+            self.creators.iter().zip(bodies).map(async |(creator, body)| {
+                (creator.xrpc.procedure("addMembers", body).await.unwrap(), start.elapsed())
+            });
+        join_all(asking).await
+    }
+
+    /// How many transactions had several commands in them and were committed.
+    async fn shared(&self) -> f64 {
+        metric(&self.fleet.replicas[0], "database_transactions_total{name=\"shared\",outcome=\"committed\"}").await
+    }
+
+    async fn epoch(&self, n: usize) -> i64 {
+        let convo = self.creators[n].convo().unwrap();
+        let query = "select current_epoch from conversations where id = $1";
+        self.database.connect().await.query_one(query, &[&convo]).await.unwrap().get(0)
+    }
+}
+
+/// Those who lose their epoch, or name a key that they used for something else, get their own answer and cost nobody else theirs.
+pub async fn of_commits_at_once_each_gets_its_own_answer(mode: Mode) {
+    let mut place = place(mode).await;
+    let mut bodies: Vec<Value> = place.creators.iter_mut().map(|creator| commit(creator, "first")).collect();
+    for (reply, _) in place.ask(&bodies).await {
+        assert_eq!(reply.status, 200, "{reply}");
+    }
+    if mode == Mode::Advisory {
+        let shared = place.shared().await;
+        assert!((1.0..CONVERSATIONS as f64).contains(&shared), "{shared} transactions for {CONVERSATIONS} commands");
+    }
+    // The same again, word for word: everybody gets the same answer, and nothing happens.
+    for (reply, _) in place.ask(&bodies).await {
+        assert_eq!((reply.status, reply.number("epoch").unwrap()), (200, 1), "{reply}");
+    }
+
+    for (n, creator) in place.creators.iter_mut().enumerate() {
+        let group_id = creator.group_id.clone();
+        match n {
+            // Who does not know that it won commits for the same epoch again.
+            3 => creator.mls.discard_pending(&group_id).unwrap(),
+            _ => drop(creator.mls.merge_pending(&group_id).unwrap()),
+        }
+    }
+    bodies = place.creators.iter_mut().map(|creator| commit(creator, "second")).collect();
+    // Beside one for an epoch that is over: one under a key that was used, and one for nobody's package.
+    bodies[7]["idempotencyKey"] = json!("first");
+    bodies[11]["keyPackageHashes"] = json!([{ "did": bodies[11]["didList"][0], "hash": "00".repeat(32) }]);
+    let replies = place.ask(&bodies).await;
+    for (n, (reply, _)) in replies.iter().enumerate() {
+        let (status, error) = match n {
+            3 => (409, Some("EpochMismatch")),
+            7 => (409, Some("IdempotencyConflict")),
+            11 => (409, Some("KeyPackageNotFound")),
+            _ => (200, None),
+        };
+        assert_eq!((reply.status, reply.error()), (status, error), "{n}: {reply}");
+        assert_eq!(place.epoch(n).await, if status == 200 { 2 } else { 1 }, "{n}");
+    }
+    place.fleet.check().await;
+}
+
+/// Whoever is locked out waits alone.
+pub async fn a_conversation_locked_elsewhere_holds_up_no_other_commit(mode: Mode) {
+    let mut place = place(mode).await;
+    let bodies: Vec<Value> = place.creators.iter_mut().map(|creator| commit(creator, "once")).collect();
+    let blocked = place.creators[5].convo().unwrap().to_owned();
+    let blocker = super::blocked::block(&place.database, mode, &blocked).await;
+    let asking = place.ask(&bodies);
+    let releasing = async {
+        tokio::time::sleep(QUICKLY).await;
+        drop(blocker);
+    };
+    let (replies, ()) = tokio::join!(asking, releasing);
+    for (n, (reply, after)) in replies.iter().enumerate() {
+        assert_eq!(reply.status, 200, "{n}: {reply}");
+        assert_eq!(*after < QUICKLY, n != 5, "{n} was answered after {after:?}");
+    }
+    place.fleet.check().await;
+}
+
+/// P8. In one transaction or in several, a package is used up by one.
+pub async fn a_key_package_that_everybody_names_at_once_is_used_by_one(mode: Mode) {
+    let mut place = place(mode).await;
+    let wanted = Persona::new(place.fleet.xrpc(0, &random_did()));
+    let hash = wanted.publish_key_packages(1).await.unwrap().remove(0);
+    let mut bodies: Vec<Value> = place.creators.iter_mut().map(|creator| commit(creator, "once")).collect();
+    for body in &mut bodies {
+        body["didList"] = json!([wanted.did()]);
+        body["keyPackageHashes"] = json!([{ "did": wanted.did(), "hash": hash }]);
+    }
+    let replies = place.ask(&bodies).await;
+    let won = replies.iter().filter(|(reply, _)| reply.status == 200).count();
+    let lost = replies.iter().filter(|(reply, _)| reply.error() == Some("KeyPackageNotFound")).count();
+    assert_eq!((won, lost), (1, CONVERSATIONS - 1), "{replies:?}");
+    let client = place.database.connect().await;
+    let moved = client.query_one("select count(*) from conversations where current_epoch = 1", &[]).await.unwrap();
+    assert_eq!(moved.get::<_, i64>(0), 1);
+    place.fleet.check().await;
+}
