@@ -35,6 +35,10 @@ impl Command for AddMembers {
         &self.caller
     }
 
+    fn newcomers(&self) -> Vec<&Did> {
+        self.dids.iter().collect()
+    }
+
     async fn execute(&self, x: &mut Exclusive<'_>) -> Result<Landed, Abort> {
         if let Some(earlier) = self.once.earlier(x.tx()).await? {
             return Ok(earlier);
@@ -54,7 +58,8 @@ impl Command for AddMembers {
                 Step::Earlier(landed) => return Ok(landed),
             },
         };
-        let (active, present) = members::add(x, &self.dids, at).await?;
+        let (active, present) =
+            members::add(x, &self.dids, at, &self.caller, self.invitation.welcome.is_some()).await?;
         if let Some(did) = present.first() {
             return Err(Code::AlreadyMember.because(format!("{did} is a member already")).into());
         }

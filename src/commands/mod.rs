@@ -15,6 +15,7 @@ mod refusal;
 mod send_batch;
 mod send_message;
 mod update_cursor;
+mod update_read;
 
 pub use add_members::AddMembers;
 pub use claim_key_packages::ClaimKeyPackages;
@@ -27,6 +28,7 @@ pub use publish_key_package::{PublishKeyPackage, Published};
 pub use send_batch::SendBatch;
 pub use send_message::{SendMessage, Sent};
 pub use update_cursor::UpdateCursor;
+pub use update_read::UpdateRead;
 
 use serde::{Deserialize, Serialize};
 

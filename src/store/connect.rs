@@ -15,6 +15,7 @@ use crate::ids::ConvoId;
 use crate::metrics::Metrics;
 use crate::timing::{Stage, measure};
 
+use super::changes::Changes;
 use super::failure::Abort;
 use super::session::{Reader, Session};
 use super::{convos, deadline, nonces, read_positions};
@@ -39,6 +40,7 @@ pub struct Store {
     pub(super) read_positions: read_positions::Queue,
     pub(super) nonces: nonces::Queue,
     pub(super) group_ids: moka::future::Cache<ConvoId, Arc<str>>,
+    pub(super) changes: Changes,
 }
 
 /// Settings that PostgreSQL keeps for us, as start-up parameters.
@@ -145,7 +147,8 @@ impl Store {
         let read_positions = read_positions::Queue::default();
         let (nonces, spent) = nonces::queue();
         let group_ids = moka::future::Cache::new(convos::GROUP_IDS);
-        let store = Self { pool, pooler: config.pooler, runtime, metrics, read_positions, nonces, group_ids };
+        let changes = Changes::default();
+        let store = Self { pool, pooler: config.pooler, runtime, metrics, read_positions, nonces, group_ids, changes };
         store.read_positions.start(store.clone());
         nonces::start(&store, spent);
         Ok(store)
@@ -154,6 +157,11 @@ impl Store {
     /// A connection that can only read.
     pub async fn reader(&self) -> Result<Reader, crate::error::Error> {
         self.session().await.map(Reader).map_err(Abort::into_error)
+    }
+
+    /// Whom committed transactions concern.
+    pub fn changes(&self) -> &Changes {
+        &self.changes
     }
 
     /// The runtime that outlives requests.

@@ -8,8 +8,8 @@ use crate::views::MemberView;
 
 use super::epochs::{self, Position};
 use super::query::query;
-use super::session::Queries;
-use super::{Abort, Exclusive, Reader, welcomes};
+use super::session::{Params, Queries};
+use super::{Abort, Exclusive, Reader, events, welcomes};
 
 query! {
     STANDING = "members/standing" (TEXT, TEXT);
@@ -95,32 +95,62 @@ pub(crate) async fn count(x: &Exclusive<'_>, dids: &[Did]) -> Result<(i64, Vec<S
     Ok((row.get("active"), row.get::<_, Option<Vec<String>>>("present").unwrap_or_default()))
 }
 
-/// Adds `dids` as [`join`] does, in one flush with the questions that decide whether they may be added: how many active members
-/// there were before, and which of `dids` were among them. If some were, or there are too many now, the caller refuses, and
-/// nothing of this stays. What still waited for them from an earlier membership is withdrawn.
-pub(crate) async fn add(x: &mut Exclusive<'_>, dids: &[Did], at: Position) -> Result<(i64, Vec<String>), Abort> {
-    x.tx.prepare(&[&COUNT, &JOIN, &welcomes::WITHDRAW]).await?;
-    let (before, (), withdrawn) =
-        tokio::try_join!(biased; count(x, dids), insert(x, dids, at), welcomes::delete_waiting(x, dids))?;
+/// Makes `dids` members who see what comes after `at`, and tells everybody that `actor` added them and whether a Welcome waits, in
+/// one flush with the questions that decide whether they may be added: how many active members there were before, and which of `dids`
+/// were among them. If some were, or there are too many now, the caller refuses, and nothing of this stays. What still waited for them
+/// from an earlier membership is withdrawn.
+pub(crate) async fn add(
+    x: &mut Exclusive<'_>,
+    dids: &[Did],
+    at: Position,
+    actor: &Did,
+    welcome: bool,
+) -> Result<(i64, Vec<String>), Abort> {
+    x.tx.prepare(&[&COUNT, &JOIN, &welcomes::WITHDRAW, &events::JOINED]).await?;
+    let added: Vec<&Did> = dids.iter().collect();
+    let (before, (), withdrawn, ()) = tokio::try_join!(
+        biased;
+        count(x, dids),
+        join(x, &added, at),
+        welcomes::delete_waiting(x, dids),
+        events::joined(x, &added, actor, at, welcome),
+    )?;
     welcomes::discard(x, withdrawn).await?;
     Ok(before)
 }
 
-/// Makes `dids` members who see what comes after `at`.
-pub(crate) async fn join(x: &mut Exclusive<'_>, dids: &[Did], at: Position) -> Result<(), Abort> {
-    insert(x, dids, at).await
+/// Makes the creator of a conversation and those it begins with its first members, and tells them.
+pub(crate) async fn found(
+    x: &mut Exclusive<'_>,
+    creator: &Did,
+    others: &[Did],
+    at: Position,
+    welcome: bool,
+) -> Result<(), Abort> {
+    x.tx.prepare(&[&JOIN, &events::JOINED]).await?;
+    let all: Vec<&Did> = std::iter::once(creator).chain(others).collect();
+    tokio::try_join!(biased; join(x, &all, at), events::joined(x, &all, creator, at, welcome))?;
+    Ok(())
 }
 
-async fn insert(x: &Exclusive<'_>, dids: &[Did], at: Position) -> Result<(), Abort> {
-    let dids: Vec<&str> = dids.iter().map(Did::as_str).collect();
+async fn join(x: &Exclusive<'_>, dids: &[&Did], at: Position) -> Result<(), Abort> {
+    let dids: Vec<&str> = dids.iter().map(|did| did.as_str()).collect();
     x.tx.rows(&JOIN, &[&x.convo.as_str(), &dids, &at.seq, &at.epoch]).await?;
     Ok(())
 }
 
-/// Ends a membership, at the position where the conversation stands now.
+/// Ends a membership at the position where the conversation stands now, tells those who stay and who is gone, and withdraws what still
+/// waited for it, in one flush.
 pub(crate) async fn leave(x: &mut Exclusive<'_>, did: &Did, by: &Did, at: Position) -> Result<(), Abort> {
-    x.tx.rows(&LEAVE, &[&x.convo.as_str(), &did.as_str(), &by.as_str(), &at.epoch, &at.seq]).await?;
-    Ok(())
+    x.tx.prepare(&[&LEAVE, &welcomes::WITHDRAW, &events::LEFT]).await?;
+    let params: Params<'_> = &[&x.convo.as_str(), &did.as_str(), &by.as_str(), &at.epoch, &at.seq];
+    let (_, withdrawn, ()) = tokio::try_join!(
+        biased;
+        x.tx.rows(&LEAVE, params),
+        welcomes::delete_waiting(x, std::slice::from_ref(did)),
+        events::left(x, did, by, at),
+    )?;
+    welcomes::discard(x, withdrawn).await
 }
 
 /// The active members of each conversation, in order of joining.

@@ -195,7 +195,7 @@ fn commit_view(row: &Row) -> Result<CommitView, Error> {
     })
 }
 
-fn message_view(convo: &ConvoId, row: &Row) -> Result<MessageView, Error> {
+pub(super) fn message_view(convo: &ConvoId, row: &Row) -> Result<MessageView, Error> {
     Ok(MessageView {
         id: row.get::<_, &str>("id").parse().map_err(Error::internal)?,
         convo_id: convo.clone(),

@@ -10,9 +10,11 @@
 //!
 //! Nothing else opens a transaction. What decides is always in PostgreSQL: a compare-and-swap or a constraint.
 
+mod changes;
 mod connect;
 mod deadline;
 mod failure;
+mod listen;
 mod query;
 mod schema;
 mod session;
@@ -22,6 +24,7 @@ mod write;
 pub mod convos;
 pub mod cursors;
 pub mod epochs;
+pub mod events;
 pub mod key_packages;
 pub mod members;
 pub mod messages;
@@ -30,9 +33,11 @@ pub mod read_positions;
 pub mod requests;
 pub mod welcomes;
 
+pub use changes::{Changes, Concerned, MOST_TOPICS, Topic};
 pub use connect::{Store, StoreConfig, StoreError, connect};
 pub use epochs::Position;
 pub use failure::{Abort, Cause, in_words};
+pub use listen::listen;
 pub use schema::{MigrationError, migrate, required_version};
 pub use session::Reader;
 pub use tx::{Exclusive, ExclusiveMany, Hold, Tx};

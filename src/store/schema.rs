@@ -18,7 +18,7 @@ macro_rules! migrations {
 }
 
 /// In the order in which they are applied. Never edited once released; a change is a new file.
-const MIGRATIONS: [(&str, &str); 8] = migrations![
+const MIGRATIONS: [(&str, &str); 9] = migrations![
     "V001__conversations",
     "V002__messages",
     "V003__key_packages",
@@ -27,6 +27,7 @@ const MIGRATIONS: [(&str, &str); 8] = migrations![
     "V006__delivery",
     "V007__positions_per_statement",
     "V008__nonce_age",
+    "V009__events",
 ];
 
 query! {

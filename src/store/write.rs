@@ -15,6 +15,7 @@ use crate::error::{Code, Error};
 use crate::ids::{ConvoId, Did};
 use crate::timing::{Stage, Timings, measure};
 
+use super::changes::Topic;
 use super::connect::{Store, transaction_settings};
 use super::failure::{self, Abort, Cause};
 use super::query::query;
@@ -46,6 +47,10 @@ pub trait Command: Send + Sync + 'static {
     fn convo(&self) -> &ConvoId;
     /// Who asked for it.
     fn caller(&self) -> &Did;
+    /// Who has to hear of it beside the members that the conversation had before.
+    fn newcomers(&self) -> Vec<&Did> {
+        Vec::new()
+    }
 
     fn execute(&self, x: &mut Exclusive<'_>) -> impl Future<Output = Result<Self::Output, Abort>> + Send;
 }
@@ -54,6 +59,11 @@ pub trait Command: Send + Sync + 'static {
 pub trait Errand: Send + Sync + 'static {
     const NAME: &'static str;
     type Output: Send + 'static;
+
+    /// Who has to hear of it.
+    fn concerned(&self) -> Vec<&str> {
+        Vec::new()
+    }
 
     fn execute(&self, tx: &Tx) -> impl Future<Output = Result<Self::Output, Abort>> + Send;
 }
@@ -91,6 +101,8 @@ trait Work: Sync {
     type Output: Send;
 
     fn opening(&self) -> Opening<'_>;
+    /// Whom it concerns once it is committed.
+    fn topics(&self) -> Vec<Topic>;
     fn execute(&self, tx: &Tx) -> impl Future<Output = Result<Done<Self::Output>, Abort>> + Send;
 }
 
@@ -105,6 +117,11 @@ impl<C: Command> Work for OnConvo<C> {
             Hold::Lock => Opening::Lock(self.0.convo()),
             Hold::Remembered(_) => Opening::Free,
         }
+    }
+
+    fn topics(&self) -> Vec<Topic> {
+        let newcomers = self.0.newcomers().into_iter().map(Topic::from);
+        std::iter::once(self.0.convo().into()).chain(newcomers).collect()
     }
 
     async fn execute(&self, tx: &Tx) -> Result<Done<C::Output>, Abort> {
@@ -122,6 +139,10 @@ impl<E: Errand> Work for Alone<E> {
 
     fn opening(&self) -> Opening<'_> {
         Opening::Free
+    }
+
+    fn topics(&self) -> Vec<Topic> {
+        self.0.concerned().into_iter().map(Topic::from).collect()
     }
 
     async fn execute(&self, tx: &Tx) -> Result<Done<E::Output>, Abort> {
@@ -147,6 +168,10 @@ impl<B: Batch> Work for Together<B> {
 
     fn opening(&self) -> Opening<'_> {
         Opening::Take(self.0.convos().into_iter().map(ConvoId::as_str).collect(), self.1)
+    }
+
+    fn topics(&self) -> Vec<Topic> {
+        self.0.convos().into_iter().map(Topic::from).collect()
     }
 
     async fn execute(&self, tx: &Tx) -> Result<Done<B::Output>, Abort> {
@@ -217,6 +242,9 @@ impl Store {
             pause = (pause * 2).min(LONGEST_PAUSE);
         };
         self.metrics.transaction(W::NAME, start.elapsed(), result.is_ok());
+        if result.is_ok() {
+            self.changes.note(work.topics());
+        }
         result
     }
 
