@@ -41,6 +41,11 @@ pub struct Config {
     /// Requests of one caller and writes to one conversation, per second; 0 is no limit. `RATE_LIMIT_PER_DID`,
     /// `RATE_LIMIT_PER_CONVO`.
     pub rates: Rates,
+    /// Most events that wait for one client of a stream. `SSE_BUFFER_SIZE`.
+    pub sse_buffer: usize,
+    /// How long requests are still taken after SIGTERM, so that load balancers notice that the server is not ready any more.
+    /// `DRAIN_DELAY_SECONDS`.
+    pub drain_delay: Duration,
     /// Tokens and identities.
     pub auth: AuthConfig,
     /// Log filter in the syntax of `tracing_subscriber::EnvFilter`. `RUST_LOG`.
@@ -181,6 +186,8 @@ impl Config {
                     per_did: env.number("RATE_LIMIT_PER_DID", 100, 0, MOST_PER_SECOND) as u32,
                     per_convo: env.number("RATE_LIMIT_PER_CONVO", 500, 0, MOST_PER_SECOND) as u32,
                 },
+                sse_buffer: env.number("SSE_BUFFER_SIZE", 5_000, 1, 1_000_000) as usize,
+                drain_delay: Duration::from_secs(env.number("DRAIN_DELAY_SECONDS", 3, 0, 60)),
                 auth: AuthConfig {
                     service_did,
                     public_url: public_url.trim_end_matches('/').to_owned(),
@@ -240,6 +247,8 @@ impl Config {
             ("MLS_VALIDATION", format!("{:?}", self.mls_validation).to_lowercase()),
             ("RATE_LIMIT_PER_DID", self.rates.per_did.to_string()),
             ("RATE_LIMIT_PER_CONVO", self.rates.per_convo.to_string()),
+            ("SSE_BUFFER_SIZE", self.sse_buffer.to_string()),
+            ("DRAIN_DELAY_SECONDS", self.drain_delay.as_secs().to_string()),
             ("SERVICE_DID", self.auth.service_did.to_string()),
             ("PUBLIC_URL", self.auth.public_url.clone()),
             ("JWT_SECRET", given(self.auth.jwt_secret.is_some())),

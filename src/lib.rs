@@ -39,6 +39,7 @@ pub mod commands;
 pub mod config;
 pub mod embedded;
 pub mod error;
+pub mod events;
 pub mod health;
 pub mod ids;
 pub mod lexicons;

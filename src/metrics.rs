@@ -14,6 +14,8 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::error::Code;
+use crate::events::event::Info;
+use crate::events::hints::Transport;
 use crate::limits::Scope;
 use crate::store::Cause;
 use crate::timing::Stage;
@@ -133,6 +135,12 @@ struct Inner {
     queue_seconds: Histogram,
     rate_limited: Counters<1>,
     rate_limit_unshared: Counters<1>,
+    streams_open: Gauge,
+    streams_ended: Counters<1>,
+    events_delivered: Counters<1>,
+    hints: Counters<2>,
+    tail_passes: Counter,
+    tail_lag_seconds: Histogram,
     resident_memory: Gauge,
     cpu_seconds: Gauge<f64, std::sync::atomic::AtomicU64>,
 }
@@ -181,6 +189,12 @@ impl Metrics {
             queue_seconds: Histogram::new(BUCKETS),
             rate_limited: Family::default(),
             rate_limit_unshared: Family::default(),
+            streams_open: Gauge::default(),
+            streams_ended: Family::default(),
+            events_delivered: Family::default(),
+            hints: Family::default(),
+            tail_passes: Counter::default(),
+            tail_lag_seconds: Histogram::new(FINE_BUCKETS),
             resident_memory: Gauge::default(),
             cpu_seconds: Gauge::default(),
         };
@@ -266,6 +280,25 @@ impl Inner {
             "rate_limit_unshared",
             "Charges that other replicas were not told of, and why",
             self.rate_limit_unshared.clone(),
+        );
+        r.register("event_streams_open", "Streams of events that are open", self.streams_open.clone());
+        r.register(
+            "event_streams_ended",
+            "Streams that the server ended, and what it said",
+            self.streams_ended.clone(),
+        );
+        r.register("events_delivered", "Events handed to connections, by type", self.events_delivered.clone());
+        r.register(
+            "event_hints",
+            "Hints to other replicas, by what carries them, and whether it took them",
+            self.hints.clone(),
+        );
+        r.register("event_tail_passes", "Times that the event tail has read to the present", self.tail_passes.clone());
+        r.register_with_unit(
+            "event_tail_lag",
+            "Time from the beginning of a transaction to the moment when the event tail saw what it wrote",
+            Unit::Seconds,
+            self.tail_lag_seconds.clone(),
         );
         r.register("process_resident_memory_bytes", "Resident memory", self.resident_memory.clone());
         r.register("process_cpu_seconds_total", "Processor time used since start", self.cpu_seconds.clone());
@@ -424,6 +457,37 @@ impl Metrics {
     /// Charges that other replicas were not told of.
     pub fn rate_limit_unshared(&self, why: Unshared, charges: usize) {
         self.0.rate_limit_unshared.get_or_create(&[("cause", why.label())]).inc_by(charges as u64);
+    }
+
+    /// How many streams are open.
+    pub fn streams_open(&self, open: usize) {
+        self.0.streams_open.set(open as i64);
+    }
+
+    /// A stream that the server ended.
+    pub fn stream_ended(&self, why: Info) {
+        self.0.streams_ended.get_or_create(&[("reason", why.name())]).inc();
+    }
+
+    /// An event that was handed to a connection.
+    pub fn event_delivered(&self, event_type: &'static str) {
+        self.0.events_delivered.get_or_create(&[("type", event_type)]).inc();
+    }
+
+    /// A hint to other replicas.
+    pub fn hint(&self, transport: Transport, sent: bool) {
+        let outcome = if sent { "sent" } else { "lost" };
+        self.0.hints.get_or_create(&[("transport", transport.name()), ("outcome", outcome)]).inc();
+    }
+
+    /// The event tail has read to the present.
+    pub fn tail_passed(&self) {
+        self.0.tail_passes.inc();
+    }
+
+    /// How long something took to be seen by the event tail.
+    pub fn tail_lagged(&self, lag: Duration) {
+        self.0.tail_lag_seconds.observe(lag.as_secs_f64());
     }
 
     /// Actors alive.

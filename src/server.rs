@@ -6,6 +6,7 @@ use std::time::Duration;
 use actix_web::dev::{Server, ServerHandle};
 use actix_web::web::{self, Data, Payload};
 use actix_web::{App as ActixApp, HttpRequest, HttpResponse, HttpServer};
+use nix::sys::socket::{setsockopt, sockopt};
 
 use crate::app::{App, Stage};
 use crate::config::Config;
@@ -16,6 +17,9 @@ use crate::{api, auth, health, lexicons};
 
 /// How long a client may take to send a request's head.
 const HEAD_TIME: Duration = Duration::from_secs(10);
+/// How long a client may take nothing of what is sent to it before the kernel resets the connection (TCP_USER_TIMEOUT, which counts
+/// closed windows too).
+const TAKE_TIME: Duration = Duration::from_secs(60);
 /// How long an idle connection is kept.
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
 /// How long requests in progress may take to finish at shutdown. What a longer outage of PostgreSQL holds up is rolled back.
@@ -37,6 +41,7 @@ pub fn build(app: App, listener: TcpListener) -> std::io::Result<(SocketAddr, Se
     let address = listener.local_addr()?;
     let data = Data::new(app);
     let server = HttpServer::new(move || ActixApp::new().app_data(data.clone()).configure(routes))
+        .on_connect(|connection, _| give_up_on_who_takes_nothing(connection))
         .client_request_timeout(HEAD_TIME)
         .keep_alive(KEEP_ALIVE)
         .shutdown_timeout(DRAIN_TIME.as_secs())
@@ -44,6 +49,14 @@ pub fn build(app: App, listener: TcpListener) -> std::io::Result<(SocketAddr, Se
         .listen(listener)?
         .run();
     Ok((address, server))
+}
+
+/// A stream that nobody reads would keep its connection for ever: its writes wait, and nothing here ends a wait for a peer.
+fn give_up_on_who_takes_nothing(connection: &dyn std::any::Any) {
+    let Some(socket) = connection.downcast_ref::<actix_web::rt::net::TcpStream>() else { return };
+    if let Err(cause) = setsockopt(socket, sockopt::TcpUserTimeout, &(TAKE_TIME.as_millis() as u32)) {
+        tracing::debug!(%cause, "a connection has no time limit for taking what is sent");
+    }
 }
 
 fn routes(config: &mut web::ServiceConfig) {
@@ -116,10 +129,13 @@ pub async fn open(app: &App, database: &tokio_postgres::Config) -> Result<(), Mi
     }
 }
 
-/// Ends the server: not ready any more, requests in progress finished, queues emptied.
+/// Ends the server: not ready any more, streams sent away, then no new connections, requests in progress finished, queues emptied.
 pub async fn drain(app: &App, server: &ServerHandle) {
     app.enter(Stage::Draining);
     tracing::info!("draining");
+    app.events.drain();
+    // Load balancers send requests here until they have asked again whether it is ready.
+    tokio::time::sleep(app.config.drain_delay).await;
     server.stop(true).await;
     let emptied = tokio::time::timeout(DRAIN_TIME, async {
         app.serializer.shut_down().await;

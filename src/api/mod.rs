@@ -3,6 +3,7 @@
 
 mod convos;
 mod epochs;
+mod events;
 mod fields;
 mod key_packages;
 mod messages;
@@ -21,6 +22,9 @@ pub const ROUTES: &[Route] = &[
     Route::of::<messages::send_message::SendMessage>(),
     Route::of::<messages::get_messages::GetMessages>(),
     Route::of::<messages::update_cursor::UpdateCursor>(),
+    Route::of::<messages::update_read::UpdateRead>(),
+    Route::of::<events::stream_convo_events::StreamConvoEvents>(),
+    Route::of::<events::send_typing_indicator::SendTypingIndicator>(),
     Route::of::<key_packages::publish_key_package::PublishKeyPackage>(),
     Route::of::<key_packages::get_key_packages::GetKeyPackages>(),
     Route::of::<welcomes::get_welcome::GetWelcome>(),

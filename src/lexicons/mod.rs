@@ -25,7 +25,10 @@ static DOCUMENTS: &[(&str, &str)] = documents![
     "leaveConvo"
     "publishKeyPackage"
     "sendMessage"
+    "sendTypingIndicator"
+    "streamConvoEvents"
     "updateCursor"
+    "updateRead"
 ];
 
 /// Every document: its NSID and its JSON text, in the order of the NSIDs.

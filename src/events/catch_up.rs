@@ -1,0 +1,131 @@
+//! A stream's way from its cursor to the present: rows first, then entries, page by page, as fast as its client reads and no
+//! faster. When little is missing, the tail takes over.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+
+use crate::error::Error;
+use crate::ids::{ConvoId, Did};
+use crate::store::Store;
+use crate::store::events::{EventRow, What};
+
+use super::hub::{Behind, Gap, Hub};
+use super::subscriber::Subscriber;
+
+/// Most conversations in one page.
+const MOST_CONVOS: usize = 10;
+/// The pause after the database refused.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Supplies a stream until the tail does, or until it ends.
+pub(super) async fn run(store: Store, hub: Hub, subscriber: Arc<Subscriber>, turns: Arc<Semaphore>) {
+    loop {
+        let step = match hub.behind(&subscriber, MOST_CONVOS) {
+            Behind::Over => return,
+            Behind::Pass(pass) => {
+                tokio::select! {
+                    () = hub.after(pass) => continue,
+                    () = subscriber.ended() => return,
+                }
+            }
+            Behind::Rows(rows) => supply_rows(&store, &hub, &subscriber, rows, &turns).await,
+            Behind::Entries(gaps) => {
+                if !subscriber.room().await {
+                    return;
+                }
+                supply(&store, &hub, &subscriber, &gaps, &turns).await
+            }
+        };
+        if step.is_err() {
+            tokio::select! {
+                () = tokio::time::sleep(PAUSE) => {}
+                () = subscriber.ended() => return,
+            }
+        }
+    }
+}
+
+/// One page. Who is a member is asked after the entries were read.
+async fn supply(
+    store: &Store,
+    hub: &Hub,
+    subscriber: &Arc<Subscriber>,
+    gaps: &[Gap],
+    turns: &Semaphore,
+) -> Result<(), Error> {
+    let _turn = turns.acquire().await;
+    let reader = store.reader().await?;
+    let after: Vec<(&str, i64)> = gaps.iter().map(|gap| (&*gap.convo, gap.position)).collect();
+    let (entries, more) = reader.entries(&after).await?;
+    let pairs: Vec<(&str, &str)> = gaps.iter().map(|gap| (&*gap.convo, subscriber.did.as_str())).collect();
+    let memberships = reader.memberships(&pairs).await?;
+    let mut upto: HashMap<&str, i64> = HashMap::new();
+    if !more {
+        upto.extend(gaps.iter().map(|gap| (&*gap.convo, gap.head)));
+    }
+    for gap in gaps {
+        if let Some(last) = entries.iter().rfind(|entry| entry.convo_id.as_str() == &*gap.convo) {
+            upto.insert(&gap.convo, last.seq);
+        }
+    }
+    let upto: Vec<(&str, i64)> = upto.into_iter().collect();
+    hub.supply(subscriber, entries, &memberships, &upto);
+    Ok(())
+}
+
+async fn supply_rows(
+    store: &Store,
+    hub: &Hub,
+    subscriber: &Arc<Subscriber>,
+    rows: Vec<Arc<EventRow>>,
+    turns: &Semaphore,
+) -> Result<(), Error> {
+    let rows = of_membership(rows, &subscriber.did);
+    let joined = |row: &Arc<EventRow>| match (&row.convo, &row.what) {
+        (Some(convo), What::Joined { dids, .. }) if dids.contains(&subscriber.did) => Some(convo.clone()),
+        _ => None,
+    };
+    let joined: Vec<ConvoId> = rows.iter().filter_map(joined).collect();
+    let pairs: Vec<(&str, &str)> = joined.iter().map(|convo| (convo.as_str(), subscriber.did.as_str())).collect();
+    let mut memberships = Vec::new();
+    while !pairs.is_empty() {
+        let _turn = turns.acquire().await;
+        let asked = async { store.reader().await?.memberships(&pairs).await };
+        match asked.await {
+            Ok(found) => {
+                memberships = found;
+                break;
+            }
+            // The rows are not with the hub any more, so there is no way but on.
+            Err(_) if !subscriber.has_ended() => tokio::time::sleep(PAUSE).await,
+            Err(failed) => return Err(failed),
+        }
+    }
+    hub.supply_rows(subscriber, &rows, &memberships);
+    Ok(())
+}
+
+/// The rows in their order, each once, without those from before a membership: where the first that is about `did` itself says that
+/// it joined, it was no member before.
+fn of_membership(mut rows: Vec<Arc<EventRow>>, did: &Did) -> Vec<Arc<EventRow>> {
+    rows.sort_by_key(|row| row.id);
+    rows.dedup_by_key(|row| row.id);
+    let mut firsts: HashMap<ConvoId, (i64, bool)> = HashMap::new();
+    for row in &rows {
+        let Some(convo) = &row.convo else { continue };
+        let joined = match &row.what {
+            What::Joined { dids, .. } if dids.contains(did) => true,
+            What::Left { did: gone, .. } | What::Removed { did: gone, .. } if gone == did => false,
+            _ => continue,
+        };
+        firsts.entry(convo.clone()).or_insert((row.id, joined));
+    }
+    rows.retain(|row| {
+        let first = row.convo.as_ref().and_then(|convo| firsts.get(convo));
+        row.recipient.is_some() || first.is_none_or(|(id, joined)| !joined || row.id >= *id)
+    });
+    rows
+}
