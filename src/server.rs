@@ -6,6 +6,7 @@ use std::time::Duration;
 use actix_web::dev::{Server, ServerHandle};
 use actix_web::web::{self, Data, Payload};
 use actix_web::{App as ActixApp, HttpRequest, HttpResponse, HttpServer};
+#[cfg(target_os = "linux")]
 use nix::sys::socket::{setsockopt, sockopt};
 
 use crate::app::{App, Stage};
@@ -53,8 +54,10 @@ pub fn build(app: App, listener: TcpListener) -> std::io::Result<(SocketAddr, Se
 
 /// A stream that nobody reads would keep its connection for ever: its writes wait, and nothing here ends a wait for a peer.
 fn give_up_on_who_takes_nothing(connection: &dyn std::any::Any) {
-    let Some(socket) = connection.downcast_ref::<actix_web::rt::net::TcpStream>() else { return };
-    if let Err(cause) = setsockopt(socket, sockopt::TcpUserTimeout, &(TAKE_TIME.as_millis() as u32)) {
+    #[cfg(target_os = "linux")]
+    if let Some(socket) = connection.downcast_ref::<actix_web::rt::net::TcpStream>()
+        && let Err(cause) = setsockopt(socket, sockopt::TcpUserTimeout, &(TAKE_TIME.as_millis() as u32))
+    {
         tracing::debug!(%cause, "a connection has no time limit for taking what is sent");
     }
 }
