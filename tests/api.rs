@@ -20,6 +20,8 @@ mod convos;
 mod decoders;
 #[path = "api/epochs/mod.rs"]
 mod epochs;
+#[path = "api/events/mod.rs"]
+mod events;
 #[path = "api/key_packages/mod.rs"]
 mod key_packages;
 #[path = "api/logs.rs"]

@@ -10,20 +10,35 @@ use tokio::sync::Semaphore;
 use crate::error::Error;
 use crate::ids::{ConvoId, Did};
 use crate::store::Store;
-use crate::store::events::{EventRow, What};
+use crate::store::events::{EventRow, Moment, PAGE, What};
 
 use super::hub::{Behind, Gap, Hub};
 use super::subscriber::Subscriber;
 
 /// Most conversations in one page.
 const MOST_CONVOS: usize = 10;
+/// After so many pages of a conversation that is written faster than it can be read to its end, the tail takes over where little is
+/// missing. Before that only where nothing is, so that its page does not come on top of what waits for the client.
+const PAGES: u32 = 3;
 /// The pause after the database refused.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Supplies a stream until the tail does, or until it ends.
-pub(super) async fn run(store: Store, hub: Hub, subscriber: Arc<Subscriber>, turns: Arc<Semaphore>) {
+/// Supplies a stream until the tail does, or until it ends. Rows that were there at the moment `known` are passed over.
+pub(super) async fn run(
+    store: Store,
+    hub: Hub,
+    subscriber: Arc<Subscriber>,
+    turns: Arc<Semaphore>,
+    known: Option<Moment>,
+) {
+    let mut pages = 0;
     loop {
-        let step = match hub.behind(&subscriber, MOST_CONVOS) {
+        // Also before the tail takes over, which does not wait for anybody to read.
+        if !subscriber.room(hub.buffer()).await {
+            return;
+        }
+        let close = if pages < PAGES { 0 } else { PAGE };
+        let step = match hub.behind(&subscriber, MOST_CONVOS, close) {
             Behind::Over => return,
             Behind::Pass(pass) => {
                 tokio::select! {
@@ -31,11 +46,13 @@ pub(super) async fn run(store: Store, hub: Hub, subscriber: Arc<Subscriber>, tur
                     () = subscriber.ended() => return,
                 }
             }
-            Behind::Rows(rows) => supply_rows(&store, &hub, &subscriber, rows, &turns).await,
+            Behind::Rows(mut rows) => {
+                rows.retain(|row| known.as_ref().is_none_or(|known| !known.saw(row.tx)));
+                supply_rows(&store, &hub, &subscriber, rows, &turns).await
+            }
             Behind::Entries(gaps) => {
-                if !subscriber.room().await {
-                    return;
-                }
+                let little = gaps.len() < MOST_CONVOS && gaps.iter().all(|gap| gap.head - gap.position <= PAGE);
+                pages = if little { pages + 1 } else { 0 };
                 supply(&store, &hub, &subscriber, &gaps, &turns).await
             }
         };

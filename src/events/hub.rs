@@ -12,7 +12,7 @@ use tokio::sync::{Notify, watch};
 use crate::error::{Code, Error};
 use crate::ids::{ConvoId, Did};
 use crate::metrics::Metrics;
-use crate::store::events::{Attachment, EventRow, Membership, Moment, PAGE, What};
+use crate::store::events::{Attachment, EventRow, Membership, Moment, What};
 use crate::store::{Concerned, Topic};
 use crate::views::MessageView;
 
@@ -151,6 +151,10 @@ impl Hub {
         }
         let own = inner.people.get(did.as_str()).map_or(0, Vec::len);
         if own >= MAX_STREAMS_PER_CALLER {
+            // Some may be of clients that are gone, which shows when something is sent to them.
+            for subscriber in inner.people.get(did.as_str()).into_iter().flatten() {
+                subscriber.state().poke();
+            }
             let message = format!("you have {own} streams open here; close one first");
             return Err(Code::RateLimitExceeded.because(message));
         }
@@ -214,8 +218,8 @@ impl Hub {
         }
     }
 
-    /// What a stream that catches up lacks. When that is little enough, the tail takes over.
-    pub fn behind(&self, subscriber: &Arc<Subscriber>, most_convos: usize) -> Behind {
+    /// What a stream that catches up lacks. Where that is no more than `close` entries of any conversation, the tail takes over.
+    pub fn behind(&self, subscriber: &Arc<Subscriber>, most_convos: usize, close: i64) -> Behind {
         let mut inner = self.inner();
         let begun = inner.begun;
         let passed = *self.0.passed.borrow();
@@ -241,7 +245,7 @@ impl Hub {
             let Some(listener) = channel.listeners.get(&subscriber.id) else { continue };
             match channel.head - listener.position {
                 ..=0 => {}
-                1..=PAGE => near.push(name.clone()),
+                lag if lag <= close => near.push(name.clone()),
                 _ => far.push(Gap { convo: name.clone(), position: listener.position, head: channel.head }),
             }
             if far.len() == most_convos {
@@ -507,6 +511,11 @@ impl Hub {
         for subscriber in inner.people.values().flatten().filter(|subscriber| subscriber.id % turns == turn) {
             subscriber.state().beat(watermark);
         }
+    }
+
+    /// Most events that wait for one client.
+    pub fn buffer(&self) -> usize {
+        self.0.buffer
     }
 
     /// Ends every stream, and tells it why. With `for_good`, no other is taken in.

@@ -175,9 +175,11 @@ impl Events {
         };
         drop((reader, turn));
         open.from = cursor.unwrap_or_else(|| Cursor::from(&now));
+        // Without a cursor, what was there already is not told.
+        let known = cursor.is_none().then_some(now);
         self.hub.attach(&open.subscriber, &attachments, open.from, replayed);
         let catching_up =
-            catch_up::run(self.store.clone(), self.hub.clone(), open.subscriber.clone(), self.turns.clone());
+            catch_up::run(self.store.clone(), self.hub.clone(), open.subscriber.clone(), self.turns.clone(), known);
         self.store.runtime().spawn(catching_up);
         Ok(open)
     }

@@ -128,15 +128,16 @@ impl Subscriber {
         }
     }
 
-    /// Waits until the client has read most of what it was sent; false if the stream has ended.
-    pub(super) async fn room(&self) -> bool {
+    /// Waits until the client has read most of what waits, of which there may be `most`; false if the stream has ended.
+    pub(super) async fn room(&self, most: usize) -> bool {
+        let low = LOW_EVENTS.min(most / 2);
         loop {
             {
                 let state = self.state();
                 if state.end.is_some() {
                     return false;
                 }
-                if state.waiting.len() <= LOW_EVENTS && state.bytes <= LOW_BYTES {
+                if state.waiting.len() <= low && state.bytes <= LOW_BYTES {
                     return true;
                 }
             }
@@ -192,6 +193,14 @@ impl State {
         if self.waiting.is_empty() && self.end.is_none() {
             let cursor = matches!(self.phase, Phase::Live).then_some(watermark);
             self.waiting.push_back(Waiting::Beat(cursor));
+            self.wake();
+        }
+    }
+
+    /// A sign of life out of turn, by which it shows whether the client is there.
+    pub fn poke(&mut self) {
+        if self.waiting.is_empty() && self.end.is_none() {
+            self.waiting.push_back(Waiting::Beat(None));
             self.wake();
         }
     }

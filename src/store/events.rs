@@ -47,6 +47,15 @@ pub struct Moment {
     pub at: DateTime<Utc>,
 }
 
+impl Moment {
+    /// Whether a transaction that has been committed by now had been committed then.
+    pub fn saw(&self, tx: i64) -> bool {
+        // xmin:xmax:xip,…
+        let running = self.snapshot.rsplit(':').next().unwrap_or_default();
+        tx < self.ahead && !running.split(',').any(|xid| xid.parse() == Ok(tx))
+    }
+}
+
 /// What became visible between two moments.
 pub struct News {
     /// The later moment.
@@ -64,6 +73,8 @@ pub struct EventRow {
     pub convo: Option<ConvoId>,
     pub recipient: Option<Did>,
     pub what: What,
+    /// The transaction that wrote it.
+    pub tx: i64,
     pub emitted_at: DateTime<Utc>,
 }
 
@@ -178,6 +189,7 @@ fn event_row(row: &Row) -> Result<EventRow, Error> {
         convo: row.get::<_, Option<&str>>("convo_id").map(id).transpose()?,
         recipient: row.get::<_, Option<&str>>("recipient_did").map(id).transpose()?,
         what: serde_json::from_str(&tagged).map_err(Error::internal)?,
+        tx: row.get("tx"),
         emitted_at: row.get("emitted_at"),
     })
 }

@@ -21,9 +21,10 @@ with fresh as (
 select 0 as part, pg_current_snapshot()::text as snapshot, pg_snapshot_xmin(pg_current_snapshot())::text::bigint as watermark,
        pg_snapshot_xmax(pg_current_snapshot())::text::bigint as ahead, clock_timestamp() as now,
        null::bigint as id, null::text as convo_id, null::text as recipient_did, null::text as event_type, null::text as payload,
-       null::timestamptz as emitted_at
+       null::bigint as tx, null::timestamptz as emitted_at
 union all
-select 1, null, null, null, null, null, convo_id, null, null, null, null from fresh
+select 1, null, null, null, null, null, convo_id, null, null, null, null, null from fresh
 union all
-select 2, null, null, null, null, id, convo_id, recipient_did, event_type, payload::text, emitted_at from told
+select 2, null, null, null, null, id, convo_id, recipient_did, event_type, payload::text, tx::text::bigint, emitted_at
+  from told
 order by part, id

@@ -1,6 +1,7 @@
 -- events/replay: the event rows for a member since a cursor, oldest first: its own, and those of the conversations that it is in.
 -- $1 did   $2 one conversation, or null for all   $3 cursor   $4 most rows
-select id, convo_id, recipient_did, event_type, payload::text as payload, emitted_at from (
+select id, convo_id, recipient_did, event_type, payload::text as payload, tx::text::bigint as tx, emitted_at
+  from (
   select * from event_stream e
    where e.recipient_did = $1 and e.tx >= $3::bigint::text::xid8 and ($2::text is null or e.convo_id = $2)
   union all

@@ -16,6 +16,8 @@ const NSID: &str = "blue.catbird.mls.streamConvoEvents";
 /// A stream in the hands of a test: every event is validated, and what is asked for has to come.
 pub struct Follower {
     pub stream: EventStream,
+    /// Events of this type are passed over: they come whenever somebody is added by a key package.
+    pub but: &'static str,
 }
 
 /// Opens a stream, or gets the refusal.
@@ -26,7 +28,7 @@ pub async fn try_follow(
 ) -> Result<Follower, Reply> {
     let parameters: Vec<_> = parameters.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
     let stream = who.xrpc.follow("streamConvoEvents", &parameters, last_event_id).await.unwrap()?;
-    Ok(Follower { stream })
+    Ok(Follower { stream, but: "keyPackagesLowEvent" })
 }
 
 /// Opens a stream of all conversations.
@@ -42,10 +44,14 @@ pub async fn resume(who: &Persona, cursor: &str) -> Follower {
 impl Follower {
     /// The next event.
     pub async fn next(&mut self) -> Event {
-        let next = tokio::time::timeout(PATIENCE, self.stream.next()).await.expect("no event came");
-        let event = next.unwrap().expect("the stream ended");
-        check(&event);
-        event
+        loop {
+            let next = tokio::time::timeout(PATIENCE, self.stream.next()).await.expect("no event came");
+            let event = next.unwrap().expect("the stream ended");
+            check(&event);
+            if event.name != self.but {
+                return event;
+            }
+        }
     }
 
     /// The end of the stream, and what came before it.
@@ -61,13 +67,10 @@ impl Follower {
     }
 
     /// The next event of this type, which has to be the next one at all.
-    #[track_caller]
-    pub fn expect(&mut self, name: &'static str) -> impl Future<Output = Value> + '_ {
-        async move {
-            let event = self.next().await;
-            assert_eq!(event.name, name, "{}", event.data);
-            event.data
-        }
+    pub async fn expect(&mut self, name: &str) -> Value {
+        let event = self.next().await;
+        assert_eq!(event.name, name, "{}", event.data);
+        event.data
     }
 
     /// All events until this one, itself included.
