@@ -8,6 +8,7 @@
 //! ```text
 //! request  xrpc  ->  api  ->  commands  ->  serializer  ->  store (Exclusive)  ->  sql  ->  PostgreSQL
 //!                      \------ reads -------------------->  store (Reader)     ->  sql  ->  PostgreSQL
+//! event    the committed row  ->  hint  ->  tail  ->  hub  ->  stream  ->  client
 //! ```
 //!
 //! - [`xrpc`] checks the token ([`auth`]) and how often its bearer asks ([`limits`]), decodes, answers, and knows no method.
@@ -15,6 +16,7 @@
 //! - [`commands`] are the use cases as data. Each moves or holds the conversation's position first.
 //! - [`serializer`] decides who writes a conversation next: PostgreSQL's advisory lock, or an actor in this process
 //!   ([`actors`]). Nobody else knows which.
+//! - [`events`] brings what was committed to those who follow, by streams that lose nothing.
 //! - [`store`] owns every transaction. What decides is a compare-and-swap or a constraint in `sql/`, never memory.
 //!
 //! # What holds

@@ -165,6 +165,7 @@ async fn serve_until_told(config: Config) -> Result<ExitCode, Failure> {
     tracing::info!(settings = %serde_json::Value::from(settings), "starting");
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    server::allow_many_connections();
     // First, because it is what fails most and costs least.
     let listener = server::bind(&config)?;
 

@@ -6,12 +6,14 @@ use std::time::Duration;
 use actix_web::dev::{Server, ServerHandle};
 use actix_web::web::{self, Data, Payload};
 use actix_web::{App as ActixApp, HttpRequest, HttpResponse, HttpServer};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 #[cfg(target_os = "linux")]
 use nix::sys::socket::{setsockopt, sockopt};
 
 use crate::app::{App, Stage};
 use crate::config::Config;
 use crate::error::Code;
+use crate::events::hub::MAX_STREAMS;
 use crate::store::{self, MigrationError};
 use crate::xrpc::{self, RequestId};
 use crate::{api, auth, health, lexicons};
@@ -27,6 +29,21 @@ const KEEP_ALIVE: Duration = Duration::from_secs(75);
 pub const DRAIN_TIME: Duration = Duration::from_secs(25);
 /// The pause between attempts to reach the database at start.
 const START_PAUSE: Duration = Duration::from_millis(500);
+
+/// Raises the limit on open files as far as this process may: every stream is one, and many systems begin with 1024.
+pub fn allow_many_connections() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(now, most)| match now < most {
+        true => setrlimit(Resource::RLIMIT_NOFILE, most, most).map(|()| most),
+        false => Ok(now),
+    });
+    match raised {
+        Ok(files) if files < MAX_STREAMS as u64 => {
+            tracing::warn!(files, "fewer files may be open than streams; connections beyond that are refused");
+        }
+        Ok(files) => tracing::debug!(files, "files that may be open"),
+        Err(cause) => tracing::warn!(%cause, "the limit on open files cannot be raised"),
+    }
+}
 
 /// Listens on `host:port` from the configuration; port 0 takes a free one. The error names the address.
 pub fn bind(config: &Config) -> std::io::Result<TcpListener> {

@@ -35,7 +35,7 @@ impl Command for AddMembers {
         &self.caller
     }
 
-    fn newcomers(&self) -> Vec<&Did> {
+    fn concerned(&self) -> Vec<&Did> {
         self.dids.iter().collect()
     }
 

@@ -44,7 +44,7 @@ impl Command for CreateConvo {
         &self.new.creator
     }
 
-    fn newcomers(&self) -> Vec<&Did> {
+    fn concerned(&self) -> Vec<&Did> {
         std::iter::once(&self.new.creator).chain(&self.initial_members).collect()
     }
 

@@ -33,7 +33,7 @@ impl Command for LeaveConvo {
         &self.caller
     }
 
-    fn newcomers(&self) -> Vec<&Did> {
+    fn concerned(&self) -> Vec<&Did> {
         vec![&self.target]
     }
 

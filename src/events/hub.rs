@@ -191,8 +191,7 @@ impl Hub {
     }
 
     /// Attaches a stream, which begins at a cursor, to its conversations, as the database knew them at some time after it was
-    /// registered. With `replayed`, the
-    /// rows since the client's cursor, the client is told when it has caught up.
+    /// registered. With `replayed`, the rows since the client's cursor, the client is told when it has caught up.
     pub fn attach(
         &self,
         subscriber: &Arc<Subscriber>,
@@ -298,15 +297,6 @@ impl Hub {
         let mut inner = self.inner();
         for row in rows {
             inner.tell(subscriber, row, memberships, usize::MAX);
-        }
-    }
-
-    /// Hands over one event that is for this stream alone.
-    pub fn say(&self, subscriber: &Subscriber, event: Event) {
-        let watermark = self.inner().watermark;
-        let mut state = subscriber.state();
-        if let Some(cursor) = state.cursor().or(watermark) {
-            state.push_anyway(&Arc::new(Published::new(event, cursor)));
         }
     }
 
@@ -549,14 +539,6 @@ impl State {
     /// Whether the tail supplies it.
     fn is_tailed(&self) -> bool {
         !self.has_ended() && matches!(self.phase, Phase::Joining { .. } | Phase::Live)
-    }
-
-    /// What it gives out instead of the hub's watermark.
-    fn cursor(&self) -> Option<Cursor> {
-        match self.phase {
-            Phase::CatchingUp { from, .. } | Phase::Joining { from, .. } => Some(from),
-            Phase::Live => None,
-        }
     }
 }
 

@@ -7,9 +7,8 @@
 use std::time::Duration;
 
 use crate::error::Error;
-use crate::store::Reader;
-use crate::store::Store;
 use crate::store::events::{EventRow, Membership, Moment, What};
+use crate::store::{Reader, Store};
 
 use super::event::Info;
 use super::hub::{Begun, Hub};

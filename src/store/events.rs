@@ -210,7 +210,8 @@ impl Reader {
         for row in &rows[1..] {
             match row.get::<_, i32>("part") {
                 1 => news.convos.push(id(row.get("convo_id"))?),
-                _ => news.rows.push(event_row(row)?),
+                // A newer replica may write what this one does not know; the log has it, and the others go on.
+                _ => news.rows.extend(event_row(row).ok()),
             }
         }
         Ok(news)
@@ -282,6 +283,6 @@ impl Reader {
     ) -> Result<Vec<EventRow>, Error> {
         let only = only.map(ConvoId::as_str);
         let rows = self.rows(&REPLAY, &[&did.as_str(), &only, &cursor, &most]).await.map_err(Abort::into_error)?;
-        rows.iter().map(event_row).collect()
+        Ok(rows.iter().filter_map(|row| event_row(row).ok()).collect())
     }
 }

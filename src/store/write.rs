@@ -47,8 +47,8 @@ pub trait Command: Send + Sync + 'static {
     fn convo(&self) -> &ConvoId;
     /// Who asked for it.
     fn caller(&self) -> &Did;
-    /// Who has to hear of it beside the members that the conversation had before.
-    fn newcomers(&self) -> Vec<&Did> {
+    /// Who has to hear of it, beside those who follow the conversation.
+    fn concerned(&self) -> Vec<&Did> {
         Vec::new()
     }
 
@@ -120,8 +120,7 @@ impl<C: Command> Work for OnConvo<C> {
     }
 
     fn topics(&self) -> Vec<Topic> {
-        let newcomers = self.0.newcomers().into_iter().map(Topic::from);
-        std::iter::once(self.0.convo().into()).chain(newcomers).collect()
+        std::iter::once(self.0.convo().into()).chain(self.0.concerned().into_iter().map(Topic::from)).collect()
     }
 
     async fn execute(&self, tx: &Tx) -> Result<Done<C::Output>, Abort> {

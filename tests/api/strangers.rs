@@ -102,6 +102,11 @@ async fn requests(app: &TestApp, member: &mut Persona) -> (Vec<Request>, Vec<Req
         ask("confirmWelcome", json!({ "success": false, "keyPackageHash": "ab".repeat(32) })),
         ask("updateCursor", json!({ "cursor": sent.message_id })),
         ask("updateCursor", json!({ "cursor": "not a ulid" })),
+        ask("updateRead", json!({})),
+        ask("updateRead", json!({ "messageId": sent.message_id })),
+        ask("updateRead", json!({ "messageId": "never-was" })),
+        ask("sendTypingIndicator", json!({ "isTyping": true })),
+        get("streamConvoEvents", vec![]),
     ];
     let invalid = vec![
         get("getMessages", parameter("limit", "0")),

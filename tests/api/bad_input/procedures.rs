@@ -112,6 +112,16 @@ async fn procedures(app: &TestApp) -> Vec<Procedure> {
             ],
         },
         Procedure {
+            name: "updateRead",
+            caller: as_admin(),
+            fields: vec![("convoId", Id, true, id.clone()), ("messageId", Id, false, Value::Null)],
+        },
+        Procedure {
+            name: "sendTypingIndicator",
+            caller: as_admin(),
+            fields: vec![("convoId", Id, true, id.clone()), ("isTyping", Flag, true, json!(true))],
+        },
+        Procedure {
             name: "publishKeyPackage",
             fields: vec![
                 ("keyPackage", Bytes, true, json!(base64_text(&owner.mls.key_package().unwrap()))),
