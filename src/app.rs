@@ -7,11 +7,13 @@ use ulid::Ulid;
 
 use crate::actors::{Limits, MailboxDepths, Registry};
 use crate::auth::{Authenticator, Replay, replay};
+use crate::background::Background;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::error::{Code, Error};
 use crate::events::Events;
 use crate::ids::{ConvoId, EntryId};
+use crate::jobs;
 use crate::limits::RateLimits;
 use crate::metrics::Metrics;
 use crate::redis::Redis;
@@ -31,6 +33,7 @@ pub struct App {
     pub events: Events,
     pub metrics: Metrics,
     pub body_room: BodyRoom,
+    pub background: Background,
     stage: Arc<AtomicU8>,
 }
 
@@ -94,6 +97,7 @@ impl App {
             events,
             metrics,
             body_room: BodyRoom::default(),
+            background: Background::default(),
             stage,
         })
     }
@@ -113,6 +117,12 @@ impl App {
         if stage == Stage::Serving && before == Stage::Starting as u8 {
             self.events.begin();
         }
+    }
+
+    /// Starts what runs beside the requests. The schema has to be there.
+    pub fn start_background(&self) {
+        let sweeps = jobs::Runner::new(self.store.clone(), self.clock.clone(), self.config.retention);
+        self.background.start(|stop| sweeps.run(stop));
     }
 
     /// Refuses work until the schema is there. A draining server still answers what reaches it.

@@ -19,6 +19,10 @@
 //! - [`events`] brings what was committed to those who follow, by streams that lose nothing.
 //! - [`store`] owns every transaction. What decides is a compare-and-swap or a constraint in `sql/`, never memory.
 //!
+//! Beside the requests run, in [`background`]:
+//!
+//! - [`jobs`] deletes what is old.
+//!
 //! # What holds
 //!
 //! Twelve promises, P1 to P12, are listed in the README for those who write clients. Tests carry the number of the promise
@@ -35,6 +39,7 @@ pub mod actors;
 pub mod api;
 pub mod app;
 pub mod auth;
+pub mod background;
 pub mod check;
 pub mod clock;
 pub mod commands;
@@ -44,6 +49,7 @@ pub mod error;
 pub mod events;
 pub mod health;
 pub mod ids;
+pub mod jobs;
 pub mod lexicons;
 pub mod limits;
 pub mod metrics;

@@ -134,6 +134,7 @@ pub async fn open(app: &App, database: &tokio_postgres::Config) -> Result<(), Mi
             Ok(applied) => {
                 tracing::info!(applied, "the schema is up to date");
                 app.enter(Stage::Serving);
+                app.start_background();
                 return Ok(());
             }
             Err(MigrationError::Connection(cause)) => {
@@ -153,6 +154,7 @@ pub async fn open(app: &App, database: &tokio_postgres::Config) -> Result<(), Mi
 pub async fn drain(app: &App, server: &ServerHandle) {
     app.enter(Stage::Draining);
     tracing::info!("draining");
+    app.background.tell_to_stop();
     app.events.drain();
     // Load balancers send requests here until they have asked again whether it is ready.
     tokio::time::sleep(app.config.drain_delay).await;
@@ -160,6 +162,7 @@ pub async fn drain(app: &App, server: &ServerHandle) {
     let emptied = tokio::time::timeout(DRAIN_TIME, async {
         app.serializer.shut_down().await;
         app.store.read_positions().flush().await;
+        app.background.stopped().await;
     });
     if emptied.await.is_err() {
         tracing::warn!("not everything was finished in time; PostgreSQL rolls the rest back");

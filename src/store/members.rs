@@ -26,6 +26,8 @@ pub struct Standing {
     pub at: Position,
     /// It sees only entries after this seq.
     pub joined_seq: i64,
+    /// It sees only commits that create epochs after this one.
+    pub joined_epoch: i64,
     /// How it left; `None` for a member.
     pub left: Option<Left>,
 }
@@ -43,13 +45,14 @@ pub struct Left {
 pub struct Membership {
     pub at: Position,
     pub joined_seq: i64,
+    pub joined_epoch: i64,
 }
 
 impl Standing {
     /// Refuses former members.
     pub fn active(self) -> Result<Membership, Error> {
         match self.left {
-            None => Ok(Membership { at: self.at, joined_seq: self.joined_seq }),
+            None => Ok(Membership { at: self.at, joined_seq: self.joined_seq, joined_epoch: self.joined_epoch }),
             Some(_) => Err(Code::NotMember.because("you are no longer a member of this conversation")),
         }
     }
@@ -71,7 +74,12 @@ pub(crate) async fn standing(
         }),
         None => None,
     };
-    Ok(Some(Standing { at: Position::from(&row), joined_seq: row.get("joined_seq"), left }))
+    Ok(Some(Standing {
+        at: Position::from(&row),
+        joined_seq: row.get("joined_seq"),
+        joined_epoch: row.get("joined_epoch"),
+        left,
+    }))
 }
 
 /// The caller's membership, or the error for somebody who has none. Strangers cannot tell a foreign conversation from a

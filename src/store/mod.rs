@@ -31,6 +31,7 @@ pub mod messages;
 pub mod nonces;
 pub mod read_positions;
 pub mod requests;
+pub mod sweeps;
 pub mod welcomes;
 
 pub use changes::{Changes, Concerned, MOST_TOPICS, Topic};
