@@ -10,6 +10,7 @@ use crate::auth::{Authenticator, Replay, replay};
 use crate::background::Background;
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::delivery::Delivery;
 use crate::error::{Code, Error};
 use crate::events::Events;
 use crate::ids::{ConvoId, EntryId};
@@ -123,6 +124,12 @@ impl App {
     pub fn start_background(&self) {
         let sweeps = jobs::Runner::new(self.store.clone(), self.clock.clone(), self.config.retention);
         self.background.start(|stop| sweeps.run(stop));
+        let delivery = Delivery::new(self.store.clone(), self.config.mailboxes);
+        self.background.start({
+            let delivery = delivery.clone();
+            |stop| delivery.fan_out(stop)
+        });
+        self.background.start(|stop| delivery.hand_over(stop));
     }
 
     /// Refuses work until the schema is there. A draining server still answers what reaches it.

@@ -1,4 +1,4 @@
-//! What a process does beside answering requests, such as sweeping ([`crate::jobs`]). It begins when the schema is there, stops when
+//! What a process does beside answering requests, sweeping ([`crate::jobs`]) and handing entries over ([`crate::delivery`]). It begins when the schema is there, stops when
 //! the server drains, and can be stopped anywhere: what is half done is rolled back, or due again later.
 
 use std::sync::{Arc, Mutex, PoisonError};

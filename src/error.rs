@@ -80,6 +80,8 @@ codes! {
     InvalidMessage 400 GiveUp,
     /// `embedType` or `embedUri` is malformed.
     InvalidAsset 400 GiveUp,
+    /// The fields do not make a mailbox, or its URL is not one that may be called.
+    InvalidMailbox 400 GiveUp,
     /// A DID is not one.
     InvalidDid 400 GiveUp,
     /// More DIDs than one request may name.

@@ -22,6 +22,7 @@
 //! Beside the requests run, in [`background`]:
 //!
 //! - [`jobs`] deletes what is old.
+//! - [`delivery`] hands entries of the log to members' mailboxes.
 //!
 //! # What holds
 //!
@@ -44,6 +45,7 @@ pub mod check;
 pub mod clock;
 pub mod commands;
 pub mod config;
+pub mod delivery;
 pub mod embedded;
 pub mod error;
 pub mod events;

@@ -6,6 +6,7 @@ mod epochs;
 mod events;
 mod fields;
 mod key_packages;
+mod mailboxes;
 mod messages;
 mod welcomes;
 
@@ -29,4 +30,5 @@ pub const ROUTES: &[Route] = &[
     Route::of::<key_packages::get_key_packages::GetKeyPackages>(),
     Route::of::<welcomes::get_welcome::GetWelcome>(),
     Route::of::<welcomes::confirm_welcome::ConfirmWelcome>(),
+    Route::of::<mailboxes::set_mailbox::SetMailbox>(),
 ];

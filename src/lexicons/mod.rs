@@ -26,6 +26,7 @@ static DOCUMENTS: &[(&str, &str)] = documents![
     "publishKeyPackage"
     "sendMessage"
     "sendTypingIndicator"
+    "setMailbox"
     "streamConvoEvents"
     "updateCursor"
     "updateRead"

@@ -237,7 +237,7 @@ impl Store {
                 break Err(Abort::Refused(Abort::Again(cause).into_error()));
             }
             // Half of the pause is fixed and half is chance, so that those who collided do not meet again.
-            tokio::time::sleep(pause / 2 + pause.mul_f64(rand_fraction() / 2.0)).await;
+            tokio::time::sleep(pause / 2 + pause.mul_f64(chance() / 2.0)).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         };
         self.metrics.transaction(W::NAME, start.elapsed(), result.is_ok());
@@ -410,7 +410,7 @@ enum Outcome {
 }
 
 /// A number from 0 to 1 that nobody else is likely to draw at the same time.
-fn rand_fraction() -> f64 {
+pub(crate) fn chance() -> f64 {
     (ulid::Ulid::new().random() % 1_000) as f64 / 1_000.0
 }
 
