@@ -26,6 +26,8 @@ mod events;
 mod key_packages;
 #[path = "api/logs.rs"]
 mod logs;
+#[path = "api/mailboxes/mod.rs"]
+mod mailboxes;
 #[path = "api/messages/mod.rs"]
 mod messages;
 #[path = "api/once.rs"]

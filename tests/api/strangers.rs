@@ -107,6 +107,11 @@ async fn requests(app: &TestApp, member: &mut Persona) -> (Vec<Request>, Vec<Req
         ask("updateRead", json!({ "messageId": "never-was" })),
         ask("sendTypingIndicator", json!({ "isTyping": true })),
         get("streamConvoEvents", vec![]),
+        ask("setMailbox", json!({ "provider": "none" })),
+        ask(
+            "setMailbox",
+            json!({ "provider": "webhook", "url": "https://mail.example.com/in", "secret": bytes_value(&[7; 32]) }),
+        ),
     ];
     let invalid = vec![
         get("getMessages", parameter("limit", "0")),
@@ -129,6 +134,7 @@ async fn requests(app: &TestApp, member: &mut Persona) -> (Vec<Request>, Vec<Req
         ask("sendMessage", message(json!({ "senderDid": member.did() }))),
         ask("sendMessage", message(json!({ "embedUri": "none" }))),
         ask("confirmWelcome", json!({ "success": true, "keyPackageHash": "x" })),
+        ask("setMailbox", json!({ "provider": "webhook" })),
     ];
     (valid, invalid)
 }

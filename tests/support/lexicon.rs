@@ -41,6 +41,12 @@ pub fn validate_event(nsid: &str, event: &Value) -> Result<(), String> {
     OURS.event(nsid, event)
 }
 
+/// Whether `value` is what this definition, such as `blue.catbird.mls.defs#messageView`, says.
+pub fn validate_def(reference: &str, value: &Value) -> Result<(), String> {
+    let (home, schema) = OURS.resolve("", reference)?;
+    OURS.check(&home, schema, value, "$", Unknown::Refused)
+}
+
 /// A set of lexicon documents that refer to one another, by NSID.
 pub struct Catalogue {
     documents: BTreeMap<String, Value>,
