@@ -1,5 +1,6 @@
-//! What a process does beside answering requests, sweeping ([`crate::jobs`]) and handing entries over ([`crate::delivery`]). It begins when the schema is there, stops when
-//! the server drains, and can be stopped anywhere: what is half done is rolled back, or due again later.
+//! What a process does beside answering requests: sweeping ([`crate::jobs`]) and handing entries over ([`crate::delivery`]). It
+//! begins when the schema is there, stops when the server drains, and can be stopped anywhere: what is half done is rolled back,
+//! or due again later.
 
 use std::sync::{Arc, Mutex, PoisonError};
 

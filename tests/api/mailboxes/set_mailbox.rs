@@ -33,7 +33,7 @@ async fn a_mailbox_is_kept_as_it_was_set_and_replaced_by_the_next(app: &TestApp)
             .to_owned();
     for _ in 0..2 {
         assert_eq!(ok(ask(&members[0], "setMailbox", &webhook()).await).body, json!({ "success": true }));
-        assert_eq!(stored(app).await, [everywhere.clone()]);
+        assert_eq!(stored(app).await, std::slice::from_ref(&everywhere));
     }
     let here = json!({ "provider": "none", "convoId": convo(&members[0]) });
     ok(ask(&members[0], "setMailbox", &here).await);
