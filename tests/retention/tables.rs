@@ -152,3 +152,24 @@ async fn an_opened_welcome_is_forgotten_and_one_that_waits_is_not() {
     invited.join(&convo).await.unwrap();
     app.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn envelopes_go_a_month_after_their_end_and_those_that_wait_stay() {
+    let app = TestApp::start().await;
+    let db = app.database.connect().await;
+    db.batch_execute(
+        "insert into envelopes (id, convo_id, recipient_did, message_id, seq, host, created_at, state, delivered_at, last_error)
+         select name, 'c', 'did:x:a', name, 1, 'h', now() - age::interval, state,
+                case when state = 'delivered' then now() - ended::interval end, case when state = 'dead' then 'why' end
+           from (values ('delivered long ago', '90 days', 'delivered', '31 days'),
+                        ('delivered lately',   '90 days', 'delivered', '29 days'),
+                        ('dead for long',      '31 days', 'dead',      null),
+                        ('dead',               '29 days', 'dead',      null),
+                        ('waits',              '90 days', 'pending',   null)) e (name, age, state, ended)",
+    )
+    .await
+    .unwrap();
+    sweeps(&app, "envelopes", 2).await;
+    let left = column::<String>(&db, "select id from envelopes order by id").await;
+    assert_eq!(left, ["dead", "delivered lately", "waits"]);
+}
