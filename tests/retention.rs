@@ -8,6 +8,8 @@ mod support;
 mod logs;
 #[path = "retention/replicas.rs"]
 mod replicas;
+#[path = "retention/streams.rs"]
+mod streams;
 #[path = "retention/tables.rs"]
 mod tables;
 

@@ -11,9 +11,11 @@ use crate::error::Error;
 use crate::ids::{ConvoId, Did};
 use crate::store::Store;
 use crate::store::events::{EventRow, Moment, PAGE, What};
+use crate::views::MessageView;
 
+use super::event::Info;
 use super::hub::{Behind, Gap, Hub};
-use super::subscriber::Subscriber;
+use super::subscriber::{End, Subscriber};
 
 /// Most conversations in one page.
 const MOST_CONVOS: usize = 10;
@@ -77,6 +79,10 @@ async fn supply(
     let reader = store.reader().await?;
     let after: Vec<(&str, i64)> = gaps.iter().map(|gap| (&*gap.convo, gap.position)).collect();
     let (entries, more) = reader.entries(&after).await?;
+    if has_hole(&after, &entries) && subscriber.begins_below(reader.moment().await?.1) {
+        subscriber.end(End::Told(Info::Reset));
+        return Ok(());
+    }
     let pairs: Vec<(&str, &str)> = gaps.iter().map(|gap| (&*gap.convo, subscriber.did.as_str())).collect();
     let memberships = reader.memberships(&pairs).await?;
     let mut upto: HashMap<&str, i64> = HashMap::new();
@@ -91,6 +97,14 @@ async fn supply(
     let upto: Vec<(&str, i64)> = upto.into_iter().collect();
     hub.supply(subscriber, entries, &memberships, &upto);
     Ok(())
+}
+
+/// Whether entries were deleted that should have been among these, which follow positions without a gap otherwise.
+fn has_hole(after: &[(&str, i64)], entries: &[MessageView]) -> bool {
+    let mut last: HashMap<&str, i64> = after.iter().copied().collect();
+    entries
+        .iter()
+        .any(|entry| last.insert(entry.convo_id.as_str(), entry.seq).is_some_and(|before| entry.seq > before + 1))
 }
 
 async fn supply_rows(

@@ -58,8 +58,11 @@
 //! **A commit pays for it** (P10). Sending a message writes no row here and waits for nobody. NOTIFY has a connection and a task of its own.
 //!
 //! **The database goes back in time**, by a restored backup or a standby that lacked the end: the tail sees that transaction numbers
-//! went back and cuts all streams; a cursor from the lost future is `FutureCursor`. Deleted events move `event_horizon`, by trigger,
-//! and a cursor below it is `OutdatedCursor`.
+//! went back and cuts all streams; a cursor from the lost future is `FutureCursor`.
+//!
+//! **What was missed has been deleted** ([`crate::jobs`]). Deleted rows and entries move `event_horizon`, by trigger, and a cursor below
+//! it is `OutdatedCursor`. It is looked at after the replay was read, and again where a stream that catches up finds a hole in a log:
+//! if the horizon has passed its cursor, the stream is cut, comes back and is told. A hole from before its cursor is no matter.
 
 mod catch_up;
 pub mod cursor;
@@ -173,6 +176,10 @@ impl Events {
             Some(watermark) => Some(replay(&reader, did, only, watermark).await?),
             None => None,
         };
+        if let Some(cursor) = cursor {
+            // What was deleted before it could be read has moved the horizon.
+            check(cursor, now.ahead, reader.moment().await?.1)?;
+        }
         drop((reader, turn));
         open.from = cursor.unwrap_or_else(|| Cursor::from(&now));
         // Without a cursor, what was there already is not told.

@@ -145,6 +145,14 @@ impl Subscriber {
         }
     }
 
+    /// Whether it still comes from a cursor below this transaction.
+    pub(super) fn begins_below(&self, tx: i64) -> bool {
+        match self.state().phase {
+            Phase::CatchingUp { from, .. } | Phase::Joining { from, .. } => from.watermark < tx,
+            Phase::Live => false,
+        }
+    }
+
     pub(super) fn has_ended(&self) -> bool {
         self.state().has_ended()
     }

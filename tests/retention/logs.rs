@@ -11,7 +11,7 @@ use crate::support::client::xrpc::{Reply, base64_text};
 use crate::{KEPT, column, pass, sweeps};
 
 /// Makes everything in a log older than it is, with what was recorded of it.
-async fn age(db: &Client, convo: &str, days: i32) {
+pub(crate) async fn age(db: &Client, convo: &str, days: i32) {
     for older in [
         "update idempotency_records r set created_at = r.created_at - make_interval(days => $2)
            from messages m where m.convo_id = $1 and r.reply ->> 'id' = m.id",
