@@ -7,10 +7,14 @@ use ulid::Ulid;
 
 use crate::actors::{Limits, MailboxDepths, Registry};
 use crate::auth::{Authenticator, Replay, replay};
+use crate::background::Background;
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::delivery::Delivery;
 use crate::error::{Code, Error};
+use crate::events::Events;
 use crate::ids::{ConvoId, EntryId};
+use crate::jobs;
 use crate::limits::RateLimits;
 use crate::metrics::Metrics;
 use crate::redis::Redis;
@@ -27,8 +31,10 @@ pub struct App {
     pub serializer: Serializer,
     pub authenticator: Arc<Authenticator>,
     pub limits: RateLimits,
+    pub events: Events,
     pub metrics: Metrics,
     pub body_room: BodyRoom,
+    pub background: Background,
     stage: Arc<AtomicU8>,
 }
 
@@ -61,12 +67,17 @@ impl App {
     pub async fn new(config: Config, database: tokio_postgres::Config, clock: Clock) -> Result<Self, AppError> {
         let depths = MailboxDepths::default();
         let metrics = Metrics::new(|registry| registry.register_collector(Box::new(depths.clone())));
-        let store_config =
-            StoreConfig { database, max_connections: config.database_max_connections, pooler: config.database_pooler };
+        let store_config = StoreConfig {
+            database: database.clone(),
+            max_connections: config.database_max_connections,
+            pooler: config.database_pooler,
+        };
         let store = Store::new(store_config, metrics.clone())?;
         let redis = config.redis_url.as_deref();
         let redis = redis.map(|url| Redis::connect(url, replay::PURPOSE, metrics.clone())).transpose()?;
         let limits = RateLimits::new(config.rates, redis.as_ref(), metrics.clone(), store.runtime());
+        let (pooler, connections) = (config.database_pooler, config.database_max_connections);
+        let events = Events::new(&store, redis.as_ref(), database, pooler, connections, config.sse_buffer);
         let serializer = if config.actors {
             let registry = Registry::new(store.clone(), metrics.clone(), Limits::with_idle(config.actor_idle));
             depths.watch(&registry);
@@ -84,8 +95,10 @@ impl App {
             serializer,
             authenticator,
             limits,
+            events,
             metrics,
             body_room: BodyRoom::default(),
+            background: Background::default(),
             stage,
         })
     }
@@ -101,7 +114,22 @@ impl App {
 
     /// Moves on to a later stage; never back.
     pub fn enter(&self, stage: Stage) {
-        self.stage.fetch_max(stage as u8, Ordering::AcqRel);
+        let before = self.stage.fetch_max(stage as u8, Ordering::AcqRel);
+        if stage == Stage::Serving && before == Stage::Starting as u8 {
+            self.events.begin();
+        }
+    }
+
+    /// Starts what runs beside the requests. The schema has to be there.
+    pub fn start_background(&self) {
+        let sweeps = jobs::Runner::new(self.store.clone(), self.clock.clone(), self.config.retention);
+        self.background.start(|stop| sweeps.run(stop));
+        let delivery = Delivery::new(self.store.clone(), self.config.mailboxes);
+        self.background.start({
+            let delivery = delivery.clone();
+            |stop| delivery.fan_out(stop)
+        });
+        self.background.start(|stop| delivery.hand_over(stop));
     }
 
     /// Refuses work until the schema is there. A draining server still answers what reaches it.

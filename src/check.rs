@@ -19,7 +19,7 @@ macro_rules! checks {
 }
 
 /// The invariants by name, and the query that finds violations.
-const CHECKS: [(&str, &str); 11] = checks![
+const CHECKS: [(&str, &str); 13] = checks![
     "duplicate_epochs",
     "missing_epochs",
     "commit_order",
@@ -31,6 +31,8 @@ const CHECKS: [(&str, &str); 11] = checks![
     "welcomes",
     "key_packages",
     "replies",
+    "unread_commits",
+    "envelopes",
 ];
 
 /// What was found, invariant by invariant.

@@ -8,6 +8,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use chrono::TimeDelta;
+
 use crate::ids::Did;
 use crate::limits::Rates;
 
@@ -41,6 +43,15 @@ pub struct Config {
     /// Requests of one caller and writes to one conversation, per second; 0 is no limit. `RATE_LIMIT_PER_DID`,
     /// `RATE_LIMIT_PER_CONVO`.
     pub rates: Rates,
+    /// Most events that wait for one client of a stream. `SSE_BUFFER_SIZE`.
+    pub sse_buffer: usize,
+    /// How long requests are still taken after SIGTERM, so that load balancers notice that the server is not ready any more.
+    /// `DRAIN_DELAY_SECONDS`.
+    pub drain_delay: Duration,
+    /// How long what is stored is kept.
+    pub retention: Retention,
+    /// How entries are handed to mailboxes.
+    pub mailboxes: MailboxConfig,
     /// Tokens and identities.
     pub auth: AuthConfig,
     /// Log filter in the syntax of `tracing_subscriber::EnvFilter`. `RUST_LOG`.
@@ -54,6 +65,30 @@ pub enum MlsValidation {
     Strict,
     /// Framing only.
     Framing,
+}
+
+/// How long what is stored is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retention {
+    /// Messages, and what idempotency keys are recognised by; `None` for ever. `MESSAGE_TTL_DAYS`.
+    pub messages: Option<TimeDelta>,
+    /// Events beside the log; `None` for ever. `EVENT_STREAM_TTL_DAYS`.
+    pub events: Option<TimeDelta>,
+    /// The time between two sweeps. `RETENTION_INTERVAL_SECONDS`.
+    pub every: Duration,
+}
+
+/// How entries are handed to mailboxes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MailboxConfig {
+    /// How long a mailbox may take to answer. `MAILBOX_TIMEOUT_SECONDS`.
+    pub timeout: Duration,
+    /// The wait after the first failed attempt; it doubles with each. `MAILBOX_RETRY_SECONDS`.
+    pub first_retry: Duration,
+    /// After how many attempts an envelope is dead. `MAILBOX_MAX_ATTEMPTS`.
+    pub max_attempts: i32,
+    /// Hand over to loopback and private addresses too, and over plain HTTP. `ALLOW_PRIVATE_MAILBOX_HOSTS`.
+    pub allow_private_hosts: bool,
 }
 
 /// What the authenticator needs.
@@ -181,6 +216,19 @@ impl Config {
                     per_did: env.number("RATE_LIMIT_PER_DID", 100, 0, MOST_PER_SECOND) as u32,
                     per_convo: env.number("RATE_LIMIT_PER_CONVO", 500, 0, MOST_PER_SECOND) as u32,
                 },
+                sse_buffer: env.number("SSE_BUFFER_SIZE", 5_000, 1, 1_000_000) as usize,
+                drain_delay: Duration::from_secs(env.number("DRAIN_DELAY_SECONDS", 3, 0, 60)),
+                retention: Retention {
+                    messages: days(env.number("MESSAGE_TTL_DAYS", 30, 0, MOST_DAYS)),
+                    events: days(env.number("EVENT_STREAM_TTL_DAYS", 7, 0, MOST_DAYS)),
+                    every: Duration::from_secs(env.number("RETENTION_INTERVAL_SECONDS", 3_600, 1, 86_400)),
+                },
+                mailboxes: MailboxConfig {
+                    timeout: Duration::from_secs(env.number("MAILBOX_TIMEOUT_SECONDS", 10, 1, 60)),
+                    first_retry: Duration::from_secs(env.number("MAILBOX_RETRY_SECONDS", 5, 1, 3_600)),
+                    max_attempts: env.number("MAILBOX_MAX_ATTEMPTS", 16, 1, 1_000) as i32,
+                    allow_private_hosts: env.flag("ALLOW_PRIVATE_MAILBOX_HOSTS", false),
+                },
                 auth: AuthConfig {
                     service_did,
                     public_url: public_url.trim_end_matches('/').to_owned(),
@@ -240,6 +288,15 @@ impl Config {
             ("MLS_VALIDATION", format!("{:?}", self.mls_validation).to_lowercase()),
             ("RATE_LIMIT_PER_DID", self.rates.per_did.to_string()),
             ("RATE_LIMIT_PER_CONVO", self.rates.per_convo.to_string()),
+            ("SSE_BUFFER_SIZE", self.sse_buffer.to_string()),
+            ("DRAIN_DELAY_SECONDS", self.drain_delay.as_secs().to_string()),
+            ("MESSAGE_TTL_DAYS", in_days(self.retention.messages)),
+            ("EVENT_STREAM_TTL_DAYS", in_days(self.retention.events)),
+            ("RETENTION_INTERVAL_SECONDS", self.retention.every.as_secs().to_string()),
+            ("MAILBOX_TIMEOUT_SECONDS", self.mailboxes.timeout.as_secs().to_string()),
+            ("MAILBOX_RETRY_SECONDS", self.mailboxes.first_retry.as_secs().to_string()),
+            ("MAILBOX_MAX_ATTEMPTS", self.mailboxes.max_attempts.to_string()),
+            ("ALLOW_PRIVATE_MAILBOX_HOSTS", self.mailboxes.allow_private_hosts.to_string()),
             ("SERVICE_DID", self.auth.service_did.to_string()),
             ("PUBLIC_URL", self.auth.public_url.clone()),
             ("JWT_SECRET", given(self.auth.jwt_secret.is_some())),
@@ -258,6 +315,18 @@ const DEFAULT_LOG: &str = "warn,catbird_server=info,actix_http=off";
 
 /// The highest rate limit that can be set. A request costs ten microseconds then, which the clocks behind it still tell apart.
 const MOST_PER_SECOND: u64 = 100_000;
+
+/// The longest that anything can be told to be kept: a century.
+const MOST_DAYS: u64 = 36_500;
+
+/// A number of days; 0 is for ever.
+fn days(days: u64) -> Option<TimeDelta> {
+    (days > 0).then(|| TimeDelta::days(days as i64))
+}
+
+fn in_days(kept: Option<TimeDelta>) -> String {
+    kept.map_or(0, |kept| kept.num_days()).to_string()
+}
 
 /// Shortest secret for development tokens: a full HMAC-SHA-256 block would be 64, its output is 32 (RFC 7518, 3.2).
 pub const MIN_JWT_SECRET_BYTES: usize = 32;
@@ -285,6 +354,16 @@ mod tests {
             let error = Config::from_variables([(name, text)]).unwrap_err().to_string();
             assert!(error.contains(&format!("{name} must be a whole number from 0 to 100000")), "{error}");
         }
+    }
+
+    #[test]
+    fn retention_is_in_days_and_nought_is_for_ever() {
+        let kept = |settings: &[(&str, &str)]| Config::from_variables(settings.iter().copied()).unwrap().retention;
+        assert_eq!(kept(&[]).messages, Some(TimeDelta::days(30)));
+        assert_eq!(kept(&[]).events, Some(TimeDelta::days(7)));
+        let forever = kept(&[("MESSAGE_TTL_DAYS", "0"), ("EVENT_STREAM_TTL_DAYS", "0")]);
+        assert_eq!((forever.messages, forever.events), (None, None));
+        assert!(Config::from_variables([("MESSAGE_TTL_DAYS", "-1")]).is_err());
     }
 
     #[test]

@@ -60,6 +60,10 @@ codes! {
     InvalidRequest 400 GiveUp,
     /// `cursor` or `sinceMessage` names no position in this conversation.
     InvalidCursor 400 GiveUp,
+    /// The cursor names a moment that has not come: it is from another database, or the database went back in time.
+    FutureCursor 400 GiveUp,
+    /// Events after the cursor have been deleted; read the conversations, then follow without a cursor.
+    OutdatedCursor 410 GiveUp,
     /// `fromEpoch` lies after `toEpoch`, or one is negative.
     InvalidEpochRange 400 GiveUp,
     /// The cipher suite is unknown here, or not the one that the bytes carry.
@@ -76,6 +80,8 @@ codes! {
     InvalidMessage 400 GiveUp,
     /// `embedType` or `embedUri` is malformed.
     InvalidAsset 400 GiveUp,
+    /// The fields do not make a mailbox, or its URL is not one that may be called.
+    InvalidMailbox 400 GiveUp,
     /// A DID is not one.
     InvalidDid 400 GiveUp,
     /// More DIDs than one request may name.
@@ -112,6 +118,8 @@ codes! {
     NotMember 403 Rejoin,
     /// The caller lacks the right.
     NotAuthorized 403 GiveUp,
+    /// No such entry, or none that the caller can see.
+    MessageNotFound 404 GiveUp,
     /// The group id is taken.
     ConvoAlreadyExists 409 GiveUp,
     /// The epoch moved, or has not come yet.

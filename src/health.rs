@@ -23,6 +23,11 @@ pub async fn health(app: Data<App>) -> HttpResponse {
                 "status": "healthy",
                 "healthy": true,
             },
+            "events": {
+                "streams": app.events.streams(),
+                "hints": app.events.hints().transport().name(),
+                "listening": app.events.hints().listening(),
+            },
         },
     });
     if database { HttpResponse::Ok().json(body) } else { HttpResponse::ServiceUnavailable().json(body) }
@@ -48,6 +53,8 @@ pub async fn ready(app: Data<App>) -> HttpResponse {
             Stage::Draining => "draining",
         },
         "checks": { "database": database, "schema": current, "actors": true },
+        // Without hints events come later, and that is no reason to send anybody elsewhere.
+        "hints": { "by": app.events.hints().transport().name(), "listening": app.events.hints().listening() },
     });
     if ready { HttpResponse::Ok().json(body) } else { HttpResponse::ServiceUnavailable().json(body) }
 }

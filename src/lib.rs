@@ -8,6 +8,7 @@
 //! ```text
 //! request  xrpc  ->  api  ->  commands  ->  serializer  ->  store (Exclusive)  ->  sql  ->  PostgreSQL
 //!                      \------ reads -------------------->  store (Reader)     ->  sql  ->  PostgreSQL
+//! event    the committed row  ->  hint  ->  tail  ->  hub  ->  stream  ->  client
 //! ```
 //!
 //! - [`xrpc`] checks the token ([`auth`]) and how often its bearer asks ([`limits`]), decodes, answers, and knows no method.
@@ -15,7 +16,13 @@
 //! - [`commands`] are the use cases as data. Each moves or holds the conversation's position first.
 //! - [`serializer`] decides who writes a conversation next: PostgreSQL's advisory lock, or an actor in this process
 //!   ([`actors`]). Nobody else knows which.
+//! - [`events`] brings what was committed to those who follow, by streams that lose nothing.
 //! - [`store`] owns every transaction. What decides is a compare-and-swap or a constraint in `sql/`, never memory.
+//!
+//! Beside the requests run, in [`background`]:
+//!
+//! - [`jobs`] deletes what is old.
+//! - [`delivery`] hands entries of the log to members' mailboxes.
 //!
 //! # What holds
 //!
@@ -33,14 +40,18 @@ pub mod actors;
 pub mod api;
 pub mod app;
 pub mod auth;
+pub mod background;
 pub mod check;
 pub mod clock;
 pub mod commands;
 pub mod config;
+pub mod delivery;
 pub mod embedded;
 pub mod error;
+pub mod events;
 pub mod health;
 pub mod ids;
+pub mod jobs;
 pub mod lexicons;
 pub mod limits;
 pub mod metrics;

@@ -1,4 +1,4 @@
-//! The command line: `serve`, `migrate`, `check`, `token`.
+//! The command line: `serve`, `migrate`, `check`, `envelopes`, `token`.
 
 #![warn(clippy::unwrap_used)]
 
@@ -8,6 +8,7 @@ use std::time::Duration;
 use catbird_server::app::App;
 use catbird_server::clock::Clock;
 use catbird_server::config::Config;
+use catbird_server::delivery::dead;
 use catbird_server::embedded::{self, EmbeddedError, EmbeddedPostgres, Settings};
 use catbird_server::ids::Did;
 use catbird_server::{auth, check, server, store, telemetry};
@@ -33,6 +34,15 @@ enum Command {
     Migrate,
     /// Prove the invariants on the live database; exit 1 and name each violation if one does not hold, 2 if it cannot tell
     Check,
+    /// List the envelopes that could not be handed to their mailboxes, or put them back to be tried again
+    Envelopes {
+        /// Put these envelopes back
+        #[arg(long, value_name = "ID", num_args = 1.., conflicts_with = "all")]
+        requeue: Vec<String>,
+        /// Put all dead envelopes back
+        #[arg(long)]
+        all: bool,
+    },
     /// Mint a development token (HS256, needs JWT_SECRET)
     Token {
         /// Who the token speaks for, such as did:plc:alice
@@ -98,6 +108,18 @@ async fn run(command: Command) -> Result<ExitCode, Failure> {
                 let report = check::run(database).await?;
                 print!("{report}");
                 Ok(if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+            })
+            .await
+        }
+        Command::Envelopes { requeue, all } => {
+            with_database(&config, async |database| {
+                if all || !requeue.is_empty() {
+                    let back = dead::requeue(database, (!all).then_some(&requeue[..])).await?;
+                    println!("{back} envelopes are tried again");
+                } else {
+                    print!("{}", dead::list(database).await?);
+                }
+                Ok(ExitCode::SUCCESS)
             })
             .await
         }
@@ -169,6 +191,7 @@ async fn serve_until_told(config: Config) -> Result<ExitCode, Failure> {
     tracing::info!(settings = %serde_json::Value::from(settings), "starting");
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    server::allow_many_connections();
     // First, because it is what fails most and costs least.
     let listener = server::bind(&config)?;
 

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::{Family, MetricConstructor};
@@ -14,6 +15,8 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::error::Code;
+use crate::events::event::Info;
+use crate::events::hints::Transport;
 use crate::limits::Scope;
 use crate::store::Cause;
 use crate::timing::Stage;
@@ -133,6 +136,20 @@ struct Inner {
     queue_seconds: Histogram,
     rate_limited: Counters<1>,
     rate_limit_unshared: Counters<1>,
+    streams_open: Gauge,
+    streams_ended: Counters<1>,
+    events_delivered: Counters<1>,
+    hints: Counters<2>,
+    tail_passes: Counter,
+    tail_lag_seconds: Histogram,
+    swept: Counters<1>,
+    sweep_seconds: Seconds<1>,
+    sweep_last: Family<[Label; 1], Gauge>,
+    mailbox_envelopes: Gauge,
+    mailbox_dead: Gauge,
+    mailbox_expanded: Counter,
+    mailbox_attempts: Counters<1>,
+    mailbox_seconds: Histogram,
     resident_memory: Gauge,
     cpu_seconds: Gauge<f64, std::sync::atomic::AtomicU64>,
 }
@@ -181,6 +198,20 @@ impl Metrics {
             queue_seconds: Histogram::new(BUCKETS),
             rate_limited: Family::default(),
             rate_limit_unshared: Family::default(),
+            streams_open: Gauge::default(),
+            streams_ended: Family::default(),
+            events_delivered: Family::default(),
+            hints: Family::default(),
+            tail_passes: Counter::default(),
+            tail_lag_seconds: Histogram::new(FINE_BUCKETS),
+            swept: Family::default(),
+            sweep_seconds: Family::new_with_constructor(Buckets),
+            sweep_last: Family::default(),
+            mailbox_envelopes: Gauge::default(),
+            mailbox_dead: Gauge::default(),
+            mailbox_expanded: Counter::default(),
+            mailbox_attempts: Family::default(),
+            mailbox_seconds: Histogram::new(BUCKETS),
             resident_memory: Gauge::default(),
             cpu_seconds: Gauge::default(),
         };
@@ -266,6 +297,47 @@ impl Inner {
             "rate_limit_unshared",
             "Charges that other replicas were not told of, and why",
             self.rate_limit_unshared.clone(),
+        );
+        r.register("event_streams_open", "Streams of events that are open", self.streams_open.clone());
+        r.register(
+            "event_streams_ended",
+            "Streams that the server ended, and what it said",
+            self.streams_ended.clone(),
+        );
+        r.register("events_delivered", "Events handed to connections, by type", self.events_delivered.clone());
+        r.register(
+            "event_hints",
+            "Hints to other replicas, by what carries them, and whether it took them",
+            self.hints.clone(),
+        );
+        r.register("event_tail_passes", "Times that the event tail has read to the present", self.tail_passes.clone());
+        r.register_with_unit(
+            "event_tail_lag",
+            "Time from the beginning of a transaction to the moment when the event tail saw what it wrote",
+            Unit::Seconds,
+            self.tail_lag_seconds.clone(),
+        );
+        r.register("sweep_deleted_rows", "Rows deleted because of their age, by job", self.swept.clone());
+        r.register_with_unit(
+            "sweep_duration",
+            "Time of a pass, rests included",
+            Unit::Seconds,
+            self.sweep_seconds.clone(),
+        );
+        r.register(
+            "sweep_last_finished_timestamp_seconds",
+            "When this replica last finished a pass",
+            self.sweep_last.clone(),
+        );
+        r.register("mailbox_backlog", "Envelopes that wait to be handed over", self.mailbox_envelopes.clone());
+        r.register("mailbox_dead", "Envelopes that are not tried any more", self.mailbox_dead.clone());
+        r.register("mailbox_envelopes", "Envelopes made from the log", self.mailbox_expanded.clone());
+        r.register("mailbox_attempts", "Attempts to hand an envelope over, by outcome", self.mailbox_attempts.clone());
+        r.register_with_unit(
+            "mailbox_attempt_duration",
+            "Time of an attempt",
+            Unit::Seconds,
+            self.mailbox_seconds.clone(),
         );
         r.register("process_resident_memory_bytes", "Resident memory", self.resident_memory.clone());
         r.register("process_cpu_seconds_total", "Processor time used since start", self.cpu_seconds.clone());
@@ -424,6 +496,65 @@ impl Metrics {
     /// Charges that other replicas were not told of.
     pub fn rate_limit_unshared(&self, why: Unshared, charges: usize) {
         self.0.rate_limit_unshared.get_or_create(&[("cause", why.label())]).inc_by(charges as u64);
+    }
+
+    /// How many streams are open.
+    pub fn streams_open(&self, open: usize) {
+        self.0.streams_open.set(open as i64);
+    }
+
+    /// A stream that the server ended.
+    pub fn stream_ended(&self, why: Info) {
+        self.0.streams_ended.get_or_create(&[("reason", why.name())]).inc();
+    }
+
+    /// An event that was handed to a connection.
+    pub fn event_delivered(&self, event_type: &'static str) {
+        self.0.events_delivered.get_or_create(&[("type", event_type)]).inc();
+    }
+
+    /// A hint to other replicas.
+    pub fn hint(&self, transport: Transport, sent: bool) {
+        let outcome = if sent { "sent" } else { "lost" };
+        self.0.hints.get_or_create(&[("transport", transport.name()), ("outcome", outcome)]).inc();
+    }
+
+    /// The event tail has read to the present.
+    pub fn tail_passed(&self) {
+        self.0.tail_passes.inc();
+    }
+
+    /// How long something took to be seen by the event tail.
+    pub fn tail_lagged(&self, lag: Duration) {
+        self.0.tail_lag_seconds.observe(lag.as_secs_f64());
+    }
+
+    /// Rows that a pass of a job has deleted.
+    pub fn swept(&self, job: &'static str, rows: i64) {
+        self.0.swept.get_or_create(&[("job", job)]).inc_by(rows.cast_unsigned());
+    }
+
+    /// A pass of a job that was made to its end.
+    pub fn sweep_finished(&self, job: &'static str, at: DateTime<Utc>, took: Duration) {
+        self.0.sweep_last.get_or_create(&[("job", job)]).set(at.timestamp());
+        self.0.sweep_seconds.get_or_create(&[("job", job)]).observe(took.as_secs_f64());
+    }
+
+    /// Envelopes that wait, and dead ones.
+    pub fn mailbox_backlog(&self, waiting: i64, dead: i64) {
+        self.0.mailbox_envelopes.set(waiting);
+        self.0.mailbox_dead.set(dead);
+    }
+
+    /// Envelopes made from the log.
+    pub fn mailbox_expanded(&self, envelopes: i64) {
+        self.0.mailbox_expanded.inc_by(envelopes.cast_unsigned());
+    }
+
+    /// One attempt to hand an envelope over, and what became of it.
+    pub fn mailbox_attempt(&self, outcome: &'static str, took: Duration) {
+        self.0.mailbox_attempts.get_or_create(&[("outcome", outcome)]).inc();
+        self.0.mailbox_seconds.observe(took.as_secs_f64());
     }
 
     /// Actors alive.

@@ -8,9 +8,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use fred::clients::{Client, WithOptions};
-use fred::interfaces::ClientLike;
-use fred::types::Builder;
-use fred::types::config::{Config, Options, ReconnectPolicy};
+use fred::interfaces::{ClientLike, EventInterface, PubsubInterface};
+use fred::types::config::{Config, Options, ReconnectPolicy, Server};
+use fred::types::{Builder, Message};
+use tokio::sync::broadcast::{self, error::RecvError};
 
 use crate::auth::tls;
 use crate::metrics::Metrics;
@@ -64,6 +65,21 @@ impl Redis {
         })
     }
 
+    /// Publishes a text; says whether Redis took it. Never waits for long.
+    pub async fn publish(&self, channel: &'static str, text: String) -> bool {
+        let sent: Result<(), Error> = self.hasty().publish(channel, text).await;
+        self.note(sent.as_ref().err());
+        sent.is_ok()
+    }
+
+    /// A second connection, since one that listens cannot do anything else. `listening` says whether it does just now.
+    pub fn listener(&self, channels: Vec<String>, listening: Arc<AtomicBool>) -> Listener {
+        let client = self.client.clone_new();
+        let (texts, connections, failures) = (client.message_rx(), client.reconnect_rx(), client.error_rx());
+        client.connect();
+        Listener { client, channels, listening, texts, connections, failures }
+    }
+
     /// Takes note of how a call ended, and says when Redis stops answering and when it answers again.
     pub fn note(&self, failure: Option<&Error>) {
         self.metrics.redis_answers(failure.is_none());
@@ -73,6 +89,48 @@ impl Redis {
         match failure {
             Some(cause) => tracing::warn!(%cause, purpose = self.purpose, "Redis does not answer; it is left out"),
             None => tracing::warn!(purpose = self.purpose, "Redis answers again"),
+        }
+    }
+}
+
+/// What others publish.
+pub struct Listener {
+    client: Client,
+    channels: Vec<String>,
+    listening: Arc<AtomicBool>,
+    texts: broadcast::Receiver<Message>,
+    connections: broadcast::Receiver<Server>,
+    failures: broadcast::Receiver<(Error, Option<Server>)>,
+}
+
+impl Listener {
+    /// The next text and its channel. The channel is empty when texts may have been missed: listening has begun anew, or they came
+    /// too fast. `None`: the process ends.
+    pub async fn next(&mut self) -> Option<(String, String)> {
+        let missed = || Some((String::new(), String::new()));
+        loop {
+            tokio::select! {
+                text = self.texts.recv() => match text {
+                    Ok(text) => return Some((text.channel.to_string(), text.value.as_string().unwrap_or_default())),
+                    Err(RecvError::Lagged(_)) => return missed(),
+                    Err(RecvError::Closed) => return None,
+                },
+                connected = self.connections.recv() => {
+                    if matches!(connected, Err(RecvError::Closed)) {
+                        return None;
+                    }
+                    // The server forgets who listened when the connection ends.
+                    let listens = self.client.subscribe(self.channels.clone()).await.is_ok();
+                    self.listening.store(listens, Ordering::Relaxed);
+                    return missed();
+                }
+                failed = self.failures.recv() => {
+                    if matches!(failed, Err(RecvError::Closed)) {
+                        return None;
+                    }
+                    self.listening.store(false, Ordering::Relaxed);
+                }
+            }
         }
     }
 }

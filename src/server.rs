@@ -6,22 +6,44 @@ use std::time::Duration;
 use actix_web::dev::{Server, ServerHandle};
 use actix_web::web::{self, Data, Payload};
 use actix_web::{App as ActixApp, HttpRequest, HttpResponse, HttpServer};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+#[cfg(target_os = "linux")]
+use nix::sys::socket::{setsockopt, sockopt};
 
 use crate::app::{App, Stage};
 use crate::config::Config;
 use crate::error::Code;
+use crate::events::hub::MAX_STREAMS;
 use crate::store::{self, MigrationError};
 use crate::xrpc::{self, RequestId};
 use crate::{api, auth, health, lexicons};
 
 /// How long a client may take to send a request's head.
 const HEAD_TIME: Duration = Duration::from_secs(10);
+/// How long a client may take nothing of what is sent to it before the kernel resets the connection (TCP_USER_TIMEOUT, which counts
+/// closed windows too).
+const TAKE_TIME: Duration = Duration::from_secs(60);
 /// How long an idle connection is kept.
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
 /// How long requests in progress may take to finish at shutdown. What a longer outage of PostgreSQL holds up is rolled back.
 pub const DRAIN_TIME: Duration = Duration::from_secs(25);
 /// The pause between attempts to reach the database at start.
 const START_PAUSE: Duration = Duration::from_millis(500);
+
+/// Raises the limit on open files as far as this process may: every stream is one, and many systems begin with 1024.
+pub fn allow_many_connections() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(now, most)| match now < most {
+        true => setrlimit(Resource::RLIMIT_NOFILE, most, most).map(|()| most),
+        false => Ok(now),
+    });
+    match raised {
+        Ok(files) if files < MAX_STREAMS as u64 => {
+            tracing::warn!(files, "fewer files may be open than streams; connections beyond that are refused");
+        }
+        Ok(files) => tracing::debug!(files, "files that may be open"),
+        Err(cause) => tracing::warn!(%cause, "the limit on open files cannot be raised"),
+    }
+}
 
 /// Listens on `host:port` from the configuration; port 0 takes a free one. The error names the address.
 pub fn bind(config: &Config) -> std::io::Result<TcpListener> {
@@ -37,6 +59,7 @@ pub fn build(app: App, listener: TcpListener) -> std::io::Result<(SocketAddr, Se
     let address = listener.local_addr()?;
     let data = Data::new(app);
     let server = HttpServer::new(move || ActixApp::new().app_data(data.clone()).configure(routes))
+        .on_connect(|connection, _| give_up_on_who_takes_nothing(connection))
         .client_request_timeout(HEAD_TIME)
         .keep_alive(KEEP_ALIVE)
         .shutdown_timeout(DRAIN_TIME.as_secs())
@@ -44,6 +67,16 @@ pub fn build(app: App, listener: TcpListener) -> std::io::Result<(SocketAddr, Se
         .listen(listener)?
         .run();
     Ok((address, server))
+}
+
+/// A stream that nobody reads would keep its connection for ever: its writes wait, and nothing here ends a wait for a peer.
+fn give_up_on_who_takes_nothing(connection: &dyn std::any::Any) {
+    #[cfg(target_os = "linux")]
+    if let Some(socket) = connection.downcast_ref::<actix_web::rt::net::TcpStream>()
+        && let Err(cause) = setsockopt(socket, sockopt::TcpUserTimeout, &(TAKE_TIME.as_millis() as u32))
+    {
+        tracing::debug!(%cause, "a connection has no time limit for taking what is sent");
+    }
 }
 
 fn routes(config: &mut web::ServiceConfig) {
@@ -101,6 +134,7 @@ pub async fn open(app: &App, database: &tokio_postgres::Config) -> Result<(), Mi
             Ok(applied) => {
                 tracing::info!(applied, "the schema is up to date");
                 app.enter(Stage::Serving);
+                app.start_background();
                 return Ok(());
             }
             Err(MigrationError::Connection(cause)) => {
@@ -116,14 +150,19 @@ pub async fn open(app: &App, database: &tokio_postgres::Config) -> Result<(), Mi
     }
 }
 
-/// Ends the server: not ready any more, requests in progress finished, queues emptied.
+/// Ends the server: not ready any more, streams sent away, then no new connections, requests in progress finished, queues emptied.
 pub async fn drain(app: &App, server: &ServerHandle) {
     app.enter(Stage::Draining);
     tracing::info!("draining");
+    app.background.tell_to_stop();
+    app.events.drain();
+    // Load balancers send requests here until they have asked again whether it is ready.
+    tokio::time::sleep(app.config.drain_delay).await;
     server.stop(true).await;
     let emptied = tokio::time::timeout(DRAIN_TIME, async {
         app.serializer.shut_down().await;
         app.store.read_positions().flush().await;
+        app.background.stopped().await;
     });
     if emptied.await.is_err() {
         tracing::warn!("not everything was finished in time; PostgreSQL rolls the rest back");

@@ -20,10 +20,14 @@ mod convos;
 mod decoders;
 #[path = "api/epochs/mod.rs"]
 mod epochs;
+#[path = "api/events/mod.rs"]
+mod events;
 #[path = "api/key_packages/mod.rs"]
 mod key_packages;
 #[path = "api/logs.rs"]
 mod logs;
+#[path = "api/mailboxes/mod.rs"]
+mod mailboxes;
 #[path = "api/messages/mod.rs"]
 mod messages;
 #[path = "api/once.rs"]

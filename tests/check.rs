@@ -70,7 +70,7 @@ async fn a_sound_database_passes() {
     let sound = sound().await;
     let (code, report, errors) = run("check", &sound.url).await;
     assert_eq!((code, errors.as_str()), (Some(0), ""), "{report}");
-    assert_eq!(report.lines().filter(|line| line.starts_with("ok ")).count(), 11, "{report}");
+    assert_eq!(report.lines().filter(|line| line.starts_with("ok ")).count(), 13, "{report}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -198,4 +198,27 @@ async fn an_answer_without_what_it_answers_is_named() {
     let answers = "insert into idempotency_records (caller_did, method, key, fingerprint, reply)
         values ('did:x:bob', 'createConvo', 'other key', '', '{\"id\": \"nowhere\"}')";
     named(answers, None, &["replies"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_envelope_for_somebody_whom_it_does_not_belong_to_is_named() {
+    for (recipient, seq, message) in [("bob", 4, "m4"), ("mallory", 1, "m1"), ("alice", 4, "m4")] {
+        let envelope = format!(
+            "update members set left_at = now(), left_by = member_did, left_epoch = 2, left_seq = 3 where convo_id = 'c' and member_did = 'did:x:alice';
+             insert into envelopes (id, convo_id, recipient_did, message_id, seq, host)
+             values ('e', 'c', 'did:x:{recipient}', '{message}', {seq}, 'h')"
+        );
+        named(&envelope, None, &["envelopes"]).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_that_went_before_it_was_read_is_named() {
+    let gone = "insert into log_starts values ('c', 3);
+        delete from messages where convo_id = 'c' and seq = 2;
+        update idempotency_records set created_at = now() - interval '1 day';
+        insert into sweeps (job, cutoff, started_at) values ('messages', now(), now());
+        with gone as (delete from messages where convo_id = 'c' and seq = 1 returning *)
+        insert into retired_commits select convo_id, epoch, seq, sender_did, body_hash from gone";
+    named(gone, None, &["unread_commits"]).await;
 }

@@ -2,5 +2,5 @@
 select convo_id, 'entry ' || seq || ' creates epoch ' || epoch || ' after entry ' || previous_seq || ' had created epoch '
        || previous_epoch as finding
   from (select convo_id, seq, epoch, lag(seq) over w as previous_seq, lag(epoch) over w as previous_epoch
-          from messages where message_type = 'commit' window w as (partition by convo_id order by seq)) commits
+          from commits window w as (partition by convo_id order by seq)) ordered
  where epoch <> previous_epoch + 1

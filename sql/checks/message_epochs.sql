@@ -2,5 +2,4 @@
 select a.convo_id, 'entry ' || a.seq || ' was made in epoch ' || a.epoch || ', which did not exist yet' as finding
   from messages a join conversations c on c.id = a.convo_id
  where a.message_type = 'app' and a.epoch > c.initial_epoch
-   and not exists (select from messages m where m.convo_id = a.convo_id and m.message_type = 'commit'
-                      and m.epoch = a.epoch and m.seq < a.seq)
+   and not exists (select from commits m where m.convo_id = a.convo_id and m.epoch = a.epoch and m.seq < a.seq)

@@ -1,6 +1,14 @@
--- sequence_gaps: the log has a gap, a duplicate, or does not end where the conversation stands (P3)
-select c.id as convo_id, 'stands at seq ' || c.last_seq || ', has ' || count(m.seq) || ' entries from '
-       || coalesce(min(m.seq)::text, 'none') || ' to ' || coalesce(max(m.seq)::text, 'none') as finding
-  from conversations c left join messages m on m.convo_id = c.id
- group by c.id
-having count(distinct m.seq) <> c.last_seq or count(m.seq) <> c.last_seq or max(m.seq) <> c.last_seq
+-- sequence_gaps: the log has a gap, a duplicate, or does not end where the conversation stands; or more is missing from its
+-- beginning than retention takes (P3)
+select c.id as convo_id, 'stands at seq ' || c.last_seq || ', begins at ' || coalesce(s.seq, 1) || ', has ' || count(m.seq)
+       || ' entries from ' || coalesce(min(m.seq)::text, 'none') || ' to ' || coalesce(max(m.seq)::text, 'none') as finding
+  from conversations c
+  left join log_starts s on s.convo_id = c.id
+  left join messages m on m.convo_id = c.id and m.seq >= coalesce(s.seq, 1)
+ group by c.id, s.seq
+having count(distinct m.seq) <> c.last_seq - coalesce(s.seq, 1) + 1 or count(m.seq) <> c.last_seq - coalesce(s.seq, 1) + 1
+    or max(m.seq) <> c.last_seq
+union all
+select m.convo_id, 'entry ' || m.seq || ' is an application message from before the log''s beginning at ' || s.seq
+  from messages m join log_starts s on s.convo_id = m.convo_id
+ where m.seq < s.seq and m.message_type = 'app'

@@ -7,7 +7,7 @@ union all
 select w.convo_id, 'Welcome ' || w.id || ' leads to epoch ' || w.epoch || ', which no commit created'
   from welcome_messages w join conversations c on c.id = w.convo_id
  where w.epoch <> c.initial_epoch
-   and not exists (select from messages m where m.convo_id = w.convo_id and m.message_type = 'commit' and m.epoch = w.epoch)
+   and not exists (select from commits m where m.convo_id = w.convo_id and m.epoch = w.epoch)
 union all
 select null, 'no conversation has anybody who waits for the bytes of Welcome ' || b.id
   from welcomes b

@@ -36,7 +36,8 @@ select id, convo_id, recipient_did, message_id, created_at, delivered_at from en
 
 create view legacy.cursors as select user_did, convo_id, last_seen_cursor, updated_at from cursors;
 
-create view legacy.event_stream as select id, convo_id, event_type, payload, emitted_at from event_stream;
+create view legacy.event_stream as
+select id::text as id, convo_id, event_type, payload, emitted_at from event_stream;
 
 create view legacy.message_recipients as select message_id, recipient_did, delivered_at from message_recipients;
 

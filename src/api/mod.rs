@@ -3,8 +3,10 @@
 
 mod convos;
 mod epochs;
+mod events;
 mod fields;
 mod key_packages;
+mod mailboxes;
 mod messages;
 mod welcomes;
 
@@ -21,8 +23,12 @@ pub const ROUTES: &[Route] = &[
     Route::of::<messages::send_message::SendMessage>(),
     Route::of::<messages::get_messages::GetMessages>(),
     Route::of::<messages::update_cursor::UpdateCursor>(),
+    Route::of::<messages::update_read::UpdateRead>(),
+    Route::of::<events::stream_convo_events::StreamConvoEvents>(),
+    Route::of::<events::send_typing_indicator::SendTypingIndicator>(),
     Route::of::<key_packages::publish_key_package::PublishKeyPackage>(),
     Route::of::<key_packages::get_key_packages::GetKeyPackages>(),
     Route::of::<welcomes::get_welcome::GetWelcome>(),
     Route::of::<welcomes::confirm_welcome::ConfirmWelcome>(),
+    Route::of::<mailboxes::set_mailbox::SetMailbox>(),
 ];

@@ -46,6 +46,10 @@ impl Command for AddMembers {
         })
     }
 
+    fn concerned(&self) -> Vec<&Did> {
+        self.dids.iter().collect()
+    }
+
     async fn execute(&self, x: &mut Exclusive<'_>) -> Result<Landed, Abort> {
         if let Some(earlier) = self.once.earlier(x.tx()).await? {
             return Ok(earlier);
@@ -65,11 +69,12 @@ impl Command for AddMembers {
                 Step::Earlier(landed) => return Ok(landed),
             },
         };
-        let (active, present) = members::add(x, &self.dids, at).await?;
-        if let Some(did) = present.first() {
+        let added: Vec<&Did> = self.dids.iter().collect();
+        let before = members::join(x, &added, at, &self.caller, self.invitation.welcome.is_some()).await?;
+        if let Some(did) = before.present.first() {
             return Err(Code::AlreadyMember.because(format!("{did} is a member already")).into());
         }
-        if active + self.dids.len() as i64 > MAX_MEMBERS {
+        if before.active + self.dids.len() as i64 > MAX_MEMBERS {
             return Err(too_many().into());
         }
         self.invitation.deliver(x, &self.caller, at.epoch).await?;

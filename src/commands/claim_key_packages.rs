@@ -4,7 +4,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::ids::Did;
 use crate::store::key_packages::{self, Claim, Issued, Shelf};
-use crate::store::{Abort, Errand, Tx};
+use crate::store::{Abort, Errand, Tx, events};
 
 /// For how long the same caller gets the same package again. After that it is nobody's any more.
 pub const LEASE: TimeDelta = TimeDelta::minutes(10);
@@ -24,6 +24,10 @@ pub struct ClaimKeyPackages {
 impl Errand for ClaimKeyPackages {
     const NAME: &'static str = "getKeyPackages";
     type Output = Vec<(Shelf, Issued)>;
+
+    fn concerned(&self) -> Vec<&str> {
+        self.owners.iter().map(String::as_str).collect()
+    }
 
     async fn execute(&self, tx: &Tx) -> Result<Vec<(Shelf, Issued)>, Abort> {
         // So that two requests of one caller do not take two packages where one would do.
@@ -45,6 +49,9 @@ impl Errand for ClaimKeyPackages {
             wanted.retain(|owner| found.iter().all(|package| package.owner != *owner));
             issued.extend(found.into_iter().map(|package| (*shelf, package)));
         }
+        let taken = |(shelf, _): &&(Shelf, Issued)| matches!(shelf, Shelf::Free | Shelf::Waiting);
+        let owners: Vec<&str> = issued.iter().filter(taken).map(|(_, package)| package.owner.as_str()).collect();
+        events::key_packages_low(tx, &owners, self.now).await?;
         Ok(issued)
     }
 }

@@ -44,6 +44,10 @@ impl Command for CreateConvo {
         &self.new.creator
     }
 
+    fn concerned(&self) -> Vec<&Did> {
+        std::iter::once(&self.new.creator).chain(&self.initial_members).collect()
+    }
+
     async fn execute(&self, x: &mut Exclusive<'_>) -> Result<Created, Abort> {
         if let Some(earlier) = self.once.earlier(x.tx()).await? {
             return Ok(earlier);
@@ -54,8 +58,8 @@ impl Command for CreateConvo {
             return earlier.ok_or_else(|| Code::ConvoAlreadyExists.because("this groupId is taken").into());
         };
         let at = Position { epoch: self.new.epoch, seq: 0 };
-        members::join(x, std::slice::from_ref(&self.new.creator), at).await?;
-        members::join(x, &self.initial_members, at).await?;
+        let members: Vec<&Did> = std::iter::once(&self.new.creator).chain(&self.initial_members).collect();
+        members::join(x, &members, at, &self.new.creator, self.invitation.welcome.is_some()).await?;
         self.invitation.deliver(x, &self.new.creator, self.new.epoch).await?;
         let created = Created { id: self.id.clone(), created_at, repeated: false };
         self.once.remember(x.tx(), &created).await?;

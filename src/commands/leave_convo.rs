@@ -4,7 +4,7 @@ use crate::error::Code;
 use crate::ids::{ConvoId, Did, EntryId};
 use crate::mls::Commit;
 use crate::store::members::Standing;
-use crate::store::{Abort, Command, Exclusive, epochs, members, welcomes};
+use crate::store::{Abort, Command, Exclusive, epochs, members};
 
 use super::add_members::{Step, step};
 use super::{Landed, Once};
@@ -31,6 +31,10 @@ impl Command for LeaveConvo {
 
     fn caller(&self) -> &Did {
         &self.caller
+    }
+
+    fn concerned(&self) -> Vec<&Did> {
+        vec![&self.target]
     }
 
     async fn execute(&self, x: &mut Exclusive<'_>) -> Result<Landed, Abort> {
@@ -64,7 +68,6 @@ impl Command for LeaveConvo {
         }
         if self.is_on_roster(x).await? {
             members::leave(x, &self.target, &self.caller, at).await?;
-            welcomes::withdraw(x, std::slice::from_ref(&self.target)).await?;
         }
         let landed = Landed::now(at);
         self.once.remember(x.tx(), &landed).await?;
@@ -84,8 +87,8 @@ impl LeaveConvo {
     /// group: any member's commit may clean up after that, which changes nothing here.
     async fn is_on_roster(&self, x: &Exclusive<'_>) -> Result<bool, Abort> {
         if self.target == self.caller {
-            return match members::count(x, &[]).await? {
-                (1, _) => Err(Code::LastMember.because("the last member cannot leave").into()),
+            return match members::count(x).await? {
+                1 => Err(Code::LastMember.because("the last member cannot leave").into()),
                 _ => Ok(true),
             };
         }

@@ -14,7 +14,9 @@ mod publish_key_package;
 mod refusal;
 mod send_batch;
 mod send_message;
+mod set_mailbox;
 mod update_cursor;
+mod update_read;
 
 pub use add_members::AddMembers;
 pub use claim_key_packages::ClaimKeyPackages;
@@ -26,7 +28,9 @@ pub use once::{Fingerprint, Once};
 pub use publish_key_package::{PublishKeyPackage, Published};
 pub use send_batch::SendBatch;
 pub use send_message::{SendMessage, Sent};
+pub use set_mailbox::SetMailbox;
 pub use update_cursor::UpdateCursor;
+pub use update_read::UpdateRead;
 
 use serde::{Deserialize, Serialize};
 

@@ -4,7 +4,7 @@ use ulid::Ulid;
 
 use crate::error::Code;
 use crate::ids::{ConvoId, Did, Malformed};
-use crate::store::{Abort, Errand, Tx, cursors, members, messages};
+use crate::store::{Abort, Errand, Tx, cursors, events, members, messages};
 
 /// See the module.
 #[derive(Debug)]
@@ -18,6 +18,10 @@ pub struct UpdateCursor {
 impl Errand for UpdateCursor {
     const NAME: &'static str = "updateCursor";
     type Output = ();
+
+    fn concerned(&self) -> Vec<&str> {
+        vec![self.caller.as_str()]
+    }
 
     async fn execute(&self, tx: &Tx) -> Result<(), Abort> {
         let member = members::membership(tx, &self.convo_id, &self.caller).await?;
@@ -36,7 +40,7 @@ impl Errand for UpdateCursor {
             }
         }
         if let Some(seq) = entry {
-            cursors::read(tx, &[self.convo_id.to_string()], &[self.caller.to_string()], &[seq]).await?;
+            events::read(tx, &self.convo_id, &self.caller, Some(seq), Some(&self.cursor)).await?;
         }
         Ok(())
     }

@@ -25,7 +25,11 @@ static DOCUMENTS: &[(&str, &str)] = documents![
     "leaveConvo"
     "publishKeyPackage"
     "sendMessage"
+    "sendTypingIndicator"
+    "setMailbox"
+    "streamConvoEvents"
     "updateCursor"
+    "updateRead"
 ];
 
 /// Every document: its NSID and its JSON text, in the order of the NSIDs.

@@ -4,6 +4,7 @@
 //!   caller and before it reads the body or spends the token.
 //! - Per conversation, the writes of all members together that were accepted. The serializer asks here before a write and charges
 //!   after it, so that strangers, who are never accepted, use nothing up.
+//! - Per DID and conversation, typing indicators, which cost everybody in it an event.
 //!
 //! Every decision is made at once, in memory ([`buckets`]), and never waits. Where there is Redis, replicas tell each other
 //! what they let through ([`shared`]); without it each keeps the limits for itself.
@@ -36,6 +37,8 @@ pub enum Scope {
     Did,
     /// One conversation.
     Convo,
+    /// One caller who types in one conversation.
+    Typing,
 }
 
 impl Scope {
@@ -44,9 +47,13 @@ impl Scope {
         match self {
             Scope::Did => "did",
             Scope::Convo => "convo",
+            Scope::Typing => "typing",
         }
     }
 }
+
+/// Typing indicators of one caller in one conversation per second. Clients send one every few seconds.
+const TYPING_RATE: u32 = 2;
 
 /// Requests and writes per second; 0 is no limit. Bursts of [`BURST`] at the full rate are let through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,6 +79,7 @@ struct Inner {
 struct AllBuckets {
     callers: Buckets,
     convos: Buckets,
+    typing: Buckets,
 }
 
 impl AllBuckets {
@@ -79,6 +87,7 @@ impl AllBuckets {
         match scope {
             Scope::Did => &self.callers,
             Scope::Convo => &self.convos,
+            Scope::Typing => &self.typing,
         }
     }
 }
@@ -90,8 +99,11 @@ pub struct ConvoBucket(Key);
 impl RateLimits {
     /// Makes the limits, shared through Redis if there is one, by a task on `runtime`.
     pub fn new(rates: Rates, redis: Option<&Redis>, metrics: Metrics, runtime: &Handle) -> Self {
-        let buckets =
-            Arc::new(AllBuckets { callers: Buckets::new(rates.per_did), convos: Buckets::new(rates.per_convo) });
+        let buckets = Arc::new(AllBuckets {
+            callers: Buckets::new(rates.per_did),
+            convos: Buckets::new(rates.per_convo),
+            typing: Buckets::new(TYPING_RATE),
+        });
         let sharing =
             redis.map(|redis| Sharing::start(redis.also_for(PURPOSE), buckets.clone(), metrics.clone(), runtime));
         Self(Arc::new(Inner { rates, buckets, sharing, metrics }))
@@ -110,6 +122,12 @@ impl RateLimits {
             }
             Err(wait) => Err(self.refusal(Scope::Did, wait)),
         }
+    }
+
+    /// Charges a typing indicator to its sender, or refuses it. Every replica keeps this limit alone.
+    pub fn admit_typing(&self, caller: &Did, convo: &ConvoId) -> Result<(), Error> {
+        let key = Key::of(&format!("{caller} {convo}"));
+        self.0.buckets.typing.take(key, Instant::now()).map_err(|wait| self.refusal(Scope::Typing, wait))
     }
 
     /// The bucket of a conversation's writes.
@@ -146,6 +164,7 @@ impl RateLimits {
         self.0.metrics.rate_limited(scope);
         let mut error = Code::RateLimitExceeded.because(match scope {
             Scope::Did => format!("more than {} requests per second come from you", self.0.rates.per_did),
+            Scope::Typing => format!("more than {TYPING_RATE} typing indicators per second come from you here"),
             Scope::Convo => {
                 format!(
                     "more than {} writes per second go to this conversation; nothing was changed",

@@ -15,6 +15,7 @@ use crate::ids::ConvoId;
 use crate::metrics::Metrics;
 use crate::timing::{Stage, measure};
 
+use super::changes::Changes;
 use super::failure::Abort;
 use super::session::{Reader, Session};
 use super::{convos, deadline, read_positions, statistics};
@@ -38,6 +39,7 @@ pub struct Store {
     pub(super) metrics: Metrics,
     pub(super) read_positions: read_positions::Queue,
     pub(super) group_ids: moka::future::Cache<ConvoId, Arc<str>>,
+    pub(super) changes: Changes,
 }
 
 /// Settings that PostgreSQL keeps for us, as start-up parameters.
@@ -143,7 +145,8 @@ impl Store {
             .build()?;
         let read_positions = read_positions::Queue::default();
         let group_ids = moka::future::Cache::new(convos::GROUP_IDS);
-        let store = Self { pool, pooler: config.pooler, runtime, metrics, read_positions, group_ids };
+        let changes = Changes::default();
+        let store = Self { pool, pooler: config.pooler, runtime, metrics, read_positions, group_ids, changes };
         store.read_positions.start(store.clone());
         statistics::start(&store);
         Ok(store)
@@ -152,6 +155,11 @@ impl Store {
     /// A connection that can only read.
     pub async fn reader(&self) -> Result<Reader, crate::error::Error> {
         self.session().await.map(Reader).map_err(Abort::into_error)
+    }
+
+    /// Whom committed transactions concern.
+    pub fn changes(&self) -> &Changes {
+        &self.changes
     }
 
     /// The runtime that outlives requests.

@@ -8,14 +8,14 @@ use crate::views::MemberView;
 
 use super::epochs::{self, Position};
 use super::query::query;
-use super::session::Queries;
-use super::{Abort, Exclusive, Reader, welcomes};
+use super::session::{Params, Queries};
+use super::{Abort, Exclusive, Reader, events, welcomes};
 
 query! {
     STANDING = "members/standing" (TEXT, TEXT);
     ADMIN = "members/admin" (TEXT);
-    COUNT = "members/count" (TEXT, TEXT_ARRAY);
-    JOIN = "members/join" (TEXT, TEXT_ARRAY, INT8, INT8);
+    COUNT = "members/count" (TEXT);
+    JOIN = "members/join" (TEXT, TEXT_ARRAY, INT8, INT8, TEXT, BOOL);
     LEAVE = "members/leave" (TEXT, TEXT, TEXT, INT8, INT8);
     LIST = "members/list" (TEXT_ARRAY);
 }
@@ -26,6 +26,8 @@ pub struct Standing {
     pub at: Position,
     /// It sees only entries after this seq.
     pub joined_seq: i64,
+    /// It sees only commits that create epochs after this one.
+    pub joined_epoch: i64,
     /// How it left; `None` for a member.
     pub left: Option<Left>,
 }
@@ -43,13 +45,14 @@ pub struct Left {
 pub struct Membership {
     pub at: Position,
     pub joined_seq: i64,
+    pub joined_epoch: i64,
 }
 
 impl Standing {
     /// Refuses former members.
     pub fn active(self) -> Result<Membership, Error> {
         match self.left {
-            None => Ok(Membership { at: self.at, joined_seq: self.joined_seq }),
+            None => Ok(Membership { at: self.at, joined_seq: self.joined_seq, joined_epoch: self.joined_epoch }),
             Some(_) => Err(Code::NotMember.because("you are no longer a member of this conversation")),
         }
     }
@@ -71,7 +74,12 @@ pub(crate) async fn standing(
         }),
         None => None,
     };
-    Ok(Some(Standing { at: Position::from(&row), joined_seq: row.get("joined_seq"), left }))
+    Ok(Some(Standing {
+        at: Position::from(&row),
+        joined_seq: row.get("joined_seq"),
+        joined_epoch: row.get("joined_epoch"),
+        left,
+    }))
 }
 
 /// The caller's membership, or the error for somebody who has none. Strangers cannot tell a foreign conversation from a
@@ -87,40 +95,50 @@ pub(crate) async fn admin(x: &Exclusive<'_>) -> Result<Option<Did>, Abort> {
     Ok(row.map(|row| row.get::<_, &str>("member_did").parse().map_err(Error::internal)).transpose()?)
 }
 
-/// How many active members there are, and which of `dids` are among them.
-pub(crate) async fn count(x: &Exclusive<'_>, dids: &[Did]) -> Result<(i64, Vec<String>), Abort> {
-    let dids: Vec<&str> = dids.iter().map(Did::as_str).collect();
-    let rows = x.tx.rows(&COUNT, &[&x.convo.as_str(), &dids]).await?;
+/// How many active members there are.
+pub(crate) async fn count(x: &Exclusive<'_>) -> Result<i64, Abort> {
+    let rows = x.tx.rows(&COUNT, &[&x.convo.as_str()]).await?;
+    Ok(rows.first().expect("an aggregate without GROUP BY returns one row").get("active"))
+}
+
+/// Who was in a conversation before others joined.
+pub struct Before {
+    /// How many active members there were.
+    pub active: i64,
+    /// Which of those who join were among them.
+    pub present: Vec<String>,
+}
+
+/// Makes `dids` members who see what comes after `at`, and tells everybody that `actor` added them and whether a Welcome waits. What
+/// still waited for them from an earlier membership is withdrawn. Whether they may be added is for the caller to decide by what was
+/// before; if it refuses, nothing of this stays.
+pub(crate) async fn join(
+    x: &mut Exclusive<'_>,
+    dids: &[&Did],
+    at: Position,
+    actor: &Did,
+    welcome: bool,
+) -> Result<Before, Abort> {
+    let dids: Vec<&str> = dids.iter().map(|did| did.as_str()).collect();
+    let params: Params<'_> = &[&x.convo.as_str(), &dids, &at.seq, &at.epoch, &actor.as_str(), &welcome];
+    let rows = x.tx.rows(&JOIN, params).await?;
     let row = rows.first().expect("an aggregate without GROUP BY returns one row");
-    Ok((row.get("active"), row.get::<_, Option<Vec<String>>>("present").unwrap_or_default()))
+    welcomes::discard(x, row.get("withdrawn")).await?;
+    Ok(Before { active: row.get("active"), present: row.get::<_, Option<Vec<String>>>("present").unwrap_or_default() })
 }
 
-/// Adds `dids` as [`join`] does, in one flush with the questions that decide whether they may be added: how many active members
-/// there were before, and which of `dids` were among them. If some were, or there are too many now, the caller refuses, and
-/// nothing of this stays. What still waited for them from an earlier membership is withdrawn.
-pub(crate) async fn add(x: &mut Exclusive<'_>, dids: &[Did], at: Position) -> Result<(i64, Vec<String>), Abort> {
-    x.tx.prepare(&[&COUNT, &JOIN, &welcomes::WITHDRAW]).await?;
-    let (before, (), withdrawn) =
-        tokio::try_join!(biased; count(x, dids), insert(x, dids, at), welcomes::delete_waiting(x, dids))?;
-    welcomes::discard(x, withdrawn).await?;
-    Ok(before)
-}
-
-/// Makes `dids` members who see what comes after `at`.
-pub(crate) async fn join(x: &mut Exclusive<'_>, dids: &[Did], at: Position) -> Result<(), Abort> {
-    insert(x, dids, at).await
-}
-
-async fn insert(x: &Exclusive<'_>, dids: &[Did], at: Position) -> Result<(), Abort> {
-    let dids: Vec<&str> = dids.iter().map(Did::as_str).collect();
-    x.tx.rows(&JOIN, &[&x.convo.as_str(), &dids, &at.seq, &at.epoch]).await?;
-    Ok(())
-}
-
-/// Ends a membership, at the position where the conversation stands now.
+/// Ends a membership at the position where the conversation stands now, tells those who stay and who is gone, and withdraws what still
+/// waited for it, in one flush.
 pub(crate) async fn leave(x: &mut Exclusive<'_>, did: &Did, by: &Did, at: Position) -> Result<(), Abort> {
-    x.tx.rows(&LEAVE, &[&x.convo.as_str(), &did.as_str(), &by.as_str(), &at.epoch, &at.seq]).await?;
-    Ok(())
+    x.tx.prepare(&[&LEAVE, &welcomes::WITHDRAW, &events::LEFT]).await?;
+    let params: Params<'_> = &[&x.convo.as_str(), &did.as_str(), &by.as_str(), &at.epoch, &at.seq];
+    let (_, withdrawn, ()) = tokio::try_join!(
+        biased;
+        x.tx.rows(&LEAVE, params),
+        welcomes::delete_waiting(x, std::slice::from_ref(did)),
+        events::left(x, did, by, at),
+    )?;
+    welcomes::discard(x, withdrawn).await
 }
 
 /// The active members of each conversation, in order of joining.

@@ -27,6 +27,8 @@ query! {
     FIND_SEQ = "messages/find_seq" (TEXT, TEXT, INT8);
     LIST_BEFORE = "messages/list_before" (TEXT, TEXT, INT8, INT8, INT8);
     LIST_AFTER = "messages/list_after" (TEXT, TEXT, INT8, INT8, INT8);
+    LOG_START = "messages/log_start" (TEXT);
+    FIRST_COMMIT = "messages/first_commit" (TEXT);
     LIST_COMMITS = "messages/list_commits" (TEXT, TEXT, INT8, INT8, INT8, INT8);
 }
 
@@ -195,7 +197,7 @@ fn commit_view(row: &Row) -> Result<CommitView, Error> {
     })
 }
 
-fn message_view(convo: &ConvoId, row: &Row) -> Result<MessageView, Error> {
+pub(super) fn message_view(convo: &ConvoId, row: &Row) -> Result<MessageView, Error> {
     Ok(MessageView {
         id: row.get::<_, &str>("id").parse().map_err(Error::internal)?,
         convo_id: convo.clone(),
@@ -247,6 +249,18 @@ impl Reader {
         let params: Params<'_> = &[&convo.as_str(), &reader.as_str(), &seq, &limit, &MAX_PAGE_BYTES];
         let rows = self.rows(query, params).await.map_err(Abort::into_error)?;
         rows.iter().map(|row| message_view(convo, row)).collect()
+    }
+
+    /// Where a log begins whose older entries were deleted; `None` if none was.
+    pub async fn log_start(&self, convo: &ConvoId) -> Result<Option<i64>, Error> {
+        let row = self.find(&LOG_START, &[&convo.as_str()]).await.map_err(Abort::into_error)?;
+        Ok(row.map(|row| row.get("seq")))
+    }
+
+    /// The epoch of the oldest commit whose bytes are kept; `None` if none are.
+    pub async fn first_commit(&self, convo: &ConvoId) -> Result<Option<i64>, Error> {
+        let row = self.find(&FIRST_COMMIT, &[&convo.as_str()]).await.map_err(Abort::into_error)?;
+        Ok(row.map(|row| row.get("epoch")))
     }
 
     /// The seq of an entry that a member who joined at `joined_seq` may see.

@@ -11,9 +11,11 @@
 //!
 //! Nothing else opens a transaction. What decides is always in PostgreSQL: a compare-and-swap or a constraint.
 
+mod changes;
 mod connect;
 mod deadline;
 mod failure;
+mod listen;
 mod query;
 mod schema;
 mod session;
@@ -25,19 +27,25 @@ mod write;
 pub mod convos;
 pub mod cursors;
 pub mod epochs;
+pub mod events;
 pub mod key_packages;
+pub mod mailboxes;
 pub mod members;
 pub mod messages;
 pub mod nonces;
 pub mod read_positions;
 pub mod requests;
+pub mod sweeps;
 pub mod welcomes;
 
+pub use changes::{Changes, Concerned, MOST_TOPICS, Topic};
 pub use connect::{Store, StoreConfig, StoreError, connect};
 pub use epochs::Position;
 pub use failure::{Abort, Cause, in_words};
+pub use listen::listen;
 pub use schema::{MigrationError, migrate, required_version};
 pub use session::Reader;
 pub(crate) use shared::{Shareable, Slot};
 pub use tx::{Exclusive, ExclusiveMany, Hold, Tx};
+pub(crate) use write::chance;
 pub use write::{Batch, Command, Done, Errand, Locks};

@@ -18,7 +18,7 @@ macro_rules! migrations {
 }
 
 /// In the order in which they are applied. Never edited once released; a change is a new file.
-const MIGRATIONS: [(&str, &str); 8] = migrations![
+const MIGRATIONS: [(&str, &str); 11] = migrations![
     "V001__conversations",
     "V002__messages",
     "V003__key_packages",
@@ -27,6 +27,9 @@ const MIGRATIONS: [(&str, &str); 8] = migrations![
     "V006__delivery",
     "V007__positions_per_statement",
     "V008__nonce_age",
+    "V009__events",
+    "V010__retention",
+    "V011__mailboxes",
 ];
 
 query! {
@@ -37,15 +40,17 @@ query! {
 const LOCK: &str = "select 1 from pg_advisory_xact_lock(hashtextextended('catbird-server/schema', 2))";
 
 /// In the order in which they are made.
-const VIEWS: [&str; 4] = [
+const VIEWS: [&str; 6] = [
     include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/sql/views/conversation_locks.sql")),
     include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/sql/views/member_unread.sql")),
     include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/sql/views/message_recipients.sql")),
+    include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/sql/views/commits.sql")),
+    include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/sql/views/dead_envelopes.sql")),
     include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/sql/views/legacy.sql")),
 ];
 
 const DROP_VIEWS: &str = "drop schema if exists legacy cascade;
-    drop view if exists message_recipients, member_unread, conversation_locks;";
+    drop view if exists commits, dead_envelopes, message_recipients, member_unread, conversation_locks;";
 
 /// Why the schema could not be brought up to date.
 #[derive(Debug, thiserror::Error)]

@@ -16,15 +16,18 @@ use futures_util::future::try_join_all;
 use crate::error::{Code, Error};
 use crate::ids::ConvoId;
 
+use super::changes::Topic;
 use super::key_packages::{self, Use};
 use super::requests::{self, NewRecord};
 use super::tx::{Exclusive, Hold, Tx};
-use super::write::{Command, Done, Opening, Work};
+use super::write::{Command, Done, Opening, Work, topics};
 use super::{Abort, Store};
 
 /// A command in a shared transaction, whatever it returns.
 pub(crate) trait Shareable: Send + Sync {
     fn convo(&self) -> &ConvoId;
+    /// Whom it concerns once it is committed.
+    fn topics(&self) -> Vec<Topic>;
     fn execute<'a>(&'a self, tx: &'a Tx) -> Pin<Box<dyn Future<Output = Result<(), Abort>> + Send + 'a>>;
 }
 
@@ -52,6 +55,10 @@ impl<C: Command> Slot<C> {
 impl<C: Command> Shareable for Slot<C> {
     fn convo(&self) -> &ConvoId {
         self.command.convo()
+    }
+
+    fn topics(&self) -> Vec<Topic> {
+        topics(&*self.command)
     }
 
     fn execute<'a>(&'a self, tx: &'a Tx) -> Pin<Box<dyn Future<Output = Result<(), Abort>> + Send + 'a>> {
@@ -109,6 +116,10 @@ impl Work for Shared {
 
     fn opening(&self) -> Opening<'_> {
         Opening::Try(self.0.iter().map(|command| command.convo().as_str()).collect())
+    }
+
+    fn topics(&self) -> Vec<Topic> {
+        self.0.iter().flat_map(|command| command.topics()).collect()
     }
 
     async fn execute(&self, tx: &Tx) -> Result<Done<Vec<bool>>, Abort> {

@@ -73,13 +73,7 @@ pub(crate) async fn insert(x: &mut Exclusive<'_>, new: &NewWelcome, epoch: i64) 
     Ok(())
 }
 
-/// Takes back what still waits for these: they are added anew, or have left.
-pub(crate) async fn withdraw(x: &mut Exclusive<'_>, recipients: &[Did]) -> Result<(), Abort> {
-    let welcomes = delete_waiting(x, recipients).await?;
-    discard(x, welcomes).await
-}
-
-/// Deletes what waits for these, and says which Welcomes that was.
+/// Takes back what waits for these, who are added anew or have left, and says which Welcomes that was.
 pub(super) async fn delete_waiting(x: &Exclusive<'_>, recipients: &[Did]) -> Result<Vec<String>, Abort> {
     let dids: Vec<&str> = recipients.iter().map(Did::as_str).collect();
     let rows = x.tx.rows(&WITHDRAW, &[&x.convo.as_str(), &dids]).await?;

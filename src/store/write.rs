@@ -15,6 +15,7 @@ use crate::error::{Code, Error};
 use crate::ids::{ConvoId, Did};
 use crate::timing::{Stage, Timings, measure};
 
+use super::changes::Topic;
 use super::connect::{Store, transaction_settings};
 use super::failure::{self, Abort, Cause};
 use super::query::query;
@@ -46,6 +47,10 @@ pub trait Command: Send + Sync + 'static {
     fn convo(&self) -> &ConvoId;
     /// Who asked for it.
     fn caller(&self) -> &Did;
+    /// Who has to hear of it, beside those who follow the conversation.
+    fn concerned(&self) -> Vec<&Did> {
+        Vec::new()
+    }
 
     /// How many bytes this adds to a transaction that it shares with commands of other conversations; `None` if it does not share.
     /// What shares may wait for nothing that two conversations have in common, but key packages and idempotency keys.
@@ -60,6 +65,11 @@ pub trait Command: Send + Sync + 'static {
 pub trait Errand: Send + Sync + 'static {
     const NAME: &'static str;
     type Output: Send + 'static;
+
+    /// Who has to hear of it.
+    fn concerned(&self) -> Vec<&str> {
+        Vec::new()
+    }
 
     fn execute(&self, tx: &Tx) -> impl Future<Output = Result<Self::Output, Abort>> + Send;
 }
@@ -99,7 +109,14 @@ pub(super) trait Work: Sync {
     type Output: Send;
 
     fn opening(&self) -> Opening<'_>;
+    /// Whom it concerns once it is committed.
+    fn topics(&self) -> Vec<Topic>;
     fn execute(&self, tx: &Tx) -> impl Future<Output = Result<Done<Self::Output>, Abort>> + Send;
+}
+
+/// Whom a command concerns once it is committed.
+pub(super) fn topics<C: Command>(command: &C) -> Vec<Topic> {
+    std::iter::once(command.convo().into()).chain(command.concerned().into_iter().map(Topic::from)).collect()
 }
 
 struct OnConvo<C>(Arc<C>, Hold);
@@ -113,6 +130,10 @@ impl<C: Command> Work for OnConvo<C> {
             Hold::Lock => Opening::Lock(self.0.convo()),
             Hold::Remembered(_) => Opening::Free,
         }
+    }
+
+    fn topics(&self) -> Vec<Topic> {
+        topics(&*self.0)
     }
 
     async fn execute(&self, tx: &Tx) -> Result<Done<C::Output>, Abort> {
@@ -130,6 +151,10 @@ impl<E: Errand> Work for Alone<E> {
 
     fn opening(&self) -> Opening<'_> {
         Opening::Free
+    }
+
+    fn topics(&self) -> Vec<Topic> {
+        self.0.concerned().into_iter().map(Topic::from).collect()
     }
 
     async fn execute(&self, tx: &Tx) -> Result<Done<E::Output>, Abort> {
@@ -155,6 +180,10 @@ impl<B: Batch> Work for Together<B> {
 
     fn opening(&self) -> Opening<'_> {
         Opening::Take(self.0.convos().into_iter().map(ConvoId::as_str).collect(), self.1)
+    }
+
+    fn topics(&self) -> Vec<Topic> {
+        self.0.convos().into_iter().map(Topic::from).collect()
     }
 
     async fn execute(&self, tx: &Tx) -> Result<Done<B::Output>, Abort> {
@@ -221,10 +250,13 @@ impl Store {
                 break Err(Abort::Refused(Abort::Again(cause).into_error()));
             }
             // Half of the pause is fixed and half is chance, so that those who collided do not meet again.
-            tokio::time::sleep(pause / 2 + pause.mul_f64(rand_fraction() / 2.0)).await;
+            tokio::time::sleep(pause / 2 + pause.mul_f64(chance() / 2.0)).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         };
         self.metrics.transaction(W::NAME, start.elapsed(), result.is_ok());
+        if result.is_ok() {
+            self.changes.note(work.topics());
+        }
         result
     }
 
@@ -395,7 +427,7 @@ enum Outcome {
 }
 
 /// A number from 0 to 1 that nobody else is likely to draw at the same time.
-fn rand_fraction() -> f64 {
+pub(crate) fn chance() -> f64 {
     (ulid::Ulid::new().random() % 1_000) as f64 / 1_000.0
 }
 

@@ -5,7 +5,6 @@ use std::pin::Pin;
 
 use actix_web::web::Payload;
 use actix_web::{HttpRequest, HttpResponse};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::app::App;
@@ -13,6 +12,7 @@ use crate::error::{Code, Error};
 use crate::ids::Did;
 
 use super::pipeline;
+use super::reply::Answer;
 
 /// The verb that goes with a method.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +37,8 @@ impl Kind {
 #[derive(Debug, Clone)]
 pub struct Caller {
     pub did: Did,
+    /// Where a stream of server-sent events was when it broke, as its client says in `Last-Event-ID`.
+    pub last_event_id: Option<String>,
 }
 
 /// One method. Its lexicon document is the contract; this is the code that keeps it.
@@ -48,7 +50,7 @@ pub trait Endpoint: 'static {
     const ERRORS: &'static [Code];
 
     type Input: DeserializeOwned;
-    type Output: Serialize;
+    type Output: Answer;
 
     fn call(app: &App, caller: &Caller, input: Self::Input) -> impl Future<Output = Result<Self::Output, Error>>;
 }

@@ -10,5 +10,5 @@ mod request_id;
 
 pub use endpoint::{Caller, Endpoint, Kind, Route};
 pub use pipeline::dispatch;
-pub use reply::error_response;
+pub use reply::{Answer, error_response};
 pub use request_id::RequestId;

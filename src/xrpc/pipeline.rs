@@ -17,9 +17,11 @@ use crate::error::{Code, Error};
 use crate::timing::{Stage, Timings, measure};
 
 use super::endpoint::{Caller, Endpoint, Kind, Route};
+use super::reply::Answer;
 use super::request_id::RequestId;
 use super::{decode, reply};
 
+const LAST_EVENT_ID: header::HeaderName = header::HeaderName::from_static("last-event-id");
 const SERVER_TIMING: header::HeaderName = header::HeaderName::from_static("server-timing");
 
 /// Everything between the token and the answer for one endpoint.
@@ -35,8 +37,9 @@ pub(super) async fn run<E: Endpoint>(
     // A body keeps its share of the memory until the request is answered.
     let (input, _body) = measure(Stage::Parse, input::<E>(app, request, payload)).await?;
     measure(Stage::Spend, app.authenticator.spend(&verified)).await?;
-    let output = E::call(app, &Caller { did: verified.did }, input).await?;
-    measure(Stage::Encode, async { reply::success(&output) }).await
+    let last_event_id = request.headers().get(LAST_EVENT_ID).map(|id| id.to_str().unwrap_or("?").to_owned());
+    let output = E::call(app, &Caller { did: verified.did, last_event_id }, input).await?;
+    measure(Stage::Encode, async { output.response() }).await
 }
 
 async fn input<E: Endpoint>(

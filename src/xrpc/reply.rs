@@ -20,10 +20,17 @@ struct ErrorReply<'a> {
     details: &'a Details,
 }
 
-/// 200 with a JSON body.
-pub(super) fn success<T: Serialize>(output: &T) -> Result<HttpResponse, Error> {
-    let body = serde_json::to_vec(output).map_err(Error::internal)?;
-    Ok(HttpResponse::Ok().content_type("application/json").body(body))
+/// What an endpoint answers with when all went well: anything that becomes JSON, or a reply of its own kind.
+pub trait Answer {
+    fn response(self) -> Result<HttpResponse, Error>;
+}
+
+impl<T: Serialize> Answer for T {
+    /// 200 with a JSON body.
+    fn response(self) -> Result<HttpResponse, Error> {
+        let body = serde_json::to_vec(&self).map_err(Error::internal)?;
+        Ok(HttpResponse::Ok().content_type("application/json").body(body))
+    }
 }
 
 /// An error with its status, its headers and its body.

@@ -102,6 +102,16 @@ async fn requests(app: &TestApp, member: &mut Persona) -> (Vec<Request>, Vec<Req
         ask("confirmWelcome", json!({ "success": false, "keyPackageHash": "ab".repeat(32) })),
         ask("updateCursor", json!({ "cursor": sent.message_id })),
         ask("updateCursor", json!({ "cursor": "not a ulid" })),
+        ask("updateRead", json!({})),
+        ask("updateRead", json!({ "messageId": sent.message_id })),
+        ask("updateRead", json!({ "messageId": "never-was" })),
+        ask("sendTypingIndicator", json!({ "isTyping": true })),
+        get("streamConvoEvents", vec![]),
+        ask("setMailbox", json!({ "provider": "none" })),
+        ask(
+            "setMailbox",
+            json!({ "provider": "webhook", "url": "https://mail.example.com/in", "secret": bytes_value(&[7; 32]) }),
+        ),
     ];
     let invalid = vec![
         get("getMessages", parameter("limit", "0")),
@@ -124,6 +134,7 @@ async fn requests(app: &TestApp, member: &mut Persona) -> (Vec<Request>, Vec<Req
         ask("sendMessage", message(json!({ "senderDid": member.did() }))),
         ask("sendMessage", message(json!({ "embedUri": "none" }))),
         ask("confirmWelcome", json!({ "success": true, "keyPackageHash": "x" })),
+        ask("setMailbox", json!({ "provider": "webhook" })),
     ];
     (valid, invalid)
 }

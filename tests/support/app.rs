@@ -131,12 +131,14 @@ fn on_reply() -> OnReply {
     })
 }
 
-/// The settings of a server under test, with some of them replaced. Nothing is limited in rate unless a test wants it.
+/// The settings of a server under test, with some of them replaced. Nothing is limited in rate, and no drain waits for
+/// load balancers, unless a test wants it.
 pub fn variables(settings: &[(&str, &str)]) -> Vec<(String, String)> {
     let mut all = vec![
         ("SERVER_PORT".to_owned(), "0".to_owned()),
         ("SERVICE_DID".to_owned(), SERVICE_DID.to_owned()),
         ("JWT_SECRET".to_owned(), SECRET.to_owned()),
+        ("DRAIN_DELAY_SECONDS".to_owned(), "0".to_owned()),
         ("RATE_LIMIT_PER_DID".to_owned(), "0".to_owned()),
         ("RATE_LIMIT_PER_CONVO".to_owned(), "0".to_owned()),
     ];

@@ -126,9 +126,14 @@ impl Drop for Replica {
 
 /// Runs the binary with this argument on a database to its end: the exit code, and what it wrote to both outputs.
 pub async fn run(argument: &'static str, database_url: &str) -> (Option<i32>, String, String) {
+    run_with(&[argument], database_url).await
+}
+
+/// As [`run`], with several arguments.
+pub async fn run_with(arguments: &[&str], database_url: &str) -> (Option<i32>, String, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_catbird-server"));
     command
-        .arg(argument)
+        .args(arguments)
         .env_clear()
         .envs(variables(&[("DATABASE_URL", database_url)]))
         .current_dir(std::env::temp_dir())

@@ -36,6 +36,17 @@ pub fn validate_error(nsid: &str, body: &Value) -> Result<(), String> {
     OURS.error(nsid, body)
 }
 
+/// Whether `event` is one that the method's stream may hold.
+pub fn validate_event(nsid: &str, event: &Value) -> Result<(), String> {
+    OURS.event(nsid, event)
+}
+
+/// Whether `value` is what this definition, such as `blue.catbird.mls.defs#messageView`, says.
+pub fn validate_def(reference: &str, value: &Value) -> Result<(), String> {
+    let (home, schema) = OURS.resolve("", reference)?;
+    OURS.check(&home, schema, value, "$", Unknown::Refused)
+}
+
 /// A set of lexicon documents that refer to one another, by NSID.
 pub struct Catalogue {
     documents: BTreeMap<String, Value>,
@@ -52,6 +63,14 @@ impl Catalogue {
         let method = self.method(nsid)?;
         let schema = json_schema(method, "output").ok_or_else(|| format!("{nsid} declares no output"))?;
         self.check(nsid, schema, body, "$", Unknown::Refused)
+    }
+
+    pub fn event(&self, nsid: &str, event: &Value) -> Result<(), String> {
+        let output = &self.method(nsid)?["output"];
+        if output["encoding"] != "text/event-stream" {
+            return Err(format!("{nsid} declares no stream"));
+        }
+        self.check(nsid, &output["schema"], event, "$", Unknown::Refused)
     }
 
     pub fn input(&self, nsid: &str, input: &Value) -> Result<(), String> {

@@ -11,4 +11,5 @@ pub mod fleet;
 pub mod lexicon;
 pub mod load;
 pub mod pgbouncer;
+pub mod receiver;
 pub mod redis;

@@ -1,9 +1,26 @@
--- members/join: makes everybody on the list an active member who sees what comes after $3. Who had left starts anew.
--- needs: the conversation, exclusively.   $1 convo_id   $2 dids   $3 joined_seq   $4 joined_epoch
-insert into members (convo_id, member_did, joined_seq, joined_epoch, last_read_seq)
-select $1, did, $3, $4, $3 from unnest($2::text[]) did
-on conflict (convo_id, member_did) do update
-   set joined_at = now(), joined_seq = excluded.joined_seq, joined_epoch = excluded.joined_epoch,
-       last_read_seq = excluded.last_read_seq, last_read_at = null,
-       left_at = null, left_by = null, left_epoch = null, left_seq = null
- where members.left_at is not null
+-- members/join: makes everybody on the list an active member who sees what comes after $3, tells everybody so in one event (members see
+-- who joined, those who joined see what they are in), and withdraws what still waited for them from an earlier membership. Who had left
+-- starts anew. One row, as it was before: how many were active members, which of the list were among them (they are left as they are),
+-- and the Welcomes that were withdrawn.
+-- needs: the conversation, exclusively.
+-- $1 convo_id   $2 dids   $3 joined_seq   $4 joined_epoch   $5 who added them   $6 whether a Welcome waits for them
+with before as (
+  select count(*) as active, array_agg(member_did) filter (where member_did = any($2)) as present
+    from members where convo_id = $1 and left_at is null
+), joined as (
+  insert into members (convo_id, member_did, joined_seq, joined_epoch, last_read_seq)
+  select $1, did, $3, $4, $3 from unnest($2::text[]) did
+  on conflict (convo_id, member_did) do update
+     set joined_at = now(), joined_seq = excluded.joined_seq, joined_epoch = excluded.joined_epoch,
+         last_read_seq = excluded.last_read_seq, last_read_at = null,
+         left_at = null, left_by = null, left_epoch = null, left_seq = null
+   where members.left_at is not null
+), told as (
+  insert into event_stream (convo_id, event_type, payload)
+  values ($1, 'joined', jsonb_build_object('dids', $2::text[], 'actor', $5::text, 'epoch', $4::bigint, 'seq', $3::bigint,
+                                           'welcome', $6::boolean))
+), withdrawn as (
+  delete from welcome_messages where convo_id = $1 and recipient_did = any($2) and state = 'available'
+  returning welcome_id
+)
+select active, present, array(select welcome_id from withdrawn) as withdrawn from before

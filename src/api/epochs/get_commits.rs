@@ -39,6 +39,9 @@ pub struct Output {
     has_more: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     cursor: Option<String>,
+    /// The oldest epoch whose commit is kept, if older ones were asked for that have been deleted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    first_epoch: Option<i64>,
 }
 
 impl Endpoint for GetCommits {
@@ -67,12 +70,22 @@ impl Endpoint for GetCommits {
         };
         let last = to_epoch.min(member.at.epoch);
         let commits = reader.commits(&input.convo_id, &caller.did, (first, last), input.limit.0).await?;
+        let expected = first.max(member.joined_epoch + 1);
+        let first_epoch = match commits.first() {
+            Some(commit) if commit.epoch > expected => Some(commit.epoch),
+            // Commits are deleted from the oldest on.
+            None if expected <= last => {
+                Some(reader.first_commit(&input.convo_id).await?.unwrap_or(member.at.epoch + 1))
+            }
+            _ => None,
+        };
         let next = commits.last().map(|commit| commit.epoch + 1).filter(|next| *next <= last);
         Ok(Output {
             convo_id: input.convo_id,
             commits,
             has_more: next.is_some(),
             cursor: next.map(|epoch| epoch.to_string()),
+            first_epoch,
         })
     }
 }

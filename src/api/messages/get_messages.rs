@@ -2,6 +2,9 @@
 //!
 //! Without a position the newest page; backwards with `cursor`; forwards with `sinceSeq` or `sinceMessage`. Reading moves the
 //! caller's read position to the newest entry of the page, behind the reply, unless `peek` is set.
+//!
+//! Numbers are dense, so a page shows by itself when something is missing from it, which can only be because of its age. Then the
+//! reply says where the log begins.
 
 use serde::{Deserialize, Serialize};
 
@@ -41,6 +44,9 @@ pub struct Output {
     #[serde(skip_serializing_if = "Option::is_none")]
     cursor: Option<String>,
     last_seq: i64,
+    /// Where the log begins, if something that was asked for has been deleted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    log_start: Option<i64>,
 }
 
 /// Where the page lies.
@@ -61,20 +67,36 @@ impl Endpoint for GetMessages {
         let reader = app.store.reader().await?;
         let convo = &input.convo_id;
         let member = reader.membership(convo, &caller.did).await?;
-        let (messages, first) = match place(&reader, &input, member).await? {
+        let (messages, first, whole) = match place(&reader, &input, member).await? {
             Place::Before(seq) => {
                 let messages = reader.messages_before(convo, &caller.did, seq, input.limit.0).await?;
                 let first = messages.first().map(|message| message.seq);
-                (messages, first.filter(|first| *first > member.joined_seq + 1))
+                let more = first.filter(|first| *first > member.joined_seq + 1);
+                let end = seq.min(member.at.seq + 1);
+                // A page that is not full goes back to the join, unless its bytes are too many.
+                let full = messages.len() as i64 == input.limit.0;
+                let whole = is_dense(&messages, first.filter(|_| full).unwrap_or(member.joined_seq + 1), end);
+                (messages, more, whole)
             }
-            Place::After(seq) => (reader.messages_after(convo, &caller.did, seq, input.limit.0).await?, None),
+            Place::After(seq) => {
+                let messages = reader.messages_after(convo, &caller.did, seq, input.limit.0).await?;
+                let (first, end) = (seq.max(member.joined_seq) + 1, messages.last().map(|last| last.seq + 1));
+                let whole = end.is_none_or(|end| is_dense(&messages, first, end));
+                (messages, None, whole)
+            }
         };
+        let log_start = if whole { None } else { reader.log_start(convo).await? };
         if let Some(newest) = messages.last().filter(|_| !input.peek) {
             app.store.read_positions().push(convo, &caller.did, newest.seq);
         }
         let last_seq = messages.last().map_or(member.at.seq, |newest| newest.seq.max(member.at.seq));
-        Ok(Output { messages, cursor: first.map(|first| first.to_string()), last_seq })
+        Ok(Output { messages, cursor: first.map(|first| first.to_string()), last_seq, log_start })
     }
+}
+
+/// Whether these are all the entries from `first` to before `end`, or newer ones that came meanwhile.
+fn is_dense(messages: &[MessageView], first: i64, end: i64) -> bool {
+    (messages.len() as i64) >= end - first && (first..).zip(messages).all(|(seq, message)| seq == message.seq)
 }
 
 async fn place(reader: &Reader, input: &Input, member: Membership) -> Result<Place, Error> {

@@ -112,6 +112,27 @@ async fn procedures(app: &TestApp) -> Vec<Procedure> {
             ],
         },
         Procedure {
+            name: "updateRead",
+            caller: as_admin(),
+            fields: vec![("convoId", Id, true, id.clone()), ("messageId", Id, false, Value::Null)],
+        },
+        Procedure {
+            name: "sendTypingIndicator",
+            caller: as_admin(),
+            fields: vec![("convoId", Id, true, id.clone()), ("isTyping", Flag, true, json!(true))],
+        },
+        Procedure {
+            name: "setMailbox",
+            caller: as_admin(),
+            fields: vec![
+                ("convoId", Id, false, id.clone()),
+                ("provider", Suite, true, json!("webhook")),
+                ("url", Uri, true, json!("https://mail.example.com/in")),
+                ("secret", Bytes, true, bytes_value(&[7; 32])),
+                ("zone", Text, false, json!("home")),
+            ],
+        },
+        Procedure {
             name: "publishKeyPackage",
             fields: vec![
                 ("keyPackage", Bytes, true, json!(base64_text(&owner.mls.key_package().unwrap()))),

@@ -4,6 +4,7 @@
 //! caller (see [`super::persona`]). Only a connection that fails, or an answer that lacks what was promised, is an error.
 
 mod reply;
+mod stream;
 mod token;
 
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use reqwest::{Client, RequestBuilder, Url};
 use serde_json::Value;
 
 pub use reply::{Reply, base64_text, bytes_value, decode_bytes};
+pub use stream::{Event, EventStream};
 pub use token::{Claims, Token};
 
 /// What stands before every method's name.
@@ -93,6 +95,30 @@ impl Xrpc {
         let nsid = nsid(method);
         let request = self.http.get(self.url(&nsid, parameters));
         self.send(&nsid, request.bearer_auth(self.token(&nsid))).await
+    }
+
+    /// Follows the events of a method's stream from where `cursor` says, or the reply that refuses it.
+    pub async fn follow(
+        &self,
+        method: &str,
+        parameters: &[(&str, String)],
+        last_event_id: Option<&str>,
+    ) -> Result<Result<EventStream, Reply>, XrpcError> {
+        let nsid = nsid(method);
+        // A stream lasts as long as it lasts.
+        let mut request = self.http.get(self.url(&nsid, parameters)).timeout(Duration::from_secs(86_400));
+        if let Some(id) = last_event_id {
+            request = request.header("last-event-id", id);
+        }
+        match EventStream::open(&nsid, request.bearer_auth(self.token(&nsid))).await? {
+            Ok(stream) => Ok(Ok(stream)),
+            Err(reply) => {
+                if let Some(on_reply) = &self.on_reply {
+                    on_reply(&nsid, &reply);
+                }
+                Ok(Err(reply))
+            }
+        }
     }
 
     /// A token for one call of `nsid` within the next minute.

@@ -29,6 +29,12 @@ impl Reply {
     pub(super) async fn read(nsid: &str, request: RequestBuilder) -> Result<Self, XrpcError> {
         let no_answer = |source| XrpcError::NoAnswer { nsid: nsid.to_owned(), source };
         let response = request.send().await.map_err(no_answer)?;
+        Self::of(nsid, response).await
+    }
+
+    /// Reads a response to its end.
+    pub(super) async fn of(nsid: &str, response: reqwest::Response) -> Result<Self, XrpcError> {
+        let no_answer = |source| XrpcError::NoAnswer { nsid: nsid.to_owned(), source };
         let status = response.status().as_u16();
         let headers = response.headers().clone();
         let text = response.text().await.map_err(no_answer)?;

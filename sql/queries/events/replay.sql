@@ -1,0 +1,12 @@
+-- events/replay: the event rows for a member since a cursor, oldest first: its own, and those of the conversations that it is in.
+-- $1 did   $2 one conversation, or null for all   $3 cursor   $4 most rows
+select id, convo_id, recipient_did, event_type, payload::text as payload, tx::text::bigint as tx, emitted_at
+  from (
+  select * from event_stream e
+   where e.recipient_did = $1 and e.tx >= $3::bigint::text::xid8 and ($2::text is null or e.convo_id = $2)
+  union all
+  select e.* from members m
+    join event_stream e on e.convo_id = m.convo_id and e.recipient_did is null and e.tx >= $3::bigint::text::xid8
+   where m.member_did = $1 and m.left_at is null and ($2::text is null or m.convo_id = $2)
+) told
+ order by id limit $4

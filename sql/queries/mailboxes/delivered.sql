@@ -1,0 +1,3 @@
+-- mailboxes/delivered: the mailbox has it, whichever attempt it was.   $1 envelope
+update envelopes set state = 'delivered', delivered_at = statement_timestamp(), last_error = null
+ where id = $1 and state <> 'delivered'

@@ -1,0 +1,8 @@
+-- mailboxes/letter: what an envelope holds and where it goes. No row: the entry is not kept any more. No url: the recipient has no
+-- mailbox any more.   $1 convo_id   $2 seq   $3 recipient
+select m.id, m.seq, m.sender_did, m.message_type, m.epoch, m.ciphertext, m.created_at, m.embed_type, m.embed_uri,
+       b.url, b.host, b.zone, b.secret
+  from messages m
+  left join lateral (select * from mailboxes b where b.member_did = $3 and b.convo_id in ('', m.convo_id)
+                      order by b.convo_id desc limit 1) b on true
+ where m.convo_id = $1 and m.seq = $2

@@ -1,0 +1,16 @@
+-- sweeps/logs_due: some conversations in order of their ids, and whether there is anything to delete in each: an old entry at the
+-- log's beginning, which is never its newest, or a commit before it that every member has read by now.
+-- $1 after this id   $2 cutoff   $3 rows
+select c.id,
+       coalesce((select m.created_at < $2 from messages m
+                  where m.convo_id = c.id and m.seq >= c.start and m.seq < c.last_seq
+                  order by m.seq limit 1), false)
+       or coalesce((select m.seq < c.start
+                           and m.seq <= (select min(r.last_read_seq) from members r
+                                          where r.convo_id = c.id and r.left_at is null)
+                      from messages m
+                     where m.convo_id = c.id and m.message_type = 'commit'
+                     order by m.epoch limit 1), false) as due
+  from (select id, last_seq, coalesce((select s.seq from log_starts s where s.convo_id = id), 1) as start
+          from conversations where id > $1 order by id limit $3) c
+ order by c.id

@@ -1,0 +1,8 @@
+-- sweeps/welcomes: forgets that Welcomes were opened. Those that wait for somebody stay.
+-- $1 first tid   $2 tid after the last   $3 opened before this
+with gone as (
+  delete from welcome_messages
+   where ctid >= $1::text::tid and ctid < $2::text::tid and state = 'consumed' and confirmed_at < $3
+  returning 1
+)
+select count(*) as deleted from gone

@@ -1,0 +1,6 @@
+-- dead_envelopes: what could not be handed to a mailbox and is not tried any more, with the last reason.
+-- catbird-server envelopes lists it, and puts envelopes back.
+create view dead_envelopes as
+select id, convo_id, recipient_did, message_id, seq, host, attempts, last_error, created_at
+  from envelopes
+ where state = 'dead';

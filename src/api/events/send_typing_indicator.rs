@@ -1,0 +1,44 @@
+//! blue.catbird.mls.sendTypingIndicator: the caller types, or has stopped. The other members who are connected are told, and
+//! nothing is stored.
+
+use serde::{Deserialize, Serialize};
+
+use crate::app::App;
+use crate::error::{Code, Error};
+use crate::events::event::Typing;
+use crate::ids::ConvoId;
+use crate::xrpc::{Caller, Endpoint, Kind};
+
+pub struct SendTypingIndicator;
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Input {
+    #[serde(alias = "convo_id")]
+    convo_id: ConvoId,
+    #[serde(alias = "is_typing")]
+    is_typing: bool,
+}
+
+#[derive(Serialize)]
+pub struct Output {
+    success: bool,
+}
+
+impl Endpoint for SendTypingIndicator {
+    const NSID: &'static str = "blue.catbird.mls.sendTypingIndicator";
+    const KIND: Kind = Kind::Procedure;
+    const ERRORS: &'static [Code] = &[Code::ConvoNotFound, Code::NotMember];
+
+    type Input = Input;
+    type Output = Output;
+
+    async fn call(app: &App, caller: &Caller, input: Input) -> Result<Output, Error> {
+        let Input { convo_id, is_typing } = input;
+        app.store.reader().await?.membership(&convo_id, &caller.did).await?;
+        // After the membership, so that a limit tells strangers nothing.
+        app.limits.admit_typing(&caller.did, &convo_id)?;
+        app.events.typing(Typing { convo_id, did: caller.did.clone(), is_typing });
+        Ok(Output { success: true })
+    }
+}

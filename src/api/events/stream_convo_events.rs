@@ -1,0 +1,40 @@
+//! blue.catbird.mls.streamConvoEvents: everything that happens in the caller's conversations, or in one, as server-sent events.
+//!
+//! From now on, or from a cursor: the parameter, or the `Last-Event-ID` that clients of server-sent events send by themselves when
+//! they connect again. The header wins, since a client that has it has come further than the address it began with.
+
+use serde::Deserialize;
+
+use crate::app::App;
+use crate::error::{Code, Error};
+use crate::events::Sse;
+use crate::events::cursor::Cursor;
+use crate::ids::ConvoId;
+use crate::xrpc::{Caller, Endpoint, Kind};
+
+pub struct StreamConvoEvents;
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Input {
+    #[serde(alias = "convo_id")]
+    convo_id: Option<ConvoId>,
+    cursor: Option<String>,
+}
+
+impl Endpoint for StreamConvoEvents {
+    const NSID: &'static str = "blue.catbird.mls.streamConvoEvents";
+    const KIND: Kind = Kind::Query;
+    const ERRORS: &'static [Code] =
+        &[Code::ConvoNotFound, Code::NotMember, Code::InvalidCursor, Code::FutureCursor, Code::OutdatedCursor];
+
+    type Input = Input;
+    type Output = Sse;
+
+    async fn call(app: &App, caller: &Caller, input: Input) -> Result<Sse, Error> {
+        let cursor = caller.last_event_id.as_ref().or(input.cursor.as_ref());
+        let cursor: Option<Cursor> = cursor.map(|text| text.parse()).transpose()?;
+        let open = app.events.open(&caller.did, input.convo_id.as_ref(), cursor).await?;
+        Ok(app.events.sse(open))
+    }
+}

@@ -1,0 +1,48 @@
+//! blue.catbird.mls.updateRead: the caller has read a conversation up to an entry, or all of it.
+//!
+//! The read position moves forward only. The caller's other devices are told, and unread counts follow from it.
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use crate::app::App;
+use crate::commands;
+use crate::error::{Code, Error};
+use crate::ids::{ConvoId, EntryId};
+use crate::views::datetime;
+use crate::xrpc::{Caller, Endpoint, Kind};
+
+pub struct UpdateRead;
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Input {
+    #[serde(alias = "convo_id")]
+    convo_id: ConvoId,
+    #[serde(alias = "message_id")]
+    message_id: Option<EntryId>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Output {
+    /// The newest entry that counts as read, which may lie after the one in the request.
+    seq: i64,
+    #[serde(serialize_with = "datetime")]
+    read_at: DateTime<Utc>,
+}
+
+impl Endpoint for UpdateRead {
+    const NSID: &'static str = "blue.catbird.mls.updateRead";
+    const KIND: Kind = Kind::Procedure;
+    const ERRORS: &'static [Code] = &[Code::ConvoNotFound, Code::NotMember, Code::MessageNotFound];
+
+    type Input = Input;
+    type Output = Output;
+
+    async fn call(app: &App, caller: &Caller, input: Input) -> Result<Output, Error> {
+        let Input { convo_id, message_id } = input;
+        let read = app.store.errand(commands::UpdateRead { convo_id, caller: caller.did.clone(), message_id }).await?;
+        Ok(Output { seq: read.seq, read_at: read.at })
+    }
+}

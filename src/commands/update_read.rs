@@ -1,0 +1,40 @@
+//! Somebody has read a conversation up to an entry, or all of it, and its other devices are told.
+
+use crate::error::Code;
+use crate::ids::{ConvoId, Did, EntryId};
+use crate::store::events::{self, ReadTo};
+use crate::store::{Abort, Errand, Tx, members, messages};
+
+/// See the module.
+#[derive(Debug)]
+pub struct UpdateRead {
+    pub convo_id: ConvoId,
+    pub caller: Did,
+    /// The entry; `None` for the newest.
+    pub message_id: Option<EntryId>,
+}
+
+impl Errand for UpdateRead {
+    const NAME: &'static str = "updateRead";
+    type Output = ReadTo;
+
+    fn concerned(&self) -> Vec<&str> {
+        vec![self.caller.as_str()]
+    }
+
+    async fn execute(&self, tx: &Tx) -> Result<ReadTo, Abort> {
+        let member = members::membership(tx, &self.convo_id, &self.caller).await?;
+        let seq = match &self.message_id {
+            None => None,
+            Some(id) => match messages::find_seq(tx, &self.convo_id, id, member.joined_seq).await? {
+                Some(seq) => Some(seq),
+                None => return Err(Code::MessageNotFound.because("there is no such entry that you can see").into()),
+            },
+        };
+        let entry = self.message_id.as_ref().map(EntryId::as_str);
+        match events::read(tx, &self.convo_id, &self.caller, seq, entry).await? {
+            Some(read) => Ok(read),
+            None => Err(Code::NotMember.because("you are no longer a member of this conversation").into()),
+        }
+    }
+}

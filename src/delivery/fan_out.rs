@@ -1,0 +1,55 @@
+//! From the log to envelopes.
+
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+
+use crate::error::Error;
+use crate::store::Store;
+
+/// How often the log is looked at while somebody has a mailbox.
+const POLL: Duration = Duration::from_secs(1);
+/// How often it is looked whether anybody has one.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// Expands entries into envelopes, until told to stop.
+pub(super) async fn run(store: &Store, made: &Notify, mut stop: watch::Receiver<bool>) {
+    let mut failing = false;
+    loop {
+        let wait = match catch_up(store, made, &stop).await {
+            Ok(used) => {
+                failing = false;
+                if used { POLL } else { LOOK }
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut failing, true) {
+                    tracing::warn!(%error, "entries cannot be expanded for mailboxes; trying until they can");
+                }
+                POLL
+            }
+        };
+        if tokio::time::timeout(wait, stop.wait_for(|stop| *stop)).await.is_ok() {
+            return;
+        }
+    }
+}
+
+/// Expands what there is, and says whether anybody has a mailbox.
+async fn catch_up(store: &Store, made: &Notify, stop: &watch::Receiver<bool>) -> Result<bool, Error> {
+    while !*stop.borrow() {
+        let (used, behind) = store.reader().await?.fan_out_is_behind().await?;
+        if !used || !behind {
+            return Ok(used);
+        }
+        match store.expand().await? {
+            None => return Ok(true),
+            Some(envelopes) => {
+                store.metrics().mailbox_expanded(envelopes);
+                if envelopes > 0 {
+                    made.notify_one();
+                }
+            }
+        }
+    }
+    Ok(true)
+}

@@ -1,0 +1,124 @@
+//! Which URLs may be a mailbox. Members name them, and the server calls them from inside its own network, so they have to be public:
+//! what a name stands for is checked when it is called, since DNS may answer differently then, and everything else is checked here.
+
+use std::net::IpAddr;
+
+use reqwest::Url;
+
+use crate::auth::address::is_public;
+
+/// Longest URL, in bytes.
+pub const MAX_URL_BYTES: usize = 2_048;
+
+/// A URL that may be called.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    pub url: String,
+    /// Its host, with the port if that is not the usual one: what is called together.
+    pub host: String,
+}
+
+/// Why a URL may not be a mailbox; a sentence fit for a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NotAllowed {
+    #[error("url is no URL of at most {MAX_URL_BYTES} bytes")]
+    Malformed,
+    #[error("url must be an https URL")]
+    Insecure,
+    #[error("url must not carry a user, a password or a fragment")]
+    Decorated,
+    #[error("url must name a host of the public Internet, not an address and nothing local")]
+    Private,
+}
+
+/// Checks a URL. `allow_private` admits addresses, local hosts, and plain HTTP.
+pub fn check(text: &str, allow_private: bool) -> Result<Place, NotAllowed> {
+    if text.len() > MAX_URL_BYTES {
+        return Err(NotAllowed::Malformed);
+    }
+    let url = Url::parse(text).map_err(|_| NotAllowed::Malformed)?;
+    match url.scheme() {
+        "https" => {}
+        "http" if allow_private => {}
+        _ => return Err(NotAllowed::Insecure),
+    }
+    if !url.username().is_empty() || url.password().is_some() || url.fragment().is_some() {
+        return Err(NotAllowed::Decorated);
+    }
+    let host = url.host_str().ok_or(NotAllowed::Malformed)?;
+    // The URL's own reading of the host counts: it knows that 127.1 and 0x7f000001 are addresses too. Even public addresses are
+    // left out, because no certificate is made out to one that strangers should trust.
+    if !allow_private && (url.domain().is_none() || is_local(host)) {
+        return Err(NotAllowed::Private);
+    }
+    let host = match url.port() {
+        Some(port) => format!("{host}:{port}"),
+        None => host.to_owned(),
+    };
+    // The URL in its own spelling may be longer than what was sent.
+    let url = String::from(url);
+    if url.len() > MAX_URL_BYTES { Err(NotAllowed::Malformed) } else { Ok(Place { url, host }) }
+}
+
+/// A name that only the local network can mean.
+fn is_local(host: &str) -> bool {
+    let host = host.trim_end_matches('.');
+    !host.contains('.')
+        || [".localhost", ".local", ".internal"].iter().any(|end| host.ends_with(end))
+        || host.parse::<IpAddr>().is_ok_and(|address| !is_public(address))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn public_hosts_over_https_are_mailboxes() {
+        for (text, host) in [
+            ("https://mail.example.com/in?zone=a", "mail.example.com"),
+            ("https://Mail.Example.com:8443/in", "mail.example.com:8443"),
+            ("https://mail.example.com:443", "mail.example.com"),
+        ] {
+            assert_eq!(check(text, false).map(|place| place.host).as_deref(), Ok(host), "{text}");
+        }
+    }
+
+    #[test]
+    fn everything_else_is_not() {
+        use NotAllowed::*;
+        for (text, why) in [
+            ("", Malformed),
+            ("mail.example.com", Malformed),
+            ("https://", Malformed),
+            ("http://mail.example.com/in", Insecure),
+            ("ftp://mail.example.com/in", Insecure),
+            ("file:///etc/passwd", Insecure),
+            ("https://user@mail.example.com/", Decorated),
+            ("https://:secret@mail.example.com/", Decorated),
+            ("https://mail.example.com/#here", Decorated),
+            ("https://127.0.0.1/", Private),
+            ("https://127.1/", Private),
+            ("https://0x7f000001/", Private),
+            ("https://2130706433/", Private),
+            ("https://[::1]/", Private),
+            ("https://[::ffff:10.0.0.1]/", Private),
+            ("https://169.254.169.254/latest", Private),
+            ("https://8.8.8.8/", Private),
+            ("https://localhost/", Private),
+            ("https://localhost./", Private),
+            ("https://db/", Private),
+            ("https://a.localhost/", Private),
+            ("https://metadata.google.internal/", Private),
+        ] {
+            assert_eq!(check(text, false), Err(why), "{text}");
+        }
+        assert_eq!(check(&format!("https://a.example/{}", "x".repeat(MAX_URL_BYTES)), false), Err(Malformed));
+        assert_eq!(check(&format!("https://a.example/{}", "ä".repeat(MAX_URL_BYTES / 4)), false), Err(Malformed));
+    }
+
+    #[test]
+    fn the_local_network_is_admitted_where_it_is_allowed() {
+        assert_eq!(check("http://127.0.0.1:3000/in", true).map(|place| place.host).as_deref(), Ok("127.0.0.1:3000"));
+        assert_eq!(check("gopher://127.0.0.1/", true), Err(NotAllowed::Insecure));
+    }
+}

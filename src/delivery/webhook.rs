@@ -1,0 +1,166 @@
+//! One hand-over to a webhook: an HTTP POST of JSON, signed as Standard Webhooks are (<https://www.standardwebhooks.com>), so that
+//! receivers can check it with a library at hand.
+//!
+//! `webhook-id` is the envelope's id, the same at every attempt; `webhook-timestamp` is the time of the attempt in seconds;
+//! `webhook-signature` is `v1,` and the base64 of HMAC-SHA-256, with the mailbox's secret, over
+//! `<webhook-id>.<webhook-timestamp>.<body>`. Any 2xx takes the envelope; 410 refuses it for good. Redirects are not followed, no
+//! proxy is used, strangers' hosts are called over HTTPS at public addresses only, and no more of an answer is read than frees the
+//! connection.
+
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use chrono::{DateTime, Utc};
+use hmac::{Hmac, Mac};
+use reqwest::header::CONTENT_TYPE;
+use reqwest::redirect::Policy;
+use reqwest::{Response, StatusCode};
+use serde::Serialize;
+use sha2::Sha256;
+
+use crate::auth::address::PublicOnly;
+use crate::auth::tls;
+use crate::store::mailboxes::Webhook;
+use crate::views::{MessageView, datetime};
+
+/// How much of an attempt may pass until a connection stands.
+const CONNECT_TIME: Duration = Duration::from_secs(3);
+/// Most bytes of an answer that are read, and thrown away.
+const MAX_ANSWER_BYTES: usize = 4 * 1024;
+/// Connections to one host that are kept for the next attempt.
+const IDLE_PER_HOST: usize = 2;
+/// Longest reason that is kept of a failure, in characters.
+const MAX_REASON: usize = 200;
+
+/// The body, as `blue.catbird.mls.defs#envelope` declares it.
+#[derive(Serialize)]
+struct Envelope<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    #[serde(serialize_with = "datetime")]
+    timestamp: DateTime<Utc>,
+    data: Data<'a>,
+}
+
+#[derive(Serialize)]
+struct Data<'a> {
+    id: &'a str,
+    recipient: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    zone: Option<&'a str>,
+    message: &'a MessageView,
+}
+
+/// What became of an attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Answer {
+    Taken,
+    /// It is not wanted, now or later.
+    Gone(String),
+    /// Another attempt may succeed.
+    Failed(String),
+}
+
+/// The HTTP client.
+pub(super) struct Client(reqwest::Client);
+
+impl Client {
+    pub fn new(timeout: Duration, allow_private_hosts: bool) -> Result<Self, reqwest::Error> {
+        tls::install();
+        let client = reqwest::Client::builder()
+            .user_agent(concat!("catbird-server/", env!("CARGO_PKG_VERSION")))
+            .redirect(Policy::none())
+            .no_proxy()
+            .connect_timeout(CONNECT_TIME)
+            .timeout(timeout)
+            .pool_max_idle_per_host(IDLE_PER_HOST);
+        let client = match allow_private_hosts {
+            true => client,
+            false => client.https_only(true).dns_resolver(PublicOnly),
+        };
+        Ok(Self(client.build()?))
+    }
+
+    /// One attempt, at `now`.
+    pub async fn post(
+        &self,
+        mailbox: &Webhook,
+        id: &str,
+        recipient: &str,
+        message: &MessageView,
+        now: DateTime<Utc>,
+    ) -> Answer {
+        let zone = mailbox.zone.as_deref();
+        let data = Data { id, recipient, zone, message };
+        let envelope = Envelope { kind: "blue.catbird.mls.envelope", timestamp: message.created_at, data };
+        let body = match serde_json::to_vec(&envelope) {
+            Ok(body) => body,
+            Err(cause) => return Answer::Failed(cause.to_string()),
+        };
+        let timestamp = now.timestamp().to_string();
+        let request = self
+            .0
+            .post(&mailbox.url)
+            .header(CONTENT_TYPE, "application/json")
+            .header("webhook-id", id)
+            .header("webhook-timestamp", &timestamp)
+            .header("webhook-signature", signature(&mailbox.secret.0, id, &timestamp, &body))
+            .body(body);
+        match request.send().await {
+            Ok(answer) => judge(answer).await,
+            Err(cause) => Answer::Failed(reason(cause)),
+        }
+    }
+}
+
+async fn judge(mut answer: Response) -> Answer {
+    let status = answer.status();
+    // Read, so that the connection can be used again; what fails here changes nothing about the status.
+    let mut read = 0;
+    while let Ok(Some(chunk)) = answer.chunk().await {
+        read += chunk.len();
+        if read > MAX_ANSWER_BYTES {
+            break;
+        }
+    }
+    match status {
+        status if status.is_success() => Answer::Taken,
+        StatusCode::GONE => Answer::Gone("the mailbox answered 410".to_owned()),
+        status => Answer::Failed(format!("the mailbox answered {}", status.as_u16())),
+    }
+}
+
+fn signature(secret: &[u8], id: &str, timestamp: &str, body: &[u8]) -> String {
+    let mut mac = Hmac::<Sha256>::new_from_slice(secret).expect("HMAC takes keys of any length");
+    for part in [id.as_bytes(), b".", timestamp.as_bytes(), b".", body] {
+        mac.update(part);
+    }
+    format!("v1,{}", STANDARD.encode(mac.finalize().into_bytes()))
+}
+
+/// The innermost cause, without the URL, which may hold a secret of the member's.
+fn reason(error: reqwest::Error) -> String {
+    if error.is_timeout() {
+        return "the mailbox did not answer in time".to_owned();
+    }
+    let error = error.without_url();
+    let mut cause: &dyn std::error::Error = &error;
+    while let Some(below) = cause.source() {
+        cause = below;
+    }
+    format!("the mailbox could not be called: {cause}").chars().take(MAX_REASON).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signatures_are_those_of_standard_webhooks() {
+        // The example of the specification's reference libraries.
+        let secret = STANDARD.decode("MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap();
+        let signed = signature(&secret, "msg_p5jXN8AQM9LWM0D4loKWxJek", "1614265330", br#"{"test": 2432232314}"#);
+        assert_eq!(signed, "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=");
+    }
+}

@@ -1,0 +1,162 @@
+//! A stream's way from its cursor to the present: rows first, then entries, page by page, as fast as its client reads and no
+//! faster. When little is missing, the tail takes over.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+
+use crate::error::Error;
+use crate::ids::{ConvoId, Did};
+use crate::store::Store;
+use crate::store::events::{EventRow, Moment, PAGE, What};
+use crate::views::MessageView;
+
+use super::event::Info;
+use super::hub::{Behind, Gap, Hub};
+use super::subscriber::{End, Subscriber};
+
+/// Most conversations in one page.
+const MOST_CONVOS: usize = 10;
+/// After so many pages of a conversation that is written faster than it can be read to its end, the tail takes over where little is
+/// missing. Before that only where nothing is, so that its page does not come on top of what waits for the client.
+const PAGES: u32 = 3;
+/// The pause after the database refused.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Supplies a stream until the tail does, or until it ends. Rows that were there at the moment `known` are passed over.
+pub(super) async fn run(
+    store: Store,
+    hub: Hub,
+    subscriber: Arc<Subscriber>,
+    turns: Arc<Semaphore>,
+    known: Option<Moment>,
+) {
+    let mut pages = 0;
+    loop {
+        // Also before the tail takes over, which does not wait for anybody to read.
+        if !subscriber.room(hub.buffer()).await {
+            return;
+        }
+        let close = if pages < PAGES { 0 } else { PAGE };
+        let step = match hub.behind(&subscriber, MOST_CONVOS, close) {
+            Behind::Over => return,
+            Behind::Pass(pass) => {
+                tokio::select! {
+                    () = hub.after(pass) => continue,
+                    () = subscriber.ended() => return,
+                }
+            }
+            Behind::Rows(mut rows) => {
+                rows.retain(|row| known.as_ref().is_none_or(|known| !known.saw(row.tx)));
+                supply_rows(&store, &hub, &subscriber, rows, &turns).await
+            }
+            Behind::Entries(gaps) => {
+                let little = gaps.len() < MOST_CONVOS && gaps.iter().all(|gap| gap.head - gap.position <= PAGE);
+                pages = if little { pages + 1 } else { 0 };
+                supply(&store, &hub, &subscriber, &gaps, &turns).await
+            }
+        };
+        if step.is_err() {
+            tokio::select! {
+                () = tokio::time::sleep(PAUSE) => {}
+                () = subscriber.ended() => return,
+            }
+        }
+    }
+}
+
+/// One page. Who is a member is asked after the entries were read.
+async fn supply(
+    store: &Store,
+    hub: &Hub,
+    subscriber: &Arc<Subscriber>,
+    gaps: &[Gap],
+    turns: &Semaphore,
+) -> Result<(), Error> {
+    let _turn = turns.acquire().await;
+    let reader = store.reader().await?;
+    let after: Vec<(&str, i64)> = gaps.iter().map(|gap| (&*gap.convo, gap.position)).collect();
+    let (entries, more) = reader.entries(&after).await?;
+    if has_hole(&after, &entries) && subscriber.begins_below(reader.moment().await?.1) {
+        subscriber.end(End::Told(Info::Reset));
+        return Ok(());
+    }
+    let pairs: Vec<(&str, &str)> = gaps.iter().map(|gap| (&*gap.convo, subscriber.did.as_str())).collect();
+    let memberships = reader.memberships(&pairs).await?;
+    let mut upto: HashMap<&str, i64> = HashMap::new();
+    if !more {
+        upto.extend(gaps.iter().map(|gap| (&*gap.convo, gap.head)));
+    }
+    for gap in gaps {
+        if let Some(last) = entries.iter().rfind(|entry| entry.convo_id.as_str() == &*gap.convo) {
+            upto.insert(&gap.convo, last.seq);
+        }
+    }
+    let upto: Vec<(&str, i64)> = upto.into_iter().collect();
+    hub.supply(subscriber, entries, &memberships, &upto);
+    Ok(())
+}
+
+/// Whether entries were deleted that should have been among these, which follow positions without a gap otherwise.
+fn has_hole(after: &[(&str, i64)], entries: &[MessageView]) -> bool {
+    let mut last: HashMap<&str, i64> = after.iter().copied().collect();
+    entries
+        .iter()
+        .any(|entry| last.insert(entry.convo_id.as_str(), entry.seq).is_some_and(|before| entry.seq > before + 1))
+}
+
+async fn supply_rows(
+    store: &Store,
+    hub: &Hub,
+    subscriber: &Arc<Subscriber>,
+    rows: Vec<Arc<EventRow>>,
+    turns: &Semaphore,
+) -> Result<(), Error> {
+    let rows = of_membership(rows, &subscriber.did);
+    let joined = |row: &Arc<EventRow>| match (&row.convo, &row.what) {
+        (Some(convo), What::Joined { dids, .. }) if dids.contains(&subscriber.did) => Some(convo.clone()),
+        _ => None,
+    };
+    let joined: Vec<ConvoId> = rows.iter().filter_map(joined).collect();
+    let pairs: Vec<(&str, &str)> = joined.iter().map(|convo| (convo.as_str(), subscriber.did.as_str())).collect();
+    let mut memberships = Vec::new();
+    while !pairs.is_empty() {
+        let _turn = turns.acquire().await;
+        let asked = async { store.reader().await?.memberships(&pairs).await };
+        match asked.await {
+            Ok(found) => {
+                memberships = found;
+                break;
+            }
+            // The rows are not with the hub any more, so there is no way but on.
+            Err(_) if !subscriber.has_ended() => tokio::time::sleep(PAUSE).await,
+            Err(failed) => return Err(failed),
+        }
+    }
+    hub.supply_rows(subscriber, &rows, &memberships);
+    Ok(())
+}
+
+/// The rows in their order, each once, without those from before a membership: where the first that is about `did` itself says that
+/// it joined, it was no member before.
+fn of_membership(mut rows: Vec<Arc<EventRow>>, did: &Did) -> Vec<Arc<EventRow>> {
+    rows.sort_by_key(|row| row.id);
+    rows.dedup_by_key(|row| row.id);
+    let mut firsts: HashMap<ConvoId, (i64, bool)> = HashMap::new();
+    for row in &rows {
+        let Some(convo) = &row.convo else { continue };
+        let joined = match &row.what {
+            What::Joined { dids, .. } if dids.contains(did) => true,
+            What::Left { did: gone, .. } | What::Removed { did: gone, .. } if gone == did => false,
+            _ => continue,
+        };
+        firsts.entry(convo.clone()).or_insert((row.id, joined));
+    }
+    rows.retain(|row| {
+        let first = row.convo.as_ref().and_then(|convo| firsts.get(convo));
+        row.recipient.is_some() || first.is_none_or(|(id, joined)| !joined || row.id >= *id)
+    });
+    rows
+}

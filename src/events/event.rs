@@ -1,0 +1,162 @@
+//! What is sent to clients, field for field as `blue.catbird.mls.streamConvoEvents` declares it, in no framing yet.
+
+use std::sync::OnceLock;
+
+use actix_web::web::Bytes;
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{ConvoId, Did};
+use crate::views::{MessageView, datetime};
+
+use super::cursor::Cursor;
+
+/// One event.
+#[derive(Debug, Clone, Serialize)]
+#[serde(tag = "$type", rename_all_fields = "camelCase")]
+pub enum Event {
+    /// An entry of a conversation's log.
+    #[serde(rename = "blue.catbird.mls.streamConvoEvents#messageEvent")]
+    Message { prev_seq: i64, message: MessageView },
+    /// Somebody else joined, left or was removed.
+    #[serde(rename = "blue.catbird.mls.streamConvoEvents#membershipChangeEvent")]
+    MembershipChange { convo_id: ConvoId, did: Did, action: Action, actor: Did, epoch: i64, seq: i64 },
+    /// The recipient is in a conversation that it was not in before.
+    #[serde(rename = "blue.catbird.mls.streamConvoEvents#conversationEvent")]
+    Conversation { convo_id: ConvoId, actor: Did, epoch: i64, seq: i64 },
+    /// A Welcome waits for the recipient.
+    #[serde(rename = "blue.catbird.mls.streamConvoEvents#welcomeEvent")]
+    Welcome { convo_id: ConvoId, epoch: i64 },
+    /// The recipient is not a member any more. Nothing of the conversation follows.
+    #[serde(rename = "blue.catbird.mls.streamConvoEvents#removedEvent")]
+    Removed { convo_id: ConvoId, action: Action, actor: Did, epoch: i64, seq: i64 },
+    /// Few of the recipient's key packages are left.
+    #[serde(rename = "blue.catbird.mls.streamConvoEvents#keyPackagesLowEvent")]
+    KeyPackagesLow { available: i64 },
+    /// The recipient has read up to here, on this device or another.
+    #[serde(rename = "blue.catbird.mls.streamConvoEvents#readEvent")]
+    Read {
+        convo_id: ConvoId,
+        did: Did,
+        seq: i64,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        message_id: Option<String>,
+        #[serde(serialize_with = "datetime")]
+        read_at: DateTime<Utc>,
+    },
+    /// The recipient has followed up to here, on this device or another.
+    #[serde(rename = "blue.catbird.mls.streamConvoEvents#cursorEvent")]
+    CursorMoved { convo_id: ConvoId, last_seen: String },
+    /// Somebody else types, or has stopped.
+    #[serde(rename = "blue.catbird.mls.streamConvoEvents#typingEvent")]
+    Typing(Typing),
+    /// About the stream itself.
+    #[serde(rename = "blue.catbird.mls.streamConvoEvents#infoEvent")]
+    Info {
+        info: Info,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        retry_after_ms: Option<u64>,
+    },
+}
+
+impl Event {
+    /// The type's name without the method, as `event:` and the metrics have it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Event::Message { .. } => "messageEvent",
+            Event::MembershipChange { .. } => "membershipChangeEvent",
+            Event::Conversation { .. } => "conversationEvent",
+            Event::Welcome { .. } => "welcomeEvent",
+            Event::Removed { .. } => "removedEvent",
+            Event::KeyPackagesLow { .. } => "keyPackagesLowEvent",
+            Event::Read { .. } => "readEvent",
+            Event::CursorMoved { .. } => "cursorEvent",
+            Event::Typing(_) => "typingEvent",
+            Event::Info { .. } => "infoEvent",
+        }
+    }
+
+    /// About how many bytes it takes on the wire.
+    fn size(&self) -> usize {
+        const FRAME: usize = 512;
+        match self {
+            Event::Message { message, .. } => FRAME + message.ciphertext.0.len() / 3 * 4,
+            _ => FRAME,
+        }
+    }
+}
+
+/// An event with the cursor that goes with it, shared by all who are sent it.
+#[derive(Debug)]
+pub struct Published {
+    pub event: Event,
+    pub cursor: Cursor,
+    pub size: usize,
+    /// The event as server-sent events have it, made by whoever needs it first.
+    pub(super) sse: OnceLock<Bytes>,
+}
+
+impl Published {
+    pub fn new(event: Event, cursor: Cursor) -> Self {
+        let size = event.size();
+        Self { event, cursor, size, sse: OnceLock::new() }
+    }
+
+    /// The event with its cursor, as every framing carries it.
+    pub fn view(&self, cursor: Cursor) -> impl Serialize + '_ {
+        View { event: &self.event, cursor: cursor.to_string() }
+    }
+}
+
+#[derive(Serialize)]
+struct View<'a> {
+    #[serde(flatten)]
+    event: &'a Event,
+    cursor: String,
+}
+
+/// How a roster changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Action {
+    Joined,
+    /// By itself.
+    Left,
+    /// By somebody else.
+    Removed,
+}
+
+/// What the server has to say about the stream itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Info {
+    /// Everything since the cursor has been sent; what follows happens now.
+    Replayed,
+    /// The client reads too slowly; the stream ends here, and its cursor leads on.
+    SlowConsumer,
+    /// The server is going away.
+    Draining,
+    /// The server lost track of what was sent; the cursor leads on.
+    Reset,
+}
+
+impl Info {
+    /// As the wire and the metrics have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Info::Replayed => "replayed",
+            Info::SlowConsumer => "slowConsumer",
+            Info::Draining => "draining",
+            Info::Reset => "reset",
+        }
+    }
+}
+
+/// Somebody types, or has stopped. Never stored.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Typing {
+    pub convo_id: ConvoId,
+    pub did: Did,
+    pub is_typing: bool,
+}

@@ -1,0 +1,224 @@
+//! Telling the tails of all replicas that there is something to read: soon after a commit, and without any promise.
+//!
+//! The store notes whom committed transactions concern, and nobody else does. This replica's own tail is woken at once. The others
+//! are told by Redis where there is one, else by NOTIFY; behind a pooler, which carries no LISTEN, they find out by themselves. What
+//! was noted while the last hint was on its way goes into the next. A hint names conversations and people by hashes and carries
+//! nothing to deliver, so that losing one, or sending one for nothing, costs time and nothing else.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use ulid::Ulid;
+
+use crate::metrics::Metrics;
+use crate::redis::{Listener, Redis};
+use crate::store::{self, Changes, Concerned, Store, Topic};
+
+use super::event::Typing;
+use super::hub::Hub;
+
+/// What Redis is asked for here, as the log says when it does not answer.
+const PURPOSE: &str = "telling replicas of new events";
+/// Where hints go, in Redis and in PostgreSQL.
+const HINTS: &str = "catbird:hints";
+/// Where typing indicators go, in Redis.
+const TYPING: &str = "catbird:typing";
+/// The shortest time between two hints through Redis, and through PostgreSQL, where each is a transaction.
+const REDIS_GAP: Duration = Duration::from_millis(2);
+const NOTIFY_GAP: Duration = Duration::from_millis(20);
+/// The pause before the next attempt to listen.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// How replicas tell each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    Redis,
+    Notify,
+    /// Not at all.
+    Poll,
+}
+
+impl Transport {
+    /// As pages and metrics have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Transport::Redis => "redis",
+            Transport::Notify => "notify",
+            Transport::Poll => "poll",
+        }
+    }
+}
+
+/// What tells and is told. Cheap to clone.
+#[derive(Clone)]
+pub struct Hints {
+    transport: Transport,
+    listening: Arc<AtomicBool>,
+    redis: Option<Redis>,
+}
+
+impl Hints {
+    /// Starts telling and listening, on `runtime`.
+    pub fn start(
+        store: &Store,
+        hub: &Hub,
+        redis: Option<&Redis>,
+        database: tokio_postgres::Config,
+        pooler: bool,
+        runtime: &Handle,
+    ) -> Self {
+        let me = Ulid::new().to_string();
+        let outgoing = Changes::default();
+        let listening = Arc::new(AtomicBool::new(false));
+        let redis = redis.map(|redis| redis.also_for(PURPOSE));
+        let transport = match (&redis, pooler) {
+            (Some(_), _) => Transport::Redis,
+            (None, false) => Transport::Notify,
+            (None, true) => Transport::Poll,
+        };
+        runtime.spawn(relay(store.clone(), hub.clone(), outgoing.clone(), transport != Transport::Poll));
+        let metrics = store.metrics().clone();
+        match &redis {
+            Some(redis) => {
+                let listener = redis.listener(vec![HINTS.to_owned(), TYPING.to_owned()], listening.clone());
+                runtime.spawn(hear(listener, hub.clone(), me.clone()));
+                runtime.spawn(tell(redis.clone(), outgoing, me, metrics));
+            }
+            None if !pooler => {
+                runtime.spawn(notify(database, hub.clone(), outgoing, me, metrics, listening.clone()));
+            }
+            None => {}
+        }
+        Self { transport, listening, redis }
+    }
+
+    /// How replicas tell each other.
+    pub fn transport(&self) -> Transport {
+        self.transport
+    }
+
+    /// Whether this replica is told by others just now. Without, it polls.
+    pub fn listening(&self) -> bool {
+        self.listening.load(Ordering::Relaxed)
+    }
+
+    /// Tells the other replicas that somebody types. Lost without Redis.
+    pub fn typing(&self, typing: &Typing, runtime: &Handle) {
+        let Some(redis) = self.redis.clone() else { return };
+        let text = serde_json::to_string(typing).expect("two texts and a flag are JSON");
+        runtime.spawn(async move { redis.publish(TYPING, text).await });
+    }
+}
+
+/// Wakes this replica's tail, and gathers what the others have to be told.
+async fn relay(store: Store, hub: Hub, outgoing: Changes, others: bool) {
+    loop {
+        let concerned = store.changes().take().await;
+        hub.wake(&concerned);
+        if others {
+            outgoing.add(concerned);
+        }
+    }
+}
+
+/// Tells the others through Redis.
+async fn tell(redis: Redis, outgoing: Changes, me: String, metrics: Metrics) {
+    loop {
+        let hint = write(&me, &outgoing.take().await);
+        let sent = redis.publish(HINTS, hint).await;
+        metrics.hint(Transport::Redis, sent);
+        tokio::time::sleep(REDIS_GAP).await;
+    }
+}
+
+/// Hears the others through Redis.
+async fn hear(mut listener: Listener, hub: Hub, me: String) {
+    while let Some((channel, text)) = listener.next().await {
+        match channel.as_str() {
+            HINTS => heard(&text, &me, &hub),
+            TYPING => {
+                if let Ok(typing) = serde_json::from_str(&text) {
+                    hub.type_in(typing);
+                }
+            }
+            // It listens anew, and may have missed some.
+            _ => hub.wake(&Concerned::Everybody),
+        }
+    }
+}
+
+/// Tells and hears the others through PostgreSQL.
+async fn notify(
+    database: tokio_postgres::Config,
+    hub: Hub,
+    outgoing: Changes,
+    me: String,
+    metrics: Metrics,
+    listening: Arc<AtomicBool>,
+) {
+    loop {
+        let Ok(mut channel) = store::listen(&database, HINTS).await else {
+            tokio::time::sleep(PAUSE).await;
+            continue;
+        };
+        listening.store(true, Ordering::Relaxed);
+        hub.wake(&Concerned::Everybody);
+        let mut not_before = tokio::time::Instant::now();
+        loop {
+            tokio::select! {
+                next = channel.next() => match next {
+                    Some(text) => heard(&text, &me, &hub),
+                    None => break,
+                },
+                concerned = async { tokio::time::sleep_until(not_before).await; outgoing.take().await } => {
+                    let sent = channel.notify(&write(&me, &concerned)).await;
+                    metrics.hint(Transport::Notify, sent);
+                    not_before = tokio::time::Instant::now() + NOTIFY_GAP;
+                    if !sent {
+                        break;
+                    }
+                }
+            }
+        }
+        listening.store(false, Ordering::Relaxed);
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// A hint as text: who sends it, and whom it concerns.
+fn write(me: &str, concerned: &Concerned) -> String {
+    match concerned {
+        Concerned::Everybody => format!("{me} *"),
+        Concerned::Topics(topics) => {
+            let mut text = String::with_capacity(me.len() + topics.len() * 17);
+            text.push_str(me);
+            topics.iter().for_each(|Topic(topic)| text.push_str(&format!(" {topic:016x}")));
+            text
+        }
+    }
+}
+
+/// Wakes the tail for a hint of another replica. One that cannot be read may concern anybody.
+fn heard(text: &str, me: &str, hub: &Hub) {
+    let mut words = text.split(' ');
+    if words.next() == Some(me) {
+        return;
+    }
+    let topics: Option<Vec<Topic>> = words.map(|word| u64::from_str_radix(word, 16).ok().map(Topic)).collect();
+    hub.wake(&topics.map_or(Concerned::Everybody, Concerned::Topics));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::MOST_TOPICS;
+
+    #[test]
+    fn the_longest_hint_fits_into_a_notification() {
+        let topics = (0..MOST_TOPICS as u64).map(|n| Topic(u64::MAX - n)).collect();
+        let longest = write(&Ulid::new().to_string(), &Concerned::Topics(topics));
+        assert!(longest.len() < 8_000, "PostgreSQL takes less than 8000 bytes, this has {}", longest.len());
+    }
+}

@@ -1,0 +1,261 @@
+//! Events: from a committed row to every client that may see it. `hint -> tail -> hub -> stream -> framing`.
+//!
+//! A row that was committed is the only way in which an event can exist; typing indicators, which are of no consequence, are the one
+//! exception. A log entry is its own event. What is no entry (who joined, who left, what was read) is a row of `event_stream`,
+//! written in the transaction that did it. Handlers never speak to the hub.
+//!
+//! - [`hints`] say that looking is worth while: after a commit, to all replicas, without promise.
+//! - `tail` is the one reader of this replica. It looks when it is told to, and every second.
+//! - [`hub`] knows who listens to what, and hands out what the tail has read.
+//! - [`subscriber`] is one open stream: its place, and a bounded buffer. It knows no framing.
+//! - `catch_up` brings a stream from its cursor to where the tail is.
+//! - `sse` writes a stream as server-sent events.
+//!
+//! # What may break, and why it cannot
+//!
+//! **A late committer is passed over** (P5). A number that was drawn before COMMIT is not in the order of commits: "greater than the
+//! last I saw" misses the transaction that drew early and committed late. So the tail's place is no number but a snapshot of
+//! PostgreSQL: a row is new if this snapshot sees it and the last one did not, which is so exactly if its transaction is in the
+//! last one's list of those that were running, or not below its end. `events/news` asks for both in the statement whose snapshot is
+//! the next place. Hence every row that is ever committed is in exactly one pass, and a transaction that stays open for
+//! hours delays nobody.
+//!
+//! **A hint is lost, or Redis** (P5, P11). Hints decide when a pass is made and nothing else; one is made every second anyway.
+//!
+//! **Entries arrive out of order or with a hole** (P5). A pass says which conversations have something new; what is handed out is
+//! read from the log by `seq`, ascending, from the last one that was handed out. Whoever writes entry n+1 has waited for the
+//! conversation's row until entry n was committed, so a snapshot that sees n+1 sees n. `prevSeq` lets clients check.
+//!
+//! **A client comes back and has missed something** (P5). The cursor that goes out with an event is a safe watermark: the xmin w of
+//! a snapshot S of the tail, all of whose rows had been handed to this stream before. Everything below w had ended when S was
+//! taken, so it was in S or will never be. What may be missing was therefore written by transactions from w on, and that is what is
+//! replayed. For the rows of `event_stream` this is a range of an index. For the log, the first entry to send again follows
+//! the last one, by seq, that was written below w: that one was in S, and as S saw it, it saw all before it, also those of
+//! transactions above w. What is sent twice is known by `(convoId, seq)`. The cursor is from one moment and for all
+//! conversations, also those that the client did not know of.
+//!
+//! **Something falls between replay and live** (P5). Before anything is read for a stream it is registered, and waits for a pass that
+//! began afterwards, so that every later pass reports to it. Only then is it read where its conversations begin, and it is
+//! attached to them. Until one more pass has gone by, rows are held for it; by then all that were committed before the reading have been
+//! held, and they are sent before anything else. Entries it reads itself, to within a page of the tail. Then it *joins*: the
+//! tail reads the missing ones in its next pass, for it and nobody else. Until that pass is over its events carry the cursor that
+//! it came with, because the tail's would claim entries that are still to come.
+//!
+//! **Somebody sees what is none of its business** (P7). Nothing is handed out on the word of memory. Whenever entries are read, it is
+//! read after them what those who listen are to the conversation: an entry goes to a listener only if it lies after its
+//! join and not after its end. The membership was read later, so one that ended in between says where it ended. A listener is attached
+//! by one membership, known by its date; after leaving and joining again it is attached anew. Rows go to those who are attached when
+//! they come, and are taken in the order of a conversation's commits (`id` is drawn while the conversation is held). So a removal
+//! detaches before anything that follows, and a joiner's first row is its own join; for a stream that was attached from what the
+//! database said, held rows before its own join are dropped. Typing is handed out at the end of a pass that began after it came,
+//! when every removal from before has been applied.
+//!
+//! **Something grows without bound** (P10). Streams are bounded per caller and per replica ([`hub`]); what waits for one client is bounded
+//! in events (`SSE_BUFFER_SIZE`) and bytes, and who does not read is told, cut, and loses nothing, since it resumes by its cursor. A
+//! client that catches up is read for only when it has read. A connection that takes nothing at all is reset by the kernel
+//! ([`crate::server`]). Passes, pages and replays have limits; a tail that lost its place cuts all streams, which resume.
+//!
+//! **A commit pays for it** (P10). Sending a message writes no row here and waits for nobody. NOTIFY has a connection and a task of its own.
+//!
+//! **The database goes back in time**, by a restored backup or a standby that lacked the end: the tail sees that transaction numbers
+//! went back and cuts all streams; a cursor from the lost future is `FutureCursor`.
+//!
+//! **What was missed has been deleted** ([`crate::jobs`]). Deleted rows and entries move `event_horizon`, by trigger, and a cursor below
+//! it is `OutdatedCursor`. It is looked at after the replay was read, and again where a stream that catches up finds a hole in a log:
+//! if the horizon has passed its cursor, the stream is cut, comes back and is told. A hole from before its cursor is no matter.
+
+mod catch_up;
+pub mod cursor;
+pub mod event;
+pub mod hints;
+pub mod hub;
+mod sse;
+pub mod subscriber;
+mod tail;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
+
+use crate::error::{Code, Error};
+use crate::ids::{ConvoId, Did};
+use crate::redis::Redis;
+use crate::store::{Reader, Store};
+
+use cursor::Cursor;
+use event::{Info, Typing};
+use hints::Hints;
+use hub::Hub;
+use subscriber::Subscriber;
+
+pub use sse::Sse;
+pub use tail::POLL;
+
+/// How often an open stream gets a sign of life, so that proxies do not take it for dead.
+pub const HEARTBEAT: Duration = Duration::from_secs(15);
+/// How long a new stream waits for the tail.
+const OPENING: Duration = Duration::from_secs(5);
+/// Most rows that are replayed. Who has been away for more reads its conversations anew, which is quicker.
+const MAX_REPLAY: i64 = 10_000;
+
+/// See the module. Cheap to clone.
+#[derive(Clone)]
+pub struct Events {
+    store: Store,
+    hub: Hub,
+    hints: Hints,
+    /// Streams that catch up take turns at the database.
+    turns: Arc<Semaphore>,
+}
+
+/// An open stream, which lets go of the hub when it is dropped.
+pub struct Open {
+    hub: Hub,
+    pub(crate) subscriber: Arc<Subscriber>,
+    /// Where it begins.
+    pub(crate) from: Cursor,
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.hub.remove(&self.subscriber);
+    }
+}
+
+impl Events {
+    /// Puts the parts together and starts them, except the tail, which needs the schema; see [`Events::begin`]. `buffer` is how many
+    /// events may wait for one client.
+    pub fn new(
+        store: &Store,
+        redis: Option<&Redis>,
+        database: tokio_postgres::Config,
+        pooler: bool,
+        max_connections: usize,
+        buffer: usize,
+    ) -> Self {
+        let hub = Hub::new(buffer, store.metrics().clone());
+        let hints = Hints::start(store, &hub, redis, database, pooler, store.runtime());
+        store.runtime().spawn(beat(hub.clone()));
+        // A quarter of the connections, so that neither writes nor the tail wait for those who come back all at once.
+        let turns = Arc::new(Semaphore::new((max_connections / 4).max(1)));
+        Self { store: store.clone(), hub, hints, turns }
+    }
+
+    /// Starts the tail.
+    pub fn begin(&self) {
+        self.store.runtime().spawn(tail::run(self.store.clone(), self.hub.clone()));
+    }
+
+    /// Opens a stream of all conversations of `did`, or of one: from now on, or from a cursor.
+    ///
+    /// Errors: `ConvoNotFound` and `NotMember` for the one conversation, `FutureCursor`, `OutdatedCursor`, `RateLimitExceeded` with too
+    /// many streams of one caller, `Overloaded`.
+    pub async fn open(&self, did: &Did, only: Option<&ConvoId>, cursor: Option<Cursor>) -> Result<Open, Error> {
+        // It has begun to miss things now; the true beginning is not known before the tail has looked.
+        let nowhere = Cursor::BEGINNING;
+        let subscriber = self.hub.register(did, only, nowhere)?;
+        let mut open = Open { hub: self.hub.clone(), subscriber, from: nowhere };
+        let opening = self.hub.after(self.hub.begun());
+        if tokio::time::timeout(OPENING, opening).await.is_err() {
+            return Err(Code::Overloaded.because("the database has not been read in time; connect again"));
+        }
+        let turn = self.turns.acquire().await;
+        let reader = self.store.reader().await?;
+        let (now, horizon) = reader.moment().await?;
+        if let Some(cursor) = cursor {
+            check(cursor, now.ahead, horizon)?;
+        }
+        if let Some(convo) = only {
+            reader.membership(convo, did).await?;
+        }
+        let watermark = cursor.map(|cursor| cursor.watermark);
+        let attachments = reader.attachments(did, only, watermark).await?;
+        let replayed = match watermark {
+            Some(watermark) => Some(replay(&reader, did, only, watermark).await?),
+            None => None,
+        };
+        if let Some(cursor) = cursor {
+            // What was deleted before it could be read has moved the horizon.
+            check(cursor, now.ahead, reader.moment().await?.1)?;
+        }
+        drop((reader, turn));
+        open.from = cursor.unwrap_or_else(|| Cursor::from(&now));
+        // Without a cursor, what was there already is not told.
+        let known = cursor.is_none().then_some(now);
+        self.hub.attach(&open.subscriber, &attachments, open.from, replayed);
+        let catching_up =
+            catch_up::run(self.store.clone(), self.hub.clone(), open.subscriber.clone(), self.turns.clone(), known);
+        self.store.runtime().spawn(catching_up);
+        Ok(open)
+    }
+
+    /// An open stream as server-sent events.
+    pub fn sse(&self, open: Open) -> Sse {
+        Sse::new(open, self.store.metrics().clone())
+    }
+
+    /// Tells the other members that somebody types. Whoever calls this knows that it is a member.
+    pub fn typing(&self, typing: Typing) {
+        self.hints.typing(&typing, self.runtime());
+        self.hub.type_in(typing);
+    }
+
+    /// How replicas tell each other, and whether this one is told.
+    pub fn hints(&self) -> &Hints {
+        &self.hints
+    }
+
+    /// How many streams are open.
+    pub fn streams(&self) -> usize {
+        self.hub.open()
+    }
+
+    /// Sends every stream away, each told when to come back, and takes no other in.
+    pub fn drain(&self) {
+        self.hub.end_all(Info::Draining, true);
+    }
+
+    fn runtime(&self) -> &Handle {
+        self.store.runtime()
+    }
+}
+
+/// Whether a stream can begin at a cursor.
+fn check(cursor: Cursor, ahead: i64, horizon: i64) -> Result<(), Error> {
+    if cursor.watermark > ahead {
+        let message = "the cursor is from a future that this database does not have; read your conversations, then follow without it";
+        return Err(Code::FutureCursor.because(message));
+    }
+    if cursor.watermark < horizon {
+        return Err(outdated());
+    }
+    Ok(())
+}
+
+fn outdated() -> Error {
+    Code::OutdatedCursor
+        .because("too much has happened since the cursor; read your conversations, then follow without it")
+}
+
+async fn replay(
+    reader: &Reader,
+    did: &Did,
+    only: Option<&ConvoId>,
+    watermark: i64,
+) -> Result<Vec<crate::store::events::EventRow>, Error> {
+    let rows = reader.replay(did, only, watermark, MAX_REPLAY + 1).await?;
+    if rows.len() as i64 > MAX_REPLAY { Err(outdated()) } else { Ok(rows) }
+}
+
+/// One clock for the signs of life of all streams, which take turns.
+async fn beat(hub: Hub) {
+    let mut clock = tokio::time::interval(Duration::from_secs(1));
+    clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let turns = HEARTBEAT.as_secs();
+    for turn in (0..turns).cycle() {
+        clock.tick().await;
+        hub.beat(turn, turns);
+    }
+}

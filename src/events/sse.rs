@@ -1,0 +1,140 @@
+//! The stream as server-sent events (<https://html.spec.whatwg.org/multipage/server-sent-events.html>).
+
+use std::fmt::Write;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use actix_web::HttpResponse;
+use actix_web::body::{BodySize, MessageBody};
+use actix_web::http::header;
+use actix_web::web::Bytes;
+use serde::Serialize;
+
+use crate::error::Error;
+use crate::metrics::Metrics;
+use crate::xrpc::Answer;
+
+use super::Open;
+use super::cursor::Cursor;
+use super::event::{Event, Info, Published};
+use super::subscriber::{End, Waiting};
+
+/// How long a client waits before it connects again, if nothing else is said, in milliseconds.
+const RETRY_MS: u64 = 1_000;
+/// About as many bytes are handed to the connection at a time.
+const CHUNK: usize = 64 * 1024;
+
+/// The reply that follows an open stream to its end.
+pub struct Sse(Body);
+
+impl Sse {
+    pub(super) fn new(open: Open, metrics: Metrics) -> Self {
+        Self(Body { sent: open.from, open, metrics, begun: false, over: false })
+    }
+}
+
+impl Answer for Sse {
+    fn response(self) -> Result<HttpResponse, Error> {
+        Ok(HttpResponse::Ok()
+            .content_type("text/event-stream")
+            .insert_header((header::CACHE_CONTROL, "no-cache"))
+            // Proxies that gather replies before they pass them on leave this one alone.
+            .insert_header(("X-Accel-Buffering", "no"))
+            .body(self.0))
+    }
+}
+
+struct Body {
+    open: Open,
+    metrics: Metrics,
+    /// The cursor of what was sent last.
+    sent: Cursor,
+    begun: bool,
+    over: bool,
+}
+
+impl MessageBody for Body {
+    type Error = std::convert::Infallible;
+
+    fn size(&self) -> BodySize {
+        BodySize::Stream
+    }
+
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Self::Error>>> {
+        let body = self.get_mut();
+        if !body.begun {
+            body.begun = true;
+            return Poll::Ready(Some(Ok(Bytes::from(format!("retry: {RETRY_MS}\n\n")))));
+        }
+        if body.over {
+            return Poll::Ready(None);
+        }
+        let mut chunk = Vec::new();
+        while chunk.len() < CHUNK {
+            match body.open.subscriber.next(context.waker()) {
+                Ok(Some(Waiting::Event(event, cursor))) => {
+                    body.metrics.event_delivered(event.event.name());
+                    body.sent = cursor;
+                    match chunk.is_empty() && event.size >= CHUNK {
+                        // A large one is not copied.
+                        true => return Poll::Ready(Some(Ok(rendered(&event, cursor)))),
+                        false => chunk.extend_from_slice(&rendered(&event, cursor)),
+                    }
+                }
+                Ok(Some(Waiting::Beat(cursor))) => {
+                    chunk.extend_from_slice(b": \n");
+                    if let Some(cursor) = cursor {
+                        body.sent = cursor;
+                        // Without data there is no event, only a newer place to resume from.
+                        chunk.extend_from_slice(format!("id: {cursor}\n").as_bytes());
+                    }
+                    chunk.push(b'\n');
+                }
+                Ok(None) if chunk.is_empty() => return Poll::Pending,
+                Ok(None) => break,
+                Err(end) => {
+                    body.over = true;
+                    if let End::Told(info) = end {
+                        body.metrics.event_delivered("infoEvent");
+                        body.metrics.stream_ended(info);
+                        chunk.extend_from_slice(farewell(info, body.sent, body.open.subscriber.id).as_bytes());
+                    }
+                    if chunk.is_empty() {
+                        return Poll::Ready(None);
+                    }
+                    break;
+                }
+            }
+        }
+        Poll::Ready(Some(Ok(chunk.into())))
+    }
+}
+
+/// An event's lines. Those who were given the same cursor share them.
+fn rendered(event: &Published, cursor: Cursor) -> Bytes {
+    let lines = || lines(event.event.name(), &event.view(cursor), cursor);
+    if cursor == event.cursor { event.sse.get_or_init(lines).clone() } else { lines() }
+}
+
+fn lines(name: &str, view: &impl Serialize, cursor: Cursor) -> Bytes {
+    let mut text = format!("id: {cursor}\nevent: {name}\ndata: ").into_bytes();
+    // JSON has no line breaks of its own.
+    serde_json::to_writer(&mut text, view).expect("an event has no map with keys that are not texts");
+    text.extend_from_slice(b"\n\n");
+    text.into()
+}
+
+/// The last event of a stream that the server ends, and when to come back: spread out, so that those who are sent away together
+/// do not come back together.
+fn farewell(info: Info, cursor: Cursor, seed: u64) -> String {
+    let spread = match info {
+        Info::Draining | Info::Reset => 4_500,
+        Info::SlowConsumer | Info::Replayed => 750,
+    };
+    let retry = 250 + ulid::Ulid::new().random().wrapping_add(u128::from(seed)) as u64 % spread;
+    let event = Published::new(Event::Info { info, retry_after_ms: Some(retry) }, cursor);
+    let mut text = format!("retry: {retry}\n");
+    let lines = lines(event.event.name(), &event.view(cursor), cursor);
+    let _ = text.write_str(&String::from_utf8_lossy(&lines));
+    text
+}

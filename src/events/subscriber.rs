@@ -1,0 +1,237 @@
+//! One open stream: how far it has come, and what waits for its client to read it.
+//!
+//! Everything about it is behind one lock of its own, which is taken inside the hub's and never around it. An idle one holds no
+//! buffer.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
+
+use tokio::sync::Notify;
+
+use crate::ids::{ConvoId, Did};
+use crate::store::events::EventRow;
+
+use super::cursor::Cursor;
+use super::event::{Info, Published};
+
+/// Most bytes that wait for one client, unless a single event has more.
+pub const MAX_WAITING_BYTES: usize = 32 * 1024 * 1024;
+/// A client that catches up is read for again when no more than this waits for it.
+const LOW_EVENTS: usize = 256;
+const LOW_BYTES: usize = 4 * 1024 * 1024;
+
+/// See the module.
+pub struct Subscriber {
+    /// Tells it from others of this replica.
+    pub id: u64,
+    pub did: Did,
+    /// Only this conversation.
+    pub only: Option<ConvoId>,
+    state: Mutex<State>,
+    /// The client has read something, or the stream has ended.
+    pub(super) moved: Notify,
+}
+
+/// What changes.
+pub(super) struct State {
+    pub phase: Phase,
+    /// The conversations it is attached to, by the names that the hub has for them.
+    pub convos: Vec<Arc<str>>,
+    waiting: VecDeque<Waiting>,
+    bytes: usize,
+    waker: Option<Waker>,
+    end: Option<End>,
+}
+
+/// What waits for the client.
+pub enum Waiting {
+    /// An event, with the cursor to give out with it.
+    Event(Arc<Published>, Cursor),
+    /// A sign of life, with a cursor if everything before has been sent.
+    Beat(Option<Cursor>),
+}
+
+/// Why a stream ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// The client is told this.
+    Told(Info),
+    /// What it was opened for is over, and the client knows.
+    Over,
+}
+
+/// How a stream is supplied. See the module [`super`] for why this order loses nothing.
+pub(super) enum Phase {
+    /// By a task of its own, out of the log; rows wait until it has come as far as the tail.
+    CatchingUp {
+        /// Everything below has been sent.
+        from: Cursor,
+        /// Rows that came meanwhile, oldest first.
+        held: Vec<Arc<EventRow>>,
+        /// The pass that was under way, or the last one, when it was attached; `None` before that.
+        attached: Option<u64>,
+        /// The client gave a cursor, and is told when it has caught up.
+        tell: bool,
+    },
+    /// By the tail, which still has a few entries to send that others have had. It gives out the old cursor until then.
+    Joining {
+        from: Cursor,
+        /// The pass that was under way, or the last one, when this began.
+        since: u64,
+        tell: bool,
+    },
+    /// By the tail.
+    Live,
+}
+
+impl Subscriber {
+    pub(super) fn new(id: u64, did: Did, only: Option<ConvoId>, from: Cursor) -> Self {
+        let phase = Phase::CatchingUp { from, held: Vec::new(), attached: None, tell: false };
+        let state = State { phase, convos: Vec::new(), waiting: VecDeque::new(), bytes: 0, waker: None, end: None };
+        Self { id, did, only, state: Mutex::new(state), moved: Notify::new() }
+    }
+
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        // Nothing panics while it is held.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the stream is for events of this conversation, or of none.
+    pub(super) fn wants(&self, convo: Option<&ConvoId>) -> bool {
+        self.only.as_ref().is_none_or(|only| Some(only) == convo)
+    }
+
+    /// What the client is sent next; wakes `waker` when there is something. `Err`: nothing more, and why.
+    pub(super) fn next(&self, waker: &Waker) -> Result<Option<Waiting>, End> {
+        let mut state = self.state();
+        match state.waiting.pop_front() {
+            Some(next) => {
+                if let Waiting::Event(event, _) = &next {
+                    state.bytes -= event.size;
+                }
+                if state.waiting.is_empty() {
+                    // An idle stream holds no buffer.
+                    state.waiting = VecDeque::new();
+                }
+                drop(state);
+                self.moved.notify_one();
+                Ok(Some(next))
+            }
+            None => match state.end {
+                Some(end) => Err(end),
+                None => {
+                    state.waker = Some(waker.clone());
+                    Ok(None)
+                }
+            },
+        }
+    }
+
+    /// Waits until the client has read most of what waits, of which there may be `most`; false if the stream has ended.
+    pub(super) async fn room(&self, most: usize) -> bool {
+        let low = LOW_EVENTS.min(most / 2);
+        loop {
+            {
+                let state = self.state();
+                if state.end.is_some() {
+                    return false;
+                }
+                if state.waiting.len() <= low && state.bytes <= LOW_BYTES {
+                    return true;
+                }
+            }
+            self.moved.notified().await;
+        }
+    }
+
+    /// Whether it still comes from a cursor below this transaction.
+    pub(super) fn begins_below(&self, tx: i64) -> bool {
+        match self.state().phase {
+            Phase::CatchingUp { from, .. } | Phase::Joining { from, .. } => from.watermark < tx,
+            Phase::Live => false,
+        }
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        self.state().has_ended()
+    }
+
+    /// Waits for the end of the stream.
+    pub(super) async fn ended(&self) {
+        while !self.has_ended() {
+            self.moved.notified().await;
+        }
+    }
+
+    /// Ends the stream. What waits is dropped, unless the end is in good order.
+    pub(super) fn end(&self, end: End) {
+        self.state().end(end);
+        self.moved.notify_one();
+    }
+}
+
+impl State {
+    /// Hands an event over, within the bounds; false if the client is too slow for them.
+    pub fn push(&mut self, event: &Arc<Published>, most: usize) -> bool {
+        let full = self.waiting.len() >= most || self.bytes + event.size > MAX_WAITING_BYTES;
+        if full && !self.waiting.is_empty() {
+            return false;
+        }
+        self.push_anyway(event);
+        true
+    }
+
+    /// Hands an event over that was read for this client because there was room.
+    pub fn push_anyway(&mut self, event: &Arc<Published>) {
+        if self.end.is_some() {
+            return;
+        }
+        let cursor = match &self.phase {
+            Phase::CatchingUp { from, .. } | Phase::Joining { from, .. } => *from,
+            Phase::Live => event.cursor,
+        };
+        self.bytes += event.size;
+        self.waiting.push_back(Waiting::Event(event.clone(), cursor));
+        self.wake();
+    }
+
+    /// A sign of life, where nothing else is under way.
+    pub fn beat(&mut self, watermark: Cursor) {
+        if self.waiting.is_empty() && self.end.is_none() {
+            let cursor = matches!(self.phase, Phase::Live).then_some(watermark);
+            self.waiting.push_back(Waiting::Beat(cursor));
+            self.wake();
+        }
+    }
+
+    /// A sign of life out of turn, by which it shows whether the client is there.
+    pub fn poke(&mut self) {
+        if self.waiting.is_empty() && self.end.is_none() {
+            self.waiting.push_back(Waiting::Beat(None));
+            self.wake();
+        }
+    }
+
+    pub fn end(&mut self, end: End) {
+        if self.end.is_some() {
+            return;
+        }
+        self.end = Some(end);
+        if end != End::Over {
+            self.waiting = VecDeque::new();
+            self.bytes = 0;
+        }
+        self.wake();
+    }
+
+    pub fn has_ended(&self) -> bool {
+        self.end.is_some()
+    }
+
+    fn wake(&mut self) {
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! The one reader of this replica: pass after pass, everything that became visible since the last one goes to the hub.
+//!
+//! A pass is made when a hint says that it is worth while, and at least once in [`POLL`], which is what makes hints free to get
+//! lost. However many streams there are, a pass asks the database once what is new, once for the entries of the conversations
+//! that somebody here listens to, and once for who is a member of those.
+
+use std::time::Duration;
+
+use crate::error::Error;
+use crate::store::events::{EventRow, Membership, Moment, What};
+use crate::store::{Reader, Store};
+
+use super::event::Info;
+use super::hub::{Begun, Hub};
+
+/// The longest time between two passes.
+pub const POLL: Duration = Duration::from_secs(1);
+/// The shortest time between two passes: what comes meanwhile shares the next.
+const GAP: Duration = Duration::from_millis(2);
+/// Most rows in a pass. After an outage with more, streams are cut, and resume from their cursors.
+const MOST_ROWS: i64 = 10_000;
+/// Most conversations that are read in one statement.
+const MOST_CONVOS: usize = 100;
+
+/// Reads for ever.
+pub(super) async fn run(store: Store, hub: Hub) {
+    let mut last: Option<Moment> = None;
+    let mut failing = false;
+    loop {
+        let begun = hub.begin_pass();
+        let pass = begun.pass;
+        match read(&store, &hub, last.as_ref(), begun).await {
+            Ok(moment) => {
+                if std::mem::take(&mut failing) {
+                    tracing::warn!("the event tail reads again");
+                }
+                hub.end_pass(pass, &moment);
+                store.metrics().tail_passed();
+                last = Some(moment);
+                tokio::time::sleep(GAP).await;
+                let _ = tokio::time::timeout(POLL, hub.woken()).await;
+            }
+            Err(cause) => {
+                if !std::mem::replace(&mut failing, true) {
+                    tracing::warn!(%cause, "the event tail cannot read; trying until it can");
+                }
+                tokio::time::sleep(POLL).await;
+            }
+        }
+    }
+}
+
+/// One pass. What it hands out before it fails is not handed out again: entries are known by their seq, and rows come last.
+async fn read(store: &Store, hub: &Hub, last: Option<&Moment>, begun: Begun) -> Result<Moment, Error> {
+    let reader = store.reader().await?;
+    let (moment, rows) = match last {
+        Some(last) if begun.listened => {
+            let news = reader.news(last, MOST_ROWS + 1).await?;
+            hub.mark_unread(&news.convos);
+            (news.moment, news.rows)
+        }
+        // Whoever comes waits for a whole pass first, so nobody misses what this one passes over.
+        _ => (reader.moment().await?.0, Vec::new()),
+    };
+    if let Some(last) = last
+        && (moment.ahead < last.ahead || rows.len() as i64 > MOST_ROWS)
+    {
+        tracing::warn!(
+            rows = rows.len(),
+            "the event tail lost its place; streams are cut and resume from their cursors"
+        );
+        hub.end_all(Info::Reset, false);
+        return Ok(moment);
+    }
+    read_entries(store, hub, &reader, &moment).await?;
+    let memberships = memberships_of_joiners(hub, &reader, &rows).await?;
+    for row in &rows {
+        store.metrics().tail_lagged((moment.at - row.emitted_at).to_std().unwrap_or_default());
+    }
+    hub.publish_rows(rows, &memberships);
+    hub.publish_typing(begun.typing);
+    Ok(moment)
+}
+
+/// Reads every conversation that has something new, to its end.
+async fn read_entries(store: &Store, hub: &Hub, reader: &Reader, moment: &Moment) -> Result<(), Error> {
+    loop {
+        let taken = hub.take_unread(MOST_CONVOS);
+        if taken.is_empty() {
+            return Ok(());
+        }
+        match read_some(store, hub, reader, &taken, moment).await {
+            Ok(more) => {
+                if more {
+                    hub.put_back(taken);
+                }
+            }
+            Err(failed) => {
+                hub.put_back(taken);
+                return Err(failed);
+            }
+        }
+    }
+}
+
+/// Reads some conversations; says whether there may be more in them. Who is a member is asked after the entries were read, so that
+/// the answer is true for all of them.
+async fn read_some(
+    store: &Store,
+    hub: &Hub,
+    reader: &Reader,
+    taken: &[(std::sync::Arc<str>, i64)],
+    moment: &Moment,
+) -> Result<bool, Error> {
+    let after: Vec<(&str, i64)> = taken.iter().map(|(convo, seq)| (&**convo, *seq)).collect();
+    let (entries, more) = reader.entries(&after).await?;
+    let mut convos: Vec<_> = entries.iter().map(|entry| entry.convo_id.clone()).collect();
+    convos.dedup();
+    let audience = hub.audience(convos.iter());
+    let pairs: Vec<(&str, &str)> = audience.iter().map(|(convo, did)| (convo.as_str(), did.as_str())).collect();
+    let memberships = if pairs.is_empty() { Vec::new() } else { reader.memberships(&pairs).await? };
+    for entry in &entries {
+        store.metrics().tail_lagged((moment.at - entry.created_at).to_std().unwrap_or_default());
+    }
+    hub.publish(entries, &memberships);
+    Ok(more)
+}
+
+/// What those are now who joined by these rows and listen here.
+async fn memberships_of_joiners(hub: &Hub, reader: &Reader, rows: &[EventRow]) -> Result<Vec<Membership>, Error> {
+    let mut pairs = Vec::new();
+    for row in rows {
+        if let (Some(convo), What::Joined { dids, .. }) = (&row.convo, &row.what) {
+            pairs.extend(hub.listening(dids.iter()).into_iter().map(|did| (convo.as_str(), did.as_str())));
+        }
+    }
+    if pairs.is_empty() { Ok(Vec::new()) } else { reader.memberships(&pairs).await }
+}

@@ -1,0 +1,15 @@
+//! Key packages that are of no more use: expired ones that were never issued go, of the issued ones only the hash stays.
+
+use chrono::TimeDelta;
+
+use super::{Job, Table, Work, ago};
+
+/// How long a package is kept after its end: nobody's clock decides.
+const MARGIN: TimeDelta = TimeDelta::days(1);
+
+pub(super) const JOB: Job = Job {
+    name: "key_packages",
+    at_least_every: None,
+    cutoff: |_, now| ago(now, MARGIN),
+    work: Work::Pages(Table::KeyPackages),
+};

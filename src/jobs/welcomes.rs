@@ -1,0 +1,12 @@
+//! Welcomes that were opened: their bytes went at once, and the note that they were goes later. A Welcome that waits for a member
+//! stays for as long as it is one, since nothing else lets it in.
+
+use chrono::TimeDelta;
+
+use super::{Job, Table, Work, ago};
+
+/// For how long getWelcome says that a Welcome was opened, and not that there is none.
+const KEPT: TimeDelta = TimeDelta::days(30);
+
+pub(super) const JOB: Job =
+    Job { name: "welcomes", at_least_every: None, cutoff: |_, now| ago(now, KEPT), work: Work::Pages(Table::Welcomes) };

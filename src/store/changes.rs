@@ -1,0 +1,119 @@
+//! Whom committed transactions concern, for those who tell the others that there is something to read.
+//!
+//! The write path notes it here after COMMIT, and nobody else does. Notes are bounded and carry no news: they only say where
+//! looking is worth while, and whoever reads the database finds the same without them.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use sha2::{Digest, Sha256};
+use tokio::sync::Notify;
+
+use crate::ids::{ConvoId, Did};
+
+/// Most topics that wait; with more, everybody is concerned.
+pub const MOST_TOPICS: usize = 400;
+
+/// A conversation or a person, as a hash that tells nobody's name. Two that collide wake each other for nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Topic(pub u64);
+
+impl From<&str> for Topic {
+    fn from(name: &str) -> Self {
+        let digest = Sha256::digest(name);
+        Self(u64::from_be_bytes(digest[..8].try_into().expect("a SHA-256 has 32 bytes")))
+    }
+}
+
+impl From<&ConvoId> for Topic {
+    fn from(convo: &ConvoId) -> Self {
+        convo.as_str().into()
+    }
+}
+
+impl From<&Did> for Topic {
+    fn from(did: &Did) -> Self {
+        did.as_str().into()
+    }
+}
+
+/// Whom something concerns.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Concerned {
+    Topics(Vec<Topic>),
+    /// More than can be named.
+    Everybody,
+}
+
+/// Where they are noted. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct Changes(Arc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    /// One more than [`MOST_TOPICS`] stands for too many.
+    waiting: Mutex<HashSet<Topic>>,
+    arrived: Notify,
+}
+
+impl Changes {
+    /// Notes whom a committed transaction concerns. Never waits.
+    pub(super) fn note(&self, topics: impl IntoIterator<Item = Topic>) {
+        let mut topics = topics.into_iter().peekable();
+        if topics.peek().is_none() {
+            return;
+        }
+        {
+            let mut waiting = self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+            for topic in topics {
+                if waiting.len() > MOST_TOPICS {
+                    break;
+                }
+                waiting.insert(topic);
+            }
+        }
+        self.0.arrived.notify_one();
+    }
+
+    /// Notes what was taken from another of these.
+    pub(crate) fn add(&self, concerned: Concerned) {
+        match concerned {
+            Concerned::Topics(topics) => self.note(topics),
+            Concerned::Everybody => self.note((0..=MOST_TOPICS as u64).map(Topic)),
+        }
+    }
+
+    /// Waits for something, and takes everything that has been noted by then. There is one who does.
+    pub async fn take(&self) -> Concerned {
+        loop {
+            let taken = std::mem::take(&mut *self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner));
+            match taken.len() {
+                0 => self.0.arrived.notified().await,
+                1..=MOST_TOPICS => return Concerned::Topics(taken.into_iter().collect()),
+                _ => return Concerned::Everybody,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_came_meanwhile_is_taken_together_and_too_much_of_it_is_everybody() {
+        let changes = Changes::default();
+        changes.note(["a".into(), "b".into(), "a".into()]);
+        changes.note(["b".into()]);
+        let Concerned::Topics(mut topics) = changes.take().await else { panic!("two can be named") };
+        topics.sort_by_key(|topic| topic.0);
+        let mut both: [Topic; 2] = ["a".into(), "b".into()];
+        both.sort_by_key(|topic| topic.0);
+        assert_eq!(topics, both);
+        changes.note((0..MOST_TOPICS as u64).map(Topic));
+        assert!(matches!(changes.take().await, Concerned::Topics(topics) if topics.len() == MOST_TOPICS));
+        changes.note((0..=MOST_TOPICS as u64).map(Topic));
+        assert_eq!(changes.take().await, Concerned::Everybody);
+        assert!(tokio::time::timeout(std::time::Duration::ZERO, changes.take()).await.is_err(), "nothing is left");
+    }
+}

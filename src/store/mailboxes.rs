@@ -1,0 +1,227 @@
+//! Mailboxes, and the envelopes that entries are handed over in. [`crate::delivery`] decides when and how.
+
+use std::time::Duration;
+
+use crate::error::Error;
+use crate::ids::{ConvoId, Did};
+use crate::views::MessageView;
+
+use super::query::query;
+use super::session::Queries;
+use super::{Abort, Errand, Reader, Store, Tx, messages};
+
+query! {
+    SET = "mailboxes/set" (TEXT, TEXT, TEXT, TEXT, TEXT, TEXT, BYTEA);
+    BEHIND = "mailboxes/behind" ();
+    TAKE_FAN_OUT = "mailboxes/take_fan_out" (INT8);
+    EXPAND = "mailboxes/expand" (TEXT, TEXT, INT8);
+    MOVE_FAN_OUT = "mailboxes/move_fan_out" (TEXT);
+    DUE = "mailboxes/due" ();
+    CLAIM = "mailboxes/claim" (INT8, FLOAT8, TEXT_ARRAY, INT8_ARRAY, INT8);
+    LETTER = "mailboxes/letter" (TEXT, INT8, TEXT);
+    DELIVERED = "mailboxes/delivered" (TEXT);
+    FAILED = "mailboxes/failed" (TEXT, INT4, FLOAT8, TEXT);
+    DEAD = "mailboxes/dead" (TEXT, INT4, TEXT);
+    WITHDRAW = "mailboxes/withdraw" (TEXT, INT4);
+    BACKLOG = "mailboxes/backlog" (INT8);
+}
+
+/// Entries that one transaction expands, beside those that one transaction wrote.
+const ENTRIES_AT_ONCE: i64 = 200;
+/// Envelopes that one transaction makes.
+const ENVELOPES_AT_ONCE: i64 = 5_000;
+/// How far the backlog is counted.
+const MOST_COUNTED: i64 = 100_000;
+
+/// Where a member's entries are handed over.
+#[derive(Debug, Clone)]
+pub struct Webhook {
+    pub url: String,
+    /// Of the URL, with its port if that is not the usual one.
+    pub host: String,
+    /// A name of the member's own.
+    pub zone: Option<String>,
+    /// Key of the signature.
+    pub secret: Secret,
+}
+
+/// Key of a signature, never shown.
+#[derive(Clone)]
+pub struct Secret(pub Vec<u8>);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret")
+    }
+}
+
+/// Gives a member a mailbox, or none, in one conversation or in all that have none of their own.
+pub(crate) async fn set(tx: &Tx, did: &Did, convo: Option<&ConvoId>, mailbox: Option<&Webhook>) -> Result<(), Abort> {
+    let convo = convo.map_or("", ConvoId::as_str);
+    let provider = if mailbox.is_some() { "webhook" } else { "none" };
+    let zone = mailbox.and_then(|mailbox| mailbox.zone.as_deref());
+    let (url, host) = (mailbox.map(|mailbox| mailbox.url.as_str()), mailbox.map(|mailbox| mailbox.host.as_str()));
+    let secret = mailbox.map(|mailbox| mailbox.secret.0.as_slice());
+    tx.rows(&SET, &[&did.as_str(), &convo, &provider, &zone, &url, &host, &secret]).await?;
+    Ok(())
+}
+
+/// An attempt to hand an envelope over. Its number tells its end from that of another.
+#[derive(Debug, Clone)]
+pub(crate) struct Attempt {
+    pub id: String,
+    pub convo: ConvoId,
+    pub recipient: String,
+    pub seq: i64,
+    pub host: String,
+    pub number: i32,
+    /// Of the entry's ciphertext.
+    pub bytes: i32,
+}
+
+/// What an envelope holds and where it goes now.
+pub(crate) struct Letter {
+    pub message: MessageView,
+    /// `None`: the recipient has no mailbox any more.
+    pub mailbox: Option<Webhook>,
+}
+
+/// How an attempt ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum End {
+    Delivered,
+    /// Due again after this.
+    Failed(Duration, String),
+    /// Not tried any more.
+    Dead(String),
+    /// Nobody wants it any more.
+    Withdrawn,
+}
+
+struct Expand;
+
+impl Errand for Expand {
+    const NAME: &'static str = "expandEnvelopes";
+    /// Envelopes made; `None` if another replica is at it.
+    type Output = Option<i64>;
+
+    async fn execute(&self, tx: &Tx) -> Result<Option<i64>, Abort> {
+        let Some(range) = tx.find(&TAKE_FAN_OUT, &[&ENTRIES_AT_ONCE]).await? else { return Ok(None) };
+        let (low, high): (&str, &str) = (range.get("low"), range.get("high"));
+        let made = tx.find(&EXPAND, &[&low, &high, &ENVELOPES_AT_ONCE]).await?.map_or(0, |row| row.get("made"));
+        if made < ENVELOPES_AT_ONCE {
+            tx.rows(&MOVE_FAN_OUT, &[&high]).await?;
+        }
+        Ok(Some(made))
+    }
+}
+
+struct Claim {
+    most: i64,
+    lease: Duration,
+    hosts: Vec<String>,
+    room: Vec<i64>,
+    room_elsewhere: i64,
+}
+
+impl Errand for Claim {
+    const NAME: &'static str = "claimEnvelopes";
+    type Output = Vec<Attempt>;
+
+    async fn execute(&self, tx: &Tx) -> Result<Vec<Attempt>, Abort> {
+        let Self { most, lease, hosts, room, room_elsewhere } = self;
+        let rows = tx.rows(&CLAIM, &[most, &lease.as_secs_f64(), hosts, room, room_elsewhere]).await?;
+        let attempt = |row: &tokio_postgres::Row| {
+            Ok(Attempt {
+                id: row.get("id"),
+                convo: row.get::<_, &str>("convo_id").parse().map_err(Error::internal)?,
+                recipient: row.get("recipient_did"),
+                seq: row.get("seq"),
+                host: row.get("host"),
+                number: row.get("attempts"),
+                bytes: row.get("bytes"),
+            })
+        };
+        rows.iter().map(attempt).collect()
+    }
+}
+
+struct Settle {
+    attempt: Attempt,
+    end: End,
+}
+
+impl Errand for Settle {
+    const NAME: &'static str = "settleEnvelope";
+    type Output = ();
+
+    async fn execute(&self, tx: &Tx) -> Result<(), Abort> {
+        let Attempt { id, number, .. } = &self.attempt;
+        match &self.end {
+            End::Delivered => tx.rows(&DELIVERED, &[id]).await?,
+            End::Failed(wait, why) => tx.rows(&FAILED, &[id, number, &wait.as_secs_f64(), why]).await?,
+            End::Dead(why) => tx.rows(&DEAD, &[id, number, why]).await?,
+            End::Withdrawn => tx.rows(&WITHDRAW, &[id, number]).await?,
+        };
+        Ok(())
+    }
+}
+
+impl Store {
+    /// Makes envelopes of entries that have none yet, in one transaction, and says how many; `None` if another replica is at it.
+    pub(crate) async fn expand(&self) -> Result<Option<i64>, Error> {
+        self.errand(Expand).await
+    }
+
+    /// Takes at most so many envelopes that are due, each as an attempt that counts as failed after `lease`. `room` says how many
+    /// more each host may have where attempts run already.
+    pub(crate) async fn claim_envelopes(
+        &self,
+        most: usize,
+        lease: Duration,
+        room: impl Iterator<Item = (String, usize)>,
+        room_elsewhere: usize,
+    ) -> Result<Vec<Attempt>, Error> {
+        let (hosts, room) = room.map(|(host, room)| (host, room as i64)).unzip();
+        self.errand(Claim { most: most as i64, lease, hosts, room, room_elsewhere: room_elsewhere as i64 }).await
+    }
+
+    /// Notes how an attempt ended. Only the newest attempt can fail an envelope, but any can have delivered it.
+    pub(crate) async fn settle_envelope(&self, attempt: Attempt, end: End) -> Result<(), Error> {
+        self.errand(Settle { attempt, end }).await
+    }
+}
+
+impl Reader {
+    /// Whether anybody has a mailbox, and whether entries wait to be expanded.
+    pub(crate) async fn fan_out_is_behind(&self) -> Result<(bool, bool), Error> {
+        let row = self.find(&BEHIND, &[]).await.map_err(Abort::into_error)?;
+        Ok(row.map_or((false, false), |row| (row.get("used"), row.get("behind"))))
+    }
+
+    /// Whether an envelope's time has come.
+    pub(crate) async fn envelope_is_due(&self) -> Result<bool, Error> {
+        let row = self.find(&DUE, &[]).await.map_err(Abort::into_error)?;
+        Ok(row.is_some_and(|row| row.get("due")))
+    }
+
+    /// How many envelopes wait and how many are dead, each counted up to [`MOST_COUNTED`].
+    pub(crate) async fn backlog(&self) -> Result<(i64, i64), Error> {
+        let row = self.find(&BACKLOG, &[&MOST_COUNTED]).await.map_err(Abort::into_error)?;
+        Ok(row.map_or((0, 0), |row| (row.get("pending"), row.get("dead"))))
+    }
+
+    /// What an envelope holds; `None` if the entry is not kept any more.
+    pub(crate) async fn letter(&self, attempt: &Attempt) -> Result<Option<Letter>, Error> {
+        let Attempt { convo, seq, recipient, .. } = attempt;
+        let row = self.find(&LETTER, &[&convo.as_str(), seq, recipient]).await.map_err(Abort::into_error)?;
+        let Some(row) = row else { return Ok(None) };
+        let mailbox = row.get::<_, Option<String>>("url").map(|url| Webhook {
+            url,
+            host: row.get("host"),
+            zone: row.get("zone"),
+            secret: Secret(row.get("secret")),
+        });
+        Ok(Some(Letter { message: messages::message_view(convo, &row)?, mailbox }))
+    }
+}

@@ -1,0 +1,107 @@
+mod send_typing_indicator;
+mod stream_convo_events;
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::support::client::persona::Persona;
+use crate::support::client::xrpc::{Event, EventStream, Reply};
+use crate::support::lexicon::validate_event;
+
+/// How long an event that has to come may take.
+const PATIENCE: Duration = Duration::from_secs(20);
+const NSID: &str = "blue.catbird.mls.streamConvoEvents";
+
+/// A stream in the hands of a test: every event is validated, and what is asked for has to come.
+pub struct Follower {
+    pub stream: EventStream,
+    /// Events of this type are passed over: they come whenever somebody is added by a key package.
+    pub but: &'static str,
+}
+
+/// Opens a stream, or gets the refusal.
+pub async fn try_follow(
+    who: &Persona,
+    parameters: &[(&str, &str)],
+    last_event_id: Option<&str>,
+) -> Result<Follower, Reply> {
+    let parameters: Vec<_> = parameters.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
+    let stream = who.xrpc.follow("streamConvoEvents", &parameters, last_event_id).await.unwrap()?;
+    Ok(Follower { stream, but: "keyPackagesLowEvent" })
+}
+
+/// Opens a stream of all conversations.
+pub async fn follow(who: &Persona) -> Follower {
+    try_follow(who, &[], None).await.unwrap()
+}
+
+/// Opens a stream of all conversations where another one was left.
+pub async fn resume(who: &Persona, cursor: &str) -> Follower {
+    try_follow(who, &[("cursor", cursor)], None).await.unwrap()
+}
+
+impl Follower {
+    /// The next event.
+    pub async fn next(&mut self) -> Event {
+        loop {
+            let next = tokio::time::timeout(PATIENCE, self.stream.next()).await.expect("no event came");
+            let event = next.unwrap().expect("the stream ended");
+            check(&event);
+            if event.name != self.but {
+                return event;
+            }
+        }
+    }
+
+    /// The end of the stream, and what came before it.
+    pub async fn rest(&mut self) -> Vec<Event> {
+        let mut rest = Vec::new();
+        while let Some(event) =
+            tokio::time::timeout(PATIENCE, self.stream.next()).await.expect("the stream did not end").unwrap()
+        {
+            check(&event);
+            rest.push(event);
+        }
+        rest
+    }
+
+    /// The next event of this type, which has to be the next one at all.
+    pub async fn expect(&mut self, name: &str) -> Value {
+        let event = self.next().await;
+        assert_eq!(event.name, name, "{}", event.data);
+        event.data
+    }
+
+    /// All events until this one, itself included.
+    pub async fn until(&mut self, is_last: impl Fn(&Event) -> bool) -> Vec<Event> {
+        let mut events = Vec::new();
+        loop {
+            let event = self.next().await;
+            let last = is_last(&event);
+            events.push(event);
+            if last {
+                return events;
+            }
+        }
+    }
+
+    /// The next entries of conversations, by seq, up to this one.
+    pub async fn seqs_until(&mut self, last: u64) -> Vec<u64> {
+        self.until(|event| seq(event) == Some(last)).await.iter().filter_map(seq).collect()
+    }
+}
+
+/// The seq of an entry.
+pub fn seq(event: &Event) -> Option<u64> {
+    event.data["message"]["seq"].as_u64()
+}
+
+fn check(event: &Event) {
+    validate_event(NSID, &event.data).unwrap_or_else(|why| panic!("{why}\n{}", event.data));
+    assert_eq!(event.data["$type"], format!("{NSID}#{}", event.name), "the line event and $type agree");
+    assert_eq!(event.data["cursor"], event.id, "the line id and cursor agree");
+    if let Some(seq) = seq(event) {
+        assert_eq!(event.data["prevSeq"], seq - 1);
+    }
+}

@@ -1,0 +1,606 @@
+//! streamConvoEvents: what happens is sent, to those whom it concerns, in order, and again from a cursor.
+
+use serde_json::json;
+
+use super::*;
+use crate::harness::*;
+use crate::support::app::TestApp;
+use crate::support::client::random_did;
+
+either_serializer! {
+    p5_entries_come_whole_and_in_order_each_with_its_predecessor;
+    p5_a_stream_resumes_from_the_cursor_of_any_event;
+    a_conversation_that_somebody_is_added_to_is_followed_at_once;
+    p7_a_removed_member_gets_its_removal_and_nothing_after_it;
+    members_are_told_who_joins_and_who_leaves;
+}
+
+any_serializer! {
+    the_reply_is_a_stream_of_server_sent_events;
+    p7_a_stream_of_one_conversation_is_for_its_members_and_ends_with_their_membership;
+    p7_a_joiner_sees_nothing_from_before_its_join;
+    p7_a_member_from_before_its_rejoining_sees_nothing_of_what_was_between;
+    a_cursor_that_leads_nowhere_is_refused_by_what_is_wrong_with_it;
+    deleted_events_make_older_cursors_outdated;
+    what_is_read_on_one_device_is_told_to_the_others_and_to_nobody_else;
+    who_has_few_key_packages_left_is_told;
+    p10_a_caller_has_so_many_streams_and_no_more;
+    p5_a_slow_consumer_is_told_and_loses_nothing with ("SSE_BUFFER_SIZE", "20");
+    p10_events_are_bounded_in_bytes_as_well;
+    p5_a_transaction_that_began_first_and_commits_last_is_not_passed_over;
+    p5_a_row_that_is_no_entry_is_not_passed_over_either;
+    p5_the_naive_cursor_would_pass_it_over;
+    p7_what_becomes_visible_together_with_a_removal_is_kept_from_who_was_removed;
+    p5_a_transaction_that_stays_open_delays_nobody;
+    a_drained_server_sends_its_streams_away;
+    p5_many_streams_at_once_lose_nothing_while_others_write;
+}
+
+async fn p5_entries_come_whole_and_in_order_each_with_its_predecessor(app: &TestApp) {
+    let mut members = app.conversation(3).await;
+    let mut stream = follow(&members[1]).await;
+    let before = members[0].last_seq;
+    for n in 0..5 {
+        members[0].send(&format!("message {n}")).await.unwrap();
+    }
+    let carol = app.published_persona().await;
+    members[0].add(&[carol.did()]).await.unwrap();
+    let page = ok(get(&members[2], "getMessages", &[("convoId", &convo(&members[2])), ("peek", "true")]).await);
+    let log: Vec<_> = page.list("messages").unwrap().iter().filter(|one| one["seq"].as_u64() > Some(before)).collect();
+    assert_eq!(log.len(), 6);
+    for entry in log {
+        let event = stream.expect("messageEvent").await;
+        assert_eq!(&event["message"], entry);
+    }
+}
+
+async fn p5_a_stream_resumes_from_the_cursor_of_any_event(app: &TestApp) {
+    let mut members = app.conversation(2).await;
+    let mut stream = follow(&members[1]).await;
+    let first = members[0].last_seq + 1;
+    for n in 0..4 {
+        members[0].send(&format!("message {n}")).await.unwrap();
+    }
+    let events = stream.until(|event| seq(event) == Some(first + 3)).await;
+    drop(stream);
+    for n in 4..8 {
+        members[0].send(&format!("message {n}")).await.unwrap();
+    }
+    for (n, event) in events.iter().enumerate() {
+        // As a parameter, and as clients do by themselves.
+        for by_header in [false, true] {
+            let mut stream = match by_header {
+                false => resume(&members[1], &event.id).await,
+                true => try_follow(&members[1], &[], Some(&event.id)).await.unwrap(),
+            };
+            let replayed = stream.until(|event| event.data["info"] == "replayed").await;
+            let mut seqs: Vec<u64> = replayed.iter().filter_map(seq).collect();
+            assert!(seqs.is_sorted());
+            seqs.retain(|seq| *seq > first + n as u64);
+            assert_eq!(seqs, (first + n as u64 + 1..first + 8).collect::<Vec<_>>(), "everything after event {n}");
+        }
+    }
+    // The header is younger than the address, which is not even looked at.
+    let mut stream = try_follow(&members[1], &[("cursor", "not a cursor")], Some(&events[3].id)).await.unwrap();
+    stream.until(|event| event.data["info"] == "replayed").await;
+}
+
+async fn a_conversation_that_somebody_is_added_to_is_followed_at_once(app: &TestApp) {
+    let mut alice = app.conversation(1).await.remove(0);
+    let mut bob = app.published_persona().await;
+    let mut stream = follow(&bob).await;
+    alice.send("before").await.unwrap();
+    let added = alice.add(&[bob.did()]).await.unwrap();
+    let event = stream.expect("conversationEvent").await;
+    assert_eq!((&event["convoId"], &event["actor"]), (&json!(convo(&alice)), &json!(alice.did())));
+    assert_eq!((event["seq"].as_u64(), event["epoch"].as_u64()), (Some(added.seq), Some(added.epoch)));
+    let welcome = stream.expect("welcomeEvent").await;
+    assert_eq!((&welcome["convoId"], welcome["epoch"].as_u64()), (&json!(convo(&alice)), Some(added.epoch)));
+    bob.join(&convo(&alice)).await.unwrap();
+    alice.send("after").await.unwrap();
+    assert_eq!(stream.expect("messageEvent").await["message"]["seq"], added.seq + 1);
+
+    // So is one that is made with somebody in it.
+    let body = json!({ "groupId": crate::support::client::persona::hex(random_did().as_bytes()),
+        "cipherSuite": alice.mls.suite_name(), "initialMembers": [bob.did()] });
+    let made = ok(ask(&alice, "createConvo", &body).await);
+    assert_eq!(stream.expect("conversationEvent").await["convoId"], made.body["id"]);
+    let sent = json!({ "convoId": made.body["id"], "ciphertext": { "$bytes": "aGVsbG8" }, "epoch": 0 });
+    ok(ask(&alice, "sendMessage", &sent).await);
+    let event = stream.expect("messageEvent").await;
+    assert_eq!((&event["message"]["convoId"], event["prevSeq"].as_u64()), (&made.body["id"], Some(0)));
+}
+
+async fn p7_a_removed_member_gets_its_removal_and_nothing_after_it(app: &TestApp) {
+    let mut members = app.conversation(3).await;
+    let mut other = app.conversation(1).await.remove(0);
+    let third = members[2].did().to_owned();
+    let added = json!({ "convoId": convo(&other), "didList": [third] });
+    ok(ask(&other, "addMembers", &added).await);
+    let mut stream = follow(&members[2]).await;
+    let mut witness = follow(&members[1]).await;
+    members[0].send("before").await.unwrap();
+    let removal = members[0].remove(&third).await.unwrap();
+    members[0].send("after").await.unwrap();
+    let events = stream.until(|event| event.name == "removedEvent").await;
+    let seqs: Vec<u64> = events.iter().filter_map(seq).collect();
+    assert_eq!(seqs, [removal.seq - 1, removal.seq], "up to the commit that removes it");
+    let told = &events[2].data;
+    assert_eq!((&told["action"], &told["actor"]), (&json!("removed"), &json!(members[0].did())));
+    assert_eq!((told["seq"].as_u64(), &told["convoId"]), (Some(removal.seq), &json!(convo(&members[0]))));
+    members[0].send("long after").await.unwrap();
+    other.send("elsewhere").await.unwrap();
+    assert_eq!(stream.expect("messageEvent").await["message"]["convoId"], convo(&other));
+    // The others go on.
+    let seen = witness.until(|event| seq(event) == Some(removal.seq + 2)).await;
+    assert!(seen.iter().any(|event| event.name == "membershipChangeEvent" && event.data["did"] == third));
+    // Not with a cursor from before either.
+    let mut again = resume(&members[2], &events[0].id).await;
+    let replayed = again.until(|event| event.data["info"] == "replayed").await;
+    let here = replayed.iter().filter(|event| event.data["message"]["convoId"] == convo(&members[0]));
+    assert_eq!(here.count(), 0);
+    assert!(replayed.iter().any(|event| event.name == "removedEvent"), "it learns it, however late");
+}
+
+async fn members_are_told_who_joins_and_who_leaves(app: &TestApp) {
+    let mut members = app.conversation(3).await;
+    let mut stream = follow(&members[0]).await;
+    let leaver = members.pop().unwrap();
+    ok(ask(&leaver, "leaveConvo", &json!({ "convoId": convo(&leaver) })).await);
+    let event = stream.expect("membershipChangeEvent").await;
+    assert_eq!((&event["did"], &event["action"]), (&json!(leaver.did()), &json!("left")));
+    assert_eq!(event["actor"], leaver.did());
+    let (carol, dave) = (app.persona(), app.persona());
+    let added = json!({ "convoId": convo(&members[1]), "didList": [carol.did(), dave.did()] });
+    ok(ask(&members[1], "addMembers", &added).await);
+    for joiner in [&carol, &dave] {
+        let event = stream.expect("membershipChangeEvent").await;
+        assert_eq!((&event["did"], &event["action"]), (&json!(joiner.did()), &json!("joined")));
+        assert_eq!(event["actor"], members[1].did());
+    }
+    // Nothing of what failed, or was done before.
+    refused(ask(&members[1], "addMembers", &added).await, 409, "AlreadyMember");
+    ok(ask(&leaver, "leaveConvo", &json!({ "convoId": convo(&leaver) })).await);
+    members[1].send("now").await.unwrap();
+    stream.expect("messageEvent").await;
+}
+
+async fn the_reply_is_a_stream_of_server_sent_events(app: &TestApp) {
+    let alice = app.persona();
+    let mut stream = follow(&alice).await;
+    let headers = stream.stream.headers();
+    assert_eq!(headers["content-type"], "text/event-stream");
+    assert!(headers["cache-control"] == "no-cache" && headers["x-accel-buffering"] == "no");
+    // A sign of life, with a place to come back to, though nothing has happened.
+    let beat = async {
+        while stream.stream.last_id.is_none() {
+            let _ = tokio::time::timeout(Duration::from_millis(20), stream.stream.next()).await;
+        }
+    };
+    tokio::time::timeout(2 * PATIENCE, beat).await.expect("a heartbeat within its time");
+    assert!(stream.stream.comments > 0 && stream.stream.retry_ms.is_some());
+    let id = stream.stream.last_id.clone().unwrap();
+    assert_eq!(resume(&alice, &id).await.expect("infoEvent").await["info"], "replayed");
+}
+
+async fn p7_a_stream_of_one_conversation_is_for_its_members_and_ends_with_their_membership(app: &TestApp) {
+    let mut members = app.conversation(2).await;
+    let mut other = app.conversation(1).await.remove(0);
+    let id = convo(&members[0]);
+    ok(ask(&other, "addMembers", &json!({ "convoId": convo(&other), "didList": [members[1].did()] })).await);
+    let refusal = async |who: &Persona, id: &str| match try_follow(who, &[("convoId", id)], None).await {
+        Ok(_) => panic!("a stream was opened"),
+        Err(reply) => reply,
+    };
+    refused(refusal(&other, &id).await, 404, "ConvoNotFound");
+    refused(refusal(&other, "01JB2N0W3E8Z6TQ9K4M5V7X1YA").await, 404, "ConvoNotFound");
+    let mut stream = try_follow(&members[1], &[("convoId", &id)], None).await.unwrap();
+    other.send("elsewhere").await.unwrap();
+    let sent = members[0].send("here").await.unwrap();
+    assert_eq!(stream.expect("messageEvent").await["message"]["seq"], sent.seq);
+    let did = members[1].did().to_owned();
+    members[0].remove(&did).await.unwrap();
+    let names: Vec<String> = stream.rest().await.into_iter().map(|event| event.name).collect();
+    assert_eq!(names, ["messageEvent", "removedEvent"], "the commit, the removal, and the end");
+    refused(refusal(&members[1], &id).await, 403, "NotMember");
+}
+
+async fn p7_a_joiner_sees_nothing_from_before_its_join(app: &TestApp) {
+    let mut alice = app.conversation(1).await.remove(0);
+    let mut old = follow(&alice).await;
+    alice.send("old").await.unwrap();
+    let long_ago = old.next().await.id;
+    let gone = app.persona();
+    ok(ask(&alice, "addMembers", &json!({ "convoId": convo(&alice), "didList": [gone.did()] })).await);
+    ok(ask(&alice, "leaveConvo", &json!({ "convoId": convo(&alice), "targetDid": gone.did() })).await);
+    let bob = app.published_persona().await;
+    let added = alice.add(&[bob.did()]).await.unwrap();
+    alice.send("new").await.unwrap();
+    // With a cursor from long before, which it can only have from elsewhere.
+    let mut stream = resume(&bob, &long_ago).await;
+    let events = stream.until(|event| event.data["info"] == "replayed").await;
+    let names: Vec<&str> = events.iter().map(|event| &*event.name).collect();
+    assert_eq!(names, ["conversationEvent", "welcomeEvent", "messageEvent", "infoEvent"]);
+    assert_eq!(seq(&events[2]), Some(added.seq + 1));
+}
+
+async fn p7_a_member_from_before_its_rejoining_sees_nothing_of_what_was_between(app: &TestApp) {
+    let mut alice = app.conversation(1).await.remove(0);
+    let bob = app.persona();
+    let added = json!({ "convoId": convo(&alice), "didList": [bob.did()] });
+    let removed = json!({ "convoId": convo(&alice), "targetDid": bob.did() });
+    let mut stream = follow(&bob).await;
+    for round in 0..5 {
+        let joined = landed(&ok(ask(&alice, "addMembers", &added).await)).1;
+        let within = alice.send("within").await.unwrap().seq;
+        ok(ask(&alice, "leaveConvo", &removed).await);
+        alice.send("between").await.unwrap();
+        let events = stream.until(|event| event.name == "removedEvent").await;
+        assert_eq!(events[0].name, "conversationEvent", "round {round}");
+        assert_eq!(events[0].data["seq"], joined);
+        let seqs: Vec<u64> = events.iter().filter_map(seq).collect();
+        // The pass that saw the removal may have come before the one that would have seen the message, but never after.
+        assert!(seqs == [within] || seqs.is_empty(), "round {round}: {seqs:?}");
+    }
+}
+
+async fn a_cursor_that_leads_nowhere_is_refused_by_what_is_wrong_with_it(app: &TestApp) {
+    let alice = app.persona();
+    let refusal = async |cursor: &str| match try_follow(&alice, &[("cursor", cursor)], None).await {
+        Ok(_) => panic!("{cursor} opened a stream"),
+        Err(reply) => reply,
+    };
+    for cursor in ["x", "7", "01JB2N0W3E8Z6TQ9K4M5V7X1YA"] {
+        refused(refusal(cursor).await, 400, "InvalidCursor");
+    }
+    let at = |watermark: u128| ulid::Ulid(1_700_000_000_000 << 80 | 0xCA7B << 64 | watermark).to_string();
+    refused(refusal(&at(1 << 40)).await, 400, "FutureCursor");
+    refused(refusal(&at(u128::from(u64::MAX))).await, 400, "InvalidCursor");
+    assert!(try_follow(&alice, &[("cursor", &at(3))], None).await.is_ok());
+}
+
+async fn deleted_events_make_older_cursors_outdated(app: &TestApp) {
+    let members = app.conversation(2).await;
+    let mut stream = follow(&members[1]).await;
+    let read = json!({ "convoId": convo(&members[1]) });
+    ok(ask(&members[0], "sendMessage", &message(&members[0], b"x")).await);
+    let early = stream.next().await.id;
+    ok(ask(&members[1], "updateRead", &read).await);
+    stream.expect("readEvent").await;
+    sql(app, "delete from event_stream", &[]).await;
+    match try_follow(&members[1], &[("cursor", &early)], None).await {
+        Ok(_) => panic!("events that are gone were passed over"),
+        Err(reply) => refused(reply, 410, "OutdatedCursor"),
+    };
+    // Once everything from before has ended, anywhere in the cluster, cursors are younger than what was deleted.
+    let start = std::time::Instant::now();
+    loop {
+        ok(ask(&members[0], "sendMessage", &message(&members[0], b"y")).await);
+        let late = stream.next().await.id;
+        if let Ok(mut again) = try_follow(&members[1], &[("cursor", &late)], None).await {
+            again.until(|event| event.data["info"] == "replayed").await;
+            break;
+        }
+        assert!(start.elapsed() < PATIENCE, "no cursor leads on");
+    }
+}
+
+async fn what_is_read_on_one_device_is_told_to_the_others_and_to_nobody_else(app: &TestApp) {
+    let mut members = app.conversation(2).await;
+    let (mut own, mut others) = (follow(&members[1]).await, follow(&members[0]).await);
+    let (one, two) = (members[0].send("one").await.unwrap(), members[0].send("two").await.unwrap());
+    own.seqs_until(two.seq).await;
+    let id = convo(&members[1]);
+    let read = ok(ask(&members[1], "updateRead", &json!({ "convoId": id, "messageId": one.message_id })).await);
+    assert_eq!(read.number("seq").unwrap(), one.seq);
+    let event = own.expect("readEvent").await;
+    assert_eq!((event["seq"].as_u64(), &event["messageId"]), (Some(one.seq), &json!(one.message_id)));
+    assert_eq!((&event["readAt"], &event["did"]), (&read.body["readAt"], &json!(members[1].did())));
+    assert_eq!(only_convo(&members[1]).await["unreadCount"], 1);
+    // All of it, and then backwards, which changes nothing and tells nobody.
+    let all = ok(ask(&members[1], "updateRead", &json!({ "convoId": id })).await);
+    let back = ok(ask(&members[1], "updateRead", &json!({ "convoId": id, "messageId": one.message_id })).await);
+    assert_eq!((all.number("seq").unwrap(), &back.body), (two.seq, &all.body));
+    assert_eq!(only_convo(&members[1]).await["unreadCount"], 0);
+    assert_eq!(own.expect("readEvent").await["seq"], two.seq);
+    let cursor = json!({ "convoId": id, "cursor": own.stream.last_id.clone().unwrap() });
+    ok(ask(&members[1], "updateCursor", &cursor).await);
+    let event = own.expect("cursorEvent").await;
+    assert_eq!((&event["convoId"], &event["lastSeen"]), (&json!(id), &cursor["cursor"]));
+    ok(ask(&members[1], "updateCursor", &cursor).await);
+    let three = members[0].send("three").await.unwrap();
+    own.expect("messageEvent").await;
+    ok(ask(&members[1], "updateCursor", &json!({ "convoId": id, "cursor": three.message_id })).await);
+    let names = [own.next().await.name, own.next().await.name];
+    assert_eq!(names, ["cursorEvent", "readEvent"]);
+    let seen = others.until(|event| seq(event) == Some(three.seq)).await;
+    assert!(seen.iter().all(|event| event.name == "messageEvent"), "{seen:?}");
+}
+
+async fn who_has_few_key_packages_left_is_told(app: &TestApp) {
+    let (alice, bob) = (app.persona(), app.persona());
+    bob.publish_key_packages(6).await.unwrap();
+    let mut stream = follow(&bob).await;
+    stream.but = "";
+    for left in [None, Some(4)] {
+        let claimer = app.persona();
+        assert!(claim(&claimer, bob.did()).await.is_some());
+        if let Some(left) = left {
+            assert_eq!(stream.expect("keyPackagesLowEvent").await["available"], left);
+        }
+        // The lease gives the same one again, which takes nothing.
+        assert!(claim(&claimer, bob.did()).await.is_some());
+    }
+    assert!(claim(&alice, bob.did()).await.is_some());
+    assert_eq!(stream.expect("keyPackagesLowEvent").await["available"], 3);
+}
+
+async fn p10_a_caller_has_so_many_streams_and_no_more(app: &TestApp) {
+    let (alice, bob) = (app.persona(), app.persona());
+    let mut streams = Vec::new();
+    for _ in 0..catbird_server::events::hub::MAX_STREAMS_PER_CALLER {
+        streams.push(follow(&alice).await);
+    }
+    let refusal = match try_follow(&alice, &[], None).await {
+        Ok(_) => panic!("one too many"),
+        Err(reply) => refused(reply, 429, "RateLimitExceeded"),
+    };
+    assert!(refusal.retry_after().is_some());
+    follow(&bob).await;
+    streams.pop();
+    let start = std::time::Instant::now();
+    while try_follow(&alice, &[], None).await.is_err() {
+        assert!(start.elapsed() < PATIENCE, "the place of a stream that was closed stays taken");
+    }
+}
+
+/// Waits until the server's own tail has handed out everything that is committed by now.
+async fn tail_is_past(witness: &mut Follower, sender: &Persona) {
+    let sent = ok(ask(sender, "sendMessage", &message(sender, b"marker")).await);
+    witness.seqs_until(sent.number("seq").unwrap()).await;
+}
+
+async fn p5_a_slow_consumer_is_told_and_loses_nothing(app: &TestApp) {
+    let members = app.conversation(3).await;
+    let mut witness = follow(&members[2]).await;
+    let mut slow = follow(&members[1]).await;
+    tail_is_past(&mut witness, &members[0]).await;
+    let first = slow.next().await;
+    let begin = seq(&first).unwrap();
+    // As much as the sockets' buffers hold, and then more than may wait.
+    let big = vec![b'x'; 1024 * 1024];
+    let mut last = 0;
+    for _ in 0..40 {
+        last = ok(ask(&members[0], "sendMessage", &message(&members[0], &big)).await).number("seq").unwrap();
+        // Who reads is not held up.
+        witness.seqs_until(last).await;
+    }
+    let events = slow.rest().await;
+    let told = events.last().unwrap();
+    assert_eq!((&*told.name, &told.data["info"]), ("infoEvent", &json!("slowConsumer")));
+    assert!(told.data["retryAfterMs"].as_u64().is_some_and(|ms| slow.stream.retry_ms == Some(ms)));
+    let mut seen: Vec<u64> = events.iter().filter_map(seq).collect();
+    assert!(seen.len() < 40, "it was cut before the end");
+    let mut again = resume(&members[1], &told.id).await;
+    seen.extend(again.seqs_until(last).await);
+    seen.sort_unstable();
+    seen.dedup();
+    assert_eq!(seen, (begin + 1..=last).collect::<Vec<_>>());
+}
+
+async fn p10_events_are_bounded_in_bytes_as_well(app: &TestApp) {
+    let members = app.conversation(2).await;
+    let mut slow = follow(&members[1]).await;
+    let big = vec![b'x'; 8 * 1024 * 1024];
+    for _ in 0..8 {
+        ok(ask(&members[0], "sendMessage", &message(&members[0], &big)).await);
+    }
+    let events = slow.rest().await;
+    assert_eq!(events.last().unwrap().data["info"], "slowConsumer", "64 MiB waited for one client");
+    let mut seen = 0;
+    let mut at = events.last().unwrap().id.clone();
+    // However large they are, it gets on.
+    while seen < 8 {
+        let mut stream = resume(&members[1], &at).await;
+        let event = stream.until(|event| seq(event).is_some()).await.pop().unwrap();
+        (seen, at) = (seen + 1, event.id);
+        if seen == 1 {
+            let last = members[1].last_seq + 8;
+            stream.seqs_until(last).await;
+            break;
+        }
+    }
+}
+
+/// A transaction that has its id from the start, as another replica's would, and writes when the test says so.
+async fn begin_early(db: &mut tokio_postgres::Client) -> tokio_postgres::Transaction<'_> {
+    let transaction = db.transaction().await.unwrap();
+    transaction.query_one("select pg_current_xact_id()::text", &[]).await.unwrap();
+    transaction
+}
+
+async fn write_entry(transaction: &tokio_postgres::Transaction<'_>, sender: &Persona) {
+    let moved = "update conversations set last_seq = last_seq + 1 where id = $1 returning last_seq, current_epoch";
+    let at = transaction.query_one(moved, &[&convo(sender)]).await.unwrap();
+    let (seq, epoch): (i64, i64) = (at.get(0), at.get(1));
+    let insert = "insert into messages (convo_id, seq, id, sender_did, message_type, epoch, ciphertext)
+                  values ($1, $2, 'late-' || $2::bigint, $3, 'app', $4, 'late')";
+    transaction.execute(insert, &[&convo(sender), &seq, &sender.did(), &epoch]).await.unwrap();
+}
+
+async fn p5_a_transaction_that_began_first_and_commits_last_is_not_passed_over(app: &TestApp) {
+    let members = app.conversation(2).await;
+    let quiet = app.conversation(1).await.remove(0);
+    ok(ask(&quiet, "addMembers", &json!({ "convoId": convo(&quiet), "didList": [members[1].did()] })).await);
+    let mut stream = follow(&members[1]).await;
+    let mut db = app.database.connect().await;
+    let late = begin_early(&mut db).await;
+    let early = send_early(&members[0]).await;
+    // Both the entries of the busy conversation and their cursors are out before the late one commits.
+    let events = stream.until(|event| seq(event) == Some(early)).await;
+    let cursor = events.last().unwrap().id.clone();
+    write_entry(&late, &quiet).await;
+    late.commit().await.unwrap();
+    // Live,
+    let came = stream.until(|event| event.data["message"]["convoId"] == convo(&quiet)).await;
+    assert!(came.last().unwrap().data["message"]["id"].as_str().unwrap().starts_with("late-"));
+    // and for a client that had gone with a cursor from before.
+    let mut again = resume(&members[1], &cursor).await;
+    let replayed = again.until(|event| event.data["info"] == "replayed").await;
+    assert!(replayed.iter().any(|event| event.data["message"]["convoId"] == convo(&quiet)), "{replayed:?}");
+}
+
+/// A message that begins later and commits at once; its seq.
+async fn send_early(sender: &Persona) -> u64 {
+    ok(ask(sender, "sendMessage", &message(sender, b"early")).await).number("seq").unwrap()
+}
+
+async fn p5_a_row_that_is_no_entry_is_not_passed_over_either(app: &TestApp) {
+    let members = app.conversation(2).await;
+    let mut stream = follow(&members[1]).await;
+    let mut db = app.database.connect().await;
+    let late = begin_early(&mut db).await;
+    let early = send_early(&members[0]).await;
+    stream.until(|event| seq(event) == Some(early)).await;
+    let insert = "insert into event_stream (convo_id, recipient_did, event_type, payload)
+                  values ($1, $2, 'cursor', '{\"lastSeen\": \"late\"}')";
+    late.execute(insert, &[&convo(&members[1]), &members[1].did()]).await.unwrap();
+    late.commit().await.unwrap();
+    assert_eq!(stream.expect("cursorEvent").await["lastSeen"], "late");
+}
+
+/// As if another replica had removed a member and written on within one transaction: no pass of the tail can come in between.
+async fn p7_what_becomes_visible_together_with_a_removal_is_kept_from_who_was_removed(app: &TestApp) {
+    let members = app.conversation(3).await;
+    let (mut gone, mut stays) = (follow(&members[2]).await, follow(&members[1]).await);
+    let last = send_early(&members[0]).await;
+    gone.seqs_until(last).await;
+    stays.seqs_until(last).await;
+    let (id, did) = (convo(&members[0]), members[2].did().to_owned());
+    let mut db = app.database.connect().await;
+    let together = db.transaction().await.unwrap();
+    write_entry(&together, &members[0]).await;
+    let leave =
+        "update members m set left_at = now(), left_by = $3, left_epoch = c.current_epoch, left_seq = c.last_seq
+                   from conversations c where c.id = $1 and m.convo_id = $1 and m.member_did = $2";
+    together.execute(leave, &[&id, &did, &members[0].did()]).await.unwrap();
+    let tell = "insert into event_stream (convo_id, recipient_did, event_type, payload)
+                select $1, told, kind, jsonb_build_object('did', $2::text, 'actor', $3::text, 'epoch', 1, 'seq', $4::bigint)
+                  from (values (null, 'left'), ($2::text, 'removed')) rows (told, kind)";
+    together.execute(tell, &[&id, &did, &members[0].did(), &(last.cast_signed() + 1)]).await.unwrap();
+    write_entry(&together, &members[0]).await;
+    together.commit().await.unwrap();
+    let events = gone.until(|event| event.name == "removedEvent").await;
+    assert_eq!(events.iter().filter_map(seq).collect::<Vec<_>>(), [last + 1], "up to its removal and no further");
+    assert_eq!(stays.seqs_until(last + 2).await, [last + 1, last + 2]);
+}
+
+/// The control: what the cursor of the other streams in the field would do. It is here so that the tests above are known to be able
+/// to fail.
+async fn p5_the_naive_cursor_would_pass_it_over(app: &TestApp) {
+    let members = app.conversation(1).await;
+    let quiet = app.conversation(1).await.remove(0);
+    let mut db = app.database.connect().await;
+    let late = begin_early(&mut db).await;
+    send_early(&members[0]).await;
+    let reader = app.database.connect().await;
+    let newest = "select max(tx::text::bigint) from messages";
+    let naive: i64 = reader.query_one(newest, &[]).await.unwrap().get(0);
+    let xmin = "select pg_snapshot_xmin(pg_current_snapshot())::text::bigint";
+    let safe: i64 = reader.query_one(xmin, &[]).await.unwrap().get(0);
+    write_entry(&late, &quiet).await;
+    late.commit().await.unwrap();
+    let found = "select count(*) from messages where convo_id = $1 and tx::text::bigint > $2";
+    let missed: i64 = reader.query_one(found, &[&convo(&quiet), &naive]).await.unwrap().get(0);
+    assert_eq!(missed, 0, "greater than the last one seen does not find it");
+    let found = "select count(*) from messages where convo_id = $1 and tx::text::bigint >= $2";
+    let there: i64 = reader.query_one(found, &[&convo(&quiet), &safe]).await.unwrap().get(0);
+    assert_eq!(there, 1, "not below the watermark does");
+}
+
+async fn p5_a_transaction_that_stays_open_delays_nobody(app: &TestApp) {
+    let members = app.conversation(2).await;
+    let mut db = app.database.connect().await;
+    let open = begin_early(&mut db).await;
+    let mut stream = follow(&members[1]).await;
+    let mut cursors = Vec::new();
+    for _ in 0..5 {
+        let sent = ok(ask(&members[0], "sendMessage", &message(&members[0], b"x")).await).number("seq").unwrap();
+        cursors.push(stream.until(|event| seq(event) == Some(sent)).await.pop().unwrap().id);
+    }
+    // The replay is longer for it, and complete.
+    let mut again = resume(&members[1], cursors.last().unwrap()).await;
+    let replayed = again.until(|event| event.data["info"] == "replayed").await;
+    assert_eq!(replayed.iter().filter_map(seq).count(), 5);
+    open.rollback().await.unwrap();
+}
+
+async fn a_drained_server_sends_its_streams_away(app: &TestApp) {
+    let members = app.conversation(2).await;
+    let mut streams = Vec::new();
+    for _ in 0..8 {
+        streams.push(follow(&members[0]).await);
+    }
+    let sent = ok(ask(&members[1], "sendMessage", &message(&members[1], b"last")).await).number("seq").unwrap();
+    for stream in &mut streams {
+        stream.seqs_until(sent).await;
+    }
+    app.app.events.drain();
+    let mut waits = std::collections::BTreeSet::new();
+    for stream in &mut streams {
+        let events = stream.rest().await;
+        assert_eq!(events.len(), 1, "{events:?}");
+        assert_eq!(events[0].data["info"], "draining");
+        waits.insert(stream.stream.retry_ms.unwrap());
+        assert_eq!(events[0].data["retryAfterMs"].as_u64(), stream.stream.retry_ms);
+    }
+    assert!(waits.len() > 1, "they do not all come back at once: {waits:?}");
+    match try_follow(&members[0], &[], None).await {
+        Ok(_) => panic!("a draining server took a stream in"),
+        Err(reply) => refused(reply, 503, "Overloaded"),
+    };
+}
+
+async fn p5_many_streams_at_once_lose_nothing_while_others_write(app: &TestApp) {
+    let mut members = app.conversation(4).await;
+    let sender = members.remove(0);
+    let id = convo(&sender);
+    let epoch = sender.epoch().unwrap();
+    let xrpc = sender.xrpc.clone();
+    let sending = tokio::spawn(async move {
+        let mut last = 0;
+        for _ in 0..400 {
+            let body = json!({ "convoId": id, "ciphertext": { "$bytes": "aGVsbG8" }, "epoch": epoch });
+            last = xrpc.procedure("sendMessage", &body).await.unwrap().number("seq").unwrap();
+        }
+        last
+    });
+    // They come and go in the middle of it, each from where it was.
+    let mut following = Vec::new();
+    for member in &members {
+        let mut cursor: Option<String> = None;
+        let mut seen: Vec<u64> = Vec::new();
+        for round in 0..8 {
+            let parameters: Vec<(&str, &str)> = cursor.iter().map(|cursor| ("cursor", &**cursor)).collect();
+            let mut stream = try_follow(member, &parameters, None).await.unwrap();
+            for _ in 0..(5 + 3 * round) {
+                let event = stream.next().await;
+                if let Some(seq) = seq(&event) {
+                    let newest = seen.iter().copied().max();
+                    assert!(newest.is_none_or(|newest| seq <= newest + 1), "a hole before {seq} after {newest:?}");
+                    seen.push(seq);
+                }
+                cursor = Some(event.id);
+            }
+        }
+        following.push((cursor.unwrap(), seen));
+    }
+    let last = sending.await.unwrap();
+    for (member, (cursor, mut seen)) in members.iter().zip(following) {
+        let mut stream = resume(member, &cursor).await;
+        seen.extend(stream.seqs_until(last).await);
+        seen.sort_unstable();
+        seen.dedup();
+        assert_eq!(seen, (seen[0]..=last).collect::<Vec<_>>());
+    }
+}

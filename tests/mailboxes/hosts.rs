@@ -1,0 +1,138 @@
+//! P10: a mailbox that fails, hangs, lies or dies is asked again later, and costs nobody else anything.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::support::receiver::{Answer, Receiver};
+use crate::{all_delivered, count, set, start, until};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_goes_wrong_it_is_tried_again_with_the_same_id() {
+    let app = start(&[]).await;
+    let db = app.database.connect().await;
+    let (receiver, elsewhere) = (Receiver::start().await, Receiver::start().await);
+    let mut members = app.conversation(2).await;
+    set(&members[1], &receiver).await;
+    let bad = [
+        Answer::Status(500),
+        Answer::Status(404),
+        Answer::Redirect(elsewhere.url()),
+        Answer::Garbage,
+        Answer::Die,
+        Answer::Hang,
+    ];
+    for (n, answer) in bad.iter().enumerate() {
+        receiver.answer_first(std::slice::from_ref(answer));
+        members[0].send("hello").await.unwrap();
+        let both = receiver.have(2 * (n + 1)).await;
+        let [first, second] = [&both[2 * n], &both[2 * n + 1]];
+        assert_eq!(first.id(), second.id(), "{answer:?}");
+        assert_eq!(first.body, second.body, "{answer:?}");
+        all_delivered(&db).await;
+        let attempts = "select attempts from envelopes where id = $1";
+        assert_eq!(db.query_one(attempts, &[&first.id()]).await.unwrap().get::<_, i32>(0), 2, "{answer:?}");
+    }
+    assert_eq!(elsewhere.received().len(), 0, "redirects are not followed");
+    app.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_without_end_is_not_read_to_it() {
+    let app = start(&[]).await;
+    let db = app.database.connect().await;
+    let receiver = Receiver::start().await;
+    receiver.answer(Answer::Endless);
+    let mut members = app.conversation(2).await;
+    set(&members[1], &receiver).await;
+    members[0].send("hello").await.unwrap();
+    all_delivered(&db).await;
+    assert_eq!(receiver.received().len(), 1, "a 200 is a 200, whatever follows");
+    app.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn waits_grow_from_one_attempt_to_the_next() {
+    let app = start(&[]).await;
+    let receiver = Receiver::start().await;
+    receiver.answer(Answer::Status(500));
+    let mut members = app.conversation(2).await;
+    set(&members[1], &receiver).await;
+    members[0].send("hello").await.unwrap();
+    let mut came = Vec::new();
+    for n in 1..=4 {
+        receiver.have(n).await;
+        came.push(Instant::now());
+    }
+    // After one, two and four seconds, of which half may be missing and a poll may be added.
+    for (n, least) in [(1, 500), (2, 1_000), (3, 2_000)] {
+        assert!(came[n] - came[n - 1] >= Duration::from_millis(least) - Duration::from_millis(100), "{came:?}");
+    }
+    receiver.answer(Answer::Status(204));
+    let db = app.database.connect().await;
+    all_delivered(&db).await;
+    app.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_that_hangs_does_not_keep_others_waiting() {
+    let app = start(&[("MAILBOX_TIMEOUT_SECONDS", "20")]).await;
+    let (slow, quick) = (Receiver::start().await, Receiver::start().await);
+    slow.answer(Answer::Hang);
+    let mut members = app.conversation(3).await;
+    set(&members[1], &slow).await;
+    for n in 0..80 {
+        members[0].send(&format!("{n}")).await.unwrap();
+    }
+    slow.have(1).await;
+    set(&members[2], &quick).await;
+    let start = Instant::now();
+    for n in 0..20 {
+        members[0].send(&format!("{n}")).await.unwrap();
+    }
+    let mut seqs: Vec<_> =
+        quick.have(20).await.iter().map(|got| got.json()["data"]["message"]["seq"].as_i64().unwrap()).collect();
+    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+    seqs.sort_unstable();
+    assert_eq!(seqs, (82..102).collect::<Vec<_>>());
+    assert!(slow.received().len() <= 8, "{} attempts run at a host that hangs", slow.received().len());
+    // They would take the rest of their 20 seconds, which nobody has to wait for.
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mailbox_that_is_gone_is_not_asked_again() {
+    let app = start(&[]).await;
+    let db = app.database.connect().await;
+    let receiver = Receiver::start().await;
+    receiver.answer(Answer::Status(410));
+    let mut members = app.conversation(2).await;
+    set(&members[1], &receiver).await;
+    members[0].send("hello").await.unwrap();
+    until("the end of it", async || count(&db, "dead").await == 1).await;
+    let dead = db.query_one("select attempts, last_error from dead_envelopes", &[]).await.unwrap();
+    assert_eq!((dead.get(0), dead.get(1)), (1, "the mailbox answered 410"));
+    assert_eq!(receiver.received().len(), 1);
+    app.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_that_lead_into_the_servers_own_network_are_not_called() {
+    // A name that is fine to look at, and whose address is not.
+    let app = start(&[("ALLOW_PRIVATE_MAILBOX_HOSTS", "false"), ("MAILBOX_MAX_ATTEMPTS", "1")]).await;
+    let db = app.database.connect().await;
+    let receiver = Receiver::start().await;
+    let mut members = app.conversation(2).await;
+    db.execute(
+        "insert into mailboxes (member_did, convo_id, provider, url, host, secret)
+         values ($1, '', 'webhook', $2, 'localhost', 'secret')",
+        &[&members[1].did(), &format!("https://localhost:{}/in", receiver.port)],
+    )
+    .await
+    .unwrap();
+    members[0].send("hello").await.unwrap();
+    until("the refusal", async || count(&db, "dead").await == 1).await;
+    let why: String = db.query_one("select last_error from dead_envelopes", &[]).await.unwrap().get(0);
+    assert!(why.contains("no public address"), "{why}");
+    assert_eq!(receiver.received().len(), 0);
+    app.finish().await;
+}

@@ -1,0 +1,49 @@
+//! What retention deletes, and what it never does: each job on real rows with those beside them that must stay, by several replicas
+//! at once, killed in the middle; and P4 and P5 afterwards: what was accepted is still recognised, and no member loses a commit that
+//! it has yet to read.
+
+mod support;
+
+#[path = "retention/logs.rs"]
+mod logs;
+#[path = "retention/replicas.rs"]
+mod replicas;
+#[path = "retention/streams.rs"]
+mod streams;
+#[path = "retention/tables.rs"]
+mod tables;
+
+use std::time::Duration;
+
+use catbird_server::clock::Clock;
+use catbird_server::config::Retention;
+use catbird_server::jobs::{JOBS, Job, Pass, Runner};
+use catbird_server::store::Store;
+use chrono::TimeDelta;
+use support::app::TestApp;
+use tokio::sync::watch;
+use tokio_postgres::Client;
+
+/// Messages for 30 days, events for 7, and a pass whenever one is asked for.
+const KEPT: Retention =
+    Retention { messages: Some(TimeDelta::days(30)), events: Some(TimeDelta::days(7)), every: Duration::ZERO };
+
+fn job(name: &str) -> &'static Job {
+    JOBS.iter().find(|job| job.name == name).unwrap()
+}
+
+/// One pass of a job.
+async fn pass(store: &Store, retention: Retention, name: &str) -> Pass {
+    let (_stop, mut stopped) = watch::channel(false);
+    Runner::new(store.clone(), Clock::system(), retention).pass(job(name), &mut stopped).await.unwrap()
+}
+
+/// One pass of a job, which has to delete so many rows.
+async fn sweeps(app: &TestApp, name: &str, rows: i64) {
+    assert_eq!(pass(&app.app.store, KEPT, name).await, Pass::Made(rows), "{name}");
+}
+
+/// The first column of a query, in its order.
+async fn column<T: for<'a> tokio_postgres::types::FromSql<'a>>(db: &Client, query: &str) -> Vec<T> {
+    db.query(query, &[]).await.unwrap().iter().map(|row| row.get(0)).collect()
+}

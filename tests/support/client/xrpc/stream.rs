@@ -1,0 +1,88 @@
+//! A stream of server-sent events, read event by event as the HTML standard says (9.2.6).
+
+use reqwest::header::HeaderMap;
+use reqwest::{RequestBuilder, Response};
+use serde_json::Value;
+
+use super::{Reply, XrpcError};
+
+/// One event.
+#[derive(Debug, Clone)]
+pub struct Event {
+    /// Its type, such as `messageEvent`.
+    pub name: String,
+    pub data: Value,
+    /// The last id by then: what to come back with.
+    pub id: String,
+}
+
+/// An open stream.
+pub struct EventStream {
+    nsid: String,
+    response: Response,
+    /// What has come and is no whole line yet.
+    buffer: Vec<u8>,
+    /// The last id that came, with an event or alone.
+    pub last_id: Option<String>,
+    /// How long to wait before coming back, as the server last said, in milliseconds.
+    pub retry_ms: Option<u64>,
+    /// How many comments have come.
+    pub comments: u64,
+}
+
+impl EventStream {
+    /// Opens a stream, or reads the reply that refuses it.
+    pub(super) async fn open(nsid: &str, request: RequestBuilder) -> Result<Result<Self, Reply>, XrpcError> {
+        let no_answer = |source| XrpcError::NoAnswer { nsid: nsid.to_owned(), source };
+        let response = request.send().await.map_err(no_answer)?;
+        if !response.status().is_success() {
+            return Ok(Err(Reply::of(nsid, response).await?));
+        }
+        Ok(Ok(Self { nsid: nsid.to_owned(), response, buffer: Vec::new(), last_id: None, retry_ms: None, comments: 0 }))
+    }
+
+    pub fn headers(&self) -> &HeaderMap {
+        self.response.headers()
+    }
+
+    /// The next event; `None` when the server has ended the stream in good order. Waits as long as it takes.
+    pub async fn next(&mut self) -> Result<Option<Event>, XrpcError> {
+        let (mut name, mut data) = (String::new(), String::new());
+        loop {
+            let Some(line) = self.line().await? else { return Ok(None) };
+            let (field, value) = line.split_once(':').unwrap_or((&line, ""));
+            let value = value.strip_prefix(' ').unwrap_or(value);
+            match field {
+                "" if line.is_empty() && data.is_empty() => name.clear(),
+                "" if line.is_empty() => {
+                    let id = self.last_id.clone().unwrap_or_default();
+                    let data = serde_json::from_str(&data).unwrap_or(Value::Null);
+                    return Ok(Some(Event { name, data, id }));
+                }
+                "" => self.comments += 1,
+                "id" => self.last_id = Some(value.to_owned()),
+                "event" => name = value.to_owned(),
+                "data" => data.push_str(value),
+                "retry" => self.retry_ms = value.parse().ok(),
+                _ => {}
+            }
+        }
+    }
+
+    async fn line(&mut self) -> Result<Option<String>, XrpcError> {
+        let mut searched = 0;
+        loop {
+            if let Some(end) = self.buffer[searched..].iter().position(|byte| *byte == b'\n') {
+                let rest = self.buffer.split_off(searched + end + 1);
+                let line = std::mem::replace(&mut self.buffer, rest);
+                return Ok(Some(String::from_utf8_lossy(&line[..line.len() - 1]).into_owned()));
+            }
+            searched = self.buffer.len();
+            let chunk = self.response.chunk().await;
+            match chunk.map_err(|source| XrpcError::NoAnswer { nsid: self.nsid.clone(), source })? {
+                Some(chunk) => self.buffer.extend_from_slice(&chunk),
+                None => return Ok(None),
+            }
+        }
+    }
+}

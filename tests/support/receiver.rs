@@ -1,0 +1,185 @@
+//! A webhook's host: real HTTP over TCP, which keeps what it was sent and answers as tests please, well or badly.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use hmac::{Hmac, Mac};
+use serde_json::{Value, json};
+use sha2::Sha256;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+
+/// The key of signatures in tests.
+pub const SECRET: &[u8] = b"thirty-two bytes of test secret!";
+/// How long anything may take that comes by itself.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What the host does with a request.
+#[derive(Debug, Clone)]
+pub enum Answer {
+    Status(u16),
+    Redirect(String),
+    /// Nothing, for ever.
+    Hang,
+    /// Bytes that are no HTTP.
+    Garbage,
+    /// A good status, and a body that never ends.
+    Endless,
+    /// Closes the connection without a word.
+    Die,
+}
+
+/// A request that was read whole.
+#[derive(Debug, Clone)]
+pub struct Delivery {
+    pub path: String,
+    pub headers: HashMap<String, String>,
+    pub body: Vec<u8>,
+}
+
+impl Delivery {
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap()
+    }
+
+    pub fn id(&self) -> String {
+        self.headers["webhook-id"].clone()
+    }
+
+    /// Whether it is signed with this key, as Standard Webhooks are.
+    pub fn is_signed_with(&self, secret: &[u8]) -> bool {
+        let mut mac = Hmac::<Sha256>::new_from_slice(secret).unwrap();
+        mac.update(format!("{}.{}.", self.headers["webhook-id"], self.headers["webhook-timestamp"]).as_bytes());
+        mac.update(&self.body);
+        let signature = self.headers["webhook-signature"].strip_prefix("v1,").unwrap();
+        mac.verify_slice(&STANDARD.decode(signature).unwrap()).is_ok()
+    }
+}
+
+/// A running host. It ends with the runtime that started it.
+#[derive(Clone)]
+pub struct Receiver {
+    pub port: u16,
+    answer: Arc<Mutex<Answer>>,
+    /// Answers that are given first, one each.
+    first: Arc<Mutex<Vec<Answer>>>,
+    received: watch::Sender<Vec<Delivery>>,
+}
+
+impl Receiver {
+    /// A host that takes everything.
+    pub async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let receiver = Self {
+            port: listener.local_addr().unwrap().port(),
+            answer: Arc::new(Mutex::new(Answer::Status(204))),
+            first: Arc::default(),
+            received: watch::Sender::default(),
+        };
+        let accepting = receiver.clone();
+        tokio::spawn(async move {
+            while let Ok((connection, _)) = listener.accept().await {
+                let receiver = accepting.clone();
+                tokio::spawn(async move { receiver.serve(connection).await });
+            }
+        });
+        receiver
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}/in", self.port)
+    }
+
+    /// The body of setMailbox that names this host.
+    pub fn mailbox(&self) -> Value {
+        json!({ "provider": "webhook", "url": self.url(), "secret": { "$bytes": STANDARD.encode(SECRET) } })
+    }
+
+    /// Answers everything like this from now on.
+    pub fn answer(&self, answer: Answer) {
+        *self.answer.lock().unwrap() = answer;
+    }
+
+    /// Answers the next requests like these, one each, before anything else.
+    pub fn answer_first(&self, answers: &[Answer]) {
+        *self.first.lock().unwrap() = answers.to_vec();
+    }
+
+    /// Everything it was sent so far.
+    pub fn received(&self) -> Vec<Delivery> {
+        self.received.borrow().clone()
+    }
+
+    /// The ids of the envelopes that it was sent so far, each as often as it came.
+    pub fn ids(&self) -> Vec<String> {
+        self.received.borrow().iter().map(Delivery::id).collect()
+    }
+
+    /// Waits until it was sent so many, and returns all of them.
+    pub async fn have(&self, requests: usize) -> Vec<Delivery> {
+        let mut received = self.received.subscribe();
+        let enough = received.wait_for(|received| received.len() >= requests);
+        match tokio::time::timeout(PATIENCE, enough).await {
+            Ok(received) => received.unwrap().clone(),
+            Err(_) => panic!("{} of {requests} came", self.received.borrow().len()),
+        }
+    }
+
+    async fn serve(&self, mut connection: TcpStream) {
+        let Some(delivery) = read(&mut connection).await else { return };
+        let answer = {
+            let mut first = self.first.lock().unwrap();
+            if first.is_empty() { self.answer.lock().unwrap().clone() } else { first.remove(0) }
+        };
+        self.received.send_modify(|received| received.push(delivery));
+        let head = |status: &str| format!("HTTP/1.1 {status}\r\nconnection: close\r\n");
+        let text = match answer {
+            Answer::Status(status) => format!("{}content-length: 2\r\n\r\nok", head(&format!("{status} x"))),
+            Answer::Redirect(to) => format!("{}location: {to}\r\ncontent-length: 0\r\n\r\n", head("307 x")),
+            Answer::Hang => return std::future::pending().await,
+            Answer::Garbage => "\0\x01 no such protocol\r\n\r\n".repeat(100),
+            Answer::Endless => {
+                let _ = connection.write_all(format!("{}\r\n", head("200 x")).as_bytes()).await;
+                while connection.write_all(&[b'x'; 8_192]).await.is_ok() {}
+                return;
+            }
+            Answer::Die => return,
+        };
+        let text = match text.contains(" 204 ") {
+            true => format!("{}\r\n", head("204 x")),
+            false => text,
+        };
+        let _ = connection.write_all(text.as_bytes()).await;
+        let _ = connection.shutdown().await;
+    }
+}
+
+/// One request; `None` if its sender went away before its end.
+async fn read(connection: &mut TcpStream) -> Option<Delivery> {
+    let mut bytes = Vec::new();
+    loop {
+        if connection.read_buf(&mut bytes).await.ok()? == 0 {
+            return None;
+        }
+        let mut fields = [httparse::EMPTY_HEADER; 32];
+        let mut request = httparse::Request::new(&mut fields);
+        let httparse::Status::Complete(head) = request.parse(&bytes).unwrap() else { continue };
+        assert_eq!(request.method, Some("POST"));
+        let path = request.path.unwrap().to_owned();
+        let field = |field: &httparse::Header<'_>| {
+            (field.name.to_lowercase(), String::from_utf8(field.value.to_vec()).unwrap())
+        };
+        let headers: HashMap<_, _> = request.headers.iter().map(field).collect();
+        let length: usize = headers["content-length"].parse().unwrap();
+        while bytes.len() < head + length {
+            if connection.read_buf(&mut bytes).await.ok()? == 0 {
+                return None;
+            }
+        }
+        return Some(Delivery { path, headers, body: bytes[head..head + length].to_vec() });
+    }
+}
