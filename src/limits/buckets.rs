@@ -92,6 +92,11 @@ impl Buckets {
         });
     }
 
+    /// Takes back the charge of one request.
+    pub fn refund(&self, key: Key, now: Instant) {
+        self.with(key, now, |paid_off, _| *paid_off = paid_off.saturating_sub(self.interval));
+    }
+
     /// Takes over that all replicas together were this far ahead at that time, if that is more than was known here.
     pub fn learn(&self, key: Key, ahead: Duration, at: Instant) {
         self.with(key, at, |paid_off, at| *paid_off = (*paid_off).max(at + nanos(ahead.min(MOST_AHEAD))));

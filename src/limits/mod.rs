@@ -92,6 +92,30 @@ impl AllBuckets {
     }
 }
 
+/// A request that was charged to its caller. The other replicas hear of it when this ends, however it ends.
+pub struct Admission<'l> {
+    limits: &'l RateLimits,
+    /// `None`: there is nothing to tell.
+    key: Option<Key>,
+}
+
+impl Admission<'_> {
+    /// Gives back what was charged: somebody else sent the request, by a token that its owner has used before.
+    pub fn forgive(mut self) {
+        if let Some(key) = self.key.take() {
+            self.limits.0.buckets.callers.refund(key, Instant::now());
+        }
+    }
+}
+
+impl Drop for Admission<'_> {
+    fn drop(&mut self) {
+        if let Some(key) = self.key {
+            self.limits.tell(Scope::Did, key);
+        }
+    }
+}
+
 /// A conversation's bucket.
 #[derive(Clone, Copy)]
 pub struct ConvoBucket(Key);
@@ -110,16 +134,13 @@ impl RateLimits {
     }
 
     /// Charges a request to its caller, or refuses it with `RateLimitExceeded` and charges nothing.
-    pub fn admit(&self, caller: &Did) -> Result<(), Error> {
+    pub fn admit(&self, caller: &Did) -> Result<Admission<'_>, Error> {
         if self.0.rates.per_did == 0 {
-            return Ok(());
+            return Ok(Admission { limits: self, key: None });
         }
         let key = Key::of(caller.as_str());
         match self.0.buckets.callers.take(key, Instant::now()) {
-            Ok(()) => {
-                self.tell(Scope::Did, key);
-                Ok(())
-            }
+            Ok(()) => Ok(Admission { limits: self, key: Some(key) }),
             Err(wait) => Err(self.refusal(Scope::Did, wait)),
         }
     }

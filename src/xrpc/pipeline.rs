@@ -33,10 +33,16 @@ pub(super) async fn run<E: Endpoint>(
     app.ensure_ready()?;
     let authorization = request.headers().get(header::AUTHORIZATION).map(|value| value.to_str().unwrap_or("?"));
     let verified = measure(Stage::Auth, app.authenticator.verify(authorization, E::NSID)).await?;
-    app.limits.admit(&verified.did)?;
+    let admission = app.limits.admit(&verified.did)?;
     // A body keeps its share of the memory until the request is answered.
     let (input, _body) = measure(Stage::Parse, input::<E>(app, request, payload)).await?;
-    measure(Stage::Spend, app.authenticator.spend(&verified)).await?;
+    if let Err(error) = measure(Stage::Spend, app.authenticator.spend(&verified)).await {
+        if error.code == Code::TokenReplayed {
+            admission.forgive();
+        }
+        return Err(error);
+    }
+    drop(admission);
     let last_event_id = request.headers().get(LAST_EVENT_ID).map(|id| id.to_str().unwrap_or("?").to_owned());
     let output = E::call(app, &Caller { did: verified.did, last_event_id }, input).await?;
     measure(Stage::Encode, async { output.response() }).await

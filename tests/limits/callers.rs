@@ -73,3 +73,20 @@ async fn p12_who_proves_no_identity_uses_up_nobodys_limit() {
     }
     app.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn p12_who_repeats_somebody_elses_used_token_uses_up_nobodys_limit() {
+    let app = TestApp::with(&[LIMITED]).await;
+    let alice = app.persona().xrpc;
+    let used = alice.token("blue.catbird.mls.getConvos");
+    assert_eq!(ask_with(&alice, &used).await.status, 200);
+    for _ in 0..30 {
+        let reply = ask_with(&alice, &used).await;
+        assert_eq!((reply.status, reply.error()), (401, Some("TokenReplayed")), "{reply}");
+    }
+    // What is left of a burst of two seconds' worth.
+    for _ in 0..9 {
+        assert_eq!(ask(&alice).await.status, 200);
+    }
+    app.finish().await;
+}
