@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::query::query;
 use super::session::Queries;
-use super::{Abort, Reader, Store};
+use super::{Abort, Reader, Store, deadline, failure};
 
 query! {
     OUTGROWN = "schema/outgrown" (INT4, INT4);
@@ -46,7 +46,11 @@ impl Store {
             let table: &str = row.get("name");
             reader.0.doubt();
             // Whoever else is at it does it for this replica too.
-            reader.0.simple(&format!("analyze (skip_locked) {table}")).await?;
+            let analyze = format!("analyze (skip_locked) {table}");
+            match tokio::time::timeout(deadline::STATEMENT, reader.0.simple(&analyze)).await {
+                Ok(counted) => drop(counted?),
+                Err(_) => return Err(failure::overloaded("counting a table").into()),
+            }
             reader.0.settle();
         }
         Ok(())

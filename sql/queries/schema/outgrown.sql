@@ -1,7 +1,9 @@
--- schema/outgrown: tables of ours that have at least doubled since PostgreSQL last counted them, while they are small.
+-- schema/outgrown: tables of ours that have at least doubled since PostgreSQL last counted them, while they are small. Names are quoted
+-- where they have to be; tables of others in the same schema are theirs to count.
 -- $1 pages from which on a table is not small any more   $2 pages below which nothing matters
-select t.relname::text as name
+select quote_ident(t.relname) as name
   from pg_class t
- where t.relnamespace = current_schema()::regnamespace and t.relkind = 'r' and t.relpages < $1
+ where t.relnamespace = to_regnamespace(quote_ident(current_schema())) and t.relkind = 'r' and pg_has_role(t.relowner, 'USAGE')
+   and t.relpages < $1
    and pg_relation_size(t.oid) / current_setting('block_size')::bigint >= 2 * greatest(t.relpages, $2)
  order by 1
