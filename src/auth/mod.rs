@@ -84,6 +84,31 @@ impl Authenticator {
         verified.inspect_err(|error| self.metrics.authentication(error.code.name()))
     }
 
+    /// Refuses a token that is known here to be used, before it costs anybody anything. Others may still be used.
+    pub fn refuse_known(&self, verified: &Verified) -> Result<(), Error> {
+        match self.nonce(verified).is_some_and(|nonce| self.replay.knows(&nonce)) {
+            true => {
+                self.metrics.authentication(Code::TokenReplayed.name());
+                Err(replayed())
+            }
+            false => Ok(()),
+        }
+    }
+
+    /// Whether the token was used before, without using it. Where nobody can tell, it was not.
+    pub async fn is_spent(&self, verified: &Verified) -> bool {
+        match self.nonce(verified) {
+            Some(nonce) => self.replay.is_spent(&nonce, self.clock.now()).await,
+            None => false,
+        }
+    }
+
+    /// What makes the token one of a kind, where that matters.
+    fn nonce(&self, verified: &Verified) -> Option<Nonce> {
+        let jti = verified.jti.clone().filter(|_| self.config.enforce_jti)?;
+        Some(Nonce { issuer: verified.did.clone(), jti })
+    }
+
     /// Uses the token up. Fails with `TokenReplayed` if it was used before at any replica, with `ExpiredToken` if it
     /// died since it was verified, and as the database does if nobody can tell.
     pub async fn spend(&self, verified: &Verified) -> Result<(), Error> {
@@ -103,21 +128,14 @@ impl Authenticator {
     }
 
     async fn use_up(&self, verified: &Verified) -> Result<(), Error> {
-        let Some(jti) = verified.jti.as_deref().filter(|_| self.config.enforce_jti) else {
-            return Ok(());
-        };
+        let Some(nonce) = self.nonce(verified) else { return Ok(()) };
         let now = self.clock.now();
         // A dead token's record may be gone, so it cannot be spent even though it was verified in time.
         if verified.dead_at <= now {
             return Err(Code::ExpiredToken.because("the token has expired"));
         }
         let until = verified.dead_at.max(now + self.config.jti_ttl);
-        let nonce = Nonce { issuer: verified.did.clone(), jti: jti.to_owned() };
-        if self.replay.spend(nonce, until, now).await? {
-            Ok(())
-        } else {
-            Err(Code::TokenReplayed.because("the token was used before; mint one for each request"))
-        }
+        if self.replay.spend(nonce, until, now).await? { Ok(()) } else { Err(replayed()) }
     }
 
     fn check_secret(&self, token: &Token<'_>) -> Result<(), Error> {
@@ -150,6 +168,10 @@ impl Authenticator {
         }
         Err(invalid("the token's signature is not that of the key in the issuer's DID document"))
     }
+}
+
+fn replayed() -> Error {
+    Code::TokenReplayed.because("the token was used before; mint one for each request")
 }
 
 fn refusal(unresolved: Unresolved) -> Error {

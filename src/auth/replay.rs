@@ -15,6 +15,7 @@
 //! Every request spends a token, so they are spent many at a time: what arrived while the last call ran goes into the next.
 
 use std::collections::{HashMap, HashSet};
+use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 use fred::interfaces::{ClientLike, KeysInterface};
@@ -39,18 +40,29 @@ const KEY_PREFIX: &str = "catbird:jti:";
 const MOST_WAITING: usize = 10_000;
 /// Most tokens in one call.
 const BATCH: usize = 256;
+/// How long a token may wait for its call.
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
+/// Most used tokens that this replica knows by itself, and for how long.
+const MOST_KNOWN: u64 = 100_000;
+const KNOWN_FOR: Duration = Duration::from_secs(300);
 
 /// Where tokens are spent. Cheap to clone.
 #[derive(Clone)]
 pub enum Replay {
-    Postgres(Queue),
+    Postgres(Register),
     /// The same with Redis in front of it.
-    Redis(Redis, Queue),
+    Redis(Redis, Register),
 }
 
-/// Tokens that wait to be spent. Cheap to clone.
+/// The way to the register. Cheap to clone.
 #[derive(Clone)]
-pub struct Queue(mpsc::Sender<Spending>);
+pub struct Register {
+    /// Tokens that wait to be spent.
+    waiting: mpsc::Sender<Spending>,
+    /// Tokens that are known here to be used, so that repeating one costs nobody anything.
+    known: moka::sync::Cache<Nonce, ()>,
+    store: Store,
+}
 
 /// One token on its way.
 struct Spending {
@@ -58,6 +70,7 @@ struct Spending {
     /// Until when it has to be remembered; no earlier than the token dies.
     until: DateTime<Utc>,
     now: DateTime<Utc>,
+    since: Instant,
     /// True if it was not used before.
     reply: oneshot::Sender<Result<bool, Error>>,
 }
@@ -67,10 +80,12 @@ impl Replay {
     pub fn with(redis: Option<Redis>, store: Store) -> Self {
         let (tokens, waiting) = mpsc::channel(MOST_WAITING);
         let runtime = store.runtime().clone();
-        runtime.spawn(answer_all(redis.clone(), store, waiting));
+        runtime.spawn(answer_all(redis.clone(), store.clone(), waiting));
+        let known = moka::sync::Cache::builder().max_capacity(MOST_KNOWN).time_to_live(KNOWN_FOR).build();
+        let register = Register { waiting: tokens, known, store };
         match redis {
-            Some(redis) => Self::Redis(redis, Queue(tokens)),
-            None => Self::Postgres(Queue(tokens)),
+            Some(redis) => Self::Redis(redis, register),
+            None => Self::Postgres(register),
         }
     }
 
@@ -80,23 +95,54 @@ impl Replay {
         Ok(Self::with(redis, store))
     }
 
+    fn register(&self) -> &Register {
+        let (Self::Postgres(register) | Self::Redis(_, register)) = self;
+        register
+    }
+
+    /// Whether the token is known here to be used. If not, it may still be.
+    pub fn knows(&self, nonce: &Nonce) -> bool {
+        self.register().known.contains_key(nonce)
+    }
+
+    /// Whether the token is used, without using it. Where nobody can tell, it is not.
+    pub async fn is_spent(&self, nonce: &Nonce, now: DateTime<Utc>) -> bool {
+        let register = self.register();
+        if !self.knows(nonce) && register.store.is_spent(nonce, now).await.unwrap_or(false) {
+            register.known.insert(nonce.clone(), ());
+        }
+        self.knows(nonce)
+    }
+
     /// Spends a token, which is remembered until `until`. False if it was spent before.
     pub async fn spend(&self, nonce: Nonce, until: DateTime<Utc>, now: DateTime<Utc>) -> Result<bool, Error> {
-        let (Self::Postgres(queue) | Self::Redis(_, queue)) = self;
+        let register = self.register();
         let (reply, answer) = oneshot::channel();
-        if queue.0.try_send(Spending { nonce, until, now, reply }).is_err() {
-            let message = "checking tokens took too long; nothing was changed";
-            return Err(Code::Overloaded.because(message));
+        let spending = Spending { nonce: nonce.clone(), until, now, since: Instant::now(), reply };
+        if register.waiting.try_send(spending).is_err() {
+            return Err(too_busy());
         }
-        answer.await.unwrap_or_else(|_| Err(Code::InternalServerError.because("the token could not be checked")))
+        let spent =
+            answer.await.unwrap_or_else(|_| Err(Code::InternalServerError.because("the token could not be checked")));
+        if spent.is_ok() {
+            // Now, or before.
+            register.known.insert(nonce, ());
+        }
+        spent
     }
+}
+
+fn too_busy() -> Error {
+    Code::Overloaded.because("checking tokens took too long; nothing was changed")
 }
 
 /// One call at a time, until nobody can send a token any more.
 async fn answer_all(redis: Option<Redis>, store: Store, mut waiting: mpsc::Receiver<Spending>) {
     let mut arrived = Vec::with_capacity(BATCH);
     while waiting.recv_many(&mut arrived, BATCH).await > 0 {
-        let batch = std::mem::take(&mut arrived);
+        let (late, batch): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut arrived).into_iter().partition(|spending| spending.since.elapsed() > LONGEST_WAIT);
+        late.into_iter().for_each(|spending| drop(spending.reply.send(Err(too_busy()))));
         // A token that is here twice is used by the first and refused to the second.
         let mut firsts: HashMap<&Nonce, &Spending> = HashMap::new();
         for spending in &batch {

@@ -56,6 +56,10 @@ fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
+/// When a charge will be paid off, by the buckets' clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PaidOff(u64);
+
 impl Buckets {
     /// Buckets for `rate` requests per second, which is at least 1.
     pub fn new(rate: u32) -> Self {
@@ -67,12 +71,12 @@ impl Buckets {
         Duration::from_nanos(self.interval)
     }
 
-    /// Charges one request, or says how long to wait for room and charges nothing.
-    pub fn take(&self, key: Key, now: Instant) -> Result<(), Duration> {
+    /// Charges one request and says when that will be paid off, or how long to wait for room, and charges nothing.
+    pub fn take(&self, key: Key, now: Instant) -> Result<PaidOff, Duration> {
         self.with(key, now, |paid_off, now| match self.excess(*paid_off, now) {
             None => {
                 *paid_off = now.max(*paid_off) + self.interval;
-                Ok(())
+                Ok(PaidOff(*paid_off))
             }
             Some(wait) => Err(wait),
         })
@@ -92,9 +96,12 @@ impl Buckets {
         });
     }
 
-    /// Takes back the charge of one request.
-    pub fn refund(&self, key: Key, now: Instant) {
-        self.with(key, now, |paid_off, _| *paid_off = paid_off.saturating_sub(self.interval));
+    /// Takes back what is not yet paid off of the charge of one request.
+    pub fn refund(&self, key: Key, charge: PaidOff, now: Instant) {
+        self.with(key, now, |paid_off, now| {
+            let unpaid = charge.0.saturating_sub(now).min(self.interval);
+            *paid_off = paid_off.saturating_sub(unpaid).max(now.min(*paid_off));
+        });
     }
 
     /// Takes over that all replicas together were this far ahead at that time, if that is more than was known here.
@@ -185,7 +192,7 @@ mod tests {
         let (buckets, key, now) = (Buckets::new(10), Key::of("a"), Instant::now());
         for _ in 0..20 {
             assert_eq!(buckets.wait(key, now), None);
-            assert_eq!(buckets.take(key, now), Ok(()));
+            assert_eq!(buckets.take(key, now).map(drop), Ok(()));
         }
         assert_eq!(buckets.wait(key, now), Some(100 * MS));
         assert_eq!(buckets.take(key, now), Err(100 * MS));
@@ -208,7 +215,7 @@ mod tests {
     #[test]
     fn what_others_used_counts_once_and_within_bounds() {
         let (buckets, key, now) = (Buckets::new(10), Key::of("a"), Instant::now());
-        assert_eq!(buckets.take(key, now), Ok(()));
+        assert_eq!(buckets.take(key, now).map(drop), Ok(()));
         buckets.learn(key, 1_500 * MS, now);
         assert_eq!(taken(&buckets, key, now), 5);
         buckets.learn(key, 1_500 * MS, now);
@@ -222,7 +229,7 @@ mod tests {
         let (buckets, now) = (Buckets::new(1), Instant::now());
         let kept = || -> usize { buckets.shards.iter().map(|shard| shard.lock().unwrap().paid_off.len()).sum() };
         for n in 0..2 * MOST_BUCKETS {
-            assert_eq!(buckets.take(Key::of(&n.to_string()), now), Ok(()), "without room nobody is limited");
+            assert_eq!(buckets.take(Key::of(&n.to_string()), now).map(drop), Ok(()), "without room nobody is limited");
         }
         assert_eq!(kept(), MOST_BUCKETS);
         let later = now + 2 * BURST;

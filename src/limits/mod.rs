@@ -1,7 +1,7 @@
 //! How often somebody may ask, and how often a conversation may be written: more than that is 429 with the time to wait.
 //!
 //! - Per DID, all requests of one caller, whatever comes of them. The pipeline of every XRPC route asks here when it knows the
-//!   caller and before it reads the body or spends the token.
+//!   caller and before it reads the body or spends the token. Only who repeats a used token is not charged: that need not be its owner.
 //! - Per conversation, the writes of all members together that were accepted. The serializer asks here before a write and charges
 //!   after it, so that strangers, who are never accepted, use nothing up.
 //! - Per DID and conversation, typing indicators, which cost everybody in it an event.
@@ -22,7 +22,7 @@ use crate::ids::{ConvoId, Did};
 use crate::metrics::Metrics;
 use crate::redis::Redis;
 
-use buckets::{Buckets, Key};
+use buckets::{Buckets, Key, PaidOff};
 use shared::Sharing;
 
 pub use buckets::{BURST, MOST_AHEAD, MOST_BUCKETS};
@@ -95,22 +95,22 @@ impl AllBuckets {
 /// A request that was charged to its caller. The other replicas hear of it when this ends, however it ends.
 pub struct Admission<'l> {
     limits: &'l RateLimits,
-    /// `None`: there is nothing to tell.
-    key: Option<Key>,
+    /// Whose bucket, and until when the charge is not paid off. `None`: there is nothing to tell.
+    charge: Option<(Key, PaidOff)>,
 }
 
 impl Admission<'_> {
     /// Gives back what was charged: somebody else sent the request, by a token that its owner has used before.
     pub fn forgive(mut self) {
-        if let Some(key) = self.key.take() {
-            self.limits.0.buckets.callers.refund(key, Instant::now());
+        if let Some((key, paid_off)) = self.charge.take() {
+            self.limits.0.buckets.callers.refund(key, paid_off, Instant::now());
         }
     }
 }
 
 impl Drop for Admission<'_> {
     fn drop(&mut self) {
-        if let Some(key) = self.key {
+        if let Some((key, _)) = self.charge {
             self.limits.tell(Scope::Did, key);
         }
     }
@@ -136,11 +136,11 @@ impl RateLimits {
     /// Charges a request to its caller, or refuses it with `RateLimitExceeded` and charges nothing.
     pub fn admit(&self, caller: &Did) -> Result<Admission<'_>, Error> {
         if self.0.rates.per_did == 0 {
-            return Ok(Admission { limits: self, key: None });
+            return Ok(Admission { limits: self, charge: None });
         }
         let key = Key::of(caller.as_str());
         match self.0.buckets.callers.take(key, Instant::now()) {
-            Ok(()) => Ok(Admission { limits: self, key: Some(key) }),
+            Ok(paid_off) => Ok(Admission { limits: self, charge: Some((key, paid_off)) }),
             Err(wait) => Err(self.refusal(Scope::Did, wait)),
         }
     }
@@ -148,7 +148,7 @@ impl RateLimits {
     /// Charges a typing indicator to its sender, or refuses it. Every replica keeps this limit alone.
     pub fn admit_typing(&self, caller: &Did, convo: &ConvoId) -> Result<(), Error> {
         let key = Key::of(&format!("{caller} {convo}"));
-        self.0.buckets.typing.take(key, Instant::now()).map_err(|wait| self.refusal(Scope::Typing, wait))
+        self.0.buckets.typing.take(key, Instant::now()).map(drop).map_err(|wait| self.refusal(Scope::Typing, wait))
     }
 
     /// The bucket of a conversation's writes.

@@ -3,15 +3,18 @@
 use std::collections::HashSet;
 
 use chrono::{DateTime, Utc};
+use tokio_postgres::Row;
 
 use crate::error::Error;
 use crate::ids::Did;
 
-use super::query::query;
-use super::{Abort, Reader, Store, deadline};
+use super::query::{Query, query};
+use super::session::Params;
+use super::{Abort, Reader, Store, deadline, failure};
 
 query! {
     SPEND = "auth/spend_nonces" (TEXT_ARRAY, TEXT_ARRAY, TIMESTAMPTZ_ARRAY, TIMESTAMPTZ);
+    FIND = "auth/find_nonce" (TEXT, TEXT, TIMESTAMPTZ);
 }
 
 /// What makes a token one of a kind.
@@ -22,6 +25,23 @@ pub struct Nonce {
 }
 
 impl Store {
+    /// Whether a token is marked as used.
+    pub async fn is_spent(&self, nonce: &Nonce, now: DateTime<Utc>) -> Result<bool, Error> {
+        Ok(!self.within(&FIND, &[&nonce.issuer.as_str(), &nonce.jti, &now]).await?.is_empty())
+    }
+
+    /// Runs a statement within the time that a token may take, the wait for a connection included.
+    async fn within(&self, query: &Query, params: Params<'_>) -> Result<Vec<Row>, Error> {
+        let asking = async {
+            let reader = Reader(self.session().await?);
+            reader.rows_within(deadline::TOKENS, query, params).await
+        };
+        match tokio::time::timeout(deadline::TOKENS, asking).await {
+            Ok(rows) => rows.map_err(Abort::into_error),
+            Err(_) => Err(failure::overloaded("checking tokens")),
+        }
+    }
+
     /// Marks tokens as used, all in one statement, each until its time; returns those that were not used before. No token twice.
     /// A record that ended before `now` counts as none.
     pub async fn spend_nonces(
@@ -33,11 +53,7 @@ impl Store {
         let jtis: Vec<&str> = nonces.iter().map(|(nonce, _)| nonce.jti.as_str()).collect();
         let until: Vec<DateTime<Utc>> = nonces.iter().map(|(_, until)| *until).collect();
         // One statement is a transaction by itself.
-        let spend = async {
-            let reader = Reader(self.session().await?);
-            reader.rows_within(deadline::TOKENS, &SPEND, &[&issuers, &jtis, &until, &now]).await
-        };
-        let rows = spend.await.map_err(Abort::into_error)?;
+        let rows = self.within(&SPEND, &[&issuers, &jtis, &until, &now]).await?;
         rows.iter()
             .map(|row| {
                 let issuer = row.get::<_, &str>("issuer_did").parse().map_err(Error::internal)?;

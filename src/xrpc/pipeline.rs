@@ -33,9 +33,19 @@ pub(super) async fn run<E: Endpoint>(
     app.ensure_ready()?;
     let authorization = request.headers().get(header::AUTHORIZATION).map(|value| value.to_str().unwrap_or("?"));
     let verified = measure(Stage::Auth, app.authenticator.verify(authorization, E::NSID)).await?;
+    app.authenticator.refuse_known(&verified)?;
     let admission = app.limits.admit(&verified.did)?;
     // A body keeps its share of the memory until the request is answered.
-    let (input, _body) = measure(Stage::Parse, input::<E>(app, request, payload)).await?;
+    let (input, _body) = match measure(Stage::Parse, input::<E>(app, request, payload)).await {
+        Ok(input) => input,
+        Err(error) => {
+            // Somebody may repeat a used token with any body.
+            if app.authenticator.is_spent(&verified).await {
+                admission.forgive();
+            }
+            return Err(error);
+        }
+    };
     if let Err(error) = measure(Stage::Spend, app.authenticator.spend(&verified)).await {
         if error.code == Code::TokenReplayed {
             admission.forgive();

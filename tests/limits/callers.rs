@@ -3,6 +3,9 @@
 use std::time::Instant;
 
 use crate::support::app::TestApp;
+use crate::support::client::xrpc::{Reply, Xrpc};
+use crate::support::cluster::database;
+use crate::support::fleet::{Fleet, Mode};
 use crate::{ask, ask_with, metric, most, told_to_wait};
 
 /// One request every 200 ms, which is longer than any request here takes.
@@ -89,4 +92,29 @@ async fn p12_who_repeats_somebody_elses_used_token_uses_up_nobodys_limit() {
         assert_eq!(ask(&alice).await.status, 200);
     }
     app.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn p12_nor_does_who_repeats_it_with_another_body_at_another_replica() {
+    let database = database().await;
+    let fleet = Fleet::with(&[Mode::Advisory, Mode::Advisory], &database.config, &database.url, &[LIMITED]).await;
+    let alice = fleet.persona(0).await.xrpc;
+    let elsewhere = alice.at(fleet.replicas[1].base.parse().unwrap());
+    let used = alice.token(EPOCH);
+    let query = [("convoId", "none".to_owned())];
+    assert_eq!(send(&alice, &query, &used).await.status, 404);
+    for _ in 0..30 {
+        let reply = send(&elsewhere, &[], &used).await;
+        assert!(matches!(reply.error(), Some("InvalidRequest" | "TokenReplayed")), "{reply}");
+    }
+    for _ in 0..9 {
+        assert_eq!(ask(&elsewhere).await.status, 200);
+    }
+    fleet.check().await;
+}
+
+const EPOCH: &str = "blue.catbird.mls.getEpoch";
+
+async fn send(caller: &Xrpc, query: &[(&str, String)], token: &str) -> Reply {
+    caller.send(EPOCH, caller.http.get(caller.url(EPOCH, query)).bearer_auth(token)).await.unwrap()
 }
