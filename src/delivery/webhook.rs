@@ -24,6 +24,8 @@ use crate::auth::tls;
 use crate::store::mailboxes::Webhook;
 use crate::views::{MessageView, datetime};
 
+/// From how many bytes on an entry is large.
+const LARGE: usize = 256 * 1024;
 /// How much of an attempt may pass until a connection stands.
 const CONNECT_TIME: Duration = Duration::from_secs(3);
 /// Most bytes of an answer that are read, and thrown away.
@@ -94,18 +96,28 @@ impl Client {
         let zone = mailbox.zone.as_deref();
         let data = Data { id, recipient, zone, message };
         let envelope = Envelope { kind: "blue.catbird.mls.envelope", timestamp: message.created_at, data };
-        let body = match serde_json::to_vec(&envelope) {
-            Ok(body) => body,
+        let timestamp = now.timestamp().to_string();
+        let sealed = || {
+            let body = serde_json::to_vec(&envelope)?;
+            let signature = signature(&mailbox.secret.0, id, &timestamp, &body);
+            Ok::<_, serde_json::Error>((body, signature))
+        };
+        // A large one takes tens of milliseconds, in which this thread's other work goes to another one.
+        let sealed = match message.ciphertext.0.len() > LARGE {
+            true => tokio::task::block_in_place(sealed),
+            false => sealed(),
+        };
+        let (body, signature) = match sealed {
+            Ok(sealed) => sealed,
             Err(cause) => return Answer::Failed(cause.to_string()),
         };
-        let timestamp = now.timestamp().to_string();
         let request = self
             .0
             .post(&mailbox.url)
             .header(CONTENT_TYPE, "application/json")
             .header("webhook-id", id)
             .header("webhook-timestamp", &timestamp)
-            .header("webhook-signature", signature(&mailbox.secret.0, id, &timestamp, &body))
+            .header("webhook-signature", signature)
             .body(body);
         match request.send().await {
             Ok(answer) => judge(answer).await,
