@@ -6,6 +6,7 @@
 mod advisory;
 pub(crate) mod queues;
 pub(crate) mod sending;
+mod workers;
 
 use std::sync::Arc;
 

@@ -44,6 +44,8 @@ pub enum Company {
 /// One request in a queue.
 pub trait Job: Send + 'static {
     fn company(&self) -> Company;
+    /// When it arrived.
+    fn since(&self) -> Instant;
     /// How many bytes it would add to a shared transaction.
     fn bytes(&self) -> usize {
         0
@@ -76,7 +78,7 @@ struct State<J> {
 }
 
 struct Queue<J> {
-    jobs: VecDeque<(Instant, J)>,
+    jobs: VecDeque<J>,
     /// A worker has taken requests of this conversation and not given it back.
     taken: bool,
 }
@@ -121,7 +123,7 @@ impl<J: Job> Queues<J> {
         }
         state.waiting += 1;
         let queue = state.queues.entry(convo.clone()).or_insert_with(|| Queue { jobs: VecDeque::new(), taken: false });
-        queue.jobs.push_back((Instant::now(), job));
+        queue.jobs.push_back(job);
         if !queue.taken && queue.jobs.len() == 1 {
             self.make_ready(&mut state, convo);
         }
@@ -129,7 +131,7 @@ impl<J: Job> Queues<J> {
 
     /// Puts a conversation that nobody has in hand where a worker finds it.
     fn make_ready(&self, state: &mut State<J>, convo: &ConvoId) {
-        let Some((_, first)) = state.queues.get(convo).and_then(|queue| queue.jobs.front()) else { return };
+        let Some(first) = state.queues.get(convo).and_then(|queue| queue.jobs.front()) else { return };
         let company = first.company() as usize;
         state.ready[company].push_back(convo.clone());
         self.0.ready[company].notify_one();
@@ -169,10 +171,11 @@ impl<J: Job> Queues<J> {
             let mut jobs = Vec::new();
             while jobs.len() < share.min(room)
                 && bytes < BATCH_BYTES
-                && let Some((since, job)) = queue.jobs.pop_front_if(|(_, job)| job.company() == company)
+                && let Some(job) = queue.jobs.pop_front_if(|job| job.company() == company)
             {
-                self.0.metrics.queued(since.elapsed());
-                if since.elapsed() <= LONGEST_WAIT {
+                let waited = job.since().elapsed();
+                self.0.metrics.queued(waited);
+                if waited <= LONGEST_WAIT {
                     bytes += job.bytes();
                     jobs.push(job);
                 } else {
@@ -199,7 +202,7 @@ impl<J: Job> Queues<J> {
         let Some(queue) = state.queues.get_mut(convo) else { return };
         queue.taken = false;
         for job in undone.into_iter().rev() {
-            queue.jobs.push_front((Instant::now(), job));
+            queue.jobs.push_front(job);
         }
         if queue.jobs.is_empty() {
             state.queues.remove(convo);

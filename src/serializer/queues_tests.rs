@@ -10,12 +10,17 @@ use super::*;
 struct Note {
     name: &'static str,
     company: Company,
+    since: Instant,
     refused: Arc<Mutex<Vec<&'static str>>>,
 }
 
 impl Job for Note {
     fn company(&self) -> Company {
         self.company
+    }
+
+    fn since(&self) -> Instant {
+        self.since
     }
 
     fn refuse(self, error: Error) {
@@ -37,7 +42,7 @@ impl Setting {
 
     fn note(&self, name: &'static str, shares: bool) -> Note {
         let company = if shares { Company::Messages } else { Company::Nobody };
-        Note { name, company, refused: self.refused.clone() }
+        Note { name, company, since: Instant::now(), refused: self.refused.clone() }
     }
 
     fn push(&self, at: &str, name: &'static str, shares: bool) {
@@ -104,7 +109,7 @@ async fn a_message_never_overtakes_what_is_done_alone() {
 #[tokio::test]
 async fn of_commands_each_conversation_gives_one() {
     let s = Setting::new();
-    let command = |name| Note { name, company: Company::Commands, refused: s.refused.clone() };
+    let command = |name| Note { name, company: Company::Commands, since: Instant::now(), refused: s.refused.clone() };
     for (at, name) in [("a", "1"), ("a", "2"), ("b", "3")] {
         s.queues.push(&convo(at), command(name));
     }

@@ -1,14 +1,17 @@
 //! Commands of different conversations in one transaction: they run side by side on one connection, so their statements share round
 //! trips, and all of them share one BEGIN and one COMMIT.
 //!
-//! Either all of them are done or none is. A refusal of one undoes the others, and then each is done alone, where it gets its own
-//! answer; so this pays where refusals are rare. Those whose conversation is locked elsewhere are left out from the start.
+//! Either all of them are done or none is. Whoever is refused before anything was written, as who loses an epoch is, takes that answer
+//! along and harms nobody. A later refusal undoes the others too: then it is done alone, and the others try again without it. Those
+//! whose conversation is locked elsewhere are left out from the start.
 //!
-//! **No circle of waiters.** Locks are tried and never waited for. What belongs to one conversation is written by nobody else who
-//! holds anything. What two conversations may have in common comes last and in one order for everybody, for which it is put off
-//! ([`Later`]): key packages by hash, then idempotency keys.
+//! **No circle of waiters that lasts.** Locks are tried and never waited for. What belongs to one conversation is written by nobody
+//! else who holds anything. What two conversations may have in common comes last and in one order for everybody who uses it up, for
+//! which it is put off ([`Later`]): key packages by hash, then idempotency keys. Whoever takes such rows in another order (who claims
+//! packages, who sweeps them) meets a transaction that waits for 50 ms at most (`tx/take`), long before PostgreSQL looks for deadlocks.
 
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::future::try_join_all;
@@ -29,26 +32,31 @@ pub(crate) trait Shareable: Send + Sync {
     /// Whom it concerns once it is committed.
     fn topics(&self) -> Vec<Topic>;
     fn execute<'a>(&'a self, tx: &'a Tx) -> Pin<Box<dyn Future<Output = Result<(), Abort>> + Send + 'a>>;
+    /// Forgets what became of the attempt before.
+    fn begin(&self);
+    /// Whether it was this one that ended the last attempt.
+    fn ended_it(&self) -> bool;
 }
 
 /// A command and the place for what its last attempt returned.
 pub(crate) struct Slot<C: Command> {
     pub command: Arc<C>,
-    output: Mutex<Option<C::Output>>,
+    outcome: Mutex<Option<Result<C::Output, Error>>>,
+    ended_it: AtomicBool,
 }
 
 impl<C: Command> Slot<C> {
     pub fn new(command: Arc<C>) -> Self {
-        Self { command, output: Mutex::new(None) }
+        Self { command, outcome: Mutex::new(None), ended_it: AtomicBool::new(false) }
     }
 
-    fn output(&self) -> std::sync::MutexGuard<'_, Option<C::Output>> {
-        self.output.lock().unwrap_or_else(PoisonError::into_inner)
+    fn outcome(&self) -> std::sync::MutexGuard<'_, Option<Result<C::Output, Error>>> {
+        self.outcome.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What the command returned, if it ran. It is true only if the transaction was committed.
-    pub fn take(&self) -> Option<C::Output> {
-        self.output().take()
+    pub fn take(&self) -> Option<Result<C::Output, Error>> {
+        self.outcome().take()
     }
 }
 
@@ -61,11 +69,29 @@ impl<C: Command> Shareable for Slot<C> {
         topics(&*self.command)
     }
 
+    fn begin(&self) {
+        self.ended_it.store(false, Ordering::Relaxed);
+        *self.outcome() = None;
+    }
+
+    fn ended_it(&self) -> bool {
+        self.ended_it.load(Ordering::Relaxed)
+    }
+
     fn execute<'a>(&'a self, tx: &'a Tx) -> Pin<Box<dyn Future<Output = Result<(), Abort>> + Send + 'a>> {
         Box::pin(async move {
-            let mut x = Exclusive { tx, convo: self.command.convo(), hold: Hold::Lock, at: None };
-            let output = self.command.execute(&mut x).await?;
-            *self.output() = Some(output);
+            let mut x = Exclusive::new(tx, self.command.convo(), Hold::Lock);
+            let outcome = self.command.execute(&mut x).await;
+            let harmless = !x.wrote && !tx.failed();
+            let outcome = match outcome {
+                Ok(output) => Ok(output),
+                Err(Abort::Refused(error)) if harmless => Err(error),
+                Err(abort) => {
+                    self.ended_it.store(true, Ordering::Relaxed);
+                    return Err(abort);
+                }
+            };
+            *self.outcome() = Some(outcome);
             Ok(())
         })
     }
@@ -123,6 +149,7 @@ impl Work for Shared {
     }
 
     async fn execute(&self, tx: &Tx) -> Result<Done<Vec<bool>>, Abort> {
+        self.0.iter().for_each(|command| command.begin());
         let held = tx.held();
         let running = self.0.iter().map(async |command| {
             let ours = held.iter().any(|convo| convo == command.convo().as_str());

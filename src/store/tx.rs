@@ -5,14 +5,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use chrono::{DateTime, Utc};
 use tokio_postgres::Row;
+use tokio_postgres::error::SqlState;
 
 use crate::ids::ConvoId;
 
-use super::Abort;
 use super::epochs::Position;
 use super::query::Query;
 use super::session::{Params, Queries, Session};
 use super::shared::Later;
+use super::{Abort, failure};
 
 /// An open transaction at READ COMMITTED.
 ///
@@ -80,10 +81,15 @@ impl Tx {
 impl Queries for Tx {
     async fn rows(&self, query: &Query, params: Params<'_>) -> Result<Vec<Row>, Abort> {
         let rows = self.session.rows(query, params).await;
-        if rows.is_err() {
-            self.failed.store(true, Ordering::Relaxed);
+        let Err(error) = rows else { return Ok(rows?) };
+        self.failed.store(true, Ordering::Relaxed);
+        // Only says that the statement of another command has failed, whose own error tells more.
+        match error.code() {
+            Some(&SqlState::IN_FAILED_SQL_TRANSACTION) if self.is_shared() => {
+                Err(failure::overloaded("a shared transaction").into())
+            }
+            _ => Err(error.into()),
         }
-        Ok(rows?)
     }
 }
 
@@ -117,6 +123,14 @@ pub struct Exclusive<'t> {
     pub(super) hold: Hold,
     /// Where the conversation will stand when this commits, once known.
     pub(super) at: Option<Position>,
+    /// Whether the position was moved or held. Nothing is written before that.
+    pub(super) wrote: bool,
+}
+
+impl<'t> Exclusive<'t> {
+    pub(super) fn new(tx: &'t Tx, convo: &'t ConvoId, hold: Hold) -> Self {
+        Self { tx, convo, hold, at: None, wrote: false }
+    }
 }
 
 impl Exclusive<'_> {

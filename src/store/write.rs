@@ -137,7 +137,7 @@ impl<C: Command> Work for OnConvo<C> {
     }
 
     async fn execute(&self, tx: &Tx) -> Result<Done<C::Output>, Abort> {
-        let mut x = Exclusive { tx, convo: self.0.convo(), hold: self.1, at: None };
+        let mut x = Exclusive::new(tx, self.0.convo(), self.1);
         let output = self.0.execute(&mut x).await?;
         Ok(Done { output, at: x.at })
     }
