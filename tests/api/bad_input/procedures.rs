@@ -122,6 +122,11 @@ async fn procedures(app: &TestApp) -> Vec<Procedure> {
             fields: vec![("convoId", Id, true, id.clone()), ("isTyping", Flag, true, json!(true))],
         },
         Procedure {
+            name: "getSubscriptionTicket",
+            caller: as_admin(),
+            fields: vec![("convoId", Id, false, id.clone())],
+        },
+        Procedure {
             name: "setMailbox",
             caller: as_admin(),
             fields: vec![

@@ -1,5 +1,7 @@
+mod get_subscription_ticket;
 mod send_typing_indicator;
 mod stream_convo_events;
+mod subscribe_convo_events;
 
 use std::time::Duration;
 
