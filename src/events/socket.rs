@@ -45,7 +45,9 @@ const CLOSE_TIME: Duration = Duration::from_secs(5);
 const CHUNK: usize = 64 * 1024;
 
 /// What is done about a client's request. An error ends the stream.
-pub type Handler = Box<dyn Fn(FromClient) -> Pin<Box<dyn Future<Output = Result<(), Error>>>>>;
+pub type Handler = Box<dyn Fn(FromClient) -> Work>;
+/// Its doing.
+pub type Work = Pin<Box<dyn Future<Output = Result<(), Error>>>>;
 
 /// A WebSocket that follows an open stream to its end.
 pub struct Socket {
@@ -105,7 +107,7 @@ struct Body {
     /// A message of which pieces are missing.
     pieces: Option<(Form, BytesMut)>,
     /// What is being done about the last message. No other is read meanwhile.
-    working: Option<Pin<Box<dyn Future<Output = Result<(), Error>>>>>,
+    working: Option<Work>,
     /// What is handed to the connection next.
     out: BytesMut,
     /// The cursor of what was sent last.
@@ -118,8 +120,8 @@ struct Body {
 enum Phase {
     Talking,
     /// The server has closed its side, and waits for the client to close the other: a connection that is cut with bytes unread is
-    /// reset, and the client might never see why.
-    Parting(Pin<Box<Sleep>>),
+    /// reset, and the client might never see why. There is a limit from when the connection has taken what it was handed.
+    Parting(Option<Pin<Box<Sleep>>>),
     Over,
 }
 
@@ -315,7 +317,7 @@ impl Body {
     fn close(&mut self, code: CloseCode, why: &str) {
         self.write(close(code, why));
         self.end();
-        self.phase = Phase::Parting(Box::pin(tokio::time::sleep(CLOSE_TIME)));
+        self.phase = Phase::Parting(None);
     }
 
     /// Lets go of everything but what is still to be handed to the connection.
@@ -327,6 +329,7 @@ impl Body {
     /// Waits until the client has closed its side, in whatever way. What else it sends does not matter, nor whether it can be read.
     fn part(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let Phase::Parting(limit) = &mut self.phase else { return Poll::Ready(()) };
+        let limit = limit.get_or_insert_with(|| Box::pin(tokio::time::sleep(CLOSE_TIME)));
         while limit.as_mut().poll(context).is_pending() {
             match self.codec.decode(&mut self.incoming) {
                 Ok(Some(Frame::Close(_))) => break,
@@ -408,7 +411,8 @@ impl Pulse {
         }
         // The clock of all streams may be late by a little.
         let due = now.duration_since(self.pinged) >= PING_EVERY - HEARTBEAT / 2;
-        if !due && !(out_of_turn && self.unanswered.is_none()) {
+        let asked = out_of_turn && self.unanswered.is_none();
+        if !due && !asked {
             return Beat::Quiet;
         }
         self.pinged = now;
