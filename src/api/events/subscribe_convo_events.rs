@@ -77,19 +77,28 @@ impl Subscription for SubscribeConvoEvents {
 async fn heed(app: &App, did: Did, only: Option<ConvoId>, said: FromClient) -> Result<(), Error> {
     app.limits.admit(&did)?;
     let within = |convo: &ConvoId| only.as_ref().is_none_or(|only| only == convo);
-    match said {
+    let done = match said {
         FromClient::Typing { convo_id, is_typing } if within(&convo_id) => {
-            if let Err(why) = send_typing_indicator::tell(app, Typing { convo_id, did, is_typing }).await {
-                tracing::debug!(error = why.code.name(), "a typing indicator was dropped");
-            }
+            send_typing_indicator::tell(app, Typing { convo_id, did, is_typing }).await
         }
-        FromClient::Ack { convo_id, seq } => {
-            if let Some(convo) = convo_id.or(only.clone()).filter(within) {
-                // As reading does: forward only, for members only, no further than the log goes, and nobody waits for it.
-                app.store.read_positions().push(&convo, &did, seq);
-            }
-        }
-        FromClient::Typing { .. } | FromClient::Ping {} | FromClient::Unknown => {}
+        FromClient::Ack { convo_id, seq } => match convo_id.or(only.clone()).filter(within) {
+            Some(convo) => acknowledge(app, &did, &convo, seq).await,
+            None => Ok(()),
+        },
+        FromClient::Typing { .. } | FromClient::Ping {} | FromClient::Unknown => Ok(()),
+    };
+    if let Err(why) = done {
+        tracing::debug!(error = why.code.name(), "what a client said had no effect");
+    }
+    Ok(())
+}
+
+/// Moves the read position as reading does: forward only, and nobody waits for it. Moves are merged before they are written, and the
+/// furthest wins, so one past the log must not get there.
+async fn acknowledge(app: &App, did: &Did, convo: &ConvoId, seq: i64) -> Result<(), Error> {
+    let member = app.store.reader().await?.membership(convo, did).await?;
+    if seq <= member.at.seq {
+        app.store.read_positions().push(convo, did, seq);
     }
     Ok(())
 }
