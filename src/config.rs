@@ -100,6 +100,11 @@ pub struct AuthConfig {
     pub public_url: String,
     /// Enables HS256 development tokens: whoever knows it can be anybody. `JWT_SECRET`.
     pub jwt_secret: Option<String>,
+    /// What signs the tickets of WebSockets, the same at all replicas; without it there are no WebSockets. `TICKET_SECRET`, else
+    /// `JWT_SECRET`.
+    pub ticket_secret: Option<String>,
+    /// Where clients open WebSockets. `WEBSOCKET_ENDPOINT`.
+    pub websocket_endpoint: String,
     /// Require `lxm` to be the method. `ENFORCE_LXM`.
     pub enforce_lxm: bool,
     /// Require `jti` and accept it once. `ENFORCE_JTI`.
@@ -192,6 +197,7 @@ impl Config {
             format!("did:web:localhost%3A{port}").parse().expect("a port number makes a well-formed did:web");
         let service_did = env.parse("SERVICE_DID", service_did, "a DID without fragment", |value| value.parse().ok());
         let public_url = env.text("PUBLIC_URL").unwrap_or_else(|| url_of(&service_did, port));
+        let public_url = public_url.trim_end_matches('/').to_owned();
         let config =
             Config {
                 host: env.text("SERVER_HOST").unwrap_or_else(|| "127.0.0.1".to_owned()),
@@ -231,7 +237,11 @@ impl Config {
                 },
                 auth: AuthConfig {
                     service_did,
-                    public_url: public_url.trim_end_matches('/').to_owned(),
+                    websocket_endpoint: env
+                        .text("WEBSOCKET_ENDPOINT")
+                        .unwrap_or_else(|| format!("{}/xrpc/{}", public_url.replacen("http", "ws", 1), SUBSCRIBE)),
+                    public_url,
+                    ticket_secret: env.text("TICKET_SECRET").or_else(|| env.text("JWT_SECRET")),
                     jwt_secret: env.text("JWT_SECRET"),
                     enforce_lxm: env.flag("ENFORCE_LXM", true),
                     enforce_jti: env.flag("ENFORCE_JTI", true),
@@ -245,8 +255,16 @@ impl Config {
                 },
                 log: env.text("RUST_LOG").unwrap_or_else(|| DEFAULT_LOG.to_owned()),
             };
-        if env.text("JWT_SECRET").is_some_and(|secret| secret.len() < MIN_JWT_SECRET_BYTES) {
-            env.problems.push(format!("JWT_SECRET must have at least {MIN_JWT_SECRET_BYTES} bytes"));
+        for name in ["JWT_SECRET", "TICKET_SECRET"] {
+            if env.text(name).is_some_and(|secret| secret.len() < MIN_JWT_SECRET_BYTES) {
+                env.problems.push(format!("{name} must have at least {MIN_JWT_SECRET_BYTES} bytes"));
+            }
+        }
+        let endpoint = reqwest::Url::parse(&config.auth.websocket_endpoint);
+        if env.text("WEBSOCKET_ENDPOINT").is_some()
+            && !endpoint.is_ok_and(|url| matches!(url.scheme(), "ws" | "wss") && url.has_host())
+        {
+            env.problems.push("WEBSOCKET_ENDPOINT must be a ws or wss URL".to_owned());
         }
         for (name, url) in
             [("PUBLIC_URL", &config.auth.public_url), ("PLC_DIRECTORY_URL", &config.auth.plc_directory_url)]
@@ -300,6 +318,15 @@ impl Config {
             ("SERVICE_DID", self.auth.service_did.to_string()),
             ("PUBLIC_URL", self.auth.public_url.clone()),
             ("JWT_SECRET", given(self.auth.jwt_secret.is_some())),
+            (
+                "TICKET_SECRET",
+                match &self.auth.ticket_secret {
+                    None => "not set: no WebSockets".to_owned(),
+                    secret if *secret == self.auth.jwt_secret => "as JWT_SECRET".to_owned(),
+                    Some(_) => "set".to_owned(),
+                },
+            ),
+            ("WEBSOCKET_ENDPOINT", self.auth.websocket_endpoint.clone()),
             ("ENFORCE_LXM", self.auth.enforce_lxm.to_string()),
             ("ENFORCE_JTI", self.auth.enforce_jti.to_string()),
             ("JTI_TTL_SECONDS", self.auth.jti_ttl.as_secs().to_string()),
@@ -328,7 +355,10 @@ fn in_days(kept: Option<TimeDelta>) -> String {
     kept.map_or(0, |kept| kept.num_days()).to_string()
 }
 
-/// Shortest secret for development tokens: a full HMAC-SHA-256 block would be 64, its output is 32 (RFC 7518, 3.2).
+/// Where WebSockets are served, unless a proxy has them elsewhere.
+const SUBSCRIBE: &str = "blue.catbird.mls.subscribeConvoEvents";
+
+/// Shortest secret for development tokens and tickets: a full HMAC-SHA-256 block would be 64, its output is 32 (RFC 7518, 3.2).
 pub const MIN_JWT_SECRET_BYTES: usize = 32;
 
 #[cfg(test)]
@@ -397,12 +427,32 @@ mod tests {
     }
 
     #[test]
+    fn websockets_are_where_the_service_is_and_their_tickets_have_a_secret() {
+        let auth = |settings: &[(&str, &str)]| Config::from_variables(settings.iter().copied()).unwrap().auth;
+        let path = "/xrpc/blue.catbird.mls.subscribeConvoEvents";
+        assert_eq!(auth(&[]).websocket_endpoint, format!("ws://localhost:3000{path}"));
+        assert_eq!(auth(&[("PUBLIC_URL", "https://c.d/")]).websocket_endpoint, format!("wss://c.d{path}"));
+        assert_eq!(auth(&[("WEBSOCKET_ENDPOINT", "wss://e.f/ws")]).websocket_endpoint, "wss://e.f/ws");
+        let (one, two) = ("0123456789abcdef0123456789abcdef", "fedcba9876543210fedcba9876543210");
+        assert_eq!(auth(&[]).ticket_secret, None);
+        assert_eq!(auth(&[("JWT_SECRET", one)]).ticket_secret.as_deref(), Some(one));
+        assert_eq!(auth(&[("JWT_SECRET", one), ("TICKET_SECRET", two)]).ticket_secret.as_deref(), Some(two));
+        for (name, text) in [("TICKET_SECRET", "short"), ("WEBSOCKET_ENDPOINT", "https://e.f")] {
+            let error = Config::from_variables([(name, text)]).unwrap_err().to_string();
+            assert!(error.contains(name), "{error}");
+        }
+    }
+
+    #[test]
     fn secrets_are_never_described() {
         let secret = "0123456789abcdef0123456789abcdef";
+        let ticket = "fedcba9876543210fedcba9876543210";
         let url = "postgres://user:hunter2@db/catbird";
-        let config = Config::from_variables([("JWT_SECRET", secret), ("DATABASE_URL", url)]).unwrap();
-        let shown = format!("{:?}", config.describe());
-        assert!(!shown.contains(secret) && !shown.contains("hunter2"), "{shown}");
-        assert!(!format!("{:?}", config.auth).contains(secret));
+        let settings = [("JWT_SECRET", secret), ("TICKET_SECRET", ticket), ("DATABASE_URL", url)];
+        let config = Config::from_variables(settings).unwrap();
+        let shown = format!("{:?}{:?}", config.describe(), config.auth);
+        for secret in [secret, ticket, "hunter2"] {
+            assert!(!shown.contains(secret), "{shown}");
+        }
     }
 }

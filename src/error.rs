@@ -111,6 +111,12 @@ codes! {
     /// The issuer's DID document could not be fetched just now.
     IdentityUnavailable 503 RetrySame,
 
+    // Streams.
+    /// A WebSocket is opened here, and the request does not ask for one.
+    UpgradeRequired 426 GiveUp,
+    /// The client of a WebSocket takes events more slowly than they happen; it comes back with its cursor. Sent in a frame only.
+    ConsumerTooSlow 429 RetrySame,
+
     // The conversation.
     /// No such conversation, or the caller was never in it; the two look the same on purpose.
     ConvoNotFound 404 GiveUp,

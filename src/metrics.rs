@@ -15,7 +15,6 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::error::Code;
-use crate::events::event::Info;
 use crate::events::hints::Transport;
 use crate::limits::Scope;
 use crate::store::Cause;
@@ -504,8 +503,8 @@ impl Metrics {
     }
 
     /// A stream that the server ended.
-    pub fn stream_ended(&self, why: Info) {
-        self.0.streams_ended.get_or_create(&[("reason", why.name())]).inc();
+    pub fn stream_ended(&self, reason: &'static str) {
+        self.0.streams_ended.get_or_create(&[("reason", reason)]).inc();
     }
 
     /// An event that was handed to a connection.

@@ -3,7 +3,7 @@
 mod support;
 
 use serde_json::{Value, json};
-use support::lexicon::{Catalogue, validate_error, validate_input, validate_output};
+use support::lexicon::{Catalogue, validate_error, validate_event, validate_input, validate_output};
 
 const SEND: &str = "blue.catbird.mls.sendMessage";
 const GET: &str = "blue.catbird.mls.getMessages";
@@ -318,4 +318,23 @@ fn there_is_no_reply_of_what_is_not_a_method() {
         assert!(validate_input(nsid, &json!({})).is_err());
         assert!(validate_error(nsid, &refusal("InvalidRequest")).is_err());
     }
+}
+
+#[test]
+fn a_stream_holds_only_events_that_its_method_declares() {
+    let event = |nsid: &str| json!({ "$type": format!("{nsid}#infoEvent"), "cursor": "x", "info": "replayed" });
+    let (sse, socket) = ("blue.catbird.mls.streamConvoEvents", "blue.catbird.mls.subscribeConvoEvents");
+    for (own, other) in [(sse, socket), (socket, sse)] {
+        assert_eq!(validate_event(own, &event(own)), Ok(()));
+        assert!(validate_event(own, &event(other)).is_err(), "of the other method");
+    }
+    assert!(validate_event(GET, &event(sse)).is_err(), "{GET} has no stream");
+    let mut pong = json!({ "$type": format!("{socket}#pongEvent"), "cursor": "x" });
+    assert_eq!(validate_event(socket, &pong), Ok(()));
+    pong["seq"] = json!(1);
+    assert!(validate_event(socket, &pong).is_err(), "a field that is not declared");
+    let typing = json!({ "$type": format!("{socket}#typing"), "convoId": "c", "isTyping": true });
+    assert!(validate_event(socket, &typing).is_err(), "what clients say is no event");
+    assert_eq!(validate_input(socket, &json!({ "ticket": "x" })), Ok(()));
+    assert!(validate_input(socket, &json!({ "cursor": "x" })).is_err(), "without a ticket");
 }

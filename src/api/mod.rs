@@ -25,6 +25,8 @@ pub const ROUTES: &[Route] = &[
     Route::of::<messages::update_cursor::UpdateCursor>(),
     Route::of::<messages::update_read::UpdateRead>(),
     Route::of::<events::stream_convo_events::StreamConvoEvents>(),
+    Route::of::<events::get_subscription_ticket::GetSubscriptionTicket>(),
+    Route::subscription::<events::subscribe_convo_events::SubscribeConvoEvents>(),
     Route::of::<events::send_typing_indicator::SendTypingIndicator>(),
     Route::of::<key_packages::publish_key_package::PublishKeyPackage>(),
     Route::of::<key_packages::get_key_packages::GetKeyPackages>(),

@@ -16,6 +16,7 @@ mod location;
 pub mod replay;
 pub mod resolver;
 pub mod service;
+pub mod ticket;
 pub mod tls;
 pub mod token;
 
@@ -32,11 +33,12 @@ use self::fetch::Unresolved;
 use self::key::Curve;
 use self::replay::Nonce;
 use self::resolver::{Resolver, SetupError};
+use self::ticket::{Issued, Ticket, Tickets};
 use self::token::{Proof, Token, invalid};
 use crate::clock::Clock;
 use crate::config::AuthConfig;
 use crate::error::{Code, Error};
-use crate::ids::Did;
+use crate::ids::{ConvoId, Did};
 use crate::metrics::Metrics;
 
 /// Bytes of an ECDSA signature over either curve, `r || s`.
@@ -48,6 +50,7 @@ pub struct Authenticator {
     clock: Clock,
     replay: Replay,
     resolver: Resolver,
+    tickets: Tickets,
     metrics: Metrics,
 }
 
@@ -72,7 +75,8 @@ pub struct Verified {
 impl Authenticator {
     pub fn new(config: AuthConfig, clock: Clock, replay: Replay, metrics: Metrics) -> Result<Self, AuthError> {
         let resolver = Resolver::new(&config)?;
-        Ok(Self { config, clock, replay, resolver, metrics })
+        let tickets = Tickets::new(config.service_did.clone(), config.ticket_secret.as_deref());
+        Ok(Self { config, clock, replay, resolver, tickets, metrics })
     }
 
     /// The caller that the `Authorization` header proves for a request to `nsid`.
@@ -95,11 +99,14 @@ impl Authenticator {
         }
     }
 
-    /// Whether the token was used before, without using it. Where nobody can tell, it was not.
-    pub async fn is_spent(&self, verified: &Verified) -> bool {
-        match self.nonce(verified) {
-            Some(nonce) => self.replay.is_spent(&nonce, self.clock.now()).await,
-            None => false,
+    /// Finds out whether the token was used before, without using it. Where nobody can tell, it was not.
+    pub fn is_spent(&self, verified: &Verified) -> impl Future<Output = bool> + Send + use<> {
+        let (nonce, replay, now) = (self.nonce(verified), self.replay.clone(), self.clock.now());
+        async move {
+            match nonce {
+                Some(nonce) => replay.is_spent(&nonce, now).await,
+                None => false,
+            }
         }
     }
 
@@ -117,6 +124,31 @@ impl Authenticator {
         spent
     }
 
+    /// A ticket by which `did` may open a WebSocket once, at any replica.
+    pub fn issue_ticket(&self, did: &Did, convo: Option<&ConvoId>) -> Result<Issued, Error> {
+        self.tickets.issue(did, convo, self.clock.now())
+    }
+
+    /// Whose ticket this is. Fails with `InvalidToken` or `ExpiredToken`.
+    pub fn verify_ticket(&self, text: &str) -> Result<Ticket, Error> {
+        let verified = self.tickets.check(text, self.clock.now());
+        verified.inspect_err(|error| self.metrics.authentication(error.code.name()))
+    }
+
+    /// Uses a ticket up, whatever is set about tokens. Fails as [`Authenticator::spend`] does.
+    pub async fn spend_ticket(&self, ticket: &Ticket) -> Result<(), Error> {
+        let nonce = Nonce { issuer: self.tickets.issuer().clone(), jti: ticket.jti.clone() };
+        let spent = match self.use_up_once(nonce, ticket.dead_at).await {
+            Ok(true) => Ok(()),
+            Ok(false) => {
+                Err(Code::TokenReplayed.because("the ticket was used before; ask for one for each connection"))
+            }
+            Err(error) => Err(error),
+        };
+        self.metrics.authentication(spent.as_ref().map_or_else(|error| error.code.name(), |()| "accepted"));
+        spent
+    }
+
     async fn check(&self, authorization: Option<&str>, nsid: &str) -> Result<Verified, Error> {
         let text = token::bearer(authorization)?;
         let token = Token::parse(text, nsid, &self.config, self.clock.now())?;
@@ -129,13 +161,17 @@ impl Authenticator {
 
     async fn use_up(&self, verified: &Verified) -> Result<(), Error> {
         let Some(nonce) = self.nonce(verified) else { return Ok(()) };
+        if self.use_up_once(nonce, verified.dead_at).await? { Ok(()) } else { Err(replayed()) }
+    }
+
+    /// False if it was used up before, at any replica.
+    async fn use_up_once(&self, nonce: Nonce, dead_at: DateTime<Utc>) -> Result<bool, Error> {
         let now = self.clock.now();
         // A dead token's record may be gone, so it cannot be spent even though it was verified in time.
-        if verified.dead_at <= now {
+        if dead_at <= now {
             return Err(Code::ExpiredToken.because("the token has expired"));
         }
-        let until = verified.dead_at.max(now + self.config.jti_ttl);
-        if self.replay.spend(nonce, until, now).await? { Ok(()) } else { Err(replayed()) }
+        self.replay.spend(nonce, dead_at.max(now + self.config.jti_ttl), now).await
     }
 
     fn check_secret(&self, token: &Token<'_>) -> Result<(), Error> {

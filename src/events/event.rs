@@ -1,4 +1,5 @@
-//! What is sent to clients, field for field as `blue.catbird.mls.streamConvoEvents` declares it, in no framing yet.
+//! What is sent to clients, field for field as `blue.catbird.mls.streamConvoEvents` and `blue.catbird.mls.subscribeConvoEvents` declare
+//! it, in no framing yet.
 
 use std::sync::OnceLock;
 
@@ -13,28 +14,21 @@ use super::cursor::Cursor;
 
 /// One event.
 #[derive(Debug, Clone, Serialize)]
-#[serde(tag = "$type", rename_all_fields = "camelCase")]
+#[serde(untagged, rename_all_fields = "camelCase")]
 pub enum Event {
     /// An entry of a conversation's log.
-    #[serde(rename = "blue.catbird.mls.streamConvoEvents#messageEvent")]
     Message { prev_seq: i64, message: MessageView },
     /// Somebody else joined, left or was removed.
-    #[serde(rename = "blue.catbird.mls.streamConvoEvents#membershipChangeEvent")]
     MembershipChange { convo_id: ConvoId, did: Did, action: Action, actor: Did, epoch: i64, seq: i64 },
     /// The recipient is in a conversation that it was not in before.
-    #[serde(rename = "blue.catbird.mls.streamConvoEvents#conversationEvent")]
     Conversation { convo_id: ConvoId, actor: Did, epoch: i64, seq: i64 },
     /// A Welcome waits for the recipient.
-    #[serde(rename = "blue.catbird.mls.streamConvoEvents#welcomeEvent")]
     Welcome { convo_id: ConvoId, epoch: i64 },
     /// The recipient is not a member any more. Nothing of the conversation follows.
-    #[serde(rename = "blue.catbird.mls.streamConvoEvents#removedEvent")]
     Removed { convo_id: ConvoId, action: Action, actor: Did, epoch: i64, seq: i64 },
     /// Few of the recipient's key packages are left.
-    #[serde(rename = "blue.catbird.mls.streamConvoEvents#keyPackagesLowEvent")]
     KeyPackagesLow { available: i64 },
     /// The recipient has read up to here, on this device or another.
-    #[serde(rename = "blue.catbird.mls.streamConvoEvents#readEvent")]
     Read {
         convo_id: ConvoId,
         did: Did,
@@ -45,13 +39,10 @@ pub enum Event {
         read_at: DateTime<Utc>,
     },
     /// The recipient has followed up to here, on this device or another.
-    #[serde(rename = "blue.catbird.mls.streamConvoEvents#cursorEvent")]
     CursorMoved { convo_id: ConvoId, last_seen: String },
     /// Somebody else types, or has stopped.
-    #[serde(rename = "blue.catbird.mls.streamConvoEvents#typingEvent")]
     Typing(Typing),
     /// About the stream itself.
-    #[serde(rename = "blue.catbird.mls.streamConvoEvents#infoEvent")]
     Info {
         info: Info,
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -60,7 +51,7 @@ pub enum Event {
 }
 
 impl Event {
-    /// The type's name without the method, as `event:` and the metrics have it.
+    /// The type's name without the method, as `event:`, frames' headers and the metrics have it.
     pub fn name(&self) -> &'static str {
         match self {
             Event::Message { .. } => "messageEvent",
@@ -94,22 +85,27 @@ pub struct Published {
     pub size: usize,
     /// The event as server-sent events have it, made by whoever needs it first.
     pub(super) sse: OnceLock<Bytes>,
+    /// The same as WebSockets have it.
+    pub(super) frame: OnceLock<Bytes>,
 }
 
 impl Published {
     pub fn new(event: Event, cursor: Cursor) -> Self {
         let size = event.size();
-        Self { event, cursor, size, sse: OnceLock::new() }
+        Self { event, cursor, size, sse: OnceLock::new(), frame: OnceLock::new() }
     }
 
-    /// The event with its cursor, as every framing carries it.
-    pub fn view(&self, cursor: Cursor) -> impl Serialize + '_ {
-        View { event: &self.event, cursor: cursor.to_string() }
+    /// The event with its cursor, as every framing carries it, and the type that it has in the stream of this method.
+    pub fn view(&self, method: &str, cursor: Cursor) -> impl Serialize + '_ {
+        let kind = format!("{method}#{}", self.event.name());
+        View { kind, event: &self.event, cursor: cursor.to_string() }
     }
 }
 
 #[derive(Serialize)]
 struct View<'a> {
+    #[serde(rename = "$type")]
+    kind: String,
     #[serde(flatten)]
     event: &'a Event,
     cursor: String,
@@ -149,6 +145,19 @@ impl Info {
             Info::Draining => "draining",
             Info::Reset => "reset",
         }
+    }
+}
+
+impl Published {
+    /// The last event of a stream that the server ends, and after how many milliseconds to come back: spread out, so that those who
+    /// are sent away together do not come back together.
+    pub(super) fn farewell(info: Info, cursor: Cursor, seed: u64) -> (Self, u64) {
+        let spread = match info {
+            Info::Draining | Info::Reset => 4_500,
+            Info::SlowConsumer | Info::Replayed => 750,
+        };
+        let retry = 250 + ulid::Ulid::new().random().wrapping_add(u128::from(seed)) as u64 % spread;
+        (Self::new(Event::Info { info, retry_after_ms: Some(retry) }, cursor), retry)
     }
 }
 

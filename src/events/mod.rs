@@ -9,7 +9,7 @@
 //! - [`hub`] knows who listens to what, and hands out what the tail has read.
 //! - [`subscriber`] is one open stream: its place, and a bounded buffer. It knows no framing.
 //! - `catch_up` brings a stream from its cursor to where the tail is.
-//! - `sse` writes a stream as server-sent events.
+//! - `sse` writes a stream as server-sent events, `socket` as a WebSocket, whose messages `frames` knows.
 //!
 //! # What may break, and why it cannot
 //!
@@ -67,8 +67,10 @@
 mod catch_up;
 pub mod cursor;
 pub mod event;
+pub mod frames;
 pub mod hints;
 pub mod hub;
+pub mod socket;
 mod sse;
 pub mod subscriber;
 mod tail;
@@ -90,6 +92,7 @@ use hints::Hints;
 use hub::Hub;
 use subscriber::Subscriber;
 
+pub use socket::Socket;
 pub use sse::Sse;
 pub use tail::POLL;
 
@@ -194,6 +197,16 @@ impl Events {
     /// An open stream as server-sent events.
     pub fn sse(&self, open: Open) -> Sse {
         Sse::new(open, self.store.metrics().clone())
+    }
+
+    /// An open stream as a WebSocket, whose client's requests go to `handler`.
+    pub fn socket(&self, open: Open, handler: socket::Handler) -> Socket {
+        Socket::new(open, handler, self.store.metrics().clone())
+    }
+
+    /// A WebSocket that only says why there is no stream.
+    pub fn refusing_socket(&self, why: Error) -> Socket {
+        Socket::refusing(why, self.store.metrics().clone())
     }
 
     /// Tells the other members that somebody types. Whoever calls this knows that it is a member.

@@ -16,9 +16,11 @@ use crate::xrpc::Answer;
 
 use super::Open;
 use super::cursor::Cursor;
-use super::event::{Event, Info, Published};
+use super::event::{Info, Published};
 use super::subscriber::{End, Waiting};
 
+/// The method whose stream this is, as types of events have it.
+const METHOD: &str = "blue.catbird.mls.streamConvoEvents";
 /// How long a client waits before it connects again, if nothing else is said, in milliseconds.
 const RETRY_MS: u64 = 1_000;
 /// About as many bytes are handed to the connection at a time.
@@ -96,7 +98,7 @@ impl MessageBody for Body {
                     body.over = true;
                     if let End::Told(info) = end {
                         body.metrics.event_delivered("infoEvent");
-                        body.metrics.stream_ended(info);
+                        body.metrics.stream_ended(info.name());
                         chunk.extend_from_slice(farewell(info, body.sent, body.open.subscriber.id).as_bytes());
                     }
                     if chunk.is_empty() {
@@ -112,7 +114,7 @@ impl MessageBody for Body {
 
 /// An event's lines. Those who were given the same cursor share them.
 fn rendered(event: &Published, cursor: Cursor) -> Bytes {
-    let lines = || lines(event.event.name(), &event.view(cursor), cursor);
+    let lines = || lines(event.event.name(), &event.view(METHOD, cursor), cursor);
     if cursor == event.cursor { event.sse.get_or_init(lines).clone() } else { lines() }
 }
 
@@ -124,17 +126,11 @@ fn lines(name: &str, view: &impl Serialize, cursor: Cursor) -> Bytes {
     text.into()
 }
 
-/// The last event of a stream that the server ends, and when to come back: spread out, so that those who are sent away together
-/// do not come back together.
+/// The last event of a stream that the server ends, with its wait as the protocol has it.
 fn farewell(info: Info, cursor: Cursor, seed: u64) -> String {
-    let spread = match info {
-        Info::Draining | Info::Reset => 4_500,
-        Info::SlowConsumer | Info::Replayed => 750,
-    };
-    let retry = 250 + ulid::Ulid::new().random().wrapping_add(u128::from(seed)) as u64 % spread;
-    let event = Published::new(Event::Info { info, retry_after_ms: Some(retry) }, cursor);
+    let (event, retry) = Published::farewell(info, cursor, seed);
     let mut text = format!("retry: {retry}\n");
-    let lines = lines(event.event.name(), &event.view(cursor), cursor);
+    let lines = lines(event.event.name(), &event.view(METHOD, cursor), cursor);
     let _ = text.write_str(&String::from_utf8_lossy(&lines));
     text
 }

@@ -21,6 +21,7 @@ static DOCUMENTS: &[(&str, &str)] = documents![
     "getEpoch"
     "getKeyPackages"
     "getMessages"
+    "getSubscriptionTicket"
     "getWelcome"
     "leaveConvo"
     "publishKeyPackage"
@@ -28,6 +29,7 @@ static DOCUMENTS: &[(&str, &str)] = documents![
     "sendTypingIndicator"
     "setMailbox"
     "streamConvoEvents"
+    "subscribeConvoEvents"
     "updateCursor"
     "updateRead"
 ];
@@ -42,7 +44,7 @@ pub fn find(nsid: &str) -> Option<&'static str> {
     DOCUMENTS.iter().find(|(id, _)| *id == nsid).map(|(_, text)| *text)
 }
 
-/// What there is to fetch: for each document its `nsid`, its `type` (`procedure`, `query`, or `defs` for shared shapes) and
+/// What there is to fetch: for each document its `nsid`, its `type` (`procedure`, `query`, `subscription`, or `defs` for shared shapes) and
 /// the `path` under which the server publishes it.
 pub fn index() -> Value {
     let entries = DOCUMENTS.iter().map(|(nsid, text)| {
@@ -114,6 +116,23 @@ mod tests {
                 }
             });
         }
+    }
+
+    /// One hub supplies both, so a client that can read one can read the other.
+    #[test]
+    fn both_streams_of_events_have_the_same_events() {
+        let defs = |name: &str| -> Value {
+            let document = find(&format!("blue.catbird.mls.{name}")).unwrap();
+            serde_json::from_str::<Value>(document).unwrap()["defs"].take()
+        };
+        let (sse, socket) = (defs("streamConvoEvents"), defs("subscribeConvoEvents"));
+        let mut refs = sse["main"]["output"]["schema"]["refs"].as_array().unwrap().clone();
+        for name in &refs {
+            let name = name.as_str().unwrap().trim_start_matches('#');
+            assert_eq!(sse[name], socket[name], "{name}");
+        }
+        refs.push(json!("#pongEvent"));
+        assert_eq!(&refs, socket["main"]["message"]["schema"]["refs"].as_array().unwrap());
     }
 
     #[test]

@@ -93,13 +93,13 @@ impl AllBuckets {
 }
 
 /// A request that was charged to its caller. The other replicas hear of it when this ends, however it ends.
-pub struct Admission<'l> {
-    limits: &'l RateLimits,
+pub struct Admission {
+    limits: RateLimits,
     /// Whose bucket, and until when the charge is not paid off. `None`: there is nothing to tell.
     charge: Option<(Key, PaidOff)>,
 }
 
-impl Admission<'_> {
+impl Admission {
     /// Gives back what was charged: somebody else sent the request, by a token that its owner has used before.
     pub fn forgive(mut self) {
         if let Some((key, paid_off)) = self.charge.take() {
@@ -108,7 +108,7 @@ impl Admission<'_> {
     }
 }
 
-impl Drop for Admission<'_> {
+impl Drop for Admission {
     fn drop(&mut self) {
         if let Some((key, _)) = self.charge {
             self.limits.tell(Scope::Did, key);
@@ -134,13 +134,13 @@ impl RateLimits {
     }
 
     /// Charges a request to its caller, or refuses it with `RateLimitExceeded` and charges nothing.
-    pub fn admit(&self, caller: &Did) -> Result<Admission<'_>, Error> {
+    pub fn admit(&self, caller: &Did) -> Result<Admission, Error> {
         if self.0.rates.per_did == 0 {
-            return Ok(Admission { limits: self, charge: None });
+            return Ok(Admission { limits: self.clone(), charge: None });
         }
         let key = Key::of(caller.as_str());
         match self.0.buckets.callers.take(key, Instant::now()) {
-            Ok(paid_off) => Ok(Admission { limits: self, charge: Some((key, paid_off)) }),
+            Ok(paid_off) => Ok(Admission { limits: self.clone(), charge: Some((key, paid_off)) }),
             Err(wait) => Err(self.refusal(Scope::Did, wait)),
         }
     }

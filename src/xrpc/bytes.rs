@@ -1,4 +1,4 @@
-//! Binary values in JSON, in every spelling that clients have used, and in one spelling on the way out.
+//! Binary values in JSON, in every spelling that clients have used, and in one spelling on the way out. In CBOR they are bytes.
 //!
 //! In: `{"$bytes": "…"}` or a plain string; the standard or the URL-safe alphabet; padded or not. Out: [`LexBytes`] as
 //! `{"$bytes": …}` in the standard alphabet without padding (<https://atproto.com/specs/data-model#bytes>), and plain
@@ -41,6 +41,9 @@ impl fmt::Debug for LexBytes {
 
 impl Serialize for LexBytes {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if !serializer.is_human_readable() {
+            return serializer.serialize_bytes(&self.0);
+        }
         let mut map = serializer.serialize_map(Some(1))?;
         map.serialize_entry("$bytes", &general_purpose::STANDARD_NO_PAD.encode(&self.0))?;
         map.end()

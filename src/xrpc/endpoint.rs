@@ -3,16 +3,16 @@
 use std::future::Future;
 use std::pin::Pin;
 
-use actix_web::web::Payload;
+use actix_web::web::{Data, Payload};
 use actix_web::{HttpRequest, HttpResponse};
 use serde::de::DeserializeOwned;
 
 use crate::app::App;
 use crate::error::{Code, Error};
-use crate::ids::Did;
+use crate::ids::{ConvoId, Did};
 
 use super::pipeline;
-use super::reply::Answer;
+use super::reply::{Answer, Upgrade};
 
 /// The verb that goes with a method.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,13 +21,15 @@ pub enum Kind {
     Query,
     /// POST; a JSON body.
     Procedure,
+    /// GET; parameters in the query string, and a WebSocket in place of a reply.
+    Subscription,
 }
 
 impl Kind {
     /// The HTTP method.
     pub fn verb(self) -> actix_web::http::Method {
         match self {
-            Kind::Query => actix_web::http::Method::GET,
+            Kind::Query | Kind::Subscription => actix_web::http::Method::GET,
             Kind::Procedure => actix_web::http::Method::POST,
         }
     }
@@ -55,6 +57,27 @@ pub trait Endpoint: 'static {
     fn call(app: &App, caller: &Caller, input: Self::Input) -> impl Future<Output = Result<Self::Output, Error>>;
 }
 
+/// Who opens a WebSocket: whoever asked for the ticket, which was checked.
+#[derive(Debug, Clone)]
+pub struct Guest {
+    pub did: Did,
+    /// The only conversation that the ticket is good for, if it was asked for one.
+    pub convo: Option<ConvoId>,
+}
+
+/// One method whose answer is a WebSocket. A ticket lets the caller in, as the parameter `ticket`.
+pub trait Subscription: 'static {
+    /// As in `blue.catbird.mls.subscribeConvoEvents`.
+    const NSID: &'static str;
+    /// What the lexicon declares, beside [`Code::COMMON`].
+    const ERRORS: &'static [Code];
+
+    type Input: DeserializeOwned;
+    type Output: Upgrade;
+
+    fn open(app: &Data<App>, guest: Guest, input: Self::Input) -> impl Future<Output = Result<Self::Output, Error>>;
+}
+
 type Running = Pin<Box<dyn Future<Output = Result<HttpResponse, Error>>>>;
 
 /// An endpoint without its types, for the table of methods.
@@ -63,7 +86,7 @@ pub struct Route {
     pub nsid: &'static str,
     pub kind: Kind,
     pub errors: &'static [Code],
-    pub(super) run: fn(actix_web::web::Data<App>, HttpRequest, Payload) -> Running,
+    pub(super) run: fn(Data<App>, HttpRequest, Payload) -> Running,
 }
 
 impl Route {
@@ -73,6 +96,17 @@ impl Route {
             kind: E::KIND,
             errors: E::ERRORS,
             run: |app, request, payload| Box::pin(async move { pipeline::run::<E>(&app, &request, payload).await }),
+        }
+    }
+
+    pub const fn subscription<S: Subscription>() -> Self {
+        Self {
+            nsid: S::NSID,
+            kind: Kind::Subscription,
+            errors: S::ERRORS,
+            run: |app, request, payload| {
+                Box::pin(async move { pipeline::subscribe::<S>(&app, &request, payload).await })
+            },
         }
     }
 

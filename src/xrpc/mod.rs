@@ -8,7 +8,7 @@ mod pipeline;
 mod reply;
 mod request_id;
 
-pub use endpoint::{Caller, Endpoint, Kind, Route};
+pub use endpoint::{Caller, Endpoint, Guest, Kind, Route, Subscription};
 pub use pipeline::dispatch;
-pub use reply::{Answer, error_response};
+pub use reply::{Answer, Upgrade, error_response};
 pub use request_id::RequestId;

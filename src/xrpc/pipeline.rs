@@ -6,18 +6,20 @@
 use std::panic::AssertUnwindSafe;
 use std::time::Instant;
 
+use actix_http::ws;
 use actix_web::http::header;
 use actix_web::web::{Data, Payload};
 use actix_web::{HttpRequest, HttpResponse};
 use futures_util::FutureExt;
+use serde::Deserialize;
 use tracing::Instrument;
 
 use crate::app::App;
 use crate::error::{Code, Error};
 use crate::timing::{Stage, Timings, measure};
 
-use super::endpoint::{Caller, Endpoint, Kind, Route};
-use super::reply::Answer;
+use super::endpoint::{Caller, Endpoint, Guest, Kind, Route, Subscription};
+use super::reply::{Answer, Upgrade};
 use super::request_id::RequestId;
 use super::{decode, reply};
 
@@ -39,10 +41,13 @@ pub(super) async fn run<E: Endpoint>(
     let (input, _body) = match measure(Stage::Parse, input::<E>(app, request, payload)).await {
         Ok(input) => input,
         Err(error) => {
-            // Somebody may repeat a used token with any body.
-            if app.authenticator.is_spent(&verified).await {
-                admission.forgive();
-            }
+            // Somebody may repeat a used token with any body. No reply waits for the answer to that.
+            let asking = app.authenticator.is_spent(&verified);
+            tokio::spawn(async move {
+                if asking.await {
+                    admission.forgive();
+                }
+            });
             return Err(error);
         }
     };
@@ -58,13 +63,36 @@ pub(super) async fn run<E: Endpoint>(
     measure(Stage::Encode, async { output.response() }).await
 }
 
+#[derive(Deserialize)]
+struct Ticketed {
+    ticket: String,
+}
+
+/// Everything between the ticket and the WebSocket for one subscription. What is wrong is answered as ever, so nothing is taken over.
+pub(super) async fn subscribe<S: Subscription>(
+    app: &Data<App>,
+    request: &HttpRequest,
+    payload: Payload,
+) -> Result<HttpResponse, Error> {
+    app.ensure_ready()?;
+    let parameters = request.query_string();
+    let (Ticketed { ticket }, input) = (decode::query(parameters)?, decode::query::<S::Input>(parameters)?);
+    ws::verify_handshake(request.head())
+        .map_err(|why| Code::UpgradeRequired.because(format!("open a WebSocket: {why}")))?;
+    let ticket = app.authenticator.verify_ticket(&ticket)?;
+    app.limits.admit(&ticket.did)?;
+    measure(Stage::Spend, app.authenticator.spend_ticket(&ticket)).await?;
+    let socket = S::open(app, Guest { did: ticket.did, convo: ticket.convo }, input).await?;
+    socket.response(request, payload)
+}
+
 async fn input<E: Endpoint>(
     app: &App,
     request: &HttpRequest,
     payload: Payload,
 ) -> Result<(E::Input, Option<decode::Body>), Error> {
     match E::KIND {
-        Kind::Query => Ok((decode::query(request.query_string())?, None)),
+        Kind::Query | Kind::Subscription => Ok((decode::query(request.query_string())?, None)),
         Kind::Procedure => {
             let announced = request.headers().get(header::CONTENT_LENGTH);
             let announced = announced.and_then(|length| length.to_str().ok()?.parse().ok());

@@ -1,7 +1,8 @@
 //! How answers look on the wire.
 
-use actix_web::HttpResponse;
 use actix_web::http::header;
+use actix_web::web::Payload;
+use actix_web::{HttpRequest, HttpResponse};
 use serde::Serialize;
 
 use crate::error::{Code, Details, Error, Recovery};
@@ -33,6 +34,11 @@ impl<T: Serialize> Answer for T {
     }
 }
 
+/// What takes a connection over, once the client has asked for that as it should.
+pub trait Upgrade {
+    fn response(self, request: &HttpRequest, payload: Payload) -> Result<HttpResponse, Error>;
+}
+
 /// An error with its status, its headers and its body.
 pub fn error_response(error: &Error, id: &RequestId) -> HttpResponse {
     let mut response = HttpResponse::build(error.code.status());
@@ -45,6 +51,9 @@ pub fn error_response(error: &Error, id: &RequestId) -> HttpResponse {
         Code::AuthenticationRequired | Code::InvalidToken | Code::ExpiredToken | Code::TokenReplayed
     ) {
         response.insert_header((header::WWW_AUTHENTICATE, "Bearer"));
+    }
+    if error.code == Code::UpgradeRequired {
+        response.insert_header((header::UPGRADE, "websocket")).insert_header((header::SEC_WEBSOCKET_VERSION, "13"));
     }
     response.json(ErrorReply {
         error: error.code.name(),

@@ -107,6 +107,7 @@ async fn requests(app: &TestApp, member: &mut Persona) -> (Vec<Request>, Vec<Req
         ask("updateRead", json!({ "messageId": "never-was" })),
         ask("sendTypingIndicator", json!({ "isTyping": true })),
         get("streamConvoEvents", vec![]),
+        ask("getSubscriptionTicket", json!({})),
         ask("setMailbox", json!({ "provider": "none" })),
         ask(
             "setMailbox",

@@ -138,7 +138,11 @@ fn every_method_declares_exactly_the_errors_of_its_document() {
     for route in ROUTES {
         let main = &document(route.nsid)["defs"]["main"];
         assert_eq!(codes(route.errors), names(&main["errors"]), "{}", route.nsid);
-        let kind = if route.kind == Kind::Query { "query" } else { "procedure" };
+        let kind = match route.kind {
+            Kind::Query => "query",
+            Kind::Procedure => "procedure",
+            Kind::Subscription => "subscription",
+        };
         assert_eq!(main["type"], kind, "{}", route.nsid);
     }
 }

@@ -52,6 +52,8 @@ impl Setup {
             service_did: SERVICE_DID.parse().unwrap(),
             public_url: "https://mls.example".to_owned(),
             jwt_secret: None,
+            ticket_secret: None,
+            websocket_endpoint: String::new(),
             enforce_lxm: true,
             enforce_jti: true,
             jti_ttl: Duration::from_secs(120),

@@ -66,17 +66,19 @@ impl Catalogue {
     }
 
     pub fn event(&self, nsid: &str, event: &Value) -> Result<(), String> {
-        let output = &self.method(nsid)?["output"];
-        if output["encoding"] != "text/event-stream" {
-            return Err(format!("{nsid} declares no stream"));
-        }
-        self.check(nsid, &output["schema"], event, "$", Unknown::Refused)
+        let method = self.method(nsid)?;
+        let schema = match method["type"].as_str() {
+            Some("subscription") => &method["message"]["schema"],
+            _ if method["output"]["encoding"] == "text/event-stream" => &method["output"]["schema"],
+            _ => return Err(format!("{nsid} declares no stream")),
+        };
+        self.check(nsid, schema, event, "$", Unknown::Refused)
     }
 
     pub fn input(&self, nsid: &str, input: &Value) -> Result<(), String> {
         let method = self.method(nsid)?;
         let schema = match method["type"].as_str() {
-            Some("query") => method.get("parameters"),
+            Some("query" | "subscription") => method.get("parameters"),
             _ => json_schema(method, "input"),
         };
         let schema = schema.ok_or_else(|| format!("{nsid} declares no input"))?;
@@ -100,7 +102,7 @@ impl Catalogue {
     fn method(&self, nsid: &str) -> Result<&Value, String> {
         let (_, main) = self.resolve(nsid, nsid)?;
         match main["type"].as_str() {
-            Some("query" | "procedure") => Ok(main),
+            Some("query" | "procedure" | "subscription") => Ok(main),
             other => Err(format!("{nsid} is not a method but {other:?}")),
         }
     }

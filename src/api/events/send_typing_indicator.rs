@@ -35,10 +35,16 @@ impl Endpoint for SendTypingIndicator {
 
     async fn call(app: &App, caller: &Caller, input: Input) -> Result<Output, Error> {
         let Input { convo_id, is_typing } = input;
-        app.store.reader().await?.membership(&convo_id, &caller.did).await?;
-        // After the membership, so that a limit tells strangers nothing.
-        app.limits.admit_typing(&caller.did, &convo_id)?;
-        app.events.typing(Typing { convo_id, did: caller.did.clone(), is_typing });
+        tell(app, Typing { convo_id, did: caller.did.clone(), is_typing }).await?;
         Ok(Output { success: true })
     }
+}
+
+/// Tells the other members, if it comes from a member and not too often.
+pub async fn tell(app: &App, typing: Typing) -> Result<(), Error> {
+    app.store.reader().await?.membership(&typing.convo_id, &typing.did).await?;
+    // After the membership, so that a limit tells strangers nothing.
+    app.limits.admit_typing(&typing.did, &typing.convo_id)?;
+    app.events.typing(typing);
+    Ok(())
 }

@@ -122,6 +122,11 @@ async fn procedures(app: &TestApp) -> Vec<Procedure> {
             fields: vec![("convoId", Id, true, id.clone()), ("isTyping", Flag, true, json!(true))],
         },
         Procedure {
+            name: "getSubscriptionTicket",
+            caller: as_admin(),
+            fields: vec![("convoId", Id, false, id.clone())],
+        },
+        Procedure {
             name: "setMailbox",
             caller: as_admin(),
             fields: vec![
@@ -239,7 +244,11 @@ async fn a_body_that_is_no_json_object_is_refused(app: &TestApp) {
             b"\x1f\x8b\x08\x00".into(),
             broken_text,
         ];
+        let needs_nothing = procedure.fields.iter().all(|(_, _, required, _)| !required);
         for body in bodies {
+            if needs_nothing && body == b"{}" {
+                continue;
+            }
             let reply = raw(&procedure.caller, procedure.name, body.clone()).await;
             let shown = String::from_utf8_lossy(&body[..body.len().min(60)]).into_owned();
             is_declared_refusal(&reply, &format!("{} with body {shown}", procedure.name));

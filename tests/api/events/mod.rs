@@ -1,5 +1,7 @@
+mod get_subscription_ticket;
 mod send_typing_indicator;
 mod stream_convo_events;
+mod subscribe_convo_events;
 
 use std::time::Duration;
 
@@ -74,7 +76,7 @@ impl Follower {
     }
 
     /// All events until this one, itself included.
-    pub async fn until(&mut self, is_last: impl Fn(&Event) -> bool) -> Vec<Event> {
+    pub async fn until(&mut self, mut is_last: impl FnMut(&Event) -> bool) -> Vec<Event> {
         let mut events = Vec::new();
         loop {
             let event = self.next().await;

@@ -4,6 +4,7 @@
 //! caller (see [`super::persona`]). Only a connection that fails, or an answer that lacks what was promised, is an error.
 
 mod reply;
+mod socket;
 mod stream;
 mod token;
 
@@ -14,6 +15,7 @@ use reqwest::{Client, RequestBuilder, Url};
 use serde_json::Value;
 
 pub use reply::{Reply, base64_text, bytes_value, decode_bytes};
+pub use socket::{Frame, Socket, cbor};
 pub use stream::{Event, EventStream};
 pub use token::{Claims, Token};
 
@@ -50,6 +52,10 @@ pub enum XrpcError {
     /// Nothing, or only a part of an answer, came back. The server may have done what was asked.
     #[error("{nsid}: no answer: {}", causes(.source))]
     NoAnswer { nsid: String, source: reqwest::Error },
+
+    /// The connection of a WebSocket broke, or what came is no message of an event stream.
+    #[error("{nsid}: {why}")]
+    Socket { nsid: String, why: String },
 
     #[error("{nsid}: expected {expected} in `{field}` of {body}")]
     Malformed { nsid: String, field: String, expected: &'static str, body: String },
@@ -119,6 +125,20 @@ impl Xrpc {
                 Ok(Err(reply))
             }
         }
+    }
+
+    /// Opens a WebSocket at a method of this server, or gets the reply that refuses it.
+    pub async fn subscribe(
+        &self,
+        method: &str,
+        parameters: &[(&str, String)],
+    ) -> Result<Result<Socket, Reply>, XrpcError> {
+        let nsid = nsid(method);
+        let opened = Socket::open(&nsid, self.url(&nsid, parameters)).await?;
+        if let (Err(reply), Some(on_reply)) = (&opened, &self.on_reply) {
+            on_reply(&nsid, reply);
+        }
+        Ok(opened)
     }
 
     /// A token for one call of `nsid` within the next minute.

@@ -1,0 +1,47 @@
+//! blue.catbird.mls.getSubscriptionTicket: what lets the caller open a WebSocket once, within half a minute, for all of its
+//! conversations or for one.
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use crate::app::App;
+use crate::error::{Code, Error};
+use crate::ids::ConvoId;
+use crate::views::datetime;
+use crate::xrpc::{Caller, Endpoint, Kind};
+
+pub struct GetSubscriptionTicket;
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Input {
+    #[serde(alias = "convo_id")]
+    convo_id: Option<ConvoId>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Output {
+    ticket: String,
+    endpoint: String,
+    #[serde(serialize_with = "datetime")]
+    expires_at: DateTime<Utc>,
+}
+
+impl Endpoint for GetSubscriptionTicket {
+    const NSID: &'static str = "blue.catbird.mls.getSubscriptionTicket";
+    const KIND: Kind = Kind::Procedure;
+    const ERRORS: &'static [Code] = &[Code::ConvoNotFound, Code::NotMember];
+
+    type Input = Input;
+    type Output = Output;
+
+    async fn call(app: &App, caller: &Caller, input: Input) -> Result<Output, Error> {
+        if let Some(convo) = &input.convo_id {
+            app.store.reader().await?.membership(convo, &caller.did).await?;
+        }
+        let issued = app.authenticator.issue_ticket(&caller.did, input.convo_id.as_ref())?;
+        let endpoint = app.config.auth.websocket_endpoint.clone();
+        Ok(Output { ticket: issued.text, endpoint, expires_at: issued.expires_at })
+    }
+}

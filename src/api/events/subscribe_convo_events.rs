@@ -1,0 +1,104 @@
+//! blue.catbird.mls.subscribeConvoEvents: what streamConvoEvents sends, as a WebSocket, by which the client can say that it types
+//! and how far it has come.
+//!
+//! Who may not follow is refused before there is a WebSocket. What is wrong with a cursor is said in a frame, because clients in
+//! browsers see nothing else.
+
+use actix_web::web::Data;
+use serde::Deserialize;
+
+use crate::app::App;
+use crate::auth::token::invalid;
+use crate::error::{Code, Error};
+use crate::events::Socket;
+use crate::events::cursor::Cursor;
+use crate::events::event::Typing;
+use crate::events::frames::FromClient;
+use crate::ids::{ConvoId, Did};
+use crate::xrpc::{Guest, Subscription};
+
+use super::send_typing_indicator;
+
+pub struct SubscribeConvoEvents;
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Input {
+    #[serde(alias = "convo_id")]
+    convo_id: Option<ConvoId>,
+    cursor: Option<String>,
+}
+
+impl Subscription for SubscribeConvoEvents {
+    const NSID: &'static str = "blue.catbird.mls.subscribeConvoEvents";
+    const ERRORS: &'static [Code] = &[
+        Code::ConvoNotFound,
+        Code::NotMember,
+        Code::InvalidCursor,
+        Code::FutureCursor,
+        Code::OutdatedCursor,
+        Code::ConsumerTooSlow,
+        Code::UpgradeRequired,
+    ];
+
+    type Input = Input;
+    type Output = Socket;
+
+    async fn open(app: &Data<App>, guest: Guest, input: Input) -> Result<Socket, Error> {
+        let only = match (guest.convo, input.convo_id) {
+            (Some(bound), Some(asked)) if bound != asked => {
+                return Err(invalid("the ticket is for another conversation"));
+            }
+            (bound, asked) => bound.or(asked),
+        };
+        let opening = async {
+            let cursor: Option<Cursor> = input.cursor.map(|text| text.parse()).transpose()?;
+            app.events.open(&guest.did, only.as_ref(), cursor).await
+        };
+        match opening.await {
+            Ok(open) => {
+                let app_of_client = app.clone();
+                let handler = move |said| {
+                    let (app, did, only) = (app_of_client.clone(), guest.did.clone(), only.clone());
+                    Box::pin(async move { heed(&app, did, only, said).await }) as _
+                };
+                Ok(app.events.socket(open, Box::new(handler)))
+            }
+            Err(why) if matches!(why.code, Code::InvalidCursor | Code::FutureCursor | Code::OutdatedCursor) => {
+                Ok(app.events.refusing_socket(why))
+            }
+            Err(why) => Err(why),
+        }
+    }
+}
+
+/// Does what a client asks for, where it may. What it may not, or what is too often, has no effect and no answer: there is none that
+/// would tell a stranger nothing. The caller's own limit holds here too, and an error ends the stream.
+async fn heed(app: &App, did: Did, only: Option<ConvoId>, said: FromClient) -> Result<(), Error> {
+    app.limits.admit(&did)?;
+    let within = |convo: &ConvoId| only.as_ref().is_none_or(|only| only == convo);
+    let done = match said {
+        FromClient::Typing { convo_id, is_typing } if within(&convo_id) => {
+            send_typing_indicator::tell(app, Typing { convo_id, did, is_typing }).await
+        }
+        FromClient::Ack { convo_id, seq } => match convo_id.or(only.clone()).filter(within) {
+            Some(convo) => acknowledge(app, &did, &convo, seq).await,
+            None => Ok(()),
+        },
+        FromClient::Typing { .. } | FromClient::Ping {} | FromClient::Unknown => Ok(()),
+    };
+    if let Err(why) = done {
+        tracing::debug!(error = why.code.name(), "what a client said had no effect");
+    }
+    Ok(())
+}
+
+/// Moves the read position as reading does: forward only, and nobody waits for it. Moves are merged before they are written, and the
+/// furthest wins, so one past the log must not get there.
+async fn acknowledge(app: &App, did: &Did, convo: &ConvoId, seq: i64) -> Result<(), Error> {
+    let member = app.store.reader().await?.membership(convo, did).await?;
+    if seq <= member.at.seq {
+        app.store.read_positions().push(convo, did, seq);
+    }
+    Ok(())
+}

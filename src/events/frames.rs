@@ -1,0 +1,161 @@
+//! The messages of a WebSocket, as AT Protocol's event streams have them (<https://atproto.com/specs/event-stream>): each is binary
+//! and holds two objects in DAG-CBOR, a header that says what follows, and that. Clients may send objects of their own, as DAG-CBOR
+//! or as JSON.
+
+use actix_web::web::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::error::Error;
+use crate::ids::ConvoId;
+
+use super::cursor::Cursor;
+use super::event::Published;
+
+/// The method whose stream this is, as types of events have it.
+const METHOD: &str = "blue.catbird.mls.subscribeConvoEvents";
+
+#[derive(Serialize)]
+struct Header<'a> {
+    op: i8,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    t: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct Failure<'a> {
+    error: &'static str,
+    message: &'a str,
+}
+
+#[derive(Serialize)]
+struct Pong {
+    #[serde(rename = "$type")]
+    kind: &'static str,
+    cursor: String,
+}
+
+/// An event.
+pub fn event(event: &Published, cursor: Cursor) -> Bytes {
+    let t = format!("#{}", event.event.name());
+    message(&Header { op: 1, t: Some(&t) }, &event.view(METHOD, cursor))
+}
+
+/// The last message of a stream that went wrong.
+pub fn error(error: &Error) -> Bytes {
+    message(&Header { op: -1, t: None }, &Failure { error: error.code.name(), message: &error.message })
+}
+
+/// The answer to [`FromClient::Ping`].
+pub fn pong(cursor: Cursor) -> Bytes {
+    let kind = "blue.catbird.mls.subscribeConvoEvents#pongEvent";
+    message(&Header { op: 1, t: Some("#pongEvent") }, &Pong { kind, cursor: cursor.to_string() })
+}
+
+fn message(header: &Header<'_>, payload: &impl Serialize) -> Bytes {
+    let mut bytes = Vec::new();
+    let written = serde_ipld_dagcbor::to_writer(&mut bytes, header)
+        .and_then(|()| serde_ipld_dagcbor::to_writer(&mut bytes, payload));
+    written.expect("memory takes what is written to it, and these are texts, numbers, flags and bytes");
+    bytes.into()
+}
+
+/// What a client may say.
+#[derive(Debug, PartialEq, Eq, Deserialize)]
+#[serde(tag = "$type", rename_all_fields = "camelCase")]
+pub enum FromClient {
+    /// It types, or has stopped.
+    #[serde(rename = "blue.catbird.mls.subscribeConvoEvents#typing")]
+    Typing { convo_id: ConvoId, is_typing: bool },
+    /// It has dealt with the entries up to here, of the stream's only conversation if none is named.
+    #[serde(rename = "blue.catbird.mls.subscribeConvoEvents#ack")]
+    Ack { convo_id: Option<ConvoId>, seq: i64 },
+    /// It wants an answer.
+    #[serde(rename = "blue.catbird.mls.subscribeConvoEvents#ping")]
+    Ping {},
+    /// Something that this version does not know.
+    #[serde(other)]
+    Unknown,
+}
+
+impl FromClient {
+    /// Reads a message of text; the error is a sentence.
+    pub fn from_json(bytes: &[u8]) -> Result<Self, String> {
+        // A list of the fields' values in their order would do for serde.
+        match bytes.iter().find(|byte| !byte.is_ascii_whitespace()) {
+            Some(b'{') => serde_json::from_slice(bytes).map_err(|why| why.to_string()),
+            _ => Err("it must be an object".to_owned()),
+        }
+    }
+
+    /// Reads a binary message; the error is a sentence.
+    pub fn from_cbor(bytes: &[u8]) -> Result<Self, String> {
+        // The major type of maps (RFC 8949, 3.1).
+        match bytes.first() {
+            Some(first) if first >> 5 == 5 => serde_ipld_dagcbor::from_slice(bytes).map_err(|why| why.to_string()),
+            _ => Err("it must be an object".to_owned()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Code;
+    use crate::events::event::{Event, Info};
+
+    #[test]
+    fn a_message_is_a_header_and_what_it_says_in_one_canonical_form() {
+        let cursor = Cursor::BEGINNING;
+        let info = Published::new(Event::Info { info: Info::Replayed, retry_after_ms: Some(500) }, cursor);
+        let mut expected = b"\xa2\x61t\x6a#infoEvent\x62op\x01".to_vec();
+        // Shorter keys first, then by their bytes.
+        expected.extend(b"\xa4\x64info\x68replayed\x65$type\x78\x2fblue.catbird.mls.subscribeConvoEvents#infoEvent");
+        expected.extend(b"\x66cursor\x78\x1a00000000000SXPWG0000000000\x6cretryAfterMs\x19\x01\xf4");
+        let at = expected.windows(6).position(|bytes| bytes == b"cursor").unwrap() + 8;
+        expected[at..at + 26].copy_from_slice(cursor.to_string().as_bytes());
+        assert_eq!(event(&info, cursor), expected);
+        let failure = error(&Code::FutureCursor.because("no"));
+        assert_eq!(&*failure, b"\xa1\x62op\x20\xa2\x65error\x6cFutureCursor\x67message\x62no");
+    }
+
+    #[test]
+    fn what_clients_say_is_read_in_both_forms() {
+        let typing = r#"{"$type": "blue.catbird.mls.subscribeConvoEvents#typing", "convoId": "c", "isTyping": true}"#;
+        let said = FromClient::Typing { convo_id: "c".parse().unwrap(), is_typing: true };
+        assert_eq!(FromClient::from_json(typing.as_bytes()).unwrap(), said);
+        let value: serde_json::Value = serde_json::from_str(typing).unwrap();
+        assert_eq!(FromClient::from_cbor(&serde_ipld_dagcbor::to_vec(&value).unwrap()).unwrap(), said);
+        let later = br#"{"$type": "blue.catbird.mls.subscribeConvoEvents#wave", "hand": [1, {"a": null}]}"#;
+        assert_eq!(FromClient::from_json(later).unwrap(), FromClient::Unknown);
+    }
+
+    #[test]
+    fn garbage_is_an_error_however_deep() {
+        let ack = "blue.catbird.mls.subscribeConvoEvents#ack";
+        for text in ["", "{", "[]", "7", "{}", r#"{"$type": 7}"#, &format!(r#"["{ack}", "c", 7]"#), &"[".repeat(4_000)]
+        {
+            assert!(FromClient::from_json(text.as_bytes()).is_err(), "{text}");
+        }
+        for seq in ["1.5", "\"1\"", "null", "1e3", "18446744073709551615"] {
+            let text = format!(r#"{{"$type": "{ack}", "convoId": "c", "seq": {seq}}}"#);
+            assert!(FromClient::from_json(text.as_bytes()).is_err(), "{text}");
+        }
+        let mut nested = b"\xa1\x61a".to_vec();
+        nested.extend([0x81; 4_000]);
+        let mut maps = Vec::new();
+        (0..1_300).for_each(|_| maps.extend(b"\xa1\x61a"));
+        for bytes in [
+            &b""[..],
+            b"\xa1",
+            b"\xbf\xff",
+            b"\xa0",
+            b"\xa0\xa0",
+            b"\xff",
+            b"\xbb\xff\xff\xff\xff\xff\xff\xff\xff",
+            &nested,
+            &maps,
+        ] {
+            assert!(FromClient::from_cbor(bytes).is_err(), "{bytes:?}");
+        }
+    }
+}

@@ -1,0 +1,630 @@
+//! subscribeConvoEvents: the events of the other stream in frames of DAG-CBOR, and what its clients may say.
+
+use std::collections::BTreeSet;
+
+use catbird_server::events::socket::{MAX_FRAMES, MAX_MESSAGE_BYTES, PING_EVERY, PONG_TIME};
+use serde_json::json;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{CloseCode, Data, OpCode};
+use tokio_tungstenite::tungstenite::protocol::frame::{CloseFrame, Frame as RawFrame};
+
+use super::*;
+use crate::harness::*;
+use crate::support::app::TestApp;
+use crate::support::client::xrpc::{Frame, Socket, cbor};
+
+const SUBSCRIBE: &str = "blue.catbird.mls.subscribeConvoEvents";
+
+either_serializer! {
+    p5_a_websocket_gets_what_server_sent_events_get_from_every_cursor;
+    p7_a_removed_member_gets_its_removal_and_nothing_after_it;
+}
+
+any_serializer! {
+    large_events_come_whole;
+    a_request_that_asks_for_no_websocket_is_told_to;
+    p7_a_stream_of_one_conversation_closes_with_the_membership;
+    a_cursor_that_leads_nowhere_is_refused_in_a_frame;
+    typing_reaches_the_other_members_and_no_further;
+    an_acknowledged_entry_is_read_and_only_forward;
+    a_ping_is_answered_in_both_ways;
+    what_cannot_be_read_closes_the_stream_and_says_why;
+    what_is_not_known_is_ignored_and_pieces_are_put_together;
+    p10_messages_are_bounded_in_size_and_number;
+    p10_a_caller_has_so_many_streams_of_both_kinds;
+    p5_a_slow_consumer_is_told_and_loses_nothing with ("SSE_BUFFER_SIZE", "20");
+    a_drained_server_says_goodbye_and_closes;
+    a_client_that_closes_is_answered_and_forgotten;
+    a_client_that_answers_no_ping_is_given_up;
+}
+
+/// A WebSocket in the hands of a test: every event is validated, and what is asked for has to come.
+pub struct Follower {
+    pub socket: Socket,
+    /// The cursor of the last event.
+    pub cursor: String,
+}
+
+/// A ticket.
+pub async fn ticket(who: &Persona, asked: &Value) -> String {
+    ok(ask(who, "getSubscriptionTicket", asked).await).string("ticket").unwrap().to_owned()
+}
+
+async fn try_open(who: &Persona, parameters: &[(&str, &str)]) -> Result<Follower, Reply> {
+    let parameters: Vec<_> = parameters.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
+    let socket = who.xrpc.subscribe("subscribeConvoEvents", &parameters).await.unwrap()?;
+    Ok(Follower { socket, cursor: String::new() })
+}
+
+/// Opens a WebSocket with these parameters.
+pub async fn open(who: &Persona, parameters: &[(&str, &str)]) -> Follower {
+    try_open(who, parameters).await.unwrap_or_else(|reply| panic!("{reply}"))
+}
+
+/// The reply that there is in place of a WebSocket.
+pub async fn refusal(who: &Persona, parameters: &[(&str, &str)]) -> Reply {
+    match try_open(who, parameters).await {
+        Ok(_) => panic!("a WebSocket was opened"),
+        Err(reply) => reply,
+    }
+}
+
+/// Opens a WebSocket with a new ticket.
+async fn enter(who: &Persona, parameters: &[(&str, &str)]) -> Follower {
+    let ticket = ticket(who, &json!({})).await;
+    let mut all = vec![("ticket", &*ticket)];
+    all.extend(parameters);
+    open(who, &all).await
+}
+
+impl Follower {
+    /// The next message or the server's Close; `None` at the end of the connection.
+    async fn frame(&mut self) -> Option<Frame> {
+        tokio::time::timeout(PATIENCE, self.socket.next()).await.expect("nothing came").unwrap()
+    }
+
+    /// The next event.
+    pub async fn next(&mut self) -> Event {
+        loop {
+            match self.frame().await {
+                Some(Frame::Event(name, data)) => {
+                    let name = name.strip_prefix('#').expect("the type of a local event").to_owned();
+                    validate_event(SUBSCRIBE, &data).unwrap_or_else(|why| panic!("{why}\n{data}"));
+                    assert_eq!(data["$type"], format!("{SUBSCRIBE}#{name}"), "the header and $type agree");
+                    self.cursor = data["cursor"].as_str().unwrap().to_owned();
+                    if name != "keyPackagesLowEvent" {
+                        return Event { name, id: self.cursor.clone(), data };
+                    }
+                }
+                other => panic!("an event was to come, not {other:?}"),
+            }
+        }
+    }
+
+    /// The next event, which has to be of this type.
+    pub async fn expect(&mut self, name: &str) -> Value {
+        let event = self.next().await;
+        assert_eq!(event.name, name, "{}", event.data);
+        event.data
+    }
+
+    async fn until(&mut self, mut is_last: impl FnMut(&Event) -> bool) -> Vec<Event> {
+        let mut events = Vec::new();
+        loop {
+            let event = self.next().await;
+            let last = is_last(&event);
+            events.push(event);
+            if last {
+                return events;
+            }
+        }
+    }
+
+    async fn seqs_until(&mut self, last: u64) -> Vec<u64> {
+        self.until(|event| seq(event) == Some(last)).await.iter().filter_map(seq).collect()
+    }
+
+    /// The end of the stream: an error with this name, if any, Close with this code, and the end of the connection.
+    async fn ends(&mut self, error: Option<&str>, code: CloseCode) {
+        if let Some(error) = error {
+            match self.frame().await {
+                Some(Frame::Error(name, message)) => assert!(name == error && !message.is_empty(), "{name}: {message}"),
+                other => panic!("{error} was to come, not {other:?}"),
+            }
+        }
+        match self.frame().await {
+            Some(Frame::Closed(closed, _)) => assert_eq!(closed, u16::from(code)),
+            other => panic!("Close was to come, not {other:?}"),
+        }
+        assert!(self.frame().await.is_none(), "the connection ends");
+    }
+
+    async fn say(&mut self, what: &Value) {
+        self.socket.send(Message::text(what.to_string())).await.unwrap();
+    }
+
+    async fn say_in_cbor(&mut self, what: &Value) {
+        self.socket.send(Message::binary(cbor(what))).await.unwrap();
+    }
+
+    /// Waits until the server has dealt with everything that was said.
+    async fn settle(&mut self) {
+        self.say(&ping()).await;
+        self.expect("pongEvent").await;
+    }
+}
+
+fn ping() -> Value {
+    json!({ "$type": format!("{SUBSCRIBE}#ping") })
+}
+
+fn typing(convo: &str, is_typing: bool) -> Value {
+    json!({ "$type": format!("{SUBSCRIBE}#typing"), "convoId": convo, "isTyping": is_typing })
+}
+
+fn ack(convo: Option<&str>, seq: u64) -> Value {
+    let mut ack = json!({ "$type": format!("{SUBSCRIBE}#ack"), "seq": seq });
+    if let Some(convo) = convo {
+        ack["convoId"] = json!(convo);
+    }
+    ack
+}
+
+/// An event but for what differs by design: the method in its type, and the cursor, which moves on by itself.
+fn essence(event: &Event) -> Value {
+    let mut data = event.data.clone();
+    data["$type"] = json!(event.name);
+    data.as_object_mut().unwrap().remove("cursor");
+    data
+}
+
+async fn p5_a_websocket_gets_what_server_sent_events_get_from_every_cursor(app: &TestApp) {
+    let mut members = app.conversation(3).await;
+    let mut other = app.conversation(1).await.remove(0);
+    let mut live = follow(&members[1]).await;
+    let mut socket = enter(&members[1], &[]).await;
+    members[0].send("one").await.unwrap();
+    let joined = json!({ "convoId": convo(&other), "didList": [members[1].did()] });
+    ok(ask(&other, "addMembers", &joined).await);
+    other.send("two").await.unwrap();
+    ok(ask(&members[1], "updateRead", &json!({ "convoId": convo(&members[1]) })).await);
+    let gone = members[2].did().to_owned();
+    members[0].remove(&gone).await.unwrap();
+    let last = members[0].send("three").await.unwrap().seq;
+    // Entries and the rest come in an order of their own each.
+    let complete = || {
+        let mut missing = BTreeSet::from(["conversationEvent", "membershipChangeEvent", "readEvent", "the last entry"]);
+        let id = convo(&members[0]);
+        move |event: &Event| {
+            missing.remove(&*event.name);
+            if seq(event) == Some(last) && event.data["message"]["convoId"] == id {
+                missing.remove("the last entry");
+            }
+            missing.is_empty()
+        }
+    };
+    let events = live.until(complete()).await;
+    let same = |a: &[Event], b: &[Event]| {
+        // Which conversation comes first within one pass is of no consequence; within each, the order is.
+        let split = |events: &[Event]| {
+            let of = |event: &Event| {
+                event.data["message"]["convoId"].as_str().or(event.data["convoId"].as_str()).map(str::to_owned)
+            };
+            let mut by_convo: std::collections::BTreeMap<_, Vec<Value>> = Default::default();
+            for event in events {
+                by_convo.entry((of(event), seq(event).is_some())).or_default().push(essence(event));
+            }
+            by_convo
+        };
+        assert_eq!(split(a), split(b));
+    };
+    same(&events, &socket.until(complete()).await);
+    for event in &events {
+        let replayed = |event: &Event| event.data["info"] == "replayed";
+        let by_sse = resume(&members[1], &event.id).await.until(replayed).await;
+        let by_socket = enter(&members[1], &[("cursor", &event.id)]).await.until(replayed).await;
+        same(&by_sse, &by_socket);
+    }
+    // A cursor is good for either, whichever gave it.
+    let cursor = socket.cursor.clone();
+    resume(&members[1], &cursor).await.until(|event| event.data["info"] == "replayed").await;
+}
+
+async fn p7_a_removed_member_gets_its_removal_and_nothing_after_it(app: &TestApp) {
+    let mut members = app.conversation(3).await;
+    let mut other = app.conversation(1).await.remove(0);
+    ok(ask(&other, "addMembers", &json!({ "convoId": convo(&other), "didList": [members[2].did()] })).await);
+    let mut stream = enter(&members[2], &[]).await;
+    members[0].send("before").await.unwrap();
+    let third = members[2].did().to_owned();
+    let removal = members[0].remove(&third).await.unwrap();
+    members[0].send("after").await.unwrap();
+    let events = stream.until(|event| event.name == "removedEvent").await;
+    assert_eq!(events.iter().filter_map(seq).collect::<Vec<_>>(), [removal.seq - 1, removal.seq]);
+    members[0].send("long after").await.unwrap();
+    ok(ask(&members[0], "sendTypingIndicator", &json!({ "convoId": convo(&members[0]), "isTyping": true })).await);
+    // What it says there goes nowhere any more.
+    let mut witness = enter(&members[1], &[]).await;
+    stream.say(&typing(&convo(&members[0]), true)).await;
+    stream.settle().await;
+    other.send("elsewhere").await.unwrap();
+    assert_eq!(stream.expect("messageEvent").await["message"]["convoId"], convo(&other));
+    let sent = members[0].send("the end").await.unwrap().seq;
+    assert!(witness.until(|event| seq(event) == Some(sent)).await.iter().all(|event| event.name == "messageEvent"));
+}
+
+async fn large_events_come_whole(app: &TestApp) {
+    let members = app.conversation(2).await;
+    let mut stream = enter(&members[1], &[]).await;
+    for size in [1, 125, 126, 65_535, 65_536, 1024 * 1024, 10 * 1024 * 1024] {
+        let body = message(&members[0], &vec![0xa5; size]);
+        ok(ask(&members[0], "sendMessage", &body).await);
+        assert!(stream.expect("messageEvent").await["message"]["ciphertext"] == body["ciphertext"], "{size} bytes");
+    }
+}
+
+async fn a_request_that_asks_for_no_websocket_is_told_to(app: &TestApp) {
+    let alice = app.persona();
+    let ticket = ticket(&alice, &json!({})).await;
+    let xrpc = &alice.xrpc;
+    let bare = xrpc.http.get(xrpc.url(SUBSCRIBE, &[("ticket", ticket.clone())]));
+    let good = [
+        ("connection", "upgrade"),
+        ("upgrade", "websocket"),
+        ("sec-websocket-version", "13"),
+        ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+    ];
+    for (without, instead) in
+        [(0, None), (1, None), (2, None), (3, None), (2, Some("8")), (3, Some("short")), (1, Some("h2c"))]
+    {
+        let mut request = bare.try_clone().unwrap();
+        for (n, (name, value)) in good.iter().enumerate() {
+            match (n == without, instead) {
+                (true, None) => {}
+                (true, Some(value)) => request = request.header(*name, value),
+                (false, _) => request = request.header(*name, *value),
+            }
+        }
+        let reply = refused(xrpc.send(SUBSCRIBE, request).await.unwrap(), 426, "UpgradeRequired");
+        assert!(reply.headers["upgrade"] == "websocket" && reply.headers["sec-websocket-version"] == "13");
+    }
+    // None of them used the ticket up.
+    open(&alice, &[("ticket", &ticket)]).await;
+}
+
+async fn p7_a_stream_of_one_conversation_closes_with_the_membership(app: &TestApp) {
+    let mut members = app.conversation(2).await;
+    let id = convo(&members[0]);
+    let mut stream = enter(&members[1], &[("convoId", &id)]).await;
+    let did = members[1].did().to_owned();
+    let removal = members[0].remove(&did).await.unwrap();
+    assert_eq!(stream.expect("messageEvent").await["message"]["seq"], removal.seq);
+    stream.expect("removedEvent").await;
+    stream.ends(None, CloseCode::Normal).await;
+}
+
+async fn a_cursor_that_leads_nowhere_is_refused_in_a_frame(app: &TestApp) {
+    let mut members = app.conversation(1).await;
+    let mut stream = enter(&members[0], &[]).await;
+    let sent = members[0].send("x").await.unwrap().seq;
+    stream.seqs_until(sent).await;
+    let old = stream.cursor.clone();
+    let mark: ulid::Ulid = old.parse().unwrap();
+    let future = ulid::Ulid(mark.0 + (1 << 40)).to_string();
+    for (cursor, error) in [("not a cursor", "InvalidCursor"), (&*future, "FutureCursor")] {
+        enter(&members[0], &[("cursor", cursor)]).await.ends(Some(error), CloseCode::Policy).await;
+    }
+    let horizon = "update event_horizon set tx = pg_snapshot_xmax(pg_current_snapshot())";
+    sql(app, horizon, &[]).await;
+    enter(&members[0], &[("cursor", &old)]).await.ends(Some("OutdatedCursor"), CloseCode::Policy).await;
+    enter(&members[0], &[]).await.settle().await;
+}
+
+async fn typing_reaches_the_other_members_and_no_further(app: &TestApp) {
+    let mut members = app.conversation(2).await;
+    let other = app.conversation(1).await.remove(0);
+    let id = convo(&members[0]);
+    let (mut own, mut bob) = (enter(&members[0], &[]).await, enter(&members[1], &[]).await);
+    let mut sse = follow(&members[1]).await;
+    let mut elsewhere = enter(&other, &[]).await;
+    // Once they are live, nothing is lost on one replica.
+    let sent = members[0].send("x").await.unwrap().seq;
+    own.seqs_until(sent).await;
+    bob.seqs_until(sent).await;
+    sse.seqs_until(sent).await;
+    let before = contents(app).await;
+    own.say(&typing(&id, true)).await;
+    own.settle().await;
+    own.say_in_cbor(&typing(&id, false)).await;
+    for is_typing in [true, false] {
+        let event = bob.expect("typingEvent").await;
+        assert_eq!((&event["convoId"], &event["did"]), (&json!(id), &json!(members[0].did())));
+        assert_eq!(event["isTyping"], is_typing);
+        assert_eq!(sse.expect("typingEvent").await["isTyping"], is_typing);
+    }
+    // A stranger, a conversation that is not there, and one that the stream is not for.
+    elsewhere.say(&typing(&id, true)).await;
+    elsewhere.say(&typing("01JB2N0W3E8Z6TQ9K4M5V7X1YA", true)).await;
+    elsewhere.settle().await;
+    let made = json!({ "groupId": "ab12", "cipherSuite": members[0].mls.suite_name() });
+    let second = ok(ask(&members[0], "createConvo", &made).await).string("id").unwrap().to_owned();
+    own.expect("conversationEvent").await;
+    let mut narrow = enter(&members[0], &[("convoId", &second)]).await;
+    narrow.say(&typing(&id, true)).await;
+    narrow.settle().await;
+    let sent = members[0].send("y").await.unwrap().seq;
+    assert_eq!(bob.expect("messageEvent").await["message"]["seq"], sent, "nothing in between");
+    assert_eq!(contents(app).await.count("event_stream") - before.count("event_stream"), 1, "of createConvo");
+    // The limit is that of sendTypingIndicator: what is over it is dropped, and the stream goes on.
+    for _ in 0..20 {
+        own.say(&typing(&id, true)).await;
+    }
+    own.seqs_until(sent).await;
+    own.settle().await;
+    let over = json!({ "convoId": id, "isTyping": true });
+    refused(ask(&members[0], "sendTypingIndicator", &over).await, 429, "RateLimitExceeded");
+    let sent = members[0].send("z").await.unwrap().seq;
+    let heard = bob.until(|event| seq(event) == Some(sent)).await.len() - 1;
+    assert!((1..20).contains(&heard), "{heard} came through");
+}
+
+async fn an_acknowledged_entry_is_read_and_only_forward(app: &TestApp) {
+    let mut members = app.conversation(2).await;
+    let stranger = app.persona();
+    let id = convo(&members[0]);
+    let mut stream = enter(&members[1], &[]).await;
+    let first = members[0].send("0").await.unwrap().seq;
+    for n in 1..6 {
+        members[0].send(&format!("{n}")).await.unwrap();
+    }
+    stream.seqs_until(first + 5).await;
+    let unread = async || {
+        app.settle().await;
+        only_convo(&members[1]).await["unreadCount"].as_u64().unwrap()
+    };
+    assert_eq!(unread().await, 6);
+    stream.say(&ack(Some(&id), first + 1)).await;
+    stream.settle().await;
+    assert_eq!(unread().await, 4);
+    stream.say_in_cbor(&ack(Some(&id), first + 3)).await;
+    stream.say(&ack(Some(&id), first)).await;
+    stream.say(&ack(Some(&id), first + 1_000)).await;
+    stream.say(&ack(None, first + 5)).await;
+    stream.settle().await;
+    assert_eq!(unread().await, 2, "forward only, not past the log, and of some conversation");
+    let mut narrow = enter(&members[1], &[("convoId", &id)]).await;
+    narrow.say(&ack(Some("01JB2N0W3E8Z6TQ9K4M5V7X1YA"), first + 5)).await;
+    narrow.settle().await;
+    assert_eq!(unread().await, 2);
+    narrow.say(&ack(None, first + 4)).await;
+    narrow.settle().await;
+    assert_eq!(unread().await, 1, "the stream's conversation need not be named");
+    // Nobody else's position moves, and a stranger's has nothing to move.
+    let before = contents(app).await;
+    let mut outside = enter(&stranger, &[]).await;
+    outside.say(&ack(Some(&id), first + 5)).await;
+    outside.settle().await;
+    assert_eq!(contents(app).await, before);
+}
+
+async fn a_ping_is_answered_in_both_ways(app: &TestApp) {
+    let mut members = app.conversation(1).await;
+    let mut stream = enter(&members[0], &[]).await;
+    stream.socket.send(Message::Ping("here".into())).await.unwrap();
+    let pong = futures_util::StreamExt::next(&mut stream.socket.stream).await.unwrap().unwrap();
+    assert_eq!(pong, Message::Pong("here".into()));
+    let sent = members[0].send("x").await.unwrap().seq;
+    let event = stream.until(|event| seq(event) == Some(sent)).await.pop().unwrap();
+    stream.say_in_cbor(&ping()).await;
+    let cursor = stream.expect("pongEvent").await["cursor"].as_str().unwrap().to_owned();
+    assert!(cursor >= event.id);
+    members[0].send("y").await.unwrap();
+    let again = enter(&members[0], &[("cursor", &cursor)]).await.until(|event| event.data["info"] == "replayed").await;
+    assert!(again.iter().filter_map(seq).any(|seq| seq == sent + 1), "the cursor leads on");
+}
+
+async fn what_cannot_be_read_closes_the_stream_and_says_why(app: &TestApp) {
+    let alice = app.persona();
+    let id = "01JB2N0W3E8Z6TQ9K4M5V7X1YA";
+    let mut garbage: Vec<Message> =
+        ["", "x", "[]", "7", "{}", "{\"$type\":7}", "{\"$type\":", "[\"a\"]"].map(Message::text).into();
+    garbage.extend(
+        [&b""[..], b"\xff", b"\xa0", b"\xbf\xff", b"\x9f", b"\xa1\x61a", &[0x81; 4_000], &[0xd8; 100]]
+            .map(|bytes| Message::binary(bytes.to_vec())),
+    );
+    for wrong in [
+        json!({ "$type": format!("{SUBSCRIBE}#typing"), "convoId": id }),
+        json!({ "$type": format!("{SUBSCRIBE}#typing"), "convoId": "a b", "isTyping": true }),
+        json!({ "$type": format!("{SUBSCRIBE}#typing"), "convoId": id, "isTyping": 1 }),
+        json!({ "$type": format!("{SUBSCRIBE}#ack"), "convoId": id }),
+        json!({ "$type": format!("{SUBSCRIBE}#ack"), "convoId": id, "seq": "1" }),
+        json!({ "$type": format!("{SUBSCRIBE}#ack"), "convoId": 7, "seq": 1 }),
+    ] {
+        garbage.push(Message::text(wrong.to_string()));
+        garbage.push(Message::binary(cbor(&wrong)));
+    }
+    let mut followers = Vec::new();
+    for message in &garbage {
+        let mut stream = enter(&alice, &[]).await;
+        stream.socket.send(message.clone()).await.unwrap();
+        stream.ends(Some("InvalidRequest"), CloseCode::Invalid).await;
+        followers.push(stream);
+        assert_eq!(app.app.events.streams(), 0, "{message:?}");
+    }
+    // What is no frame at all.
+    let raw = |opcode, finished| Message::Frame(RawFrame::message("x", opcode, finished));
+    for broken in [raw(OpCode::Data(Data::Continue), true), raw(OpCode::Data(Data::Reserved(5)), true)] {
+        let mut stream = enter(&alice, &[]).await;
+        stream.socket.send(broken).await.unwrap();
+        stream.ends(Some("InvalidRequest"), CloseCode::Protocol).await;
+    }
+}
+
+async fn what_is_not_known_is_ignored_and_pieces_are_put_together(app: &TestApp) {
+    let alice = app.persona();
+    let mut stream = enter(&alice, &[]).await;
+    for unknown in [json!({ "$type": "#ping" }), json!({ "$type": "x", "deep": [{ "er": [null, 1.5] }] })] {
+        stream.say(&unknown).await;
+        stream.say_in_cbor(&unknown).await;
+    }
+    stream.settle().await;
+    let whole = ping().to_string();
+    let (one, rest) = whole.split_at(5);
+    let (two, three) = rest.split_at(7);
+    let piece =
+        |bytes: &str, opcode, last| Message::Frame(RawFrame::message(bytes.to_owned(), OpCode::Data(opcode), last));
+    stream.socket.send(piece(one, Data::Text, false)).await.unwrap();
+    stream.socket.send(Message::Ping("in between".into())).await.unwrap();
+    stream.socket.send(piece(two, Data::Continue, false)).await.unwrap();
+    stream.socket.send(piece(three, Data::Continue, true)).await.unwrap();
+    stream.expect("pongEvent").await;
+}
+
+async fn p10_messages_are_bounded_in_size_and_number(app: &TestApp) {
+    let alice = app.persona();
+    let padded = |bytes: usize| {
+        let frame = json!({ "$type": format!("{SUBSCRIBE}#ping"), "more": "" });
+        let room = bytes - frame.to_string().len();
+        Message::text(with(&frame, json!({ "more": "x".repeat(room) })).to_string())
+    };
+    let mut stream = enter(&alice, &[]).await;
+    stream.socket.send(padded(MAX_MESSAGE_BYTES)).await.unwrap();
+    stream.expect("pongEvent").await;
+    stream.socket.send(padded(MAX_MESSAGE_BYTES + 1)).await.unwrap();
+    stream.ends(Some("PayloadTooLarge"), CloseCode::Size).await;
+    // It is not waited for the end of what is too large, nor gathered: a terabyte is announced, and a little comes.
+    let mut stream = enter(&alice, &[]).await;
+    let head = [[0x82, 0xff].as_slice(), &(1u64 << 40).to_be_bytes(), &[0; 4], &[0; 2 * MAX_MESSAGE_BYTES]].concat();
+    tokio::io::AsyncWriteExt::write_all(stream.socket.stream.get_mut(), &head).await.unwrap();
+    stream.ends(Some("PayloadTooLarge"), CloseCode::Size).await;
+    let mut stream = enter(&alice, &[]).await;
+    let huge = stream.socket.send(Message::binary(vec![0; 64 * 1024 * 1024]));
+    let _ = tokio::time::timeout(PATIENCE, huge).await.expect("it is taken or cut off");
+    drop(stream);
+    // In small pieces either.
+    let mut stream = enter(&alice, &[]).await;
+    for n in 0..5 {
+        let opcode = if n == 0 { Data::Binary } else { Data::Continue };
+        let frame = RawFrame::message(vec![0; 1_000], OpCode::Data(opcode), false);
+        stream.socket.send(Message::Frame(frame)).await.unwrap();
+    }
+    stream.ends(Some("PayloadTooLarge"), CloseCode::Size).await;
+    let mut stream = enter(&alice, &[]).await;
+    for _ in 0..=MAX_FRAMES {
+        stream.socket.send(Message::Pong("".into())).await.unwrap();
+    }
+    stream.ends(Some("RateLimitExceeded"), CloseCode::Policy).await;
+}
+
+async fn p10_a_caller_has_so_many_streams_of_both_kinds(app: &TestApp) {
+    let alice = app.persona();
+    let mut sse = Vec::new();
+    for _ in 0..8 {
+        sse.push(follow(&alice).await);
+    }
+    let mut sockets = Vec::new();
+    for _ in 8..catbird_server::events::hub::MAX_STREAMS_PER_CALLER {
+        sockets.push(enter(&alice, &[]).await);
+    }
+    let late = ticket(&alice, &json!({})).await;
+    refused(refusal(&alice, &[("ticket", &late)]).await, 429, "RateLimitExceeded");
+    drop(sockets.pop());
+    let start = std::time::Instant::now();
+    while try_open(&alice, &[("ticket", &ticket(&alice, &json!({})).await)]).await.is_err() {
+        assert!(start.elapsed() < PATIENCE, "the place of a stream that was cut off stays taken");
+    }
+}
+
+async fn p5_a_slow_consumer_is_told_and_loses_nothing(app: &TestApp) {
+    let members = app.conversation(3).await;
+    let mut witness = enter(&members[2], &[]).await;
+    let mut slow = enter(&members[1], &[]).await;
+    let send = async |bytes: &[u8]| {
+        ok(ask(&members[0], "sendMessage", &message(&members[0], bytes)).await).number("seq").unwrap()
+    };
+    let first = send(b"first").await;
+    slow.seqs_until(first).await;
+    witness.seqs_until(first).await;
+    let big = vec![b'x'; 1024 * 1024];
+    let mut last = first;
+    for _ in 0..40 {
+        last = send(&big).await;
+        // Who reads is not held up.
+        witness.seqs_until(last).await;
+    }
+    let mut seen = Vec::new();
+    let told = loop {
+        let event = slow.next().await;
+        seen.extend(seq(&event));
+        if event.name == "infoEvent" {
+            break event;
+        }
+    };
+    assert_eq!(told.data["info"], "slowConsumer");
+    assert!(told.data["retryAfterMs"].as_u64().is_some());
+    slow.ends(Some("ConsumerTooSlow"), CloseCode::Policy).await;
+    assert!(seen.len() < 40, "it was cut before the end");
+    let mut again = enter(&members[1], &[("cursor", &told.id)]).await;
+    seen.extend(again.seqs_until(last).await);
+    seen.sort_unstable();
+    seen.dedup();
+    assert_eq!(seen, (first + 1..=last).collect::<Vec<_>>());
+}
+
+async fn a_drained_server_says_goodbye_and_closes(app: &TestApp) {
+    let members = app.conversation(1).await;
+    let mut streams = Vec::new();
+    for _ in 0..8 {
+        streams.push(enter(&members[0], &[]).await);
+    }
+    let late = ticket(&members[0], &json!({})).await;
+    app.app.events.drain();
+    let mut waits = BTreeSet::new();
+    for stream in &mut streams {
+        let told = stream.expect("infoEvent").await;
+        assert_eq!(told["info"], "draining");
+        waits.insert(told["retryAfterMs"].as_u64().unwrap());
+        stream.ends(None, CloseCode::Away).await;
+    }
+    assert!(waits.len() > 1, "they do not all come back at once: {waits:?}");
+    refused(refusal(&members[0], &[("ticket", &late)]).await, 503, "Overloaded");
+}
+
+async fn a_client_that_closes_is_answered_and_forgotten(app: &TestApp) {
+    let alice = app.persona();
+    let mut stream = enter(&alice, &[]).await;
+    assert_eq!(app.app.events.streams(), 1);
+    let frame = CloseFrame { code: CloseCode::Normal, reason: "enough".into() };
+    stream.socket.send(Message::Close(Some(frame))).await.unwrap();
+    stream.ends(None, CloseCode::Normal).await;
+    assert_eq!(app.app.events.streams(), 0);
+    // One that goes without a word is noticed.
+    let stream = enter(&alice, &[]).await;
+    drop(stream);
+    let start = std::time::Instant::now();
+    while app.app.events.streams() > 0 {
+        assert!(start.elapsed() < PATIENCE, "a stream whose client is gone stays open");
+        tokio::task::yield_now().await;
+    }
+}
+
+/// It takes as long as the limits say; others that answer are pinged meanwhile and stay.
+async fn a_client_that_answers_no_ping_is_given_up(app: &TestApp) {
+    let (alice, bob) = (app.persona(), app.persona());
+    // Nobody reads it, so nothing answers for it.
+    let mut silent = enter(&alice, &[]).await;
+    let mut there = enter(&bob, &[]).await;
+    let longest = PING_EVERY + PONG_TIME + 2 * catbird_server::events::HEARTBEAT;
+    let start = std::time::Instant::now();
+    while app.app.events.streams() > 1 {
+        assert!(start.elapsed() < longest + PATIENCE, "it is still there");
+        let _ = tokio::time::timeout(std::time::Duration::from_millis(200), there.socket.next()).await;
+    }
+    assert!(start.elapsed() >= PONG_TIME, "it was given its time");
+    assert!(there.socket.pings >= 2);
+    there.settle().await;
+    match silent.frame().await {
+        Some(Frame::Closed(code, _)) => assert_eq!(code, u16::from(CloseCode::Policy)),
+        other => panic!("Close was to come, not {other:?}"),
+    }
+}
