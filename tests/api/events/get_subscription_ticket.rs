@@ -7,8 +7,9 @@ use catbird_server::auth::token::LEEWAY_SECONDS;
 use catbird_server::clock::Clock;
 use chrono::{DateTime, TimeDelta};
 use serde_json::json;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
-use super::subscribe_convo_events::{open, refusal, ticket};
+use super::subscribe_convo_events::{open, refusal, ticket, typing};
 use super::*;
 use crate::harness::*;
 use crate::support::app::{SECRET, SERVICE_DID, TestApp};
@@ -107,7 +108,12 @@ async fn p10_connections_count_as_requests_of_their_caller(app: &TestApp) {
     }
     let refused = refused(refusal(&alice, &[("ticket", &tickets[0])]).await, 429, "RateLimitExceeded");
     tokio::time::sleep(refused.retry_after().unwrap()).await;
-    open(&alice, &[("ticket", &tickets[0])]).await;
+    let mut stream = open(&alice, &[("ticket", &tickets[0])]).await;
+    // So does what is said through them.
+    for _ in 0..20 {
+        stream.say(&typing("01JB2N0W3E8Z6TQ9K4M5V7X1YA", true)).await;
+    }
+    stream.ends(Some("RateLimitExceeded"), CloseCode::Policy).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -125,7 +125,7 @@ impl Follower {
     }
 
     /// The end of the stream: an error with this name, if any, Close with this code, and the end of the connection.
-    async fn ends(&mut self, error: Option<&str>, code: CloseCode) {
+    pub async fn ends(&mut self, error: Option<&str>, code: CloseCode) {
         if let Some(error) = error {
             match self.frame().await {
                 Some(Frame::Error(name, message)) => assert!(name == error && !message.is_empty(), "{name}: {message}"),
@@ -139,7 +139,7 @@ impl Follower {
         assert!(self.frame().await.is_none(), "the connection ends");
     }
 
-    async fn say(&mut self, what: &Value) {
+    pub async fn say(&mut self, what: &Value) {
         self.socket.send(Message::text(what.to_string())).await.unwrap();
     }
 
@@ -158,7 +158,7 @@ fn ping() -> Value {
     json!({ "$type": format!("{SUBSCRIBE}#ping") })
 }
 
-fn typing(convo: &str, is_typing: bool) -> Value {
+pub fn typing(convo: &str, is_typing: bool) -> Value {
     json!({ "$type": format!("{SUBSCRIBE}#typing"), "convoId": convo, "isTyping": is_typing })
 }
 
@@ -386,11 +386,19 @@ async fn an_acknowledged_entry_is_read_and_only_forward(app: &TestApp) {
     stream.say(&ack(Some(&id), first + 1)).await;
     stream.settle().await;
     assert_eq!(unread().await, 4);
+    // While one is being written, the next gather; what has no effect takes none of the others with it.
+    let mut db = app.database.connect().await;
+    let held = db.transaction().await.unwrap();
+    let lock = "select 1 from members where convo_id = $1 and member_did = $2 for update";
+    held.query_one(lock, &[&id, &members[1].did()]).await.unwrap();
+    stream.say_in_cbor(&ack(Some(&id), first + 2)).await;
+    stream.settle().await;
     stream.say_in_cbor(&ack(Some(&id), first + 3)).await;
     stream.say(&ack(Some(&id), first)).await;
     stream.say(&ack(Some(&id), first + 1_000)).await;
     stream.say(&ack(None, first + 5)).await;
     stream.settle().await;
+    held.rollback().await.unwrap();
     assert_eq!(unread().await, 2, "forward only, not past the log, and of some conversation");
     let mut narrow = enter(&members[1], &[("convoId", &id)]).await;
     narrow.say(&ack(Some("01JB2N0W3E8Z6TQ9K4M5V7X1YA"), first + 5)).await;
@@ -494,7 +502,7 @@ async fn p10_messages_are_bounded_in_size_and_number(app: &TestApp) {
     stream.ends(Some("PayloadTooLarge"), CloseCode::Size).await;
     // It is not waited for the end of what is too large, nor gathered: a terabyte is announced, and a little comes.
     let mut stream = enter(&alice, &[]).await;
-    let head = [[0x82, 0xff].as_slice(), &(1u64 << 40).to_be_bytes(), &[0; 4], &[0; 2 * MAX_MESSAGE_BYTES]].concat();
+    let head = [[0x82, 0xff].as_slice(), &(1u64 << 40).to_be_bytes(), &[0; 4], &vec![0; 8 * 1024 * 1024]].concat();
     tokio::io::AsyncWriteExt::write_all(stream.socket.stream.get_mut(), &head).await.unwrap();
     stream.ends(Some("PayloadTooLarge"), CloseCode::Size).await;
     let mut stream = enter(&alice, &[]).await;
