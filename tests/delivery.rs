@@ -9,6 +9,8 @@ mod checker;
 mod hints;
 #[path = "delivery/replicas.rs"]
 mod replicas;
+#[path = "delivery/soak/mod.rs"]
+mod soak;
 
 use std::time::{Duration, Instant};
 
