@@ -18,7 +18,7 @@ use crate::support::client::xrpc::{Reply, Xrpc, base64_text, bytes_value};
 use crate::support::load::insist;
 
 /// The pause between two changes of a roster.
-const CHANGE: Duration = Duration::from_millis(150);
+const CHANGE: Duration = Duration::from_millis(250);
 /// The pause between two messages to one conversation.
 const SEND: Duration = Duration::from_millis(15);
 

@@ -16,6 +16,14 @@ pub struct Event {
     pub id: String,
 }
 
+impl Event {
+    /// As a reply, whose fields are read in the same way.
+    pub fn as_reply(&self, method: &str) -> Reply {
+        let (headers, body) = (HeaderMap::new(), self.data.clone());
+        Reply { nsid: super::nsid(method), status: 200, headers, text: body.to_string(), body }
+    }
+}
+
 /// An open stream.
 pub struct EventStream {
     nsid: String,
