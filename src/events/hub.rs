@@ -417,15 +417,17 @@ impl Hub {
                 if !state.is_tailed() || listener.position >= seq {
                     continue;
                 }
-                // Without a word about its membership, it came after the question, and is served by the next pass. Where a new
-                // membership hides the one that it listens by, nobody can say which entries were of that; its end shows whether
-                // some are missing.
-                let Some(membership) = memberships
-                    .get(&(convo.as_str(), listener.subscriber.did.as_str()))
-                    .filter(|membership| membership.since == listener.since)
-                else {
+                // Without a word about its membership, it came after the question, and is served by the next pass.
+                let Some(membership) = memberships.get(&(convo.as_str(), listener.subscriber.did.as_str())) else {
                     continue;
                 };
+                if membership.since != listener.since {
+                    // Whether this was of the membership that it listens by, nobody can say any more. It comes back and is told,
+                    // before any cursor says that it has had this.
+                    state.end(End::Told(Info::Reset));
+                    inner.unsettled.push(listener.subscriber.clone());
+                    continue;
+                }
                 if listener.may_see(membership, seq) && !state.push(&event, self.0.buffer) {
                     state.end(End::Told(Info::SlowConsumer));
                     inner.unsettled.push(listener.subscriber.clone());
@@ -669,9 +671,14 @@ impl Inner {
                 if *welcome && *actor != to.did {
                     say(Event::Welcome { convo_id: convo.clone(), epoch });
                 }
-                // It may have ended since, or given way to another. Whether entries of it are missing shows at its end.
-                if let Some(membership) = memberships.iter().find(|one| one.convo == *convo && one.did == to.did) {
-                    self.join(to, membership, *seq, watermark);
+                // It may have ended since; then its entries still come, and after them its end. Where it gave way to another, only
+                // the rows know where it ended.
+                match memberships.iter().find(|one| one.convo == *convo && one.did == to.did) {
+                    Some(another) if another.joined_seq > *seq && to.state().is_tailed() => {
+                        to.end(End::Told(Info::Reset));
+                    }
+                    Some(membership) => self.join(to, membership, *seq, watermark),
+                    None => {}
                 }
             }
             (Some(convo), What::Joined { dids, actor, epoch, seq, .. }) if self.is_attached(to, convo) => {

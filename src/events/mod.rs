@@ -37,8 +37,8 @@
 //! **Somebody is removed and has not had everything from before** (P5), nor can read it from the log any more. Who comes back with a
 //! cursor is sent the rest of the membership before its removal (`catch_up`), however often it joined and was removed meanwhile:
 //! the rows of `event_stream` say where each membership began and ended, which the roster forgets. Who listens has had the rest when it is
-//! told of the removal, since a pass reads entries before rows. Only if a membership began or gave way to another within one pass can
-//! entries be missing then; the place that the stream has in the log shows it, and the stream is cut and comes back.
+//! told of the removal, since a pass reads entries before rows. Only where a membership began and ended, or gave way to another, between
+//! two readings can entries be missing then; the stream is cut before any cursor says that it has had them, and comes back.
 //!
 //! **Something falls between replay and live** (P5). Before anything is read for a stream it is registered, and waits for a pass that
 //! began afterwards, so that every later pass reports to it. Only then is it read where its conversations begin, and it is
