@@ -7,8 +7,12 @@ mod support;
 mod checker;
 #[path = "delivery/hints.rs"]
 mod hints;
+#[path = "delivery/members.rs"]
+mod members;
 #[path = "delivery/replicas.rs"]
 mod replicas;
+#[path = "delivery/soak/mod.rs"]
+mod soak;
 
 use std::time::{Duration, Instant};
 

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use support::client::mls::{Handshake, MlsClient, MlsError, Processed};
 use support::client::persona::Persona;
 use support::client::random_did;
-use support::client::xrpc::{Xrpc, base64_text, bytes_value, decode_bytes, nsid};
+use support::client::xrpc::{Event, Xrpc, base64_text, bytes_value, decode_bytes, nsid};
 
 const GROUP: &[u8] = b"group";
 
@@ -240,6 +240,7 @@ fn personas_can_work_in_spawned_tasks() {
         moves(&persona.send("hello"));
         moves(&persona.catch_up());
         moves(&persona.join("convo"));
+        moves(&persona.take_event(&Event { name: String::new(), data: Value::Null, id: String::new() }));
         moves(&persona.create(b"group", "name"));
         moves(&persona.publish_key_packages(1));
     };

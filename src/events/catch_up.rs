@@ -135,8 +135,62 @@ async fn supply_rows(
             Err(failed) => return Err(failed),
         }
     }
-    hub.supply_rows(subscriber, &rows, &memberships);
+    for row in &rows {
+        if let (Some(convo), What::Removed { did, seq, .. }) = (&row.convo, &row.what)
+            && *did == subscriber.did
+        {
+            // The row is not with the hub any more, so there is no way but on.
+            while supply_rest(store, hub, subscriber, convo, row.id, *seq, turns).await.is_err() {
+                if subscriber.has_ended() {
+                    return Ok(());
+                }
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+        hub.supply_rows(subscriber, std::slice::from_ref(row), &memberships);
+    }
     Ok(())
+}
+
+/// What a stream lacks of a membership that ended at `end`, as the row `removal` says, to be sent before that row. Nobody can read it
+/// from the log any more, so whoever was removed while it was away gets it here or never.
+async fn supply_rest(
+    store: &Store,
+    hub: &Hub,
+    subscriber: &Arc<Subscriber>,
+    convo: &ConvoId,
+    removal: i64,
+    end: i64,
+    turns: &Semaphore,
+) -> Result<(), Error> {
+    let mut position: Option<i64> = None;
+    loop {
+        if !subscriber.room(hub.buffer()).await {
+            return Ok(());
+        }
+        let Some(from) = subscriber.begins_at() else { return Ok(()) };
+        let _turn = turns.acquire().await;
+        let reader = store.reader().await?;
+        let after = match position {
+            Some(seq) => seq,
+            None => reader.parting(convo, &subscriber.did, from.watermark, removal).await?,
+        };
+        if after >= end {
+            return Ok(());
+        }
+        let (mut entries, more) = reader.entries(&[(convo.as_str(), after)]).await?;
+        if has_hole(&[(convo.as_str(), after)], &entries) && subscriber.begins_below(reader.moment().await?.1) {
+            subscriber.end(End::Told(Info::Reset));
+            return Ok(());
+        }
+        entries.retain(|entry| entry.seq <= end);
+        let last = entries.last().map(|entry| entry.seq);
+        hub.supply_rest(subscriber, entries);
+        match last {
+            Some(last) if more && last < end => position = Some(last),
+            _ => return Ok(()),
+        }
+    }
 }
 
 /// The rows in their order, each once, without those from before a membership: where the first that is about `did` itself says that

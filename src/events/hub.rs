@@ -278,6 +278,11 @@ impl Hub {
             let Some(channel) = inner.channels.get_mut(entry.convo_id.as_str()) else { continue };
             let Some(listener) = channel.listeners.get_mut(&subscriber.id) else { continue };
             let membership = memberships.iter().find(|one| one.convo == entry.convo_id);
+            if membership.is_some_and(|one| one.since != listener.since) {
+                // Which of these were of the membership that it listens by, nobody can say any more. It comes back and is told.
+                state.end(End::Told(Info::Reset));
+                return;
+            }
             if entry.seq > listener.position && membership.is_some_and(|one| listener.may_see(one, entry.seq)) {
                 listener.position = entry.seq;
                 state.push_anyway(&published(entry, from));
@@ -289,6 +294,15 @@ impl Hub {
             if let Some(listener) = listener {
                 listener.position = listener.position.max(*seq);
             }
+        }
+    }
+
+    /// Hands entries of a membership that has ended to a stream that catches up, before it is told of the end.
+    pub fn supply_rest(&self, subscriber: &Subscriber, entries: Vec<MessageView>) {
+        let mut state = subscriber.state();
+        let Phase::CatchingUp { from, .. } = state.phase else { return };
+        for entry in entries {
+            state.push_anyway(&published(entry, from));
         }
     }
 
@@ -407,6 +421,13 @@ impl Hub {
                 let Some(membership) = memberships.get(&(convo.as_str(), listener.subscriber.did.as_str())) else {
                     continue;
                 };
+                if membership.since != listener.since {
+                    // Whether this was of the membership that it listens by, nobody can say any more. It comes back and is told,
+                    // before any cursor says that it has had this.
+                    state.end(End::Told(Info::Reset));
+                    inner.unsettled.push(listener.subscriber.clone());
+                    continue;
+                }
                 if listener.may_see(membership, seq) && !state.push(&event, self.0.buffer) {
                     state.end(End::Told(Info::SlowConsumer));
                     inner.unsettled.push(listener.subscriber.clone());
@@ -650,9 +671,14 @@ impl Inner {
                 if *welcome && *actor != to.did {
                     say(Event::Welcome { convo_id: convo.clone(), epoch });
                 }
-                let membership = memberships.iter().find(|one| one.convo == *convo && one.did == to.did);
-                if let Some(membership) = membership.filter(|one| one.left_seq.is_none()) {
-                    self.join(to, membership, watermark);
+                // It may have ended since; then its entries still come, and after them its end. Where it gave way to another, only
+                // the rows know where it ended.
+                match memberships.iter().find(|one| one.convo == *convo && one.did == to.did) {
+                    Some(another) if another.joined_seq > *seq && to.state().is_tailed() => {
+                        to.end(End::Told(Info::Reset));
+                    }
+                    Some(membership) => self.join(to, membership, *seq, watermark),
+                    None => {}
                 }
             }
             (Some(convo), What::Joined { dids, actor, epoch, seq, .. }) if self.is_attached(to, convo) => {
@@ -672,6 +698,10 @@ impl Inner {
                 let (convo_id, action) = (convo.clone(), action(did, actor));
                 let (did, actor) = (did.clone(), actor.clone());
                 say(Event::MembershipChange { convo_id, did, action, actor, epoch: *epoch, seq: *seq });
+            }
+            (Some(convo), What::Removed { .. }) if self.lacks(to, convo, row) => {
+                // It comes back and is sent the rest first.
+                to.end(End::Told(Info::Reset));
             }
             (Some(convo), What::Removed { did, actor, epoch, seq }) => {
                 let (convo_id, action) = (convo.clone(), action(did, actor));
@@ -697,21 +727,29 @@ impl Inner {
         }
     }
 
+    /// Whether a stream that the tail supplies lacks entries from before this end of its membership.
+    fn lacks(&self, to: &Subscriber, convo: &ConvoId, row: &EventRow) -> bool {
+        let listener = self.channels.get(convo.as_str()).and_then(|channel| channel.listeners.get(&to.id));
+        match (listener, &row.what) {
+            (Some(listener), What::Removed { seq, .. }) => listener.position < *seq && to.state().is_tailed(),
+            _ => false,
+        }
+    }
+
     fn is_attached(&self, subscriber: &Subscriber, convo: &ConvoId) -> bool {
         self.channels.get(convo.as_str()).is_some_and(|channel| channel.listeners.contains_key(&subscriber.id))
     }
 
-    /// Attaches a stream to a conversation that its caller has joined. The tail supplies it from there on; what others have had
-    /// already comes with the next pass.
-    fn join(&mut self, subscriber: &Arc<Subscriber>, membership: &Membership, watermark: Cursor) {
+    /// Attaches a stream to a conversation that its caller has joined at `position`. The tail supplies it from there on; what others
+    /// have had already comes with the next pass.
+    fn join(&mut self, subscriber: &Arc<Subscriber>, membership: &Membership, position: i64, watermark: Cursor) {
         let convo = membership.convo.as_str();
         let known = self.channels.get(convo).and_then(|channel| channel.listeners.get(&subscriber.id));
         if known.is_some_and(|listener| listener.since == membership.since) {
             return;
         }
-        let listener =
-            Listener { subscriber: subscriber.clone(), position: membership.joined_seq, since: membership.since };
-        let name = self.attach(convo, membership.joined_seq, listener);
+        let listener = Listener { subscriber: subscriber.clone(), position, since: membership.since };
+        let name = self.attach(convo, position, listener);
         self.unread.insert(name.clone());
         let begun = self.begun;
         let mut state = subscriber.state();

@@ -34,6 +34,12 @@
 //! transactions above w. What is sent twice is known by `(convoId, seq)`. The cursor is from one moment and for all
 //! conversations, also those that the client did not know of.
 //!
+//! **Somebody is removed and has not had everything from before** (P5), nor can read it from the log any more. Who comes back with a
+//! cursor is sent the rest of the membership before its removal (`catch_up`), however often it joined and was removed meanwhile:
+//! the rows of `event_stream` say where each membership began and ended, which the roster forgets. Who listens has had the rest when it is
+//! told of the removal, since a pass reads entries before rows. Only where a membership began and ended, or gave way to another, between
+//! two readings can entries be missing then; the stream is cut before any cursor says that it has had them, and comes back.
+//!
 //! **Something falls between replay and live** (P5). Before anything is read for a stream it is registered, and waits for a pass that
 //! began afterwards, so that every later pass reports to it. Only then is it read where its conversations begin, and it is
 //! attached to them. Until one more pass has gone by, rows are held for it; by then all that were committed before the reading have been

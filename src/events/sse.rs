@@ -66,7 +66,8 @@ impl MessageBody for Body {
         let body = self.get_mut();
         if !body.begun {
             body.begun = true;
-            return Poll::Ready(Some(Ok(Bytes::from(format!("retry: {RETRY_MS}\n\n")))));
+            // With a place to resume from, for whoever is cut off before anything happens.
+            return Poll::Ready(Some(Ok(Bytes::from(format!("retry: {RETRY_MS}\nid: {}\n\n", body.sent)))));
         }
         if body.over {
             return Poll::Ready(None);

@@ -145,12 +145,17 @@ impl Subscriber {
         }
     }
 
+    /// The cursor that it comes from, if it does not have everything since.
+    pub(super) fn begins_at(&self) -> Option<Cursor> {
+        match self.state().phase {
+            Phase::CatchingUp { from, .. } | Phase::Joining { from, .. } => Some(from),
+            Phase::Live => None,
+        }
+    }
+
     /// Whether it still comes from a cursor below this transaction.
     pub(super) fn begins_below(&self, tx: i64) -> bool {
-        match self.state().phase {
-            Phase::CatchingUp { from, .. } | Phase::Joining { from, .. } => from.watermark < tx,
-            Phase::Live => false,
-        }
+        self.begins_at().is_some_and(|from| from.watermark < tx)
     }
 
     pub(super) fn has_ended(&self) -> bool {

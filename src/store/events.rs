@@ -26,6 +26,7 @@ query! {
     MEMBERSHIPS = "events/memberships" (TEXT_ARRAY, TEXT_ARRAY);
     ATTACHMENTS = "events/attachments" (TEXT, TEXT, INT8);
     REPLAY = "events/replay" (TEXT, TEXT, INT8, INT8);
+    PARTING = "events/parting" (TEXT, TEXT, INT8, INT8);
 }
 
 /// Fewer one-time key packages than this are few, and their owner is told when one is taken.
@@ -258,8 +259,9 @@ impl Reader {
             .collect()
     }
 
-    /// The rows for `did` that were written by transactions not below `cursor`: its own, and those of the conversations that it is
-    /// in now, also from before it was. At most `most`.
+    /// The rows for `did` that were written by transactions not below `cursor`: its own, those of the conversations that it is
+    /// in now, also from before it was, and those by which it joined conversations that it has been removed from since. At most
+    /// `most`.
     pub async fn replay(
         &self,
         did: &Did,
@@ -270,5 +272,12 @@ impl Reader {
         let only = only.map(ConvoId::as_str);
         let rows = self.rows(&REPLAY, &[&did.as_str(), &only, &cursor, &most]).await.map_err(Abort::into_error)?;
         Ok(rows.iter().filter_map(|row| event_row(row).ok()).collect())
+    }
+
+    /// The last entry that needs not be sent to `did`, which comes from `cursor`, of the membership that ended by the row `removal`.
+    pub async fn parting(&self, convo: &ConvoId, did: &Did, cursor: i64, removal: i64) -> Result<i64, Error> {
+        let row = self.find(&PARTING, &[&convo.as_str(), &did.as_str(), &cursor, &removal]).await;
+        let row = row.map_err(Abort::into_error)?;
+        Ok(row.ok_or_else(|| Error::internal("an expression has no value"))?.get("position"))
     }
 }

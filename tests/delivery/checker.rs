@@ -1,7 +1,7 @@
-//! A client that follows the stream at whatever replica answers, comes back from its cursor whenever it is cut off, and records
-//! everything.
+//! A client that follows the stream at whatever replica answers, comes back from its cursor whenever it is cut off, records
+//! everything, and holds each event against what it has seen before.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
 use reqwest::Url;
@@ -14,29 +14,40 @@ use crate::support::client::xrpc::{Event, Xrpc};
 use crate::support::lexicon::validate_event;
 
 const NSID: &str = "blue.catbird.mls.streamConvoEvents";
+/// The pause before it tries the next server.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// What one client saw.
 #[derive(Debug, Default, Clone)]
 pub struct Seen {
     /// The entries of each conversation in the order in which they came, repetitions included.
     pub entries: BTreeMap<String, Vec<u64>>,
+    /// The same, each once.
+    pub distinct: BTreeMap<String, BTreeSet<u64>>,
+    /// The memberships that it was told of while it followed: where each began, or ended with `false`.
+    pub memberships: BTreeMap<String, BTreeSet<(u64, bool)>>,
     /// How often it had to connect.
     pub connections: u64,
+    /// How often it was told why its stream ended, by reason.
+    pub farewells: BTreeMap<String, u64>,
     /// What else it was told, by type.
     pub others: Vec<(String, Value)>,
     /// Whether it has been told that it is up to date since it connected last, or began without a cursor.
     pub live: bool,
+    /// What no client should ever see, in words.
+    pub broken: Vec<String>,
 }
 
 impl Seen {
     /// Whether it has seen an entry.
     pub fn has(&self, convo: &str, seq: u64) -> bool {
-        self.entries.get(convo).is_some_and(|seqs| seqs.contains(&seq))
+        self.distinct.get(convo).is_some_and(|seqs| seqs.contains(&seq))
     }
 
     /// Panics unless the entries of a conversation, taken together, are exactly these, and each that was new came in order.
     #[track_caller]
     pub fn is_exactly(&self, convo: &str, wanted: std::ops::RangeInclusive<u64>) {
+        assert!(self.broken.is_empty(), "{:?}", self.broken);
         let seqs = self.entries.get(convo).cloned().unwrap_or_default();
         let mut newest = *wanted.start() - 1;
         for seq in &seqs {
@@ -44,6 +55,59 @@ impl Seen {
             newest = newest.max(*seq);
         }
         assert_eq!((seqs.iter().min(), newest), (Some(wanted.start()), *wanted.end()), "{seqs:?}");
+    }
+
+    /// How many events brought an entry, and how many of these one that it had already.
+    pub fn counts(&self) -> (u64, u64) {
+        let all: usize = self.entries.values().map(Vec::len).sum();
+        let distinct: usize = self.distinct.values().map(BTreeSet::len).sum();
+        (all as u64, (all - distinct) as u64)
+    }
+
+    /// Takes one event. What came before may come again; what is new has to come where it belongs.
+    fn take(&mut self, name: &str, data: &Value) {
+        let number = |value: &Value| value.as_u64().unwrap_or_default();
+        match name {
+            "messageEvent" => {
+                let convo = data["message"]["convoId"].as_str().unwrap_or_default();
+                self.take_entry(convo, number(&data["message"]["seq"]), number(&data["prevSeq"]));
+                return;
+            }
+            "conversationEvent" | "removedEvent" => {
+                let convo = data["convoId"].as_str().unwrap_or_default();
+                let memberships = self.memberships.entry(convo.to_owned()).or_default();
+                memberships.insert((number(&data["seq"]), name == "conversationEvent"));
+            }
+            "infoEvent" if data["info"] == "replayed" => self.live = true,
+            "infoEvent" => {
+                *self.farewells.entry(data["info"].as_str().unwrap_or_default().to_owned()).or_default() += 1;
+            }
+            _ => {}
+        }
+        self.others.push((name.to_owned(), data.clone()));
+    }
+
+    fn take_entry(&mut self, convo: &str, seq: u64, prev: u64) {
+        self.entries.entry(convo.to_owned()).or_default().push(seq);
+        let distinct = self.distinct.entry(convo.to_owned()).or_default();
+        let newest = distinct.last().copied();
+        if !distinct.insert(seq) {
+            return;
+        }
+        // The memberships that it knows of, unless it was in the conversation before it followed.
+        let told = self.memberships.get(convo);
+        let joined = told.and_then(|told| told.iter().rfind(|(_, joined)| *joined)).map(|(at, _)| *at);
+        let left = told.and_then(|told| told.iter().rfind(|(_, joined)| !*joined)).map(|(at, _)| *at);
+        let position = newest.max(joined);
+        if position.is_some_and(|position| seq <= position) {
+            self.broken.push(format!("entry {seq} of {convo} came for the first time after {position:?}"));
+        } else if position.is_some_and(|position| prev != position) {
+            self.broken.push(format!("entry {seq} of {convo} follows {prev}, and came after {position:?}"));
+        } else if prev + 1 != seq {
+            self.broken.push(format!("entry {seq} of {convo} is said to follow {prev}"));
+        } else if left.is_some_and(|left| seq > left && joined.is_none_or(|joined| joined < left)) {
+            self.broken.push(format!("entry {seq} of {convo} came after the removal at {left:?}"));
+        }
     }
 }
 
@@ -63,9 +127,14 @@ impl Drop for Checker {
 impl Checker {
     /// Follows everything that concerns `who`, at these servers in turn.
     pub fn start(who: &Xrpc, servers: watch::Receiver<Vec<String>>) -> Self {
+        Self::start_at(who, servers, 0)
+    }
+
+    /// As [`Checker::start`], at the `turn`-th server first.
+    pub fn start_at(who: &Xrpc, servers: watch::Receiver<Vec<String>>, turn: usize) -> Self {
         let seen = Arc::new(Mutex::new(Seen::default()));
         let (change, changed) = watch::channel(0);
-        let task = tokio::spawn(follow(who.clone(), servers, seen.clone(), change));
+        let task = tokio::spawn(follow(who.clone(), servers, turn, seen.clone(), change));
         Self { seen, changed, task }
     }
 
@@ -74,49 +143,67 @@ impl Checker {
         self.seen.lock().unwrap().clone()
     }
 
-    /// Waits until it has seen enough.
-    pub async fn until(&self, what: &str, enough: impl Fn(&Seen) -> bool) {
+    /// Something of what it has seen by now.
+    pub fn with<T>(&self, read: impl FnOnce(&Seen) -> T) -> T {
+        read(&self.seen.lock().unwrap())
+    }
+
+    /// Waits until it has seen enough, for as long as nothing takes; whether it has.
+    pub async fn within(&self, patience: Duration, enough: impl Fn(&Seen) -> bool) -> bool {
         let mut changed = self.changed.clone();
         let come = changed.wait_for(|_| enough(&self.seen.lock().unwrap()));
-        let come = tokio::time::timeout(PATIENCE, come).await.is_ok_and(|come| come.is_ok());
-        assert!(come, "{what} did not come: {:?}", self.seen());
+        tokio::time::timeout(patience, come).await.is_ok_and(|come| come.is_ok())
+    }
+
+    /// Waits until it has seen enough.
+    pub async fn until(&self, what: &str, enough: impl Fn(&Seen) -> bool) {
+        assert!(self.within(PATIENCE, enough).await, "{what} did not come: {:?}", self.seen());
     }
 }
 
-async fn follow(who: Xrpc, servers: watch::Receiver<Vec<String>>, seen: Arc<Mutex<Seen>>, change: watch::Sender<u64>) {
+async fn follow(
+    who: Xrpc,
+    servers: watch::Receiver<Vec<String>>,
+    mut turn: usize,
+    seen: Arc<Mutex<Seen>>,
+    change: watch::Sender<u64>,
+) {
     let note = |what: &mut dyn FnMut(&mut Seen)| {
         what(&mut seen.lock().unwrap());
         change.send_modify(|count| *count += 1);
     };
     let mut cursor: Option<String> = None;
-    let mut turn = 0;
     loop {
         let server: Url = {
             let servers = servers.borrow();
             servers[turn % servers.len()].parse().unwrap()
         };
         turn += 1;
-        let Ok(Ok(mut stream)) = who.at(server).follow("streamConvoEvents", &[], cursor.as_deref()).await else {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-            continue;
+        let mut stream = match who.at(server).follow("streamConvoEvents", &[], cursor.as_deref()).await {
+            Ok(Ok(stream)) => stream,
+            refused => {
+                // A server that dies, drains or has no database refuses. Nothing is wrong with the cursor or the caller.
+                if let Ok(Err(reply)) = refused
+                    && !matches!(reply.status, 429 | 503)
+                {
+                    note(&mut |seen| seen.broken.push(format!("refused: {reply}")));
+                }
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            }
         };
+        if stream.skip().await.is_err() {
+            continue;
+        }
         note(&mut |seen| {
             seen.connections += 1;
             seen.live = cursor.is_none();
         });
-        while let Ok(Some(Event { name, data, id })) = stream.next().await {
+        while let Ok(Some(Event { name, data, .. })) = stream.next().await {
             validate_event(NSID, &data).unwrap_or_else(|why| panic!("{why}\n{data}"));
-            cursor = Some(id);
-            note(&mut |seen| match data["message"]["seq"].as_u64() {
-                Some(seq) => {
-                    let convo = data["message"]["convoId"].as_str().unwrap().to_owned();
-                    seen.entries.entry(convo).or_default().push(seq);
-                }
-                None => {
-                    seen.live |= data["info"] == "replayed";
-                    seen.others.push((name.clone(), data.clone()));
-                }
-            });
+            note(&mut |seen| seen.take(&name, &data));
         }
+        // Also one that came with no event.
+        cursor = stream.last_id.or(cursor);
     }
 }

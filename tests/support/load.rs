@@ -108,20 +108,33 @@ impl Desk {
 
     /// Sends one request until it is answered. `turn` decides which server is asked first.
     async fn insist(&self, xrpc: &Xrpc, turn: usize, method: &str, body: &Value) -> Reply {
-        let start = Instant::now();
-        for attempt in 0.. {
-            let servers = self.servers.borrow().clone();
-            let server = xrpc.at(servers[(turn + attempt) % servers.len()].clone());
-            match server.procedure(method, body).await {
-                Ok(reply) if reply.status != 503 => return reply,
-                Ok(reply) => assert!(reply.headers.contains_key("retry-after"), "{reply}"),
-                Err(XrpcError::NoAnswer { source, .. }) if !source.is_timeout() => {}
-                Err(other) => panic!("{other}"),
-            }
-            self.unanswered.fetch_add(1, Ordering::SeqCst);
-            assert!(start.elapsed() < PATIENCE, "no answer to {method} in {PATIENCE:?}");
-            tokio::time::sleep(PAUSE).await;
-        }
-        unreachable!("attempts do not end")
+        insist(&self.servers, &self.unanswered, xrpc, turn, method, body).await
     }
+}
+
+/// Sends one request to these servers until it is answered. `turn` decides which is asked first, and `unanswered` counts how
+/// often there was none.
+pub async fn insist(
+    servers: &watch::Sender<Vec<Url>>,
+    unanswered: &AtomicU64,
+    xrpc: &Xrpc,
+    turn: usize,
+    method: &str,
+    body: &Value,
+) -> Reply {
+    let start = Instant::now();
+    for attempt in 0.. {
+        let servers = servers.borrow().clone();
+        let server = xrpc.at(servers[(turn + attempt) % servers.len()].clone());
+        match server.procedure(method, body).await {
+            Ok(reply) if reply.status != 503 => return reply,
+            Ok(reply) => assert!(reply.headers.contains_key("retry-after"), "{reply}"),
+            Err(XrpcError::NoAnswer { source, .. }) if !source.is_timeout() => {}
+            Err(other) => panic!("{other}"),
+        }
+        unanswered.fetch_add(1, Ordering::SeqCst);
+        assert!(start.elapsed() < PATIENCE, "no answer to {method} in {PATIENCE:?}");
+        tokio::time::sleep(PAUSE).await;
+    }
+    unreachable!("attempts do not end")
 }

@@ -11,5 +11,6 @@ pub mod fleet;
 pub mod lexicon;
 pub mod load;
 pub mod pgbouncer;
+pub mod proxy;
 pub mod receiver;
 pub mod redis;

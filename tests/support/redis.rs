@@ -59,8 +59,17 @@ impl Redis {
 
     /// Stops it in mid-air: connections stay open and nothing is answered.
     pub fn freeze(&self) {
-        let process = self.process.as_ref().expect("only a running Redis can be frozen");
-        kill(Pid::from_raw(process.id().try_into().unwrap()), Signal::SIGSTOP).unwrap();
+        self.signal(Signal::SIGSTOP);
+    }
+
+    /// Lets a frozen one go on.
+    pub fn thaw(&self) {
+        self.signal(Signal::SIGCONT);
+    }
+
+    fn signal(&self, signal: Signal) {
+        let process = self.process.as_ref().expect("only a running Redis takes signals");
+        kill(Pid::from_raw(process.id().try_into().unwrap()), signal).unwrap();
     }
 
     /// Runs a command by `redis-cli` and gives what it prints, by line.

@@ -1,4 +1,5 @@
--- events/replay: the event rows for a member since a cursor, oldest first: its own, and those of the conversations that it is in.
+-- events/replay: the event rows for a member since a cursor, oldest first: its own, those of the conversations that it is in, and, of
+-- those that it was removed from since, how it came to be in them.
 -- $1 did   $2 one conversation, or null for all   $3 cursor   $4 most rows
 select id, convo_id, recipient_did, event_type, payload::text as payload, tx::text::bigint as tx, emitted_at
   from (
@@ -8,5 +9,13 @@ select id, convo_id, recipient_did, event_type, payload::text as payload, tx::te
   select e.* from members m
     join event_stream e on e.convo_id = m.convo_id and e.recipient_did is null and e.tx >= $3::bigint::text::xid8
    where m.member_did = $1 and m.left_at is null and ($2::text is null or m.convo_id = $2)
+  union all
+  select e.* from members m
+    join event_stream e on e.convo_id = m.convo_id and e.recipient_did is null and e.tx >= $3::bigint::text::xid8
+   where m.member_did = $1 and m.left_at is not null and ($2::text is null or m.convo_id = $2)
+     and e.event_type = 'joined' and e.payload->'dids' ? $1
+     and exists (select from event_stream r
+                  where r.recipient_did = $1 and r.convo_id = m.convo_id and r.event_type = 'removed'
+                    and r.tx >= $3::bigint::text::xid8)
 ) told
  order by id limit $4

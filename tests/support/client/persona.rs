@@ -7,20 +7,25 @@
 
 mod commits;
 mod error;
+mod follow;
 mod messages;
 
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::mls::{Handshake, MlsClient};
-use super::xrpc::{Reply, Xrpc, base64_text};
+use super::xrpc::{Reply, Xrpc, XrpcError, base64_text};
 
 pub use error::PersonaError;
+pub use follow::Events;
 
 /// How often one call is repeated because the server asks for patience (429, 503) before the persona gives up.
 const MAX_RETRIES: u32 = 5;
 /// The longest wait it grants at a time. A server that asks for more is reported as it answered.
 const MAX_WAIT: std::time::Duration = std::time::Duration::from_secs(10);
+/// How often a call is repeated that got no answer, and the pause before it is, where the persona insists on one.
+const MAX_SILENCES: u32 = 200;
+const PAUSE: std::time::Duration = std::time::Duration::from_millis(50);
 
 /// One DID and its part in one conversation.
 pub struct Persona {
@@ -34,6 +39,10 @@ pub struct Persona {
     pub last_seq: u64,
     /// How it frames its commits.
     pub handshake: Handshake,
+    /// Whether it makes a call again that got no answer. Whatever it asks for is the same request then, which is done once.
+    pub insists: bool,
+    /// How often it had to read the log because an event left an entry out.
+    pub gaps: u64,
 }
 
 /// Where a change landed in the conversation's log.
@@ -62,6 +71,8 @@ impl Persona {
             group_id: Vec::new(),
             last_seq: 0,
             handshake: Handshake::default(),
+            insists: false,
+            gaps: 0,
         }
     }
 
@@ -172,11 +183,19 @@ impl Persona {
 
     /// Makes the same call again, with a new token, for as long as the server asks for patience and says how much.
     async fn patient(&self, call: Call<'_>) -> Result<Reply, PersonaError> {
-        let mut retries = 0;
+        let (mut retries, mut silences) = (0, 0);
         loop {
             let reply = match call {
-                Call::Procedure(method, body) => self.xrpc.procedure(method, body).await?,
-                Call::Query(method, parameters) => self.xrpc.query(method, parameters).await?,
+                Call::Procedure(method, body) => self.xrpc.procedure(method, body).await,
+                Call::Query(method, parameters) => self.xrpc.query(method, parameters).await,
+            };
+            let reply = match reply {
+                Err(XrpcError::NoAnswer { .. }) if self.insists && silences < MAX_SILENCES => {
+                    silences += 1;
+                    tokio::time::sleep(PAUSE).await;
+                    continue;
+                }
+                reply => reply?,
             };
             let wait = match reply.status {
                 429 | 503 if retries < MAX_RETRIES => reply.retry_after().filter(|wait| *wait <= MAX_WAIT),

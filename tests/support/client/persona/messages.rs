@@ -73,7 +73,7 @@ impl Persona {
     }
 
     /// Takes the next entry of the log.
-    fn take(&mut self, reply: &Reply, entry: &Value) -> Result<Option<String>, PersonaError> {
+    pub(super) fn take(&mut self, reply: &Reply, entry: &Value) -> Result<Option<String>, PersonaError> {
         let (seq, next) = (reply.number_in(entry, "seq")?, self.last_seq + 1);
         self.expect(seq == next, || format!("entry {seq} was served where {next} is due"))?;
         let sender = reply.string_in(entry, "sender")?;

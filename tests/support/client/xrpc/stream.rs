@@ -16,6 +16,14 @@ pub struct Event {
     pub id: String,
 }
 
+impl Event {
+    /// As a reply, whose fields are read in the same way.
+    pub fn as_reply(&self, method: &str) -> Reply {
+        let (headers, body) = (HeaderMap::new(), self.data.clone());
+        Reply { nsid: super::nsid(method), status: 200, headers, text: body.to_string(), body }
+    }
+}
+
 /// An open stream.
 pub struct EventStream {
     nsid: String,
@@ -47,20 +55,36 @@ impl EventStream {
 
     /// The next event; `None` when the server has ended the stream in good order. Waits as long as it takes.
     pub async fn next(&mut self) -> Result<Option<Event>, XrpcError> {
-        let (mut name, mut data) = (String::new(), String::new());
+        loop {
+            let Some((name, data)) = self.block().await? else { return Ok(None) };
+            if !data.is_empty() {
+                let id = self.last_id.clone().unwrap_or_default();
+                let data = serde_json::from_str(&data).unwrap_or(Value::Null);
+                return Ok(Some(Event { name, data, id }));
+            }
+        }
+    }
+
+    /// Passes over what comes next, an event or a sign of life. A stream begins with one of the latter.
+    pub async fn skip(&mut self) -> Result<(), XrpcError> {
+        self.block().await.map(drop)
+    }
+
+    /// The lines up to an empty one: a type and data, each perhaps empty. Only then does its id count, so that one that is cut
+    /// off is asked for again.
+    async fn block(&mut self) -> Result<Option<(String, String)>, XrpcError> {
+        let (mut name, mut data, mut id) = (String::new(), String::new(), None);
         loop {
             let Some(line) = self.line().await? else { return Ok(None) };
+            if line.is_empty() {
+                self.last_id = id.or(self.last_id.take());
+                return Ok(Some((name, data)));
+            }
             let (field, value) = line.split_once(':').unwrap_or((&line, ""));
             let value = value.strip_prefix(' ').unwrap_or(value);
             match field {
-                "" if line.is_empty() && data.is_empty() => name.clear(),
-                "" if line.is_empty() => {
-                    let id = self.last_id.clone().unwrap_or_default();
-                    let data = serde_json::from_str(&data).unwrap_or(Value::Null);
-                    return Ok(Some(Event { name, data, id }));
-                }
                 "" => self.comments += 1,
-                "id" => self.last_id = Some(value.to_owned()),
+                "id" => id = Some(value.to_owned()),
                 "event" => name = value.to_owned(),
                 "data" => data.push_str(value),
                 "retry" => self.retry_ms = value.parse().ok(),

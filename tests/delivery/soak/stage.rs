@@ -1,0 +1,253 @@
+//! Everything that takes part in a soak, and what it comes to.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use reqwest::Url;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use super::Size;
+use super::traffic::{self, Convo, Counts};
+use super::verdict::Verdict;
+use crate::checker::Checker;
+use crate::support::app::validated;
+use crate::support::chaos::{self, Chaos};
+use crate::support::client::random_did;
+use crate::support::client::xrpc::Xrpc;
+use crate::support::cluster::{TestDatabase, database};
+use crate::support::fleet::{Fleet, Mode, Replica};
+use crate::support::proxy::Proxy;
+use crate::support::redis::Redis;
+
+/// How long the last entry may take to reach everybody when everything works again.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// The modes of replicas, in turn.
+const MODES: [Mode; 3] = [Mode::Advisory, Mode::Actors, Mode::Advisory];
+
+/// See the module.
+pub struct Stage {
+    pub fleet: Fleet,
+    /// In front of each replica, and where clients connect.
+    pub proxies: Vec<Proxy>,
+    /// Between the replicas and PostgreSQL.
+    pub postgres: Chaos,
+    pub redis: Option<Redis>,
+    pub frozen: bool,
+    pub database: TestDatabase,
+    pub kills: u64,
+    pub drains: u64,
+    pub cuts: u64,
+    pub hints_lost: u64,
+    settings: Vec<(&'static str, String)>,
+    people: Vec<Xrpc>,
+    checkers: Vec<Checker>,
+    counts: Arc<Counts>,
+    unanswered: Arc<AtomicU64>,
+    stop: watch::Sender<bool>,
+    workers: JoinSet<()>,
+    size: Size,
+    began: Instant,
+}
+
+impl Stage {
+    /// Starts the replicas, lets everybody follow, creates the conversations, and begins the traffic.
+    pub async fn set(size: Size, replicas: usize, redis: bool) -> Self {
+        let database = database().await;
+        let postgres = Chaos::before(&database.config).await;
+        let redis = redis.then(Redis::start);
+        let settings: Vec<(&'static str, String)> = redis.iter().map(|redis| ("REDIS_URL", redis.url())).collect();
+        let modes: Vec<Mode> = MODES.into_iter().cycle().take(replicas).collect();
+        let fleet = Fleet::with(&modes, &database.config, &postgres.url(), &borrowed(&settings)).await;
+        let mut proxies = Vec::new();
+        for replica in &fleet.replicas {
+            proxies.push(Proxy::before(&replica.base).await);
+        }
+        let bases: Vec<String> = proxies.iter().map(Proxy::base).collect();
+        let urls: Vec<Url> = bases.iter().map(|base| base.parse().unwrap()).collect();
+        let one = validated(&bases[0], &random_did());
+        let people: Vec<Xrpc> = (0..size.members).map(|_| one.signed_in_as(&random_did())).collect();
+        let (_, servers) = watch::channel(bases);
+        // Before there is any conversation, so that every membership is seen from its beginning.
+        let checkers: Vec<Checker> =
+            people.iter().enumerate().map(|(n, who)| Checker::start_at(who, servers.clone(), n)).collect();
+        for checker in &checkers {
+            assert!(checker.within(PATIENCE, |seen| seen.live).await, "a stream did not open: {:?}", checker.seen());
+        }
+        let (stop, stopping) = watch::channel(false);
+        let (counts, unanswered) = (Arc::new(Counts::default()), Arc::new(AtomicU64::new(0)));
+        let desk = traffic::Desk {
+            servers: Arc::new(watch::Sender::new(urls)),
+            stopping,
+            unanswered: unanswered.clone(),
+            counts: counts.clone(),
+            people: people.clone().into(),
+        };
+        let mut workers = JoinSet::new();
+        for n in 0..size.conversations {
+            let convo = Arc::new(Convo::create(&desk, n, size.roster).await);
+            workers.spawn(traffic::change(desk.clone(), convo.clone(), n));
+            workers.spawn(traffic::send(desk.clone(), convo, n));
+        }
+        println!(
+            "{replicas} replicas, {} Redis; {} members in {} conversations for {} s",
+            if redis.is_some() { "with" } else { "without" },
+            size.members,
+            size.conversations,
+            size.lasts.as_secs(),
+        );
+        Self {
+            fleet,
+            proxies,
+            postgres,
+            redis,
+            frozen: false,
+            database,
+            kills: 0,
+            drains: 0,
+            cuts: 0,
+            hints_lost: 0,
+            settings,
+            people,
+            checkers,
+            counts,
+            unanswered,
+            stop,
+            workers,
+            size,
+            began: Instant::now(),
+        }
+    }
+
+    /// Panics if a client has given up.
+    pub fn still_runs(&mut self) {
+        if let Some(died) = self.workers.try_join_next() {
+            panic!("a client gave up: {died:?}");
+        }
+        for checker in &self.checkers {
+            checker.with(|seen| assert!(seen.broken.is_empty(), "{:?}", seen.broken));
+        }
+    }
+
+    /// A server in the place of the `n`-th, which ends now: killed, or drained.
+    pub async fn replace(&mut self, n: usize, kill: bool) {
+        match kill {
+            true => {
+                self.fleet.replicas[n].kill();
+                self.kills += 1;
+                self.fleet.replicas[n] = self.replica(n).await;
+            }
+            false => {
+                let replacement = self.replica(n).await;
+                let old = std::mem::replace(&mut self.fleet.replicas[n], replacement);
+                self.proxies[n].redirect(&self.fleet.replicas[n].base);
+                assert_eq!(old.terminate().await, Some(0));
+                self.drains += 1;
+            }
+        }
+        self.proxies[n].redirect(&self.fleet.replicas[n].base);
+    }
+
+    async fn replica(&self, n: usize) -> Replica {
+        Replica::start(MODES[n % MODES.len()], &self.postgres.url(), &borrowed(&self.settings)).await
+    }
+
+    /// One line about how far it is.
+    pub fn progress(&self) -> String {
+        let (mut events, mut again, mut connections) = (0, 0, 0);
+        for checker in &self.checkers {
+            let (all, repeated) = checker.with(|seen| seen.counts());
+            (events, again) = (events + all, again + repeated);
+            connections += checker.with(|seen| seen.connections);
+        }
+        format!(
+            "{} messages, {} commits, {events} events delivered ({again} again), {} reconnects, {} kills, {} cuts",
+            self.counts.messages.load(Ordering::SeqCst),
+            self.counts.commits.load(Ordering::SeqCst),
+            connections - self.checkers.len() as u64,
+            self.kills,
+            self.cuts,
+        )
+    }
+
+    /// Everything works again.
+    pub async fn heal(&mut self) {
+        if let Some(redis) = &mut self.redis {
+            redis.kill();
+            redis.resume();
+        }
+        self.frozen = false;
+        for replica in &self.fleet.replicas {
+            replica.ready().await;
+        }
+    }
+
+    /// Ends the traffic, waits for the last event, and compares.
+    pub async fn end(mut self) {
+        self.stop.send_replace(true);
+        while let Some(ended) = self.workers.join_next().await {
+            ended.unwrap();
+        }
+        let took = self.began.elapsed();
+        let db = self.database.connect().await;
+        let verdict = Verdict::read(&db).await;
+        let deadline = Instant::now() + PATIENCE;
+        let mut missing = Vec::new();
+        for (who, checker) in self.people.iter().zip(&self.checkers) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if !checker.within(left, |seen| verdict.is_complete(&who.did, seen)).await {
+                missing.push(who.did.clone());
+            }
+        }
+        self.print(&verdict, took);
+        let mut wrong = Vec::new();
+        for (who, checker) in self.people.iter().zip(&self.checkers) {
+            wrong.extend(checker.with(|seen| verdict.judge(&who.did, seen)));
+        }
+        assert!(wrong.is_empty(), "{} findings, {} incomplete:\n{}", wrong.len(), missing.len(), wrong.join("\n"));
+        assert!(missing.is_empty(), "incomplete, and yet without a finding: {missing:?}");
+        self.fleet.check().await;
+    }
+
+    fn print(&self, verdict: &Verdict, took: Duration) {
+        let (mut events, mut again, mut reconnects) = (0, 0, 0);
+        let mut farewells = std::collections::BTreeMap::<String, u64>::new();
+        for checker in &self.checkers {
+            checker.with(|seen| {
+                let (all, repeated) = seen.counts();
+                (events, again) = (events + all, again + repeated);
+                reconnects += seen.connections - 1;
+                for (why, times) in &seen.farewells {
+                    *farewells.entry(why.clone()).or_default() += times;
+                }
+            });
+        }
+        let count = |counter: &AtomicU64| counter.load(Ordering::SeqCst);
+        let rows = [
+            ("members, conversations", format!("{}, {}", self.size.members, self.size.conversations)),
+            ("seconds", took.as_secs().to_string()),
+            ("entries in the log", verdict.entries.to_string()),
+            ("messages, commits", format!("{}, {}", count(&self.counts.messages), count(&self.counts.commits))),
+            ("memberships begun, ended", format!("{}, {}", verdict.begun, verdict.ended)),
+            ("requests without an answer", count(&self.unanswered).to_string()),
+            ("entries delivered, again", format!("{events}, {again}")),
+            ("reconnects", reconnects.to_string()),
+            ("streams ended with a word", format!("{farewells:?}")),
+            ("replicas killed, drained", format!("{}, {}", self.kills, self.drains)),
+            ("connections to PostgreSQL cut", count(&self.postgres.counts().cut).to_string()),
+            ("times all clients were cut", self.cuts.to_string()),
+            ("times hints were lost", self.hints_lost.to_string()),
+        ];
+        for (what, figure) in rows {
+            println!("  {what:<32} {figure}");
+        }
+        assert!(count(&self.postgres.counts().cut) > 0 && chaos::Counts::get(&self.postgres.counts().connections) > 0);
+        assert!(self.kills > 0 && self.cuts > 0 && self.hints_lost > 0 && reconnects > 0, "too short for its faults");
+        assert!(verdict.ended > 0 && again > 0, "nothing was ever removed or repeated");
+    }
+}
+
+fn borrowed<'a>(settings: &'a [(&'static str, String)]) -> Vec<(&'a str, &'a str)> {
+    settings.iter().map(|(name, value)| (*name, value.as_str())).collect()
+}

@@ -1,0 +1,142 @@
+//! Living by the stream: entries are taken as events bring them, and the log is only read where an event shows that one is missing.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use reqwest::Url;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+
+use super::super::xrpc::{Event, Xrpc};
+use super::{Persona, PersonaError};
+
+/// The method.
+const METHOD: &str = "streamConvoEvents";
+/// The pause before the next server is tried.
+const PAUSE: Duration = Duration::from_millis(20);
+/// Most events that wait for the persona. The connection is read no faster than it deals with them.
+const MOST_WAITING: usize = 64;
+
+/// The events of one DID at whatever server answers, through every reconnection. Ends with its value.
+pub struct Events {
+    received: mpsc::Receiver<Event>,
+    cut: watch::Sender<u64>,
+    connections: Arc<AtomicU64>,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Events {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Events {
+    /// Follows as `who` at these servers in turn, the `turn`-th first. Ready when the first stream is open.
+    pub async fn follow(who: &Xrpc, servers: Vec<Url>, turn: usize) -> Self {
+        let (send, received) = mpsc::channel(MOST_WAITING);
+        let (cut, cuts) = watch::channel(0);
+        let (open, mut opened) = watch::channel(());
+        let connections = Arc::new(AtomicU64::new(0));
+        let count = connections.clone();
+        let connected = move || {
+            count.fetch_add(1, Ordering::SeqCst);
+            open.send_replace(());
+        };
+        let task = tokio::spawn(pump(who.clone(), servers, turn, send, cuts, connected));
+        // The task has the other end for as long as this value lives.
+        let _ = opened.changed().await;
+        Self { received, cut, connections, task }
+    }
+
+    /// The next event. May be given up at any time.
+    pub async fn next(&mut self) -> Option<Event> {
+        self.received.recv().await
+    }
+
+    /// Cuts the connection, in the middle of whatever it brings.
+    pub fn cut(&self) {
+        self.cut.send_modify(|cuts| *cuts += 1);
+    }
+
+    /// How often it had to connect.
+    pub fn connections(&self) -> u64 {
+        self.connections.load(Ordering::SeqCst)
+    }
+}
+
+/// Connects, hands events over, and comes back with the cursor of the last one that was.
+async fn pump(
+    who: Xrpc,
+    servers: Vec<Url>,
+    mut turn: usize,
+    send: mpsc::Sender<Event>,
+    mut cuts: watch::Receiver<u64>,
+    connected: impl Fn(),
+) {
+    let mut cursor: Option<String> = None;
+    loop {
+        let server = servers[turn % servers.len()].clone();
+        turn += 1;
+        let Ok(Ok(mut stream)) = who.at(server).follow(METHOD, &[], cursor.as_deref()).await else {
+            tokio::time::sleep(PAUSE).await;
+            continue;
+        };
+        if stream.skip().await.is_err() {
+            continue;
+        }
+        cursor = stream.last_id.clone().or(cursor);
+        connected();
+        cuts.mark_unchanged();
+        loop {
+            let event = tokio::select! {
+                event = stream.next() => event,
+                _ = cuts.changed() => break,
+            };
+            let Ok(Some(event)) = event else { break };
+            cursor = Some(event.id.clone());
+            if send.send(event).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+impl Persona {
+    /// Deals with an event, and returns the texts of others that it brought: of one message for the most part, of several where the
+    /// log had to be read because one was missing. What came before changes nothing. Being added is followed by joining, and being
+    /// removed by forgetting.
+    pub async fn take_event(&mut self, event: &Event) -> Result<Vec<String>, PersonaError> {
+        let reply = event.as_reply(METHOD);
+        match event.name.as_str() {
+            "messageEvent" => {
+                let entry = &event.data["message"];
+                let here = self.convo_id.as_deref() == Some(reply.string_in(entry, "convoId")?);
+                if !here || reply.number_in(entry, "seq")? <= self.last_seq {
+                    return Ok(Vec::new());
+                }
+                let taken = match reply.number("prevSeq")? {
+                    prev if prev == self.last_seq => self.take(&reply, entry).map(Vec::from_iter),
+                    _ => {
+                        self.gaps += 1;
+                        self.catch_up().await
+                    }
+                };
+                match taken {
+                    Err(PersonaError::Removed { .. }) => {
+                        self.mls.forget(&self.group_id)?;
+                        self.convo_id = None;
+                        Ok(Vec::new())
+                    }
+                    taken => taken,
+                }
+            }
+            "welcomeEvent" if self.convo_id.is_none() => {
+                self.join(reply.string("convoId")?).await?;
+                Ok(Vec::new())
+            }
+            _ => Ok(Vec::new()),
+        }
+    }
+}
