@@ -6,12 +6,9 @@
 //! nothing but that all were there; latencies are what counts. Slow readers take nothing for a while, so that they are told and
 //! cut, and come back with their cursor.
 
-#[allow(dead_code, unused_imports, clippy::unwrap_used, reason = "client of the tests, which use all of it")]
+#[allow(clippy::unwrap_used, reason = "client of the tests, which may panic")]
 #[path = "../../tests/support/client/mod.rs"]
 mod client;
-#[allow(dead_code, clippy::unwrap_used, reason = "support of the tests, which use all of it")]
-#[path = "../../tests/support/redis.rs"]
-mod redis;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -23,10 +20,10 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use self::client::xrpc::{EventStream, Xrpc, bytes_value};
-use self::redis::Redis;
 use crate::support::bench::{Bench, Figure};
 use crate::support::measurement::Latencies;
 use crate::support::plan::{Plan, SERVERS, Turn};
+use crate::support::redis::Redis;
 use crate::support::results::{Sample, Who};
 use crate::support::seed::Convo;
 use crate::support::server::Server;

@@ -5,16 +5,13 @@
 //! is what differs; `send` shows how much of that is left where there is work to do. Tokens are minted before a load begins,
 //! since signing on a curve costs the load generator more than the request.
 
-// What tests use for the same is used here: a host of DID documents, keys, and Redis.
+// What tests use for the same is used here: a host of DID documents, and keys.
 #[allow(dead_code, clippy::unwrap_used, reason = "support of the tests, which use all of it")]
 #[path = "../../tests/support/account.rs"]
 mod account;
 #[allow(dead_code, clippy::unwrap_used, reason = "support of the tests, which use all of it")]
 #[path = "../../tests/support/directory.rs"]
 mod directory;
-#[allow(dead_code, clippy::unwrap_used, reason = "support of the tests, which use all of it")]
-#[path = "../../tests/support/redis.rs"]
-mod redis;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,13 +21,13 @@ use serde_json::json;
 
 use self::account::{Key, Spelling, document};
 use self::directory::{Answer, Directory};
-use self::redis::Redis;
 use super::clients::Sender;
 use crate::support::Result;
 use crate::support::bench::{Bench, Figure};
 use crate::support::generator::{Client, Load, Reply, Verdict};
 use crate::support::mix::{Dice, fresh};
 use crate::support::plan::{Plan, SERVERS};
+use crate::support::redis::Redis;
 use crate::support::results::{Sample, Who};
 use crate::support::seed::{self, Convos};
 use crate::support::server::Server;
