@@ -12,9 +12,6 @@ mod account;
 #[allow(dead_code, clippy::unwrap_used, reason = "support of the tests, which use all of it")]
 #[path = "../../tests/support/directory.rs"]
 mod directory;
-#[allow(dead_code, clippy::unwrap_used, reason = "support of the tests, which use all of it")]
-#[path = "../../tests/support/redis.rs"]
-mod redis;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,8 +21,8 @@ use serde_json::json;
 
 use self::account::{Key, Spelling, document};
 use self::directory::{Answer, Directory};
-use self::redis::Redis;
 use super::clients::Sender;
+use super::redis::Redis;
 use crate::support::Result;
 use crate::support::bench::{Bench, Figure};
 use crate::support::generator::{Client, Load, Reply, Verdict};
