@@ -11,6 +11,8 @@ mod hosts;
 mod operators;
 #[path = "mailboxes/recipients.rs"]
 mod recipients;
+#[path = "mailboxes/restored.rs"]
+mod restored;
 
 use std::time::Duration;
 

@@ -6,7 +6,7 @@
 //! nothing but that all were there; latencies are what counts. Slow readers take nothing for a while, so that they are told and
 //! cut, and come back with their cursor.
 
-#[allow(clippy::unwrap_used, reason = "client of the tests, which may panic")]
+#[allow(clippy::unwrap_used, reason = "client of the tests")]
 #[path = "../../tests/support/client/mod.rs"]
 mod client;
 
@@ -35,7 +35,7 @@ pub const NAME: &str = "events";
 /// How long the last event may take.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How long a slow reader takes nothing, before it reads until it is cut or has everything, and begins again.
-const STALL: Duration = Duration::from_secs(2);
+const STALL: Duration = Duration::from_millis(2_500);
 /// When nothing comes for so long, it has everything.
 const SILENCE: Duration = Duration::from_millis(100);
 const METHOD: &str = "streamConvoEvents";
@@ -68,18 +68,18 @@ const fn alone(variant: &'static str, hints: Hints, note: &'static str) -> Cours
 }
 
 const fn crowd(variant: &'static str, slow: usize, note: &'static str) -> Course {
-    Course { variant, note, hints: Hints::Redis, convos: 1, followers: 16, slow, pace: 160.0, bytes: 16 * 1024 }
+    Course { variant, note, hints: Hints::Redis, convos: 1, followers: 4, slow, pace: 80.0, bytes: 64 * 1024 }
 }
 
 const COURSES: [Course; 5] = [
     alone("Redis", Hints::Redis, "from a message's answer to its event at a client of another replica, 100 messages/s"),
     alone("NOTIFY", Hints::Notify, "the same without Redis"),
     alone("polling", Hints::Poll, "the same without any hints"),
-    crowd("no slow readers", 0, "160 messages/s of 16 KiB to one conversation, 16 clients that read"),
+    crowd("no slow readers", 0, "80 messages/s of 64 KiB to one conversation, 4 clients that read"),
     crowd(
         "beside slow readers",
-        4,
-        "the same 16 clients, beside 4 that take nothing for seconds, are cut, and come back",
+        2,
+        "the same 4 clients, beside 2 that take nothing for seconds, are cut, and come back",
     ),
 ];
 
@@ -109,7 +109,7 @@ async fn pair(bench: &Bench, who: Who, hints: Hints, redis: &Redis) -> Result<[S
         Hints::Notify => Vec::new(),
         Hints::Poll => vec![("DATABASE_POOLER", "true")],
     };
-    let settings = [settings, vec![("SSE_BUFFER_SIZE", "100")]].concat();
+    let settings = [settings, vec![("SSE_BUFFER_SIZE", "40")]].concat();
     let pair = [
         bench.stage.another_server(who, "events_sent_to", &settings).await?,
         bench.stage.another_server(who, "events_followed_at", &settings).await?,

@@ -22,6 +22,7 @@ use serde_json::json;
 use self::account::{Key, Spelling, document};
 use self::directory::{Answer, Directory};
 use super::clients::Sender;
+use super::redis::Redis;
 use crate::support::Result;
 use crate::support::bench::{Bench, Figure};
 use crate::support::generator::{Client, Load, Reply, Verdict};

@@ -37,11 +37,14 @@ pub(super) async fn run(store: &Store, made: &Notify, mut stop: watch::Receiver<
 /// Expands what there is, and says whether anybody has a mailbox.
 async fn catch_up(store: &Store, made: &Notify, stop: &watch::Receiver<bool>) -> Result<bool, Error> {
     while !*stop.borrow() {
-        let (used, behind) = store.reader().await?.fan_out_is_behind().await?;
-        if !used || !behind {
-            return Ok(used);
-        }
-        match store.expand().await? {
+        let now = store.reader().await?.fan_out_state().await?;
+        let expanded = match now.restored {
+            // Also where nobody has a mailbox, so that whoever gets one first is not taken for one of before.
+            true => store.adopt_restored().await?,
+            false if now.used && now.behind => store.expand().await?,
+            false => return Ok(now.used),
+        };
+        match expanded {
             None => return Ok(true),
             Some(envelopes) => {
                 store.metrics().mailbox_expanded(envelopes);

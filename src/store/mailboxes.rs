@@ -16,6 +16,8 @@ query! {
     TAKE_FAN_OUT = "mailboxes/take_fan_out" (INT8);
     EXPAND = "mailboxes/expand" (TEXT, TEXT, INT8);
     MOVE_FAN_OUT = "mailboxes/move_fan_out" (TEXT);
+    TAKE_RESTORED = "mailboxes/take_restored" ();
+    ADOPT = "mailboxes/adopt" (INT8);
     DUE = "mailboxes/due" ();
     CLAIM = "mailboxes/claim" (INT8, FLOAT8, TEXT_ARRAY, INT8_ARRAY, INT8);
     LETTER = "mailboxes/letter" (TEXT, INT8, TEXT);
@@ -30,6 +32,8 @@ query! {
 const ENTRIES_AT_ONCE: i64 = 200;
 /// Envelopes that one transaction makes.
 const ENVELOPES_AT_ONCE: i64 = 5_000;
+/// Entries that one transaction brings into this cluster's numbering.
+const ADOPTED_AT_ONCE: i64 = 10_000;
 /// How far the backlog is counted.
 const MOST_COUNTED: i64 = 100_000;
 
@@ -98,6 +102,16 @@ pub(crate) enum End {
     Withdrawn,
 }
 
+/// What there is to expand.
+pub(crate) struct FanOut {
+    /// Somebody has a mailbox.
+    pub used: bool,
+    /// Entries wait.
+    pub behind: bool,
+    /// There are ids of another cluster.
+    pub restored: bool,
+}
+
 struct Expand;
 
 impl Errand for Expand {
@@ -111,6 +125,24 @@ impl Errand for Expand {
         let made = tx.find(&EXPAND, &[&low, &high, &ENVELOPES_AT_ONCE]).await?.map_or(0, |row| row.get("made"));
         if made < ENVELOPES_AT_ONCE {
             tx.rows(&MOVE_FAN_OUT, &[&high]).await?;
+        }
+        Ok(Some(made))
+    }
+}
+
+struct Adopt;
+
+impl Errand for Adopt {
+    const NAME: &'static str = "adoptRestored";
+    /// As for [`Expand`].
+    type Output = Option<i64>;
+
+    async fn execute(&self, tx: &Tx) -> Result<Option<i64>, Abort> {
+        let Some(range) = tx.find(&TAKE_RESTORED, &[]).await? else { return Ok(None) };
+        let (low, high): (&str, &str) = (range.get("low"), range.get("high"));
+        let made = tx.find(&EXPAND, &[&low, &high, &ENVELOPES_AT_ONCE]).await?.map_or(0, |row| row.get("made"));
+        if made < ENVELOPES_AT_ONCE {
+            tx.rows(&ADOPT, &[&ADOPTED_AT_ONCE]).await?;
         }
         Ok(Some(made))
     }
@@ -173,6 +205,12 @@ impl Store {
         self.errand(Expand).await
     }
 
+    /// Brings what a dump of another cluster brought along into the numbering of this one, a part in one transaction: makes the
+    /// envelopes that were still owed there, and says how many; `None` if nothing is left, or another replica is at it.
+    pub(crate) async fn adopt_restored(&self) -> Result<Option<i64>, Error> {
+        self.errand(Adopt).await
+    }
+
     /// Takes at most so many envelopes that are due, each as an attempt that counts as failed after `lease`. `room` says how many
     /// more each host may have where attempts run already.
     pub(crate) async fn claim_envelopes(
@@ -193,10 +231,11 @@ impl Store {
 }
 
 impl Reader {
-    /// Whether anybody has a mailbox, and whether entries wait to be expanded.
-    pub(crate) async fn fan_out_is_behind(&self) -> Result<(bool, bool), Error> {
+    /// What there is to expand.
+    pub(crate) async fn fan_out_state(&self) -> Result<FanOut, Error> {
         let row = self.find(&BEHIND, &[]).await.map_err(Abort::into_error)?;
-        Ok(row.map_or((false, false), |row| (row.get("used"), row.get("behind"))))
+        let row = row.ok_or_else(|| Error::internal("an expression has no value"))?;
+        Ok(FanOut { used: row.get("used"), behind: row.get("behind"), restored: row.get("restored") })
     }
 
     /// Whether an envelope's time has come.
