@@ -20,10 +20,10 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use self::client::xrpc::{EventStream, Xrpc, bytes_value};
+use super::redis::Redis;
 use crate::support::bench::{Bench, Figure};
 use crate::support::measurement::Latencies;
 use crate::support::plan::{Plan, SERVERS, Turn};
-use crate::support::redis::Redis;
 use crate::support::results::{Sample, Who};
 use crate::support::seed::Convo;
 use crate::support::server::Server;

@@ -5,7 +5,7 @@
 //! is what differs; `send` shows how much of that is left where there is work to do. Tokens are minted before a load begins,
 //! since signing on a curve costs the load generator more than the request.
 
-// What tests use for the same is used here: a host of DID documents, and keys.
+// What tests use for the same is used here: a host of DID documents, keys, and Redis.
 #[allow(dead_code, clippy::unwrap_used, reason = "support of the tests, which use all of it")]
 #[path = "../../tests/support/account.rs"]
 mod account;
@@ -28,7 +28,6 @@ use crate::support::bench::{Bench, Figure};
 use crate::support::generator::{Client, Load, Reply, Verdict};
 use crate::support::mix::{Dice, fresh};
 use crate::support::plan::{Plan, SERVERS};
-use crate::support::redis::Redis;
 use crate::support::results::{Sample, Who};
 use crate::support::seed::{self, Convos};
 use crate::support::server::Server;

@@ -11,9 +11,6 @@ pub mod measurement;
 pub mod mix;
 pub mod mls;
 pub mod plan;
-#[allow(dead_code, clippy::unwrap_used, reason = "support of the tests, which use all of it")]
-#[path = "../../tests/support/redis.rs"]
-pub mod redis;
 pub mod report;
 pub mod responder;
 pub mod results;
