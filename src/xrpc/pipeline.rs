@@ -6,7 +6,7 @@
 use std::panic::AssertUnwindSafe;
 use std::time::Instant;
 
-use actix_http::ws;
+use actix_http::{ConnectionType, ws};
 use actix_web::http::header;
 use actix_web::web::{Data, Payload};
 use actix_web::{HttpRequest, HttpResponse};
@@ -169,6 +169,10 @@ fn refusal(error: &Error, route: Option<&Route>, id: &RequestId) -> HttpResponse
         let verb = route.kind.verb();
         let allow = header::HeaderValue::from_str(verb.as_str()).expect("a verb is a valid header value");
         response.headers_mut().insert(header::ALLOW, allow);
+    }
+    if route.is_some_and(|route| route.kind == Kind::Subscription) {
+        // What follows a request for another protocol is not read as HTTP any more, so the connection ends here, and is said to.
+        response.head_mut().set_connection_type(ConnectionType::Close);
     }
     response
 }
