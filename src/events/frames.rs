@@ -45,7 +45,7 @@ pub fn error(error: &Error) -> Bytes {
     message(&Header { op: -1, t: None }, &Failure { error: error.code.name(), message: &error.message })
 }
 
-/// The answer to [`FromClient::Ping`].
+/// Where the stream stands: its first message, and the answer to [`FromClient::Ping`].
 pub fn pong(cursor: Cursor) -> Bytes {
     let kind = "blue.catbird.mls.subscribeConvoEvents#pongEvent";
     message(&Header { op: 1, t: Some("#pongEvent") }, &Pong { kind, cursor: cursor.to_string() })

@@ -87,6 +87,8 @@ impl Upgrade for Socket {
         match self.talk {
             Ok((open, handler)) => {
                 body.sent = open.from;
+                // With a place to resume from, for whoever is cut off before anything happens.
+                body.write(Message::Binary(frames::pong(open.from)));
                 (body.open, body.handler) = (Some(open), Some(handler));
             }
             Err(why) => body.fail(&why, CloseCode::Policy),

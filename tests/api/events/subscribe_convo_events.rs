@@ -43,6 +43,8 @@ pub struct Follower {
     pub socket: Socket,
     /// The cursor of the last event.
     pub cursor: String,
+    /// Whether it has been told where it begins.
+    begun: bool,
 }
 
 /// A ticket.
@@ -53,7 +55,7 @@ pub async fn ticket(who: &Persona, asked: &Value) -> String {
 async fn try_open(who: &Persona, parameters: &[(&str, &str)]) -> Result<Follower, Reply> {
     let parameters: Vec<_> = parameters.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
     let socket = who.xrpc.subscribe("subscribeConvoEvents", &parameters).await.unwrap()?;
-    Ok(Follower { socket, cursor: String::new() })
+    Ok(Follower { socket, cursor: String::new(), begun: false })
 }
 
 /// Opens a WebSocket with these parameters.
@@ -89,9 +91,27 @@ async fn enter_live(who: &Persona, parameters: &[(&str, &str)]) -> Follower {
 }
 
 impl Follower {
+    /// The first message, which says where the stream begins.
+    async fn begins(&mut self) {
+        let frame = tokio::time::timeout(PATIENCE, self.socket.next()).await.expect("nothing came").unwrap();
+        let Some(Frame::Event(name, data)) = frame else { panic!("a stream begins, not {frame:?}") };
+        assert_eq!(name, "#pongEvent", "a stream begins with its cursor: {data}");
+        self.begun = true;
+        self.cursor = data["cursor"].as_str().unwrap().to_owned();
+    }
+
     /// The next message or the server's Close; `None` at the end of the connection.
     async fn frame(&mut self) -> Option<Frame> {
-        tokio::time::timeout(PATIENCE, self.socket.next()).await.expect("nothing came").unwrap()
+        let frame = tokio::time::timeout(PATIENCE, self.socket.next()).await.expect("nothing came").unwrap();
+        match &frame {
+            Some(Frame::Event(name, data)) if !self.begun => {
+                assert_eq!(name, "#pongEvent", "a stream begins with its cursor: {data}");
+                self.begun = true;
+                self.cursor = data["cursor"].as_str().unwrap().to_owned();
+                Box::pin(self.frame()).await
+            }
+            _ => frame,
+        }
     }
 
     /// The next event.
@@ -236,6 +256,12 @@ async fn p5_a_websocket_gets_what_server_sent_events_get_from_every_cursor(app: 
         let by_socket = enter(&members[1], &[("cursor", &event.id)]).await.until(replayed).await;
         same(&by_sse, &by_socket);
     }
+    // Nor is anything lost to who is cut off before the first event.
+    let mut early = enter(&members[1], &[]).await;
+    early.begins().await;
+    let sent = members[0].send("meanwhile").await.unwrap().seq;
+    let seqs = enter(&members[1], &[("cursor", &early.cursor)]).await.seqs_until(sent).await;
+    assert_eq!(seqs, [sent]);
     // A cursor is good for either, whichever gave it.
     let cursor = socket.cursor.clone();
     resume(&members[1], &cursor).await.until(|event| event.data["info"] == "replayed").await;
@@ -440,6 +466,7 @@ async fn an_acknowledged_entry_is_read_and_only_forward(app: &TestApp) {
 async fn a_ping_is_answered_in_both_ways(app: &TestApp) {
     let mut members = app.conversation(1).await;
     let mut stream = enter(&members[0], &[]).await;
+    stream.settle().await;
     stream.socket.send(Message::Ping("here".into())).await.unwrap();
     let pong = futures_util::StreamExt::next(&mut stream.socket.stream).await.unwrap().unwrap();
     assert_eq!(pong, Message::Pong("here".into()));
