@@ -671,6 +671,7 @@ async fn a_client_that_answers_no_ping_is_given_up(app: &TestApp) {
     // Nobody reads it, so nothing answers for it.
     let mut silent = enter(&alice, &[]).await;
     let mut there = enter(&bob, &[]).await;
+    there.begins().await;
     let longest = PING_EVERY + PONG_TIME + 2 * catbird_server::events::HEARTBEAT;
     let start = std::time::Instant::now();
     while app.app.events.streams() > 1 {
