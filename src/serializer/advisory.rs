@@ -1,10 +1,10 @@
 //! The serializer whose arbiter is PostgreSQL's advisory lock: queues in this replica, and workers that empty them.
 //!
 //! One worker sends batches of messages, some run commands that share a transaction, and the others do everything else, one
-//! request at a time ([`super::workers`]). A worker has a conversation to itself, so its requests keep their order of arrival. A shared transaction only
-//! takes locks that are free; requests for a conversation that is locked elsewhere are done alone by the other workers, and delay
-//! nobody. One batch of messages at a time: two would be half as large, and a message costs PostgreSQL the less the more of them
-//! share a transaction.
+//! request at a time ([`super::workers`]). A worker has a conversation to itself, so its requests keep their order of arrival. A
+//! shared transaction only takes locks that are free; requests for a conversation that is locked elsewhere are done alone by the
+//! other workers, and delay nobody. One batch of messages at a time, unless it is late: two would be half as large, and a message
+//! costs PostgreSQL the less the more of them share a transaction.
 
 use std::future::Future;
 use std::pin::Pin;
