@@ -4,7 +4,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use deadpool_postgres::{Connect, Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
+use deadpool_postgres::{Connect, Manager, ManagerConfig, Pool, QueueMode, RecyclingMethod, Runtime};
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tokio_postgres::NoTls;
@@ -138,6 +138,8 @@ impl Store {
             Manager::from_connect(database, connector, ManagerConfig { recycling_method: RecyclingMethod::Fast });
         let pool = Pool::builder(manager)
             .max_size(config.max_connections)
+            // The one that was used last: its backend's caches are warm, and those of the processor.
+            .queue_mode(QueueMode::Lifo)
             .runtime(Runtime::Tokio1)
             .wait_timeout(Some(deadline::POOL))
             .create_timeout(Some(deadline::CONNECT))
