@@ -92,9 +92,9 @@ impl Conversation {
                 send.answer(Err(waited()));
                 continue;
             }
-            let Sending { command, reply, span, timings, .. } = send;
-            // The client may be gone; what was done stays done.
-            let _ = reply.send(timings.scope(self.execute(command)).instrument(span).await);
+            let executing = send.timings.scope(self.execute(send.command.clone())).instrument(send.span.clone());
+            let answer = executing.await;
+            send.answer(answer);
         }
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::ids::ConvoId;
 use crate::store::messages::{self, BatchItem};
-use crate::store::{Abort, Batch, ExclusiveMany};
+use crate::store::{Abort, Batch, ExclusiveMany, Query};
 
 use super::{SendMessage, Sent};
 
@@ -18,6 +18,8 @@ pub struct SendBatch {
 
 impl Batch for SendBatch {
     const NAME: &'static str = "sendMessages";
+    /// It leaves out messages whose id is in the log, so one that an attempt without an answer has appended is not appended again.
+    const STATEMENT: &'static Query = messages::BATCH;
     /// Where each message landed; `None` has to be done alone.
     type Output = Vec<Option<Sent>>;
 
@@ -54,11 +56,6 @@ fn is_first<'a>(
 
 impl SendMessage {
     fn item(&self) -> BatchItem<'_> {
-        BatchItem {
-            convo: &self.convo_id,
-            message: &self.message,
-            sender_chose_id: self.sender_chose_id,
-            once: self.once.key(),
-        }
+        BatchItem { convo: &self.convo_id, message: &self.message, once: self.once.key() }
     }
 }

@@ -16,8 +16,6 @@ use super::{Once, refusal};
 pub struct SendMessage {
     pub convo_id: ConvoId,
     pub message: AppMessage,
-    /// The sender chose the id, so the message may be here already.
-    pub sender_chose_id: bool,
     /// How many epochs the message may lag behind.
     pub window: i64,
     pub once: Once,
@@ -76,14 +74,11 @@ impl SendMessage {
         Sent { id: self.message.id.clone(), received_at, seq, epoch: self.message.epoch, repeated }
     }
 
-    /// The same message, by its idempotency key or the id that its sender chose. Only the sender's own are looked at, so
-    /// neither tells anybody else anything.
+    /// The same message, by its idempotency key or its id: the sender may have chosen that, and an attempt that got no answer may
+    /// have been committed. Only the sender's own are looked at, so neither tells anybody else anything.
     async fn sent_before(&self, x: &Exclusive<'_>) -> Result<Option<Sent>, Abort> {
         if let Some(earlier) = self.once.earlier(x.tx()).await? {
             return Ok(Some(earlier));
-        }
-        if !self.sender_chose_id {
-            return Ok(None);
         }
         match messages::find_by_id(x, &self.message).await? {
             None => Ok(None),

@@ -18,11 +18,11 @@ use crate::commands::{SendMessage, Sent};
 use crate::error::{Code, Error};
 use crate::ids::ConvoId;
 use crate::metrics::Metrics;
-use crate::store::{Abort, Command, Hold, Shareable, Slot, Store};
+use crate::store::{Command, Hold, Shareable, Slot, Store};
 use crate::timing::Timings;
 
 use super::queues::{Company, Job, Queues};
-use super::sending::Sending;
+use super::sending::{Sending, honest};
 use super::workers;
 
 /// See the module. Cheap to clone.
@@ -60,15 +60,17 @@ struct Run<C: Command> {
     reply: oneshot::Sender<Result<C::Output, Error>>,
     span: Span,
     timings: Timings,
+    /// As in [`Sending`].
+    in_doubt: bool,
 }
 
 // The client may be gone wherever it is answered; what was done stays done.
 impl<C: Command> Running for Run<C> {
     fn run(self: Box<Self>, store: Store) -> Pin<Box<dyn Future<Output = ()> + std::marker::Send>> {
-        let Self { slot, reply, span, timings, .. } = *self;
+        let Self { slot, reply, span, timings, in_doubt, .. } = *self;
         let work = async move {
             let done = store.run(slot.command.clone(), Hold::Lock).await;
-            let _ = reply.send(done.map(|done| done.output).map_err(Abort::into_error));
+            let _ = reply.send(done.map(|done| done.output).map_err(|abort| honest(abort.into_error(), in_doubt)));
         };
         Box::pin(timings.scope(work).instrument(span))
     }
@@ -83,7 +85,7 @@ impl<C: Command> Running for Run<C> {
     }
 
     fn refuse(self: Box<Self>, error: Error) {
-        let _ = self.reply.send(Err(error));
+        let _ = self.reply.send(Err(honest(error, self.in_doubt)));
     }
 
     fn since(&self) -> Instant {
@@ -146,7 +148,7 @@ impl Advisory {
         let (span, timings) = (Span::current(), Timings::current());
         let bytes = command.shares();
         let slot = Arc::new(Slot::new(Arc::new(command)));
-        let run = Box::new(Run { slot, since: Instant::now(), reply, span, timings });
+        let run = Box::new(Run { slot, since: Instant::now(), reply, span, timings, in_doubt: false });
         let request = match bytes {
             Some(bytes) => Request::Share(run, bytes),
             None => Request::Alone(run),
@@ -195,7 +197,7 @@ impl Request {
 
 impl Sending {
     pub(super) fn running(self) -> Box<dyn Running> {
-        let Self { command, since, reply, span, timings } = self;
-        Box::new(Run { slot: Arc::new(Slot::new(command)), since, reply, span, timings })
+        let Self { command, since, reply, span, timings, in_doubt } = self;
+        Box::new(Run { slot: Arc::new(Slot::new(command)), since, reply, span, timings, in_doubt })
     }
 }

@@ -8,7 +8,7 @@ use tracing::Span;
 
 use crate::commands::{SendBatch, SendMessage, Sent};
 use crate::error::{Code, Error};
-use crate::store::{Locks, Store};
+use crate::store::{Done, Locks, Store, unconfirmed};
 use crate::timing::Timings;
 
 /// A message, since when it waits, who waits for its answer, and under which request it is logged and timed.
@@ -18,6 +18,8 @@ pub(crate) struct Sending {
     pub reply: oneshot::Sender<Result<Sent, Error>>,
     pub span: Span,
     pub timings: Timings,
+    /// It was in a transaction that got no answer, so nobody may say of it that nothing was changed.
+    pub in_doubt: bool,
 }
 
 impl Sending {
@@ -25,12 +27,20 @@ impl Sending {
     pub fn new(command: SendMessage) -> (Self, oneshot::Receiver<Result<Sent, Error>>) {
         let (reply, answer) = oneshot::channel();
         let (span, timings) = (Span::current(), Timings::current());
-        (Self { command: Arc::new(command), since: Instant::now(), reply, span, timings }, answer)
+        (Self { command: Arc::new(command), since: Instant::now(), reply, span, timings, in_doubt: false }, answer)
     }
 
     /// The client may be gone; what was done stays done.
     pub fn answer(self, answer: Result<Sent, Error>) {
-        let _ = self.reply.send(answer);
+        let _ = self.reply.send(answer.map_err(|error| honest(error, self.in_doubt)));
+    }
+}
+
+/// The error for what may have been done by an earlier attempt: that this one changed nothing does not say that nothing was changed.
+pub(crate) fn honest(error: Error, in_doubt: bool) -> Error {
+    match error.code {
+        Code::Overloaded | Code::DatabaseUnavailable if in_doubt => unconfirmed(),
+        _ => error,
     }
 }
 
@@ -44,8 +54,8 @@ pub(crate) async fn send_together(store: &Store, sends: Vec<Sending>, locks: Loc
     let shared = Timings::default();
     let landed = shared.scope(store.batch(batch, locks)).await;
     sends.iter().for_each(|send| send.timings.add(&shared));
-    let landed = match landed {
-        Ok(landed) => landed,
+    let Done { output: landed, in_doubt, .. } = match landed {
+        Ok(done) => done,
         // PostgreSQL is away, and would be for each of them alone.
         Err(error) if error.code == Code::DatabaseUnavailable => {
             sends.into_iter().for_each(|send| send.answer(Err(error.clone())));
@@ -60,7 +70,7 @@ pub(crate) async fn send_together(store: &Store, sends: Vec<Sending>, locks: Loc
                 done.push(sent.clone());
                 send.answer(Ok(sent));
             }
-            None => undone.push(send),
+            None => undone.push(Sending { in_doubt: send.in_doubt || in_doubt, ..send }),
         }
     }
     (done, undone)

@@ -32,6 +32,8 @@ pub enum Cause {
     Taken,
     /// The reply to COMMIT was lost and the transaction turned out to be rolled back.
     RolledBack,
+    /// All of it was sent, COMMIT too, and not answered. It may have happened: only what finds itself done may be tried again.
+    Unanswered,
 }
 
 impl Cause {
@@ -42,8 +44,15 @@ impl Cause {
             Cause::Deadlock => "deadlock",
             Cause::Taken => "taken",
             Cause::RolledBack => "rolled_back",
+            Cause::Unanswered => "unanswered",
         }
     }
+}
+
+/// The error where nobody knows whether it was done.
+pub fn unconfirmed() -> Error {
+    Code::DatabaseUnavailable
+        .because("the database went away before it confirmed; send the same request again to learn the outcome")
 }
 
 impl From<Error> for Abort {
@@ -134,6 +143,7 @@ impl Abort {
             Abort::Refused(error) | Abort::Taken(error) => error,
             Abort::Moved(_) => overloaded("keeping up with the other writers of this conversation"),
             Abort::Again(Cause::Connection | Cause::RolledBack) => unavailable(),
+            Abort::Again(Cause::Unanswered) => unconfirmed(),
             Abort::Again(Cause::Deadlock | Cause::Taken) => overloaded("getting past other writers"),
         }
     }

@@ -18,7 +18,7 @@ use super::{Abort, Exclusive, ExclusiveMany, Reader};
 query! {
     APPEND_APP = "messages/append_app" (TEXT, INT8, TEXT, TEXT, INT8, BYTEA, TEXT, TEXT);
     APPEND_BATCH = "messages/append_batch" (
-        TEXT_ARRAY, TEXT_ARRAY, BOOL_ARRAY, TEXT_ARRAY, INT8_ARRAY, BYTEA_ARRAY, TEXT_ARRAY, TEXT_ARRAY, TEXT_ARRAY,
+        TEXT_ARRAY, TEXT_ARRAY, TEXT_ARRAY, INT8_ARRAY, BYTEA_ARRAY, TEXT_ARRAY, TEXT_ARRAY, TEXT_ARRAY,
         BYTEA_ARRAY, INT8
     );
     APPEND_COMMIT = "messages/append_commit" (TEXT, TEXT, TEXT, INT8, BYTEA, BYTEA);
@@ -82,12 +82,13 @@ pub(crate) async fn append_app(
     Ok(row.map(|row| row.get("created_at")))
 }
 
+/// The statement of [`append_batch`].
+pub(crate) const BATCH: &Query = &APPEND_BATCH;
+
 /// One message of a batch.
 pub struct BatchItem<'a> {
     pub convo: &'a ConvoId,
     pub message: &'a AppMessage,
-    /// The sender chose the id, so the message may be here already.
-    pub sender_chose_id: bool,
     /// The idempotency key with the request's fingerprint.
     pub once: Option<(&'a str, &'a [u8; 32])>,
 }
@@ -108,7 +109,6 @@ pub(crate) async fn append_batch(
             &[
                 &column(items, |item| item.convo.as_str()),
                 &column(items, |item| item.message.id.as_str()),
-                &column(items, |item| item.sender_chose_id),
                 &column(items, |item| item.message.sender.as_str()),
                 &column(items, |item| item.message.epoch),
                 &column(items, |item| item.message.ciphertext.as_slice()),

@@ -11,6 +11,7 @@
 //!
 //! Nothing else opens a transaction. What decides is always in PostgreSQL: a compare-and-swap or a constraint.
 
+mod batch;
 mod changes;
 mod connect;
 mod deadline;
@@ -38,14 +39,17 @@ pub mod requests;
 pub mod sweeps;
 pub mod welcomes;
 
+pub use batch::{Batch, Locks};
 pub use changes::{Changes, Concerned, MOST_TOPICS, Topic};
 pub use connect::{Store, StoreConfig, StoreError, connect};
 pub use epochs::Position;
+pub(crate) use failure::unconfirmed;
 pub use failure::{Abort, Cause, in_words};
 pub use listen::listen;
+pub(crate) use query::Query;
 pub use schema::{MigrationError, migrate, required_version};
 pub use session::Reader;
 pub(crate) use shared::{Shareable, Slot};
 pub use tx::{Exclusive, ExclusiveMany, Hold, Tx};
 pub(crate) use write::chance;
-pub use write::{Batch, Command, Done, Errand, Locks};
+pub use write::{Command, Done, Errand};

@@ -23,7 +23,7 @@ use super::changes::Topic;
 use super::key_packages::{self, Use};
 use super::requests::{self, NewRecord};
 use super::tx::{Exclusive, Hold, Tx};
-use super::write::{Command, Done, Opening, Work, topics};
+use super::write::{Command, Done, Opening, Steps, topics};
 use super::{Abort, Store};
 
 /// A command in a shared transaction, whatever it returns.
@@ -135,7 +135,7 @@ impl Later {
 /// Commands on their way into one transaction.
 struct Shared(Vec<Arc<dyn Shareable>>);
 
-impl Work for Shared {
+impl Steps for Shared {
     const NAME: &'static str = "shared";
     /// Which of them were done.
     type Output = Vec<bool>;
@@ -160,7 +160,7 @@ impl Work for Shared {
         });
         let done = try_join_all(running).await?;
         tx.later().catch_up(tx).await?;
-        Ok(Done { output: done, at: None })
+        Ok(Done::new(done, None))
     }
 }
 
@@ -168,6 +168,6 @@ impl Store {
     /// Runs commands of different conversations to their end in one transaction, whether or not the caller stays; says which of
     /// them were done. The others, and all of them after an error, have left no trace.
     pub(crate) async fn share(&self, commands: Vec<Arc<dyn Shareable>>) -> Result<Vec<bool>, Error> {
-        self.to_the_end(Shared(commands)).await
+        Ok(self.to_the_end(Shared(commands)).await?.output)
     }
 }

@@ -3,15 +3,16 @@
 //!
 //! A unit of work runs in a task of its own on the store's runtime, so a client that goes away changes nothing about it: it
 //! is finished or rolled back. A connection whose state is not known is thrown away. No attempt is repeated after COMMIT was
-//! sent, unless PostgreSQL says that it did not happen.
+//! sent, unless PostgreSQL says that it did not happen, or the work is a batch ([`super::batch`]), which can be told from itself.
 
+use std::borrow::Cow;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio_postgres::error::SqlState;
 
-use crate::error::{Code, Error};
+use crate::error::Error;
 use crate::ids::{ConvoId, Did};
 use crate::timing::{Stage, Timings, measure};
 
@@ -21,7 +22,7 @@ use super::failure::{self, Abort, Cause};
 use super::query::query;
 use super::session::Params;
 use super::tx::Identity;
-use super::{Exclusive, ExclusiveMany, Hold, Position, Tx, deadline};
+use super::{Exclusive, Hold, Position, Tx, deadline};
 
 query! {
     LOCK = "tx/lock" (TEXT);
@@ -74,21 +75,18 @@ pub trait Errand: Send + Sync + 'static {
     fn execute(&self, tx: &Tx) -> impl Future<Output = Result<Self::Output, Abort>> + Send;
 }
 
-/// A use case that changes several conversations, each by itself, in one transaction.
-pub trait Batch: Send + Sync + 'static {
-    const NAME: &'static str;
-    type Output: Send + 'static;
-
-    /// The conversations, without duplicates.
-    fn convos(&self) -> Vec<&ConvoId>;
-
-    fn execute(&self, x: &ExclusiveMany<'_>) -> impl Future<Output = Result<Self::Output, Abort>> + Send;
-}
-
 /// What a committed command returned, and where it left the conversation if it looked.
 pub struct Done<T> {
     pub output: T,
     pub at: Option<Position>,
+    /// An attempt before the last one got no answer, and may have been committed too.
+    pub in_doubt: bool,
+}
+
+impl<T> Done<T> {
+    pub(super) fn new(output: T, at: Option<Position>) -> Self {
+        Self { output, at, in_doubt: false }
+    }
 }
 
 /// What a transaction begins with.
@@ -99,8 +97,6 @@ pub(super) enum Opening<'w> {
     Lock(&'w ConvoId),
     /// Those of some conversations whose locks are free; the work has to know which.
     Try(Vec<&'w str>),
-    /// Some conversations, without waiting. The work goes in the same flush.
-    Take(Vec<&'w str>, Locks),
 }
 
 /// A command, an errand, a batch or a shared transaction, to the write path.
@@ -108,10 +104,38 @@ pub(super) trait Work: Sync {
     const NAME: &'static str;
     type Output: Send;
 
-    fn opening(&self) -> Opening<'_>;
     /// Whom it concerns once it is committed.
     fn topics(&self) -> Vec<Topic>;
+    /// One transaction, from BEGIN to COMMIT.
+    fn attempt(
+        &self,
+        store: &Store,
+        tx: Tx,
+        deadline: Instant,
+    ) -> impl Future<Output = Result<Done<Self::Output>, Abort>> + Send;
+}
+
+/// Work in several steps, each of which looks at what the one before returned.
+pub(super) trait Steps: Sync {
+    const NAME: &'static str;
+    type Output: Send;
+
+    fn opening(&self) -> Opening<'_>;
+    fn topics(&self) -> Vec<Topic>;
     fn execute(&self, tx: &Tx) -> impl Future<Output = Result<Done<Self::Output>, Abort>> + Send;
+}
+
+impl<S: Steps> Work for S {
+    const NAME: &'static str = S::NAME;
+    type Output = S::Output;
+
+    fn topics(&self) -> Vec<Topic> {
+        Steps::topics(self)
+    }
+
+    async fn attempt(&self, store: &Store, tx: Tx, deadline: Instant) -> Result<Done<S::Output>, Abort> {
+        store.in_steps(self, tx, deadline).await
+    }
 }
 
 /// Whom a command concerns once it is committed.
@@ -121,7 +145,7 @@ pub(super) fn topics<C: Command>(command: &C) -> Vec<Topic> {
 
 struct OnConvo<C>(Arc<C>, Hold);
 
-impl<C: Command> Work for OnConvo<C> {
+impl<C: Command> Steps for OnConvo<C> {
     const NAME: &'static str = C::NAME;
     type Output = C::Output;
 
@@ -139,13 +163,13 @@ impl<C: Command> Work for OnConvo<C> {
     async fn execute(&self, tx: &Tx) -> Result<Done<C::Output>, Abort> {
         let mut x = Exclusive::new(tx, self.0.convo(), self.1);
         let output = self.0.execute(&mut x).await?;
-        Ok(Done { output, at: x.at })
+        Ok(Done::new(output, x.at))
     }
 }
 
 struct Alone<E>(E);
 
-impl<E: Errand> Work for Alone<E> {
+impl<E: Errand> Steps for Alone<E> {
     const NAME: &'static str = E::NAME;
     type Output = E::Output;
 
@@ -158,36 +182,7 @@ impl<E: Errand> Work for Alone<E> {
     }
 
     async fn execute(&self, tx: &Tx) -> Result<Done<E::Output>, Abort> {
-        Ok(Done { output: self.0.execute(tx).await?, at: None })
-    }
-}
-
-/// How a batch comes to write its conversations alone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Locks {
-    /// It takes those locks that are free.
-    Try,
-    /// It takes none: it comes from the one actor of its only conversation. Should another replica write that meanwhile, the version
-    /// of the row tells.
-    None,
-}
-
-struct Together<B>(B, Locks);
-
-impl<B: Batch> Work for Together<B> {
-    const NAME: &'static str = B::NAME;
-    type Output = B::Output;
-
-    fn opening(&self) -> Opening<'_> {
-        Opening::Take(self.0.convos().into_iter().map(ConvoId::as_str).collect(), self.1)
-    }
-
-    fn topics(&self) -> Vec<Topic> {
-        self.0.convos().into_iter().map(Topic::from).collect()
-    }
-
-    async fn execute(&self, tx: &Tx) -> Result<Done<B::Output>, Abort> {
-        Ok(Done { output: self.0.execute(&ExclusiveMany { tx }).await?, at: None })
+        Ok(Done::new(self.0.execute(tx).await?, None))
     }
 }
 
@@ -200,22 +195,17 @@ impl Store {
         measure(Stage::Transaction, self.attempts(OnConvo(command, hold))).await
     }
 
-    /// Runs a batch to its end, whether or not the caller stays.
-    pub(crate) async fn batch<B: Batch>(&self, batch: B, locks: Locks) -> Result<B::Output, Error> {
-        self.to_the_end(Together(batch, locks)).await
-    }
-
     /// Runs an errand to its end, whether or not the caller stays.
     pub(crate) async fn errand<E: Errand>(&self, errand: E) -> Result<E::Output, Error> {
-        self.to_the_end(Alone(errand)).await
+        Ok(self.to_the_end(Alone(errand)).await?.output)
     }
 
-    pub(super) async fn to_the_end<W: Work + Send + 'static>(&self, work: W) -> Result<W::Output, Error>
+    pub(super) async fn to_the_end<W: Work + Send + 'static>(&self, work: W) -> Result<Done<W::Output>, Error>
     where
         W::Output: 'static,
     {
         let store = self.clone();
-        let work = async move { Ok(store.attempts(work).await.map_err(Abort::into_error)?.output) };
+        let work = async move { store.attempts(work).await.map_err(Abort::into_error) };
         self.detached(measure(Stage::Transaction, work)).await
     }
 
@@ -235,7 +225,7 @@ impl Store {
     async fn attempts<W: Work>(&self, work: W) -> Result<Done<W::Output>, Abort> {
         let start = Instant::now();
         let deadline = start + deadline::WRITE;
-        let (mut pause, mut taken) = (FIRST_PAUSE, 0);
+        let (mut pause, mut taken, mut in_doubt) = (FIRST_PAUSE, 0, false);
         let result = loop {
             let cause = match self.attempt(&work, deadline).await {
                 Err(Abort::Again(cause)) => cause,
@@ -245,6 +235,7 @@ impl Store {
                 }
                 settled => break settled,
             };
+            in_doubt |= cause == Cause::Unanswered;
             self.metrics.transaction_retried(W::NAME, cause);
             if Instant::now() + pause >= deadline {
                 break Err(Abort::Refused(Abort::Again(cause).into_error()));
@@ -252,6 +243,17 @@ impl Store {
             // Half of the pause is fixed and half is chance, so that those who collided do not meet again.
             tokio::time::sleep(pause / 2 + pause.mul_f64(chance() / 2.0)).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
+        };
+        let result = match result {
+            Ok(done) => {
+                if in_doubt {
+                    self.metrics.commit_recovered("sent_again");
+                }
+                Ok(Done { in_doubt, ..done })
+            }
+            // Whatever the last attempt says of itself, it cannot say that nothing was changed.
+            Err(_) if in_doubt => Err(self.unconfirmed()),
+            Err(abort) => Err(abort),
         };
         self.metrics.transaction(W::NAME, start.elapsed(), result.is_ok());
         if result.is_ok() {
@@ -263,19 +265,13 @@ impl Store {
     async fn attempt<W: Work>(&self, work: &W, deadline: Instant) -> Result<Done<W::Output>, Abort> {
         let session = self.session().await?;
         session.doubt();
-        let tx = Tx::new(session);
-        let opening = work.opening();
-        let together = matches!(opening, Opening::Take(..));
-        let opening = measure(Stage::Lock, self.open(&tx, opening));
+        work.attempt(self, Tx::new(session), deadline).await
+    }
+
+    async fn in_steps<S: Steps>(&self, steps: &S, tx: Tx, deadline: Instant) -> Result<Done<S::Output>, Abort> {
         let outcome = tokio::time::timeout_at(deadline.into(), async {
-            if together {
-                // In this order: what is polled first is sent first.
-                let (opened, result) = tokio::join!(biased; opening, work.execute(&tx));
-                opened.and(result)
-            } else {
-                opening.await?;
-                work.execute(&tx).await
-            }
+            measure(Stage::Lock, self.open(&tx, steps.opening())).await?;
+            steps.execute(&tx).await
         });
         let Ok(result) = outcome.await else {
             tx.session.suspect_all();
@@ -292,7 +288,7 @@ impl Store {
             }
             Ok(_) => {
                 self.roll_back(tx).await;
-                Err(Error::internal(format!("{} went on after a statement had failed", W::NAME)).into())
+                Err(Error::internal(format!("{} went on after a statement had failed", S::NAME)).into())
             }
             Err(abort) => {
                 self.roll_back(tx).await;
@@ -302,11 +298,10 @@ impl Store {
     }
 
     /// BEGIN and the locks in one flush. They are a statement of their own, before any read: a statement's snapshot is taken
-    /// before a function inside it blocks. READ COMMITTED for the same reason, whatever the database's default is.
+    /// before a function inside it blocks.
     async fn open(&self, tx: &Tx, opening: Opening<'_>) -> Result<(), Abort> {
-        const BEGIN: &str = "begin isolation level read committed read write;";
-        let begin = if self.pooler { BEGIN.to_owned() + &transaction_settings() } else { BEGIN.to_owned() };
         let waiting = Instant::now();
+        let begin = self.begin();
         // In this order: what is polled first is sent first.
         let flush = async |query, params: Params<'_>| tokio::join!(biased; tx.session.simple(&begin), tx.session.rows(query, params));
         let flushed = async {
@@ -314,7 +309,6 @@ impl Store {
                 Opening::Free => flush(&NAME, &[]).await,
                 Opening::Lock(convo) => flush(&LOCK, &[&convo.as_str()]).await,
                 Opening::Try(convos) => flush(&TAKE, &[convos, &true]).await,
-                Opening::Take(convos, locks) => flush(&TAKE, &[convos, &(*locks == Locks::Try)]).await,
             };
             begun?;
             named
@@ -338,6 +332,13 @@ impl Store {
                 Err(failure::overloaded("waiting for the conversation's lock").into())
             }
         }
+    }
+
+    /// How a transaction begins: READ COMMITTED, whatever the database's default is, so that each statement sees what was committed
+    /// before it.
+    pub(super) fn begin(&self) -> Cow<'static, str> {
+        const BEGIN: &str = "begin isolation level read committed read write;";
+        if self.pooler { Cow::Owned(BEGIN.to_owned() + &transaction_settings()) } else { Cow::Borrowed(BEGIN) }
     }
 
     /// ROLLBACK, waited for, so that the connection goes back clean and the lock is free before the client hears of it.
@@ -387,10 +388,12 @@ impl Store {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
+        Err(self.unconfirmed())
+    }
+
+    fn unconfirmed(&self) -> Abort {
         self.metrics.commit_recovered("unknown");
-        Err(Code::DatabaseUnavailable
-            .because("the database went away before it confirmed; send the same request again to learn the outcome")
-            .into())
+        failure::unconfirmed().into()
     }
 
     async fn outcome(&self, tx: &Identity) -> Option<Outcome> {

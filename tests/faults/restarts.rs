@@ -4,9 +4,10 @@ use futures_util::future::join_all;
 use serde_json::json;
 use tokio_postgres::{Client, NoTls};
 
-use super::tools::{SEND, count, entries, eventually, message, recovered};
+use super::tools::{count, eventually, message, recovered};
 use crate::support::chaos::{Chaos, Counts, Fault};
 use crate::support::client::persona::unique;
+use crate::support::client::random_did;
 use crate::support::cluster::OwnCluster;
 use crate::support::fleet::{Fleet, Mode};
 use crate::support::load::Load;
@@ -86,20 +87,20 @@ pub async fn a_transaction_id_that_is_used_again_after_a_crash_is_no_success(mod
     let members = fleet.conversation(1).await;
     let convo = members[0].convo().unwrap();
     let mut given_again = false;
+    let on_roster = "select count(*) - 1 from members where convo_id = $1";
     for round in 1..=5 {
-        let mut body = message(&members[0], &round.to_string());
-        body["idempotencyKey"] = json!(unique());
-        chaos.on_commit(SEND, Fault::Hold);
-        let asking = async { members[0].xrpc.procedure("sendMessage", &body).await.unwrap() };
+        let body = json!({ "convoId": convo, "didList": [random_did()], "idempotencyKey": unique() });
+        chaos.on_commit("members/join", Fault::Hold);
+        let asking = async { members[0].xrpc.procedure("addMembers", &body).await.unwrap() };
         let (mut reply, lost) = tokio::join!(asking, crash_holding_a_commit(&mut cluster, &chaos, round));
         let client = connect(&cluster).await;
         if reply.status == 200 {
-            assert_eq!(entries(&client, convo).await, round, "acknowledged, and lost: {reply}");
+            assert_eq!(count(&client, on_roster, convo).await, round, "acknowledged, and lost: {reply}");
         }
         while reply.status == 503 {
-            reply = members[0].xrpc.procedure("sendMessage", &body).await.unwrap();
+            reply = members[0].xrpc.procedure("addMembers", &body).await.unwrap();
         }
-        assert_eq!((reply.status, entries(&client, convo).await), (200, round), "{reply}");
+        assert_eq!((reply.status, count(&client, on_roster, convo).await), (200, round), "{reply}");
         given_again |= lost;
         // PostgreSQL may have written the id down by chance, because it filled a page of its log.
         if given_again {

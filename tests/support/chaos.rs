@@ -210,6 +210,10 @@ impl Chaos {
         while let Ok(frame) = from.frame().await {
             self.pass(id, &mut weather).await;
             if frame.is_simple_query("commit") {
+                // What stands in front of it in the same flush has arrived, whatever becomes of it.
+                if to.send(&[], true).await.is_err() {
+                    return;
+                }
                 match self.aim(&statements) {
                     Some(Fault::CutBefore) => return count(&self.0.counts.withheld),
                     Some(Fault::Hold) => {

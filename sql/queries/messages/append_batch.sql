@@ -1,23 +1,22 @@
 -- messages/append_batch: many application messages in one statement, each judged by itself. No row for a message: it was not
 -- written, and has to be looked at alone to say why (another epoch, not a member, sent before, or the row moved meanwhile).
 -- needs: the conversations, exclusively; those that tx/take did not take are left out. Outside of its transaction that is all of them.
--- In step, no id twice in a conversation: $1 convo_ids   $2 ids   $3 whether the sender chose the id   $4 senders   $5 epochs
--- $6 ciphertexts   $7 embed_types   $8 embed_uris   $9 idempotency keys or null   $10 fingerprints.
--- $11 how many epochs a message may lag
+-- In step, no id twice in a conversation: $1 convo_ids   $2 ids   $3 senders   $4 epochs   $5 ciphertexts   $6 embed_types
+-- $7 embed_uris   $8 idempotency keys or null   $9 fingerprints.   $10 how many epochs a message may lag
 with items as materialized (
-  select * from unnest($1::text[], $2::text[], $3::boolean[], $4::text[], $5::bigint[], $6::bytea[], $7::text[], $8::text[],
-                       $9::text[], $10::bytea[])
-    with ordinality i (convo_id, id, chosen, sender_did, epoch, ciphertext, embed_type, embed_uri, key, fingerprint, place)
+  select * from unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::bytea[], $6::text[], $7::text[], $8::text[],
+                       $9::bytea[])
+    with ordinality i (convo_id, id, sender_did, epoch, ciphertext, embed_type, embed_uri, key, fingerprint, place)
 ), numbered as (
   select i.*, c.xmin as version, c.last_seq + row_number() over (partition by i.convo_id order by i.place) as seq
     from items i join conversations c on c.id = i.convo_id
    where i.convo_id = any ((select nullif(current_setting('catbird.held', true), '')::text[])::text[])
-     and c.current_epoch between i.epoch and i.epoch + $11
+     and c.current_epoch between i.epoch and i.epoch + $10
      -- Questions for one value each, which PostgreSQL can only answer row by row: with exists it may read a whole table instead, if
      -- it planned this while that was small.
      and (select true from members m
            where m.convo_id = i.convo_id and m.member_did = i.sender_did and m.left_at is null)
-     and (i.chosen and (select true from messages e where e.convo_id = i.convo_id and e.id = i.id)) is not true
+     and (select true from messages e where e.convo_id = i.convo_id and e.id = i.id) is not true
      and (select true from idempotency_records r
            where r.caller_did = i.sender_did and r.method = 'sendMessage' and r.key = i.key) is not true
 ), moved as (

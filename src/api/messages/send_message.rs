@@ -102,7 +102,6 @@ async fn command(app: &App, caller: &Caller, input: Input) -> Result<commands::S
         .text(input.msg_id.as_ref().map(EntryId::as_str))
         .text(embed_type.as_deref())
         .text(embed_uri.as_deref());
-    let sender_chose_id = input.msg_id.is_some();
     Ok(commands::SendMessage {
         convo_id: input.convo_id,
         message: AppMessage {
@@ -113,7 +112,6 @@ async fn command(app: &App, caller: &Caller, input: Input) -> Result<commands::S
             embed_type,
             embed_uri,
         },
-        sender_chose_id,
         window: app.config.message_epoch_window,
         once: Once::new(caller.did.clone(), "sendMessage", input.idempotency_key.map(|key| key.0), fingerprint),
     })

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::super::epochs::{self, Swap};
 use super::super::query::Query;
 use super::super::session::Queries;
-use super::super::{Abort, Command, Exclusive, Hold, Position, Store, StoreConfig};
+use super::super::{Abort, Batch, Command, Exclusive, ExclusiveMany, Hold, Locks, Position, Store, StoreConfig};
 use crate::cluster::{TestDatabase, database};
 use crate::error::{Code, Error};
 use crate::ids::{ConvoId, Did};
@@ -114,6 +114,34 @@ async fn a_swallowed_deadlock_never_becomes_a_commit() {
     let setting = setting().await;
     setting.careless(&DEADLOCK, Hold::Lock).await.expect_err("nothing was committed");
     assert_eq!(setting.seq().await, 0);
+}
+
+/// Runs a statement that fails, and says that all is well.
+struct CarelessBatch(ConvoId);
+
+impl Batch for CarelessBatch {
+    const NAME: &'static str = "careless batch";
+    const STATEMENT: &'static Query = &FAIL;
+    type Output = ();
+
+    fn convos(&self) -> Vec<&ConvoId> {
+        vec![&self.0]
+    }
+
+    async fn execute(&self, x: &ExclusiveMany<'_>) -> Result<(), Abort> {
+        let _ = x.tx.rows(&FAIL, &[]).await;
+        Ok(())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_that_swallows_an_error_is_none_and_its_connection_goes_on() {
+    let setting = setting().await;
+    for locks in [Locks::Try, Locks::None] {
+        let done = setting.store.batch(CarelessBatch(convo()), locks).await;
+        assert_eq!(done.err().expect("PostgreSQL answered COMMIT with ROLLBACK").code, Code::InternalServerError);
+    }
+    setting.careless(&SUCCEED, Hold::Lock).await.expect("the only connection is outside of any transaction");
 }
 
 #[tokio::test(flavor = "multi_thread")]
