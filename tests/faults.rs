@@ -70,4 +70,6 @@ with_each_serializer! {
     sharing::of_commits_at_once_each_gets_its_own_answer,
     sharing::a_conversation_locked_elsewhere_holds_up_no_other_commit,
     sharing::a_key_package_that_everybody_names_at_once_is_used_by_one,
+    sharing::commits_that_share_bring_everything_along,
+    sharing::losers_of_one_epoch_are_answered_together,
 }

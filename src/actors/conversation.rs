@@ -7,7 +7,7 @@ use tracing::Instrument;
 
 use crate::error::Error;
 use crate::ids::ConvoId;
-use crate::serializer::sending::{Sending, send_together};
+use crate::serializer::sharing::{self, Sending};
 use crate::store::{Abort, Command, Done, Hold, Locks, Position, Store};
 
 use super::mailbox::{LONGEST_WAIT, waited};
@@ -75,7 +75,7 @@ impl Conversation {
             Ok(at) => at,
             Err(error) => return sends.into_iter().for_each(|send| send.answer(Err(error.clone()))),
         };
-        let (done, undone) = send_together(&self.store, sends, Locks::None).await;
+        let (done, undone) = sharing::share(&self.store, sends, Locks::None).await;
         if let Some(last) = done.iter().map(|sent| sent.seq).max() {
             if last == at.seq + done.len() as i64 {
                 self.remember(Position { epoch: at.epoch, seq: last });
@@ -87,7 +87,7 @@ impl Conversation {
                 }
             }
         }
-        for send in undone {
+        for send in undone.into_iter().map(|undone| undone.waiting) {
             if send.since.elapsed() > LONGEST_WAIT {
                 send.answer(Err(waited()));
                 continue;

@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use tracing::Instrument;
 
 use crate::error::{Code, Error};
-use crate::serializer::sending::Sending;
+use crate::serializer::sharing::Sending;
 use crate::store::Command;
 use crate::timing::Timings;
 

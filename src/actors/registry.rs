@@ -21,7 +21,7 @@ use crate::error::{Code, Error};
 use crate::ids::ConvoId;
 use crate::metrics::{Metrics, Stop};
 use crate::serializer::queues::{BATCH, BATCH_BYTES, CROWDED};
-use crate::serializer::sending::Sending;
+use crate::serializer::sharing::Sending;
 use crate::store::{Command, Store};
 
 use super::conversation::{Conversation, UNKNOWN};

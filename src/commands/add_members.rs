@@ -5,7 +5,7 @@ use crate::ids::{ConvoId, Did, EntryId};
 use crate::mls::Commit;
 use crate::store::epochs::{self, Swap};
 use crate::store::messages::{self, NewCommit};
-use crate::store::{Abort, Command, Exclusive, members};
+use crate::store::{Abort, Command, Exclusive, Reader, members};
 
 use super::{Invitation, Landed, MAX_MEMBERS, Once, refusal};
 
@@ -23,7 +23,7 @@ pub struct AddMembers {
     pub once: Once,
 }
 
-/// Whoever adds more people than this waits for nobody else's commit.
+/// Whoever adds more people than this does it in a transaction of its own.
 const FEW: usize = 32;
 
 impl Command for AddMembers {
@@ -36,14 +36,6 @@ impl Command for AddMembers {
 
     fn caller(&self) -> &Did {
         &self.caller
-    }
-
-    fn shares(&self) -> Option<usize> {
-        // Many people are work for a transaction of their own.
-        (self.dids.len() <= FEW).then(|| {
-            self.commit.as_ref().map_or(0, |commit| commit.bytes.len())
-                + self.invitation.welcome.as_ref().map_or(0, |welcome| welcome.bytes.len())
-        })
     }
 
     fn concerned(&self) -> Vec<&Did> {
@@ -84,6 +76,31 @@ impl Command for AddMembers {
     }
 }
 
+impl AddMembers {
+    /// Whether it may share a transaction with others. Without a commit it could not be told from another that adds the same people,
+    /// should the answer be lost.
+    pub fn is_shareable(&self) -> bool {
+        self.commit.is_some() && self.dids.len() <= FEW
+    }
+
+    /// What it is answered if that is certain already: it was done, or its epoch is over, which no lock can bring back.
+    pub(super) async fn settled(&self, db: &Reader) -> Result<Option<Result<Landed, Error>>, Abort> {
+        let Some(commit) = &self.commit else { return Ok(None) };
+        if let Some(earlier) = self.once.earlier(db).await? {
+            return Ok(Some(Ok(earlier)));
+        }
+        let made_in = commit.frame.epoch;
+        let at = match epochs::find(db, &self.convo_id).await? {
+            Some(at) if made_in < at.epoch => at,
+            _ => return Ok(None),
+        };
+        match messages::find_commit(db, &self.convo_id, &commit.hash, &self.caller).await? {
+            Some(earlier) => Ok(Some(Ok(Landed::earlier(earlier)))),
+            None => Err(refusal::epoch_mismatch(db, &self.convo_id, &self.caller, made_in, at).await),
+        }
+    }
+}
+
 /// The refusal of one member too many.
 pub(crate) fn too_many() -> Error {
     Code::TooManyMembers.because(format!("a conversation has at most {MAX_MEMBERS} members"))
@@ -105,9 +122,9 @@ pub(super) async fn step(x: &mut Exclusive<'_>, caller: &Did, commit: &Commit, i
     match epochs::advance(x, made_in, &entry).await? {
         // Its epoch is over, which is so too for one that won it. Looked up only now, when what is read is the present: the
         // same bytes may just have been accepted by another replica.
-        (Swap::Lost(at), _) => match messages::find_commit(x, &commit.hash, caller).await? {
+        (Swap::Lost(at), _) => match messages::find_commit(x.tx(), x.convo(), &commit.hash, caller).await? {
             Some(earlier) => Ok(Step::Earlier(Landed::earlier(earlier))),
-            None => Err(refusal::epoch_mismatch(x, caller, made_in, at).await),
+            None => Err(refusal::epoch_mismatch(x.tx(), x.convo(), caller, made_in, at).await),
         },
         (Swap::To(at), true) => Ok(Step::Taken(at)),
         (Swap::To(_), false) => {

@@ -3,6 +3,7 @@
 //! A command holds everything that must not differ between two attempts, such as new ids. Each moves or holds the
 //! conversation's position first and looks afterwards, because only then is what it reads the present.
 
+mod add_batch;
 mod add_members;
 mod claim_key_packages;
 mod confirm_welcome;
@@ -18,6 +19,7 @@ mod set_mailbox;
 mod update_cursor;
 mod update_read;
 
+pub use add_batch::AddBatch;
 pub use add_members::AddMembers;
 pub use claim_key_packages::ClaimKeyPackages;
 pub use confirm_welcome::ConfirmWelcome;
@@ -32,9 +34,13 @@ pub use set_mailbox::SetMailbox;
 pub use update_cursor::UpdateCursor;
 pub use update_read::UpdateRead;
 
+use std::sync::Arc;
+
+use futures_util::future::join_all;
 use serde::{Deserialize, Serialize};
 
-use crate::store::Position;
+use crate::error::{Code, Error};
+use crate::store::{Abort, Batch, Command, Position, Store};
 
 /// Where a change of a conversation landed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,6 +69,74 @@ impl Landed {
 /// What is read from the record of an earlier request is a repetition.
 fn on_record() -> bool {
     true
+}
+
+/// What became of a command in a batch.
+#[derive(Debug, Clone)]
+pub enum Landing<T> {
+    /// It was done.
+    Done(T),
+    /// Nothing was done; it has to be looked at alone.
+    Alone,
+    /// Nothing was done, because another one in this batch stood in its way. It may be in the next.
+    Later,
+}
+
+/// A command that may share a transaction with others of its kind.
+pub(crate) trait Shared: Command {
+    /// One place in the output for each command, in step.
+    type Batch: Batch<Output = Vec<Landing<Self::Output>>>;
+
+    fn together(commands: Vec<Arc<Self>>) -> Self::Batch;
+
+    /// How many bytes it adds to the transaction.
+    fn bytes(&self) -> usize;
+
+    /// What those that a batch did not do are answered, in step, as far as that is certain without a lock.
+    fn settled(
+        _store: &Store,
+        commands: &[Arc<Self>],
+    ) -> impl Future<Output = Vec<Option<Result<Self::Output, Error>>>> + Send {
+        std::future::ready(commands.iter().map(|_| None).collect())
+    }
+}
+
+impl Shared for SendMessage {
+    type Batch = SendBatch;
+
+    fn together(messages: Vec<Arc<Self>>) -> SendBatch {
+        SendBatch { messages }
+    }
+
+    fn bytes(&self) -> usize {
+        self.message.ciphertext.len()
+    }
+}
+
+impl Shared for AddMembers {
+    type Batch = AddBatch;
+
+    fn together(adds: Vec<Arc<Self>>) -> AddBatch {
+        AddBatch { adds }
+    }
+
+    fn bytes(&self) -> usize {
+        self.commit.as_ref().map_or(0, |commit| commit.bytes.len())
+            + self.invitation.welcome.as_ref().map_or(0, |welcome| welcome.bytes.len())
+    }
+
+    /// All at once on one connection: many may have lost the same epoch.
+    async fn settled(store: &Store, commands: &[Arc<Self>]) -> Vec<Option<Result<Landed, Error>>> {
+        let Ok(db) = store.reader().await else { return commands.iter().map(|_| None).collect() };
+        let looking = commands.iter().map(|command| command.settled(&db));
+        let verdict = |looked| match looked {
+            Ok(answer) => answer,
+            Err(Abort::Refused(error)) if error.code != Code::Overloaded => Some(Err(error)),
+            // It can be looked at again, under the lock.
+            Err(_) => None,
+        };
+        join_all(looking).await.into_iter().map(verdict).collect()
+    }
 }
 
 /// Most members of one conversation.

@@ -1,20 +1,32 @@
 //! The answer to whoever lost an epoch: where the server stands, and the commits to apply before trying again.
 
 use crate::error::{Code, Error, Reason};
-use crate::ids::Did;
+use crate::ids::{ConvoId, Did};
 use crate::store::messages::{MAX_MISSING, MAX_MISSING_BYTES};
-use crate::store::{Abort, Exclusive, Position, members, messages};
+use crate::store::{Abort, Position, Queries, members, messages};
 
 /// `EpochMismatch` for a commit or message made in `epoch` while the conversation stands at `at`. Only members learn it.
-pub(super) async fn epoch_mismatch(x: &Exclusive<'_>, caller: &Did, epoch: i64, at: Position) -> Abort {
-    match describe(x, caller, epoch, at).await {
+pub(super) async fn epoch_mismatch(
+    db: &(impl Queries + Sync),
+    convo: &ConvoId,
+    caller: &Did,
+    epoch: i64,
+    at: Position,
+) -> Abort {
+    match describe(db, convo, caller, epoch, at).await {
         Ok(error) => Abort::Refused(error),
         Err(abort) => abort,
     }
 }
 
-async fn describe(x: &Exclusive<'_>, caller: &Did, epoch: i64, at: Position) -> Result<Error, Abort> {
-    members::membership(x.tx(), x.convo(), caller).await?;
+async fn describe(
+    db: &(impl Queries + Sync),
+    convo: &ConvoId,
+    caller: &Did,
+    epoch: i64,
+    at: Position,
+) -> Result<Error, Abort> {
+    members::membership(db, convo, caller).await?;
     let (reason, message) = match epoch < at.epoch {
         true => (
             Reason::Stale,
@@ -33,7 +45,7 @@ async fn describe(x: &Exclusive<'_>, caller: &Did, epoch: i64, at: Position) -> 
     };
     let limits = (MAX_MISSING, MAX_MISSING_BYTES);
     let missing = match reason {
-        Reason::Stale => messages::list_commits(x.tx(), x.convo(), caller, (epoch + 1, at.epoch), limits).await?,
+        Reason::Stale => messages::list_commits(db, convo, caller, (epoch + 1, at.epoch), limits).await?,
         Reason::Future => Vec::new(),
     };
     let mut error = Code::EpochMismatch.because(message);

@@ -8,7 +8,7 @@ use crate::ids::ConvoId;
 use crate::store::messages::{self, BatchItem};
 use crate::store::{Abort, Batch, ExclusiveMany, Query};
 
-use super::{SendMessage, Sent};
+use super::{Landing, SendMessage, Sent};
 
 /// See the module. All messages have the same window.
 #[derive(Debug)]
@@ -20,8 +20,7 @@ impl Batch for SendBatch {
     const NAME: &'static str = "sendMessages";
     /// It leaves out messages whose id is in the log, so one that an attempt without an answer has appended is not appended again.
     const STATEMENT: &'static Query = messages::BATCH;
-    /// Where each message landed; `None` has to be done alone.
-    type Output = Vec<Option<Sent>>;
+    type Output = Vec<Landing<Sent>>;
 
     fn convos(&self) -> Vec<&ConvoId> {
         let mut seen = HashSet::new();
@@ -36,10 +35,11 @@ impl Batch for SendBatch {
             self.messages.iter().zip(&unique).filter(|(_, unique)| **unique).map(|(send, _)| send.item()).collect();
         let window = self.messages.first().map_or(0, |send| send.window);
         let mut landed = messages::append_batch(x, &items, window).await?.into_iter();
-        let place = |(send, unique): (&Arc<SendMessage>, &bool)| {
-            let (seq, received_at) = if *unique { landed.next().flatten()? } else { return None };
-            Some(send.sent(seq, received_at, false))
-        };
+        let place =
+            |(send, unique): (&Arc<SendMessage>, &bool)| match if *unique { landed.next().flatten() } else { None } {
+                Some((seq, received_at)) => Landing::Done(send.sent(seq, received_at, false)),
+                None => Landing::Alone,
+            };
         Ok(self.messages.iter().zip(&unique).map(place).collect())
     }
 }

@@ -55,7 +55,7 @@ impl Command for SendMessage {
             // Another replica may have accepted this very message while this one waited for the row.
             Swap::Lost(at) => match self.sent_before(x).await? {
                 Some(earlier) => return Ok(earlier),
-                None => return Err(refusal::epoch_mismatch(x, sender, *epoch, at).await),
+                None => return Err(refusal::epoch_mismatch(x.tx(), &self.convo_id, sender, *epoch, at).await),
             },
         };
         let Some(received_at) = messages::append_app(x, seq, &self.message).await? else {

@@ -1,28 +1,26 @@
 //! The serializer whose arbiter is PostgreSQL's advisory lock: queues in this replica, and workers that empty them.
 //!
-//! One worker sends batches of messages, some run commands that share a transaction, and the others do everything else, one
-//! request at a time ([`super::workers`]). A worker has a conversation to itself, so its requests keep their order of arrival. A
-//! shared transaction only takes locks that are free; requests for a conversation that is locked elsewhere are done alone by the
-//! other workers, and delay nobody. One batch of messages at a time, unless it is late: two would be half as large, and a message
-//! costs PostgreSQL the less the more of them share a transaction.
+//! One worker does batches of messages, one batches of commits, and the others do everything else, one request at a time
+//! ([`super::workers`]). A worker has a conversation to itself, so its requests keep their order of arrival. A batch only takes locks
+//! that are free; requests for a conversation that is locked elsewhere are done alone by the other workers, and delay nobody. One
+//! batch of a kind at a time, unless it is late: two would be half as large, and a message costs PostgreSQL the less the more of them
+//! share a transaction.
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::time::Instant;
 
 use tokio::sync::oneshot;
-use tracing::{Instrument, Span};
+use tracing::Instrument;
 
-use crate::commands::{SendMessage, Sent};
+use crate::commands::{AddMembers, SendMessage, Shared};
 use crate::error::{Code, Error};
 use crate::ids::ConvoId;
 use crate::metrics::Metrics;
-use crate::store::{Command, Hold, Shareable, Slot, Store};
-use crate::timing::Timings;
+use crate::store::{Abort, Command, Hold, Store};
 
 use super::queues::{Company, Job, Queues};
-use super::sending::{Sending, honest};
+use super::sharing::Waiting;
 use super::workers;
 
 /// See the module. Cheap to clone.
@@ -33,67 +31,68 @@ pub struct Advisory {
 
 /// A request in a queue.
 pub(super) enum Request {
-    /// A message that may share a transaction.
-    Send(Sending),
-    /// A command that may, of so many bytes.
-    Share(Box<dyn Running>, usize),
+    /// A message, which may share a transaction with others.
+    Send(Waiting<SendMessage>),
+    /// A commit, which may too.
+    Add(Waiting<AddMembers>),
     /// Anything else, and what a shared transaction could not do.
     Alone(Box<dyn Running>),
 }
 
-/// A command with its way back.
-pub(super) trait Running: std::marker::Send {
-    fn run(self: Box<Self>, store: Store) -> Pin<Box<dyn Future<Output = ()> + std::marker::Send>>;
-    /// The command as a part of a shared transaction.
-    fn shareable(&self) -> Arc<dyn Shareable>;
-    /// Answers it with what it returned in a shared transaction that was committed.
-    fn done(self: Box<Self>, shared: &Timings);
+/// A command of any kind with its way back.
+pub(super) trait Running: Send {
+    fn run(self: Box<Self>, store: Store) -> Pin<Box<dyn Future<Output = ()> + Send>>;
     fn refuse(self: Box<Self>, error: Error);
     fn since(&self) -> Instant;
-    /// Under what it is logged.
-    fn span(&self) -> Span;
 }
 
-struct Run<C: Command> {
-    slot: Arc<Slot<C>>,
-    since: Instant,
-    reply: oneshot::Sender<Result<C::Output, Error>>,
-    span: Span,
-    timings: Timings,
-    /// As in [`Sending`].
-    in_doubt: bool,
-}
-
-// The client may be gone wherever it is answered; what was done stays done.
-impl<C: Command> Running for Run<C> {
-    fn run(self: Box<Self>, store: Store) -> Pin<Box<dyn Future<Output = ()> + std::marker::Send>> {
-        let Self { slot, reply, span, timings, in_doubt, .. } = *self;
+impl<C: Command> Running for Waiting<C> {
+    fn run(self: Box<Self>, store: Store) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        let (timings, span) = (self.timings.clone(), self.span.clone());
         let work = async move {
-            let done = store.run(slot.command.clone(), Hold::Lock).await;
-            let _ = reply.send(done.map(|done| done.output).map_err(|abort| honest(abort.into_error(), in_doubt)));
+            let done = store.run(self.command.clone(), Hold::Lock).await;
+            self.answer(done.map(|done| done.output).map_err(Abort::into_error));
         };
         Box::pin(timings.scope(work).instrument(span))
     }
 
-    fn shareable(&self) -> Arc<dyn Shareable> {
-        self.slot.clone()
-    }
-
-    fn done(self: Box<Self>, shared: &Timings) {
-        self.timings.add(shared);
-        let _ = self.reply.send(self.slot.take().unwrap_or_else(|| Err(Error::internal("a command returned nothing"))));
-    }
-
     fn refuse(self: Box<Self>, error: Error) {
-        let _ = self.reply.send(Err(honest(error, self.in_doubt)));
+        self.answer(Err(error));
     }
 
     fn since(&self) -> Instant {
         self.since
     }
+}
 
-    fn span(&self) -> Span {
-        self.span.clone()
+/// A command with a kind of batches of its own.
+pub(super) trait Queued: Shared<Output: Clone> + Sized {
+    const COMPANY: Company;
+    fn into_request(waiting: Waiting<Self>) -> Request;
+    fn from_request(request: Request) -> Option<Waiting<Self>>;
+}
+
+impl Queued for SendMessage {
+    const COMPANY: Company = Company::Messages;
+
+    fn into_request(waiting: Waiting<Self>) -> Request {
+        Request::Send(waiting)
+    }
+
+    fn from_request(request: Request) -> Option<Waiting<Self>> {
+        if let Request::Send(waiting) = request { Some(waiting) } else { None }
+    }
+}
+
+impl Queued for AddMembers {
+    const COMPANY: Company = Company::Commits;
+
+    fn into_request(waiting: Waiting<Self>) -> Request {
+        Request::Add(waiting)
+    }
+
+    fn from_request(request: Request) -> Option<Waiting<Self>> {
+        if let Request::Add(waiting) = request { Some(waiting) } else { None }
     }
 }
 
@@ -101,7 +100,7 @@ impl Job for Request {
     fn company(&self) -> Company {
         match self {
             Self::Send(_) => Company::Messages,
-            Self::Share(..) => Company::Commands,
+            Self::Add(_) => Company::Commits,
             Self::Alone(_) => Company::Nobody,
         }
     }
@@ -109,14 +108,15 @@ impl Job for Request {
     fn since(&self) -> Instant {
         match self {
             Self::Send(send) => send.since,
-            Self::Share(run, _) | Self::Alone(run) => run.since(),
+            Self::Add(add) => add.since,
+            Self::Alone(run) => run.since(),
         }
     }
 
     fn bytes(&self) -> usize {
         match self {
-            Self::Send(send) => send.command.message.ciphertext.len(),
-            Self::Share(_, bytes) => *bytes,
+            Self::Send(send) => send.command.bytes(),
+            Self::Add(add) => add.command.bytes(),
             Self::Alone(_) => 0,
         }
     }
@@ -124,7 +124,8 @@ impl Job for Request {
     fn refuse(self, error: Error) {
         match self {
             Self::Send(send) => send.answer(Err(error)),
-            Self::Share(run, _) | Self::Alone(run) => run.refuse(error),
+            Self::Add(add) => add.answer(Err(error)),
+            Self::Alone(run) => run.refuse(error),
         }
     }
 }
@@ -142,62 +143,26 @@ impl Advisory {
         self.queues.is_crowded(convo)
     }
 
+    /// Does a command in a transaction of its own.
     pub(super) async fn run<C: Command>(&self, command: C) -> Result<C::Output, Error> {
-        let (reply, answer) = oneshot::channel();
+        self.queue(command, |waiting| Request::Alone(Box::new(waiting))).await
+    }
+
+    /// Does a command in a transaction that it may share.
+    pub(super) async fn share<C: Queued>(&self, command: C) -> Result<C::Output, Error> {
+        self.queue(command, C::into_request).await
+    }
+
+    async fn queue<C: Command>(
+        &self,
+        command: C,
+        request: impl FnOnce(Waiting<C>) -> Request,
+    ) -> Result<C::Output, Error> {
         let convo = command.convo().clone();
-        let (span, timings) = (Span::current(), Timings::current());
-        let bytes = command.shares();
-        let slot = Arc::new(Slot::new(Arc::new(command)));
-        let run = Box::new(Run { slot, since: Instant::now(), reply, span, timings, in_doubt: false });
-        let request = match bytes {
-            Some(bytes) => Request::Share(run, bytes),
-            None => Request::Alone(run),
-        };
-        self.queues.push(&convo, request);
-        answered(answer).await
-    }
-
-    pub(super) async fn send(&self, command: SendMessage) -> Result<Sent, Error> {
-        let convo = command.convo_id.clone();
-        let (send, answer) = Sending::new(command);
-        self.queues.push(&convo, Request::Send(send));
-        answered(answer).await
-    }
-}
-
-async fn answered<T>(answer: oneshot::Receiver<Result<T, Error>>) -> Result<T, Error> {
-    answer
-        .await
-        .unwrap_or_else(|_| Err(Code::InternalServerError.because("the request's worker failed; the log says where")))
-}
-
-impl Request {
-    pub fn send(self) -> Option<Sending> {
-        match self {
-            Self::Send(send) => Some(send),
-            Self::Share(..) | Self::Alone(_) => None,
-        }
-    }
-
-    /// A command that may share a transaction, and its bytes.
-    pub fn shared(self) -> Option<(Box<dyn Running>, usize)> {
-        match self {
-            Self::Share(run, bytes) => Some((run, bytes)),
-            Self::Send(_) | Self::Alone(_) => None,
-        }
-    }
-
-    pub fn running(self) -> Box<dyn Running> {
-        match self {
-            Self::Send(send) => send.running(),
-            Self::Share(run, _) | Self::Alone(run) => run,
-        }
-    }
-}
-
-impl Sending {
-    pub(super) fn running(self) -> Box<dyn Running> {
-        let Self { command, since, reply, span, timings, in_doubt } = self;
-        Box::new(Run { slot: Arc::new(Slot::new(command)), since, reply, span, timings, in_doubt })
+        let (waiting, answer): (_, oneshot::Receiver<_>) = Waiting::new(command);
+        self.queues.push(&convo, request(waiting));
+        answer.await.unwrap_or_else(|_| {
+            Err(Code::InternalServerError.because("the request's worker failed; the log says where"))
+        })
     }
 }

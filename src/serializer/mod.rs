@@ -5,13 +5,13 @@
 
 mod advisory;
 pub(crate) mod queues;
-pub(crate) mod sending;
+pub(crate) mod sharing;
 mod workers;
 
 use std::sync::Arc;
 
 use crate::actors::Registry;
-use crate::commands::{SendMessage, Sent};
+use crate::commands::{AddMembers, Landed, SendMessage, Sent};
 use crate::error::{Code, Error};
 use crate::ids::{ConvoId, Did};
 use crate::limits::RateLimits;
@@ -67,7 +67,7 @@ impl Serializer {
             match self {
                 Self::Advisory { advisory, .. } => {
                     tracing::debug!(command = SendMessage::NAME, "using the advisory lock");
-                    advisory.send(command).await
+                    advisory.share(command).await
                 }
                 Self::Actors { registry, .. } => {
                     tracing::debug!(command = SendMessage::NAME, "using the actor system");
@@ -76,6 +76,17 @@ impl Serializer {
             }
         };
         self.attend(&convo, &caller, work).await
+    }
+
+    /// The same for who adds members, who may share a transaction with others if there is a commit.
+    pub(crate) async fn add(&self, command: AddMembers) -> Result<Landed, Error> {
+        let Self::Advisory { advisory, .. } = self else { return self.run(command).await };
+        if !command.is_shareable() {
+            return self.run(command).await;
+        }
+        tracing::debug!(command = AddMembers::NAME, "using the advisory lock");
+        let (convo, caller) = (command.convo_id.clone(), command.caller.clone());
+        self.attend(&convo, &caller, advisory.share(command)).await
     }
 
     /// Keeps the limits around a write. Where there is no crowd the transaction itself tells strangers off. In a crowd they are kept

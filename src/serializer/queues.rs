@@ -2,7 +2,7 @@
 //! conversations, bounded in length and time.
 //!
 //! Waiting here costs no database connection, so one hot conversation cannot use up the pool. And it makes batches without a
-//! timer: messages that arrived while the last transaction ran are taken together into the next. A conversation is in the
+//! timer: messages, or commits, that arrived while the last transaction ran are taken together into the next. A conversation is in the
 //! hands of one worker at a time; what a shared transaction could not do goes back to the front of its queue, to be done alone.
 
 use std::collections::{HashMap, VecDeque};
@@ -23,20 +23,18 @@ pub const CROWDED: usize = MOST_WAITING / 4;
 pub const MOST_WAITING_IN_ALL: usize = 20_000;
 /// How long one waits before it is answered with `Overloaded` and never begun.
 pub const LONGEST_WAIT: Duration = Duration::from_secs(10);
-/// Most messages in one transaction.
+/// Most messages or commits in one transaction.
 pub const BATCH: usize = 64;
-/// Most commands in one transaction: if one of them is refused, as many are done again.
-pub const COMMANDS: usize = 16;
-/// From how many bytes on a transaction gets no more messages.
+/// From how many bytes on a transaction gets no more of them.
 pub const BATCH_BYTES: usize = 4 * 1024 * 1024;
 
 /// With what a request shares a transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Company {
-    /// With other messages, of its conversation and of others.
+    /// With other messages.
     Messages,
-    /// With commands of other conversations.
-    Commands,
+    /// With other commits.
+    Commits,
     /// With nothing.
     Nobody,
 }
@@ -140,8 +138,8 @@ impl<J: Job> Queues<J> {
     /// The next requests that keep this company, by conversation and in order; waits for some. Their conversations are in the
     /// caller's hands until `give_back`, also those of which it gets nothing because everything had waited for too long.
     ///
-    /// Of messages, a conversation gets the whole batch if it is alone, and its share of it if others are ready too. Of commands,
-    /// it gets one, because the second has to see what the first one did. What keeps no company comes alone.
+    /// A conversation gets the whole batch if it is alone, and its share of it if others are ready too. What keeps no company comes
+    /// alone.
     pub async fn next(&self, company: Company) -> Vec<(ConvoId, Vec<J>)> {
         loop {
             let batch = self.take(company);
@@ -157,8 +155,7 @@ impl<J: Job> Queues<J> {
         let state = &mut *locked;
         let ready = &mut state.ready[company as usize];
         let (mut room, share) = match company {
-            Company::Messages => (BATCH, (BATCH / ready.len().max(1)).max(1)),
-            Company::Commands => (COMMANDS, 1),
+            Company::Messages | Company::Commits => (BATCH, (BATCH / ready.len().max(1)).max(1)),
             Company::Nobody => (1, 1),
         };
         let (mut batch, mut bytes, mut late) = (Vec::new(), 0, Vec::new());

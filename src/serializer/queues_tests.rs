@@ -107,22 +107,22 @@ async fn a_message_never_overtakes_what_is_done_alone() {
 }
 
 #[tokio::test]
-async fn of_commands_each_conversation_gives_one() {
+async fn messages_and_commits_keep_their_order_and_their_own_company() {
     let s = Setting::new();
-    let command = |name| Note { name, company: Company::Commands, since: Instant::now(), refused: s.refused.clone() };
+    let commit = |name| Note { name, company: Company::Commits, since: Instant::now(), refused: s.refused.clone() };
     for (at, name) in [("a", "1"), ("a", "2"), ("b", "3")] {
-        s.queues.push(&convo(at), command(name));
+        s.queues.push(&convo(at), commit(name));
     }
     s.push("b", "message", true);
-    let commands = || {
-        let batch = s.queues.next(Company::Commands).now_or_never()?;
+    let commits = || {
+        let batch = s.queues.next(Company::Commits).now_or_never()?;
         Some(batch.iter().map(|(_, notes)| notes.iter().map(|note| note.name).collect()).collect::<Vec<Vec<_>>>())
     };
-    assert_eq!(commands(), Some(vec![vec!["1"], vec!["3"]]), "the second has to see what the first one did");
-    assert_eq!((commands(), s.batch()), (None, None));
-    s.queues.give_back(&convo("a"), Vec::new());
+    assert_eq!(commits(), Some(vec![vec!["1", "2"], vec!["3"]]));
+    assert_eq!((commits(), s.batch()), (None, None));
+    s.queues.give_back(&convo("a"), vec![commit("2")]);
     s.queues.give_back(&convo("b"), Vec::new());
-    assert_eq!((commands(), s.batch()), (Some(vec![vec!["2"]]), taken(&[("b", &["message"])])));
+    assert_eq!((commits(), s.batch()), (Some(vec![vec!["2"]]), taken(&[("b", &["message"])])));
 }
 
 #[tokio::test]

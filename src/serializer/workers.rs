@@ -1,23 +1,19 @@
-//! The workers that empty the queues: one for batches of messages, some for commands that share a transaction, the others for
-//! everything else, one request at a time.
+//! The workers that empty the queues: one for batches of messages, one for batches of commits, the others for everything else, one
+//! request at a time.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
-use tracing::Instrument;
 
-use crate::error::{Code, Error};
+use crate::commands::{AddMembers, SendMessage};
 use crate::ids::ConvoId;
-use crate::serializer::queues::{Company, Queues};
-use crate::serializer::sending::{Sending, send_together};
-use crate::store::{Locks, Shareable, Store};
-use crate::timing::Timings;
+use crate::store::{Locks, Store};
 
-use super::advisory::{Request, Running};
+use super::advisory::{Queued, Request};
+use super::queues::{Company, Queues};
+use super::sharing::{self, Undone, Waiting};
 
-/// Workers for commands in shared transactions.
-const SHARING: usize = 2;
 /// How long a worker waits for a shared transaction before it begins the next one beside it: the database may have fallen silent on
 /// one connection and not on others.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -26,10 +22,8 @@ const UNDER_WAY: usize = 4;
 
 /// Starts the workers, on the store's runtime.
 pub(super) fn start(queues: &Queues<Request>, store: &Store, max_connections: usize) {
-    store.runtime().spawn(share(Company::Messages, queues.clone(), store.clone()));
-    for _ in 0..SHARING {
-        store.runtime().spawn(share(Company::Commands, queues.clone(), store.clone()));
-    }
+    store.runtime().spawn(share::<SendMessage>(queues.clone(), store.clone()));
+    store.runtime().spawn(share::<AddMembers>(queues.clone(), store.clone()));
     // Half of the connections, so that reads never wait for writes that wait for locks.
     for _ in 0..(max_connections / 2).max(1) {
         store.runtime().spawn(run_alone(queues.clone(), store.clone()));
@@ -62,24 +56,23 @@ async fn run_alone(queues: Queues<Request>, store: Store) {
     loop {
         for (_held, requests) in take(&queues, Company::Nobody).await {
             for request in requests {
-                // In a task of its own, so that a panic costs one request and not the worker.
-                let _ = store.runtime().spawn(request.running().run(store.clone())).await;
+                if let Request::Alone(run) = request {
+                    // In a task of its own, so that a panic costs one request and not the worker.
+                    let _ = store.runtime().spawn(run.run(store.clone())).await;
+                }
             }
         }
     }
 }
 
-async fn share(company: Company, queues: Queues<Request>, store: Store) {
+async fn share<C: Queued>(queues: Queues<Request>, store: Store) {
     let room = Arc::new(Semaphore::new(UNDER_WAY));
     loop {
         let place = room.clone().acquire_owned().await.expect("nobody closes it");
-        let batch = take(&queues, company).await;
+        let batch = take(&queues, C::COMPANY).await;
         let working = store.clone();
         let work = store.runtime().spawn(async move {
-            match company {
-                Company::Messages => send(&working, batch).await,
-                _ => run_commands(&working, batch).await,
-            }
+            run_together::<C>(&working, batch).await;
             drop(place);
         });
         // What is late goes on by itself, and so does the worker.
@@ -87,54 +80,31 @@ async fn share(company: Company, queues: Queues<Request>, store: Store) {
     }
 }
 
-async fn send(store: &Store, batch: Batch) {
+async fn run_together<C: Queued>(store: &Store, batch: Batch) {
     let (mut held, requests): (Vec<Held>, Vec<Vec<Request>>) = batch.into_iter().unzip();
-    let sends: Vec<Sending> = requests.into_iter().flatten().filter_map(Request::send).collect();
-    let (_, undone) = send_together(store, sends, Locks::Try).await;
-    for send in undone {
-        if let Some(held) = held.iter_mut().find(|held| held.convo == send.command.convo_id) {
-            held.undone.push(Request::Alone(send.running()));
+    let requests: Vec<Waiting<C>> = requests.into_iter().flatten().filter_map(C::from_request).collect();
+    let (_, undone) = sharing::share(store, requests, Locks::Try).await;
+    for Undone { waiting, later } in settle(store, undone).await {
+        if let Some(held) = held.iter_mut().find(|held| held.convo == *waiting.command.convo()) {
+            let request = if later { C::into_request(waiting) } else { Request::Alone(Box::new(waiting)) };
+            held.undone.push(request);
         }
     }
 }
 
-async fn run_commands(store: &Store, batch: Batch) {
-    // Of commands, each conversation has given one, or none if that had waited for too long.
-    let (mut held, requests): (Vec<Held>, Vec<Vec<Request>>) =
-        batch.into_iter().filter(|(_, requests)| !requests.is_empty()).unzip();
-    let runs: Vec<(Box<dyn Running>, usize)> = requests.into_iter().flatten().filter_map(Request::shared).collect();
-    let commands: Vec<Arc<dyn Shareable>> = runs.iter().map(|(run, _)| run.shareable()).collect();
-    let [(first, _), others @ ..] = runs.as_slice() else { return };
-    let is_alone = others.is_empty();
-    // What is logged about several belongs to no request.
-    let span = if is_alone { first.span() } else { tracing::Span::none() };
-    let shared = Timings::default();
-    let done = shared.scope(store.share(commands.clone())).instrument(span).await;
-    let somebody_ended_it = commands.iter().any(|command| command.ended_it());
-    for (place, (run, bytes)) in runs.into_iter().enumerate() {
-        let undone = match &done {
-            Ok(done) if done[place] => {
-                run.done(&shared);
-                continue;
-            }
-            Err(error) if is_verdict(error, is_alone) => {
-                run.refuse(error.clone());
-                continue;
-            }
-            // It was another one's fault: together with others again, without that one.
-            Err(_) if somebody_ended_it && !commands[place].ended_it() => Request::Share(run, bytes),
-            _ => Request::Alone(run),
-        };
-        held[place].undone.push(undone);
+/// Answers what is certain without a lock: whoever lost an epoch need not wait for all those who lost it too. Returns the rest.
+async fn settle<C: Queued>(store: &Store, undone: Vec<Undone<C>>) -> Vec<Undone<C>> {
+    if undone.is_empty() {
+        return undone;
     }
-}
-
-/// Whether what ended a shared transaction is the answer to each of its commands. Where one waited in vain, it waits longer alone.
-fn is_verdict(error: &Error, is_alone: bool) -> bool {
-    match error.code {
-        // PostgreSQL is away, and would be for each of them alone.
-        Code::DatabaseUnavailable => true,
-        Code::Overloaded => false,
-        _ => is_alone,
-    }
+    let commands: Vec<_> = undone.iter().map(|undone| undone.waiting.command.clone()).collect();
+    let answers = C::settled(store, &commands).await;
+    let answer = |(undone, answer): (Undone<C>, Option<_>)| match answer {
+        Some(answer) => {
+            undone.waiting.answer(answer);
+            None
+        }
+        None => Some(undone),
+    };
+    undone.into_iter().zip(answers).filter_map(answer).collect()
 }

@@ -87,7 +87,6 @@ pub(crate) async fn hold(x: &mut Exclusive<'_>) -> Result<Position, Abort> {
 async fn settle(x: &mut Exclusive<'_>, row: Option<Row>) -> Result<Swap, Abort> {
     if let Some(row) = row {
         let at = Position::from(&row);
-        x.wrote = true;
         x.at = Some(at);
         return Ok(Swap::To(at));
     }

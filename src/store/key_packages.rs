@@ -19,7 +19,7 @@ query! {
     CLAIM_FREE = "key_packages/claim_free" (TEXT_ARRAY, TEXT, TEXT, TIMESTAMPTZ, TIMESTAMPTZ);
     CLAIM_WAITING = "key_packages/claim_waiting" (TEXT_ARRAY, TEXT, TEXT, TIMESTAMPTZ, TIMESTAMPTZ);
     LAST_RESORT = "key_packages/last_resort" (TEXT_ARRAY, TEXT, TIMESTAMPTZ);
-    CONSUME = "key_packages/consume" (BYTEA_ARRAY, TEXT_ARRAY, TEXT_ARRAY, TEXT_ARRAY, TIMESTAMPTZ);
+    CONSUME = "key_packages/consume" (BYTEA_ARRAY, TEXT_ARRAY, TEXT, TEXT, TIMESTAMPTZ);
 }
 
 /// SHA-256 of a key package's bytes.
@@ -140,16 +140,6 @@ fn issued(row: &Row) -> Issued {
     }
 }
 
-/// A package to use up: for whom and by whom.
-#[derive(Debug)]
-pub(super) struct Use {
-    pub hash: Hash,
-    owner: Did,
-    caller: Did,
-    convo: ConvoId,
-    now: DateTime<Utc>,
-}
-
 /// Uses up the packages that a Welcome was made for. One that the caller may not use refuses the whole request.
 pub(crate) async fn consume(
     tx: &Tx,
@@ -158,30 +148,13 @@ pub(crate) async fn consume(
     convo: &ConvoId,
     now: DateTime<Utc>,
 ) -> Result<(), Abort> {
-    let used = |(owner, hash): &(Did, Hash)| Use {
-        hash: *hash,
-        owner: owner.clone(),
-        caller: caller.clone(),
-        convo: convo.clone(),
-        now,
-    };
-    let uses: Vec<Use> = named.iter().map(used).collect();
-    if tx.is_shared() {
-        tx.later().consume(uses);
+    if named.is_empty() {
         return Ok(());
     }
-    consume_all(tx, &uses).await
-}
-
-/// The same for several requests; no package twice.
-pub(super) async fn consume_all(tx: &Tx, uses: &[Use]) -> Result<(), Abort> {
-    let Some(now) = uses.iter().map(|used| used.now).max() else { return Ok(()) };
-    let hashes: Vec<&[u8]> = uses.iter().map(|used| used.hash.as_slice()).collect();
-    let owners: Vec<&str> = uses.iter().map(|used| used.owner.as_str()).collect();
-    let callers: Vec<&str> = uses.iter().map(|used| used.caller.as_str()).collect();
-    let convos: Vec<&str> = uses.iter().map(|used| used.convo.as_str()).collect();
-    let found = tx.rows(&CONSUME, &[&hashes, &owners, &callers, &convos, &now]).await?;
-    if found.len() == uses.len() {
+    let hashes: Vec<&[u8]> = named.iter().map(|(_, hash)| hash.as_slice()).collect();
+    let owners: Vec<&str> = named.iter().map(|(did, _)| did.as_str()).collect();
+    let found = tx.rows(&CONSUME, &[&hashes, &owners, &caller.as_str(), &convo.as_str(), &now]).await?;
+    if found.len() == named.len() {
         return Ok(());
     }
     let message = "a key package named in keyPackageHashes is unknown, used up, or issued to somebody else; ask getKeyPackages again";

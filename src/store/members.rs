@@ -2,14 +2,18 @@
 
 use std::collections::HashMap;
 
+use chrono::{DateTime, Utc};
+
 use crate::error::{Code, Error};
-use crate::ids::{ConvoId, Did};
+use crate::ids::{ConvoId, Did, EntryId};
 use crate::views::MemberView;
 
 use super::epochs::{self, Position};
-use super::query::query;
+use super::key_packages::Hash;
+use super::query::{Query, query};
 use super::session::{Params, Queries};
-use super::{Abort, Exclusive, Reader, events, welcomes};
+use super::welcomes::NewWelcome;
+use super::{Abort, Exclusive, ExclusiveMany, Reader, events, welcomes};
 
 query! {
     STANDING = "members/standing" (TEXT, TEXT);
@@ -18,6 +22,10 @@ query! {
     JOIN = "members/join" (TEXT, TEXT_ARRAY, INT8, INT8, TEXT, BOOL);
     LEAVE = "members/leave" (TEXT, TEXT, TEXT, INT8, INT8);
     LIST = "members/list" (TEXT_ARRAY);
+    ADD_BATCH = "members/add_batch" (
+        TEXT_ARRAY, TEXT_ARRAY, TEXT_ARRAY, INT8_ARRAY, BYTEA_ARRAY, BYTEA_ARRAY, TEXT_ARRAY, BYTEA_ARRAY, TEXT_ARRAY, BYTEA_ARRAY,
+        INT8_ARRAY, TEXT_ARRAY, INT8_ARRAY, TEXT_ARRAY, TEXT_ARRAY, BYTEA_ARRAY, INT8_ARRAY, BYTEA_ARRAY, TEXT_ARRAY, INT8, TIMESTAMPTZ
+    );
 }
 
 /// What somebody who is or was a member is to a conversation, and where that stands.
@@ -125,6 +133,85 @@ pub(crate) async fn join(
     let row = rows.first().expect("an aggregate without GROUP BY returns one row");
     welcomes::discard(x, row.get("withdrawn")).await?;
     Ok(Before { active: row.get("active"), present: row.get::<_, Option<Vec<String>>>("present").unwrap_or_default() })
+}
+
+/// The statement of [`add_batch`].
+pub(crate) const BATCH: &Query = &ADD_BATCH;
+
+/// A commit of a batch, and whom it adds.
+pub struct BatchItem<'a> {
+    pub convo: &'a ConvoId,
+    /// The commit's id in the log.
+    pub id: &'a EntryId,
+    pub sender: &'a Did,
+    /// What its own framing says it was made in.
+    pub epoch: i64,
+    pub commit: &'a [u8],
+    /// SHA-256 of the commit.
+    pub hash: &'a [u8; 32],
+    pub dids: &'a [Did],
+    pub welcome: Option<&'a NewWelcome>,
+    /// To use up: owners and hashes.
+    pub key_packages: &'a [(Did, Hash)],
+    /// The idempotency key with the request's fingerprint.
+    pub once: Option<(&'a str, &'a [u8; 32])>,
+    pub now: DateTime<Utc>,
+}
+
+/// Does those of the commits that are acceptable as they are, and says where each of them left its conversation, in step with `items`,
+/// of which no two have a conversation, a key package or a key in common. `None` has to be looked at alone.
+pub(crate) async fn add_batch(
+    x: &ExclusiveMany<'_>,
+    items: &[BatchItem<'_>],
+    most_members: i64,
+) -> Result<Vec<Option<Position>>, Abort> {
+    fn column<'a, T>(items: &'a [BatchItem<'a>], value: impl Fn(&'a BatchItem<'a>) -> T) -> Vec<T> {
+        items.iter().map(value).collect()
+    }
+    /// Of each item several, with its place.
+    fn lines<'a, T: 'a, I: Iterator<Item = T>>(
+        items: &'a [BatchItem<'a>],
+        of: impl Fn(&'a BatchItem<'a>) -> I,
+    ) -> (Vec<i64>, Vec<T>) {
+        items.iter().zip(1..).flat_map(|(item, place)| of(item).map(move |line| (place, line))).unzip()
+    }
+    let (adding, dids) = lines(items, |item| item.dids.iter().map(Did::as_str));
+    let (addressing, to) = lines(items, |item| item.welcome.into_iter().flat_map(|welcome| &welcome.recipients));
+    let (using, used) = lines(items, |item| item.key_packages.iter());
+    let rows =
+        x.tx.rows(
+            &ADD_BATCH,
+            &[
+                &column(items, |item| item.convo.as_str()),
+                &column(items, |item| item.id.as_str()),
+                &column(items, |item| item.sender.as_str()),
+                &column(items, |item| item.epoch),
+                &column(items, |item| item.commit),
+                &column(items, |item| item.hash.as_slice()),
+                &column(items, |item| item.once.map(|(key, _)| key)),
+                &column(items, |item| item.once.map(|(_, fingerprint)| fingerprint.as_slice())),
+                &column(items, |item| item.welcome.map(|welcome| welcome.id.as_str())),
+                &column(items, |item| item.welcome.map(|welcome| welcome.bytes.as_slice())),
+                &adding,
+                &dids,
+                &addressing,
+                &to.iter().map(|line| line.id.as_str()).collect::<Vec<_>>(),
+                &to.iter().map(|line| line.did.as_str()).collect::<Vec<_>>(),
+                &to.iter().map(|line| line.key_package_hash.as_deref()).collect::<Vec<_>>(),
+                &using,
+                &used.iter().map(|(_, hash)| hash.as_slice()).collect::<Vec<_>>(),
+                &used.iter().map(|(owner, _)| owner.as_str()).collect::<Vec<_>>(),
+                &most_members,
+                &items.iter().map(|item| item.now).max(),
+            ],
+        )
+        .await?;
+    let mut landed = vec![None; items.len()];
+    for row in rows {
+        let place: i64 = row.get("place");
+        landed[place as usize - 1] = Some(Position { epoch: row.get("epoch"), seq: row.get("seq") });
+    }
+    Ok(landed)
 }
 
 /// Ends a membership at the position where the conversation stands now, tells those who stay and who is gone, and withdraws what still

@@ -146,8 +146,13 @@ pub(super) async fn append_commit(x: &Exclusive<'_>, epoch: i64, commit: &NewCom
 }
 
 /// Where the sender's commit with these very bytes landed.
-pub(crate) async fn find_commit(x: &Exclusive<'_>, hash: &[u8; 32], sender: &Did) -> Result<Option<Position>, Abort> {
-    let row = x.tx.find(&FIND_COMMIT, &[&x.convo.as_str(), &hash.as_slice(), &sender.as_str()]).await?;
+pub(crate) async fn find_commit(
+    db: &(impl Queries + Sync),
+    convo: &ConvoId,
+    hash: &[u8; 32],
+    sender: &Did,
+) -> Result<Option<Position>, Abort> {
+    let row = db.find(&FIND_COMMIT, &[&convo.as_str(), &hash.as_slice(), &sender.as_str()]).await?;
     Ok(row.map(|row| Position { epoch: row.get("epoch"), seq: row.get("seq") }))
 }
 

@@ -1,10 +1,9 @@
 //! The Rust half of `sql/`: the pool, the transactions, and one file per aggregate.
 //!
-//! There are five ways in, and each hands out no more than it has to:
+//! There are four ways in, and each hands out no more than it has to:
 //! - [`Store::reader`] gives a [`Reader`], which can only run the queries that read;
 //! - [`Store::run`] runs a [`Command`] on one conversation and gives it an [`Exclusive`], the proof that nobody else is
 //!   writing that conversation, which every function that changes a log or a roster demands;
-//! - [`Store::share`] runs commands of several conversations in one transaction;
 //! - [`Store::batch`] runs a [`Batch`] on several conversations and gives it an [`ExclusiveMany`], the same proof for those of them
 //!   that nobody else is writing;
 //! - [`Store::errand`] runs an [`Errand`], which changes what belongs to one person (key packages, cursors).
@@ -20,7 +19,6 @@ mod listen;
 mod query;
 mod schema;
 mod session;
-mod shared;
 mod statistics;
 mod tx;
 mod write;
@@ -48,8 +46,8 @@ pub use failure::{Abort, Cause, in_words};
 pub use listen::listen;
 pub(crate) use query::Query;
 pub use schema::{MigrationError, migrate, required_version};
+pub(crate) use session::Queries;
 pub use session::Reader;
-pub(crate) use shared::{Shareable, Slot};
 pub use tx::{Exclusive, ExclusiveMany, Hold, Tx};
 pub(crate) use write::chance;
 pub use write::{Command, Done, Errand};

@@ -150,6 +150,8 @@ impl Reader {
                 Ok(rows?)
             }
             Err(_) => {
+                // Another read on it may have been answered meanwhile.
+                self.0.doubt();
                 self.0.suspect_all();
                 Err(super::failure::overloaded("a read").into())
             }

@@ -5,15 +5,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use chrono::{DateTime, Utc};
 use tokio_postgres::Row;
-use tokio_postgres::error::SqlState;
 
 use crate::ids::ConvoId;
 
+use super::Abort;
 use super::epochs::Position;
 use super::query::Query;
 use super::session::{Params, Queries, Session};
-use super::shared::Later;
-use super::{Abort, failure};
 
 /// An open transaction at READ COMMITTED.
 ///
@@ -24,9 +22,6 @@ pub struct Tx {
     pub(super) session: Session,
     /// Known once the transaction has been opened.
     pub(super) identity: OnceLock<Identity>,
-    /// The conversations of a shared transaction, known once it has been opened, and what it puts off to its end.
-    pub(super) held: OnceLock<Vec<String>>,
-    later: Later,
     failed: AtomicBool,
 }
 
@@ -39,28 +34,7 @@ pub(super) struct Identity {
 
 impl Tx {
     pub(super) fn new(session: Session) -> Self {
-        Self {
-            session,
-            identity: OnceLock::new(),
-            held: OnceLock::new(),
-            later: Later::default(),
-            failed: AtomicBool::new(false),
-        }
-    }
-
-    /// The conversations that a shared transaction may write; empty in others.
-    pub(super) fn held(&self) -> &[String] {
-        self.held.get().map_or(&[], Vec::as_slice)
-    }
-
-    /// What is put off to the end of a shared transaction.
-    pub(super) fn later(&self) -> &Later {
-        &self.later
-    }
-
-    /// Whether several commands run in this transaction.
-    pub(super) fn is_shared(&self) -> bool {
-        self.held.get().is_some()
+        Self { session, identity: OnceLock::new(), failed: AtomicBool::new(false) }
     }
 
     /// Makes these statements ready to go in one flush, in the order in which they are polled.
@@ -81,15 +55,10 @@ impl Tx {
 impl Queries for Tx {
     async fn rows(&self, query: &Query, params: Params<'_>) -> Result<Vec<Row>, Abort> {
         let rows = self.session.rows(query, params).await;
-        let Err(error) = rows else { return Ok(rows?) };
-        self.failed.store(true, Ordering::Relaxed);
-        // Only says that the statement of another command has failed, whose own error tells more.
-        match error.code() {
-            Some(&SqlState::IN_FAILED_SQL_TRANSACTION) if self.is_shared() => {
-                Err(failure::overloaded("a shared transaction").into())
-            }
-            _ => Err(error.into()),
+        if rows.is_err() {
+            self.failed.store(true, Ordering::Relaxed);
         }
+        Ok(rows?)
     }
 }
 
@@ -123,13 +92,11 @@ pub struct Exclusive<'t> {
     pub(super) hold: Hold,
     /// Where the conversation will stand when this commits, once known.
     pub(super) at: Option<Position>,
-    /// Whether the position was moved or held. Nothing is written before that.
-    pub(super) wrote: bool,
 }
 
 impl<'t> Exclusive<'t> {
     pub(super) fn new(tx: &'t Tx, convo: &'t ConvoId, hold: Hold) -> Self {
-        Self { tx, convo, hold, at: None, wrote: false }
+        Self { tx, convo, hold, at: None }
     }
 }
 

@@ -26,7 +26,6 @@ use super::{Exclusive, Hold, Position, Tx, deadline};
 
 query! {
     LOCK = "tx/lock" (TEXT);
-    TAKE = "tx/take" (TEXT_ARRAY, BOOL);
     NAME = "tx/name" ();
     OUTCOME = "tx/outcome" (TEXT, TIMESTAMPTZ);
 }
@@ -51,12 +50,6 @@ pub trait Command: Send + Sync + 'static {
     /// Who has to hear of it, beside those who follow the conversation.
     fn concerned(&self) -> Vec<&Did> {
         Vec::new()
-    }
-
-    /// How many bytes this adds to a transaction that it shares with commands of other conversations; `None` if it does not share.
-    /// What shares may wait for nothing that two conversations have in common, but key packages and idempotency keys.
-    fn shares(&self) -> Option<usize> {
-        None
     }
 
     fn execute(&self, x: &mut Exclusive<'_>) -> impl Future<Output = Result<Self::Output, Abort>> + Send;
@@ -95,11 +88,9 @@ pub(super) enum Opening<'w> {
     Free,
     /// The lock of a conversation, for which it waits.
     Lock(&'w ConvoId),
-    /// Those of some conversations whose locks are free; the work has to know which.
-    Try(Vec<&'w str>),
 }
 
-/// A command, an errand, a batch or a shared transaction, to the write path.
+/// A command, an errand or a batch, to the write path.
 pub(super) trait Work: Sync {
     const NAME: &'static str;
     type Output: Send;
@@ -139,7 +130,7 @@ impl<S: Steps> Work for S {
 }
 
 /// Whom a command concerns once it is committed.
-pub(super) fn topics<C: Command>(command: &C) -> Vec<Topic> {
+fn topics<C: Command>(command: &C) -> Vec<Topic> {
     std::iter::once(command.convo().into()).chain(command.concerned().into_iter().map(Topic::from)).collect()
 }
 
@@ -308,7 +299,6 @@ impl Store {
             let (begun, named) = match &opening {
                 Opening::Free => flush(&NAME, &[]).await,
                 Opening::Lock(convo) => flush(&LOCK, &[&convo.as_str()]).await,
-                Opening::Try(convos) => flush(&TAKE, &[convos, &true]).await,
             };
             begun?;
             named
@@ -318,9 +308,6 @@ impl Store {
                 let row = rows.first().expect("a select of functions returns one row");
                 let identity = Identity { xid: row.get("xid"), begun: row.get("begun") };
                 let _ = tx.identity.set(identity);
-                if matches!(opening, Opening::Try(_)) {
-                    let _ = tx.held.set(row.get("held"));
-                }
                 if matches!(opening, Opening::Lock(_)) {
                     self.metrics.lock_waited(waiting.elapsed());
                 }

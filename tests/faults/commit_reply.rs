@@ -6,7 +6,7 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use tokio_postgres::Client;
 
-use super::tools::{SEND, count, entries, eventually, message, metric, recovered};
+use super::tools::{SEND, accepts_commits, count, entries, eventually, message, metric, recovered};
 use crate::support::chaos::{Chaos, Counts, Fault};
 use crate::support::client::mls::DEFAULT_SUITE;
 use crate::support::client::persona::{Persona, hex, unique};
@@ -42,7 +42,7 @@ struct Mutation {
 }
 
 /// One mutation of each kind by the creator of a conversation of four, in an order in which they can be done.
-fn mutations(members: &mut [Persona]) -> Vec<Mutation> {
+fn mutations(mode: Mode, members: &mut [Persona]) -> Vec<Mutation> {
     let convo = members[0].convo().unwrap().to_owned();
     let group_id = members[0].group_id.clone();
     let staged = members[0].mls.self_update(&group_id).unwrap();
@@ -58,7 +58,7 @@ fn mutations(members: &mut [Persona]) -> Vec<Mutation> {
         },
         Mutation {
             method: "addMembers",
-            statement: "messages/append_commit",
+            statement: accepts_commits(mode),
             body: json!({ "convoId": convo, "didList": [joins], "commit": base64_text(&staged.commit) }),
             trace: on_roster,
             name: joins,
@@ -102,7 +102,7 @@ async fn each_once(mode: Mode, fault: Fault) -> Place {
     let place = place(mode).await;
     let mut members = place.fleet.conversation(4).await;
     let creator_convo = members[0].convo().unwrap().to_owned();
-    let mutations = mutations(&mut members);
+    let mutations = mutations(mode, &mut members);
     let kinds = mutations.len() as f64;
     for Mutation { method, statement, body, trace, name } in mutations {
         let before = count(&place.client, trace, &name).await;
@@ -114,9 +114,10 @@ async fn each_once(mode: Mode, fault: Fault) -> Place {
             agrees(&place.client, &creator_convo, &reply).await;
         }
     }
-    // Messages share a transaction, which is sent again under the same ids; PostgreSQL is asked about all others.
+    // What shares a transaction is sent again: messages, and without actors commits. PostgreSQL is asked about all others.
     let asked = if fault == Fault::CutBefore { "rolled_back" } else { "committed" };
-    for (outcome, times) in [(asked, kinds - 1.0), ("sent_again", 1.0)] {
+    let shared = if mode == Mode::Advisory { 2.0 } else { 1.0 };
+    for (outcome, times) in [(asked, kinds - shared), ("sent_again", shared)] {
         let found_out = format!("database_commits_recovered_total{{outcome=\"{outcome}\"}}");
         assert_eq!(metric(&place.fleet.replicas[0], &found_out).await, times, "{outcome}");
     }
@@ -138,27 +139,36 @@ pub async fn a_commit_that_never_arrived_is_made_again(mode: Mode) {
 /// Slow, because the server waits five seconds for a reply before it looks elsewhere.
 pub async fn a_reply_to_commit_that_never_comes_is_found_out(mode: Mode) {
     let place = place(mode).await;
-    // Commits, because each of them has a transaction of its own.
-    let mut conversations = join_all((0..3).map(|_| place.fleet.conversation(1))).await;
-    let asking: Vec<_> = conversations
-        .iter_mut()
-        .map(|members| {
-            let member = &mut members[0];
-            let staged = member.mls.self_update(&member.group_id).unwrap();
-            let convo = member.convo().unwrap();
-            let body = json!({ "convoId": convo, "didList": [random_did()], "commit": base64_text(&staged.commit) });
-            let xrpc = member.xrpc.clone();
-            async move { xrpc.procedure("addMembers", &body).await.unwrap() }
-        })
-        .collect();
-    for _ in 0..3 {
-        place.chaos.on_commit("messages/append_commit", Fault::HangAfter);
+    let mut conversations = join_all((0..5).map(|_| place.fleet.conversation(1))).await;
+    let ask = |(nth, members): (usize, &mut Vec<Persona>)| {
+        let member = &mut members[0];
+        let convo = member.convo().unwrap();
+        let (method, statement, body) = match nth {
+            0 => ("sendMessage", SEND, message(member, "once")),
+            1 => {
+                let convo = convo.to_owned();
+                let staged = member.mls.self_update(&member.group_id).unwrap();
+                let body =
+                    json!({ "convoId": convo, "didList": [random_did()], "commit": base64_text(&staged.commit) });
+                ("addMembers", accepts_commits(mode), body)
+            }
+            // Each of these has a transaction of its own.
+            _ => ("addMembers", "members/join", json!({ "convoId": convo, "didList": [random_did()] })),
+        };
+        place.chaos.on_commit(statement, Fault::HangAfter);
+        let xrpc = member.xrpc.clone();
+        async move { xrpc.procedure(method, &body).await.unwrap() }
+    };
+    let asking: Vec<_> = conversations.iter_mut().enumerate().map(ask).collect();
+    let replies = join_all(asking).await;
+    for (nth, (reply, members)) in replies.iter().zip(&conversations).enumerate() {
+        let appended = i64::from(nth < 2);
+        let (convo, on_roster) = (members[0].convo().unwrap(), "select count(*) from members where convo_id = $1");
+        assert_eq!((reply.status, reply.number("seq").unwrap()), (200, appended as u64), "{nth}: {reply}");
+        assert_eq!(entries(&place.client, convo).await, appended, "{nth}");
+        assert_eq!(count(&place.client, on_roster, convo).await, if nth == 0 { 1 } else { 2 }, "{nth}");
     }
-    for (reply, members) in join_all(asking).await.iter().zip(&conversations) {
-        assert_eq!((reply.status, reply.number("seq").unwrap()), (200, 1), "{reply}");
-        assert_eq!(entries(&place.client, members[0].convo().unwrap()).await, 1);
-    }
-    assert_eq!(Counts::get(&place.chaos.counts().swallowed), 3, "each fault happened");
+    assert_eq!(Counts::get(&place.chaos.counts().swallowed), 5, "each fault happened");
     recovered(&place.fleet.replicas[0], &conversations[0][0]).await;
     place.fleet.check().await;
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::time::Instant;
 
-use super::tools::{DEADLINE, SEND, count, eventually, message, recovered};
+use super::tools::{DEADLINE, SEND, accepts_commits, count, eventually, message, recovered};
 use crate::support::chaos::{Chaos, Counts, Fault};
 use crate::support::cluster::database;
 use crate::support::fleet::{Fleet, Mode};
@@ -45,7 +45,7 @@ pub async fn cut_connections_lose_nothing(mode: Mode) {
     for round in 0..ROUNDS {
         // Slower transactions are cut in the middle more often.
         chaos.delay(Duration::from_millis(u64::from(round % 5 == 0)));
-        for statement in [SEND, "messages/append_commit"] {
+        for statement in [SEND, accepts_commits(mode)] {
             chaos.on_commit(statement, Fault::LoseReply);
             chaos.on_commit(statement, Fault::CutBefore);
         }

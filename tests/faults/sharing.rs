@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::tools::metric;
-use crate::support::client::persona::Persona;
+use crate::support::client::persona::{Persona, sha256_hex};
 use crate::support::client::random_did;
 use crate::support::client::xrpc::{Reply, base64_text};
 use crate::support::cluster::{TestDatabase, database};
@@ -59,7 +59,11 @@ impl Place {
 
     /// How many transactions had several commands in them and were committed.
     async fn shared(&self) -> f64 {
-        metric(&self.fleet.replicas[0], "database_transactions_total{name=\"shared\",outcome=\"committed\"}").await
+        metric(
+            &self.fleet.replicas[0],
+            "database_transactions_total{name=\"addMembersTogether\",outcome=\"committed\"}",
+        )
+        .await
     }
 
     async fn epoch(&self, n: usize) -> i64 {
@@ -147,5 +151,87 @@ pub async fn a_key_package_that_everybody_names_at_once_is_used_by_one(mode: Mod
     let client = place.database.connect().await;
     let moved = client.query_one("select count(*) from conversations where current_epoch = 1", &[]).await.unwrap();
     assert_eq!(moved.get::<_, i64>(0), 1);
+    place.fleet.check().await;
+}
+
+/// P5, P6, P8. What comes along with a commit is there when it has shared its transaction: the Welcome, the membership, the event, and
+/// the key package that is used up by then.
+pub async fn commits_that_share_bring_everything_along(mode: Mode) {
+    let mut place = place(mode).await;
+    let (mut joiners, mut bodies) = (Vec::new(), Vec::new());
+    for creator in &mut place.creators {
+        let joiner = Persona::new(place.fleet.xrpc(0, &random_did()));
+        let package = joiner.mls.key_package().unwrap();
+        let published = json!({ "keyPackage": base64_text(&package), "cipherSuite": joiner.mls.suite_name() });
+        assert_eq!(joiner.xrpc.procedure("publishKeyPackage", &published).await.unwrap().status, 200);
+        let staged = creator.mls.add(&creator.group_id, std::slice::from_ref(&package)).unwrap();
+        bodies.push(json!({
+            "convoId": creator.convo().unwrap(),
+            "didList": [joiner.did()],
+            "commit": base64_text(&staged.commit),
+            "welcomeMessage": base64_text(&staged.welcome),
+            "keyPackageHashes": [{ "did": joiner.did(), "hash": sha256_hex(&package) }],
+            "idempotencyKey": "brings everything",
+        }));
+        joiners.push(joiner);
+    }
+    for (reply, _) in place.ask(&bodies).await {
+        assert_eq!(
+            (reply.status, reply.number("epoch").unwrap(), reply.number("seq").unwrap()),
+            (200, 1, 1),
+            "{reply}"
+        );
+    }
+    if mode == Mode::Advisory {
+        assert!(place.shared().await >= 1.0);
+    }
+    for (creator, joiner) in place.creators.iter_mut().zip(&mut joiners) {
+        let convo = creator.convo().unwrap().to_owned();
+        joiner.join(&convo).await.expect("its Welcome waits for it, and opens");
+        creator.mls.merge_pending(&creator.group_id).unwrap();
+        assert_eq!(creator.epoch_authenticator().unwrap(), joiner.epoch_authenticator().unwrap());
+    }
+    let client = place.database.connect().await;
+    let left_behind = "select (select count(*) from key_packages where consumed_convo is not null),
+        (select count(*) from event_stream e where event_type = 'joined'
+            and payload @> jsonb_build_object('epoch', 1, 'seq', 1, 'welcome', true)
+            and exists (select from members m where m.convo_id = e.convo_id and payload->'dids' = jsonb_build_array(m.member_did)
+                           and m.joined_seq = 1 and m.joined_epoch = 1)),
+        (select count(*) from idempotency_records where method = 'addMembers' and reply = '{\"epoch\": 1, \"seq\": 1}')";
+    let row = client.query_one(left_behind, &[]).await.unwrap();
+    assert_eq!([0, 1, 2].map(|column| row.get::<_, i64>(column)), [CONVERSATIONS as i64; 3]);
+    // Word for word again: the same answer from the record, and nothing happens.
+    for (reply, _) in place.ask(&bodies).await {
+        assert_eq!(
+            (reply.status, reply.number("epoch").unwrap(), reply.number("seq").unwrap()),
+            (200, 1, 1),
+            "{reply}"
+        );
+    }
+    place.fleet.check().await;
+}
+
+/// Of many who commit for one epoch one wins, and the others are answered together, with what they lack.
+pub async fn losers_of_one_epoch_are_answered_together(mode: Mode) {
+    let place = place(mode).await;
+    let mut members = place.fleet.conversation(16).await;
+    let convo = members[0].convo().unwrap().to_owned();
+    let epoch = members[0].epoch().unwrap();
+    let bodies: Vec<Value> = members.iter_mut().map(|member| commit(member, "race")).collect();
+    let asking = members.iter().zip(&bodies).map(|(member, body)| member.xrpc.procedure("addMembers", body));
+    let replies: Vec<Reply> = join_all(asking).await.into_iter().map(Result::unwrap).collect();
+    assert_eq!(replies.iter().filter(|reply| reply.status == 200).count(), 1, "{replies:?}");
+    for loser in replies.iter().filter(|reply| reply.status != 200) {
+        assert_eq!((loser.status, loser.error()), (409, Some("EpochMismatch")), "{loser}");
+        assert_eq!(loser.number("serverEpoch").unwrap(), epoch + 1, "{loser}");
+        assert_eq!(loser.list("missing").unwrap().len(), 1, "{loser}");
+    }
+    // A stranger with a commit for an epoch that is over learns nothing.
+    let stranger = Persona::new(place.fleet.xrpc(0, &random_did()));
+    let reply = stranger.xrpc.procedure("addMembers", &bodies[0]).await.unwrap();
+    assert_eq!((reply.status, reply.error()), (404, Some("ConvoNotFound")), "{reply}");
+    let client = place.database.connect().await;
+    let commits = "select count(*) from messages where convo_id = $1 and message_type = 'commit' and epoch > $2";
+    assert_eq!(client.query_one(commits, &[&convo, &(epoch as i64)]).await.unwrap().get::<_, i64>(0), 1);
     place.fleet.check().await;
 }

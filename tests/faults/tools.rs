@@ -8,7 +8,7 @@ use tokio_postgres::Client;
 
 use crate::support::client::persona::Persona;
 use crate::support::client::xrpc::{self, bytes_value};
-use crate::support::fleet::Replica;
+use crate::support::fleet::{Mode, Replica};
 
 /// How long a condition may take to come true.
 pub const DEADLINE: Duration = Duration::from_secs(30);
@@ -71,3 +71,8 @@ pub async fn lock_waiters(client: &Client, backends: i64) {
 
 /// The statement by which replicas of either kind append application messages, by which the proxy knows their transactions.
 pub const SEND: &str = "messages/append_batch";
+
+/// The statement by which a replica of this kind accepts a commit that adds somebody.
+pub fn accepts_commits(mode: Mode) -> &'static str {
+    if mode == Mode::Advisory { "members/add_batch" } else { "messages/append_commit" }
+}

@@ -71,7 +71,7 @@ impl Endpoint for AddMembers {
         let start = Instant::now();
         let command = command(app, caller, input).await?;
         let (members, commits) = (command.dids.len(), command.commit.is_some());
-        let landed = app.serializer.run(command).await.inspect_err(|error| app.count_conflict(error))?;
+        let landed = app.serializer.add(command).await.inspect_err(|error| app.count_conflict(error))?;
         if !landed.repeated {
             app.metrics.members_added(members);
         }
