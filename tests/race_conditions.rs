@@ -9,8 +9,9 @@ mod epochs;
 #[path = "race_conditions/names.rs"]
 mod names;
 
+use support::client::xrpc;
 use support::cluster::database;
-use support::fleet::{Fleet, Mode};
+use support::fleet::{Fleet, Mode, Replica};
 
 macro_rules! fleets {
     ($($fleet:ident: $modes:expr;)*) => { $(
@@ -63,4 +64,28 @@ async fn race(modes: &[Mode], race: impl AsyncFnOnce(&Fleet)) {
     let fleet = Fleet::start(modes, &database.config, &database.url).await;
     race(&fleet).await;
     fleet.check().await;
+    if modes.iter().all(|mode| *mode == Mode::Advisory) {
+        for replica in &fleet.replicas {
+            nothing_was_rescued(replica).await;
+        }
+    }
+}
+
+/// The compare-and-swap under the lock decided every race. Unique keys and the trigger stop a second winner too, and the one they stop
+/// tries again and gets the right answer, so without this no race would notice that the swap were gone. (Where a replica takes no lock
+/// they have work to do.)
+async fn nothing_was_rescued(replica: &Replica) {
+    let page =
+        xrpc::http().unwrap().get(format!("{}/metrics", replica.base)).send().await.unwrap().text().await.unwrap();
+    let rescues = [
+        "cause=\"taken\"",
+        "name=\"addMembersTogether\",outcome=\"refused\"",
+        "name=\"sendMessages\",outcome=\"refused\"",
+    ];
+    let rescued: Vec<&str> = page
+        .lines()
+        .filter(|line| line.starts_with("database_transaction") && rescues.iter().any(|rescue| line.contains(rescue)))
+        .collect();
+    assert!(rescued.is_empty(), "a constraint had to step in: {rescued:?}");
+    assert!(page.contains("database_transactions_total{"), "the page has other names for it");
 }
