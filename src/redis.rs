@@ -1,7 +1,7 @@
 //! The process's one connection to Redis, the patience with it, and the notes about it in log and metrics.
 //!
 //! Redis makes things faster and decides nothing. So a call to it is short or fails, nobody waits for a connection to come
-//! back, and every user goes on without it. Tokens ([`crate::auth::replay`]) and rate limits ([`crate::limits`]) use it.
+//! back, and every user goes on without it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

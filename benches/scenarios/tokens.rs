@@ -1,5 +1,6 @@
-//! What the proof of identity costs: signatures by HS256, ES256 and ES256K, and spending a token once, not at all, in
-//! PostgreSQL, or with Redis in front of it.
+//! What the proof of identity costs: signatures by HS256, ES256 and ES256K, and spending a token once or not at all, each without
+//! and with Redis. PostgreSQL decides; through Redis replicas tell each other which tokens are used (and hints and rate limits, which
+//! is why not spending is measured with it too).
 //!
 //! Each way of spending has a server of its own per mode. The request is the cheapest there is, `getEpoch`, so that the token
 //! is what differs; `send` shows how much of that is left where there is work to do. Tokens are minted before a load begins,
@@ -57,8 +58,12 @@ const MINTED_AHEAD: Duration = Duration::from_secs(30);
 const LIFETIME_SECONDS: i64 = 240;
 
 /// How tokens are spent, and the end of a variant's name.
-const SPENDING: [(Spending, &str); 3] =
-    [(Spending::Off, "jti off"), (Spending::Postgres, "jti in PostgreSQL"), (Spending::Redis, "jti in Redis")];
+const SPENDING: [(Spending, &str); 4] = [
+    (Spending::Off, "jti off"),
+    (Spending::Postgres, "jti in PostgreSQL"),
+    (Spending::OffWithRedis, "jti off, Redis"),
+    (Spending::Redis, "jti and Redis"),
+];
 /// How they are signed, and the beginning of its name.
 const SIGNING: [(Signing, &str); 3] = [(Signing::Secret, "HS256"), (Signing::P256, "ES256"), (Signing::K256, "ES256K")];
 const SENDING: &str = "send";
@@ -67,6 +72,7 @@ const SENDING: &str = "send";
 enum Spending {
     Off,
     Postgres,
+    OffWithRedis,
     Redis,
 }
 
@@ -173,6 +179,10 @@ impl Accounts {
             Spending::Postgres => {
                 settings.push(("ENFORCE_JTI", "true"));
                 "jti_postgres"
+            }
+            Spending::OffWithRedis => {
+                settings.push(("REDIS_URL", &redis));
+                "jti_off_redis"
             }
             Spending::Redis => {
                 settings.extend([("ENFORCE_JTI", "true"), ("REDIS_URL", &redis)]);

@@ -3,9 +3,9 @@
 //! **PostgreSQL decides, always.** Every acceptance of a token has to conflict with every other one of the same token, so
 //! all replicas must ask one and the same register. If that were Redis, a replica that cannot reach Redis could accept
 //! nothing at all, and a Redis that restarted empty, evicted a key or failed over to a lagging copy would accept twice.
-//! So Redis is never the one that says yes. It only says no sooner: what it remembers as spent is refused without asking
-//! PostgreSQL, and that is all that is lost with it. There is no window, whenever Redis dies, returns, or is seen by some
-//! replicas and not by others.
+//! So nobody asks Redis. Through it replicas tell each other which tokens are used, and what a replica knows to be used it refuses
+//! without asking PostgreSQL. That is all that is lost with it, and no request waits for it: there is no window, whenever Redis dies,
+//! returns, or is seen by some replicas and not by others.
 //!
 //! Two things are left to the register itself. Its table is unlogged, hence empty after a crash of PostgreSQL or a
 //! failover: tokens spent before that could be used once more in what is left of their lifetime (five minutes at most).
@@ -14,27 +14,30 @@
 //!
 //! Every request spends a token, so they are spent many at a time: what arrived while the last call ran goes into the next.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
-use fred::interfaces::{ClientLike, KeysInterface};
-use fred::types::{ClusterHash, CustomCommand, Value};
 use sha2::{Digest, Sha256};
 use tokio::sync::{mpsc, oneshot};
+use ulid::Ulid;
 
 use super::AuthError;
 use crate::error::{Code, Error};
-use crate::redis::{self, Redis};
+use crate::redis::{Listener, Redis};
 use crate::store::Store;
 
 pub use crate::store::nonces::Nonce;
 
-/// What Redis is asked for here, as the log says when it does not answer. PostgreSQL decides alone then.
-pub const PURPOSE: &str = "refusing used tokens sooner";
+/// What Redis is for here, as the log says when it does not answer.
+pub const PURPOSE: &str = "telling replicas of used tokens";
 
-/// What the keys in Redis begin with. A hash follows, so that Redis holds nobody's DID.
-const KEY_PREFIX: &str = "catbird:jti:";
+/// Where used tokens are told, by their digests, so that Redis learns nobody's DID.
+const USED: &str = "catbird:used";
+/// The shortest time between two messages of that kind.
+const GAP: Duration = Duration::from_millis(5);
 
 /// Most tokens that wait to be spent.
 const MOST_WAITING: usize = 10_000;
@@ -46,27 +49,26 @@ const LONGEST_WAIT: Duration = Duration::from_secs(5);
 const MOST_KNOWN: u64 = 100_000;
 const KNOWN_FOR: Duration = Duration::from_secs(300);
 
+/// What a token is known by: SHA-256 of its nonce, cut in half, which leaves nobody a chance to find another one.
+type Used = [u8; 16];
+
 /// Where tokens are spent. Cheap to clone.
 #[derive(Clone)]
-pub enum Replay {
-    Postgres(Register),
-    /// The same with Redis in front of it.
-    Redis(Redis, Register),
-}
-
-/// The way to the register. Cheap to clone.
-#[derive(Clone)]
-pub struct Register {
+pub struct Replay {
     /// Tokens that wait to be spent.
     waiting: mpsc::Sender<Spending>,
     /// Tokens that are known here to be used, so that repeating one costs nobody anything.
-    known: moka::sync::Cache<Nonce, ()>,
+    known: moka::sync::Cache<Used, ()>,
+    /// Used tokens that the other replicas have not been told of, if they can be.
+    untold: Option<mpsc::Sender<Used>>,
     store: Store,
+    redis: Option<Redis>,
 }
 
 /// One token on its way.
 struct Spending {
     nonce: Nonce,
+    used: Used,
     /// Until when it has to be remembered; no earlier than the token dies.
     until: DateTime<Utc>,
     now: DateTime<Utc>,
@@ -76,17 +78,21 @@ struct Spending {
 }
 
 impl Replay {
-    /// Puts Redis in front of the store if there is one.
+    /// Starts spending, on the store's runtime, and telling the other replicas if there is Redis.
     pub fn with(redis: Option<Redis>, store: Store) -> Self {
         let (tokens, waiting) = mpsc::channel(MOST_WAITING);
         let runtime = store.runtime().clone();
-        runtime.spawn(answer_all(redis.clone(), store.clone(), waiting));
+        runtime.spawn(answer_all(store.clone(), waiting));
         let known = moka::sync::Cache::builder().max_capacity(MOST_KNOWN).time_to_live(KNOWN_FOR).build();
-        let register = Register { waiting: tokens, known, store };
-        match redis {
-            Some(redis) => Self::Redis(redis, register),
-            None => Self::Postgres(register),
-        }
+        let untold = redis.as_ref().map(|redis| {
+            let (untold, telling) = mpsc::channel(MOST_WAITING);
+            let me = Ulid::new().to_string();
+            let listener = redis.listener(vec![USED.to_owned()], Arc::new(AtomicBool::new(false)));
+            runtime.spawn(hear(listener, known.clone(), me.clone()));
+            runtime.spawn(tell(redis.clone(), telling, me));
+            untold
+        });
+        Self { waiting: tokens, known, untold, store, redis }
     }
 
     /// The same with a connection of its own, if there is a URL. Fails if that is none.
@@ -95,41 +101,89 @@ impl Replay {
         Ok(Self::with(redis, store))
     }
 
-    fn register(&self) -> &Register {
-        let (Self::Postgres(register) | Self::Redis(_, register)) = self;
-        register
+    /// The connection to Redis, if there is one, for those who watch it.
+    pub fn redis(&self) -> Option<&Redis> {
+        self.redis.as_ref()
     }
 
     /// Whether the token is known here to be used. If not, it may still be.
     pub fn knows(&self, nonce: &Nonce) -> bool {
-        self.register().known.contains_key(nonce)
+        self.known.contains_key(&digest(nonce))
     }
 
     /// Whether the token is used, without using it. Where nobody can tell, it is not.
     pub async fn is_spent(&self, nonce: &Nonce, now: DateTime<Utc>) -> bool {
-        let register = self.register();
-        if !self.knows(nonce) && register.store.is_spent(nonce, now).await.unwrap_or(false) {
-            register.known.insert(nonce.clone(), ());
+        if !self.knows(nonce) && self.store.is_spent(nonce, now).await.unwrap_or(false) {
+            self.known.insert(digest(nonce), ());
         }
         self.knows(nonce)
     }
 
     /// Spends a token, which is remembered until `until`. False if it was spent before.
     pub async fn spend(&self, nonce: Nonce, until: DateTime<Utc>, now: DateTime<Utc>) -> Result<bool, Error> {
-        let register = self.register();
+        let used = digest(&nonce);
         let (reply, answer) = oneshot::channel();
-        let spending = Spending { nonce: nonce.clone(), until, now, since: Instant::now(), reply };
-        if register.waiting.try_send(spending).is_err() {
+        let spending = Spending { nonce, used, until, now, since: Instant::now(), reply };
+        if self.waiting.try_send(spending).is_err() {
             return Err(too_busy());
         }
         let spent =
             answer.await.unwrap_or_else(|_| Err(Code::InternalServerError.because("the token could not be checked")));
-        if spent.is_ok() {
+        if let Ok(first) = spent {
             // Now, or before.
-            register.known.insert(nonce, ());
+            self.known.insert(used, ());
+            if let (true, Some(untold)) = (first, &self.untold) {
+                // When too many wait, the others find out from PostgreSQL.
+                let _ = untold.try_send(used);
+            }
         }
         spent
     }
+}
+
+fn digest(nonce: &Nonce) -> Used {
+    // The bar cannot be part of a DID, so no two nonces have one text.
+    let digest =
+        Sha256::new().chain_update(nonce.issuer.as_str()).chain_update("|").chain_update(&nonce.jti).finalize();
+    let mut used = Used::default();
+    used.copy_from_slice(&digest[..16]);
+    used
+}
+
+/// Tells the other replicas of used tokens, many at a time.
+async fn tell(redis: Redis, mut telling: mpsc::Receiver<Used>, me: String) {
+    let mut used = Vec::with_capacity(BATCH);
+    while telling.recv_many(&mut used, BATCH).await > 0 {
+        redis.publish(USED, write(&me, &used)).await;
+        used.clear();
+        tokio::time::sleep(GAP).await;
+    }
+}
+
+/// Learns from the other replicas which tokens are used.
+async fn hear(mut listener: Listener, known: moka::sync::Cache<Used, ()>, me: String) {
+    // What was missed is asked of PostgreSQL.
+    while let Some((_, text)) = listener.next().await {
+        read(&text, &me).for_each(|used| known.insert(used, ()));
+    }
+}
+
+/// A message: who sends it, and the tokens that it knows to be used.
+fn write(me: &str, used: &[Used]) -> String {
+    let mut text = String::with_capacity(me.len() + used.len() * 33);
+    text.push_str(me);
+    for used in used {
+        text.push(' ');
+        text.push_str(&crate::mls::hex(used));
+    }
+    text
+}
+
+/// The tokens of a message, unless this replica has sent it. What cannot be read is left out.
+fn read<'a>(text: &'a str, me: &str) -> impl Iterator<Item = Used> + 'a {
+    let mut words = text.split(' ');
+    let from_others = words.next() != Some(me);
+    words.filter(move |_| from_others).filter_map(|word| Some(u128::from_str_radix(word, 16).ok()?.to_be_bytes()))
 }
 
 fn too_busy() -> Error {
@@ -137,88 +191,58 @@ fn too_busy() -> Error {
 }
 
 /// One call at a time, until nobody can send a token any more.
-async fn answer_all(redis: Option<Redis>, store: Store, mut waiting: mpsc::Receiver<Spending>) {
+async fn answer_all(store: Store, mut waiting: mpsc::Receiver<Spending>) {
     let mut arrived = Vec::with_capacity(BATCH);
     while waiting.recv_many(&mut arrived, BATCH).await > 0 {
-        let (late, batch): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut arrived).into_iter().partition(|spending| spending.since.elapsed() > LONGEST_WAIT);
-        late.into_iter().for_each(|spending| drop(spending.reply.send(Err(too_busy()))));
         // A token that is here twice is used by the first and refused to the second.
-        let mut firsts: HashMap<&Nonce, &Spending> = HashMap::new();
-        for spending in &batch {
-            firsts.entry(&spending.nonce).or_insert(spending);
-        }
-        let spent = spend_together(redis.as_ref(), &store, firsts.into_values().collect()).await;
-        let mut spent = match spent {
-            Ok(spent) => spent,
-            Err(error) => {
-                batch.into_iter().for_each(|spending| drop(spending.reply.send(Err(error.clone()))));
-                continue;
+        let (mut firsts, mut seconds, mut seen) = (Vec::new(), Vec::new(), HashSet::new());
+        for spending in arrived.drain(..) {
+            if spending.since.elapsed() > LONGEST_WAIT {
+                let _ = spending.reply.send(Err(too_busy()));
+            } else if seen.insert(spending.used) {
+                firsts.push(spending);
+            } else {
+                seconds.push(spending);
             }
+        }
+        // The earliest time, so that no record counts as ended before it has.
+        let Some(now) = firsts.iter().map(|token| token.now).min() else { continue };
+        let nonces: Vec<_> = firsts.iter().map(|token| (&token.nonce, token.until)).collect();
+        let answers: Vec<Result<bool, Error>> = match store.spend_nonces(&nonces, now).await {
+            Ok(spent) => spent.into_iter().chain(seconds.iter().map(|_| false)).map(Ok).collect(),
+            Err(error) => firsts.iter().chain(&seconds).map(|_| Err(error.clone())).collect(),
         };
-        for Spending { nonce, reply, .. } in batch {
+        for (token, answer) in firsts.into_iter().chain(seconds).zip(answers) {
             // The client may be gone; its token is spent all the same.
-            let _ = reply.send(Ok(spent.remove(&nonce)));
+            let _ = token.reply.send(answer);
         }
     }
-}
-
-/// Spends tokens, none of them twice here, and returns those that were not spent before.
-async fn spend_together(
-    redis: Option<&Redis>,
-    store: &Store,
-    mut tokens: Vec<&Spending>,
-) -> Result<HashSet<Nonce>, Error> {
-    if let Some(redis) = redis {
-        let marked = mark_in_redis(redis, &tokens).await;
-        redis.note(marked.as_ref().err());
-        if let Ok(new) = marked {
-            let mut new = new.into_iter();
-            tokens.retain(|_| new.next() == Some(1));
-        }
-    }
-    // The earliest time, so that no record counts as ended before it has.
-    let Some(now) = tokens.iter().map(|token| token.now).min() else { return Ok(HashSet::new()) };
-    let nonces: Vec<_> = tokens.iter().map(|token| (&token.nonce, token.until)).collect();
-    let spent = store.spend_nonces(&nonces, now).await;
-    if let Some(redis) = redis
-        && spent.is_err()
-    {
-        // They are not spent, as far as anybody knows, and may be sent again.
-        let keys: Vec<String> = tokens.iter().map(|token| redis_key(&token.nonce)).collect();
-        let forgotten: Result<(), _> = redis.hasty().del(keys).await;
-        redis.note(forgotten.err().as_ref());
-    }
-    spent
-}
-
-/// Marks tokens in Redis, in one call; for each in step, 0 if it was marked already, else 1.
-async fn mark_in_redis(redis: &Redis, tokens: &[&Spending]) -> Result<Vec<i64>, redis::Error> {
-    let mut arguments: Vec<Value> = vec![include_str!("mark.lua").into(), (tokens.len() as i64).into()];
-    arguments.extend(tokens.iter().map(|token| redis_key(&token.nonce).into()));
-    arguments.extend(tokens.iter().map(|token| (token.until - token.now).num_milliseconds().max(1).into()));
-    // The client offers EVAL only without a time limit.
-    let eval = CustomCommand::new_static("EVAL", ClusterHash::FirstKey, false);
-    redis.hasty().custom(eval, arguments).await
-}
-
-/// The bar cannot be part of a DID, so no two nonces share a text.
-fn redis_key(nonce: &Nonce) -> String {
-    let digest = Sha256::digest(format!("{}|{}", nonce.issuer, nonce.jti));
-    KEY_PREFIX.to_owned() + &crate::mls::hex(&digest)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn used(issuer: &str, jti: &str) -> Used {
+        digest(&Nonce { issuer: issuer.parse().unwrap(), jti: jti.to_owned() })
+    }
+
     #[test]
-    fn a_key_in_redis_names_nobody_and_is_one_nonces_own() {
-        let key = |issuer: &str, jti: &str| redis_key(&Nonce { issuer: issuer.parse().unwrap(), jti: jti.to_owned() });
-        let a = key("did:plc:alice", "1");
-        assert!(a.starts_with("catbird:jti:") && !a.contains("alice") && a.len() == KEY_PREFIX.len() + 64, "{a}");
-        assert_ne!(a, key("did:plc:alice", "2"));
-        assert_ne!(a, key("did:plc:bob", "1"));
-        assert_eq!(a, key("did:plc:alice", "1"));
+    fn what_a_token_is_known_by_is_its_own() {
+        let a = used("did:plc:alice", "1");
+        assert_ne!(a, used("did:plc:alice", "2"));
+        assert_ne!(a, used("did:plc:bob", "1"));
+        assert_eq!(a, used("did:plc:alice", "1"));
+    }
+
+    #[test]
+    fn a_message_names_nobody_and_is_understood_by_others_alone() {
+        let tokens = [used("did:plc:alice", "1"), [0; 16], used("did:plc:bob", "2")];
+        let text = write("me", &tokens);
+        assert!(!text.contains("plc"), "{text}");
+        assert_eq!(read(&text, "another").collect::<Vec<_>>(), tokens);
+        assert_eq!(read(&text, "me").count(), 0);
+        assert_eq!(read("another not-a-token 0g", "me").count(), 0);
+        assert_eq!(read("", "me").count(), 0);
     }
 }

@@ -1,8 +1,8 @@
 //! Replicas share their limits through Redis, and no request ever waits for it.
 //!
 //! Each replica decides by its own buckets. A task tells Redis what was charged here, many at a time: what came in while the
-//! last call ran goes into the next. Redis adds up what all replicas say and answers how far ahead each bucket is, and that goes
-//! into the replica's own. So together they let through too much only what they accept during one round trip. Without Redis,
+//! last call ran, or shortly after, goes into the next. Redis adds up what all replicas say and answers how far ahead each bucket is, and that goes
+//! into the replica's own. So together they let through too much only what they accept during one round trip and that pause. Without Redis,
 //! and when more is charged than it can be told, each replica keeps the limits alone.
 
 use std::collections::HashMap;
@@ -24,6 +24,8 @@ use super::{AllBuckets, Scope};
 const MOST_WAITING: usize = 10_000;
 /// Most charges in one call.
 const BATCH: usize = 512;
+/// The pause between two calls: what is charged often is told once, and Redis is no busier than it has to be.
+const GAP: Duration = Duration::from_millis(10);
 /// What the keys in Redis begin with. The scope and a hash follow, so that Redis holds nobody's DID.
 const KEY_PREFIX: &str = "catbird:limit:";
 
@@ -51,6 +53,7 @@ impl Sharing {
                     metrics.rate_limit_unshared(Unshared::Redis, batch.len());
                 }
                 batch.clear();
+                tokio::time::sleep(GAP).await;
             }
         });
         sharing

@@ -42,23 +42,19 @@ impl Store {
         }
     }
 
-    /// Marks tokens as used, all in one statement, each until its time; returns those that were not used before. No token twice.
-    /// A record that ended before `now` counts as none.
+    /// Marks tokens as used, all in one statement, each until its time; says for each, in step, whether it was not used before. No
+    /// token twice. A record that ended before `now` counts as none.
     pub async fn spend_nonces(
         &self,
         nonces: &[(&Nonce, DateTime<Utc>)],
         now: DateTime<Utc>,
-    ) -> Result<HashSet<Nonce>, Error> {
+    ) -> Result<Vec<bool>, Error> {
         let issuers: Vec<&str> = nonces.iter().map(|(nonce, _)| nonce.issuer.as_str()).collect();
         let jtis: Vec<&str> = nonces.iter().map(|(nonce, _)| nonce.jti.as_str()).collect();
         let until: Vec<DateTime<Utc>> = nonces.iter().map(|(_, until)| *until).collect();
         // One statement is a transaction by itself.
         let rows = self.within(&SPEND, &[&issuers, &jtis, &until, &now]).await?;
-        rows.iter()
-            .map(|row| {
-                let issuer = row.get::<_, &str>("issuer_did").parse().map_err(Error::internal)?;
-                Ok(Nonce { issuer, jti: row.get("jti") })
-            })
-            .collect()
+        let new: HashSet<(&str, &str)> = rows.iter().map(|row| (row.get("issuer_did"), row.get("jti"))).collect();
+        Ok(issuers.into_iter().zip(jtis).map(|nonce| new.contains(&nonce)).collect())
     }
 }
