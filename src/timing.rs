@@ -32,8 +32,7 @@ pub enum Stage {
     Lock,
     /// The rest of a unit of work but its COMMIT: statements, a rollback, pauses between attempts.
     Transaction,
-    /// COMMIT, until it is known what became of it. A batch of messages has it in its only flush, so there it is a part of the
-    /// transaction.
+    /// COMMIT, until it is known what became of it. A batch has it in its only flush, so there it is a part of the transaction.
     Commit,
     /// Statements that read, outside a transaction.
     Query,

@@ -78,7 +78,8 @@ async fn nothing_was_rescued(replica: &Replica) {
     let page =
         xrpc::http().unwrap().get(format!("{}/metrics", replica.base)).send().await.unwrap().text().await.unwrap();
     let rescues = [
-        "cause=\"taken\"",
+        "name=\"sendMessage\",cause=\"taken\"",
+        "name=\"addMembers\",cause=\"taken\"",
         "name=\"addMembersTogether\",outcome=\"refused\"",
         "name=\"sendMessages\",outcome=\"refused\"",
     ];

@@ -4,9 +4,9 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use crate::ids::{ConvoId, Did};
+use crate::ids::ConvoId;
 use crate::store::members::{self, BatchItem};
-use crate::store::{Abort, Batch, ExclusiveMany, Query};
+use crate::store::{Abort, Batch, ExclusiveMany, Query, Topic};
 
 use super::{AddMembers, Landed, Landing, MAX_MEMBERS};
 
@@ -27,8 +27,10 @@ impl Batch for AddBatch {
         self.adds.iter().map(|add| &add.convo_id).filter(|convo| seen.insert(convo.as_str())).collect()
     }
 
-    fn concerned(&self) -> Vec<&Did> {
-        self.adds.iter().flat_map(|add| &add.dids).collect()
+    fn topics(&self, output: &Self::Output) -> Vec<Topic> {
+        let done = self.adds.iter().zip(output).filter(|(_, landing)| matches!(landing, Landing::Done(_)));
+        done.flat_map(|(add, _)| std::iter::once(Topic::from(&add.convo_id)).chain(add.dids.iter().map(Topic::from)))
+            .collect()
     }
 
     async fn execute(&self, x: &ExclusiveMany<'_>) -> Result<Self::Output, Abort> {

@@ -5,7 +5,7 @@ use crate::ids::{ConvoId, Did, EntryId};
 use crate::mls::Commit;
 use crate::store::epochs::{self, Swap};
 use crate::store::messages::{self, NewCommit};
-use crate::store::{Abort, Command, Exclusive, Reader, members};
+use crate::store::{Abort, Command, Exclusive, Position, Reader, members};
 
 use super::{Invitation, Landed, MAX_MEMBERS, Once, refusal};
 
@@ -23,7 +23,7 @@ pub struct AddMembers {
     pub once: Once,
 }
 
-/// Whoever adds more people than this does it in a transaction of its own.
+/// Whoever adds more people and uses up more key packages than this does it in a transaction of its own.
 const FEW: usize = 32;
 
 impl Command for AddMembers {
@@ -80,23 +80,21 @@ impl AddMembers {
     /// Whether it may share a transaction with others. Without a commit it could not be told from another that adds the same people,
     /// should the answer be lost.
     pub fn is_shareable(&self) -> bool {
-        self.commit.is_some() && self.dids.len() <= FEW
+        self.commit.is_some() && self.dids.len() + self.invitation.key_packages.len() <= FEW
     }
 
-    /// What it is answered if that is certain already: it was done, or its epoch is over, which no lock can bring back.
-    pub(super) async fn settled(&self, db: &Reader) -> Result<Option<Result<Landed, Error>>, Abort> {
-        let Some(commit) = &self.commit else { return Ok(None) };
-        if let Some(earlier) = self.once.earlier(db).await? {
-            return Ok(Some(Ok(earlier)));
-        }
-        let made_in = commit.frame.epoch;
-        let at = match epochs::find(db, &self.convo_id).await? {
-            Some(at) if made_in < at.epoch => at,
+    /// What it is answered where its epoch is over, because the conversation stands at `at`: no lock can bring that back.
+    pub(super) async fn lost(&self, db: &Reader, at: Position) -> Result<Option<Landed>, Abort> {
+        let commit = match &self.commit {
+            Some(commit) if commit.frame.epoch < at.epoch => commit,
             _ => return Ok(None),
         };
+        if let Some(earlier) = self.once.earlier(db).await? {
+            return Ok(Some(earlier));
+        }
         match messages::find_commit(db, &self.convo_id, &commit.hash, &self.caller).await? {
-            Some(earlier) => Ok(Some(Ok(Landed::earlier(earlier)))),
-            None => Err(refusal::epoch_mismatch(db, &self.convo_id, &self.caller, made_in, at).await),
+            Some(earlier) => Ok(Some(Landed::earlier(earlier))),
+            None => Err(refusal::epoch_mismatch(db, &self.convo_id, &self.caller, commit.frame.epoch, at).await),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Use cases that change something, as data: what to do, for whom, and how to recognise that it was done before.
 //!
-//! A command holds everything that must not differ between two attempts, such as new ids. Each moves or holds the
-//! conversation's position first and looks afterwards, because only then is what it reads the present.
+//! A command holds everything that must not differ between two attempts, such as new ids. Alone it moves or
+//! holds the conversation's position first and looks afterwards, because only then is what it reads the present.
 
 mod add_batch;
 mod add_members;
@@ -36,11 +36,10 @@ pub use update_read::UpdateRead;
 
 use std::sync::Arc;
 
-use futures_util::future::join_all;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Code, Error};
-use crate::store::{Abort, Batch, Command, Position, Store};
+use crate::store::{Abort, Batch, Command, Position, Reader};
 
 /// Where a change of a conversation landed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -92,12 +91,9 @@ pub(crate) trait Shared: Command {
     /// How many bytes it adds to the transaction.
     fn bytes(&self) -> usize;
 
-    /// What those that a batch did not do are answered, in step, as far as that is certain without a lock.
-    fn settled(
-        _store: &Store,
-        commands: &[Arc<Self>],
-    ) -> impl Future<Output = Vec<Option<Result<Self::Output, Error>>>> + Send {
-        std::future::ready(commands.iter().map(|_| None).collect())
+    /// What it is answered if that is certain without a lock, where the conversation stands at `at`.
+    fn settled(&self, _db: &Reader, _at: Position) -> impl Future<Output = Option<Result<Self::Output, Error>>> + Send {
+        std::future::ready(None)
     }
 }
 
@@ -125,17 +121,13 @@ impl Shared for AddMembers {
             + self.invitation.welcome.as_ref().map_or(0, |welcome| welcome.bytes.len())
     }
 
-    /// All at once on one connection: many may have lost the same epoch.
-    async fn settled(store: &Store, commands: &[Arc<Self>]) -> Vec<Option<Result<Landed, Error>>> {
-        let Ok(db) = store.reader().await else { return commands.iter().map(|_| None).collect() };
-        let looking = commands.iter().map(|command| command.settled(&db));
-        let verdict = |looked| match looked {
-            Ok(answer) => answer,
+    async fn settled(&self, db: &Reader, at: Position) -> Option<Result<Landed, Error>> {
+        match self.lost(db, at).await {
+            Ok(answer) => answer.map(Ok),
             Err(Abort::Refused(error)) if error.code != Code::Overloaded => Some(Err(error)),
             // It can be looked at again, under the lock.
             Err(_) => None,
-        };
-        join_all(looking).await.into_iter().map(verdict).collect()
+        }
     }
 }
 

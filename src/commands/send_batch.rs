@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::ids::ConvoId;
 use crate::store::messages::{self, BatchItem};
-use crate::store::{Abort, Batch, ExclusiveMany, Query};
+use crate::store::{Abort, Batch, ExclusiveMany, Query, Topic};
 
 use super::{Landing, SendMessage, Sent};
 
@@ -25,6 +25,12 @@ impl Batch for SendBatch {
     fn convos(&self) -> Vec<&ConvoId> {
         let mut seen = HashSet::new();
         self.messages.iter().map(|send| &send.convo_id).filter(|convo| seen.insert(convo.as_str())).collect()
+    }
+
+    fn topics(&self, output: &Self::Output) -> Vec<Topic> {
+        let done = self.messages.iter().zip(output).filter(|(_, landing)| matches!(landing, Landing::Done(_)));
+        let convos: HashSet<&str> = done.map(|(send, _)| send.convo_id.as_str()).collect();
+        convos.into_iter().map(Topic::from).collect()
     }
 
     async fn execute(&self, x: &ExclusiveMany<'_>) -> Result<Self::Output, Abort> {

@@ -68,12 +68,15 @@ impl<C: Command> Running for Waiting<C> {
 /// A command with a kind of batches of its own.
 pub(super) trait Queued: Shared<Output: Clone> + Sized {
     const COMPANY: Company;
+    /// Whether anything of its kind is certain without a lock.
+    const SETTLES: bool;
     fn into_request(waiting: Waiting<Self>) -> Request;
     fn from_request(request: Request) -> Option<Waiting<Self>>;
 }
 
 impl Queued for SendMessage {
     const COMPANY: Company = Company::Messages;
+    const SETTLES: bool = false;
 
     fn into_request(waiting: Waiting<Self>) -> Request {
         Request::Send(waiting)
@@ -86,6 +89,7 @@ impl Queued for SendMessage {
 
 impl Queued for AddMembers {
     const COMPANY: Company = Company::Commits;
+    const SETTLES: bool = true;
 
     fn into_request(waiting: Waiting<Self>) -> Request {
         Request::Add(waiting)

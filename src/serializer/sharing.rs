@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 use tracing::Span;
 
 use crate::commands::{Landing, SendMessage, Shared};
-use crate::error::{Code, Error};
+use crate::error::{Code, Error, Reason};
 use crate::store::{Command, Done, Locks, Store, unconfirmed};
 use crate::timing::Timings;
 
@@ -36,12 +36,17 @@ impl<C: Command> Waiting<C> {
     /// Answers it. The client may be gone; what was done stays done.
     pub fn answer(self, answer: Result<C::Output, Error>) {
         let in_doubt = self.in_doubt;
-        let honest = |error: Error| match error.code {
-            // That this attempt changed nothing does not say that nothing was changed.
-            Code::Overloaded | Code::DatabaseUnavailable if in_doubt => unconfirmed(),
-            _ => error,
-        };
+        let honest = |error: Error| if in_doubt && !is_final(&error) { unconfirmed() } else { error };
         let _ = self.reply.send(answer.map_err(honest));
+    }
+}
+
+/// Whether a refusal stands even if an attempt that was not answered should arrive yet: the epoch is over for that one too, and the id
+/// or the key is another request's.
+fn is_final(error: &Error) -> bool {
+    match error.code {
+        Code::EpochMismatch => error.details.reason == Some(Reason::Stale),
+        code => code == Code::IdempotencyConflict,
     }
 }
 

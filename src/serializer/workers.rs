@@ -1,9 +1,11 @@
 //! The workers that empty the queues: one for batches of messages, one for batches of commits, the others for everything else, one
 //! request at a time.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::{StreamExt, stream};
 use tokio::sync::Semaphore;
 
 use crate::commands::{AddMembers, SendMessage};
@@ -17,6 +19,8 @@ use super::sharing::{self, Undone, Waiting};
 /// How long a worker waits for a shared transaction before it begins the next one beside it: the database may have fallen silent on
 /// one connection and not on others.
 const PATIENCE: Duration = Duration::from_millis(500);
+/// How many answers are looked up at a time. Each may hold commits of some megabytes.
+const LOOKING: usize = 8;
 /// Most transactions that one worker has begun and not ended.
 const UNDER_WAY: usize = 4;
 
@@ -92,19 +96,35 @@ async fn run_together<C: Queued>(store: &Store, batch: Batch) {
     }
 }
 
-/// Answers what is certain without a lock: whoever lost an epoch need not wait for all those who lost it too. Returns the rest.
+/// Answers what is certain without a lock, a few at a time: whoever lost an epoch need not wait for all those who lost it too. Returns
+/// the rest, in order. What cannot be read now is looked at again under the lock.
 async fn settle<C: Queued>(store: &Store, undone: Vec<Undone<C>>) -> Vec<Undone<C>> {
-    if undone.is_empty() {
+    if undone.is_empty() || !C::SETTLES {
         return undone;
     }
-    let commands: Vec<_> = undone.iter().map(|undone| undone.waiting.command.clone()).collect();
-    let answers = C::settled(store, &commands).await;
-    let answer = |(undone, answer): (Undone<C>, Option<_>)| match answer {
-        Some(answer) => {
-            undone.waiting.answer(answer);
-            None
+    let Ok(db) = store.reader().await else { return undone };
+    let mut positions = HashMap::new();
+    for undone in &undone {
+        let convo = undone.waiting.command.convo();
+        if !positions.contains_key(convo) {
+            let Ok(at) = db.position(convo).await else { continue };
+            positions.insert(convo.clone(), at);
         }
-        None => Some(undone),
-    };
-    undone.into_iter().zip(answers).filter_map(answer).collect()
+    }
+    let looking = undone.into_iter().map(async |undone| {
+        let command = undone.waiting.command.clone();
+        let at = positions.get(command.convo()).copied();
+        let answer = match at {
+            Some(at) => command.settled(&db, at).await,
+            None => None,
+        };
+        match answer {
+            Some(answer) => {
+                undone.waiting.answer(answer);
+                None
+            }
+            None => Some(undone),
+        }
+    });
+    stream::iter(looking).buffered(LOOKING).filter_map(std::future::ready).collect().await
 }

@@ -3,12 +3,13 @@
 //!
 //! Its id is not known before COMMIT is sent, so where the answer is lost, PostgreSQL cannot be asked about it. A batch is made to
 //! be sent again instead: what is in the log already it leaves out, to be done alone, where it finds itself. Alone waits for the
-//! conversation's lock, or for its row, and so until the lost transaction has ended.
+//! conversation's lock, or for its row, and so until the lost transaction has ended, if that has reached PostgreSQL. It may also be on
+//! its way still, so as long as nobody knows, no refusal is given that it could belie ([`crate::serializer`]).
 
 use std::time::Instant;
 
 use crate::error::Error;
-use crate::ids::{ConvoId, Did};
+use crate::ids::ConvoId;
 use crate::timing::{Stage, measure};
 
 use super::changes::Topic;
@@ -32,10 +33,8 @@ pub trait Batch: Send + Sync + 'static {
 
     /// The conversations, without duplicates.
     fn convos(&self) -> Vec<&ConvoId>;
-    /// Who has to hear of it, beside those who follow the conversations.
-    fn concerned(&self) -> Vec<&Did> {
-        Vec::new()
-    }
+    /// Whom what was done concerns.
+    fn topics(&self, output: &Self::Output) -> Vec<Topic>;
 
     fn execute(&self, x: &ExclusiveMany<'_>) -> impl Future<Output = Result<Self::Output, Abort>> + Send;
 }
@@ -56,9 +55,8 @@ impl<B: Batch> Work for Together<B> {
     const NAME: &'static str = B::NAME;
     type Output = B::Output;
 
-    fn topics(&self) -> Vec<Topic> {
-        let concerned = self.0.concerned().into_iter().map(Topic::from);
-        self.0.convos().into_iter().map(Topic::from).chain(concerned).collect()
+    fn topics(&self, output: &B::Output) -> Vec<Topic> {
+        self.0.topics(output)
     }
 
     async fn attempt(&self, store: &Store, tx: Tx, _: Instant) -> Result<Done<B::Output>, Abort> {
@@ -82,7 +80,7 @@ impl<B: Batch> Work for Together<B> {
                 tx.session.simple("commit"),
             )
         };
-        let Ok((begun, taken, done, committed)) = tokio::time::timeout(deadline::COMMIT, flushed).await else {
+        let Ok((begun, taken, done, committed)) = tokio::time::timeout(deadline::FLUSH, flushed).await else {
             tx.session.suspect_all();
             tx.session.abandon();
             return Err(Abort::Again(Cause::Unanswered));

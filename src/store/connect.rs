@@ -52,7 +52,7 @@ pub(super) fn transaction_settings() -> String {
     settings().iter().map(|(name, value)| format!("set local {name} = {value};")).collect()
 }
 
-fn settings() -> [(&'static str, String); 5] {
+fn settings() -> [(&'static str, String); 4] {
     let ms = |time: std::time::Duration| time.as_millis().to_string();
     [
         ("lock_timeout", ms(deadline::LOCK)),
@@ -60,9 +60,6 @@ fn settings() -> [(&'static str, String); 5] {
         ("idle_in_transaction_session_timeout", ms(deadline::IDLE_IN_TRANSACTION)),
         // Its compiler takes longer than any statement here, and estimates alone call it.
         ("jit", "off".to_owned()),
-        // Every statement here is meant to have one plan, whatever the values. Left to itself, PostgreSQL plans a statement over
-        // arrays anew for every short one, which takes longer than to run it.
-        ("plan_cache_mode", "force_generic_plan".to_owned()),
     ]
 }
 

@@ -20,6 +20,9 @@ pub const READ: Duration = Duration::from_secs(10);
 pub const TOKENS: Duration = Duration::from_secs(2);
 /// How long a write may take from its first attempt to its last, without the COMMIT.
 pub const WRITE: Duration = Duration::from_secs(10);
+/// How long the answer to a batch is waited for, all of which goes in one flush. Its statement may run for a second less (`tx/take`),
+/// so that PostgreSQL gives up first and says so.
+pub const FLUSH: Duration = Duration::from_secs(5);
 /// How long the reply to COMMIT is waited for before asking elsewhere what became of it.
 pub const COMMIT: Duration = Duration::from_secs(5);
 /// How long that question is asked before the answer is "unknown".

@@ -41,7 +41,7 @@ pub enum Swap {
     Lost(Position),
 }
 
-/// Where a conversation stands, for somebody who is known to be in it.
+/// Where a conversation stands. Whoever is told has to be in it.
 pub(crate) async fn find(db: &(impl Queries + Sync), convo: &ConvoId) -> Result<Option<Position>, Abort> {
     Ok(db.find(&FIND, &[&convo.as_str()]).await?.as_ref().map(Position::from))
 }

@@ -50,7 +50,7 @@ pub struct AppMessage {
     pub embed_uri: Option<String>,
 }
 
-/// An entry found under the id that its sender chose.
+/// A message found under its id.
 pub struct Found {
     pub seq: i64,
     pub created_at: DateTime<Utc>,

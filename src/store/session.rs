@@ -1,6 +1,6 @@
 //! One connection in use: runs [`Query`]s, counts them, and goes back to the pool only in a known state.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use deadpool_postgres::Object;
@@ -19,8 +19,9 @@ pub type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
 pub struct Session {
     /// There until this value is dropped.
     client: Option<Object>,
-    /// Nobody knows what state it is in: inside a transaction, or with a statement that has not been answered.
-    in_doubt: AtomicBool,
+    /// How much has begun on it and not ended, so that nobody knows what state it is in: inside a transaction, or with a statement
+    /// that has not been answered.
+    in_doubt: AtomicUsize,
     /// False behind a pooler that cannot carry prepared statements.
     prepared: bool,
     metrics: Metrics,
@@ -28,7 +29,7 @@ pub struct Session {
 
 impl Session {
     pub(super) fn new(client: Object, prepared: bool, metrics: Metrics) -> Self {
-        Self { client: Some(client), in_doubt: AtomicBool::new(false), prepared, metrics }
+        Self { client: Some(client), in_doubt: AtomicUsize::new(0), prepared, metrics }
     }
 
     fn client(&self) -> &Object {
@@ -38,12 +39,12 @@ impl Session {
     /// Something begins that may leave the connection in any state. If this value ends before [`Session::settle`], by an error,
     /// a wait that ran out, a panic or a client that went away, the connection is thrown away.
     pub(super) fn doubt(&self) {
-        self.in_doubt.store(true, Ordering::Relaxed);
+        self.in_doubt.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// It has ended, and PostgreSQL has said how.
+    /// What began has ended, and PostgreSQL has said how.
     pub(super) fn settle(&self) {
-        self.in_doubt.store(false, Ordering::Relaxed);
+        self.in_doubt.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// It did not answer in time. Whatever silenced it has most likely silenced the others too, so those that are idle are thrown
@@ -96,7 +97,7 @@ impl Drop for Session {
     /// Throws a connection in doubt away. PostgreSQL is asked to stop what still runs on it, so that no lock outlives the
     /// request.
     fn drop(&mut self) {
-        if !self.in_doubt.load(Ordering::Relaxed) {
+        if self.in_doubt.load(Ordering::Relaxed) == 0 {
             return;
         }
         let Some(client) = self.client.take() else { return };
@@ -150,8 +151,6 @@ impl Reader {
                 Ok(rows?)
             }
             Err(_) => {
-                // Another read on it may have been answered meanwhile.
-                self.0.doubt();
                 self.0.suspect_all();
                 Err(super::failure::overloaded("a read").into())
             }

@@ -115,9 +115,10 @@ impl Exclusive<'_> {
 /// The right to write several conversations, for as long as this value lives. Only the write path makes one.
 ///
 /// Which of them these are is known to PostgreSQL alone: statements that demand this value leave out the conversations that are not
-/// in the transaction's setting `catbird.held`, which `tx/take` has made. Nothing waits for a conversation's lock while it holds
-/// one. What it may still wait for, for a moment, is a row that a replica without locks is writing, which in turn waits for nobody, and
-/// idempotency keys, last and in one order: so whoever holds such a value cannot be part of a circle of waiters.
+/// in the transaction's setting `catbird.held`, which `tx/take` has made. Nothing waits for a conversation's lock while it holds one.
+/// What it may still wait for, for 50 ms at most (`tx/take`), is a row that a replica without locks is writing, one-time key packages and
+/// idempotency keys, each in one order. A circle with somebody who takes them otherwise ends with that time, long before PostgreSQL
+/// looks for deadlocks, and the batch's commands are done alone.
 pub struct ExclusiveMany<'t> {
     pub(super) tx: &'t Tx,
 }

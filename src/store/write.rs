@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use tokio_postgres::error::SqlState;
 
-use crate::error::Error;
+use crate::error::{Code, Error};
 use crate::ids::{ConvoId, Did};
 use crate::timing::{Stage, Timings, measure};
 
@@ -96,7 +96,7 @@ pub(super) trait Work: Sync {
     type Output: Send;
 
     /// Whom it concerns once it is committed.
-    fn topics(&self) -> Vec<Topic>;
+    fn topics(&self, output: &Self::Output) -> Vec<Topic>;
     /// One transaction, from BEGIN to COMMIT.
     fn attempt(
         &self,
@@ -120,7 +120,7 @@ impl<S: Steps> Work for S {
     const NAME: &'static str = S::NAME;
     type Output = S::Output;
 
-    fn topics(&self) -> Vec<Topic> {
+    fn topics(&self, _: &S::Output) -> Vec<Topic> {
         Steps::topics(self)
     }
 
@@ -224,6 +224,8 @@ impl Store {
                     taken += 1;
                     Cause::Taken
                 }
+                // What an earlier attempt has left running may be what this one had to wait for.
+                Err(Abort::Refused(error)) if in_doubt && error.code == Code::Overloaded => Cause::Unanswered,
                 settled => break settled,
             };
             in_doubt |= cause == Cause::Unanswered;
@@ -247,8 +249,8 @@ impl Store {
             Err(abort) => Err(abort),
         };
         self.metrics.transaction(W::NAME, start.elapsed(), result.is_ok());
-        if result.is_ok() {
-            self.changes.note(work.topics());
+        if let Ok(done) = &result {
+            self.changes.note(work.topics(&done.output));
         }
         result
     }

@@ -173,6 +173,38 @@ pub async fn a_reply_to_commit_that_never_comes_is_found_out(mode: Mode) {
     place.fleet.check().await;
 }
 
+/// A COMMIT arrives late: the batch has been given up and is sent again while the first one still holds its conversation. Whoever comes
+/// second waits for that, and finds that it was done.
+pub async fn a_commit_that_arrives_late_is_found_by_the_batch_that_was_sent_again(mode: Mode) {
+    let place = place(mode).await;
+    let (mut adding, sending) = (place.fleet.conversation(1).await, place.fleet.conversation(1).await);
+    let group_id = adding[0].group_id.clone();
+    let staged = adding[0].mls.self_update(&group_id).unwrap();
+    let add = json!({
+        "convoId": adding[0].convo().unwrap(), "didList": [random_did()], "commit": base64_text(&staged.commit),
+    });
+    let send = message(&sending[0], "late");
+    place.chaos.on_commit(accepts_commits(mode), Fault::Hold);
+    place.chaos.on_commit(SEND, Fault::Hold);
+    let letting_go = async {
+        let again = "database_transaction_retries_total{name=\"sendMessages\",cause=\"unanswered\"}";
+        eventually("the message is sent again", async || metric(&place.fleet.replicas[0], again).await >= 1.0).await;
+        place.chaos.let_go();
+    };
+    let (added, sent, ()) = tokio::join!(
+        adding[0].xrpc.procedure("addMembers", &add),
+        sending[0].xrpc.procedure("sendMessage", &send),
+        letting_go
+    );
+    for (reply, members) in [(added.unwrap(), &adding), (sent.unwrap(), &sending)] {
+        assert_eq!((reply.status, reply.number("seq").unwrap()), (200, 1), "{reply}");
+        assert_eq!(entries(&place.client, members[0].convo().unwrap()).await, 1);
+    }
+    assert_eq!(Counts::get(&place.chaos.counts().held), 2, "each fault happened");
+    recovered(&place.fleet.replicas[0], &sending[0]).await;
+    place.fleet.check().await;
+}
+
 /// A replica stands still between its last statement and its COMMIT. PostgreSQL ends the transaction after eight seconds idle,
 /// another replica goes on, and what the first one does when it wakes up changes nothing that was acknowledged.
 pub async fn a_stalled_replica_loses_its_transaction_and_its_late_commit_does_nothing(mode: Mode) {

@@ -11,6 +11,12 @@ with items as materialized (
   select * from unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::bytea[], $6::bytea[], $7::text[], $8::bytea[],
                        $9::text[], $10::bytea[])
     with ordinality i (convo_id, id, sender_did, epoch, ciphertext, body_hash, key, fingerprint, welcome_id, welcome, place)
+), able as materialized (
+  -- Those that still may win; nothing is looked up or locked for the others.
+  select i.*, c.xmin as version
+    from items i join conversations c on c.id = i.convo_id
+   where i.convo_id = any ((select nullif(current_setting('catbird.held', true), '')::text[])::text[])
+     and c.current_epoch = i.epoch
 ), people as materialized (
   select * from unnest($11::bigint[], $12::text[]) p (place, did)
 ), crowds as materialized (
@@ -21,28 +27,30 @@ with items as materialized (
                  where m.convo_id = i.convo_id and m.member_did = p.did and m.left_at is null)) as present,
          count((select true from welcome_messages w
                  where w.convo_id = i.convo_id and w.recipient_did = p.did and w.state = 'available' limit 1)) as waiting
-    from people p join items i on i.place = p.place
+    from people p join able i on i.place = p.place
    group by p.place
 ), named as materialized (
   select * from unnest($17::bigint[], $18::bytea[], $19::text[]) n (place, hash, owner_did)
-), packages as materialized (
+), one_time as materialized (
   -- In one order for everybody who uses packages up. Who takes them in another order waits for 50 ms at most, or makes this wait so.
-  select n.place, k.hash, k.last_resort
-    from named n join items i on i.place = n.place join key_packages k on k.hash = n.hash and k.owner_did = n.owner_did
-   where k.consumed_at is null and (k.claimed_by is null or k.claimed_by = i.sender_did)
+  select n.place, k.hash
+    from named n join able i on i.place = n.place join key_packages k on k.hash = n.hash and k.owner_did = n.owner_did
+   where k.consumed_at is null and (k.claimed_by is null or k.claimed_by = i.sender_did) and not k.last_resort
    order by k.hash for update of k
+), last_resort as materialized (
+  select n.place from named n join able i on i.place = n.place join key_packages k on k.hash = n.hash and k.owner_did = n.owner_did
+   where k.last_resort
 ), fit as (
-  select i.*, c.xmin as version
-    from items i join crowds p on p.place = i.place join conversations c on c.id = i.convo_id
-   where i.convo_id = any ((select nullif(current_setting('catbird.held', true), '')::text[])::text[])
-     and c.current_epoch = i.epoch
-     and p.present = 0 and p.waiting = 0
+  select i.*
+    from able i join crowds p on p.place = i.place
+   where p.present = 0 and p.waiting = 0
      and (select true from members m
            where m.convo_id = i.convo_id and m.member_did = i.sender_did and m.left_at is null)
      and (select count(*) from members m where m.convo_id = i.convo_id and m.left_at is null) + p.joining <= $20
      and (select true from idempotency_records r
            where r.caller_did = i.sender_did and r.method = 'addMembers' and r.key = i.key) is not true
-     and (select count(*) from named n where n.place = i.place) = (select count(*) from packages k where k.place = i.place)
+     and (select count(*) from named n where n.place = i.place)
+       = (select count(*) from one_time k where k.place = i.place) + (select count(*) from last_resort k where k.place = i.place)
 ), moved as (
   -- Only the very version that the snapshot saw: a replica that takes no lock may have written meanwhile, be it only the roster.
   update conversations c set current_epoch = c.current_epoch + 1, last_seq = c.last_seq + 1, updated_at = now()
@@ -76,8 +84,8 @@ with items as materialized (
     from won w join unnest($13::bigint[], $14::text[], $15::text[], $16::bytea[]) a (place, id, did, hash) on a.place = w.place
 ), used as (
   update key_packages k set consumed_at = $21, consumed_convo = w.convo_id
-    from packages p join won w on w.place = p.place
-   where k.hash = p.hash and not p.last_resort
+    from one_time p join won w on w.place = p.place
+   where k.hash = p.hash
 ), remembered as (
   -- In one order for everybody, so that two batches that wait for each other's keys cannot do so in a circle.
   insert into idempotency_records (caller_did, method, key, fingerprint, reply)

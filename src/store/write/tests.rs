@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::super::epochs::{self, Swap};
 use super::super::query::Query;
 use super::super::session::Queries;
-use super::super::{Abort, Batch, Command, Exclusive, ExclusiveMany, Hold, Locks, Position, Store, StoreConfig};
+use super::super::{Abort, Batch, Command, Exclusive, ExclusiveMany, Hold, Locks, Position, Store, StoreConfig, Topic};
 use crate::cluster::{TestDatabase, database};
 use crate::error::{Code, Error};
 use crate::ids::{ConvoId, Did};
@@ -126,6 +126,10 @@ impl Batch for CarelessBatch {
 
     fn convos(&self) -> Vec<&ConvoId> {
         vec![&self.0]
+    }
+
+    fn topics(&self, (): &()) -> Vec<Topic> {
+        Vec::new()
     }
 
     async fn execute(&self, x: &ExclusiveMany<'_>) -> Result<(), Abort> {
