@@ -25,7 +25,7 @@ const MOST_WAITING: usize = 10_000;
 /// Most charges in one call.
 const BATCH: usize = 512;
 /// The pause between two calls: what is charged often is told once, and Redis is no busier than it has to be.
-const GAP: Duration = Duration::from_millis(10);
+const GAP: Duration = Duration::from_millis(2);
 /// What the keys in Redis begin with. The scope and a hash follow, so that Redis holds nobody's DID.
 const KEY_PREFIX: &str = "catbird:limit:";
 
