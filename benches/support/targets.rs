@@ -47,7 +47,7 @@ const fn at_least(name: &'static str, of: Of, to: Of, bound: f64, aim: f64) -> P
     Promise { name, of, to, figure: |sample| sample.rate, kind: Kind::AtLeast, bound, aim }
 }
 
-const PROMISES: [Promise; 8] = [
+const PROMISES: [Promise; 9] = [
     at_least(
         "send to 1,000 conversations, against the yardstick",
         of("send", "spread"),
