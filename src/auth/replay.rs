@@ -36,8 +36,9 @@ pub const PURPOSE: &str = "telling replicas of used tokens";
 
 /// Where used tokens are told, by their digests, so that Redis learns nobody's DID.
 const USED: &str = "catbird:used";
-/// The shortest time between two messages of that kind.
-const GAP: Duration = Duration::from_millis(5);
+/// The shortest time between two messages of that kind, and most tokens in one.
+const GAP: Duration = Duration::from_millis(50);
+const TOLD_AT_ONCE: usize = 1_000;
 
 /// Most tokens that wait to be spent.
 const MOST_WAITING: usize = 10_000;
@@ -152,8 +153,8 @@ fn digest(nonce: &Nonce) -> Used {
 
 /// Tells the other replicas of used tokens, many at a time.
 async fn tell(redis: Redis, mut telling: mpsc::Receiver<Used>, me: String) {
-    let mut used = Vec::with_capacity(BATCH);
-    while telling.recv_many(&mut used, BATCH).await > 0 {
+    let mut used = Vec::with_capacity(TOLD_AT_ONCE);
+    while telling.recv_many(&mut used, TOLD_AT_ONCE).await > 0 {
         redis.publish(USED, write(&me, &used)).await;
         used.clear();
         tokio::time::sleep(GAP).await;

@@ -193,7 +193,7 @@ async fn through_redis_replicas_tell_each_other_of_used_tokens() {
         let token = fleet.key.token(&json!({"alg": "ES256K"}), &claims);
         assert_eq!(use_token(&a, &token).await, Ok(()));
         // The first may be told before anybody listens.
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
         if known_at_b.knows(&Nonce { issuer: ALICE.parse().unwrap(), jti: format!("told-{nth}") }) {
             assert_eq!(use_token(&b, &token).await, Err(Code::TokenReplayed));
             break;
