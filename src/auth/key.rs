@@ -4,6 +4,7 @@
 //! reading of its key.
 
 use k256::ecdsa::signature::Verifier;
+use ring::signature::{ECDSA_P256_SHA256_FIXED, UnparsedPublicKey};
 
 /// The asymmetric algorithms of AT Protocol tokens (RFC 7518 section 3.4, RFC 8812 section 3.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,8 +77,10 @@ impl PublicKey {
     /// makes a token single-use is its `jti`, not its signature.
     pub fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
         match self {
-            Self::P256(key) => p256::ecdsa::Signature::from_slice(signature)
-                .is_ok_and(|signature| key.verify(message, &signature.normalize_s().unwrap_or(signature)).is_ok()),
+            // By the library that does TLS here too: its assembler takes a third of the time.
+            Self::P256(key) => UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, key.to_encoded_point(false))
+                .verify(message, signature)
+                .is_ok(),
             Self::Secp256k1(key) => k256::ecdsa::Signature::from_slice(signature)
                 .is_ok_and(|signature| key.verify(message, &signature.normalize_s().unwrap_or(signature)).is_ok()),
         }
