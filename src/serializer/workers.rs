@@ -76,18 +76,30 @@ async fn share<C: Queued>(queues: Queues<Request>, store: Store) {
         let batch = take(&queues, C::COMPANY).await;
         let working = store.clone();
         let work = store.runtime().spawn(async move {
-            run_together::<C>(&working, batch).await;
-            drop(place);
+            let left = do_together::<C>(&working, batch).await;
+            // The next transaction need not wait until these are answered.
+            working.runtime().clone().spawn(async move {
+                see_to(&working, left).await;
+                drop(place);
+            });
         });
         // What is late goes on by itself, and so does the worker.
         let _ = tokio::time::timeout(PATIENCE, work).await;
     }
 }
 
-async fn run_together<C: Queued>(store: &Store, batch: Batch) {
+/// What a shared transaction has left, with the conversations that it is from.
+type Left<C> = (Vec<Held>, Vec<Undone<C>>);
+
+async fn do_together<C: Queued>(store: &Store, batch: Batch) -> Left<C> {
     let (mut held, requests): (Vec<Held>, Vec<Vec<Request>>) = batch.into_iter().unzip();
     let requests: Vec<Waiting<C>> = requests.into_iter().flatten().filter_map(C::from_request).collect();
     let (_, undone) = sharing::share(store, requests, Locks::Try).await;
+    held.retain(|held| undone.iter().any(|undone| *undone.waiting.command.convo() == held.convo));
+    (held, undone)
+}
+
+async fn see_to<C: Queued>(store: &Store, (mut held, undone): Left<C>) {
     for Undone { waiting, later } in settle(store, undone).await {
         if let Some(held) = held.iter_mut().find(|held| held.convo == *waiting.command.convo()) {
             let request = if later { C::into_request(waiting) } else { Request::Alone(Box::new(waiting)) };
