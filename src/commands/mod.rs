@@ -1,7 +1,8 @@
 //! Use cases that change something, as data: what to do, for whom, and how to recognise that it was done before.
 //!
-//! A command holds everything that must not differ between two attempts, such as new ids. Alone it moves or
-//! holds the conversation's position first and looks afterwards, because only then is what it reads the present.
+//! A command holds everything that must not differ between two attempts, such as new ids. Alone it moves or holds
+//! the conversation's position first and looks afterwards, because only then is what it reads the present; what may share a transaction
+//! ([`shared`]) is judged by the statement that does it.
 
 mod add_batch;
 mod add_members;
@@ -16,6 +17,7 @@ mod refusal;
 mod send_batch;
 mod send_message;
 mod set_mailbox;
+mod shared;
 mod update_cursor;
 mod update_read;
 
@@ -31,15 +33,14 @@ pub use publish_key_package::{PublishKeyPackage, Published};
 pub use send_batch::SendBatch;
 pub use send_message::{SendMessage, Sent};
 pub use set_mailbox::SetMailbox;
+pub use shared::Landing;
+pub(crate) use shared::Shared;
 pub use update_cursor::UpdateCursor;
 pub use update_read::UpdateRead;
 
-use std::sync::Arc;
-
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Code, Error};
-use crate::store::{Abort, Batch, Command, Position, Reader};
+use crate::store::Position;
 
 /// Where a change of a conversation landed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,67 +69,6 @@ impl Landed {
 /// What is read from the record of an earlier request is a repetition.
 fn on_record() -> bool {
     true
-}
-
-/// What became of a command in a batch.
-#[derive(Debug, Clone)]
-pub enum Landing<T> {
-    /// It was done.
-    Done(T),
-    /// Nothing was done; it has to be looked at alone.
-    Alone,
-    /// Nothing was done, because another one in this batch stood in its way. It may be in the next.
-    Later,
-}
-
-/// A command that may share a transaction with others of its kind.
-pub(crate) trait Shared: Command {
-    /// One place in the output for each command, in step.
-    type Batch: Batch<Output = Vec<Landing<Self::Output>>>;
-
-    fn together(commands: Vec<Arc<Self>>) -> Self::Batch;
-
-    /// How many bytes it adds to the transaction.
-    fn bytes(&self) -> usize;
-
-    /// What it is answered if that is certain without a lock, where the conversation stands at `at`.
-    fn settled(&self, _db: &Reader, _at: Position) -> impl Future<Output = Option<Result<Self::Output, Error>>> + Send {
-        std::future::ready(None)
-    }
-}
-
-impl Shared for SendMessage {
-    type Batch = SendBatch;
-
-    fn together(messages: Vec<Arc<Self>>) -> SendBatch {
-        SendBatch { messages }
-    }
-
-    fn bytes(&self) -> usize {
-        self.message.ciphertext.len()
-    }
-}
-
-impl Shared for AddMembers {
-    type Batch = AddBatch;
-
-    fn together(adds: Vec<Arc<Self>>) -> AddBatch {
-        AddBatch { adds }
-    }
-
-    fn bytes(&self) -> usize {
-        self.commit.as_ref().map_or(0, |commit| commit.bytes.len())
-            + self.invitation.welcome.as_ref().map_or(0, |welcome| welcome.bytes.len())
-    }
-
-    async fn settled(&self, db: &Reader, at: Position) -> Option<Result<Landed, Error>> {
-        match self.lost(db, at).await {
-            Ok(answer) => answer.map(Ok),
-            Err(Abort::Refused(error)) if error.code != Code::Overloaded => Some(Err(error)),
-            // It can be looked at again, under the lock.
-            Err(_) => None,
-        }
-    }
 }
 
 /// Most members of one conversation.
