@@ -59,7 +59,7 @@ pub struct Authenticator {
 pub enum AuthError {
     #[error(transparent)]
     Resolver(#[from] SetupError),
-    #[error("Redis cannot be used for the single use of tokens: {0}")]
+    #[error("Redis cannot be used to tell replicas of used tokens: {0}")]
     Redis(#[from] crate::redis::Error),
 }
 
