@@ -34,6 +34,7 @@ any_serializer! {
     p5_a_transaction_that_began_first_and_commits_last_is_not_passed_over;
     p5_a_row_that_is_no_entry_is_not_passed_over_either;
     p5_the_naive_cursor_would_pass_it_over;
+    p5_a_removal_from_before_a_joining_that_was_told_is_not_told_again;
     p7_what_becomes_visible_together_with_a_removal_is_kept_from_who_was_removed;
     p5_a_transaction_that_stays_open_delays_nobody;
     a_drained_server_sends_its_streams_away;
@@ -575,6 +576,40 @@ async fn p5_the_naive_cursor_would_pass_it_over(app: &TestApp) {
     let found = "select count(*) from messages where convo_id = $1 and tx::text::bigint >= $2";
     let there: i64 = reader.query_one(found, &[&convo(&quiet), &safe]).await.unwrap().get(0);
     assert_eq!(there, 1, "not below the watermark does");
+}
+
+/// As a replica without locks may do it: the transaction that lets somebody in again began before the one that removed it.
+async fn p5_a_removal_from_before_a_joining_that_was_told_is_not_told_again(app: &TestApp) {
+    let members = app.conversation(2).await;
+    let (id, did) = (convo(&members[0]), members[1].did().to_owned());
+    let mut stream = follow(&members[1]).await;
+    let (mut db, mut another) = (app.database.connect().await, app.database.connect().await);
+    let joining = begin_early(&mut db).await;
+    // No cursor gets past this one, which is younger than the joining and older than the removal.
+    let open = begin_early(&mut another).await;
+    ok(ask(&members[0], "leaveConvo", &json!({ "convoId": id, "targetDid": did })).await);
+    stream.until(|event| event.name == "removedEvent").await;
+    let join = "update members m set left_at = null, left_by = null, left_epoch = null, left_seq = null,
+                                     joined_at = clock_timestamp(), joined_seq = c.last_seq, joined_epoch = c.current_epoch
+                  from conversations c where c.id = $1 and m.convo_id = $1 and m.member_did = $2 returning m.joined_seq";
+    let at: i64 = joining.query_one(join, &[&id, &did]).await.unwrap().get(0);
+    let tell = "insert into event_stream (convo_id, event_type, payload)
+                values ($1, 'joined', jsonb_build_object('dids', array[$2::text], 'actor', $3::text, 'epoch', 1,
+                                                         'seq', $4::bigint, 'welcome', false))";
+    joining.execute(tell, &[&id, &did, &members[0].did(), &at]).await.unwrap();
+    joining.commit().await.unwrap();
+    stream.until(|event| event.name == "conversationEvent" && event.data["seq"] == at).await;
+    let mut cursor = String::new();
+    for _ in 0..4 {
+        let sent = send_early(&members[0]).await;
+        cursor = stream.until(|event| seq(event) == Some(sent)).await.pop().unwrap().id;
+    }
+    let mut again = resume(&members[1], &cursor).await;
+    let replayed = again.until(|event| event.data["info"] == "replayed").await;
+    assert!(replayed.iter().all(|event| event.name != "removedEvent"), "{replayed:?}");
+    let sent = send_early(&members[0]).await;
+    again.until(|event| seq(event) == Some(sent)).await;
+    open.rollback().await.unwrap();
 }
 
 async fn p5_a_transaction_that_stays_open_delays_nobody(app: &TestApp) {
