@@ -399,9 +399,10 @@ impl Hub {
         audience
     }
 
-    /// Hands out entries, ascending in each conversation, to those whose membership allows. The memberships were read after the
-    /// entries.
-    pub fn publish(&self, entries: Vec<MessageView>, memberships: &[Membership]) {
+    /// Hands out entries, ascending in each conversation, to those whose membership allows. `after` says behind which position each
+    /// conversation was read; the memberships were read after the entries.
+    pub fn publish(&self, after: &[(&str, i64)], entries: Vec<MessageView>, memberships: &[Membership]) {
+        let after: HashMap<&str, i64> = after.iter().copied().collect();
         let memberships: HashMap<(&str, &str), &Membership> =
             memberships.iter().map(|one| ((one.convo.as_str(), one.did.as_str()), one)).collect();
         let mut inner = self.inner();
@@ -411,10 +412,16 @@ impl Hub {
         for entry in entries {
             let (convo, seq) = (entry.convo_id.clone(), entry.seq);
             let Some(channel) = inner.channels.get_mut(convo.as_str()) else { continue };
+            let read_after = after.get(convo.as_str()).copied().unwrap_or(seq);
             let event = published(entry, watermark);
             for listener in channel.listeners.values_mut() {
                 let mut state = listener.subscriber.state();
                 if !state.is_tailed() || listener.position >= seq {
+                    continue;
+                }
+                // It has joined since the reading began and lacks entries from before this one. The conversation is unread again
+                // because of that, and it gets them all by the next reading.
+                if listener.position < read_after {
                     continue;
                 }
                 // Without a word about its membership, it came after the question, and is served by the next pass.
@@ -768,3 +775,7 @@ impl Inner {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "hub_tests.rs"]
+mod tests;

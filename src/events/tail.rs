@@ -122,7 +122,7 @@ async fn read_some(
     for entry in &entries {
         store.metrics().tail_lagged((moment.at - entry.created_at).to_std().unwrap_or_default());
     }
-    hub.publish(entries, &memberships);
+    hub.publish(&after, entries, &memberships);
     Ok(more)
 }
 

@@ -1,0 +1,99 @@
+//! What falls between two readings of the tail, step by step.
+
+use std::task::Waker;
+
+use chrono::DateTime;
+use ulid::Ulid;
+
+use super::*;
+use crate::events::subscriber::Waiting;
+use crate::views::MessageType;
+use crate::xrpc::bytes::LexBytes;
+
+const CONVO: &str = "01M7ZYXXG28C7PCE4ZTPCRBEN4";
+
+/// A hub of which the tail has made one pass.
+fn hub() -> Hub {
+    let hub = Hub::new(100, Metrics::default());
+    pass(&hub);
+    hub
+}
+
+/// A pass in which there is nothing to read.
+fn pass(hub: &Hub) {
+    end(hub, hub.begin_pass().pass);
+}
+
+fn end(hub: &Hub, pass: u64) {
+    let moment = Moment { snapshot: "10:10:".to_owned(), watermark: 10, ahead: 10, at: DateTime::UNIX_EPOCH };
+    hub.end_pass(pass, &moment);
+}
+
+/// A stream of somebody who lacks the entries after `position`, of which the last is `last_seq`; it still catches up.
+fn stream(hub: &Hub, did: &str, position: i64, last_seq: i64) -> Arc<Subscriber> {
+    let subscriber = hub.register(&did.parse().unwrap(), None, Cursor::BEGINNING).unwrap();
+    let attachment = Attachment { convo: CONVO.parse().unwrap(), since: 1, position, last_seq };
+    hub.attach(&subscriber, &[attachment], Cursor::BEGINNING, None);
+    pass(hub);
+    hub.take_unread(10);
+    subscriber
+}
+
+fn entry(seq: i64) -> MessageView {
+    MessageView {
+        id: Ulid::new().to_string().parse().unwrap(),
+        convo_id: CONVO.parse().unwrap(),
+        sender: "did:plc:sender".parse().unwrap(),
+        message_type: MessageType::App,
+        ciphertext: LexBytes(Vec::new()),
+        epoch: 0,
+        seq,
+        created_at: DateTime::UNIX_EPOCH,
+        embed_type: None,
+        embed_uri: None,
+    }
+}
+
+fn membership(did: &str, last_seq: i64) -> Membership {
+    let (convo, did) = (CONVO.parse().unwrap(), did.parse().unwrap());
+    Membership { convo, did, joined_seq: 0, since: 1, left_seq: None, last_seq }
+}
+
+/// The entries that wait for a client.
+fn came(subscriber: &Subscriber) -> Vec<i64> {
+    let mut came = Vec::new();
+    while let Ok(Some(Waiting::Event(event, _))) = subscriber.next(Waker::noop()) {
+        if let Event::Message { message, .. } = &event.event {
+            came.push(message.seq);
+        }
+    }
+    came
+}
+
+#[test]
+fn p5_a_stream_that_joins_while_the_tail_reads_gets_what_it_lacks_before_what_is_new() {
+    let hub = hub();
+    let (first, late) = ("did:plc:first", "did:plc:late");
+    let first_stream = stream(&hub, first, 10, 10);
+    assert!(matches!(hub.behind(&first_stream, 10, 0), Behind::Over));
+    pass(&hub);
+    pass(&hub);
+    let late_stream = stream(&hub, late, 7, 10);
+
+    let reading = hub.begin_pass().pass;
+    hub.mark_unread(&[CONVO.parse().unwrap()]);
+    let taken = hub.take_unread(10);
+    assert_eq!(taken, [(Arc::from(CONVO), 10)]);
+    // The tail has asked for what follows 10, and does not know yet of somebody who lacks 8.
+    assert!(matches!(hub.behind(&late_stream, 10, 5), Behind::Over));
+    hub.publish(&[(CONVO, 10)], vec![entry(11)], &[membership(first, 11), membership(late, 11)]);
+    end(&hub, reading);
+    assert_eq!((came(&first_stream), came(&late_stream)), (vec![11], vec![]));
+
+    let reading = hub.begin_pass().pass;
+    assert_eq!(hub.take_unread(10), [(Arc::from(CONVO), 7)]);
+    let missing = (8..=11).map(entry).collect();
+    hub.publish(&[(CONVO, 7)], missing, &[membership(first, 11), membership(late, 11)]);
+    end(&hub, reading);
+    assert_eq!((came(&first_stream), came(&late_stream)), (vec![], vec![8, 9, 10, 11]));
+}
