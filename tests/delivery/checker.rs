@@ -10,12 +10,23 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::*;
-use crate::support::client::xrpc::{Event, Xrpc};
+use crate::support::client::xrpc::{Event, Xrpc, XrpcError};
 use crate::support::lexicon::validate_event;
 
 const NSID: &str = "blue.catbird.mls.streamConvoEvents";
 /// The pause before it tries the next server.
 const PAUSE: Duration = Duration::from_millis(20);
+
+/// What a client is about.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub enum Doing {
+    /// It asks for a stream, or waits to ask again.
+    #[default]
+    Connecting,
+    /// It has an answer and waits for the stream to begin.
+    Beginning,
+    Reading,
+}
 
 /// What one client saw.
 #[derive(Debug, Default, Clone)]
@@ -28,6 +39,8 @@ pub struct Seen {
     pub memberships: BTreeMap<String, BTreeSet<(u64, bool)>>,
     /// How often it had to connect.
     pub connections: u64,
+    /// What it does now: where a client that lacks something waits.
+    pub doing: Doing,
     /// How often it was told why its stream ended, by reason.
     pub farewells: BTreeMap<String, u64>,
     /// What else it was told, by type.
@@ -148,6 +161,13 @@ impl Checker {
         read(&self.seen.lock().unwrap())
     }
 
+    /// Where it is in following, in words.
+    pub fn whereabouts(&self) -> String {
+        let (doing, live) = self.with(|seen| (seen.doing, seen.live));
+        let died = if self.task.is_finished() { ", and has given up" } else { "" };
+        format!("{doing:?}, live: {live}{died}")
+    }
+
     /// Waits until it has seen enough, for as long as nothing takes; whether it has.
     pub async fn within(&self, patience: Duration, enough: impl Fn(&Seen) -> bool) -> bool {
         let mut changed = self.changed.clone();
@@ -179,29 +199,42 @@ async fn follow(
             servers[turn % servers.len()].parse().unwrap()
         };
         turn += 1;
+        note(&mut |seen| seen.doing = Doing::Connecting);
         let mut stream = match who.at(server).follow("streamConvoEvents", &[], cursor.as_deref()).await {
             Ok(Ok(stream)) => stream,
             refused => {
                 // A server that dies, drains or has no database refuses. Nothing is wrong with the cursor or the caller.
-                if let Ok(Err(reply)) = refused
-                    && !matches!(reply.status, 429 | 503)
-                {
-                    note(&mut |seen| seen.broken.push(format!("refused: {reply}")));
-                }
+                let wrong = match refused {
+                    Ok(Err(reply)) if !matches!(reply.status, 429 | 503) => Some(format!("refused: {reply}")),
+                    Err(why @ XrpcError::Silent { .. }) => Some(why.to_string()),
+                    _ => None,
+                };
+                note(&mut |seen| seen.broken.extend(wrong.clone()));
                 tokio::time::sleep(PAUSE).await;
                 continue;
             }
         };
+        note(&mut |seen| seen.doing = Doing::Beginning);
         if stream.skip().await.is_err() {
             continue;
         }
         note(&mut |seen| {
+            seen.doing = Doing::Reading;
             seen.connections += 1;
             seen.live = cursor.is_none();
         });
-        while let Ok(Some(Event { name, data, .. })) = stream.next().await {
-            validate_event(NSID, &data).unwrap_or_else(|why| panic!("{why}\n{data}"));
-            note(&mut |seen| seen.take(&name, &data));
+        loop {
+            match stream.next().await {
+                Ok(Some(Event { name, data, .. })) => {
+                    validate_event(NSID, &data).unwrap_or_else(|why| panic!("{why}\n{data}"));
+                    note(&mut |seen| seen.take(&name, &data));
+                }
+                Err(why @ XrpcError::Silent { .. }) => {
+                    note(&mut |seen| seen.broken.push(why.to_string()));
+                    break;
+                }
+                Ok(None) | Err(_) => break,
+            }
         }
         // Also one that came with no event.
         cursor = stream.last_id.or(cursor);

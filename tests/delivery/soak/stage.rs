@@ -197,7 +197,7 @@ impl Stage {
         for (who, checker) in self.people.iter().zip(&self.checkers) {
             let left = deadline.saturating_duration_since(Instant::now());
             if !checker.within(left, |seen| verdict.is_complete(&who.did, seen)).await {
-                missing.push(who.did.clone());
+                missing.push(format!("{}: {}", who.did, checker.whereabouts()));
             }
         }
         self.print(&verdict, took);
@@ -205,7 +205,11 @@ impl Stage {
         for (who, checker) in self.people.iter().zip(&self.checkers) {
             wrong.extend(checker.with(|seen| verdict.judge(&who.did, seen)));
         }
-        assert!(wrong.is_empty(), "{} findings, {} incomplete:\n{}", wrong.len(), missing.len(), wrong.join("\n"));
+        if !missing.is_empty() {
+            // What the servers say may tell why.
+            self.fleet.replicas.iter().flat_map(Replica::log).for_each(|line| println!("{line}"));
+        }
+        assert!(wrong.is_empty(), "{} findings, incomplete: {missing:#?}\n{}", wrong.len(), wrong.join("\n"));
         assert!(missing.is_empty(), "incomplete, and yet without a finding: {missing:?}");
         self.fleet.check().await;
     }

@@ -53,6 +53,10 @@ pub enum XrpcError {
     #[error("{nsid}: no answer: {}", causes(.source))]
     NoAnswer { nsid: String, source: reqwest::Error },
 
+    /// A stream was not begun in time, or it is open and even the signs of life that keep it open do not come.
+    #[error("{nsid}: nothing has come for {} s", .waited.as_secs())]
+    Silent { nsid: String, waited: Duration },
+
     /// The connection of a WebSocket broke, or what came is no message of an event stream.
     #[error("{nsid}: {why}")]
     Socket { nsid: String, why: String },

@@ -1,10 +1,15 @@
 //! A stream of server-sent events, read event by event as the HTML standard says (9.2.6).
 
+use std::time::Duration;
+
 use reqwest::header::HeaderMap;
 use reqwest::{RequestBuilder, Response};
 use serde_json::Value;
 
-use super::{Reply, XrpcError};
+use super::{Reply, TIMEOUT, XrpcError};
+
+/// A stream in which nothing comes for so long is dead: signs of life come every 15 s.
+const SILENCE: Duration = Duration::from_secs(45);
 
 /// One event.
 #[derive(Debug, Clone)]
@@ -42,7 +47,8 @@ impl EventStream {
     /// Opens a stream, or reads the reply that refuses it.
     pub(super) async fn open(nsid: &str, request: RequestBuilder) -> Result<Result<Self, Reply>, XrpcError> {
         let no_answer = |source| XrpcError::NoAnswer { nsid: nsid.to_owned(), source };
-        let response = request.send().await.map_err(no_answer)?;
+        let silent = |_| XrpcError::Silent { nsid: nsid.to_owned(), waited: TIMEOUT };
+        let response = tokio::time::timeout(TIMEOUT, request.send()).await.map_err(silent)?.map_err(no_answer)?;
         if !response.status().is_success() {
             return Ok(Err(Reply::of(nsid, response).await?));
         }
@@ -53,7 +59,7 @@ impl EventStream {
         self.response.headers()
     }
 
-    /// The next event; `None` when the server has ended the stream in good order. Waits as long as it takes.
+    /// The next event; `None` when the server has ended the stream in good order. Waits for as long as there are signs of life.
     pub async fn next(&mut self) -> Result<Option<Event>, XrpcError> {
         loop {
             let Some((name, data)) = self.block().await? else { return Ok(None) };
@@ -102,7 +108,8 @@ impl EventStream {
                 return Ok(Some(String::from_utf8_lossy(&line[..line.len() - 1]).into_owned()));
             }
             searched = self.buffer.len();
-            let chunk = self.response.chunk().await;
+            let silent = |_| XrpcError::Silent { nsid: self.nsid.clone(), waited: SILENCE };
+            let chunk = tokio::time::timeout(SILENCE, self.response.chunk()).await.map_err(silent)?;
             match chunk.map_err(|source| XrpcError::NoAnswer { nsid: self.nsid.clone(), source })? {
                 Some(chunk) => self.buffer.extend_from_slice(&chunk),
                 None => return Ok(None),
