@@ -31,8 +31,9 @@
 //! taken, so it was in S or will never be. What may be missing was therefore written by transactions from w on, and that is what is
 //! replayed. For the rows of `event_stream` this is a range of an index. For the log, the first entry to send again follows
 //! the last one, by seq, that was written below w: that one was in S, and as S saw it, it saw all before it, also those of
-//! transactions above w. What is sent twice is known by `(convoId, seq)`. The cursor is from one moment and for all
-//! conversations, also those that the client did not know of.
+//! transactions above w. What is sent twice is known by `(convoId, seq)`; it may be from before the client began, as w may be, which any
+//! transaction of the cluster holds back. The cursor is from one moment and for all conversations, also those that the client did not
+//! know of.
 //!
 //! **Somebody is removed and has not had everything from before** (P5), nor can read it from the log any more. Who comes back with a
 //! cursor is sent the rest of the membership before its removal (`catch_up`), however often it joined and was removed meanwhile:

@@ -101,14 +101,18 @@ impl Seen {
     }
 
     fn take_entry(&mut self, convo: &str, seq: u64, prev: u64) {
-        self.entries.entry(convo.to_owned()).or_default().push(seq);
         let distinct = self.distinct.entry(convo.to_owned()).or_default();
+        // The memberships that it knows of, unless it was in the conversation before it followed.
+        let told = self.memberships.get(convo);
+        if told.is_none() && distinct.first().is_some_and(|first| seq < *first) {
+            // From before it followed: its cursor is older than that if a transaction was under way then, anywhere in the cluster.
+            return;
+        }
+        self.entries.entry(convo.to_owned()).or_default().push(seq);
         let newest = distinct.last().copied();
         if !distinct.insert(seq) {
             return;
         }
-        // The memberships that it knows of, unless it was in the conversation before it followed.
-        let told = self.memberships.get(convo);
         let joined = told.and_then(|told| told.iter().rfind(|(_, joined)| *joined)).map(|(at, _)| *at);
         let left = told.and_then(|told| told.iter().rfind(|(_, joined)| !*joined)).map(|(at, _)| *at);
         let position = newest.max(joined);
