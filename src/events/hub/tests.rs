@@ -7,6 +7,7 @@ use ulid::Ulid;
 
 use super::*;
 use crate::events::subscriber::Waiting;
+use crate::store::events::{Attachment, Moment};
 use crate::views::MessageType;
 use crate::xrpc::bytes::LexBytes;
 

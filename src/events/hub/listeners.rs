@@ -1,0 +1,221 @@
+//! Who listens to what, and what one of them is told of a row. All of it happens under the lock of the hub.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::events::cursor::Cursor;
+use crate::events::event::{Action, Event, Info, Published};
+use crate::events::subscriber::{End, Phase, Subscriber};
+use crate::ids::{ConvoId, Did};
+use crate::store::Topic;
+use crate::store::events::{EventRow, Membership, What};
+
+use super::{Channel, Inner, Listener};
+
+impl Inner {
+    pub(super) fn listen(&mut self, topic: Topic) {
+        *self.topics.entry(topic).or_default() += 1;
+    }
+
+    pub(super) fn unlisten(&mut self, topic: Topic) {
+        if let Some(count) = self.topics.get_mut(&topic) {
+            *count -= 1;
+            if *count == 0 {
+                self.topics.remove(&topic);
+            }
+        }
+    }
+
+    /// Adds a listener to a conversation, and says what the hub calls that. A conversation that nobody listened to is read from
+    /// `head` on in the next pass.
+    pub(super) fn attach(&mut self, convo: &str, head: i64, listener: Listener) -> Arc<str> {
+        let name = match self.channels.get_key_value(convo) {
+            Some((name, _)) => name.clone(),
+            None => {
+                let name: Arc<str> = convo.into();
+                self.listen(convo.into());
+                self.channels.insert(name.clone(), Channel { head, listeners: HashMap::new() });
+                self.unread.insert(name.clone());
+                name
+            }
+        };
+        if let Some(channel) = self.channels.get_mut(&name) {
+            channel.listeners.insert(listener.subscriber.id, listener);
+        }
+        name
+    }
+
+    /// Ends a stream's attachment to one conversation.
+    pub(super) fn leave(&mut self, subscriber: &Subscriber, convo: &str) {
+        let Some(channel) = self.channels.get_mut(convo) else { return };
+        channel.listeners.remove(&subscriber.id);
+        if channel.listeners.is_empty() {
+            self.channels.remove(convo);
+            self.unread.remove(convo);
+            self.unlisten(convo.into());
+        }
+    }
+
+    /// Ends all attachments of a stream. It counts as open until it is removed.
+    pub(super) fn detach(&mut self, subscriber: &Subscriber) {
+        self.unattached.remove(&subscriber.id);
+        let convos = std::mem::take(&mut subscriber.state().convos);
+        for convo in convos {
+            self.leave(subscriber, &convo);
+        }
+    }
+
+    pub(super) fn remove(&mut self, subscriber: &Subscriber) {
+        subscriber.end(End::Over);
+        self.detach(subscriber);
+        let did = subscriber.did.as_str();
+        let Some(own) = self.people.get_mut(did) else { return };
+        let before = own.len();
+        own.retain(|one| one.id != subscriber.id);
+        self.open -= before - own.len();
+        if own.is_empty() {
+            self.people.remove(did);
+            self.unlisten(did.into());
+        }
+    }
+
+    /// The streams that a row may be for.
+    pub(super) fn audience_of(&self, row: &EventRow) -> Vec<Arc<Subscriber>> {
+        let of = |did: &Did| self.people.get(did.as_str()).map_or(&[][..], Vec::as_slice);
+        if let Some(recipient) = &row.recipient {
+            return of(recipient).to_vec();
+        }
+        let mut audience: HashMap<u64, &Arc<Subscriber>> = HashMap::new();
+        if let Some(channel) = row.convo.as_ref().and_then(|convo| self.channels.get(convo.as_str())) {
+            audience.extend(channel.listeners.iter().map(|(id, listener)| (*id, &listener.subscriber)));
+        }
+        if let What::Joined { dids, .. } = &row.what {
+            audience.extend(dids.iter().flat_map(of).map(|subscriber| (subscriber.id, subscriber)));
+        }
+        audience.extend(self.unattached.iter().map(|(id, subscriber)| (*id, subscriber)));
+        audience.into_values().cloned().collect()
+    }
+
+    /// Tells one stream what a row means for it.
+    pub(super) fn tell(&mut self, to: &Arc<Subscriber>, row: &EventRow, memberships: &[Membership], buffer: usize) {
+        if !to.wants(row.convo.as_ref()) {
+            return;
+        }
+        let Some(watermark) = self.watermark else { return };
+        let say = |event: Event| {
+            let mut state = to.state();
+            if !state.push(&Arc::new(Published::new(event, watermark)), buffer) {
+                state.end(End::Told(Info::SlowConsumer));
+            }
+        };
+        let action = |did: &Did, actor: &Did| if did == actor { Action::Left } else { Action::Removed };
+        match (&row.convo, &row.what) {
+            (Some(convo), What::Joined { dids, actor, epoch, seq, welcome }) if dids.contains(&to.did) => {
+                let (convo_id, epoch) = (convo.clone(), *epoch);
+                say(Event::Conversation { convo_id, actor: actor.clone(), epoch, seq: *seq });
+                if *welcome && *actor != to.did {
+                    say(Event::Welcome { convo_id: convo.clone(), epoch });
+                }
+                // It may have ended since; then its entries still come, and after them its end. Where it gave way to another, only
+                // the rows know where it ended.
+                match memberships.iter().find(|one| one.convo == *convo && one.did == to.did) {
+                    Some(another) if another.joined_seq > *seq && to.state().is_tailed() => {
+                        to.end(End::Told(Info::Reset));
+                    }
+                    Some(membership) => self.join(to, membership, *seq, watermark),
+                    None => {}
+                }
+            }
+            (Some(convo), What::Joined { dids, actor, epoch, seq, .. }) if self.is_attached(to, convo) => {
+                for did in dids {
+                    let (convo_id, did, actor) = (convo.clone(), did.clone(), actor.clone());
+                    say(Event::MembershipChange {
+                        convo_id,
+                        did,
+                        action: Action::Joined,
+                        actor,
+                        epoch: *epoch,
+                        seq: *seq,
+                    });
+                }
+            }
+            (Some(convo), What::Left { did, actor, epoch, seq }) if *did != to.did && self.is_attached(to, convo) => {
+                let (convo_id, action) = (convo.clone(), action(did, actor));
+                let (did, actor) = (did.clone(), actor.clone());
+                say(Event::MembershipChange { convo_id, did, action, actor, epoch: *epoch, seq: *seq });
+            }
+            (Some(convo), What::Removed { .. }) if self.lacks(to, convo, row) => {
+                // It comes back and is sent the rest first.
+                to.end(End::Told(Info::Reset));
+            }
+            (Some(convo), What::Removed { did, actor, epoch, seq }) => {
+                let (convo_id, action) = (convo.clone(), action(did, actor));
+                say(Event::Removed { convo_id, action, actor: actor.clone(), epoch: *epoch, seq: *seq });
+                to.state().convos.retain(|name| **name != *convo.as_str());
+                self.leave(to, convo.as_str());
+                if to.only.is_some() {
+                    to.end(End::Over);
+                }
+            }
+            (Some(convo), What::Read { seq, message_id, read_at }) => say(Event::Read {
+                convo_id: convo.clone(),
+                did: to.did.clone(),
+                seq: *seq,
+                message_id: message_id.clone(),
+                read_at: *read_at,
+            }),
+            (Some(convo), What::Cursor { last_seen }) => {
+                say(Event::CursorMoved { convo_id: convo.clone(), last_seen: last_seen.clone() });
+            }
+            (_, What::KeyPackagesLow { available }) => say(Event::KeyPackagesLow { available: *available }),
+            _ => {}
+        }
+    }
+
+    /// Whether a stream that the tail supplies lacks entries from before this end of its membership.
+    pub(super) fn lacks(&self, to: &Subscriber, convo: &ConvoId, row: &EventRow) -> bool {
+        let listener = self.channels.get(convo.as_str()).and_then(|channel| channel.listeners.get(&to.id));
+        match (listener, &row.what) {
+            (Some(listener), What::Removed { seq, .. }) => listener.position < *seq && to.state().is_tailed(),
+            _ => false,
+        }
+    }
+
+    pub(super) fn is_attached(&self, subscriber: &Subscriber, convo: &ConvoId) -> bool {
+        self.channels.get(convo.as_str()).is_some_and(|channel| channel.listeners.contains_key(&subscriber.id))
+    }
+
+    /// Attaches a stream to a conversation that its caller has joined at `position`. The tail supplies it from there on; what others
+    /// have had already comes with the next pass.
+    pub(super) fn join(
+        &mut self,
+        subscriber: &Arc<Subscriber>,
+        membership: &Membership,
+        position: i64,
+        watermark: Cursor,
+    ) {
+        let convo = membership.convo.as_str();
+        let known = self.channels.get(convo).and_then(|channel| channel.listeners.get(&subscriber.id));
+        if known.is_some_and(|listener| listener.since == membership.since) {
+            return;
+        }
+        let listener = Listener { subscriber: subscriber.clone(), position, since: membership.since };
+        let name = self.attach(convo, position, listener);
+        self.unread.insert(name.clone());
+        let begun = self.begun;
+        let mut state = subscriber.state();
+        if !state.convos.contains(&name) {
+            state.convos.push(name);
+        }
+        match &mut state.phase {
+            // Not until this pass is over, which has read what it reads already.
+            Phase::Joining { since, .. } => *since = begun,
+            Phase::Live => {
+                state.phase = Phase::Joining { from: watermark, since: begun, tell: false };
+                drop(state);
+                self.unsettled.push(subscriber.clone());
+            }
+            Phase::CatchingUp { attached, .. } => *attached = Some(begun),
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! Who listens to what in this replica. The tail puts in what the database says, and the hub hands it to the streams it is for.
+//!
+//! It knows no framing, asks the database nothing and waits for nobody. One lock guards the map of who listens; whoever holds it
+//! only moves pointers. The rules that make it lose nothing and show nothing are in the module [`super`].
+//!
+//! Streams come in by `streams`, the tail by `passes`; `listeners` is what both do to the map.
+
+mod listeners;
+mod passes;
+mod streams;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{Notify, watch};
+
+use crate::metrics::Metrics;
+use crate::store::events::Membership;
+use crate::store::{Concerned, Topic};
+use crate::views::MessageView;
+
+use super::cursor::Cursor;
+use super::event::{Event, Info, Published, Typing};
+use super::subscriber::{End, Phase, State, Subscriber};
+
+pub use passes::Begun;
+pub use streams::{Behind, Gap};
+
+/// Most streams of one caller in one replica: a dozen devices, and some that have not noticed yet that they were cut off.
+pub const MAX_STREAMS_PER_CALLER: usize = 16;
+/// Most streams of one replica.
+pub const MAX_STREAMS: usize = 20_000;
+/// Most typing indicators that wait for the tail; more are dropped.
+const MAX_TYPING: usize = 1_000;
+
+/// See the module. Cheap to clone.
+#[derive(Clone)]
+pub struct Hub(Arc<Shared>);
+
+struct Shared {
+    inner: Mutex<Inner>,
+    /// Most events that wait for one client.
+    buffer: usize,
+    next_id: AtomicU64,
+    metrics: Metrics,
+    /// The last pass of the tail that was completed.
+    passed: watch::Sender<u64>,
+    /// There may be something to read.
+    wake: Notify,
+}
+
+struct Inner {
+    channels: HashMap<Arc<str>, Channel>,
+    people: HashMap<Arc<str>, Vec<Arc<Subscriber>>>,
+    /// Streams that are not attached to their conversations yet, so that every row may be for them.
+    unattached: HashMap<u64, Arc<Subscriber>>,
+    /// Streams to look at when a pass ends: they join, or have ended.
+    unsettled: Vec<Arc<Subscriber>>,
+    /// The channels and people, as hints name them.
+    topics: HashMap<Topic, usize>,
+    /// Channels that the tail has to read.
+    unread: HashSet<Arc<str>>,
+    typing: Vec<Typing>,
+    /// Everything visible at the end of the last pass has been handed to everybody who is live.
+    watermark: Option<Cursor>,
+    /// The pass that is under way, or the last one.
+    begun: u64,
+    open: usize,
+    closed: bool,
+}
+
+/// A conversation that somebody listens to.
+struct Channel {
+    /// The newest entry that was handed out.
+    head: i64,
+    listeners: HashMap<u64, Listener>,
+}
+
+struct Listener {
+    subscriber: Arc<Subscriber>,
+    /// The last entry that needs not be sent. No less than the head for all but those who catch up or join.
+    position: i64,
+    /// Which membership it listens by.
+    since: i64,
+}
+
+impl Hub {
+    pub fn new(buffer: usize, metrics: Metrics) -> Self {
+        let inner = Inner {
+            channels: HashMap::new(),
+            people: HashMap::new(),
+            unattached: HashMap::new(),
+            unsettled: Vec::new(),
+            topics: HashMap::new(),
+            unread: HashSet::new(),
+            typing: Vec::new(),
+            watermark: None,
+            begun: 0,
+            open: 0,
+            closed: false,
+        };
+        let (passed, _) = watch::channel(0);
+        let shared = Shared {
+            inner: Mutex::new(inner),
+            buffer,
+            next_id: AtomicU64::new(0),
+            metrics,
+            passed,
+            wake: Notify::new(),
+        };
+        Self(Arc::new(shared))
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        // Nothing panics while it is held.
+        self.0.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes the tail look, if any of these are listened to here.
+    pub fn wake(&self, concerned: &Concerned) {
+        let listened = match concerned {
+            Concerned::Everybody => true,
+            Concerned::Topics(topics) => {
+                let inner = self.inner();
+                topics.iter().any(|topic| inner.topics.contains_key(topic))
+            }
+        };
+        if listened {
+            self.0.wake.notify_one();
+        }
+    }
+
+    /// Gives every stream whose turn it is a sign of life. `turn` is one of `turns`.
+    pub fn beat(&self, turn: u64, turns: u64) {
+        let inner = self.inner();
+        let Some(watermark) = inner.watermark else { return };
+        for subscriber in inner.people.values().flatten().filter(|subscriber| subscriber.id % turns == turn) {
+            subscriber.state().beat(watermark);
+        }
+    }
+
+    /// Most events that wait for one client.
+    pub fn buffer(&self) -> usize {
+        self.0.buffer
+    }
+
+    /// Ends every stream, and tells it why. With `for_good`, no other is taken in.
+    pub fn end_all(&self, info: Info, for_good: bool) {
+        let mut inner = self.inner();
+        inner.closed |= for_good;
+        let all: Vec<Arc<Subscriber>> = inner.people.values().flatten().cloned().collect();
+        for subscriber in all {
+            subscriber.end(End::Told(info));
+            inner.detach(&subscriber);
+        }
+    }
+
+    /// How many streams are open.
+    pub fn open(&self) -> usize {
+        self.inner().open
+    }
+}
+
+impl Listener {
+    /// Whether an entry lies within the membership that this stream listens by. The membership was read after the entry, so if it
+    /// has ended since, it says where.
+    fn may_see(&self, membership: &Membership, seq: i64) -> bool {
+        membership.since == self.since
+            && seq > membership.joined_seq
+            && membership.left_seq.is_none_or(|left| seq <= left)
+    }
+}
+
+impl State {
+    /// Whether the tail supplies it.
+    fn is_tailed(&self) -> bool {
+        !self.has_ended() && matches!(self.phase, Phase::Joining { .. } | Phase::Live)
+    }
+}
+
+fn published(entry: MessageView, cursor: Cursor) -> Arc<Published> {
+    Arc::new(Published::new(Event::Message { prev_seq: entry.seq - 1, message: entry }, cursor))
+}

@@ -1,0 +1,203 @@
+//! The passes of the tail: what is to be read, and handing out what was.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::events::cursor::Cursor;
+use crate::events::event::{Event, Info, Published, Typing};
+use crate::events::subscriber::{End, Phase};
+use crate::ids::{ConvoId, Did};
+use crate::store::events::{EventRow, Membership, Moment};
+use crate::views::MessageView;
+
+use super::{Hub, published};
+
+/// What a pass of the tail has to do.
+pub struct Begun {
+    pub pass: u64,
+    /// Whether anybody listens at all.
+    pub listened: bool,
+    pub typing: Vec<Typing>,
+}
+
+impl Hub {
+    /// Waits until somebody wants the tail to look.
+    pub async fn woken(&self) {
+        self.0.wake.notified().await;
+    }
+
+    pub fn begin_pass(&self) -> Begun {
+        let mut inner = self.inner();
+        inner.begun += 1;
+        Begun { pass: inner.begun, listened: inner.open > 0, typing: std::mem::take(&mut inner.typing) }
+    }
+
+    /// Notes that these have new entries.
+    pub fn mark_unread(&self, convos: &[ConvoId]) {
+        let mut inner = self.inner();
+        for convo in convos {
+            if let Some((name, _)) = inner.channels.get_key_value(convo.as_str()) {
+                let name = name.clone();
+                inner.unread.insert(name);
+            }
+        }
+    }
+
+    /// Takes some conversations to read, each with the position after which somebody lacks entries.
+    pub fn take_unread(&self, most: usize) -> Vec<(Arc<str>, i64)> {
+        let mut inner = self.inner();
+        let names: Vec<Arc<str>> = inner.unread.iter().take(most).cloned().collect();
+        let mut taken = Vec::with_capacity(names.len());
+        for name in names {
+            inner.unread.remove(&name);
+            let Some(channel) = inner.channels.get(&name) else { continue };
+            let lacking = channel.listeners.values().filter(|listener| listener.subscriber.state().is_tailed());
+            taken.push((name, lacking.map(|listener| listener.position).min().unwrap_or(i64::MAX).min(channel.head)));
+        }
+        taken
+    }
+
+    /// Puts back what could not be read, or not to its end.
+    pub fn put_back(&self, convos: Vec<(Arc<str>, i64)>) {
+        let mut inner = self.inner();
+        let still = convos.into_iter().filter(|(name, _)| inner.channels.contains_key(name)).collect::<Vec<_>>();
+        inner.unread.extend(still.into_iter().map(|(name, _)| name));
+    }
+
+    /// Who has to be a member for these entries to be handed out.
+    pub fn audience<'e>(&self, convos: impl Iterator<Item = &'e ConvoId>) -> Vec<(&'e ConvoId, Did)> {
+        let inner = self.inner();
+        let mut audience = Vec::new();
+        for convo in convos {
+            let Some(channel) = inner.channels.get(convo.as_str()) else { continue };
+            let mut dids: Vec<&Did> = channel.listeners.values().map(|listener| &listener.subscriber.did).collect();
+            dids.sort_unstable();
+            dids.dedup();
+            audience.extend(dids.into_iter().map(|did| (convo, did.clone())));
+        }
+        audience
+    }
+
+    /// Hands out entries, ascending in each conversation, to those whose membership allows. `after` says behind which position each
+    /// conversation was read; the memberships were read after the entries.
+    pub fn publish(&self, after: &[(&str, i64)], entries: Vec<MessageView>, memberships: &[Membership]) {
+        let after: HashMap<&str, i64> = after.iter().copied().collect();
+        let memberships: HashMap<(&str, &str), &Membership> =
+            memberships.iter().map(|one| ((one.convo.as_str(), one.did.as_str()), one)).collect();
+        let mut inner = self.inner();
+        // One borrow, so that its parts can be told apart.
+        let inner = &mut *inner;
+        let Some(watermark) = inner.watermark else { return };
+        for entry in entries {
+            let (convo, seq) = (entry.convo_id.clone(), entry.seq);
+            let Some(channel) = inner.channels.get_mut(convo.as_str()) else { continue };
+            let read_after = after.get(convo.as_str()).copied().unwrap_or(seq);
+            let event = published(entry, watermark);
+            for listener in channel.listeners.values_mut() {
+                let mut state = listener.subscriber.state();
+                if !state.is_tailed() || listener.position >= seq {
+                    continue;
+                }
+                // It has joined since the reading began and lacks entries from before this one. The conversation is unread again
+                // because of that, and it gets them all by the next reading.
+                if listener.position < read_after {
+                    continue;
+                }
+                // Without a word about its membership, it came after the question, and is served by the next pass.
+                let Some(membership) = memberships.get(&(convo.as_str(), listener.subscriber.did.as_str())) else {
+                    continue;
+                };
+                if membership.since != listener.since {
+                    // Whether this was of the membership that it listens by, nobody can say any more. It comes back and is told,
+                    // before any cursor says that it has had this.
+                    state.end(End::Told(Info::Reset));
+                    inner.unsettled.push(listener.subscriber.clone());
+                    continue;
+                }
+                if listener.may_see(membership, seq) && !state.push(&event, self.0.buffer) {
+                    state.end(End::Told(Info::SlowConsumer));
+                    inner.unsettled.push(listener.subscriber.clone());
+                }
+                listener.position = seq;
+            }
+            channel.head = channel.head.max(seq);
+        }
+    }
+
+    /// The people among these who listen here.
+    pub fn listening<'r>(&self, dids: impl Iterator<Item = &'r Did>) -> Vec<&'r Did> {
+        let inner = self.inner();
+        dids.filter(|did| inner.people.contains_key(did.as_str())).collect()
+    }
+
+    /// Hands out rows. `memberships` are those of the people who joined by them and listen here, read after the rows.
+    pub fn publish_rows(&self, rows: Vec<EventRow>, memberships: &[Membership]) {
+        let mut inner = self.inner();
+        for row in rows {
+            let row = Arc::new(row);
+            for subscriber in inner.audience_of(&row) {
+                let mut state = subscriber.state();
+                match &mut state.phase {
+                    Phase::CatchingUp { held, .. } if held.len() < self.0.buffer => held.push(row.clone()),
+                    Phase::CatchingUp { .. } => state.end(End::Told(Info::SlowConsumer)),
+                    Phase::Joining { .. } | Phase::Live => {
+                        drop(state);
+                        inner.tell(&subscriber, &row, memberships, self.0.buffer);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Hands out typing indicators.
+    pub fn publish_typing(&self, typing: Vec<Typing>) {
+        let inner = self.inner();
+        let Some(watermark) = inner.watermark else { return };
+        for typing in typing {
+            let Some(channel) = inner.channels.get(typing.convo_id.as_str()) else { continue };
+            let did = typing.did.clone();
+            let event = Arc::new(Published::new(Event::Typing(typing), watermark));
+            for listener in channel.listeners.values().filter(|listener| listener.subscriber.did != did) {
+                let mut state = listener.subscriber.state();
+                // Nobody is cut off for what is of no consequence.
+                if state.is_tailed() {
+                    state.push(&event, self.0.buffer);
+                }
+            }
+        }
+    }
+
+    /// Ends a pass: everything visible at its moment has been handed out.
+    pub fn end_pass(&self, pass: u64, moment: &Moment) {
+        let watermark = Cursor::from(moment);
+        {
+            let mut inner = self.inner();
+            inner.watermark = Some(watermark);
+            for subscriber in std::mem::take(&mut inner.unsettled) {
+                let mut state = subscriber.state();
+                if state.has_ended() {
+                    drop(state);
+                    inner.detach(&subscriber);
+                    continue;
+                }
+                match state.phase {
+                    Phase::Joining { since, tell, .. } if since < pass => {
+                        state.phase = Phase::Live;
+                        if tell {
+                            let event = Event::Info { info: Info::Replayed, retry_after_ms: None };
+                            state.push_anyway(&Arc::new(Published::new(event, watermark)));
+                        }
+                    }
+                    Phase::Joining { .. } => {
+                        drop(state);
+                        inner.unsettled.push(subscriber);
+                        // It waits for one more pass.
+                        self.0.wake.notify_one();
+                    }
+                    Phase::CatchingUp { .. } | Phase::Live => {}
+                }
+            }
+        }
+        self.0.passed.send_replace(pass);
+    }
+}

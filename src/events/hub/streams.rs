@@ -1,0 +1,220 @@
+//! What streams ask of the hub: to be taken in, caught up, and let go.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crate::error::{Code, Error};
+use crate::events::cursor::Cursor;
+use crate::events::event::{Info, Typing};
+use crate::events::subscriber::{End, Phase, Subscriber};
+use crate::ids::{ConvoId, Did};
+use crate::store::events::{Attachment, EventRow, Membership};
+use crate::views::MessageView;
+
+use super::{Hub, Listener, MAX_STREAMS, MAX_STREAMS_PER_CALLER, MAX_TYPING, published};
+
+/// What a stream that catches up has to do next.
+pub enum Behind {
+    /// These rows came first.
+    Rows(Vec<Arc<EventRow>>),
+    /// Entries are missing here.
+    Entries(Vec<Gap>),
+    /// Nothing until this pass is over.
+    Pass(u64),
+    /// Nothing: the tail has taken over, or the stream has ended.
+    Over,
+}
+
+/// A conversation in which a stream lacks entries: those after `position`, up to the one at `head` at least.
+#[derive(Debug, Clone)]
+pub struct Gap {
+    pub convo: Arc<str>,
+    pub position: i64,
+    pub head: i64,
+}
+
+impl Hub {
+    /// Takes a new stream in. From the next pass on, it is told every row that may be for it.
+    pub fn register(&self, did: &Did, only: Option<&ConvoId>, from: Cursor) -> Result<Arc<Subscriber>, Error> {
+        let mut inner = self.inner();
+        if inner.closed {
+            return Err(Code::Overloaded.because("this replica is going away; connect again to reach another"));
+        }
+        if inner.open >= MAX_STREAMS {
+            return Err(Code::Overloaded.because(format!("this replica has {MAX_STREAMS} streams open, its most")));
+        }
+        let own = inner.people.get(did.as_str()).map_or(0, Vec::len);
+        if own >= MAX_STREAMS_PER_CALLER {
+            // Some may be of clients that are gone, which shows when something is sent to them.
+            for subscriber in inner.people.get(did.as_str()).into_iter().flatten() {
+                subscriber.state().poke();
+            }
+            let message = format!("you have {own} streams open here; close one first");
+            return Err(Code::RateLimitExceeded.because(message));
+        }
+        let id = self.0.next_id.fetch_add(1, Ordering::Relaxed);
+        let subscriber = Arc::new(Subscriber::new(id, did.clone(), only.cloned(), from));
+        if own == 0 {
+            inner.listen(did.into());
+        }
+        inner.people.entry(did.as_str().into()).or_default().push(subscriber.clone());
+        inner.unattached.insert(id, subscriber.clone());
+        inner.open += 1;
+        self.0.metrics.streams_open(inner.open);
+        Ok(subscriber)
+    }
+
+    /// Lets a stream go. Nothing is handed to it any more.
+    pub fn remove(&self, subscriber: &Subscriber) {
+        let mut inner = self.inner();
+        inner.remove(subscriber);
+        self.0.metrics.streams_open(inner.open);
+    }
+
+    /// The pass that is under way, or the last one.
+    pub fn begun(&self) -> u64 {
+        self.inner().begun
+    }
+
+    /// Waits until a pass that begins after `pass` is over, and makes it begin soon.
+    pub async fn after(&self, pass: u64) {
+        let mut passed = self.0.passed.subscribe();
+        self.0.wake.notify_one();
+        // The sender is in `self`.
+        let _ = passed.wait_for(|passed| *passed > pass).await;
+    }
+
+    /// Attaches a stream, which begins at a cursor, to its conversations, as the database knew them at some time after it was
+    /// registered. With `replayed`, the rows since the client's cursor, the client is told when it has caught up.
+    pub fn attach(
+        &self,
+        subscriber: &Arc<Subscriber>,
+        attachments: &[Attachment],
+        begin: Cursor,
+        replayed: Option<Vec<EventRow>>,
+    ) {
+        let mut inner = self.inner();
+        if inner.unattached.remove(&subscriber.id).is_none() {
+            return;
+        }
+        let begun = inner.begun;
+        let mut state = subscriber.state();
+        if let Phase::CatchingUp { from, attached, tell, held } = &mut state.phase {
+            (*from, *attached, *tell) = (begin, Some(begun), replayed.is_some());
+            held.extend(replayed.into_iter().flatten().map(Arc::new));
+        }
+        for attachment in attachments {
+            let listener =
+                Listener { subscriber: subscriber.clone(), position: attachment.position, since: attachment.since };
+            let name = inner.attach(attachment.convo.as_str(), attachment.last_seq, listener);
+            state.convos.push(name);
+        }
+    }
+
+    /// What a stream that catches up lacks. Where that is no more than `close` entries of any conversation, the tail takes over.
+    pub fn behind(&self, subscriber: &Arc<Subscriber>, most_convos: usize, close: i64) -> Behind {
+        let mut inner = self.inner();
+        let begun = inner.begun;
+        let passed = *self.0.passed.borrow();
+        let mut state = subscriber.state();
+        if state.has_ended() {
+            return Behind::Over;
+        }
+        let Phase::CatchingUp { from, held, attached: Some(attached), tell } = &mut state.phase else {
+            return Behind::Over;
+        };
+        // Rows that were committed before it was attached have been reported by then.
+        if passed <= *attached {
+            return Behind::Pass(*attached);
+        }
+        if !held.is_empty() {
+            return Behind::Rows(std::mem::take(held));
+        }
+        let (from, tell) = (*from, *tell);
+        let mut far = Vec::new();
+        let mut near = Vec::new();
+        for name in &state.convos {
+            let Some(channel) = inner.channels.get(name) else { continue };
+            let Some(listener) = channel.listeners.get(&subscriber.id) else { continue };
+            match channel.head - listener.position {
+                ..=0 => {}
+                lag if lag <= close => near.push(name.clone()),
+                _ => far.push(Gap { convo: name.clone(), position: listener.position, head: channel.head }),
+            }
+            if far.len() == most_convos {
+                break;
+            }
+        }
+        if !far.is_empty() {
+            return Behind::Entries(far);
+        }
+        state.phase = Phase::Joining { from, since: begun, tell };
+        drop(state);
+        inner.unread.extend(near);
+        inner.unsettled.push(subscriber.clone());
+        drop(inner);
+        self.0.wake.notify_one();
+        Behind::Over
+    }
+
+    /// Hands entries to a stream that catches up, if its membership allows. `upto` is how far was read in each conversation.
+    pub fn supply(
+        &self,
+        subscriber: &Arc<Subscriber>,
+        entries: Vec<MessageView>,
+        memberships: &[Membership],
+        upto: &[(&str, i64)],
+    ) {
+        let mut inner = self.inner();
+        let mut state = subscriber.state();
+        let Phase::CatchingUp { from, .. } = state.phase else { return };
+        for entry in entries {
+            let Some(channel) = inner.channels.get_mut(entry.convo_id.as_str()) else { continue };
+            let Some(listener) = channel.listeners.get_mut(&subscriber.id) else { continue };
+            let membership = memberships.iter().find(|one| one.convo == entry.convo_id);
+            if membership.is_some_and(|one| one.since != listener.since) {
+                // Which of these were of the membership that it listens by, nobody can say any more. It comes back and is told.
+                state.end(End::Told(Info::Reset));
+                return;
+            }
+            if entry.seq > listener.position && membership.is_some_and(|one| listener.may_see(one, entry.seq)) {
+                listener.position = entry.seq;
+                state.push_anyway(&published(entry, from));
+            }
+        }
+        // What it may not see, or what is not there any more, is not missing.
+        for (name, seq) in upto {
+            let listener = inner.channels.get_mut(*name).and_then(|channel| channel.listeners.get_mut(&subscriber.id));
+            if let Some(listener) = listener {
+                listener.position = listener.position.max(*seq);
+            }
+        }
+    }
+
+    /// Hands entries of a membership that has ended to a stream that catches up, before it is told of the end.
+    pub fn supply_rest(&self, subscriber: &Subscriber, entries: Vec<MessageView>) {
+        let mut state = subscriber.state();
+        let Phase::CatchingUp { from, .. } = state.phase else { return };
+        for entry in entries {
+            state.push_anyway(&published(entry, from));
+        }
+    }
+
+    /// Hands rows to a stream that catches up. `memberships` are those of the conversations that it joined by them.
+    pub fn supply_rows(&self, subscriber: &Arc<Subscriber>, rows: &[Arc<EventRow>], memberships: &[Membership]) {
+        let mut inner = self.inner();
+        for row in rows {
+            inner.tell(subscriber, row, memberships, usize::MAX);
+        }
+    }
+
+    /// Somebody types in a conversation. It is handed on with the next pass, after what changed the roster before.
+    pub fn type_in(&self, typing: Typing) {
+        let mut inner = self.inner();
+        if inner.channels.contains_key(typing.convo_id.as_str()) && inner.typing.len() < MAX_TYPING {
+            inner.typing.push(typing);
+            drop(inner);
+            self.0.wake.notify_one();
+        }
+    }
+}
