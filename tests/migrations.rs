@@ -61,6 +61,7 @@ async fn a_replica_is_not_ready_before_the_schema_is_there() {
     assert_eq!(ready.status(), 503);
     let ready: serde_json::Value = ready.json().await.unwrap();
     assert_eq!((&ready["ready"], ready["stage"].as_str()), (&false.into(), Some("starting")), "{ready}");
+    assert_eq!((&ready["checks"]["database"], &ready["checks"]["schema"]), (&true.into(), &false.into()), "{ready}");
     assert_eq!(get("/health/live").await.status(), 200, "it runs, and must not be restarted");
     let refused = get("/xrpc/blue.catbird.mls.getConvos").await;
     assert_eq!(refused.status(), 503);
@@ -70,6 +71,8 @@ async fn a_replica_is_not_ready_before_the_schema_is_there() {
     client.batch_execute("select pg_advisory_unlock(hashtextextended('catbird-server/schema', 2))").await.unwrap();
     replica.ready().await;
     assert_eq!(applied(&client).await, all_versions());
+    let log = replica.log();
+    assert!(log.iter().all(|line| !line.contains("ERROR")), "waiting for the schema is no error: {log:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

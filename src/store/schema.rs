@@ -33,6 +33,7 @@ const MIGRATIONS: [(&str, &str); 11] = migrations![
 ];
 
 query! {
+    EXISTS = "schema/exists" ();
     VERSION = "schema/version" ();
 }
 
@@ -116,6 +117,11 @@ impl Store {
     /// Whether the database answers and has at least the schema of this build.
     pub async fn schema_is_current(&self) -> Result<bool, crate::error::Error> {
         let reader: Reader = self.reader().await?;
+        // A probe may come before the first migration, which is no error.
+        let exists = reader.find(&EXISTS, &[]).await.map_err(super::Abort::into_error)?;
+        if !exists.is_some_and(|row| row.get("is_there")) {
+            return Ok(false);
+        }
         let row = reader.find(&VERSION, &[]).await.map_err(super::Abort::into_error)?;
         Ok(row.is_some_and(|row| row.get::<_, i64>("version") >= required_version()))
     }
