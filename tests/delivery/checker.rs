@@ -151,7 +151,7 @@ impl Checker {
     pub fn start_at(who: &Xrpc, servers: watch::Receiver<Vec<String>>, turn: usize) -> Self {
         let seen = Arc::new(Mutex::new(Seen::default()));
         let (change, changed) = watch::channel(0);
-        let task = tokio::spawn(follow(who.clone(), servers, turn, seen.clone(), change));
+        let task = tokio::spawn(follow(who.with_own_connections(), servers, turn, seen.clone(), change));
         Self { seen, changed, task }
     }
 

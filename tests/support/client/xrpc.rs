@@ -11,7 +11,7 @@ mod token;
 use std::sync::Arc;
 use std::time::Duration;
 
-use reqwest::{Client, RequestBuilder, Url};
+use reqwest::{Client, ClientBuilder, RequestBuilder, Url};
 use serde_json::Value;
 
 pub use reply::{Reply, base64_text, bytes_value, decode_bytes};
@@ -91,6 +91,13 @@ impl Xrpc {
     /// The same DID and connections at another server.
     pub fn at(&self, base: Url) -> Self {
         Self { base, ..self.clone() }
+    }
+
+    /// The same DID at the same server, with a connection of its own for each call. A connection that waits to be used again may end at the
+    /// moment when it is, and then some call may wait for an answer to nothing.
+    pub fn with_own_connections(&self) -> Self {
+        let http = builder().pool_max_idle_per_host(0).build().expect("a limit is no reason to fail");
+        Self { http, ..self.clone() }
     }
 
     /// Calls a procedure: POST with a JSON body.
@@ -177,9 +184,13 @@ pub fn nsid(method: &str) -> String {
 
 /// A client with connections of its own and the TLS provider that reqwest was built to expect from outside.
 pub fn http() -> Result<Client, reqwest::Error> {
+    builder().build()
+}
+
+fn builder() -> ClientBuilder {
     // Refused when a provider is installed already, by an earlier call or by the server under test. That is as good.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    Client::builder().timeout(TIMEOUT).build()
+    Client::builder().timeout(TIMEOUT)
 }
 
 /// An error with everything below it: reqwest names the reason ("connection refused") only at the bottom.
