@@ -14,7 +14,7 @@ use crate::support::account::{Key, Spelling, document, signing_input};
 use crate::support::directory::{Answer, Directory};
 
 #[tokio::test]
-async fn keys_of_both_curves_in_both_spellings_sign() {
+async fn p12_keys_of_both_curves_in_both_spellings_sign() {
     for key in [Key::p256(1), Key::secp256k1(1)] {
         for spelling in [Spelling::Multikey, Spelling::Jwk] {
             for id in ["#atproto".to_owned(), format!("{ALICE}#atproto")] {
@@ -35,7 +35,7 @@ async fn keys_of_both_curves_in_both_spellings_sign() {
 }
 
 #[tokio::test]
-async fn the_kid_chooses_the_key_and_without_it_the_accounts_key_counts() {
+async fn p12_the_kid_chooses_the_key_and_without_it_the_accounts_key_counts() {
     let directory = Directory::start();
     let service = Service::start(&directory);
     let (account, laptop) = (Key::secp256k1(1), Key::p256(2));
@@ -58,7 +58,7 @@ async fn the_kid_chooses_the_key_and_without_it_the_accounts_key_counts() {
 }
 
 #[tokio::test]
-async fn both_forms_of_a_signature_are_accepted() {
+async fn p12_both_forms_of_a_signature_are_accepted() {
     for key in [Key::p256(1), Key::secp256k1(1)] {
         let directory = Directory::start();
         let service = Service::start(&directory);
@@ -72,7 +72,7 @@ async fn both_forms_of_a_signature_are_accepted() {
 }
 
 #[tokio::test]
-async fn an_algorithm_does_not_turn_one_kind_of_key_into_another() {
+async fn p12_an_algorithm_does_not_turn_one_kind_of_key_into_another() {
     let directory = Directory::start();
     let key = Key::p256(1);
     publish(&directory, &key);
@@ -101,7 +101,7 @@ async fn an_algorithm_does_not_turn_one_kind_of_key_into_another() {
 }
 
 #[tokio::test]
-async fn a_signature_covers_the_claims_and_the_header() {
+async fn p12_a_signature_covers_the_claims_and_the_header() {
     let directory = Directory::start();
     let service = Service::start(&directory);
     let key = Key::secp256k1(1);
@@ -118,7 +118,7 @@ async fn a_signature_covers_the_claims_and_the_header() {
 }
 
 #[tokio::test]
-async fn the_identity_is_the_issuer_whatever_the_subject_says() {
+async fn p12_the_identity_is_the_issuer_whatever_the_subject_says() {
     let directory = Directory::start();
     let service = Service::start(&directory);
     let key = Key::p256(1);
@@ -130,7 +130,7 @@ async fn the_identity_is_the_issuer_whatever_the_subject_says() {
 }
 
 #[tokio::test]
-async fn nobody_is_asked_about_a_token_that_is_wrong_on_its_face() {
+async fn p12_nobody_is_asked_about_a_token_that_is_wrong_on_its_face() {
     let directory = Directory::start();
     let service = Service::start(&directory);
     let key = Key::p256(1);
@@ -166,7 +166,7 @@ async fn nobody_is_asked_about_a_token_that_is_wrong_on_its_face() {
 }
 
 #[tokio::test]
-async fn development_tokens_work_where_there_is_a_secret_and_nowhere_else() {
+async fn p12_development_tokens_work_where_there_is_a_secret_and_nowhere_else() {
     let directory = Directory::start();
     let mut setup = Setup::new(&directory);
     setup.config.jwt_secret = Some(SECRET.to_owned());

@@ -74,7 +74,7 @@ async fn until_connected(replay: &Replay) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_token_used_at_one_replica_is_refused_at_the_others() {
+async fn p12_a_token_used_at_one_replica_is_refused_at_the_others() {
     let fleet = Fleet::new().await;
     let redis = Redis::start();
     for redis in [None, Some(&redis)] {
@@ -90,7 +90,7 @@ async fn a_token_used_at_one_replica_is_refused_at_the_others() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_many_simultaneous_uses_one_succeeds() {
+async fn p12_of_many_simultaneous_uses_one_succeeds() {
     let fleet = Fleet::new().await;
     let redis = Redis::start();
     let (with_redis, _) = fleet.replica(Some(&redis)).await;
@@ -105,7 +105,7 @@ async fn of_many_simultaneous_uses_one_succeeds() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_jti_belongs_to_its_issuer() {
+async fn p12_a_jti_belongs_to_its_issuer() {
     let fleet = Fleet::new().await;
     let redis = Redis::start();
     let bob = format!("did:web:127.0.0.1%3A{}:bob", fleet.directory.port);
@@ -124,7 +124,7 @@ async fn a_jti_belongs_to_its_issuer() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn losing_redis_costs_nothing_but_time() {
+async fn p11_losing_redis_costs_nothing_but_time() {
     let fleet = Fleet::new().await;
     let mut redis = Redis::start();
     let (a, replay) = fleet.replica(Some(&redis)).await;
@@ -146,7 +146,7 @@ async fn losing_redis_costs_nothing_but_time() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_redis_that_forgets_lets_nothing_through() {
+async fn p12_a_redis_that_forgets_lets_nothing_through() {
     let fleet = Fleet::new().await;
     let redis = Redis::start();
     let (service, _) = fleet.replica(Some(&redis)).await;
@@ -157,7 +157,7 @@ async fn a_redis_that_forgets_lets_nothing_through() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_redis_that_hangs_is_left_out() {
+async fn p11_a_redis_that_hangs_is_left_out() {
     let fleet = Fleet::new().await;
     let redis = Redis::start();
     let (service, _) = fleet.replica(Some(&redis)).await;
@@ -170,7 +170,7 @@ async fn a_redis_that_hangs_is_left_out() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_redis_that_was_never_there_does_not_keep_the_service_from_starting() {
+async fn p11_a_redis_that_was_never_there_does_not_keep_the_service_from_starting() {
     let fleet = Fleet::new().await;
     let replay = Replay::new(Some("redis://127.0.0.1:1"), store(fleet.database.config.clone())).unwrap();
     let service = Setup { replay: Some(replay), ..Setup::new(&fleet.directory) }.start();
@@ -181,7 +181,7 @@ async fn a_redis_that_was_never_there_does_not_keep_the_service_from_starting() 
 
 /// What one replica has accepted the other one knows without asking, and nobody else learns whose it was.
 #[tokio::test(flavor = "multi_thread")]
-async fn through_redis_replicas_tell_each_other_of_used_tokens() {
+async fn p12_through_redis_replicas_tell_each_other_of_used_tokens() {
     let fleet = Fleet::new().await;
     let redis = Redis::start();
     let (a, _) = fleet.replica(Some(&redis)).await;
@@ -204,7 +204,7 @@ async fn through_redis_replicas_tell_each_other_of_used_tokens() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_token_that_could_not_be_recorded_is_not_used_up() {
+async fn p12_a_token_that_could_not_be_recorded_is_not_used_up() {
     let fleet = Fleet::new().await;
     let redis = Redis::start();
     let replay = Replay::new(Some(&redis.url()), absent_store()).unwrap();
@@ -217,7 +217,7 @@ async fn a_token_that_could_not_be_recorded_is_not_used_up() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_token_is_remembered_for_as_long_as_it_lives() {
+async fn p12_a_token_is_remembered_for_as_long_as_it_lives() {
     let fleet = Fleet::new().await;
     let (service, _) = fleet.replica(None).await;
     let mut claims = claims(ALICE);

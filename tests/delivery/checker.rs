@@ -104,8 +104,12 @@ impl Seen {
         let distinct = self.distinct.entry(convo.to_owned()).or_default();
         // The memberships that it knows of, unless it was in the conversation before it followed.
         let told = self.memberships.get(convo);
-        if told.is_none() && distinct.first().is_some_and(|first| seq < *first) {
+        let came_back = self.connections > 1;
+        if came_back && told.is_none() && distinct.first().is_some_and(|first| seq < *first) {
             // From before it followed: its cursor is older than that if a transaction was under way then, anywhere in the cluster.
+            if prev + 1 != seq {
+                self.broken.push(format!("entry {seq} of {convo} is said to follow {prev}"));
+            }
             return;
         }
         self.entries.entry(convo.to_owned()).or_default().push(seq);
