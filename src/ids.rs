@@ -5,8 +5,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// Longest DID that is accepted, in bytes. AT Protocol allows 2048; both methods it uses stay far below this.
-pub const MAX_DID_BYTES: usize = 512;
+/// Longest DID that is accepted, in bytes: `did:web:` and the longest name of a host. AT Protocol allows 2048, but a did:plc has 32.
+pub const MAX_DID_BYTES: usize = 8 + 253;
 
 /// Longest conversation id or entry id that is accepted, in bytes. Ours are ULIDs of 26.
 pub const MAX_ID_BYTES: usize = 64;

@@ -1,7 +1,8 @@
-//! DID documents: the part of them that says which keys sign for a DID (<https://www.w3.org/TR/did-core/>).
+//! DID documents: the part of them that says which key signs for an account (<https://www.w3.org/TR/did-core/>).
 //!
-//! A document has to carry the DID it was asked for. Verification methods of kinds that cannot sign a token here, or that
-//! somebody else controls, are left out; they do not spoil the others.
+//! A document has to carry the DID it was asked for. Only its key [`ACCOUNT_KEY`] is kept, since it alone speaks for the account:
+//! other keys of the document are for other purposes, such as labels, and often in other hands. Verification methods of kinds that
+//! cannot sign a token here, or that somebody else controls, are left out; they do not spoil the others.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -10,19 +11,17 @@ use serde::Deserialize;
 use super::key::{Curve, PublicKey};
 use crate::ids::Did;
 
-/// The fragment of the key that signs for an account when the token names none
+/// The fragment of the key that signs for an account, whatever the token says of its key
 /// (<https://atproto.com/specs/did#did-documents>).
 pub const ACCOUNT_KEY: &str = "atproto";
 
 /// Verification methods beyond this many are not looked at; real documents have one to three.
 const MAX_METHODS: usize = 32;
 
-/// The keys that sign for one DID.
+/// The key that signs for one DID.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Document {
-    did: Did,
-    /// Fragment without `#`, and key.
-    keys: Vec<(String, PublicKey)>,
+    key: Option<PublicKey>,
 }
 
 /// Why bytes are no document of this DID.
@@ -73,25 +72,20 @@ impl Document {
         if wire.id != did.as_str() {
             return Err(Unusable::OfAnother);
         }
-        let keys = wire
+        let key = wire
             .verification_method
             .into_iter()
             .take(MAX_METHODS)
             .filter_map(|method| serde_json::from_value::<Method>(method).ok())
             .filter(|method| method.controller.as_ref().is_none_or(|controller| controller == did.as_str()))
-            .filter_map(|method| Some((fragment(did, &method.id)?.to_owned(), method.key()?)))
-            .collect();
-        Ok(Self { did: did.clone(), keys })
+            .filter(|method| fragment(did, &method.id) == Some(ACCOUNT_KEY))
+            .find_map(|method| method.key());
+        Ok(Self { key })
     }
 
-    /// The key that a token's `kid` names by its full id or by its fragment, or the account's key if there is no `kid`.
-    pub fn key(&self, kid: Option<&str>) -> Option<&PublicKey> {
-        let wanted = match kid {
-            None => ACCOUNT_KEY,
-            Some(kid) if kid.contains('#') => fragment(&self.did, kid)?,
-            Some(kid) => kid,
-        };
-        self.keys.iter().find(|(fragment, _)| fragment == wanted).map(|(_, key)| key)
+    /// The account's key, if the document has one that can sign here.
+    pub fn key(&self) -> Option<&PublicKey> {
+        self.key.as_ref()
     }
 }
 
@@ -147,49 +141,53 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_found_by_full_id_by_fragment_and_by_default() {
-        let document = with_methods(json!([
-            {"id": "#laptop", "type": "Multikey", "publicKeyMultibase": P256},
-            {"id": format!("{}#atproto", alice()), "type": "Multikey", "controller": alice(), "publicKeyMultibase": SECP256K1},
-        ]));
-        let (laptop, account) =
-            (PublicKey::from_multibase(P256).unwrap(), PublicKey::from_multibase(SECP256K1).unwrap());
-        assert_eq!(document.key(None), Some(&account));
-        for kid in [format!("{}#laptop", alice()), "#laptop".to_owned(), "laptop".to_owned()] {
-            assert_eq!(document.key(Some(&kid)), Some(&laptop), "{kid}");
+    fn only_the_accounts_key_is_kept() {
+        let account = PublicKey::from_multibase(SECP256K1).unwrap();
+        for id in ["#atproto".to_owned(), format!("{}#atproto", alice())] {
+            let document = with_methods(json!([
+                {"id": "#atproto_label", "type": "Multikey", "publicKeyMultibase": P256},
+                {"id": id, "type": "Multikey", "controller": alice(), "publicKeyMultibase": SECP256K1},
+            ]));
+            assert_eq!(document.key(), Some(&account), "{id}");
         }
-        for kid in ["", "#", "phone", "#phone", "did:plc:other#laptop", "#laptop#laptop"] {
-            assert_eq!(document.key(Some(kid)), None, "{kid}");
+        for id in ["#laptop", "atproto", "#", "#atproto#atproto", "did:plc:other#atproto"] {
+            let document = with_methods(json!([{"id": id, "type": "Multikey", "publicKeyMultibase": P256}]));
+            assert_eq!(document.key(), None, "{id}");
         }
     }
 
     #[test]
     fn jwks_of_both_curves_are_read() {
         // RFC 7515 appendix A.3, and the generator of secp256k1 (SEC 2 section 2.4.1).
-        let document = with_methods(json!([
-            {"id": "#p", "publicKeyJwk": {"kty": "EC", "crv": "P-256",
-                "x": "f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU", "y": "x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}},
-            {"id": "#k", "publicKeyJwk": {"kty": "EC", "crv": "secp256k1",
-                "x": "eb5mfvncu6xVoGKVzocLBwKb_NstzijZWfKBWxb4F5g", "y": "SDradyajxGVdpPv8DhEIqP0XtEimhVQZnEfQj_sQ1Lg"}},
-            {"id": "#r", "publicKeyJwk": {"kty": "RSA", "n": "AQAB", "e": "AQAB"}},
-            {"id": "#short", "publicKeyJwk": {"kty": "EC", "crv": "P-256", "x": "AQAB", "y": "AQAB"}},
-        ]));
-        assert_eq!(document.key(Some("p")).map(PublicKey::curve), Some(Curve::P256));
-        assert_eq!(document.key(Some("k")).map(PublicKey::curve), Some(Curve::Secp256k1));
-        assert_eq!((document.key(Some("r")), document.key(Some("short"))), (None, None));
+        for (jwk, curve) in [
+            (
+                json!({"kty": "EC", "crv": "P-256",
+                "x": "f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU", "y": "x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}),
+                Some(Curve::P256),
+            ),
+            (
+                json!({"kty": "EC", "crv": "secp256k1",
+                "x": "eb5mfvncu6xVoGKVzocLBwKb_NstzijZWfKBWxb4F5g", "y": "SDradyajxGVdpPv8DhEIqP0XtEimhVQZnEfQj_sQ1Lg"}),
+                Some(Curve::Secp256k1),
+            ),
+            (json!({"kty": "RSA", "n": "AQAB", "e": "AQAB"}), None),
+            (json!({"kty": "EC", "crv": "P-256", "x": "AQAB", "y": "AQAB"}), None),
+        ] {
+            let document = with_methods(json!([{"id": "#atproto", "publicKeyJwk": jwk}]));
+            assert_eq!(document.key().map(PublicKey::curve), curve);
+        }
     }
 
     #[test]
     fn methods_that_cannot_be_used_do_not_spoil_the_others() {
         let document = with_methods(json!([
-            "did:plc:elsewhere#key", 7, {"type": "Multikey"}, {"id": "#ed", "publicKeyMultibase": "z6Mk"},
-            {"id": "#theirs", "controller": "did:plc:other", "publicKeyMultibase": P256},
+            "did:plc:elsewhere#key", 7, {"type": "Multikey"}, {"id": "#atproto", "publicKeyMultibase": "z6Mk"},
+            {"id": "#atproto", "controller": "did:plc:other", "publicKeyMultibase": P256},
             {"id": "did:plc:other#atproto", "publicKeyMultibase": P256},
-            {"id": "#both", "publicKeyMultibase": P256, "publicKeyJwk": {"kty": "EC", "crv": "P-256", "x": "", "y": ""}},
+            {"id": "#atproto", "publicKeyMultibase": P256, "publicKeyJwk": {"kty": "EC", "crv": "P-256", "x": "", "y": ""}},
             {"id": "#atproto", "publicKeyMultibase": SECP256K1},
         ]));
-        assert_eq!(document.key(None).map(PublicKey::curve), Some(Curve::Secp256k1));
-        assert_eq!(document.keys.len(), 1);
+        assert_eq!(document.key().map(PublicKey::curve), Some(Curve::Secp256k1));
     }
 
     #[test]
@@ -242,7 +240,7 @@ mod tests {
             let framed = json!({"id": alice(), "verificationMethod": methods});
             for json in [framed.to_string().into_bytes(), whole.to_string().into_bytes(), bytes] {
                 if let Ok(document) = Document::parse(&alice(), &json) {
-                    document.key(None);
+                    document.key();
                 }
             }
         }

@@ -1,16 +1,21 @@
-//! The HTTP client for DID documents: one GET, no redirects, no proxy, bounded in time, size and number.
+//! The HTTP client for DID documents: one GET, no redirects, no proxy, bounded in time, size, number and rate.
 //!
-//! It tells two kinds of failure apart, because the caller of this service must: an answer that is not a document is
+//! It tells two kinds of failure apart, because the caller of this service must: an answer that there is no document is
 //! final, and no answer is worth another try.
+//!
+//! DIDs that have a document here and strangers take turns of different kinds, and strangers have a budget besides, since anybody
+//! can write a token that names one.
 
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
-use reqwest::header::ACCEPT;
+use reqwest::header::{ACCEPT, RETRY_AFTER};
 use reqwest::redirect::Policy;
 use reqwest::{Client, Response, StatusCode, Url};
 use tokio::sync::Semaphore;
 
 use super::address::{NotPublic, PublicOnly};
+use super::budget::Budget;
 use super::tls;
 
 /// How long one fetch may take, from waiting for its turn to the last byte.
@@ -22,8 +27,15 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// Largest DID document that is read, in bytes. Real ones have one or two thousand.
 pub const MAX_DOCUMENT_BYTES: usize = 64 * 1024;
 
-/// How many fetches of one fetcher run at a time; the others wait their turn within [`FETCH_TIMEOUT`].
-const MAX_CONCURRENT_FETCHES: usize = 32;
+/// How many fetches of one kind run at a time at one fetcher; the others wait their turn within [`FETCH_TIMEOUT`].
+const MAX_CONCURRENT_FETCHES: usize = 16;
+
+/// Fetches for strangers per second, and at once. Tokens that name more of them are refused for the moment.
+pub const STRANGERS_PER_SECOND: u32 = 20;
+pub const STRANGERS_AT_ONCE: u32 = 40;
+
+/// The longest wait that a host can ask for with `Retry-After`.
+const MAX_PAUSE: Duration = Duration::from_secs(60);
 
 /// Why a DID has no document here and now.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -31,25 +43,53 @@ pub enum Unresolved {
     /// Its host has answered, or can never be asked; asking again soon gives the same.
     #[error("{0}")]
     Absent(&'static str),
-    /// Its host did not answer; the text is for the log.
-    #[error("{0}")]
-    Unavailable(String),
+    /// Its host did not answer, or was not asked; the text is for the log.
+    #[error("{why}")]
+    Unavailable { why: String, retry_after: Option<Duration> },
+}
+
+impl Unresolved {
+    /// The host did not answer as it should.
+    pub fn outage(why: impl Into<String>) -> Self {
+        Self::Unavailable { why: why.into(), retry_after: None }
+    }
+
+    /// The host was not asked, and can be after this wait.
+    pub fn busy(wait: Duration) -> Self {
+        Self::Unavailable { why: "the host is not asked just now".to_owned(), retry_after: Some(wait) }
+    }
 }
 
 /// Which hosts a fetcher talks to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hosts {
-    /// Those the operator named or allowed, wherever they are.
-    Trusted,
-    /// Anybody's: over HTTPS only, and at public addresses only.
+    /// The did:plc directory that the operator named.
+    Directory,
+    /// Those that DIDs name, wherever they are.
+    Allowed,
+    /// The same, over HTTPS only, and at public addresses only.
     Strangers,
+}
+
+/// For whom a document is fetched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asker {
+    /// A DID that has a document here.
+    Known,
+    /// Any other.
+    Stranger,
 }
 
 /// A client and its limits. Each kind of host has a fetcher of its own, so that strangers' hosts which hang cannot use up
 /// the turns of the directory.
 pub struct Fetcher {
     client: Client,
-    turns: Semaphore,
+    hosts: Hosts,
+    known: Semaphore,
+    strangers: Semaphore,
+    budget: Budget,
+    /// Until when the directory asked to be left alone.
+    paused: Mutex<Option<Instant>>,
 }
 
 impl Fetcher {
@@ -62,44 +102,86 @@ impl Fetcher {
             .connect_timeout(CONNECT_TIMEOUT)
             .timeout(FETCH_TIMEOUT);
         let client = match hosts {
-            Hosts::Trusted => client,
+            Hosts::Directory | Hosts::Allowed => client,
             Hosts::Strangers => client.https_only(true).pool_max_idle_per_host(0).dns_resolver(PublicOnly),
         };
-        Ok(Self { client: client.build()?, turns: Semaphore::new(MAX_CONCURRENT_FETCHES) })
+        Ok(Self {
+            client: client.build()?,
+            hosts,
+            known: Semaphore::new(MAX_CONCURRENT_FETCHES),
+            strangers: Semaphore::new(MAX_CONCURRENT_FETCHES),
+            budget: Budget::new(STRANGERS_PER_SECOND, STRANGERS_AT_ONCE),
+            paused: Mutex::new(None),
+        })
     }
 
     /// The body at `url`, if the answer is 200 and within the limits.
-    pub async fn get(&self, url: Url) -> Result<Vec<u8>, Unresolved> {
-        let fetched = async {
-            let _turn = self.turns.acquire().await.map_err(|cause| Unresolved::Unavailable(cause.to_string()))?;
-            let response = self.client.get(url).header(ACCEPT, "application/did+ld+json, application/json").send();
-            body(accept(response.await.map_err(unanswered)?)?).await
+    pub async fn get(&self, url: Url, asker: Asker) -> Result<Vec<u8>, Unresolved> {
+        let now = Instant::now();
+        if let Some(wait) = self.paused().and_then(|until| until.checked_duration_since(now)) {
+            return Err(Unresolved::busy(wait));
+        }
+        let turns = match asker {
+            Asker::Known => &self.known,
+            Asker::Stranger => {
+                self.budget.take(now).map_err(Unresolved::busy)?;
+                &self.strangers
+            }
         };
-        tokio::time::timeout(FETCH_TIMEOUT, fetched)
+        let fetched = async {
+            let _turn = turns.acquire().await.map_err(|cause| Unresolved::outage(cause.to_string()))?;
+            let response = self.client.get(url).header(ACCEPT, "application/did+ld+json, application/json").send();
+            body(self.accept(response.await.map_err(unanswered)?)?).await
+        };
+        let fetched = tokio::time::timeout(FETCH_TIMEOUT, fetched)
             .await
-            .unwrap_or_else(|_| Err(Unresolved::Unavailable(format!("no document within {FETCH_TIMEOUT:?}"))))
+            .unwrap_or_else(|_| Err(Unresolved::outage(format!("no document within {FETCH_TIMEOUT:?}"))));
+        match (self.hosts, fetched) {
+            // The directory's documents are small, so this is not one of them.
+            (Hosts::Directory, Err(Unresolved::Absent(TOO_LARGE))) => Err(Unresolved::outage(TOO_LARGE)),
+            (_, fetched) => fetched,
+        }
+    }
+
+    fn paused(&self) -> Option<Instant> {
+        *self.paused.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Passes a 200 on and sorts the others. That there is no document is final; a host that is ailing, busy or guarded by
+    /// something that refuses this server has not answered.
+    fn accept(&self, response: Response) -> Result<Response, Unresolved> {
+        let status = response.status();
+        match status {
+            StatusCode::OK => return Ok(response),
+            StatusCode::NOT_FOUND | StatusCode::GONE => {
+                return Err(Unresolved::Absent("its host knows no such DID"));
+            }
+            _ if status.is_redirection() && self.hosts != Hosts::Directory => {
+                return Err(Unresolved::Absent("its host redirects, which is not followed"));
+            }
+            _ => {}
+        }
+        let retry_after = retry_after(&response);
+        if let (Hosts::Directory, Some(wait)) = (self.hosts, retry_after) {
+            *self.paused.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + wait);
+        }
+        Err(Unresolved::Unavailable { why: format!("the host answered {status}"), retry_after })
     }
 }
 
-/// Passes a 200 on and sorts the others: a host that is ailing or busy has not answered.
-fn accept(response: Response) -> Result<Response, Unresolved> {
-    match response.status() {
-        StatusCode::OK => Ok(response),
-        StatusCode::NOT_FOUND | StatusCode::GONE => Err(Unresolved::Absent("its host knows no such DID")),
-        status if status.is_redirection() => Err(Unresolved::Absent("its host redirects, which is not followed")),
-        StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY | StatusCode::TOO_MANY_REQUESTS => {
-            Err(Unresolved::Unavailable(format!("the host answered {}", response.status())))
-        }
-        status if status.is_client_error() => Err(Unresolved::Absent("its host refuses to give the document")),
-        status => Err(Unresolved::Unavailable(format!("the host answered {status}"))),
-    }
+/// The wait that a host asks for in seconds, which is how rate limits say it (RFC 9110 section 10.2.3).
+fn retry_after(response: &Response) -> Option<Duration> {
+    let seconds = response.headers().get(RETRY_AFTER)?.to_str().ok()?.parse().ok()?;
+    Some(Duration::from_secs(seconds).min(MAX_PAUSE))
 }
+
+const TOO_LARGE: &str = "the document is too large";
 
 async fn body(mut response: Response) -> Result<Vec<u8>, Unresolved> {
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(unanswered)? {
         if body.len() + chunk.len() > MAX_DOCUMENT_BYTES {
-            return Err(Unresolved::Absent("the document is too large"));
+            return Err(Unresolved::Absent(TOO_LARGE));
         }
         body.extend_from_slice(&chunk);
     }
@@ -115,5 +197,5 @@ fn unanswered(error: reqwest::Error) -> Unresolved {
         }
         cause = error.source();
     }
-    Unresolved::Unavailable(format!("{:?}", error.without_url()))
+    Unresolved::outage(format!("{:?}", error.without_url()))
 }

@@ -8,6 +8,7 @@
 //! The identity is the claim `iss`. Nothing else in a token, `sub` least of all, says who is speaking.
 
 pub mod address;
+mod budget;
 pub mod development;
 pub mod document;
 pub mod fetch;
@@ -74,7 +75,7 @@ pub struct Verified {
 
 impl Authenticator {
     pub fn new(config: AuthConfig, clock: Clock, replay: Replay, metrics: Metrics) -> Result<Self, AuthError> {
-        let resolver = Resolver::new(&config)?;
+        let resolver = Resolver::new(&config, clock.clone())?;
         let tickets = Tickets::new(config.service_did.clone(), config.ticket_secret.as_deref());
         Ok(Self { config, clock, replay, resolver, tickets, metrics })
     }
@@ -190,7 +191,7 @@ impl Authenticator {
             .filter(|signature| signature.len() == SIGNATURE_BYTES)
             .ok_or_else(|| invalid(format!("the token's signature must be {SIGNATURE_BYTES} bytes in base64url")))?;
         let proves = |document: &Document| {
-            let key = document.key(token.kid.as_deref()).filter(|key| key.curve() == curve);
+            let key = document.key().filter(|key| key.curve() == curve);
             key.is_some_and(|key| key.verifies(token.signed.as_bytes(), &signature))
         };
 
@@ -213,8 +214,13 @@ fn replayed() -> Error {
 fn refusal(unresolved: Unresolved) -> Error {
     match unresolved {
         Unresolved::Absent(why) => invalid(format!("the issuer's DID does not resolve: {why}")),
-        Unresolved::Unavailable(_) => {
-            Code::IdentityUnavailable.because("the issuer's DID document cannot be fetched just now")
+        Unresolved::Unavailable { retry_after, .. } => {
+            let mut error = Code::IdentityUnavailable.because("the issuer's DID document cannot be fetched just now");
+            if let Some(wait) = retry_after {
+                let ms = wait.as_nanos().div_ceil(1_000_000);
+                error.details.retry_after_ms = Some(u64::try_from(ms).unwrap_or(u64::MAX));
+            }
+            error
         }
     }
 }

@@ -41,8 +41,6 @@ pub enum Proof {
 #[derive(Debug)]
 pub struct Token<'a> {
     pub proof: Proof,
-    /// The header's `kid`: which key of the document.
-    pub kid: Option<String>,
     /// The claim `iss`: who is speaking. `sub` plays no part.
     pub issuer: Did,
     pub jti: Option<String>,
@@ -57,7 +55,6 @@ pub struct Token<'a> {
 #[derive(Deserialize)]
 struct Header {
     alg: String,
-    kid: Option<String>,
     typ: Option<String>,
     crit: Option<IgnoredAny>,
 }
@@ -101,7 +98,7 @@ impl<'a> Token<'a> {
         let dead_at = claims.check_times(proof, now)?;
         claims.check_method(nsid, config.enforce_lxm)?;
         claims.check_jti(config.enforce_jti)?;
-        Ok(Self { proof, kid: header.kid, issuer, jti: claims.jti, dead_at, signed, signature })
+        Ok(Self { proof, issuer, jti: claims.jti, dead_at, signed, signature })
     }
 }
 

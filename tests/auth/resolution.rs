@@ -2,12 +2,14 @@
 
 use std::time::Instant;
 
-use catbird_server::auth::fetch::{FETCH_TIMEOUT, MAX_DOCUMENT_BYTES};
+use catbird_server::auth::fetch::{FETCH_TIMEOUT, MAX_DOCUMENT_BYTES, STRANGERS_AT_ONCE, STRANGERS_PER_SECOND};
+use catbird_server::auth::resolver::REFRESH_INTERVAL;
 use catbird_server::error::Code;
+use chrono::TimeDelta;
 use futures_util::future::join_all;
 use serde_json::json;
 
-use crate::service::{ALICE, Service, Setup, publish, token};
+use crate::service::{ALICE, Service, Setup, publish, token, token_at};
 use crate::support::account::{Key, Spelling, document};
 use crate::support::directory::{Answer, Directory};
 
@@ -16,19 +18,21 @@ fn alice_path() -> String {
 }
 
 #[tokio::test]
-async fn did_web_is_found_at_its_well_known_place_and_at_its_path() {
+async fn did_web_is_found_at_its_well_known_place_and_nowhere_else() {
     let directory = Directory::start();
     let service = Service::start(&directory);
     let key = Key::p256(1);
-    for (did, path) in [
-        (format!("did:web:127.0.0.1%3A{}", directory.port), "/.well-known/did.json"),
-        (format!("did:web:127.0.0.1%3A{}:users:alice", directory.port), "/users/alice/did.json"),
-        (format!("did:web:localhost%3A{}:bob", directory.port), "/bob/did.json"),
-    ] {
+    let path = "/.well-known/did.json";
+    for (host, hits) in [("127.0.0.1", 1), ("localhost", 2)] {
+        let did = format!("did:web:{host}%3A{}", directory.port);
         directory.put(path, Answer::Document(document(&did, &[key.method("#atproto", Spelling::Multikey)])));
         assert_eq!(service.outcome(&token(&key, &did)).await.as_deref(), Ok(did.as_str()));
-        assert_eq!(directory.hits(path), 1);
+        assert_eq!(directory.hits(path), hits);
     }
+    let did = format!("did:web:127.0.0.1%3A{}:users:alice", directory.port);
+    directory.put("/users/alice/did.json", Answer::Document(document(&did, &[key.method("#atproto", Spelling::Jwk)])));
+    assert_eq!(service.outcome(&token(&key, &did)).await, Err(Code::InvalidToken));
+    assert_eq!(directory.hits("/users/alice/did.json"), 0);
 }
 
 #[tokio::test]
@@ -118,17 +122,186 @@ async fn a_directory_that_hangs_is_an_outage_within_the_limit() {
     assert!(start.elapsed() < FETCH_TIMEOUT * 2, "{:?}", start.elapsed());
 }
 
+/// What a directory gives that does not work, except nothing at all.
+fn outages() -> Vec<Answer> {
+    let of_another =
+        document("did:plc:otherotherotherotheroth2", &[Key::p256(1).method("#atproto", Spelling::Multikey)]);
+    let huge = document(ALICE, &[json!({"id": "#x", "padding": "x".repeat(MAX_DOCUMENT_BYTES)})]);
+    let mut outages: Vec<_> = [400, 401, 403, 429, 500, 502, 503].map(Answer::Status).into();
+    outages.extend([
+        Answer::Redirect("http://127.0.0.1:1/".to_owned()),
+        Answer::Body(b"<html>try later</html>".to_vec()),
+        Answer::Body(Vec::new()),
+        Answer::Body(vec![b' '; 10 * 1024 * 1024]),
+        Answer::Document(huge),
+        Answer::Document(of_another),
+    ]);
+    outages
+}
+
 #[tokio::test]
-async fn an_outage_is_not_remembered() {
+async fn an_outage_is_nobodys_fault_and_not_remembered() {
     let directory = Directory::start();
     let service = Service::start(&directory);
     let key = Key::p256(1);
-    for status in [500, 502, 503, 429] {
-        directory.put(&alice_path(), Answer::Status(status));
-        assert_eq!(service.outcome(&token(&key, ALICE)).await, Err(Code::IdentityUnavailable), "{status}");
+    for outage in outages() {
+        directory.put(&alice_path(), outage.clone());
+        assert_eq!(service.outcome(&token(&key, ALICE)).await, Err(Code::IdentityUnavailable), "{outage:?}");
     }
     publish(&directory, &key);
     assert_eq!(service.outcome(&token(&key, ALICE)).await.as_deref(), Ok(ALICE));
+}
+
+#[tokio::test]
+async fn a_document_that_worked_goes_on_working_while_the_directory_does_not() {
+    for outage in outages().into_iter().chain([Answer::Hang]) {
+        let directory = Directory::start();
+        let service = Service::start(&directory);
+        let key = Key::p256(1);
+        publish(&directory, &key);
+        assert!(service.outcome(&token(&key, ALICE)).await.is_ok());
+        directory.asked().await;
+        directory.put(&alice_path(), outage.clone());
+        for after in [TimeDelta::minutes(6), TimeDelta::hours(23)] {
+            service.clock.advance(after);
+            let start = Instant::now();
+            let token = token_at(&key, ALICE, service.clock.now());
+            assert_eq!(service.outcome(&token).await.as_deref(), Ok(ALICE), "{outage:?}");
+            assert!(start.elapsed() < FETCH_TIMEOUT / 2, "{outage:?} stood in the way for {:?}", start.elapsed());
+            directory.asked().await;
+        }
+        if !matches!(outage, Answer::Hang) {
+            service.clock.advance(TimeDelta::hours(1));
+            let token = token_at(&key, ALICE, service.clock.now());
+            assert_eq!(service.outcome(&token).await, Err(Code::IdentityUnavailable), "{outage:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_stale_document_is_replaced_behind_the_request() {
+    let directory = Directory::start();
+    let service = Service::start(&directory);
+    let (old, new) = (Key::p256(1), Key::p256(2));
+    publish(&directory, &old);
+    assert!(service.outcome(&token(&old, ALICE)).await.is_ok());
+    publish(&directory, &new);
+    service.clock.advance(TimeDelta::minutes(5));
+    let of_old = token_at(&old, ALICE, service.clock.now());
+    assert!(service.outcome(&of_old).await.is_ok(), "nobody waits for the directory");
+    let replaced = async {
+        while service.outcome(&of_old).await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(FETCH_TIMEOUT, replaced).await.expect("the key that was withdrawn is noticed");
+    assert!(service.outcome(&token_at(&new, ALICE, service.clock.now())).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_stranger_cannot_have_a_good_document_thrown_away() {
+    let directory = Directory::start();
+    let path = "/.well-known/did.json";
+    let web = format!("did:web:127.0.0.1%3A{}", directory.port);
+    let key = Key::p256(1);
+    let good = |did| Answer::Document(document(did, &[key.method("#atproto", Spelling::Multikey)]));
+    for outage in outages().into_iter().chain([Answer::Status(404)]) {
+        let service = Service::start(&directory);
+        directory.put(path, good(&web));
+        directory.put(&alice_path(), good(ALICE));
+        for did in [web.as_str(), ALICE] {
+            assert!(service.outcome(&token(&key, did)).await.is_ok(), "{did}");
+        }
+        directory.put(path, outage.clone());
+        if !matches!(outage, Answer::Status(404)) {
+            directory.put(&alice_path(), outage.clone());
+        }
+        for did in [web.as_str(), ALICE] {
+            assert!(service.outcome(&token(&Key::p256(9), did)).await.is_err());
+            assert_eq!(service.outcome(&token(&key, did)).await.as_deref(), Ok(did), "{outage:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_key_that_was_changed_twice_is_accepted_when_the_interval_is_over() {
+    let directory = Directory::start();
+    let service = Service::start(&directory);
+    let keys = [Key::p256(1), Key::secp256k1(2), Key::p256(3)];
+    for key in &keys[..2] {
+        publish(&directory, key);
+        assert!(service.outcome(&token(key, ALICE)).await.is_ok());
+    }
+    publish(&directory, &keys[2]);
+    assert_eq!(service.outcome(&token(&keys[2], ALICE)).await, Err(Code::InvalidToken));
+    service.clock.advance(TimeDelta::from_std(REFRESH_INTERVAL).unwrap());
+    assert!(service.outcome(&token(&keys[2], ALICE)).await.is_ok());
+    assert_eq!(directory.hits(&alice_path()), 3);
+}
+
+#[tokio::test]
+async fn a_directory_that_asks_to_wait_is_left_alone() {
+    let directory = Directory::start();
+    let service = Service::start(&directory);
+    let key = Key::p256(1);
+    directory.put(&alice_path(), Answer::Busy(30));
+    assert_eq!(service.outcome(&token(&key, ALICE)).await, Err(Code::IdentityUnavailable));
+    publish(&directory, &key);
+    let error = service.check(&token(&key, ALICE)).await.unwrap_err();
+    assert_eq!(error.code, Code::IdentityUnavailable);
+    assert!(error.details.retry_after_ms.is_some_and(|ms| (25_000..=30_000).contains(&ms)), "{error:?}");
+    assert_eq!(directory.hits(&alice_path()), 1);
+}
+
+/// A DID that nobody has heard of.
+fn stranger(n: usize) -> String {
+    let letters: String = format!("{n:024}").bytes().map(|digit| char::from(digit - b'0' + b'a')).collect();
+    format!("did:plc:{letters}")
+}
+
+#[tokio::test]
+async fn strangers_do_not_take_the_turns_of_those_who_are_known() {
+    let directory = Directory::start();
+    let service = Service::start(&directory);
+    let (old, new) = (Key::p256(1), Key::p256(2));
+    publish(&directory, &old);
+    assert!(service.outcome(&token(&old, ALICE)).await.is_ok());
+    let dids: Vec<_> = (0..100).map(stranger).collect();
+    dids.iter().for_each(|did| directory.put(&format!("/{did}"), Answer::Hang));
+    let tokens: Vec<_> = dids.iter().map(|did| token(&old, did)).collect();
+    let start = Instant::now();
+    let flood = join_all(tokens.iter().map(|token| service.outcome(token)));
+    let known = async {
+        directory.asked().await;
+        publish(&directory, &new);
+        let outcome = service.outcome(&token(&new, ALICE)).await;
+        (outcome, start.elapsed())
+    };
+    let (refused, (outcome, took)) = tokio::join!(flood, known);
+    assert_eq!(outcome.as_deref(), Ok(ALICE));
+    assert!(took < FETCH_TIMEOUT / 2, "{took:?}");
+    assert!(refused.iter().all(|outcome| *outcome == Err(Code::IdentityUnavailable)), "{refused:?}");
+}
+
+#[tokio::test]
+async fn tokens_of_strangers_do_not_hammer_the_directory() {
+    let directory = Directory::start();
+    let service = Service::start(&directory);
+    let key = Key::p256(1);
+    let start = Instant::now();
+    let mut waits = 0;
+    for n in 0..300 {
+        let error = service.check(&token(&key, &stranger(n))).await.unwrap_err();
+        match error.code {
+            Code::InvalidToken => {}
+            Code::IdentityUnavailable => waits += usize::from(error.details.retry_after_ms.is_some()),
+            code => panic!("{code:?}"),
+        }
+    }
+    let asked: usize = (0..300).map(|n| directory.hits(&format!("/{}", stranger(n)))).sum();
+    let allowed = f64::from(STRANGERS_AT_ONCE + 1) + f64::from(STRANGERS_PER_SECOND) * start.elapsed().as_secs_f64();
+    assert!(asked as f64 <= allowed, "{asked} fetches, {allowed} allowed");
+    assert_eq!(asked + waits, 300);
 }
 
 #[tokio::test]
@@ -141,26 +314,35 @@ async fn a_directory_that_is_not_there_is_an_outage() {
 }
 
 #[tokio::test]
-async fn an_answer_that_is_no_document_is_the_tokens_fault_and_remembered() {
-    let of_another =
-        document("did:plc:otherotherotherotheroth2", &[Key::p256(1).method("#atproto", Spelling::Multikey)]);
-    let huge = document(ALICE, &[json!({"id": "#x", "padding": "x".repeat(MAX_DOCUMENT_BYTES)})]);
-    for answer in [
-        Answer::Status(404),
-        Answer::Status(410),
-        Answer::Body(b"<html>not found</html>".to_vec()),
-        Answer::Body(Vec::new()),
-        Answer::Body(vec![b' '; 10 * 1024 * 1024]),
-        Answer::Document(huge),
-        Answer::Document(of_another),
-    ] {
+async fn a_did_that_the_directory_does_not_know_is_the_tokens_fault_and_remembered() {
+    for status in [404, 410] {
         let directory = Directory::start();
         let service = Service::start(&directory);
-        directory.put(&alice_path(), answer);
+        directory.put(&alice_path(), Answer::Status(status));
         for _ in 0..3 {
             assert_eq!(service.outcome(&token(&Key::p256(1), ALICE)).await, Err(Code::InvalidToken));
         }
         assert_eq!(directory.hits(&alice_path()), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_web_host_without_a_document_is_asked_once() {
+    let directory = Directory::start();
+    let did = format!("did:web:127.0.0.1%3A{}", directory.port);
+    for (answer, code) in [
+        (Answer::Status(404), Code::InvalidToken),
+        (Answer::Body(b"<html>not found</html>".to_vec()), Code::InvalidToken),
+        (Answer::Status(403), Code::IdentityUnavailable),
+        (Answer::Status(500), Code::IdentityUnavailable),
+    ] {
+        let service = Service::start(&directory);
+        let before = directory.hits("/.well-known/did.json");
+        directory.put("/.well-known/did.json", answer);
+        for _ in 0..3 {
+            assert_eq!(service.outcome(&token(&Key::p256(1), &did)).await, Err(code));
+        }
+        assert_eq!(directory.hits("/.well-known/did.json"), before + 1);
     }
 }
 
@@ -175,8 +357,8 @@ async fn redirects_are_not_followed() {
     for to in [format!("{}/secret", inside.url()), "http://169.254.169.254/latest/meta-data/".to_owned()] {
         directory.put("/.well-known/did.json", Answer::Redirect(to.clone()));
         directory.put(&alice_path(), Answer::Redirect(to));
-        for did in [web.as_str(), ALICE] {
-            assert_eq!(service.outcome(&token(&key, did)).await, Err(Code::InvalidToken), "{did}");
+        for (did, code) in [(web.as_str(), Code::InvalidToken), (ALICE, Code::IdentityUnavailable)] {
+            assert_eq!(service.outcome(&token(&key, did)).await, Err(code), "{did}");
         }
     }
     assert_eq!(inside.hits("/secret"), 0);

@@ -8,7 +8,7 @@ use catbird_server::config::AuthConfig;
 use catbird_server::error::{Code, Error};
 use catbird_server::metrics::Metrics;
 use catbird_server::store::{Store, StoreConfig};
-use chrono::DateTime;
+use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 use ulid::Ulid;
 
@@ -91,6 +91,13 @@ impl Service {
 /// Claims that are in order, with a `jti` of their own.
 pub fn claims(iss: &str) -> Value {
     json!({"iss": iss, "aud": SERVICE_DID, "iat": NOW, "exp": NOW + 60, "lxm": NSID, "jti": Ulid::new().to_string()})
+}
+
+/// The token as a PDS would sign it at this time.
+pub fn token_at(key: &Key, iss: &str, now: DateTime<Utc>) -> String {
+    let mut claims = claims(iss);
+    (claims["iat"], claims["exp"]) = (json!(now.timestamp()), json!(now.timestamp() + 60));
+    key.token(&json!({"alg": key.alg(), "typ": "JWT"}), &claims)
 }
 
 /// The token as a PDS would sign it.

@@ -19,6 +19,8 @@ pub enum Answer {
     Body(Vec<u8>),
     Status(u16),
     Redirect(String),
+    /// 429, and how many seconds to wait.
+    Busy(u64),
     /// Nothing, for ever.
     Hang,
     /// The document, once [`Directory::release`] was called.
@@ -101,6 +103,7 @@ async fn answer(request: HttpRequest, pages: Data<Pages>) -> HttpResponse {
         Answer::Body(body) => HttpResponse::Ok().content_type("application/json").body(body),
         Answer::Status(status) => HttpResponse::new(StatusCode::from_u16(status).unwrap()),
         Answer::Redirect(to) => HttpResponse::Found().insert_header((header::LOCATION, to)).finish(),
+        Answer::Busy(seconds) => HttpResponse::TooManyRequests().insert_header((header::RETRY_AFTER, seconds)).finish(),
         Answer::Hang => std::future::pending().await,
         Answer::Held(document) => {
             pages.release.notified().await;

@@ -1,0 +1,49 @@
+//! How often something may be done that strangers can bring about: at a rate, with a burst, for all of them together.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// The generic cell rate algorithm (ITU-T I.371, annex A) for one cell.
+pub struct Budget {
+    interval: Duration,
+    burst: Duration,
+    /// When everything that was taken is paid off.
+    paid_off: Mutex<Instant>,
+}
+
+impl Budget {
+    /// `rate` per second, and `burst` of them at once.
+    pub fn new(rate: u32, burst: u32) -> Self {
+        let interval = Duration::from_secs(1) / rate.max(1);
+        Self { interval, burst: interval * burst.max(1), paid_off: Mutex::new(Instant::now()) }
+    }
+
+    /// Takes one, or says how long to wait for it and takes nothing.
+    pub fn take(&self, now: Instant) -> Result<(), Duration> {
+        // Nothing panics while it is held.
+        let mut paid_off = self.paid_off.lock().unwrap_or_else(PoisonError::into_inner);
+        let next = now.max(*paid_off) + self.interval;
+        match next.saturating_duration_since(now).checked_sub(self.burst).filter(|excess| !excess.is_zero()) {
+            Some(excess) => Err(excess),
+            None => {
+                *paid_off = next;
+                Ok(())
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_burst_is_given_and_then_the_rate() {
+        let (budget, now) = (Budget::new(10, 3), Instant::now());
+        let taken = |at: Instant| (0..100).take_while(|_| budget.take(at).is_ok()).count();
+        assert_eq!(taken(now), 3);
+        assert_eq!(budget.take(now), Err(Duration::from_millis(100)));
+        assert_eq!(taken(now + Duration::from_millis(200)), 2);
+        assert_eq!(taken(now + Duration::from_secs(60)), 3, "what was not used does not pile up");
+    }
+}
