@@ -38,6 +38,8 @@ pub struct Config {
     pub actor_idle: Duration,
     /// How many epochs behind the current one an application message may be. `MESSAGE_EPOCH_WINDOW`.
     pub message_epoch_window: i64,
+    /// Accept development tokens on a service that others reach. `ALLOW_DEVELOPMENT_TOKENS`.
+    pub allow_development_tokens: bool,
     /// How much of MLS is checked. `MLS_VALIDATION`.
     pub mls_validation: MlsValidation,
     /// Requests of one caller and writes to one conversation, per second; 0 is no limit. `RATE_LIMIT_PER_DID`,
@@ -211,6 +213,7 @@ impl Config {
                 actors: env.flag("ENABLE_ACTOR_SYSTEM", false),
                 actor_idle: Duration::from_secs(env.number("ACTOR_IDLE_SECONDS", 3_600, 1, 86_400)),
                 message_epoch_window: env.number("MESSAGE_EPOCH_WINDOW", 0, 0, 1_000) as i64,
+                allow_development_tokens: env.flag("ALLOW_DEVELOPMENT_TOKENS", false),
                 mls_validation: env.parse("MLS_VALIDATION", MlsValidation::Strict, "strict or framing", |value| {
                     match value {
                         "strict" => Some(MlsValidation::Strict),
@@ -260,6 +263,12 @@ impl Config {
                 env.problems.push(format!("{name} must have at least {MIN_JWT_SECRET_BYTES} bytes"));
             }
         }
+        if config.auth.jwt_secret.is_some() && !config.allow_development_tokens && !config.is_for_development() {
+            env.problems.push(
+                "JWT_SECRET lets whoever knows it be anybody, and this service is reached by others; leave it out, or set ALLOW_DEVELOPMENT_TOKENS=true"
+                    .to_owned(),
+            );
+        }
         let endpoint = reqwest::Url::parse(&config.auth.websocket_endpoint);
         if env.text("WEBSOCKET_ENDPOINT").is_some()
             && !endpoint.is_ok_and(|url| matches!(url.scheme(), "ws" | "wss") && url.has_host())
@@ -289,6 +298,45 @@ impl Config {
         if env.problems.is_empty() { Ok(config) } else { Err(ConfigError(env.problems)) }
     }
 
+    /// Whether only this machine is meant to reach the server.
+    fn is_for_development(&self) -> bool {
+        let place = self.auth.service_did.as_str().strip_prefix("did:web:localhost");
+        is_loopback(&self.host) || place.is_some_and(|rest| rest.is_empty() || rest.starts_with('%'))
+    }
+
+    /// The settings in effect that a service which others reach should not have, each with what it means.
+    pub fn unsafe_settings(&self) -> Vec<&'static str> {
+        let directory = reqwest::Url::parse(&self.auth.plc_directory_url).ok();
+        let by_anybody = directory.is_some_and(|url| {
+            let host = url.host_str().unwrap_or_default();
+            url.scheme() == "http" && !is_loopback(host.trim_matches(['[', ']']))
+        });
+        [
+            (
+                self.auth.jwt_secret.is_some() && !self.is_for_development(),
+                "ALLOW_DEVELOPMENT_TOKENS=true: whoever knows JWT_SECRET can be anybody",
+            ),
+            (!self.auth.enforce_lxm, "ENFORCE_LXM=false: a token for one method is good for all"),
+            (!self.auth.enforce_jti, "ENFORCE_JTI=false: a token can be used again until it expires"),
+            (
+                self.auth.allow_private_did_hosts,
+                "ALLOW_PRIVATE_DID_HOSTS=true: strangers can make the server talk to its own network",
+            ),
+            (
+                self.mailboxes.allow_private_hosts,
+                "ALLOW_PRIVATE_MAILBOX_HOSTS=true: members can make the server talk to its own network",
+            ),
+            (
+                self.mls_validation == MlsValidation::Framing,
+                "MLS_VALIDATION=framing: key packages are not checked to be their owners'",
+            ),
+            (by_anybody, "PLC_DIRECTORY_URL is plain HTTP: whoever is on the way there can be anybody"),
+        ]
+        .into_iter()
+        .filter_map(|(in_effect, meaning)| in_effect.then_some(meaning))
+        .collect()
+    }
+
     /// The configuration in effect, as pairs to print at start. Secrets and everything that may hold one are left out.
     pub fn describe(&self) -> Vec<(&'static str, String)> {
         let given = |value: bool| if value { "set" } else { "not set" }.to_owned();
@@ -303,6 +351,7 @@ impl Config {
             ("ENABLE_ACTOR_SYSTEM", self.actors.to_string()),
             ("ACTOR_IDLE_SECONDS", self.actor_idle.as_secs().to_string()),
             ("MESSAGE_EPOCH_WINDOW", self.message_epoch_window.to_string()),
+            ("ALLOW_DEVELOPMENT_TOKENS", self.allow_development_tokens.to_string()),
             ("MLS_VALIDATION", format!("{:?}", self.mls_validation).to_lowercase()),
             ("RATE_LIMIT_PER_DID", self.rates.per_did.to_string()),
             ("RATE_LIMIT_PER_CONVO", self.rates.per_convo.to_string()),
@@ -345,6 +394,11 @@ const MOST_PER_SECOND: u64 = 100_000;
 
 /// The longest that anything can be told to be kept: a century.
 const MOST_DAYS: u64 = 36_500;
+
+/// Whether a host's name or address means this machine.
+fn is_loopback(host: &str) -> bool {
+    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+}
 
 /// A number of days; 0 is for ever.
 fn days(days: u64) -> Option<TimeDelta> {
@@ -440,6 +494,45 @@ mod tests {
         for (name, text) in [("TICKET_SECRET", "short"), ("WEBSOCKET_ENDPOINT", "https://e.f")] {
             let error = Config::from_variables([(name, text)]).unwrap_err().to_string();
             assert!(error.contains(name), "{error}");
+        }
+    }
+
+    #[test]
+    fn development_tokens_are_for_this_machine_unless_allowed() {
+        let secret = ("JWT_SECRET", "0123456789abcdef0123456789abcdef");
+        let (everywhere, known) = (("SERVER_HOST", "0.0.0.0"), ("SERVICE_DID", "did:web:mls.catbird.blue"));
+        for settings in
+            [&[secret][..], &[secret, everywhere], &[secret, known], &[secret, known, ("SERVER_HOST", "::1")]]
+        {
+            let config = Config::from_variables(settings.iter().copied()).unwrap();
+            assert_eq!(config.unsafe_settings(), [""; 0], "{settings:?}");
+        }
+        for did in [known.1, "did:web:localhost.example", "did:plc:abc"] {
+            let error = Config::from_variables([secret, everywhere, ("SERVICE_DID", did)]).unwrap_err().to_string();
+            assert!(error.contains("ALLOW_DEVELOPMENT_TOKENS"), "{error}");
+        }
+        let allowed =
+            Config::from_variables([secret, everywhere, known, ("ALLOW_DEVELOPMENT_TOKENS", "true")]).unwrap();
+        assert_eq!(allowed.unsafe_settings().len(), 1);
+        assert!(Config::from_variables([everywhere, known]).is_ok(), "without a secret there is nothing to allow");
+    }
+
+    #[test]
+    fn every_unsafe_setting_is_named() {
+        for (name, value) in [
+            ("ENFORCE_LXM", "false"),
+            ("ENFORCE_JTI", "false"),
+            ("ALLOW_PRIVATE_DID_HOSTS", "true"),
+            ("ALLOW_PRIVATE_MAILBOX_HOSTS", "true"),
+            ("MLS_VALIDATION", "framing"),
+            ("PLC_DIRECTORY_URL", "http://plc.example"),
+        ] {
+            let named = Config::from_variables([(name, value)]).unwrap().unsafe_settings();
+            assert!(named.len() == 1 && named[0].starts_with(name), "{named:?}");
+        }
+        for url in ["https://plc.example", "http://127.0.0.1:2582", "http://localhost:2582", "http://[::1]:2582"] {
+            let named = Config::from_variables([("PLC_DIRECTORY_URL", url)]).unwrap().unsafe_settings();
+            assert!(named.is_empty(), "{named:?}");
         }
     }
 

@@ -189,6 +189,9 @@ async fn serve_until_told(config: Config) -> Result<ExitCode, Failure> {
     let settings: serde_json::Map<_, _> =
         config.describe().into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect();
     tracing::info!(settings = %serde_json::Value::from(settings), "starting");
+    for setting in config.unsafe_settings() {
+        tracing::warn!(setting, "this is for development and tests");
+    }
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     server::allow_many_connections();
