@@ -108,9 +108,9 @@ async fn p12_of_many_simultaneous_uses_one_succeeds() {
 async fn p12_a_jti_belongs_to_its_issuer() {
     let fleet = Fleet::new().await;
     let redis = Redis::start();
-    let bob = format!("did:web:127.0.0.1%3A{}:bob", fleet.directory.port);
+    let bob = format!("did:web:127.0.0.1%3A{}", fleet.directory.port);
     let method = fleet.key.method("#atproto", Spelling::Multikey);
-    fleet.directory.put("/bob/did.json", Answer::Document(document(&bob, &[method])));
+    fleet.directory.put("/.well-known/did.json", Answer::Document(document(&bob, &[method])));
     for (redis, jti) in [(None, "one"), (Some(&redis), "two")] {
         let (service, _) = fleet.replica(redis).await;
         for iss in [ALICE, &bob] {
