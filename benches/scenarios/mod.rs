@@ -10,6 +10,7 @@ mod events;
 mod generator;
 mod group_size;
 mod hot_and_cold;
+mod neighbour;
 mod race;
 mod reads;
 mod send;
@@ -39,7 +40,7 @@ pub struct Scenario {
 }
 
 /// In the order in which they run.
-pub const ALL: [Scenario; 10] = [
+pub const ALL: [Scenario; 11] = [
     Scenario { name: generator::NAME, run: |bench| Box::pin(generator::run(bench)), time: generator::time },
     Scenario { name: send::NAME, run: |bench| Box::pin(send::run(bench)), time: send::time },
     Scenario { name: group_size::NAME, run: |bench| Box::pin(group_size::run(bench)), time: group_size::time },
@@ -48,6 +49,7 @@ pub const ALL: [Scenario; 10] = [
     Scenario { name: race::NAME, run: |bench| Box::pin(race::run(bench)), time: race::time },
     Scenario { name: reads::NAME, run: |bench| Box::pin(reads::run(bench)), time: reads::time },
     Scenario { name: tokens::NAME, run: |bench| Box::pin(tokens::run(bench)), time: tokens::time },
+    Scenario { name: neighbour::NAME, run: |bench| Box::pin(neighbour::run(bench)), time: neighbour::time },
     Scenario { name: events::NAME, run: |bench| Box::pin(events::run(bench)), time: events::time },
     Scenario { name: cost::NAME, run: |bench| Box::pin(cost::run(bench)), time: cost::time },
 ];

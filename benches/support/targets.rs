@@ -4,6 +4,8 @@ use super::results::{Kind, Run, Sample, Series, Target, Who};
 
 /// Where targets are measured, unless they say otherwise.
 const CONNECTIONS: u32 = 32;
+/// Where the scenario `neighbour` is measured: the connections of the account beside the honest callers.
+const NEIGHBOUR_CONNECTIONS: u32 = 50;
 
 /// One series of a run, for a mode that is being judged.
 #[derive(Clone, Copy)]
@@ -25,7 +27,11 @@ impl Of {
     }
 
     const fn alone(self) -> Self {
-        Self { connections: 1, ..self }
+        self.with(1)
+    }
+
+    const fn with(self, connections: u32) -> Self {
+        Self { connections, ..self }
     }
 
     fn find<'a>(&self, run: &'a Run, judged: Who) -> Option<&'a Series> {
@@ -47,7 +53,13 @@ const fn at_least(name: &'static str, of: Of, to: Of, bound: f64, aim: f64) -> P
     Promise { name, of, to, figure: |sample| sample.rate, kind: Kind::AtLeast, bound, aim }
 }
 
-const PROMISES: [Promise; 9] = [
+const fn beside_neighbour(name: &'static str, variant: &'static str) -> Promise {
+    let (of, to) =
+        (of("neighbour", variant).with(NEIGHBOUR_CONNECTIONS), of("neighbour", "alone").with(NEIGHBOUR_CONNECTIONS));
+    Promise { name, of, to, figure: |sample| sample.p99_us, kind: Kind::AtMost, bound: 5.0, aim: 2.0 }
+}
+
+const PROMISES: [Promise; 13] = [
     at_least(
         "send to 1,000 conversations, against the yardstick",
         of("send", "spread"),
@@ -101,6 +113,22 @@ const PROMISES: [Promise; 9] = [
         bound: 3.0,
         aim: 2.0,
     },
+    beside_neighbour(
+        "p99 of honest callers beside an account that lists 101 conversations of 999, against without it",
+        "beside lists of conversations",
+    ),
+    beside_neighbour(
+        "p99 of honest callers beside an account that creates conversations of 999, against without it",
+        "beside new conversations",
+    ),
+    beside_neighbour(
+        "p99 of honest callers beside an account that takes key packages of 100, against without it",
+        "beside key packages",
+    ),
+    beside_neighbour(
+        "p99 of honest callers beside an account that reads full pages, against without it",
+        "beside full pages",
+    ),
     at_least(
         "send with tokens that can be used once, with Redis, against often",
         of("tokens", "send, jti and Redis"),

@@ -27,6 +27,7 @@ pub(super) struct Connection {
     filled: usize,
     asked: Instant,
     waiting: bool,
+    resting: bool,
 }
 
 impl Connection {
@@ -52,6 +53,7 @@ impl Connection {
             filled: 0,
             asked: Instant::now(),
             waiting: false,
+            resting: false,
         })
     }
 
@@ -60,11 +62,26 @@ impl Connection {
         self.waiting
     }
 
+    /// Whether the client pauses; what the connection says meanwhile is heard after the next request.
+    pub fn is_resting(&self) -> bool {
+        self.resting
+    }
+
+    /// Lets the client pause until its next request.
+    pub fn rest(&mut self) {
+        self.resting = true;
+    }
+
+    /// When the client's next request is due.
+    pub fn next_request(&self) -> Instant {
+        self.asked + self.client.pause()
+    }
+
     /// Sends the client's next request.
     pub fn ask(&mut self, tallies: &mut [Tally]) -> Result<()> {
         self.request.clear();
         self.client.ask(&mut self.request);
-        (self.written, self.filled, self.waiting) = (0, 0, true);
+        (self.written, self.filled, self.waiting, self.resting) = (0, 0, true, false);
         self.asked = Instant::now();
         self.write(tallies)
     }

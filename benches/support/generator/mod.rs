@@ -8,6 +8,8 @@
 
 mod connection;
 
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::net::SocketAddr;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -34,6 +36,11 @@ pub trait Client: Send {
 
     /// What the answer means.
     fn hear(&mut self, reply: &Reply<'_>) -> Verdict;
+
+    /// How long after one request was sent the next one is, unless its answer takes longer. None: right after the answer.
+    fn pause(&self) -> Duration {
+        Duration::ZERO
+    }
 }
 
 /// The answer to the last request.
@@ -187,6 +194,8 @@ fn drive(loads: Vec<Load>, timing: Timing) -> Result<Vec<Outcome>> {
     for connection in &mut connections {
         connection.ask(&mut tallies)?;
     }
+    // When a client that pauses asks next, the earliest first.
+    let mut paused: BinaryHeap<Reverse<(Instant, usize)>> = BinaryHeap::new();
     loop {
         let now = Instant::now();
         window.watch(now)?;
@@ -198,14 +207,30 @@ fn drive(loads: Vec<Load>, timing: Timing) -> Result<Vec<Outcome>> {
         if now >= limit {
             return Err(unanswered(&connections));
         }
-        match poll.poll(&mut events, Some(limit - now)) {
+        while let Some(&Reverse((due, connection))) = paused.peek()
+            && due <= now
+        {
+            paused.pop();
+            if asking {
+                connections[connection].ask(&mut tallies)?;
+            }
+        }
+        let limit = paused.peek().map_or(limit, |Reverse((due, _))| limit.min(*due));
+        match poll.poll(&mut events, Some(limit.saturating_duration_since(now))) {
             Err(e) if e.kind() == std::io::ErrorKind::Interrupted => continue,
             polled => polled?,
         }
         for event in &events {
             let connection = &mut connections[event.token().0];
-            if connection.hear(&window, &mut tallies)? && Instant::now() < window.until {
+            if connection.is_resting() || !connection.hear(&window, &mut tallies)? {
+                continue;
+            }
+            let (now, due) = (Instant::now(), connection.next_request());
+            if due <= now && now < window.until {
                 connection.ask(&mut tallies)?;
+            } else {
+                connection.rest();
+                paused.push(Reverse((due, event.token().0)));
             }
         }
     }
