@@ -19,7 +19,7 @@ macro_rules! checks {
 }
 
 /// The invariants by name, and the query that finds violations.
-const CHECKS: [(&str, &str); 13] = checks![
+const CHECKS: [(&str, &str); 14] = checks![
     "duplicate_epochs",
     "missing_epochs",
     "commit_order",
@@ -28,6 +28,7 @@ const CHECKS: [(&str, &str); 13] = checks![
     "strangers",
     "late_entries",
     "positions",
+    "member_counts",
     "welcomes",
     "key_packages",
     "replies",

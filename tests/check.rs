@@ -70,7 +70,7 @@ async fn a_sound_database_passes() {
     let sound = sound().await;
     let (code, report, errors) = run("check", &sound.url).await;
     assert_eq!((code, errors.as_str()), (Some(0), ""), "{report}");
-    assert_eq!(report.lines().filter(|line| line.starts_with("ok ")).count(), 13, "{report}");
+    assert_eq!(report.lines().filter(|line| line.starts_with("ok ")).count(), 14, "{report}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -163,6 +163,11 @@ async fn an_entry_by_somebody_who_had_left_is_named() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_read_position_beyond_the_log_is_named() {
     named("update members set last_read_seq = 5 where convo_id = 'c'", None, &["positions"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_number_of_members_is_named() {
+    named("update conversations set member_count = 2 where id = 'd'", None, &["member_counts"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

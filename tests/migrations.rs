@@ -20,8 +20,14 @@ async fn applied(client: &Client) -> Vec<i64> {
     client.query(history, &[]).await.unwrap().iter().map(|row| row.get(0)).collect()
 }
 
+/// Those in the folder.
 fn all_versions() -> Vec<i64> {
-    (1..=required_version()).collect()
+    let folder = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/sql/migrations")).unwrap();
+    let names = folder.map(|file| file.unwrap().file_name().into_string().unwrap());
+    let mut versions: Vec<i64> = names.map(|name| name[1..4].parse().unwrap()).collect();
+    versions.sort_unstable();
+    assert_eq!(versions.last(), Some(&required_version()));
+    versions
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -117,6 +123,44 @@ async fn a_migration_that_fails_is_reported_undone_and_can_be_repeated() {
     let (code, said, errors) = run("migrate", &database.url).await;
     assert_eq!(code, Some(0), "{said}{errors}");
     assert_eq!(applied(&client).await, all_versions());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rosters_of_earlier_builds_are_counted_and_go_on_being() {
+    let database = database().await;
+    let client = database.connect().await;
+    let roster = "insert into conversations (id, group_id, creator_did, cipher_suite, initial_epoch, current_epoch)
+            select 'c' || n, 'g' || n, 'did:x:a', 'suite', 0, 0 from generate_series(0, 2) n;
+        insert into members (convo_id, member_did, joined_seq, joined_epoch, last_read_seq)
+            select 'c' || c, 'did:x:' || n, 0, 0, 0 from generate_series(0, 2) c, generate_series(1, c) n";
+    let counts = async || -> Vec<(i64, i64)> {
+        let counts = "select member_count, roster_version from conversations order by id";
+        client.query(counts, &[]).await.unwrap().iter().map(|row| (row.get(0), row.get(1))).collect()
+    };
+    // As a database looks before the last step.
+    let before =
+        "drop function count_joined cascade; drop function count_gone cascade; drop function count_moved cascade";
+    client.batch_execute(&format!("{before}; {roster}")).await.unwrap();
+    assert_eq!(counts().await, [(0, 0), (0, 0), (0, 0)]);
+    let step = include_str!("../sql/migrations/V017__roster_counts.sql");
+    client.batch_execute(&format!("begin; {step}; commit")).await.unwrap();
+    assert_eq!(counts().await, [(0, 0), (1, 0), (2, 0)]);
+
+    // What builds do that do not know of it: add several people, one of whom left; remove one; move a read position.
+    let leave = "update members set left_at = now(), left_by = member_did, left_epoch = 0, left_seq = 0";
+    let add = "insert into members (convo_id, member_did, joined_seq, joined_epoch, last_read_seq)
+            select convo, 'did:x:' || n, 0, 0, 0 from unnest('{c1,c2}'::text[]) convo, generate_series(1, 4) n
+        on conflict (convo_id, member_did) do update set left_at = null, left_by = null, left_epoch = null, left_seq = null
+            where members.left_at is not null";
+    for (change, then) in [
+        (format!("{leave} where convo_id = 'c2' and member_did = 'did:x:1'"), [(0, 0), (1, 0), (1, 1)]),
+        (add.to_owned(), [(0, 0), (4, 1), (4, 3)]),
+        ("update members set last_read_at = now()".to_owned(), [(0, 0), (4, 1), (4, 3)]),
+        ("delete from members where member_did = 'did:x:2'".to_owned(), [(0, 0), (3, 2), (3, 4)]),
+    ] {
+        client.batch_execute(&change).await.unwrap();
+        assert_eq!(counts().await, then, "{change}");
+    }
 }
 
 /// The tables of the earlier server, and their columns.

@@ -15,14 +15,16 @@ use super::{Abort, Exclusive, Reader, Store, members};
 query! {
     INSERT = "convos/insert" (TEXT, TEXT, TEXT, TEXT, INT8);
     INSERT_METADATA = "convos/insert_metadata" (TEXT, TEXT, TEXT);
-    LIST = "convos/list" (TEXT, TEXT, INT8, INT8);
+    LIST = "convos/list" (TEXT, TEXT, INT8, INT8, INT8, INT8);
     GROUP_ID = "convos/group_id" (TEXT);
 }
 
 /// Most members in one page of conversations, unless a single conversation has more.
 pub const MAX_PAGE_MEMBERS: i64 = 10_000;
-/// Most unread messages that are counted in one conversation: whoever has more only wants to know that they are many.
-pub const MAX_UNREAD: i64 = 10_000;
+/// Most unread messages that are counted in one conversation of a list: whoever has more only wants to know that they are many.
+pub const MAX_UNREAD: i64 = 100;
+/// How many of the newest entries of a conversation a list looks at, for its newest message and for what is unread.
+pub const NEWEST_ENTRIES: i64 = 200;
 /// How many conversations' group ids are remembered.
 pub(super) const GROUP_IDS: u64 = 100_000;
 
@@ -72,23 +74,17 @@ impl Reader {
         limit: i64,
     ) -> Result<(Vec<ConvoView>, bool), Error> {
         let before = before.map(ConvoId::as_str);
-        let params: Params<'_> = &[&did.as_str(), &before, &(limit + 1), &MAX_UNREAD];
+        let params: Params<'_> = &[&did.as_str(), &before, &limit, &MAX_PAGE_MEMBERS, &MAX_UNREAD, &NEWEST_ENTRIES];
         let rows = self.rows(&LIST, params).await.map_err(Abort::into_error)?;
         let mut page = Vec::new();
-        let mut on_page = 0;
         for row in &rows {
-            let member_count = row.get("member_count");
-            on_page += member_count;
-            if page.len() as i64 == limit || (on_page > MAX_PAGE_MEMBERS && !page.is_empty()) {
-                break;
-            }
             let metadata = ConvoMetadata { name: row.get("name"), description: row.get("description") };
             page.push(ConvoView {
                 id: row.get::<_, &str>("id").parse().map_err(Error::internal)?,
                 group_id: row.get("group_id"),
                 creator: row.get::<_, &str>("creator_did").parse().map_err(Error::internal)?,
                 members: Vec::new(),
-                member_count,
+                member_count: row.get("member_count"),
                 epoch: row.get("current_epoch"),
                 seq: row.get("last_seq"),
                 cipher_suite: row.get("cipher_suite"),
@@ -98,7 +94,7 @@ impl Reader {
                 metadata: (metadata.name.is_some() || metadata.description.is_some()).then_some(metadata),
             });
         }
-        let more = rows.len() > page.len();
+        let more = rows.first().is_some_and(|row| row.get::<_, i64>("found") > page.len() as i64);
         let ids: Vec<ConvoId> = page.iter().map(|convo| convo.id.clone()).collect();
         let mut rosters = members::list(self, &ids).await.map_err(Abort::into_error)?;
         for convo in &mut page {

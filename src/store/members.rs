@@ -99,14 +99,15 @@ pub(crate) async fn membership(db: &(impl Queries + Sync), convo: &ConvoId, did:
 
 /// Who may remove others.
 pub(crate) async fn admin(x: &Exclusive<'_>) -> Result<Option<Did>, Abort> {
-    let row = x.tx.find(&ADMIN, &[&x.convo.as_str()]).await?;
-    Ok(row.map(|row| row.get::<_, &str>("member_did").parse().map_err(Error::internal)).transpose()?)
+    let rows = x.tx.rows(&ADMIN, &[&x.convo.as_str()]).await?;
+    let admin: Option<&str> = rows.first().expect("a select without FROM returns one row").get("member_did");
+    Ok(admin.map(|did| did.parse().map_err(Error::internal)).transpose()?)
 }
 
 /// How many active members there are.
 pub(crate) async fn count(x: &Exclusive<'_>) -> Result<i64, Abort> {
-    let rows = x.tx.rows(&COUNT, &[&x.convo.as_str()]).await?;
-    Ok(rows.first().expect("an aggregate without GROUP BY returns one row").get("active"))
+    let row = x.tx.find(&COUNT, &[&x.convo.as_str()]).await?.ok_or_else(epochs::not_found)?;
+    Ok(row.get("active"))
 }
 
 /// Who was in a conversation before others joined.
@@ -129,10 +130,9 @@ pub(crate) async fn join(
 ) -> Result<Before, Abort> {
     let dids: Vec<&str> = dids.iter().map(|did| did.as_str()).collect();
     let params: Params<'_> = &[&x.convo.as_str(), &dids, &at.seq, &at.epoch, &actor.as_str(), &welcome];
-    let rows = x.tx.rows(&JOIN, params).await?;
-    let row = rows.first().expect("an aggregate without GROUP BY returns one row");
+    let row = x.tx.find(&JOIN, params).await?.ok_or_else(epochs::not_found)?;
     welcomes::discard(x, row.get("withdrawn")).await?;
-    Ok(Before { active: row.get("active"), present: row.get::<_, Option<Vec<String>>>("present").unwrap_or_default() })
+    Ok(Before { active: row.get("active"), present: row.get("present") })
 }
 
 /// The statement of [`add_batch`].

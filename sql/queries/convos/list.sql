@@ -1,18 +1,28 @@
--- convos/list: somebody's conversations, newest first, with what it has not read, counted up to a limit.
--- $1 did   $2 before this id or null   $3 rows   $4 most unread messages that are counted in a conversation
-select c.id, c.group_id, c.creator_did, c.cipher_suite, c.current_epoch, c.last_seq, c.created_at, n.name, n.description,
-       (select count(*) from members a where a.convo_id = c.id and a.left_at is null) as member_count,
+-- convos/list: somebody's conversations, newest first, and how many were found, one more than asked for included. Which of them make
+-- the page is decided first, by the sizes of their rosters; only of those it is read when the newest message came and how many are
+-- unread, both among the newest entries only, so that a conversation costs the same however much was said in it.
+-- $1 did   $2 before this id or null   $3 most rows   $4 most members of all rosters of the page, unless a single one has more
+-- $5 most unread messages that are counted in a conversation   $6 how many of its newest entries are looked at
+with found as materialized (
+  select c.id, c.group_id, c.creator_did, c.cipher_suite, c.current_epoch, c.last_seq, c.created_at, c.member_count,
+         m.joined_seq, m.last_read_seq, row_number() over newest as place, sum(c.member_count) over newest as members_so_far
+    from (select convo_id, joined_seq, last_read_seq from members
+           where member_did = $1 and left_at is null and ($2::text is null or convo_id < $2)
+           order by convo_id desc limit $3::bigint + 1) m
+    join conversations c on c.id = m.convo_id
+  window newest as (order by m.convo_id desc)
+)
+select f.id, f.group_id, f.creator_did, f.cipher_suite, f.current_epoch, f.last_seq, f.created_at, f.member_count,
+       n.name, n.description, (select count(*) from found) as found,
        (select e.created_at from messages e
-         where e.convo_id = c.id and e.seq > m.joined_seq and e.message_type = 'app'
+         where e.convo_id = f.id and e.seq > greatest(f.joined_seq, f.last_seq - $6) and e.message_type = 'app'
          order by e.seq desc limit 1) as last_message_at,
-       case when m.last_read_seq >= c.last_seq then 0
+       case when f.last_read_seq >= f.last_seq then 0
             else (select count(*) from (select from messages e
-                                         where e.convo_id = c.id and e.seq > m.last_read_seq
+                                         where e.convo_id = f.id and e.seq > greatest(f.last_read_seq, f.last_seq - $6)
                                            and e.message_type = 'app' and e.sender_did <> $1
-                                         order by e.seq limit $4) counted) end as unread_count
-  from members m
-  join conversations c on c.id = m.convo_id
-  left join conversation_metadata n on n.convo_id = c.id
- where m.member_did = $1 and m.left_at is null and ($2::text is null or m.convo_id < $2)
- order by m.convo_id desc
- limit $3
+                                         order by e.seq desc limit $5) counted) end as unread_count
+  from found f
+  left join conversation_metadata n on n.convo_id = f.id
+ where f.place <= $3 and (f.place = 1 or f.members_so_far <= $4)
+ order by f.id desc

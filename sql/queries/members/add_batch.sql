@@ -13,7 +13,7 @@ with items as materialized (
     with ordinality i (convo_id, id, sender_did, epoch, ciphertext, body_hash, key, fingerprint, welcome_id, welcome, place)
 ), able as materialized (
   -- Those that still may win; nothing is looked up or locked for the others.
-  select i.*, c.xmin as version
+  select i.*, c.xmin as version, c.member_count
     from items i join conversations c on c.id = i.convo_id
    where i.convo_id = any ((select nullif(current_setting('catbird.held', true), '')::text[])::text[])
      and c.current_epoch = i.epoch
@@ -46,7 +46,7 @@ with items as materialized (
    where p.present = 0 and p.waiting = 0
      and (select true from members m
            where m.convo_id = i.convo_id and m.member_did = i.sender_did and m.left_at is null)
-     and (select count(*) from members m where m.convo_id = i.convo_id and m.left_at is null) + p.joining <= $20
+     and i.member_count + p.joining <= $20
      and (select true from idempotency_records r
            where r.caller_did = i.sender_did and r.method = 'addMembers' and r.key = i.key) is not true
      and (select count(*) from named n where n.place = i.place)

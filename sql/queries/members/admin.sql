@@ -1,5 +1,7 @@
--- members/admin: who may remove others: the creator while it is a member, else whoever has been one for longest.   $1 convo_id
-select m.member_did from members m join conversations c on c.id = m.convo_id
- where m.convo_id = $1 and m.left_at is null
- order by m.member_did <> c.creator_did, m.joined_seq, m.joined_at, m.member_did
- limit 1
+-- members/admin: who may remove others: the creator while it is a member, else whoever has been one for longest. Only in that case
+-- the whole roster is read.   $1 convo_id
+select coalesce(
+  (select m.member_did from conversations c join members m on m.convo_id = c.id and m.member_did = c.creator_did
+    where c.id = $1 and m.left_at is null),
+  (select m.member_did from members m where m.convo_id = $1 and m.left_at is null
+    order by m.joined_seq, m.joined_at, m.member_did limit 1)) as member_did

@@ -1,12 +1,14 @@
 -- members/join: makes everybody on the list an active member who sees what comes after $3, tells everybody so in one event (members see
 -- who joined, those who joined see what they are in), and withdraws what still waited for them from an earlier membership. Who had left
 -- starts anew. One row, as it was before: how many were active members, which of the list were among them (they are left as they are),
--- and the Welcomes that were withdrawn.
+-- and the Welcomes that were withdrawn. It costs what the list costs, however large the roster is.
 -- needs: the conversation, exclusively.
 -- $1 convo_id   $2 dids   $3 joined_seq   $4 joined_epoch   $5 who added them   $6 whether a Welcome waits for them
 with before as (
-  select count(*) as active, array_agg(member_did) filter (where member_did = any($2)) as present
-    from members where convo_id = $1 and left_at is null
+  select c.member_count as active,
+         array(select did from unnest($2::text[]) did
+                where (select true from members m where m.convo_id = $1 and m.member_did = did and m.left_at is null)) as present
+    from conversations c where c.id = $1
 ), joined as (
   insert into members (convo_id, member_did, joined_seq, joined_epoch, last_read_seq)
   select $1, did, $3, $4, $3 from unnest($2::text[]) did
