@@ -20,6 +20,7 @@ use crate::metrics::Metrics;
 use crate::redis::Redis;
 use crate::serializer::Serializer;
 use crate::store::{Store, StoreConfig, StoreError};
+use crate::xrpc::ReplyRoom;
 use crate::xrpc::decode::BodyRoom;
 
 /// What every handler is given. Cheap to clone.
@@ -34,6 +35,7 @@ pub struct App {
     pub events: Events,
     pub metrics: Metrics,
     pub body_room: BodyRoom,
+    pub reply_room: ReplyRoom,
     pub background: Background,
     stage: Arc<AtomicU8>,
 }
@@ -96,8 +98,9 @@ impl App {
             authenticator,
             limits,
             events,
+            body_room: BodyRoom::new(metrics.clone()),
+            reply_room: ReplyRoom::new(metrics.clone()),
             metrics,
-            body_room: BodyRoom::default(),
             background: Background::default(),
             stage,
         })

@@ -215,11 +215,19 @@ pub struct Error {
 /// How long a client waits before it tries again when nothing better is known, in milliseconds.
 pub const RETRY_AFTER_MS: u64 = 1_000;
 
+/// Most bytes of an error's sentence. Whoever sends something long does not get it back.
+const MAX_MESSAGE_BYTES: usize = 400;
+
 impl Error {
     /// An error of this code. Those that ask for the same request again say when.
     pub fn new(code: Code, message: impl Into<String>) -> Self {
         let retry_after_ms = (code.recovery() == Recovery::RetrySame).then_some(RETRY_AFTER_MS);
-        Self { code, message: message.into(), details: Box::new(Details { retry_after_ms, ..Details::default() }) }
+        let mut message = message.into();
+        if message.len() > MAX_MESSAGE_BYTES {
+            message.truncate(message.floor_char_boundary(MAX_MESSAGE_BYTES));
+            message.shrink_to_fit();
+        }
+        Self { code, message, details: Box::new(Details { retry_after_ms, ..Details::default() }) }
     }
 
     /// A defect or an outage that nobody foresaw: the cause goes to the log, not to the client.

@@ -19,6 +19,7 @@ use crate::events::hints::Transport;
 use crate::limits::Scope;
 use crate::store::Cause;
 use crate::timing::Stage;
+use crate::xrpc::room::Full;
 
 type Label = (&'static str, &'static str);
 type Counters<const N: usize> = Family<[Label; N], Counter>;
@@ -135,6 +136,7 @@ struct Inner {
     queue_seconds: Histogram,
     rate_limited: Counters<1>,
     rate_limit_unshared: Counters<1>,
+    room_full: Counters<2>,
     streams_open: Gauge,
     streams_ended: Counters<1>,
     events_delivered: Counters<1>,
@@ -197,6 +199,7 @@ impl Metrics {
             queue_seconds: Histogram::new(BUCKETS),
             rate_limited: Family::default(),
             rate_limit_unshared: Family::default(),
+            room_full: Family::default(),
             streams_open: Gauge::default(),
             streams_ended: Family::default(),
             events_delivered: Family::default(),
@@ -296,6 +299,11 @@ impl Inner {
             "rate_limit_unshared",
             "Charges that other replicas were not told of, and why",
             self.rate_limit_unshared.clone(),
+        );
+        r.register(
+            "memory_room_full",
+            "Requests refused because bodies or replies take all the memory that there is for them, and whose share is used up",
+            self.room_full.clone(),
         );
         r.register("event_streams_open", "Streams of events that are open", self.streams_open.clone());
         r.register(
@@ -490,6 +498,15 @@ impl Metrics {
     /// A request that a rate limit refused.
     pub fn rate_limited(&self, scope: Scope) {
         self.0.rate_limited.get_or_create(&[("scope", scope.label())]).inc();
+    }
+
+    /// A body or a reply that found no room, and whether it was its caller's share or everybody's.
+    pub fn room_full(&self, room: &'static str, full: Full) {
+        let whose = match full {
+            Full::Caller => "caller",
+            Full::Room => "all",
+        };
+        self.0.room_full.get_or_create(&[("room", room), ("share", whose)]).inc();
     }
 
     /// Charges that other replicas were not told of.

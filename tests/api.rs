@@ -32,6 +32,8 @@ mod mailboxes;
 mod messages;
 #[path = "api/once.rs"]
 mod once;
+#[path = "api/room.rs"]
+mod room;
 #[path = "api/strangers.rs"]
 mod strangers;
 #[path = "api/timing.rs"]

@@ -114,7 +114,7 @@ async fn logs_are_json_and_hold_no_secret_no_body_and_no_name() {
         request.send().await.unwrap();
     }
     // The log comes through a pipe, a moment behind the reply.
-    let found = |log: &[String]| log.iter().filter(|line| line.contains("\"id\":\"find-me\"")).count();
+    let found = |log: &[String]| log.iter().filter(|line| line.contains("\"given\":\"find-me\"")).count();
     let start = std::time::Instant::now();
     while found(&replica.log()) < 2 && start.elapsed() < std::time::Duration::from_secs(10) {
         tokio::task::yield_now().await;
@@ -128,7 +128,7 @@ async fn logs_are_json_and_hold_no_secret_no_body_and_no_name() {
     for line in replica.log() {
         serde_json::from_str::<Value>(&line).unwrap();
     }
-    assert_eq!(found(&replica.log()), 2, "each request is logged under its id:\n{logged}");
+    assert_eq!(found(&replica.log()), 2, "each request is logged with the id that it came with:\n{logged}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -136,14 +136,24 @@ impl Authenticator {
         verified.inspect_err(|error| self.metrics.authentication(error.code.name()))
     }
 
+    /// Refuses a ticket that is known here to be used, before it costs its owner anything.
+    pub fn refuse_known_ticket(&self, ticket: &Ticket) -> Result<(), Error> {
+        if self.replay.knows(&self.ticket_nonce(ticket)) {
+            self.metrics.authentication(Code::TokenReplayed.name());
+            return Err(used_ticket());
+        }
+        Ok(())
+    }
+
+    fn ticket_nonce(&self, ticket: &Ticket) -> Nonce {
+        Nonce { issuer: self.tickets.issuer().clone(), jti: ticket.jti.clone() }
+    }
+
     /// Uses a ticket up, whatever is set about tokens. Fails as [`Authenticator::spend`] does.
     pub async fn spend_ticket(&self, ticket: &Ticket) -> Result<(), Error> {
-        let nonce = Nonce { issuer: self.tickets.issuer().clone(), jti: ticket.jti.clone() };
-        let spent = match self.use_up_once(nonce, ticket.dead_at).await {
+        let spent = match self.use_up_once(self.ticket_nonce(ticket), ticket.dead_at).await {
             Ok(true) => Ok(()),
-            Ok(false) => {
-                Err(Code::TokenReplayed.because("the ticket was used before; ask for one for each connection"))
-            }
+            Ok(false) => Err(used_ticket()),
             Err(error) => Err(error),
         };
         self.metrics.authentication(spent.as_ref().map_or_else(|error| error.code.name(), |()| "accepted"));
@@ -205,6 +215,10 @@ impl Authenticator {
         }
         Err(invalid("the token's signature is not that of the key in the issuer's DID document"))
     }
+}
+
+fn used_ticket() -> Error {
+    Code::TokenReplayed.because("the ticket was used before; ask for one for each connection")
 }
 
 fn replayed() -> Error {

@@ -1,25 +1,33 @@
 //! From a query string or a body to an endpoint's input. Unknown fields are ignored; everything else that is not as the
 //! lexicon has it is `InvalidRequest`, with the place where it went wrong.
 
-use std::sync::Arc;
+use std::borrow::Cow;
 use std::time::Duration;
 
-use actix_web::web::{BytesMut, Payload};
+use actix_web::web::Payload;
 use futures_util::StreamExt;
 use serde::de::DeserializeOwned;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 
 use crate::error::{Code, Error};
+use crate::ids::Did;
+use crate::metrics::Metrics;
+
+use super::room::{Full, Room, SMALL_BYTES, Share, Size};
 
 /// Most bytes of a body: a commit and a Welcome of 10 MiB each in base64, and their frame.
 pub const MAX_BODY_BYTES: usize = 32 * 1024 * 1024;
 /// Most bytes of all bodies together that are being read or worked on.
-pub const MAX_BODIES_BYTES: usize = 512 * 1024 * 1024;
+pub const BODIES: Size = Size { small: 64 * 1024 * 1024, large: 448 * 1024 * 1024 };
+/// Most bodies of one caller that are on their way.
+pub const MAX_ARRIVING: usize = 16;
 /// Most bytes of a query string: a hundred DIDs of the greatest length. It stays below the 65,534 bytes of a whole URI, which is
 /// where the HTTP library refuses in words of its own.
 pub const MAX_QUERY_BYTES: usize = 60 * 1024;
-/// How long a body may take to arrive.
-pub const BODY_TIME: Duration = Duration::from_secs(60);
+/// The slowest that bodies may come and replies may be taken, in bytes per second: a quarter of a megabit per second.
+pub const MIN_RATE: u64 = 32 * 1024;
+/// How long a body may take beyond what it needs at that rate.
+pub const BODY_GRACE: Duration = Duration::from_secs(20);
 
 /// Decodes a query string; repeated keys make a list.
 pub fn query<T: DeserializeOwned>(text: &str) -> Result<T, Error> {
@@ -44,60 +52,128 @@ pub fn body<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Error> {
     Ok(input)
 }
 
+/// What was wrong and where. The reply must not grow with what was sent, nor repeat it.
 fn invalid(what: &str, path: &str, why: &str) -> Error {
+    let why = without_value(why);
     match path {
         "." | "?" => Code::InvalidRequest.because(format!("{what}: {why}")),
         path => Code::InvalidRequest.because(format!("{what}, at {path}: {why}")),
     }
 }
 
+/// What serde says, without the value that it quotes in between.
+fn without_value(why: &str) -> Cow<'_, str> {
+    let kind = ["invalid type: ", "invalid value: ", "unknown variant "].iter().find(|kind| why.starts_with(**kind));
+    let (Some(kind), Some(expected)) = (kind, why.rfind(", expected ")) else { return why.into() };
+    let quoted = why[..expected].find(['"', '`']).unwrap_or(expected).max(kind.len());
+    format!("{}{}", why[..quoted].trim_end(), &why[expected..]).into()
+}
+
 /// The memory that bodies share. Cheap to clone.
 #[derive(Clone)]
-pub struct BodyRoom(Arc<Semaphore>);
-
-/// The unit in which it is shared out.
-const UNIT: usize = 64 * 1024;
-
-impl Default for BodyRoom {
-    fn default() -> Self {
-        Self(Arc::new(Semaphore::new(MAX_BODIES_BYTES / UNIT)))
-    }
+pub struct BodyRoom {
+    room: Room,
+    metrics: Metrics,
 }
 
 /// A body with its share of the memory.
 pub(super) struct Body {
-    pub(super) bytes: BytesMut,
-    _share: OwnedSemaphorePermit,
+    pub(super) bytes: Vec<u8>,
+    _share: Share,
 }
 
 impl BodyRoom {
-    /// Reads a body, as far as it may go. One that does not announce its length takes the share of the largest.
-    pub(super) async fn read(&self, announced: Option<usize>, payload: Payload) -> Result<Body, Error> {
+    pub fn new(metrics: Metrics) -> Self {
+        Self { room: Room::new(BODIES), metrics }
+    }
+
+    /// Reads a caller's body, as far as it may go, and takes memory for it as it comes.
+    pub(super) async fn read(&self, caller: &Did, announced: Option<usize>, payload: Payload) -> Result<Body, Error> {
         let too_large = || Code::PayloadTooLarge.because(format!("the body has more than {MAX_BODY_BYTES} bytes"));
         let most = announced.unwrap_or(MAX_BODY_BYTES);
         if most > MAX_BODY_BYTES {
             return Err(too_large());
         }
-        let units = u32::try_from(most / UNIT + 1).map_err(Error::internal)?;
-        let share = self.0.clone().try_acquire_many_owned(units).map_err(|_| {
-            Code::Overloaded.because("too many large requests are being worked on; nothing was changed")
+        let arriving = self.room.arriving(caller, MAX_ARRIVING);
+        let mut share = arriving.map_err(|full| {
+            self.metrics.room_full("bodies", full);
+            Code::RateLimitExceeded
+                .because(format!("{MAX_ARRIVING} bodies of yours are still on their way; nothing was changed"))
         })?;
-        let reading = async {
-            let mut payload = payload;
-            // What was announced may never come, so it is not believed beyond one unit.
-            let mut bytes = BytesMut::with_capacity(most.min(UNIT));
-            while let Some(chunk) = payload.next().await {
-                let chunk =
-                    chunk.map_err(|e| Code::InvalidRequest.because(format!("the body did not arrive whole: {e}")))?;
-                if bytes.len() + chunk.len() > MAX_BODY_BYTES {
-                    return Err(too_large());
-                }
-                bytes.extend_from_slice(&chunk);
+        let mut payload = payload;
+        let mut bytes = Vec::new();
+        let begun = Instant::now();
+        loop {
+            let deadline = begun + BODY_GRACE + time_for(bytes.len());
+            let chunk = tokio::time::timeout_at(deadline, payload.next()).await.map_err(|_| {
+                Code::InvalidRequest
+                    .because(format!("the body came more slowly than {} KiB per second", MIN_RATE / 1024))
+            })?;
+            let Some(chunk) = chunk else { break };
+            let chunk =
+                chunk.map_err(|e| Code::InvalidRequest.because(format!("the body did not arrive whole: {e}")))?;
+            let length = bytes.len() + chunk.len();
+            if length > MAX_BODY_BYTES {
+                return Err(too_large());
             }
-            Ok(Body { bytes, _share: share })
-        };
-        tokio::time::timeout(BODY_TIME, reading).await.unwrap_or_else(|_| {
-            Err(Code::InvalidRequest.because(format!("the body took longer than {} s", BODY_TIME.as_secs())))
-        })
+            if length > most {
+                return Err(Code::InvalidRequest.because("the body is longer than was announced"));
+            }
+            if length > bytes.capacity() {
+                // What was announced may never come, so it is not believed beyond the first bytes.
+                let room = length.next_power_of_two().max(SMALL_BYTES).min(most);
+                share.grow_to(room).map_err(|full| self.refusal(full))?;
+                bytes.reserve_exact(room - bytes.len());
+            }
+            bytes.extend_from_slice(&chunk);
+        }
+        share.arrived();
+        Ok(Body { bytes, _share: share })
+    }
+
+    fn refusal(&self, full: Full) -> Error {
+        self.metrics.room_full("bodies", full);
+        match full {
+            Full::Caller => Code::RateLimitExceeded
+                .because("your requests that are being worked on are too large together; nothing was changed"),
+            Full::Room => Code::Overloaded.because("too many large requests are being worked on; nothing was changed"),
+        }
+    }
+}
+
+/// How long so many bytes may take at the smallest rate.
+pub fn time_for(bytes: usize) -> Duration {
+    Duration::from_millis((bytes as u64).saturating_mul(1_000) / MIN_RATE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, serde::Deserialize)]
+    struct Epoch {
+        #[allow(dead_code, reason = "only its refusal is looked at")]
+        epoch: i64,
+    }
+
+    #[test]
+    fn a_refusal_says_what_was_expected_and_nothing_of_what_was_sent() {
+        for value in ["\u{e000}".repeat(100_000), ", expected ".repeat(10_000), "`\"".repeat(1_000)] {
+            let body = serde_json::json!({ "epoch": value }).to_string();
+            let error = super::body::<Epoch>(body.as_bytes()).unwrap_err();
+            let told = "body, at epoch: invalid type: string, expected i64 at line 1 column ";
+            assert!(error.message.starts_with(told), "{}", error.message);
+        }
+        let number = super::body::<Epoch>(br#"{"epoch":123456789.5}"#).unwrap_err();
+        assert!(!number.message.contains("123456789"), "{}", number.message);
+        let query = super::query::<Epoch>("epoch=secret").unwrap_err();
+        assert!(!query.message.contains("secret"), "{}", query.message);
+    }
+
+    #[test]
+    fn ten_megabytes_at_half_a_megabit_per_second_are_in_time() {
+        let bytes = 14 * 1024 * 1024;
+        let taken = Duration::from_secs_f64(bytes as f64 * 8.0 / 500_000.0);
+        assert!(taken < BODY_GRACE + time_for(bytes), "{taken:?}");
     }
 }

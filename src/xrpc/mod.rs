@@ -6,9 +6,12 @@ pub mod decode;
 mod endpoint;
 mod pipeline;
 mod reply;
+mod reply_room;
 mod request_id;
+pub mod room;
 
 pub use endpoint::{Caller, Endpoint, Guest, Kind, Route, Subscription};
 pub use pipeline::dispatch;
 pub use reply::{Answer, Upgrade, error_response};
+pub use reply_room::ReplyRoom;
 pub use request_id::RequestId;

@@ -9,13 +9,14 @@ use std::time::Instant;
 use actix_http::{ConnectionType, ws};
 use actix_web::http::header;
 use actix_web::web::{Data, Payload};
-use actix_web::{HttpRequest, HttpResponse};
+use actix_web::{HttpMessage, HttpRequest, HttpResponse};
 use futures_util::FutureExt;
 use serde::Deserialize;
 use tracing::Instrument;
 
 use crate::app::App;
 use crate::error::{Code, Error};
+use crate::ids::Did;
 use crate::timing::{Stage, Timings, measure};
 
 use super::endpoint::{Caller, Endpoint, Guest, Kind, Route, Subscription};
@@ -37,8 +38,9 @@ pub(super) async fn run<E: Endpoint>(
     let verified = measure(Stage::Auth, app.authenticator.verify(authorization, E::NSID)).await?;
     app.authenticator.refuse_known(&verified)?;
     let admission = app.limits.admit(&verified.did)?;
+    request.extensions_mut().insert(verified.did.clone());
     // A body keeps its share of the memory until the request is answered.
-    let (input, _body) = match measure(Stage::Parse, input::<E>(app, request, payload)).await {
+    let (input, _body) = match measure(Stage::Parse, input::<E>(app, &verified.did, request, payload)).await {
         Ok(input) => input,
         Err(error) => {
             // Somebody may repeat a used token with any body. No reply waits for the answer to that.
@@ -80,14 +82,23 @@ pub(super) async fn subscribe<S: Subscription>(
     ws::verify_handshake(request.head())
         .map_err(|why| Code::UpgradeRequired.because(format!("open a WebSocket: {why}")))?;
     let ticket = app.authenticator.verify_ticket(&ticket)?;
-    app.limits.admit(&ticket.did)?;
-    measure(Stage::Spend, app.authenticator.spend_ticket(&ticket)).await?;
+    // It stands in an address, so others than its owner may have read it.
+    app.authenticator.refuse_known_ticket(&ticket)?;
+    let admission = app.limits.admit(&ticket.did)?;
+    if let Err(error) = measure(Stage::Spend, app.authenticator.spend_ticket(&ticket)).await {
+        if error.code == Code::TokenReplayed {
+            admission.forgive();
+        }
+        return Err(error);
+    }
+    drop(admission);
     let socket = S::open(app, Guest { did: ticket.did, convo: ticket.convo }, input).await?;
     socket.response(request, payload)
 }
 
 async fn input<E: Endpoint>(
     app: &App,
+    caller: &Did,
     request: &HttpRequest,
     payload: Payload,
 ) -> Result<(E::Input, Option<decode::Body>), Error> {
@@ -96,7 +107,7 @@ async fn input<E: Endpoint>(
         Kind::Procedure => {
             let announced = request.headers().get(header::CONTENT_LENGTH);
             let announced = announced.and_then(|length| length.to_str().ok()?.parse().ok());
-            let body = app.body_room.read(announced, payload).await?;
+            let body = app.body_room.read(caller, announced, payload).await?;
             Ok((decode::body(&body.bytes)?, Some(body)))
         }
     }
@@ -114,8 +125,8 @@ pub async fn dispatch(
     let nsid = request.path().rsplit('/').next().unwrap_or_default();
     let route = routes.iter().find(|route| route.nsid == nsid);
     let method = route.map_or("unknown", Route::method);
-    let span = tracing::info_span!("request", id = %id, method);
-    let metrics = app.metrics.clone();
+    let span = tracing::info_span!("request", id = %id, given = id.given(), method);
+    let (metrics, replies, asking) = (app.metrics.clone(), app.reply_room.clone(), request.clone());
     // Times tell strangers things, such as whether somebody else waits for the same conversation. So they are for development,
     // which is where HS256 tokens are taken, and never for others.
     let development = app.config.auth.jwt_secret.is_some();
@@ -134,15 +145,23 @@ pub async fn dispatch(
             Err(_) => Err(Error::internal("a handler panicked")),
         }
     };
+    let refusing = async |error: Error| {
+        metrics.error(error.code);
+        // The sentence may quote the request, so only the client gets it.
+        tracing::debug!(error = error.code.name(), "refused");
+        (measure(Stage::Encode, async { refusal(&error, route, &id) }).await, Some(error.code.name()))
+    };
     let answering = async {
-        match calling.await {
+        let (response, error) = match calling.await {
             Ok(response) => (response, None),
-            Err(error) => {
-                metrics.error(error.code);
-                // The sentence may quote the request, so only the client gets it.
-                tracing::debug!(error = error.code.name(), "refused");
-                (measure(Stage::Encode, async { refusal(&error, route, &id) }).await, Some(error.code.name()))
-            }
+            Err(error) => refusing(error).await,
+        };
+        // Without a caller there is nothing but a short refusal.
+        let Some(caller) = asking.extensions().get::<Did>().cloned() else { return (response, error) };
+        let done = error.is_none() && route.is_some_and(|route| route.kind == Kind::Procedure);
+        match replies.hold(&caller, response, done) {
+            Ok(response) => (response, error),
+            Err(full) => refusing(full).await,
         }
     };
     let timings = Timings::default();
@@ -155,6 +174,10 @@ pub async fn dispatch(
     timings.taken().for_each(|(stage, took)| metrics.stage(stage, took));
     tracing::info!(status, error, took_ms = took.as_secs_f64() * 1_000.0, "answered");
     id.stamp(&mut response);
+    // What a method says is for its caller, and for now. A stream says so itself.
+    if !response.headers().contains_key(header::CACHE_CONTROL) {
+        response.headers_mut().insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-store"));
+    }
     if development {
         let times =
             header::HeaderValue::try_from(timings.header(took)).expect("names and numbers are a valid header value");

@@ -1,4 +1,5 @@
-//! The name of a request, from the client or the load balancer if it sends a sane one, so that one search finds it in every log.
+//! The name of a request: one of our own, which stands in its reply and in the log, and beside it in the log the one that the client or
+//! the load balancer has given it, if that is sane. Whoever asks cannot file a request under the name of another.
 
 use std::fmt;
 
@@ -11,31 +12,39 @@ const MAX_BYTES: usize = 64;
 
 /// See the module.
 #[derive(Debug, Clone)]
-pub struct RequestId(String);
+pub struct RequestId {
+    own: String,
+    given: Option<String>,
+}
 
 impl RequestId {
-    /// The id that came with the request, or a new ULID.
+    /// A new ULID, and the id that came with the request.
     pub fn of(request: &HttpRequest) -> Self {
         let given = request.headers().get(HEADER).and_then(|value| value.to_str().ok());
         let sane = |id: &&str| {
             (1..=MAX_BYTES).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
         };
-        Self(given.filter(sane).map_or_else(|| ulid::Ulid::new().to_string(), str::to_owned))
+        Self { own: ulid::Ulid::new().to_string(), given: given.filter(sane).map(str::to_owned) }
+    }
+
+    /// What the client calls it.
+    pub fn given(&self) -> Option<&str> {
+        self.given.as_deref()
     }
 
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.own
     }
 
     /// Sends it back.
     pub fn stamp(&self, response: &mut HttpResponse) {
-        let value = HeaderValue::from_str(&self.0).expect("it was checked or made to be a valid header value");
+        let value = HeaderValue::from_str(&self.own).expect("a ULID is a valid header value");
         response.headers_mut().insert(HEADER, value);
     }
 }
 
 impl fmt::Display for RequestId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.own)
     }
 }

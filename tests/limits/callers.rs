@@ -118,3 +118,24 @@ const EPOCH: &str = "blue.catbird.mls.getEpoch";
 async fn send(caller: &Xrpc, query: &[(&str, String)], token: &str) -> Reply {
     caller.send(EPOCH, caller.http.get(caller.url(EPOCH, query)).bearer_auth(token)).await.unwrap()
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn p12_nor_does_who_repeats_a_used_ticket_that_was_read_in_an_address() {
+    let app = TestApp::with(&[LIMITED]).await;
+    let alice = app.persona().xrpc;
+    let issued = alice.procedure("getSubscriptionTicket", &serde_json::json!({})).await.unwrap();
+    let ticket = [("ticket", issued.string("ticket").unwrap().to_owned())];
+    let socket = alice.subscribe("subscribeConvoEvents", &ticket).await.unwrap();
+    assert!(socket.is_ok(), "the ticket opens one");
+    for _ in 0..30 {
+        let Err(reply) = alice.subscribe("subscribeConvoEvents", &ticket).await.unwrap() else {
+            panic!("opened again")
+        };
+        assert_eq!((reply.status, reply.error()), (401, Some("TokenReplayed")), "{reply}");
+    }
+    // What is left of a burst of two seconds' worth, after the ticket and the WebSocket.
+    for _ in 0..8 {
+        assert_eq!(ask(&alice).await.status, 200);
+    }
+    app.finish().await;
+}

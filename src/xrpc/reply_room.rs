@@ -1,0 +1,87 @@
+//! Replies in memory: each keeps its share of the room until its last bytes are handed to the connection, and goes there in pieces, so
+//! that it is not there twice.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use actix_web::HttpResponse;
+use actix_web::body::{BodySize, BoxBody, MessageBody};
+use actix_web::web::Bytes;
+
+use crate::error::{Code, Error};
+use crate::ids::Did;
+use crate::metrics::Metrics;
+
+use super::room::{Full, Room, Share, Size};
+
+/// Most bytes of all replies together that their callers have not taken yet.
+pub const REPLIES: Size = Size { small: 128 * 1024 * 1024, large: 384 * 1024 * 1024 };
+/// Replies up to here are not counted: the connection that they go to has buffers as large.
+const UNCOUNTED: usize = 4 * 1024;
+/// The pieces in which replies go to their connections, in bytes.
+const PIECE: usize = 64 * 1024;
+
+/// The memory that replies share. Cheap to clone.
+#[derive(Clone)]
+pub struct ReplyRoom {
+    room: Room,
+    metrics: Metrics,
+}
+
+impl ReplyRoom {
+    pub fn new(metrics: Metrics) -> Self {
+        Self { room: Room::new(REPLIES), metrics }
+    }
+
+    /// Gives a reply its share. One that finds no room is refused, unless it tells of work that is done.
+    pub(super) fn hold(&self, caller: &Did, response: HttpResponse, done: bool) -> Result<HttpResponse, Error> {
+        let (response, body) = response.into_parts();
+        let bytes = match body.try_into_bytes() {
+            Ok(bytes) => bytes,
+            // A stream, which has limits of its own.
+            Err(body) => return Ok(response.set_body(body)),
+        };
+        if bytes.len() <= UNCOUNTED {
+            return Ok(response.set_body(BoxBody::new(bytes)));
+        }
+        let mut share = self.room.share(caller);
+        if let Err(full) = share.grow_to(bytes.len()) {
+            self.metrics.room_full("replies", full);
+            if !done {
+                return Err(match full {
+                    Full::Caller => Code::RateLimitExceeded.because("you have not taken your earlier replies yet"),
+                    Full::Room => Code::Overloaded.because("too many replies have not been taken yet"),
+                });
+            }
+        }
+        Ok(response.set_body(BoxBody::new(Held { bytes, _share: share })))
+    }
+
+    /// Bytes of replies that are not taken yet.
+    pub fn bytes(&self) -> usize {
+        self.room.bytes()
+    }
+}
+
+/// A reply's body with its share.
+struct Held {
+    bytes: Bytes,
+    _share: Share,
+}
+
+impl MessageBody for Held {
+    type Error = Infallible;
+
+    fn size(&self) -> BodySize {
+        BodySize::Sized(self.bytes.len() as u64)
+    }
+
+    fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Bytes, Infallible>>> {
+        if self.bytes.is_empty() {
+            return Poll::Ready(None);
+        }
+        let piece = self.bytes.len().min(PIECE);
+        Poll::Ready(Some(Ok(self.bytes.split_to(piece))))
+    }
+}
