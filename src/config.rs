@@ -43,7 +43,8 @@ pub struct Config {
     /// How much of MLS is checked. `MLS_VALIDATION`.
     pub mls_validation: MlsValidation,
     /// Requests of one caller and writes to one conversation, per second; 0 is no limit. `RATE_LIMIT_PER_DID`,
-    /// `RATE_LIMIT_PER_CONVO`.
+    /// `RATE_LIMIT_PER_CONVO`. Commits of a member in a conversation per minute, and key packages of an owner for a caller in ten
+    /// minutes. `COMMITS_PER_MINUTE`, `KEY_PACKAGES_PER_CALLER`.
     pub rates: Rates,
     /// Most events that wait for one client of a stream. `SSE_BUFFER_SIZE`.
     pub sse_buffer: usize,
@@ -224,6 +225,8 @@ impl Config {
                 rates: Rates {
                     per_did: env.number("RATE_LIMIT_PER_DID", 100, 0, MOST_PER_SECOND) as u32,
                     per_convo: env.number("RATE_LIMIT_PER_CONVO", 500, 0, MOST_PER_SECOND) as u32,
+                    commits: env.number("COMMITS_PER_MINUTE", 30, 0, MOST_PER_SECOND) as u32,
+                    key_packages: env.number("KEY_PACKAGES_PER_CALLER", 10, 0, MOST_PER_SECOND) as u32,
                 },
                 sse_buffer: env.number("SSE_BUFFER_SIZE", 5_000, 1, 1_000_000) as usize,
                 drain_delay: Duration::from_secs(env.number("DRAIN_DELAY_SECONDS", 3, 0, 60)),
@@ -355,6 +358,8 @@ impl Config {
             ("MLS_VALIDATION", format!("{:?}", self.mls_validation).to_lowercase()),
             ("RATE_LIMIT_PER_DID", self.rates.per_did.to_string()),
             ("RATE_LIMIT_PER_CONVO", self.rates.per_convo.to_string()),
+            ("COMMITS_PER_MINUTE", self.rates.commits.to_string()),
+            ("KEY_PACKAGES_PER_CALLER", self.rates.key_packages.to_string()),
             ("SSE_BUFFER_SIZE", self.sse_buffer.to_string()),
             ("DRAIN_DELAY_SECONDS", self.drain_delay.as_secs().to_string()),
             ("MESSAGE_TTL_DAYS", in_days(self.retention.messages)),
@@ -432,8 +437,9 @@ mod tests {
 
     #[test]
     fn rate_limits_can_be_off_and_have_a_range() {
-        let off = Config::from_variables([("RATE_LIMIT_PER_DID", "0"), ("RATE_LIMIT_PER_CONVO", "0")]).unwrap();
-        assert_eq!(off.rates, Rates { per_did: 0, per_convo: 0 });
+        let names = ["RATE_LIMIT_PER_DID", "RATE_LIMIT_PER_CONVO", "COMMITS_PER_MINUTE", "KEY_PACKAGES_PER_CALLER"];
+        let off = Config::from_variables(names.map(|name| (name, "0"))).unwrap();
+        assert_eq!(off.rates, Rates { per_did: 0, per_convo: 0, commits: 0, key_packages: 0 });
         for (name, text) in [("RATE_LIMIT_PER_DID", "100001"), ("RATE_LIMIT_PER_CONVO", "-1")] {
             let error = Config::from_variables([(name, text)]).unwrap_err().to_string();
             assert!(error.contains(&format!("{name} must be a whole number from 0 to 100000")), "{error}");

@@ -89,8 +89,8 @@ async fn what_the_server_writes_passes() {
     members[0].send("hello").await.unwrap();
     let mut leaver = members.pop().unwrap();
     leaver.leave().await.unwrap();
-    members[1].catch_up().await.unwrap();
-    members[1].remove(leaver.did()).await.unwrap();
+    members[0].catch_up().await.unwrap();
+    members[0].remove(leaver.did()).await.unwrap();
     let (code, report, _) = run("check", &database.url).await;
     assert_eq!(code, Some(0), "{report}");
 }

@@ -37,7 +37,12 @@ impl Server {
             .envs([("DATABASE_URL", database_url), ("ENABLE_ACTOR_SYSTEM", actors(who)?)])
             // What the single use of tokens costs is a scenario of its own.
             .env("ENFORCE_JTI", "false")
-            .envs([("RATE_LIMIT_PER_DID", NO_LIMIT), ("RATE_LIMIT_PER_CONVO", NO_LIMIT)])
+            .envs([
+                ("RATE_LIMIT_PER_DID", NO_LIMIT),
+                ("RATE_LIMIT_PER_CONVO", NO_LIMIT),
+                ("COMMITS_PER_MINUTE", "0"),
+                ("KEY_PACKAGES_PER_CALLER", "0"),
+            ])
             .envs(settings.iter().copied())
             // Where no .env is.
             .current_dir(log.parent().ok_or("a log lies in a directory")?)

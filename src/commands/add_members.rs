@@ -38,6 +38,10 @@ impl Command for AddMembers {
         &self.caller
     }
 
+    fn commits(&self) -> bool {
+        self.commit.is_some()
+    }
+
     fn concerned(&self) -> Vec<&Did> {
         self.dids.iter().collect()
     }

@@ -1,4 +1,4 @@
-//! A member leaves, or one who may removes another, or a member commits the removal of somebody who left before.
+//! A member leaves, or one who may removes another, on the roster or, if that one has left it before, from the group only.
 
 use crate::error::Code;
 use crate::ids::{ConvoId, Did, EntryId};
@@ -31,6 +31,10 @@ impl Command for LeaveConvo {
 
     fn caller(&self) -> &Did {
         &self.caller
+    }
+
+    fn commits(&self) -> bool {
+        self.commit.is_some()
     }
 
     fn concerned(&self) -> Vec<&Did> {
@@ -84,7 +88,8 @@ impl LeaveConvo {
     }
 
     /// Whether the target is on the roster, and the caller may take it off. Somebody who is off it already may still be in the
-    /// group: any member's commit may clean up after that, which changes nothing here.
+    /// group: a commit may clean up after that, which changes nothing here. Whom a commit removes cannot be seen here, so that takes
+    /// the same right as any removal; else it would be a way for any member to take out anybody.
     async fn is_on_roster(&self, x: &Exclusive<'_>) -> Result<bool, Abort> {
         if self.target == self.caller {
             return match members::count(x).await? {
@@ -92,13 +97,14 @@ impl LeaveConvo {
                 _ => Ok(true),
             };
         }
-        match members::standing(x.tx(), &self.convo_id, &self.target).await? {
-            Some(Standing { left: None, .. }) if members::admin(x).await?.as_ref() == Some(&self.caller) => Ok(true),
-            Some(Standing { left: None, .. }) => {
-                Err(Code::NotAuthorized.because("only the conversation's admin may remove others").into())
-            }
-            Some(_) if self.commit.is_some() => Ok(false),
-            _ => Err(Code::NotMember.because("targetDid is not a member of this conversation").into()),
+        let is_on_roster = match members::standing(x.tx(), &self.convo_id, &self.target).await? {
+            Some(Standing { left: None, .. }) => true,
+            Some(_) if self.commit.is_some() => false,
+            _ => return Err(Code::NotMember.because("targetDid is not a member of this conversation").into()),
+        };
+        match members::admin(x).await?.as_ref() == Some(&self.caller) {
+            true => Ok(is_on_roster),
+            false => Err(Code::NotAuthorized.because("only the conversation's admin may remove others").into()),
         }
     }
 }

@@ -42,6 +42,8 @@ pub struct Buckets {
     made: Instant,
     /// What one request costs.
     interval: u64,
+    /// How far charges may run ahead.
+    burst: u64,
     shards: [Mutex<Shard>; SHARDS],
 }
 
@@ -63,7 +65,21 @@ pub struct PaidOff(u64);
 impl Buckets {
     /// Buckets for `rate` requests per second, which is at least 1.
     pub fn new(rate: u32) -> Self {
-        Self { made: Instant::now(), interval: 1_000_000_000 / u64::from(rate.max(1)), shards: Default::default() }
+        Self::with_burst(Duration::from_secs(1) / rate.max(1), BURST)
+    }
+
+    /// Buckets for `most` requests in a period, all of them at once if need be; `most` is at least 1.
+    pub fn per(most: u32, period: Duration) -> Self {
+        Self::with_burst(period / most.max(1), period)
+    }
+
+    fn with_burst(interval: Duration, burst: Duration) -> Self {
+        Self { made: Instant::now(), interval: nanos(interval), burst: nanos(burst), shards: Default::default() }
+    }
+
+    /// How far ahead a bucket may be at all: twice a burst.
+    fn most_ahead(&self) -> u64 {
+        2 * self.burst
     }
 
     /// What one request costs, as time at the limit's rate.
@@ -92,7 +108,7 @@ impl Buckets {
     /// Charges what has happened, whether there was room for it or not.
     pub fn charge(&self, key: Key, now: Instant) {
         self.with(key, now, |paid_off, now| {
-            *paid_off = (now.max(*paid_off) + self.interval).min(now + nanos(MOST_AHEAD));
+            *paid_off = (now.max(*paid_off) + self.interval).min(now + self.most_ahead());
         });
     }
 
@@ -106,12 +122,12 @@ impl Buckets {
 
     /// Takes over that all replicas together were this far ahead at that time, if that is more than was known here.
     pub fn learn(&self, key: Key, ahead: Duration, at: Instant) {
-        self.with(key, at, |paid_off, at| *paid_off = (*paid_off).max(at + nanos(ahead.min(MOST_AHEAD))));
+        self.with(key, at, |paid_off, at| *paid_off = (*paid_off).max(at + nanos(ahead).min(self.most_ahead())));
     }
 
     fn excess(&self, paid_off: u64, now: u64) -> Option<Duration> {
         let ahead = paid_off.saturating_sub(now) + self.interval;
-        ahead.checked_sub(nanos(BURST)).filter(|excess| *excess > 0).map(Duration::from_nanos)
+        ahead.checked_sub(self.burst).filter(|excess| *excess > 0).map(Duration::from_nanos)
     }
 
     fn time(&self, instant: Instant) -> u64 {
@@ -132,7 +148,7 @@ impl Buckets {
         }
         let mut paid_off = now;
         let result = change(&mut paid_off, now);
-        if shard.has_room(now) {
+        if shard.has_room(now, self.burst) {
             shard.paid_off.insert(key, paid_off);
         }
         result
@@ -142,8 +158,8 @@ impl Buckets {
 impl Shard {
     /// Whether another bucket fits, after throwing away those that are paid off. A sweep that found nothing is not repeated
     /// before something can have changed.
-    fn has_room(&mut self, now: u64) -> bool {
-        if self.paid_off.len() >= MOST_BUCKETS / SHARDS && now.saturating_sub(self.swept) >= nanos(BURST) / 2 {
+    fn has_room(&mut self, now: u64, burst: u64) -> bool {
+        if self.paid_off.len() >= MOST_BUCKETS / SHARDS && now.saturating_sub(self.swept) >= burst / 2 {
             self.paid_off.retain(|_, paid_off| *paid_off > now);
             self.swept = now;
         }
@@ -171,6 +187,16 @@ mod tests {
         assert_eq!(taken(&buckets, key, now + 10 * MS), 1, "after the wait that was told, and not one more");
         assert_eq!(taken(&buckets, key, now + 1_010 * MS), 100);
         assert_eq!(taken(&buckets, key, now + 60_000 * MS), 200, "what was not used does not pile up");
+    }
+
+    #[test]
+    fn a_number_in_a_period_is_let_through_at_once_and_then_one_by_one() {
+        let minute = Duration::from_secs(60);
+        let (buckets, key, now) = (Buckets::per(3, minute), Key::of("a"), Instant::now());
+        assert_eq!(taken(&buckets, key, now), 3);
+        assert_eq!(buckets.take(key, now), Err(minute / 3));
+        assert_eq!(taken(&buckets, key, now + minute / 3), 1);
+        assert_eq!(taken(&buckets, key, now + 10 * minute), 3);
     }
 
     #[test]

@@ -5,9 +5,12 @@
 //! - Per conversation, the writes of all members together that were accepted. The serializer asks here before a write and charges
 //!   after it, so that strangers, who are never accepted, use nothing up.
 //! - Per DID and conversation, typing indicators, which cost everybody in it an event.
+//! - Per DID and conversation, commits that were accepted, by whatever method: each makes what the others have under way stale, so one
+//!   member alone must not advance the epoch without end.
+//! - Per owner, and per caller and owner, one-time key packages that were issued. Beyond it the owner's stock is spared.
 //!
 //! Every decision is made at once, in memory ([`buckets`]), and never waits. Where there is Redis, replicas tell each other
-//! what they let through ([`shared`]); without it each keeps the limits for itself.
+//! what they let through of the first two ([`shared`]); without it, and for the others, each keeps the limits for itself.
 
 mod buckets;
 mod shared;
@@ -39,6 +42,10 @@ pub enum Scope {
     Convo,
     /// One caller who types in one conversation.
     Typing,
+    /// One member who commits in one conversation.
+    Commits,
+    /// One owner's key packages, or those for one caller.
+    KeyPackages,
 }
 
 impl Scope {
@@ -48,20 +55,32 @@ impl Scope {
             Scope::Did => "did",
             Scope::Convo => "convo",
             Scope::Typing => "typing",
+            Scope::Commits => "commits",
+            Scope::KeyPackages => "key_packages",
         }
     }
 }
 
 /// Typing indicators of one caller in one conversation per second. Clients send one every few seconds.
 const TYPING_RATE: u32 = 2;
+/// What commits are counted in.
+const COMMIT_PERIOD: Duration = Duration::from_secs(60);
+/// What key packages are counted in.
+const KEY_PACKAGE_PERIOD: Duration = Duration::from_secs(600);
+/// How many times as many key packages of one owner all callers together get as one of them.
+const CALLERS: u32 = 10;
 
-/// Requests and writes per second; 0 is no limit. Bursts of [`BURST`] at the full rate are let through.
+/// How much is let through; 0 is no limit. Bursts of [`BURST`] at the full rate are, of what is counted per second.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rates {
     /// Requests of one caller.
     pub per_did: u32,
     /// Accepted writes to one conversation.
     pub per_convo: u32,
+    /// Accepted commits of one member in one conversation, per minute.
+    pub commits: u32,
+    /// One-time key packages of one owner that one caller is issued in ten minutes; all callers together get [`CALLERS`] times as many.
+    pub key_packages: u32,
 }
 
 /// The limits of a server. Cheap to clone.
@@ -75,11 +94,14 @@ struct Inner {
     metrics: Metrics,
 }
 
-/// The buckets of both limits.
+/// The buckets of all limits.
 struct AllBuckets {
     callers: Buckets,
     convos: Buckets,
     typing: Buckets,
+    commits: Buckets,
+    owners: Buckets,
+    pairs: Buckets,
 }
 
 impl AllBuckets {
@@ -88,6 +110,8 @@ impl AllBuckets {
             Scope::Did => &self.callers,
             Scope::Convo => &self.convos,
             Scope::Typing => &self.typing,
+            Scope::Commits => &self.commits,
+            Scope::KeyPackages => &self.owners,
         }
     }
 }
@@ -116,6 +140,10 @@ impl Drop for Admission {
     }
 }
 
+/// The bucket of a member's commits in one conversation.
+#[derive(Clone, Copy)]
+pub struct CommitBucket(Key);
+
 /// A conversation's bucket.
 #[derive(Clone, Copy)]
 pub struct ConvoBucket(Key);
@@ -127,6 +155,9 @@ impl RateLimits {
             callers: Buckets::new(rates.per_did),
             convos: Buckets::new(rates.per_convo),
             typing: Buckets::new(TYPING_RATE),
+            commits: Buckets::per(rates.commits, COMMIT_PERIOD),
+            owners: Buckets::per(rates.key_packages.saturating_mul(CALLERS), KEY_PACKAGE_PERIOD),
+            pairs: Buckets::per(rates.key_packages, KEY_PACKAGE_PERIOD),
         });
         let sharing =
             redis.map(|redis| Sharing::start(redis.also_for(PURPOSE), buckets.clone(), metrics.clone(), runtime));
@@ -149,6 +180,53 @@ impl RateLimits {
     pub fn admit_typing(&self, caller: &Did, convo: &ConvoId) -> Result<(), Error> {
         let key = Key::of(&format!("{caller} {convo}"));
         self.0.buckets.typing.take(key, Instant::now()).map(drop).map_err(|wait| self.refusal(Scope::Typing, wait))
+    }
+
+    /// The bucket of a member's commits in a conversation.
+    pub fn commits(&self, caller: &Did, convo: &ConvoId) -> CommitBucket {
+        CommitBucket(Key::of(&format!("{caller} {convo}")))
+    }
+
+    /// How long the member has to wait before its next commit there; `None` if it need not. Every replica keeps this limit alone.
+    pub fn commit_wait(&self, bucket: CommitBucket) -> Option<Duration> {
+        if self.0.rates.commits == 0 { None } else { self.0.buckets.commits.wait(bucket.0, Instant::now()) }
+    }
+
+    /// Charges a commit that was accepted, now or by the same request earlier.
+    pub fn committed(&self, bucket: CommitBucket) {
+        if self.0.rates.commits > 0 {
+            self.0.buckets.commits.charge(bucket.0, Instant::now());
+        }
+    }
+
+    /// What a member is told who has used up its commits.
+    pub fn refuse_commit(&self, wait: Duration) -> Error {
+        self.refusal(Scope::Commits, wait)
+    }
+
+    /// How long one-time key packages of this owner are kept from this caller; `None` if they are not. Every replica keeps this
+    /// limit alone.
+    pub fn key_package_wait(&self, caller: &Did, owner: &str) -> Option<Duration> {
+        if self.0.rates.key_packages == 0 {
+            return None;
+        }
+        let (now, buckets) = (Instant::now(), &self.0.buckets);
+        let of_pair = buckets.pairs.wait(Key::of(&format!("{caller} {owner}")), now);
+        of_pair.max(buckets.owners.wait(Key::of(owner), now))
+    }
+
+    /// Charges a one-time key package that was issued.
+    pub fn key_package_issued(&self, caller: &Did, owner: &str) {
+        if self.0.rates.key_packages > 0 {
+            let now = Instant::now();
+            self.0.buckets.pairs.charge(Key::of(&format!("{caller} {owner}")), now);
+            self.0.buckets.owners.charge(Key::of(owner), now);
+        }
+    }
+
+    /// What a caller is told for whom there is nothing but what is spared.
+    pub fn refuse_key_package(&self, wait: Duration) -> Error {
+        self.refusal(Scope::KeyPackages, wait)
     }
 
     /// The bucket of a conversation's writes.
@@ -186,6 +264,15 @@ impl RateLimits {
         let mut error = Code::RateLimitExceeded.because(match scope {
             Scope::Did => format!("more than {} requests per second come from you", self.0.rates.per_did),
             Scope::Typing => format!("more than {TYPING_RATE} typing indicators per second come from you here"),
+            Scope::Commits => {
+                format!(
+                    "more than {} commits per minute come from you in this conversation; nothing was changed",
+                    self.0.rates.commits
+                )
+            }
+            Scope::KeyPackages => {
+                "too many key packages of these people were issued lately, and they have none for such times".to_owned()
+            }
             Scope::Convo => {
                 format!(
                     "more than {} writes per second go to this conversation; nothing was changed",

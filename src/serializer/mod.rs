@@ -44,7 +44,7 @@ impl Serializer {
 
     /// Runs a command on its conversation, to the end even if the caller goes away.
     pub(crate) async fn run<C: Command>(&self, command: C) -> Result<C::Output, Error> {
-        let (convo, caller) = (command.convo().clone(), command.caller().clone());
+        let (convo, caller, commits) = (command.convo().clone(), command.caller().clone(), command.commits());
         let work = async {
             match self {
                 Self::Advisory { advisory, .. } => {
@@ -57,7 +57,7 @@ impl Serializer {
                 }
             }
         };
-        self.attend(&convo, &caller, work).await
+        self.attend(&convo, &caller, commits, work).await
     }
 
     /// The same for a message, which may share a transaction with others.
@@ -75,7 +75,7 @@ impl Serializer {
                 }
             }
         };
-        self.attend(&convo, &caller, work).await
+        self.attend(&convo, &caller, false, work).await
     }
 
     /// The same for who adds members, who may share a transaction with others if there is a commit.
@@ -86,7 +86,7 @@ impl Serializer {
         }
         tracing::debug!(command = AddMembers::NAME, "using the advisory lock");
         let (convo, caller) = (command.convo_id.clone(), command.caller.clone());
-        self.attend(&convo, &caller, advisory.share(command)).await
+        self.attend(&convo, &caller, true, advisory.share(command)).await
     }
 
     /// Keeps the limits around a write. Where there is no crowd the transaction itself tells strangers off. In a crowd they are kept
@@ -96,19 +96,25 @@ impl Serializer {
         &self,
         convo: &ConvoId,
         caller: &Did,
+        commits: bool,
         work: impl Future<Output = Result<T, Error>>,
     ) -> Result<T, Error> {
         let bucket = self.limits().convo(convo);
         let over_limit = self.limits().wait(bucket);
+        let budget = commits.then(|| self.limits().commits(caller, convo));
+        let over_budget = budget.and_then(|budget| self.limits().commit_wait(budget));
         let is_crowded = match self {
             Self::Advisory { advisory, .. } => advisory.is_crowded(convo),
             Self::Actors { registry, .. } => registry.is_crowded(convo),
         };
-        if is_crowded || over_limit.is_some() {
+        if is_crowded || over_limit.is_some() || over_budget.is_some() {
             self.store().reader().await?.refuse_stranger(convo, caller).await?;
         }
         if let Some(wait) = over_limit {
             return Err(self.limits().refuse_write(wait));
+        }
+        if let Some(wait) = over_budget {
+            return Err(self.limits().refuse_commit(wait));
         }
         match measure(Stage::Queue, work).await {
             Err(error) if error.code == Code::Overloaded && !is_crowded => {
@@ -116,7 +122,10 @@ impl Serializer {
                 self.store().reader().await?.refuse_stranger(convo, caller).await?;
                 Err(error)
             }
-            done => done.inspect(|_| self.limits().written(bucket)),
+            done => done.inspect(|_| {
+                self.limits().written(bucket);
+                budget.into_iter().for_each(|budget| self.limits().committed(budget));
+            }),
         }
     }
 

@@ -47,6 +47,10 @@ pub trait Command: Send + Sync + 'static {
     fn convo(&self) -> &ConvoId;
     /// Who asked for it.
     fn caller(&self) -> &Did;
+    /// Whether it brings an MLS commit, of which each member has a budget.
+    fn commits(&self) -> bool {
+        false
+    }
     /// Who has to hear of it, beside those who follow the conversation.
     fn concerned(&self) -> Vec<&Did> {
         Vec::new()

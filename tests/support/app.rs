@@ -141,6 +141,8 @@ pub fn variables(settings: &[(&str, &str)]) -> Vec<(String, String)> {
         ("DRAIN_DELAY_SECONDS".to_owned(), "0".to_owned()),
         ("RATE_LIMIT_PER_DID".to_owned(), "0".to_owned()),
         ("RATE_LIMIT_PER_CONVO".to_owned(), "0".to_owned()),
+        ("COMMITS_PER_MINUTE".to_owned(), "0".to_owned()),
+        ("KEY_PACKAGES_PER_CALLER".to_owned(), "0".to_owned()),
     ];
     for (name, value) in settings {
         all.retain(|(known, _)| known != name);

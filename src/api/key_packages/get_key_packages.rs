@@ -1,5 +1,8 @@
 //! blue.catbird.mls.getKeyPackages: takes one key package of each person that the caller wants to add.
 
+use std::collections::HashMap;
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use crate::app::App;
@@ -13,6 +16,14 @@ use crate::xrpc::{Caller, Endpoint, Kind};
 
 /// Most DIDs in one request.
 const MAX_DIDS: usize = 100;
+
+/// Where is looked for whom: for owners whose stock is spared, and for the others. "None" is only true after a look that waits for
+/// those who are just taking one.
+const LOOKS: [(bool, &[Shelf]); 3] = [
+    (true, &[Shelf::Leased, Shelf::LastResort]),
+    (false, &[Shelf::Leased, Shelf::Free]),
+    (false, &[Shelf::Leased, Shelf::Waiting, Shelf::LastResort]),
+];
 
 pub struct GetKeyPackages;
 
@@ -54,19 +65,30 @@ impl Endpoint for GetKeyPackages {
         let (cipher_suite, _) = mls::suite(input.cipher_suite.as_deref().unwrap_or(mls::DEFAULT_SUITE))?;
         let asked = input.dids.clone();
         let mut wanted = owners(input.dids)?;
+        let waits: HashMap<String, Duration> = wanted
+            .iter()
+            .filter_map(|owner| Some((owner.clone(), app.limits.key_package_wait(&caller.did, owner)?)))
+            .collect();
         let mut found = Vec::new();
-        // "None" is only true after a look that waits for those who are just taking one.
-        for shelves in [&[Shelf::Leased, Shelf::Free][..], &[Shelf::Leased, Shelf::Waiting, Shelf::LastResort]] {
-            if wanted.is_empty() {
-                break;
+        for (spared, shelves) in LOOKS {
+            let owners: Vec<String> =
+                wanted.iter().filter(|owner| waits.contains_key(*owner) == spared).cloned().collect();
+            if owners.is_empty() {
+                continue;
             }
-            let (caller, owners, now) = (caller.did.clone(), wanted.clone(), app.clock.now());
-            let issued = app.store.errand(ClaimKeyPackages { caller, owners, cipher_suite, shelves, now }).await?;
-            for (shelf, package) in issued {
+            let claim =
+                ClaimKeyPackages { caller: caller.did.clone(), owners, cipher_suite, shelves, now: app.clock.now() };
+            for (shelf, package) in app.store.errand(claim).await? {
                 app.metrics.key_packages_issued(shelf.label(), 1);
+                if matches!(shelf, Shelf::Free | Shelf::Waiting) {
+                    app.limits.key_package_issued(&caller.did, &package.owner);
+                }
                 wanted.retain(|owner| *owner != package.owner);
                 found.push(package);
             }
+        }
+        if let (true, Some(wait)) = (found.is_empty(), wanted.iter().filter_map(|owner| waits.get(owner)).min()) {
+            return Err(app.limits.refuse_key_package(*wait));
         }
         // In the order in which they were asked for, whatever order PostgreSQL found them in.
         found.sort_by_key(|package| asked.iter().position(|did| *did == package.owner));

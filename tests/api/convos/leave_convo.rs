@@ -18,7 +18,8 @@ either_serializer! {
     a_creator_who_comes_back_may_remove_again;
     the_last_member_cannot_leave;
     two_who_leave_at_the_same_moment_do_not_both_go;
-    any_member_commits_the_removal_of_one_who_left;
+    only_the_admin_commits_the_removal_of_one_who_left;
+    p10_one_member_cannot_advance_the_epoch_without_end with ("COMMITS_PER_MINUTE", "3");
     a_removal_without_a_commit_changes_the_roster_only;
     p9_a_stale_removal_is_told_what_it_missed_and_removes_nobody;
     p2_a_refused_removal_takes_its_swap_back;
@@ -136,18 +137,52 @@ async fn two_who_leave_at_the_same_moment_do_not_both_go(app: &TestApp) {
     }
 }
 
-async fn any_member_commits_the_removal_of_one_who_left(app: &TestApp) {
+/// Whom a commit takes out cannot be seen, so a member without the right could take out anybody in the name of one who left.
+async fn only_the_admin_commits_the_removal_of_one_who_left(app: &TestApp) {
     let mut members = app.conversation(4).await;
-    let gone = members[2].did().to_owned();
+    let (gone, another) = (members[2].did().to_owned(), members[3].did().to_owned());
     ok(leave(&members[2]).await);
-    let asked = removal(&mut members[1], &gone);
-    let reply = ok(ask(&members[1], "leaveConvo", &asked).await);
+    let before = contents(app).await;
+    let disguised = with(&removal(&mut members[1], &another), json!({ "targetDid": gone }));
+    refused(ask(&members[1], "leaveConvo", &disguised).await, 403, "NotAuthorized");
+    assert_eq!(contents(app).await, before);
+    discard(&mut members[1]);
+    let asked = removal(&mut members[0], &gone);
+    let reply = ok(ask(&members[0], "leaveConvo", &asked).await);
     assert_eq!(landed(&reply), (2, 2));
-    merge(&mut members[1]);
+    merge(&mut members[0]);
     members[3].catch_up().await.unwrap();
     assert!(!members[3].mls.members(&members[3].group_id).unwrap().contains(&gone));
-    let bare = json!({ "convoId": convo(&members[1]), "targetDid": gone });
-    refused(ask(&members[1], "leaveConvo", &bare).await, 403, "NotMember");
+    let bare = json!({ "convoId": convo(&members[0]), "targetDid": gone });
+    refused(ask(&members[0], "leaveConvo", &bare).await, 403, "NotMember");
+}
+
+async fn p10_one_member_cannot_advance_the_epoch_without_end(app: &TestApp) {
+    // Which takes the creator one commit.
+    let mut members = app.conversation(3).await;
+    let gone = members[2].did().to_owned();
+    ok(leave(&members[2]).await);
+    let asked = removal(&mut members[0], &gone);
+    ok(ask(&members[0], "leaveConvo", &asked).await);
+    merge(&mut members[0]);
+    let third = offer(&mut members[0], &[&app.persona()]);
+    ok(ask(&members[0], "addMembers", &third.body).await);
+    merge(&mut members[0]);
+    let before = contents(app).await;
+    let fourth = offer(&mut members[0], &[&app.persona()]);
+    let cleaning = json!({ "convoId": convo(&members[0]), "targetDid": gone, "commit": fourth.body["commit"] });
+    for (method, body) in [("addMembers", &fourth.body), ("leaveConvo", &cleaning)] {
+        let reply = refused(ask(&members[0], method, body).await, 429, "RateLimitExceeded");
+        let wait = reply.number("retryAfterMs").unwrap();
+        assert!((1_000..=20_000).contains(&wait), "{reply}");
+        refused(ask(&app.persona(), method, body).await, 404, "ConvoNotFound");
+    }
+    assert_eq!(contents(app).await, before);
+    discard(&mut members[0]);
+    members[1].catch_up().await.unwrap();
+    ok(ask(&members[0], "sendMessage", &message(&members[0], b"not a commit")).await);
+    let others = offer(&mut members[1], &[&app.persona()]);
+    ok(ask(&members[1], "addMembers", &others.body).await);
 }
 
 async fn a_removal_without_a_commit_changes_the_roster_only(app: &TestApp) {

@@ -10,7 +10,7 @@ use catbird_server::clock::Clock;
 
 use crate::harness::*;
 use crate::support::app::TestApp;
-use crate::support::client::persona::sha256_hex;
+use crate::support::client::persona::{Persona, sha256_hex};
 use crate::support::client::random_did;
 use crate::support::client::xrpc::base64_text;
 
@@ -26,6 +26,7 @@ any_serializer! {
     dids_that_are_none_or_too_many_are_refused;
     an_unknown_suite_is_refused;
     a_package_is_issued_for_its_own_suite_only;
+    p10_one_caller_does_not_use_up_somebodys_stock with ("KEY_PACKAGES_PER_CALLER", "3");
 }
 
 async fn p8_fifty_callers_at_once_get_fifty_different_packages(app: &TestApp) {
@@ -46,6 +47,39 @@ async fn p8_more_callers_than_packages_leave_some_without_and_none_with_the_same
     let packages: Vec<_> = taken.into_iter().flatten().collect();
     assert_eq!(packages.len(), 10, "nobody is told that there is none while there is one");
     assert_eq!(packages.iter().collect::<BTreeSet<_>>().len(), 10);
+}
+
+/// A new conversation with `owner` that uses this package up, without a Welcome.
+async fn use_up(app: &TestApp, caller: &Persona, owner: &Persona, hash: &str) {
+    let body = json!({
+        "groupId": hash[..32], "cipherSuite": caller.mls.suite_name(), "initialMembers": [owner.did()],
+        "keyPackageHashes": [{ "did": owner.did(), "hash": hash }],
+    });
+    ok(ask(caller, "createConvo", &body).await);
+    app.settle().await;
+}
+
+async fn p10_one_caller_does_not_use_up_somebodys_stock(app: &TestApp) {
+    let (mallory, carol, bob, dave) = (app.persona(), app.persona(), app.persona(), app.persona());
+    let last_resort = bob.publish_last_resort().await.unwrap();
+    bob.publish_key_packages(6).await.unwrap();
+    dave.publish_key_packages(6).await.unwrap();
+    for owner in [&bob, &dave] {
+        for _ in 0..3 {
+            let taken = sha256_hex(&claim(&mallory, owner.did()).await.unwrap());
+            assert_ne!(taken, last_resort);
+            use_up(app, &mallory, owner, &taken).await;
+        }
+    }
+    for _ in 0..10 {
+        assert_eq!(sha256_hex(&claim(&mallory, bob.did()).await.unwrap()), last_resort, "the stock is spared");
+    }
+    let asked = [("dids", dave.did())];
+    let reply = refused(get(&mallory, "getKeyPackages", &asked).await, 429, "RateLimitExceeded");
+    assert!(reply.number("retryAfterMs").unwrap() > 60_000, "{reply}");
+    let both = ok(get(&mallory, "getKeyPackages", &[("dids", dave.did()), ("dids", bob.did())]).await);
+    assert_eq!((both.list("keyPackages").unwrap().len(), &both.body["missing"]), (1, &json!([dave.did()])));
+    assert_ne!(sha256_hex(&claim(&carol, bob.did()).await.unwrap()), last_resort, "others are not limited by it");
 }
 
 async fn p8_the_same_caller_gets_the_same_package_again(app: &TestApp) {
