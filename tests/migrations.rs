@@ -20,14 +20,8 @@ async fn applied(client: &Client) -> Vec<i64> {
     client.query(history, &[]).await.unwrap().iter().map(|row| row.get(0)).collect()
 }
 
-/// Those in the folder.
 fn all_versions() -> Vec<i64> {
-    let folder = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/sql/migrations")).unwrap();
-    let names = folder.map(|file| file.unwrap().file_name().into_string().unwrap());
-    let mut versions: Vec<i64> = names.map(|name| name[1..4].parse().unwrap()).collect();
-    versions.sort_unstable();
-    assert_eq!(versions.last(), Some(&required_version()));
-    versions
+    (1..=required_version()).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -142,7 +136,7 @@ async fn rosters_of_earlier_builds_are_counted_and_go_on_being() {
         "drop function count_joined cascade; drop function count_gone cascade; drop function count_moved cascade";
     client.batch_execute(&format!("{before}; {roster}")).await.unwrap();
     assert_eq!(counts().await, [(0, 0), (0, 0), (0, 0)]);
-    let step = include_str!("../sql/migrations/V017__roster_counts.sql");
+    let step = include_str!("../sql/migrations/V013__roster_counts.sql");
     client.batch_execute(&format!("begin; {step}; commit")).await.unwrap();
     assert_eq!(counts().await, [(0, 0), (1, 0), (2, 0)]);
 

@@ -1,5 +1,5 @@
 -- How many members a conversation has, and which version of its roster that is. By itself, because it keeps everybody from the table,
--- if only for a moment; V017 fills the columns.
+-- if only for a moment; V013 fills the columns.
 
 alter table conversations
   add column member_count bigint not null default 0,    -- active members

@@ -1,8 +1,8 @@
--- The columns of V016 follow the roster, whoever changes it: triggers do it, so that replicas of an earlier build keep them right too.
+-- The columns of V012 follow the roster, whoever changes it: triggers do it, so that replicas of an earlier build keep them right too.
 -- Whoever changes a roster holds the conversation's row already, so this waits for nobody, and the update stays on its page (HOT).
 
 -- In the order in which writers take them, so that nobody waits in a circle. Reads go on; writes wait until the columns are filled,
--- about two seconds for a million members.
+-- which takes one pass over members.
 lock table conversations in share row exclusive mode;
 lock table members in share row exclusive mode;
 
