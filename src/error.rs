@@ -243,3 +243,16 @@ impl Code {
         Error::new(self, message)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sentence_is_cut_between_two_characters() {
+        // Three bytes each, and 400 is not three times anything.
+        let error = Error::new(Code::InvalidRequest, "\u{e000}".repeat(100_000));
+        assert_eq!(error.message, "\u{e000}".repeat(133));
+        assert_eq!(Error::new(Code::InvalidRequest, "x".repeat(400)).message.len(), 400);
+    }
+}

@@ -85,3 +85,53 @@ impl MessageBody for Held {
         Poll::Ready(Some(Ok(self.bytes.split_to(piece))))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn room() -> ReplyRoom {
+        let size = Size { small: 4 * PIECE, large: 12 * PIECE };
+        ReplyRoom { room: Room::new(size), metrics: Metrics::default() }
+    }
+
+    fn caller(name: &str) -> Did {
+        format!("did:plc:{name}").parse().unwrap()
+    }
+
+    fn page() -> HttpResponse {
+        HttpResponse::Ok().body(vec![b'x'; 3 * PIECE])
+    }
+
+    #[test]
+    fn who_has_its_share_is_refused_and_nobody_else() {
+        let room = room();
+        let held = room.hold(&caller("a"), page(), false).unwrap();
+        assert_eq!(room.hold(&caller("a"), page(), false).unwrap_err().code, Code::RateLimitExceeded);
+        let others: Vec<_> = ["b", "c", "d"].map(|name| room.hold(&caller(name), page(), false).unwrap()).into();
+        assert_eq!(room.bytes(), 12 * PIECE);
+        drop(held);
+        assert!(room.hold(&caller("a"), page(), false).is_ok(), "what was taken makes room");
+        drop(others);
+        assert_eq!(room.bytes(), 0);
+    }
+
+    #[test]
+    fn when_everybody_has_everything_all_are_refused_but_what_is_short() {
+        let room = room();
+        let held = ["a", "b", "c", "d"].map(|name| room.hold(&caller(name), page(), false).unwrap());
+        assert_eq!(room.hold(&caller("e"), page(), false).unwrap_err().code, Code::Overloaded);
+        let short = HttpResponse::Ok().body(vec![b'x'; UNCOUNTED]);
+        assert!(room.hold(&caller("e"), short, false).is_ok());
+        drop(held);
+    }
+
+    #[test]
+    fn what_is_done_is_told_in_any_case() {
+        let room = room();
+        let held = room.hold(&caller("a"), page(), false).unwrap();
+        assert!(room.hold(&caller("a"), page(), true).is_ok());
+        drop(held);
+        assert_eq!(room.bytes(), 0);
+    }
+}

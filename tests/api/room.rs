@@ -1,7 +1,9 @@
 //! P10 of memory: who announces much, sends it slowly, or repeats what it sent costs others nothing.
 
+use std::time::{Duration, Instant};
+
 use serde_json::json;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::harness::*;
@@ -10,13 +12,15 @@ use crate::support::app::TestApp;
 any_serializer! {
     p10_bodies_that_were_announced_and_do_not_come_keep_nobody_waiting;
     p10_a_refusal_does_not_repeat_what_was_sent;
+    p10_who_does_not_take_its_replies_gets_no_more_and_others_do;
+    p10_what_is_sent_as_a_websocket_is_refused_at_once;
 }
 
 /// A connection with the head of a call, and no more.
-async fn begin(app: &TestApp, method: &str, token: &str, headers: &str) -> TcpStream {
+async fn begin(app: &TestApp, verb: &str, call: &str, token: &str, headers: &str) -> TcpStream {
     let mut socket = TcpStream::connect(app.base.trim_start_matches("http://")).await.unwrap();
     let head = format!(
-        "POST /xrpc/blue.catbird.mls.{method} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n{headers}\r\n"
+        "{verb} /xrpc/blue.catbird.mls.{call} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n{headers}\r\n"
     );
     socket.write_all(head.as_bytes()).await.unwrap();
     socket
@@ -27,17 +31,23 @@ async fn p10_bodies_that_were_announced_and_do_not_come_keep_nobody_waiting(app:
     let token = mallory.xrpc.token("blue.catbird.mls.sendMessage");
     let mut held = Vec::new();
     for _ in 0..16 {
-        held.push(begin(app, "sendMessage", &token, "Content-Length: 33554432\r\n").await);
+        let mut socket = begin(app, "POST", "sendMessage", &token, "Content-Length: 33554432\r\n").await;
+        // What has come takes memory, and what was only announced does not: so all of them go on arriving.
+        socket.write_all(b"{").await.unwrap();
+        held.push(socket);
     }
     // One more is one too many, and by then the others are known.
+    let deadline = Instant::now() + Duration::from_secs(10);
     let more = loop {
+        assert!(Instant::now() < deadline, "sixteen bodies are on their way, and more are taken");
         let body = json!({ "convoId": "none", "isTyping": true });
         let more = ask(&mallory, "sendTypingIndicator", &body).await;
         if more.status != 404 {
             break more;
         }
     };
-    refused(more, 429, "RateLimitExceeded");
+    let more = refused(more, 429, "RateLimitExceeded");
+    assert!(more.text.contains("16 bodies of yours are still on their way"), "{more}");
     let body = json!({ "convoId": "none", "isTyping": true });
     refused(ask(&bob, "sendTypingIndicator", &body).await, 404, "ConvoNotFound");
     drop(held);
@@ -49,4 +59,56 @@ async fn p10_a_refusal_does_not_repeat_what_was_sent(app: &TestApp) {
     let reply = refused(ask(&alice, "sendMessage", &body).await, 400, "InvalidRequest");
     assert!(reply.text.len() < 1_000, "{} bytes", reply.text.len());
     assert!(reply.body["message"].as_str().unwrap().contains("epoch"), "{reply}");
+}
+
+/// The status line of the answer, and nothing after it.
+async fn status(socket: &mut TcpStream) -> u16 {
+    let mut line = [0; "HTTP/1.1 200".len()];
+    socket.read_exact(&mut line).await.unwrap();
+    std::str::from_utf8(&line[9..]).unwrap().parse().unwrap()
+}
+
+async fn p10_who_does_not_take_its_replies_gets_no_more_and_others_do(app: &TestApp) {
+    let members = app.conversation(2).await;
+    let id = convo(&members[0]);
+    // Two of them fill the largest page.
+    sql(app, "update conversations set last_seq = last_seq + 2 where id = $1", &[&id]).await;
+    let seed = "insert into messages (convo_id, seq, id, sender_did, message_type, epoch, ciphertext)
+                select id, n, 'large-' || n, $2, 'app', current_epoch, decode(repeat('00', 8 << 20), 'hex')
+                  from conversations, generate_series(last_seq - 1, last_seq) n where id = $1";
+    sql(app, seed, &[&id, &members[0].did()]).await;
+    let page = async |member: usize| {
+        let token = members[member].xrpc.token("blue.catbird.mls.getMessages");
+        let mut socket = begin(app, "GET", &format!("getMessages?convoId={id}&limit=2&peek=true"), &token, "").await;
+        (status(&mut socket).await, socket)
+    };
+    let mut held = Vec::new();
+    let refusal = loop {
+        match page(0).await {
+            (200, socket) => held.push(socket),
+            (refusal, _) => break refusal,
+        }
+        assert!(held.len() < 8, "{} pages of some 22 MB are held", held.len());
+    };
+    assert_eq!(refusal, 429);
+    assert_eq!(page(1).await.0, 200, "others have room");
+    drop(held);
+    while page(0).await.0 != 200 {
+        tokio::task::yield_now().await;
+    }
+}
+
+async fn p10_what_is_sent_as_a_websocket_is_refused_at_once(app: &TestApp) {
+    let alice = app.persona();
+    for (verb, method, headers) in [
+        ("POST", "sendMessage", "Content-Length: 1\r\nUpgrade: websocket\r\n"),
+        ("POST", "sendMessage", "Content-Length: 2\r\nConnection: upgrade\r\nUpgrade: WebSocket\r\n"),
+        ("GET", "getConvos", "Upgrade: websocket\r\n"),
+    ] {
+        let token = alice.xrpc.token(&format!("blue.catbird.mls.{method}"));
+        let mut socket = begin(app, verb, method, &token, headers).await;
+        socket.write_all(b"{}").await.unwrap();
+        assert_eq!(status(&mut socket).await, 400, "{verb} {headers:?}");
+    }
+    ok(get(&alice, "getConvos", &[]).await);
 }
