@@ -25,6 +25,8 @@ mod restarts;
 mod sharing;
 #[path = "faults/tools.rs"]
 mod tools;
+#[path = "faults/turns.rs"]
+mod turns;
 
 use support::fleet::Mode;
 
@@ -73,4 +75,5 @@ with_each_serializer! {
     sharing::a_key_package_that_everybody_names_at_once_is_used_by_one,
     sharing::commits_that_share_bring_everything_along,
     sharing::losers_of_one_epoch_are_answered_together,
+    turns::replicas_that_write_one_conversation_take_turns_with_batches,
 }

@@ -2,15 +2,17 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Instant;
 
 use tracing::Instrument;
 
 use crate::error::Error;
 use crate::ids::ConvoId;
-use crate::serializer::sharing::{self, Sending};
+use crate::serializer::queues::CONTENDED_FOR;
+use crate::serializer::sharing::{self, Next, Sending, waited_too_long};
 use crate::store::{Abort, Command, Done, Hold, Locks, Position, Store};
 
-use super::mailbox::{LONGEST_WAIT, waited};
+use super::mailbox::LONGEST_WAIT;
 
 /// How often one command may find that another replica was faster before it stands in line for the lock like that one.
 const MOST_RELOADS: u32 = 3;
@@ -24,11 +26,13 @@ pub(super) struct Conversation {
     at: Option<Position>,
     /// Where readers of this process find the epoch.
     epoch: Arc<AtomicI64>,
+    /// When it last learnt that another replica writes the conversation too.
+    contended: Option<Instant>,
 }
 
 impl Conversation {
     pub(super) fn new(convo: ConvoId, store: Store, epoch: Arc<AtomicI64>) -> Self {
-        Self { convo, store, at: None, epoch }
+        Self { convo, store, at: None, epoch, contended: None }
     }
 
     /// Whether it knows where the conversation stands.
@@ -52,10 +56,18 @@ impl Conversation {
         self.epoch.store(at.epoch, Ordering::Release);
     }
 
-    /// Runs a command on the remembered position, and again on the true one if that proves to be out of date. Where replicas
-    /// with the lock write all the time, this one takes it too, so that it gets its turn.
+    /// Whether another replica wrote the conversation a moment ago. Then this one stands in line for the lock like that one, so that
+    /// each of them gets its turn.
+    fn is_contended(&self) -> bool {
+        self.contended.is_some_and(|since| since.elapsed() < CONTENDED_FOR)
+    }
+
+    /// Runs a command on the remembered position, and again on the true one if that proves to be out of date.
     pub(super) async fn execute<C: Command>(&mut self, command: Arc<C>) -> Result<C::Output, Error> {
         for _ in 0..MOST_RELOADS {
+            if self.is_contended() {
+                break;
+            }
             let hold = Hold::Remembered(self.position().await?);
             match self.store.run(command.clone(), hold).await {
                 Ok(done) => return Ok(self.finish(done)),
@@ -63,33 +75,53 @@ impl Conversation {
                 Err(abort) => return Err(abort.into_error()),
             }
         }
+        self.contended = Some(Instant::now());
         let done = self.store.run(command, Hold::Lock).await.map_err(Abort::into_error)?;
         Ok(self.finish(done))
     }
 
-    /// Sends messages in one transaction, and those that it could not take one by one after it. What waited too long is refused.
+    /// Sends messages in one transaction, in another one that waits for the lock if another replica was faster, and those that neither
+    /// could take one by one after them. What waited too long is refused.
     pub(super) async fn send(&mut self, sends: Vec<Sending>) {
-        let (late, sends): (Vec<_>, Vec<_>) = sends.into_iter().partition(|send| send.since.elapsed() > LONGEST_WAIT);
-        late.into_iter().for_each(|send| send.answer(Err(waited())));
-        let at = match self.position().await {
-            Ok(at) => at,
-            Err(error) => return sends.into_iter().for_each(|send| send.answer(Err(error.clone()))),
-        };
-        let (done, undone) = sharing::share(&self.store, sends, Locks::None).await;
-        if let Some(last) = done.iter().map(|sent| sent.seq).max() {
-            if last == at.seq + done.len() as i64 {
-                self.remember(Position { epoch: at.epoch, seq: last });
-            } else {
-                // Another replica wrote in between, the epoch too perhaps.
-                self.at = None;
-                if let Err(error) = self.position().await {
-                    tracing::debug!(%error, "an actor could not learn where its conversation stands");
+        let (late, mut sends): (Vec<_>, Vec<_>) =
+            sends.into_iter().partition(|send| send.since.elapsed() > LONGEST_WAIT);
+        late.into_iter().for_each(|send| send.answer(Err(waited_too_long())));
+        let mut alone = Vec::new();
+        while !sends.is_empty() {
+            let at = match self.position().await {
+                Ok(at) => at,
+                Err(error) => {
+                    sends.into_iter().chain(alone).for_each(|send| send.answer(Err(error.clone())));
+                    return;
                 }
+            };
+            let locks = if self.is_contended() { Locks::Wait } else { Locks::None };
+            let outcome = sharing::share(&self.store, sends, locks).await;
+            let (again, left): (Vec<_>, Vec<_>) =
+                outcome.undone.into_iter().partition(|undone| undone.next == Next::Contended);
+            if outcome.waited || !again.is_empty() {
+                self.contended = Some(Instant::now());
+            }
+            // What could not be done is tried again until it is too old.
+            sends = again.into_iter().map(|undone| undone.waiting).collect();
+            alone.extend(left.into_iter().map(|undone| undone.waiting));
+            match outcome.done.iter().map(|sent| sent.seq).max() {
+                Some(last) if last == at.seq + outcome.done.len() as i64 => {
+                    self.remember(Position { epoch: at.epoch, seq: last });
+                }
+                None if sends.is_empty() => {}
+                // Another replica wrote in between, the epoch too perhaps.
+                _ => self.at = None,
             }
         }
-        for send in undone.into_iter().map(|undone| undone.waiting) {
+        if self.at.is_none()
+            && let Err(error) = self.position().await
+        {
+            tracing::debug!(%error, "an actor could not learn where its conversation stands");
+        }
+        for send in alone {
             if send.since.elapsed() > LONGEST_WAIT {
-                send.answer(Err(waited()));
+                send.answer(Err(waited_too_long()));
                 continue;
             }
             let executing = send.timings.scope(self.execute(send.command.clone())).instrument(send.span.clone());

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use tracing::Instrument;
 
-use crate::error::{Code, Error};
-use crate::serializer::sharing::Sending;
+use crate::error::Error;
+use crate::serializer::sharing::{Sending, waited_too_long};
 use crate::store::Command;
 use crate::timing::Timings;
 
@@ -31,11 +31,6 @@ pub(super) trait Message: Send {
     /// The label in the metrics.
     fn name(&self) -> &'static str;
     fn run<'a>(self: Box<Self>, actor: &'a mut Conversation) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
-}
-
-/// The answer to what waited too long.
-pub(super) fn waited() -> Error {
-    Code::Overloaded.because("waited too long for other writers of this conversation; nothing was changed")
 }
 
 /// A command on its way to its conversation's actor.
@@ -64,7 +59,7 @@ impl<C: Command> Message for Run<C> {
         let (span, timings) = (self.span.clone(), self.timings.clone());
         let work = async move {
             let result = match self.sent.elapsed() > LONGEST_WAIT {
-                true => Err(waited()),
+                true => Err(waited_too_long()),
                 false => actor.execute(self.command).await,
             };
             // The client may be gone; what was done stays done.

@@ -5,10 +5,10 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::ids::ConvoId;
-use crate::store::members::{self, BatchItem};
-use crate::store::{Abort, Batch, ExclusiveMany, Query, Topic};
+use crate::store::members::{self, Added, BatchItem};
+use crate::store::{Abort, Batch, ExclusiveMany, Landing, Query, Topic};
 
-use super::{AddMembers, Landed, Landing, MAX_MEMBERS};
+use super::{AddMembers, Landed, MAX_MEMBERS};
 
 /// See the module. All of them have a commit.
 #[derive(Debug)]
@@ -20,27 +20,30 @@ impl Batch for AddBatch {
     const NAME: &'static str = "addMembersTogether";
     /// The epochs that its commits were made in are over once they have won, so they cannot win again.
     const STATEMENT: &'static Query = members::BATCH;
-    type Output = Vec<Landing<Landed>>;
+    type Output = Landed;
 
     fn convos(&self) -> Vec<&ConvoId> {
-        let mut seen = HashSet::new();
-        self.adds.iter().map(|add| &add.convo_id).filter(|convo| seen.insert(convo.as_str())).collect()
+        self.adds.iter().map(|add| &add.convo_id).collect()
     }
 
-    fn topics(&self, output: &Self::Output) -> Vec<Topic> {
-        let done = self.adds.iter().zip(output).filter(|(_, landing)| matches!(landing, Landing::Done(_)));
+    fn topics(&self, landed: &[Landing<Landed>]) -> Vec<Topic> {
+        let done = self.adds.iter().zip(landed).filter(|(_, landing)| matches!(landing, Landing::Done(_)));
         done.flat_map(|(add, _)| std::iter::once(Topic::from(&add.convo_id)).chain(add.dids.iter().map(Topic::from)))
             .collect()
     }
 
-    async fn execute(&self, x: &ExclusiveMany<'_>) -> Result<Self::Output, Abort> {
+    async fn execute(&self, x: &ExclusiveMany<'_>) -> Result<Vec<Landing<Landed>>, Abort> {
         let mut taken = Taken::default();
         let placed: Vec<Result<(), Landing<Landed>>> = self.adds.iter().map(|add| taken.place(add)).collect();
         let in_it = self.adds.iter().zip(&placed).filter(|(_, placed)| placed.is_ok());
         let items: Vec<BatchItem<'_>> = in_it.filter_map(|(add, _)| add.item()).collect();
         let mut landed = members::add_batch(x, &items, MAX_MEMBERS).await?.into_iter();
         let landing = |placed: Result<(), Landing<Landed>>| match placed {
-            Ok(()) => landed.next().flatten().map_or(Landing::Alone, |at| Landing::Done(Landed::now(at))),
+            Ok(()) => match landed.next() {
+                Some(Added::At(at)) => Landing::Done(Landed::now(at)),
+                Some(Added::Moved) => Landing::Contended,
+                Some(Added::No) | None => Landing::Alone,
+            },
             Err(elsewhere) => elsewhere,
         };
         Ok(placed.into_iter().map(landing).collect())

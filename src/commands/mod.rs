@@ -33,7 +33,6 @@ pub use publish_key_package::{PublishKeyPackage, Published};
 pub use send_batch::SendBatch;
 pub use send_message::{SendMessage, Sent};
 pub use set_mailbox::SetMailbox;
-pub use shared::Landing;
 pub(crate) use shared::Shared;
 pub use update_cursor::UpdateCursor;
 pub use update_read::UpdateRead;

@@ -5,10 +5,10 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::ids::ConvoId;
-use crate::store::messages::{self, BatchItem};
-use crate::store::{Abort, Batch, ExclusiveMany, Query, Topic};
+use crate::store::messages::{self, Appended, BatchItem};
+use crate::store::{Abort, Batch, ExclusiveMany, Landing, Query, Topic};
 
-use super::{Landing, SendMessage, Sent};
+use super::{SendMessage, Sent};
 
 /// See the module. All messages have the same window.
 #[derive(Debug)]
@@ -20,20 +20,19 @@ impl Batch for SendBatch {
     const NAME: &'static str = "sendMessages";
     /// It leaves out messages whose id is in the log, so one that an attempt without an answer has appended is not appended again.
     const STATEMENT: &'static Query = messages::BATCH;
-    type Output = Vec<Landing<Sent>>;
+    type Output = Sent;
 
     fn convos(&self) -> Vec<&ConvoId> {
-        let mut seen = HashSet::new();
-        self.messages.iter().map(|send| &send.convo_id).filter(|convo| seen.insert(convo.as_str())).collect()
+        self.messages.iter().map(|send| &send.convo_id).collect()
     }
 
-    fn topics(&self, output: &Self::Output) -> Vec<Topic> {
-        let done = self.messages.iter().zip(output).filter(|(_, landing)| matches!(landing, Landing::Done(_)));
+    fn topics(&self, landed: &[Landing<Sent>]) -> Vec<Topic> {
+        let done = self.messages.iter().zip(landed).filter(|(_, landing)| matches!(landing, Landing::Done(_)));
         let convos: HashSet<&str> = done.map(|(send, _)| send.convo_id.as_str()).collect();
         convos.into_iter().map(Topic::from).collect()
     }
 
-    async fn execute(&self, x: &ExclusiveMany<'_>) -> Result<Self::Output, Abort> {
+    async fn execute(&self, x: &ExclusiveMany<'_>) -> Result<Vec<Landing<Sent>>, Abort> {
         // The same request twice at once: the second waits for what the first one gets.
         let (mut ids, mut keys) = (HashSet::new(), HashSet::new());
         let unique: Vec<bool> = self.messages.iter().map(|send| is_first(send, &mut ids, &mut keys)).collect();
@@ -41,11 +40,11 @@ impl Batch for SendBatch {
             self.messages.iter().zip(&unique).filter(|(_, unique)| **unique).map(|(send, _)| send.item()).collect();
         let window = self.messages.first().map_or(0, |send| send.window);
         let mut landed = messages::append_batch(x, &items, window).await?.into_iter();
-        let place =
-            |(send, unique): (&Arc<SendMessage>, &bool)| match if *unique { landed.next().flatten() } else { None } {
-                Some((seq, received_at)) => Landing::Done(send.sent(seq, received_at, false)),
-                None => Landing::Alone,
-            };
+        let place = |(send, unique): (&Arc<SendMessage>, &bool)| match if *unique { landed.next() } else { None } {
+            Some(Appended::At(seq, received_at)) => Landing::Done(send.sent(seq, received_at, false)),
+            Some(Appended::Moved) => Landing::Contended,
+            Some(Appended::No) | None => Landing::Alone,
+        };
         Ok(self.messages.iter().zip(&unique).map(place).collect())
     }
 }

@@ -1,4 +1,4 @@
-//! Commands that may share a transaction with others of their kind, and what becomes of each.
+//! Commands that may share a transaction with others of their kind.
 
 use std::sync::Arc;
 
@@ -7,21 +7,10 @@ use crate::store::{Abort, Batch, Command, Position, Reader};
 
 use super::{AddBatch, AddMembers, Landed, SendBatch, SendMessage};
 
-/// What became of a command in a batch.
-#[derive(Debug, Clone)]
-pub enum Landing<T> {
-    /// It was done.
-    Done(T),
-    /// Nothing was done; it has to be looked at alone.
-    Alone,
-    /// Nothing was done, because another one in this batch stood in its way. It may be in the next.
-    Later,
-}
-
 /// A command that may share a transaction with others of its kind.
 pub(crate) trait Shared: Command {
-    /// One place in the output for each command, in step.
-    type Batch: Batch<Output = Vec<Landing<Self::Output>>>;
+    /// In step with the commands.
+    type Batch: Batch<Output = Self::Output>;
 
     fn together(commands: Vec<Arc<Self>>) -> Self::Batch;
 

@@ -1,8 +1,9 @@
 //! The serializer whose arbiter is PostgreSQL's advisory lock: queues in this replica, and workers that empty them.
 //!
-//! One worker does batches of messages, one batches of commits, and the others do everything else, one request at a time
-//! ([`super::workers`]). A worker has a conversation to itself, so its requests keep their order of arrival. A batch only takes locks
-//! that are free; requests for a conversation that is locked elsewhere are done alone by the other workers, and delay nobody. One
+//! One worker does batches of messages, one batches of commits, and the others do everything that waits for a lock, one conversation
+//! at a time ([`super::workers`]). A worker has a conversation to itself, so its requests keep their order of arrival. A batch of several
+//! conversations only takes locks that are free; a conversation that is locked elsewhere again and again is contended, and gets batches
+//! of its own that wait, which delay nobody else. So replicas that write one conversation take turns with a batch each. One
 //! batch of a kind at a time, unless it is late: two would be half as large, and a message costs PostgreSQL the less the more of them
 //! share a transaction.
 

@@ -3,7 +3,10 @@
 //!
 //! Waiting here costs no database connection, so one hot conversation cannot use up the pool. And it makes batches without a
 //! timer: messages, or commits, that arrived while the last transaction ran are taken together into the next. A conversation is in the
-//! hands of one worker at a time; what a shared transaction could not do goes back to the front of its queue, to be done alone.
+//! hands of one worker at a time; what a shared transaction could not do goes back to the front of its queue.
+//!
+//! A conversation that other replicas write too is remembered as contended for a moment. As long as it is, its requests do not go into
+//! batches with others, but to the workers that wait for locks, as batches of this conversation alone.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,6 +17,8 @@ use tokio::sync::Notify;
 use crate::error::{Code, Error};
 use crate::ids::ConvoId;
 use crate::metrics::Metrics;
+
+use super::sharing::waited_too_long;
 
 /// Most requests that wait for one conversation.
 pub const MOST_WAITING: usize = 256;
@@ -27,6 +32,10 @@ pub const LONGEST_WAIT: Duration = Duration::from_secs(10);
 pub const BATCH: usize = 64;
 /// From how many bytes on a transaction gets no more of them.
 pub const BATCH_BYTES: usize = 4 * 1024 * 1024;
+/// How long a conversation counts as contended after somebody else was last found to have it. Much longer than a transaction takes.
+pub const CONTENDED_FOR: Duration = Duration::from_millis(250);
+/// Most conversations that are remembered as contended. Of the others every batch finds out anew, which costs it a turn.
+const MOST_CONTENDED: usize = 4_096;
 
 /// With what a request shares a transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,8 +44,19 @@ pub enum Company {
     Messages,
     /// With other commits.
     Commits,
-    /// With nothing.
+    /// With nothing, or, for what is contended, with its own conversation.
     Nobody,
+}
+
+/// How free a conversation was found that is given back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Found {
+    /// Nobody else wrote it.
+    Free,
+    /// Somebody else had it, so that nothing was done. The first time that may be chance, and it is tried again.
+    Taken,
+    /// Somebody else had it, and it was waited for.
+    Waited,
 }
 
 /// One request in a queue.
@@ -73,6 +93,37 @@ struct State<J> {
     /// Conversations in nobody's hands, by what their first request needs, in the order in which they became ready.
     ready: [VecDeque<ConvoId>; 3],
     waiting: usize,
+    contended: HashMap<ConvoId, Contention>,
+}
+
+/// Somebody else was found to have a conversation.
+struct Contention {
+    since: Instant,
+    /// More than once.
+    again: bool,
+}
+
+impl<J> State<J> {
+    /// Whether requests of the conversation had better wait for its lock.
+    fn is_contended(&self, convo: &ConvoId) -> bool {
+        let known = self.contended.get(convo);
+        known.is_some_and(|contention| contention.again && contention.since.elapsed() < CONTENDED_FOR)
+    }
+
+    fn note(&mut self, convo: &ConvoId, found: Found) {
+        if found == Found::Free {
+            return;
+        }
+        if self.contended.len() >= MOST_CONTENDED {
+            self.contended.retain(|_, contention| contention.since.elapsed() < CONTENDED_FOR);
+        }
+        let again = match self.contended.get(convo) {
+            Some(known) if known.since.elapsed() < CONTENDED_FOR => true,
+            None if self.contended.len() >= MOST_CONTENDED => return,
+            _ => found == Found::Waited,
+        };
+        self.contended.insert(convo.clone(), Contention { since: Instant::now(), again });
+    }
 }
 
 struct Queue<J> {
@@ -87,7 +138,7 @@ fn full(what: &str) -> Error {
 
 impl<J: Job> Queues<J> {
     pub fn new(metrics: Metrics) -> Self {
-        let state = State { queues: HashMap::new(), ready: Default::default(), waiting: 0 };
+        let state = State { queues: HashMap::new(), ready: Default::default(), waiting: 0, contended: HashMap::new() };
         Self(Arc::new(Inner { state: Mutex::new(state), ready: Default::default(), metrics }))
     }
 
@@ -130,7 +181,7 @@ impl<J: Job> Queues<J> {
     /// Puts a conversation that nobody has in hand where a worker finds it.
     fn make_ready(&self, state: &mut State<J>, convo: &ConvoId) {
         let Some(first) = state.queues.get(convo).and_then(|queue| queue.jobs.front()) else { return };
-        let company = first.company() as usize;
+        let company = if state.is_contended(convo) { Company::Nobody } else { first.company() } as usize;
         state.ready[company].push_back(convo.clone());
         self.0.ready[company].notify_one();
     }
@@ -139,7 +190,7 @@ impl<J: Job> Queues<J> {
     /// caller's hands until `give_back`, also those of which it gets nothing because everything had waited for too long.
     ///
     /// A conversation gets the whole batch if it is alone, and its share of it if others are ready too. What keeps no company comes
-    /// alone.
+    /// alone, and what is contended with others of its kind from the same conversation.
     pub async fn next(&self, company: Company) -> Vec<(ConvoId, Vec<J>)> {
         loop {
             let batch = self.take(company);
@@ -156,19 +207,22 @@ impl<J: Job> Queues<J> {
         let ready = &mut state.ready[company as usize];
         let (mut room, share) = match company {
             Company::Messages | Company::Commits => (BATCH, (BATCH / ready.len().max(1)).max(1)),
-            Company::Nobody => (1, 1),
+            Company::Nobody => (BATCH, BATCH),
         };
         let (mut batch, mut bytes, mut late) = (Vec::new(), 0, Vec::new());
         while room > 0
+            && (company != Company::Nobody || batch.is_empty())
             && bytes < BATCH_BYTES
             && let Some(convo) = ready.pop_front()
         {
             let Some(queue) = state.queues.get_mut(&convo) else { continue };
             queue.taken = true;
+            let kind = queue.jobs.front().map_or(company, Job::company);
+            let share = if kind == Company::Nobody { 1 } else { share };
             let mut jobs = Vec::new();
             while jobs.len() < share.min(room)
                 && bytes < BATCH_BYTES
-                && let Some(job) = queue.jobs.pop_front_if(|job| job.company() == company)
+                && let Some(job) = queue.jobs.pop_front_if(|job| job.company() == kind)
             {
                 let waited = job.since().elapsed();
                 self.0.metrics.queued(waited);
@@ -188,13 +242,14 @@ impl<J: Job> Queues<J> {
             self.0.ready[company as usize].notify_one();
         }
         drop(locked);
-        late.into_iter().for_each(|job| job.refuse(waited()));
+        late.into_iter().for_each(|job| job.refuse(waited_too_long()));
         batch
     }
 
     /// Gives a conversation back, with what could not be done; that comes before everything that arrived meanwhile.
-    pub fn give_back(&self, convo: &ConvoId, undone: Vec<J>) {
+    pub fn give_back(&self, convo: &ConvoId, undone: Vec<J>, found: Found) {
         let mut state = self.state();
+        state.note(convo, found);
         state.waiting += undone.len();
         let Some(queue) = state.queues.get_mut(convo) else { return };
         queue.taken = false;
@@ -207,10 +262,6 @@ impl<J: Job> Queues<J> {
             self.make_ready(&mut state, convo);
         }
     }
-}
-
-fn waited() -> Error {
-    Code::Overloaded.because("waited too long for other writers of this conversation; nothing was changed")
 }
 
 #[cfg(test)]

@@ -84,10 +84,10 @@ async fn what_arrived_meanwhile_goes_together_and_in_order() {
     assert_eq!(s.batch(), taken(&[("a", &["1", "2", "3"]), ("b", &["4"])]));
     s.push("a", "5", true);
     assert_eq!(s.batch(), None, "a conversation is in one worker's hands at a time");
-    s.queues.give_back(&convo("a"), Vec::new());
+    s.queues.give_back(&convo("a"), Vec::new(), Found::Free);
     assert_eq!(s.batch(), taken(&[("a", &["5"])]));
-    s.queues.give_back(&convo("a"), Vec::new());
-    s.queues.give_back(&convo("b"), Vec::new());
+    s.queues.give_back(&convo("a"), Vec::new(), Found::Free);
+    s.queues.give_back(&convo("b"), Vec::new(), Found::Free);
     assert!(s.queues.state().queues.is_empty() && s.queues.state().waiting == 0, "an empty queue is forgotten");
 }
 
@@ -98,11 +98,11 @@ async fn a_message_never_overtakes_what_is_done_alone() {
     s.push("a", "commit", false);
     s.push("a", "later message", true);
     assert_eq!(s.batch(), taken(&[("a", &["message"])]));
-    s.queues.give_back(&convo("a"), Vec::new());
+    s.queues.give_back(&convo("a"), Vec::new(), Found::Free);
     assert_eq!(s.batch(), None);
     assert_eq!(s.alone(), Some("commit"));
     assert_eq!(s.batch(), None);
-    s.queues.give_back(&convo("a"), Vec::new());
+    s.queues.give_back(&convo("a"), Vec::new(), Found::Free);
     assert_eq!(s.batch(), taken(&[("a", &["later message"])]));
 }
 
@@ -120,8 +120,8 @@ async fn messages_and_commits_keep_their_order_and_their_own_company() {
     };
     assert_eq!(commits(), Some(vec![vec!["1", "2"], vec!["3"]]));
     assert_eq!((commits(), s.batch()), (None, None));
-    s.queues.give_back(&convo("a"), vec![commit("2")]);
-    s.queues.give_back(&convo("b"), Vec::new());
+    s.queues.give_back(&convo("a"), vec![commit("2")], Found::Free);
+    s.queues.give_back(&convo("b"), Vec::new(), Found::Free);
     assert_eq!((commits(), s.batch()), (Some(vec![vec!["2"]]), taken(&[("b", &["message"])])));
 }
 
@@ -132,10 +132,10 @@ async fn what_a_batch_could_not_do_comes_first_and_alone() {
     s.push("a", "2", true);
     assert_eq!(s.batch(), taken(&[("a", &["1", "2"])]));
     s.push("a", "3", true);
-    s.queues.give_back(&convo("a"), vec![s.note("1", false), s.note("2", false)]);
+    s.queues.give_back(&convo("a"), vec![s.note("1", false), s.note("2", false)], Found::Free);
     for name in ["1", "2"] {
         assert_eq!((s.batch(), s.alone()), (None, Some(name)));
-        s.queues.give_back(&convo("a"), Vec::new());
+        s.queues.give_back(&convo("a"), Vec::new(), Found::Free);
     }
     assert_eq!(s.batch(), taken(&[("a", &["3"])]));
 }
@@ -182,4 +182,48 @@ async fn a_worker_that_waits_is_woken() {
     assert!((&mut waiting).now_or_never().is_none());
     s.push("b", "2", false);
     assert_eq!(waiting.await[0].1[0].name, "2");
+}
+
+#[tokio::test]
+async fn a_conversation_that_others_have_waits_by_itself_and_takes_its_batches_along() {
+    let s = Setting::new();
+    let again = || {
+        let batch = s.queues.next(Company::Nobody).now_or_never()?;
+        Some(batch.iter().map(|(_, notes)| notes.iter().map(|note| note.name).collect()).collect::<Vec<Vec<_>>>())
+    };
+    s.push("a", "1", true);
+    assert_eq!(s.batch(), taken(&[("a", &["1"])]));
+    s.queues.give_back(&convo("a"), vec![s.note("1", true)], Found::Taken);
+    assert_eq!((again(), s.batch()), (None, taken(&[("a", &["1"])])), "once may be chance");
+    s.push("a", "2", true);
+    s.push("a", "alone", false);
+    s.queues.give_back(&convo("a"), vec![s.note("1", true)], Found::Taken);
+    s.push("b", "3", true);
+    assert_eq!((s.batch(), again()), (taken(&[("b", &["3"])]), Some(vec![vec!["1", "2"]])));
+    s.queues.give_back(&convo("a"), Vec::new(), Found::Waited);
+    assert_eq!(again(), Some(vec![vec!["alone"]]), "what keeps no company still comes alone");
+    s.queues.give_back(&convo("a"), Vec::new(), Found::Free);
+    s.push("a", "4", true);
+    assert_eq!((s.batch(), again()), (None, Some(vec![vec!["4"]])), "for a moment it stays so");
+    s.queues.give_back(&convo("a"), Vec::new(), Found::Free);
+    for contention in s.queues.state().contended.values_mut() {
+        contention.since -= CONTENDED_FOR;
+    }
+    s.push("a", "5", true);
+    assert_eq!(s.batch(), taken(&[("a", &["5"])]));
+}
+
+#[tokio::test]
+async fn no_more_conversations_are_remembered_as_contended_than_there_is_room_for() {
+    let s = Setting::new();
+    for n in 0..=MOST_CONTENDED {
+        s.queues.state().note(&convo(&format!("c{n}")), Found::Waited);
+    }
+    assert_eq!(s.queues.state().contended.len(), MOST_CONTENDED);
+    assert!(!s.queues.state().is_contended(&convo(&format!("c{MOST_CONTENDED}"))));
+    for contention in s.queues.state().contended.values_mut() {
+        contention.since -= CONTENDED_FOR;
+    }
+    s.queues.state().note(&convo("new"), Found::Waited);
+    assert_eq!(s.queues.state().contended.len(), 1, "those that are over make room");
 }

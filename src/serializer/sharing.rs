@@ -6,9 +6,9 @@ use std::time::Instant;
 use tokio::sync::oneshot;
 use tracing::Span;
 
-use crate::commands::{Landing, SendMessage, Shared};
+use crate::commands::{SendMessage, Shared};
 use crate::error::{Code, Error, Reason};
-use crate::store::{Command, Done, Locks, Store, unconfirmed};
+use crate::store::{Command, Done, LONGEST_LOCK_WAIT, Landing, Locks, Store, unconfirmed};
 use crate::timing::Timings;
 
 /// A command, since when it waits, who waits for its answer, and under which request it is logged and timed.
@@ -50,52 +50,88 @@ fn is_final(error: &Error) -> bool {
     }
 }
 
+/// Where something goes that a shared transaction did not do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// Into a transaction of its own.
+    Alone,
+    /// Into the next shared transaction.
+    Later,
+    /// Into a shared transaction again, which had better wait for its conversation: somebody else is writing that.
+    Contended,
+}
+
 /// What a shared transaction did not do.
 pub(crate) struct Undone<C: Command> {
     pub waiting: Waiting<C>,
-    /// It may share the next one; otherwise it has to be done alone.
-    pub later: bool,
+    pub next: Next,
 }
 
-/// Does together what can be done together and answers it. Returns what came of those, and the rest, in order.
-pub(crate) async fn share<C: Shared>(
-    store: &Store,
-    requests: Vec<Waiting<C>>,
-    locks: Locks,
-) -> (Vec<C::Output>, Vec<Undone<C>>)
+/// What came of a shared transaction.
+pub(crate) struct Outcome<C: Command> {
+    pub done: Vec<C::Output>,
+    /// The rest, in order.
+    pub undone: Vec<Undone<C>>,
+    /// Whether it had to wait for the lock of its conversation.
+    pub waited: bool,
+}
+
+impl<C: Command> Default for Outcome<C> {
+    fn default() -> Self {
+        Self { done: Vec::new(), undone: Vec::new(), waited: false }
+    }
+}
+
+/// Does together what can be done together and answers it, and also what has waited for too long for its conversation.
+pub(crate) async fn share<C: Shared>(store: &Store, requests: Vec<Waiting<C>>, locks: Locks) -> Outcome<C>
 where
     C::Output: Clone,
 {
     if requests.is_empty() {
-        return (Vec::new(), Vec::new());
+        return Outcome::default();
     }
     let batch = C::together(requests.iter().map(|request| request.command.clone()).collect());
     let shared = Timings::default();
     let landed = shared.scope(store.batch(batch, locks)).await;
     requests.iter().for_each(|request| request.timings.add(&shared));
-    let Done { output: landed, in_doubt, .. } = match landed {
+    let Done { output: landed, in_doubt, contended: waited, .. } = match landed {
         Ok(done) => done,
         // PostgreSQL is away, and would be for each of them alone.
         Err(error) if error.code == Code::DatabaseUnavailable => {
             requests.into_iter().for_each(|request| request.answer(Err(error.clone())));
-            return (Vec::new(), Vec::new());
+            return Outcome::default();
         }
+        // Something in it waited for somebody, or is a defect. A batch of one conversation finds out of which.
         Err(_) => {
-            return (Vec::new(), requests.into_iter().map(|waiting| Undone { waiting, later: false }).collect());
+            let next = if locks == Locks::Wait { Next::Alone } else { Next::Contended };
+            let undone = requests.into_iter().map(|waiting| Undone { waiting, next }).collect();
+            return Outcome { undone, ..Outcome::default() };
         }
     };
-    let (mut done, mut undone) = (Vec::new(), Vec::new());
+    let mut outcome = Outcome { waited, ..Outcome::default() };
     for (request, landing) in requests.into_iter().zip(landed) {
-        let later = match landing {
+        let next = match landing {
             Landing::Done(output) => {
-                done.push(output.clone());
+                outcome.done.push(output.clone());
                 request.answer(Ok(output));
                 continue;
             }
-            Landing::Alone => false,
-            Landing::Later => true,
+            Landing::Alone => Next::Alone,
+            Landing::Later => Next::Later,
+            // It may be in the very transaction that it would wait for. Alone it waits for that one's end, and finds itself.
+            Landing::Contended if request.in_doubt || in_doubt => Next::Alone,
+            Landing::Contended => Next::Contended,
         };
-        undone.push(Undone { waiting: Waiting { in_doubt: request.in_doubt || in_doubt, ..request }, later });
+        let waiting = Waiting { in_doubt: request.in_doubt || in_doubt, ..request };
+        match next == Next::Contended && waiting.since.elapsed() > LONGEST_LOCK_WAIT {
+            true => waiting.answer(Err(waited_too_long())),
+            false => outcome.undone.push(Undone { waiting, next }),
+        }
     }
-    (done, undone)
+    outcome
+}
+
+/// The answer to what others kept from its conversation for too long.
+pub(crate) fn waited_too_long() -> Error {
+    Code::Overloaded.because("waited too long for other writers of this conversation; nothing was changed")
 }

@@ -1,5 +1,5 @@
-//! The workers that empty the queues: one for batches of messages, one for batches of commits, the others for everything else, one
-//! request at a time.
+//! The workers that empty the queues: one for batches of messages, one for batches of commits, the others for everything that waits for a
+//! lock, one conversation at a time.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,8 +13,8 @@ use crate::ids::ConvoId;
 use crate::store::{Locks, Store};
 
 use super::advisory::{Queued, Request};
-use super::queues::{Company, Queues};
-use super::sharing::{self, Undone, Waiting};
+use super::queues::{Company, Found, Queues};
+use super::sharing::{self, Next, Outcome, Undone, Waiting};
 
 /// How long a worker waits for a shared transaction before it begins the next one beside it: the database may have fallen silent on
 /// one connection and not on others.
@@ -30,7 +30,7 @@ pub(super) fn start(queues: &Queues<Request>, store: &Store, max_connections: us
     store.runtime().spawn(share::<AddMembers>(queues.clone(), store.clone()));
     // Half of the connections, so that reads never wait for writes that wait for locks.
     for _ in 0..(max_connections / 2).max(1) {
-        store.runtime().spawn(run_alone(queues.clone(), store.clone()));
+        store.runtime().spawn(wait(queues.clone(), store.clone()));
     }
 }
 
@@ -40,11 +40,12 @@ struct Held {
     convo: ConvoId,
     /// What could not be done.
     undone: Vec<Request>,
+    found: Found,
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.queues.give_back(&self.convo, std::mem::take(&mut self.undone));
+        self.queues.give_back(&self.convo, std::mem::take(&mut self.undone), self.found);
     }
 }
 
@@ -52,21 +53,39 @@ impl Drop for Held {
 type Batch = Vec<(Held, Vec<Request>)>;
 
 async fn take(queues: &Queues<Request>, company: Company) -> Batch {
-    let held = |convo| Held { queues: queues.clone(), convo, undone: Vec::new() };
+    let held = |convo| Held { queues: queues.clone(), convo, undone: Vec::new(), found: Found::Free };
     queues.next(company).await.into_iter().map(|(convo, requests)| (held(convo), requests)).collect()
 }
 
-async fn run_alone(queues: Queues<Request>, store: Store) {
+/// Waits for the lock of one conversation after the other: with a request that keeps no company, or with a batch of those that do.
+async fn wait(queues: Queues<Request>, store: Store) {
     loop {
-        for (_held, requests) in take(&queues, Company::Nobody).await {
-            for request in requests {
-                if let Request::Alone(run) = request {
-                    // In a task of its own, so that a panic costs one request and not the worker.
-                    let _ = store.runtime().spawn(run.run(store.clone())).await;
+        for taken in take(&queues, Company::Nobody).await {
+            let working = store.clone();
+            let work = async move {
+                match taken.1.first() {
+                    Some(Request::Send(_)) => wait_together::<SendMessage>(&working, taken).await,
+                    Some(Request::Add(_)) => wait_together::<AddMembers>(&working, taken).await,
+                    Some(Request::Alone(_)) | None => run_alone(&working, taken).await,
                 }
-            }
+            };
+            // In a task of its own, so that a panic costs what was taken and not the worker.
+            let _ = store.runtime().spawn(work).await;
         }
     }
+}
+
+async fn run_alone(store: &Store, (_held, requests): (Held, Vec<Request>)) {
+    for request in requests {
+        if let Request::Alone(run) = request {
+            run.run(store.clone()).await;
+        }
+    }
+}
+
+async fn wait_together<C: Queued>(store: &Store, taken: (Held, Vec<Request>)) {
+    let left = do_together::<C>(store, vec![taken], Locks::Wait).await;
+    see_to(store, left).await;
 }
 
 async fn share<C: Queued>(queues: Queues<Request>, store: Store) {
@@ -76,7 +95,7 @@ async fn share<C: Queued>(queues: Queues<Request>, store: Store) {
         let batch = take(&queues, C::COMPANY).await;
         let working = store.clone();
         let work = store.runtime().spawn(async move {
-            let left = do_together::<C>(&working, batch).await;
+            let left = do_together::<C>(&working, batch, Locks::Try).await;
             // The next transaction need not wait until these are answered.
             working.runtime().clone().spawn(async move {
                 see_to(&working, left).await;
@@ -91,18 +110,31 @@ async fn share<C: Queued>(queues: Queues<Request>, store: Store) {
 /// What a shared transaction has left, with the conversations that it is from.
 type Left<C> = (Vec<Held>, Vec<Undone<C>>);
 
-async fn do_together<C: Queued>(store: &Store, batch: Batch) -> Left<C> {
+async fn do_together<C: Queued>(store: &Store, batch: Batch, locks: Locks) -> Left<C> {
     let (mut held, requests): (Vec<Held>, Vec<Vec<Request>>) = batch.into_iter().unzip();
     let requests: Vec<Waiting<C>> = requests.into_iter().flatten().filter_map(C::from_request).collect();
-    let (_, undone) = sharing::share(store, requests, Locks::Try).await;
-    held.retain(|held| undone.iter().any(|undone| *undone.waiting.command.convo() == held.convo));
+    let Outcome { undone, waited, .. } = sharing::share(store, requests, locks).await;
+    for held in held.iter_mut().filter(|_| waited) {
+        held.found = Found::Waited;
+    }
+    held.retain_mut(|held| {
+        let mut of_it = undone.iter().filter(|undone| *undone.waiting.command.convo() == held.convo).peekable();
+        let is_left = of_it.peek().is_some();
+        if of_it.any(|undone| undone.next == Next::Contended) {
+            held.found = if locks == Locks::Wait { Found::Waited } else { Found::Taken };
+        }
+        is_left
+    });
     (held, undone)
 }
 
 async fn see_to<C: Queued>(store: &Store, (mut held, undone): Left<C>) {
-    for Undone { waiting, later } in settle(store, undone).await {
+    for Undone { waiting, next } in settle(store, undone).await {
         if let Some(held) = held.iter_mut().find(|held| held.convo == *waiting.command.convo()) {
-            let request = if later { C::into_request(waiting) } else { Request::Alone(Box::new(waiting)) };
+            let request = match next {
+                Next::Alone => Request::Alone(Box::new(waiting)),
+                Next::Later | Next::Contended => C::into_request(waiting),
+            };
             held.undone.push(request);
         }
     }

@@ -158,13 +158,24 @@ pub struct BatchItem<'a> {
     pub now: DateTime<Utc>,
 }
 
+/// What became of a commit of a batch.
+#[derive(Debug, Clone, Copy)]
+pub enum Added {
+    /// It won, and left its conversation here.
+    At(Position),
+    /// Somebody else wrote the conversation meanwhile; it may be tried again.
+    Moved,
+    /// It has to be looked at alone.
+    No,
+}
+
 /// Does those of the commits that are acceptable as they are, and says where each of them left its conversation, in step with `items`,
-/// of which no two have a conversation, a key package or a key in common. `None` has to be looked at alone.
+/// of which no two have a conversation, a key package or a key in common.
 pub(crate) async fn add_batch(
     x: &ExclusiveMany<'_>,
     items: &[BatchItem<'_>],
     most_members: i64,
-) -> Result<Vec<Option<Position>>, Abort> {
+) -> Result<Vec<Added>, Abort> {
     fn column<'a, T>(items: &'a [BatchItem<'a>], value: impl Fn(&'a BatchItem<'a>) -> T) -> Vec<T> {
         items.iter().map(value).collect()
     }
@@ -206,10 +217,13 @@ pub(crate) async fn add_batch(
             ],
         )
         .await?;
-    let mut landed = vec![None; items.len()];
+    let mut landed = vec![Added::No; items.len()];
     for row in rows {
         let place: i64 = row.get("place");
-        landed[place as usize - 1] = Some(Position { epoch: row.get("epoch"), seq: row.get("seq") });
+        landed[place as usize - 1] = match row.get("seq") {
+            Some(seq) => Added::At(Position { epoch: row.get("epoch"), seq }),
+            None => Added::Moved,
+        };
     }
     Ok(landed)
 }

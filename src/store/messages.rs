@@ -93,13 +93,24 @@ pub struct BatchItem<'a> {
     pub once: Option<(&'a str, &'a [u8; 32])>,
 }
 
+/// What became of a message of a batch.
+#[derive(Debug, Clone, Copy)]
+pub enum Appended {
+    /// It is in the log at this seq, since then.
+    At(i64, DateTime<Utc>),
+    /// Somebody else wrote the conversation meanwhile; it may be tried again.
+    Moved,
+    /// It has to be looked at alone.
+    No,
+}
+
 /// Appends those of the messages that are acceptable as they are, and says where they landed, in step with `items`, of which no
-/// two have the same id in a conversation. `None` has to be looked at alone.
+/// two have the same id in a conversation.
 pub(crate) async fn append_batch(
     x: &ExclusiveMany<'_>,
     items: &[BatchItem<'_>],
     window: i64,
-) -> Result<Vec<Option<(i64, DateTime<Utc>)>>, Abort> {
+) -> Result<Vec<Appended>, Abort> {
     fn column<'a, T>(items: &'a [BatchItem<'a>], value: impl Fn(&'a BatchItem<'a>) -> T) -> Vec<T> {
         items.iter().map(value).collect()
     }
@@ -122,9 +133,12 @@ pub(crate) async fn append_batch(
         .await?;
     let places = items.iter().map(|item| (item.convo.as_str(), item.message.id.as_str())).zip(0..);
     let places: HashMap<(&str, &str), usize> = places.collect();
-    let mut landed = vec![None; items.len()];
+    let mut landed = vec![Appended::No; items.len()];
     for row in rows {
-        landed[places[&(row.get("convo_id"), row.get("id"))]] = Some((row.get("seq"), row.get("created_at")));
+        landed[places[&(row.get("convo_id"), row.get("id"))]] = match row.get("seq") {
+            Some(seq) => Appended::At(seq, row.get("created_at")),
+            None => Appended::Moved,
+        };
     }
     Ok(landed)
 }

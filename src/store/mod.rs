@@ -4,7 +4,7 @@
 //! - [`Store::reader`] gives a [`Reader`], which can only run the queries that read;
 //! - [`Store::run`] runs a [`Command`] on one conversation and gives it an [`Exclusive`], the proof that nobody else is
 //!   writing that conversation, which every function that changes a log or a roster demands;
-//! - [`Store::batch`] runs a [`Batch`] on several conversations and gives it an [`ExclusiveMany`], the same proof for those of them
+//! - [`Store::batch`] runs a [`Batch`] of commands and gives it an [`ExclusiveMany`], the same proof for those of their conversations
 //!   that nobody else is writing;
 //! - [`Store::errand`] runs an [`Errand`], which changes what belongs to one person (key packages, cursors).
 //!
@@ -37,9 +37,10 @@ pub mod requests;
 pub mod sweeps;
 pub mod welcomes;
 
-pub use batch::{Batch, Locks};
+pub use batch::{Batch, Landing, Locks};
 pub use changes::{Changes, Concerned, MOST_TOPICS, Topic};
 pub use connect::{Store, StoreConfig, StoreError, connect};
+pub use deadline::LOCK as LONGEST_LOCK_WAIT;
 pub use epochs::Position;
 pub(crate) use failure::unconfirmed;
 pub use failure::{Abort, Cause, in_words};

@@ -78,11 +78,13 @@ pub struct Done<T> {
     pub at: Option<Position>,
     /// An attempt before the last one got no answer, and may have been committed too.
     pub in_doubt: bool,
+    /// Whether it had to wait for a batch's lock ([`Locks::Wait`](super::Locks::Wait)).
+    pub contended: bool,
 }
 
 impl<T> Done<T> {
     pub(super) fn new(output: T, at: Option<Position>) -> Self {
-        Self { output, at, in_doubt: false }
+        Self { output, at, in_doubt: false, contended: false }
     }
 }
 

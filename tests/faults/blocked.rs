@@ -87,10 +87,11 @@ async fn refused_by_the_queue(mode: Mode, replica: &Replica) -> f64 {
     metric(replica, name).await
 }
 
-/// 256 wait behind the one whose turn it is; everybody else is told at once to come again.
+/// 256 wait behind those whose turn it is, a batch at most; everybody else is told at once to come again.
 pub async fn a_full_queue_refuses_at_once_and_loses_nobody_who_is_in_it(mode: Mode) {
-    const REQUESTS: usize = 300;
-    const ROOM: usize = 257;
+    const REQUESTS: usize = 400;
+    const WAITING: usize = 256;
+    const BATCH: usize = 64;
     let database = database().await;
     let fleet = Fleet::start(&[mode], &database.config, &database.url).await;
     let members = fleet.conversation(1).await;
@@ -102,16 +103,16 @@ pub async fn a_full_queue_refuses_at_once_and_loses_nobody_who_is_in_it(mode: Mo
         async move { xrpc.procedure("sendMessage", &body).await.unwrap() }
     }));
     let releasing = async {
-        let full = (REQUESTS - ROOM) as f64;
+        let full = (REQUESTS - WAITING - BATCH) as f64;
         eventually("the queue is full", async || refused_by_the_queue(mode, &fleet.replicas[0]).await >= full).await;
         drop(blocker);
     };
     let (replies, ()) = tokio::join!(waiting, releasing);
     let (accepted, refused): (Vec<_>, Vec<_>) = replies.iter().partition(|reply| reply.status == 200);
     assert!(refused.iter().all(|reply| is_overloaded(reply)), "{refused:?}");
-    assert_eq!((accepted.len(), refused.len()), (ROOM, REQUESTS - ROOM));
+    assert!((WAITING + 1..=WAITING + BATCH).contains(&accepted.len()), "{} had room", accepted.len());
     let watcher = database.connect().await;
-    assert_eq!(entries(&watcher, convo).await as usize, ROOM);
+    assert_eq!(entries(&watcher, convo).await as usize, accepted.len());
     recovered(&fleet.replicas[0], &members[0]).await;
     fleet.check().await;
 }

@@ -1,6 +1,7 @@
 -- members/add_batch: many commits that add members, of as many conversations, in one statement, each judged by itself. A row for each
 -- that was done: the swap of the epoch, the entry, the roster, the event, the Welcome, the key packages and the record, all of it.
--- No row: nothing of it was written, and it has to be looked at alone to say why, or because it takes more than this.
+-- No row: nothing of it was written, and it has to be looked at alone to say why, or because it takes more than this. A row without
+-- seq: nothing of it was written because somebody else wrote the conversation meanwhile, and it may be tried again.
 -- needs: the conversations, exclusively; those that tx/take did not take are left out. Outside of its transaction that is all of them.
 -- In step, no conversation, key package or idempotency key twice: $1 convo_ids   $2 ids   $3 senders   $4 epochs that they were made in
 -- $5 commits   $6 SHA-256 of those   $7 idempotency keys or null   $8 fingerprints   $9 Welcome ids or null   $10 Welcomes or null.
@@ -40,7 +41,7 @@ with items as materialized (
 ), last_resort as materialized (
   select n.place from named n join able i on i.place = n.place join key_packages k on k.hash = n.hash and k.owner_did = n.owner_did
    where k.last_resort
-), fit as (
+), fit as materialized (
   select i.*
     from able i join crowds p on p.place = i.place
    where p.present = 0 and p.waiting = 0
@@ -93,4 +94,4 @@ with items as materialized (
     from won where key is not null
    order by sender_did, key
 )
-select place, new_epoch as epoch, seq from won
+select f.place, w.new_epoch as epoch, w.seq from fit f left join won w on w.place = f.place

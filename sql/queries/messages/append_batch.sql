@@ -1,5 +1,6 @@
 -- messages/append_batch: many application messages in one statement, each judged by itself. No row for a message: it was not
--- written, and has to be looked at alone to say why (another epoch, not a member, sent before, or the row moved meanwhile).
+-- written, and has to be looked at alone to say why (another epoch, not a member, sent before). A row without seq: it was not
+-- written because somebody else wrote the conversation meanwhile, and may be tried again.
 -- needs: the conversations, exclusively; those that tx/take did not take are left out. Outside of its transaction that is all of them.
 -- In step, no id twice in a conversation: $1 convo_ids   $2 ids   $3 senders   $4 epochs   $5 ciphertexts   $6 embed_types
 -- $7 embed_uris   $8 idempotency keys or null   $9 fingerprints.   $10 how many epochs a message may lag
@@ -39,4 +40,4 @@ with items as materialized (
    where n.key is not null
    order by n.sender_did, n.key
 )
-select convo_id, id, seq, created_at from appended
+select n.convo_id, n.id, a.seq, a.created_at from numbered n left join appended a on a.convo_id = n.convo_id and a.seq = n.seq

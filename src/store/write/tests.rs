@@ -5,7 +5,9 @@ use std::sync::Arc;
 use super::super::epochs::{self, Swap};
 use super::super::query::Query;
 use super::super::session::Queries;
-use super::super::{Abort, Batch, Command, Exclusive, ExclusiveMany, Hold, Locks, Position, Store, StoreConfig, Topic};
+use super::super::{
+    Abort, Batch, Command, Exclusive, ExclusiveMany, Hold, Landing, Locks, Position, Store, StoreConfig, Topic,
+};
 use crate::cluster::{TestDatabase, database};
 use crate::error::{Code, Error};
 use crate::ids::{ConvoId, Did};
@@ -128,20 +130,20 @@ impl Batch for CarelessBatch {
         vec![&self.0]
     }
 
-    fn topics(&self, (): &()) -> Vec<Topic> {
+    fn topics(&self, _: &[Landing<()>]) -> Vec<Topic> {
         Vec::new()
     }
 
-    async fn execute(&self, x: &ExclusiveMany<'_>) -> Result<(), Abort> {
+    async fn execute(&self, x: &ExclusiveMany<'_>) -> Result<Vec<Landing<()>>, Abort> {
         let _ = x.tx.rows(&FAIL, &[]).await;
-        Ok(())
+        Ok(vec![Landing::Done(())])
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_batch_that_swallows_an_error_is_none_and_its_connection_goes_on() {
     let setting = setting().await;
-    for locks in [Locks::Try, Locks::None] {
+    for locks in [Locks::Try, Locks::Wait, Locks::None] {
         let done = setting.store.batch(CarelessBatch(convo()), locks).await;
         assert_eq!(done.err().expect("PostgreSQL answered COMMIT with ROLLBACK").code, Code::InternalServerError);
     }
