@@ -20,11 +20,11 @@ pub const READ: Duration = Duration::from_secs(10);
 pub const TOKENS: Duration = Duration::from_secs(2);
 /// How long a write may take from its first attempt to its last, without the COMMIT.
 pub const WRITE: Duration = Duration::from_secs(10);
-/// How long a batch waits for its conversation's lock before it goes to the end of the queue. Short, so that a conversation whose lock
-/// is held for long does not keep a worker and a connection from the others.
+/// How long a batch waits for its conversation's lock before that conversation goes to the end of those that are ready. Short, so that
+/// a conversation whose lock is held for long does not keep a worker and a connection from the others.
 pub const BATCH_LOCK: Duration = Duration::from_secs(2);
-/// How long the answer to a batch is waited for, beside [`BATCH_LOCK`], all of which goes in one flush. Its statement may run for a second less (`tx/take`, `tx/wait`),
-/// so that PostgreSQL gives up first and says so.
+/// How long the answer to a batch is waited for, beside [`BATCH_LOCK`]; all of it goes in one flush. Its statement may run for a second
+/// less (`tx/take`, `tx/wait`), so that PostgreSQL gives up first and says so.
 pub const FLUSH: Duration = Duration::from_secs(5);
 /// How long the reply to COMMIT is waited for before asking elsewhere what became of it.
 pub const COMMIT: Duration = Duration::from_secs(5);
