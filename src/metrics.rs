@@ -146,6 +146,8 @@ struct Inner {
     swept: Counters<1>,
     sweep_seconds: Seconds<1>,
     sweep_last: Family<[Label; 1], Gauge>,
+    background_age: Family<[Label; 1], Gauge>,
+    background_aside: Family<[Label; 1], Gauge>,
     mailbox_envelopes: Gauge,
     mailbox_dead: Gauge,
     mailbox_expanded: Counter,
@@ -209,6 +211,8 @@ impl Metrics {
             swept: Family::default(),
             sweep_seconds: Family::new_with_constructor(Buckets),
             sweep_last: Family::default(),
+            background_age: Family::default(),
+            background_aside: Family::default(),
             mailbox_envelopes: Gauge::default(),
             mailbox_dead: Gauge::default(),
             mailbox_expanded: Counter::default(),
@@ -335,6 +339,17 @@ impl Inner {
             "sweep_last_finished_timestamp_seconds",
             "When this replica last finished a pass",
             self.sweep_last.clone(),
+        );
+        r.register_with_unit(
+            "background_age",
+            "For how long work in the background has not been up to date, whichever replica does it, by kind",
+            Unit::Seconds,
+            self.background_age.clone(),
+        );
+        r.register(
+            "background_set_aside",
+            "What is left out of work in the background because it fails, by kind",
+            self.background_aside.clone(),
         );
         r.register("mailbox_backlog", "Envelopes that wait to be handed over", self.mailbox_envelopes.clone());
         r.register("mailbox_dead", "Envelopes that are not tried any more", self.mailbox_dead.clone());
@@ -554,6 +569,12 @@ impl Metrics {
     pub fn sweep_finished(&self, job: &'static str, at: DateTime<Utc>, took: Duration) {
         self.0.sweep_last.get_or_create(&[("job", job)]).set(at.timestamp());
         self.0.sweep_seconds.get_or_create(&[("job", job)]).observe(took.as_secs_f64());
+    }
+
+    /// How long ago work in the background was last up to date, and how much is left out of it.
+    pub fn background_standing(&self, work: &'static str, age: Duration, aside: i64) {
+        self.0.background_age.get_or_create(&[("work", work)]).set(i64::try_from(age.as_secs()).unwrap_or(i64::MAX));
+        self.0.background_aside.get_or_create(&[("work", work)]).set(aside);
     }
 
     /// Envelopes that wait, and dead ones.

@@ -1,9 +1,11 @@
 //! What retention deletes, and what it never does: each job on real rows with those beside them that must stay, by several replicas
-//! at once, killed in the middle; and P4 and P5 afterwards: what was accepted is still recognised, and no member loses a commit that
+//! at once, killed in the middle, and where something fails; and P4 and P5 afterwards: what was accepted is still recognised, and no member loses a commit that
 //! it has yet to read.
 
 mod support;
 
+#[path = "retention/failures.rs"]
+mod failures;
 #[path = "retention/logs.rs"]
 mod logs;
 #[path = "retention/replicas.rs"]

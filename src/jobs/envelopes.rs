@@ -2,14 +2,10 @@
 
 use chrono::TimeDelta;
 
-use super::{Job, Table, Work, ago};
+use super::{Job, Table, Work};
 
 /// How long an operator has to put dead envelopes back.
 const KEPT: TimeDelta = TimeDelta::days(30);
 
-pub(super) const JOB: Job = Job {
-    name: "envelopes",
-    at_least_every: None,
-    cutoff: |_, now| ago(now, KEPT),
-    work: Work::Pages(Table::Envelopes),
-};
+pub(super) const JOB: Job =
+    Job { name: "envelopes", at_least_every: None, age: |_| Some(KEPT), work: Work::Pages(Table::Envelopes) };

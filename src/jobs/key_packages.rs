@@ -2,14 +2,10 @@
 
 use chrono::TimeDelta;
 
-use super::{Job, Table, Work, ago};
+use super::{Job, Table, Work};
 
 /// How long a package is kept after its end: nobody's clock decides.
 const MARGIN: TimeDelta = TimeDelta::days(1);
 
-pub(super) const JOB: Job = Job {
-    name: "key_packages",
-    at_least_every: None,
-    cutoff: |_, now| ago(now, MARGIN),
-    work: Work::Pages(Table::KeyPackages),
-};
+pub(super) const JOB: Job =
+    Job { name: "key_packages", at_least_every: None, age: |_| Some(MARGIN), work: Work::Pages(Table::KeyPackages) };

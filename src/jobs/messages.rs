@@ -7,11 +7,7 @@
 //! which the same bytes are recognised for ever. A concurrent writer cannot be harmed: whoever joins meanwhile joins at the log's
 //! end, read positions only move forward, and nothing here touches the row that writers share.
 
-use super::{Job, Work, ago};
+use super::{Job, Work};
 
-pub(super) const JOB: Job = Job {
-    name: "messages",
-    at_least_every: None,
-    cutoff: |retention, now| ago(now, retention.messages?),
-    work: Work::Logs,
-};
+pub(super) const JOB: Job =
+    Job { name: "messages", at_least_every: None, age: |retention| retention.messages, work: Work::Logs };

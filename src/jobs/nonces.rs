@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 
-use super::{Job, Table, Work, ago};
+use super::{Job, Table, Work};
 
 /// How much longer than the token itself a record of it is kept: far more than the clocks of replicas are apart.
 const MARGIN: TimeDelta = TimeDelta::hours(1);
@@ -14,6 +14,6 @@ const AT_LEAST_EVERY: Duration = Duration::from_secs(600);
 pub(super) const JOB: Job = Job {
     name: "nonces",
     at_least_every: Some(AT_LEAST_EVERY),
-    cutoff: |_, now| ago(now, MARGIN),
+    age: |_| Some(MARGIN),
     work: Work::Pages(Table::Nonces),
 };

@@ -3,10 +3,10 @@
 
 use chrono::TimeDelta;
 
-use super::{Job, Table, Work, ago};
+use super::{Job, Table, Work};
 
 /// For how long getWelcome says that a Welcome was opened, and not that there is none.
 const KEPT: TimeDelta = TimeDelta::days(30);
 
 pub(super) const JOB: Job =
-    Job { name: "welcomes", at_least_every: None, cutoff: |_, now| ago(now, KEPT), work: Work::Pages(Table::Welcomes) };
+    Job { name: "welcomes", at_least_every: None, age: |_| Some(KEPT), work: Work::Pages(Table::Welcomes) };

@@ -10,6 +10,7 @@
 //!
 //! Nothing else opens a transaction. What decides is always in PostgreSQL: a compare-and-swap or a constraint.
 
+mod background;
 mod batch;
 mod changes;
 mod connect;
@@ -37,6 +38,7 @@ pub mod requests;
 pub mod sweeps;
 pub mod welcomes;
 
+pub(crate) use background::Failed;
 pub use batch::{Batch, Landing, Locks};
 pub use changes::{Changes, Concerned, MOST_TOPICS, Topic};
 pub use connect::{Store, StoreConfig, StoreError, connect};

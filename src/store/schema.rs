@@ -18,7 +18,7 @@ macro_rules! migrations {
 }
 
 /// In the order in which they are applied. Never edited once released; a change is a new file.
-const MIGRATIONS: [(&str, &str); 13] = migrations![
+const MIGRATIONS: &[(&str, &str)] = &migrations![
     "V001__conversations",
     "V002__messages",
     "V003__key_packages",
@@ -32,6 +32,7 @@ const MIGRATIONS: [(&str, &str); 13] = migrations![
     "V011__mailboxes",
     "V012__rosters",
     "V013__roster_counts",
+    "V014__background",
 ];
 
 query! {

@@ -4,17 +4,20 @@
 //! anything. Logs are shortened from their beginning, conversation by conversation, through their primary key. [`crate::jobs`]
 //! says what is old and when to look.
 
-use chrono::{DateTime, Utc};
+use std::collections::HashSet;
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
 
 use super::query::{Query, query};
 use super::session::Queries;
-use super::{Abort, Errand, Reader, Store, Tx};
+use super::{Abort, Errand, Reader, Store, Tx, background};
 use crate::error::Error;
 
 query! {
-    BEGIN = "sweeps/begin" (TEXT, FLOAT8, TIMESTAMPTZ);
-    LOCK = "sweeps/lock" (TEXT);
-    NOTE = "sweeps/note" (TEXT, INT8);
+    BEGIN = "sweeps/begin" (TEXT, FLOAT8, FLOAT8, FLOAT8);
+    LOCK = "sweeps/lock" (TEXT, TEXT);
+    NOTE = "sweeps/note" (TEXT, INT8, TEXT);
     FINISH = "sweeps/finish" (TEXT);
     PAGES = "sweeps/pages" (TEXT);
     NONCES = "sweeps/nonces" (TEXT, TEXT, TIMESTAMPTZ);
@@ -24,16 +27,15 @@ query! {
     WELCOMES = "sweeps/welcomes" (TEXT, TEXT, TIMESTAMPTZ);
     ENVELOPES = "sweeps/envelopes" (TEXT, TEXT, TIMESTAMPTZ);
     LOGS_DUE = "sweeps/logs_due" (TEXT, TIMESTAMPTZ, INT8);
-    LOG = "sweeps/log" (TEXT, TIMESTAMPTZ, INT8);
-    LOG_COMMITS = "sweeps/log_commits" (TEXT, INT8);
+    LOGS = "sweeps/logs" (TEXT_ARRAY, TIMESTAMPTZ, INT8, INT8);
+    LOG_COMMITS = "sweeps/log_commits" (TEXT_ARRAY, INT8, INT8);
+    NEXT_CONVO = "sweeps/next_convo" (TEXT);
 }
 
-/// Pages of a table in one transaction: half a megabyte, some thousand small rows at most.
-const PAGES_AT_ONCE: i64 = 64;
-/// Entries of a log in one transaction. Each may have 10 MiB, but most have a kilobyte.
-const ENTRIES_AT_ONCE: i64 = 500;
-/// Conversations that are looked at in one statement.
-const CONVOS_AT_ONCE: i64 = 200;
+/// Ciphertext after which one transaction takes no further entry of a log, so that it deletes less than twice as much.
+const LOG_BYTES: i64 = 16 * 1024 * 1024;
+/// How long the replica that makes a pass may be silent before another one goes on with it.
+const SILENCE: Duration = Duration::from_secs(60);
 
 /// A table that is swept page by page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,25 +75,30 @@ impl Table {
 /// What one transaction of a sweep deletes.
 #[derive(Debug, Clone)]
 pub enum Bite {
-    /// The old rows among some pages of a table, from this one on.
-    Pages { table: Table, from: i64 },
-    /// Old entries at the beginning of this conversation's log.
-    Log { convo: String },
+    /// The old rows among so many pages of a table, from this one on.
+    Pages { table: Table, from: i64, pages: i64 },
+    /// Old entries at the beginnings of these conversations' logs, so many of each.
+    Logs { convos: Vec<String>, entries: i64 },
 }
 
 /// What came of it.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Bitten {
     /// Rows that were deleted.
     pub deleted: i64,
-    /// There is more of the same, for a log.
-    pub more: bool,
+    /// The conversations whose logs may have more of the same.
+    pub more: HashSet<String>,
 }
 
-struct Sweep {
-    job: &'static str,
-    cutoff: DateTime<Utc>,
-    bite: Bite,
+/// One transaction of a pass.
+pub(crate) struct Sweep {
+    pub job: &'static str,
+    pub cutoff: DateTime<Utc>,
+    pub bite: Bite,
+    /// Where the pass goes on when this is done, for whoever does.
+    pub place: String,
+    /// Note the place even if nothing was deleted.
+    pub note: bool,
 }
 
 impl Errand for Sweep {
@@ -100,46 +107,57 @@ impl Errand for Sweep {
     type Output = Option<Bitten>;
 
     async fn execute(&self, tx: &Tx) -> Result<Option<Bitten>, Abort> {
-        if tx.find(&LOCK, &[&self.job]).await?.is_none() {
+        let limit = background::STATEMENT.as_millis().to_string();
+        if tx.find(&LOCK, &[&self.job, &limit]).await?.is_none() {
             return Ok(None);
         }
         let bitten = match &self.bite {
-            Bite::Pages { table, from } => {
-                let (first, end) = (format!("({from},0)"), format!("({},0)", from + PAGES_AT_ONCE));
-                let deleted = deleted(tx.find(table.query(), &[&first, &end, &self.cutoff]).await?);
-                Bitten { deleted, more: false }
+            Bite::Pages { table, from, pages } => {
+                let (first, end) = (format!("({from},0)"), format!("({},0)", from + pages));
+                let row = tx.find(table.query(), &[&first, &end, &self.cutoff]).await?;
+                Bitten { deleted: row.map_or(0, |row| row.get("deleted")), more: HashSet::new() }
             }
-            Bite::Log { convo } => {
-                let log = tx.find(&LOG, &[convo, &self.cutoff, &ENTRIES_AT_ONCE]).await?;
-                let moved = log.as_ref().is_some_and(|row| row.get("moved"));
-                let messages = deleted(log);
-                let commits = deleted(tx.find(&LOG_COMMITS, &[convo, &ENTRIES_AT_ONCE]).await?);
-                Bitten { deleted: messages + commits, more: moved || commits == ENTRIES_AT_ONCE }
+            Bite::Logs { convos, entries } => {
+                let messages = tx.find(&LOGS, &[convos, &self.cutoff, entries, &LOG_BYTES]).await?;
+                let commits = tx.find(&LOG_COMMITS, &[convos, entries, &LOG_BYTES]).await?;
+                let both = || messages.iter().chain(&commits);
+                Bitten {
+                    deleted: both().map(|row| row.get::<_, i64>("deleted")).sum(),
+                    more: both().flat_map(|row| row.get::<_, Vec<String>>("more")).collect(),
+                }
             }
         };
-        if bitten.deleted > 0 {
-            tx.rows(&NOTE, &[&self.job, &bitten.deleted]).await?;
+        if bitten.deleted > 0 || self.note {
+            tx.rows(&NOTE, &[&self.job, &bitten.deleted, &self.place]).await?;
         }
         Ok(Some(bitten))
     }
 }
 
-fn deleted(row: Option<tokio_postgres::Row>) -> i64 {
-    row.map_or(0, |row| row.get("deleted"))
+/// A pass that was begun, or taken over.
+#[derive(Debug)]
+pub(crate) struct Begun {
+    /// What is older may be deleted.
+    pub cutoff: DateTime<Utc>,
+    /// Where to go on; `None` for the beginning.
+    pub place: Option<String>,
 }
 
 struct Begin {
     job: &'static str,
-    every_seconds: f64,
-    cutoff: DateTime<Utc>,
+    every: Duration,
+    age: TimeDelta,
 }
 
 impl Errand for Begin {
     const NAME: &'static str = "beginSweep";
-    type Output = bool;
+    type Output = Option<Begun>;
 
-    async fn execute(&self, tx: &Tx) -> Result<bool, Abort> {
-        Ok(tx.find(&BEGIN, &[&self.job, &self.every_seconds, &self.cutoff]).await?.is_some())
+    async fn execute(&self, tx: &Tx) -> Result<Option<Begun>, Abort> {
+        let age = self.age.num_milliseconds() as f64 / 1_000.0;
+        let (every, silence) = (self.every.as_secs_f64(), self.every.min(SILENCE).as_secs_f64());
+        let row = tx.find(&BEGIN, &[&self.job, &every, &age, &silence]).await?;
+        Ok(row.map(|row| Begun { cutoff: row.get("cutoff"), place: row.get("place") }))
     }
 }
 
@@ -156,25 +174,15 @@ impl Errand for Finish {
 }
 
 impl Store {
-    /// Begins a pass of a job, and says whether it is this replica's turn: the last pass, wherever it was, began at least `every`
-    /// ago. From now on what is older than `cutoff` may be gone.
+    /// Begins a pass of a job that deletes what is this old, or goes on with one whose replica has died. `None`: the last pass, wherever
+    /// it was, began less than `every` ago, or one is being made.
     pub(crate) async fn begin_sweep(
         &self,
         job: &'static str,
-        every: std::time::Duration,
-        cutoff: DateTime<Utc>,
-    ) -> Result<bool, Error> {
-        self.errand(Begin { job, every_seconds: every.as_secs_f64(), cutoff }).await
-    }
-
-    /// One transaction of a pass. `None`: another replica is at it.
-    pub(crate) async fn bite(
-        &self,
-        job: &'static str,
-        cutoff: DateTime<Utc>,
-        bite: Bite,
-    ) -> Result<Option<Bitten>, Error> {
-        self.errand(Sweep { job, cutoff, bite }).await
+        every: Duration,
+        age: TimeDelta,
+    ) -> Result<Option<Begun>, Error> {
+        self.errand(Begin { job, every, age }).await
     }
 
     /// Ends a pass.
@@ -184,21 +192,27 @@ impl Store {
 }
 
 impl Reader {
-    /// The bites that a table takes as it is now.
-    pub(crate) async fn bites(&self, table: Table) -> Result<impl Iterator<Item = Bite> + use<>, Error> {
+    /// How many pages a table has now.
+    pub(crate) async fn pages(&self, table: Table) -> Result<i64, Error> {
         let row = self.find(&PAGES, &[&table.name()]).await.map_err(Abort::into_error)?;
-        let pages: i64 = row.map_or(0, |row| row.get("pages"));
-        Ok((0..pages).step_by(PAGES_AT_ONCE as usize).map(move |from| Bite::Pages { table, from }))
+        Ok(row.map_or(0, |row| row.get("pages")))
     }
 
-    /// The conversations after this id whose logs have something to delete, and the id to go on after; `None` at the end.
+    /// Looks at so many conversations after this id: those whose logs have something to delete, and the id to go on after; `None` at
+    /// the end.
     pub(crate) async fn logs_due(
         &self,
         after: &str,
         cutoff: DateTime<Utc>,
+        convos: i64,
     ) -> Result<(Vec<String>, Option<String>), Error> {
-        let rows = self.rows(&LOGS_DUE, &[&after, &cutoff, &CONVOS_AT_ONCE]).await.map_err(Abort::into_error)?;
+        let rows = self.rows(&LOGS_DUE, &[&after, &cutoff, &convos]).await.map_err(Abort::into_error)?;
         let last = rows.last().map(|row| row.get("id"));
         Ok((rows.iter().filter(|row| row.get("due")).map(|row| row.get("id")).collect(), last))
+    }
+
+    /// The conversation after this id.
+    pub(crate) async fn next_convo(&self, after: &str) -> Result<Option<String>, Error> {
+        Ok(self.find(&NEXT_CONVO, &[&after]).await.map_err(Abort::into_error)?.map(|row| row.get("id")))
     }
 }

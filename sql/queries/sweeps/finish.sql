@@ -1,2 +1,2 @@
 -- sweeps/finish: ends a pass.   $1 job
-update sweeps set finished_at = clock_timestamp() where job = $1
+update sweeps set finished_at = clock_timestamp(), last_finished_at = clock_timestamp(), place = null where job = $1

@@ -1,6 +1,6 @@
 -- sweeps/logs_due: some conversations in order of their ids, and whether there is anything to delete in each: an old entry at the
 -- log's beginning, which is never its newest, or a commit before it that every member has read by now.
--- $1 after this id   $2 cutoff   $3 rows
+-- $1 after this id   $2 cutoff   $3 conversations
 select c.id,
        coalesce((select m.created_at < $2 from messages m
                   where m.convo_id = c.id and m.seq >= c.start and m.seq < c.last_seq

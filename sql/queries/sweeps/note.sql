@@ -1,2 +1,2 @@
--- sweeps/note: adds to what the running pass has deleted.   $1 job   $2 rows
-update sweeps set deleted = deleted + $2 where job = $1
+-- sweeps/note: how far the running pass has come.   $1 job   $2 rows deleted since the last note   $3 where it goes on
+update sweeps set deleted = deleted + $2, place = $3, moved_at = clock_timestamp() where job = $1

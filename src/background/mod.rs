@@ -1,6 +1,8 @@
 //! What a process does beside answering requests: sweeping ([`crate::jobs`]) and handing entries over ([`crate::delivery`]). It
 //! begins when the schema is there, stops when the server drains, and can be stopped anywhere: what is half done is rolled back,
-//! or due again later.
+//! or due again later. [`portion`] is how such work is cut.
+
+pub mod portion;
 
 use std::sync::{Arc, Mutex, PoisonError};
 

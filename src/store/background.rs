@@ -1,0 +1,160 @@
+//! What work in the background needs of the store, whatever it does: a unit that tells whether it failed by itself, what is set aside,
+//! PostgreSQL's clock, and how long nothing has come to its end. [`crate::background::portion`] says how it goes together.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use super::query::query;
+use super::session::Queries;
+use super::{Abort, Errand, Reader, Store, Tx};
+use crate::clock::Clock;
+use crate::error::{Code, Error};
+
+query! {
+    SET_ASIDE = "background/set_aside" (TEXT, TEXT, TEXT, INT8);
+    ASIDE = "background/aside" (TEXT);
+    TAKE_BACK = "background/take_back" (TEXT, TEXT_ARRAY);
+    AGES = "background/ages" ();
+    CLOCK = "schema/clock" ();
+}
+
+/// How long a statement of a unit may take. A unit is cut so that it takes some milliseconds, so one that comes here was cut too
+/// large, and two such statements still end before the transaction has to.
+pub(super) const STATEMENT: Duration = Duration::from_secs(3);
+/// Most that is set aside of one kind of work. What a thousand things fail for is none of them.
+const MOST_ASIDE: i64 = 1_000;
+/// How far a replica's clock may be from PostgreSQL's. Far less than the margins that are granted for it.
+const MOST_SKEW: TimeDelta = TimeDelta::minutes(1);
+
+/// Why a unit was not done.
+#[derive(Debug)]
+pub(crate) enum Failed {
+    /// Its own statements failed, so that a smaller one may succeed.
+    Itself(Error),
+    /// The database was away, or had no connection for it. Its size plays no part.
+    Around(Error),
+}
+
+impl Failed {
+    pub fn into_error(self) -> Error {
+        match self {
+            Failed::Itself(error) | Failed::Around(error) => error,
+        }
+    }
+}
+
+/// An errand that notes whether its own statements were reached.
+struct Unit<E> {
+    errand: E,
+    reached: Arc<AtomicBool>,
+}
+
+impl<E: Errand> Errand for Unit<E> {
+    const NAME: &'static str = E::NAME;
+    type Output = E::Output;
+
+    async fn execute(&self, tx: &Tx) -> Result<E::Output, Abort> {
+        self.reached.store(true, Ordering::Relaxed);
+        self.errand.execute(tx).await
+    }
+}
+
+struct SetAside {
+    work: &'static str,
+    item: String,
+    why: String,
+}
+
+impl Errand for SetAside {
+    const NAME: &'static str = "setAside";
+    type Output = ();
+
+    async fn execute(&self, tx: &Tx) -> Result<(), Abort> {
+        tx.rows(&SET_ASIDE, &[&self.work, &self.item, &self.why, &MOST_ASIDE]).await?;
+        Ok(())
+    }
+}
+
+struct TakeBack {
+    work: &'static str,
+    items: Vec<String>,
+}
+
+impl Errand for TakeBack {
+    const NAME: &'static str = "takeBack";
+    type Output = ();
+
+    async fn execute(&self, tx: &Tx) -> Result<(), Abort> {
+        tx.rows(&TAKE_BACK, &[&self.work, &self.items]).await?;
+        Ok(())
+    }
+}
+
+/// How one kind of work stands, as all replicas together have left it.
+#[derive(Debug, Clone)]
+pub(crate) struct Standing {
+    pub work: String,
+    /// Since a pass last came to its end.
+    pub age: Duration,
+    /// How much of it is set aside.
+    pub aside: i64,
+}
+
+impl Store {
+    /// Runs a unit of background work.
+    pub(crate) async fn unit<E: Errand>(&self, errand: E) -> Result<E::Output, Failed> {
+        let reached = Arc::new(AtomicBool::new(false));
+        let done = self.errand(Unit { errand, reached: reached.clone() }).await;
+        done.map_err(|error| match reached.load(Ordering::Relaxed) && error.code != Code::DatabaseUnavailable {
+            true => Failed::Itself(error),
+            false => Failed::Around(error),
+        })
+    }
+
+    /// Leaves something out of this work until its time comes.
+    pub(crate) async fn set_aside(&self, work: &'static str, item: String, why: &Error) -> Result<(), Error> {
+        self.errand(SetAside { work, item, why: format!("{}: {}", why.code.name(), why.message) }).await
+    }
+
+    /// These are left out no more.
+    pub(crate) async fn take_back(&self, work: &'static str, items: Vec<String>) -> Result<(), Error> {
+        self.errand(TakeBack { work, items }).await
+    }
+
+    /// What is left out of this work, and for each whether its time has come.
+    pub(crate) async fn aside(&self, work: &'static str) -> Result<HashMap<String, bool>, Error> {
+        let rows = self.reader().await?.rows(&ASIDE, &[&work]).await.map_err(Abort::into_error)?;
+        Ok(rows.iter().map(|row| (row.get("item"), row.get("due"))).collect())
+    }
+
+    /// Whether this clock and PostgreSQL's agree well enough for either to say what is old.
+    pub async fn agrees_with(&self, clock: &Clock) -> Result<bool, Error> {
+        let reader = self.reader().await?;
+        let before = clock.now();
+        let there = reader.now().await?;
+        Ok(there > before - MOST_SKEW && there < clock.now() + MOST_SKEW)
+    }
+
+    /// How each kind of work stands.
+    pub(crate) async fn standings(&self) -> Result<Vec<Standing>, Error> {
+        let rows = self.reader().await?.rows(&AGES, &[]).await.map_err(Abort::into_error)?;
+        let standing = |row: &tokio_postgres::Row| Standing {
+            work: row.get("job"),
+            age: Duration::from_secs_f64(row.get::<_, f64>("age").max(0.0)),
+            aside: row.get("aside"),
+        };
+        Ok(rows.iter().map(standing).collect())
+    }
+}
+
+impl Reader {
+    /// What time it is at PostgreSQL.
+    async fn now(&self) -> Result<DateTime<Utc>, Error> {
+        let row = self.find(&CLOCK, &[]).await.map_err(Abort::into_error)?;
+        row.map(|row| row.get("now")).ok_or_else(|| Error::internal("an expression has no value"))
+    }
+}
