@@ -78,11 +78,11 @@ fn main() -> ExitCode {
 }
 
 /// A failure with everything below it: the database's own words are at the bottom.
-fn with_causes(failure: &dyn std::error::Error) -> String {
-    let mut text = failure.to_string();
+fn with_causes(failure: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = store::words_of(failure);
     let mut below = failure.source();
     while let Some(cause) = below {
-        let cause_text = cause.to_string();
+        let cause_text = store::words_of(cause);
         if !text.contains(&cause_text) {
             text = format!("{text}: {cause_text}");
         }

@@ -102,7 +102,7 @@ impl From<tokio_postgres::Error> for Abort {
             &SqlState::LOCK_NOT_AVAILABLE => Abort::Refused(overloaded("waiting for the conversation's lock")),
             &SqlState::QUERY_CANCELED => Abort::Refused(overloaded("a statement")),
             &SqlState::UNIQUE_VIOLATION | &SqlState::CHECK_VIOLATION => {
-                db.constraint().and_then(constraint).unwrap_or_else(|| Abort::Refused(Error::internal(db)))
+                db.constraint().and_then(constraint).unwrap_or_else(|| Abort::Refused(defect(db)))
             }
             code if ends_connection(code) => Abort::Again(Cause::Connection),
             _ => Abort::Refused(defect(db)),
@@ -150,10 +150,18 @@ impl Abort {
 }
 
 /// An error of the driver with PostgreSQL's own words, for operators who are setting a server up. Never for requests: those
-/// words may quote rows.
+/// words may quote values.
 pub fn in_words(error: &tokio_postgres::Error) -> String {
-    match std::error::Error::source(error) {
-        Some(source) if !error.to_string().contains(&source.to_string()) => format!("{error}: {source}"),
+    match std::error::Error::source(error).map(words_of) {
+        Some(source) if !error.to_string().contains(&source) => format!("{error}: {source}"),
         _ => error.to_string(),
+    }
+}
+
+/// What an error says of itself. Of PostgreSQL's it is the message alone: the detail beside it quotes whole rows.
+pub fn words_of(error: &(dyn std::error::Error + 'static)) -> String {
+    match error.downcast_ref::<DbError>() {
+        Some(db) => format!("{}: {}", db.severity(), db.message()),
+        None => error.to_string(),
     }
 }

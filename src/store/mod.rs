@@ -45,7 +45,7 @@ pub use connect::{Store, StoreConfig, StoreError, connect};
 pub use deadline::LOCK as LONGEST_LOCK_WAIT;
 pub use epochs::Position;
 pub(crate) use failure::unconfirmed;
-pub use failure::{Abort, Cause, in_words};
+pub use failure::{Abort, Cause, in_words, words_of};
 pub use listen::listen;
 pub(crate) use query::Query;
 pub use schema::{MigrationError, migrate, required_version};

@@ -13,6 +13,7 @@ use crate::support::client::persona::{Persona, sha256_hex};
 use crate::support::client::random_did;
 use crate::support::client::xrpc::{base64_text, bytes_value};
 use crate::support::cluster::database;
+use crate::support::fleet::{Mode, Replica};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -31,6 +32,47 @@ async fn at_the_usual_level_the_log_names_nobody_and_no_conversation() {
     assert!(said.log.contains("sendMessage"));
     for name in said.dids.iter().chain(&said.secrets).chain([&said.convo]) {
         assert!(!said.log.contains(name), "the log has {name:.60}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_constraint_that_nobody_foresaw_is_a_defect_whose_rows_stay_out_of_the_log() {
+    let database = database().await;
+    let replica = Replica::start(Mode::Advisory, &database.url, &[("RUST_LOG", "warn,catbird_server=info")]).await;
+    let [alice, bob] = [(); 2].map(|()| Persona::new(validated(&replica.base, &random_did())));
+    let group = |of: &Persona, n: u8| {
+        json!({
+            "groupId": sha256_hex(format!("{} {n}", of.did()).as_bytes()),
+            "cipherSuite": of.mls.suite_name(),
+        })
+    };
+    ok(ask(&alice, "createConvo", &group(&alice, 1)).await);
+    let operator = database.connect().await;
+    let forbid = format!(
+        "create unique index one_convo_each on members (member_did);
+         alter table members add constraint not_everybody check (member_did <> '{}') not valid",
+        bob.did()
+    );
+    operator.batch_execute(&forbid).await.unwrap();
+    for (who, constraint) in [(&alice, "one_convo_each"), (&bob, "not_everybody")] {
+        let group = group(who, 2);
+        let refused = ask(who, "createConvo", &group).await;
+        assert_eq!((refused.status, refused.error()), (500, Some("InternalServerError")), "{refused}");
+        let told = refused.body.to_string();
+        // The log comes through a pipe, a moment behind the reply.
+        let start = Instant::now();
+        while !replica.log().iter().any(|line| line.contains(constraint)) {
+            assert!(start.elapsed() < PATIENCE, "the log does not say what is wrong");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let log = replica.log().join("\n");
+        for name in [who.did(), group["groupId"].as_str().unwrap(), "DETAIL"] {
+            assert!(
+                !log.contains(name) && !told.contains(name),
+                "{name} is in the log or in the reply:\n{log}\n{told}"
+            );
+        }
+        assert!(!told.contains(constraint), "{told}");
     }
 }
 
