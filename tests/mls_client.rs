@@ -272,6 +272,7 @@ fn bytes_are_read_in_every_spelling() {
 #[test]
 fn every_token_is_for_one_method_and_for_one_use() {
     let xrpc = Xrpc::new("http://127.0.0.1:3000", "did:plc:alice", "secret", "did:web:server").unwrap();
+    catbird_server::auth::hs256::install();
     let read = |token: String| {
         let mut wanted = Validation::new(Algorithm::HS256);
         wanted.set_audience(&["did:web:server"]);

@@ -8,6 +8,7 @@ use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header};
 use serde::Serialize;
 use ulid::Ulid;
 
+use super::hs256;
 use super::token::DEVELOPMENT_TOKEN_SECONDS;
 use crate::clock::Clock;
 use crate::config::AuthConfig;
@@ -54,11 +55,13 @@ pub fn mint(
     let now = clock.now().timestamp();
     let claims =
         Claims { iss: did, aud: &config.service_did, iat: now, exp: now + seconds, jti: Ulid::new().to_string(), lxm };
+    hs256::install();
     Ok(jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &EncodingKey::from_secret(secret.as_bytes()))?)
 }
 
 /// Whether `signature` (base64url) is the secret's over `signed`. Compares in constant time.
 pub fn verifies(secret: &str, signed: &str, signature: &str) -> bool {
+    hs256::install();
     let key = DecodingKey::from_secret(secret.as_bytes());
     // An error is a signature that is not base64url; nothing else can fail for this algorithm.
     matches!(jsonwebtoken::crypto::verify(signature, signed.as_bytes(), &key, Algorithm::HS256), Ok(true))

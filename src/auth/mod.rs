@@ -12,6 +12,7 @@ mod budget;
 pub mod development;
 pub mod document;
 pub mod fetch;
+pub mod hs256;
 pub mod key;
 mod location;
 pub mod replay;

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 use ulid::Ulid;
 
+use super::hs256;
 use super::token::{LEEWAY_SECONDS, MAX_TOKEN_BYTES, invalid};
 use crate::error::{Code, Error};
 use crate::ids::{ConvoId, Did};
@@ -64,6 +65,7 @@ struct Claims {
 impl Tickets {
     /// Without a secret there are none.
     pub fn new(service: Did, secret: Option<&str>) -> Self {
+        hs256::install();
         let keys = secret.map(|secret| {
             let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).expect("HMAC takes keys of any length");
             mac.update(PURPOSE);

@@ -11,6 +11,7 @@ use serde_json::json;
 
 use crate::service::{ALICE, NOW, NSID, SECRET, SERVICE_DID, Service, Setup, claims, publish, token};
 use crate::support::account::{Key, Spelling, document, signing_input};
+use crate::support::client::xrpc::Token;
 use crate::support::directory::{Answer, Directory};
 
 #[tokio::test]
@@ -76,9 +77,7 @@ async fn p12_an_algorithm_does_not_turn_one_kind_of_key_into_another() {
 
     // The public key is no secret, however it is written.
     for public in [key.point(true), key.point(false)] {
-        let header = jsonwebtoken::Header::new(jsonwebtoken::Algorithm::HS256);
-        let secret = jsonwebtoken::EncodingKey::from_secret(&public);
-        let token = jsonwebtoken::encode(&header, &claims(ALICE), &secret).unwrap();
+        let token = Token::new(&public).mint(&claims(ALICE));
         assert_eq!(service.outcome(&token).await, Err(Code::InvalidToken));
     }
     for alg in ["none", "HS512", "RS256", "EdDSA", "ES256K"] {
