@@ -138,6 +138,25 @@ struct Reader {
 }
 
 impl Reader {
+    /// Takes secrets from the files that `<NAME>_FILE` name, without the end of their last line.
+    fn read_secrets(&mut self) {
+        for name in SECRETS {
+            let setting = format!("{name}_FILE");
+            let Some(path) = self.text(&setting) else { continue };
+            if self.text(name).is_some() {
+                self.problems.push(format!("{name} and {setting} are both set; leave one out"));
+                continue;
+            }
+            match std::fs::read_to_string(&path) {
+                Ok(secret) if !secret.trim().is_empty() => {
+                    self.variables.insert(name.to_owned(), secret.trim_end_matches(['\r', '\n']).to_owned());
+                }
+                Ok(_) => self.problems.push(format!("{setting}: {path} is empty")),
+                Err(cause) => self.problems.push(format!("{setting}: {path} cannot be read: {cause}")),
+            }
+        }
+    }
+
     fn text(&self, name: &str) -> Option<String> {
         self.variables.get(name).filter(|value| !value.is_empty()).cloned()
     }
@@ -194,6 +213,7 @@ impl Config {
     ) -> Result<Self, ConfigError> {
         let variables = variables.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
         let mut env = Reader { variables, problems: Vec::new() };
+        env.read_secrets();
 
         let port = env.number("SERVER_PORT", 3000, 0, 65_535) as u16;
         let service_did: Did =
@@ -391,6 +411,9 @@ impl Config {
     }
 }
 
+/// The settings that can also be in files, since they are secrets or hold one.
+const SECRETS: [&str; 4] = ["DATABASE_URL", "REDIS_URL", "JWT_SECRET", "TICKET_SECRET"];
+
 /// Requests and what goes wrong. Not actix's remarks about bytes that are no HTTP, which anybody can send.
 const DEFAULT_LOG: &str = "warn,catbird_server=info,actix_http=off";
 
@@ -540,6 +563,28 @@ mod tests {
             let named = Config::from_variables([("PLC_DIRECTORY_URL", url)]).unwrap().unsafe_settings();
             assert!(named.is_empty(), "{named:?}");
         }
+    }
+
+    #[test]
+    fn secrets_can_be_in_files() {
+        let path = std::env::temp_dir().join(format!("catbird-config-{}", ulid::Ulid::new()));
+        let text = path.to_str().unwrap().to_owned();
+        let file = |contents: &str| std::fs::write(&path, contents).unwrap();
+        file("postgres://user:hunter2@db/catbird\r\n");
+        let config = Config::from_variables([("DATABASE_URL_FILE", text.as_str())]).unwrap();
+        assert_eq!(config.database_url.as_deref(), Some("postgres://user:hunter2@db/catbird"));
+        file(" a secret of 32 bytes, with spaces ");
+        let config = Config::from_variables([("TICKET_SECRET_FILE", text.as_str())]).unwrap();
+        assert_eq!(config.auth.ticket_secret.as_deref(), Some(" a secret of 32 bytes, with spaces "));
+
+        let refused =
+            |settings: &[(&str, &str)]| Config::from_variables(settings.iter().copied()).unwrap_err().to_string();
+        let both = refused(&[("JWT_SECRET_FILE", &text), ("JWT_SECRET", "0123456789abcdef0123456789abcdef")]);
+        assert!(both.contains("JWT_SECRET and JWT_SECRET_FILE are both set"), "{both}");
+        file("\n");
+        assert!(refused(&[("DATABASE_URL_FILE", &text)]).contains("is empty"), "never the embedded one by accident");
+        std::fs::remove_file(&path).unwrap();
+        assert!(refused(&[("REDIS_URL_FILE", &text)]).contains("REDIS_URL_FILE"));
     }
 
     #[test]
