@@ -20,6 +20,7 @@ use crate::metrics::Metrics;
 use crate::redis::Redis;
 use crate::serializer::Serializer;
 use crate::store::{Store, StoreConfig, StoreError};
+use crate::suspensions::Suspensions;
 use crate::xrpc::ReplyRoom;
 use crate::xrpc::decode::BodyRoom;
 
@@ -33,6 +34,7 @@ pub struct App {
     pub authenticator: Arc<Authenticator>,
     pub limits: RateLimits,
     pub events: Events,
+    pub suspensions: Suspensions,
     pub metrics: Metrics,
     pub body_room: BodyRoom,
     pub reply_room: ReplyRoom,
@@ -89,6 +91,7 @@ impl App {
         };
         let replay = Replay::with(redis, store.clone());
         let authenticator = Arc::new(Authenticator::new(config.auth.clone(), clock.clone(), replay, metrics.clone())?);
+        let suspensions = Suspensions::new(store.clone(), events.clone());
         let stage = Arc::new(AtomicU8::new(Stage::Starting as u8));
         Ok(Self {
             config: Arc::new(config),
@@ -98,6 +101,7 @@ impl App {
             authenticator,
             limits,
             events,
+            suspensions,
             body_room: BodyRoom::new(metrics.clone()),
             reply_room: ReplyRoom::new(metrics.clone()),
             metrics,
@@ -127,6 +131,8 @@ impl App {
     pub fn start_background(&self) {
         let sweeps = jobs::Runner::new(self.store.clone(), self.clock.clone(), self.config.retention);
         self.background.start(|stop| sweeps.run(stop));
+        let suspensions = self.suspensions.clone();
+        self.background.start(|stop| suspensions.watch(stop));
         let delivery = Delivery::new(self.store.clone(), self.config.mailboxes);
         self.background.start({
             let delivery = delivery.clone();

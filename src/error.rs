@@ -111,6 +111,9 @@ codes! {
     /// The issuer's DID document could not be fetched just now.
     IdentityUnavailable 503 RetrySame,
 
+    /// An operator has suspended the caller, who can read and do nothing else.
+    AccountSuspended 403 GiveUp,
+
     // Streams.
     /// A WebSocket is opened here, and the request does not ask for one.
     UpgradeRequired 426 GiveUp,
@@ -168,6 +171,7 @@ impl Code {
         Code::ExpiredToken,
         Code::TokenReplayed,
         Code::IdentityUnavailable,
+        Code::AccountSuspended,
         Code::RateLimitExceeded,
         Code::Overloaded,
         Code::DatabaseUnavailable,

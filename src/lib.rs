@@ -23,6 +23,7 @@
 //!
 //! - [`jobs`] deletes what is old.
 //! - [`delivery`] hands entries of the log to members' mailboxes.
+//! - [`suspensions`] learns whom an operator has shut out.
 //!
 //! # What holds
 //!
@@ -60,6 +61,7 @@ pub mod redis;
 pub mod serializer;
 pub mod server;
 pub mod store;
+pub mod suspensions;
 pub mod telemetry;
 pub mod timing;
 pub mod views;

@@ -1,4 +1,4 @@
-//! The command line: `serve`, `migrate`, `check`, `envelopes`, `token`.
+//! The command line: `serve`, `migrate`, `check`, `envelopes`, `suspensions`, `token`.
 
 #![warn(clippy::unwrap_used)]
 
@@ -11,6 +11,7 @@ use catbird_server::config::Config;
 use catbird_server::delivery::dead;
 use catbird_server::embedded::{self, EmbeddedError, EmbeddedPostgres, Settings};
 use catbird_server::ids::Did;
+use catbird_server::suspensions::{self, operators};
 use catbird_server::{auth, check, server, store, telemetry};
 use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
@@ -42,6 +43,18 @@ enum Command {
         /// Put all dead envelopes back
         #[arg(long)]
         all: bool,
+    },
+    /// List the suspended DIDs, suspend some, or lift suspensions; every replica keeps to it within two seconds
+    Suspensions {
+        /// Suspend these: they can read, and nothing else, and their streams end
+        #[arg(long, value_name = "DID", num_args = 1.., requires = "reason")]
+        add: Vec<Did>,
+        /// Why, for other operators
+        #[arg(long, requires = "add")]
+        reason: Option<String>,
+        /// Lift the suspension of these
+        #[arg(long, value_name = "DID", num_args = 1.., conflicts_with = "add")]
+        lift: Vec<Did>,
     },
     /// Mint a development token (HS256, needs JWT_SECRET)
     Token {
@@ -118,6 +131,21 @@ async fn run(command: Command) -> Result<ExitCode, Failure> {
                     println!("{back} envelopes are tried again");
                 } else {
                     print!("{}", dead::list(database).await?);
+                }
+                Ok(ExitCode::SUCCESS)
+            })
+            .await
+        }
+        Command::Suspensions { add, reason, lift } => {
+            with_database(&config, async |database| {
+                if let Some(reason) = reason {
+                    let suspended = operators::add(database, &add, &reason).await?;
+                    println!("{suspended} suspended; every replica knows within {} s", suspensions::LOOK.as_secs());
+                } else if !lift.is_empty() {
+                    let lifted = operators::lift(database, &lift).await?;
+                    println!("{lifted} lifted; every replica knows within {} s", suspensions::LOOK.as_secs());
+                } else {
+                    print!("{}", operators::list(database).await?);
                 }
                 Ok(ExitCode::SUCCESS)
             })

@@ -138,6 +138,7 @@ struct Inner {
     rate_limit_unshared: Counters<1>,
     room_full: Counters<2>,
     streams_open: Gauge,
+    suspended: Gauge,
     streams_ended: Counters<1>,
     events_delivered: Counters<1>,
     hints: Counters<2>,
@@ -203,6 +204,7 @@ impl Metrics {
             rate_limit_unshared: Family::default(),
             room_full: Family::default(),
             streams_open: Gauge::default(),
+            suspended: Gauge::default(),
             streams_ended: Family::default(),
             events_delivered: Family::default(),
             hints: Family::default(),
@@ -310,6 +312,7 @@ impl Inner {
             self.room_full.clone(),
         );
         r.register("event_streams_open", "Streams of events that are open", self.streams_open.clone());
+        r.register("suspended_dids", "DIDs that are known here to be suspended", self.suspended.clone());
         r.register(
             "event_streams_ended",
             "Streams that the server ended, and what it said",
@@ -532,6 +535,11 @@ impl Metrics {
     /// How many streams are open.
     pub fn streams_open(&self, open: usize) {
         self.0.streams_open.set(open as i64);
+    }
+
+    /// How many DIDs are suspended.
+    pub fn suspended(&self, dids: usize) {
+        self.0.suspended.set(dids as i64);
     }
 
     /// A stream that the server ended.

@@ -133,6 +133,10 @@ pub async fn open(app: &App, database: &tokio_postgres::Config) -> Result<(), Mi
         match store::migrate(database).await {
             Ok(applied) => {
                 tracing::info!(applied, "the schema is up to date");
+                while let Err(error) = app.suspensions.look().await {
+                    tracing::warn!(%error, "who is suspended cannot be read; trying until it can");
+                    tokio::time::sleep(START_PAUSE).await;
+                }
                 app.enter(Stage::Serving);
                 app.start_background();
                 return Ok(());

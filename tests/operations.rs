@@ -2,6 +2,9 @@
 
 mod support;
 
+#[path = "operations/suspensions.rs"]
+mod suspensions;
+
 use serde_json::{Value, json};
 use support::app::validated;
 use support::client::persona::Persona;

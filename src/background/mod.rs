@@ -1,4 +1,5 @@
-//! What a process does beside answering requests: sweeping ([`crate::jobs`]) and handing entries over ([`crate::delivery`]). It
+//! What a process does beside answering requests: sweeping ([`crate::jobs`]), handing entries over ([`crate::delivery`]) and learning
+//! who is suspended ([`crate::suspensions`]). It
 //! begins when the schema is there, stops when the server drains, and can be stopped anywhere: what is half done is rolled back,
 //! or due again later. [`portion`] is how such work is cut.
 

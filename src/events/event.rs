@@ -134,6 +134,8 @@ pub enum Info {
     Draining,
     /// The server lost track of what was sent; the cursor leads on.
     Reset,
+    /// An operator has suspended the caller.
+    Suspended,
 }
 
 impl Info {
@@ -144,6 +146,7 @@ impl Info {
             Info::SlowConsumer => "slowConsumer",
             Info::Draining => "draining",
             Info::Reset => "reset",
+            Info::Suspended => "suspended",
         }
     }
 }
@@ -153,7 +156,7 @@ impl Published {
     /// are sent away together do not come back together.
     pub(super) fn farewell(info: Info, cursor: Cursor, seed: u64) -> (Self, u64) {
         let spread = match info {
-            Info::Draining | Info::Reset => 4_500,
+            Info::Draining | Info::Reset | Info::Suspended => 4_500,
             Info::SlowConsumer | Info::Replayed => 750,
         };
         let retry = 250 + ulid::Ulid::new().random().wrapping_add(u128::from(seed)) as u64 % spread;

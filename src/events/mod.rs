@@ -82,6 +82,7 @@ mod sse;
 pub mod subscriber;
 mod tail;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -235,6 +236,11 @@ impl Events {
     /// Sends every stream away, each told when to come back, and takes no other in.
     pub fn drain(&self) {
         self.hub.end_all(Info::Draining, true);
+    }
+
+    /// Ends the streams of these people.
+    pub fn suspend(&self, dids: &HashSet<String>) {
+        self.hub.end(Info::Suspended, |did| dids.contains(did));
     }
 
     fn runtime(&self) -> &Handle {

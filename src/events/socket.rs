@@ -19,6 +19,7 @@ use tokio_util::codec::{Decoder, Encoder};
 
 use crate::error::{Code, Error};
 use crate::metrics::Metrics;
+use crate::suspensions::suspended;
 use crate::xrpc::Upgrade;
 
 use super::cursor::Cursor;
@@ -299,6 +300,7 @@ impl Body {
                 let message = "events happen faster than you take them; connect again with your cursor";
                 self.fail(&Code::ConsumerTooSlow.because(message), CloseCode::Policy);
             }
+            Info::Suspended => self.fail(&suspended(), CloseCode::Policy),
             Info::Draining => self.close(CloseCode::Away, "this replica is going away"),
             Info::Reset | Info::Replayed => self.close(CloseCode::Restart, "connect again with your cursor"),
         }

@@ -35,6 +35,7 @@ pub mod messages;
 pub mod nonces;
 pub mod read_positions;
 pub mod requests;
+pub mod suspensions;
 pub mod sweeps;
 pub mod welcomes;
 

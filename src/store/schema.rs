@@ -33,6 +33,7 @@ const MIGRATIONS: &[(&str, &str)] = &migrations![
     "V012__rosters",
     "V013__roster_counts",
     "V014__background",
+    "V015__suspensions",
 ];
 
 query! {

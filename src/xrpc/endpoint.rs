@@ -50,6 +50,8 @@ pub trait Endpoint: 'static {
     const KIND: Kind;
     /// What the lexicon declares, beside [`Code::COMMON`].
     const ERRORS: &'static [Code];
+    /// Whether it only reads, and once: then suspended callers may call it, too.
+    const READS: bool = matches!(Self::KIND, Kind::Query);
 
     type Input: DeserializeOwned;
     type Output: Answer;

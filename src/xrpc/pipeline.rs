@@ -37,6 +37,9 @@ pub(super) async fn run<E: Endpoint>(
     let authorization = request.headers().get(header::AUTHORIZATION).map(|value| value.to_str().unwrap_or("?"));
     let verified = measure(Stage::Auth, app.authenticator.verify(authorization, E::NSID)).await?;
     app.authenticator.refuse_known(&verified)?;
+    if !E::READS {
+        app.suspensions.refuse(&verified.did)?;
+    }
     let admission = app.limits.admit(&verified.did)?;
     request.extensions_mut().insert(verified.did.clone());
     // A body keeps its share of the memory until the request is answered.
@@ -84,6 +87,7 @@ pub(super) async fn subscribe<S: Subscription>(
     let ticket = app.authenticator.verify_ticket(&ticket)?;
     // It stands in an address, so others than its owner may have read it.
     app.authenticator.refuse_known_ticket(&ticket)?;
+    app.suspensions.refuse(&ticket.did)?;
     let admission = app.limits.admit(&ticket.did)?;
     if let Err(error) = measure(Stage::Spend, app.authenticator.spend_ticket(&ticket)).await {
         if error.code == Code::TokenReplayed {

@@ -25,6 +25,8 @@ pub struct Input {
 impl Endpoint for StreamConvoEvents {
     const NSID: &'static str = "blue.catbird.mls.streamConvoEvents";
     const KIND: Kind = Kind::Query;
+    // It goes on.
+    const READS: bool = false;
     const ERRORS: &'static [Code] =
         &[Code::ConvoNotFound, Code::NotMember, Code::InvalidCursor, Code::FutureCursor, Code::OutdatedCursor];
 

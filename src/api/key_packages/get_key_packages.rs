@@ -56,6 +56,8 @@ pub struct KeyPackageRef {
 impl Endpoint for GetKeyPackages {
     const NSID: &'static str = "blue.catbird.mls.getKeyPackages";
     const KIND: Kind = Kind::Query;
+    // It takes what it answers with.
+    const READS: bool = false;
     const ERRORS: &'static [Code] = &[Code::TooManyDids, Code::InvalidDid, Code::InvalidCipherSuite];
 
     type Input = Input;

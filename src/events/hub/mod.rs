@@ -149,10 +149,15 @@ impl Hub {
 
     /// Ends every stream, and tells it why. With `for_good`, no other is taken in.
     pub fn end_all(&self, info: Info, for_good: bool) {
+        self.inner().closed |= for_good;
+        self.end(info, |_| true);
+    }
+
+    /// Ends every stream of some people, and tells it why.
+    pub fn end(&self, info: Info, whose: impl Fn(&str) -> bool) {
         let mut inner = self.inner();
-        inner.closed |= for_good;
-        let all: Vec<Arc<Subscriber>> = inner.people.values().flatten().cloned().collect();
-        for subscriber in all {
+        let theirs = inner.people.iter().filter(|(did, _)| whose(did)).flat_map(|(_, own)| own).cloned();
+        for subscriber in theirs.collect::<Vec<Arc<Subscriber>>>() {
             subscriber.end(End::Told(info));
             inner.detach(&subscriber);
         }

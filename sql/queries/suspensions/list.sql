@@ -1,0 +1,2 @@
+-- suspensions/list: suspended DIDs, the latest first.   $1 most rows
+select did, reason, suspended_at from suspensions order by suspended_at desc, did limit $1

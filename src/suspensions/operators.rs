@@ -1,0 +1,64 @@
+//! `catbird-server suspensions`: who is suspended, for operators to see and to change.
+
+use std::fmt;
+
+use tokio_postgres::Row;
+use tokio_postgres::types::Type;
+
+use crate::ids::Did;
+use crate::store::{self, MigrationError};
+
+const ADD: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/sql/queries/suspensions/add.sql"));
+const LIFT: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/sql/queries/suspensions/lift.sql"));
+const LIST: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/sql/queries/suspensions/list.sql"));
+
+/// Most DIDs in one list, the latest first. The table `suspensions` has them all.
+pub const MOST_LISTED: i64 = 1_000;
+
+/// A list of suspended DIDs, one line each when printed.
+pub struct Suspended(Vec<String>);
+
+impl fmt::Display for Suspended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for line in &self.0 {
+            writeln!(f, "{line}")?;
+        }
+        match self.0.len() as i64 {
+            MOST_LISTED => writeln!(f, "{MOST_LISTED} suspended, and perhaps more: select * from suspensions"),
+            listed => writeln!(f, "{listed} suspended"),
+        }
+    }
+}
+
+/// Who is suspended, since when, and why.
+pub async fn list(database: &tokio_postgres::Config) -> Result<Suspended, MigrationError> {
+    let (client, connection) = store::connect(database).await?;
+    let rows = client.query_typed(LIST, &[(&MOST_LISTED, Type::INT8)]).await?;
+    connection.abort();
+    let line = |row: &Row| {
+        let since: chrono::DateTime<chrono::Utc> = row.get("suspended_at");
+        let since = since.to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
+        format!("{since}  {}  {}", row.get::<_, &str>("did"), row.get::<_, &str>("reason"))
+    };
+    Ok(Suspended(rows.iter().map(line).collect()))
+}
+
+/// Suspends these, with a reason of 1 to 1000 bytes for other operators. Returns how many are suspended for it now.
+pub async fn add(database: &tokio_postgres::Config, dids: &[Did], reason: &str) -> Result<usize, MigrationError> {
+    let (client, connection) = store::connect(database).await?;
+    let rows = client.query_typed(ADD, &[(&texts(dids), Type::TEXT_ARRAY), (&reason, Type::TEXT)]).await?;
+    connection.abort();
+    Ok(rows.len())
+}
+
+/// Lifts the suspension of these. Returns how many were suspended.
+pub async fn lift(database: &tokio_postgres::Config, dids: &[Did]) -> Result<usize, MigrationError> {
+    let (client, connection) = store::connect(database).await?;
+    let rows = client.query_typed(LIFT, &[(&texts(dids), Type::TEXT_ARRAY)]).await?;
+    connection.abort();
+    Ok(rows.len())
+}
+
+fn texts(dids: &[Did]) -> Vec<&str> {
+    dids.iter().map(Did::as_str).collect()
+}
