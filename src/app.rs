@@ -90,7 +90,7 @@ impl App {
             Serializer::advisory(store.clone(), metrics.clone(), config.database_max_connections, limits.clone())
         };
         let replay = Replay::with(redis, store.clone());
-        let authenticator = Arc::new(Authenticator::new(config.auth.clone(), clock.clone(), replay, metrics.clone())?);
+        let authenticator = Arc::new(Authenticator::new(config.auth.clone(), clock.clone(), replay, &store)?);
         let suspensions = Suspensions::new(store.clone(), events.clone());
         let stage = Arc::new(AtomicU8::new(Stage::Starting as u8));
         Ok(Self {

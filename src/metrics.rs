@@ -124,6 +124,8 @@ struct Inner {
     epoch_increment_seconds: Histogram,
     key_packages_issued: Counters<1>,
     authentications: Counters<1>,
+    did_document_fetches: Counters<2>,
+    did_documents_kept: Counters<1>,
     redis_up: Gauge,
     actor_spawns: Counters<1>,
     actor_stops: Counters<2>,
@@ -190,6 +192,8 @@ impl Metrics {
             epoch_increment_seconds: Histogram::new(BUCKETS),
             key_packages_issued: Family::default(),
             authentications: Family::default(),
+            did_document_fetches: Family::default(),
+            did_documents_kept: Family::default(),
             redis_up: Gauge::default(),
             actor_spawns: Family::default(),
             actor_stops: Family::default(),
@@ -291,6 +295,16 @@ impl Inner {
         );
         r.register("redis_up", "Whether Redis answered when it was last asked; 0 without one", self.redis_up.clone());
         r.register("authentications", "Tokens checked, by outcome", self.authentications.clone());
+        r.register(
+            "did_document_fetches",
+            "DID documents asked for at their hosts, by whether their DIDs were known, and what came of it",
+            self.did_document_fetches.clone(),
+        );
+        r.register(
+            "did_documents_kept",
+            "DIDs of which nothing was in memory, by what the database had kept of them",
+            self.did_documents_kept.clone(),
+        );
         r.register("actor_spawns", "Actors started", self.actor_spawns.clone());
         r.register("actor_stops", "Actors ended, and why", self.actor_stops.clone());
         r.register("actor_restarts", "Actors started again after a failure", self.actor_restarts.clone());
@@ -462,6 +476,16 @@ impl Metrics {
     /// A token that was checked.
     pub fn authentication(&self, outcome: &'static str) {
         self.0.authentications.get_or_create(&[("outcome", outcome)]).inc();
+    }
+
+    /// A DID document that was asked for at its host.
+    pub fn did_document_fetched(&self, asker: &'static str, outcome: &'static str) {
+        self.0.did_document_fetches.get_or_create(&[("asker", asker), ("outcome", outcome)]).inc();
+    }
+
+    /// A DID that was looked for among those that are kept.
+    pub fn did_document_kept(&self, what: &'static str) {
+        self.0.did_documents_kept.get_or_create(&[("kept", what)]).inc();
     }
 
     /// Whether Redis answered just now.

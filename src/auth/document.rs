@@ -83,6 +83,11 @@ impl Document {
         Ok(Self { key })
     }
 
+    /// A document with this key, as Multikey has it. `None` if it is none.
+    pub fn with_key(multibase: &str) -> Option<Self> {
+        PublicKey::from_multibase(multibase).map(|key| Self { key: Some(key) })
+    }
+
     /// The account's key, if the document has one that can sign here.
     pub fn key(&self) -> Option<&PublicKey> {
         self.key.as_ref()

@@ -3,7 +3,7 @@
 //! It tells two kinds of failure apart, because the caller of this service must: an answer that there is no document is
 //! final, and no answer is worth another try.
 //!
-//! DIDs that have a document here and strangers take turns of different kinds, and strangers have a budget besides, since anybody
+//! DIDs of which a document is kept and strangers take turns of different kinds, and strangers have a budget besides, since anybody
 //! can write a token that names one.
 
 use std::sync::{Mutex, PoisonError};
@@ -37,6 +37,8 @@ pub const STRANGERS_AT_ONCE: u32 = 40;
 /// The longest wait that a host can ask for with `Retry-After`.
 const MAX_PAUSE: Duration = Duration::from_secs(60);
 
+const NOT_ASKED: &str = "the host is not asked just now";
+
 /// Why a DID has no document here and now.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unresolved {
@@ -56,7 +58,16 @@ impl Unresolved {
 
     /// The host was not asked, and can be after this wait.
     pub fn busy(wait: Duration) -> Self {
-        Self::Unavailable { why: "the host is not asked just now".to_owned(), retry_after: Some(wait) }
+        Self::Unavailable { why: NOT_ASKED.to_owned(), retry_after: Some(wait) }
+    }
+
+    /// The label in the metrics.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Absent(_) => "absent",
+            Self::Unavailable { why, .. } if why == NOT_ASKED => "not_asked",
+            Self::Unavailable { .. } => "unavailable",
+        }
     }
 }
 
@@ -74,10 +85,20 @@ pub enum Hosts {
 /// For whom a document is fetched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Asker {
-    /// A DID that has a document here.
+    /// A DID of which a document is kept, here or in the database.
     Known,
     /// Any other.
     Stranger,
+}
+
+impl Asker {
+    /// The label in the metrics.
+    pub fn label(self) -> &'static str {
+        match self {
+            Asker::Known => "known",
+            Asker::Stranger => "stranger",
+        }
+    }
 }
 
 /// A client and its limits. Each kind of host has a fetcher of its own, so that strangers' hosts which hang cannot use up

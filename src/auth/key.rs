@@ -65,6 +65,15 @@ impl PublicKey {
         }
     }
 
+    /// The key as [`PublicKey::from_multibase`] reads it.
+    pub fn to_multibase(&self) -> String {
+        let (codec, point) = match self {
+            Self::P256(key) => (P256_PUB, key.to_encoded_point(true).as_bytes().to_vec()),
+            Self::Secp256k1(key) => (SECP256K1_PUB, key.to_encoded_point(true).as_bytes().to_vec()),
+        };
+        format!("z{}", bs58::encode([&codec[..], &point].concat()).into_string())
+    }
+
     pub fn curve(&self) -> Curve {
         match self {
             Self::P256(_) => Curve::P256,
@@ -96,9 +105,13 @@ mod tests {
 
     #[test]
     fn the_examples_of_the_specification_decode() {
-        let p256 = PublicKey::from_multibase("zDnaembgSGUhZULN2Caob4HLJPaxBh92N7rtH21TErzqf8HQo").unwrap();
-        let k256 = PublicKey::from_multibase("zQ3shqwJEJyMBsBXCWyCBpUBMqxcon9oHB7mCvx4sSpMdLJwc").unwrap();
-        assert_eq!((p256.curve(), k256.curve()), (Curve::P256, Curve::Secp256k1));
+        for (text, curve) in [
+            ("zDnaembgSGUhZULN2Caob4HLJPaxBh92N7rtH21TErzqf8HQo", Curve::P256),
+            ("zQ3shqwJEJyMBsBXCWyCBpUBMqxcon9oHB7mCvx4sSpMdLJwc", Curve::Secp256k1),
+        ] {
+            let key = PublicKey::from_multibase(text).unwrap();
+            assert_eq!((key.curve(), key.to_multibase().as_str()), (curve, text));
+        }
     }
 
     #[test]

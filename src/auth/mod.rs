@@ -8,6 +8,7 @@
 //! The identity is the claim `iss`. Nothing else in a token, `sub` least of all, says who is speaking.
 
 pub mod address;
+mod archive;
 mod budget;
 pub mod development;
 pub mod document;
@@ -30,6 +31,7 @@ pub use self::development::mint;
 pub use self::replay::Replay;
 pub use self::service::document as service_document;
 
+use self::archive::Archive;
 use self::document::Document;
 use self::fetch::Unresolved;
 use self::key::Curve;
@@ -42,6 +44,7 @@ use crate::config::AuthConfig;
 use crate::error::{Code, Error};
 use crate::ids::{ConvoId, Did};
 use crate::metrics::Metrics;
+use crate::store::Store;
 
 /// Bytes of an ECDSA signature over either curve, `r || s`.
 const SIGNATURE_BYTES: usize = 64;
@@ -75,8 +78,10 @@ pub struct Verified {
 }
 
 impl Authenticator {
-    pub fn new(config: AuthConfig, clock: Clock, replay: Replay, metrics: Metrics) -> Result<Self, AuthError> {
-        let resolver = Resolver::new(&config, clock.clone())?;
+    /// `store` keeps the documents of those who have called.
+    pub fn new(config: AuthConfig, clock: Clock, replay: Replay, store: &Store) -> Result<Self, AuthError> {
+        let metrics = store.metrics().clone();
+        let resolver = Resolver::new(&config, clock.clone(), Archive::new(store), metrics.clone())?;
         let tickets = Tickets::new(config.service_did.clone(), config.ticket_secret.as_deref());
         Ok(Self { config, clock, replay, resolver, tickets, metrics })
     }
@@ -208,6 +213,7 @@ impl Authenticator {
 
         let found = self.resolver.find(&token.issuer).await.map_err(refusal)?;
         if proves(&found.document) {
+            self.resolver.keep(&token.issuer, &found);
             return Ok(());
         }
         // The account may have changed its key since the document was remembered.

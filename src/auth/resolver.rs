@@ -4,6 +4,9 @@
 //! fetched anew behind the requests that use it, and it serves them for [`DOCUMENT_LIFETIME`] at most if that fails. Only a
 //! directory that says that there is no such DID ends it sooner.
 //!
+//! A document that has verified a token is kept in the database as well ([`super::archive`]), so that a replica that has just started
+//! knows it, and its DID is none of the strangers, who share a budget.
+//!
 //! Requests that miss the same DID at the same time share one fetch. A document that does not verify a token may be out of date, so
 //! it is fetched anew in the request's way, but only once in [`REFRESH_INTERVAL`] for each DID, and within a budget for all of them:
 //! a stranger's garbage cannot be turned into load on a directory. The price is that a key which was changed twice within that
@@ -18,6 +21,7 @@ use moka::Expiry;
 use moka::future::Cache;
 use reqwest::Url;
 
+use super::archive::Archive;
 use super::budget::Budget;
 use super::document::Document;
 use super::fetch::{Asker, Fetcher, Hosts, Unresolved};
@@ -25,6 +29,7 @@ use super::location::{Location, locate};
 use crate::clock::Clock;
 use crate::config::AuthConfig;
 use crate::ids::Did;
+use crate::metrics::Metrics;
 
 /// How many DIDs are remembered. An entry has one key and one DID, so its size is bounded too.
 const CACHE_CAPACITY: u64 = 20_000;
@@ -48,6 +53,14 @@ pub const REFRESH_INTERVAL: Duration = Duration::from_secs(10);
 const REFRESHES_PER_SECOND: u32 = 20;
 const REFRESHES_AT_ONCE: u32 = 100;
 
+/// Refreshes per second, and at once, behind requests. Documents of whom it does not reach serve on, and it is tried again with a later
+/// request.
+const RENEWALS_PER_SECOND: u32 = 50;
+const RENEWALS_AT_ONCE: u32 = 200;
+
+/// How long what is kept in the database stands before it is written anew, unless the key changes.
+const KEPT_FOR: TimeDelta = TimeDelta::hours(1);
+
 /// Why there can be no resolver.
 #[derive(Debug, thiserror::Error)]
 pub enum SetupError {
@@ -65,6 +78,7 @@ pub struct Found {
     pub document: Arc<Document>,
     /// Fetched for this very call, so that there is nothing newer to be had.
     pub fresh: bool,
+    entry: Arc<Entry>,
 }
 
 /// Fetches and remembers DID documents. Cheap to clone.
@@ -81,6 +95,9 @@ struct Inner {
     refreshes: Cache<Did, Refreshed>,
     outages: Cache<Did, Unresolved>,
     refresh_budget: Budget,
+    renewal_budget: Budget,
+    archive: Archive,
+    metrics: Metrics,
 }
 
 /// What is remembered of a DID.
@@ -89,7 +106,11 @@ struct Entry {
     fetched_at: DateTime<Utc>,
     /// Before this time, in seconds since 1970, no other refresh begins behind a request.
     next_refresh: AtomicI64,
+    /// When it was fetched as the database keeps it, in seconds since 1970; [`NEVER`] if that keeps none.
+    kept: AtomicI64,
 }
+
+const NEVER: i64 = i64::MIN;
 
 /// The outcome of a refresh in a request's way, and when that was.
 type Refreshed = (DateTime<Utc>, Result<Resolution, Unresolved>);
@@ -108,9 +129,15 @@ impl Expiry<Did, Arc<Entry>> for Lifetimes {
 }
 
 impl Entry {
-    fn new(resolution: Resolution, now: DateTime<Utc>) -> Arc<Self> {
-        let next_refresh = AtomicI64::new((now + FRESH_FOR).timestamp());
-        Arc::new(Self { resolution, fetched_at: now, next_refresh })
+    /// What a host said at this time.
+    fn new(resolution: Resolution, fetched_at: DateTime<Utc>) -> Arc<Self> {
+        Self::kept(resolution, fetched_at, NEVER)
+    }
+
+    /// The same, with what the database keeps.
+    fn kept(resolution: Resolution, fetched_at: DateTime<Utc>, kept: i64) -> Arc<Self> {
+        let next_refresh = AtomicI64::new((fetched_at + FRESH_FOR).timestamp());
+        Arc::new(Self { resolution, fetched_at, next_refresh, kept: AtomicI64::new(kept) })
     }
 
     /// Whether the caller is the one to refresh it now.
@@ -122,7 +149,7 @@ impl Entry {
 }
 
 impl Resolver {
-    pub fn new(config: &AuthConfig, clock: Clock) -> Result<Self, SetupError> {
+    pub fn new(config: &AuthConfig, clock: Clock, archive: Archive, metrics: Metrics) -> Result<Self, SetupError> {
         let directory = Url::parse(&config.plc_directory_url)
             .ok()
             .filter(|url| matches!(url.scheme(), "http" | "https"))
@@ -138,36 +165,54 @@ impl Resolver {
             refreshes: Cache::builder().max_capacity(CACHE_CAPACITY).time_to_live(REFRESH_INTERVAL).build(),
             outages: Cache::builder().max_capacity(CACHE_CAPACITY).time_to_live(OUTAGE_LIFETIME).build(),
             refresh_budget: Budget::new(REFRESHES_PER_SECOND, REFRESHES_AT_ONCE),
+            renewal_budget: Budget::new(RENEWALS_PER_SECOND, RENEWALS_AT_ONCE),
+            archive,
+            metrics,
         })))
     }
 
-    /// The document of `did`, remembered or fetched.
+    /// The document of `did`, remembered, kept or fetched.
     pub async fn find(&self, did: &Did) -> Result<Found, Unresolved> {
         let inner = &self.0;
         let now = inner.clock.now();
-        let remembered = inner.documents.get(did).await;
-        let asker = if remembered.is_some() { Asker::Known } else { Asker::Stranger };
-        if let Some(entry) = remembered {
+        let mut known = false;
+        if let Some(entry) = inner.documents.get(did).await {
             match &entry.resolution {
                 Err(why) => return Err(Unresolved::Absent(why)),
                 Ok(document) if now < entry.fetched_at + DOCUMENT_LIFETIME => {
-                    if entry.is_due(now) {
-                        self.refresh_behind(did.clone());
-                    }
-                    return Ok(Found { document: document.clone(), fresh: false });
+                    let document = document.clone();
+                    self.refresh_behind(did, &entry, now);
+                    return Ok(Found { document, fresh: false, entry });
                 }
-                Ok(_) => inner.documents.invalidate(did).await,
+                Ok(_) => {
+                    known = true;
+                    inner.documents.invalidate(did).await;
+                }
             }
         }
-        if let Some(outage) = inner.outages.get(did).await {
-            return Err(outage);
-        }
-        let fetched = async { Ok::<_, Unresolved>(Entry::new(inner.fetch(did, asker).await?, now)) };
-        let entry = inner.documents.entry_by_ref(did).or_try_insert_with(fetched).await;
+        let coming_by = inner.come_by(did, known, now);
+        let entry = inner.documents.entry_by_ref(did).or_try_insert_with(coming_by).await;
         let entry = entry.map_err(|outage| Unresolved::clone(&outage))?;
-        let fresh = entry.is_fresh();
-        let document = entry.into_value().resolution.clone().map_err(Unresolved::Absent)?;
-        Ok(Found { document, fresh })
+        let inserted = entry.is_fresh();
+        let entry = entry.into_value();
+        let document = entry.resolution.clone().map_err(Unresolved::Absent)?;
+        // What was kept may be out of date, and what another request has fetched by now, too.
+        let fresh = inserted && entry.kept.load(Ordering::Relaxed) == NEVER;
+        if !fresh {
+            self.refresh_behind(did, &entry, now);
+        }
+        Ok(Found { document, fresh, entry })
+    }
+
+    /// Takes note that a document has verified a token of its DID, which is what makes a DID known.
+    pub fn keep(&self, did: &Did, found: &Found) {
+        let fetched_at = found.entry.fetched_at;
+        let (kept, fetched) = (found.entry.kept.load(Ordering::Relaxed), fetched_at.timestamp());
+        if fetched.saturating_sub(kept) >= KEPT_FOR.num_seconds()
+            && found.entry.kept.compare_exchange(kept, fetched, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+        {
+            self.0.archive.keep(did, &found.document, fetched_at);
+        }
     }
 
     /// The document of `did` as it is now, or was when it was last refreshed within [`REFRESH_INTERVAL`].
@@ -187,21 +232,68 @@ impl Resolver {
         refreshed?.map_err(Unresolved::Absent)
     }
 
-    /// Fetches a document anew while requests go on with the one that is there.
-    fn refresh_behind(&self, did: Did) {
-        let inner = self.0.clone();
-        // What comes of it stands in the cache and in the log.
-        tokio::spawn(async move { drop(inner.renew(&did).await) });
+    /// Fetches a document anew, if it is time, while requests go on with the one that is there.
+    fn refresh_behind(&self, did: &Did, entry: &Entry, now: DateTime<Utc>) {
+        if entry.is_due(now) && self.0.renewal_budget.take(Instant::now()).is_ok() {
+            let (inner, did) = (self.0.clone(), did.clone());
+            // What comes of it stands in the cache and in the log.
+            tokio::spawn(async move { drop(inner.renew(&did).await) });
+        }
     }
 }
 
 impl Inner {
+    /// The document of a DID of which nothing is remembered, or nothing that still counts: as it is kept, else from its host.
+    async fn come_by(&self, did: &Did, mut known: bool, now: DateTime<Utc>) -> Result<Arc<Entry>, Unresolved> {
+        // Nobody is asked about a DID that has no place.
+        if locate(did, &self.directory, self.allow_private).is_ok() {
+            match self.archive.find(did).await {
+                Some((document, fetched_at)) if now < fetched_at + DOCUMENT_LIFETIME => {
+                    self.metrics.did_document_kept("current");
+                    // Another replica's clock may be ahead; it does not make a document newer.
+                    let fetched_at = fetched_at.min(now);
+                    return Ok(Entry::kept(Ok(Arc::new(document)), fetched_at, fetched_at.timestamp()));
+                }
+                Some(_) => {
+                    self.metrics.did_document_kept("outdated");
+                    known = true;
+                }
+                None => self.metrics.did_document_kept("nothing"),
+            }
+        }
+        if let Some(outage) = self.outages.get(did).await {
+            return Err(outage);
+        }
+        let resolution = self.fetch(did, if known { Asker::Known } else { Asker::Stranger }).await?;
+        if known && resolution.is_err() && self.has_authority(did) {
+            self.archive.forget(did);
+        }
+        Ok(Entry::new(resolution, now))
+    }
+
     /// Fetches the document of a DID that has one here, and replaces that if the answer can.
     async fn renew(&self, did: &Did) -> Result<Resolution, Unresolved> {
         let resolution = self.fetch(did, Asker::Known).await?;
-        if resolution.is_ok() || self.has_authority(did) {
-            self.documents.insert(did.clone(), Entry::new(resolution.clone(), self.clock.now())).await;
+        if resolution.is_err() && !self.has_authority(did) {
+            return Ok(resolution);
         }
+        let (before, now) = (self.documents.get(did).await, self.clock.now());
+        let kept = before.as_ref().map_or(NEVER, |entry| entry.kept.load(Ordering::Relaxed));
+        let entry = match &resolution {
+            Ok(document) if kept == NEVER || before.is_some_and(|entry| entry.resolution == resolution) => {
+                Entry::kept(Ok(document.clone()), now, kept)
+            }
+            Ok(document) => {
+                // The old key is kept, and must not come back with a restart.
+                self.archive.keep(did, document, now);
+                Entry::kept(Ok(document.clone()), now, now.timestamp())
+            }
+            Err(_) => {
+                self.archive.forget(did);
+                Entry::new(resolution.clone(), now)
+            }
+        };
+        self.documents.insert(did.clone(), entry).await;
         Ok(resolution)
     }
 
@@ -213,6 +305,8 @@ impl Inner {
     /// Asks the host. An outage is the outer error, so that no cache keeps it for long.
     async fn fetch(&self, did: &Did, asker: Asker) -> Result<Resolution, Unresolved> {
         let resolved = self.fetch_document(did, asker).await;
+        let outcome = resolved.as_ref().map_or_else(Unresolved::label, |_| "found");
+        self.metrics.did_document_fetched(asker.label(), outcome);
         if let Err(cause) = &resolved {
             tracing::debug!(%did, %cause, "DID does not resolve");
         }

@@ -11,6 +11,7 @@
 //! What a job deletes is old by PostgreSQL's clock and by a rule that needs nothing but the row itself, except for commits: those
 //! that an active member has yet to read stay, however old ([`messages`]).
 
+mod did_documents;
 mod envelopes;
 mod events;
 mod key_packages;
@@ -74,8 +75,16 @@ enum Work {
 }
 
 /// Every job, in the order in which they run. Records go before the messages that they answer with.
-pub static JOBS: [Job; 7] =
-    [nonces::JOB, records::JOB, messages::JOB, events::JOB, envelopes::JOB, key_packages::JOB, welcomes::JOB];
+pub static JOBS: [Job; 8] = [
+    nonces::JOB,
+    records::JOB,
+    messages::JOB,
+    events::JOB,
+    envelopes::JOB,
+    key_packages::JOB,
+    welcomes::JOB,
+    did_documents::JOB,
+];
 
 /// What came of a pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

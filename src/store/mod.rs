@@ -26,6 +26,7 @@ mod write;
 
 pub mod convos;
 pub mod cursors;
+pub mod did_documents;
 pub mod epochs;
 pub mod events;
 pub mod key_packages;

@@ -31,7 +31,7 @@ impl Store {
     }
 
     /// Runs a statement within the time that a token may take, the wait for a connection included.
-    async fn within(&self, query: &Query, params: Params<'_>) -> Result<Vec<Row>, Error> {
+    pub(super) async fn within(&self, query: &Query, params: Params<'_>) -> Result<Vec<Row>, Error> {
         let asking = async {
             let reader = Reader(self.session().await?);
             reader.rows_within(deadline::TOKENS, query, params).await

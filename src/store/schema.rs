@@ -34,6 +34,7 @@ const MIGRATIONS: &[(&str, &str)] = &migrations![
     "V013__roster_counts",
     "V014__background",
     "V015__suspensions",
+    "V016__did_documents",
 ];
 
 query! {

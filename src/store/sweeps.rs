@@ -26,6 +26,7 @@ query! {
     KEY_PACKAGES = "sweeps/key_packages" (TEXT, TEXT, TIMESTAMPTZ);
     WELCOMES = "sweeps/welcomes" (TEXT, TEXT, TIMESTAMPTZ);
     ENVELOPES = "sweeps/envelopes" (TEXT, TEXT, TIMESTAMPTZ);
+    DID_DOCUMENTS = "sweeps/did_documents" (TEXT, TEXT, TIMESTAMPTZ);
     LOGS_DUE = "sweeps/logs_due" (TEXT, TIMESTAMPTZ, INT8);
     LOGS = "sweeps/logs" (TEXT_ARRAY, TIMESTAMPTZ, INT8, INT8);
     LOG_COMMITS = "sweeps/log_commits" (TEXT_ARRAY, INT8, INT8);
@@ -46,6 +47,7 @@ pub enum Table {
     KeyPackages,
     Welcomes,
     Envelopes,
+    DidDocuments,
 }
 
 impl Table {
@@ -57,6 +59,7 @@ impl Table {
             Table::KeyPackages => "key_packages",
             Table::Welcomes => "welcome_messages",
             Table::Envelopes => "envelopes",
+            Table::DidDocuments => "did_documents",
         }
     }
 
@@ -68,6 +71,7 @@ impl Table {
             Table::KeyPackages => &KEY_PACKAGES,
             Table::Welcomes => &WELCOMES,
             Table::Envelopes => &ENVELOPES,
+            Table::DidDocuments => &DID_DOCUMENTS,
         }
     }
 }

@@ -4,6 +4,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod kept;
 mod resolution;
 mod service;
 mod signatures;

@@ -254,7 +254,7 @@ async fn a_directory_that_asks_to_wait_is_left_alone() {
 }
 
 /// A DID that nobody has heard of.
-fn stranger(n: usize) -> String {
+pub fn stranger(n: usize) -> String {
     let letters: String = format!("{n:024}").bytes().map(|digit| char::from(digit - b'0' + b'a')).collect();
     format!("did:plc:{letters}")
 }

@@ -34,6 +34,8 @@ pub struct Setup {
     pub config: AuthConfig,
     /// Without one, nothing can be spent.
     pub replay: Option<Replay>,
+    /// Where documents are kept.
+    pub store: Store,
 }
 
 /// A store whose database is not there.
@@ -60,14 +62,13 @@ impl Setup {
             plc_directory_url: directory.url(),
             allow_private_did_hosts: true,
         };
-        Self { config, replay: None }
+        Self { config, replay: None, store: absent_store() }
     }
 
     pub fn start(self) -> Service {
         let clock = Clock::manual(DateTime::from_timestamp(NOW, 0).unwrap());
         let replay = self.replay.unwrap_or_else(|| Replay::with(None, absent_store()));
-        let metrics = Metrics::new(|_| {});
-        let authenticator = Authenticator::new(self.config.clone(), clock.clone(), replay, metrics).unwrap();
+        let authenticator = Authenticator::new(self.config.clone(), clock.clone(), replay, &self.store).unwrap();
         Service { config: self.config, clock, authenticator }
     }
 }

@@ -19,6 +19,21 @@ async fn tokens_are_remembered_an_hour_longer_than_they_live() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn dids_that_have_not_called_for_a_month_are_forgotten() {
+    let app = TestApp::start().await;
+    let db = app.database.connect().await;
+    db.batch_execute(
+        "insert into did_documents (did, account_key, fetched_at)
+         select age, 'z', now() - age::interval from unnest(array['31 days', '29 days', '0 days']) age",
+    )
+    .await
+    .unwrap();
+    sweeps(&app, "did_documents", 1).await;
+    assert_eq!(column::<String>(&db, "select did from did_documents order by did").await, ["0 days", "29 days"]);
+    app.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn records_of_requests_are_kept_as_long_as_messages() {
     let app = TestApp::start().await;
     let mut members = app.conversation(2).await;

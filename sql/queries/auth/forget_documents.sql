@@ -1,0 +1,5 @@
+-- auth/forget_documents: the directory knows these DIDs no more.   $1 dids
+with gone as (
+  select did from did_documents where did = any ($1) order by did for update
+)
+delete from did_documents d using gone where d.did = gone.did

@@ -1,0 +1,7 @@
+-- auth/keep_documents: keeps documents, unless newer ones are kept. In one order for everybody, so that two replicas cannot wait for
+-- each other in a circle.   In step, no DID twice: $1 dids   $2 keys   $3 when they were fetched
+insert into did_documents (did, account_key, fetched_at)
+select did, account_key, fetched_at from unnest($1::text[], $2::text[], $3::timestamptz[]) d (did, account_key, fetched_at)
+ order by did
+on conflict (did) do update set account_key = excluded.account_key, fetched_at = excluded.fetched_at
+ where did_documents.fetched_at < excluded.fetched_at
