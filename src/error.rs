@@ -21,6 +21,8 @@ pub enum Recovery {
     Rejoin,
     /// The invitation is not there yet.
     WaitForWelcome,
+    /// Read the conversations, then follow them without a cursor.
+    StartAnew,
     /// Nothing but a different request will help.
     GiveUp,
 }
@@ -60,10 +62,10 @@ codes! {
     InvalidRequest 400 GiveUp,
     /// `cursor` or `sinceMessage` names no position in this conversation.
     InvalidCursor 400 GiveUp,
-    /// The cursor names a moment that has not come: it is from another database, or the database went back in time.
-    FutureCursor 400 GiveUp,
-    /// Events after the cursor have been deleted; read the conversations, then follow without a cursor.
-    OutdatedCursor 410 GiveUp,
+    /// The cursor is of another database, or of a time that this one has lost.
+    FutureCursor 400 StartAnew,
+    /// Events after the cursor have been deleted or are too many, or the database was restored since.
+    OutdatedCursor 410 StartAnew,
     /// `fromEpoch` lies after `toEpoch`, or one is negative.
     InvalidEpochRange 400 GiveUp,
     /// The cipher suite is unknown here, or not the one that the bytes carry.

@@ -15,6 +15,8 @@ mod commit_reply;
 mod connections;
 #[path = "faults/hang_ups.rs"]
 mod hang_ups;
+#[path = "faults/incarnations.rs"]
+mod incarnations;
 #[path = "faults/killed_replica.rs"]
 mod killed_replica;
 #[path = "faults/pooler.rs"]
@@ -63,6 +65,8 @@ with_each_serializer! {
     connections::a_connection_that_looks_alive_costs_one_request_and_no_other,
     connections::a_black_hole_is_answered_in_time_and_recovered_from,
     hang_ups::a_client_that_hangs_up_leaves_a_whole_mutation_or_none,
+    incarnations::ids_that_come_again_after_a_crash_hide_nothing,
+    incarnations::a_restored_dump_refuses_old_cursors_and_goes_on,
     killed_replica::a_replica_killed_inside_a_transaction_leaves_nothing_behind,
     killed_replica::replicas_killed_under_load_lose_nothing,
     pooler::everything_works_through_a_pooler_in_transaction_mode,

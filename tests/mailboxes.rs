@@ -71,7 +71,7 @@ async fn owed(db: &Client) -> (Vec<(String, i64)>, Vec<(String, i64)>) {
     let made = "select recipient_did || ' ' || convo_id, seq from envelopes order by 1, 2";
     let due = "select r.recipient_did || ' ' || r.convo_id, r.seq
         from message_recipients r join messages m on m.convo_id = r.convo_id and m.seq = r.seq
-        join mailboxes b on b.member_did = r.recipient_did and b.convo_id = '' and m.tx > b.tx
+        join mailboxes b on b.member_did = r.recipient_did and b.convo_id = '' and (m.era, m.tx) > (b.era, b.tx)
        order by 1, 2";
     (rows(db, made).await, rows(db, due).await)
 }

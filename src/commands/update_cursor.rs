@@ -3,6 +3,7 @@
 use ulid::Ulid;
 
 use crate::error::Code;
+use crate::events::cursor::Sealed;
 use crate::ids::{ConvoId, Did, Malformed};
 use crate::store::{Abort, Errand, Tx, cursors, events, members, messages};
 
@@ -11,7 +12,7 @@ use crate::store::{Abort, Errand, Tx, cursors, events, members, messages};
 pub struct UpdateCursor {
     pub convo_id: ConvoId,
     pub caller: Did,
-    /// A ULID, or the id of an entry.
+    /// A ULID, the cursor of an event, or the id of an entry.
     pub cursor: String,
 }
 
@@ -30,12 +31,17 @@ impl Errand for UpdateCursor {
             Ok(id) => messages::find_seq(tx, &self.convo_id, &id, member.joined_seq).await?,
             Err(Malformed::Id | Malformed::Did) => None,
         };
-        match self.cursor.parse::<Ulid>() {
-            Ok(ulid) => cursors::advance(tx, &self.caller, &self.convo_id, &ulid.to_string()).await?,
+        // Both begin with their time, so that one order holds for all.
+        let place = match self.cursor.parse::<Ulid>() {
+            Ok(ulid) => Ok(ulid.to_string()),
+            Err(_) => self.cursor.parse::<Sealed>().map(|cursor| cursor.text().to_owned()),
+        };
+        match place {
+            Ok(place) => cursors::advance(tx, &self.caller, &self.convo_id, &place).await?,
             // Ids that senders chose have no order, so nothing but the read position moves.
             Err(_) if entry.is_some() => {}
             Err(_) => {
-                let message = "cursor must be a ULID, or the id of an entry that you can see in this conversation";
+                let message = "cursor must be a ULID, the cursor of an event, or the id of an entry that you can see in this conversation";
                 return Err(Code::InvalidCursor.because(message).into());
             }
         }

@@ -38,13 +38,10 @@ pub(super) async fn run(store: &Store, made: &Notify, mut stop: watch::Receiver<
 async fn catch_up(store: &Store, made: &Notify, stop: &watch::Receiver<bool>) -> Result<bool, Error> {
     while !*stop.borrow() {
         let now = store.reader().await?.fan_out_state().await?;
-        let expanded = match now.restored {
-            // Also where nobody has a mailbox, so that whoever gets one first is not taken for one of before.
-            true => store.adopt_restored().await?,
-            false if now.used && now.behind => store.expand().await?,
-            false => return Ok(now.used),
-        };
-        match expanded {
+        if !(now.used && now.behind) {
+            return Ok(now.used);
+        }
+        match store.expand().await? {
             None => return Ok(true),
             Some(envelopes) => {
                 store.metrics().mailbox_expanded(envelopes);

@@ -18,9 +18,8 @@
 //! before an entry is expanded is a joiner. A mailbox gets what transactions after its own wrote. A long transaction that writes,
 //! anywhere in the cluster, delays the hand-over for as long as it runs; it loses nothing.
 //!
-//! A dump brings along the ids of the cluster that it was made in. Where those lie ahead of what this cluster has given out, nothing
-//! would be expanded until they are passed. They cannot be of transactions here, so what they wrote and was not expanded there is
-//! expanded at once, and they are then replaced by one from before everything here (`mailboxes/adopt`).
+//! A dump brings along the ids of the cluster that it was made in. They are of an older era (`store/incarnation`): what was not expanded
+//! there is expanded here first, in the order of its own numbers, and then what this era wrote, from the beginning.
 //!
 //! The hand-over itself is at least once, with the same envelope id each time. An attempt is claimed as a lease: its failure is noted
 //! in advance, due when the lease is over, so a claim comes back from a worker that was killed. Attempts that fail come back later

@@ -10,7 +10,7 @@ use tokio::sync::Semaphore;
 use crate::error::Error;
 use crate::ids::{ConvoId, Did};
 use crate::store::Store;
-use crate::store::events::{EventRow, Moment, PAGE, What};
+use crate::store::events::{EventRow, PAGE, Present, Seen, What};
 use crate::views::MessageView;
 
 use super::event::Info;
@@ -25,13 +25,13 @@ const PAGES: u32 = 3;
 /// The pause after the database refused.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Supplies a stream until the tail does, or until it ends. Rows that were there at the moment `known` are passed over.
+/// Supplies a stream until the tail does, or until it ends. Rows that were `known` when it began are passed over.
 pub(super) async fn run(
     store: Store,
     hub: Hub,
     subscriber: Arc<Subscriber>,
     turns: Arc<Semaphore>,
-    known: Option<Moment>,
+    known: Option<Seen>,
 ) {
     let mut pages = 0;
     loop {
@@ -79,7 +79,7 @@ async fn supply(
     let reader = store.reader().await?;
     let after: Vec<(&str, i64)> = gaps.iter().map(|gap| (&*gap.convo, gap.position)).collect();
     let (entries, more) = reader.entries(&after).await?;
-    if has_hole(&after, &entries) && subscriber.begins_below(reader.moment().await?.1) {
+    if has_hole(&after, &entries) && lacks(subscriber, &reader.present(None).await?) {
         subscriber.end(End::Told(Info::Reset));
         return Ok(());
     }
@@ -97,6 +97,13 @@ async fn supply(
     let upto: Vec<(&str, i64)> = upto.into_iter().collect();
     hub.supply(subscriber, entries, &memberships, &upto);
     Ok(())
+}
+
+/// Whether something may have been deleted that a stream lacks, or its place means nothing any more.
+fn lacks(subscriber: &Subscriber, present: &Present) -> bool {
+    subscriber.begins_at().is_some_and(|from| {
+        present.moment.seen().era != from.seen().era || from.seen().lacks_below(present.horizon, present.moment.seen())
+    })
 }
 
 /// Whether entries were deleted that should have been among these, which follow positions without a gap otherwise.
@@ -173,13 +180,13 @@ async fn supply_rest(
         let reader = store.reader().await?;
         let after = match position {
             Some(seq) => seq,
-            None => reader.parting(convo, &subscriber.did, from.watermark, removal).await?,
+            None => reader.parting(convo, &subscriber.did, from.seen(), removal).await?,
         };
         if after >= end {
             return Ok(());
         }
         let (mut entries, more) = reader.entries(&[(convo.as_str(), after)]).await?;
-        if has_hole(&[(convo.as_str(), after)], &entries) && subscriber.begins_below(reader.moment().await?.1) {
+        if has_hole(&[(convo.as_str(), after)], &entries) && lacks(subscriber, &reader.present(None).await?) {
             subscriber.end(End::Told(Info::Reset));
             return Ok(());
         }

@@ -1,81 +1,212 @@
-//! Where somebody stands in the stream of events: opaque to clients, shaped like a ULID, in order of time.
+//! Where somebody stands in the stream of events: opaque to clients, in order of time.
 //!
-//! The 48 bits of time are when the watermark was taken, by the database's clock, for those who sort or look; the next 16 mark the
-//! cursor as one of ours; the last 64 are the watermark, which alone decides.
+//! It begins as a ULID does, so that cursors and the ids of entries sort together: 48 bits of time, by the database's clock, a mark that
+//! tells a cursor from an entry's id, the incarnation of the database ([`crate::store`]), and chance. What follows is sealed with
+//! the incarnation's key (AES-256-GCM, NIST SP 800-38D): nobody learns from it how much is written here, and nobody makes one up. It is
+//! a snapshot, as far as it fits: everything that the snapshot saw has been delivered to whoever was given this.
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use ulid::Ulid;
 
 use crate::error::{Code, Error};
-use crate::store::events::Moment;
+use crate::store::events::{Key, Moment, Seen, Then};
 
 /// What tells a cursor from the id of a message.
 const MARK: u128 = 0xCA7B;
+/// The letters of its beginning.
+const HEAD: usize = 26;
+/// Most running transactions that it names. If there are more, it stands before the first that it does not name.
+const MOST_RUNNING: usize = 6;
+/// Most letters of one.
+const MOST: usize = 128;
+/// Bytes of chance after the beginning, the rest of the nonce.
+const REST: usize = 8;
 
-/// Everything that was written by transactions below the watermark has been delivered to whoever was given this.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Cursor {
-    /// Milliseconds since 1970 at the database.
-    at: u64,
-    /// A transaction id.
-    pub watermark: i64,
+/// Everything that its snapshot saw has been delivered to whoever was given this. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Cursor(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    text: String,
+    seen: Seen,
 }
 
 impl Cursor {
-    /// Before everything.
-    pub const BEGINNING: Self = Self { at: 0, watermark: 0 };
+    /// The place of nobody yet.
+    pub fn nowhere() -> Self {
+        Self(Arc::new(Inner { text: String::new(), seen: Seen { era: 0, ahead: 0, running: Vec::new() } }))
+    }
+
+    /// What has been delivered.
+    pub fn seen(&self) -> &Seen {
+        &self.0.seen
+    }
 }
 
 impl From<&Moment> for Cursor {
     fn from(moment: &Moment) -> Self {
-        Self { at: moment.at.timestamp_millis().max(0).cast_unsigned(), watermark: moment.watermark }
+        let seen = moment.seen().within(MOST_RUNNING);
+        // The chance of one alone would do for a second cursor in the same millisecond, and not for as many as there will be.
+        let chance = [Ulid::new().random(), Ulid::new().random()];
+        let at = u128::from(moment.at.timestamp_millis().max(0).cast_unsigned()) & ((1 << 48) - 1);
+        let incarnation = u128::from(moment.incarnation.cast_unsigned());
+        let head = at << 80 | MARK << 64 | incarnation << 32 | chance[0] & u128::from(u32::MAX);
+        let mut rest = chance[1].to_le_bytes()[..REST].to_vec();
+        let mut body = seen.ahead.to_be_bytes().to_vec();
+        // All that run are within two thousand millions of the end, or PostgreSQL would stop.
+        body.extend(seen.running.iter().flat_map(|tx| ((seen.ahead - tx) as u32).to_be_bytes()));
+        moment
+            .key
+            .cipher()
+            .seal_in_place_append_tag(nonce(head, &rest), Aad::from(head.to_be_bytes()), &mut body)
+            .expect("a cursor is shorter than what the cipher takes");
+        rest.extend(body);
+        let text = Ulid(head).to_string() + &BASE64_URL_SAFE_NO_PAD.encode(&rest);
+        Self(Arc::new(Inner { text, seen }))
+    }
+}
+
+fn nonce(head: u128, rest: &[u8]) -> Nonce {
+    let mut nonce = [0; 12];
+    nonce[..4].copy_from_slice(&head.to_be_bytes()[12..]);
+    nonce[4..].copy_from_slice(&rest[..REST]);
+    Nonce::assume_unique_for_key(nonce)
+}
+
+/// Two texts that were written for the same moment are the same text.
+impl PartialEq for Cursor {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 }
 
 impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let at = u128::from(self.at) & ((1 << 48) - 1);
-        Ulid(at << 80 | MARK << 64 | u128::from(self.watermark.cast_unsigned())).fmt(f)
+        f.write_str(&self.0.text)
     }
 }
 
-impl FromStr for Cursor {
+/// A cursor that a client came with, whose seal has not been looked at.
+#[derive(Debug, Clone)]
+pub struct Sealed {
+    text: String,
+    head: u128,
+    /// The incarnation that it says it is of.
+    pub incarnation: i32,
+}
+
+impl FromStr for Sealed {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
         let wrong = || Code::InvalidCursor.because("cursor is none that an event of this server carried");
-        let Ulid(bits) = Ulid::from_string(text).map_err(|_| wrong())?;
-        let watermark = i64::try_from(bits & u128::from(u64::MAX)).map_err(|_| wrong())?;
-        if bits >> 64 & 0xFFFF != MARK {
+        let head = text.get(..HEAD).ok_or_else(wrong)?;
+        let Ulid(head) = Ulid::from_string(head).map_err(|_| wrong())?;
+        let tail = text.as_bytes()[HEAD..].iter();
+        let is_sealed =
+            tail.len() <= MOST - HEAD && tail.copied().all(|c| c.is_ascii_alphanumeric() || c == b'-' || c == b'_');
+        if head >> 64 & 0xFFFF != MARK || !is_sealed {
             return Err(wrong());
         }
-        Ok(Self { at: (bits >> 80) as u64, watermark })
+        Ok(Self { text: text.to_owned(), head, incarnation: ((head >> 32) as u32).cast_signed() })
+    }
+}
+
+impl Sealed {
+    /// What had been delivered, if this was sealed with the key of this incarnation.
+    pub fn open(&self, then: &Then) -> Option<Seen> {
+        let mut bytes = BASE64_URL_SAFE_NO_PAD.decode(&self.text[HEAD..]).ok()?;
+        let (rest, body) = bytes.split_at_mut_checked(REST)?;
+        let body =
+            then.key.cipher().open_in_place(nonce(self.head, rest), Aad::from(self.head.to_be_bytes()), body).ok()?;
+        let (ahead, running) = body.split_first_chunk()?;
+        let ahead = i64::from_be_bytes(*ahead);
+        let (running, []) = running.as_chunks() else { return None };
+        let running = running.iter().map(|back| ahead - i64::from(u32::from_be_bytes(*back))).collect();
+        Some(Seen { era: then.era, ahead, running })
+    }
+
+    /// The cursor, for who has had what `seen` says.
+    pub fn at(self, seen: Seen) -> Cursor {
+        Cursor(Arc::new(Inner { text: self.text, seen }))
+    }
+
+    /// As the client wrote it.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+}
+
+impl Key {
+    fn cipher(&self) -> LessSafeKey {
+        LessSafeKey::new(UnboundKey::new(&AES_256_GCM, &self.0).expect("AES-256 has keys of 32 bytes"))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use chrono::DateTime;
+
+    fn moment(at: i64, snapshot: &str, key: u8) -> Moment {
+        let (incarnation, era, key) = (7, 3, Key([key; 32]));
+        Moment::new(snapshot.to_owned(), incarnation, era, key, DateTime::from_timestamp_millis(at).unwrap()).unwrap()
+    }
+
+    fn then(key: u8) -> Then {
+        Then { key: Key([key; 32]), era: 3, floor: None }
+    }
 
     #[test]
     fn a_cursor_survives_its_text_and_sorts_by_time() {
-        let early = Cursor { at: 1_700_000_000_000, watermark: 9_000_000_000 };
-        let late = Cursor { at: 1_700_000_000_001, watermark: 7 };
-        for cursor in [early, late] {
-            assert_eq!(cursor.to_string().parse::<Cursor>().unwrap(), cursor);
-            assert_eq!(cursor.to_string().len(), 26);
+        let early = Cursor::from(&moment(1_700_000_000_000, "9000000000:9000000005:9000000000,9000000003", 1));
+        let late = Cursor::from(&moment(1_700_000_000_001, "7:7:", 1));
+        for cursor in [&early, &late] {
+            let sealed: Sealed = cursor.to_string().parse().unwrap();
+            assert_eq!(sealed.incarnation, 7);
+            assert_eq!(sealed.open(&then(1)).as_ref(), Some(cursor.seen()));
+            assert_eq!(sealed.open(&then(2)), None, "another key opens it");
         }
+        assert_eq!(early.seen().running, [9_000_000_000, 9_000_000_003]);
         assert!(early.to_string() < late.to_string());
+    }
+
+    #[test]
+    fn a_cursor_is_bounded_and_stands_before_what_it_cannot_name() {
+        let running: Vec<String> = (0..200).map(|n| (100 + 2 * n).to_string()).collect();
+        let cursor = Cursor::from(&moment(0, &format!("100:900:{}", running.join(",")), 1));
+        assert!(cursor.to_string().len() <= 110, "{cursor}");
+        assert_eq!(*cursor.seen(), Seen { era: 3, ahead: 112, running: vec![100, 102, 104, 106, 108, 110] });
+        assert!(cursor.seen().saw(111) && !cursor.seen().saw(110) && !cursor.seen().saw(112));
+    }
+
+    #[test]
+    fn what_was_changed_is_no_cursor() {
+        let text = Cursor::from(&moment(1_700_000_000_000, "7:9:7", 1)).to_string();
+        let changes = [9, 24, 30, text.len() - 2];
+        for at in changes {
+            let with = if text.as_bytes()[at] == b'7' { "8" } else { "7" };
+            let changed = format!("{}{with}{}", &text[..at], &text[at + 1..]);
+            assert_eq!(changed.parse::<Sealed>().unwrap().open(&then(1)), None, "{changed} of {text}");
+        }
+        for end in HEAD..text.len() {
+            assert_eq!(text[..end].parse::<Sealed>().unwrap().open(&then(1)), None);
+        }
     }
 
     #[test]
     fn what_no_event_carried_is_no_cursor() {
         let other = Ulid::new().to_string();
-        let negative = Ulid(MARK << 64 | u128::from(u64::MAX)).to_string();
-        for text in ["", "7", "not a cursor", "01JB2N0W3E8Z6TQ9K4M5V7X1YA", &other, &negative] {
-            assert_eq!(text.parse::<Cursor>().unwrap_err().code, Code::InvalidCursor, "{text}");
+        for text in ["", "7", "not a cursor", "01JB2N0W3E8Z6TQ9K4M5V7X1YA", &other, "ääääääääääääääää"]
+        {
+            assert_eq!(text.parse::<Sealed>().unwrap_err().code, Code::InvalidCursor, "{text}");
         }
     }
 }

@@ -96,7 +96,7 @@ impl Published {
     }
 
     /// The event with its cursor, as every framing carries it, and the type that it has in the stream of this method.
-    pub fn view(&self, method: &str, cursor: Cursor) -> impl Serialize + '_ {
+    pub fn view(&self, method: &str, cursor: &Cursor) -> impl Serialize + '_ {
         let kind = format!("{method}#{}", self.event.name());
         View { kind, event: &self.event, cursor: cursor.to_string() }
     }

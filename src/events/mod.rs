@@ -26,14 +26,13 @@
 //! read from the log by `seq`, ascending, from the last one that was handed out. Whoever writes entry n+1 has waited for the
 //! conversation's row until entry n was committed, so a snapshot that sees n+1 sees n. `prevSeq` lets clients check.
 //!
-//! **A client comes back and has missed something** (P5). The cursor that goes out with an event is a safe watermark: the xmin w of
-//! a snapshot S of the tail, all of whose rows had been handed to this stream before. Everything below w had ended when S was
-//! taken, so it was in S or will never be. What may be missing was therefore written by transactions from w on, and that is what is
-//! replayed. For the rows of `event_stream` this is a range of an index. For the log, the first entry to send again follows
-//! the last one, by seq, that was written below w: that one was in S, and as S saw it, it saw all before it, also those of
-//! transactions above w. What is sent twice is known by `(convoId, seq)`; it may be from before the client began, as w may be, which any
-//! transaction of the cluster holds back. The cursor is from one moment and for all conversations, also those that the client did not
-//! know of.
+//! **A client comes back and has missed something** (P5). The cursor that goes out with an event is a snapshot S of the tail, all of
+//! whose rows had been handed to this stream before. What may be missing was written by transactions that S did not see the end of: those
+//! that ran, and those from its end on. That is what is replayed. For the rows of `event_stream` these are ranges of an index. For
+//! the log, the first entry to send again follows the last one, by seq, that S saw: as S saw it, it saw all before it. Where more ran
+//! than a cursor can name, it ends before the first that it does not name, as if S had been taken then. So a transaction that
+//! stays open anywhere in the cluster makes no replay longer. What is sent twice is known by `(convoId, seq)`; it may be from before the
+//! client began. The cursor is from one moment and for all conversations, also those that the client did not know of.
 //!
 //! **Somebody is removed and has not had everything from before** (P5), nor can read it from the log any more. Who comes back with a
 //! cursor is sent the rest of the membership before its removal (`catch_up`), however often it joined and was removed meanwhile:
@@ -64,11 +63,14 @@
 //!
 //! **A commit pays for it** (P10). Sending a message writes no row here and waits for nobody. NOTIFY has a connection and a task of its own.
 //!
-//! **The database goes back in time**, by a restored backup or a standby that lacked the end: the tail sees that transaction numbers
-//! went back and cuts all streams; a cursor from the lost future is `FutureCursor`.
+//! **The database goes back in time**, by a crash, a failover or a restored backup: transaction ids come again. Then a new *incarnation*
+//! begins, before anything is written (`store/incarnation`, which has the proof), and the tail, which sees in the statement of each pass
+//! that its place is of an older one, cuts all streams. A cursor of an older incarnation is taken for what surely was before it, where
+//! its numbers still mean the same, and is `OutdatedCursor` where they do not; one of an incarnation that nobody here knows is
+//! `FutureCursor`.
 //!
-//! **What was missed has been deleted** ([`crate::jobs`]). Deleted rows and entries move `event_horizon`, by trigger, and a cursor below
-//! it is `OutdatedCursor`. It is looked at after the replay was read, and again where a stream that catches up finds a hole in a log:
+//! **What was missed has been deleted** ([`crate::jobs`]). Deleted rows and entries move `event_horizon`, by trigger, and a cursor that
+//! may lack something below it is `OutdatedCursor`. It is looked at after the replay was read, and again where a stream that catches up finds a hole in a log:
 //! if the horizon has passed its cursor, the stream is cut, comes back and is told. A hole from before its cursor is no matter.
 
 mod catch_up;
@@ -92,9 +94,10 @@ use tokio::sync::Semaphore;
 use crate::error::{Code, Error};
 use crate::ids::{ConvoId, Did};
 use crate::redis::Redis;
-use crate::store::{Reader, Store};
+use crate::store::Store;
+use crate::store::events::{Moment, Present, Seen};
 
-use cursor::Cursor;
+use cursor::{Cursor, Sealed};
 use event::{Info, Typing};
 use hints::Hints;
 use hub::Hub;
@@ -108,8 +111,12 @@ pub use tail::POLL;
 pub const HEARTBEAT: Duration = Duration::from_secs(15);
 /// How long a new stream waits for the tail.
 const OPENING: Duration = Duration::from_secs(5);
-/// Most rows that are replayed. Who has been away for more reads its conversations anew, which is quicker.
+/// How long it waits for its turn at the database after that.
+const TURN: Duration = Duration::from_secs(3);
+/// Most rows that are replayed, and most bytes of what they say. Who has been away for more reads its conversations anew, which is
+/// quicker.
 const MAX_REPLAY: i64 = 10_000;
+const MAX_REPLAY_BYTES: i64 = 4 * 1024 * 1024;
 
 /// See the module. Cheap to clone.
 #[derive(Clone)]
@@ -163,39 +170,46 @@ impl Events {
     ///
     /// Errors: `ConvoNotFound` and `NotMember` for the one conversation, `FutureCursor`, `OutdatedCursor`, `RateLimitExceeded` with too
     /// many streams of one caller, `Overloaded`.
-    pub async fn open(&self, did: &Did, only: Option<&ConvoId>, cursor: Option<Cursor>) -> Result<Open, Error> {
+    pub async fn open(&self, did: &Did, only: Option<&ConvoId>, cursor: Option<Sealed>) -> Result<Open, Error> {
         // It has begun to miss things now; the true beginning is not known before the tail has looked.
-        let nowhere = Cursor::BEGINNING;
-        let subscriber = self.hub.register(did, only, nowhere)?;
+        let nowhere = Cursor::nowhere();
+        let subscriber = self.hub.register(did, only, nowhere.clone())?;
         let mut open = Open { hub: self.hub.clone(), subscriber, from: nowhere };
         let opening = self.hub.after(self.hub.begun());
         if tokio::time::timeout(OPENING, opening).await.is_err() {
             return Err(Code::Overloaded.because("the database has not been read in time; connect again"));
         }
-        let turn = self.turns.acquire().await;
+        let Ok(turn) = tokio::time::timeout(TURN, self.turns.acquire()).await else {
+            return Err(Code::Overloaded.because("too many streams catch up just now; connect again"));
+        };
         let reader = self.store.reader().await?;
-        let (now, horizon) = reader.moment().await?;
-        if let Some(cursor) = cursor {
-            check(cursor, now.ahead, horizon)?;
-        }
+        let present = reader.present(cursor.as_ref().map(|cursor| cursor.incarnation)).await?;
+        let cursor = cursor.map(|cursor| begin(cursor, &present)).transpose()?;
+        let seen = cursor.as_ref().map(Cursor::seen);
         if let Some(convo) = only {
             reader.membership(convo, did).await?;
         }
-        let watermark = cursor.map(|cursor| cursor.watermark);
-        let attachments = reader.attachments(did, only, watermark).await?;
-        let replayed = match watermark {
-            Some(watermark) => Some(replay(&reader, did, only, watermark).await?),
+        let attachments = reader.attachments(did, only, seen).await?;
+        let replayed = match seen {
+            Some(seen) => {
+                let replay = reader.replay(did, only, seen, (MAX_REPLAY, MAX_REPLAY_BYTES)).await?;
+                Some(replay.ok_or_else(outdated)?)
+            }
             None => None,
         };
-        if let Some(cursor) = cursor {
-            // What was deleted before it could be read has moved the horizon.
-            check(cursor, now.ahead, reader.moment().await?.1)?;
+        // What was deleted before it could be read has moved the horizon, and what was read in two incarnations belongs to neither.
+        let after = reader.present(None).await?;
+        if after.moment.incarnation != present.moment.incarnation {
+            return Err(Code::Overloaded.because("the database was restarted just now; connect again"));
+        }
+        if let Some(seen) = seen {
+            check(seen, after.horizon, &after.moment)?;
         }
         drop((reader, turn));
-        open.from = cursor.unwrap_or_else(|| Cursor::from(&now));
         // Without a cursor, what was there already is not told.
-        let known = cursor.is_none().then_some(now);
-        self.hub.attach(&open.subscriber, &attachments, open.from, replayed);
+        let known = cursor.is_none().then(|| present.moment.seen().clone());
+        open.from = cursor.unwrap_or_else(|| Cursor::from(&present.moment));
+        self.hub.attach(&open.subscriber, &attachments, open.from.clone(), replayed);
         let catching_up =
             catch_up::run(self.store.clone(), self.hub.clone(), open.subscriber.clone(), self.turns.clone(), known);
         self.store.runtime().spawn(catching_up);
@@ -248,31 +262,33 @@ impl Events {
     }
 }
 
-/// Whether a stream can begin at a cursor.
-fn check(cursor: Cursor, ahead: i64, horizon: i64) -> Result<(), Error> {
-    if cursor.watermark > ahead {
-        let message = "the cursor is from a future that this database does not have; read your conversations, then follow without it";
+/// Where a stream begins that comes with this cursor: at what it surely has had, in the numbering of the present.
+fn begin(cursor: Sealed, present: &Present) -> Result<Cursor, Error> {
+    let opened = present.then.as_ref().and_then(|then| Some((then, cursor.open(then)?)));
+    let Some((then, seen)) = opened else {
+        let message = "the cursor is of another database, or of a time that this one has lost; read your conversations, then follow without it";
         return Err(Code::FutureCursor.because(message));
+    };
+    if then.era != present.moment.seen().era {
+        let message = "the database was restored since the cursor; read your conversations, then follow without it";
+        return Err(Code::OutdatedCursor.because(message));
     }
-    if cursor.watermark < horizon {
-        return Err(outdated());
-    }
-    Ok(())
+    let seen = match then.floor {
+        Some(floor) => seen.below(floor),
+        None => seen,
+    };
+    check(&seen, present.horizon, &present.moment)?;
+    Ok(cursor.at(seen))
+}
+
+/// Refuses to begin where something that was deleted may be missing.
+fn check(seen: &Seen, horizon: i64, now: &Moment) -> Result<(), Error> {
+    if seen.lacks_below(horizon, now.seen()) { Err(outdated()) } else { Ok(()) }
 }
 
 fn outdated() -> Error {
     Code::OutdatedCursor
         .because("too much has happened since the cursor; read your conversations, then follow without it")
-}
-
-async fn replay(
-    reader: &Reader,
-    did: &Did,
-    only: Option<&ConvoId>,
-    watermark: i64,
-) -> Result<Vec<crate::store::events::EventRow>, Error> {
-    let rows = reader.replay(did, only, watermark, MAX_REPLAY + 1).await?;
-    if rows.len() as i64 > MAX_REPLAY { Err(outdated()) } else { Ok(rows) }
 }
 
 /// One clock for the signs of life of all streams, which take turns.

@@ -80,16 +80,16 @@ impl Upgrade for Socket {
             pieces: None,
             working: None,
             out: BytesMut::new(),
-            sent: Cursor::BEGINNING,
+            sent: Cursor::nowhere(),
             pulse: Pulse::new(Instant::now()),
             allowance: Allowance::new(Instant::now()),
             phase: Phase::Talking,
         };
         match self.talk {
             Ok((open, handler)) => {
-                body.sent = open.from;
+                body.sent = open.from.clone();
                 // With a place to resume from, for whoever is cut off before anything happens.
-                body.write(Message::Binary(frames::pong(open.from)));
+                body.write(Message::Binary(frames::pong(&open.from)));
                 (body.open, body.handler) = (Some(open), Some(handler));
             }
             Err(why) => body.fail(&why, CloseCode::Policy),
@@ -246,7 +246,7 @@ impl Body {
         };
         match said {
             Ok(FromClient::Unknown) => {}
-            Ok(FromClient::Ping {}) => self.write(Message::Binary(frames::pong(self.sent))),
+            Ok(FromClient::Ping {}) => self.write(Message::Binary(frames::pong(&self.sent))),
             Ok(said) => self.working = self.handler.as_ref().map(|handler| handler(said)),
             Err(why) => {
                 let error = Code::InvalidRequest.because(format!("a message cannot be read: {why}"));
@@ -262,16 +262,19 @@ impl Body {
             match open.subscriber.next(context.waker()) {
                 Ok(Some(Waiting::Event(event, cursor))) => {
                     self.metrics.event_delivered(event.event.name());
-                    self.sent = cursor;
-                    let frame = rendered(&event, cursor);
+                    self.sent = cursor.clone();
+                    let frame = rendered(&event, &cursor);
                     if self.out.is_empty() && frame.len() >= CHUNK {
                         return Some(frame);
                     }
                     self.out.extend_from_slice(&frame);
                 }
                 Ok(Some(Waiting::Beat(cursor))) => {
-                    self.sent = cursor.unwrap_or(self.sent);
-                    match self.pulse.beat(Instant::now(), cursor.is_none()) {
+                    let pulse = cursor.is_none();
+                    if let Some(cursor) = cursor {
+                        self.sent = cursor;
+                    }
+                    match self.pulse.beat(Instant::now(), pulse) {
                         Beat::Quiet => {}
                         Beat::Ping => self.write(Message::Ping(Bytes::new())),
                         Beat::Dead => {
@@ -291,10 +294,10 @@ impl Body {
 
     fn bid_farewell(&mut self, info: Info) {
         let seed = self.open.as_ref().map_or(0, |open| open.subscriber.id);
-        let (event, _) = Published::farewell(info, self.sent, seed);
+        let (event, _) = Published::farewell(info, self.sent.clone(), seed);
         self.metrics.event_delivered(event.event.name());
         self.metrics.stream_ended(info.name());
-        self.write(Message::Binary(frames::event(&event, self.sent)));
+        self.write(Message::Binary(frames::event(&event, &self.sent)));
         match info {
             Info::SlowConsumer => {
                 let message = "events happen faster than you take them; connect again with your cursor";
@@ -373,13 +376,13 @@ fn write(message: Message, out: &mut BytesMut) {
 }
 
 /// An event's frame. Those who were given the same cursor share it.
-fn rendered(event: &Published, cursor: Cursor) -> Bytes {
+fn rendered(event: &Published, cursor: &Cursor) -> Bytes {
     let frame = || {
         let mut frame = BytesMut::new();
         write(Message::Binary(frames::event(event, cursor)), &mut frame);
         frame.freeze()
     };
-    if cursor == event.cursor { event.frame.get_or_init(frame).clone() } else { frame() }
+    if *cursor == event.cursor { event.frame.get_or_init(frame).clone() } else { frame() }
 }
 
 /// Whether the client is there, by what it says when it is pinged. Measured at the stream's signs of life, which come every

@@ -31,7 +31,7 @@ pub struct Sse(Body);
 
 impl Sse {
     pub(super) fn new(open: Open, metrics: Metrics) -> Self {
-        Self(Body { sent: open.from, open, metrics, begun: false, over: false })
+        Self(Body { sent: open.from.clone(), open, metrics, begun: false, over: false })
     }
 }
 
@@ -77,19 +77,19 @@ impl MessageBody for Body {
             match body.open.subscriber.next(context.waker()) {
                 Ok(Some(Waiting::Event(event, cursor))) => {
                     body.metrics.event_delivered(event.event.name());
-                    body.sent = cursor;
+                    body.sent = cursor.clone();
                     match chunk.is_empty() && event.size >= CHUNK {
                         // A large one is not copied.
-                        true => return Poll::Ready(Some(Ok(rendered(&event, cursor)))),
-                        false => chunk.extend_from_slice(&rendered(&event, cursor)),
+                        true => return Poll::Ready(Some(Ok(rendered(&event, &cursor)))),
+                        false => chunk.extend_from_slice(&rendered(&event, &cursor)),
                     }
                 }
                 Ok(Some(Waiting::Beat(cursor))) => {
                     chunk.extend_from_slice(b": \n");
                     if let Some(cursor) = cursor {
-                        body.sent = cursor;
                         // Without data there is no event, only a newer place to resume from.
                         chunk.extend_from_slice(format!("id: {cursor}\n").as_bytes());
+                        body.sent = cursor;
                     }
                     chunk.push(b'\n');
                 }
@@ -100,7 +100,7 @@ impl MessageBody for Body {
                     if let End::Told(info) = end {
                         body.metrics.event_delivered("infoEvent");
                         body.metrics.stream_ended(info.name());
-                        chunk.extend_from_slice(farewell(info, body.sent, body.open.subscriber.id).as_bytes());
+                        chunk.extend_from_slice(farewell(info, &body.sent, body.open.subscriber.id).as_bytes());
                     }
                     if chunk.is_empty() {
                         return Poll::Ready(None);
@@ -114,12 +114,12 @@ impl MessageBody for Body {
 }
 
 /// An event's lines. Those who were given the same cursor share them.
-fn rendered(event: &Published, cursor: Cursor) -> Bytes {
+fn rendered(event: &Published, cursor: &Cursor) -> Bytes {
     let lines = || lines(event.event.name(), &event.view(METHOD, cursor), cursor);
-    if cursor == event.cursor { event.sse.get_or_init(lines).clone() } else { lines() }
+    if *cursor == event.cursor { event.sse.get_or_init(lines).clone() } else { lines() }
 }
 
-fn lines(name: &str, view: &impl Serialize, cursor: Cursor) -> Bytes {
+fn lines(name: &str, view: &impl Serialize, cursor: &Cursor) -> Bytes {
     let mut text = format!("id: {cursor}\nevent: {name}\ndata: ").into_bytes();
     // JSON has no line breaks of its own.
     serde_json::to_writer(&mut text, view).expect("an event has no map with keys that are not texts");
@@ -128,8 +128,8 @@ fn lines(name: &str, view: &impl Serialize, cursor: Cursor) -> Bytes {
 }
 
 /// The last event of a stream that the server ends, with its wait as the protocol has it.
-fn farewell(info: Info, cursor: Cursor, seed: u64) -> String {
-    let (event, retry) = Published::farewell(info, cursor, seed);
+fn farewell(info: Info, cursor: &Cursor, seed: u64) -> String {
+    let (event, retry) = Published::farewell(info, cursor.clone(), seed);
     let mut text = format!("retry: {retry}\n");
     let lines = lines(event.event.name(), &event.view(METHOD, cursor), cursor);
     let _ = text.write_str(&String::from_utf8_lossy(&lines));

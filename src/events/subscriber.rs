@@ -65,7 +65,7 @@ pub enum End {
 pub(super) enum Phase {
     /// By a task of its own, out of the log; rows wait until it has come as far as the tail.
     CatchingUp {
-        /// Everything below has been sent.
+        /// What it saw has been sent.
         from: Cursor,
         /// Rows that came meanwhile, oldest first.
         held: Vec<Arc<EventRow>>,
@@ -147,15 +147,10 @@ impl Subscriber {
 
     /// The cursor that it comes from, if it does not have everything since.
     pub(super) fn begins_at(&self) -> Option<Cursor> {
-        match self.state().phase {
-            Phase::CatchingUp { from, .. } | Phase::Joining { from, .. } => Some(from),
+        match &self.state().phase {
+            Phase::CatchingUp { from, .. } | Phase::Joining { from, .. } => Some(from.clone()),
             Phase::Live => None,
         }
-    }
-
-    /// Whether it still comes from a cursor below this transaction.
-    pub(super) fn begins_below(&self, tx: i64) -> bool {
-        self.begins_at().is_some_and(|from| from.watermark < tx)
     }
 
     pub(super) fn has_ended(&self) -> bool {
@@ -193,8 +188,8 @@ impl State {
             return;
         }
         let cursor = match &self.phase {
-            Phase::CatchingUp { from, .. } | Phase::Joining { from, .. } => *from,
-            Phase::Live => event.cursor,
+            Phase::CatchingUp { from, .. } | Phase::Joining { from, .. } => from.clone(),
+            Phase::Live => event.cursor.clone(),
         };
         self.bytes += event.size;
         self.waiting.push_back(Waiting::Event(event.clone(), cursor));

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use crate::error::Error;
+use crate::error::{Code, Error};
 use crate::store::events::{EventRow, Membership, Moment, What};
 use crate::store::{Reader, Store};
 
@@ -18,7 +18,11 @@ pub const POLL: Duration = Duration::from_secs(1);
 /// The shortest time between two passes: what comes meanwhile shares the next.
 const GAP: Duration = Duration::from_millis(2);
 /// Most rows in a pass. After an outage with more, streams are cut, and resume from their cursors.
-const MOST_ROWS: i64 = 10_000;
+const MOST_ROWS: usize = 10_000;
+/// Most entries in a pass, likewise.
+const MOST_ENTRIES: i64 = 200_000;
+/// So many passes in a row may take too long. Then the place is given up: the next would have more to do, not less.
+const MOST_TOO_LONG: u32 = 3;
 /// Most conversations that are read in one statement.
 const MOST_CONVOS: usize = 100;
 
@@ -26,6 +30,7 @@ const MOST_CONVOS: usize = 100;
 pub(super) async fn run(store: Store, hub: Hub) {
     let mut last: Option<Moment> = None;
     let mut failing = false;
+    let mut too_long = 0;
     loop {
         let begun = hub.begin_pass();
         let pass = begun.pass;
@@ -37,12 +42,20 @@ pub(super) async fn run(store: Store, hub: Hub) {
                 hub.end_pass(pass, &moment);
                 store.metrics().tail_passed();
                 last = Some(moment);
+                too_long = 0;
                 tokio::time::sleep(GAP).await;
                 let _ = tokio::time::timeout(POLL, hub.woken()).await;
             }
             Err(cause) => {
                 if !std::mem::replace(&mut failing, true) {
                     tracing::warn!(%cause, "the event tail cannot read; trying until it can");
+                }
+                // While the database cannot be reached, nothing is given up: what is missing then is not too much yet.
+                too_long = if cause.code == Code::Overloaded { too_long + 1 } else { 0 };
+                if too_long >= MOST_TOO_LONG {
+                    tracing::warn!("the event tail gives its place up; streams are cut and resume from their cursors");
+                    hub.end_all(Info::Reset, false);
+                    (last, too_long) = (None, 0);
                 }
                 tokio::time::sleep(POLL).await;
             }
@@ -54,24 +67,17 @@ pub(super) async fn run(store: Store, hub: Hub) {
 async fn read(store: &Store, hub: &Hub, last: Option<&Moment>, begun: Begun) -> Result<Moment, Error> {
     let reader = store.reader().await?;
     let (moment, rows) = match last {
-        Some(last) if begun.listened => {
-            let news = reader.news(last, MOST_ROWS + 1).await?;
-            hub.mark_unread(&news.convos);
-            (news.moment, news.rows)
-        }
+        Some(last) if begun.listened => match news(&reader, hub, last).await? {
+            Some(news) => news,
+            None => {
+                tracing::warn!("the event tail lost its place; streams are cut and resume from their cursors");
+                hub.end_all(Info::Reset, false);
+                return Ok(reader.present(None).await?.moment);
+            }
+        },
         // Whoever comes waits for a whole pass first, so nobody misses what this one passes over.
-        _ => (reader.moment().await?.0, Vec::new()),
+        _ => (reader.present(None).await?.moment, Vec::new()),
     };
-    if let Some(last) = last
-        && (moment.ahead < last.ahead || rows.len() as i64 > MOST_ROWS)
-    {
-        tracing::warn!(
-            rows = rows.len(),
-            "the event tail lost its place; streams are cut and resume from their cursors"
-        );
-        hub.end_all(Info::Reset, false);
-        return Ok(moment);
-    }
     read_entries(store, hub, &reader, &moment).await?;
     let memberships = memberships_of_joiners(hub, &reader, &rows).await?;
     for row in &rows {
@@ -80,6 +86,26 @@ async fn read(store: &Store, hub: &Hub, last: Option<&Moment>, begun: Begun) -> 
     hub.publish_rows(rows, &memberships);
     hub.publish_typing(begun.typing);
     Ok(moment)
+}
+
+/// What became visible since the last pass: rows, and conversations, which the hub is told. `None` if that cannot be said, because it
+/// is too much, or because the last pass was in another incarnation.
+async fn news(reader: &Reader, hub: &Hub, last: &Moment) -> Result<Option<(Moment, Vec<EventRow>)>, Error> {
+    let Some(news) = reader.news(last, MOST_ENTRIES).await? else { return Ok(None) };
+    if news.moment.incarnation != last.incarnation || news.too_many {
+        return Ok(None);
+    }
+    let (moment, mut page) = (news.moment, news.rows);
+    let mut rows = page.rows;
+    while let Some(after) = page.more_after {
+        page = reader.more_news(last, &moment, after).await?;
+        rows.append(&mut page.rows);
+        if rows.len() > MOST_ROWS {
+            return Ok(None);
+        }
+    }
+    hub.mark_unread(&news.convos);
+    Ok(Some((moment, rows)))
 }
 
 /// Reads every conversation that has something new, to its end.

@@ -11,49 +11,134 @@ use crate::ids::{ConvoId, Did};
 use crate::views::MessageView;
 
 use super::epochs::Position;
+use super::incarnation;
 use super::messages::{MAX_PAGE_BYTES, message_view};
 use super::query::query;
-use super::session::Queries;
+use super::session::{Params, Queries};
 use super::{Abort, Exclusive, Reader, Tx};
 
 query! {
     LEFT = "events/left" (TEXT, TEXT, TEXT, INT8, INT8);
     READ = "events/read" (TEXT, TEXT, INT8, TEXT);
     KEY_PACKAGES_LOW = "events/key_packages_low" (TEXT_ARRAY, TIMESTAMPTZ, INT8);
-    POSITION = "events/position" ();
-    NEWS = "events/news" (TEXT, INT8);
+    POSITION = "events/position" (INT4);
+    NEWS = "events/news" (TEXT, INT8, INT8, INT8);
+    MORE_NEWS = "events/more_news" (TEXT, TEXT, INT8, INT8, INT8, INT4);
     ENTRIES = "events/entries" (TEXT_ARRAY, INT8_ARRAY, INT8, INT8);
     MEMBERSHIPS = "events/memberships" (TEXT_ARRAY, TEXT_ARRAY);
-    ATTACHMENTS = "events/attachments" (TEXT, TEXT, INT8);
-    REPLAY = "events/replay" (TEXT, TEXT, INT8, INT8);
-    PARTING = "events/parting" (TEXT, TEXT, INT8, INT8);
+    ATTACHMENTS = "events/attachments" (TEXT, TEXT, INT8, TEXT, INT4);
+    REPLAY = "events/replay" (TEXT, TEXT, INT8, TEXT, INT4, INT8, INT8);
+    PARTING = "events/parting" (TEXT, TEXT, INT8, TEXT, INT4, INT8);
 }
 
 /// Fewer one-time key packages than this are few, and their owner is told when one is taken.
 pub const FEW_KEY_PACKAGES: i64 = 5;
 /// Most entries of one conversation that are read at a time.
 pub const PAGE: i64 = 200;
+/// Most event rows, and bytes of what they say, that are read at a time.
+pub const PAGE_ROWS: i64 = 1_000;
+pub const PAGE_ROW_BYTES: i64 = 1024 * 1024;
 
 /// A moment in the database's history.
 #[derive(Debug, Clone)]
 pub struct Moment {
     /// PostgreSQL's name of it (pg_snapshot, PostgreSQL manual 9.27.5): which transactions had ended.
     pub snapshot: String,
-    /// All transactions below had ended.
-    pub watermark: i64,
-    /// No transaction at or above had begun.
-    pub ahead: i64,
+    /// The same to be looked at.
+    seen: Seen,
+    /// The incarnation of the database, without which the numbers of transactions mean nothing.
+    pub incarnation: i32,
+    /// Seals the incarnation's cursors.
+    pub key: Key,
     /// When it was, by the database's clock.
     pub at: DateTime<Utc>,
 }
 
 impl Moment {
-    /// Whether a transaction that has been committed by now had been committed then.
-    pub fn saw(&self, tx: i64) -> bool {
+    /// From PostgreSQL's name of a snapshot; `None` if it is none.
+    pub fn new(snapshot: String, incarnation: i32, era: i32, key: Key, at: DateTime<Utc>) -> Option<Self> {
         // xmin:xmax:xip,…
-        let running = self.snapshot.rsplit(':').next().unwrap_or_default();
-        tx < self.ahead && !running.split(',').any(|xid| xid.parse() == Ok(tx))
+        let mut parts = snapshot.split(':').skip(1);
+        let ahead = parts.next()?.parse().ok()?;
+        let running = parts.next()?.split(',').filter(|xid| !xid.is_empty()).map(str::parse);
+        let mut running = running.collect::<Result<Vec<i64>, _>>().ok()?;
+        running.sort_unstable();
+        Some(Self { seen: Seen { era, ahead, running }, snapshot, incarnation, key, at })
     }
+
+    /// Which transactions had ended.
+    pub fn seen(&self) -> &Seen {
+        &self.seen
+    }
+}
+
+/// Which transactions a snapshot saw the end of: all of older eras, and of its own all but these.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    /// The incarnation that the numbering of transactions began with.
+    pub era: i32,
+    /// None at or above had begun.
+    pub ahead: i64,
+    /// These below ran, in order.
+    pub running: Vec<i64>,
+}
+
+impl Seen {
+    /// Whether a transaction of its era that has been committed by now had been committed then.
+    pub fn saw(&self, tx: i64) -> bool {
+        tx < self.ahead && !self.running.contains(&tx)
+    }
+
+    /// The same, or less, with so many running transactions at most: those that have run longest, and none from the next one on.
+    pub fn within(&self, most: usize) -> Self {
+        let ahead = self.running.get(most).copied().unwrap_or(self.ahead);
+        Self { era: self.era, ahead, running: self.running.iter().copied().take(most).collect() }
+    }
+
+    /// The same without transactions from this one on.
+    pub fn below(mut self, tx: i64) -> Self {
+        self.ahead = self.ahead.min(tx);
+        self.running.retain(|running| *running < tx);
+        self
+    }
+
+    /// Whether something below this transaction may be missing, of what is not running still.
+    pub fn lacks_below(&self, tx: i64, now: &Seen) -> bool {
+        self.ahead < tx || self.running.iter().any(|running| *running < tx && !now.running.contains(running))
+    }
+
+    /// The running ones as PostgreSQL writes an array.
+    fn array(&self) -> String {
+        let running: Vec<String> = self.running.iter().map(i64::to_string).collect();
+        format!("{{{}}}", running.join(","))
+    }
+}
+
+/// Key of cursors, never shown.
+#[derive(Clone)]
+pub struct Key(pub [u8; 32]);
+
+impl std::fmt::Debug for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Key")
+    }
+}
+
+/// The present, as whoever comes with a cursor has to know it.
+pub struct Present {
+    pub moment: Moment,
+    /// What transactions of this era below wrote may be gone.
+    pub horizon: i64,
+    /// The incarnation of the cursor, if there is such a one.
+    pub then: Option<Then>,
+}
+
+/// An incarnation that a cursor names.
+pub struct Then {
+    pub key: Key,
+    pub era: i32,
+    /// Nothing was written below in the incarnations that followed, if there are any.
+    pub floor: Option<i64>,
 }
 
 /// What became visible between two moments.
@@ -62,8 +147,29 @@ pub struct News {
     pub moment: Moment,
     /// Conversations with new entries.
     pub convos: Vec<ConvoId>,
+    /// There were more entries than may be told, so some conversations are missing.
+    pub too_many: bool,
     /// Rows, in an order that is that of their commits within each conversation.
+    pub rows: RowPage,
+}
+
+/// Some rows in their order.
+#[derive(Default)]
+pub struct RowPage {
     pub rows: Vec<EventRow>,
+    /// There may be more after this id.
+    pub more_after: Option<i64>,
+}
+
+impl RowPage {
+    /// A newer replica may write what this one does not know; the log has it, and the others go on.
+    fn of(rows: &[Row]) -> Self {
+        let bytes: usize = rows.iter().map(|row| row.get::<_, &str>("payload").len()).sum();
+        // The one that did not fit may have been as large as any.
+        let full = rows.len() as i64 >= PAGE_ROWS || bytes as i64 >= PAGE_ROW_BYTES / 2;
+        let more_after = rows.last().filter(|_| full).map(|row| row.get("id"));
+        Self { rows: rows.iter().filter_map(|row| event_row(row).ok()).collect(), more_after }
+    }
 }
 
 /// A row of `event_stream`.
@@ -155,13 +261,14 @@ pub(crate) async fn key_packages_low(tx: &Tx, owners: &[&str], now: DateTime<Utc
     Ok(())
 }
 
-fn moment(row: &Row) -> Moment {
-    Moment {
-        snapshot: row.get("snapshot"),
-        watermark: row.get("watermark"),
-        ahead: row.get("ahead"),
-        at: row.get("now"),
-    }
+fn moment(row: &Row) -> Result<Moment, Error> {
+    let (incarnation, era) = (row.get("incarnation"), row.get("era"));
+    Moment::new(row.get("snapshot"), incarnation, era, key(row.get("cursor_key"))?, row.get("now"))
+        .ok_or_else(|| Error::internal("PostgreSQL writes snapshots in another way"))
+}
+
+fn key(bytes: &[u8]) -> Result<Key, Error> {
+    bytes.try_into().map(Key).map_err(Error::internal)
 }
 
 fn id<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) -> Result<T, Error> {
@@ -182,26 +289,41 @@ fn event_row(row: &Row) -> Result<EventRow, Error> {
 }
 
 impl Reader {
-    /// The present, and the transaction below which events may be gone.
-    pub async fn moment(&self) -> Result<(Moment, i64), Error> {
-        let row = self.find(&POSITION, &[]).await.map_err(Abort::into_error)?;
-        let row = row.ok_or_else(|| Error::internal("event_horizon has no row"))?;
-        Ok((moment(&row), row.get("horizon")))
+    /// The present, for who comes with a cursor of an incarnation. Begins the present incarnation if nobody has.
+    pub async fn present(&self, of_cursor: Option<i32>) -> Result<Present, Error> {
+        let ask = async || self.find(&POSITION, &[&of_cursor]).await.map_err(Abort::into_error);
+        let row = match ask().await? {
+            Some(row) => row,
+            None => {
+                incarnation::renew(&self.0).await.map_err(Abort::into_error)?;
+                ask().await?.ok_or_else(|| Error::internal("an incarnation that has begun is not the present one"))?
+            }
+        };
+        let then = match row.get::<_, Option<&[u8]>>("key_then") {
+            Some(bytes) => Some(Then { key: key(bytes)?, era: row.get("era_then"), floor: row.get("floor") }),
+            None => None,
+        };
+        Ok(Present { moment: moment(&row)?, horizon: row.get("horizon"), then })
     }
 
-    /// What became visible since a moment; at most so many rows.
-    pub async fn news(&self, since: &Moment, most_rows: i64) -> Result<News, Error> {
-        let rows = self.rows(&NEWS, &[&since.snapshot, &most_rows]).await.map_err(Abort::into_error)?;
-        let first = rows.first().ok_or_else(|| Error::internal("no snapshot"))?;
-        let mut news = News { moment: moment(first), convos: Vec::new(), rows: Vec::new() };
-        for row in &rows[1..] {
-            match row.get::<_, i32>("part") {
-                1 => news.convos.push(id(row.get("convo_id"))?),
-                // A newer replica may write what this one does not know; the log has it, and the others go on.
-                _ => news.rows.extend(event_row(row).ok()),
-            }
-        }
-        Ok(news)
+    /// What became visible since a moment: at most so many entries, and the first page of rows. `None`: the present incarnation has not
+    /// begun yet.
+    pub async fn news(&self, since: &Moment, most_entries: i64) -> Result<Option<News>, Error> {
+        let params: Params<'_> = &[&since.snapshot, &most_entries, &PAGE_ROWS, &PAGE_ROW_BYTES];
+        let rows = self.rows(&NEWS, params).await.map_err(Abort::into_error)?;
+        let Some((first, rows)) = rows.split_first() else { return Ok(None) };
+        let told = rows.partition_point(|row| row.get::<_, i32>("part") == 1);
+        let (convos, rows) = rows.split_at(told);
+        let convos = convos.iter().map(|row| id(row.get("convo_id"))).collect::<Result<_, Error>>()?;
+        let (moment, too_many) = (moment(first)?, first.get("too_many"));
+        Ok(Some(News { moment, convos, too_many, rows: RowPage::of(rows) }))
+    }
+
+    /// The next rows that became visible between two moments.
+    pub async fn more_news(&self, since: &Moment, until: &Moment, after: i64) -> Result<RowPage, Error> {
+        let params: Params<'_> =
+            &[&since.snapshot, &until.snapshot, &after, &PAGE_ROWS, &PAGE_ROW_BYTES, &until.seen.era];
+        Ok(RowPage::of(&self.rows(&MORE_NEWS, params).await.map_err(Abort::into_error)?))
     }
 
     /// The next entries of conversations, each after a position: at most [`PAGE`] of each and [`MAX_PAGE_BYTES`] of all, one at
@@ -237,16 +359,19 @@ impl Reader {
             .collect()
     }
 
-    /// The conversations that a stream of `did` begins with, and where: after the newest entry of each, or after the last that was
-    /// written by a transaction below `cursor`.
+    /// The conversations that a stream of `did` begins with, and where: after the newest entry of each, or after the
+    /// last that was `seen`.
     pub async fn attachments(
         &self,
         did: &Did,
         only: Option<&ConvoId>,
-        cursor: Option<i64>,
+        seen: Option<&Seen>,
     ) -> Result<Vec<Attachment>, Error> {
         let only = only.map(ConvoId::as_str);
-        let rows = self.rows(&ATTACHMENTS, &[&did.as_str(), &only, &cursor]).await.map_err(Abort::into_error)?;
+        let (ahead, era) = (seen.map(|seen| seen.ahead), seen.map(|seen| seen.era));
+        let running = seen.map_or("{}".to_owned(), Seen::array);
+        let params: Params<'_> = &[&did.as_str(), &only, &ahead, &running, &era];
+        let rows = self.rows(&ATTACHMENTS, params).await.map_err(Abort::into_error)?;
         rows.iter()
             .map(|row| {
                 Ok(Attachment {
@@ -259,25 +384,30 @@ impl Reader {
             .collect()
     }
 
-    /// The rows for `did` that were written by transactions not below `cursor`: its own, those of the conversations that it is
-    /// in now, also from before it was, and those by which it joined conversations that it has been removed from since. At most
-    /// `most`.
+    /// The rows for `did` that were not `seen`: its own, those of the conversations that it is in now, also from before it was, and those
+    /// by which it joined conversations that it has been removed from since. `None`: more than these many rows or bytes.
     pub async fn replay(
         &self,
         did: &Did,
         only: Option<&ConvoId>,
-        cursor: i64,
-        most: i64,
-    ) -> Result<Vec<EventRow>, Error> {
+        seen: &Seen,
+        most: (i64, i64),
+    ) -> Result<Option<Vec<EventRow>>, Error> {
         let only = only.map(ConvoId::as_str);
-        let rows = self.rows(&REPLAY, &[&did.as_str(), &only, &cursor, &most]).await.map_err(Abort::into_error)?;
-        Ok(rows.iter().filter_map(|row| event_row(row).ok()).collect())
+        let (rows, bytes) = most;
+        let params: Params<'_> = &[&did.as_str(), &only, &seen.ahead, &seen.array(), &seen.era, &rows, &bytes];
+        let found = self.rows(&REPLAY, params).await.map_err(Abort::into_error)?;
+        let total = found.last().map_or(0, |row| row.get("total"));
+        if found.len() as i64 > rows || total > bytes {
+            return Ok(None);
+        }
+        Ok(Some(found.iter().filter_map(|row| event_row(row).ok()).collect()))
     }
 
-    /// The last entry that needs not be sent to `did`, which comes from `cursor`, of the membership that ended by the row `removal`.
-    pub async fn parting(&self, convo: &ConvoId, did: &Did, cursor: i64, removal: i64) -> Result<i64, Error> {
-        let row = self.find(&PARTING, &[&convo.as_str(), &did.as_str(), &cursor, &removal]).await;
-        let row = row.map_err(Abort::into_error)?;
+    /// The last entry that needs not be sent to `did`, which has had what was `seen`, of the membership that ended by the row `removal`.
+    pub async fn parting(&self, convo: &ConvoId, did: &Did, seen: &Seen, removal: i64) -> Result<i64, Error> {
+        let params: Params<'_> = &[&convo.as_str(), &did.as_str(), &seen.ahead, &seen.array(), &seen.era, &removal];
+        let row = self.find(&PARTING, params).await.map_err(Abort::into_error)?;
         Ok(row.ok_or_else(|| Error::internal("an expression has no value"))?.get("position"))
     }
 }

@@ -14,10 +14,8 @@ query! {
     SET = "mailboxes/set" (TEXT, TEXT, TEXT, TEXT, TEXT, TEXT, BYTEA);
     BEHIND = "mailboxes/behind" ();
     TAKE_FAN_OUT = "mailboxes/take_fan_out" (INT8);
-    EXPAND = "mailboxes/expand" (TEXT, TEXT, INT8);
-    MOVE_FAN_OUT = "mailboxes/move_fan_out" (TEXT);
-    TAKE_RESTORED = "mailboxes/take_restored" ();
-    ADOPT = "mailboxes/adopt" (INT8);
+    EXPAND = "mailboxes/expand" (TEXT, TEXT, INT8, INT4);
+    MOVE_FAN_OUT = "mailboxes/move_fan_out" (INT4, TEXT);
     DUE = "mailboxes/due" ();
     CLAIM = "mailboxes/claim" (INT8, FLOAT8, TEXT_ARRAY, INT8_ARRAY, INT8);
     LETTER = "mailboxes/letter" (TEXT, INT8, TEXT);
@@ -32,8 +30,6 @@ query! {
 const ENTRIES_AT_ONCE: i64 = 200;
 /// Envelopes that one transaction makes.
 const ENVELOPES_AT_ONCE: i64 = 5_000;
-/// Entries that one transaction brings into this cluster's numbering.
-const ADOPTED_AT_ONCE: i64 = 10_000;
 /// How far the backlog is counted.
 const MOST_COUNTED: i64 = 100_000;
 
@@ -108,8 +104,6 @@ pub(crate) struct FanOut {
     pub used: bool,
     /// Entries wait.
     pub behind: bool,
-    /// There are ids of another cluster.
-    pub restored: bool,
 }
 
 struct Expand;
@@ -121,28 +115,11 @@ impl Errand for Expand {
 
     async fn execute(&self, tx: &Tx) -> Result<Option<i64>, Abort> {
         let Some(range) = tx.find(&TAKE_FAN_OUT, &[&ENTRIES_AT_ONCE]).await? else { return Ok(None) };
-        let (low, high): (&str, &str) = (range.get("low"), range.get("high"));
-        let made = tx.find(&EXPAND, &[&low, &high, &ENVELOPES_AT_ONCE]).await?.map_or(0, |row| row.get("made"));
+        let (low, high, era): (&str, &str, i32) = (range.get("low"), range.get("high"), range.get("era"));
+        let made = tx.find(&EXPAND, &[&low, &high, &ENVELOPES_AT_ONCE, &era]).await?.map_or(0, |row| row.get("made"));
         if made < ENVELOPES_AT_ONCE {
-            tx.rows(&MOVE_FAN_OUT, &[&high]).await?;
-        }
-        Ok(Some(made))
-    }
-}
-
-struct Adopt;
-
-impl Errand for Adopt {
-    const NAME: &'static str = "adoptRestored";
-    /// As for [`Expand`].
-    type Output = Option<i64>;
-
-    async fn execute(&self, tx: &Tx) -> Result<Option<i64>, Abort> {
-        let Some(range) = tx.find(&TAKE_RESTORED, &[]).await? else { return Ok(None) };
-        let (low, high): (&str, &str) = (range.get("low"), range.get("high"));
-        let made = tx.find(&EXPAND, &[&low, &high, &ENVELOPES_AT_ONCE]).await?.map_or(0, |row| row.get("made"));
-        if made < ENVELOPES_AT_ONCE {
-            tx.rows(&ADOPT, &[&ADOPTED_AT_ONCE]).await?;
+            let (era, below): (i32, &str) = (range.get("next_era"), range.get("next_below"));
+            tx.rows(&MOVE_FAN_OUT, &[&era, &below]).await?;
         }
         Ok(Some(made))
     }
@@ -205,12 +182,6 @@ impl Store {
         self.errand(Expand).await
     }
 
-    /// Brings what a dump of another cluster brought along into the numbering of this one, a part in one transaction: makes the
-    /// envelopes that were still owed there, and says how many; `None` if nothing is left, or another replica is at it.
-    pub(crate) async fn adopt_restored(&self) -> Result<Option<i64>, Error> {
-        self.errand(Adopt).await
-    }
-
     /// Takes at most so many envelopes that are due, each as an attempt that counts as failed after `lease`. `room` says how many
     /// more each host may have where attempts run already.
     pub(crate) async fn claim_envelopes(
@@ -235,7 +206,7 @@ impl Reader {
     pub(crate) async fn fan_out_state(&self) -> Result<FanOut, Error> {
         let row = self.find(&BEHIND, &[]).await.map_err(Abort::into_error)?;
         let row = row.ok_or_else(|| Error::internal("an expression has no value"))?;
-        Ok(FanOut { used: row.get("used"), behind: row.get("behind"), restored: row.get("restored") })
+        Ok(FanOut { used: row.get("used"), behind: row.get("behind") })
     }
 
     /// Whether an envelope's time has come.

@@ -16,6 +16,7 @@ mod changes;
 mod connect;
 mod deadline;
 mod failure;
+mod incarnation;
 mod listen;
 mod query;
 mod schema;

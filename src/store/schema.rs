@@ -35,6 +35,7 @@ const MIGRATIONS: &[(&str, &str)] = &migrations![
     "V014__background",
     "V015__suspensions",
     "V016__did_documents",
+    "V017__incarnations",
 ];
 
 query! {

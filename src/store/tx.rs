@@ -3,7 +3,6 @@
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use chrono::{DateTime, Utc};
 use tokio_postgres::Row;
 
 use crate::ids::ConvoId;
@@ -28,8 +27,8 @@ pub struct Tx {
 /// What PostgreSQL can be asked about a transaction by, when its COMMIT got no reply.
 pub(super) struct Identity {
     pub(super) xid: String,
-    /// By PostgreSQL's clock. The id alone is not enough: after a crash it may be given out again.
-    pub(super) begun: DateTime<Utc>,
+    /// The id alone is not enough: after a crash it may be given out again.
+    pub(super) incarnation: i32,
 }
 
 impl Tx {

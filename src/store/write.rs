@@ -22,12 +22,12 @@ use super::failure::{self, Abort, Cause};
 use super::query::query;
 use super::session::Params;
 use super::tx::Identity;
-use super::{Exclusive, Hold, Position, Tx, deadline};
+use super::{Exclusive, Hold, Position, Tx, deadline, incarnation};
 
 query! {
     LOCK = "tx/lock" (TEXT);
     NAME = "tx/name" ();
-    OUTCOME = "tx/outcome" (TEXT, TIMESTAMPTZ);
+    OUTCOME = "tx/outcome" (TEXT, INT4);
 }
 
 /// The pause after the first failed attempt; it doubles up to [`LONGEST_PAUSE`].
@@ -314,8 +314,12 @@ impl Store {
         match tokio::time::timeout(deadline::LOCK + deadline::CONNECT, flushed).await {
             Ok(Ok(rows)) => {
                 let row = rows.first().expect("a select of functions returns one row");
-                let identity = Identity { xid: row.get("xid"), begun: row.get("begun") };
-                let _ = tx.identity.set(identity);
+                let Some(incarnation) = row.get("incarnation") else {
+                    tx.session.simple("rollback").await?;
+                    incarnation::renew(&tx.session).await?;
+                    return Err(Abort::Again(Cause::Connection));
+                };
+                let _ = tx.identity.set(Identity { xid: row.get("xid"), incarnation });
                 if matches!(opening, Opening::Lock(_)) {
                     self.metrics.lock_waited(waiting.elapsed());
                 }
@@ -394,7 +398,7 @@ impl Store {
     async fn outcome(&self, tx: &Identity) -> Option<Outcome> {
         let session = self.session().await.ok()?;
         session.doubt();
-        let (query, params): (_, Params<'_>) = (&OUTCOME, &[&tx.xid, &tx.begun]);
+        let (query, params): (_, Params<'_>) = (&OUTCOME, &[&tx.xid, &tx.incarnation]);
         match tokio::time::timeout(deadline::CONNECT, session.rows(query, params)).await {
             Ok(Ok(rows)) => {
                 session.settle();

@@ -18,7 +18,7 @@ async fn seqs(db: &Client, member: &Persona) -> Vec<i64> {
 
 /// Waits until the log is expanded as far as it goes now.
 async fn expanded(db: &Client) {
-    let behind = "select exists (select from messages where tx >= (select below from fan_out))";
+    let behind = "select exists (select from messages m, fan_out f where (m.era, m.tx) >= (f.era, f.below))";
     until("the end of the log", async || !db.query_one(behind, &[]).await.unwrap().get::<_, bool>(0)).await;
 }
 

@@ -1,30 +1,41 @@
--- events/news: what became visible since a snapshot: conversations with new entries, and event rows, oldest first. The first row is
--- the new snapshot, of this very statement.
+-- events/news: what became visible since a snapshot: conversations with new entries, and event rows, oldest first, within a number of
+-- rows and of bytes (one row at least). The first row is the new snapshot, of this very statement, with its incarnation, and whether
+-- there were too many entries to tell. No row at all: the present incarnation has not begun yet.
 --
 -- A row that the old snapshot did not see was written by a transaction that was still running then, or began later: it is in the
 -- snapshot's list, or not below its end. Both are looked up by tx, so that a transaction that runs for hours costs one probe.
--- Nothing at or above the end of the new snapshot is visible; the bound keeps rows of another cluster's numbering, brought in by
--- a dump, out of every pass.
--- $1 the old snapshot   $2 most event rows
-with fresh as (
-  select convo_id from messages
-   where tx >= pg_snapshot_xmax($1::text::pg_snapshot) and tx < pg_snapshot_xmax(pg_current_snapshot())
+-- $1 the old snapshot   $2 most entries   $3 most event rows   $4 most bytes of them
+with present as materialized (
+  select id, era, cursor_key, pg_current_snapshot() as snapshot from present_incarnation
+), entries as materialized (
+  select m.convo_id from messages m
+   where m.tx >= pg_snapshot_xmax($1::text::pg_snapshot) and m.tx < pg_snapshot_xmax(pg_current_snapshot())
+     and m.era = (select era from present)
+   limit $2
+), fresh as (
+  select convo_id from entries
   union
-  select convo_id from messages where tx = any(array(select pg_snapshot_xip($1::text::pg_snapshot)))
+  select convo_id from messages
+   where tx = any(array(select pg_snapshot_xip($1::text::pg_snapshot))) and era = (select era from present)
 ), told as (
-  select * from event_stream
+  select id, convo_id, recipient_did, event_type, payload::text as payload, tx, emitted_at from event_stream
    where tx >= pg_snapshot_xmax($1::text::pg_snapshot) and tx < pg_snapshot_xmax(pg_current_snapshot())
+     and era = (select era from present)
   union all
-  select * from event_stream where tx = any(array(select pg_snapshot_xip($1::text::pg_snapshot)))
-  order by id limit $2
+  select id, convo_id, recipient_did, event_type, payload::text, tx, emitted_at from event_stream
+   where tx = any(array(select pg_snapshot_xip($1::text::pg_snapshot))) and era = (select era from present)
+  order by id limit $3
+), sized as (
+  select *, sum(octet_length(payload)) over (order by id) as total from told
 )
-select 0 as part, pg_current_snapshot()::text as snapshot, pg_snapshot_xmin(pg_current_snapshot())::text::bigint as watermark,
-       pg_snapshot_xmax(pg_current_snapshot())::text::bigint as ahead, clock_timestamp() as now,
+select 0 as part, snapshot::text as snapshot, id as incarnation, era, cursor_key, clock_timestamp() as now,
+       (select count(*) from entries) >= $2 as too_many,
        null::bigint as id, null::text as convo_id, null::text as recipient_did, null::text as event_type, null::text as payload,
        null::bigint as tx, null::timestamptz as emitted_at
+  from present
 union all
-select 1, null, null, null, null, null, convo_id, null, null, null, null, null from fresh
+select 1, null, null, null, null, null, null, null, convo_id, null, null, null, null, null from fresh
 union all
-select 2, null, null, null, null, id, convo_id, recipient_did, event_type, payload::text, tx::text::bigint, emitted_at
-  from told
+select 2, null, null, null, null, null, null, id, convo_id, recipient_did, event_type, payload, tx::text::bigint, emitted_at
+  from sized where total <= $4 or total = octet_length(payload)
 order by part, id

@@ -1,8 +1,14 @@
--- events/parting: after which entry somebody who was removed goes on, when it comes from a cursor: after the last that was written by a
--- transaction below it, but not before the membership that ended began.   $1 convo_id   $2 did   $3 cursor   $4 id of the removal's row
+-- events/parting: after which entry somebody who was removed goes on, when it comes from a cursor: after the last that the cursor's
+-- snapshot saw, but not before the membership that ended began. The conversation's rows are gathered first: by the primary key they
+-- would be looked for through everybody's.
+-- $1 convo_id   $2 did   $3 the end of the cursor's snapshot   $4 its running transactions   $5 era   $6 id of the removal's row
+with joined as materialized (
+  select id, payload from event_stream
+   where convo_id = $1 and recipient_did is null and event_type = 'joined' and id < $6 and payload->'dids' ? $2
+)
 select greatest(
-         coalesce((select (j.payload->>'seq')::bigint from event_stream j
-                    where j.convo_id = $1 and j.recipient_did is null and j.event_type = 'joined' and j.payload->'dids' ? $2
-                      and j.id < $4 order by j.id desc limit 1), 0),
+         coalesce((select (payload->>'seq')::bigint from joined order by id desc limit 1), 0),
          coalesce((select e.seq from messages e
-                    where e.convo_id = $1 and e.tx < $3::bigint::text::xid8 order by e.seq desc limit 1), 0)) as position
+                    where e.convo_id = $1
+                      and (e.era < $5 or e.tx < $3::bigint::text::xid8 and e.tx <> all($4::text::xid8[]))
+                    order by e.seq desc limit 1), 0)) as position

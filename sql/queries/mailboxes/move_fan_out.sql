@@ -1,3 +1,3 @@
--- mailboxes/move_fan_out: everything before this transaction is expanded.
--- needs: the right from mailboxes/take_fan_out.   $1 transaction
-update fan_out set below = $1::text::xid8 where below < $1::text::xid8
+-- mailboxes/move_fan_out: everything before this transaction of this era is expanded.
+-- needs: the right from mailboxes/take_fan_out.   $1 era   $2 transaction
+update fan_out set era = $1, below = $2::text::xid8 where (era, below) < ($1, $2::text::xid8)

@@ -3,4 +3,5 @@
 insert into mailboxes (member_did, convo_id, provider, zone, url, host, secret) values ($1, $2, $3, $4, $5, $6, $7)
 on conflict (member_did, convo_id) do update
    set provider = excluded.provider, zone = excluded.zone, url = excluded.url, host = excluded.host, secret = excluded.secret,
-       updated_at = now(), tx = case when mailboxes.provider = 'none' then excluded.tx else mailboxes.tx end
+       updated_at = now(), era = case when mailboxes.provider = 'none' then excluded.era else mailboxes.era end,
+       tx = case when mailboxes.provider = 'none' then excluded.tx else mailboxes.tx end

@@ -1,14 +1,26 @@
--- mailboxes/take_fan_out: the right to expand the log, and where to go on: from $below on, and not beyond what surely has ended.
--- Nothing that was written before the first mailbox was set is of interest. No row: another replica is at it.
+-- mailboxes/take_fan_out: the right to expand the log, and where to go on: in this era, from its place on, and not beyond what surely
+-- has ended; and where the place is after that. An era that is over has ended, and after its last transaction comes the first of the
+-- next. Nothing that was written before the first mailbox was set is of interest. No row: another replica is at it.
 -- $1 most entries beside those of the first transaction
 with fan_out as materialized (
-  select below from fan_out for update skip locked
-), range as (
-  select greatest(f.below, least((select b.tx from mailboxes b where b.provider = 'webhook' order by b.tx limit 1), h.high)) as low,
-         h.high
-    from fan_out f, pg_snapshot_xmin(pg_current_snapshot()) h (high)
+  select below, era from fan_out for update skip locked
+), place as materialized (
+  select f.era, f.below, n.era as next_era, n.floor as next_below,
+         case when n.era is null then pg_snapshot_xmin(pg_current_snapshot()) else '9223372036854775807'::xid8 end as high
+    from fan_out f
+    left join lateral (select i.era, i.floor from incarnations i where i.id = i.era and i.era > f.era order by i.era limit 1) n on true
+), range as materialized (
+  select p.*,
+         case when exists (select from mailboxes b where b.provider = 'webhook' and b.era < p.era) then p.below
+              else greatest(p.below, least((select b.tx from mailboxes b where b.provider = 'webhook' and b.era = p.era
+                                             order by b.tx limit 1), p.high)) end as low
+    from place p
+), portion as materialized (
+  select r.*, (select m.tx from messages m where m.tx > r.low and m.tx < r.high and m.era = r.era
+                order by m.tx, m.seq offset $1 limit 1) as cut
+    from range r
 )
-select low::text as low,
-       greatest(low, coalesce((select m.tx from messages m where m.tx > low and m.tx < high order by m.tx, m.seq offset $1 limit 1),
-                              high))::text as high
-  from range
+select era, low::text as low, greatest(low, coalesce(cut, high))::text as high,
+       case when cut is null then coalesce(next_era, era) else era end as next_era,
+       case when cut is null then coalesce(next_below, greatest(low, high)) else greatest(low, cut) end::text as next_below
+  from portion

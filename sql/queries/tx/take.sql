@@ -1,6 +1,6 @@
 -- tx/take: notes in the transaction which conversations it may write: those whose lock is free, or all of them for an actor, who needs
--- none. It waits for nothing, and it reads no table: its snapshot is older than the locks. The note ends with the transaction, so what
--- is sent after it in the same flush does nothing if there is none.
+-- none. Before the present incarnation has begun that is nothing. It waits for nothing, and it reads nothing else: its snapshot is older
+-- than the locks. The note ends with the transaction, so what is sent after it in the same flush does nothing if there is none.
 -- Replicas without locks may hold a row of one conversation; the others shall not wait for that for long. Nor shall anybody wait for the
 -- reply (deadline::FLUSH) for longer than PostgreSQL works. And a batch has one plan, whatever its size: PostgreSQL would plan small
 -- ones anew each time, which takes longer than to run them.
@@ -11,4 +11,5 @@ select held.ids as held,
        set_config('statement_timeout', '4s', true),
        set_config('plan_cache_mode', 'force_generic_plan', true)
   from (select array(select id from unnest($1::text[]) id
-                      where not $2 or pg_try_advisory_xact_lock(hashtextextended(id, 0))) as ids offset 0) held
+                      where exists (select from present_incarnation)
+                        and (not $2 or pg_try_advisory_xact_lock(hashtextextended(id, 0)))) as ids offset 0) held

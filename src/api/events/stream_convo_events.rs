@@ -8,7 +8,7 @@ use serde::Deserialize;
 use crate::app::App;
 use crate::error::{Code, Error};
 use crate::events::Sse;
-use crate::events::cursor::Cursor;
+use crate::events::cursor::Sealed;
 use crate::ids::ConvoId;
 use crate::xrpc::{Caller, Endpoint, Kind};
 
@@ -35,7 +35,7 @@ impl Endpoint for StreamConvoEvents {
 
     async fn call(app: &App, caller: &Caller, input: Input) -> Result<Sse, Error> {
         let cursor = caller.last_event_id.as_ref().or(input.cursor.as_ref());
-        let cursor: Option<Cursor> = cursor.map(|text| text.parse()).transpose()?;
+        let cursor: Option<Sealed> = cursor.map(|text| text.parse()).transpose()?;
         let open = app.events.open(&caller.did, input.convo_id.as_ref(), cursor).await?;
         Ok(app.events.sse(open))
     }

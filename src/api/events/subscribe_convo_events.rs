@@ -11,7 +11,7 @@ use crate::app::App;
 use crate::auth::token::invalid;
 use crate::error::{Code, Error};
 use crate::events::Socket;
-use crate::events::cursor::Cursor;
+use crate::events::cursor::Sealed;
 use crate::events::event::Typing;
 use crate::events::frames::FromClient;
 use crate::ids::{ConvoId, Did};
@@ -52,7 +52,7 @@ impl Subscription for SubscribeConvoEvents {
             (bound, asked) => bound.or(asked),
         };
         let opening = async {
-            let cursor: Option<Cursor> = input.cursor.map(|text| text.parse()).transpose()?;
+            let cursor: Option<Sealed> = input.cursor.map(|text| text.parse()).transpose()?;
             app.events.open(&guest.did, only.as_ref(), cursor).await
         };
         match opening.await {

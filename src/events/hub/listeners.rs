@@ -101,10 +101,10 @@ impl Inner {
         if !to.wants(row.convo.as_ref()) {
             return;
         }
-        let Some(watermark) = self.watermark else { return };
+        let Some(watermark) = self.watermark.clone() else { return };
         let say = |event: Event| {
             let mut state = to.state();
-            if !state.push(&Arc::new(Published::new(event, watermark)), buffer) {
+            if !state.push(&Arc::new(Published::new(event, watermark.clone())), buffer) {
                 state.end(End::Told(Info::SlowConsumer));
             }
         };
@@ -122,7 +122,7 @@ impl Inner {
                     Some(another) if another.joined_seq > *seq && to.state().is_tailed() => {
                         to.end(End::Told(Info::Reset));
                     }
-                    Some(membership) => self.join(to, membership, *seq, watermark),
+                    Some(membership) => self.join(to, membership, *seq, watermark.clone()),
                     None => {}
                 }
             }

@@ -136,9 +136,9 @@ impl Hub {
     /// Gives every stream whose turn it is a sign of life. `turn` is one of `turns`.
     pub fn beat(&self, turn: u64, turns: u64) {
         let inner = self.inner();
-        let Some(watermark) = inner.watermark else { return };
+        let Some(watermark) = &inner.watermark else { return };
         for subscriber in inner.people.values().flatten().filter(|subscriber| subscriber.id % turns == turn) {
-            subscriber.state().beat(watermark);
+            subscriber.state().beat(watermark.clone());
         }
     }
 

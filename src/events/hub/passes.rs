@@ -87,12 +87,12 @@ impl Hub {
         let mut inner = self.inner();
         // One borrow, so that its parts can be told apart.
         let inner = &mut *inner;
-        let Some(watermark) = inner.watermark else { return };
+        let Some(watermark) = inner.watermark.clone() else { return };
         for entry in entries {
             let (convo, seq) = (entry.convo_id.clone(), entry.seq);
             let Some(channel) = inner.channels.get_mut(convo.as_str()) else { continue };
             let read_after = after.get(convo.as_str()).copied().unwrap_or(seq);
-            let event = published(entry, watermark);
+            let event = published(entry, watermark.clone());
             for listener in channel.listeners.values_mut() {
                 let mut state = listener.subscriber.state();
                 if !state.is_tailed() || listener.position >= seq {
@@ -152,11 +152,11 @@ impl Hub {
     /// Hands out typing indicators.
     pub fn publish_typing(&self, typing: Vec<Typing>) {
         let inner = self.inner();
-        let Some(watermark) = inner.watermark else { return };
+        let Some(watermark) = inner.watermark.clone() else { return };
         for typing in typing {
             let Some(channel) = inner.channels.get(typing.convo_id.as_str()) else { continue };
             let did = typing.did.clone();
-            let event = Arc::new(Published::new(Event::Typing(typing), watermark));
+            let event = Arc::new(Published::new(Event::Typing(typing), watermark.clone()));
             for listener in channel.listeners.values().filter(|listener| listener.subscriber.did != did) {
                 let mut state = listener.subscriber.state();
                 // Nobody is cut off for what is of no consequence.
@@ -172,7 +172,7 @@ impl Hub {
         let watermark = Cursor::from(moment);
         {
             let mut inner = self.inner();
-            inner.watermark = Some(watermark);
+            inner.watermark = Some(watermark.clone());
             for subscriber in std::mem::take(&mut inner.unsettled) {
                 let mut state = subscriber.state();
                 if state.has_ended() {
@@ -185,7 +185,7 @@ impl Hub {
                         state.phase = Phase::Live;
                         if tell {
                             let event = Event::Info { info: Info::Replayed, retry_after_ms: None };
-                            state.push_anyway(&Arc::new(Published::new(event, watermark)));
+                            state.push_anyway(&Arc::new(Published::new(event, watermark.clone())));
                         }
                     }
                     Phase::Joining { .. } => {

@@ -130,7 +130,7 @@ impl Hub {
         if !held.is_empty() {
             return Behind::Rows(std::mem::take(held));
         }
-        let (from, tell) = (*from, *tell);
+        let (from, tell) = (from.clone(), *tell);
         let mut far = Vec::new();
         let mut near = Vec::new();
         for name in &state.convos {
@@ -167,7 +167,8 @@ impl Hub {
     ) {
         let mut inner = self.inner();
         let mut state = subscriber.state();
-        let Phase::CatchingUp { from, .. } = state.phase else { return };
+        let Phase::CatchingUp { from, .. } = &state.phase else { return };
+        let from = from.clone();
         for entry in entries {
             let Some(channel) = inner.channels.get_mut(entry.convo_id.as_str()) else { continue };
             let Some(listener) = channel.listeners.get_mut(&subscriber.id) else { continue };
@@ -179,7 +180,7 @@ impl Hub {
             }
             if entry.seq > listener.position && membership.is_some_and(|one| listener.may_see(one, entry.seq)) {
                 listener.position = entry.seq;
-                state.push_anyway(&published(entry, from));
+                state.push_anyway(&published(entry, from.clone()));
             }
         }
         // What it may not see, or what is not there any more, is not missing.
@@ -194,9 +195,10 @@ impl Hub {
     /// Hands entries of a membership that has ended to a stream that catches up, before it is told of the end.
     pub fn supply_rest(&self, subscriber: &Subscriber, entries: Vec<MessageView>) {
         let mut state = subscriber.state();
-        let Phase::CatchingUp { from, .. } = state.phase else { return };
+        let Phase::CatchingUp { from, .. } = &state.phase else { return };
+        let from = from.clone();
         for entry in entries {
-            state.push_anyway(&published(entry, from));
+            state.push_anyway(&published(entry, from.clone()));
         }
     }
 

@@ -7,7 +7,7 @@ use ulid::Ulid;
 
 use super::*;
 use crate::events::subscriber::Waiting;
-use crate::store::events::{Attachment, Moment};
+use crate::store::events::{Attachment, Key, Moment};
 use crate::views::MessageType;
 use crate::xrpc::bytes::LexBytes;
 
@@ -26,15 +26,15 @@ fn pass(hub: &Hub) {
 }
 
 fn end(hub: &Hub, pass: u64) {
-    let moment = Moment { snapshot: "10:10:".to_owned(), watermark: 10, ahead: 10, at: DateTime::UNIX_EPOCH };
+    let moment = Moment::new("10:10:".to_owned(), 1, 1, Key([0; 32]), DateTime::UNIX_EPOCH).unwrap();
     hub.end_pass(pass, &moment);
 }
 
 /// A stream of somebody who lacks the entries after `position`, of which the last is `last_seq`; it still catches up.
 fn stream(hub: &Hub, did: &str, position: i64, last_seq: i64) -> Arc<Subscriber> {
-    let subscriber = hub.register(&did.parse().unwrap(), None, Cursor::BEGINNING).unwrap();
+    let subscriber = hub.register(&did.parse().unwrap(), None, Cursor::nowhere()).unwrap();
     let attachment = Attachment { convo: CONVO.parse().unwrap(), since: 1, position, last_seq };
-    hub.attach(&subscriber, &[attachment], Cursor::BEGINNING, None);
+    hub.attach(&subscriber, &[attachment], Cursor::nowhere(), None);
     pass(hub);
     hub.take_unread(10);
     subscriber

@@ -1,0 +1,18 @@
+-- events/more_news: the next event rows that became visible between two snapshots, oldest first, within a number of rows and of bytes
+-- (one row at least). What was committed after the later one is left for the next pass.
+-- $1 the earlier snapshot   $2 the later one   $3 after this id   $4 most rows   $5 most bytes   $6 era
+with told as (
+  select id, convo_id, recipient_did, event_type, payload::text as payload, tx, emitted_at from event_stream
+   where tx >= pg_snapshot_xmax($1::text::pg_snapshot) and tx < pg_snapshot_xmax($2::text::pg_snapshot)
+     and pg_visible_in_snapshot(tx, $2::text::pg_snapshot) and era = $6 and id > $3
+  union all
+  select id, convo_id, recipient_did, event_type, payload::text, tx, emitted_at from event_stream
+   where tx = any(array(select pg_snapshot_xip($1::text::pg_snapshot)))
+     and pg_visible_in_snapshot(tx, $2::text::pg_snapshot) and era = $6 and id > $3
+  order by id limit $4
+), sized as (
+  select *, sum(octet_length(payload)) over (order by id) as total from told
+)
+select id, convo_id, recipient_did, event_type, payload, tx::text::bigint as tx, emitted_at
+  from sized where total <= $5 or total = octet_length(payload)
+ order by id
