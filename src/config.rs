@@ -48,6 +48,8 @@ pub struct Config {
     pub rates: Rates,
     /// Most events that wait for one client of a stream. `SSE_BUFFER_SIZE`.
     pub sse_buffer: usize,
+    /// Most HTTP connections at once. `MAX_CONNECTIONS`.
+    pub max_connections: usize,
     /// How long requests are still taken after SIGTERM, so that load balancers notice that the server is not ready any more.
     /// `DRAIN_DELAY_SECONDS`.
     pub drain_delay: Duration,
@@ -249,6 +251,7 @@ impl Config {
                     key_packages: env.number("KEY_PACKAGES_PER_CALLER", 10, 0, MOST_PER_SECOND) as u32,
                 },
                 sse_buffer: env.number("SSE_BUFFER_SIZE", 5_000, 1, 1_000_000) as usize,
+                max_connections: env.number("MAX_CONNECTIONS", 22_000, 1, 1_000_000) as usize,
                 drain_delay: Duration::from_secs(env.number("DRAIN_DELAY_SECONDS", 3, 0, 60)),
                 retention: Retention {
                     messages: days(env.number("MESSAGE_TTL_DAYS", 30, 0, MOST_DAYS)),
@@ -381,6 +384,7 @@ impl Config {
             ("COMMITS_PER_MINUTE", self.rates.commits.to_string()),
             ("KEY_PACKAGES_PER_CALLER", self.rates.key_packages.to_string()),
             ("SSE_BUFFER_SIZE", self.sse_buffer.to_string()),
+            ("MAX_CONNECTIONS", self.max_connections.to_string()),
             ("DRAIN_DELAY_SECONDS", self.drain_delay.as_secs().to_string()),
             ("MESSAGE_TTL_DAYS", in_days(self.retention.messages)),
             ("EVENT_STREAM_TTL_DAYS", in_days(self.retention.events)),

@@ -46,6 +46,7 @@ pub mod check;
 pub mod clock;
 pub mod commands;
 pub mod config;
+pub mod connection;
 pub mod delivery;
 pub mod embedded;
 pub mod error;

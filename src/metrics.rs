@@ -14,6 +14,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::connection::Ended;
 use crate::error::Code;
 use crate::events::hints::Transport;
 use crate::limits::Scope;
@@ -139,6 +140,8 @@ struct Inner {
     rate_limited: Counters<1>,
     rate_limit_unshared: Counters<1>,
     room_full: Counters<2>,
+    http_connections: Gauge,
+    connections_ended: Counters<1>,
     streams_open: Gauge,
     suspended: Gauge,
     streams_ended: Counters<1>,
@@ -207,6 +210,8 @@ impl Metrics {
             rate_limited: Family::default(),
             rate_limit_unshared: Family::default(),
             room_full: Family::default(),
+            http_connections: Gauge::default(),
+            connections_ended: Family::default(),
             streams_open: Gauge::default(),
             suspended: Gauge::default(),
             streams_ended: Family::default(),
@@ -324,6 +329,12 @@ impl Inner {
             "memory_room_full",
             "Requests refused because bodies or replies take all the memory that there is for them, and whose share is used up",
             self.room_full.clone(),
+        );
+        r.register("http_connections_open", "HTTP connections that are open", self.http_connections.clone());
+        r.register(
+            "http_connections_ended",
+            "HTTP connections that the server ended because of what their peers did not do",
+            self.connections_ended.clone(),
         );
         r.register("event_streams_open", "Streams of events that are open", self.streams_open.clone());
         r.register("suspended_dids", "DIDs that are known here to be suspended", self.suspended.clone());
@@ -549,6 +560,21 @@ impl Metrics {
             Full::Room => "all",
         };
         self.0.room_full.get_or_create(&[("room", room), ("share", whose)]).inc();
+    }
+
+    /// An HTTP connection was accepted.
+    pub fn connection_opened(&self) {
+        self.0.http_connections.inc();
+    }
+
+    /// It is closed, whoever ended it.
+    pub fn connection_closed(&self) {
+        self.0.http_connections.dec();
+    }
+
+    /// An HTTP connection that the server ends.
+    pub fn connection_ended(&self, why: Ended) {
+        self.0.connections_ended.get_or_create(&[("reason", why.label())]).inc();
     }
 
     /// Charges that other replicas were not told of.

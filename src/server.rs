@@ -3,26 +3,38 @@
 use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
-use actix_web::dev::{Server, ServerHandle};
+use actix_http::{ConnectionType, HttpService};
+use actix_server::{Server, ServerHandle};
+use actix_service::{IntoServiceFactory, ServiceFactoryExt, fn_service, map_config};
+use actix_web::body::BoxBody;
+use actix_web::dev::{AppConfig, ServiceRequest, ServiceResponse};
+use actix_web::http::header;
+use actix_web::middleware::{Next, from_fn};
 use actix_web::web::{self, Data, Payload};
-use actix_web::{App as ActixApp, HttpRequest, HttpResponse, HttpServer};
+use actix_web::{App as ActixApp, HttpRequest, HttpResponse};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 #[cfg(target_os = "linux")]
 use nix::sys::socket::{setsockopt, sockopt};
 
 use crate::app::{App, Stage};
 use crate::config::Config;
+use crate::connection::{self, Connections, HEAD_TIME, Socket, Watched};
 use crate::error::Code;
 use crate::events::hub::MAX_STREAMS;
 use crate::store::{self, MigrationError};
-use crate::xrpc::{self, RequestId};
+use crate::xrpc::{self, Kind, RequestId};
 use crate::{api, auth, health, lexicons};
 
-/// How long a client may take to send a request's head.
-const HEAD_TIME: Duration = Duration::from_secs(10);
 /// How long a client may take nothing of what is sent to it before the kernel resets the connection (TCP_USER_TIMEOUT, which counts
 /// closed windows too).
 const TAKE_TIME: Duration = Duration::from_secs(60);
+/// After how long without a word from a peer the kernel asks whether it is still there, and how it goes on asking.
+#[cfg(target_os = "linux")]
+const ASK_AFTER: (u32, u32, u32) = (60, 15, 4);
+/// How long a client may go on sending a body after a reply that did not wait for it.
+const DISCONNECT_TIME: Duration = Duration::from_secs(1);
+/// Open files that are left to others than HTTP connections, beside those to PostgreSQL.
+const OTHER_FILES: u64 = 256;
 /// How long an idle connection is kept.
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
 /// How long requests in progress may take to finish at shutdown. What a longer outage of PostgreSQL holds up is rolled back.
@@ -57,26 +69,99 @@ pub fn bind(config: &Config) -> std::io::Result<TcpListener> {
 /// Makes the server on a listener, and says where it listens.
 pub fn build(app: App, listener: TcpListener) -> std::io::Result<(SocketAddr, Server)> {
     let address = listener.local_addr()?;
+    let workers = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let connections = max_connections(&app.config);
+    tracing::debug!(connections, workers, "connections that may be open");
+    let (metrics, shared) = (app.metrics.clone(), Connections::default());
     let data = Data::new(app);
-    let server = HttpServer::new(move || ActixApp::new().app_data(data.clone()).configure(routes))
-        .on_connect(|connection, _| give_up_on_who_takes_nothing(connection))
-        .client_request_timeout(HEAD_TIME)
-        .keep_alive(KEEP_ALIVE)
+    let builder = Server::build();
+    let draining = builder.graceful_shutdown_signal();
+    let server = builder
+        .workers(workers)
+        .max_concurrent_connections((connections / workers).max(1))
         .shutdown_timeout(DRAIN_TIME.as_secs())
         .disable_signals()
-        .listen(listener)?
+        .listen("http", listener, move || {
+            let (data, draining) = (data.clone(), draining.clone());
+            let (metrics, shared) = (metrics.clone(), shared.clone());
+            let app = ActixApp::new().app_data(data).configure(routes).wrap(from_fn(front));
+            let app = app.into_factory().map_err(|error: actix_web::Error| error.error_response());
+            let http = HttpService::build()
+                .graceful_shutdown_signal(move || {
+                    let signal = draining.clone();
+                    async move { signal.notified().await }
+                })
+                .client_request_timeout(HEAD_TIME)
+                .client_disconnect_timeout(DISCONNECT_TIME)
+                .keep_alive(KEEP_ALIVE)
+                .on_connect_ext(|socket: &Socket, data| {
+                    data.insert(socket.connection());
+                })
+                .h1(map_config(app, |()| AppConfig::default()));
+            fn_service(move |io: tokio::net::TcpStream| {
+                settle(&io);
+                let peer = io.peer_addr().ok();
+                std::future::ready(Ok((Socket::new(io, shared.clone(), metrics.clone()), peer)))
+            })
+            .and_then(http)
+        })?
         .run();
     Ok((address, server))
 }
 
-/// A stream that nobody reads would keep its connection for ever: its writes wait, and nothing here ends a wait for a peer.
-fn give_up_on_who_takes_nothing(connection: &dyn std::any::Any) {
-    #[cfg(target_os = "linux")]
-    if let Some(socket) = connection.downcast_ref::<actix_web::rt::net::TcpStream>()
-        && let Err(cause) = setsockopt(socket, sockopt::TcpUserTimeout, &(TAKE_TIME.as_millis() as u32))
-    {
-        tracing::debug!(%cause, "a connection has no time limit for taking what is sent");
+/// Most HTTP connections at once: what is set, as far as files may be open for it.
+fn max_connections(config: &Config) -> usize {
+    let files = getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(now, _)| now);
+    let others = OTHER_FILES + config.database_max_connections as u64;
+    let left = usize::try_from(files.saturating_sub(others)).unwrap_or(usize::MAX);
+    if left < config.max_connections {
+        tracing::warn!(files, connections = left, "fewer files may be open than MAX_CONNECTIONS needs");
     }
+    config.max_connections.min(left).max(1)
+}
+
+/// A stream that nobody reads would keep its connection for ever, and so would a peer that is gone without a word: writes and reads
+/// wait, and nothing else here ends a wait for a peer.
+fn settle(socket: &tokio::net::TcpStream) {
+    // A reply goes out in pieces, and its last one shall not wait for the answer to the one before.
+    let settled = socket.set_nodelay(true);
+    #[cfg(target_os = "linux")]
+    let settled = settled.and_then(|()| {
+        let (idle, interval, count) = ASK_AFTER;
+        setsockopt(socket, sockopt::TcpUserTimeout, &(TAKE_TIME.as_millis() as u32))?;
+        setsockopt(socket, sockopt::KeepAlive, &true)?;
+        setsockopt(socket, sockopt::TcpKeepIdle, &idle)?;
+        setsockopt(socket, sockopt::TcpKeepInterval, &interval)?;
+        setsockopt(socket, sockopt::TcpKeepCount, &count)?;
+        Ok(())
+    });
+    if let Err(cause) = settled {
+        tracing::debug!(%cause, "a connection has no time limits of the kernel's");
+    }
+}
+
+/// What every request passes: its connection is told of it, and only those that open a stream may leave HTTP.
+async fn front(mut request: ServiceRequest, next: Next<BoxBody>) -> Result<ServiceResponse<Watched>, actix_web::Error> {
+    let connection = connection::begin(&mut request);
+    let leaves = connection::asks_for_websocket(request.headers()) && !opens_socket(request.path());
+    let mut response = match leaves {
+        false => next.call(request).await?,
+        true => {
+            let error = Code::InvalidRequest.because("Upgrade: there is no WebSocket here");
+            let mut refusal = xrpc::error_response(&error, &RequestId::of(request.request()));
+            refusal.head_mut().set_connection_type(ConnectionType::Close);
+            request.into_response(refusal)
+        }
+    };
+    let nosniff = header::HeaderValue::from_static("nosniff");
+    response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, nosniff);
+    Ok(connection::answer(response, connection))
+}
+
+/// Whether a subscription is at this path.
+fn opens_socket(path: &str) -> bool {
+    let nsid = path.strip_prefix("/xrpc/");
+    api::ROUTES.iter().any(|route| route.kind == Kind::Subscription && Some(route.nsid) == nsid)
 }
 
 fn routes(config: &mut web::ServiceConfig) {

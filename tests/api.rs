@@ -14,6 +14,8 @@ mod harness;
 mod bad_input;
 #[path = "api/bad_mls.rs"]
 mod bad_mls;
+#[path = "api/connections.rs"]
+mod connections;
 #[path = "api/convos/mod.rs"]
 mod convos;
 #[path = "api/decoders.rs"]

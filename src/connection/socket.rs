@@ -1,0 +1,387 @@
+//! The socket that the HTTP library reads and writes.
+
+use std::future::Future;
+use std::io;
+use std::mem::MaybeUninit;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use actix_web::web::BytesMut;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::{Instant, Sleep, sleep_until};
+use tokio_util::bytes::Buf;
+
+use crate::metrics::Metrics;
+use crate::xrpc::decode::time_for;
+
+use super::head::Scanner;
+use super::{
+    Connection, Connections, Ended, HEAD_TIME, LINGER, LONG_HEAD_BYTES, Left, MAX_HEAD_BYTES, Phase, TAKE_GRACE,
+};
+
+/// Most bytes that are read at once while a head is looked for. What comes after the head waits here.
+const PIECE: usize = 4 * 1024;
+
+/// See the module above.
+pub struct Socket {
+    io: TcpStream,
+    connection: Connection,
+    connections: Connections,
+    metrics: Metrics,
+    /// What was read and not handed over.
+    read: BytesMut,
+    scanner: Scanner,
+    /// How much of `read` is a whole head.
+    head: usize,
+    long_head: Option<OwnedSemaphorePermit>,
+    /// Until when what is being read has to be there.
+    read_until: Option<Pin<Box<Sleep>>>,
+    /// A chunk was handed over, which the library shall look at before it gets more.
+    paused: bool,
+    /// Since when the peer has been taking what is sent, and how many bytes it has taken. `None`: nothing waits for it.
+    taking: Option<(Instant, u64)>,
+    take_until: Option<Pin<Box<Sleep>>>,
+}
+
+impl Socket {
+    pub fn new(io: TcpStream, connections: Connections, metrics: Metrics) -> Self {
+        metrics.connection_opened();
+        Self {
+            io,
+            connection: Connection::new(),
+            connections,
+            metrics,
+            read: BytesMut::new(),
+            scanner: Scanner::default(),
+            head: 0,
+            long_head: None,
+            read_until: None,
+            paused: false,
+            taking: None,
+            take_until: None,
+        }
+    }
+
+    /// For the requests on it.
+    pub fn connection(&self) -> Connection {
+        self.connection.clone()
+    }
+
+    fn end(&self, why: Ended) -> io::Error {
+        self.metrics.connection_ended(why);
+        io::Error::new(io::ErrorKind::TimedOut, why.label())
+    }
+
+    /// Reads up to the end of the next head. False: the peer sends no more.
+    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        loop {
+            if let Some(end) = self.scanner.end(&self.read) {
+                self.head = end;
+                break;
+            }
+            if self.read.len() >= MAX_HEAD_BYTES {
+                // Too much, which the library tells the client.
+                self.head = self.read.len();
+                break;
+            }
+            if !self.read.is_empty() {
+                let timer = self.read_until.get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + HEAD_TIME)));
+                if timer.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(Err(self.end(Ended::Head)));
+                }
+            }
+            if self.read.len() > LONG_HEAD_BYTES && self.long_head.is_none() {
+                match self.connections.long_heads.clone().try_acquire_owned() {
+                    Ok(permit) => self.long_head = Some(permit),
+                    Err(_) => return Poll::Ready(Err(self.end(Ended::LongHeads))),
+                }
+            }
+            let mut piece = [MaybeUninit::uninit(); PIECE];
+            let mut piece = ReadBuf::uninit(&mut piece);
+            ready!(Pin::new(&mut self.io).poll_read(cx, &mut piece))?;
+            if piece.filled().is_empty() {
+                return Poll::Ready(Ok(false));
+            }
+            self.read.extend_from_slice(piece.filled());
+        }
+        (self.read_until, self.long_head) = (None, None);
+        self.connection.0.phase.set(Phase::Request);
+        Poll::Ready(Ok(true))
+    }
+
+    /// Hands over what was read before, else reads, at most so many bytes.
+    fn poll_bytes(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>, most: usize) -> Poll<io::Result<usize>> {
+        let most = most.min(buffer.remaining());
+        if !self.read.is_empty() {
+            let ready = most.min(self.read.len());
+            buffer.put_slice(&self.read[..ready]);
+            self.drop_read(ready);
+            return Poll::Ready(Ok(ready));
+        }
+        let bytes = if most == buffer.remaining() {
+            let before = buffer.filled().len();
+            ready!(Pin::new(&mut self.io).poll_read(cx, buffer))?;
+            buffer.filled().len() - before
+        } else {
+            let mut part = ReadBuf::new(buffer.initialize_unfilled_to(most));
+            ready!(Pin::new(&mut self.io).poll_read(cx, &mut part))?;
+            let bytes = part.filled().len();
+            buffer.advance(bytes);
+            bytes
+        };
+        Poll::Ready(Ok(bytes))
+    }
+
+    fn drop_read(&mut self, bytes: usize) {
+        self.read.advance(bytes);
+        if self.read.is_empty() {
+            // Connections that wait shall cost nothing.
+            self.read = BytesMut::new();
+        }
+    }
+
+    /// Reads nothing, until somebody says that more may be read, or the peer resets the connection.
+    fn poll_closed_gate(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        *self.connection.0.reader.borrow_mut() = Some(cx.waker().clone());
+        let mut byte = [MaybeUninit::uninit(); 1];
+        match self.io.poll_peek(cx, &mut ReadBuf::uninit(&mut byte)) {
+            Poll::Ready(Err(cause)) => Poll::Ready(Err(cause)),
+            Poll::Ready(Ok(_)) | Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.head == 0 && this.connection.0.phase.get() == Phase::Head {
+            // Whoever does not take the replies so far has no further request answered.
+            if this.taking.is_some() {
+                return this.poll_closed_gate(cx);
+            }
+            match ready!(this.poll_head(cx)) {
+                Ok(true) => {}
+                Ok(false) => return Poll::Ready(Ok(())),
+                Err(cause) => return Poll::Ready(Err(cause)),
+            }
+        }
+        if this.head > 0 {
+            let part = this.head.min(buffer.remaining());
+            buffer.put_slice(&this.read[..part]);
+            this.head -= part;
+            this.drop_read(part);
+            return Poll::Ready(Ok(()));
+        }
+        let most = match (this.connection.0.phase.get(), this.connection.0.left.get()) {
+            (Phase::Head, _) | (Phase::Request, _) | (Phase::Body, Left::Nothing | Left::Bytes(0)) => 0,
+            (Phase::Body, Left::Bytes(left)) => usize::try_from(left).unwrap_or(usize::MAX),
+            (Phase::Body, Left::Chunks) => {
+                // What follows the last chunk is another request, so the library gets little at a time.
+                if std::mem::take(&mut this.paused) {
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                this.paused = true;
+                PIECE
+            }
+            (Phase::Body, Left::Everything) => usize::MAX,
+            (Phase::Discard, _) => {
+                let timer = this.read_until.get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + LINGER)));
+                if timer.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(Err(this.end(Ended::Body)));
+                }
+                usize::MAX
+            }
+        };
+        if most == 0 {
+            return this.poll_closed_gate(cx);
+        }
+        let bytes = match this.poll_bytes(cx, buffer, most) {
+            Poll::Ready(bytes) => bytes?,
+            Poll::Pending => {
+                this.paused = false;
+                return Poll::Pending;
+            }
+        };
+        if let Left::Bytes(left) = this.connection.0.left.get() {
+            let left = left.saturating_sub(bytes as u64);
+            this.connection.0.left.set(if left == 0 { Left::Nothing } else { Left::Bytes(left) });
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        match Pin::new(&mut this.io).poll_write(cx, bytes) {
+            Poll::Ready(Ok(written)) => {
+                if let Some((_, taken)) = &mut this.taking {
+                    *taken += written as u64;
+                }
+                Poll::Ready(Ok(written))
+            }
+            Poll::Pending => {
+                let (since, taken) = *this.taking.get_or_insert_with(|| (Instant::now(), 0));
+                let until = since + TAKE_GRACE + time_for(usize::try_from(taken).unwrap_or(usize::MAX));
+                let timer = this.take_until.get_or_insert_with(|| Box::pin(sleep_until(until)));
+                if timer.deadline() != until {
+                    timer.as_mut().reset(until);
+                }
+                match timer.as_mut().poll(cx) {
+                    Poll::Ready(()) => Poll::Ready(Err(this.end(Ended::Reply))),
+                    Poll::Pending => Poll::Pending,
+                }
+            }
+            failed => failed,
+        }
+    }
+
+    /// Called when the kernel has everything that there was to send.
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        // A reply of known length is timed as a whole.
+        if this.taking.is_some() && !this.connection.0.sized.get() {
+            (this.taking, this.take_until) = (None, None);
+            if let Some(reader) = this.connection.0.reader.take() {
+                reader.wake();
+            }
+        }
+        Pin::new(&mut this.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().io).poll_shutdown(cx)
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        self.metrics.connection_closed();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::xrpc::decode::MIN_RATE;
+
+    async fn pair() -> (Socket, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (io, _) = listener.accept().await.unwrap();
+        (Socket::new(io, Connections::default(), Metrics::default()), peer)
+    }
+
+    /// What can be read without waiting for the peer.
+    async fn come(socket: &mut Socket) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let mut buffer = [0; 8 * 1024];
+        loop {
+            let read = tokio::time::timeout(std::time::Duration::from_millis(50), socket.read(&mut buffer)).await;
+            match read {
+                Ok(read) => bytes.extend_from_slice(&buffer[..read.unwrap()]),
+                Err(_) => return bytes,
+            }
+        }
+    }
+
+    const HEAD: &str = "GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n";
+
+    #[tokio::test]
+    async fn the_next_request_is_not_read_before_the_reply_is_taken() {
+        let (mut socket, mut peer) = pair().await;
+        peer.write_all(HEAD.repeat(500).as_bytes()).await.unwrap();
+        for _ in 0..3 {
+            assert_eq!(come(&mut socket).await, HEAD.as_bytes(), "one head at a time");
+            assert!(socket.read.len() <= PIECE);
+            socket.connection().begin(Left::Nothing);
+            assert_eq!(come(&mut socket).await, b"");
+            socket.connection().replied();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_is_read_when_it_is_asked_for_and_no_further() {
+        let (mut socket, mut peer) = pair().await;
+        peer.write_all(format!("{HEAD}0123456789{HEAD}").as_bytes()).await.unwrap();
+        assert_eq!(come(&mut socket).await, HEAD.as_bytes());
+        socket.connection().begin(Left::Bytes(10));
+        assert_eq!(come(&mut socket).await, b"");
+        socket.connection().want_body();
+        assert_eq!(come(&mut socket).await, b"0123456789");
+        socket.connection().replied();
+        assert_eq!(come(&mut socket).await, HEAD.as_bytes());
+    }
+
+    #[tokio::test]
+    async fn a_head_comes_whole_or_not_at_all() {
+        let (mut socket, mut peer) = pair().await;
+        let (half, rest) = HEAD.split_at(20);
+        peer.write_all(half.as_bytes()).await.unwrap();
+        assert_eq!(come(&mut socket).await, b"");
+        peer.write_all(rest.as_bytes()).await.unwrap();
+        assert_eq!(come(&mut socket).await, HEAD.as_bytes());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn every_head_has_its_time_not_only_the_first() {
+        for before in 0..2 {
+            let (mut socket, mut peer) = pair().await;
+            let mut buffer = [0; 1024];
+            for _ in 0..before {
+                peer.write_all(HEAD.as_bytes()).await.unwrap();
+                assert_eq!(socket.read(&mut buffer).await.unwrap(), HEAD.len());
+                socket.connection().replied();
+            }
+            peer.write_all(b"G").await.unwrap();
+            let begun = Instant::now();
+            let late = socket.read(&mut buffer).await.unwrap_err();
+            assert_eq!(late.kind(), io::ErrorKind::TimedOut);
+            assert!(begun.elapsed() >= HEAD_TIME && begun.elapsed() < 2 * HEAD_TIME, "{:?}", begun.elapsed());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reply_that_is_not_taken_ends_the_connection() {
+        let (mut socket, mut peer) = pair().await;
+        let begun = Instant::now();
+        socket.connection().reply(true);
+        let reply = vec![7; 64 * 1024];
+        let failed = loop {
+            if let Err(failed) = socket.write_all(&reply).await {
+                break failed;
+            }
+            socket.flush().await.unwrap();
+        };
+        assert_eq!(failed.kind(), io::ErrorKind::TimedOut);
+        assert!(begun.elapsed() >= TAKE_GRACE, "{:?}", begun.elapsed());
+        drop(socket);
+        // What the kernel had is still there for the peer.
+        assert!(peer.read(&mut vec![0; 1024]).await.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reply_that_is_taken_at_the_smallest_rate_gets_through() {
+        let (mut socket, mut peer) = pair().await;
+        socket.connection().reply(true);
+        // More than kernels take before anybody reads, and longer than the grace at that rate.
+        let reply = vec![7; 24 * 1024 * 1024];
+        let length = reply.len();
+        let mut taken = 0;
+        let mut second = vec![0; 2 * usize::try_from(MIN_RATE).unwrap()];
+        let taking = async {
+            while taken < length {
+                taken += peer.read(&mut second).await.unwrap();
+                tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+            }
+        };
+        let (written, ()) = tokio::join!(socket.write_all(&reply), taking);
+        written.unwrap();
+    }
+}

@@ -1,0 +1,105 @@
+//! What a connection may do: leave HTTP only where a stream is opened, send its next request while the last is answered, and no more.
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::harness::*;
+use crate::support::app::TestApp;
+
+any_serializer! {
+    only_who_opens_a_stream_may_leave_http;
+    requests_that_come_together_are_answered_in_their_order;
+    a_chunked_body_ends_where_it_ends;
+    pages_are_not_taken_for_what_they_are_not;
+}
+
+async fn connect(app: &TestApp) -> TcpStream {
+    TcpStream::connect(app.base.trim_start_matches("http://")).await.unwrap()
+}
+
+/// What comes back on a connection until it ends, as text.
+async fn rest(socket: &mut TcpStream) -> String {
+    let mut text = Vec::new();
+    let read = tokio::time::timeout(std::time::Duration::from_secs(10), socket.read_to_end(&mut text)).await;
+    let text = String::from_utf8_lossy(&text).into_owned();
+    assert!(read.is_ok(), "the connection stays open after {text}");
+    text
+}
+
+async fn only_who_opens_a_stream_may_leave_http(app: &TestApp) {
+    let alice = app.persona();
+    for (path, length) in [
+        ("POST /xrpc/blue.catbird.mls.createConvo", "Content-Length: 1\r\n"),
+        ("POST /xrpc/blue.catbird.mls.createConvo", "Transfer-Encoding: chunked\r\n"),
+        ("GET /health/live", ""),
+    ] {
+        let mut socket = connect(app).await;
+        let token = alice.xrpc.token("blue.catbird.mls.createConvo");
+        let head = format!(
+            "{path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n{length}Upgrade: websocket\r\n\r\n"
+        );
+        socket.write_all(head.as_bytes()).await.unwrap();
+        let reply = rest(&mut socket).await;
+        assert!(reply.starts_with("HTTP/1.1 400 ") && reply.contains("Upgrade"), "{path}: {reply}");
+    }
+    // Another protocol is not taken up, and does no harm.
+    let mut socket = connect(app).await;
+    let head = "GET /health/live HTTP/1.1\r\nHost: x\r\nUpgrade: h2c\r\nConnection: close, Upgrade\r\n\r\n";
+    socket.write_all(head.as_bytes()).await.unwrap();
+    assert!(rest(&mut socket).await.starts_with("HTTP/1.1 200 "));
+}
+
+async fn requests_that_come_together_are_answered_in_their_order(app: &TestApp) {
+    let mut socket = connect(app).await;
+    let mut requests = String::new();
+    for n in 0..1_000 {
+        let path = if n % 2 == 0 { "/health/live" } else { "/nothing" };
+        requests += &format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n");
+    }
+    requests += "GET /health/live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    let (mut from, mut to) = socket.split();
+    let mut text = Vec::new();
+    let (sent, read) = tokio::join!(to.write_all(requests.as_bytes()), from.read_to_end(&mut text));
+    (sent.unwrap(), read.unwrap());
+    let text = String::from_utf8(text).unwrap();
+    let statuses: Vec<_> = text.split("HTTP/1.1 ").skip(1).map(|reply| &reply[..3]).collect();
+    assert_eq!(statuses.len(), 1_001);
+    for (n, status) in statuses.iter().enumerate() {
+        assert_eq!(*status, if n % 2 == 0 { "200" } else { "404" }, "the reply to request {n}");
+    }
+}
+
+async fn a_chunked_body_ends_where_it_ends(app: &TestApp) {
+    let alice = app.persona();
+    let mut socket = connect(app).await;
+    let body = serde_json::json!({ "convoId": "none", "isTyping": true, "more": "x".repeat(100_000) }).to_string();
+    for _ in 0..3 {
+        let token = alice.xrpc.token("blue.catbird.mls.sendTypingIndicator");
+        let mut request = format!(
+            "POST /xrpc/blue.catbird.mls.sendTypingIndicator HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\
+             Transfer-Encoding: chunked\r\n\r\n"
+        );
+        for chunk in body.as_bytes().chunks(7_000) {
+            request += &format!("{:x}\r\n{}\r\n", chunk.len(), std::str::from_utf8(chunk).unwrap());
+        }
+        request += "0\r\n\r\n";
+        socket.write_all(request.as_bytes()).await.unwrap();
+        let mut reply = String::new();
+        while !reply.ends_with('}') {
+            let mut piece = [0; 4_096];
+            let read = socket.read(&mut piece).await.unwrap();
+            assert!(read > 0, "the connection ended after {reply}");
+            reply += std::str::from_utf8(&piece[..read]).unwrap();
+        }
+        assert!(reply.contains("ConvoNotFound") && !reply.contains("connection: close"), "{reply}");
+    }
+}
+
+async fn pages_are_not_taken_for_what_they_are_not(app: &TestApp) {
+    let alice = app.persona();
+    assert_eq!(get(&alice, "getConvos", &[]).await.headers["x-content-type-options"], "nosniff");
+    for page in ["/health/live", "/lexicons", "/nothing"] {
+        let reply = alice.xrpc.http.get(format!("{}{page}", app.base)).send().await.unwrap();
+        assert_eq!(reply.headers()["x-content-type-options"], "nosniff", "{page}");
+    }
+}
