@@ -147,7 +147,7 @@ async fn front(mut request: ServiceRequest, next: Next<BoxBody>) -> Result<Servi
     let mut response = match leaves {
         false => next.call(request).await?,
         true => {
-            let error = Code::InvalidRequest.because("Upgrade: there is no WebSocket here");
+            let error = Code::InvalidRequest.because("there is no WebSocket here; leave out the header Upgrade");
             let mut refusal = xrpc::error_response(&error, &RequestId::of(request.request()));
             refusal.head_mut().set_connection_type(ConnectionType::Close);
             request.into_response(refusal)

@@ -9,6 +9,7 @@
 //! - A reply has to be taken at [`crate::xrpc::decode::MIN_RATE`], with [`TAKE_GRACE`] beyond what that needs.
 //! - Bodies are timed by who reads them.
 
+mod chunks;
 mod head;
 mod socket;
 mod watch;
@@ -92,7 +93,7 @@ enum Left {
     Nothing,
     /// So many bytes.
     Bytes(u64),
-    /// Chunks up to an empty one, which the library recognises.
+    /// Chunks up to an empty one.
     Chunks,
     /// Whatever comes until the connection ends: the frames of a WebSocket.
     Everything,

@@ -16,12 +16,13 @@ use tokio_util::bytes::Buf;
 use crate::metrics::Metrics;
 use crate::xrpc::decode::time_for;
 
+use super::chunks::Chunks;
 use super::head::Scanner;
 use super::{
     Connection, Connections, Ended, HEAD_TIME, LINGER, LONG_HEAD_BYTES, Left, MAX_HEAD_BYTES, Phase, TAKE_GRACE,
 };
 
-/// Most bytes that are read at once while a head is looked for. What comes after the head waits here.
+/// Most bytes that are read at once while the end of a head or of a chunked body is looked for. What comes after it waits here.
 const PIECE: usize = 4 * 1024;
 
 /// See the module above.
@@ -38,8 +39,8 @@ pub struct Socket {
     long_head: Option<OwnedSemaphorePermit>,
     /// Until when what is being read has to be there.
     read_until: Option<Pin<Box<Sleep>>>,
-    /// A chunk was handed over, which the library shall look at before it gets more.
-    paused: bool,
+    /// How far a chunked body was handed over.
+    chunks: Chunks,
     /// Since when the peer has been taking what is sent, and how many bytes it has taken. `None`: nothing waits for it.
     taking: Option<(Instant, u64)>,
     take_until: Option<Pin<Box<Sleep>>>,
@@ -58,7 +59,7 @@ impl Socket {
             head: 0,
             long_head: None,
             read_until: None,
-            paused: false,
+            chunks: Chunks::default(),
             taking: None,
             take_until: None,
         }
@@ -98,17 +99,38 @@ impl Socket {
                     Err(_) => return Poll::Ready(Err(self.end(Ended::LongHeads))),
                 }
             }
-            let mut piece = [MaybeUninit::uninit(); PIECE];
-            let mut piece = ReadBuf::uninit(&mut piece);
-            ready!(Pin::new(&mut self.io).poll_read(cx, &mut piece))?;
-            if piece.filled().is_empty() {
+            if !ready!(self.poll_piece(cx))? {
                 return Poll::Ready(Ok(false));
             }
-            self.read.extend_from_slice(piece.filled());
         }
         (self.read_until, self.long_head) = (None, None);
+        self.chunks = Chunks::default();
         self.connection.0.phase.set(Phase::Request);
         Poll::Ready(Ok(true))
+    }
+
+    /// Reads a piece more. False: the peer sends no more.
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        let mut piece = [MaybeUninit::uninit(); PIECE];
+        let mut piece = ReadBuf::uninit(&mut piece);
+        ready!(Pin::new(&mut self.io).poll_read(cx, &mut piece))?;
+        self.read.extend_from_slice(piece.filled());
+        Poll::Ready(Ok(!piece.filled().is_empty()))
+    }
+
+    /// Hands over the next part of a chunked body, and nothing of what follows it.
+    fn poll_chunks(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.read.is_empty() && !ready!(self.poll_piece(cx))? {
+            return Poll::Ready(Ok(()));
+        }
+        let most = buffer.remaining().min(self.read.len());
+        let part = self.chunks.take(&self.read[..most]);
+        buffer.put_slice(&self.read[..part]);
+        self.drop_read(part);
+        if self.chunks == Chunks::End {
+            self.connection.0.left.set(Left::Nothing);
+        }
+        Poll::Ready(Ok(()))
     }
 
     /// Hands over what was read before, else reads, at most so many bytes.
@@ -177,15 +199,7 @@ impl AsyncRead for Socket {
         let most = match (this.connection.0.phase.get(), this.connection.0.left.get()) {
             (Phase::Head, _) | (Phase::Request, _) | (Phase::Body, Left::Nothing | Left::Bytes(0)) => 0,
             (Phase::Body, Left::Bytes(left)) => usize::try_from(left).unwrap_or(usize::MAX),
-            (Phase::Body, Left::Chunks) => {
-                // What follows the last chunk is another request, so the library gets little at a time.
-                if std::mem::take(&mut this.paused) {
-                    cx.waker().wake_by_ref();
-                    return Poll::Pending;
-                }
-                this.paused = true;
-                PIECE
-            }
+            (Phase::Body, Left::Chunks) => return this.poll_chunks(cx, buffer),
             (Phase::Body, Left::Everything) => usize::MAX,
             (Phase::Discard, _) => {
                 let timer = this.read_until.get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + LINGER)));
@@ -198,13 +212,7 @@ impl AsyncRead for Socket {
         if most == 0 {
             return this.poll_closed_gate(cx);
         }
-        let bytes = match this.poll_bytes(cx, buffer, most) {
-            Poll::Ready(bytes) => bytes?,
-            Poll::Pending => {
-                this.paused = false;
-                return Poll::Pending;
-            }
-        };
+        let bytes = ready!(this.poll_bytes(cx, buffer, most))?;
         if let Left::Bytes(left) = this.connection.0.left.get() {
             let left = left.saturating_sub(bytes as u64);
             this.connection.0.left.set(if left == 0 { Left::Nothing } else { Left::Bytes(left) });

@@ -24,8 +24,8 @@ pub const MAX_ARRIVING: usize = 16;
 /// Most bytes of a query string: a hundred DIDs of the greatest length. It stays below the 65,534 bytes of a whole URI, which is
 /// where the HTTP library refuses in words of its own.
 pub const MAX_QUERY_BYTES: usize = 60 * 1024;
-/// The slowest that bodies may come, in bytes per second: a quarter of a megabit per second.
-const MIN_RATE: u64 = 32 * 1024;
+/// The slowest that bodies may come and replies may be taken, in bytes per second: a quarter of a megabit per second.
+pub const MIN_RATE: u64 = 32 * 1024;
 /// How long a body may take beyond what it needs at that rate.
 const BODY_GRACE: Duration = Duration::from_secs(20);
 
@@ -142,7 +142,7 @@ impl BodyRoom {
 }
 
 /// How long so many bytes may take at the smallest rate.
-fn time_for(bytes: usize) -> Duration {
+pub fn time_for(bytes: usize) -> Duration {
     Duration::from_millis((bytes as u64).saturating_mul(1_000) / MIN_RATE)
 }
 

@@ -117,12 +117,6 @@ async fn input<E: Endpoint>(
     }
 }
 
-/// Whether actix-http takes what follows the head for a stream without end, whatever length was announced.
-fn is_for_websocket(request: &HttpRequest) -> bool {
-    let mut upgrades = request.headers().get_all(header::UPGRADE);
-    upgrades.any(|upgrade| upgrade.as_bytes().trim_ascii().eq_ignore_ascii_case(b"websocket"))
-}
-
 /// Answers any request for `/xrpc/<nsid>`, whose last segment is the method.
 pub async fn dispatch(
     routes: &'static [Route],
@@ -149,9 +143,6 @@ pub async fn dispatch(
         };
         if *request.method() != route.kind.verb() {
             return Err(Code::MethodNotAllowed.because(format!("this method is called with {}", route.kind.verb())));
-        }
-        if route.kind != Kind::Subscription && is_for_websocket(&request) {
-            return Err(Code::InvalidRequest.because("this method has no WebSocket; leave out the header Upgrade"));
         }
         match AssertUnwindSafe((route.run)(app, request, payload)).catch_unwind().await {
             Ok(result) => result,
