@@ -60,7 +60,8 @@ async fn requests_that_come_together_are_answered_in_their_order(app: &TestApp) 
     let (mut from, mut to) = socket.split();
     let mut text = Vec::new();
     let (sent, read) = tokio::join!(to.write_all(requests.as_bytes()), from.read_to_end(&mut text));
-    (sent.unwrap(), read.unwrap());
+    sent.unwrap();
+    read.unwrap();
     let text = String::from_utf8(text).unwrap();
     let statuses: Vec<_> = text.split("HTTP/1.1 ").skip(1).map(|reply| &reply[..3]).collect();
     assert_eq!(statuses.len(), 1_001);
@@ -89,7 +90,8 @@ async fn a_chunked_body_ends_where_it_ends(app: &TestApp) {
     let (mut from, mut to) = socket.split();
     let mut text = String::new();
     let (sent, read) = tokio::join!(to.write_all(requests.as_bytes()), from.read_to_string(&mut text));
-    (sent.unwrap(), read.unwrap());
+    sent.unwrap();
+    read.unwrap();
     assert_eq!(text.matches("ConvoNotFound").count(), 3, "{text}");
 }
 
