@@ -20,7 +20,7 @@ pub const MAX_BODY_BYTES: usize = 32 * 1024 * 1024;
 /// Most bytes of all bodies together that are being read or worked on.
 pub const BODIES: Size = Size { small: 64 * 1024 * 1024, large: 448 * 1024 * 1024 };
 /// Most bodies of one caller that are on their way.
-pub const MAX_ARRIVING: usize = 16;
+pub const MAX_ARRIVING: usize = 256;
 /// Most bytes of a query string: a hundred DIDs of the greatest length. It stays below the 65,534 bytes of a whole URI, which is
 /// where the HTTP library refuses in words of its own.
 pub const MAX_QUERY_BYTES: usize = 60 * 1024;

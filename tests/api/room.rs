@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use catbird_server::xrpc::decode::MAX_ARRIVING;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -30,7 +31,7 @@ async fn p10_bodies_that_were_announced_and_do_not_come_keep_nobody_waiting(app:
     let (mallory, bob) = (app.persona(), app.persona());
     let token = mallory.xrpc.token("blue.catbird.mls.sendMessage");
     let mut held = Vec::new();
-    for _ in 0..16 {
+    for _ in 0..MAX_ARRIVING {
         let mut socket = begin(app, "POST", "sendMessage", &token, "Content-Length: 33554432\r\n").await;
         // What has come takes memory, and what was only announced does not: so all of them go on arriving.
         socket.write_all(b"{").await.unwrap();
@@ -39,7 +40,7 @@ async fn p10_bodies_that_were_announced_and_do_not_come_keep_nobody_waiting(app:
     // One more is one too many, and by then the others are known.
     let deadline = Instant::now() + Duration::from_secs(10);
     let more = loop {
-        assert!(Instant::now() < deadline, "sixteen bodies are on their way, and more are taken");
+        assert!(Instant::now() < deadline, "that many bodies are on their way, and more are taken");
         let body = json!({ "convoId": "none", "isTyping": true });
         let more = ask(&mallory, "sendTypingIndicator", &body).await;
         if more.status != 404 {
@@ -47,7 +48,8 @@ async fn p10_bodies_that_were_announced_and_do_not_come_keep_nobody_waiting(app:
         }
     };
     let more = refused(more, 429, "RateLimitExceeded");
-    assert!(more.text.contains("16 bodies of yours are still on their way"), "{more}");
+    let sentence = format!("{MAX_ARRIVING} bodies of yours are still on their way");
+    assert!(more.text.contains(&sentence), "{more}");
     let body = json!({ "convoId": "none", "isTyping": true });
     refused(ask(&bob, "sendTypingIndicator", &body).await, 404, "ConvoNotFound");
     drop(held);
