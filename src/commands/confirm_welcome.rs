@@ -1,8 +1,7 @@
 //! A recipient says that it joined, which destroys its Welcome, or that it could not, which keeps it.
 
-use crate::error::Code;
 use crate::ids::{ConvoId, Did};
-use crate::store::welcomes::{self, Found, Which};
+use crate::store::welcomes::{self, State, Which};
 use crate::store::{Abort, Command, Exclusive, epochs, members};
 
 /// See the module.
@@ -29,17 +28,14 @@ impl Command for ConfirmWelcome {
 
     async fn execute(&self, x: &mut Exclusive<'_>) -> Result<(), Abort> {
         members::membership(x.tx(), &self.convo_id, &self.caller).await?;
-        match welcomes::find(x.tx(), &self.convo_id, &self.caller, &self.which).await? {
-            None => Err(Code::WelcomeNotFound.because("no Welcome was ever waiting for you here").into()),
+        match welcomes::state(x.tx(), &self.convo_id, &self.caller, &self.which).await? {
             // Said before, and true for ever. Nothing is held, so that a repetition writes nothing at all.
-            Some(Found::Consumed | Found::Past) => Ok(()),
-            Some(Found::Available { .. }) if self.success => {
+            State::Opened => Ok(()),
+            State::Waits { .. } if self.success => {
                 epochs::hold(x).await?;
                 welcomes::confirm(x, &self.caller, &self.which).await
             }
-            Some(Found::Available { .. }) => {
-                welcomes::report(x, &self.caller, &self.which, self.error_details.as_deref()).await
-            }
+            State::Waits { .. } => welcomes::report(x, &self.caller, &self.which, self.error_details.as_deref()).await,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Welcomes: handed out with the commit that they belong to, fetched as often as needed, destroyed once confirmed.
 
-use crate::error::Error;
+use crate::error::{Code, Error};
 use crate::ids::{ConvoId, Did};
 
 use super::key_packages::Hash;
@@ -14,6 +14,7 @@ query! {
     WITHDRAW = "welcomes/withdraw" (TEXT, TEXT_ARRAY);
     DISCARD = "welcomes/discard" (TEXT_ARRAY);
     FIND = "welcomes/find" (TEXT, TEXT, BYTEA, INT8);
+    STATE = "welcomes/state" (TEXT, TEXT, BYTEA, INT8);
     CONFIRM = "welcomes/confirm" (TEXT, TEXT, BYTEA, INT8);
     REPORT = "welcomes/report" (TEXT, TEXT, BYTEA, INT8, TEXT);
 }
@@ -63,6 +64,15 @@ pub enum Found {
     Past,
 }
 
+/// What has become of a Welcome.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// It waits, and leads into this epoch.
+    Waits { epoch: i64 },
+    /// The recipient has opened it.
+    Opened,
+}
+
 /// Hands a Welcome to its recipients, who start in `epoch`.
 pub(crate) async fn insert(x: &mut Exclusive<'_>, new: &NewWelcome, epoch: i64) -> Result<(), Abort> {
     x.tx.rows(&INSERT, &[&new.id, &new.bytes]).await?;
@@ -107,6 +117,21 @@ pub(crate) async fn report(
     Ok(())
 }
 
+/// What has become of a member's newest Welcome, those that wait before others; `WelcomeNotFound` if there never was one.
+pub(crate) async fn state(
+    db: &(impl Queries + Sync),
+    convo: &ConvoId,
+    recipient: &Did,
+    which: &Which,
+) -> Result<State, Abort> {
+    let params: Params<'_> = &[&convo.as_str(), &recipient.as_str(), &which.hash(), &which.epoch];
+    match db.find(&STATE, params).await? {
+        None => Err(Code::WelcomeNotFound.because("no Welcome was ever waiting for you here").into()),
+        Some(row) if row.get("waits") => Ok(State::Waits { epoch: row.get("epoch") }),
+        Some(_) => Ok(State::Opened),
+    }
+}
+
 /// What waits for a member, newest first and waiting before consumed; `None` if nothing ever did.
 pub(crate) async fn find(
     db: &(impl Queries + Sync),
@@ -125,6 +150,11 @@ pub(crate) async fn find(
 }
 
 impl Reader {
+    /// See [`state`].
+    pub async fn welcome_state(&self, convo: &ConvoId, recipient: &Did, which: &Which) -> Result<State, Error> {
+        state(self, convo, recipient, which).await.map_err(Abort::into_error)
+    }
+
     /// What waits for a member; see [`Found`].
     pub async fn welcome(&self, convo: &ConvoId, recipient: &Did, which: &Which) -> Result<Option<Found>, Error> {
         find(self, convo, recipient, which).await.map_err(Abort::into_error)

@@ -7,7 +7,7 @@ use crate::app::App;
 use crate::commands;
 use crate::error::{Code, Error};
 use crate::ids::ConvoId;
-use crate::store::welcomes::Which;
+use crate::store::welcomes::{State, Which};
 use crate::xrpc::{Caller, Endpoint, Kind};
 
 const MAX_ERROR_DETAILS: usize = 1_024;
@@ -43,14 +43,22 @@ impl Endpoint for ConfirmWelcome {
 
     async fn call(app: &App, caller: &Caller, input: Input) -> Result<Output, Error> {
         let key_package_hash = input.key_package_hash.as_deref().map(fields::key_package_hash).transpose()?;
-        let command = commands::ConfirmWelcome {
+        let mut command = commands::ConfirmWelcome {
             convo_id: input.convo_id,
             caller: caller.did.clone(),
             success: input.success,
             error_details: fields::text(input.error_details, MAX_ERROR_DETAILS, Code::InvalidRequest, "errorDetails")?,
             which: Which { key_package_hash, epoch: input.epoch.map(|epoch| epoch.0) },
         };
-        app.serializer.run(command).await?;
+        // Only what waits for the caller now: another invitation may come while the request waits for its turn, or for its lock.
+        let reader = app.store.reader().await?;
+        reader.membership(&command.convo_id, &command.caller).await?;
+        let state = reader.welcome_state(&command.convo_id, &command.caller, &command.which).await?;
+        drop(reader);
+        if let State::Waits { epoch } = state {
+            command.which.epoch = Some(epoch);
+            app.serializer.run(command).await?;
+        }
         Ok(Output { confirmed: true })
     }
 }

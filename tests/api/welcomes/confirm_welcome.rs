@@ -13,6 +13,7 @@ either_serializer! {
     a_welcome_that_never_was_cannot_be_confirmed;
     a_former_member_has_nothing_to_confirm;
     a_late_report_leaves_the_next_welcome_alone;
+    a_report_that_waits_for_its_turn_leaves_the_next_welcome_alone;
     p2_of_two_recipients_at_two_replicas_the_last_takes_the_bytes_along;
 }
 any_serializer! {
@@ -107,6 +108,35 @@ async fn a_late_report_leaves_the_next_welcome_alone(app: &TestApp) {
     refused(ask(joiner, "confirmWelcome", &with(&joined, json!({ "epoch": 99 }))).await, 404, "WelcomeNotFound");
     ok(ask(joiner, "confirmWelcome", &with(&joined, json!({ "epoch": second.body["epoch"] }))).await);
     assert_eq!(contents(app).await.count("welcomes"), 0);
+}
+
+async fn a_report_that_waits_for_its_turn_leaves_the_next_welcome_alone(app: &TestApp) {
+    let (creator, joiners) = invited(app, 1).await;
+    let (joiner, id) = (&joiners[0], convo(&creator));
+    // While the report waits for the conversation, its sender is removed and added anew.
+    let mut db = app.database.connect().await;
+    let other = db.transaction().await.unwrap();
+    let lock = "select 1 from pg_advisory_xact_lock(hashtextextended($1, 0))";
+    other.query(lock, &[&id]).await.unwrap();
+    other.execute("update conversations set updated_at = now() where id = $1", &[&id]).await.unwrap();
+    let again = async {
+        let watch = app.database.connect().await;
+        let waits = "select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
+        let waiting = async { while watch.query_opt(waits, &[]).await.unwrap().is_none() {} };
+        tokio::time::timeout(std::time::Duration::from_secs(5), waiting).await.expect("the report waits");
+        let next = "update welcome_messages set epoch = epoch + 2, created_at = clock_timestamp() where convo_id = $1";
+        assert_eq!(other.execute(next, &[&id]).await.unwrap(), 1);
+        other.commit().await.unwrap();
+    };
+    let joined = json!({ "convoId": id, "success": true });
+    let (reply, ()) = tokio::join!(ask(joiner, "confirmWelcome", &joined), again);
+    // An actor has looked before it waited.
+    assert!(reply.status == 200 || reply.error() == Some("WelcomeNotFound"), "{reply}");
+    ok(get(joiner, "getWelcome", &[("convoId", &id)]).await);
+    ok(ask(joiner, "confirmWelcome", &joined).await);
+    assert_eq!(contents(app).await.count("welcomes"), 0);
+    let back = "update welcome_messages set epoch = epoch - 2 where convo_id = $1";
+    app.database.connect().await.execute(back, &[&id]).await.unwrap();
 }
 
 async fn p2_of_two_recipients_at_two_replicas_the_last_takes_the_bytes_along(app: &TestApp) {
