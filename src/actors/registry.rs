@@ -20,7 +20,7 @@ use crate::commands::{SendMessage, Sent};
 use crate::error::{Code, Error};
 use crate::ids::ConvoId;
 use crate::metrics::{Metrics, Stop};
-use crate::serializer::queues::{BATCH, BATCH_BYTES, CROWDED};
+use crate::serializer::queues::{BATCH, BATCH_BYTES};
 use crate::serializer::sharing::Sending;
 use crate::store::{Command, Store};
 
@@ -124,12 +124,6 @@ impl Registry {
             self.0.metrics.actor_message_lost();
             Err(Code::InternalServerError.because("the conversation's actor failed; the next request starts a new one"))
         })
-    }
-
-    /// Whether at least [`CROWDED`] messages are pending for the conversation, or it has no actor yet, which strangers shall not
-    /// start.
-    pub fn is_crowded(&self, convo: &ConvoId) -> bool {
-        self.state().actors.get(convo).is_none_or(|actor| actor.pending.load(Ordering::Acquire) >= CROWDED)
     }
 
     /// Actors alive.

@@ -7,6 +7,8 @@
 //! - Per DID and conversation, typing indicators, which cost everybody in it an event.
 //! - Per DID and conversation, commits that were accepted, by whatever method: each makes what the others have under way stale, so one
 //!   member alone must not advance the epoch without end.
+//! - Per DID and conversation, writes of a former member. Each takes the conversation's lock to be told off, because it may be
+//!   the repetition of one that was accepted.
 //! - Per owner, and per caller and owner, one-time key packages that were issued. Beyond it the owner's stock is spared.
 //!
 //! Every decision is made at once, in memory ([`buckets`]), and never waits. Where there is Redis, replicas tell each other
@@ -44,6 +46,8 @@ pub enum Scope {
     Typing,
     /// One member who commits in one conversation.
     Commits,
+    /// One former member who writes to one conversation.
+    Former,
     /// One owner's key packages, or those for one caller.
     KeyPackages,
 }
@@ -56,6 +60,7 @@ impl Scope {
             Scope::Convo => "convo",
             Scope::Typing => "typing",
             Scope::Commits => "commits",
+            Scope::Former => "former",
             Scope::KeyPackages => "key_packages",
         }
     }
@@ -63,6 +68,9 @@ impl Scope {
 
 /// Typing indicators of one caller in one conversation per second. Clients send one every few seconds.
 const TYPING_RATE: u32 = 2;
+/// Writes of a former member to one conversation in [`FORMER_PERIOD`].
+const FORMER_RATE: u32 = 60;
+const FORMER_PERIOD: Duration = Duration::from_secs(60);
 /// What commits are counted in.
 const COMMIT_PERIOD: Duration = Duration::from_secs(60);
 /// What key packages are counted in.
@@ -100,6 +108,7 @@ struct AllBuckets {
     convos: Buckets,
     typing: Buckets,
     commits: Buckets,
+    former: Buckets,
     owners: Buckets,
     pairs: Buckets,
 }
@@ -111,6 +120,7 @@ impl AllBuckets {
             Scope::Convo => &self.convos,
             Scope::Typing => &self.typing,
             Scope::Commits => &self.commits,
+            Scope::Former => &self.former,
             Scope::KeyPackages => &self.owners,
         }
     }
@@ -156,6 +166,7 @@ impl RateLimits {
             convos: Buckets::new(rates.per_convo),
             typing: Buckets::new(TYPING_RATE),
             commits: Buckets::per(rates.commits, COMMIT_PERIOD),
+            former: Buckets::per(FORMER_RATE, FORMER_PERIOD),
             owners: Buckets::per(rates.key_packages.saturating_mul(CALLERS), KEY_PACKAGE_PERIOD),
             pairs: Buckets::per(rates.key_packages, KEY_PACKAGE_PERIOD),
         });
@@ -202,6 +213,22 @@ impl RateLimits {
     /// What a member is told who has used up its commits.
     pub fn refuse_commit(&self, wait: Duration) -> Error {
         self.refusal(Scope::Commits, wait)
+    }
+
+    /// How long somebody has to wait who, if it is a former member, has been told so too often; `None` if it need not. Every replica
+    /// keeps this limit alone.
+    pub fn former_wait(&self, caller: &Did, convo: &ConvoId) -> Option<Duration> {
+        self.0.buckets.former.wait(Key::of(&format!("{caller} {convo}")), Instant::now())
+    }
+
+    /// Charges a write that was refused because somebody is not a member any more.
+    pub fn told_former(&self, caller: &Did, convo: &ConvoId) {
+        self.0.buckets.former.charge(Key::of(&format!("{caller} {convo}")), Instant::now());
+    }
+
+    /// What a former member is told who goes on writing.
+    pub fn refuse_former(&self, wait: Duration) -> Error {
+        self.refusal(Scope::Former, wait)
     }
 
     /// How long one-time key packages of this owner are kept from this caller; `None` if they are not. Every replica keeps this
@@ -270,6 +297,7 @@ impl RateLimits {
                     self.0.rates.commits
                 )
             }
+            Scope::Former => "you are no longer a member of this conversation, and go on writing to it".to_owned(),
             Scope::KeyPackages => {
                 "too many key packages of these people were issued lately, and they have none for such times".to_owned()
             }

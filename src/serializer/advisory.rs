@@ -16,7 +16,6 @@ use tracing::Instrument;
 
 use crate::commands::{AddMembers, SendMessage, Shared};
 use crate::error::{Code, Error};
-use crate::ids::ConvoId;
 use crate::metrics::Metrics;
 use crate::store::{Abort, Command, Hold, Store};
 
@@ -141,11 +140,6 @@ impl Advisory {
         let queues = Queues::new(metrics);
         workers::start(&queues, store, max_connections);
         Self { queues }
-    }
-
-    /// Whether many wait for the conversation, or for this replica.
-    pub(super) fn is_crowded(&self, convo: &ConvoId) -> bool {
-        self.queues.is_crowded(convo)
     }
 
     /// Does a command in a transaction of its own.

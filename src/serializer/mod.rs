@@ -89,9 +89,9 @@ impl Serializer {
         self.attend(&convo, &caller, true, advisory.share(command)).await
     }
 
-    /// Keeps the limits around a write. Where there is no crowd the transaction itself tells strangers off. In a crowd they are kept
-    /// out, because they could fill a queue; and before anybody hears of a full queue, a wait that ran out or a rate limit it is
-    /// made sure that they are no stranger, who would learn from it that the conversation exists.
+    /// Keeps the limits around a write. Strangers get no further than here: a queue or a lock would tell them by its time that the
+    /// conversation exists, and make its members wait. Former members do, since what they ask for may have been done before; those who
+    /// go on after they were told do not.
     async fn attend<T>(
         &self,
         convo: &ConvoId,
@@ -99,34 +99,31 @@ impl Serializer {
         commits: bool,
         work: impl Future<Output = Result<T, Error>>,
     ) -> Result<T, Error> {
-        let bucket = self.limits().convo(convo);
-        let over_limit = self.limits().wait(bucket);
-        let budget = commits.then(|| self.limits().commits(caller, convo));
-        let over_budget = budget.and_then(|budget| self.limits().commit_wait(budget));
-        let is_crowded = match self {
-            Self::Advisory { advisory, .. } => advisory.is_crowded(convo),
-            Self::Actors { registry, .. } => registry.is_crowded(convo),
-        };
-        if is_crowded || over_limit.is_some() || over_budget.is_some() {
-            self.store().reader().await?.refuse_stranger(convo, caller).await?;
+        self.store().refuse_stranger(convo, caller).await?;
+        if let Some(wait) = self.limits().former_wait(caller, convo) {
+            match self.store().reader().await?.membership(convo, caller).await {
+                Err(error) if error.code == Code::NotMember => return Err(self.limits().refuse_former(wait)),
+                member => drop(member?),
+            }
         }
-        if let Some(wait) = over_limit {
+        let bucket = self.limits().convo(convo);
+        if let Some(wait) = self.limits().wait(bucket) {
             return Err(self.limits().refuse_write(wait));
         }
-        if let Some(wait) = over_budget {
+        let budget = commits.then(|| self.limits().commits(caller, convo));
+        if let Some(wait) = budget.and_then(|budget| self.limits().commit_wait(budget)) {
             return Err(self.limits().refuse_commit(wait));
         }
-        match measure(Stage::Queue, work).await {
-            Err(error) if error.code == Code::Overloaded && !is_crowded => {
-                // Where nobody can tell, a stranger learns no more than that the database is busy.
-                self.store().reader().await?.refuse_stranger(convo, caller).await?;
-                Err(error)
-            }
-            done => done.inspect(|_| {
+        let done = measure(Stage::Queue, work).await;
+        match &done {
+            Ok(_) => {
                 self.limits().written(bucket);
                 budget.into_iter().for_each(|budget| self.limits().committed(budget));
-            }),
+            }
+            Err(error) if error.code == Code::NotMember => self.limits().told_former(caller, convo),
+            Err(_) => {}
         }
+        done
     }
 
     /// Runs the command that makes a conversation. Nobody can be waiting for one that does not exist yet, so this needs neither

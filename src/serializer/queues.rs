@@ -22,8 +22,6 @@ use super::sharing::waited_too_long;
 
 /// Most requests that wait for one conversation.
 pub const MOST_WAITING: usize = 256;
-/// From how many on a queue is only open to members.
-pub const CROWDED: usize = MOST_WAITING / 4;
 /// Most requests that wait for all conversations together.
 pub const MOST_WAITING_IN_ALL: usize = 20_000;
 /// How long one waits before it is answered with `Overloaded` and never begun.
@@ -145,13 +143,6 @@ impl<J: Job> Queues<J> {
     fn state(&self) -> MutexGuard<'_, State<J>> {
         // Nothing panics while it is held.
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Whether at least [`CROWDED`] requests wait for the conversation, or half of what there is room for in all.
-    pub fn is_crowded(&self, convo: &ConvoId) -> bool {
-        let state = self.state();
-        state.waiting >= MOST_WAITING_IN_ALL / 2
-            || state.queues.get(convo).is_some_and(|queue| queue.jobs.len() >= CROWDED)
     }
 
     /// Queues a request, or answers it with `Overloaded` when there is no room.

@@ -13,10 +13,11 @@ use super::key_packages::Hash;
 use super::query::{Query, query};
 use super::session::{Params, Queries};
 use super::welcomes::NewWelcome;
-use super::{Abort, Exclusive, ExclusiveMany, Reader, events, welcomes};
+use super::{Abort, Exclusive, ExclusiveMany, Reader, Store, events, welcomes};
 
 query! {
     STANDING = "members/standing" (TEXT, TEXT);
+    EVER = "members/ever" (TEXT, TEXT);
     ADMIN = "members/admin" (TEXT);
     COUNT = "members/count" (TEXT);
     JOIN = "members/join" (TEXT, TEXT_ARRAY, INT8, INT8, TEXT, BOOL);
@@ -261,15 +262,28 @@ pub(crate) async fn list(
     Ok(rosters)
 }
 
-impl Reader {
+/// How many of those who are or were in a conversation are remembered. Once it is true it stays so.
+pub(super) const ACQUAINTED: u64 = 100_000;
+
+impl Store {
     /// Refuses who never was in the conversation, as if there were none.
     pub async fn refuse_stranger(&self, convo: &ConvoId, did: &Did) -> Result<(), Error> {
-        match standing(self, convo, did).await.map_err(Abort::into_error)? {
-            Some(_) => Ok(()),
+        let pair = format!("{convo} {did}");
+        if self.acquainted.contains_key(&pair) {
+            return Ok(());
+        }
+        let reader = self.reader().await?;
+        match reader.find(&EVER, &[&convo.as_str(), &did.as_str()]).await.map_err(Abort::into_error)? {
+            Some(_) => {
+                self.acquainted.insert(pair, ());
+                Ok(())
+            }
             None => Err(epochs::not_found()),
         }
     }
+}
 
+impl Reader {
     /// The caller's membership of a conversation.
     pub async fn membership(&self, convo: &ConvoId, did: &Did) -> Result<Membership, Error> {
         membership(self, convo, did).await.map_err(Abort::into_error)

@@ -39,6 +39,8 @@ either_serializer! {
     p10_members_together_are_held_to_the_conversations_limit_and_refusals_change_nothing;
     p7_strangers_neither_use_a_limit_up_nor_learn_of_it;
     p10_writes_that_were_refused_use_nothing_up;
+    p7_what_strangers_write_begins_no_transaction;
+    a_former_member_that_goes_on_writing_is_kept_away_from_the_lock;
 }
 
 /// An opaque message in the member's epoch.
@@ -141,4 +143,78 @@ async fn p10_writes_that_were_refused_use_nothing_up(app: &TestApp) {
     for _ in 0..2 {
         assert_eq!(send(&alice, convo, epoch).await.status, 200);
     }
+}
+
+/// How many statements have been run for writing.
+async fn statements(app: &TestApp) -> Vec<String> {
+    let http = crate::support::client::xrpc::http().unwrap();
+    let text = http.get(format!("{}/metrics", app.base)).send().await.unwrap().text().await.unwrap();
+    let counts = |line: &&str| {
+        ["database_transactions_total{", "database_queries_total{query=\"tx/", "database_queries_total{query=\"epochs/"]
+            .iter()
+            .any(|name| line.starts_with(name) && !line.contains("Sweep"))
+    };
+    text.lines().filter(counts).map(str::to_owned).collect()
+}
+
+async fn p7_what_strangers_write_begins_no_transaction(app: &TestApp) {
+    let mut alice = app.conversation(1).await.remove(0);
+    let (convo, epoch) = (alice.convo().unwrap().to_owned(), alice.epoch().unwrap());
+    let stranger = app.persona();
+    let staged = alice.mls.add(&alice.group_id, &[app.persona().mls.key_package().unwrap()]).unwrap();
+    let commit = crate::support::client::xrpc::base64_text(&staged.commit);
+    let before = statements(app).await;
+    for convo in [convo.as_str(), "01JB2N0W3E8Z6TQ9K4M5V7X1YA"] {
+        assert_eq!(send(&stranger, convo, epoch).await.error(), Some("ConvoNotFound"));
+        for (method, body) in [
+            ("addMembers", json!({ "convoId": convo, "didList": ["did:plc:bob"], "commit": commit })),
+            ("addMembers", json!({ "convoId": convo, "didList": ["did:plc:bob"] })),
+            ("leaveConvo", json!({ "convoId": convo })),
+            ("confirmWelcome", json!({ "convoId": convo, "success": true })),
+        ] {
+            let reply = stranger.xrpc.procedure(method, &body).await.unwrap();
+            assert_eq!(reply.error(), Some("ConvoNotFound"), "{method}: {reply}");
+        }
+    }
+    assert_eq!(statements(app).await, before);
+}
+
+/// Asks again for as long as the conversation is over its limit, which is not what is tried here.
+async fn unhurried(asking: impl AsyncFn() -> Reply) -> Reply {
+    loop {
+        let reply = asking().await;
+        if reply.status != 429 || !reply.body["message"].as_str().unwrap().contains("writes per second") {
+            return reply;
+        }
+        tokio::time::sleep(told_to_wait(&reply)).await;
+    }
+}
+
+async fn a_former_member_that_goes_on_writing_is_kept_away_from_the_lock(app: &TestApp) {
+    let members = app.conversation(2).await;
+    let (alice, bob) = (&members[0], &members[1]);
+    let (convo, epoch) = (alice.convo().unwrap(), alice.epoch().unwrap());
+    let leave = json!({ "convoId": convo, "idempotencyKey": "leave" });
+    let left = unhurried(async || bob.xrpc.procedure("leaveConvo", &leave).await.unwrap()).await;
+    assert_eq!(left.status, 200, "{left}");
+    let mut refusals = 0;
+    let told = loop {
+        let reply = unhurried(async || send(bob, convo, epoch).await).await;
+        if (reply.status, reply.error()) != (403, Some("NotMember")) {
+            break reply;
+        }
+        refusals += 1;
+    };
+    assert!((60..70).contains(&refusals), "{refusals}");
+    told_to_wait(&told);
+    let before = statements(app).await;
+    told_to_wait(&send(bob, convo, epoch).await);
+    assert_eq!(statements(app).await, before);
+    assert!(metric(&app.base, "rate_limited_total{scope=\"former\"}").await >= Some(2.0));
+    // It is no former member when it is added again.
+    let add = json!({ "convoId": convo, "didList": [bob.did()] });
+    let added = unhurried(async || alice.xrpc.procedure("addMembers", &add).await.unwrap()).await;
+    assert_eq!(added.status, 200, "{added}");
+    let sent = unhurried(async || send(bob, convo, epoch).await).await;
+    assert_eq!(sent.status, 200, "{sent}");
 }
