@@ -199,6 +199,15 @@ async fn a_key_package_that_was_used_twice_is_named() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_key_package_that_was_used_elsewhere_is_named_unless_that_is_forgotten() {
+    let used_in = |convo: &str| format!("update key_packages set consumed_convo = '{convo}' where hash = 'kp'");
+    named(&used_in("d"), None, &["key_packages"]).await;
+    let forgotten = sound().await;
+    forgotten.connect().await.batch_execute(&used_in("")).await.unwrap();
+    assert_eq!(run("check", &forgotten.url).await.0, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_answer_without_what_it_answers_is_named() {
     let answers = "insert into idempotency_records (caller_did, method, key, fingerprint, reply)
         values ('did:x:bob', 'createConvo', 'other key', '', '{\"id\": \"nowhere\"}')";

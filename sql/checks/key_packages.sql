@@ -5,7 +5,8 @@ select min(w.convo_id) as convo_id, 'key package ' || encode(w.key_package_hash,
  where not k.last_resort
  group by w.key_package_hash having count(distinct w.convo_id) > 1
 union all
+-- What it was used for is forgotten a day later.
 select w.convo_id, 'key package ' || encode(w.key_package_hash, 'hex') || ' is used here but recorded as used in '
        || coalesce(k.consumed_convo, 'no conversation')
   from welcome_messages w join key_packages k on k.hash = w.key_package_hash
- where not k.last_resort and k.consumed_convo is distinct from w.convo_id
+ where not k.last_resort and k.consumed_convo is distinct from w.convo_id and k.consumed_convo is distinct from ''

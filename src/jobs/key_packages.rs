@@ -1,4 +1,5 @@
-//! Key packages that are of no more use: expired ones that were never issued go, of the issued ones only the hash stays.
+//! Key packages that are of no more use: expired ones that were never issued go, of the issued ones the hash and the owner
+//! stay, and nobody else's name.
 
 use chrono::TimeDelta;
 

@@ -143,6 +143,12 @@ async fn key_packages_that_are_of_no_use_go_and_issued_ones_leave_their_hash() {
         .collect::<Vec<_>>()
     );
     sweeps(&app, "key_packages", 0).await;
+    let named = "select convert_from(hash, 'utf8') from key_packages
+        where claimed_by <> '' or consumed_convo <> '' or claimed_at > 'epoch' or consumed_at > 'epoch' order by 1";
+    // Whoever lost its lease may still use the package that it was handed.
+    assert_eq!(column::<String>(&db, named).await, ["issued just now", "issued, lost", "used just now"]);
+    let still = "select count(*) from key_packages where claimed_by is null and consumed_at is null";
+    assert_eq!(column::<i64>(&db, still).await, [3], "an issued one does not look as if it had not been");
 }
 
 #[tokio::test(flavor = "multi_thread")]

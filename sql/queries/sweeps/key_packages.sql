@@ -1,15 +1,25 @@
 -- sweeps/key_packages: forgets packages that expired and were never issued, and the bytes of those that were issued and are of no
--- more use: expired, used, or lost by whom they were issued to. Their hashes stay, so that they are never issued again.
+-- more use: expired, used, or lost by whom they were issued to. Their hashes stay, so that they are never issued again; to whom they
+-- were, and for which conversation, goes when they cannot be used any more (an empty name, and a time that says nothing).
 -- $1 first tid   $2 tid after the last   $3 expired, used or lost before this
 with gone as (
   delete from key_packages
    where ctid >= $1::text::tid and ctid < $2::text::tid and expires_at < $3 and claimed_by is null and consumed_at is null
   returning 1
-), emptied as (
-  update key_packages set key_package = null
-   where ctid >= $1::text::tid and ctid < $2::text::tid and key_package is not null
-     and (claimed_by is not null or consumed_at is not null)
+), spent as (
+  select hash, expires_at < $3 or coalesce(consumed_at < $3, false) as useless from key_packages
+   where ctid >= $1::text::tid and ctid < $2::text::tid and (claimed_by is not null or consumed_at is not null)
      and (expires_at < $3 or consumed_at < $3 or claim_expires_at < $3)
+), emptied as (
+  update key_packages k
+     set key_package = null,
+         claimed_by = case when useless and claimed_by is not null then '' else claimed_by end,
+         claimed_at = case when useless and claimed_by is not null then 'epoch' else claimed_at end,
+         claim_expires_at = case when useless and claimed_by is not null then 'epoch' else claim_expires_at end,
+         consumed_at = case when useless and consumed_at is not null then 'epoch' else consumed_at end,
+         consumed_convo = case when useless and consumed_at is not null then '' else consumed_convo end
+    from spent
+   where k.hash = spent.hash and (key_package is not null or (useless and (claimed_by <> '' or consumed_convo <> '')))
   returning 1
 )
 select (select count(*) from gone) + (select count(*) from emptied) as deleted
