@@ -13,6 +13,7 @@ use crate::error::Error;
 use crate::store::mailboxes::{Attempt, End};
 use crate::store::{Store, chance};
 
+use super::place;
 use super::webhook::{Answer, Client};
 
 /// Attempts of one replica that run at a time.
@@ -170,6 +171,10 @@ impl Shared {
             return Ok(End::Dead("the entry is not kept any more".to_owned()));
         };
         let Some(mailbox) = letter.mailbox else { return Ok(End::Withdrawn) };
+        // What was allowed when it was set may not be now, and the client does not look at addresses that need no name.
+        if let Err(why) = place::check(&mailbox.url, self.config.allow_private_hosts) {
+            return Ok(End::Dead(why.to_string()));
+        }
         let now = Clock::system().now();
         let answer = self.client.post(&mailbox, &attempt.id, &attempt.recipient, &letter.message, now).await;
         Ok(match answer {
