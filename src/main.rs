@@ -220,6 +220,9 @@ async fn serve_until_told(config: Config) -> Result<ExitCode, Failure> {
     for setting in config.unsafe_settings() {
         tracing::warn!(setting, "this is for development and tests");
     }
+    if nix::unistd::Uid::effective().is_root() {
+        tracing::warn!("the server runs as root, which it has no need of; give it a user of its own");
+    }
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     server::allow_many_connections();

@@ -62,6 +62,11 @@ impl Account {
         Self { name, uid, gid, dropped }
     }
 
+    /// Whether root chose it although other programs may run as it.
+    pub fn is_shared(&self) -> bool {
+        self.dropped && self.name != UNPRIVILEGED[0]
+    }
+
     /// A command of this account, in a process group of its own (a Ctrl-C in the terminal is the server's business), from a
     /// directory everybody can read, and without the server's environment: it holds secrets, and `PG…` variables would
     /// change what PostgreSQL does.

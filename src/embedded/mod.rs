@@ -140,6 +140,13 @@ impl EmbeddedPostgres {
         let supervisor = Supervisor::spawn(&home.account, parting, doomed, log, &command)
             .map_err(|e| EmbeddedError::io("start the supervisor of PostgreSQL", e))?;
         home.hand_over();
+        if settings.durability == Durability::Durable && home.account.is_shared() {
+            let user = &home.account.name;
+            tracing::warn!(
+                user,
+                "PostgreSQL runs as a user that other programs may run as, and they can open it; make a user postgres"
+            );
+        }
         initdb::create_unless_there(&home, &binaries, settings.durability).await?;
 
         let mut config = Config::new();
