@@ -10,7 +10,7 @@ use tokio::sync::Semaphore;
 use crate::error::Error;
 use crate::ids::{ConvoId, Did};
 use crate::store::Store;
-use crate::store::events::{EventRow, PAGE, Present, Seen, What};
+use crate::store::events::{Entries, EventRow, PAGE, Present, Seen, What};
 use crate::views::MessageView;
 
 use super::event::Info;
@@ -78,7 +78,7 @@ async fn supply(
     let _turn = turns.acquire().await;
     let reader = store.reader().await?;
     let after: Vec<(&str, i64)> = gaps.iter().map(|gap| (&*gap.convo, gap.position)).collect();
-    let (entries, more) = reader.entries(&after).await?;
+    let Entries { entries, more, .. } = reader.entries(&after).await?;
     if has_hole(&after, &entries) && lacks(subscriber, &reader.present(None).await?) {
         subscriber.end(End::Told(Info::Reset));
         return Ok(());
@@ -185,7 +185,7 @@ async fn supply_rest(
         if after >= end {
             return Ok(());
         }
-        let (mut entries, more) = reader.entries(&[(convo.as_str(), after)]).await?;
+        let Entries { mut entries, more, .. } = reader.entries(&[(convo.as_str(), after)]).await?;
         if has_hole(&[(convo.as_str(), after)], &entries) && lacks(subscriber, &reader.present(None).await?) {
             subscriber.end(End::Told(Info::Reset));
             return Ok(());

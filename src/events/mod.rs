@@ -48,7 +48,8 @@
 //! it came with, because the tail's would claim entries that are still to come.
 //!
 //! **Somebody sees what is none of its business** (P7). Nothing is handed out on the word of memory. Whenever entries are read, it is
-//! read after them what those who listen are to the conversation: an entry goes to a listener only if it lies after its
+//! read with them which version of the roster they belong to, and after them what those who listen are to the conversation, unless that was
+//! read at this very version, which moves with every join and every end. An entry goes to a listener only if it lies after its
 //! join and not after its end. The membership was read later, so one that ended in between says where it ended. A listener is attached
 //! by one membership, known by its date; after leaving and joining again it is attached anew. Rows go to those who are attached when
 //! they come, and are taken in the order of a conversation's commits (`id` is drawn while the conversation is held). So a removal

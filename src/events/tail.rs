@@ -2,7 +2,7 @@
 //!
 //! A pass is made when a hint says that it is worth while, and at least once in [`POLL`], which is what makes hints free to get
 //! lost. However many streams there are, a pass asks the database once what is new, once for the entries of the conversations
-//! that somebody here listens to, and once for who is a member of those.
+//! that somebody here listens to, and once for who is a member of those of them whose rosters have changed.
 
 use std::time::Duration;
 
@@ -130,7 +130,7 @@ async fn read_entries(store: &Store, hub: &Hub, reader: &Reader, moment: &Moment
 }
 
 /// Reads some conversations; says whether there may be more in them. Who is a member is asked after the entries were read, so that
-/// the answer is true for all of them.
+/// the answer is true for all of them, and only of those about whom it was not asked since the roster changed.
 async fn read_some(
     store: &Store,
     hub: &Hub,
@@ -139,16 +139,15 @@ async fn read_some(
     moment: &Moment,
 ) -> Result<bool, Error> {
     let after: Vec<(&str, i64)> = taken.iter().map(|(convo, seq)| (&**convo, *seq)).collect();
-    let (entries, more) = reader.entries(&after).await?;
-    let mut convos: Vec<_> = entries.iter().map(|entry| entry.convo_id.clone()).collect();
-    convos.dedup();
-    let audience = hub.audience(convos.iter());
+    let page = reader.entries(&after).await?;
+    let audience = hub.audience(&page.rosters);
     let pairs: Vec<(&str, &str)> = audience.iter().map(|(convo, did)| (convo.as_str(), did.as_str())).collect();
     let memberships = if pairs.is_empty() { Vec::new() } else { reader.memberships(&pairs).await? };
-    for entry in &entries {
+    for entry in &page.entries {
         store.metrics().tail_lagged((moment.at - entry.created_at).to_std().unwrap_or_default());
     }
-    hub.publish(&after, entries, &memberships);
+    let more = page.more;
+    hub.publish(&after, page, &memberships);
     Ok(more)
 }
 

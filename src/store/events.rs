@@ -216,6 +216,19 @@ pub struct Membership {
     pub left_seq: Option<i64>,
     /// The conversation's newest entry.
     pub last_seq: i64,
+    /// The version of the roster that says so. Until it moves, an active membership is the same.
+    pub roster: i64,
+}
+
+/// The next entries of some conversations.
+pub struct Entries {
+    /// Ascending in each conversation.
+    pub entries: Vec<MessageView>,
+    /// There may be more.
+    pub more: bool,
+    /// Each of their conversations with the version of its roster when they were read. Who was removed before one of them, was so in
+    /// this version.
+    pub rosters: Vec<(ConvoId, i64)>,
 }
 
 /// A conversation that a stream begins with.
@@ -327,8 +340,8 @@ impl Reader {
     }
 
     /// The next entries of conversations, each after a position: at most [`PAGE`] of each and [`MAX_PAGE_BYTES`] of all, one at
-    /// least, ascending within each. Whether there may be more.
-    pub async fn entries(&self, after: &[(&str, i64)]) -> Result<(Vec<MessageView>, bool), Error> {
+    /// least.
+    pub async fn entries(&self, after: &[(&str, i64)]) -> Result<Entries, Error> {
         let convos: Vec<&str> = after.iter().map(|(convo, _)| *convo).collect();
         let seqs: Vec<i64> = after.iter().map(|(_, seq)| *seq).collect();
         let rows = self.rows(&ENTRIES, &[&convos, &seqs, &PAGE, &MAX_PAGE_BYTES]).await.map_err(Abort::into_error)?;
@@ -336,8 +349,11 @@ impl Reader {
             rows.iter().map(|row| message_view(&id(row.get("convo_id"))?, row)).collect::<Result<Vec<_>, Error>>()?;
         let bytes: i64 = entries.iter().map(|entry| entry.ciphertext.0.len() as i64).sum();
         // The one that did not fit may have been as large as any.
-        let full = bytes + crate::mls::MAX_CIPHERTEXT_BYTES as i64 >= MAX_PAGE_BYTES || entries.len() as i64 >= PAGE;
-        Ok((entries, full))
+        let more = bytes + crate::mls::MAX_CIPHERTEXT_BYTES as i64 >= MAX_PAGE_BYTES || entries.len() as i64 >= PAGE;
+        let rosters = entries.iter().zip(&rows).map(|(entry, row)| (entry.convo_id.clone(), row.get("roster_version")));
+        let mut rosters: Vec<_> = rosters.collect();
+        rosters.dedup();
+        Ok(Entries { entries, more, rosters })
     }
 
     /// What people are or were to conversations.
@@ -354,6 +370,7 @@ impl Reader {
                     since: row.get::<_, DateTime<Utc>>("joined_at").timestamp_micros(),
                     left_seq: row.get("left_seq"),
                     last_seq: row.get("last_seq"),
+                    roster: row.get("roster_version"),
                 })
             })
             .collect()

@@ -1,15 +1,17 @@
 -- events/entries: the next entries of several conversations, each after a position, ascending, within a number of rows for each and
--- a number of bytes for all (one row at least). It does not ask who may see them.
+-- a number of bytes for all (one row at least), with the version of each roster at that moment. It does not ask who may see them.
 -- In step: $1 convo_ids   $2 after these seqs.   $3 rows per conversation   $4 bytes
 with page as (
-  select w.convo_id, m.seq, octet_length(m.ciphertext) as size
+  select w.convo_id, c.roster_version, m.seq, octet_length(m.ciphertext) as size
     from unnest($1::text[], $2::bigint[]) w (convo_id, after)
+    join conversations c on c.id = w.convo_id
    cross join lateral (select seq, ciphertext from messages e
                         where e.convo_id = w.convo_id and e.seq > w.after order by e.seq limit $3) m
 ), fitting as (
-  select convo_id, seq from (select *, sum(size) over (order by convo_id, seq) as total from page) sized
+  select convo_id, roster_version, seq from (select *, sum(size) over (order by convo_id, seq) as total from page) sized
    where total <= $4 or total = size
 )
-select m.convo_id, m.seq, m.id, m.sender_did, m.message_type, m.epoch, m.ciphertext, m.created_at, m.embed_type, m.embed_uri
+select m.convo_id, m.seq, m.id, m.sender_did, m.message_type, m.epoch, m.ciphertext, m.created_at, m.embed_type, m.embed_uri,
+       fitting.roster_version
   from messages m join fitting using (convo_id, seq)
  order by m.convo_id, m.seq

@@ -199,7 +199,7 @@ impl Inner {
         if known.is_some_and(|listener| listener.since == membership.since) {
             return;
         }
-        let listener = Listener { subscriber: subscriber.clone(), position, since: membership.since };
+        let listener = Listener { subscriber: subscriber.clone(), position, since: membership.since, checked: None };
         let name = self.attach(convo, position, listener);
         self.unread.insert(name.clone());
         let begun = self.begun;

@@ -85,6 +85,24 @@ struct Listener {
     position: i64,
     /// Which membership it listens by.
     since: i64,
+    /// What was read about that, once it was.
+    checked: Option<Checked>,
+}
+
+/// An active membership.
+#[derive(Clone, Copy)]
+struct Checked {
+    /// The version of the roster that says so, which moves when it ends.
+    roster: i64,
+    joined_seq: i64,
+}
+
+impl Checked {
+    /// What is to be remembered of a membership: nothing of one that has ended.
+    fn of(membership: &Membership) -> Option<Self> {
+        let (roster, joined_seq) = (membership.roster, membership.joined_seq);
+        membership.left_seq.is_none().then_some(Self { roster, joined_seq })
+    }
 }
 
 impl Hub {
@@ -176,6 +194,11 @@ impl Listener {
         membership.since == self.since
             && seq > membership.joined_seq
             && membership.left_seq.is_none_or(|left| seq <= left)
+    }
+
+    /// Whether it was found to be a member by this version of the roster.
+    fn is_checked(&self, roster: i64) -> bool {
+        self.checked.is_some_and(|checked| checked.roster == roster)
     }
 }
 

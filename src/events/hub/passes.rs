@@ -7,10 +7,9 @@ use crate::events::cursor::Cursor;
 use crate::events::event::{Event, Info, Published, Typing};
 use crate::events::subscriber::{End, Phase};
 use crate::ids::{ConvoId, Did};
-use crate::store::events::{EventRow, Membership, Moment};
-use crate::views::MessageView;
+use crate::store::events::{Entries, EventRow, Membership, Moment};
 
-use super::{Hub, published};
+use super::{Checked, Hub, published};
 
 /// What a pass of the tail has to do.
 pub struct Begun {
@@ -64,13 +63,15 @@ impl Hub {
         inner.unread.extend(still.into_iter().map(|(name, _)| name));
     }
 
-    /// Who has to be a member for these entries to be handed out.
-    pub fn audience<'e>(&self, convos: impl Iterator<Item = &'e ConvoId>) -> Vec<(&'e ConvoId, Did)> {
+    /// Who has to be a member for entries of these conversations to be handed out, except for those who are by this version of the
+    /// roster, as is known.
+    pub fn audience<'e>(&self, rosters: &'e [(ConvoId, i64)]) -> Vec<(&'e ConvoId, Did)> {
         let inner = self.inner();
         let mut audience = Vec::new();
-        for convo in convos {
+        for (convo, roster) in rosters {
             let Some(channel) = inner.channels.get(convo.as_str()) else { continue };
-            let mut dids: Vec<&Did> = channel.listeners.values().map(|listener| &listener.subscriber.did).collect();
+            let unchecked = channel.listeners.values().filter(|listener| !listener.is_checked(*roster));
+            let mut dids: Vec<&Did> = unchecked.map(|listener| &listener.subscriber.did).collect();
             dids.sort_unstable();
             dids.dedup();
             audience.extend(dids.into_iter().map(|did| (convo, did.clone())));
@@ -80,15 +81,17 @@ impl Hub {
 
     /// Hands out entries, ascending in each conversation, to those whose membership allows. `after` says behind which position each
     /// conversation was read; the memberships were read after the entries.
-    pub fn publish(&self, after: &[(&str, i64)], entries: Vec<MessageView>, memberships: &[Membership]) {
+    pub fn publish(&self, after: &[(&str, i64)], page: Entries, memberships: &[Membership]) {
         let after: HashMap<&str, i64> = after.iter().copied().collect();
         let memberships: HashMap<(&str, &str), &Membership> =
             memberships.iter().map(|one| ((one.convo.as_str(), one.did.as_str()), one)).collect();
+        let rosters: HashMap<&str, i64> =
+            page.rosters.iter().map(|(convo, roster)| (convo.as_str(), *roster)).collect();
         let mut inner = self.inner();
         // One borrow, so that its parts can be told apart.
         let inner = &mut *inner;
         let Some(watermark) = inner.watermark.clone() else { return };
-        for entry in entries {
+        for entry in page.entries {
             let (convo, seq) = (entry.convo_id.clone(), entry.seq);
             let Some(channel) = inner.channels.get_mut(convo.as_str()) else { continue };
             let read_after = after.get(convo.as_str()).copied().unwrap_or(seq);
@@ -103,18 +106,27 @@ impl Hub {
                 if listener.position < read_after {
                     continue;
                 }
-                // Without a word about its membership, it came after the question, and is served by the next pass.
-                let Some(membership) = memberships.get(&(convo.as_str(), listener.subscriber.did.as_str())) else {
-                    continue;
+                let may_see = match memberships.get(&(convo.as_str(), listener.subscriber.did.as_str())) {
+                    Some(membership) if membership.since != listener.since => {
+                        // Whether this was of the membership that it listens by, nobody can say any more. It comes back and is
+                        // told, before any cursor says that it has had this.
+                        state.end(End::Told(Info::Reset));
+                        inner.unsettled.push(listener.subscriber.clone());
+                        continue;
+                    }
+                    Some(membership) => {
+                        listener.checked = Checked::of(membership);
+                        listener.may_see(membership, seq)
+                    }
+                    None => match listener.checked {
+                        Some(checked) if rosters.get(convo.as_str()) == Some(&checked.roster) => {
+                            seq > checked.joined_seq
+                        }
+                        // Without a word about its membership, it came after the question, and is served by the next pass.
+                        _ => continue,
+                    },
                 };
-                if membership.since != listener.since {
-                    // Whether this was of the membership that it listens by, nobody can say any more. It comes back and is told,
-                    // before any cursor says that it has had this.
-                    state.end(End::Told(Info::Reset));
-                    inner.unsettled.push(listener.subscriber.clone());
-                    continue;
-                }
-                if listener.may_see(membership, seq) && !state.push(&event, self.0.buffer) {
+                if may_see && !state.push(&event, self.0.buffer) {
                     state.end(End::Told(Info::SlowConsumer));
                     inner.unsettled.push(listener.subscriber.clone());
                 }

@@ -104,8 +104,8 @@ impl Hub {
             held.extend(replayed.into_iter().flatten().map(Arc::new));
         }
         for attachment in attachments {
-            let listener =
-                Listener { subscriber: subscriber.clone(), position: attachment.position, since: attachment.since };
+            let (position, since) = (attachment.position, attachment.since);
+            let listener = Listener { subscriber: subscriber.clone(), position, since, checked: None };
             let name = inner.attach(attachment.convo.as_str(), attachment.last_seq, listener);
             state.convos.push(name);
         }

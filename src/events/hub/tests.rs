@@ -7,7 +7,7 @@ use ulid::Ulid;
 
 use super::*;
 use crate::events::subscriber::Waiting;
-use crate::store::events::{Attachment, Key, Moment};
+use crate::store::events::{Attachment, Entries, Key, Moment};
 use crate::views::MessageType;
 use crate::xrpc::bytes::LexBytes;
 
@@ -57,7 +57,12 @@ fn entry(seq: i64) -> MessageView {
 
 fn membership(did: &str, last_seq: i64) -> Membership {
     let (convo, did) = (CONVO.parse().unwrap(), did.parse().unwrap());
-    Membership { convo, did, joined_seq: 0, since: 1, left_seq: None, last_seq }
+    Membership { convo, did, joined_seq: 0, since: 1, left_seq: None, last_seq, roster: 1 }
+}
+
+/// A page of entries, and the version of the roster by which it was read.
+fn page(entries: Vec<MessageView>, roster: i64) -> Entries {
+    Entries { entries, more: false, rosters: vec![(CONVO.parse().unwrap(), roster)] }
 }
 
 /// The entries that wait for a client.
@@ -87,14 +92,37 @@ fn p5_a_stream_that_joins_while_the_tail_reads_gets_what_it_lacks_before_what_is
     assert_eq!(taken, [(Arc::from(CONVO), 10)]);
     // The tail has asked for what follows 10, and does not know yet of somebody who lacks 8.
     assert!(matches!(hub.behind(&late_stream, 10, 5), Behind::Over));
-    hub.publish(&[(CONVO, 10)], vec![entry(11)], &[membership(first, 11), membership(late, 11)]);
+    hub.publish(&[(CONVO, 10)], page(vec![entry(11)], 1), &[membership(first, 11), membership(late, 11)]);
     end(&hub, reading);
     assert_eq!((came(&first_stream), came(&late_stream)), (vec![11], vec![]));
 
     let reading = hub.begin_pass().pass;
     assert_eq!(hub.take_unread(10), [(Arc::from(CONVO), 7)]);
     let missing = (8..=11).map(entry).collect();
-    hub.publish(&[(CONVO, 7)], missing, &[membership(first, 11), membership(late, 11)]);
+    hub.publish(&[(CONVO, 7)], page(missing, 1), &[membership(first, 11), membership(late, 11)]);
     end(&hub, reading);
     assert_eq!((came(&first_stream), came(&late_stream)), (vec![], vec![8, 9, 10, 11]));
+}
+
+#[test]
+fn p7_who_is_a_member_is_asked_again_when_the_roster_has_changed_and_not_before() {
+    let hub = hub();
+    let did = "did:plc:first";
+    let stream = stream(&hub, did, 10, 10);
+    assert!(matches!(hub.behind(&stream, 10, 0), Behind::Over));
+    pass(&hub);
+    pass(&hub);
+    let asked = |roster| hub.audience(&page(Vec::new(), roster).rosters).len();
+    assert_eq!(asked(1), 1);
+    hub.publish(&[(CONVO, 10)], page(vec![entry(11)], 1), &[membership(did, 11)]);
+    assert_eq!((asked(1), asked(2)), (0, 1));
+    // By the same roster, nobody has to be asked.
+    hub.publish(&[(CONVO, 11)], page(vec![entry(12)], 1), &[]);
+    assert_eq!(came(&stream), [11, 12]);
+    // By another, nothing is handed out on the word of memory.
+    hub.publish(&[(CONVO, 12)], page(vec![entry(13)], 2), &[]);
+    assert_eq!(came(&stream), [0; 0]);
+    let ended = Membership { left_seq: Some(12), roster: 2, ..membership(did, 13) };
+    hub.publish(&[(CONVO, 12)], page(vec![entry(13)], 2), &[ended]);
+    assert_eq!((came(&stream), asked(2)), (vec![], 1));
 }
