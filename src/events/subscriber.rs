@@ -73,6 +73,8 @@ pub(super) enum Phase {
         attached: Option<u64>,
         /// The client gave a cursor, and is told when it has caught up.
         tell: bool,
+        /// The place in `convos` of the first that lacked something when that was looked at.
+        looked: usize,
     },
     /// By the tail, which still has a few entries to send that others have had. It gives out the old cursor until then.
     Joining {
@@ -87,7 +89,7 @@ pub(super) enum Phase {
 
 impl Subscriber {
     pub(super) fn new(id: u64, did: Did, only: Option<ConvoId>, from: Cursor) -> Self {
-        let phase = Phase::CatchingUp { from, held: Vec::new(), attached: None, tell: false };
+        let phase = Phase::CatchingUp { from, held: Vec::new(), attached: None, tell: false, looked: 0 };
         let state = State { phase, convos: Vec::new(), waiting: VecDeque::new(), bytes: 0, waker: None, end: None };
         Self { id, did, only, state: Mutex::new(state), moved: Notify::new() }
     }

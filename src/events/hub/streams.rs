@@ -13,6 +13,9 @@ use crate::views::MessageView;
 
 use super::{Hub, Listener, MAX_STREAMS, MAX_STREAMS_PER_CALLER, MAX_TYPING, published};
 
+/// Most conversations that are attached, or looked through, while others wait for the lock.
+const MOST_ATTACHED: usize = 1_000;
+
 /// What a stream that catches up has to do next.
 pub enum Behind {
     /// These rows came first.
@@ -93,21 +96,29 @@ impl Hub {
         begin: Cursor,
         replayed: Option<Vec<EventRow>>,
     ) {
+        // A few at a time, so that nobody waits for long for the lock. Until all are there, every row is held for it.
+        for some in attachments.chunks(MOST_ATTACHED) {
+            let mut inner = self.inner();
+            if !inner.unattached.contains_key(&subscriber.id) {
+                return;
+            }
+            let mut state = subscriber.state();
+            for attachment in some {
+                let (position, since) = (attachment.position, attachment.since);
+                let listener = Listener { subscriber: subscriber.clone(), position, since, checked: None };
+                let name = inner.attach(attachment.convo.as_str(), attachment.last_seq, listener);
+                state.convos.push(name);
+            }
+        }
         let mut inner = self.inner();
         if inner.unattached.remove(&subscriber.id).is_none() {
             return;
         }
         let begun = inner.begun;
         let mut state = subscriber.state();
-        if let Phase::CatchingUp { from, attached, tell, held } = &mut state.phase {
+        if let Phase::CatchingUp { from, attached, tell, held, .. } = &mut state.phase {
             (*from, *attached, *tell) = (begin, Some(begun), replayed.is_some());
             held.extend(replayed.into_iter().flatten().map(Arc::new));
-        }
-        for attachment in attachments {
-            let (position, since) = (attachment.position, attachment.since);
-            let listener = Listener { subscriber: subscriber.clone(), position, since, checked: None };
-            let name = inner.attach(attachment.convo.as_str(), attachment.last_seq, listener);
-            state.convos.push(name);
         }
     }
 
@@ -120,7 +131,7 @@ impl Hub {
         if state.has_ended() {
             return Behind::Over;
         }
-        let Phase::CatchingUp { from, held, attached: Some(attached), tell } = &mut state.phase else {
+        let Phase::CatchingUp { from, held, attached: Some(attached), tell, looked } = &mut state.phase else {
             return Behind::Over;
         };
         // Rows that were committed before it was attached have been reported by then.
@@ -130,22 +141,31 @@ impl Hub {
         if !held.is_empty() {
             return Behind::Rows(std::mem::take(held));
         }
-        let (from, tell) = (from.clone(), *tell);
+        let (from, tell, begin) = (from.clone(), *tell, *looked);
         let mut far = Vec::new();
         let mut near = Vec::new();
-        for name in &state.convos {
+        // From where something was missing the last time, once around. While something is missing, a part of them does.
+        let (before, beyond) = state.convos.split_at(begin.min(state.convos.len()));
+        let mut first = 0;
+        for (seen, (place, name)) in (begin..).zip(beyond).chain((0..).zip(before)).enumerate() {
+            if far.len() == most_convos || !far.is_empty() && seen >= MOST_ATTACHED {
+                break;
+            }
             let Some(channel) = inner.channels.get(name) else { continue };
             let Some(listener) = channel.listeners.get(&subscriber.id) else { continue };
             match channel.head - listener.position {
                 ..=0 => {}
                 lag if lag <= close => near.push(name.clone()),
-                _ => far.push(Gap { convo: name.clone(), position: listener.position, head: channel.head }),
-            }
-            if far.len() == most_convos {
-                break;
+                _ => {
+                    first = if far.is_empty() { place } else { first };
+                    far.push(Gap { convo: name.clone(), position: listener.position, head: channel.head });
+                }
             }
         }
         if !far.is_empty() {
+            if let Phase::CatchingUp { looked, .. } = &mut state.phase {
+                *looked = first;
+            }
             return Behind::Entries(far);
         }
         state.phase = Phase::Joining { from, since: begun, tell };
