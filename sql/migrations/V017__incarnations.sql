@@ -61,8 +61,9 @@ begin
   end if;
   select * into before from incarnations order by id desc limit 1;
   after.id := coalesce(before.id, 0) + 1;
-  -- Not the next id: a replica of the version before this one may have one already, and write when the tables are there for it.
-  after.floor := pg_snapshot_xmin(pg_current_snapshot());
+  -- The next id. A replica of the version before the first may have a lower one already, and write when the tables are there for it.
+  after.floor := case when before.id is null then pg_snapshot_xmin(pg_current_snapshot())
+                      else pg_snapshot_xmax(pg_current_snapshot()) end;
   after.cursor_key := sha256(convert_to(gen_random_uuid()::text || gen_random_uuid()::text, 'UTF8'));
   after.system_identifier := (select system_identifier from pg_control_system());
   after.timeline := ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::integer;

@@ -3,7 +3,8 @@
 //! It begins as a ULID does, so that cursors and the ids of entries sort together: 48 bits of time, by the database's clock, a mark that
 //! tells a cursor from an entry's id, the incarnation of the database ([`crate::store`]), and chance. What follows is sealed with
 //! the incarnation's key (AES-256-GCM, NIST SP 800-38D): nobody learns from it how much is written here, and nobody makes one up. It is
-//! a snapshot, as far as it fits: everything that the snapshot saw has been delivered to whoever was given this.
+//! a snapshot, as far as it fits: everything that the snapshot saw has been delivered to whoever was given this. With it goes the newest
+//! transaction of which something was read, by which it shows whether that was lost since.
 
 use std::fmt;
 use std::str::FromStr;
@@ -41,7 +42,7 @@ struct Inner {
 impl Cursor {
     /// The place of nobody yet.
     pub fn nowhere() -> Self {
-        Self(Arc::new(Inner { text: String::new(), seen: Seen { era: 0, ahead: 0, running: Vec::new() } }))
+        Self(Arc::new(Inner { text: String::new(), seen: Seen { era: 0, ahead: 0, running: Vec::new(), newest: 0 } }))
     }
 
     /// What has been delivered.
@@ -59,7 +60,7 @@ impl From<&Moment> for Cursor {
         let incarnation = u128::from(moment.incarnation.cast_unsigned());
         let head = at << 80 | MARK << 64 | incarnation << 32 | chance[0] & u128::from(u32::MAX);
         let mut rest = chance[1].to_le_bytes()[..REST].to_vec();
-        let mut body = seen.ahead.to_be_bytes().to_vec();
+        let mut body = [seen.ahead.to_be_bytes(), seen.newest.to_be_bytes()].concat();
         // All that run are within two thousand millions of the end, or PostgreSQL would stop.
         body.extend(seen.running.iter().flat_map(|tx| ((seen.ahead - tx) as u32).to_be_bytes()));
         moment
@@ -126,11 +127,12 @@ impl Sealed {
         let (rest, body) = bytes.split_at_mut_checked(REST)?;
         let body =
             then.key.cipher().open_in_place(nonce(self.head, rest), Aad::from(self.head.to_be_bytes()), body).ok()?;
-        let (ahead, running) = body.split_first_chunk()?;
-        let ahead = i64::from_be_bytes(*ahead);
+        let (ahead, body) = body.split_first_chunk()?;
+        let (newest, running) = body.split_first_chunk()?;
+        let (ahead, newest) = (i64::from_be_bytes(*ahead), i64::from_be_bytes(*newest));
         let (running, []) = running.as_chunks() else { return None };
         let running = running.iter().map(|back| ahead - i64::from(u32::from_be_bytes(*back))).collect();
-        Some(Seen { era: then.era, ahead, running })
+        Some(Seen { era: then.era, ahead, running, newest })
     }
 
     /// The cursor, for who has had what `seen` says.
@@ -157,7 +159,10 @@ mod tests {
 
     fn moment(at: i64, snapshot: &str, key: u8) -> Moment {
         let (incarnation, era, key) = (7, 3, Key([key; 32]));
-        Moment::new(snapshot.to_owned(), incarnation, era, key, DateTime::from_timestamp_millis(at).unwrap()).unwrap()
+        let at = DateTime::from_timestamp_millis(at).unwrap();
+        let mut moment = Moment::new(snapshot.to_owned(), incarnation, era, key, at).unwrap();
+        moment.has_read(6);
+        moment
     }
 
     fn then(key: u8) -> Then {
@@ -182,8 +187,8 @@ mod tests {
     fn a_cursor_is_bounded_and_stands_before_what_it_cannot_name() {
         let running: Vec<String> = (0..200).map(|n| (100 + 2 * n).to_string()).collect();
         let cursor = Cursor::from(&moment(0, &format!("100:900:{}", running.join(",")), 1));
-        assert!(cursor.to_string().len() <= 110, "{cursor}");
-        assert_eq!(*cursor.seen(), Seen { era: 3, ahead: 112, running: vec![100, 102, 104, 106, 108, 110] });
+        assert!(cursor.to_string().len() <= 115, "{cursor}");
+        assert_eq!(*cursor.seen(), Seen { era: 3, ahead: 112, running: vec![100, 102, 104, 106, 108, 110], newest: 6 });
         assert!(cursor.seen().saw(111) && !cursor.seen().saw(110) && !cursor.seen().saw(112));
     }
 

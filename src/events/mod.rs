@@ -67,8 +67,8 @@
 //! **The database goes back in time**, by a crash, a failover or a restored backup: transaction ids come again. Then a new *incarnation*
 //! begins, before anything is written (`store/incarnation`, which has the proof), and the tail, which sees in the statement of each pass
 //! that its place is of an older one, cuts all streams. A cursor of an older incarnation is taken for what surely was before it, where
-//! its numbers still mean the same, and is `OutdatedCursor` where they do not; one of an incarnation that nobody here knows is
-//! `FutureCursor`.
+//! its numbers still mean the same, and is `OutdatedCursor` where they do not; one of an incarnation that nobody here knows, or
+//! of who has read what the present one has lost, is `FutureCursor`.
 //!
 //! **What was missed has been deleted** ([`crate::jobs`]). Deleted rows and entries move `event_horizon`, by trigger, and a cursor that
 //! may lack something below it is `OutdatedCursor`. It is looked at after the replay was read, and again where a stream that catches up finds a hole in a log:
@@ -96,7 +96,7 @@ use crate::error::{Code, Error};
 use crate::ids::{ConvoId, Did};
 use crate::redis::Redis;
 use crate::store::Store;
-use crate::store::events::{Moment, Present, Seen};
+use crate::store::events::{Moment, Present, Seen, Then};
 
 use cursor::{Cursor, Sealed};
 use event::{Info, Typing};
@@ -266,7 +266,11 @@ impl Events {
 /// Where a stream begins that comes with this cursor: at what it surely has had, in the numbering of the present.
 fn begin(cursor: Sealed, present: &Present) -> Result<Cursor, Error> {
     let opened = present.then.as_ref().and_then(|then| Some((then, cursor.open(then)?)));
-    let Some((then, seen)) = opened else {
+    // What was read of a transaction that is not below the next incarnation's floor is not there any more.
+    let is_kept = |(then, seen): &(&Then, Seen)| {
+        then.era != present.moment.seen().era || then.floor.is_none_or(|floor| seen.newest < floor)
+    };
+    let Some((then, seen)) = opened.filter(is_kept) else {
         let message = "the cursor is of another database, or of a time that this one has lost; read your conversations, then follow without it";
         return Err(Code::FutureCursor.because(message));
     };

@@ -95,7 +95,7 @@ async fn news(reader: &Reader, hub: &Hub, last: &Moment) -> Result<Option<(Momen
     if news.moment.incarnation != last.incarnation || news.too_many {
         return Ok(None);
     }
-    let (moment, mut page) = (news.moment, news.rows);
+    let (mut moment, mut page) = (news.moment, news.rows);
     let mut rows = page.rows;
     while let Some(after) = page.more_after {
         page = reader.more_news(last, &moment, after).await?;
@@ -104,6 +104,8 @@ async fn news(reader: &Reader, hub: &Hub, last: &Moment) -> Result<Option<(Momen
             return Ok(None);
         }
     }
+    rows.iter().for_each(|row| moment.has_read(row.tx));
+    moment.has_read(last.seen().newest);
     hub.mark_unread(&news.convos);
     Ok(Some((moment, rows)))
 }

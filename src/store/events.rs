@@ -63,7 +63,12 @@ impl Moment {
         let running = parts.next()?.split(',').filter(|xid| !xid.is_empty()).map(str::parse);
         let mut running = running.collect::<Result<Vec<i64>, _>>().ok()?;
         running.sort_unstable();
-        Some(Self { seen: Seen { era, ahead, running }, snapshot, incarnation, key, at })
+        Some(Self { seen: Seen { era, ahead, running, newest: 0 }, snapshot, incarnation, key, at })
+    }
+
+    /// Notes that something of this transaction was read.
+    pub fn has_read(&mut self, tx: i64) {
+        self.seen.newest = self.seen.newest.max(tx);
     }
 
     /// Which transactions had ended.
@@ -81,6 +86,8 @@ pub struct Seen {
     pub ahead: i64,
     /// These below ran, in order.
     pub running: Vec<i64>,
+    /// The newest of which something was read; 0 if nothing was.
+    pub newest: i64,
 }
 
 impl Seen {
@@ -92,7 +99,7 @@ impl Seen {
     /// The same, or less, with so many running transactions at most: those that have run longest, and none from the next one on.
     pub fn within(&self, most: usize) -> Self {
         let ahead = self.running.get(most).copied().unwrap_or(self.ahead);
-        Self { era: self.era, ahead, running: self.running.iter().copied().take(most).collect() }
+        Self { ahead, running: self.running.iter().copied().take(most).collect(), ..*self }
     }
 
     /// The same without transactions from this one on.
@@ -328,7 +335,8 @@ impl Reader {
         let told = rows.partition_point(|row| row.get::<_, i32>("part") == 1);
         let (convos, rows) = rows.split_at(told);
         let convos = convos.iter().map(|row| id(row.get("convo_id"))).collect::<Result<_, Error>>()?;
-        let (moment, too_many) = (moment(first)?, first.get("too_many"));
+        let (mut moment, too_many) = (moment(first)?, first.get("too_many"));
+        moment.has_read(first.get::<_, Option<i64>>("newest").unwrap_or_default());
         Ok(Some(News { moment, convos, too_many, rows: RowPage::of(rows) }))
     }
 
