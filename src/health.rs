@@ -39,13 +39,14 @@ pub async fn live() -> HttpResponse {
 }
 
 /// Whether requests should be sent here: the database answers, its schema is the one this build needs, its clock and this machine's
-/// agree to a minute, and the server is neither starting nor draining.
+/// agree to a minute, the event tail has read it within ten seconds, and the server is neither starting nor draining.
 pub async fn ready(app: Data<App>) -> HttpResponse {
     let stage = app.stage();
     let schema = app.store.schema_is_current().await;
     let (database, current) = (schema.is_ok(), schema.is_ok_and(|current| current));
     let clock = current && app.store.agrees_with(&app.clock).await.unwrap_or(false);
-    let ready = stage == Stage::Serving && clock;
+    let events = app.events.are_current();
+    let ready = stage == Stage::Serving && clock && events;
     let body = json!({
         "ready": ready,
         "stage": match stage {
@@ -53,7 +54,7 @@ pub async fn ready(app: Data<App>) -> HttpResponse {
             Stage::Serving => "serving",
             Stage::Draining => "draining",
         },
-        "checks": { "database": database, "schema": current, "clock": clock, "actors": true },
+        "checks": { "database": database, "schema": current, "clock": clock, "events": events, "actors": true },
         // Without hints events come later, and that is no reason to send anybody elsewhere.
         "hints": { "by": app.events.hints().transport().name(), "listening": app.events.hints().listening() },
     });

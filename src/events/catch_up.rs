@@ -35,6 +35,7 @@ pub(super) async fn run(
 ) {
     let mut pages = 0;
     loop {
+        hub.relieve();
         // Also before the tail takes over, which does not wait for anybody to read.
         if !subscriber.room(hub.buffer()).await {
             return;

@@ -1,7 +1,8 @@
 //! What is sent to clients, field for field as `blue.catbird.mls.streamConvoEvents` and `blue.catbird.mls.subscribeConvoEvents` declare
 //! it, in no framing yet.
 
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use actix_web::web::Bytes;
 use chrono::{DateTime, Utc};
@@ -87,12 +88,33 @@ pub struct Published {
     pub(super) sse: OnceLock<Bytes>,
     /// The same as WebSockets have it.
     pub(super) frame: OnceLock<Bytes>,
+    _held: Option<Held>,
+}
+
+/// The part that an event has in what all events that wait take.
+#[derive(Debug)]
+struct Held {
+    all: Arc<AtomicUsize>,
+    size: usize,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.all.fetch_sub(self.size, Ordering::Relaxed);
+    }
 }
 
 impl Published {
     pub fn new(event: Event, cursor: Cursor) -> Self {
         let size = event.size();
-        Self { event, cursor, size, sse: OnceLock::new(), frame: OnceLock::new() }
+        Self { event, cursor, size, sse: OnceLock::new(), frame: OnceLock::new(), _held: None }
+    }
+
+    /// The same, counted among `all` bytes for as long as it waits for anybody.
+    pub fn counted(mut self, all: &Arc<AtomicUsize>) -> Self {
+        all.fetch_add(self.size, Ordering::Relaxed);
+        self._held = Some(Held { all: all.clone(), size: self.size });
+        self
     }
 
     /// The event with its cursor, as every framing carries it, and the type that it has in the stream of this method.
@@ -136,6 +158,8 @@ pub enum Info {
     Reset,
     /// An operator has suspended the caller.
     Suspended,
+    /// The stream has been open for as long as one may be; the cursor leads on.
+    Expired,
 }
 
 impl Info {
@@ -147,6 +171,7 @@ impl Info {
             Info::Draining => "draining",
             Info::Reset => "reset",
             Info::Suspended => "suspended",
+            Info::Expired => "expired",
         }
     }
 }
@@ -157,7 +182,7 @@ impl Published {
     pub(super) fn farewell(info: Info, cursor: Cursor, seed: u64) -> (Self, u64) {
         let spread = match info {
             Info::Draining | Info::Reset | Info::Suspended => 4_500,
-            Info::SlowConsumer | Info::Replayed => 750,
+            Info::SlowConsumer | Info::Replayed | Info::Expired => 750,
         };
         let retry = 250 + ulid::Ulid::new().random().wrapping_add(u128::from(seed)) as u64 % spread;
         (Self::new(Event::Info { info, retry_after_ms: Some(retry) }, cursor), retry)

@@ -58,7 +58,7 @@
 //! when every removal from before has been applied.
 //!
 //! **Something grows without bound** (P10). Streams are bounded per caller and per replica ([`hub`]); what waits for one client is bounded
-//! in events (`SSE_BUFFER_SIZE`) and bytes, and who does not read is told, cut, and loses nothing, since it resumes by its cursor. A
+//! in events (`SSE_BUFFER_SIZE`) and bytes, and what waits for all of them in bytes; who does not read is told, cut, and loses nothing, since it resumes by its cursor. A
 //! client that catches up is read for only when it has read. A connection that takes nothing at all is reset by the kernel
 //! ([`crate::server`]). Passes, pages and replays have limits; a tail that lost its place cuts all streams, which resume.
 //!
@@ -87,7 +87,7 @@ mod tail;
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
@@ -243,6 +243,11 @@ impl Events {
         &self.hints
     }
 
+    /// Whether what happens reaches this replica.
+    pub fn are_current(&self) -> bool {
+        self.hub.is_current(Instant::now())
+    }
+
     /// How many streams are open.
     pub fn streams(&self) -> usize {
         self.hub.open()
@@ -303,6 +308,6 @@ async fn beat(hub: Hub) {
     let turns = HEARTBEAT.as_secs();
     for turn in (0..turns).cycle() {
         clock.tick().await;
-        hub.beat(turn, turns);
+        hub.beat(turn, turns, Instant::now());
     }
 }

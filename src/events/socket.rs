@@ -305,7 +305,9 @@ impl Body {
             }
             Info::Suspended => self.fail(&suspended(), CloseCode::Policy),
             Info::Draining => self.close(CloseCode::Away, "this replica is going away"),
-            Info::Reset | Info::Replayed => self.close(CloseCode::Restart, "connect again with your cursor"),
+            Info::Reset | Info::Replayed | Info::Expired => {
+                self.close(CloseCode::Restart, "connect again with your cursor")
+            }
         }
     }
 

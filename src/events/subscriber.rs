@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
+use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
@@ -17,6 +18,9 @@ use super::event::{Info, Published};
 
 /// Most bytes that wait for one client, unless a single event has more.
 pub const MAX_WAITING_BYTES: usize = 32 * 1024 * 1024;
+/// How long a stream stays open, give or take a quarter. Who it is was proved when it was opened, and is proved again by the next, so that
+/// nobody follows for ever by a token that was stolen once.
+pub const LIFE: Duration = Duration::from_secs(60 * 60);
 /// A client that catches up is read for again when no more than this waits for it.
 const LOW_EVENTS: usize = 256;
 const LOW_BYTES: usize = 4 * 1024 * 1024;
@@ -28,6 +32,8 @@ pub struct Subscriber {
     pub did: Did,
     /// Only this conversation.
     pub only: Option<ConvoId>,
+    /// When its life is over.
+    pub(super) until: Instant,
     state: Mutex<State>,
     /// The client has read something, or the stream has ended.
     pub(super) moved: Notify,
@@ -91,7 +97,9 @@ impl Subscriber {
     pub(super) fn new(id: u64, did: Did, only: Option<ConvoId>, from: Cursor) -> Self {
         let phase = Phase::CatchingUp { from, held: Vec::new(), attached: None, tell: false, looked: 0 };
         let state = State { phase, convos: Vec::new(), waiting: VecDeque::new(), bytes: 0, waker: None, end: None };
-        Self { id, did, only, state: Mutex::new(state), moved: Notify::new() }
+        // Those that were opened together do not end together.
+        let until = Instant::now() + LIFE.mul_f64(0.75 + (id.wrapping_mul(0x9E37_79B9) % 1_000) as f64 / 2_000.0);
+        Self { id, did, only, until, state: Mutex::new(state), moved: Notify::new() }
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
@@ -229,6 +237,11 @@ impl State {
 
     pub fn has_ended(&self) -> bool {
         self.end.is_some()
+    }
+
+    /// How many bytes wait for the client.
+    pub fn bytes(&self) -> usize {
+        self.bytes
     }
 
     fn wake(&mut self) {

@@ -102,9 +102,10 @@ impl Inner {
             return;
         }
         let Some(watermark) = self.watermark.clone() else { return };
+        let held = self.held.clone();
         let say = |event: Event| {
             let mut state = to.state();
-            if !state.push(&Arc::new(Published::new(event, watermark.clone())), buffer) {
+            if !state.push(&Arc::new(Published::new(event, watermark.clone()).counted(&held)), buffer) {
                 state.end(End::Told(Info::SlowConsumer));
             }
         };

@@ -12,8 +12,9 @@ mod streams;
 mod tests;
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, watch};
 
@@ -23,7 +24,7 @@ use crate::store::{Concerned, Topic};
 use crate::views::MessageView;
 
 use super::cursor::Cursor;
-use super::event::{Event, Info, Published, Typing};
+use super::event::{Event, Info, Typing};
 use super::subscriber::{End, Phase, State, Subscriber};
 
 pub use passes::Begun;
@@ -33,6 +34,11 @@ pub use streams::{Behind, Gap};
 pub const MAX_STREAMS_PER_CALLER: usize = 16;
 /// Most streams of one replica.
 pub const MAX_STREAMS: usize = 20_000;
+/// Most bytes of events that wait for all streams of a replica, those that several wait for counted once. Beyond it, who keeps most
+/// waiting is cut off first.
+pub const MAX_HELD_BYTES: usize = 256 * 1024 * 1024;
+/// After so long without a pass of the tail, streams should be opened elsewhere.
+const STALE: Duration = Duration::from_secs(10);
 /// Most typing indicators that wait for the tail; more are dropped.
 const MAX_TYPING: usize = 1_000;
 
@@ -46,6 +52,10 @@ struct Shared {
     buffer: usize,
     next_id: AtomicU64,
     metrics: Metrics,
+    /// The bytes of all events that wait for somebody, each once.
+    held: Arc<AtomicUsize>,
+    /// When the last pass was completed.
+    passed_at: Mutex<Instant>,
     /// The last pass of the tail that was completed.
     passed: watch::Sender<u64>,
     /// There may be something to read.
@@ -70,6 +80,8 @@ struct Inner {
     begun: u64,
     open: usize,
     closed: bool,
+    /// As in [`Shared`].
+    held: Arc<AtomicUsize>,
 }
 
 /// A conversation that somebody listens to.
@@ -107,6 +119,7 @@ impl Checked {
 
 impl Hub {
     pub fn new(buffer: usize, metrics: Metrics) -> Self {
+        let held: Arc<AtomicUsize> = Arc::default();
         let inner = Inner {
             channels: HashMap::new(),
             people: HashMap::new(),
@@ -119,6 +132,7 @@ impl Hub {
             begun: 0,
             open: 0,
             closed: false,
+            held: held.clone(),
         };
         let (passed, _) = watch::channel(0);
         let shared = Shared {
@@ -126,6 +140,8 @@ impl Hub {
             buffer,
             next_id: AtomicU64::new(0),
             metrics,
+            held,
+            passed_at: Mutex::new(Instant::now()),
             passed,
             wake: Notify::new(),
         };
@@ -151,13 +167,41 @@ impl Hub {
         }
     }
 
-    /// Gives every stream whose turn it is a sign of life. `turn` is one of `turns`.
-    pub fn beat(&self, turn: u64, turns: u64) {
-        let inner = self.inner();
-        let Some(watermark) = &inner.watermark else { return };
+    /// Gives every stream whose turn it is a sign of life, or ends it if its life is over. `turn` is one of `turns`.
+    pub fn beat(&self, turn: u64, turns: u64, now: Instant) {
+        let mut inner = self.inner();
+        let mut over = Vec::new();
         for subscriber in inner.people.values().flatten().filter(|subscriber| subscriber.id % turns == turn) {
-            subscriber.state().beat(watermark.clone());
+            match &inner.watermark {
+                _ if subscriber.until <= now => over.push(subscriber.clone()),
+                Some(watermark) => subscriber.state().beat(watermark.clone()),
+                None => {}
+            }
         }
+        inner.cut(&over, Info::Expired);
+    }
+
+    /// Cuts streams off, those for which most waits first, until no more waits for all than may.
+    pub fn relieve(&self) {
+        let is_full = || self.0.held.load(Ordering::Relaxed) > MAX_HELD_BYTES;
+        if !is_full() {
+            return;
+        }
+        let mut inner = self.inner();
+        let all = inner.people.values().flatten();
+        let mut all: Vec<_> = all.map(|subscriber| (subscriber.state().bytes(), subscriber.clone())).collect();
+        all.sort_unstable_by_key(|(bytes, _)| *bytes);
+        while is_full()
+            && let Some((_, most)) = all.pop()
+        {
+            inner.cut(&[most], Info::SlowConsumer);
+        }
+    }
+
+    /// Whether the tail has read to the present not long ago.
+    pub fn is_current(&self, now: Instant) -> bool {
+        let passed_at = *self.0.passed_at.lock().unwrap_or_else(PoisonError::into_inner);
+        now.saturating_duration_since(passed_at) < STALE
     }
 
     /// Most events that wait for one client.
@@ -175,10 +219,8 @@ impl Hub {
     pub fn end(&self, info: Info, whose: impl Fn(&str) -> bool) {
         let mut inner = self.inner();
         let theirs = inner.people.iter().filter(|(did, _)| whose(did)).flat_map(|(_, own)| own).cloned();
-        for subscriber in theirs.collect::<Vec<Arc<Subscriber>>>() {
-            subscriber.end(End::Told(info));
-            inner.detach(&subscriber);
-        }
+        let theirs: Vec<Arc<Subscriber>> = theirs.collect();
+        inner.cut(&theirs, info);
     }
 
     /// How many streams are open.
@@ -209,6 +251,16 @@ impl State {
     }
 }
 
-fn published(entry: MessageView, cursor: Cursor) -> Arc<Published> {
-    Arc::new(Published::new(Event::Message { prev_seq: entry.seq - 1, message: entry }, cursor))
+impl Inner {
+    /// Ends streams, and tells them why.
+    fn cut(&mut self, streams: &[Arc<Subscriber>], info: Info) {
+        for subscriber in streams {
+            subscriber.end(End::Told(info));
+            self.detach(subscriber);
+        }
+    }
+}
+
+fn message(entry: MessageView) -> Event {
+    Event::Message { prev_seq: entry.seq - 1, message: entry }
 }

@@ -1,7 +1,8 @@
 //! The passes of the tail: what is to be read, and handing out what was.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
+use std::time::Instant;
 
 use crate::events::cursor::Cursor;
 use crate::events::event::{Event, Info, Published, Typing};
@@ -9,7 +10,7 @@ use crate::events::subscriber::{End, Phase};
 use crate::ids::{ConvoId, Did};
 use crate::store::events::{Entries, EventRow, Membership, Moment};
 
-use super::{Checked, Hub, published};
+use super::{Checked, Hub, message};
 
 /// What a pass of the tail has to do.
 pub struct Begun {
@@ -87,15 +88,15 @@ impl Hub {
             memberships.iter().map(|one| ((one.convo.as_str(), one.did.as_str()), one)).collect();
         let rosters: HashMap<&str, i64> =
             page.rosters.iter().map(|(convo, roster)| (convo.as_str(), *roster)).collect();
-        let mut inner = self.inner();
+        let mut guard = self.inner();
         // One borrow, so that its parts can be told apart.
-        let inner = &mut *inner;
+        let inner = &mut *guard;
         let Some(watermark) = inner.watermark.clone() else { return };
         for entry in page.entries {
             let (convo, seq) = (entry.convo_id.clone(), entry.seq);
             let Some(channel) = inner.channels.get_mut(convo.as_str()) else { continue };
             let read_after = after.get(convo.as_str()).copied().unwrap_or(seq);
-            let event = published(entry, watermark.clone());
+            let event = Arc::new(Published::new(message(entry), watermark.clone()).counted(&inner.held));
             for listener in channel.listeners.values_mut() {
                 let mut state = listener.subscriber.state();
                 if !state.is_tailed() || listener.position >= seq {
@@ -134,6 +135,8 @@ impl Hub {
             }
             channel.head = channel.head.max(seq);
         }
+        drop(guard);
+        self.relieve();
     }
 
     /// The people among these who listen here.
@@ -210,6 +213,7 @@ impl Hub {
                 }
             }
         }
+        *self.0.passed_at.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
         self.0.passed.send_replace(pass);
     }
 }

@@ -5,13 +5,13 @@ use std::sync::atomic::Ordering;
 
 use crate::error::{Code, Error};
 use crate::events::cursor::Cursor;
-use crate::events::event::{Info, Typing};
+use crate::events::event::{Info, Published, Typing};
 use crate::events::subscriber::{End, Phase, Subscriber};
 use crate::ids::{ConvoId, Did};
 use crate::store::events::{Attachment, EventRow, Membership};
 use crate::views::MessageView;
 
-use super::{Hub, Listener, MAX_STREAMS, MAX_STREAMS_PER_CALLER, MAX_TYPING, published};
+use super::{Hub, Listener, MAX_STREAMS, MAX_STREAMS_PER_CALLER, MAX_TYPING, message};
 
 /// Most conversations that are attached, or looked through, while others wait for the lock.
 const MOST_ATTACHED: usize = 1_000;
@@ -200,7 +200,7 @@ impl Hub {
             }
             if entry.seq > listener.position && membership.is_some_and(|one| listener.may_see(one, entry.seq)) {
                 listener.position = entry.seq;
-                state.push_anyway(&published(entry, from.clone()));
+                state.push_anyway(&Arc::new(Published::new(message(entry), from.clone()).counted(&self.0.held)));
             }
         }
         // What it may not see, or what is not there any more, is not missing.
@@ -218,7 +218,7 @@ impl Hub {
         let Phase::CatchingUp { from, .. } = &state.phase else { return };
         let from = from.clone();
         for entry in entries {
-            state.push_anyway(&published(entry, from.clone()));
+            state.push_anyway(&Arc::new(Published::new(message(entry), from.clone()).counted(&self.0.held)));
         }
     }
 

@@ -126,3 +126,44 @@ fn p7_who_is_a_member_is_asked_again_when_the_roster_has_changed_and_not_before(
     hub.publish(&[(CONVO, 12)], page(vec![entry(13)], 2), &[ended]);
     assert_eq!((came(&stream), asked(2)), (vec![], 1));
 }
+
+#[test]
+fn p10_where_too_much_waits_for_all_those_go_first_for_whom_most_does() {
+    let hub = hub();
+    let read = |name: String, bytes: &[usize]| {
+        let stream = stream(&hub, &name, 0, 10);
+        let sized = |(seq, size): (i64, &usize)| MessageView { ciphertext: LexBytes(vec![0; *size]), ..entry(seq) };
+        hub.supply(&stream, (1..).zip(bytes).map(sized).collect(), &[membership(&name, 10)], &[]);
+        stream
+    };
+    let slow: Vec<_> = (0..12).map(|n| read(format!("did:plc:slow{n}"), &[8 << 20, 8 << 20, 8 << 20])).collect();
+    let quick = read("did:plc:quick".to_owned(), &[8 << 20]);
+    hub.relieve();
+    let ended = |stream: &Arc<Subscriber>| matches!(stream.next(Waker::noop()), Err(End::Told(Info::SlowConsumer)));
+    assert_eq!(slow.iter().filter(|stream| ended(stream)).count(), 5, "no more than had to");
+    assert!(!ended(&quick));
+    assert!(hub.0.held.load(Ordering::Relaxed) <= MAX_HELD_BYTES);
+    drop((slow, quick));
+    hub.end_all(Info::Draining, true);
+    assert_eq!(hub.0.held.load(Ordering::Relaxed), 0);
+}
+
+#[test]
+fn a_stream_has_its_longest_life_and_ends_with_a_word() {
+    let hub = hub();
+    let stream = stream(&hub, "did:plc:first", 10, 10);
+    let after = |minutes: u64| hub.beat(0, 1, Instant::now() + Duration::from_secs(60 * minutes));
+    after(44);
+    assert!(matches!(stream.next(Waker::noop()), Ok(Some(Waiting::Beat(_)))));
+    after(76);
+    assert!(matches!(stream.next(Waker::noop()), Err(End::Told(Info::Expired))));
+}
+
+#[test]
+fn a_replica_whose_tail_makes_no_pass_is_not_current() {
+    let hub = hub();
+    assert!(hub.is_current(Instant::now()));
+    assert!(!hub.is_current(Instant::now() + STALE));
+    pass(&hub);
+    assert!(hub.is_current(Instant::now()));
+}
