@@ -289,12 +289,6 @@ impl Config {
                 env.problems.push(format!("{name} must have at least {MIN_JWT_SECRET_BYTES} bytes"));
             }
         }
-        if config.auth.jwt_secret.is_some() && !config.allow_development_tokens && !config.is_for_development() {
-            env.problems.push(
-                "JWT_SECRET lets whoever knows it be anybody, and this service is reached by others; leave it out, or set ALLOW_DEVELOPMENT_TOKENS=true"
-                    .to_owned(),
-            );
-        }
         let endpoint = reqwest::Url::parse(&config.auth.websocket_endpoint);
         if env.text("WEBSOCKET_ENDPOINT").is_some()
             && !endpoint.is_ok_and(|url| matches!(url.scheme(), "ws" | "wss") && url.has_host())
@@ -322,6 +316,15 @@ impl Config {
             }
         }
         if env.problems.is_empty() { Ok(config) } else { Err(ConfigError(env.problems)) }
+    }
+
+    /// The same if a server may accept requests with it. Commands that accept none work with any.
+    pub fn to_serve(self) -> Result<Self, ConfigError> {
+        if self.auth.jwt_secret.is_some() && !self.allow_development_tokens && !self.is_for_development() {
+            let problem = "JWT_SECRET lets whoever knows it be anybody, and this service is reached by others; leave it out, or set ALLOW_DEVELOPMENT_TOKENS=true";
+            return Err(ConfigError(vec![problem.to_owned()]));
+        }
+        Ok(self)
     }
 
     /// Whether only this machine is meant to reach the server.
@@ -537,17 +540,19 @@ mod tests {
         for settings in
             [&[secret][..], &[secret, everywhere], &[secret, known], &[secret, known, ("SERVER_HOST", "::1")]]
         {
-            let config = Config::from_variables(settings.iter().copied()).unwrap();
+            let config = Config::from_variables(settings.iter().copied()).unwrap().to_serve().unwrap();
             assert_eq!(config.unsafe_settings(), [""; 0], "{settings:?}");
         }
         for did in [known.1, "did:web:localhost.example", "did:plc:abc"] {
-            let error = Config::from_variables([secret, everywhere, ("SERVICE_DID", did)]).unwrap_err().to_string();
+            let config = Config::from_variables([secret, everywhere, ("SERVICE_DID", did)]).unwrap();
+            let error = config.to_serve().unwrap_err().to_string();
             assert!(error.contains("ALLOW_DEVELOPMENT_TOKENS"), "{error}");
         }
         let allowed =
             Config::from_variables([secret, everywhere, known, ("ALLOW_DEVELOPMENT_TOKENS", "true")]).unwrap();
-        assert_eq!(allowed.unsafe_settings().len(), 1);
-        assert!(Config::from_variables([everywhere, known]).is_ok(), "without a secret there is nothing to allow");
+        assert_eq!(allowed.to_serve().unwrap().unsafe_settings().len(), 1);
+        let without = Config::from_variables([everywhere, known]).unwrap().to_serve();
+        assert!(without.is_ok(), "without a secret there is nothing to allow");
     }
 
     #[test]

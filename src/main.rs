@@ -107,7 +107,7 @@ fn with_causes(failure: &(dyn std::error::Error + 'static)) -> String {
 async fn run(command: Command) -> Result<ExitCode, Failure> {
     let config = Config::from_env()?;
     match command {
-        Command::Serve => serve(config).await,
+        Command::Serve => serve(config.to_serve()?).await,
         Command::Migrate => {
             with_database(&config, async |database| {
                 let applied = store::migrate(database).await?;

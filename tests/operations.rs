@@ -135,6 +135,17 @@ async fn logs_are_json_and_hold_no_secret_no_body_and_no_name() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_keeps_a_server_from_serving_keeps_no_operator_from_checking() {
+    let database = database().await;
+    let settings = [("SERVER_HOST", "0.0.0.0"), ("SERVICE_DID", "did:web:mls.example.com")];
+    for (command, code) in [("serve", 2), ("check", 0), ("migrate", 0)] {
+        let (ended, _, errors) = support::fleet::run_as(&[command], &database.url, &settings).await;
+        assert_eq!(ended, Some(code), "{command}: {errors}");
+        assert_eq!(errors.contains("ALLOW_DEVELOPMENT_TOKENS"), code == 2, "{errors}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn requests_before_the_schema_is_there_are_told_to_wait() {
     let cluster = support::cluster::OwnCluster::start().await;
     let mut cluster = cluster;

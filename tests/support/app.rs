@@ -45,7 +45,7 @@ impl TestApp {
     /// A server whose time is the test's.
     pub async fn at(clock: Clock, settings: &[(&str, &str)]) -> Self {
         let database = database().await;
-        let config = Config::from_variables(variables(settings)).unwrap();
+        let config = Config::from_variables(variables(settings)).unwrap().to_serve().unwrap();
         let app = App::new(config, database.config.clone(), clock).await.unwrap();
         app.enter(Stage::Serving);
         let listener = server::bind(&app.config).unwrap();

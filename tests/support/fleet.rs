@@ -131,11 +131,21 @@ pub async fn run(argument: &'static str, database_url: &str) -> (Option<i32>, St
 
 /// As [`run`], with several arguments.
 pub async fn run_with(arguments: &[&str], database_url: &str) -> (Option<i32>, String, String) {
+    run_as(arguments, database_url, &[]).await
+}
+
+/// The same, with these settings.
+pub async fn run_as(
+    arguments: &[&str],
+    database_url: &str,
+    settings: &[(&str, &str)],
+) -> (Option<i32>, String, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_catbird-server"));
     command
         .args(arguments)
         .env_clear()
         .envs(variables(&[("DATABASE_URL", database_url)]))
+        .envs(settings.iter().copied())
         .current_dir(std::env::temp_dir())
         .stdin(Stdio::null());
     let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
