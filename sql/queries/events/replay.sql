@@ -1,31 +1,39 @@
 -- events/replay: the event rows for a member that a cursor's snapshot did not see, oldest first: its own, those of the conversations that it
 -- is in, and, of those that it was removed from since, how it came to be in them. A removal is over if the joining that follows it
 -- was told before the cursor; transactions may have begun in another order than they were committed in. One row more than the most,
--- or than fits, says that there are more.
+-- or than fits, says that there are more. What it did not see is looked up in two ranges of an index, since one condition with "or" would
+-- have all rows of each conversation read.
 -- $1 did   $2 one conversation, or null for all   $3 the end of the cursor's snapshot   $4 its running transactions   $5 era
 -- $6 most rows   $7 most bytes
-with told as (
+with own as materialized (
   select * from event_stream e
-   where e.recipient_did = $1 and e.era = $5 and (e.tx >= $3::bigint::text::xid8 or e.tx = any($4::text::xid8[]))
-     and ($2::text is null or e.convo_id = $2)
-     and not (e.event_type = 'removed'
+   where e.recipient_did = $1 and e.era = $5 and e.tx >= $3::bigint::text::xid8 and ($2::text is null or e.convo_id = $2)
+  union all
+  select * from event_stream e
+   where e.recipient_did = $1 and e.era = $5 and e.tx = any($4::text::xid8[]) and ($2::text is null or e.convo_id = $2)
+), told as (
+  select * from own e
+   where not (e.event_type = 'removed'
               and exists (select from event_stream j
                            where j.convo_id = e.convo_id and j.recipient_did is null and j.event_type = 'joined'
                              and j.payload->'dids' ? $1 and j.id > e.id
                              and (j.era < $5 or j.tx < $3::bigint::text::xid8 and j.tx <> all($4::text::xid8[]))))
   union all
   select e.* from members m
-    join event_stream e on e.convo_id = m.convo_id and e.recipient_did is null and e.era = $5
-                       and (e.tx >= $3::bigint::text::xid8 or e.tx = any($4::text::xid8[]))
+   cross join lateral (select * from event_stream s
+                        where s.convo_id = m.convo_id and s.recipient_did is null and s.era = $5 and s.tx >= $3::bigint::text::xid8
+                        union all
+                       select * from event_stream s
+                        where s.convo_id = m.convo_id and s.recipient_did is null and s.era = $5 and s.tx = any($4::text::xid8[])) e
    where m.member_did = $1 and m.left_at is null and ($2::text is null or m.convo_id = $2)
   union all
-  select e.* from (select distinct r.convo_id from event_stream r
-                    where r.recipient_did = $1 and r.event_type = 'removed' and r.era = $5
-                      and (r.tx >= $3::bigint::text::xid8 or r.tx = any($4::text::xid8[]))
-                      and ($2::text is null or r.convo_id = $2)) gone
+  select e.* from (select distinct convo_id from own where event_type = 'removed') gone
     join members m on m.convo_id = gone.convo_id and m.member_did = $1 and m.left_at is not null
-    join event_stream e on e.convo_id = m.convo_id and e.recipient_did is null and e.era = $5
-                       and (e.tx >= $3::bigint::text::xid8 or e.tx = any($4::text::xid8[]))
+   cross join lateral (select * from event_stream s
+                        where s.convo_id = m.convo_id and s.recipient_did is null and s.era = $5 and s.tx >= $3::bigint::text::xid8
+                        union all
+                       select * from event_stream s
+                        where s.convo_id = m.convo_id and s.recipient_did is null and s.era = $5 and s.tx = any($4::text::xid8[])) e
    where e.event_type = 'joined' and e.payload->'dids' ? $1
 ), page as (
   select id, convo_id, recipient_did, event_type, payload::text as payload, tx, emitted_at from told order by id limit $6 + 1
