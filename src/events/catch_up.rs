@@ -10,10 +10,10 @@ use tokio::sync::Semaphore;
 use crate::error::Error;
 use crate::ids::{ConvoId, Did};
 use crate::store::Store;
-use crate::store::events::{Entries, EventRow, PAGE, Present, Seen, What};
+use crate::store::events::{Entries, PAGE, Present, Seen, What};
 use crate::views::MessageView;
 
-use super::event::Info;
+use super::event::{Info, Row};
 use super::hub::{Behind, Gap, Hub};
 use super::subscriber::{End, Subscriber};
 
@@ -119,11 +119,11 @@ async fn supply_rows(
     store: &Store,
     hub: &Hub,
     subscriber: &Arc<Subscriber>,
-    rows: Vec<Arc<EventRow>>,
+    rows: Vec<Arc<Row>>,
     turns: &Semaphore,
 ) -> Result<(), Error> {
     let rows = of_membership(rows, &subscriber.did);
-    let joined = |row: &Arc<EventRow>| match (&row.convo, &row.what) {
+    let joined = |row: &Arc<Row>| match (&row.convo, &row.what) {
         (Some(convo), What::Joined { dids, .. }) if dids.contains(&subscriber.did) => Some(convo.clone()),
         _ => None,
     };
@@ -203,7 +203,7 @@ async fn supply_rest(
 
 /// The rows in their order, each once, without those from before a membership: where the first that is about `did` itself says that
 /// it joined, it was no member before.
-fn of_membership(mut rows: Vec<Arc<EventRow>>, did: &Did) -> Vec<Arc<EventRow>> {
+fn of_membership(mut rows: Vec<Arc<Row>>, did: &Did) -> Vec<Arc<Row>> {
     rows.sort_by_key(|row| row.id);
     rows.dedup_by_key(|row| row.id);
     let mut firsts: HashMap<ConvoId, (i64, bool)> = HashMap::new();

@@ -1,6 +1,7 @@
 //! What is sent to clients, field for field as `blue.catbird.mls.streamConvoEvents` and `blue.catbird.mls.subscribeConvoEvents` declare
 //! it, in no framing yet.
 
+use std::ops::Deref;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -9,9 +10,13 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{ConvoId, Did};
+use crate::store::events::EventRow;
 use crate::views::{MessageView, datetime};
 
 use super::cursor::Cursor;
+
+/// About what an event takes beside the bytes in it.
+const FRAME: usize = 512;
 
 /// One event.
 #[derive(Debug, Clone, Serialize)]
@@ -70,7 +75,6 @@ impl Event {
 
     /// About how many bytes it takes on the wire.
     fn size(&self) -> usize {
-        const FRAME: usize = 512;
         match self {
             Event::Message { message, .. } => FRAME + message.ciphertext.0.len() / 3 * 4,
             _ => FRAME,
@@ -89,6 +93,29 @@ pub struct Published {
     /// The same as WebSockets have it.
     pub(super) frame: OnceLock<Bytes>,
     _held: Option<Held>,
+}
+
+/// A row that waits for streams, counted as an event is.
+#[derive(Debug)]
+pub struct Row {
+    row: EventRow,
+    _held: Held,
+}
+
+impl Row {
+    pub fn new(row: EventRow, all: &Arc<AtomicUsize>) -> Self {
+        let size = FRAME + row.size;
+        all.fetch_add(size, Ordering::Relaxed);
+        Self { row, _held: Held { all: all.clone(), size } }
+    }
+}
+
+impl Deref for Row {
+    type Target = EventRow;
+
+    fn deref(&self) -> &EventRow {
+        &self.row
+    }
 }
 
 /// The part that an event has in what all events that wait take.

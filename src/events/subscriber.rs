@@ -11,10 +11,9 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 use crate::ids::{ConvoId, Did};
-use crate::store::events::EventRow;
 
 use super::cursor::Cursor;
-use super::event::{Info, Published};
+use super::event::{Info, Published, Row};
 
 /// Most bytes that wait for one client, unless a single event has more.
 pub const MAX_WAITING_BYTES: usize = 32 * 1024 * 1024;
@@ -74,7 +73,9 @@ pub(super) enum Phase {
         /// What it saw has been sent.
         from: Cursor,
         /// Rows that came meanwhile, oldest first.
-        held: Vec<Arc<EventRow>>,
+        held: Vec<Arc<Row>>,
+        /// The bytes of these.
+        held_bytes: usize,
         /// The pass that was under way, or the last one, when it was attached; `None` before that.
         attached: Option<u64>,
         /// The client gave a cursor, and is told when it has caught up.
@@ -95,7 +96,7 @@ pub(super) enum Phase {
 
 impl Subscriber {
     pub(super) fn new(id: u64, did: Did, only: Option<ConvoId>, from: Cursor) -> Self {
-        let phase = Phase::CatchingUp { from, held: Vec::new(), attached: None, tell: false, looked: 0 };
+        let phase = Phase::CatchingUp { from, held: Vec::new(), held_bytes: 0, attached: None, tell: false, looked: 0 };
         let state = State { phase, convos: Vec::new(), waiting: VecDeque::new(), bytes: 0, waker: None, end: None };
         // Those that were opened together do not end together.
         let until = Instant::now() + LIFE.mul_f64(0.75 + (id.wrapping_mul(0x9E37_79B9) % 1_000) as f64 / 2_000.0);
@@ -231,6 +232,9 @@ impl State {
         if end != End::Over {
             self.waiting = VecDeque::new();
             self.bytes = 0;
+            if let Phase::CatchingUp { held, held_bytes, .. } = &mut self.phase {
+                (*held, *held_bytes) = (Vec::new(), 0);
+            }
         }
         self.wake();
     }
@@ -241,7 +245,21 @@ impl State {
 
     /// How many bytes wait for the client.
     pub fn bytes(&self) -> usize {
-        self.bytes
+        match self.phase {
+            Phase::CatchingUp { held_bytes, .. } => self.bytes + held_bytes,
+            _ => self.bytes,
+        }
+    }
+
+    /// Keeps a row for a stream that catches up, within the bounds; false if there are too many.
+    pub fn hold(&mut self, row: &Arc<Row>, most: usize) -> bool {
+        let Phase::CatchingUp { held, held_bytes, .. } = &mut self.phase else { return false };
+        if held.len() >= most || *held_bytes + row.size > MAX_WAITING_BYTES {
+            return false;
+        }
+        *held_bytes += row.size;
+        held.push(row.clone());
+        true
     }
 
     fn wake(&mut self) {

@@ -4,10 +4,11 @@
 //! lost. However many streams there are, a pass asks the database once what is new, once for the entries of the conversations
 //! that somebody here listens to, and once for who is a member of those of them whose rosters have changed.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use crate::error::{Code, Error};
-use crate::store::events::{EventRow, Membership, Moment, What};
+use crate::store::events::{EventRow, Membership, Moment, News, What};
 use crate::store::{Reader, Store};
 
 use super::event::Info;
@@ -17,7 +18,7 @@ use super::hub::{Begun, Hub};
 pub const POLL: Duration = Duration::from_secs(1);
 /// The shortest time between two passes: what comes meanwhile shares the next.
 const GAP: Duration = Duration::from_millis(2);
-/// Most rows in a pass. After an outage with more, streams are cut, and resume from their cursors.
+/// About the most rows in a pass. After an outage with more, streams are cut, and resume from their cursors.
 const MOST_ROWS: usize = 10_000;
 /// Most entries in a pass, likewise.
 const MOST_ENTRIES: i64 = 200_000;
@@ -31,10 +32,11 @@ pub(super) async fn run(store: Store, hub: Hub) {
     let mut last: Option<Moment> = None;
     let mut failing = false;
     let mut too_long = 0;
+    let mut told = HashSet::new();
     loop {
         let begun = hub.begin_pass();
         let pass = begun.pass;
-        match read(&store, &hub, last.as_ref(), begun).await {
+        match read(&store, &hub, last.as_ref(), begun, &mut told).await {
             Ok(moment) => {
                 if std::mem::take(&mut failing) {
                     tracing::warn!("the event tail reads again");
@@ -43,6 +45,7 @@ pub(super) async fn run(store: Store, hub: Hub) {
                 store.metrics().tail_passed();
                 last = Some(moment);
                 too_long = 0;
+                told.clear();
                 tokio::time::sleep(GAP).await;
                 let _ = tokio::time::timeout(POLL, hub.woken()).await;
             }
@@ -63,51 +66,63 @@ pub(super) async fn run(store: Store, hub: Hub) {
     }
 }
 
-/// One pass. What it hands out before it fails is not handed out again: entries are known by their seq, and rows come last.
-async fn read(store: &Store, hub: &Hub, last: Option<&Moment>, begun: Begun) -> Result<Moment, Error> {
+/// One pass. What it hands out before it fails is not handed out again: entries are known by their seq, and rows, which come after
+/// them, are noted in `told`.
+async fn read(
+    store: &Store,
+    hub: &Hub,
+    last: Option<&Moment>,
+    begun: Begun,
+    told: &mut HashSet<i64>,
+) -> Result<Moment, Error> {
     let reader = store.reader().await?;
-    let (moment, rows) = match last {
-        Some(last) if begun.listened => match news(&reader, hub, last).await? {
-            Some(news) => news,
-            None => {
-                tracing::warn!("the event tail lost its place; streams are cut and resume from their cursors");
-                hub.end_all(Info::Reset, false);
-                return Ok(reader.present(None).await?.moment);
-            }
+    // Whoever comes waits for a whole pass first, so nobody misses what a pass without listeners does not tell.
+    let news = match last {
+        Some(last) if begun.listened => match reader.news(last, MOST_ENTRIES).await? {
+            Some(news) if news.moment.incarnation == last.incarnation && !news.too_many => Some((last, news)),
+            _ => return lost(hub, &reader).await,
         },
-        // Whoever comes waits for a whole pass first, so nobody misses what this one passes over.
-        _ => (reader.present(None).await?.moment, Vec::new()),
+        _ => None,
     };
+    let Some((last, News { mut moment, convos, rows: mut page, .. })) = news else {
+        let mut moment = reader.present(None).await?.moment;
+        if let Some(last) = last.filter(|last| last.incarnation == moment.incarnation) {
+            moment.has_read(last.seen().newest);
+        }
+        read_entries(store, hub, &reader, &moment).await?;
+        hub.publish_typing(begun.typing);
+        return Ok(moment);
+    };
+    moment.has_read(last.seen().newest);
+    hub.mark_unread(&convos);
     read_entries(store, hub, &reader, &moment).await?;
-    let memberships = memberships_of_joiners(hub, &reader, &rows).await?;
-    for row in &rows {
-        store.metrics().tail_lagged((moment.at - row.emitted_at).to_std().unwrap_or_default());
+    // A page is handed out before the next is read, so that no more than one is in memory.
+    let mut count = 0;
+    loop {
+        count += page.rows.len();
+        page.rows.retain(|row| !told.contains(&row.id));
+        let memberships = memberships_of_joiners(hub, &reader, &page.rows).await?;
+        for row in &page.rows {
+            store.metrics().tail_lagged((moment.at - row.emitted_at).to_std().unwrap_or_default());
+            moment.has_read(row.tx);
+            told.insert(row.id);
+        }
+        hub.publish_rows(page.rows, &memberships);
+        let Some(after) = page.more_after else { break };
+        if count > MOST_ROWS {
+            return lost(hub, &reader).await;
+        }
+        page = reader.more_news(last, &moment, after).await?;
     }
-    hub.publish_rows(rows, &memberships);
     hub.publish_typing(begun.typing);
     Ok(moment)
 }
 
-/// What became visible since the last pass: rows, and conversations, which the hub is told. `None` if that cannot be said, because it
-/// is too much, or because the last pass was in another incarnation.
-async fn news(reader: &Reader, hub: &Hub, last: &Moment) -> Result<Option<(Moment, Vec<EventRow>)>, Error> {
-    let Some(news) = reader.news(last, MOST_ENTRIES).await? else { return Ok(None) };
-    if news.moment.incarnation != last.incarnation || news.too_many {
-        return Ok(None);
-    }
-    let (mut moment, mut page) = (news.moment, news.rows);
-    let mut rows = page.rows;
-    while let Some(after) = page.more_after {
-        page = reader.more_news(last, &moment, after).await?;
-        rows.append(&mut page.rows);
-        if rows.len() > MOST_ROWS {
-            return Ok(None);
-        }
-    }
-    rows.iter().for_each(|row| moment.has_read(row.tx));
-    moment.has_read(last.seen().newest);
-    hub.mark_unread(&news.convos);
-    Ok(Some((moment, rows)))
+/// What became visible since the last pass is too much to tell, or that was in another incarnation.
+async fn lost(hub: &Hub, reader: &Reader) -> Result<Moment, Error> {
+    tracing::warn!("the event tail lost its place; streams are cut and resume from their cursors");
+    hub.end_all(Info::Reset, false);
+    Ok(reader.present(None).await?.moment)
 }
 
 /// Reads every conversation that has something new, to its end.

@@ -188,6 +188,8 @@ pub struct EventRow {
     pub what: What,
     /// The transaction that wrote it.
     pub tx: i64,
+    /// How many bytes it says that in.
+    pub size: usize,
     pub emitted_at: DateTime<Utc>,
 }
 
@@ -304,6 +306,7 @@ fn event_row(row: &Row) -> Result<EventRow, Error> {
         recipient: row.get::<_, Option<&str>>("recipient_did").map(id).transpose()?,
         what: serde_json::from_str(&tagged).map_err(Error::internal)?,
         tx: row.get("tx"),
+        size: payload.len(),
         emitted_at: row.get("emitted_at"),
     })
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
 use crate::events::cursor::Cursor;
-use crate::events::event::{Event, Info, Published, Typing};
+use crate::events::event::{Event, Info, Published, Row, Typing};
 use crate::events::subscriber::{End, Phase};
 use crate::ids::{ConvoId, Did};
 use crate::store::events::{Entries, EventRow, Membership, Moment};
@@ -149,12 +149,15 @@ impl Hub {
     pub fn publish_rows(&self, rows: Vec<EventRow>, memberships: &[Membership]) {
         let mut inner = self.inner();
         for row in rows {
-            let row = Arc::new(row);
+            let row = Arc::new(Row::new(row, &inner.held));
             for subscriber in inner.audience_of(&row) {
                 let mut state = subscriber.state();
                 match &mut state.phase {
-                    Phase::CatchingUp { held, .. } if held.len() < self.0.buffer => held.push(row.clone()),
-                    Phase::CatchingUp { .. } => state.end(End::Told(Info::SlowConsumer)),
+                    Phase::CatchingUp { .. } => {
+                        if !state.hold(&row, self.0.buffer) {
+                            state.end(End::Told(Info::SlowConsumer));
+                        }
+                    }
                     Phase::Joining { .. } | Phase::Live => {
                         drop(state);
                         inner.tell(&subscriber, &row, memberships, self.0.buffer);

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use crate::error::{Code, Error};
 use crate::events::cursor::Cursor;
-use crate::events::event::{Info, Published, Typing};
+use crate::events::event::{Info, Published, Row, Typing};
 use crate::events::subscriber::{End, Phase, Subscriber};
 use crate::ids::{ConvoId, Did};
 use crate::store::events::{Attachment, EventRow, Membership};
@@ -19,7 +19,7 @@ const MOST_ATTACHED: usize = 1_000;
 /// What a stream that catches up has to do next.
 pub enum Behind {
     /// These rows came first.
-    Rows(Vec<Arc<EventRow>>),
+    Rows(Vec<Arc<Row>>),
     /// Entries are missing here.
     Entries(Vec<Gap>),
     /// Nothing until this pass is over.
@@ -116,9 +116,12 @@ impl Hub {
         }
         let begun = inner.begun;
         let mut state = subscriber.state();
-        if let Phase::CatchingUp { from, attached, tell, held, .. } = &mut state.phase {
+        if let Phase::CatchingUp { from, attached, tell, held, held_bytes, .. } = &mut state.phase {
             (*from, *attached, *tell) = (begin, Some(begun), replayed.is_some());
-            held.extend(replayed.into_iter().flatten().map(Arc::new));
+            for row in replayed.into_iter().flatten() {
+                *held_bytes += row.size;
+                held.push(Arc::new(Row::new(row, &self.0.held)));
+            }
         }
     }
 
@@ -131,7 +134,8 @@ impl Hub {
         if state.has_ended() {
             return Behind::Over;
         }
-        let Phase::CatchingUp { from, held, attached: Some(attached), tell, looked } = &mut state.phase else {
+        let Phase::CatchingUp { from, held, held_bytes, attached: Some(attached), tell, looked } = &mut state.phase
+        else {
             return Behind::Over;
         };
         // Rows that were committed before it was attached have been reported by then.
@@ -139,6 +143,7 @@ impl Hub {
             return Behind::Pass(*attached);
         }
         if !held.is_empty() {
+            *held_bytes = 0;
             return Behind::Rows(std::mem::take(held));
         }
         let (from, tell, begin) = (from.clone(), *tell, *looked);
@@ -223,7 +228,7 @@ impl Hub {
     }
 
     /// Hands rows to a stream that catches up. `memberships` are those of the conversations that it joined by them.
-    pub fn supply_rows(&self, subscriber: &Arc<Subscriber>, rows: &[Arc<EventRow>], memberships: &[Membership]) {
+    pub fn supply_rows(&self, subscriber: &Arc<Subscriber>, rows: &[Arc<Row>], memberships: &[Membership]) {
         let mut inner = self.inner();
         for row in rows {
             inner.tell(subscriber, row, memberships, usize::MAX);

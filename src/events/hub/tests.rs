@@ -7,7 +7,8 @@ use ulid::Ulid;
 
 use super::*;
 use crate::events::subscriber::Waiting;
-use crate::store::events::{Attachment, Entries, Key, Moment};
+use crate::ids::Did;
+use crate::store::events::{Attachment, Entries, EventRow, Key, Moment, What};
 use crate::views::MessageType;
 use crate::xrpc::bytes::LexBytes;
 
@@ -166,4 +167,26 @@ fn a_replica_whose_tail_makes_no_pass_is_not_current() {
     assert!(!hub.is_current(Instant::now() + STALE));
     pass(&hub);
     assert!(hub.is_current(Instant::now()));
+}
+
+#[test]
+fn p10_rows_that_wait_for_a_stream_that_catches_up_are_bounded_in_bytes() {
+    let hub = hub();
+    let did: Did = "did:plc:first".parse().unwrap();
+    let subscriber = hub.register(&did, None, Cursor::nowhere()).unwrap();
+    let row = |id| EventRow {
+        id,
+        convo: None,
+        recipient: Some(did.clone()),
+        what: What::KeyPackagesLow { available: 1 },
+        tx: id,
+        size: 8 << 20,
+        emitted_at: DateTime::UNIX_EPOCH,
+    };
+    hub.publish_rows((1..=4).map(row).collect(), &[]);
+    assert!(!subscriber.has_ended());
+    assert!(hub.0.held.load(Ordering::Relaxed) >= 4 * (8 << 20));
+    hub.publish_rows(vec![row(5)], &[]);
+    assert!(subscriber.has_ended());
+    assert_eq!(hub.0.held.load(Ordering::Relaxed), 0, "what waited is gone");
 }
