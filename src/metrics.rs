@@ -148,6 +148,7 @@ struct Inner {
     events_delivered: Counters<1>,
     hints: Counters<2>,
     tail_passes: Counter,
+    tail_oldest: Gauge,
     tail_lag_seconds: Histogram,
     swept: Counters<1>,
     sweep_seconds: Seconds<1>,
@@ -218,6 +219,7 @@ impl Metrics {
             events_delivered: Family::default(),
             hints: Family::default(),
             tail_passes: Counter::default(),
+            tail_oldest: Gauge::default(),
             tail_lag_seconds: Histogram::new(FINE_BUCKETS),
             swept: Family::default(),
             sweep_seconds: Family::new_with_constructor(Buckets),
@@ -348,6 +350,11 @@ impl Inner {
             "event_hints",
             "Hints to other replicas, by what carries them, and whether it took them",
             self.hints.clone(),
+        );
+        r.register(
+            "event_tail_oldest_transaction",
+            "How many transactions ago the oldest one began that writes and still runs, anywhere in the cluster",
+            self.tail_oldest.clone(),
         );
         r.register("event_tail_passes", "Times that the event tail has read to the present", self.tail_passes.clone());
         r.register_with_unit(
@@ -608,9 +615,10 @@ impl Metrics {
         self.0.hints.get_or_create(&[("transport", transport.name()), ("outcome", outcome)]).inc();
     }
 
-    /// The event tail has read to the present.
-    pub fn tail_passed(&self) {
+    /// The event tail has read to the present, when the oldest running transaction was so many transactions old.
+    pub fn tail_passed(&self, oldest: i64) {
         self.0.tail_passes.inc();
+        self.0.tail_oldest.set(oldest);
     }
 
     /// How long something took to be seen by the event tail.

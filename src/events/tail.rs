@@ -42,7 +42,7 @@ pub(super) async fn run(store: Store, hub: Hub) {
                     tracing::warn!("the event tail reads again");
                 }
                 hub.end_pass(pass, &moment);
-                store.metrics().tail_passed();
+                store.metrics().tail_passed(moment.seen().oldest_age());
                 last = Some(moment);
                 too_long = 0;
                 told.clear();

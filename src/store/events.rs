@@ -96,6 +96,11 @@ impl Seen {
         tx < self.ahead && !self.running.contains(&tx)
     }
 
+    /// How many transactions ago the oldest of those that run began.
+    pub fn oldest_age(&self) -> i64 {
+        self.running.first().map_or(0, |oldest| self.ahead - oldest)
+    }
+
     /// The same, or less, with so many running transactions at most: those that have run longest, and none from the next one on.
     pub fn within(&self, most: usize) -> Self {
         let ahead = self.running.get(most).copied().unwrap_or(self.ahead);
