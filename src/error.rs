@@ -66,6 +66,8 @@ codes! {
     FutureCursor 400 StartAnew,
     /// Events after the cursor have been deleted or are too many, or the database was restored since.
     OutdatedCursor 410 StartAnew,
+    /// The caller is in more conversations than one stream may have.
+    TooManyConversations 403 GiveUp,
     /// `fromEpoch` lies after `toEpoch`, or one is negative.
     InvalidEpochRange 400 GiveUp,
     /// The cipher suite is unknown here, or not the one that the bytes carry.

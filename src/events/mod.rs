@@ -57,7 +57,7 @@
 //! database said, held rows before its own join are dropped. Typing is handed out at the end of a pass that began after it came,
 //! when every removal from before has been applied.
 //!
-//! **Something grows without bound** (P10). Streams are bounded per caller and per replica ([`hub`]); what waits for one client is bounded
+//! **Something grows without bound** (P10). Streams are bounded per caller and per replica ([`hub`]) and in conversations; what waits for one client is bounded
 //! in events (`SSE_BUFFER_SIZE`) and bytes, and what waits for all of them in bytes; who does not read is told, cut, and loses nothing, since it resumes by its cursor. A
 //! client that catches up is read for only when it has read. A connection that takes nothing at all is reset by the kernel
 //! ([`crate::server`]). Passes, pages and replays have limits; a tail that lost its place cuts all streams, which resume.
@@ -114,6 +114,8 @@ pub const HEARTBEAT: Duration = Duration::from_secs(15);
 const OPENING: Duration = Duration::from_secs(5);
 /// How long it waits for its turn at the database after that.
 const TURN: Duration = Duration::from_secs(3);
+/// Most conversations of one stream.
+pub const MAX_CONVOS: usize = 10_000;
 /// Most rows that are replayed, and most bytes of what they say. Who has been away for more reads its conversations anew, which is
 /// quicker.
 const MAX_REPLAY: i64 = 10_000;
@@ -169,7 +171,7 @@ impl Events {
 
     /// Opens a stream of all conversations of `did`, or of one: from now on, or from a cursor.
     ///
-    /// Errors: `ConvoNotFound` and `NotMember` for the one conversation, `FutureCursor`, `OutdatedCursor`, `RateLimitExceeded` with too
+    /// Errors: `ConvoNotFound` and `NotMember` for the one conversation, `FutureCursor`, `OutdatedCursor`, `TooManyConversations`, `RateLimitExceeded` with too
     /// many streams of one caller, `Overloaded`.
     pub async fn open(&self, did: &Did, only: Option<&ConvoId>, cursor: Option<Sealed>) -> Result<Open, Error> {
         // It has begun to miss things now; the true beginning is not known before the tail has looked.
@@ -190,7 +192,11 @@ impl Events {
         if let Some(convo) = only {
             reader.membership(convo, did).await?;
         }
-        let attachments = reader.attachments(did, only, seen).await?;
+        let attachments = reader.attachments(did, only, seen, MAX_CONVOS as i64 + 1).await?;
+        if attachments.len() > MAX_CONVOS {
+            let message = format!("you are in more than {MAX_CONVOS} conversations; follow some of them by convoId");
+            return Err(Code::TooManyConversations.because(message));
+        }
         let replayed = match seen {
             Some(seen) => {
                 let replay = reader.replay(did, only, seen, (MAX_REPLAY, MAX_REPLAY_BYTES)).await?;

@@ -26,7 +26,7 @@ query! {
     MORE_NEWS = "events/more_news" (TEXT, TEXT, INT8, INT8, INT8, INT4);
     ENTRIES = "events/entries" (TEXT_ARRAY, INT8_ARRAY, INT8, INT8);
     MEMBERSHIPS = "events/memberships" (TEXT_ARRAY, TEXT_ARRAY);
-    ATTACHMENTS = "events/attachments" (TEXT, TEXT, INT8, TEXT, INT4);
+    ATTACHMENTS = "events/attachments" (TEXT, TEXT, INT8, TEXT, INT4, INT8);
     REPLAY = "events/replay" (TEXT, TEXT, INT8, TEXT, INT4, INT8, INT8);
     PARTING = "events/parting" (TEXT, TEXT, INT8, TEXT, INT4, INT8);
 }
@@ -393,17 +393,18 @@ impl Reader {
     }
 
     /// The conversations that a stream of `did` begins with, and where: after the newest entry of each, or after the
-    /// last that was `seen`.
+    /// last that was `seen`. At most so many.
     pub async fn attachments(
         &self,
         did: &Did,
         only: Option<&ConvoId>,
         seen: Option<&Seen>,
+        most: i64,
     ) -> Result<Vec<Attachment>, Error> {
         let only = only.map(ConvoId::as_str);
         let (ahead, era) = (seen.map(|seen| seen.ahead), seen.map(|seen| seen.era));
         let running = seen.map_or("{}".to_owned(), Seen::array);
-        let params: Params<'_> = &[&did.as_str(), &only, &ahead, &running, &era];
+        let params: Params<'_> = &[&did.as_str(), &only, &ahead, &running, &era, &most];
         let rows = self.rows(&ATTACHMENTS, params).await.map_err(Abort::into_error)?;
         rows.iter()
             .map(|row| {

@@ -27,8 +27,14 @@ impl Endpoint for StreamConvoEvents {
     const KIND: Kind = Kind::Query;
     // It goes on.
     const READS: bool = false;
-    const ERRORS: &'static [Code] =
-        &[Code::ConvoNotFound, Code::NotMember, Code::InvalidCursor, Code::FutureCursor, Code::OutdatedCursor];
+    const ERRORS: &'static [Code] = &[
+        Code::ConvoNotFound,
+        Code::NotMember,
+        Code::InvalidCursor,
+        Code::FutureCursor,
+        Code::OutdatedCursor,
+        Code::TooManyConversations,
+    ];
 
     type Input = Input;
     type Output = Sse;

@@ -37,6 +37,7 @@ impl Subscription for SubscribeConvoEvents {
         Code::InvalidCursor,
         Code::FutureCursor,
         Code::OutdatedCursor,
+        Code::TooManyConversations,
         Code::ConsumerTooSlow,
         Code::UpgradeRequired,
     ];
@@ -64,7 +65,12 @@ impl Subscription for SubscribeConvoEvents {
                 };
                 Ok(app.events.socket(open, Box::new(handler)))
             }
-            Err(why) if matches!(why.code, Code::InvalidCursor | Code::FutureCursor | Code::OutdatedCursor) => {
+            Err(why)
+                if matches!(
+                    why.code,
+                    Code::InvalidCursor | Code::FutureCursor | Code::OutdatedCursor | Code::TooManyConversations
+                ) =>
+            {
                 Ok(app.events.refusing_socket(why))
             }
             Err(why) => Err(why),

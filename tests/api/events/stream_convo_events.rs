@@ -32,6 +32,7 @@ any_serializer! {
     what_is_read_on_one_device_is_told_to_the_others_and_to_nobody_else;
     who_has_few_key_packages_left_is_told;
     p10_a_caller_has_so_many_streams_and_no_more;
+    p10_a_stream_has_so_many_conversations_and_no_more;
     p5_a_slow_consumer_is_told_and_loses_nothing with ("SSE_BUFFER_SIZE", "20");
     p10_events_are_bounded_in_bytes_as_well;
     p5_a_transaction_that_began_first_and_commits_last_is_not_passed_over;
@@ -466,6 +467,37 @@ async fn who_has_few_key_packages_left_is_told(app: &TestApp) {
     }
     assert!(claim(&alice, bob.did()).await.is_some());
     assert_eq!(stream.expect("keyPackagesLowEvent").await["available"], 3);
+}
+
+async fn p10_a_stream_has_so_many_conversations_and_no_more(app: &TestApp) {
+    let mut members = app.conversation(2).await;
+    let most = i64::try_from(catbird_server::events::MAX_CONVOS).unwrap();
+    let convos =
+        "insert into conversations (id, group_id, creator_did, cipher_suite, initial_epoch, current_epoch, last_seq)
+                  select 'c' || n, md5(n::text), $1, 'MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519', 0, 0, 0
+                    from generate_series(1, $2::bigint) n";
+    sql(app, convos, &[&members[0].did(), &most]).await;
+    let joined = "insert into members (convo_id, member_did, joined_seq, joined_epoch, last_read_seq)
+                  select id, $1, 0, 0, 0 from conversations where id <> $2 order by id limit $3";
+    let own = convo(&members[1]);
+    sql(app, joined, &[&members[1].did(), &own, &(most - 1)]).await;
+    // However many they are, what happens in one of them comes.
+    let mut stream = follow(&members[1]).await;
+    let sent = members[0].send("still here").await.unwrap().seq;
+    stream.until(|event| seq(event) == Some(sent)).await;
+    sql(
+        app,
+        "insert into members (convo_id, member_did, joined_seq, joined_epoch, last_read_seq)
+              select max(id), $1, 0, 0, 0 from conversations c
+               where not exists (select from members m where m.convo_id = c.id and m.member_did = $1)",
+        &[&members[1].did()],
+    )
+    .await;
+    match try_follow(&members[1], &[], None).await {
+        Ok(_) => panic!("one too many"),
+        Err(reply) => refused(reply, 403, "TooManyConversations"),
+    };
+    assert!(try_follow(&members[1], &[("convoId", &own)], None).await.is_ok());
 }
 
 async fn p10_a_caller_has_so_many_streams_and_no_more(app: &TestApp) {
