@@ -36,25 +36,36 @@ const CHECKS: [(&str, &str); 14] = checks![
     "envelopes",
 ];
 
-/// What was found, invariant by invariant.
+/// Selects what is wrong with the settings, a sentence each.
+const ADVICE: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/sql/advice/settings.sql"));
+
+/// What was found, invariant by invariant, and what is to be said of the settings of PostgreSQL.
 #[derive(Debug)]
-pub struct Report(Vec<(&'static str, &'static str, Vec<String>)>);
+pub struct Report {
+    invariants: Vec<(&'static str, &'static str, Vec<String>)>,
+    advice: Vec<String>,
+}
 
 impl Report {
     /// Whether every invariant holds.
     pub fn is_clean(&self) -> bool {
-        self.0.iter().all(|(_, _, findings)| findings.is_empty())
+        self.invariants.iter().all(|(_, _, findings)| findings.is_empty())
+    }
+
+    /// What is to be said of the settings, a sentence each. It is no violation, and not yet.
+    pub fn advice(&self) -> &[String] {
+        &self.advice
     }
 
     /// The invariants that do not hold.
     pub fn violated(&self) -> Vec<&'static str> {
-        self.0.iter().filter(|(_, _, findings)| !findings.is_empty()).map(|(name, _, _)| *name).collect()
+        self.invariants.iter().filter(|(_, _, findings)| !findings.is_empty()).map(|(name, _, _)| *name).collect()
     }
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (name, meaning, findings) in &self.0 {
+        for (name, meaning, findings) in &self.invariants {
             match findings.len() {
                 0 => writeln!(f, "ok        {name}")?,
                 n => writeln!(f, "VIOLATED  {name}: {meaning} ({n} found)")?,
@@ -66,9 +77,12 @@ impl fmt::Display for Report {
                 writeln!(f, "          and {} more", findings.len() - MOST_SHOWN)?;
             }
         }
+        for advice in &self.advice {
+            writeln!(f, "WARNING   {advice}")?;
+        }
         match self.is_clean() {
-            true => writeln!(f, "All {} invariants hold.", self.0.len()),
-            false => writeln!(f, "{} of {} invariants are violated.", self.violated().len(), self.0.len()),
+            true => writeln!(f, "All {} invariants hold.", self.invariants.len()),
+            false => writeln!(f, "{} of {} invariants are violated.", self.violated().len(), self.invariants.len()),
         }
     }
 }
@@ -91,7 +105,12 @@ pub async fn run(database: &tokio_postgres::Config) -> Result<Report, MigrationE
         });
         report.push((name, meaning, findings.collect()));
     }
+    let advice = snapshot.simple_query(ADVICE).await?.into_iter().filter_map(|message| match message {
+        SimpleQueryMessage::Row(row) => row.get("advice").map(str::to_owned),
+        _ => None,
+    });
+    let advice = advice.collect();
     snapshot.commit().await?;
     connection.abort();
-    Ok(Report(report))
+    Ok(Report { invariants: report, advice })
 }

@@ -9,7 +9,7 @@ use crate::app::{App, Stage};
 
 /// The state of the parts, as the earlier server showed it.
 pub async fn health(app: Data<App>) -> HttpResponse {
-    let database = app.store.schema_is_current().await.is_ok();
+    let database = app.store.fitness().await.is_ok_and(|database| database.writes);
     let word = |healthy: bool| if healthy { "healthy" } else { "unhealthy" };
     let body = json!({
         "status": word(database),
@@ -38,13 +38,14 @@ pub async fn live() -> HttpResponse {
     HttpResponse::Ok().content_type("text/plain").body("OK")
 }
 
-/// Whether requests should be sent here: the database answers, its schema is the one this build needs, its clock and this machine's
-/// agree to a minute, the event tail has read it within ten seconds, and the server is neither starting nor draining.
+/// Whether requests should be sent here: the database answers and takes writes, its schema is the one this build needs, its clock and
+/// this machine's agree to a minute, the event tail has read it within ten seconds, and the server is neither starting nor draining.
 pub async fn ready(app: Data<App>) -> HttpResponse {
     let stage = app.stage();
-    let schema = app.store.schema_is_current().await;
-    let (database, current) = (schema.is_ok(), schema.is_ok_and(|current| current));
-    let clock = current && app.store.agrees_with(&app.clock).await.unwrap_or(false);
+    let fitness = app.store.fitness().await;
+    let (database, writes) = (fitness.is_ok(), fitness.as_ref().is_ok_and(|database| database.writes));
+    let current = fitness.is_ok_and(|database| database.current);
+    let clock = writes && current && app.store.agrees_with(&app.clock).await.unwrap_or(false);
     let events = app.events.are_current();
     let ready = stage == Stage::Serving && clock && events;
     let body = json!({
@@ -54,7 +55,14 @@ pub async fn ready(app: Data<App>) -> HttpResponse {
             Stage::Serving => "serving",
             Stage::Draining => "draining",
         },
-        "checks": { "database": database, "schema": current, "clock": clock, "events": events, "actors": true },
+        "checks": {
+            "database": database,
+            "writes": writes,
+            "schema": current,
+            "clock": clock,
+            "events": events,
+            "actors": true,
+        },
         // Without hints events come later, and that is no reason to send anybody elsewhere.
         "hints": { "by": app.events.hints().transport().name(), "listening": app.events.hints().listening() },
     });
@@ -63,7 +71,7 @@ pub async fn ready(app: Data<App>) -> HttpResponse {
 
 /// Every metric, in the Prometheus text format.
 pub async fn metrics(app: Data<App>) -> HttpResponse {
-    match app.metrics.render(app.store.pool_status(), app.config.database_max_connections) {
+    match app.metrics.render(app.store.connections(), app.config.database_max_connections) {
         Ok(text) => {
             HttpResponse::Ok().content_type("application/openmetrics-text; version=1.0.0; charset=utf-8").body(text)
         }

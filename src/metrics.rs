@@ -18,7 +18,7 @@ use crate::connection::Ended;
 use crate::error::Code;
 use crate::events::hints::Transport;
 use crate::limits::Scope;
-use crate::store::Cause;
+use crate::store::{Cause, Connections};
 use crate::timing::Stage;
 use crate::xrpc::room::Full;
 
@@ -118,6 +118,7 @@ struct Inner {
     connections_active: Gauge,
     connections_max: Gauge,
     connections_waiting: Gauge,
+    connections_unanswered: Gauge,
     messages_sent: Counter,
     groups_created: Counter,
     members_added: Counter,
@@ -189,6 +190,7 @@ impl Metrics {
             connections_active: Gauge::default(),
             connections_max: Gauge::default(),
             connections_waiting: Gauge::default(),
+            connections_unanswered: Gauge::default(),
             messages_sent: Counter::default(),
             groups_created: Counter::default(),
             members_added: Counter::default(),
@@ -284,6 +286,11 @@ impl Inner {
             "database_connections_waiting",
             "Requests waiting for a connection",
             self.connections_waiting.clone(),
+        );
+        r.register(
+            "database_connections_unanswered",
+            "Connections that were given up and are not closed yet, such as those whose COMMIT waits for a standby",
+            self.connections_unanswered.clone(),
         );
         r.register("mls_messages_sent", "Application messages accepted", self.messages_sent.clone());
         r.register("mls_groups_created", "Conversations made", self.groups_created.clone());
@@ -666,9 +673,11 @@ impl Metrics {
     }
 
     /// Everything in the Prometheus text format. `pool` is connections open, idle, and requests waiting.
-    pub fn render(&self, (open, idle, waiting): (usize, usize, usize), most: usize) -> Result<String, std::fmt::Error> {
+    pub fn render(&self, connections: Connections, most: usize) -> Result<String, std::fmt::Error> {
+        let Connections { open, idle, waiting, unanswered } = connections;
         self.0.connections_active.set(open.saturating_sub(idle) as i64);
         self.0.connections_waiting.set(waiting as i64);
+        self.0.connections_unanswered.set(unanswered as i64);
         self.0.connections_max.set(most as i64);
         if let Some((bytes, seconds)) = process_usage() {
             self.0.resident_memory.set(bytes);

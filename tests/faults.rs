@@ -25,6 +25,8 @@ mod pooler;
 mod restarts;
 #[path = "faults/sharing.rs"]
 mod sharing;
+#[path = "faults/standby.rs"]
+mod standby;
 #[path = "faults/tools.rs"]
 mod tools;
 #[path = "faults/turns.rs"]
@@ -70,6 +72,7 @@ with_each_serializer! {
     killed_replica::a_replica_killed_inside_a_transaction_leaves_nothing_behind,
     killed_replica::replicas_killed_under_load_lose_nothing,
     pooler::everything_works_through_a_pooler_in_transaction_mode,
+    pooler::reads_end_in_time_behind_a_pooler,
     restarts::restarts_of_postgres_lose_nothing,
     restarts::crashes_of_postgres_lose_nothing,
     restarts::connections_from_before_a_restart_cost_no_request,
@@ -79,5 +82,8 @@ with_each_serializer! {
     sharing::a_key_package_that_everybody_names_at_once_is_used_by_one,
     sharing::commits_that_share_bring_everything_along,
     sharing::losers_of_one_epoch_are_answered_together,
+    standby::a_standby_is_not_ready_until_it_is_promoted,
+    standby::a_primary_that_is_set_to_read_only_is_left,
+    standby::commits_that_wait_for_a_standby_take_no_more_connections_than_there_may_be,
     turns::replicas_that_write_one_conversation_take_turns_with_batches,
 }

@@ -1,7 +1,6 @@
 //! One conversation's actor: does one thing after the other and remembers where that left the conversation.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Instant;
 
 use tracing::Instrument;
@@ -16,23 +15,19 @@ use super::mailbox::LONGEST_WAIT;
 
 /// How often one command may find that another replica was faster before it stands in line for the lock like that one.
 const MOST_RELOADS: u32 = 3;
-/// The shared epoch of an actor that has not learnt it yet.
-pub(super) const UNKNOWN: i64 = -1;
 
 /// The state of an actor. Nothing in it is the truth; PostgreSQL is asked whether it still holds with every write.
 pub(super) struct Conversation {
     convo: ConvoId,
     store: Store,
     at: Option<Position>,
-    /// Where readers of this process find the epoch.
-    epoch: Arc<AtomicI64>,
     /// When it last learnt that another replica writes the conversation too.
     contended: Option<Instant>,
 }
 
 impl Conversation {
-    pub(super) fn new(convo: ConvoId, store: Store, epoch: Arc<AtomicI64>) -> Self {
-        Self { convo, store, at: None, epoch, contended: None }
+    pub(super) fn new(convo: ConvoId, store: Store) -> Self {
+        Self { convo, store, at: None, contended: None }
     }
 
     /// Whether it knows where the conversation stands.
@@ -53,7 +48,6 @@ impl Conversation {
 
     fn remember(&mut self, at: Position) {
         self.at = Some(at);
-        self.epoch.store(at.epoch, Ordering::Release);
     }
 
     /// Whether another replica wrote the conversation a moment ago. Then this one stands in line for the lock like that one, so that

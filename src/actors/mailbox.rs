@@ -68,21 +68,3 @@ impl<C: Command> Message for Run<C> {
         Box::pin(timings.scope(work).instrument(span))
     }
 }
-
-/// Asks an actor that has just started to learn where its conversation stands.
-pub(super) struct Load {
-    pub(super) reply: oneshot::Sender<Result<i64, Error>>,
-}
-
-impl Message for Load {
-    fn name(&self) -> &'static str {
-        "getEpoch"
-    }
-
-    fn run<'a>(self: Box<Self>, actor: &'a mut Conversation) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
-        Box::pin(async move {
-            let epoch = actor.position().await.map(|at| at.epoch);
-            let _ = self.reply.send(epoch);
-        })
-    }
-}

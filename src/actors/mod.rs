@@ -2,7 +2,7 @@
 //!
 //! An actor takes no lock. It remembers where its conversation stands and writes by compare-and-swap on that; when another
 //! replica has written, the swap loses, the actor learns the new position and tries again. So replicas of both kinds may run
-//! side by side, and only the epoch that `getEpoch` answers from memory can be a moment old.
+//! side by side. What it remembers is for its own writes; readers ask the database.
 
 mod conversation;
 mod mailbox;

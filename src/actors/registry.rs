@@ -5,7 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::panic::AssertUnwindSafe;
-use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -24,8 +24,8 @@ use crate::serializer::queues::{BATCH, BATCH_BYTES};
 use crate::serializer::sharing::Sending;
 use crate::store::{Command, Store};
 
-use super::conversation::{Conversation, UNKNOWN};
-use super::mailbox::{Letter, Load, Run};
+use super::conversation::Conversation;
+use super::mailbox::{Letter, Run};
 
 /// How much the registry may hold.
 #[derive(Debug, Clone, Copy)]
@@ -74,7 +74,6 @@ struct Actor {
     mailbox: mpsc::Sender<Letter>,
     /// Messages sent and not yet dealt with.
     pending: Arc<AtomicUsize>,
-    epoch: Arc<AtomicI64>,
     last_used: Instant,
 }
 
@@ -105,17 +104,6 @@ impl Registry {
         let convo = command.convo_id.clone();
         let (send, answer) = Sending::new(command);
         self.send(&convo, Letter::Send(send))?;
-        self.answer(answer).await
-    }
-
-    /// The conversation's epoch from memory; an actor that knows none yet asks the database once.
-    pub async fn epoch(&self, convo: &ConvoId) -> Result<i64, Error> {
-        let known = self.state().actors.get(convo).map(|actor| actor.epoch.load(Ordering::Acquire));
-        if let Some(epoch) = known.filter(|epoch| *epoch != UNKNOWN) {
-            return Ok(epoch);
-        }
-        let (reply, answer) = oneshot::channel();
-        self.send(convo, Letter::Message(Box::new(Load { reply })))?;
         self.answer(answer).await
     }
 
@@ -170,16 +158,11 @@ impl Registry {
 
     fn spawn(&self, state: &mut State, convo: &ConvoId) {
         let (mailbox, messages) = mpsc::channel(self.0.limits.mailbox + 1);
-        let (pending, epoch) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicI64::new(UNKNOWN)));
-        let actor = Actor {
-            mailbox: mailbox.clone(),
-            pending: pending.clone(),
-            epoch: epoch.clone(),
-            last_used: Instant::now(),
-        };
+        let pending = Arc::new(AtomicUsize::new(0));
+        let actor = Actor { mailbox: mailbox.clone(), pending: pending.clone(), last_used: Instant::now() };
         self.0.metrics.actor_spawned(state.failed.remove(convo));
         state.actors.insert(convo.clone(), actor);
-        let conversation = Conversation::new(convo.clone(), self.0.store.clone(), epoch);
+        let conversation = Conversation::new(convo.clone(), self.0.store.clone());
         let (registry, convo, weak) = (self.clone(), convo.clone(), mailbox.downgrade());
         drop(mailbox);
         self.0.store.runtime().spawn(async move {

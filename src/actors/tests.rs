@@ -12,7 +12,7 @@ use crate::error::Code;
 use crate::ids::{ConvoId, Did};
 use crate::metrics::Metrics;
 use crate::store::epochs::{self, Swap};
-use crate::store::{Abort, Command, Exclusive, Hold, Store, StoreConfig};
+use crate::store::{Abort, Command, Connections, Exclusive, Hold, Store, StoreConfig};
 
 const LIMITS: Limits = Limits { actors: 4, mailbox: 8, idle: Duration::from_secs(3_600) };
 
@@ -164,7 +164,7 @@ async fn an_actor_that_failed_is_started_again_by_the_next_request() {
         tokio::task::yield_now().await;
     }
     assert_eq!(s.registry.run(Step(convo(0))).await.unwrap(), 2);
-    let text = s.metrics.render((0, 0, 0), 0).unwrap();
+    let text = s.metrics.render(Connections::default(), 0).unwrap();
     assert!(text.contains("actor_restarts_total{actor_type=\"conversation_actor\"} 1"), "{text}");
     assert!(text.contains("actor_spawns_total{actor_type=\"conversation_actor\"} 2"), "{text}");
 }
@@ -222,23 +222,9 @@ async fn the_number_of_actors_is_bounded_and_busy_ones_are_never_evicted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_epoch_is_answered_from_memory() {
-    let s = setting(LIMITS, 1).await;
-    assert_eq!(s.registry.epoch(&convo(0)).await.unwrap(), 0);
-    let queries = |metrics: &Metrics| {
-        let text = metrics.render((0, 0, 0), 0).unwrap();
-        text.lines().filter(|line| line.starts_with("database_queries_total")).map(str::to_owned).collect::<Vec<_>>()
-    };
-    let before = queries(&s.metrics);
-    assert_eq!(s.registry.epoch(&convo(0)).await.unwrap(), 0);
-    assert_eq!(queries(&s.metrics), before, "the second answer asked the database nothing");
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn a_conversation_that_does_not_exist_keeps_no_actor() {
     let s = setting(LIMITS, 0).await;
     assert_eq!(s.registry.run(Step(convo(0))).await.unwrap_err().code, Code::ConvoNotFound);
-    assert_eq!(s.registry.epoch(&convo(0)).await.unwrap_err().code, Code::ConvoNotFound);
     while s.registry.active() > 0 {
         tokio::task::yield_now().await;
     }

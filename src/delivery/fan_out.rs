@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 
 use crate::error::Error;
-use crate::store::Store;
+use crate::store::{Lane, Store};
 
 /// How often the log is looked at while somebody has a mailbox.
 const POLL: Duration = Duration::from_secs(1);
@@ -37,7 +37,7 @@ pub(super) async fn run(store: &Store, made: &Notify, mut stop: watch::Receiver<
 /// Expands what there is, and says whether anybody has a mailbox.
 async fn catch_up(store: &Store, made: &Notify, stop: &watch::Receiver<bool>) -> Result<bool, Error> {
     while !*stop.borrow() {
-        let now = store.reader().await?.fan_out_state().await?;
+        let now = store.reader_for(Lane::Background).await?.fan_out_state().await?;
         if !(now.used && now.behind) {
             return Ok(now.used);
         }

@@ -11,7 +11,7 @@ use crate::clock::Clock;
 use crate::config::MailboxConfig;
 use crate::error::Error;
 use crate::store::mailboxes::{Attempt, End};
-use crate::store::{Store, chance};
+use crate::store::{Lane, Store, chance};
 
 use super::place;
 use super::webhook::{Answer, Client};
@@ -102,7 +102,7 @@ impl Outbox {
     /// Begins what is due and has room, and says how many attempts that is.
     async fn begin(&mut self) -> Result<usize, Error> {
         let room = MOST_AT_ONCE - self.running.len();
-        if room == 0 || !self.shared.store.reader().await?.envelope_is_due().await? {
+        if room == 0 || !self.shared.store.reader_for(Lane::Background).await?.envelope_is_due().await? {
             return Ok(0);
         }
         let mut busy: HashMap<String, usize> = HashMap::new();
@@ -123,7 +123,7 @@ impl Outbox {
 
     async fn count(&self) {
         let Shared { store, .. } = &*self.shared;
-        if let Ok(reader) = store.reader().await
+        if let Ok(reader) = store.reader_for(Lane::Background).await
             && let Ok((waiting, dead)) = reader.backlog().await
         {
             store.metrics().mailbox_backlog(waiting, dead);
@@ -167,7 +167,7 @@ impl Shared {
     async fn hand_over(&self, attempt: &Attempt) -> Result<End, Error> {
         let kib = u32::try_from(attempt.bytes / 1024 + 1).unwrap_or(MOST_KIB).min(MOST_KIB);
         let _memory = self.memory.acquire_many(kib).await.expect("nobody closes it");
-        let Some(letter) = self.store.reader().await?.letter(attempt).await? else {
+        let Some(letter) = self.store.reader_for(Lane::Background).await?.letter(attempt).await? else {
             return Ok(End::Dead("the entry is not kept any more".to_owned()));
         };
         let Some(mailbox) = letter.mailbox else { return Ok(End::Withdrawn) };

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::error::{Code, Error};
 use crate::store::events::{EventRow, Membership, Moment, News, What};
-use crate::store::{Reader, Store};
+use crate::store::{Lane, Reader, Store};
 
 use super::event::Info;
 use super::hub::{Begun, Hub};
@@ -75,7 +75,7 @@ async fn read(
     begun: Begun,
     told: &mut HashSet<i64>,
 ) -> Result<Moment, Error> {
-    let reader = store.reader().await?;
+    let reader = store.reader_for(Lane::Vital).await?;
     // Whoever comes waits for a whole pass first, so nobody misses what a pass without listeners does not tell.
     let news = match last {
         Some(last) if begun.listened => match reader.news(last, MOST_ENTRIES).await? {

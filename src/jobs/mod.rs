@@ -31,7 +31,7 @@ use crate::clock::Clock;
 use crate::config::Retention;
 use crate::error::{Code, Error};
 use crate::store::sweeps::{Begun, Bite, Bitten, Sweep, Table};
-use crate::store::{Failed, Store};
+use crate::store::{Failed, Lane, Store};
 
 /// How often the task looks whether a job is due. At the first look it waits a moment, so that a start is not slowed down.
 const LOOK: Duration = Duration::from_secs(5);
@@ -268,7 +268,7 @@ impl Progress<'_> {
 
     /// Why the pass ended early; `None` if it was made.
     async fn pages(&mut self, table: Table) -> Result<Option<Pass>, Error> {
-        let end = self.store.reader().await?.pages(table).await?;
+        let end = self.store.reader_for(Lane::Background).await?.pages(table).await?;
         let mut from = self.begun.place.as_ref().and_then(|place| place.parse().ok()).unwrap_or(0);
         let mut portion = Portion::new(PAGES_AT_ONCE);
         while from < end {
@@ -301,7 +301,7 @@ impl Progress<'_> {
         let (mut looking, mut deleting) = (Portion::new(CONVOS_AT_ONCE), Portion::new(ENTRIES_AT_ONCE));
         loop {
             let start = Instant::now();
-            let reader = self.store.reader().await?;
+            let reader = self.store.reader_for(Lane::Background).await?;
             let looked = reader.logs_due(&after, self.begun.cutoff, looking.size()).await;
             drop(reader);
             if self.rests(start.elapsed()).await {
@@ -312,7 +312,9 @@ impl Progress<'_> {
                 Err(error) if error.code == Code::DatabaseUnavailable => return Err(error),
                 Err(_) if looking.shrink() => continue,
                 Err(why) => {
-                    let Some(convo) = self.store.reader().await?.next_convo(&after).await? else { return Ok(None) };
+                    let Some(convo) = self.store.reader_for(Lane::Background).await?.next_convo(&after).await? else {
+                        return Ok(None);
+                    };
                     self.set_aside(convo.clone(), why).await?;
                     after = convo;
                     continue;

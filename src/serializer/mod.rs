@@ -136,14 +136,6 @@ impl Serializer {
         self.store().detached(creating).await
     }
 
-    /// The epoch of a conversation as this serializer knows it without asking the database, if it does.
-    pub async fn remembered_epoch(&self, convo: &ConvoId) -> Result<Option<i64>, Error> {
-        match self {
-            Self::Advisory { .. } => Ok(None),
-            Self::Actors { registry, .. } => registry.epoch(convo).await.map(Some),
-        }
-    }
-
     /// Finishes what is queued and takes nothing more.
     pub async fn shut_down(&self) {
         if let Self::Actors { registry, .. } = self {

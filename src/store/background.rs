@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
+use super::lanes::Lane;
 use super::query::query;
 use super::session::Queries;
 use super::{Abort, Errand, Reader, Store, Tx};
@@ -55,6 +56,7 @@ struct Unit<E> {
 
 impl<E: Errand> Errand for Unit<E> {
     const NAME: &'static str = E::NAME;
+    const LANE: Lane = E::LANE;
     type Output = E::Output;
 
     async fn execute(&self, tx: &Tx) -> Result<E::Output, Abort> {
@@ -71,6 +73,7 @@ struct SetAside {
 
 impl Errand for SetAside {
     const NAME: &'static str = "setAside";
+    const LANE: Lane = Lane::Background;
     type Output = ();
 
     async fn execute(&self, tx: &Tx) -> Result<(), Abort> {
@@ -86,6 +89,7 @@ struct TakeBack {
 
 impl Errand for TakeBack {
     const NAME: &'static str = "takeBack";
+    const LANE: Lane = Lane::Background;
     type Output = ();
 
     async fn execute(&self, tx: &Tx) -> Result<(), Abort> {
@@ -127,13 +131,13 @@ impl Store {
 
     /// What is left out of this work, and for each whether its time has come.
     pub(crate) async fn aside(&self, work: &'static str) -> Result<HashMap<String, bool>, Error> {
-        let rows = self.reader().await?.rows(&ASIDE, &[&work]).await.map_err(Abort::into_error)?;
+        let rows = self.reader_for(Lane::Background).await?.rows(&ASIDE, &[&work]).await.map_err(Abort::into_error)?;
         Ok(rows.iter().map(|row| (row.get("item"), row.get("due"))).collect())
     }
 
     /// Whether this clock and PostgreSQL's agree well enough for either to say what is old.
     pub async fn agrees_with(&self, clock: &Clock) -> Result<bool, Error> {
-        let reader = self.reader().await?;
+        let reader = self.reader_for(Lane::Vital).await?;
         let before = clock.now();
         let there = reader.now().await?;
         Ok(there > before - MOST_SKEW && there < clock.now() + MOST_SKEW)
@@ -141,7 +145,7 @@ impl Store {
 
     /// How each kind of work stands.
     pub(crate) async fn standings(&self) -> Result<Vec<Standing>, Error> {
-        let rows = self.reader().await?.rows(&AGES, &[]).await.map_err(Abort::into_error)?;
+        let rows = self.reader_for(Lane::Background).await?.rows(&AGES, &[]).await.map_err(Abort::into_error)?;
         let standing = |row: &tokio_postgres::Row| Standing {
             work: row.get("job"),
             age: Duration::from_secs_f64(row.get::<_, f64>("age").max(0.0)),

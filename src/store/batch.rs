@@ -22,6 +22,7 @@ use crate::timing::{Stage, measure};
 
 use super::changes::Topic;
 use super::failure::{self, Abort, Cause};
+use super::lanes::Lane;
 use super::query::{Query, query};
 use super::session::Params;
 use super::write::{Done, Work};
@@ -83,16 +84,17 @@ impl<B: Batch> Together<B> {
     fn opening(&self, store: &Store) -> (Cow<'static, str>, &'static Query, Duration) {
         match self.1 {
             Locks::Wait => {
-                let wait = format!("set local lock_timeout = {};", deadline::BATCH_LOCK.as_millis());
-                (store.begin() + Cow::from(wait), &WAIT, deadline::BATCH_LOCK + deadline::FLUSH)
+                let begin = format!("{}set local lock_timeout = {};", store.begin(), deadline::BATCH_LOCK.as_millis());
+                (Cow::Owned(begin), &WAIT, deadline::BATCH_LOCK + deadline::FLUSH)
             }
-            Locks::Try | Locks::None => (store.begin(), &TAKE, deadline::FLUSH),
+            Locks::Try | Locks::None => (Cow::Borrowed(store.begin()), &TAKE, deadline::FLUSH),
         }
     }
 }
 
 impl<B: Batch> Work for Together<B> {
     const NAME: &'static str = B::NAME;
+    const LANE: Lane = Lane::Write;
     type Output = Vec<Landing<B::Output>>;
 
     fn topics(&self, landed: &Vec<Landing<B::Output>>) -> Vec<Topic> {

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use deadpool_postgres::{Connect, Manager, ManagerConfig, Pool, QueueMode, RecyclingMethod, Runtime};
 use tokio::runtime::Handle;
@@ -17,6 +17,7 @@ use crate::timing::{Stage, measure};
 
 use super::changes::Changes;
 use super::failure::Abort;
+use super::lanes::{Lane, Lanes};
 use super::session::{Reader, Session};
 use super::{convos, deadline, members, read_positions, statistics};
 
@@ -33,6 +34,8 @@ pub struct StoreConfig {
 #[derive(Clone)]
 pub struct Store {
     pub(super) pool: Pool,
+    /// Who may have a connection from it.
+    pub(super) lanes: Lanes,
     pub(super) pooler: bool,
     /// Where connections are driven and units of work run, whichever thread asked: a worker's own runtime ends with it.
     pub(super) runtime: Handle,
@@ -49,10 +52,22 @@ fn session_settings() -> String {
     settings().iter().map(|(name, value)| format!("-c {name}={value}")).collect::<Vec<_>>().join(" ")
 }
 
-/// The same for one transaction, where a pooler does not let the session have any.
-pub(super) fn transaction_settings() -> String {
-    settings().iter().map(|(name, value)| format!("set local {name} = {value};")).collect()
-}
+/// How a transaction begins: READ COMMITTED, whatever the database's default is, so that each statement sees what was committed
+/// before it.
+const BEGIN: &str = "begin isolation level read committed read write;";
+
+/// The same with the settings for one transaction, where a pooler does not let the session have any.
+static BEGIN_BEHIND_POOLER: LazyLock<String> = LazyLock::new(|| {
+    let settings: String = settings().iter().map(|(name, value)| format!("set local {name} = {value};")).collect();
+    format!("{BEGIN}{settings}{DURABLE_TRANSACTION}")
+});
+
+/// What was answered has to be on this server's disk at least (PostgreSQL manual 20.5.1, synchronous_commit). More than that is the
+/// operator's to set, and stays as it is.
+const DURABLE_SESSION: &str =
+    "select set_config('synchronous_commit', 'local', false) where current_setting('synchronous_commit') = 'off'";
+const DURABLE_TRANSACTION: &str =
+    "select set_config('synchronous_commit', 'local', true) where current_setting('synchronous_commit') = 'off';";
 
 fn settings() -> [(&'static str, String); 4] {
     let ms = |time: std::time::Duration| time.as_millis().to_string();
@@ -69,6 +84,7 @@ fn settings() -> [(&'static str, String); 4] {
 struct Connector {
     runtime: Handle,
     tls: Option<MakeRustlsConnect>,
+    pooler: bool,
 }
 
 type Connecting<'a> =
@@ -76,7 +92,14 @@ type Connecting<'a> =
 
 impl Connect for Connector {
     fn connect(&self, config: &tokio_postgres::Config) -> Connecting<'_> {
-        let opening = self.runtime.spawn(open(config.clone(), self.tls.clone()));
+        let (config, tls, pooler) = (config.clone(), self.tls.clone(), self.pooler);
+        let opening = self.runtime.spawn(async move {
+            let (client, connection) = open(config, tls).await?;
+            if !pooler {
+                client.batch_execute(DURABLE_SESSION).await?;
+            }
+            Ok((client, connection))
+        });
         Box::pin(async move { opening.await.expect("opening a connection does not panic and is never aborted") })
     }
 }
@@ -135,7 +158,7 @@ impl Store {
         }
         let tls = tls(&database)?;
         let runtime = Handle::current();
-        let connector = Connector { runtime: runtime.clone(), tls };
+        let connector = Connector { runtime: runtime.clone(), tls, pooler: config.pooler };
         let manager =
             Manager::from_connect(database, connector, ManagerConfig { recycling_method: RecyclingMethod::Fast });
         let pool = Pool::builder(manager)
@@ -151,16 +174,22 @@ impl Store {
         let group_ids = moka::future::Cache::new(convos::GROUP_IDS);
         let acquainted = moka::sync::Cache::new(members::ACQUAINTED);
         let changes = Changes::default();
-        let store =
-            Self { pool, pooler: config.pooler, runtime, metrics, read_positions, group_ids, acquainted, changes };
+        let lanes = Lanes::new(config.max_connections);
+        let pooler = config.pooler;
+        let store = Self { pool, lanes, pooler, runtime, metrics, read_positions, group_ids, acquainted, changes };
         store.read_positions.start(store.clone());
         statistics::start(&store);
         Ok(store)
     }
 
-    /// A connection that can only read.
+    /// A connection that can only read, for a request.
     pub async fn reader(&self) -> Result<Reader, crate::error::Error> {
-        self.session().await.map(Reader).map_err(Abort::into_error)
+        self.reader_for(Lane::Read).await
+    }
+
+    /// A connection that can only read.
+    pub(crate) async fn reader_for(&self, lane: Lane) -> Result<Reader, crate::error::Error> {
+        self.session(lane).await.map(Reader).map_err(Abort::into_error)
     }
 
     /// Whom committed transactions concern.
@@ -178,16 +207,38 @@ impl Store {
         &self.metrics
     }
 
-    /// Connections open, connections idle, requests waiting for one.
-    pub fn pool_status(&self) -> (usize, usize, usize) {
-        let status = self.pool.status();
-        (status.size, status.available, status.waiting)
+    /// How the connections to PostgreSQL stand.
+    pub fn connections(&self) -> Connections {
+        let (status, (waiting, unanswered)) = (self.pool.status(), self.lanes.status());
+        Connections { open: status.size, idle: status.available, waiting, unanswered }
     }
 
-    pub(super) async fn session(&self) -> Result<Session, Abort> {
-        let client = measure(Stage::Connection, self.pool.get()).await?;
-        Ok(Session::new(client, !self.pooler, self.metrics.clone()))
+    /// How a transaction begins, with the settings that the session does not have.
+    pub(super) fn begin(&self) -> &'static str {
+        if self.pooler { BEGIN_BEHIND_POOLER.as_str() } else { BEGIN }
     }
+
+    pub(super) async fn session(&self, lane: Lane) -> Result<Session, Abort> {
+        let taking = async {
+            let place = self.lanes.place(lane).await?;
+            Ok::<_, Abort>((self.pool.get().await?, place))
+        };
+        let (client, place) = measure(Stage::Connection, taking).await?;
+        Ok(Session::new(client, place, self.clone()))
+    }
+}
+
+/// How the connections to PostgreSQL stand.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Connections {
+    /// In the pool.
+    pub open: usize,
+    /// Of those, not in use.
+    pub idle: usize,
+    /// Requests and others who wait for one.
+    pub waiting: usize,
+    /// Those that were given up, have left the pool, and are not closed yet.
+    pub unanswered: usize,
 }
 
 /// Why a [`Store`] cannot be made.

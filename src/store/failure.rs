@@ -118,9 +118,19 @@ fn defect(db: &DbError) -> Error {
 }
 
 /// Whether PostgreSQL says with this code that the connection or the server is going away: class 08 (connection
-/// exceptions), class 57 (operator intervention), 25P03 (idle in transaction) and 53300 (too many connections).
+/// exceptions), class 57 (operator intervention), 25P03 (idle in transaction) and 53300 (too many connections), or that this server
+/// does not write ([`is_read_only`]).
 pub fn ends_connection(code: &SqlState) -> bool {
-    code.code().starts_with("08") || code.code().starts_with("57P") || matches!(code.code(), "25P03" | "53300")
+    code.code().starts_with("08")
+        || code.code().starts_with("57P")
+        || matches!(code.code(), "25P03" | "53300")
+        || is_read_only(code)
+}
+
+/// Whether PostgreSQL says with this code that it only reads, as a standby does: 25006 to a statement that writes, 0A000 to
+/// `begin read write`.
+pub fn is_read_only(code: &SqlState) -> bool {
+    matches!(code.code(), "25006" | "0A000")
 }
 
 impl From<PoolError> for Abort {

@@ -6,6 +6,7 @@ use crate::error::Error;
 use crate::ids::{ConvoId, Did};
 use crate::views::MessageView;
 
+use super::lanes::Lane;
 use super::query::query;
 use super::session::Queries;
 use super::{Abort, Errand, Reader, Store, Tx, messages};
@@ -110,6 +111,7 @@ struct Expand;
 
 impl Errand for Expand {
     const NAME: &'static str = "expandEnvelopes";
+    const LANE: Lane = Lane::Background;
     /// Envelopes made; `None` if another replica is at it.
     type Output = Option<i64>;
 
@@ -135,6 +137,7 @@ struct Claim {
 
 impl Errand for Claim {
     const NAME: &'static str = "claimEnvelopes";
+    const LANE: Lane = Lane::Background;
     type Output = Vec<Attempt>;
 
     async fn execute(&self, tx: &Tx) -> Result<Vec<Attempt>, Abort> {
@@ -162,6 +165,7 @@ struct Settle {
 
 impl Errand for Settle {
     const NAME: &'static str = "settleEnvelope";
+    const LANE: Lane = Lane::Background;
     type Output = ();
 
     async fn execute(&self, tx: &Tx) -> Result<(), Abort> {

@@ -8,6 +8,7 @@ use tokio_postgres::Row;
 use crate::error::Error;
 use crate::ids::Did;
 
+use super::lanes::Lane;
 use super::query::{Query, query};
 use super::session::Params;
 use super::{Abort, Reader, Store, deadline, failure};
@@ -33,7 +34,7 @@ impl Store {
     /// Runs a statement within the time that a token may take, the wait for a connection included.
     pub(super) async fn within(&self, query: &Query, params: Params<'_>) -> Result<Vec<Row>, Error> {
         let asking = async {
-            let reader = Reader(self.session().await?);
+            let reader = Reader(self.session(Lane::Vital).await?);
             reader.rows_within(deadline::TOKENS, query, params).await
         };
         match tokio::time::timeout(deadline::TOKENS, asking).await {

@@ -11,6 +11,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::ids::{ConvoId, Did};
 
+use super::lanes::Lane;
 use super::write::Errand;
 use super::{Abort, Store, Tx, cursors};
 
@@ -103,6 +104,7 @@ struct Read {
 
 impl Errand for Read {
     const NAME: &'static str = "readPositions";
+    const LANE: Lane = Lane::Background;
     type Output = ();
 
     async fn execute(&self, tx: &Tx) -> Result<(), Abort> {

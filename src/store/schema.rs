@@ -7,6 +7,7 @@ use refinery::{Migration, Runner};
 use sha2::{Digest, Sha256};
 use tokio_postgres::Client;
 
+use super::lanes::Lane;
 use super::query::query;
 use super::session::Queries;
 use super::{Reader, Store, connect};
@@ -119,17 +120,30 @@ async fn make_views(client: &Client) -> Result<(), tokio_postgres::Error> {
     client.batch_execute(&format!("begin; {DROP_VIEWS} {views} comment on schema legacy is '{digest}'; commit")).await
 }
 
+/// What can be done with a database that answers.
+#[derive(Debug, Clone, Copy)]
+pub struct Fitness {
+    /// It takes writes: it is no standby, and was not set to read only.
+    pub writes: bool,
+    /// It has at least the schema of this build.
+    pub current: bool,
+}
+
 impl Store {
-    /// Whether the database answers and has at least the schema of this build.
-    pub async fn schema_is_current(&self) -> Result<bool, crate::error::Error> {
-        let reader: Reader = self.reader().await?;
+    /// What can be done with the database just now. An error: it does not answer.
+    pub async fn fitness(&self) -> Result<Fitness, crate::error::Error> {
+        let reader: Reader = self.reader_for(Lane::Vital).await?;
         // A probe may come before the first migration, which is no error.
-        let exists = reader.find(&EXISTS, &[]).await.map_err(super::Abort::into_error)?;
-        if !exists.is_some_and(|row| row.get("is_there")) {
-            return Ok(false);
+        let row = reader.find(&EXISTS, &[]).await.map_err(super::Abort::into_error)?;
+        let writes = row.as_ref().is_some_and(|row| !row.get::<_, bool>("read_only"));
+        if !writes {
+            reader.0.demoted();
+        }
+        if !row.is_some_and(|row| row.get("is_there")) {
+            return Ok(Fitness { writes, current: false });
         }
         let row = reader.find(&VERSION, &[]).await.map_err(super::Abort::into_error)?;
-        Ok(row.is_some_and(|row| row.get::<_, i64>("version") >= required_version()))
+        Ok(Fitness { writes, current: row.is_some_and(|row| row.get::<_, i64>("version") >= required_version()) })
     }
 }
 

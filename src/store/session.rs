@@ -7,10 +7,11 @@ use deadpool_postgres::Object;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Row, SimpleQueryMessage};
 
-use crate::metrics::Metrics;
 use crate::timing::{Stage, measure};
 
+use super::lanes::Place;
 use super::query::Query;
+use super::{Store, deadline, failure};
 
 /// The values of a statement's parameters, in order.
 pub type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
@@ -19,17 +20,22 @@ pub type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
 pub struct Session {
     /// There until this value is dropped.
     client: Option<Object>,
+    /// Its place among the connections that there may be; there for as long as `client` is.
+    place: Option<Place>,
     /// How much has begun on it and not ended, so that nobody knows what state it is in: inside a transaction, or with a statement
     /// that has not been answered.
     in_doubt: AtomicUsize,
-    /// False behind a pooler that cannot carry prepared statements.
-    prepared: bool,
-    metrics: Metrics,
+    store: Store,
 }
 
 impl Session {
-    pub(super) fn new(client: Object, prepared: bool, metrics: Metrics) -> Self {
-        Self { client: Some(client), in_doubt: AtomicUsize::new(0), prepared, metrics }
+    pub(super) fn new(client: Object, place: Place, store: Store) -> Self {
+        Self { client: Some(client), place: Some(place), in_doubt: AtomicUsize::new(0), store }
+    }
+
+    /// False behind a pooler, which cannot carry prepared statements.
+    fn prepared(&self) -> bool {
+        !self.store.pooler
     }
 
     fn client(&self) -> &Object {
@@ -56,32 +62,81 @@ impl Session {
     }
 
     /// Throws the connection away without asking PostgreSQL to stop: a COMMIT may be waiting there for a standby, and a cancelled
-    /// wait would look like one that had ended.
+    /// wait would look like one that had ended. Its place is kept until it is answered or closed, or until PostgreSQL says that no
+    /// COMMIT hangs any more: then whatever stands in between has lost this one.
     pub(super) fn abandon(mut self) {
-        if let Some(client) = self.client.take() {
-            drop(Object::take(client));
+        let (Some(client), Some(place)) = (self.client.take(), self.place.take()) else { return };
+        let client = Object::take(client);
+        let (store, kept) = (self.store.clone(), self.store.lanes.unanswered(place));
+        self.store.runtime.spawn(async move {
+            // Answered after everything that was sent before it.
+            let mut answered = std::pin::pin!(client.simple_query(""));
+            while tokio::time::timeout(deadline::COMMIT, &mut answered).await.is_err() {
+                if store.commits_hang().await.is_ok_and(|hang| !hang) {
+                    break;
+                }
+            }
+            drop(kept);
+        });
+    }
+
+    /// A server that refuses to write is a standby, or was demoted: its connections are thrown away, so that the next ones find the
+    /// server that took over.
+    fn heed<T>(&self, result: Result<T, tokio_postgres::Error>) -> Result<T, tokio_postgres::Error> {
+        if let Err(error) = &result
+            && error.code().is_some_and(failure::is_read_only)
+        {
+            self.demoted();
         }
+        result
+    }
+
+    /// See [`Session::heed`].
+    pub(super) fn demoted(&self) {
+        self.doubt();
+        self.suspect_all();
     }
 
     /// Runs a statement and returns its rows.
     pub(super) async fn rows(&self, query: &Query, params: Params<'_>) -> Result<Vec<Row>, tokio_postgres::Error> {
         let start = Instant::now();
-        let rows = if self.prepared {
-            let statement = self.client().prepare_typed_cached(query.text, query.types).await?;
-            self.client().query(&statement, params).await
+        let rows = if self.prepared() {
+            match self.client().prepare_typed_cached(query.text, query.types).await {
+                Ok(statement) => self.client().query(&statement, params).await,
+                Err(error) => Err(error),
+            }
         } else {
             let typed: Vec<(&(dyn ToSql + Sync), Type)> =
                 params.iter().copied().zip(query.types.iter().cloned()).collect();
             self.client().query_typed(query.text, &typed).await
         };
-        self.metrics.query(query.name, start.elapsed());
-        rows
+        self.store.metrics.query(query.name, start.elapsed());
+        self.heed(rows)
+    }
+
+    /// Runs a statement by itself. Behind a pooler the session has no time limits, so there it is a transaction that brings them along;
+    /// all of it goes in one flush.
+    async fn rows_alone(&self, query: &Query, params: Params<'_>) -> Result<Vec<Row>, tokio_postgres::Error> {
+        if self.prepared() {
+            return self.rows(query, params).await;
+        }
+        // In this order: what is polled first is sent first.
+        let (begun, rows, committed) = tokio::join!(
+            biased;
+            self.simple(self.store.begin()),
+            self.rows(query, params),
+            self.simple("commit"),
+        );
+        begun?;
+        let rows = rows?;
+        committed?;
+        Ok(rows)
     }
 
     /// Prepares statements that are not yet prepared, so that several can go in one flush: each is sent when it is polled for the
     /// first time, and preparing would let one overtake the other.
     pub(super) async fn prepare(&self, queries: &[&Query]) -> Result<(), tokio_postgres::Error> {
-        for query in queries.iter().filter(|_| self.prepared) {
+        for query in queries.iter().filter(|_| self.prepared()) {
             self.client().prepare_typed_cached(query.text, query.types).await?;
         }
         Ok(())
@@ -89,7 +144,7 @@ impl Session {
 
     /// Runs a statement without parameters by the simple protocol, such as BEGIN.
     pub(super) async fn simple(&self, text: &str) -> Result<Vec<SimpleQueryMessage>, tokio_postgres::Error> {
-        self.client().simple_query(text).await
+        self.heed(self.client().simple_query(text).await)
     }
 }
 
@@ -100,15 +155,20 @@ impl Drop for Session {
         if self.in_doubt.load(Ordering::Relaxed) == 0 {
             return;
         }
-        let Some(client) = self.client.take() else { return };
-        let cancel = client.cancel_token();
-        drop(Object::take(client));
+        let (Some(client), Some(place)) = (self.client.take(), self.place.take()) else { return };
+        let client = Object::take(client);
         // At the end of the process there is no runtime left, and no connection either.
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        runtime.spawn(async move {
+        if tokio::runtime::Handle::try_current().is_err() {
+            return;
+        }
+        let kept = self.store.lanes.unanswered(place);
+        self.store.runtime.spawn(async move {
             // The token goes over a connection of its own without TLS; where that is refused, closing the connection and
             // idle_in_transaction_session_timeout do the same work later.
-            let _ = tokio::time::timeout(super::deadline::CONNECT, cancel.cancel_query(tokio_postgres::NoTls)).await;
+            let cancel = client.cancel_token();
+            let _ = tokio::time::timeout(deadline::CONNECT, cancel.cancel_query(tokio_postgres::NoTls)).await;
+            let _ = tokio::time::timeout(deadline::CONNECT, client.simple_query("rollback")).await;
+            drop((client, kept));
         });
     }
 }
@@ -145,7 +205,7 @@ impl Reader {
         params: Params<'_>,
     ) -> Result<Vec<Row>, super::Abort> {
         self.0.doubt();
-        match measure(Stage::Query, tokio::time::timeout(time, self.0.rows(query, params))).await {
+        match measure(Stage::Query, tokio::time::timeout(time, self.0.rows_alone(query, params))).await {
             Ok(rows) => {
                 self.0.settle();
                 Ok(rows?)

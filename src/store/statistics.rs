@@ -8,6 +8,7 @@
 
 use std::time::Duration;
 
+use super::lanes::Lane;
 use super::query::query;
 use super::session::Queries;
 use super::{Abort, Reader, Store, deadline, failure};
@@ -41,7 +42,7 @@ pub(super) fn start(store: &Store) {
 
 impl Store {
     async fn count_outgrown(&self) -> Result<(), Abort> {
-        let reader = Reader(self.session().await?);
+        let reader = Reader(self.session(Lane::Background).await?);
         for row in reader.rows(&OUTGROWN, &[&SMALL_PAGES, &FEWEST_PAGES]).await? {
             let table: &str = row.get("name");
             reader.0.doubt();

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
+use super::lanes::Lane;
 use super::query::{Query, query};
 use super::session::Queries;
 use super::{Abort, Errand, Reader, Store, Tx, background};
@@ -107,6 +108,7 @@ pub(crate) struct Sweep {
 
 impl Errand for Sweep {
     const NAME: &'static str = "sweep";
+    const LANE: Lane = Lane::Background;
     /// `None`: another replica is at it.
     type Output = Option<Bitten>;
 
@@ -155,6 +157,7 @@ struct Begin {
 
 impl Errand for Begin {
     const NAME: &'static str = "beginSweep";
+    const LANE: Lane = Lane::Background;
     type Output = Option<Begun>;
 
     async fn execute(&self, tx: &Tx) -> Result<Option<Begun>, Abort> {
@@ -169,6 +172,7 @@ struct Finish(&'static str);
 
 impl Errand for Finish {
     const NAME: &'static str = "finishSweep";
+    const LANE: Lane = Lane::Background;
     type Output = ();
 
     async fn execute(&self, tx: &Tx) -> Result<(), Abort> {

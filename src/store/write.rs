@@ -5,7 +5,6 @@
 //! is finished or rolled back. A connection whose state is not known is thrown away. No attempt is repeated after COMMIT was
 //! sent, unless PostgreSQL says that it did not happen, or the work is a batch ([`super::batch`]), which can be told from itself.
 
-use std::borrow::Cow;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,10 +16,11 @@ use crate::ids::{ConvoId, Did};
 use crate::timing::{Stage, Timings, measure};
 
 use super::changes::Topic;
-use super::connect::{Store, transaction_settings};
+use super::connect::Store;
 use super::failure::{self, Abort, Cause};
+use super::lanes::Lane;
 use super::query::query;
-use super::session::Params;
+use super::session::{Params, Queries};
 use super::tx::Identity;
 use super::{Exclusive, Hold, Position, Tx, deadline, incarnation};
 
@@ -28,6 +28,7 @@ query! {
     LOCK = "tx/lock" (TEXT);
     NAME = "tx/name" ();
     OUTCOME = "tx/outcome" (TEXT, INT4);
+    HANGING = "tx/hanging" (FLOAT8);
 }
 
 /// The pause after the first failed attempt; it doubles up to [`LONGEST_PAUSE`].
@@ -62,6 +63,8 @@ pub trait Command: Send + Sync + 'static {
 /// A use case that changes what belongs to one person.
 pub trait Errand: Send + Sync + 'static {
     const NAME: &'static str;
+    /// Whose connections it uses.
+    const LANE: Lane = Lane::Write;
     type Output: Send + 'static;
 
     /// Who has to hear of it.
@@ -99,6 +102,7 @@ pub(super) enum Opening<'w> {
 /// A command, an errand or a batch, to the write path.
 pub(super) trait Work: Sync {
     const NAME: &'static str;
+    const LANE: Lane;
     type Output: Send;
 
     /// Whom it concerns once it is committed.
@@ -115,6 +119,7 @@ pub(super) trait Work: Sync {
 /// Work in several steps, each of which looks at what the one before returned.
 pub(super) trait Steps: Sync {
     const NAME: &'static str;
+    const LANE: Lane;
     type Output: Send;
 
     fn opening(&self) -> Opening<'_>;
@@ -124,6 +129,7 @@ pub(super) trait Steps: Sync {
 
 impl<S: Steps> Work for S {
     const NAME: &'static str = S::NAME;
+    const LANE: Lane = S::LANE;
     type Output = S::Output;
 
     fn topics(&self, _: &S::Output) -> Vec<Topic> {
@@ -144,6 +150,7 @@ struct OnConvo<C>(Arc<C>, Hold);
 
 impl<C: Command> Steps for OnConvo<C> {
     const NAME: &'static str = C::NAME;
+    const LANE: Lane = Lane::Write;
     type Output = C::Output;
 
     fn opening(&self) -> Opening<'_> {
@@ -168,6 +175,7 @@ struct Alone<E>(E);
 
 impl<E: Errand> Steps for Alone<E> {
     const NAME: &'static str = E::NAME;
+    const LANE: Lane = E::LANE;
     type Output = E::Output;
 
     fn opening(&self) -> Opening<'_> {
@@ -262,7 +270,7 @@ impl Store {
     }
 
     async fn attempt<W: Work>(&self, work: &W, deadline: Instant) -> Result<Done<W::Output>, Abort> {
-        let session = self.session().await?;
+        let session = self.session(W::LANE).await?;
         session.doubt();
         work.attempt(self, Tx::new(session), deadline).await
     }
@@ -302,7 +310,7 @@ impl Store {
         let waiting = Instant::now();
         let begin = self.begin();
         // In this order: what is polled first is sent first.
-        let flush = async |query, params: Params<'_>| tokio::join!(biased; tx.session.simple(&begin), tx.session.rows(query, params));
+        let flush = async |query, params: Params<'_>| tokio::join!(biased; tx.session.simple(begin), tx.session.rows(query, params));
         let flushed = async {
             let (begun, named) = match &opening {
                 Opening::Free => flush(&NAME, &[]).await,
@@ -333,13 +341,6 @@ impl Store {
         }
     }
 
-    /// How a transaction begins: READ COMMITTED, whatever the database's default is, so that each statement sees what was committed
-    /// before it.
-    pub(super) fn begin(&self) -> Cow<'static, str> {
-        const BEGIN: &str = "begin isolation level read committed read write;";
-        if self.pooler { Cow::Owned(BEGIN.to_owned() + &transaction_settings()) } else { Cow::Borrowed(BEGIN) }
-    }
-
     /// ROLLBACK, waited for, so that the connection goes back clean and the lock is free before the client hears of it.
     async fn roll_back(&self, tx: Tx) {
         if let Ok(Ok(_)) = tokio::time::timeout(deadline::COMMIT, tx.session.simple("rollback")).await {
@@ -360,7 +361,6 @@ impl Store {
             // No reply, or one that says only that the server is going away: it may have happened.
             _ => {
                 let Tx { session, identity, .. } = tx;
-                // Its place in the pool is needed for the question.
                 session.abandon();
                 self.find_out(&identity.into_inner().expect("it was opened before it was committed")).await
             }
@@ -390,13 +390,20 @@ impl Store {
         Err(self.unconfirmed())
     }
 
+    /// Whether PostgreSQL has COMMITs that nobody waits for any more.
+    pub(super) async fn commits_hang(&self) -> Result<bool, Error> {
+        let reader = self.reader_for(Lane::Vital).await?;
+        let row = reader.find(&HANGING, &[&deadline::COMMIT.as_secs_f64()]).await.map_err(Abort::into_error)?;
+        Ok(row.is_some_and(|row| row.get("hanging")))
+    }
+
     fn unconfirmed(&self) -> Abort {
         self.metrics.commit_recovered("unknown");
         failure::unconfirmed().into()
     }
 
     async fn outcome(&self, tx: &Identity) -> Option<Outcome> {
-        let session = self.session().await.ok()?;
+        let session = self.session(Lane::Vital).await.ok()?;
         session.doubt();
         let (query, params): (_, Params<'_>) = (&OUTCOME, &[&tx.xid, &tx.incarnation]);
         match tokio::time::timeout(deadline::CONNECT, session.rows(query, params)).await {

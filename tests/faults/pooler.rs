@@ -1,5 +1,9 @@
 //! PgBouncer in transaction mode: every transaction may run on another connection, and nothing survives it.
 
+use std::time::Duration;
+
+use tokio::time::Instant;
+
 use super::tools::{count, recovered};
 use crate::support::cluster::empty_database;
 use crate::support::fleet::{Fleet, Mode};
@@ -46,4 +50,25 @@ pub async fn everything_works_through_a_pooler_in_transaction_mode(mode: Mode) {
     // A restart finds the schema there.
     let again = Fleet::with(&[mode], &database.config, &pooler.url(), &settings).await;
     recovered(&again.replicas[0], &members[0]).await;
+}
+
+/// The pooler keeps the settings of sessions to itself, so each read brings its time limits along.
+pub async fn reads_end_in_time_behind_a_pooler(mode: Mode) {
+    const WAITING: &str = "select count(*) from pg_stat_activity 
+        where datname = $1 and wait_event_type = 'Lock' and clock_timestamp() - query_start > interval '6 seconds'";
+    let database = empty_database().await;
+    let pooler = PgBouncer::start(&database.config, CONNECTIONS);
+    let settings = [("DATABASE_POOLER", "true")];
+    let fleet = Fleet::with(&[mode], &database.config, &pooler.url(), &settings).await;
+    let member = fleet.conversation(1).await.remove(0);
+    let client = database.connect().await;
+    client.batch_execute("begin; lock table conversations in access exclusive mode").await.unwrap();
+    let start = Instant::now();
+    let read = member.xrpc.query("getConvos", &[]).await.unwrap();
+    assert_eq!((read.status, &read.body["error"]), (503, &"Overloaded".into()), "{read}");
+    // PostgreSQL gave up by itself (lock_timeout); this server would have waited for ten seconds.
+    assert!(start.elapsed() < Duration::from_secs(8), "{:?}", start.elapsed());
+    assert_eq!(count(&client, WAITING, database.config.get_dbname().unwrap()).await, 0);
+    client.batch_execute("commit").await.unwrap();
+    recovered(&fleet.replicas[0], &member).await;
 }

@@ -6,6 +6,7 @@
 //! the right to create databases. They go away with their [`TestDatabase`], and the cluster with the process.
 
 use std::net::TcpListener;
+use std::os::unix::fs::MetadataExt;
 
 use catbird_server::embedded::{EmbeddedError, EmbeddedPostgres, Settings, Shutdown};
 use tokio::sync::OnceCell;
@@ -146,6 +147,21 @@ impl OwnCluster {
     /// The database through the socket.
     pub fn socket_config(&self) -> Config {
         self.cluster.config()
+    }
+
+    /// A connection of its own.
+    pub async fn connect(&self) -> Client {
+        connect(&self.config()).await
+    }
+
+    /// From its next start on, which may come after [`OwnCluster::stop`], it is a standby that waits for what its primary writes
+    /// (PostgreSQL manual 27.2.2).
+    pub fn stand_by(&self) {
+        let pgdata = self.cluster.dir().join("postgres");
+        let signal = pgdata.join("standby.signal");
+        std::fs::write(&signal, "").unwrap();
+        let owner = std::fs::metadata(&pgdata).unwrap();
+        std::os::unix::fs::chown(&signal, Some(owner.uid()), Some(owner.gid())).unwrap();
     }
 
     /// Shuts down in order: clients are disconnected, open transactions are rolled back.

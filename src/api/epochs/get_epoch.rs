@@ -32,11 +32,8 @@ impl Endpoint for GetEpoch {
     type Output = Output;
 
     async fn call(app: &App, caller: &Caller, input: Input) -> Result<Output, Error> {
-        // Who may know is always asked of the database, where a removal is seen at once.
+        // Always of the database, where a removal is seen at once, and a failover that lost epochs too.
         let member = app.store.reader().await?.membership(&input.convo_id, &caller.did).await?;
-        let remembered = app.serializer.remembered_epoch(&input.convo_id).await?;
-        // An actor may not have heard of what another replica wrote; an epoch only ever grows.
-        let current_epoch = remembered.map_or(member.at.epoch, |epoch| epoch.max(member.at.epoch));
-        Ok(Output { current_epoch, convo_id: input.convo_id })
+        Ok(Output { current_epoch: member.at.epoch, convo_id: input.convo_id })
     }
 }

@@ -161,3 +161,21 @@ async fn a_command_that_panics_is_rolled_back_and_gives_everything_back() {
     setting.careless(&SUCCEED, Hold::Lock).await.expect("the only connection and the lock are free again");
     assert_eq!(setting.seq().await, 1);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn commits_are_on_the_disk_of_the_server_at_least() {
+    const SHOW: Query =
+        Query { name: "test/show", text: "select current_setting('synchronous_commit') as durability", types: &[] };
+    let database = database().await;
+    for pooler in [false, true] {
+        for (given, used) in [("off", "local"), ("local", "local"), ("on", "on"), ("remote_apply", "remote_apply")] {
+            let name = database.config.get_dbname().unwrap();
+            let default = format!("alter database \"{name}\" set synchronous_commit = {given}");
+            database.connect().await.batch_execute(&default).await.unwrap();
+            let config = StoreConfig { database: database.config.clone(), max_connections: 1, pooler };
+            let store = Store::new(config, Metrics::default()).unwrap();
+            let row = store.reader().await.unwrap().find(&SHOW, &[]).await.unwrap().unwrap();
+            assert_eq!(row.get::<_, &str>("durability"), used, "{given}, pooler: {pooler}");
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! Places for connections, by the kind of work, so that no kind keeps another from the database.
+//!
+//! Whoever uses a connection has a place, and keeps it until PostgreSQL has answered or the connection is closed, also when the
+//! connection was given up and has left the pool: a COMMIT that waits for a standby may wait for hours, and its backend is there for as
+//! long. So this replica never has more backends than `DATABASE_MAX_CONNECTIONS`, whatever becomes of them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::deadline;
+use super::failure::{self, Abort};
+
+/// Connections that only [`Lane::Vital`] gets.
+const VITAL: usize = 2;
+/// Connections that [`Lane::Background`] gets at most.
+const BACKGROUND: usize = 2;
+
+/// What a connection is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lane {
+    /// What all requests or all streams wait for: tokens, the tail of events, what became of a COMMIT, readiness.
+    Vital,
+    /// Requests that read, and the opening of streams.
+    Read,
+    /// Requests that write.
+    Write,
+    /// What no request waits for: retention, mailboxes, read positions, statistics.
+    Background,
+}
+
+/// The places of one pool.
+#[derive(Debug, Clone)]
+pub(super) struct Lanes {
+    all: Arc<Semaphore>,
+    /// For everything but [`Lane::Vital`].
+    ordinary: Arc<Semaphore>,
+    reads: Arc<Semaphore>,
+    /// For [`Lane::Write`] and [`Lane::Background`].
+    writes: Arc<Semaphore>,
+    background: Arc<Semaphore>,
+    waiting: Arc<AtomicUsize>,
+    unanswered: Arc<AtomicUsize>,
+}
+
+/// A place. It is free when this is dropped.
+#[derive(Debug)]
+pub(super) struct Place {
+    _permits: Vec<OwnedSemaphorePermit>,
+}
+
+/// A place whose connection was given up and is not closed yet.
+#[derive(Debug)]
+pub(super) struct Unanswered {
+    _place: Place,
+    count: Arc<AtomicUsize>,
+}
+
+impl Drop for Unanswered {
+    fn drop(&mut self) {
+        self.count.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Lanes {
+    /// Divides so many connections. Each kind gets one at least, and reads and writes leave one to each other.
+    pub(super) fn new(connections: usize) -> Self {
+        let places = |number: usize| Arc::new(Semaphore::new(number.max(1)));
+        let ordinary = connections.saturating_sub(VITAL).max(1);
+        Self {
+            all: places(connections),
+            ordinary: places(ordinary),
+            reads: places(ordinary - 1),
+            writes: places(ordinary - 1),
+            background: places(BACKGROUND.min(ordinary - 1)),
+            waiting: Arc::default(),
+            unanswered: Arc::default(),
+        }
+    }
+
+    /// Waits for a place, for [`deadline::POOL`] at most.
+    pub(super) async fn place(&self, lane: Lane) -> Result<Place, Abort> {
+        // From the narrowest on, in one order for everybody, so that nobody waits in a circle. What works in the background writes, so
+        // it never takes what is left to reads.
+        let needed: &[&Arc<Semaphore>] = match lane {
+            Lane::Vital => &[&self.all],
+            Lane::Read => &[&self.reads, &self.ordinary, &self.all],
+            Lane::Write => &[&self.writes, &self.ordinary, &self.all],
+            Lane::Background => &[&self.background, &self.writes, &self.ordinary, &self.all],
+        };
+        let waiting = Waiting::begin(&self.waiting);
+        let taking = async {
+            let mut permits = Vec::with_capacity(needed.len());
+            for places in needed {
+                permits.push((*places).clone().acquire_owned().await.expect("it is never closed"));
+            }
+            Place { _permits: permits }
+        };
+        let place = tokio::time::timeout(deadline::POOL, taking).await;
+        drop(waiting);
+        place.map_err(|_| failure::overloaded("waiting for a database connection").into())
+    }
+
+    /// Keeps a place for a connection that was given up.
+    pub(super) fn unanswered(&self, place: Place) -> Unanswered {
+        self.unanswered.fetch_add(1, Ordering::Relaxed);
+        Unanswered { _place: place, count: self.unanswered.clone() }
+    }
+
+    /// How many wait for a place, and how many connections that were given up are not closed yet.
+    pub(super) fn status(&self) -> (usize, usize) {
+        (self.waiting.load(Ordering::Relaxed), self.unanswered.load(Ordering::Relaxed))
+    }
+}
+
+/// Counts who waits, also if it goes away.
+struct Waiting<'l>(&'l AtomicUsize);
+
+impl<'l> Waiting<'l> {
+    fn begin(count: &'l AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    /// Takes all that a kind of work can get at once.
+    fn all(lanes: &Lanes, lane: Lane) -> Vec<Place> {
+        std::iter::from_fn(|| lanes.place(lane).now_or_never()).map(Result::unwrap).collect()
+    }
+
+    #[tokio::test]
+    async fn no_kind_of_work_takes_everything() {
+        for (connections, ordinary) in [(10, 7), (5, 2), (3, 1)] {
+            let lanes = Lanes::new(connections);
+            let writes = all(&lanes, Lane::Write);
+            assert_eq!(writes.len(), ordinary, "of {connections}");
+            drop(writes);
+            let reads = all(&lanes, Lane::Read);
+            assert_eq!(reads.len(), ordinary, "of {connections}");
+            assert!(!all(&lanes, Lane::Vital).is_empty(), "of {connections}");
+        }
+        let lanes = Lanes::new(10);
+        let (writes, reads) = (all(&lanes, Lane::Write), all(&lanes, Lane::Read));
+        assert_eq!((writes.len(), reads.len(), all(&lanes, Lane::Vital).len()), (7, 1, 2));
+        assert!(all(&lanes, Lane::Background).is_empty());
+    }
+
+    #[tokio::test]
+    async fn one_connection_serves_every_kind_in_turn() {
+        let lanes = Lanes::new(1);
+        for lane in [Lane::Vital, Lane::Read, Lane::Write, Lane::Background] {
+            assert_eq!(all(&lanes, lane).len(), 1, "{lane:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_place_is_kept_until_its_connection_is_closed() {
+        let lanes = Lanes::new(1);
+        let kept = lanes.unanswered(lanes.place(Lane::Write).await.unwrap());
+        assert_eq!(lanes.status(), (0, 1));
+        assert!(matches!(lanes.place(Lane::Vital).await, Err(Abort::Refused(_))));
+        drop(kept);
+        assert_eq!((lanes.status(), all(&lanes, Lane::Vital).len()), ((0, 0), 1));
+    }
+}
