@@ -141,8 +141,6 @@ async fn measure(bench: &Bench, course: &Course, who: Who, redis: &Redis) -> Res
     let members = 1 + course.followers + course.slow;
     let convos = bench.stage.seed(course.convos, members as u32).await?;
     let [sent_to, followed_at] = pair(bench, who, course.hints, redis).await?;
-    let sign_in =
-        |server: &Server, did: &str| Xrpc::new(&format!("http://{}", server.address), did, SECRET, SERVICE_DID);
     let (tell, newest) = watch::channel(None);
     let (mut followers, mut slow) = (Vec::new(), Vec::new());
     let told = Arc::new(AtomicU64::new(0));
@@ -207,9 +205,14 @@ fn message(convo: &Convo, bytes: usize) -> Value {
     json!({ "convoId": convo.id, "ciphertext": bytes_value(&vec![b'x'; bytes]), "epoch": 0 })
 }
 
-async fn open(who: &Xrpc, cursor: Option<&str>) -> Result<EventStream> {
+pub(super) async fn open(who: &Xrpc, cursor: Option<&str>) -> Result<EventStream> {
     let opened = who.follow(METHOD, &[], cursor).await?;
     opened.map_err(|refused| Failure::from(refused.to_string()))
+}
+
+/// A caller at a server.
+pub(super) fn sign_in(server: &Server, did: &str) -> Result<Xrpc> {
+    Ok(Xrpc::new(&format!("http://{}", server.address), did, SECRET, SERVICE_DID)?)
 }
 
 /// Sends at a steady pace, and notes when each message was answered.

@@ -29,7 +29,7 @@ pub async fn run(bench: &mut Bench) -> Result<()> {
     let responder = Responder::start()?;
     for turn in bench.plan.turns(&WHO) {
         let clients = Sender::several(turn.connections, &convos);
-        let [sample] = bench.loads([Load { server: responder.address, clients }]).await?;
+        let [sample] = bench.loads([Load { servers: vec![responder.address], clients }]).await?;
         bench.record(&FIGURE, turn, sample)?;
     }
     Ok(())

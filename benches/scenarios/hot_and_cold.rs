@@ -36,7 +36,7 @@ pub async fn run(bench: &mut Bench) -> Result<()> {
 
         let server = bench.stage.address(turn.who)?;
         let loads = [(COLD_CONNECTIONS, &cold), (turn.connections, &hot)]
-            .map(|(connections, convos)| Load { server, clients: Sender::several(connections, convos) });
+            .map(|(connections, convos)| Load { servers: vec![server], clients: Sender::several(connections, convos) });
         let [beside, hot] = bench.loads(loads).await?;
         bench.record(&BESIDE, turn, beside)?;
         bench.record(&HOT, turn, hot)?;

@@ -7,6 +7,7 @@ mod clients;
 mod commits;
 mod cost;
 mod events;
+mod fleet;
 mod generator;
 mod group_size;
 mod hot_and_cold;
@@ -40,7 +41,7 @@ pub struct Scenario {
 }
 
 /// In the order in which they run.
-pub const ALL: [Scenario; 11] = [
+pub const ALL: [Scenario; 12] = [
     Scenario { name: generator::NAME, run: |bench| Box::pin(generator::run(bench)), time: generator::time },
     Scenario { name: send::NAME, run: |bench| Box::pin(send::run(bench)), time: send::time },
     Scenario { name: group_size::NAME, run: |bench| Box::pin(group_size::run(bench)), time: group_size::time },
@@ -50,6 +51,7 @@ pub const ALL: [Scenario; 11] = [
     Scenario { name: reads::NAME, run: |bench| Box::pin(reads::run(bench)), time: reads::time },
     Scenario { name: tokens::NAME, run: |bench| Box::pin(tokens::run(bench)), time: tokens::time },
     Scenario { name: neighbour::NAME, run: |bench| Box::pin(neighbour::run(bench)), time: neighbour::time },
+    Scenario { name: fleet::NAME, run: |bench| Box::pin(fleet::run(bench)), time: fleet::time },
     Scenario { name: events::NAME, run: |bench| Box::pin(events::run(bench)), time: events::time },
     Scenario { name: cost::NAME, run: |bench| Box::pin(cost::run(bench)), time: cost::time },
 ];

@@ -60,11 +60,11 @@ pub async fn run(bench: &mut Bench) -> Result<()> {
     let server = bench.stage.another_server(who, NAME, &SETTINGS).await?;
     for round in 1..=bench.plan.rounds {
         let turn = Turn { round, connections: CONNECTIONS, who };
-        let honest = || Load { server: server.address, clients: scene.honest() };
+        let honest = || Load { servers: vec![server.address], clients: scene.honest() };
         let [alone] = bench.loads([honest()]).await?;
         bench.record(&figure("alone"), turn, alone)?;
         for (kind, variant) in DEAR.into_iter().enumerate() {
-            let neighbour = Load { server: server.address, clients: scene.neighbour(kind) };
+            let neighbour = Load { servers: vec![server.address], clients: scene.neighbour(kind) };
             let [beside, neighbour] = bench.loads([honest(), neighbour]).await?;
             bench.record(&figure(variant), turn, beside)?;
             let figure = Figure { unit: "requests/s", note: "the neighbour's own", ..figure(OWN[kind]) };

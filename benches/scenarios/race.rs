@@ -48,22 +48,25 @@ pub async fn run(bench: &mut Bench) -> Result<()> {
     let convos = bench.stage.seed(turns.len() as u32, MEMBERS).await?;
     for (convo, turn) in turns.into_iter().enumerate() {
         let fates = Arc::new(Mutex::new(Fates::new(turn.connections)));
-        let racer = |member| -> Box<dyn Client> {
-            Box::new(Racer {
-                convos: convos.clone(),
-                convo,
-                member,
-                epoch: 0,
-                minter: Minter::new(),
-                fates: fates.clone(),
-            })
-        };
-        let racers = (0..turn.connections as usize).map(racer).collect();
+        let racers = with_fates(turn.connections, &convos, convo, &fates);
         let mut sample = bench.load(turn.who, racers).await?;
         fates.lock().unwrap_or_else(PoisonError::into_inner).note(&mut sample, bench.plan.timing.measured);
         bench.record(&FIGURE, turn, sample)?;
     }
     Ok(())
+}
+
+/// So many members who race in a conversation that is at epoch 0.
+pub(super) fn racers(count: u32, convos: &Convos, convo: usize) -> Vec<Box<dyn Client>> {
+    with_fates(count, convos, convo, &Arc::new(Mutex::new(Fates::new(count))))
+}
+
+fn with_fates(count: u32, convos: &Convos, convo: usize, fates: &Arc<Mutex<Fates>>) -> Vec<Box<dyn Client>> {
+    let racer = |member| -> Box<dyn Client> {
+        let (convos, fates) = (convos.clone(), fates.clone());
+        Box::new(Racer { convos, convo, member, epoch: 0, minter: Minter::new(), fates })
+    };
+    (0..count as usize).map(racer).collect()
 }
 
 /// The plan with racers for connections.

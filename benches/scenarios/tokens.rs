@@ -126,7 +126,7 @@ fn requests<'a>(variant: &'a str, unit: &'static str) -> Figure<'a> {
 
 async fn load(bench: &mut Bench, servers: &[(Who, Server)], who: Who, clients: Vec<Box<dyn Client>>) -> Result<Sample> {
     let server = servers.iter().find(|(of, _)| *of == who).ok_or("a mode has a server")?.1.address;
-    let [sample] = bench.loads([Load { server, clients }]).await?;
+    let [sample] = bench.loads([Load { servers: vec![server], clients }]).await?;
     Ok(sample)
 }
 

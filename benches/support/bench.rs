@@ -35,7 +35,7 @@ impl Bench {
     /// One load on the server of a mode, a connection for each client.
     pub async fn load(&mut self, who: Who, clients: Vec<Box<dyn Client>>) -> Result<Sample> {
         let server = self.stage.address(who)?;
-        let [sample] = self.loads([Load { server, clients }]).await?;
+        let [sample] = self.loads([Load { servers: vec![server], clients }]).await?;
         Ok(sample)
     }
 

@@ -6,6 +6,8 @@ use super::results::{Kind, Run, Sample, Series, Target, Who};
 const CONNECTIONS: u32 = 32;
 /// Where the scenario `neighbour` is measured: the connections of the account beside the honest callers.
 const NEIGHBOUR_CONNECTIONS: u32 = 50;
+/// Where the scenario `fleet` is measured: over all replicas.
+const FLEET_CONNECTIONS: u32 = 64;
 
 /// One series of a run, for a mode that is being judged.
 #[derive(Clone, Copy)]
@@ -59,7 +61,11 @@ const fn beside_neighbour(name: &'static str, variant: &'static str) -> Promise 
     Promise { name, of, to, figure: |sample| sample.p99_us, kind: Kind::AtMost, bound: 5.0, aim: 2.0 }
 }
 
-const PROMISES: [Promise; 13] = [
+const fn of_fleet(name: &'static str, variant: &'static str, alone: &'static str) -> Promise {
+    at_least(name, of("fleet", variant).with(FLEET_CONNECTIONS), of("fleet", alone).with(FLEET_CONNECTIONS), 0.9, 1.0)
+}
+
+const PROMISES: [Promise; 19] = [
     at_least(
         "send to 1,000 conversations, against the yardstick",
         of("send", "spread"),
@@ -128,6 +134,16 @@ const PROMISES: [Promise; 13] = [
     beside_neighbour(
         "p99 of honest callers beside an account that reads full pages, against without it",
         "beside full pages",
+    ),
+    of_fleet("send to 1,000 conversations at 2 replicas, against one", "spread, 2 replicas", "spread, 1 replica"),
+    of_fleet("send to one hot conversation at 2 replicas, against one", "hot, 2 replicas", "hot, 1 replica"),
+    of_fleet("send to one hot conversation at 4 replicas, against one", "hot, 4 replicas", "hot, 1 replica"),
+    of_fleet("a race of 64 at 2 replicas, against one", "race, 2 replicas", "race, 1 replica"),
+    of_fleet("a race of 64 at 4 replicas, against one", "race, 4 replicas", "race, 1 replica"),
+    of_fleet(
+        "send to a conversation with 100 streams at 2 replicas, against one",
+        "heard by 100, 2 replicas",
+        "heard by 100, 1 replica",
     ),
     at_least(
         "send with tokens that can be used once, with Redis, against often",

@@ -70,9 +70,9 @@ pub enum Verdict {
     Failed,
 }
 
-/// Clients and the server that they ask.
+/// Clients and the servers that they ask, each of them one, by turns.
 pub struct Load {
-    pub server: SocketAddr,
+    pub servers: Vec<SocketAddr>,
     pub clients: Vec<Box<dyn Client>>,
 }
 
@@ -184,8 +184,8 @@ fn drive(loads: Vec<Load>, timing: Timing) -> Result<Vec<Outcome>> {
     let mut events = Events::with_capacity(1_024);
     let mut tallies: Vec<Tally> = loads.iter().map(|_| Tally::new()).collect();
     let mut connections = Vec::new();
-    for (load, Load { server, clients }) in loads.into_iter().enumerate() {
-        for client in clients {
+    for (load, Load { servers, clients }) in loads.into_iter().enumerate() {
+        for (client, server) in clients.into_iter().zip(servers.into_iter().cycle()) {
             connections.push(Connection::open(poll.registry(), connections.len(), server, load, client)?);
         }
     }

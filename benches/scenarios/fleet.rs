@@ -1,0 +1,118 @@
+//! What more replicas cost: the same load at one, two and four servers in front of one database, as behind a load balancer.
+//!
+//! All of them are on this machine, so more of them cannot be faster where its processors are used up: what is promised is that they
+//! are hardly slower. Sends are spread over many conversations, or all go into one; committers race in one; and a last one has streams
+//! open at every replica, so that each message is also told to many.
+
+use tokio::task::JoinHandle;
+
+use super::clients::Sender;
+use super::{events, race};
+use crate::support::Result;
+use crate::support::bench::{Bench, Figure};
+use crate::support::generator::{Client, Load};
+use crate::support::plan::{Plan, SERVERS, Turn};
+use crate::support::results::Sample;
+use crate::support::seed::Convos;
+use crate::support::server::Server;
+
+pub const NAME: &str = "fleet";
+
+const REPLICAS: [usize; 3] = [1, 2, 4];
+/// Over all replicas.
+const CONNECTIONS: u32 = 64;
+/// Of each conversation: as many as race in one.
+const MEMBERS: u32 = CONNECTIONS;
+const CONVOS: u32 = 1_000;
+/// Streams of the one conversation, over all replicas, in the load that has any.
+const LISTENERS: usize = 100;
+
+/// What is done at the replicas.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Work {
+    Spread,
+    Hot,
+    Race,
+    Heard,
+}
+
+const WORK: [Work; 4] = [Work::Spread, Work::Hot, Work::Race, Work::Heard];
+
+impl Work {
+    /// The variants, in step with [`REPLICAS`].
+    const fn variants(self) -> [&'static str; 3] {
+        match self {
+            Work::Spread => ["spread, 1 replica", "spread, 2 replicas", "spread, 4 replicas"],
+            Work::Hot => ["hot, 1 replica", "hot, 2 replicas", "hot, 4 replicas"],
+            Work::Race => ["race, 1 replica", "race, 2 replicas", "race, 4 replicas"],
+            Work::Heard => ["heard by 100, 1 replica", "heard by 100, 2 replicas", "heard by 100, 4 replicas"],
+        }
+    }
+
+    const fn unit(self) -> &'static str {
+        if matches!(self, Work::Race) { "commits/s" } else { "messages/s" }
+    }
+}
+
+pub fn time(plan: &Plan) -> std::time::Duration {
+    (plan.timing.warm_up + plan.timing.measured)
+        * plan.rounds
+        * (SERVERS.len() * WORK.len() * replicas(plan).len()) as u32
+}
+
+/// How many replicas are tried.
+fn replicas(plan: &Plan) -> &'static [usize] {
+    if plan.quick { &REPLICAS[..2] } else { &REPLICAS }
+}
+
+pub async fn run(bench: &mut Bench) -> Result<()> {
+    let spread = bench.stage.seed(bench.plan.size(CONVOS, 10), 10).await?;
+    let hot = bench.stage.seed(1, MEMBERS).await?;
+    let races = bench.plan.rounds as usize * REPLICAS.len();
+    let races = bench.stage.seed(races as u32, MEMBERS).await?;
+    for who in SERVERS {
+        let mut servers = Vec::new();
+        for n in 0..*replicas(&bench.plan).last().unwrap_or(&1) {
+            servers.push(bench.stage.another_server(who, &format!("{NAME}_{n}"), &[]).await?);
+        }
+        let mut fresh = 0..races.len();
+        for round in 1..=bench.plan.rounds {
+            for work in WORK {
+                for (number, variant) in replicas(&bench.plan).iter().zip(work.variants()) {
+                    let servers = &servers[..*number];
+                    let clients = match work {
+                        Work::Spread => Sender::several(CONNECTIONS, &spread),
+                        Work::Hot | Work::Heard => Sender::several(CONNECTIONS, &hot),
+                        Work::Race => {
+                            race::racers(CONNECTIONS, &races, fresh.next().ok_or("a conversation for each race")?)
+                        }
+                    };
+                    let listeners = if work == Work::Heard { listen(servers, &hot).await? } else { Vec::new() };
+                    let sample = sample(bench, servers, clients).await;
+                    listeners.iter().for_each(JoinHandle::abort);
+                    let figure = Figure { scenario: NAME, variant, unit: work.unit(), note: "" };
+                    bench.record(&figure, Turn { round, connections: CONNECTIONS, who }, sample?)?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn sample(bench: &mut Bench, servers: &[Server], clients: Vec<Box<dyn Client>>) -> Result<Sample> {
+    let servers = servers.iter().map(|server| server.address).collect();
+    let [sample] = bench.loads([Load { servers, clients }]).await?;
+    Ok(sample)
+}
+
+/// Opens streams of members of the conversation at all replicas, and reads whatever comes.
+async fn listen(servers: &[Server], convos: &Convos) -> Result<Vec<JoinHandle<()>>> {
+    let mut listeners = Vec::new();
+    for n in 0..LISTENERS {
+        let member = &convos[0].members[n % convos[0].members.len()];
+        let who = events::sign_in(&servers[n % servers.len()], member)?;
+        let mut stream = events::open(&who, None).await?;
+        listeners.push(tokio::spawn(async move { while let Ok(Some(_)) = stream.next().await {} }));
+    }
+    Ok(listeners)
+}
