@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 
+use crate::background::portion::Portion;
 use crate::error::Error;
-use crate::store::{Lane, Store};
+use crate::store::mailboxes::ENTRIES_AT_ONCE;
+use crate::store::{Failed, Lane, Store};
 
 /// How often the log is looked at while somebody has a mailbox.
 const POLL: Duration = Duration::from_secs(1);
@@ -36,14 +38,18 @@ pub(super) async fn run(store: &Store, made: &Notify, mut stop: watch::Receiver<
 
 /// Expands what there is, and says whether anybody has a mailbox.
 async fn catch_up(store: &Store, made: &Notify, stop: &watch::Receiver<bool>) -> Result<bool, Error> {
+    let mut portion = Portion::new(ENTRIES_AT_ONCE);
     while !*stop.borrow() {
         let now = store.reader_for(Lane::Background).await?.fan_out_state().await?;
         if !(now.used && now.behind) {
             return Ok(now.used);
         }
-        match store.expand().await? {
-            None => return Ok(true),
-            Some(envelopes) => {
+        match store.expand(portion.size()).await {
+            Ok(None) => return Ok(true),
+            Err(Failed::Itself(_)) if portion.shrink() => {}
+            Err(failed) => return Err(failed.into_error()),
+            Ok(Some(envelopes)) => {
+                portion.grow();
                 store.metrics().mailbox_expanded(envelopes);
                 if envelopes > 0 {
                     made.notify_one();

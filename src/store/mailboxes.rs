@@ -8,15 +8,16 @@ use crate::views::MessageView;
 
 use super::lanes::Lane;
 use super::query::query;
-use super::session::Queries;
-use super::{Abort, Errand, Reader, Store, Tx, messages};
+use super::session::{Params, Queries};
+use super::{Abort, Errand, Failed, Reader, Store, Tx, messages};
 
 query! {
     SET = "mailboxes/set" (TEXT, TEXT, TEXT, TEXT, TEXT, TEXT, BYTEA);
     BEHIND = "mailboxes/behind" ();
     TAKE_FAN_OUT = "mailboxes/take_fan_out" (INT8);
-    EXPAND = "mailboxes/expand" (TEXT, TEXT, INT8, INT4);
+    EXPAND = "mailboxes/expand" (TEXT, TEXT, INT4, TEXT, TEXT, INT8, INT8, INT8);
     MOVE_FAN_OUT = "mailboxes/move_fan_out" (INT4, TEXT);
+    PLACE_FAN_OUT = "mailboxes/place_fan_out" (TEXT, TEXT, INT4, TEXT, TEXT, TEXT);
     DUE = "mailboxes/due" ();
     CLAIM = "mailboxes/claim" (INT8, FLOAT8, TEXT_ARRAY, INT8_ARRAY, INT8);
     LETTER = "mailboxes/letter" (TEXT, INT8, TEXT);
@@ -27,10 +28,13 @@ query! {
     BACKLOG = "mailboxes/backlog" (INT8);
 }
 
-/// Entries that one transaction expands, beside those that one transaction wrote.
-const ENTRIES_AT_ONCE: i64 = 200;
-/// Envelopes that one transaction makes.
-const ENVELOPES_AT_ONCE: i64 = 5_000;
+/// Entries that are expanded together, beside those that one transaction wrote.
+pub(crate) const ENTRIES_AT_ONCE: i64 = 200;
+/// For each of them, envelopes that one transaction makes, and members that it looks at.
+const ENVELOPES_EACH: i64 = 25;
+const MEMBERS_EACH: i64 = 100;
+/// As long as there are no more webhooks than this, they are looked for in the conversations, not the other way round.
+const FEW: i64 = 100;
 /// How far the backlog is counted.
 const MOST_COUNTED: i64 = 100_000;
 
@@ -107,7 +111,8 @@ pub(crate) struct FanOut {
     pub behind: bool,
 }
 
-struct Expand;
+/// One portion of the expansion: of so many entries, at most.
+struct Expand(i64);
 
 impl Errand for Expand {
     const NAME: &'static str = "expandEnvelopes";
@@ -116,14 +121,24 @@ impl Errand for Expand {
     type Output = Option<i64>;
 
     async fn execute(&self, tx: &Tx) -> Result<Option<i64>, Abort> {
-        let Some(range) = tx.find(&TAKE_FAN_OUT, &[&ENTRIES_AT_ONCE]).await? else { return Ok(None) };
+        let Self(entries) = self;
+        let Some(range) = tx.find(&TAKE_FAN_OUT, &[entries]).await? else { return Ok(None) };
         let (low, high, era): (&str, &str, i32) = (range.get("low"), range.get("high"), range.get("era"));
-        let made = tx.find(&EXPAND, &[&low, &high, &ENVELOPES_AT_ONCE, &era]).await?.map_or(0, |row| row.get("made"));
-        if made < ENVELOPES_AT_ONCE {
-            let (era, below): (i32, &str) = (range.get("next_era"), range.get("next_below"));
-            tx.rows(&MOVE_FAN_OUT, &[&era, &below]).await?;
+        let (next_era, next_below): (i32, &str) = (range.get("next_era"), range.get("next_below"));
+        let (convo, member): (&str, &str) = (range.get("convo"), range.get("member"));
+        let (members, envelopes) = (entries * MEMBERS_EACH, entries * ENVELOPES_EACH);
+        let params: Params<'_> = &[&low, &high, &era, &convo, &member, &members, &envelopes, &FEW];
+        let Some(made) = tx.find(&EXPAND, params).await? else { return Ok(Some(0)) };
+        match (made.get("convo_id"), made.get("member_did")) {
+            (Some(convo), Some(member)) => {
+                let (convo, member): (&str, &str) = (convo, member);
+                tx.rows(&PLACE_FAN_OUT, &[&low, &high, &next_era, &next_below, &convo, &member]).await?;
+            }
+            _ => {
+                tx.rows(&MOVE_FAN_OUT, &[&next_era, &next_below]).await?;
+            }
         }
-        Ok(Some(made))
+        Ok(Some(made.get("made")))
     }
 }
 
@@ -181,9 +196,10 @@ impl Errand for Settle {
 }
 
 impl Store {
-    /// Makes envelopes of entries that have none yet, in one transaction, and says how many; `None` if another replica is at it.
-    pub(crate) async fn expand(&self) -> Result<Option<i64>, Error> {
-        self.errand(Expand).await
+    /// Makes envelopes of entries that have none yet, of so many at once, in one transaction, and says how many; `None` if another
+    /// replica is at it.
+    pub(crate) async fn expand(&self, entries: i64) -> Result<Option<i64>, Failed> {
+        self.unit(Expand(entries)).await
     }
 
     /// Takes at most so many envelopes that are due, each as an attempt that counts as failed after `lease`. `room` says how many
@@ -239,3 +255,6 @@ impl Reader {
         Ok(Some(Letter { message: messages::message_view(convo, &row)?, mailbox }))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -37,6 +37,7 @@ const MIGRATIONS: &[(&str, &str)] = &migrations![
     "V015__suspensions",
     "V016__did_documents",
     "V017__incarnations",
+    "V018__fan_out_positions",
 ];
 
 query! {

@@ -1,9 +1,10 @@
 -- mailboxes/take_fan_out: the right to expand the log, and where to go on: in this era, from its place on, and not beyond what surely
--- has ended; and where the place is after that. An era that is over has ended, and after its last transaction comes the first of the
--- next. Nothing that was written before the first mailbox was set is of interest. No row: another replica is at it.
+-- has ended; and where the place is after that. A range that was begun is what comes first, from the member after the last one who has
+-- its envelopes. An era that is over has ended, and after its last transaction comes the first of the next. Nothing that was written
+-- before the first mailbox was set is of interest. No row: another replica is at it.
 -- $1 most entries beside those of the first transaction
 with fan_out as materialized (
-  select below, era from fan_out for update skip locked
+  select * from fan_out for update skip locked
 ), place as materialized (
   select f.era, f.below, n.era as next_era, n.floor as next_below,
          case when n.era is null then pg_snapshot_xmin(pg_current_snapshot()) else '9223372036854775807'::xid8 end as high
@@ -20,7 +21,11 @@ with fan_out as materialized (
                 order by m.tx, m.seq offset $1 limit 1) as cut
     from range r
 )
-select era, low::text as low, greatest(low, coalesce(cut, high))::text as high,
-       case when cut is null then coalesce(next_era, era) else era end as next_era,
-       case when cut is null then coalesce(next_below, greatest(low, high)) else greatest(low, cut) end::text as next_below
-  from portion
+select p.era, p.low::text as low, greatest(p.low, coalesce(p.cut, p.high))::text as high,
+       case when p.cut is null then coalesce(p.next_era, p.era) else p.era end as next_era,
+       case when p.cut is null then coalesce(p.next_below, greatest(p.low, p.high)) else greatest(p.low, p.cut) end::text as next_below,
+       '' as convo, '' as member
+  from portion p join fan_out f on f.place_below is distinct from f.below
+union all
+select f.era, f.below::text, f.place_high::text, f.place_era, f.place_next::text, f.place_convo, f.place_member
+  from fan_out f where f.place_below = f.below

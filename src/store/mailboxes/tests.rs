@@ -1,0 +1,87 @@
+//! The expansion of the log in portions, however small they are.
+
+use super::super::{Store, StoreConfig};
+use super::{ENTRIES_AT_ONCE, FEW};
+use crate::cluster::database;
+use crate::metrics::Metrics;
+
+const CONVOS: i64 = 4;
+/// In each conversation, beside one who has left.
+const MEMBERS: i64 = 150;
+const ENTRIES: i64 = 3;
+
+/// Conversations whose members are the same people, so many of whom have a webhook. One has left each before its last entry.
+async fn setting(webhooks: i64) -> (Store, tokio_postgres::Client, crate::cluster::TestDatabase) {
+    let database = database().await;
+    let client = database.connect().await;
+    let people = format!(
+        "insert into conversations (id, group_id, creator_did, cipher_suite, initial_epoch, current_epoch)
+         select 'c' || n, 'g' || n, 'did:x:0', 's', 0, 0 from generate_series(1, {CONVOS}) n;
+         insert into members (convo_id, member_did, joined_seq, joined_epoch, last_read_seq, left_at, left_seq, left_epoch, left_by)
+         select 'c' || c, 'did:x:' || n, 0, 0, 0, case when n = 1 then now() end, case when n = 1 then {ENTRIES} - 1 end,
+                case when n = 1 then 0 end, case when n = 1 then 'did:x:1' end
+           from generate_series(1, {CONVOS}) c, generate_series(0, {MEMBERS}) n;
+         insert into mailboxes (member_did, convo_id, provider, url, host, secret)
+         select 'did:x:' || n, '', 'webhook', 'http://127.0.0.1:9/', '127.0.0.1:9', '\\x00' from generate_series(1, {webhooks}) n;
+         insert into mailboxes (member_did, convo_id, provider) values ('did:x:2', 'c2', 'none')"
+    );
+    client.batch_execute(&people).await.unwrap();
+    for convo in 1..=CONVOS {
+        for seq in 1..=ENTRIES {
+            let entry = format!(
+                "update conversations set last_seq = {seq} where id = 'c{convo}';
+                 insert into messages (convo_id, seq, id, sender_did, message_type, epoch, ciphertext)
+                 values ('c{convo}', {seq}, 'm{seq}', 'did:x:3', 'app', 0, 'opaque')"
+            );
+            client.batch_execute(&entry).await.unwrap();
+        }
+    }
+    let config = StoreConfig { database: database.config.clone(), max_connections: 2, pooler: false };
+    (Store::new(config, Metrics::default()).unwrap(), client, database)
+}
+
+/// Expands everything and says how many envelopes each transaction made. Others in the cluster may keep it waiting.
+async fn expand(store: &Store, client: &tokio_postgres::Client, entries: i64) -> Vec<i64> {
+    let behind = "select below <= (select max(tx) from messages) from fan_out";
+    let mut made = Vec::new();
+    while client.query_one(behind, &[]).await.unwrap().get::<_, bool>(0) {
+        match store.expand(entries).await.unwrap_or_else(|failed| panic!("{:?}", failed.into_error())).unwrap() {
+            0 => tokio::task::yield_now().await,
+            some => made.push(some),
+        }
+    }
+    made
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everybody_gets_its_own_entries_however_small_the_portions_are() {
+    for webhooks in [1, FEW, FEW + 1, MEMBERS] {
+        // The one who has left lacks the last entry, the second has none of one conversation, the third sent all.
+        let right = CONVOS * (webhooks * ENTRIES - 1)
+            - if webhooks >= 2 { ENTRIES } else { 0 }
+            - if webhooks >= 3 { CONVOS * ENTRIES } else { 0 };
+        for entries in [1, 7, ENTRIES_AT_ONCE] {
+            let (store, client, _database) = setting(webhooks).await;
+            let made = expand(&store, &client, entries).await;
+            assert_eq!(made.iter().sum::<i64>(), right, "{webhooks} webhooks, {entries} entries: {made:?}");
+            assert!(made.iter().all(|made| *made <= 25 * entries + CONVOS * ENTRIES), "{made:?}");
+            let rows: i64 = client.query_one("select count(*) from envelopes", &[]).await.unwrap().get(0);
+            assert_eq!(rows, right);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_place_that_an_earlier_build_has_left_behind_is_forgotten() {
+    let (store, client, _database) = setting(MEMBERS).await;
+    store.expand(1).await.unwrap_or_else(|failed| panic!("{:?}", failed.into_error()));
+    let placed = "select place_below is not null and place_below = below from fan_out";
+    // The first portion may be of transactions before the first entry.
+    while !client.query_one(placed, &[]).await.unwrap().get::<_, bool>(0) {
+        store.expand(1).await.unwrap_or_else(|failed| panic!("{:?}", failed.into_error()));
+    }
+    client.batch_execute("update fan_out set below = (select max(tx) from messages)").await.unwrap();
+    let made: i64 = expand(&store, &client, ENTRIES_AT_ONCE).await.iter().sum();
+    // Of the last transaction, which wrote the last entry of one conversation.
+    assert_eq!(made, MEMBERS - 2);
+}
