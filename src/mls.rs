@@ -1,16 +1,17 @@
 //! What the server must see of MLS (RFC 9420), and no more: which group and epoch a message claims, that a commit is a commit,
 //! and that a key package is what its owner signed. It holds no keys and opens nothing.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use chrono::{DateTime, Utc};
-use openmls::prelude::tls_codec::{self, Deserialize as _, Serialize as _, VLBytes};
+use openmls::prelude::tls_codec::{self, Deserialize as _, Serialize as _, VLBytes, vlen};
 use openmls::prelude::{
     BasicCredential, Ciphersuite, ContentType, KeyPackageIn, MlsMessageBodyIn, MlsMessageIn, ProtocolMessage,
-    ProtocolVersion, Welcome, WireFormat,
+    ProtocolVersion, Welcome,
 };
 use openmls_rust_crypto::RustCrypto;
 use sha2::{Digest, Sha256};
+use tokio::sync::Semaphore;
 
 use crate::config::MlsValidation;
 use crate::error::{Code, Error};
@@ -25,6 +26,17 @@ pub const MAX_KEY_PACKAGE_BYTES: usize = 65_536;
 /// The highest epoch or seq that travels: what JSON carries exactly (RFC 8259, section 6).
 pub const MAX_POSITION: i64 = (1 << 53) - 1;
 
+/// Wire formats (RFC 9420, section 6, WireFormat), whose first byte is 0 so far.
+const PUBLIC_MESSAGE: u8 = 1;
+const PRIVATE_MESSAGE: u8 = 2;
+/// How an MLSMessage with a Welcome begins: protocol version mls10, wire format mls_welcome (RFC 9420, section 6).
+const FRAMED_WELCOME: [u8; 4] = [0, 1, 0, 3];
+/// Most that one Welcome may be for: ten devices of each of the members that a conversation may have.
+const MAX_RECIPIENTS: usize = 100_000;
+/// From how many bytes on a message counts as large, how many of those are parsed at once, and how long others wait for that.
+const LARGE_BYTES: usize = 64 * 1024;
+const MOST_LARGE: usize = 2;
+const LARGE_WAIT: Duration = Duration::from_secs(5);
 /// The highest epoch that a conversation may start at, so far below [`MAX_POSITION`] that its epochs cannot run out.
 pub const MAX_INITIAL_EPOCH: i64 = 1 << 40;
 /// Why bytes are refused that are no MLS message at all.
@@ -117,6 +129,16 @@ pub fn check_welcome(bytes: &[u8]) -> Result<(), Error> {
     if bytes.len() > MAX_HANDSHAKE_BYTES {
         return Err(refused("it is too large"));
     }
+    match recipients(bytes) {
+        None if begins_as_mls(bytes) && !bytes.starts_with(&FRAMED_WELCOME) => {
+            return Err(refused("it is something else"));
+        }
+        None => return Err(refused("it does not parse as an MLSMessage or a Welcome (RFC 9420)")),
+        Some(recipients) if recipients > MAX_RECIPIENTS => {
+            return Err(refused("it is for more devices than a conversation can have"));
+        }
+        Some(_) => {}
+    }
     let welcome = match MlsMessageIn::tls_deserialize_exact(bytes).map(MlsMessageIn::extract) {
         Ok(MlsMessageBodyIn::Welcome(welcome)) => welcome,
         Ok(_) => return Err(refused("it is something else")),
@@ -128,6 +150,49 @@ pub fn check_welcome(bytes: &[u8]) -> Result<(), Error> {
         true => Err(refused("it lets nobody in")),
         false => Ok(()),
     }
+}
+
+/// Parses what may be large. The structures of a PublicMessage may take 25 times the bytes that they are read from, and parsing them keeps
+/// a thread for a tenth of a second, so large ones are parsed by threads of their own, [`MOST_LARGE`] at a time.
+///
+/// Errors: those of `parse`, and `Overloaded` after [`LARGE_WAIT`].
+pub async fn apart<T: Send + 'static>(bytes: Vec<u8>, parse: fn(Vec<u8>) -> Result<T, Error>) -> Result<T, Error> {
+    static LARGE: Semaphore = Semaphore::const_new(MOST_LARGE);
+    if bytes.len() <= LARGE_BYTES {
+        return parse(bytes);
+    }
+    let Ok(place) = tokio::time::timeout(LARGE_WAIT, LARGE.acquire()).await else {
+        return Err(Code::Overloaded.because("too many large MLS messages are being read; nothing was changed"));
+    };
+    let parsed = tokio::task::spawn_blocking(move || {
+        let _place = place;
+        parse(bytes)
+    });
+    parsed.await.unwrap_or_else(|_| Err(Error::internal("the parser of a large MLS message panicked")))
+}
+
+/// How many a Welcome is for, counted without keeping any of it: the structures of the library take many times the bytes that they are
+/// read from. `None`: it is no Welcome, or it is cut off. (RFC 9420, section 12.4.3.1)
+fn recipients(bytes: &[u8]) -> Option<usize> {
+    let bare = bytes.strip_prefix(&FRAMED_WELCOME).unwrap_or(bytes);
+    let (_suite, mut rest) = bare.split_at_checked(2)?;
+    let (mut secrets, mut recipients) = (vector(&mut rest)?, 0);
+    while !secrets.is_empty() {
+        // The reference to the key package, and the two halves of the HPKE ciphertext.
+        for _ in 0..3 {
+            vector(&mut secrets)?;
+        }
+        recipients += 1;
+    }
+    Some(recipients)
+}
+
+/// Takes a vector of variable size off the beginning of `bytes` (RFC 9420, section 2.1.2).
+fn vector<'b>(bytes: &mut &'b [u8]) -> Option<&'b [u8]> {
+    let (length, _) = vlen::read_length(bytes).ok()?;
+    let (vector, rest) = bytes.split_at_checked(length)?;
+    *bytes = rest;
+    Some(vector)
 }
 
 /// Whether bytes begin as an MLSMessage does: protocol version mls10, then one of the five wire formats (RFC 9420, section 6).
@@ -144,18 +209,25 @@ pub fn check_application(bytes: &[u8], epoch: i64) -> Result<Option<Frame>, Erro
     if !begins_as_mls(bytes) {
         return Ok(None);
     }
+    // By the wire format alone, since the structures of the others may take many times the bytes that they are read from.
+    match bytes[3] {
+        PUBLIC_MESSAGE => {
+            // Application content is always encrypted (RFC 9420, section 6).
+            return refused(
+                "it is not encrypted, so it is a commit or a proposal; commits go through addMembers and leaveConvo",
+            );
+        }
+        PRIVATE_MESSAGE => {}
+        _ => return refused("it is a Welcome, a GroupInfo or a key package"),
+    }
     let Ok(message) = MlsMessageIn::tls_deserialize(&mut &*bytes) else {
         return refused("it begins as an MLSMessage and does not parse as one");
     };
     let Ok(message) = message.try_into_protocol_message() else {
-        return refused("it is a Welcome, a GroupInfo or a key package");
+        return refused("it is something else");
     };
     if message.content_type() != ContentType::Application {
         return refused("it is a commit or a proposal; commits go through addMembers and leaveConvo");
-    }
-    // Application content is always encrypted (RFC 9420, section 6).
-    if message.wire_format() != WireFormat::PrivateMessage {
-        return refused("it is not encrypted");
     }
     let Some(frame) = Frame::of(&message) else { return refused(BEYOND) };
     if frame.epoch != epoch {
@@ -252,6 +324,24 @@ pub fn hash_from_hex(text: &str) -> Option<[u8; 32]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_welcome_for_millions_is_refused_before_it_takes_their_memory() {
+        let for_so_many = |recipients: usize| {
+            let secrets = VLBytes::new(vec![0; 3 * recipients]).tls_serialize_detached().unwrap();
+            [&FRAMED_WELCOME[..], &[0, 1], &secrets, &[0]].concat()
+        };
+        for (recipients, why) in [(3_000_000, "more devices"), (MAX_RECIPIENTS + 1, "more devices"), (0, "nobody")] {
+            for skip in [0, FRAMED_WELCOME.len()] {
+                let welcome = for_so_many(recipients);
+                let refused = check_welcome(&welcome[skip..]).unwrap_err();
+                assert!(refused.message.contains(why), "{recipients}: {refused}");
+            }
+            let cut = for_so_many(recipients.max(1));
+            assert!(check_welcome(&cut[..cut.len() - 2]).unwrap_err().message.contains("does not parse"));
+        }
+        assert!(check_welcome(&for_so_many(MAX_RECIPIENTS)).is_ok());
+    }
 
     #[test]
     fn bytes_that_are_no_mls_are_refused_in_words_for_whoever_sent_them() {

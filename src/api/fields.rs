@@ -1,7 +1,10 @@
 //! Fields that several methods share, and their checks.
 
+use std::fmt;
+use std::marker::PhantomData;
+
 use serde::Deserialize;
-use serde::de::{self, Deserializer};
+use serde::de::{self, Deserializer, IgnoredAny, SeqAccess, Visitor};
 
 use crate::app::App;
 use crate::error::{Code, Error};
@@ -80,9 +83,38 @@ pub fn text(text: Option<String>, most: usize, code: Code, what: &str) -> Result
     }
 }
 
-/// A list that may be absent, or null as some clients write it.
-pub fn optional_list<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Vec<T>, D::Error> {
-    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+/// A list of at most `MOST`, or null as some clients write it. One more is kept, so that the endpoint sees that there were too many;
+/// the others are passed over, so that whoever sends a million costs no memory for them.
+pub fn list<'de, D: Deserializer<'de>, T: Deserialize<'de>, const MOST: usize>(
+    deserializer: D,
+) -> Result<Vec<T>, D::Error> {
+    struct Bounded<T, const MOST: usize>(PhantomData<T>);
+
+    impl<'de, T: Deserialize<'de>, const MOST: usize> Visitor<'de> for Bounded<T, MOST> {
+        type Value = Vec<T>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a list")
+        }
+
+        fn visit_unit<E>(self) -> Result<Vec<T>, E> {
+            Ok(Vec::new())
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Vec<T>, A::Error> {
+            let mut list = Vec::new();
+            while list.len() <= MOST {
+                match elements.next_element()? {
+                    Some(element) => list.push(element),
+                    None => return Ok(list),
+                }
+            }
+            while elements.next_element::<IgnoredAny>()?.is_some() {}
+            Ok(list)
+        }
+    }
+
+    deserializer.deserialize_any(Bounded::<T, MOST>(PhantomData))
 }
 
 /// One entry of `keyPackageHashes`.
@@ -92,8 +124,11 @@ pub struct KeyPackageHash {
     hash: String,
 }
 
-/// Checks a list of `keyPackageHashes`.
-pub fn key_package_hashes(entries: Vec<KeyPackageHash>) -> Result<Vec<(Did, Hash)>, Error> {
+/// Checks a list of `keyPackageHashes`, of which there is one at most for each of so many DIDs.
+pub fn key_package_hashes(entries: Vec<KeyPackageHash>, most: usize) -> Result<Vec<(Did, Hash)>, Error> {
+    if entries.len() > most {
+        return Err(Code::InvalidRequest.because(format!("keyPackageHashes has at most {most} entries")));
+    }
     entries.into_iter().map(|entry| Ok((entry.did, key_package_hash(&entry.hash)?))).collect()
 }
 
@@ -120,7 +155,7 @@ pub async fn commit(
     bytes: Option<LexBytes>,
 ) -> Result<Option<Commit>, Error> {
     let Some(bytes) = bytes else { return Ok(None) };
-    let commit = Commit::parse(bytes.0)?;
+    let commit = mls::apart(bytes.0, Commit::parse).await?;
     same_group(app, caller, convo, &commit.frame, Code::InvalidCommit).await?;
     Ok(Some(commit))
 }
@@ -134,4 +169,25 @@ pub async fn same_group(app: &App, caller: &Caller, convo: &ConvoId, frame: &Fra
     }
     app.store.reader().await?.membership(convo, &caller.did).await?;
     Err(code.because("the message belongs to another MLS group than this conversation"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Deserialize)]
+    struct Two {
+        #[serde(deserialize_with = "list::<_, _, 2>")]
+        list: Vec<String>,
+    }
+
+    #[test]
+    fn of_a_list_that_is_too_long_one_more_is_kept_than_there_may_be() {
+        let million = format!(r#"{{"list":[{}"end"]}}"#, r#""did:a:b","#.repeat(1_000_000));
+        let list = serde_json::from_str::<Two>(&million).unwrap().list;
+        assert!(list.len() == 3 && list.capacity() < 10, "{} of {}", list.len(), list.capacity());
+        assert_eq!(serde_json::from_str::<Two>(r#"{"list":["a","b"]}"#).unwrap().list, ["a", "b"]);
+        assert_eq!(serde_json::from_str::<Two>(r#"{"list":null}"#).unwrap().list, [""; 0]);
+        assert!(serde_json::from_str::<Two>(r#"{"list":"a"}"#).is_err());
+    }
 }

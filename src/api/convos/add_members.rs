@@ -23,12 +23,12 @@ pub struct AddMembers;
 pub struct Input {
     #[serde(alias = "convo_id")]
     convo_id: ConvoId,
-    #[serde(alias = "did_list")]
+    #[serde(deserialize_with = "fields::list::<_, _, MAX_DIDS>", alias = "did_list")]
     did_list: Vec<Did>,
     commit: Option<LexBytes>,
     #[serde(alias = "welcome_message")]
     welcome_message: Option<LexBytes>,
-    #[serde(default, deserialize_with = "fields::optional_list", alias = "key_package_hashes")]
+    #[serde(default, deserialize_with = "fields::list::<_, _, MAX_DIDS>", alias = "key_package_hashes")]
     key_package_hashes: Vec<KeyPackageHash>,
     #[serde(alias = "idempotency_key")]
     idempotency_key: Option<Key>,
@@ -89,7 +89,7 @@ async fn command(app: &App, caller: &Caller, input: Input) -> Result<commands::A
         _ => return Err(Code::TooManyMembers.because(format!("didList has at most {MAX_DIDS} DIDs"))),
     }
     fields::distinct(&input.did_list, "didList")?;
-    let key_packages = fields::key_package_hashes(input.key_package_hashes)?;
+    let key_packages = fields::key_package_hashes(input.key_package_hashes, MAX_DIDS)?;
     if let Some(welcome) = &input.welcome_message {
         // Whether the commit that it was made with wins is only known when the commit comes along.
         if input.commit.is_none() {

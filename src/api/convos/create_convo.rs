@@ -29,11 +29,11 @@ pub struct Input {
     group_id: String,
     #[serde(alias = "cipher_suite")]
     cipher_suite: String,
-    #[serde(default, deserialize_with = "fields::optional_list", alias = "initial_members")]
+    #[serde(default, deserialize_with = "fields::list::<_, _, MAX_INITIAL_MEMBERS>", alias = "initial_members")]
     initial_members: Vec<Did>,
     #[serde(alias = "welcome_message")]
     welcome_message: Option<LexBytes>,
-    #[serde(default, deserialize_with = "fields::optional_list", alias = "key_package_hashes")]
+    #[serde(default, deserialize_with = "fields::list::<_, _, MAX_INITIAL_MEMBERS>", alias = "key_package_hashes")]
     key_package_hashes: Vec<KeyPackageHash>,
     metadata: Option<Metadata>,
     #[serde(alias = "current_epoch")]
@@ -111,11 +111,11 @@ fn command(app: &App, caller: &Caller, input: Input) -> Result<commands::CreateC
             Code::InvalidRequest.because(message)
         })?;
     let (cipher_suite, _) = mls::suite(&input.cipher_suite)?;
-    fields::distinct(&input.initial_members, "initialMembers")?;
     if input.initial_members.len() > MAX_INITIAL_MEMBERS {
         return Err(Code::TooManyMembers
             .because(format!("initialMembers has at most {MAX_INITIAL_MEMBERS} DIDs; add the others later")));
     }
+    fields::distinct(&input.initial_members, "initialMembers")?;
     let metadata = input.metadata.map(metadata).transpose()?;
     if let Some(welcome) = &input.welcome_message {
         mls::check_welcome(&welcome.0)?;
@@ -125,7 +125,7 @@ fn command(app: &App, caller: &Caller, input: Input) -> Result<commands::CreateC
     if epoch > MAX_INITIAL_EPOCH {
         return Err(Code::InvalidRequest.because(format!("currentEpoch is at most {MAX_INITIAL_EPOCH}")));
     }
-    let key_packages = fields::key_package_hashes(input.key_package_hashes)?;
+    let key_packages = fields::key_package_hashes(input.key_package_hashes, MAX_INITIAL_MEMBERS)?;
 
     let fingerprint = Fingerprint::default()
         .text(Some(&group_id))
