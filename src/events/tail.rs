@@ -36,7 +36,14 @@ pub(super) async fn run(store: Store, hub: Hub) {
     loop {
         let begun = hub.begin_pass();
         let pass = begun.pass;
-        match read(&store, &hub, last.as_ref(), begun, &mut told).await {
+        let reader = store.reader_for(Lane::Vital).await;
+        // Waiting for a connection says nothing about how much there is to read.
+        let has_read = reader.is_ok();
+        let moment = match reader {
+            Ok(reader) => read(&store, &hub, reader, last.as_ref(), begun, &mut told).await,
+            Err(cause) => Err(cause),
+        };
+        match moment {
             Ok(moment) => {
                 if std::mem::take(&mut failing) {
                     tracing::warn!("the event tail reads again");
@@ -54,7 +61,7 @@ pub(super) async fn run(store: Store, hub: Hub) {
                     tracing::warn!(%cause, "the event tail cannot read; trying until it can");
                 }
                 // While the database cannot be reached, nothing is given up: what is missing then is not too much yet.
-                too_long = if cause.code == Code::Overloaded { too_long + 1 } else { 0 };
+                too_long = if has_read && cause.code == Code::Overloaded { too_long + 1 } else { 0 };
                 if too_long >= MOST_TOO_LONG {
                     tracing::warn!("the event tail gives its place up; streams are cut and resume from their cursors");
                     hub.end_all(Info::Reset, false);
@@ -71,11 +78,11 @@ pub(super) async fn run(store: Store, hub: Hub) {
 async fn read(
     store: &Store,
     hub: &Hub,
+    reader: Reader,
     last: Option<&Moment>,
     begun: Begun,
     told: &mut HashSet<i64>,
 ) -> Result<Moment, Error> {
-    let reader = store.reader_for(Lane::Vital).await?;
     // Whoever comes waits for a whole pass first, so nobody misses what a pass without listeners does not tell.
     let news = match last {
         Some(last) if begun.listened => match reader.news(last, MOST_ENTRIES).await? {
