@@ -158,6 +158,7 @@ struct Inner {
     background_aside: Family<[Label; 1], Gauge>,
     mailbox_envelopes: Gauge,
     mailbox_dead: Gauge,
+    mailbox_hosts_resting: Gauge,
     mailbox_expanded: Counter,
     mailbox_attempts: Counters<1>,
     mailbox_seconds: Histogram,
@@ -230,6 +231,7 @@ impl Metrics {
             background_aside: Family::default(),
             mailbox_envelopes: Gauge::default(),
             mailbox_dead: Gauge::default(),
+            mailbox_hosts_resting: Gauge::default(),
             mailbox_expanded: Counter::default(),
             mailbox_attempts: Family::default(),
             mailbox_seconds: Histogram::new(BUCKETS),
@@ -395,6 +397,11 @@ impl Inner {
         );
         r.register("mailbox_backlog", "Envelopes that wait to be handed over", self.mailbox_envelopes.clone());
         r.register("mailbox_dead", "Envelopes that are not tried any more", self.mailbox_dead.clone());
+        r.register(
+            "mailbox_hosts_resting",
+            "Hosts of mailboxes that this replica leaves alone because they fail",
+            self.mailbox_hosts_resting.clone(),
+        );
         r.register("mailbox_envelopes", "Envelopes made from the log", self.mailbox_expanded.clone());
         r.register("mailbox_attempts", "Attempts to hand an envelope over, by outcome", self.mailbox_attempts.clone());
         r.register_with_unit(
@@ -650,8 +657,9 @@ impl Metrics {
         self.0.background_aside.get_or_create(&[("work", work)]).set(aside);
     }
 
-    /// Envelopes that wait, and dead ones.
-    pub fn mailbox_backlog(&self, waiting: i64, dead: i64) {
+    /// Envelopes that wait, dead ones, and hosts that rest.
+    pub fn mailbox_backlog(&self, waiting: i64, dead: i64, resting: usize) {
+        self.0.mailbox_hosts_resting.set(resting as i64);
         self.0.mailbox_envelopes.set(waiting);
         self.0.mailbox_dead.set(dead);
     }

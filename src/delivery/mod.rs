@@ -30,6 +30,7 @@
 
 pub mod dead;
 mod fan_out;
+mod hosts;
 mod outbox;
 pub mod place;
 mod webhook;

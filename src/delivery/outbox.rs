@@ -10,16 +10,19 @@ use tokio::task::{Id, JoinSet};
 use crate::clock::Clock;
 use crate::config::MailboxConfig;
 use crate::error::Error;
-use crate::store::mailboxes::{Attempt, End};
+use crate::store::mailboxes::{Attempt, End, Room};
 use crate::store::{Lane, Store, chance};
 
+use super::hosts::{Hosts, MOST_AT_NEW_HOST, Verdict};
 use super::place;
 use super::webhook::{Answer, Client};
 
 /// Attempts of one replica that run at a time.
 const MOST_AT_ONCE: usize = 64;
-/// Those of them that go to one host, so that a slow one cannot take them all.
-const MOST_PER_HOST: usize = 8;
+/// Those of them that are for one recipient, whatever names its mailboxes have.
+const MOST_PER_RECIPIENT: usize = 8;
+/// Envelopes that are put off at a time because their hosts rest.
+const POSTPONED_AT_ONCE: i64 = 1_000;
 /// Ciphertext that attempts may hold in memory together, in KiB. Each holds its part some three times over.
 const MOST_KIB: u32 = 32 * 1024;
 /// How often it is looked whether anything is due.
@@ -35,9 +38,10 @@ const COUNT: Duration = Duration::from_secs(15);
 pub(super) struct Outbox {
     shared: Arc<Shared>,
     made: Arc<Notify>,
-    /// The hosts of the attempts that run.
-    hosts: HashMap<Id, String>,
-    running: JoinSet<()>,
+    hosts: Hosts,
+    /// The hosts and recipients of the attempts that run.
+    at: HashMap<Id, (String, String)>,
+    running: JoinSet<Verdict>,
 }
 
 struct Shared {
@@ -50,7 +54,7 @@ struct Shared {
 impl Outbox {
     pub fn new(store: Store, config: MailboxConfig, client: Client, made: Arc<Notify>) -> Self {
         let shared = Arc::new(Shared { store, config, client, memory: Semaphore::new(MOST_KIB as usize) });
-        Self { shared, made, hosts: HashMap::new(), running: JoinSet::new() }
+        Self { shared, made, hosts: Hosts::default(), at: HashMap::new(), running: JoinSet::new() }
     }
 
     /// Until told to stop; then it waits for the attempts that run.
@@ -93,10 +97,13 @@ impl Outbox {
         while self.running.join_next().await.is_some() {}
     }
 
-    fn ended(&mut self, ended: Result<(Id, ()), tokio::task::JoinError>) {
+    fn ended(&mut self, ended: Result<(Id, Verdict), tokio::task::JoinError>) {
         // An attempt that panicked comes back when its claim is over.
-        let id = ended.map_or_else(|panicked| panicked.id(), |(id, ())| id);
-        self.hosts.remove(&id);
+        let (id, verdict) = ended.unwrap_or_else(|panicked| (panicked.id(), Verdict::Unasked));
+        if let Some((host, _)) = self.at.remove(&id) {
+            let first = self.shared.config.first_retry;
+            self.hosts.ended(&host, verdict, Instant::now(), |number| wait(first, number));
+        }
     }
 
     /// Begins what is due and has room, and says how many attempts that is.
@@ -105,18 +112,31 @@ impl Outbox {
         if room == 0 || !self.shared.store.reader_for(Lane::Background).await?.envelope_is_due().await? {
             return Ok(0);
         }
-        let mut busy: HashMap<String, usize> = HashMap::new();
-        for host in self.hosts.values() {
-            *busy.entry(host.clone()).or_default() += 1;
+        let now = Instant::now();
+        let resting = self.hosts.resting(now);
+        if !resting.is_empty() {
+            self.shared.store.postpone_envelopes(&resting, POSTPONED_AT_ONCE).await?;
         }
-        let left = busy.into_iter().map(|(host, running)| (host, MOST_PER_HOST.saturating_sub(running)));
+        let mut busy: HashMap<String, usize> = HashMap::new();
+        for (_, recipient) in self.at.values() {
+            *busy.entry(recipient.clone()).or_default() += 1;
+        }
+        let left = busy.into_iter().map(|(recipient, running)| (recipient, MOST_PER_RECIPIENT.saturating_sub(running)));
+        let room = Room {
+            all: room,
+            hosts: self.hosts.room(now).collect(),
+            other_host: MOST_AT_NEW_HOST,
+            recipients: left.collect(),
+            other_recipient: MOST_PER_RECIPIENT,
+        };
         let lease = self.shared.config.timeout + LEASE_MARGIN;
-        let attempts = self.shared.store.claim_envelopes(room, lease, left, MOST_PER_HOST).await?;
+        let attempts = self.shared.store.claim_envelopes(room, lease).await?;
         let begun = attempts.len();
         for attempt in attempts {
-            let (shared, host) = (self.shared.clone(), attempt.host.clone());
+            let (shared, at) = (self.shared.clone(), (attempt.host.clone(), attempt.recipient.clone()));
+            self.hosts.begun(&at.0);
             let id = self.running.spawn(async move { shared.attempt(attempt).await }).id();
-            self.hosts.insert(id, host);
+            self.at.insert(id, at);
         }
         Ok(begun)
     }
@@ -126,17 +146,17 @@ impl Outbox {
         if let Ok(reader) = store.reader_for(Lane::Background).await
             && let Ok((waiting, dead)) = reader.backlog().await
         {
-            store.metrics().mailbox_backlog(waiting, dead);
+            store.metrics().mailbox_backlog(waiting, dead, self.hosts.resting(Instant::now()).len());
         }
     }
 }
 
 impl Shared {
     /// One attempt, to its note in the table. If that fails, the claim's own end is the note.
-    async fn attempt(&self, attempt: Attempt) {
+    async fn attempt(&self, attempt: Attempt) -> Verdict {
         let start = Instant::now();
         let id = attempt.id.clone();
-        let end = self.end(&attempt).await;
+        let (end, verdict) = self.end(&attempt).await;
         let outcome = match &end {
             End::Delivered => "delivered",
             End::Failed(..) => "failed",
@@ -150,44 +170,54 @@ impl Shared {
         if let Err(error) = self.store.settle_envelope(attempt, end).await {
             tracing::warn!(envelope = id, %error, "the end of an attempt could not be noted; it will be repeated");
         }
+        verdict
     }
 
-    async fn end(&self, attempt: &Attempt) -> End {
+    async fn end(&self, attempt: &Attempt) -> (End, Verdict) {
         // Only claims that nobody ended come this far.
         if attempt.number > self.config.max_attempts {
-            return End::Dead("no attempt came to an end".to_owned());
+            return (End::Dead("no attempt came to an end".to_owned()), Verdict::Unasked);
         }
         match tokio::time::timeout(self.config.timeout, self.hand_over(attempt)).await {
-            Ok(Ok(end)) => end,
-            Ok(Err(error)) => self.failed(attempt, format!("the entry could not be read: {}", error.code.name())),
-            Err(_) => self.failed(attempt, "the mailbox did not answer in time".to_owned()),
+            Ok(Ok(ended)) => ended,
+            Ok(Err(error)) => {
+                let why = format!("the entry could not be read: {}", error.code.name());
+                (self.failed(attempt, why, None), Verdict::Unasked)
+            }
+            Err(_) => {
+                (self.failed(attempt, "the mailbox did not answer in time".to_owned(), None), Verdict::Badly(None))
+            }
         }
     }
 
-    async fn hand_over(&self, attempt: &Attempt) -> Result<End, Error> {
+    async fn hand_over(&self, attempt: &Attempt) -> Result<(End, Verdict), Error> {
         let kib = u32::try_from(attempt.bytes / 1024 + 1).unwrap_or(MOST_KIB).min(MOST_KIB);
         let _memory = self.memory.acquire_many(kib).await.expect("nobody closes it");
         let Some(letter) = self.store.reader_for(Lane::Background).await?.letter(attempt).await? else {
-            return Ok(End::Dead("the entry is not kept any more".to_owned()));
+            return Ok((End::Dead("the entry is not kept any more".to_owned()), Verdict::Unasked));
         };
-        let Some(mailbox) = letter.mailbox else { return Ok(End::Withdrawn) };
+        let Some(mailbox) = letter.mailbox else { return Ok((End::Withdrawn, Verdict::Unasked)) };
         // What was allowed when it was set may not be now, and the client does not look at addresses that need no name.
         if let Err(why) = place::check(&mailbox.url, self.config.allow_private_hosts) {
-            return Ok(End::Dead(why.to_string()));
+            return Ok((End::Dead(why.to_string()), Verdict::Unasked));
         }
         let now = Clock::system().now();
         let answer = self.client.post(&mailbox, &attempt.id, &attempt.recipient, &letter.message, now).await;
         Ok(match answer {
-            Answer::Taken => End::Delivered,
-            Answer::Gone(why) => End::Dead(why),
-            Answer::Failed(why) => self.failed(attempt, why),
+            Answer::Taken => (End::Delivered, Verdict::Well),
+            Answer::Gone(why) => (End::Dead(why), Verdict::Unasked),
+            Answer::Failed(why, asked) => {
+                let asked = asked.map(|wait| wait.min(LONGEST_RETRY));
+                (self.failed(attempt, why, asked), Verdict::Badly(asked))
+            }
         })
     }
 
-    fn failed(&self, attempt: &Attempt, why: String) -> End {
+    /// The end of an attempt that failed; the next one is due no sooner than the host has asked for.
+    fn failed(&self, attempt: &Attempt, why: String, asked: Option<Duration>) -> End {
         match attempt.number >= self.config.max_attempts {
             true => End::Dead(why),
-            false => End::Failed(wait(self.config.first_retry, attempt.number), why),
+            false => End::Failed(wait(self.config.first_retry, attempt.number).max(asked.unwrap_or_default()), why),
         }
     }
 }

@@ -13,7 +13,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use chrono::{DateTime, Utc};
 use hmac::{Hmac, Mac};
-use reqwest::header::CONTENT_TYPE;
+use reqwest::header::{CONTENT_TYPE, RETRY_AFTER};
 use reqwest::redirect::Policy;
 use reqwest::{Response, StatusCode};
 use serde::Serialize;
@@ -60,8 +60,8 @@ pub(super) enum Answer {
     Taken,
     /// It is not wanted, now or later.
     Gone(String),
-    /// Another attempt may succeed.
-    Failed(String),
+    /// Another attempt may succeed, after this wait if the host has named one.
+    Failed(String, Option<Duration>),
 }
 
 /// The HTTP client.
@@ -109,7 +109,7 @@ impl Client {
         };
         let (body, signature) = match sealed {
             Ok(sealed) => sealed,
-            Err(cause) => return Answer::Failed(cause.to_string()),
+            Err(cause) => return Answer::Failed(cause.to_string(), None),
         };
         let request = self
             .0
@@ -121,13 +121,14 @@ impl Client {
             .body(body);
         match request.send().await {
             Ok(answer) => judge(answer).await,
-            Err(cause) => Answer::Failed(reason(cause)),
+            Err(cause) => Answer::Failed(reason(cause), None),
         }
     }
 }
 
 async fn judge(mut answer: Response) -> Answer {
     let status = answer.status();
+    let wait = retry_after(&answer);
     // Read, so that the connection can be used again; what fails here changes nothing about the status.
     let mut read = 0;
     while let Ok(Some(chunk)) = answer.chunk().await {
@@ -139,8 +140,14 @@ async fn judge(mut answer: Response) -> Answer {
     match status {
         status if status.is_success() => Answer::Taken,
         StatusCode::GONE => Answer::Gone("the mailbox answered 410".to_owned()),
-        status => Answer::Failed(format!("the mailbox answered {}", status.as_u16())),
+        status => Answer::Failed(format!("the mailbox answered {}", status.as_u16()), wait),
     }
+}
+
+/// The wait that a host asks for in seconds (RFC 9110 section 10.2.3).
+fn retry_after(answer: &Response) -> Option<Duration> {
+    let seconds = answer.headers().get(RETRY_AFTER)?.to_str().ok()?.parse().ok()?;
+    Some(Duration::from_secs(seconds))
 }
 
 fn signature(secret: &[u8], id: &str, timestamp: &str, body: &[u8]) -> String {

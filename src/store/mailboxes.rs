@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tokio_postgres::types::ToSql;
+
 use crate::error::Error;
 use crate::ids::{ConvoId, Did};
 use crate::views::MessageView;
@@ -19,7 +21,8 @@ query! {
     MOVE_FAN_OUT = "mailboxes/move_fan_out" (INT4, TEXT);
     PLACE_FAN_OUT = "mailboxes/place_fan_out" (TEXT, TEXT, INT4, TEXT, TEXT, TEXT);
     DUE = "mailboxes/due" ();
-    CLAIM = "mailboxes/claim" (INT8, FLOAT8, TEXT_ARRAY, INT8_ARRAY, INT8);
+    CLAIM = "mailboxes/claim" (INT8, FLOAT8, TEXT_ARRAY, INT8_ARRAY, INT8, TEXT_ARRAY, INT8_ARRAY, INT8);
+    POSTPONE = "mailboxes/postpone" (TEXT_ARRAY, FLOAT8_ARRAY, INT8);
     LETTER = "mailboxes/letter" (TEXT, INT8, TEXT);
     DELIVERED = "mailboxes/delivered" (TEXT);
     FAILED = "mailboxes/failed" (TEXT, INT4, FLOAT8, TEXT);
@@ -142,12 +145,36 @@ impl Errand for Expand {
     }
 }
 
+/// How many envelopes may be taken.
+pub(crate) struct Room {
+    pub all: usize,
+    /// For each of these hosts, and for any other.
+    pub hosts: Vec<(String, usize)>,
+    pub other_host: usize,
+    /// For each of these recipients, and for any other.
+    pub recipients: Vec<(String, usize)>,
+    pub other_recipient: usize,
+}
+
 struct Claim {
-    most: i64,
+    room: Room,
     lease: Duration,
+}
+
+struct Postpone {
     hosts: Vec<String>,
-    room: Vec<i64>,
-    room_elsewhere: i64,
+    seconds: Vec<f64>,
+    most: i64,
+}
+
+impl Errand for Postpone {
+    const NAME: &'static str = "postponeEnvelopes";
+    const LANE: Lane = Lane::Background;
+    type Output = ();
+
+    async fn execute(&self, tx: &Tx) -> Result<(), Abort> {
+        tx.rows(&POSTPONE, &[&self.hosts, &self.seconds, &self.most]).await.map(drop)
+    }
 }
 
 impl Errand for Claim {
@@ -156,8 +183,16 @@ impl Errand for Claim {
     type Output = Vec<Attempt>;
 
     async fn execute(&self, tx: &Tx) -> Result<Vec<Attempt>, Abort> {
-        let Self { most, lease, hosts, room, room_elsewhere } = self;
-        let rows = tx.rows(&CLAIM, &[most, &lease.as_secs_f64(), hosts, room, room_elsewhere]).await?;
+        let in_step = |of: &[(String, usize)]| -> (Vec<String>, Vec<i64>) {
+            of.iter().map(|(name, room)| (name.clone(), *room as i64)).unzip()
+        };
+        let Room { all, hosts, other_host, recipients, other_recipient } = &self.room;
+        let ((hosts, host_room), (recipients, recipient_room)) = (in_step(hosts), in_step(recipients));
+        let (most, other_host, other_recipient) = (*all as i64, *other_host as i64, *other_recipient as i64);
+        let lease = self.lease.as_secs_f64();
+        let at_hosts: [&(dyn ToSql + Sync); 5] = [&most, &lease, &hosts, &host_room, &other_host];
+        let for_recipients: [&(dyn ToSql + Sync); 3] = [&recipients, &recipient_room, &other_recipient];
+        let rows = tx.rows(&CLAIM, &[&at_hosts[..], &for_recipients].concat()).await?;
         let attempt = |row: &tokio_postgres::Row| {
             Ok(Attempt {
                 id: row.get("id"),
@@ -202,17 +237,15 @@ impl Store {
         self.unit(Expand(entries)).await
     }
 
-    /// Takes at most so many envelopes that are due, each as an attempt that counts as failed after `lease`. `room` says how many
-    /// more each host may have where attempts run already.
-    pub(crate) async fn claim_envelopes(
-        &self,
-        most: usize,
-        lease: Duration,
-        room: impl Iterator<Item = (String, usize)>,
-        room_elsewhere: usize,
-    ) -> Result<Vec<Attempt>, Error> {
-        let (hosts, room) = room.map(|(host, room)| (host, room as i64)).unzip();
-        self.errand(Claim { most: most as i64, lease, hosts, room, room_elsewhere: room_elsewhere as i64 }).await
+    /// Takes envelopes that are due, as far as there is room, each as an attempt that counts as failed after `lease`.
+    pub(crate) async fn claim_envelopes(&self, room: Room, lease: Duration) -> Result<Vec<Attempt>, Error> {
+        self.errand(Claim { room, lease }).await
+    }
+
+    /// Puts envelopes off that are due at these hosts, until about the end of the rest of each; at most so many.
+    pub(crate) async fn postpone_envelopes(&self, resting: &[(&str, Duration)], most: i64) -> Result<(), Error> {
+        let (hosts, seconds) = resting.iter().map(|(host, rest)| ((*host).to_owned(), rest.as_secs_f64())).unzip();
+        self.errand(Postpone { hosts, seconds, most }).await
     }
 
     /// Notes how an attempt ended. Only the newest attempt can fail an envelope, but any can have delivered it.

@@ -134,3 +134,101 @@ async fn what_leads_into_the_servers_own_network_is_not_called_even_if_it_was_al
     assert_eq!(receiver.received().len(), 0);
     app.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_that_never_asked_for_it_is_left_alone() {
+    let app = start(&[("MAILBOX_RETRY_SECONDS", "60")]).await;
+    let receiver = Receiver::start().await;
+    receiver.answer(Answer::Status(404));
+    let mut members = app.conversation(2).await;
+    set(&members[1], &receiver).await;
+    for n in 0..40 {
+        members[0].send(&format!("{n}")).await.unwrap();
+    }
+    receiver.have(8).await;
+    let db = app.database.connect().await;
+    let put_off =
+        "select count(*) from envelopes where state = 'pending' and next_attempt_at > now() + interval '20 seconds'";
+    until("the rest", async || db.query_one(put_off, &[]).await.unwrap().get::<_, i64>(0) == 40).await;
+    // Those that were under way when the last failure too many came.
+    assert!(receiver.received().len() <= 8 + 2, "{}", receiver.received().len());
+    let tried: i64 = db.query_one("select sum(attempts) from envelopes", &[]).await.unwrap().get(0);
+    assert!(tried <= 10, "{tried}: who waits loses no attempt");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_names_that_hang_do_not_keep_others_waiting() {
+    // For longer than this test has patience.
+    let app = start(&[("MAILBOX_TIMEOUT_SECONDS", "60")]).await;
+    let mut members = app.conversation(10).await;
+    let mut slow = Vec::new();
+    for member in &members[2..] {
+        let receiver = Receiver::start().await;
+        receiver.answer(Answer::Hang);
+        set(member, &receiver).await;
+        slow.push(receiver);
+    }
+    for n in 0..20 {
+        members[0].send(&format!("{n}")).await.unwrap();
+    }
+    for receiver in &slow {
+        receiver.have(2).await;
+    }
+    let honest = Receiver::start().await;
+    set(&members[1], &honest).await;
+    for n in 0..10 {
+        members[0].send(&format!("{n}")).await.unwrap();
+    }
+    honest.have(10).await;
+    assert!(slow.iter().all(|receiver| receiver.received().len() == 2), "a host that has taken nothing gets no more");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_recipient_has_no_more_attempts_by_having_many_names() {
+    let app = start(&[("MAILBOX_TIMEOUT_SECONDS", "60")]).await;
+    let mut slow = Vec::new();
+    let bob = app.persona();
+    for _ in 0..8 {
+        let mut alice = app.conversation(1).await.remove(0);
+        let convo = alice.convo().unwrap().to_owned();
+        let add = serde_json::json!({ "convoId": convo, "didList": [bob.did()] });
+        assert_eq!(alice.xrpc.procedure("addMembers", &add).await.unwrap().status, 200);
+        let receiver = Receiver::start().await;
+        receiver.answer(Answer::Hang);
+        let mut mailbox = receiver.mailbox();
+        mailbox["convoId"] = convo.into();
+        crate::set_with(&bob, mailbox).await;
+        for n in 0..2 {
+            alice.send(&format!("{n}")).await.unwrap();
+        }
+        slow.push(receiver);
+    }
+    let db = app.database.connect().await;
+    until("all envelopes", async || count(&db, "pending").await == 16).await;
+    let all = || slow.iter().map(|receiver| receiver.received().len()).sum::<usize>();
+    until("as many attempts as there may be", async || all() == 8).await;
+    // The next look for envelopes has been made when somebody else's has come.
+    let mut members = app.conversation(2).await;
+    let other = Receiver::start().await;
+    set(&members[1], &other).await;
+    members[0].send("hello").await.unwrap();
+    other.have(1).await;
+    assert_eq!(all(), 8);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_that_says_when_to_come_back_is_left_alone_until_then() {
+    let app = start(&[]).await;
+    let receiver = Receiver::start().await;
+    receiver.answer_first(&[Answer::Busy(3)]);
+    let mut members = app.conversation(2).await;
+    set(&members[1], &receiver).await;
+    members[0].send("one").await.unwrap();
+    receiver.have(1).await;
+    let start = Instant::now();
+    members[0].send("two").await.unwrap();
+    receiver.have(3).await;
+    assert!(start.elapsed() >= Duration::from_millis(2_800), "{:?}", start.elapsed());
+    all_delivered(&app.database.connect().await).await;
+    app.finish().await;
+}

@@ -23,6 +23,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub enum Answer {
     Status(u16),
     Redirect(String),
+    /// 429, and how many seconds to wait.
+    Busy(u64),
     /// Nothing, for ever.
     Hang,
     /// Bytes that are no HTTP.
@@ -139,6 +141,9 @@ impl Receiver {
         let head = |status: &str| format!("HTTP/1.1 {status}\r\nconnection: close\r\n");
         let text = match answer {
             Answer::Status(status) => format!("{}content-length: 2\r\n\r\nok", head(&format!("{status} x"))),
+            Answer::Busy(seconds) => {
+                format!("{}retry-after: {seconds}\r\ncontent-length: 0\r\n\r\n", head("429 x"))
+            }
             Answer::Redirect(to) => format!("{}location: {to}\r\ncontent-length: 0\r\n\r\n", head("307 x")),
             Answer::Hang => return std::future::pending().await,
             Answer::Garbage => "\0\x01 no such protocol\r\n\r\n".repeat(100),

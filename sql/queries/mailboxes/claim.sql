@@ -1,18 +1,25 @@
 -- mailboxes/claim: takes envelopes whose time has come, as an attempt that counts as failed unless it ends before $2. Only as many
--- for one host as there is room for. The number of the attempt tells its end from that of an earlier one.
--- $1 most   $2 seconds   $3 hosts where attempts run   $4 room left there, in step   $5 room anywhere else
+-- for one host, and for one recipient, as there is room for. The number of the attempt tells its end from that of an earlier one.
+-- $1 most   $2 seconds   $3 hosts   $4 room left there, in step   $5 room at any other host
+-- $6 recipients with attempts that run   $7 room left for them, in step   $8 room for any other recipient
 with room as materialized (
   select host, room from unnest($3::text[], $4::bigint[]) r (host, room)
+), share as materialized (
+  select did, room from unnest($6::text[], $7::bigint[]) s (did, room)
 ), due as materialized (
-  select e.id, e.host, e.next_attempt_at from envelopes e
+  select e.id, e.host, e.recipient_did, e.next_attempt_at from envelopes e
    where e.state = 'pending' and e.next_attempt_at <= statement_timestamp()
      and not exists (select from room r where r.host = e.host and r.room <= 0)
+     and not exists (select from share s where s.did = e.recipient_did and s.room <= 0)
    order by e.next_attempt_at limit $1 * 16
+), at_host as materialized (
+  select d.*, row_number() over (partition by d.host order by d.next_attempt_at, d.id) as place from due d
 ), fair as materialized (
-  select d.id, d.next_attempt_at,
-         row_number() over (partition by d.host order by d.next_attempt_at)
-         <= coalesce((select r.room from room r where r.host = d.host), $5) as fits
-    from due d
+  select h.id, h.next_attempt_at,
+         row_number() over (partition by h.recipient_did order by h.next_attempt_at, h.id)
+         <= coalesce((select s.room from share s where s.did = h.recipient_did), $8) as fits
+    from at_host h
+   where h.place <= coalesce((select r.room from room r where r.host = h.host), $5)
 ), picked as materialized (
   select e.id from envelopes e
    where e.id in (select f.id from fair f where f.fits order by f.next_attempt_at limit $1)

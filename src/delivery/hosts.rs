@@ -1,0 +1,168 @@
+//! What mailboxes' hosts have done lately, as this replica has seen it, and how many attempts each may have at a time for that.
+//!
+//! A host that has taken nothing here yet has few attempts, so that whoever invents names does not hold all of them. One that fails
+//! again and again rests, whatever is due there, and is then asked by one attempt at a time, each after a longer rest, until it
+//! takes something: nobody who did not ask for it is sent more than that. Envelopes wait meanwhile and lose no attempt.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+/// Attempts at one host that run at a time, so that a slow one cannot take them all.
+pub(super) const MOST_PER_HOST: usize = 8;
+/// The same while it has taken nothing yet.
+pub(super) const MOST_AT_NEW_HOST: usize = 2;
+/// After so many failures in a row a host rests.
+const MOST_FAILURES: u32 = 8;
+/// Most hosts that are remembered.
+const MOST_HOSTS: usize = 10_000;
+
+/// How an attempt went, as far as its host is to blame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// It was answered as it should be.
+    Well,
+    /// It was not. The host may have said how long to wait.
+    Badly(Option<Duration>),
+    /// The host was not asked.
+    Unasked,
+}
+
+/// See the module.
+#[derive(Default)]
+pub(super) struct Hosts(HashMap<String, Host>);
+
+#[derive(Default)]
+struct Host {
+    running: usize,
+    /// Something was taken since the last failure or before it.
+    proved: bool,
+    /// In a row.
+    failures: u32,
+    rests_until: Option<Instant>,
+}
+
+impl Host {
+    fn room(&self, now: Instant) -> usize {
+        let most = match self {
+            Host { rests_until: Some(end), .. } if *end > now => 0,
+            Host { failures: MOST_FAILURES.., .. } => 1,
+            Host { proved: true, .. } => MOST_PER_HOST,
+            _ => MOST_AT_NEW_HOST,
+        };
+        most.saturating_sub(self.running)
+    }
+
+    /// Whether there is nothing to remember.
+    fn is_new(&self) -> bool {
+        self.running == 0 && !self.proved && self.failures == 0
+    }
+}
+
+impl Hosts {
+    /// An attempt begins.
+    pub fn begun(&mut self, host: &str) {
+        if self.0.len() >= MOST_HOSTS && !self.0.contains_key(host) {
+            // Those that behave are new again, which costs them little.
+            self.0.retain(|_, host| host.running > 0 || host.failures > 0);
+        }
+        self.0.entry(host.to_owned()).or_default().running += 1;
+    }
+
+    /// An attempt has ended. `rest` is how long a host rests after the n-th failure too many.
+    pub fn ended(&mut self, name: &str, verdict: Verdict, now: Instant, rest: impl FnOnce(i32) -> Duration) {
+        let Some(host) = self.0.get_mut(name) else { return };
+        host.running = host.running.saturating_sub(1);
+        match verdict {
+            Verdict::Well => *host = Host { running: host.running, proved: true, failures: 0, rests_until: None },
+            Verdict::Badly(asked) => {
+                host.failures = host.failures.saturating_add(1);
+                let too_many = host.failures.saturating_sub(MOST_FAILURES - 1);
+                let rest = if too_many > 0 { rest(too_many.try_into().unwrap_or(i32::MAX)) } else { Duration::ZERO };
+                let rest = rest.max(asked.unwrap_or_default());
+                host.rests_until = host.rests_until.max((!rest.is_zero()).then(|| now + rest));
+            }
+            Verdict::Unasked => {}
+        }
+        if host.is_new() || self.0.len() > MOST_HOSTS {
+            self.0.remove(name);
+        }
+    }
+
+    /// How many more attempts each host may have; any other may have [`MOST_AT_NEW_HOST`].
+    pub fn room(&self, now: Instant) -> impl Iterator<Item = (String, usize)> {
+        self.0.iter().map(move |(name, host)| (name.clone(), host.room(now)))
+    }
+
+    /// The hosts that rest, and for how long.
+    pub fn resting(&self, now: Instant) -> Vec<(&str, Duration)> {
+        let rest = |host: &Host| host.rests_until?.checked_duration_since(now).filter(|rest| !rest.is_zero());
+        self.0.iter().filter_map(|(name, host)| Some((name.as_str(), rest(host)?))).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const REST: Duration = Duration::from_secs(10);
+
+    fn room(hosts: &Hosts, now: Instant) -> Option<usize> {
+        hosts.room(now).find(|(name, _)| name == "h").map(|(_, room)| room)
+    }
+
+    fn attempt(hosts: &mut Hosts, verdict: Verdict, now: Instant) {
+        hosts.begun("h");
+        hosts.ended("h", verdict, now, |n| REST * n.cast_unsigned());
+    }
+
+    #[test]
+    fn a_host_has_few_attempts_until_it_takes_something() {
+        let (mut hosts, now) = (Hosts::default(), Instant::now());
+        hosts.begun("h");
+        assert_eq!(room(&hosts, now), Some(MOST_AT_NEW_HOST - 1));
+        hosts.ended("h", Verdict::Unasked, now, |_| REST);
+        assert_eq!(room(&hosts, now), None, "nothing to remember");
+        attempt(&mut hosts, Verdict::Well, now);
+        assert_eq!(room(&hosts, now), Some(MOST_PER_HOST));
+    }
+
+    #[test]
+    fn a_host_that_fails_rests_and_is_then_asked_by_one_attempt_at_a_time() {
+        let (mut hosts, now) = (Hosts::default(), Instant::now());
+        attempt(&mut hosts, Verdict::Well, now);
+        for _ in 1..MOST_FAILURES {
+            attempt(&mut hosts, Verdict::Badly(None), now);
+            assert_eq!(room(&hosts, now), Some(MOST_PER_HOST));
+        }
+        attempt(&mut hosts, Verdict::Badly(None), now);
+        assert_eq!((room(&hosts, now), hosts.resting(now)), (Some(0), vec![("h", REST)]));
+        let later = now + REST;
+        assert_eq!((room(&hosts, later), hosts.resting(later)), (Some(1), vec![]));
+        hosts.begun("h");
+        assert_eq!(room(&hosts, later), Some(0));
+        hosts.ended("h", Verdict::Badly(None), later, |n| REST * n.cast_unsigned());
+        assert_eq!(room(&hosts, later + REST), Some(0), "twice as long");
+        assert_eq!(room(&hosts, later + 2 * REST), Some(1));
+        attempt(&mut hosts, Verdict::Well, later + 2 * REST);
+        assert_eq!(room(&hosts, later + 2 * REST), Some(MOST_PER_HOST));
+    }
+
+    #[test]
+    fn a_host_that_asks_for_a_rest_has_it() {
+        let (mut hosts, now) = (Hosts::default(), Instant::now());
+        attempt(&mut hosts, Verdict::Badly(Some(REST)), now);
+        assert_eq!(room(&hosts, now), Some(0));
+        assert_eq!(room(&hosts, now + REST), Some(MOST_AT_NEW_HOST));
+    }
+
+    #[test]
+    fn names_without_end_take_no_memory_without_end() {
+        let (mut hosts, now) = (Hosts::default(), Instant::now());
+        for n in 0..2 * MOST_HOSTS {
+            let name = n.to_string();
+            hosts.begun(&name);
+            hosts.ended(&name, Verdict::Badly(None), now, |_| REST);
+        }
+        assert!(hosts.0.len() <= MOST_HOSTS);
+    }
+}
