@@ -20,7 +20,8 @@ const BACKGROUND: usize = 2;
 /// What a connection is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lane {
-    /// What all requests or all streams wait for: tokens, the tail of events, what became of a COMMIT, readiness.
+    /// What all requests or all streams wait for: tokens, the tail of events, what became of a COMMIT, readiness, who is
+    /// suspended.
     Vital,
     /// Requests that read, and the opening of streams.
     Read,

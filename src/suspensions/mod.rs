@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use crate::error::{Code, Error};
 use crate::events::Events;
 use crate::ids::Did;
-use crate::store::Store;
+use crate::store::{Lane, Store};
 
 /// How often a replica looks whether the suspensions have changed.
 pub const LOOK: Duration = Duration::from_secs(2);
@@ -55,7 +55,7 @@ impl Suspensions {
 
     /// Learns who is suspended now, and ends their streams.
     pub async fn look(&self) -> Result<(), Error> {
-        let reader = self.0.store.reader().await?;
+        let reader = self.0.store.reader_for(Lane::Vital).await?;
         // First, so that a change during the reading is noticed at the next look.
         let version = Some(reader.suspensions_version().await?);
         let known = || self.0.known.read().unwrap_or_else(PoisonError::into_inner);
