@@ -54,13 +54,13 @@ pub async fn ids_that_come_again_after_a_crash_hide_nothing(mode: Mode) {
         let newest = count(&client, newest, members[0].convo().unwrap()).await;
         burn(&client, (seen - survived).max(0) + 100).await;
 
+        // Who followed all the while was cut, and told where to go on; until then, whoever comes is cut as well.
+        let rest = rest(&mut stream).await;
+        assert_eq!(rest.last().map(|event| &event.data["info"]), Some(&"reset".into()), "{rest:?}");
         let mut again = follow(&members[1], Some(&cursor)).await.unwrap();
         let replayed = until(&mut again, |event| event.data["info"] == "replayed").await;
         let seqs: Vec<u64> = replayed.iter().filter_map(seq).collect();
         assert!(sent.iter().all(|seq| seqs.contains(seq)), "{seqs:?} lack some of {sent:?}");
-        // Who followed all the while was cut, and told where to go on.
-        let rest = rest(&mut stream).await;
-        assert_eq!(rest.last().map(|event| &event.data["info"]), Some(&"reset".into()), "{rest:?}");
         came_again |= newest < seen;
         // PostgreSQL may have written the ids down by chance.
         if came_again {
@@ -81,12 +81,14 @@ pub async fn a_restored_dump_refuses_old_cursors_and_goes_on(mode: Mode) {
     let members = fleet.conversation(2).await;
     let mut stream = follow(&members[1], None).await.unwrap();
     let (convo, did) = (members[0].convo().unwrap(), members[1].did());
-    for (method, body) in [
-        ("leaveConvo", json!({ "convoId": convo, "targetDid": did })),
-        ("addMembers", json!({ "convoId": convo, "didList": [did] })),
+    // One after the other has to be told: a stream that both reach at once is cut, and resumes.
+    for (method, body, event) in [
+        ("leaveConvo", json!({ "convoId": convo, "targetDid": did }), "removedEvent"),
+        ("addMembers", json!({ "convoId": convo, "didList": [did] }), "conversationEvent"),
     ] {
         let reply = members[0].xrpc.procedure(method, &body).await.unwrap();
         assert_eq!(reply.status, 200, "{reply}");
+        next(&mut stream, event).await;
     }
     let first = send(&members[0], "before the dump").await;
     let cursor = until(&mut stream, |event| seq(event) == Some(first)).await.pop().unwrap().id;
