@@ -52,11 +52,6 @@ impl Report {
         self.invariants.iter().all(|(_, _, findings)| findings.is_empty())
     }
 
-    /// What is to be said of the settings, a sentence each. It is no violation, and not yet.
-    pub fn advice(&self) -> &[String] {
-        &self.advice
-    }
-
     /// The invariants that do not hold.
     pub fn violated(&self) -> Vec<&'static str> {
         self.invariants.iter().filter(|(_, _, findings)| !findings.is_empty()).map(|(name, _, _)| *name).collect()

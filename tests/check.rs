@@ -3,7 +3,7 @@
 
 mod support;
 
-use support::cluster::{TestDatabase, database, empty_database};
+use support::cluster::{OwnCluster, TestDatabase, database, empty_database};
 use support::fleet::{Fleet, Mode, run};
 
 /// A conversation of three with two commits and two messages, and a second one, as the server would have written them.
@@ -71,6 +71,19 @@ async fn a_sound_database_passes() {
     let (code, report, errors) = run("check", &sound.url).await;
     assert_eq!((code, errors.as_str()), (Some(0), ""), "{report}");
     assert_eq!(report.lines().filter(|line| line.starts_with("ok ")).count(), 14, "{report}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn p4_settings_under_which_an_answer_may_be_lost_are_warned_of() {
+    // As throw-away clusters are; it is no violation, since nothing is lost yet.
+    let cluster = OwnCluster::start().await;
+    let client = cluster.connect().await;
+    client.batch_execute("alter database catbird set synchronous_commit = off").await.unwrap();
+    let (code, report, errors) = run("check", &cluster.url()).await;
+    assert_eq!((code, errors.as_str()), (Some(0), ""), "{report}");
+    for setting in ["fsync", "full_page_writes", "synchronous_commit"] {
+        assert!(report.contains(&format!("WARNING   {setting} is off")), "no {setting} in {report}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,9 +8,11 @@ union all
 select 'synchronous_commit is off: servers of this build raise it to local for themselves, and nobody else does'
  where current_setting('synchronous_commit') = 'off'
 union all
-select format('the prepared transaction %s is %s old: until it ends, nothing after it is read as settled, and no dead row is removed', gid, now() - prepared)
+select format('the prepared transaction %s is %s old: until it ends, nothing after it is read as settled, and no dead row is removed',
+              gid, now() - prepared)
   from pg_prepared_xacts where prepared < now() - interval '1 minute'
 union all
-select format('the transaction of backend %s (%s) is %s old: until it ends, nothing after it is read as settled', pid, application_name, now() - xact_start)
+select format('the transaction of backend %s (%s) is %s old: until it ends, nothing after it is read as settled',
+              pid, application_name, now() - xact_start)
   from pg_stat_activity
  where xact_start < now() - interval '1 minute' and backend_xid is not null and pid <> pg_backend_pid()

@@ -58,9 +58,10 @@
 //! when every removal from before has been applied.
 //!
 //! **Something grows without bound** (P10). Streams are bounded per caller and per replica ([`hub`]) and in conversations; what waits for one client is bounded
-//! in events (`SSE_BUFFER_SIZE`) and bytes, and what waits for all of them in bytes; who does not read is told, cut, and loses nothing, since it resumes by its cursor. A
-//! client that catches up is read for only when it has read. A connection that takes nothing at all is reset by the kernel
-//! ([`crate::server`]). Passes, pages and replays have limits; a tail that lost its place cuts all streams, which resume.
+//! in events (`SSE_BUFFER_SIZE`) and bytes, and what waits for all of them in bytes; who does not read is told, cut, and loses nothing,
+//! since it resumes by its cursor. A client that catches up is read for only when it has read. A connection that takes nothing at all is
+//! reset by the kernel ([`crate::server`]). Passes, pages and replays have limits; a tail that lost its place cuts all streams, which
+//! resume.
 //!
 //! **A commit pays for it** (P10). Sending a message writes no row here and waits for nobody. NOTIFY has a connection and a task of its own.
 //!
@@ -71,8 +72,9 @@
 //! of who has read what the present one has lost, is `FutureCursor`.
 //!
 //! **What was missed has been deleted** ([`crate::jobs`]). Deleted rows and entries move `event_horizon`, by trigger, and a cursor that
-//! may lack something below it is `OutdatedCursor`. It is looked at after the replay was read, and again where a stream that catches up finds a hole in a log:
-//! if the horizon has passed its cursor, the stream is cut, comes back and is told. A hole from before its cursor is no matter.
+//! may lack something below it is `OutdatedCursor`. It is looked at after the replay was read, and again where a stream that catches up
+//! finds a hole in a log: if the horizon has passed its cursor, the stream is cut, comes back and is told. A hole from before its cursor
+//! is no matter.
 
 mod catch_up;
 pub mod cursor;
@@ -171,8 +173,8 @@ impl Events {
 
     /// Opens a stream of all conversations of `did`, or of one: from now on, or from a cursor.
     ///
-    /// Errors: `ConvoNotFound` and `NotMember` for the one conversation, `FutureCursor`, `OutdatedCursor`, `TooManyConversations`, `RateLimitExceeded` with too
-    /// many streams of one caller, `Overloaded`.
+    /// Errors: `ConvoNotFound` and `NotMember` for the one conversation, `FutureCursor`, `OutdatedCursor`, `TooManyConversations`,
+    /// `RateLimitExceeded` with too many streams of one caller, `Overloaded`.
     pub async fn open(&self, did: &Did, only: Option<&ConvoId>, cursor: Option<Sealed>) -> Result<Open, Error> {
         // It has begun to miss things now; the true beginning is not known before the tail has looked.
         let nowhere = Cursor::nowhere();

@@ -21,10 +21,10 @@
 //! those who insert nothing), and rows of older eras count as older than all of this one. Nothing has to be rewritten.
 //!
 //! **A cursor of an older incarnation misses nothing.** In the same era: what its snapshot saw was committed below its end; what has been
-//! written since the next incarnation began is not below that one's floor. So what it may lack is what it did not see, or lies at or above the
-//! lowest floor since. In another era nobody can say what it lacks, and it is refused. So it is where its holder
-//! has read something at or above that floor: a recovery to an earlier point, or a standby that lacked the end, has lost that. Its key is the incarnation's own, so that an
-//! incarnation of the same number in a future that was lost is not taken for this one.
+//! written since the next incarnation began is not below that one's floor. So what it may lack is what it did not see, or lies at or
+//! above the lowest floor since. In another era nobody can say what it lacks, and it is refused. So it is where its holder has read
+//! something at or above that floor: a recovery to an earlier point, or a standby that lacked the end, has lost that. Its key is the
+//! incarnation's own, so that an incarnation of the same number in a future that was lost is not taken for this one.
 
 use super::query::query;
 use super::session::Session;

@@ -1,7 +1,8 @@
 //! A request's way through the kit: find the method, check the token and the rate limit, decode, spend the token, call, encode.
 //!
-//! The token is checked before the body is read, so strangers cost little, and spent after it was decoded, so a malformed
-//! request can be mended and sent with the same token, and one that came too often can be sent again later. A panic is answered with 500 and does not take the worker along.
+//! The token is checked before the body is read, so strangers cost little, and spent after it was decoded, so a malformed request can be
+//! mended and sent with the same token, and one that came too often can be sent again later. A panic is answered with 500 and does not
+//! take the worker along.
 
 use std::panic::AssertUnwindSafe;
 use std::time::Instant;

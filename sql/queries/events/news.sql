@@ -1,6 +1,7 @@
 -- events/news: what became visible since a snapshot: conversations with new entries, and event rows, oldest first, within a number of
 -- rows and of bytes (one row at least). The first row is the new snapshot, of this very statement, with its incarnation, whether there
--- were too many entries to tell, and the newest transaction of those that are told. No row at all: the present incarnation has not begun yet.
+-- were too many entries to tell, and the newest transaction of those that are told. No row at all: the present incarnation has not begun
+-- yet.
 --
 -- A row that the old snapshot did not see was written by a transaction that was still running then, or began later: it is in the
 -- snapshot's list, or not below its end. Both are looked up by tx, so that a transaction that runs for hours costs one probe.

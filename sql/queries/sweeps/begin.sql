@@ -7,6 +7,7 @@ on conflict (job) do update
    set cutoff = greatest(sweeps.cutoff, excluded.cutoff), started_at = excluded.started_at, moved_at = excluded.moved_at,
        place = case when sweeps.finished_at is null then sweeps.place end,
        deleted = case when sweeps.finished_at is null then sweeps.deleted else 0 end, finished_at = null
- where case when sweeps.finished_at is null then greatest(sweeps.started_at, sweeps.moved_at) <= clock_timestamp() - make_interval(secs => $4)
+ where case when sweeps.finished_at is null
+            then greatest(sweeps.started_at, sweeps.moved_at) <= clock_timestamp() - make_interval(secs => $4)
             else sweeps.started_at <= clock_timestamp() - make_interval(secs => $2) end
 returning clock_timestamp() - make_interval(secs => $3) as cutoff, place
