@@ -11,6 +11,7 @@
 //! event    the committed row  ->  hint  ->  tail  ->  hub  ->  stream  ->  client
 //! ```
 //!
+//! - [`connection`] is under the HTTP library: it hands requests over one by one, and times each head and each reply.
 //! - [`xrpc`] checks the token ([`auth`]) and how often its bearer asks ([`limits`]), decodes, answers, and knows no method.
 //! - [`api`] has one file per method. It reads, and it builds commands; it never writes a conversation by itself.
 //! - [`commands`] are the use cases as data. Each moves or holds the conversation's position first.

@@ -8,6 +8,8 @@
 //!   that nobody else is writing;
 //! - [`Store::errand`] runs an [`Errand`], which changes what belongs to one person (key packages, cursors).
 //!
+//! Each says what its connection is for, so that no kind of work keeps another from the database ([`Lane`]).
+//!
 //! Nothing else opens a transaction. What decides is always in PostgreSQL: a compare-and-swap or a constraint.
 
 mod background;
