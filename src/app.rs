@@ -21,8 +21,8 @@ use crate::redis::Redis;
 use crate::serializer::Serializer;
 use crate::store::{Store, StoreConfig, StoreError};
 use crate::suspensions::Suspensions;
-use crate::xrpc::ReplyRoom;
 use crate::xrpc::decode::BodyRoom;
+use crate::xrpc::{Heavy, ReplyRoom};
 
 /// What every handler is given. Cheap to clone.
 #[derive(Clone)]
@@ -38,6 +38,7 @@ pub struct App {
     pub metrics: Metrics,
     pub body_room: BodyRoom,
     pub reply_room: ReplyRoom,
+    pub heavy: Heavy,
     pub background: Background,
     stage: Arc<AtomicU8>,
 }
@@ -93,6 +94,7 @@ impl App {
         let authenticator = Arc::new(Authenticator::new(config.auth.clone(), clock.clone(), replay, &store)?);
         let suspensions = Suspensions::new(store.clone(), events.clone());
         let stage = Arc::new(AtomicU8::new(Stage::Starting as u8));
+        let heavy = Heavy::new(store.runtime());
         Ok(Self {
             config: Arc::new(config),
             clock,
@@ -104,6 +106,7 @@ impl App {
             suspensions,
             body_room: BodyRoom::new(metrics.clone()),
             reply_room: ReplyRoom::new(metrics.clone()),
+            heavy,
             metrics,
             background: Background::default(),
             stage,

@@ -4,6 +4,7 @@
 //! exception, the mailbox depth per conversation, is exported for the deepest few only.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -17,7 +18,7 @@ use prometheus_client::registry::{Registry, Unit};
 use crate::connection::Ended;
 use crate::error::Code;
 use crate::events::hints::Transport;
-use crate::limits::Scope;
+use crate::limits::{Scope, Work};
 use crate::store::{Cause, Connections};
 use crate::timing::Stage;
 use crate::xrpc::room::Full;
@@ -140,6 +141,7 @@ struct Inner {
     queue_seconds: Histogram,
     rate_limited: Counters<1>,
     rate_limit_unshared: Counters<1>,
+    charged: Family<[Label; 1], Counter<f64, AtomicU64>>,
     room_full: Counters<2>,
     http_connections: Gauge,
     connections_ended: Counters<1>,
@@ -213,6 +215,7 @@ impl Metrics {
             queue_seconds: Histogram::new(BUCKETS),
             rate_limited: Family::default(),
             rate_limit_unshared: Family::default(),
+            charged: Family::default(),
             room_full: Family::default(),
             http_connections: Gauge::default(),
             connections_ended: Family::default(),
@@ -331,6 +334,11 @@ impl Inner {
         r.register("queue_full", "Requests refused because a queue was full", self.queue_full.clone());
         r.register_with_unit("queue_wait", "Time in a queue", Unit::Seconds, self.queue_seconds.clone());
         r.register("rate_limited", "Requests refused by a rate limit, by what it counts by", self.rate_limited.clone());
+        r.register(
+            "request_cost_units",
+            "What requests cost their callers beyond one unit each, by what it was for",
+            self.charged.clone(),
+        );
         r.register(
             "rate_limit_unshared",
             "Charges that other replicas were not told of, and why",
@@ -572,6 +580,11 @@ impl Metrics {
     /// A request that a rate limit refused.
     pub fn rate_limited(&self, scope: Scope) {
         self.0.rate_limited.get_or_create(&[("scope", scope.label())]).inc();
+    }
+
+    /// What a request cost its caller beyond its first unit.
+    pub fn charged(&self, work: Work, units: f64) {
+        self.0.charged.get_or_create(&[("for", work.label())]).inc_by(units);
     }
 
     /// A body or a reply that found no room, and whether it was its caller's share or everybody's.

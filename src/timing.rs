@@ -3,12 +3,13 @@
 //! The times travel with the request as a task-local, so no function has a parameter for them: `xrpc` opens the scope,
 //! whoever hands a request to another task takes [`Timings::current`] along and runs the work in [`Timings::scope`], and
 //! [`measure`] stands where the stages are. Stages may lie inside each other, and time counts for the innermost alone, so the
-//! stages of a request never add up to more than the request took. Work for nobody in particular is not measured.
+//! stages of a request never add up to more than the request took. Work for nobody in particular is not measured, and work that its
+//! caller no longer waits for is, as far as it got.
 
 use std::array;
 use std::fmt::Write;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 tokio::task_local! {
@@ -24,13 +25,14 @@ pub enum Stage {
     Parse,
     /// The token is used up.
     Spend,
-    /// Behind others for the same conversation: in a queue or a mailbox, and on the way between tasks.
+    /// Behind others for the same conversation, in a queue or a mailbox, and on the way between tasks; behind the caller's own requests;
+    /// and between two attempts.
     Queue,
     /// A connection to PostgreSQL is waited for.
     Connection,
     /// BEGIN and the conversation's lock.
     Lock,
-    /// The rest of a unit of work but its COMMIT: statements, a rollback, pauses between attempts.
+    /// The rest of a unit of work but its COMMIT: statements, a rollback.
     Transaction,
     /// COMMIT, until it is known what became of it. A batch has it in its only flush, so there it is a part of the transaction.
     Commit,
@@ -55,6 +57,11 @@ impl Stage {
         Stage::Encode,
     ];
 
+    /// Whether PostgreSQL works meanwhile, and not for somebody else's sake.
+    fn is_database(self) -> bool {
+        matches!(self, Stage::Transaction | Stage::Commit | Stage::Query)
+    }
+
     /// The name in metrics and headers.
     pub fn name(self) -> &'static str {
         match self {
@@ -73,8 +80,27 @@ impl Stage {
 }
 
 /// How long each stage of one request took so far. Cheap to clone; clones count together.
-#[derive(Debug, Clone, Default)]
-pub struct Timings(Arc<[AtomicU64; Stage::ALL.len()]>);
+#[derive(Clone, Default)]
+pub struct Timings(Arc<Inner>);
+
+type End = Box<dyn FnOnce(Duration) + Send + Sync>;
+
+#[derive(Default)]
+struct Inner {
+    nanos: [AtomicU64; Stage::ALL.len()],
+    /// Of the time in which PostgreSQL worked, what was for others as well.
+    shared: AtomicU64,
+    end: OnceLock<End>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        let Some(end) = self.end.take() else { return };
+        let database = Stage::ALL.into_iter().filter(|stage| stage.is_database());
+        let nanos: u64 = database.map(|stage| self.nanos[stage as usize].load(Ordering::Relaxed)).sum();
+        end(Duration::from_nanos(nanos.saturating_sub(self.shared.load(Ordering::Relaxed))));
+    }
+}
 
 impl Timings {
     /// Those of the request that this task works for, to take along to another task. Where there is no request, new ones
@@ -96,12 +122,21 @@ impl Timings {
     pub fn add(&self, shared: &Timings) {
         for (stage, took) in shared.taken() {
             self.count(stage, took);
+            if stage.is_database() {
+                self.0.shared.fetch_add(took.as_nanos() as u64, Ordering::Relaxed);
+            }
         }
+    }
+
+    /// Says what to do when nothing works for the request any more, neither the task that answers it nor one that was given these
+    /// timings. It is told how long PostgreSQL has worked for this request alone. Only the first one counts.
+    pub fn at_end(&self, end: impl FnOnce(Duration) + Send + Sync + 'static) {
+        let _ = self.0.end.set(Box::new(end));
     }
 
     /// The stages that the request went through, and how long it was in each.
     pub fn taken(&self) -> impl Iterator<Item = (Stage, Duration)> {
-        let nanos: [u64; Stage::ALL.len()] = array::from_fn(|n| self.0[n].load(Ordering::Relaxed));
+        let nanos: [u64; Stage::ALL.len()] = array::from_fn(|n| self.0.nanos[n].load(Ordering::Relaxed));
         let stages = Stage::ALL.into_iter().zip(nanos).filter(|(_, nanos)| *nanos > 0);
         stages.map(|(stage, nanos)| (stage, Duration::from_nanos(nanos)))
     }
@@ -121,11 +156,11 @@ impl Timings {
     fn count(&self, stage: Stage, took: Duration) {
         // No stage that a request went through is left out for having been quick.
         let nanos = took.as_nanos().clamp(1, u64::MAX.into()) as u64;
-        self.0[stage as usize].fetch_add(nanos, Ordering::Relaxed);
+        self.0.nanos[stage as usize].fetch_add(nanos, Ordering::Relaxed);
     }
 
     fn sum(&self) -> Duration {
-        Duration::from_nanos(self.0.iter().map(|nanos| nanos.load(Ordering::Relaxed)).sum())
+        Duration::from_nanos(self.0.nanos.iter().map(|nanos| nanos.load(Ordering::Relaxed)).sum())
     }
 }
 
@@ -133,11 +168,25 @@ impl Timings {
 /// meanwhile does not count as this one.
 pub async fn measure<F: Future>(stage: Stage, work: F) -> F::Output {
     let Some(timings) = Timings::find() else { return work.await };
-    let (start, others) = (Instant::now(), timings.sum());
-    let output = work.await;
-    let others = timings.sum() - others;
-    timings.count(stage, start.elapsed().saturating_sub(others));
-    output
+    let others = timings.sum();
+    let _counted = Measuring { timings, stage, start: Instant::now(), others };
+    work.await
+}
+
+/// A stage that is counted when this is dropped, because it is over or because nobody waits for it any more.
+struct Measuring {
+    timings: Timings,
+    stage: Stage,
+    start: Instant,
+    /// What the other stages had taken before.
+    others: Duration,
+}
+
+impl Drop for Measuring {
+    fn drop(&mut self) {
+        let others = self.timings.sum().saturating_sub(self.others);
+        self.timings.count(self.stage, self.start.elapsed().saturating_sub(others));
+    }
 }
 
 #[cfg(test)]
@@ -179,6 +228,35 @@ mod tests {
                 other => panic!("nobody measured {other:?}"),
             }
         }
+    }
+
+    #[tokio::test]
+    async fn at_the_end_of_all_work_it_is_told_what_postgresql_did_for_this_request_alone() {
+        let (timings, shared) = (Timings::default(), Timings::default());
+        let told = Arc::new(OnceLock::new());
+        let tell = told.clone();
+        timings.at_end(move |took| tell.set(took).unwrap());
+        for (stage, ms) in
+            [(Stage::Query, 1), (Stage::Transaction, 2), (Stage::Commit, 4), (Stage::Lock, 8), (Stage::Queue, 16)]
+        {
+            timings.count(stage, Duration::from_millis(ms));
+            shared.count(stage, Duration::from_millis(100 * ms));
+        }
+        timings.add(&shared);
+        let at_work = timings.clone();
+        drop(timings);
+        assert_eq!(told.get(), None, "somebody still works for it");
+        drop(at_work);
+        assert_eq!(told.get(), Some(&Duration::from_millis(7)));
+    }
+
+    #[tokio::test]
+    async fn what_nobody_waits_for_any_more_counts_as_far_as_it_got() {
+        let timings = Timings::default();
+        let working = timings.scope(measure(Stage::Query, std::future::pending::<()>()));
+        let gone = tokio::time::timeout(Duration::from_millis(1), working).await;
+        assert!(gone.is_err());
+        assert_eq!(timings.taken().map(|(stage, _)| stage).collect::<Vec<_>>(), [Stage::Query]);
     }
 
     #[tokio::test]

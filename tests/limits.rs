@@ -1,5 +1,5 @@
-//! P10, P7 and P11 of rate limits: whoever asks too often is told exactly how long to wait, and that is true; a limit is one
-//! caller's or one conversation's own; strangers neither use a conversation's limit up nor learn of it; replicas keep a limit
+//! P10, P7 and P11 of rate limits: whoever asks too often, or for too much, is told exactly how long to wait, and that is true; a limit is
+//! one caller's or one conversation's own; strangers neither use a conversation's limit up nor learn of it; replicas keep a limit
 //! together, and each for itself when Redis is gone.
 
 mod support;
@@ -8,12 +8,14 @@ mod support;
 mod callers;
 #[path = "limits/convos.rs"]
 mod convos;
+#[path = "limits/costs.rs"]
+mod costs;
 #[path = "limits/replicas.rs"]
 mod replicas;
 
 use std::time::{Duration, Instant};
 
-use support::client::xrpc::{Reply, Xrpc, nsid};
+use support::client::xrpc::{Reply, Xrpc};
 
 /// How long anything may take that comes by itself.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -21,16 +23,18 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// A burst is this long at the full rate.
 const BURST_SECONDS: f64 = 2.0;
 
-/// A request that changes nothing and is answered to anybody.
+/// The method of a request that is answered to anybody and asks nothing of the database, so that it costs one unit however slow that is.
+const CHEAP: &str = "blue.catbird.mls.getSubscriptionTicket";
+
+/// A request of that method.
 async fn ask(caller: &Xrpc) -> Reply {
-    caller.query("getConvos", &[]).await.unwrap()
+    ask_with(caller, &caller.token(CHEAP)).await
 }
 
 /// The same with this token.
 async fn ask_with(caller: &Xrpc, token: &str) -> Reply {
-    let nsid = nsid("getConvos");
-    let request = caller.http.get(caller.url(&nsid, &[])).bearer_auth(token);
-    caller.send(&nsid, request).await.unwrap()
+    let request = caller.http.post(caller.url(CHEAP, &[])).bearer_auth(token).body("{}");
+    caller.send(CHEAP, request).await.unwrap()
 }
 
 /// The wait that a refusal for its rate names, once in the header and once in the body.

@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use crate::error::Error;
 use crate::metrics::Metrics;
-use crate::xrpc::Answer;
+use crate::xrpc::{Answer, Heavy};
 
 use super::Open;
 use super::cursor::Cursor;
@@ -36,7 +36,7 @@ impl Sse {
 }
 
 impl Answer for Sse {
-    fn response(self) -> Result<HttpResponse, Error> {
+    async fn response(self, _: Option<&Heavy>) -> Result<HttpResponse, Error> {
         Ok(HttpResponse::Ok()
             .content_type("text/event-stream")
             .insert_header((header::CACHE_CONTROL, "no-cache"))

@@ -12,9 +12,11 @@ use sha2::{Digest, Sha256};
 
 /// How far charges may run ahead of the rate: a burst of this long at the full rate is let through.
 pub const BURST: Duration = Duration::from_secs(2);
-/// How far ahead a bucket may be at all, by charges for what could not be refused or by what other replicas say. It bounds the
-/// wait that anybody is told.
+/// How far ahead a bucket may be at all, by charges for what could not be refused or by what other replicas say: twice a burst. It
+/// bounds the wait that anybody is told.
 pub const MOST_AHEAD: Duration = Duration::from_secs(4);
+/// The same for a caller, whose requests are charged for what they took once that is known: ten seconds beyond a burst.
+pub const MOST_AHEAD_BY_COST: Duration = Duration::from_secs(12);
 /// Most buckets of one limit. When as many keys are in debt at once, further ones are not remembered and so not limited.
 pub const MOST_BUCKETS: usize = 131_072;
 
@@ -44,6 +46,8 @@ pub struct Buckets {
     interval: u64,
     /// How far charges may run ahead.
     burst: u64,
+    /// How far ahead a bucket may be at all.
+    most_ahead: u64,
     shards: [Mutex<Shard>; SHARDS],
 }
 
@@ -65,21 +69,27 @@ pub struct PaidOff(u64);
 impl Buckets {
     /// Buckets for `rate` requests per second, which is at least 1.
     pub fn new(rate: u32) -> Self {
-        Self::with_burst(Duration::from_secs(1) / rate.max(1), BURST)
+        Self::with_burst(Duration::from_secs(1) / rate.max(1), BURST, MOST_AHEAD)
+    }
+
+    /// The same where more than one request's worth is charged for some.
+    pub fn by_cost(rate: u32) -> Self {
+        Self::with_burst(Duration::from_secs(1) / rate.max(1), BURST, MOST_AHEAD_BY_COST)
     }
 
     /// Buckets for `most` requests in a period, all of them at once if need be; `most` is at least 1.
     pub fn per(most: u32, period: Duration) -> Self {
-        Self::with_burst(period / most.max(1), period)
+        Self::with_burst(period / most.max(1), period, 2 * period)
     }
 
-    fn with_burst(interval: Duration, burst: Duration) -> Self {
-        Self { made: Instant::now(), interval: nanos(interval), burst: nanos(burst), shards: Default::default() }
+    fn with_burst(interval: Duration, burst: Duration, most_ahead: Duration) -> Self {
+        let [interval, burst, most_ahead] = [interval, burst, most_ahead].map(nanos);
+        Self { made: Instant::now(), interval, burst, most_ahead, shards: Default::default() }
     }
 
-    /// How far ahead a bucket may be at all: twice a burst.
-    fn most_ahead(&self) -> u64 {
-        2 * self.burst
+    /// How far ahead a bucket may be at all.
+    pub fn most_ahead(&self) -> Duration {
+        Duration::from_nanos(self.most_ahead)
     }
 
     /// What one request costs, as time at the limit's rate.
@@ -105,10 +115,17 @@ impl Buckets {
         self.excess(paid_off, now)
     }
 
-    /// Charges what has happened, whether there was room for it or not.
-    pub fn charge(&self, key: Key, now: Instant) {
+    /// How long to wait until there is room for one request, if more is charged already than there was room for.
+    pub fn debt(&self, key: Key, now: Instant) -> Option<Duration> {
+        let now = self.time(now);
+        let paid_off = self.shard(key).paid_off.get(&key).copied()?;
+        if paid_off.saturating_sub(now) > self.burst { self.excess(paid_off, now) } else { None }
+    }
+
+    /// Charges what has happened, as time at the limit's rate, whether there was room for it or not.
+    pub fn charge(&self, key: Key, cost: Duration, now: Instant) {
         self.with(key, now, |paid_off, now| {
-            *paid_off = (now.max(*paid_off) + self.interval).min(now + self.most_ahead());
+            *paid_off = now.max(*paid_off).saturating_add(nanos(cost)).min(now + self.most_ahead);
         });
     }
 
@@ -122,7 +139,7 @@ impl Buckets {
 
     /// Takes over that all replicas together were this far ahead at that time, if that is more than was known here.
     pub fn learn(&self, key: Key, ahead: Duration, at: Instant) {
-        self.with(key, at, |paid_off, at| *paid_off = (*paid_off).max(at + nanos(ahead).min(self.most_ahead())));
+        self.with(key, at, |paid_off, at| *paid_off = (*paid_off).max(at + nanos(ahead).min(self.most_ahead)));
     }
 
     fn excess(&self, paid_off: u64, now: u64) -> Option<Duration> {
@@ -229,13 +246,26 @@ mod tests {
     fn what_could_not_be_refused_is_paid_for_later_within_bounds() {
         let (buckets, key, now) = (Buckets::new(10), Key::of("a"), Instant::now());
         for _ in 0..25 {
-            buckets.charge(key, now);
+            buckets.charge(key, buckets.interval(), now);
         }
         assert_eq!(buckets.wait(key, now), Some(600 * MS));
         for _ in 0..1_000 {
-            buckets.charge(key, now);
+            buckets.charge(key, buckets.interval(), now);
         }
         assert_eq!(buckets.wait(key, now), Some(MOST_AHEAD - BURST + 100 * MS));
+    }
+
+    #[test]
+    fn a_burst_is_no_debt_and_a_debt_ends_in_ten_seconds() {
+        let (buckets, key, now) = (Buckets::by_cost(10), Key::of("a"), Instant::now());
+        assert_eq!(taken(&buckets, key, now), 20);
+        assert_eq!(buckets.debt(key, now), None, "those that were let through are not too many now");
+        buckets.charge(key, 250 * MS, now);
+        assert_eq!(buckets.debt(key, now), Some(350 * MS));
+        assert_eq!(buckets.debt(key, now + 250 * MS), None);
+        buckets.charge(key, Duration::MAX, now);
+        assert_eq!(buckets.wait(key, now), Some(10_000 * MS + 100 * MS));
+        assert_eq!(taken(&buckets, key, now + 10_100 * MS), 1);
     }
 
     #[test]

@@ -2,6 +2,8 @@
 //!
 //! - Per DID, all requests of one caller, whatever comes of them. The pipeline of every XRPC route asks here when it knows the
 //!   caller and before it reads the body or spends the token. Only who repeats a used token is not charged: that need not be its owner.
+//!   What a request turns out to cost beyond that is charged to the same bucket when it is known ([`cost`]).
+//! - Per DID, requests that are worked on at once ([`turns`]). Further ones wait in line.
 //! - Per conversation, the writes of all members together that were accepted. The serializer asks here before a write and charges
 //!   after it, so that strangers, who are never accepted, use nothing up.
 //! - Per DID and conversation, typing indicators, which cost everybody in it an event.
@@ -15,7 +17,9 @@
 //! what they let through of the first two ([`shared`]); without it, and for the others, each keeps the limits for itself.
 
 mod buckets;
+mod cost;
 mod shared;
+mod turns;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -29,8 +33,11 @@ use crate::redis::Redis;
 
 use buckets::{Buckets, Key, PaidOff};
 use shared::Sharing;
+use turns::{Turn, Turns};
 
-pub use buckets::{BURST, MOST_AHEAD, MOST_BUCKETS};
+pub use buckets::{BURST, MOST_AHEAD, MOST_AHEAD_BY_COST, MOST_BUCKETS};
+pub use cost::Work;
+pub use turns::{AT_ONCE, LONGEST_WAIT, MOST_WAITING};
 
 /// What Redis is asked for here, as the log says when it does not answer.
 const PURPOSE: &str = "sharing rate limits between replicas";
@@ -40,6 +47,8 @@ const PURPOSE: &str = "sharing rate limits between replicas";
 pub enum Scope {
     /// One caller.
     Did,
+    /// One caller's requests that are worked on at once.
+    Turns,
     /// One conversation.
     Convo,
     /// One caller who types in one conversation.
@@ -57,6 +66,7 @@ impl Scope {
     pub fn label(self) -> &'static str {
         match self {
             Scope::Did => "did",
+            Scope::Turns => "turns",
             Scope::Convo => "convo",
             Scope::Typing => "typing",
             Scope::Commits => "commits",
@@ -81,7 +91,7 @@ const CALLERS: u32 = 10;
 /// How much is let through; 0 is no limit. Bursts of [`BURST`] at the full rate are, of what is counted per second.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rates {
-    /// Requests of one caller.
+    /// Requests of one caller, and what they cost beyond one request's worth.
     pub per_did: u32,
     /// Accepted writes to one conversation.
     pub per_convo: u32,
@@ -98,6 +108,7 @@ pub struct RateLimits(Arc<Inner>);
 struct Inner {
     rates: Rates,
     buckets: Arc<AllBuckets>,
+    turns: Turns,
     sharing: Option<Sharing>,
     metrics: Metrics,
 }
@@ -116,7 +127,7 @@ struct AllBuckets {
 impl AllBuckets {
     fn of(&self, scope: Scope) -> &Buckets {
         match scope {
-            Scope::Did => &self.callers,
+            Scope::Did | Scope::Turns => &self.callers,
             Scope::Convo => &self.convos,
             Scope::Typing => &self.typing,
             Scope::Commits => &self.commits,
@@ -131,9 +142,15 @@ pub struct Admission {
     limits: RateLimits,
     /// Whose bucket, and until when the charge is not paid off. `None`: there is nothing to tell.
     charge: Option<(Key, PaidOff)>,
+    received: usize,
 }
 
 impl Admission {
+    /// So many bytes came with it, which are charged when this ends.
+    pub fn received(&mut self, bytes: usize) {
+        self.received = bytes;
+    }
+
     /// Gives back what was charged: somebody else sent the request, by a token that its owner has used before.
     pub fn forgive(mut self) {
         if let Some((key, paid_off)) = self.charge.take() {
@@ -145,7 +162,26 @@ impl Admission {
 impl Drop for Admission {
     fn drop(&mut self) {
         if let Some((key, _)) = self.charge {
-            self.limits.tell(Scope::Did, key);
+            let unit = self.limits.0.buckets.callers.interval();
+            self.limits.tell(Scope::Did, key, unit);
+            self.limits.charge(key, Work::Bytes(self.received));
+        }
+    }
+}
+
+/// A caller's account while a request of it is worked on: what is charged to it, and its place among those that are worked on at once.
+pub struct Account {
+    limits: RateLimits,
+    /// Whose bucket; `None` where nothing is charged.
+    key: Option<Key>,
+    _turn: Option<Turn>,
+}
+
+impl Account {
+    /// Charges what the request turned out to cost.
+    pub fn charge(&self, work: Work) {
+        if let Some(key) = self.key {
+            self.limits.charge(key, work);
         }
     }
 }
@@ -162,7 +198,7 @@ impl RateLimits {
     /// Makes the limits, shared through Redis if there is one, by a task on `runtime`.
     pub fn new(rates: Rates, redis: Option<&Redis>, metrics: Metrics, runtime: &Handle) -> Self {
         let buckets = Arc::new(AllBuckets {
-            callers: Buckets::new(rates.per_did),
+            callers: Buckets::by_cost(rates.per_did),
             convos: Buckets::new(rates.per_convo),
             typing: Buckets::new(TYPING_RATE),
             commits: Buckets::per(rates.commits, COMMIT_PERIOD),
@@ -172,18 +208,46 @@ impl RateLimits {
         });
         let sharing =
             redis.map(|redis| Sharing::start(redis.also_for(PURPOSE), buckets.clone(), metrics.clone(), runtime));
-        Self(Arc::new(Inner { rates, buckets, sharing, metrics }))
+        Self(Arc::new(Inner { rates, buckets, turns: Turns::default(), sharing, metrics }))
     }
 
     /// Charges a request to its caller, or refuses it with `RateLimitExceeded` and charges nothing.
     pub fn admit(&self, caller: &Did) -> Result<Admission, Error> {
         if self.0.rates.per_did == 0 {
-            return Ok(Admission { limits: self.clone(), charge: None });
+            return Ok(Admission { limits: self.clone(), charge: None, received: 0 });
         }
         let key = Key::of(caller.as_str());
         match self.0.buckets.callers.take(key, Instant::now()) {
-            Ok(paid_off) => Ok(Admission { limits: self.clone(), charge: Some((key, paid_off)) }),
+            Ok(paid_off) => Ok(Admission { limits: self.clone(), charge: Some((key, paid_off)), received: 0 }),
             Err(wait) => Err(self.refusal(Scope::Did, wait)),
+        }
+    }
+
+    /// Opens the account of a caller for a request that was admitted. One that needs a turn waits for it, for [`LONGEST_WAIT`] at most;
+    /// it is refused with `RateLimitExceeded` if the caller has used up more meanwhile than there was room for, and if too many of
+    /// its requests wait.
+    pub async fn open(&self, caller: &Did, needs_turn: bool) -> Result<Account, Error> {
+        let key = (self.0.rates.per_did > 0).then(|| Key::of(caller.as_str()));
+        let mut account = Account { limits: self.clone(), key, _turn: None };
+        let Some(key) = key.filter(|_| needs_turn) else { return Ok(account) };
+        let Some(turn) = self.0.turns.take(key).await else {
+            return Err(self.refusal(Scope::Turns, turns::TOLD_WAIT));
+        };
+        account._turn = Some(turn);
+        match self.0.buckets.callers.debt(key, Instant::now()) {
+            Some(wait) => Err(self.refusal(Scope::Did, wait)),
+            None => Ok(account),
+        }
+    }
+
+    /// Charges a caller for what a request took, as far as it is more than what every request may take.
+    fn charge(&self, key: Key, work: Work) {
+        let units = work.units();
+        if units > 0.0 {
+            let cost = self.0.buckets.callers.interval().mul_f64(units);
+            self.0.buckets.callers.charge(key, cost, Instant::now());
+            self.tell(Scope::Did, key, cost);
+            self.0.metrics.charged(work, units);
         }
     }
 
@@ -206,7 +270,7 @@ impl RateLimits {
     /// Charges a commit that was accepted, now or by the same request earlier.
     pub fn committed(&self, bucket: CommitBucket) {
         if self.0.rates.commits > 0 {
-            self.0.buckets.commits.charge(bucket.0, Instant::now());
+            self.0.buckets.commits.charge(bucket.0, self.0.buckets.commits.interval(), Instant::now());
         }
     }
 
@@ -223,7 +287,8 @@ impl RateLimits {
 
     /// Charges a write that was refused because somebody is not a member any more.
     pub fn told_former(&self, caller: &Did, convo: &ConvoId) {
-        self.0.buckets.former.charge(Key::of(&format!("{caller} {convo}")), Instant::now());
+        let former = &self.0.buckets.former;
+        former.charge(Key::of(&format!("{caller} {convo}")), former.interval(), Instant::now());
     }
 
     /// What a former member is told who goes on writing.
@@ -246,8 +311,9 @@ impl RateLimits {
     pub fn key_package_issued(&self, caller: &Did, owner: &str) {
         if self.0.rates.key_packages > 0 {
             let now = Instant::now();
-            self.0.buckets.pairs.charge(Key::of(&format!("{caller} {owner}")), now);
-            self.0.buckets.owners.charge(Key::of(owner), now);
+            let AllBuckets { pairs, owners, .. } = &*self.0.buckets;
+            pairs.charge(Key::of(&format!("{caller} {owner}")), pairs.interval(), now);
+            owners.charge(Key::of(owner), owners.interval(), now);
         }
     }
 
@@ -270,8 +336,9 @@ impl RateLimits {
     /// only their own limit to answer to: by then it is not known here whether they are members.
     pub fn written(&self, convo: ConvoBucket) {
         if self.0.rates.per_convo > 0 {
-            self.0.buckets.convos.charge(convo.0, Instant::now());
-            self.tell(Scope::Convo, convo.0);
+            let unit = self.0.buckets.convos.interval();
+            self.0.buckets.convos.charge(convo.0, unit, Instant::now());
+            self.tell(Scope::Convo, convo.0, unit);
         }
     }
 
@@ -280,16 +347,24 @@ impl RateLimits {
         self.refusal(Scope::Convo, wait)
     }
 
-    fn tell(&self, scope: Scope, key: Key) {
+    fn tell(&self, scope: Scope, key: Key, cost: Duration) {
         if let Some(sharing) = &self.0.sharing {
-            sharing.tell(scope, key);
+            sharing.tell(scope, key, cost);
         }
     }
 
     fn refusal(&self, scope: Scope, wait: Duration) -> Error {
         self.0.metrics.rate_limited(scope);
         let mut error = Code::RateLimitExceeded.because(match scope {
-            Scope::Did => format!("more than {} requests per second come from you", self.0.rates.per_did),
+            Scope::Did => {
+                format!(
+                    "more than {} requests per second come from you, dear ones counted as several",
+                    self.0.rates.per_did
+                )
+            }
+            Scope::Turns => {
+                format!("{AT_ONCE} of your requests are worked on and others have waited too long, or are too many")
+            }
             Scope::Typing => format!("more than {TYPING_RATE} typing indicators per second come from you here"),
             Scope::Commits => {
                 format!(

@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use crate::metrics::{Metrics, Unshared};
 use crate::redis::{self, Redis};
 
-use super::buckets::{Key, MOST_AHEAD};
+use super::buckets::Key;
 use super::{AllBuckets, Scope};
 
 /// Most charges that wait to be told.
@@ -29,8 +29,10 @@ const GAP: Duration = Duration::from_millis(2);
 /// What the keys in Redis begin with. The scope and a hash follow, so that Redis holds nobody's DID.
 const KEY_PREFIX: &str = "catbird:limit:";
 
-/// One charge on its way: whose bucket it went to.
-type Charge = (Scope, Key);
+/// Whose bucket a charge went to.
+type Whose = (Scope, Key);
+/// One charge on its way, as time at the limit's rate.
+type Charge = (Whose, Duration);
 
 /// Where charges are told. Cheap to clone.
 #[derive(Clone)]
@@ -60,8 +62,8 @@ impl Sharing {
     }
 
     /// Tells the others of one charge, some time soon, or not at all when too many wait.
-    pub fn tell(&self, scope: Scope, key: Key) {
-        if self.charges.try_send((scope, key)).is_err() {
+    pub fn tell(&self, scope: Scope, key: Key, cost: Duration) {
+        if self.charges.try_send(((scope, key), cost)).is_err() {
             self.metrics.rate_limit_unshared(Unshared::QueueFull, 1);
         }
     }
@@ -69,20 +71,20 @@ impl Sharing {
 
 /// One call to Redis, and what it answers.
 async fn tell(redis: &Redis, buckets: &AllBuckets, batch: &[Charge]) -> Result<(), redis::Error> {
-    let mut counts: HashMap<Charge, u32> = HashMap::new();
-    for charge in batch {
-        *counts.entry(*charge).or_default() += 1;
+    let mut sums: HashMap<Whose, Duration> = HashMap::new();
+    for (whose, cost) in batch {
+        *sums.entry(*whose).or_default() += *cost;
     }
-    let counts: Vec<(Charge, u32)> = counts.into_iter().collect();
-    let mut arguments: Vec<Value> = vec![include_str!("charge.lua").into(), (counts.len() as i64).into()];
-    arguments.extend(counts.iter().map(|((scope, key), _)| redis_key(*scope, *key).into()));
-    arguments.push(micros(MOST_AHEAD));
-    arguments.extend(counts.iter().map(|((scope, _), count)| micros(buckets.of(*scope).interval() * *count)));
+    let sums: Vec<Charge> = sums.into_iter().collect();
+    let mut arguments: Vec<Value> = vec![include_str!("charge.lua").into(), (sums.len() as i64).into()];
+    arguments.extend(sums.iter().map(|((scope, key), _)| redis_key(*scope, *key).into()));
+    arguments
+        .extend(sums.iter().flat_map(|((scope, _), cost)| [micros(buckets.of(*scope).most_ahead()), micros(*cost)]));
     // The client offers EVAL only without a time limit.
     let eval = CustomCommand::new_static("EVAL", ClusterHash::FirstKey, false);
     let asked = Instant::now();
     let ahead: Vec<u64> = redis.hasty().custom(eval, arguments).await?;
-    for (((scope, key), _), ahead) in counts.into_iter().zip(ahead) {
+    for (((scope, key), _), ahead) in sums.into_iter().zip(ahead) {
         // As of the question, so that nobody pays for the time that the answer took.
         buckets.of(scope).learn(key, Duration::from_micros(ahead), asked);
     }

@@ -248,7 +248,8 @@ impl Store {
                 break Err(Abort::Refused(Abort::Again(cause).into_error()));
             }
             // Half of the pause is fixed and half is chance, so that those who collided do not meet again.
-            tokio::time::sleep(pause / 2 + pause.mul_f64(chance() / 2.0)).await;
+            let pausing = tokio::time::sleep(pause / 2 + pause.mul_f64(chance() / 2.0));
+            measure(Stage::Queue, pausing).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         };
         let result = match result {

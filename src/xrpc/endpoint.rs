@@ -53,8 +53,17 @@ pub trait Endpoint: 'static {
     /// Whether it only reads, and once: then suspended callers may call it, too.
     const READS: bool = matches!(Self::KIND, Kind::Query);
 
-    type Input: DeserializeOwned;
+    /// Whether it takes a connection to the database for itself, or may, and so one of its caller's turns
+    /// ([`RateLimits::open`](crate::limits::RateLimits::open)).
+    const TURN: bool = true;
+
+    type Input: DeserializeOwned + Send + 'static;
     type Output: Answer;
+
+    /// About how many bytes its reply has, where they may be many.
+    fn bytes(_: &Self::Output) -> usize {
+        0
+    }
 
     fn call(app: &App, caller: &Caller, input: Self::Input) -> impl Future<Output = Result<Self::Output, Error>>;
 }

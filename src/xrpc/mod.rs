@@ -4,6 +4,7 @@
 pub mod bytes;
 pub mod decode;
 mod endpoint;
+mod heavy;
 mod pipeline;
 mod reply;
 mod reply_room;
@@ -11,6 +12,7 @@ mod request_id;
 pub mod room;
 
 pub use endpoint::{Caller, Endpoint, Guest, Kind, Route, Subscription};
+pub use heavy::Heavy;
 pub use pipeline::dispatch;
 pub use reply::{Answer, Upgrade, error_response};
 pub use reply_room::ReplyRoom;

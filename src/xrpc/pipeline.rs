@@ -1,13 +1,15 @@
 //! A request's way through the kit: find the method, check the token and the rate limit, decode, spend the token, call, encode.
 //!
 //! The token is checked before the body is read, so strangers cost little, and spent after it was decoded, so a malformed request can be
-//! mended and sent with the same token, and one that came too often can be sent again later. A panic is answered with 500 and does not
-//! take the worker along.
+//! mended and sent with the same token, and one that came too often can be sent again later. What waits for its caller's turn has spent
+//! its token, so nobody takes a turn with somebody else's used one. A panic is answered with 500 and does not take the worker along.
 
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 use std::time::Instant;
 
 use actix_http::{ConnectionType, ws};
+use actix_web::body::{BodySize, MessageBody};
 use actix_web::http::header;
 use actix_web::web::{Data, Payload};
 use actix_web::{HttpMessage, HttpRequest, HttpResponse};
@@ -18,9 +20,11 @@ use tracing::Instrument;
 use crate::app::App;
 use crate::error::{Code, Error};
 use crate::ids::Did;
+use crate::limits::{Account, Admission, Work};
 use crate::timing::{Stage, Timings, measure};
 
 use super::endpoint::{Caller, Endpoint, Guest, Kind, Route, Subscription};
+use super::heavy::LARGE;
 use super::reply::{Answer, Upgrade};
 use super::request_id::RequestId;
 use super::{decode, reply};
@@ -41,10 +45,11 @@ pub(super) async fn run<E: Endpoint>(
     if !E::READS {
         app.suspensions.refuse(&verified.did)?;
     }
-    let admission = app.limits.admit(&verified.did)?;
+    let mut admission = app.limits.admit(&verified.did)?;
     request.extensions_mut().insert(verified.did.clone());
     // A body keeps its share of the memory until the request is answered.
-    let (input, _body) = match measure(Stage::Parse, input::<E>(app, &verified.did, request, payload)).await {
+    let reading = input::<E>(app, &verified.did, request, payload, &mut admission);
+    let (input, _body) = match measure(Stage::Parse, reading).await {
         Ok(input) => input,
         Err(error) => {
             // Somebody may repeat a used token with any body. No reply waits for the answer to that.
@@ -64,9 +69,24 @@ pub(super) async fn run<E: Endpoint>(
         return Err(error);
     }
     drop(admission);
+    let account = open_account(app, &verified.did, E::TURN).await?;
     let last_event_id = request.headers().get(LAST_EVENT_ID).map(|id| id.to_str().unwrap_or("?").to_owned());
     let output = E::call(app, &Caller { did: verified.did, last_event_id }, input).await?;
-    measure(Stage::Encode, async { output.response() }).await
+    let large = (E::bytes(&output) > LARGE).then_some(&app.heavy);
+    let response = measure(Stage::Encode, output.response(large)).await?;
+    if let BodySize::Sized(bytes) = response.body().size() {
+        account.charge(Work::Bytes(bytes as usize));
+    }
+    Ok(response)
+}
+
+/// Opens the caller's account for this request. It is charged for the database's time, and its turn is over, when nothing works for the
+/// request any more, which may be after its client has hung up.
+async fn open_account(app: &App, caller: &Did, needs_turn: bool) -> Result<Arc<Account>, Error> {
+    let account = Arc::new(app.limits.open(caller, needs_turn).await?);
+    let charged = account.clone();
+    Timings::current().at_end(move |took| charged.charge(Work::Database(took)));
+    Ok(account)
 }
 
 #[derive(Deserialize)]
@@ -97,6 +117,7 @@ pub(super) async fn subscribe<S: Subscription>(
         return Err(error);
     }
     drop(admission);
+    open_account(app, &ticket.did, true).await?;
     let socket = S::open(app, Guest { did: ticket.did, convo: ticket.convo }, input).await?;
     socket.response(request, payload)
 }
@@ -106,6 +127,7 @@ async fn input<E: Endpoint>(
     caller: &Did,
     request: &HttpRequest,
     payload: Payload,
+    admission: &mut Admission,
 ) -> Result<(E::Input, Option<decode::Body>), Error> {
     match E::KIND {
         Kind::Query | Kind::Subscription => Ok((decode::query(request.query_string())?, None)),
@@ -113,7 +135,10 @@ async fn input<E: Endpoint>(
             let announced = request.headers().get(header::CONTENT_LENGTH);
             let announced = announced.and_then(|length| length.to_str().ok()?.parse().ok());
             let body = app.body_room.read(caller, announced, payload).await?;
-            Ok((decode::body(&body.bytes)?, Some(body)))
+            admission.received(body.bytes.len());
+            let large = body.bytes.len() > LARGE;
+            let decode = move || Ok((decode::body(&body.bytes)?, Some(body)));
+            if large { app.heavy.run(decode).await? } else { decode() }
         }
     }
 }

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::error::{Code, Details, Error, Recovery};
 
+use super::heavy::Heavy;
 use super::request_id::RequestId;
 
 /// The body of every error, as `blue.catbird.mls.defs#errorReply` declares it.
@@ -23,13 +24,18 @@ struct ErrorReply<'a> {
 
 /// What an endpoint answers with when all went well: anything that becomes JSON, or a reply of its own kind.
 pub trait Answer {
-    fn response(self) -> Result<HttpResponse, Error>;
+    /// The reply. What is `large` is made where it holds nobody up.
+    fn response(self, large: Option<&Heavy>) -> impl Future<Output = Result<HttpResponse, Error>>;
 }
 
-impl<T: Serialize> Answer for T {
+impl<T: Serialize + Send + 'static> Answer for T {
     /// 200 with a JSON body.
-    fn response(self) -> Result<HttpResponse, Error> {
-        let body = serde_json::to_vec(&self).map_err(Error::internal)?;
+    async fn response(self, large: Option<&Heavy>) -> Result<HttpResponse, Error> {
+        let encode = move || serde_json::to_vec(&self).map_err(Error::internal);
+        let body = match large {
+            Some(heavy) => heavy.run(encode).await??,
+            None => encode()?,
+        };
         Ok(HttpResponse::Ok().content_type("application/json").body(body))
     }
 }

@@ -11,6 +11,9 @@ use crate::xrpc::{Caller, Endpoint, Kind};
 
 pub struct GetConvos;
 
+/// About what one member of a roster takes in a reply.
+const MEMBER_BYTES: usize = 160;
+
 #[derive(Deserialize)]
 pub struct Input {
     #[serde(default)]
@@ -33,6 +36,10 @@ impl Endpoint for GetConvos {
 
     type Input = Input;
     type Output = Output;
+
+    fn bytes(page: &Output) -> usize {
+        page.conversations.iter().map(|convo| convo.members.len() * MEMBER_BYTES).sum()
+    }
 
     async fn call(app: &App, caller: &Caller, input: Input) -> Result<Output, Error> {
         let before: Option<ConvoId> = match input.cursor {

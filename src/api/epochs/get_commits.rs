@@ -53,6 +53,10 @@ impl Endpoint for GetCommits {
     type Input = Input;
     type Output = Output;
 
+    fn bytes(page: &Output) -> usize {
+        page.commits.iter().map(|commit| commit.commit_data.0.len()).sum()
+    }
+
     async fn call(app: &App, caller: &Caller, input: Input) -> Result<Output, Error> {
         let reader = app.store.reader().await?;
         let member = reader.membership(&input.convo_id, &caller.did).await?;

@@ -63,6 +63,10 @@ impl Endpoint for GetMessages {
     type Input = Input;
     type Output = Output;
 
+    fn bytes(page: &Output) -> usize {
+        page.messages.iter().map(|message| message.ciphertext.0.len()).sum()
+    }
+
     async fn call(app: &App, caller: &Caller, input: Input) -> Result<Output, Error> {
         let reader = app.store.reader().await?;
         let convo = &input.convo_id;

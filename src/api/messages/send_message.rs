@@ -62,6 +62,9 @@ impl Endpoint for SendMessage {
         Code::IdempotencyConflict,
     ];
 
+    /// Messages share transactions, which take no connection for any one of them.
+    const TURN: bool = false;
+
     type Input = Input;
     type Output = Output;
 

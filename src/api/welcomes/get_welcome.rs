@@ -44,6 +44,10 @@ impl Endpoint for GetWelcome {
     type Input = Input;
     type Output = Output;
 
+    fn bytes(found: &Output) -> usize {
+        found.welcome.len()
+    }
+
     async fn call(app: &App, caller: &Caller, input: Input) -> Result<Output, Error> {
         let key_package_hash = input.key_package_hash.as_deref().map(fields::key_package_hash).transpose()?;
         let reader = app.store.reader().await?;
