@@ -35,6 +35,7 @@ pub struct App {
     pub limits: RateLimits,
     pub events: Events,
     pub suspensions: Suspensions,
+    pub delivery: Delivery,
     pub metrics: Metrics,
     pub body_room: BodyRoom,
     pub reply_room: ReplyRoom,
@@ -93,6 +94,7 @@ impl App {
         let replay = Replay::with(redis, store.clone());
         let authenticator = Arc::new(Authenticator::new(config.auth.clone(), clock.clone(), replay, &store)?);
         let suspensions = Suspensions::new(store.clone(), events.clone());
+        let delivery = Delivery::new(store.clone(), config.mailboxes);
         let stage = Arc::new(AtomicU8::new(Stage::Starting as u8));
         let heavy = Heavy::new(store.runtime());
         Ok(Self {
@@ -104,6 +106,7 @@ impl App {
             limits,
             events,
             suspensions,
+            delivery,
             body_room: BodyRoom::new(metrics.clone()),
             reply_room: ReplyRoom::new(metrics.clone()),
             heavy,
@@ -136,11 +139,9 @@ impl App {
         self.background.start(|stop| sweeps.run(stop));
         let suspensions = self.suspensions.clone();
         self.background.start(|stop| suspensions.watch(stop));
-        let delivery = Delivery::new(self.store.clone(), self.config.mailboxes);
-        self.background.start({
-            let delivery = delivery.clone();
-            |stop| delivery.fan_out(stop)
-        });
+        let delivery = self.delivery.clone();
+        self.background.start(|stop| delivery.fan_out(stop));
+        let delivery = self.delivery.clone();
         self.background.start(|stop| delivery.hand_over(stop));
     }
 

@@ -163,6 +163,8 @@ struct Inner {
     mailbox_hosts_resting: Gauge,
     mailbox_expanded: Counter,
     mailbox_attempts: Counters<1>,
+    mailbox_challenges: Counters<1>,
+    mailbox_suspensions: Counter,
     mailbox_seconds: Histogram,
     resident_memory: Gauge,
     cpu_seconds: Gauge<f64, std::sync::atomic::AtomicU64>,
@@ -237,6 +239,8 @@ impl Metrics {
             mailbox_hosts_resting: Gauge::default(),
             mailbox_expanded: Counter::default(),
             mailbox_attempts: Family::default(),
+            mailbox_challenges: Family::default(),
+            mailbox_suspensions: Counter::default(),
             mailbox_seconds: Histogram::new(BUCKETS),
             resident_memory: Gauge::default(),
             cpu_seconds: Gauge::default(),
@@ -412,6 +416,12 @@ impl Inner {
         );
         r.register("mailbox_envelopes", "Envelopes made from the log", self.mailbox_expanded.clone());
         r.register("mailbox_attempts", "Attempts to hand an envelope over, by outcome", self.mailbox_attempts.clone());
+        r.register("mailbox_challenges", "Challenges sent to mailboxes, by outcome", self.mailbox_challenges.clone());
+        r.register(
+            "mailbox_suspensions",
+            "Mailboxes that were suspended because they failed for long",
+            self.mailbox_suspensions.clone(),
+        );
         r.register_with_unit(
             "mailbox_attempt_duration",
             "Time of an attempt",
@@ -686,6 +696,16 @@ impl Metrics {
     pub fn mailbox_attempt(&self, outcome: &'static str, took: Duration) {
         self.0.mailbox_attempts.get_or_create(&[("outcome", outcome)]).inc();
         self.0.mailbox_seconds.observe(took.as_secs_f64());
+    }
+
+    /// One challenge, and what became of it.
+    pub fn mailbox_challenge(&self, outcome: &'static str) {
+        self.0.mailbox_challenges.get_or_create(&[("outcome", outcome)]).inc();
+    }
+
+    /// A mailbox was suspended.
+    pub fn mailbox_suspended(&self) {
+        self.0.mailbox_suspensions.inc();
     }
 
     /// Actors alive.

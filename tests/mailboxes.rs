@@ -1,5 +1,6 @@
 //! Mailboxes: every recipient gets one envelope for each entry that is its own, and nothing else (P7), whoever dies in between (P5);
-//! what a mailbox does badly costs only itself (P10); and operators see what was given up, and put it back.
+//! what a mailbox does badly costs only itself (P10); who has not asked for anything is sent nothing but a few challenges; and operators
+//! see what was given up, and put it back.
 
 mod support;
 
@@ -9,6 +10,8 @@ mod deaths;
 mod hosts;
 #[path = "mailboxes/operators.rs"]
 mod operators;
+#[path = "mailboxes/proofs.rs"]
+mod proofs;
 #[path = "mailboxes/recipients.rs"]
 mod recipients;
 #[path = "mailboxes/restored.rs"]
@@ -36,14 +39,36 @@ async fn start(settings: &[(&str, &str)]) -> TestApp {
     app
 }
 
-/// Gives somebody a mailbox at this host for all of its conversations.
+/// Gives somebody a mailbox at this host for all of its conversations, and waits until it has proved itself.
 async fn set(member: &Persona, receiver: &Receiver) {
     set_with(member, receiver.mailbox()).await;
 }
 
 async fn set_with(member: &Persona, body: Value) {
-    let reply = member.xrpc.procedure("setMailbox", &body).await.unwrap();
+    ask(member, &body).await;
+    if body["provider"] == "webhook" {
+        assert_eq!(judged(member, body["convoId"].as_str()).await["state"], "verified");
+    }
+}
+
+/// Gives somebody a mailbox, which has proved nothing yet.
+async fn ask(member: &Persona, body: &Value) {
+    let reply = member.xrpc.procedure("setMailbox", body).await.unwrap();
     assert_eq!(reply.status, 200, "{reply}");
+}
+
+/// What getMailbox says.
+async fn mailbox(member: &Persona, convo: Option<&str>) -> Value {
+    let convo: Vec<_> = convo.map(|convo| ("convoId", convo.to_owned())).into_iter().collect();
+    let reply = member.xrpc.query("getMailbox", &convo).await.unwrap();
+    assert_eq!(reply.status, 200, "{reply}");
+    reply.body
+}
+
+/// What getMailbox says once it is known what the mailbox is worth.
+async fn judged(member: &Persona, convo: Option<&str>) -> Value {
+    until("a judgement", async || mailbox(member, convo).await["state"] != "unverified").await;
+    mailbox(member, convo).await
 }
 
 /// Waits for something that comes by itself.

@@ -157,6 +157,29 @@ async fn rosters_of_earlier_builds_are_counted_and_go_on_being() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn mailboxes_of_earlier_builds_have_proved_themselves_if_they_ever_took_something() {
+    let database = database().await;
+    let client = database.connect().await;
+    // As a database looks before the step.
+    let before = "drop trigger mailbox_begins_anew on mailboxes; drop function mailbox_begins_anew; drop table mailbox_challenges;
+        alter table mailboxes drop state, drop reason, drop begun_at, drop challenges, drop challenge_at, drop failing_since, drop failed;
+        insert into mailboxes (member_did, convo_id, provider, url, host, secret)
+        select 'did:x:' || n, '', 'webhook', 'https://a.example/' || n, 'a.example', 'secret' from generate_series(1, 3) n;
+        insert into mailboxes (member_did, convo_id, provider, url, host, secret)
+        values ('did:x:1', 'c1', 'webhook', 'https://b.example/', 'b.example', 'secret');
+        insert into envelopes (id, convo_id, recipient_did, message_id, seq, host, state, delivered_at)
+        values ('1', 'c', 'did:x:1', 'm1', 1, 'a.example', 'delivered', now()), ('2', 'c', 'did:x:2', 'm1', 1, 'a.example', 'pending', null),
+               ('3', 'c', 'did:x:3', 'm1', 1, 'elsewhere.example', 'delivered', now()), ('4', 'c2', 'did:x:1', 'm1', 1, 'b.example', 'delivered', now())";
+    client.batch_execute(before).await.unwrap();
+    let step = include_str!("../sql/migrations/V019__mailbox_proofs.sql");
+    client.batch_execute(&format!("begin; {step}; commit")).await.unwrap();
+    let states = "select member_did || ' ' || convo_id || ' ' || state from mailboxes order by 1";
+    let states: Vec<String> = client.query(states, &[]).await.unwrap().iter().map(|row| row.get(0)).collect();
+    let expected = ["did:x:1  verified", "did:x:1 c1 unverified", "did:x:2  unverified", "did:x:3  unverified"];
+    assert_eq!(states, expected);
+}
+
 /// The tables of the earlier server, and their columns.
 const LEGACY: [(&str, &[&str]); 11] = [
     (

@@ -32,5 +32,6 @@ pub const ROUTES: &[Route] = &[
     Route::of::<key_packages::get_key_packages::GetKeyPackages>(),
     Route::of::<welcomes::get_welcome::GetWelcome>(),
     Route::of::<welcomes::confirm_welcome::ConfirmWelcome>(),
+    Route::of::<mailboxes::get_mailbox::GetMailbox>(),
     Route::of::<mailboxes::set_mailbox::SetMailbox>(),
 ];

@@ -14,8 +14,8 @@ const POLL: Duration = Duration::from_secs(1);
 /// How often it is looked whether anybody has one.
 const LOOK: Duration = Duration::from_secs(5);
 
-/// Expands entries into envelopes, until told to stop.
-pub(super) async fn run(store: &Store, made: &Notify, mut stop: watch::Receiver<bool>) {
+/// Expands entries into envelopes, until told to stop. It tells when it `made` some, and is told when a mailbox is `set`.
+pub(super) async fn run(store: &Store, made: &Notify, set: &Notify, mut stop: watch::Receiver<bool>) {
     let mut failing = false;
     loop {
         let wait = match catch_up(store, made, &stop).await {
@@ -30,8 +30,10 @@ pub(super) async fn run(store: &Store, made: &Notify, mut stop: watch::Receiver<
                 POLL
             }
         };
-        if tokio::time::timeout(wait, stop.wait_for(|stop| *stop)).await.is_ok() {
-            return;
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = set.notified() => {}
+            _ = stop.wait_for(|stop| *stop) => return,
         }
     }
 }

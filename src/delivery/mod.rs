@@ -2,7 +2,15 @@
 //!
 //! Two loops run in every replica, and any number of replicas may run them at once:
 //! - [`fan_out`] expands entries into `envelopes`, one row for each recipient that has a mailbox;
-//! - [`outbox`] takes envelopes that are due and hands them to the provider ([`webhook`]).
+//! - [`outbox`] takes envelopes that are due and hands them to the provider ([`webhook`]), and challenges mailboxes that are new.
+//!
+//! # Only to whom wants it
+//!
+//! Members name places that are not theirs to speak for. So a mailbox is *unverified* until it has repeated a token that it was sent,
+//! and nothing is handed over before: envelopes come back later, as after a failed attempt. It is *refused* when it has not done so after
+//! a few challenges, or when there were too many for its URL or its owner that day (`mailbox_challenges`). A mailbox that has failed for
+//! a day, or for many envelopes, is *suspended*. What those two were owed is withdrawn, and no envelope is made for them until their
+//! owner sets them again, which begins anew with a challenge. The owner is told of each change by an event.
 //!
 //! # No recipient missed, none twice
 //!
@@ -47,21 +55,29 @@ use crate::store::Store;
 pub struct Delivery {
     store: Store,
     config: MailboxConfig,
-    /// Told when there are new envelopes.
+    /// Told when there are new envelopes or new mailboxes.
     made: Arc<Notify>,
+    /// Told when there is a new mailbox.
+    set: Arc<Notify>,
 }
 
 impl Delivery {
     pub fn new(store: Store, config: MailboxConfig) -> Self {
-        Self { store, config, made: Arc::new(Notify::new()) }
+        Self { store, config, made: Arc::default(), set: Arc::default() }
+    }
+
+    /// A mailbox was set here, so there is something to do. Other replicas, and this one if it is not told, look every few seconds.
+    pub fn look(&self) {
+        self.made.notify_one();
+        self.set.notify_one();
     }
 
     /// Expands entries into envelopes, until told to stop.
     pub async fn fan_out(self, stop: watch::Receiver<bool>) {
-        fan_out::run(&self.store, &self.made, stop).await;
+        fan_out::run(&self.store, &self.made, &self.set, stop).await;
     }
 
-    /// Hands envelopes over, until told to stop. Attempts that run then are finished.
+    /// Hands envelopes over and sends challenges, until told to stop. Attempts that run then are finished.
     pub async fn hand_over(self, stop: watch::Receiver<bool>) {
         match webhook::Client::new(self.config.timeout, self.config.allow_private_hosts) {
             Ok(client) => outbox::Outbox::new(self.store, self.config, client, self.made).run(stop).await,

@@ -1,4 +1,4 @@
-//! From envelopes to mailboxes.
+//! From envelopes to mailboxes, and the challenges before that.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::{Id, JoinSet};
+use ulid::Ulid;
 
 use crate::clock::Clock;
 use crate::config::MailboxConfig;
 use crate::error::Error;
-use crate::store::mailboxes::{Attempt, End, Room};
+use crate::store::mailboxes::{Attempt, Challenge, End, Key, Proof, Room};
 use crate::store::{Lane, Store, chance};
 
 use super::hosts::{Hosts, MOST_AT_NEW_HOST, Verdict};
@@ -21,6 +22,12 @@ use super::webhook::{Answer, Client};
 const MOST_AT_ONCE: usize = 64;
 /// Those of them that are for one recipient, whatever names its mailboxes have.
 const MOST_PER_RECIPIENT: usize = 8;
+/// Challenges of one replica that run at a time, in the place of attempts.
+const MOST_CHALLENGES_AT_ONCE: usize = 8;
+/// After how many challenges a mailbox that does not answer them is refused.
+const MOST_CHALLENGES: i32 = 5;
+/// After how many attempts an envelope is dead that is answered with a 4xx which does not ask for patience.
+const MOST_REFUSALS: i32 = 3;
 /// Envelopes that are put off at a time because their hosts rest.
 const POSTPONED_AT_ONCE: i64 = 1_000;
 /// Ciphertext that attempts may hold in memory together, in KiB. Each holds its part some three times over.
@@ -33,15 +40,24 @@ const LONGEST_RETRY: Duration = Duration::from_secs(3_600);
 const LEASE_MARGIN: Duration = Duration::from_secs(5);
 /// How often the backlog is counted.
 const COUNT: Duration = Duration::from_secs(15);
+/// What is said of an attempt that took too long.
+const LATE: &str = "the mailbox did not answer in time";
 
 /// The loop, and what its attempts share.
 pub(super) struct Outbox {
     shared: Arc<Shared>,
     made: Arc<Notify>,
     hosts: Hosts,
-    /// The hosts and recipients of the attempts that run.
-    at: HashMap<Id, (String, String)>,
+    /// What runs.
+    at: HashMap<Id, Running>,
     running: JoinSet<Verdict>,
+}
+
+/// An attempt that runs.
+struct Running {
+    host: String,
+    recipient: String,
+    is_challenge: bool,
 }
 
 struct Shared {
@@ -100,7 +116,7 @@ impl Outbox {
     fn ended(&mut self, ended: Result<(Id, Verdict), tokio::task::JoinError>) {
         // An attempt that panicked comes back when its claim is over.
         let (id, verdict) = ended.unwrap_or_else(|panicked| (panicked.id(), Verdict::Unasked));
-        if let Some((host, _)) = self.at.remove(&id) {
+        if let Some(Running { host, .. }) = self.at.remove(&id) {
             let first = self.shared.config.first_retry;
             self.hosts.ended(&host, verdict, Instant::now(), |number| wait(first, number));
         }
@@ -108,8 +124,34 @@ impl Outbox {
 
     /// Begins what is due and has room, and says how many attempts that is.
     async fn begin(&mut self) -> Result<usize, Error> {
+        if self.running.len() >= MOST_AT_ONCE {
+            return Ok(0);
+        }
+        let due = self.shared.store.reader_for(Lane::Background).await?.mailboxes_due().await?;
+        let challenges = if due.challenges { self.begin_challenges().await? } else { 0 };
+        let attempts = if due.envelopes { self.begin_attempts().await? } else { 0 };
+        Ok(challenges + attempts)
+    }
+
+    /// One at a time, because what one host may have depends on what it has.
+    async fn begin_challenges(&mut self) -> Result<usize, Error> {
+        let mut begun = 0;
+        while self.running.len() < MOST_AT_ONCE
+            && self.at.values().filter(|running| running.is_challenge).count() < MOST_CHALLENGES_AT_ONCE
+        {
+            let full = self.hosts.room(Instant::now()).filter(|(_, room)| *room == 0).map(|(host, _)| host).collect();
+            let lease = self.shared.config.timeout + LEASE_MARGIN;
+            let Some(challenge) = self.shared.store.claim_challenge(full, lease).await? else { break };
+            let (host, recipient) = (challenge.mailbox.host.clone(), challenge.recipient().to_owned());
+            self.start(host, recipient, true, |shared| async move { shared.ask(challenge).await });
+            begun += 1;
+        }
+        Ok(begun)
+    }
+
+    async fn begin_attempts(&mut self) -> Result<usize, Error> {
         let room = MOST_AT_ONCE - self.running.len();
-        if room == 0 || !self.shared.store.reader_for(Lane::Background).await?.envelope_is_due().await? {
+        if room == 0 {
             return Ok(0);
         }
         let now = Instant::now();
@@ -118,8 +160,8 @@ impl Outbox {
             self.shared.store.postpone_envelopes(&resting, POSTPONED_AT_ONCE).await?;
         }
         let mut busy: HashMap<String, usize> = HashMap::new();
-        for (_, recipient) in self.at.values() {
-            *busy.entry(recipient.clone()).or_default() += 1;
+        for running in self.at.values() {
+            *busy.entry(running.recipient.clone()).or_default() += 1;
         }
         let left = busy.into_iter().map(|(recipient, running)| (recipient, MOST_PER_RECIPIENT.saturating_sub(running)));
         let room = Room {
@@ -133,12 +175,19 @@ impl Outbox {
         let attempts = self.shared.store.claim_envelopes(room, lease).await?;
         let begun = attempts.len();
         for attempt in attempts {
-            let (shared, at) = (self.shared.clone(), (attempt.host.clone(), attempt.recipient.clone()));
-            self.hosts.begun(&at.0);
-            let id = self.running.spawn(async move { shared.attempt(attempt).await }).id();
-            self.at.insert(id, at);
+            let (host, recipient) = (attempt.host.clone(), attempt.recipient.clone());
+            self.start(host, recipient, false, |shared| async move { shared.attempt(attempt).await });
         }
         Ok(begun)
+    }
+
+    fn start<F>(&mut self, host: String, recipient: String, is_challenge: bool, work: impl FnOnce(Arc<Shared>) -> F)
+    where
+        F: Future<Output = Verdict> + Send + 'static,
+    {
+        self.hosts.begun(&host);
+        let id = self.running.spawn(work(self.shared.clone())).id();
+        self.at.insert(id, Running { host, recipient, is_challenge });
     }
 
     async fn count(&self) {
@@ -152,11 +201,60 @@ impl Outbox {
 }
 
 impl Shared {
+    /// One challenge, to its note in the table. If that fails, the claim's own end is the note.
+    async fn ask(&self, challenge: Challenge) -> Verdict {
+        let (proof, verdict) = self.proof(&challenge).await;
+        let outcome = match &proof {
+            Proof::Given => "verified",
+            Proof::Failed(_) => "failed",
+            Proof::Refused(_) => "refused",
+        };
+        self.store.metrics().mailbox_challenge(outcome);
+        if let Err(error) = self.store.settle_challenge(challenge, proof).await {
+            tracing::warn!(%error, "the end of a challenge could not be noted; it will be repeated");
+        }
+        verdict
+    }
+
+    async fn proof(&self, challenge: &Challenge) -> (Proof, Verdict) {
+        if let Some(why) = challenge.futile {
+            return (Proof::Refused(why.to_owned()), Verdict::Unasked);
+        }
+        if let Err(why) = place::check(&challenge.mailbox.url, self.config.allow_private_hosts) {
+            return (Proof::Refused(why.to_string()), Verdict::Unasked);
+        }
+        if challenge.number > MOST_CHALLENGES {
+            return (Proof::Refused("no challenge came to an end".to_owned()), Verdict::Unasked);
+        }
+        let id = format!("challenge-{}", Ulid::new());
+        let asking = self.client.challenge(challenge, &id, Clock::system().now());
+        let answer = tokio::time::timeout(self.config.timeout, asking).await;
+        let answer = answer.unwrap_or_else(|_| Answer::Failed(LATE.to_owned(), None));
+        let (why, asked, verdict) = match answer {
+            // It says nothing yet of how the host takes envelopes.
+            Answer::Taken => return (Proof::Given, Verdict::Unasked),
+            Answer::Gone(why) => return (Proof::Refused(why), Verdict::Unasked),
+            // Whoever names a host that has nothing to do with this does not have it rest for others.
+            Answer::Refused(why) => (why, None, Verdict::Unasked),
+            Answer::Failed(why, asked) => {
+                let asked = asked.map(|wait| wait.min(LONGEST_RETRY));
+                (why, asked, Verdict::Badly(asked))
+            }
+        };
+        if challenge.number >= MOST_CHALLENGES {
+            return (Proof::Refused(why), verdict);
+        }
+        // Four times as long each time.
+        let pause = wait(self.config.first_retry, 2 * challenge.number - 1).max(asked.unwrap_or_default());
+        (Proof::Failed(pause), verdict)
+    }
+
     /// One attempt, to its note in the table. If that fails, the claim's own end is the note.
     async fn attempt(&self, attempt: Attempt) -> Verdict {
         let start = Instant::now();
         let id = attempt.id.clone();
-        let (end, verdict) = self.end(&attempt).await;
+        let mut mailbox = None;
+        let (end, verdict) = self.end(&attempt, &mut mailbox).await;
         let outcome = match &end {
             End::Delivered => "delivered",
             End::Failed(..) => "failed",
@@ -167,45 +265,55 @@ impl Shared {
         if let End::Dead(why) = &end {
             tracing::warn!(envelope = id, why, "an envelope is dead");
         }
-        if let Err(error) = self.store.settle_envelope(attempt, end).await {
-            tracing::warn!(envelope = id, %error, "the end of an attempt could not be noted; it will be repeated");
+        match self.store.settle_envelope(attempt, end, mailbox).await {
+            Ok(suspended) if suspended => self.store.metrics().mailbox_suspended(),
+            Ok(_) => {}
+            Err(error) => {
+                tracing::warn!(envelope = id, %error, "the end of an attempt could not be noted; it will be repeated");
+            }
         }
         verdict
     }
 
-    async fn end(&self, attempt: &Attempt) -> (End, Verdict) {
+    /// Makes the attempt, and finds out which mailbox it tells something of, and whether that failed before.
+    async fn end(&self, attempt: &Attempt, mailbox: &mut Option<(Key, bool)>) -> (End, Verdict) {
         // Only claims that nobody ended come this far.
         if attempt.number > self.config.max_attempts {
             return (End::Dead("no attempt came to an end".to_owned()), Verdict::Unasked);
         }
-        match tokio::time::timeout(self.config.timeout, self.hand_over(attempt)).await {
+        match tokio::time::timeout(self.config.timeout, self.hand_over(attempt, mailbox)).await {
             Ok(Ok(ended)) => ended,
             Ok(Err(error)) => {
                 let why = format!("the entry could not be read: {}", error.code.name());
                 (self.failed(attempt, why, None), Verdict::Unasked)
             }
-            Err(_) => {
-                (self.failed(attempt, "the mailbox did not answer in time".to_owned(), None), Verdict::Badly(None))
-            }
+            Err(_) => (self.failed(attempt, LATE.to_owned(), None), Verdict::Badly(None)),
         }
     }
 
-    async fn hand_over(&self, attempt: &Attempt) -> Result<(End, Verdict), Error> {
+    async fn hand_over(&self, attempt: &Attempt, tells: &mut Option<(Key, bool)>) -> Result<(End, Verdict), Error> {
         let kib = u32::try_from(attempt.bytes / 1024 + 1).unwrap_or(MOST_KIB).min(MOST_KIB);
         let _memory = self.memory.acquire_many(kib).await.expect("nobody closes it");
         let Some(letter) = self.store.reader_for(Lane::Background).await?.letter(attempt).await? else {
             return Ok((End::Dead("the entry is not kept any more".to_owned()), Verdict::Unasked));
         };
         let Some(mailbox) = letter.mailbox else { return Ok((End::Withdrawn, Verdict::Unasked)) };
+        if !mailbox.verified {
+            let why = "the mailbox has not answered its challenge yet".to_owned();
+            return Ok((self.failed(attempt, why, None), Verdict::Unasked));
+        }
+        *tells = Some((mailbox.key, mailbox.fails));
         // What was allowed when it was set may not be now, and the client does not look at addresses that need no name.
-        if let Err(why) = place::check(&mailbox.url, self.config.allow_private_hosts) {
+        if let Err(why) = place::check(&mailbox.webhook.url, self.config.allow_private_hosts) {
             return Ok((End::Dead(why.to_string()), Verdict::Unasked));
         }
         let now = Clock::system().now();
-        let answer = self.client.post(&mailbox, &attempt.id, &attempt.recipient, &letter.message, now).await;
+        let answer = self.client.post(&mailbox.webhook, &attempt.id, &attempt.recipient, &letter.message, now).await;
         Ok(match answer {
             Answer::Taken => (End::Delivered, Verdict::Well),
             Answer::Gone(why) => (End::Dead(why), Verdict::Unasked),
+            Answer::Refused(why) if attempt.number >= MOST_REFUSALS => (End::Dead(why), Verdict::Badly(None)),
+            Answer::Refused(why) => (self.failed(attempt, why, None), Verdict::Badly(None)),
             Answer::Failed(why, asked) => {
                 let asked = asked.map(|wait| wait.min(LONGEST_RETRY));
                 (self.failed(attempt, why, asked), Verdict::Badly(asked))

@@ -27,11 +27,13 @@ pub enum NotAllowed {
     Insecure,
     #[error("url must not carry a user, a password or a fragment")]
     Decorated,
+    #[error("url must not name a port: mailboxes are called at the one for https")]
+    Port,
     #[error("url must name a host of the public Internet, not an address and nothing local")]
     Private,
 }
 
-/// Checks a URL. `allow_private` admits addresses, local hosts, and plain HTTP.
+/// Checks a URL. `allow_private` admits addresses, local hosts, any port, and plain HTTP.
 pub fn check(text: &str, allow_private: bool) -> Result<Place, NotAllowed> {
     if text.len() > MAX_URL_BYTES {
         return Err(NotAllowed::Malformed);
@@ -50,6 +52,9 @@ pub fn check(text: &str, allow_private: bool) -> Result<Place, NotAllowed> {
     // left out, because no certificate is made out to one that strangers should trust.
     if !allow_private && (url.domain().is_none() || is_local(host)) {
         return Err(NotAllowed::Private);
+    }
+    if !allow_private && url.port().is_some() {
+        return Err(NotAllowed::Port);
     }
     let host = match url.port() {
         Some(port) => format!("{host}:{port}"),
@@ -76,7 +81,7 @@ mod tests {
     fn public_hosts_over_https_are_mailboxes() {
         for (text, host) in [
             ("https://mail.example.com/in?zone=a", "mail.example.com"),
-            ("https://Mail.Example.com:8443/in", "mail.example.com:8443"),
+            ("https://Mail.Example.com/in", "mail.example.com"),
             ("https://mail.example.com:443", "mail.example.com"),
         ] {
             assert_eq!(check(text, false).map(|place| place.host).as_deref(), Ok(host), "{text}");
@@ -96,6 +101,9 @@ mod tests {
             ("https://user@mail.example.com/", Decorated),
             ("https://:secret@mail.example.com/", Decorated),
             ("https://mail.example.com/#here", Decorated),
+            ("https://mail.example.com:8443/", Port),
+            ("https://mail.example.com:22/", Port),
+            ("https://127.0.0.1:8443/", Private),
             ("https://127.0.0.1/", Private),
             ("https://127.1/", Private),
             ("https://0x7f000001/", Private),

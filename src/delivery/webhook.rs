@@ -3,9 +3,12 @@
 //!
 //! `webhook-id` is the envelope's id, the same at every attempt; `webhook-timestamp` is the time of the attempt in seconds;
 //! `webhook-signature` is `v1,` and the base64 of HMAC-SHA-256, with the mailbox's secret, over
-//! `<webhook-id>.<webhook-timestamp>.<body>`. Any 2xx takes the envelope; 410 refuses it for good. Redirects are not followed, no
-//! proxy is used, strangers' hosts are called over HTTPS at public addresses only, and no more of an answer is read than frees the
-//! connection.
+//! `<webhook-id>.<webhook-timestamp>.<body>`. Any 2xx takes the envelope; 410 refuses it for good, and any other 4xx that does not ask
+//! for patience soon does. Redirects are not followed, no proxy is used, strangers' hosts are called over HTTPS at public addresses
+//! only, and no more of an answer is read than frees the connection.
+//!
+//! Before the first envelope a mailbox is sent a challenge, a token in a body that is signed in the same way. A 2xx whose body has the
+//! token, by itself or as `challenge` of a JSON object, says that whoever answers there wants what is sent.
 
 use std::time::Duration;
 
@@ -16,19 +19,19 @@ use hmac::{Hmac, Mac};
 use reqwest::header::{CONTENT_TYPE, RETRY_AFTER};
 use reqwest::redirect::Policy;
 use reqwest::{Response, StatusCode};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 
 use crate::auth::address::PublicOnly;
 use crate::auth::tls;
-use crate::store::mailboxes::Webhook;
+use crate::store::mailboxes::{Challenge, Webhook};
 use crate::views::{MessageView, datetime};
 
 /// From how many bytes on an entry is large.
 const LARGE: usize = 256 * 1024;
 /// How much of an attempt may pass until a connection stands.
 const CONNECT_TIME: Duration = Duration::from_secs(3);
-/// Most bytes of an answer that are read, and thrown away.
+/// Most bytes of an answer that are read.
 const MAX_ANSWER_BYTES: usize = 4 * 1024;
 /// Connections to one host that are kept for the next attempt.
 const IDLE_PER_HOST: usize = 2;
@@ -54,12 +57,35 @@ struct Data<'a> {
     message: &'a MessageView,
 }
 
+/// The body of a challenge, as `blue.catbird.mls.defs#mailboxVerification` declares it.
+#[derive(Serialize)]
+struct Question<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    #[serde(serialize_with = "datetime")]
+    timestamp: DateTime<Utc>,
+    data: QuestionData<'a>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct QuestionData<'a> {
+    challenge: &'a str,
+    recipient: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    convo_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    zone: Option<&'a str>,
+}
+
 /// What became of an attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Answer {
     Taken,
     /// It is not wanted, now or later.
     Gone(String),
+    /// The host says that something is wrong with the request, so that another attempt helps only if the host changes its mind.
+    Refused(String),
     /// Another attempt may succeed, after this wait if the host has named one.
     Failed(String, Option<Duration>),
 }
@@ -107,41 +133,89 @@ impl Client {
             true => tokio::task::block_in_place(sealed),
             false => sealed(),
         };
-        let (body, signature) = match sealed {
-            Ok(sealed) => sealed,
+        match sealed {
+            Ok((body, signature)) => {
+                let sent = self.send(mailbox, id, timestamp, signature, body).await;
+                sent.map_or_else(|failed| failed, |(status, _, wait)| judge(status, wait))
+            }
+            Err(cause) => Answer::Failed(cause.to_string(), None),
+        }
+    }
+
+    /// One challenge, under this id, at `now`. It is taken if the token came back.
+    pub async fn challenge(&self, challenge: &Challenge, id: &str, now: DateTime<Utc>) -> Answer {
+        let Challenge { mailbox, token, .. } = challenge;
+        let (recipient, convo_id) = (challenge.recipient(), challenge.convo());
+        let data = QuestionData { challenge: token, recipient, convo_id, zone: mailbox.zone.as_deref() };
+        let question = Question { kind: "blue.catbird.mls.mailboxVerification", timestamp: now, data };
+        let timestamp = now.timestamp().to_string();
+        let body = match serde_json::to_vec(&question) {
+            Ok(body) => body,
             Err(cause) => return Answer::Failed(cause.to_string(), None),
         };
+        let signature = signature(&mailbox.secret.0, id, &timestamp, &body);
+        match self.send(mailbox, id, timestamp, signature, body).await {
+            Ok((status, body, wait)) => match judge(status, wait) {
+                Answer::Taken if !repeats(&body, token) => {
+                    Answer::Refused("the mailbox did not repeat the challenge".to_owned())
+                }
+                answer => answer,
+            },
+            Err(failed) => failed,
+        }
+    }
+
+    /// Sends a body, and returns the status, the beginning of the answer, and the wait that it asks for.
+    async fn send(
+        &self,
+        mailbox: &Webhook,
+        id: &str,
+        timestamp: String,
+        signature: String,
+        body: Vec<u8>,
+    ) -> Result<(StatusCode, Vec<u8>, Option<Duration>), Answer> {
         let request = self
             .0
             .post(&mailbox.url)
             .header(CONTENT_TYPE, "application/json")
             .header("webhook-id", id)
-            .header("webhook-timestamp", &timestamp)
+            .header("webhook-timestamp", timestamp)
             .header("webhook-signature", signature)
             .body(body);
-        match request.send().await {
-            Ok(answer) => judge(answer).await,
-            Err(cause) => Answer::Failed(reason(cause), None),
+        let mut answer = request.send().await.map_err(|cause| Answer::Failed(reason(cause), None))?;
+        let (status, wait) = (answer.status(), retry_after(&answer));
+        // Read, so that the connection can be used again; what fails here changes nothing about the status.
+        let mut read = Vec::new();
+        while read.len() <= MAX_ANSWER_BYTES
+            && let Ok(Some(chunk)) = answer.chunk().await
+        {
+            read.extend_from_slice(&chunk);
         }
+        Ok((status, read, wait))
     }
 }
 
-async fn judge(mut answer: Response) -> Answer {
-    let status = answer.status();
-    let wait = retry_after(&answer);
-    // Read, so that the connection can be used again; what fails here changes nothing about the status.
-    let mut read = 0;
-    while let Ok(Some(chunk)) = answer.chunk().await {
-        read += chunk.len();
-        if read > MAX_ANSWER_BYTES {
-            break;
-        }
-    }
+fn judge(status: StatusCode, wait: Option<Duration>) -> Answer {
+    let why = format!("the mailbox answered {}", status.as_u16());
     match status {
         status if status.is_success() => Answer::Taken,
-        StatusCode::GONE => Answer::Gone("the mailbox answered 410".to_owned()),
-        status => Answer::Failed(format!("the mailbox answered {}", status.as_u16()), wait),
+        StatusCode::GONE => Answer::Gone(why),
+        StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY | StatusCode::TOO_MANY_REQUESTS => {
+            Answer::Failed(why, wait)
+        }
+        status if status.is_client_error() => Answer::Refused(why),
+        _ => Answer::Failed(why, wait),
     }
+}
+
+/// Whether a body is the token, or a JSON object with it.
+fn repeats(body: &[u8], token: &str) -> bool {
+    #[derive(Deserialize)]
+    struct Repeated {
+        challenge: String,
+    }
+    body.trim_ascii() == token.as_bytes()
+        || serde_json::from_slice(body).is_ok_and(|repeated: Repeated| repeated.challenge == token)
 }
 
 /// The wait that a host asks for in seconds (RFC 9110 section 10.2.3).
@@ -174,6 +248,28 @@ fn reason(error: reqwest::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_challenge_is_repeated_by_itself_or_in_an_object() {
+        for body in ["abc", " abc\r\n", r#"{"challenge":"abc"}"#, r#" {"ok": true, "challenge": "abc"} "#] {
+            assert!(repeats(body.as_bytes(), "abc"), "{body}");
+        }
+        for body in ["", "ab", "abcd", "{}", r#"{"challenge":"ab"}"#, r#""abc""#, r#"["abc"]"#, r#"{"token":"abc"}"#] {
+            assert!(!repeats(body.as_bytes(), "abc"), "{body}");
+        }
+    }
+
+    #[test]
+    fn what_a_status_means() {
+        let judged = |status: u16| judge(StatusCode::from_u16(status).unwrap(), None);
+        for status in [400, 401, 403, 404, 405, 409, 413, 422, 451] {
+            assert!(matches!(judged(status), Answer::Refused(_)), "{status}");
+        }
+        for status in [301, 307, 408, 425, 429, 500, 502, 503, 504] {
+            assert!(matches!(judged(status), Answer::Failed(..)), "{status}");
+        }
+        assert!(matches!((judged(200), judged(204), judged(410)), (Answer::Taken, Answer::Taken, Answer::Gone(_))));
+    }
 
     #[test]
     fn signatures_are_those_of_standard_webhooks() {

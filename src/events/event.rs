@@ -34,6 +34,14 @@ pub enum Event {
     Removed { convo_id: ConvoId, action: Action, actor: Did, epoch: i64, seq: i64 },
     /// Few of the recipient's key packages are left.
     KeyPackagesLow { available: i64 },
+    /// The recipient's mailbox has proved itself, or is given up.
+    Mailbox {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        convo_id: Option<ConvoId>,
+        state: String,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
+    },
     /// The recipient has read up to here, on this device or another.
     Read {
         convo_id: ConvoId,
@@ -66,6 +74,7 @@ impl Event {
             Event::Welcome { .. } => "welcomeEvent",
             Event::Removed { .. } => "removedEvent",
             Event::KeyPackagesLow { .. } => "keyPackagesLowEvent",
+            Event::Mailbox { .. } => "mailboxEvent",
             Event::Read { .. } => "readEvent",
             Event::CursorMoved { .. } => "cursorEvent",
             Event::Typing(_) => "typingEvent",

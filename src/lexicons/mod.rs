@@ -20,6 +20,7 @@ static DOCUMENTS: &[(&str, &str)] = documents![
     "getConvos"
     "getEpoch"
     "getKeyPackages"
+    "getMailbox"
     "getMessages"
     "getSubscriptionTicket"
     "getWelcome"

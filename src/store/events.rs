@@ -216,6 +216,8 @@ pub enum What {
     Cursor { last_seen: String },
     /// The recipient has few key packages left.
     KeyPackagesLow { available: i64 },
+    /// The recipient's mailbox has proved itself, or is given up.
+    Mailbox { state: String, reason: Option<String> },
 }
 
 /// What somebody is or was to a conversation.

@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
+use sha2::{Digest, Sha256};
 use tokio_postgres::types::ToSql;
 
 use crate::error::Error;
 use crate::ids::{ConvoId, Did};
+use crate::mls::hex;
 use crate::views::MessageView;
 
 use super::lanes::Lane;
@@ -29,6 +32,14 @@ query! {
     DEAD = "mailboxes/dead" (TEXT, INT4, TEXT);
     WITHDRAW = "mailboxes/withdraw" (TEXT, INT4);
     BACKLOG = "mailboxes/backlog" (INT8);
+    GET = "mailboxes/get" (TEXT, TEXT);
+    CLAIM_CHALLENGE = "mailboxes/claim_challenge" (FLOAT8, TEXT_ARRAY);
+    CHARGE_CHALLENGE = "mailboxes/charge_challenge" (TEXT, INT4);
+    VERIFIED = "mailboxes/verified" (TEXT, TEXT, TIMESTAMPTZ);
+    PUT_OFF_CHALLENGE = "mailboxes/put_off_challenge" (TEXT, TEXT, TIMESTAMPTZ, INT4, FLOAT8);
+    REFUSE = "mailboxes/refuse" (TEXT, TEXT, TIMESTAMPTZ, TEXT);
+    BLAME = "mailboxes/blame" (TEXT, TEXT, TIMESTAMPTZ, INT4, INT4, FLOAT8, TEXT);
+    SERVED = "mailboxes/served" (TEXT, TEXT, TIMESTAMPTZ);
 }
 
 /// Entries that are expanded together, beside those that one transaction wrote.
@@ -38,6 +49,12 @@ const ENVELOPES_EACH: i64 = 25;
 const MEMBERS_EACH: i64 = 100;
 /// As long as there are no more webhooks than this, they are looked for in the conversations, not the other way round.
 const FEW: i64 = 100;
+/// Challenges in a day to one URL that has never answered one, and for one member whatever it names.
+const CHALLENGES_PER_URL: i32 = 5;
+const CHALLENGES_PER_MEMBER: i32 = 50;
+/// A mailbox is suspended after so many envelopes in a row that were given up, or so long in which attempts fail and none succeeds.
+const MOST_GIVEN_UP: i32 = 100;
+const LONGEST_FAILURE: Duration = Duration::from_secs(24 * 3_600);
 /// How far the backlog is counted.
 const MOST_COUNTED: i64 = 100_000;
 
@@ -74,6 +91,68 @@ pub(crate) async fn set(tx: &Tx, did: &Did, convo: Option<&ConvoId>, mailbox: Op
     Ok(())
 }
 
+/// Which mailbox, as it was set at this time and no other.
+#[derive(Debug, Clone)]
+pub(crate) struct Key {
+    member: String,
+    /// Empty: for every conversation that has none of its own.
+    convo: String,
+    set_at: DateTime<Utc>,
+}
+
+/// What a member is told of its mailbox.
+pub struct Seen {
+    /// The conversation whose own it is.
+    pub convo: Option<String>,
+    pub zone: Option<String>,
+    /// `None`: it says that there is none.
+    pub url: Option<String>,
+    pub state: String,
+    /// Why it is refused or suspended.
+    pub reason: Option<String>,
+    pub set_at: DateTime<Utc>,
+}
+
+/// A challenge to send.
+#[derive(Debug)]
+pub(crate) struct Challenge {
+    pub key: Key,
+    pub mailbox: Webhook,
+    /// How many there were since the mailbox was set, this one included.
+    pub number: i32,
+    /// What has to come back.
+    pub token: String,
+    /// Why it is not to be sent, and the mailbox refused.
+    pub futile: Option<&'static str>,
+}
+
+impl Challenge {
+    pub fn recipient(&self) -> &str {
+        &self.key.member
+    }
+
+    /// The conversation whose own mailbox it is.
+    pub fn convo(&self) -> Option<&str> {
+        Some(self.key.convo.as_str()).filter(|convo| !convo.is_empty())
+    }
+}
+
+/// How a challenge ended.
+#[derive(Debug)]
+pub(crate) enum Proof {
+    Given,
+    /// The next challenge is due after this.
+    Failed(Duration),
+    /// There is no other.
+    Refused(String),
+}
+
+/// Whose time has come.
+pub(crate) struct Due {
+    pub envelopes: bool,
+    pub challenges: bool,
+}
+
 /// An attempt to hand an envelope over. Its number tells its end from that of another.
 #[derive(Debug, Clone)]
 pub(crate) struct Attempt {
@@ -90,8 +169,18 @@ pub(crate) struct Attempt {
 /// What an envelope holds and where it goes now.
 pub(crate) struct Letter {
     pub message: MessageView,
-    /// `None`: the recipient has no mailbox any more.
-    pub mailbox: Option<Webhook>,
+    /// `None`: the recipient has no mailbox any more, or none that is handed anything.
+    pub mailbox: Option<Found>,
+}
+
+/// A mailbox as an attempt finds it.
+pub(crate) struct Found {
+    pub webhook: Webhook,
+    pub key: Key,
+    /// It has answered its challenge.
+    pub verified: bool,
+    /// The last attempts failed.
+    pub fails: bool,
 }
 
 /// How an attempt ended.
@@ -211,14 +300,17 @@ impl Errand for Claim {
 struct Settle {
     attempt: Attempt,
     end: End,
+    /// The mailbox that it is to the credit of, or to blame on.
+    mailbox: Option<(Key, bool)>,
 }
 
 impl Errand for Settle {
     const NAME: &'static str = "settleEnvelope";
     const LANE: Lane = Lane::Background;
-    type Output = ();
+    /// Whether the mailbox was suspended for it.
+    type Output = bool;
 
-    async fn execute(&self, tx: &Tx) -> Result<(), Abort> {
+    async fn execute(&self, tx: &Tx) -> Result<bool, Abort> {
         let Attempt { id, number, .. } = &self.attempt;
         match &self.end {
             End::Delivered => tx.rows(&DELIVERED, &[id]).await?,
@@ -226,8 +318,87 @@ impl Errand for Settle {
             End::Dead(why) => tx.rows(&DEAD, &[id, number, why]).await?,
             End::Withdrawn => tx.rows(&WITHDRAW, &[id, number]).await?,
         };
+        let Some((Key { member, convo, set_at }, fails)) = &self.mailbox else { return Ok(false) };
+        let (given_up, why) = match &self.end {
+            End::Delivered if *fails => {
+                tx.rows(&SERVED, &[member, convo, set_at]).await?;
+                return Ok(false);
+            }
+            End::Delivered | End::Withdrawn => return Ok(false),
+            End::Failed(_, why) => (0, why),
+            End::Dead(why) => (1, why),
+        };
+        let longest = LONGEST_FAILURE.as_secs_f64();
+        let blamed = tx.find(&BLAME, &[member, convo, set_at, &given_up, &MOST_GIVEN_UP, &longest, why]).await?;
+        Ok(blamed.is_some())
+    }
+}
+
+struct ClaimChallenge {
+    full: Vec<String>,
+    lease: Duration,
+}
+
+impl Errand for ClaimChallenge {
+    const NAME: &'static str = "claimChallenge";
+    const LANE: Lane = Lane::Background;
+    type Output = Option<Challenge>;
+
+    async fn execute(&self, tx: &Tx) -> Result<Option<Challenge>, Abort> {
+        let Some(row) = tx.find(&CLAIM_CHALLENGE, &[&self.lease.as_secs_f64(), &self.full]).await? else {
+            return Ok(None);
+        };
+        let (member, url): (&str, &str) = (row.get("member_did"), row.get("url"));
+        let futile = if row.get("late") {
+            Some("the mailbox could not be asked for a day")
+        } else if !charge(tx, &format!("member {member}"), CHALLENGES_PER_MEMBER).await? {
+            Some("you have set too many mailboxes that had to be asked; set it again tomorrow")
+        } else if !charge(tx, &format!("url {}", hex(&Sha256::digest(url))), CHALLENGES_PER_URL).await? {
+            Some("the URL was asked too often without answering; set it again tomorrow")
+        } else {
+            None
+        };
+        Ok(Some(Challenge {
+            mailbox: webhook(&row),
+            key: Key { member: member.to_owned(), convo: row.get("convo_id"), set_at: row.get("updated_at") },
+            number: row.get("challenges"),
+            token: row.get("token"),
+            futile,
+        }))
+    }
+}
+
+/// Counts a challenge; false if there were as many as there may be in a day.
+async fn charge(tx: &Tx, whom: &str, most: i32) -> Result<bool, Abort> {
+    Ok(tx.find(&CHARGE_CHALLENGE, &[&whom, &most]).await?.is_some())
+}
+
+struct SettleChallenge {
+    challenge: Challenge,
+    proof: Proof,
+}
+
+impl Errand for SettleChallenge {
+    const NAME: &'static str = "settleChallenge";
+    const LANE: Lane = Lane::Background;
+    type Output = ();
+
+    async fn execute(&self, tx: &Tx) -> Result<(), Abort> {
+        let Challenge { key: Key { member, convo, set_at }, number, .. } = &self.challenge;
+        match &self.proof {
+            Proof::Given => tx.rows(&VERIFIED, &[member, convo, set_at]).await?,
+            Proof::Failed(wait) => {
+                tx.rows(&PUT_OFF_CHALLENGE, &[member, convo, set_at, number, &wait.as_secs_f64()]).await?
+            }
+            Proof::Refused(why) => tx.rows(&REFUSE, &[member, convo, set_at, why]).await?,
+        };
         Ok(())
     }
+}
+
+/// The webhook of a row that has one.
+fn webhook(row: &tokio_postgres::Row) -> Webhook {
+    Webhook { url: row.get("url"), host: row.get("host"), zone: row.get("zone"), secret: Secret(row.get("secret")) }
 }
 
 impl Store {
@@ -248,9 +419,25 @@ impl Store {
         self.errand(Postpone { hosts, seconds, most }).await
     }
 
-    /// Notes how an attempt ended. Only the newest attempt can fail an envelope, but any can have delivered it.
-    pub(crate) async fn settle_envelope(&self, attempt: Attempt, end: End) -> Result<(), Error> {
-        self.errand(Settle { attempt, end }).await
+    /// Notes how an attempt ended, and of which mailbox that tells something (and whether its last attempts failed). Only the newest
+    /// attempt can fail an envelope, but any can have delivered it. Says whether the mailbox was suspended.
+    pub(crate) async fn settle_envelope(
+        &self,
+        attempt: Attempt,
+        end: End,
+        mailbox: Option<(Key, bool)>,
+    ) -> Result<bool, Error> {
+        self.errand(Settle { attempt, end, mailbox }).await
+    }
+
+    /// Takes a mailbox that is to be challenged, at none of the hosts that are `full`. It counts as failed after `lease`.
+    pub(crate) async fn claim_challenge(&self, full: Vec<String>, lease: Duration) -> Result<Option<Challenge>, Error> {
+        self.errand(ClaimChallenge { full, lease }).await
+    }
+
+    /// Notes how a challenge ended, unless the mailbox was set anew meanwhile.
+    pub(crate) async fn settle_challenge(&self, challenge: Challenge, proof: Proof) -> Result<(), Error> {
+        self.errand(SettleChallenge { challenge, proof }).await
     }
 }
 
@@ -262,10 +449,25 @@ impl Reader {
         Ok(FanOut { used: row.get("used"), behind: row.get("behind") })
     }
 
-    /// Whether an envelope's time has come.
-    pub(crate) async fn envelope_is_due(&self) -> Result<bool, Error> {
+    /// The mailbox that counts for somebody in a conversation, or where there is none of a conversation's own.
+    pub async fn mailbox(&self, did: &Did, convo: Option<&ConvoId>) -> Result<Option<Seen>, Error> {
+        let convo = convo.map_or("", ConvoId::as_str);
+        let row = self.find(&GET, &[&did.as_str(), &convo]).await.map_err(Abort::into_error)?;
+        Ok(row.map(|row| Seen {
+            convo: Some(row.get::<_, String>("convo_id")).filter(|convo| !convo.is_empty()),
+            zone: row.get("zone"),
+            url: row.get("url"),
+            state: row.get("state"),
+            reason: row.get("reason"),
+            set_at: row.get("updated_at"),
+        }))
+    }
+
+    /// Whose time has come.
+    pub(crate) async fn mailboxes_due(&self) -> Result<Due, Error> {
         let row = self.find(&DUE, &[]).await.map_err(Abort::into_error)?;
-        Ok(row.is_some_and(|row| row.get("due")))
+        let row = row.ok_or_else(|| Error::internal("an expression has no value"))?;
+        Ok(Due { envelopes: row.get("envelopes"), challenges: row.get("challenges") })
     }
 
     /// How many envelopes wait and how many are dead, each counted up to [`MOST_COUNTED`].
@@ -279,11 +481,17 @@ impl Reader {
         let Attempt { convo, seq, recipient, .. } = attempt;
         let row = self.find(&LETTER, &[&convo.as_str(), seq, recipient]).await.map_err(Abort::into_error)?;
         let Some(row) = row else { return Ok(None) };
-        let mailbox = row.get::<_, Option<String>>("url").map(|url| Webhook {
-            url,
-            host: row.get("host"),
-            zone: row.get("zone"),
-            secret: Secret(row.get("secret")),
+        let state: Option<&str> = row.get("mailbox_state");
+        let is_there = row.get::<_, Option<&str>>("url").is_some() && matches!(state, Some("unverified" | "verified"));
+        let mailbox = is_there.then(|| Found {
+            webhook: webhook(&row),
+            key: Key {
+                member: row.get("mailbox_member"),
+                convo: row.get("mailbox_convo"),
+                set_at: row.get("mailbox_set_at"),
+            },
+            verified: state == Some("verified"),
+            fails: row.get("mailbox_fails"),
         });
         Ok(Some(Letter { message: messages::message_view(convo, &row)?, mailbox }))
     }

@@ -38,6 +38,7 @@ const MIGRATIONS: &[(&str, &str)] = &migrations![
     "V016__did_documents",
     "V017__incarnations",
     "V018__fan_out_positions",
+    "V019__mailbox_proofs",
 ];
 
 query! {

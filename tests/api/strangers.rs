@@ -106,6 +106,7 @@ async fn requests(app: &TestApp, member: &mut Persona) -> (Vec<Request>, Vec<Req
         ask("updateRead", json!({ "messageId": sent.message_id })),
         ask("updateRead", json!({ "messageId": "never-was" })),
         ask("sendTypingIndicator", json!({ "isTyping": true })),
+        get("getMailbox", vec![]),
         get("streamConvoEvents", vec![]),
         ask("getSubscriptionTicket", json!({})),
         ask("setMailbox", json!({ "provider": "none" })),

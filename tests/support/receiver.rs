@@ -18,6 +18,19 @@ pub const SECRET: &[u8] = b"thirty-two bytes of test secret!";
 /// How long anything may take that comes by itself.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// What the host does with a challenge.
+#[derive(Debug, Clone)]
+pub enum Repeats {
+    /// It repeats it in an object.
+    Object,
+    /// It repeats it and nothing else.
+    Bare,
+    /// It says something else, and all is well.
+    Otherwise,
+    /// It does not know what that is.
+    Not(Answer),
+}
+
 /// What the host does with a request.
 #[derive(Debug, Clone)]
 pub enum Answer {
@@ -69,18 +82,22 @@ pub struct Receiver {
     answer: Arc<Mutex<Answer>>,
     /// Answers that are given first, one each.
     first: Arc<Mutex<Vec<Answer>>>,
+    repeats: Arc<Mutex<Repeats>>,
     received: watch::Sender<Vec<Delivery>>,
+    challenges: watch::Sender<Vec<Delivery>>,
 }
 
 impl Receiver {
-    /// A host that takes everything.
+    /// A host that answers challenges and takes everything.
     pub async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let receiver = Self {
             port: listener.local_addr().unwrap().port(),
             answer: Arc::new(Mutex::new(Answer::Status(204))),
             first: Arc::default(),
+            repeats: Arc::new(Mutex::new(Repeats::Object)),
             received: watch::Sender::default(),
+            challenges: watch::Sender::default(),
         };
         let accepting = receiver.clone();
         tokio::spawn(async move {
@@ -101,7 +118,22 @@ impl Receiver {
         json!({ "provider": "webhook", "url": self.url(), "secret": { "$bytes": STANDARD.encode(SECRET) } })
     }
 
-    /// Answers everything like this from now on.
+    /// Answers challenges like this from now on.
+    pub fn repeat(&self, repeats: Repeats) {
+        *self.repeats.lock().unwrap() = repeats;
+    }
+
+    /// The challenges that it was sent so far.
+    pub fn challenges(&self) -> Vec<Delivery> {
+        self.challenges.borrow().clone()
+    }
+
+    /// Waits until it was sent so many challenges, and returns all of them.
+    pub async fn have_challenges(&self, most: usize) -> Vec<Delivery> {
+        wait_for(&self.challenges, most).await
+    }
+
+    /// Answers everything else like this from now on.
     pub fn answer(&self, answer: Answer) {
         *self.answer.lock().unwrap() = answer;
     }
@@ -123,44 +155,68 @@ impl Receiver {
 
     /// Waits until it was sent so many, and returns all of them.
     pub async fn have(&self, requests: usize) -> Vec<Delivery> {
-        let mut received = self.received.subscribe();
-        let enough = received.wait_for(|received| received.len() >= requests);
-        match tokio::time::timeout(PATIENCE, enough).await {
-            Ok(received) => received.unwrap().clone(),
-            Err(_) => panic!("{} of {requests} came", self.received.borrow().len()),
-        }
+        wait_for(&self.received, requests).await
     }
 
     async fn serve(&self, mut connection: TcpStream) {
         let Some(delivery) = read(&mut connection).await else { return };
-        let answer = {
-            let mut first = self.first.lock().unwrap();
-            if first.is_empty() { self.answer.lock().unwrap().clone() } else { first.remove(0) }
+        let body = delivery.json();
+        if body["type"] != "blue.catbird.mls.mailboxVerification" {
+            let answer = {
+                let mut first = self.first.lock().unwrap();
+                if first.is_empty() { self.answer.lock().unwrap().clone() } else { first.remove(0) }
+            };
+            self.received.send_modify(|received| received.push(delivery));
+            return reply(connection, answer).await;
+        }
+        self.challenges.send_modify(|challenges| challenges.push(delivery));
+        let repeats = self.repeats.lock().unwrap().clone();
+        let challenge = body["data"]["challenge"].as_str().unwrap();
+        let said = match repeats {
+            Repeats::Object => json!({ "challenge": challenge }).to_string(),
+            Repeats::Bare => challenge.to_owned(),
+            Repeats::Otherwise => json!({ "ok": true }).to_string(),
+            Repeats::Not(answer) => return reply(connection, answer).await,
         };
-        self.received.send_modify(|received| received.push(delivery));
-        let head = |status: &str| format!("HTTP/1.1 {status}\r\nconnection: close\r\n");
-        let text = match answer {
-            Answer::Status(status) => format!("{}content-length: 2\r\n\r\nok", head(&format!("{status} x"))),
-            Answer::Busy(seconds) => {
-                format!("{}retry-after: {seconds}\r\ncontent-length: 0\r\n\r\n", head("429 x"))
-            }
-            Answer::Redirect(to) => format!("{}location: {to}\r\ncontent-length: 0\r\n\r\n", head("307 x")),
-            Answer::Hang => return std::future::pending().await,
-            Answer::Garbage => "\0\x01 no such protocol\r\n\r\n".repeat(100),
-            Answer::Endless => {
-                let _ = connection.write_all(format!("{}\r\n", head("200 x")).as_bytes()).await;
-                while connection.write_all(&[b'x'; 8_192]).await.is_ok() {}
-                return;
-            }
-            Answer::Die => return,
-        };
-        let text = match text.contains(" 204 ") {
-            true => format!("{}\r\n", head("204 x")),
-            false => text,
-        };
+        let text = format!("HTTP/1.1 200 x\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{said}", said.len());
         let _ = connection.write_all(text.as_bytes()).await;
         let _ = connection.shutdown().await;
     }
+}
+
+/// Waits until there are so many, and returns all of them.
+async fn wait_for(deliveries: &watch::Sender<Vec<Delivery>>, most: usize) -> Vec<Delivery> {
+    let mut there = deliveries.subscribe();
+    let enough = there.wait_for(|there| there.len() >= most);
+    match tokio::time::timeout(PATIENCE, enough).await {
+        Ok(there) => there.unwrap().clone(),
+        Err(_) => panic!("{} of {most} came", deliveries.borrow().len()),
+    }
+}
+
+async fn reply(mut connection: TcpStream, answer: Answer) {
+    let head = |status: &str| format!("HTTP/1.1 {status}\r\nconnection: close\r\n");
+    let text = match answer {
+        Answer::Status(status) => format!("{}content-length: 2\r\n\r\nok", head(&format!("{status} x"))),
+        Answer::Busy(seconds) => {
+            format!("{}retry-after: {seconds}\r\ncontent-length: 0\r\n\r\n", head("429 x"))
+        }
+        Answer::Redirect(to) => format!("{}location: {to}\r\ncontent-length: 0\r\n\r\n", head("307 x")),
+        Answer::Hang => return std::future::pending().await,
+        Answer::Garbage => "\0\x01 no such protocol\r\n\r\n".repeat(100),
+        Answer::Endless => {
+            let _ = connection.write_all(format!("{}\r\n", head("200 x")).as_bytes()).await;
+            while connection.write_all(&[b'x'; 8_192]).await.is_ok() {}
+            return;
+        }
+        Answer::Die => return,
+    };
+    let text = match text.contains(" 204 ") {
+        true => format!("{}\r\n", head("204 x")),
+        false => text,
+    };
+    let _ = connection.write_all(text.as_bytes()).await;
+    let _ = connection.shutdown().await;
 }
 
 /// One request; `None` if its sender went away before its end.

@@ -1,6 +1,7 @@
 -- mailboxes/expand: one envelope for every entry of a range and every recipient of it who has a mailbox, for some members after a
 -- place. An entry belongs to who was a member when it was written and is not its sender. Its id follows from whom and what it is for, so
--- that it is the same whenever it is made. Says how many were made, and after whom to go on; nobody: the range is done.
+-- that it is the same whenever it is made. A mailbox that is refused or suspended gets none. Says how many were made, and after whom to
+-- go on; nobody: the range is done.
 --
 -- Members are looked at in the order of conversation and name. Where few have a webhook at all, these are looked for in the
 -- conversations instead: otherwise one webhook in the system would have the rosters of all of them read.
@@ -39,10 +40,10 @@ with entries as materialized (
   select l.convo_id, l.member_did, l.joined_seq, l.left_seq, b.host, b.era, b.tx,
          sum(l.entries) over (order by l.convo_id, l.member_did) - l.entries as before
     from looked l
-   cross join lateral (select b.provider, b.host, b.era, b.tx from mailboxes b
+   cross join lateral (select b.provider, b.state, b.host, b.era, b.tx from mailboxes b
                         where b.member_did = l.member_did and b.convo_id in ('', l.convo_id)
                         order by b.convo_id desc limit 1) b
-   where b.provider = 'webhook'
+   where b.provider = 'webhook' and b.state in ('unverified', 'verified')
 ), made as (
   insert into envelopes (id, convo_id, recipient_did, message_id, seq, host)
   select left(encode(sha256(convert_to(e.convo_id || ' ' || o.member_did || ' ' || e.id, 'UTF8')), 'hex'), 32),

@@ -1,4 +1,5 @@
--- mailboxes/set: gives a member a mailbox, or another one, or none. What it was owed before goes to the new one.
+-- mailboxes/set: gives a member a mailbox, or another one, or none. What it was owed before goes to the new one, which
+-- proves itself first (mailbox_begins_anew).
 -- $1 did   $2 convo_id, or empty for all others   $3 provider   $4 zone   $5 url   $6 host   $7 secret
 insert into mailboxes (member_did, convo_id, provider, zone, url, host, secret) values ($1, $2, $3, $4, $5, $6, $7)
 on conflict (member_did, convo_id) do update

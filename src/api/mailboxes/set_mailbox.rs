@@ -71,6 +71,7 @@ impl Endpoint for SetMailbox {
             }
         };
         app.store.errand(commands::SetMailbox { caller: caller.did.clone(), convo_id, mailbox }).await?;
+        app.delivery.look();
         Ok(Output { success: true })
     }
 }

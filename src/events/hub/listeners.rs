@@ -169,6 +169,9 @@ impl Inner {
                 say(Event::CursorMoved { convo_id: convo.clone(), last_seen: last_seen.clone() });
             }
             (_, What::KeyPackagesLow { available }) => say(Event::KeyPackagesLow { available: *available }),
+            (convo, What::Mailbox { state, reason }) => {
+                say(Event::Mailbox { convo_id: convo.clone(), state: state.clone(), reason: reason.clone() });
+            }
             _ => {}
         }
     }

@@ -35,6 +35,7 @@ fn queries(member: &str, convo: &str) -> Vec<(&'static str, Vec<Parameter>)> {
             ],
         ),
         ("getConvos", vec![limit(), ("cursor", Id, false, "x".to_owned())]),
+        ("getMailbox", vec![("convoId", Id, false, convo.to_owned())]),
         ("getWelcome", vec![id(), ("keyPackageHash", Hash, false, String::new())]),
         (
             "getKeyPackages",

@@ -1,4 +1,4 @@
-//! setMailbox: what makes a mailbox, whose it may be, and where it may not be.
+//! setMailbox and getMailbox: what makes a mailbox, whose it may be, where it may not be, and what its owner sees.
 
 use serde_json::{Value, json};
 
@@ -9,13 +9,14 @@ any_serializer! {
     a_mailbox_is_kept_as_it_was_set_and_replaced_by_the_next;
     what_makes_no_mailbox_is_refused_and_changes_nothing;
     members_only_where_a_conversation_is_named;
+    the_owner_sees_what_counts_where_and_how_it_is_doing;
     snake_case_is_accepted_and_what_is_unknown_is_ignored;
 }
 
 fn webhook() -> Value {
     json!({
         "provider": "webhook",
-        "url": "https://Mail.example.com:8443/in?for=bob",
+        "url": "https://Mail.example.com/in?for=bob",
         "secret": { "$bytes": "dHdlbnR5LWZvdXIgYnl0ZXMgc2VjcmV0" },
         "zone": "home",
     })
@@ -29,8 +30,7 @@ async fn stored(app: &TestApp) -> Vec<String> {
 async fn a_mailbox_is_kept_as_it_was_set_and_replaced_by_the_next(app: &TestApp) {
     let members = app.conversation(1).await;
     let everywhere =
-        " webhook home https://mail.example.com:8443/in?for=bob mail.example.com:8443 twenty-four bytes secret"
-            .to_owned();
+        " webhook home https://mail.example.com/in?for=bob mail.example.com twenty-four bytes secret".to_owned();
     for _ in 0..2 {
         assert_eq!(ok(ask(&members[0], "setMailbox", &webhook()).await).body, json!({ "success": true }));
         assert_eq!(stored(app).await, std::slice::from_ref(&everywhere));
@@ -53,6 +53,7 @@ async fn what_makes_no_mailbox_is_refused_and_changes_nothing(app: &TestApp) {
         json!({ "url": "https://localhost/in" }),
         json!({ "url": "http://mail.example.com/in" }),
         json!({ "url": "https://user:password@mail.example.com/in" }),
+        json!({ "url": "https://mail.example.com:8443/in" }),
         json!({ "url": "" }),
         json!({ "url": format!("https://mail.example.com/{}", "x".repeat(2_048)) }),
         json!({ "secret": bytes(21) }),
@@ -86,6 +87,30 @@ async fn members_only_where_a_conversation_is_named(app: &TestApp) {
     assert_eq!(stored(app).await, Vec::<String>::new());
     ok(ask(&members[0], "setMailbox", &here).await);
     assert_eq!(stored(app).await.len(), 1);
+}
+
+async fn the_owner_sees_what_counts_where_and_how_it_is_doing(app: &TestApp) {
+    let members = app.conversation(2).await;
+    let (here, id) = (convo(&members[0]), [("convoId", convo(&members[0]))]);
+    let id: Vec<(&str, &str)> = id.iter().map(|(name, id)| (*name, id.as_str())).collect();
+    let see = async |parameters: &[(&str, &str)]| {
+        let mut body = ok(get(&members[0], "getMailbox", parameters).await).body;
+        body.as_object_mut().unwrap().remove("setAt");
+        body
+    };
+    assert_eq!(see(&[]).await, json!({ "provider": "none" }));
+    ok(ask(&members[0], "setMailbox", &webhook()).await);
+    let everywhere = json!({
+        "provider": "webhook", "zone": "home", "url": "https://mail.example.com/in?for=bob", "state": "unverified",
+    });
+    assert_eq!((see(&[]).await, see(&id).await), (everywhere.clone(), everywhere.clone()));
+    ok(ask(&members[0], "setMailbox", &json!({ "provider": "none", "convoId": here })).await);
+    assert_eq!((see(&[]).await, see(&id).await), (everywhere, json!({ "provider": "none", "convoId": here })));
+    // Nobody else.
+    assert_eq!(ok(get(&members[1], "getMailbox", &id).await).body, json!({ "provider": "none" }));
+    refused(get(&app.persona(), "getMailbox", &id).await, 404, "ConvoNotFound");
+    ok(ask(&members[1], "leaveConvo", &json!({ "convoId": here })).await);
+    refused(get(&members[1], "getMailbox", &id).await, 403, "NotMember");
 }
 
 async fn snake_case_is_accepted_and_what_is_unknown_is_ignored(app: &TestApp) {

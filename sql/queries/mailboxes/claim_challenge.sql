@@ -1,0 +1,14 @@
+-- mailboxes/claim_challenge: takes one mailbox whose challenge is due, as an attempt that counts as failed unless it ends before $1.
+-- Whoever could not be asked for a day is taken as well, to be given up.
+-- $1 seconds   $2 hosts that have no room
+with due as materialized (
+  select member_did, convo_id from mailboxes
+   where provider = 'webhook' and state = 'unverified' and challenge_at <= statement_timestamp()
+     and (host <> all($2::text[]) or begun_at < statement_timestamp() - interval '1 day')
+   order by challenge_at limit 1 for update skip locked
+)
+update mailboxes b set challenges = b.challenges + 1, challenge_at = statement_timestamp() + make_interval(secs => $1)
+  from due where b.member_did = due.member_did and b.convo_id = due.convo_id
+returning b.member_did, b.convo_id, b.updated_at, b.url, b.host, b.zone, b.secret, b.challenges,
+          b.begun_at < statement_timestamp() - interval '1 day' as late,
+          replace(gen_random_uuid()::text || gen_random_uuid()::text, '-', '') as token
