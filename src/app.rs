@@ -17,6 +17,7 @@ use crate::ids::{ConvoId, EntryId};
 use crate::jobs;
 use crate::limits::RateLimits;
 use crate::metrics::Metrics;
+use crate::quotas::Quotas;
 use crate::redis::Redis;
 use crate::serializer::Serializer;
 use crate::store::{Store, StoreConfig, StoreError};
@@ -33,6 +34,7 @@ pub struct App {
     pub serializer: Serializer,
     pub authenticator: Arc<Authenticator>,
     pub limits: RateLimits,
+    pub quotas: Quotas,
     pub events: Events,
     pub suspensions: Suspensions,
     pub delivery: Delivery,
@@ -82,6 +84,7 @@ impl App {
         let redis = config.redis_url.as_deref();
         let redis = redis.map(|url| Redis::connect(url, replay::PURPOSE, metrics.clone())).transpose()?;
         let limits = RateLimits::new(config.rates, redis.as_ref(), metrics.clone(), store.runtime());
+        let quotas = Quotas::new(config.quotas, store.clone());
         let (pooler, connections) = (config.database_pooler, config.database_max_connections);
         let events = Events::new(&store, redis.as_ref(), database, pooler, connections, config.sse_buffer);
         let serializer = if config.actors {
@@ -104,6 +107,7 @@ impl App {
             serializer,
             authenticator,
             limits,
+            quotas,
             events,
             suspensions,
             delivery,
@@ -137,6 +141,8 @@ impl App {
     pub fn start_background(&self) {
         let sweeps = jobs::Runner::new(self.store.clone(), self.clock.clone(), self.config.retention);
         self.background.start(|stop| sweeps.run(stop));
+        let quotas = self.quotas.clone();
+        self.background.start(|stop| quotas.keep_settling(stop));
         let suspensions = self.suspensions.clone();
         self.background.start(|stop| suspensions.watch(stop));
         let delivery = self.delivery.clone();

@@ -12,6 +12,7 @@ use chrono::TimeDelta;
 
 use crate::ids::Did;
 use crate::limits::Rates;
+use crate::quotas::Most;
 
 /// What starts a server, whole.
 #[derive(Debug, Clone)]
@@ -43,9 +44,11 @@ pub struct Config {
     /// How much of MLS is checked. `MLS_VALIDATION`.
     pub mls_validation: MlsValidation,
     /// Requests of one caller and writes to one conversation, per second; 0 is no limit. `RATE_LIMIT_PER_DID`,
-    /// `RATE_LIMIT_PER_CONVO`. Commits of a member in a conversation per minute, and key packages of an owner for a caller in ten
-    /// minutes. `COMMITS_PER_MINUTE`, `KEY_PACKAGES_PER_CALLER`.
+    /// `RATE_LIMIT_PER_CONVO`. Commits of a member in a conversation per minute. `COMMITS_PER_MINUTE`.
     pub rates: Rates,
+    /// What one person may have stored and begin, and how often others may be asked of; 0 is no limit. `STORED_BYTES_PER_DAY`,
+    /// `CONVOS_PER_DAY`, `STRANGERS_PER_DAY`, `INVITATIONS_PER_HOUR`, `KEY_PACKAGES_PER_CALLER`.
+    pub quotas: Most,
     /// Most events that wait for one client of a stream. `SSE_BUFFER_SIZE`.
     pub sse_buffer: usize,
     /// Most HTTP connections at once. `MAX_CONNECTIONS`.
@@ -248,7 +251,13 @@ impl Config {
                     per_did: env.number("RATE_LIMIT_PER_DID", 100, 0, MOST_PER_SECOND) as u32,
                     per_convo: env.number("RATE_LIMIT_PER_CONVO", 500, 0, MOST_PER_SECOND) as u32,
                     commits: env.number("COMMITS_PER_MINUTE", 30, 0, MOST_PER_SECOND) as u32,
-                    key_packages: env.number("KEY_PACKAGES_PER_CALLER", 10, 0, MOST_PER_SECOND) as u32,
+                },
+                quotas: Most {
+                    stored_bytes: env.number("STORED_BYTES_PER_DAY", 2 << 30, 0, MOST_BYTES),
+                    convos: env.number("CONVOS_PER_DAY", 500, 0, MOST_PER_DAY),
+                    strangers: env.number("STRANGERS_PER_DAY", 2_000, 0, MOST_PER_DAY),
+                    invitations: env.number("INVITATIONS_PER_HOUR", 20, 0, MOST_PER_DAY),
+                    key_packages: env.number("KEY_PACKAGES_PER_CALLER", 10, 0, MOST_PER_DAY),
                 },
                 sse_buffer: env.number("SSE_BUFFER_SIZE", 5_000, 1, 1_000_000) as usize,
                 max_connections: env.number("MAX_CONNECTIONS", 22_000, 1, 1_000_000) as usize,
@@ -385,7 +394,11 @@ impl Config {
             ("RATE_LIMIT_PER_DID", self.rates.per_did.to_string()),
             ("RATE_LIMIT_PER_CONVO", self.rates.per_convo.to_string()),
             ("COMMITS_PER_MINUTE", self.rates.commits.to_string()),
-            ("KEY_PACKAGES_PER_CALLER", self.rates.key_packages.to_string()),
+            ("KEY_PACKAGES_PER_CALLER", self.quotas.key_packages.to_string()),
+            ("STORED_BYTES_PER_DAY", self.quotas.stored_bytes.to_string()),
+            ("CONVOS_PER_DAY", self.quotas.convos.to_string()),
+            ("STRANGERS_PER_DAY", self.quotas.strangers.to_string()),
+            ("INVITATIONS_PER_HOUR", self.quotas.invitations.to_string()),
             ("SSE_BUFFER_SIZE", self.sse_buffer.to_string()),
             ("MAX_CONNECTIONS", self.max_connections.to_string()),
             ("DRAIN_DELAY_SECONDS", self.drain_delay.as_secs().to_string()),
@@ -427,6 +440,10 @@ const DEFAULT_LOG: &str = "warn,catbird_server=info,actix_http=off";
 /// The highest rate limit that can be set. A request costs ten microseconds then, which the clocks behind it still tell apart.
 const MOST_PER_SECOND: u64 = 100_000;
 
+/// The highest quotas that can be set.
+const MOST_PER_DAY: u64 = 1_000_000_000;
+const MOST_BYTES: u64 = 1 << 50;
+
 /// The longest that anything can be told to be kept: a century.
 const MOST_DAYS: u64 = 36_500;
 
@@ -467,13 +484,29 @@ mod tests {
 
     #[test]
     fn rate_limits_can_be_off_and_have_a_range() {
-        let names = ["RATE_LIMIT_PER_DID", "RATE_LIMIT_PER_CONVO", "COMMITS_PER_MINUTE", "KEY_PACKAGES_PER_CALLER"];
+        let names = ["RATE_LIMIT_PER_DID", "RATE_LIMIT_PER_CONVO", "COMMITS_PER_MINUTE"];
         let off = Config::from_variables(names.map(|name| (name, "0"))).unwrap();
-        assert_eq!(off.rates, Rates { per_did: 0, per_convo: 0, commits: 0, key_packages: 0 });
+        assert_eq!(off.rates, Rates { per_did: 0, per_convo: 0, commits: 0 });
         for (name, text) in [("RATE_LIMIT_PER_DID", "100001"), ("RATE_LIMIT_PER_CONVO", "-1")] {
             let error = Config::from_variables([(name, text)]).unwrap_err().to_string();
             assert!(error.contains(&format!("{name} must be a whole number from 0 to 100000")), "{error}");
         }
+    }
+
+    #[test]
+    fn quotas_have_defaults_and_can_be_off() {
+        let most =
+            Most { stored_bytes: 2_147_483_648, convos: 500, strangers: 2_000, invitations: 20, key_packages: 10 };
+        assert_eq!(Config::from_variables(NOTHING).unwrap().quotas, most);
+        let names = [
+            "STORED_BYTES_PER_DAY",
+            "CONVOS_PER_DAY",
+            "STRANGERS_PER_DAY",
+            "INVITATIONS_PER_HOUR",
+            "KEY_PACKAGES_PER_CALLER",
+        ];
+        let off = Config::from_variables(names.map(|name| (name, "0"))).unwrap().quotas;
+        assert_eq!(off, Most { stored_bytes: 0, convos: 0, strangers: 0, invitations: 0, key_packages: 0 });
     }
 
     #[test]

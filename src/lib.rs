@@ -24,6 +24,7 @@
 //!
 //! - [`jobs`] deletes what is old.
 //! - [`delivery`] hands entries of the log to members' mailboxes.
+//! - [`quotas`] adds up what each person has used of its quotas at all replicas.
 //! - [`suspensions`] learns whom an operator has shut out.
 //!
 //! # What holds
@@ -59,6 +60,7 @@ pub mod lexicons;
 pub mod limits;
 pub mod metrics;
 pub mod mls;
+pub mod quotas;
 pub mod redis;
 pub mod serializer;
 pub mod server;

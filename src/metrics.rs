@@ -19,6 +19,7 @@ use crate::connection::Ended;
 use crate::error::Code;
 use crate::events::hints::Transport;
 use crate::limits::{Scope, Work};
+use crate::quotas::Quota;
 use crate::store::{Cause, Connections};
 use crate::timing::Stage;
 use crate::xrpc::room::Full;
@@ -142,6 +143,8 @@ struct Inner {
     rate_limited: Counters<1>,
     rate_limit_unshared: Counters<1>,
     charged: Family<[Label; 1], Counter<f64, AtomicU64>>,
+    quota_exceeded: Counters<1>,
+    quota_settlements: Counters<1>,
     room_full: Counters<2>,
     http_connections: Gauge,
     connections_ended: Counters<1>,
@@ -216,6 +219,8 @@ impl Metrics {
             queue_full: Counter::default(),
             queue_seconds: Histogram::new(BUCKETS),
             rate_limited: Family::default(),
+            quota_exceeded: Family::default(),
+            quota_settlements: Family::default(),
             rate_limit_unshared: Family::default(),
             charged: Family::default(),
             room_full: Family::default(),
@@ -337,6 +342,12 @@ impl Inner {
         r.register("actor_registry_active_actors", "Actors alive", self.actors_active.clone());
         r.register("queue_full", "Requests refused because a queue was full", self.queue_full.clone());
         r.register_with_unit("queue_wait", "Time in a queue", Unit::Seconds, self.queue_seconds.clone());
+        r.register("quota_exceeded", "Requests beyond a quota, by the quota", self.quota_exceeded.clone());
+        r.register(
+            "quota_settlements",
+            "How often what was used of quotas was added up with other replicas, by outcome",
+            self.quota_settlements.clone(),
+        );
         r.register("rate_limited", "Requests refused by a rate limit, by what it counts by", self.rate_limited.clone());
         r.register(
             "request_cost_units",
@@ -595,6 +606,17 @@ impl Metrics {
     /// What a request cost its caller beyond its first unit.
     pub fn charged(&self, work: Work, units: f64) {
         self.0.charged.get_or_create(&[("for", work.label())]).inc_by(units);
+    }
+
+    /// A request that asks for more than is left of a quota.
+    pub fn quota_exceeded(&self, quota: Quota) {
+        self.0.quota_exceeded.get_or_create(&[("quota", quota.label())]).inc();
+    }
+
+    /// What was used of quotas was added up with other replicas, or could not be.
+    pub fn quotas_settled(&self, done: bool) {
+        let outcome = if done { "done" } else { "failed" };
+        self.0.quota_settlements.get_or_create(&[("outcome", outcome)]).inc();
     }
 
     /// A body or a reply that found no room, and whether it was its caller's share or everybody's.

@@ -252,6 +252,9 @@ pub async fn drain(app: &App, server: &ServerHandle) {
         app.serializer.shut_down().await;
         app.store.read_positions().flush().await;
         app.background.stopped().await;
+        if let Err(error) = app.quotas.settle().await {
+            tracing::warn!(%error, "what was used of quotas last is forgotten");
+        }
     });
     if emptied.await.is_err() {
         tracing::warn!("not everything was finished in time; PostgreSQL rolls the rest back");

@@ -1,6 +1,7 @@
 //! P10, P7 and P11 of rate limits: whoever asks too often, or for too much, is told exactly how long to wait, and that is true; a limit is
 //! one caller's or one conversation's own; strangers neither use a conversation's limit up nor learn of it; replicas keep a limit
-//! together, and each for itself when Redis is gone.
+//! together, and each for itself when Redis is gone. And of quotas: what was not done does not
+//! count, what was done is answered again, and replicas count together.
 
 mod support;
 
@@ -10,6 +11,8 @@ mod callers;
 mod convos;
 #[path = "limits/costs.rs"]
 mod costs;
+#[path = "limits/quotas.rs"]
+mod quotas;
 #[path = "limits/replicas.rs"]
 mod replicas;
 

@@ -42,6 +42,10 @@ impl Server {
                 ("RATE_LIMIT_PER_CONVO", NO_LIMIT),
                 ("COMMITS_PER_MINUTE", "0"),
                 ("KEY_PACKAGES_PER_CALLER", "0"),
+                ("STORED_BYTES_PER_DAY", "0"),
+                ("CONVOS_PER_DAY", "0"),
+                ("STRANGERS_PER_DAY", "0"),
+                ("INVITATIONS_PER_HOUR", "0"),
             ])
             .envs(settings.iter().copied())
             // Where no .env is.

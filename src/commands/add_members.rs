@@ -7,7 +7,7 @@ use crate::store::epochs::{self, Swap};
 use crate::store::messages::{self, NewCommit};
 use crate::store::{Abort, Command, Exclusive, Position, Reader, members};
 
-use super::{Invitation, Landed, MAX_MEMBERS, Once, refusal};
+use super::{Invitation, Landed, MAX_MEMBERS, Once, Repeatable, refusal};
 
 /// See the module.
 #[derive(Debug)]
@@ -93,13 +93,27 @@ impl AddMembers {
             Some(commit) if commit.frame.epoch < at.epoch => commit,
             _ => return Ok(None),
         };
+        match self.earlier(db).await? {
+            Some(earlier) => Ok(Some(earlier)),
+            None => Err(refusal::epoch_mismatch(db, &self.convo_id, &self.caller, commit.frame.epoch, at).await),
+        }
+    }
+}
+
+impl Repeatable for AddMembers {
+    type Output = Landed;
+
+    async fn earlier(&self, db: &Reader) -> Result<Option<Landed>, Abort> {
         if let Some(earlier) = self.once.earlier(db).await? {
             return Ok(Some(earlier));
         }
-        match messages::find_commit(db, &self.convo_id, &commit.hash, &self.caller).await? {
-            Some(earlier) => Ok(Some(Landed::earlier(earlier))),
-            None => Err(refusal::epoch_mismatch(db, &self.convo_id, &self.caller, commit.frame.epoch, at).await),
-        }
+        let Some(commit) = &self.commit else { return Ok(None) };
+        let found = messages::find_commit(db, &self.convo_id, &commit.hash, &self.caller).await?;
+        Ok(found.map(Landed::earlier))
+    }
+
+    fn is_new(landed: &Landed) -> bool {
+        !landed.repeated
     }
 }
 

@@ -6,9 +6,9 @@ use serde::{Deserialize, Serialize};
 use crate::error::Code;
 use crate::ids::{ConvoId, Did};
 use crate::store::convos::{self, NewConvo};
-use crate::store::{Abort, Command, Exclusive, Position, members};
+use crate::store::{Abort, Command, Exclusive, Position, Reader, members};
 
-use super::{Invitation, Once};
+use super::{Invitation, Once, Repeatable};
 
 /// See the module.
 #[derive(Debug)]
@@ -64,5 +64,17 @@ impl Command for CreateConvo {
         let created = Created { id: self.id.clone(), created_at, repeated: false };
         self.once.remember(x.tx(), &created).await?;
         Ok(created)
+    }
+}
+
+impl Repeatable for CreateConvo {
+    type Output = Created;
+
+    async fn earlier(&self, db: &Reader) -> Result<Option<Created>, Abort> {
+        self.once.earlier(db).await
+    }
+
+    fn is_new(created: &Created) -> bool {
+        !created.repeated
     }
 }

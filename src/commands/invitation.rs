@@ -61,6 +61,18 @@ impl Invitation {
         Ok(Self { welcome, key_packages, now })
     }
 
+    /// How many bytes it stores for these people, who are added.
+    pub fn bytes(&self, added: &[Did]) -> usize {
+        // Each name is in the roster and in its event.
+        let names: usize = added.iter().map(|did| 2 * did.as_str().len()).sum();
+        names + self.welcome.as_ref().map_or(0, |welcome| welcome.bytes.len())
+    }
+
+    /// How many rows it is, one for each of so many people included.
+    pub fn rows(&self, added: usize) -> usize {
+        added + self.welcome.as_ref().map_or(0, |welcome| 1 + welcome.recipients.len())
+    }
+
     /// Uses up the key packages and hands out the Welcome, to members who are on the roster by now and start in `epoch`.
     pub(super) async fn deliver(&self, x: &mut Exclusive<'_>, inviter: &Did, epoch: i64) -> Result<(), Abort> {
         let convo = x.convo().clone();

@@ -4,10 +4,10 @@ use crate::error::Code;
 use crate::ids::{ConvoId, Did, EntryId};
 use crate::mls::Commit;
 use crate::store::members::Standing;
-use crate::store::{Abort, Command, Exclusive, epochs, members};
+use crate::store::{Abort, Command, Exclusive, Reader, epochs, members, messages};
 
 use super::add_members::{Step, step};
-use super::{Landed, Once};
+use super::{Landed, Once, Repeatable};
 
 /// See the module.
 #[derive(Debug)]
@@ -106,5 +106,22 @@ impl LeaveConvo {
             true => Ok(is_on_roster),
             false => Err(Code::NotAuthorized.because("only the conversation's admin may remove others").into()),
         }
+    }
+}
+
+impl Repeatable for LeaveConvo {
+    type Output = Landed;
+
+    async fn earlier(&self, db: &Reader) -> Result<Option<Landed>, Abort> {
+        if let Some(earlier) = self.once.earlier(db).await? {
+            return Ok(Some(earlier));
+        }
+        let Some(commit) = &self.commit else { return Ok(None) };
+        let found = messages::find_commit(db, &self.convo_id, &commit.hash, &self.caller).await?;
+        Ok(found.map(Landed::earlier))
+    }
+
+    fn is_new(landed: &Landed) -> bool {
+        !landed.repeated
     }
 }

@@ -7,9 +7,9 @@ use crate::error::{Code, Error};
 use crate::ids::Did;
 use crate::mls;
 use crate::store::key_packages::{self, NewKeyPackage, Seen};
-use crate::store::{Abort, Errand, Tx};
+use crate::store::{Abort, Errand, Reader, Tx};
 
-use super::Once;
+use super::{Once, Repeatable};
 
 /// Most packages of one owner that may wait to be taken.
 pub const MAX_AVAILABLE: i64 = 100;
@@ -30,6 +30,9 @@ pub struct PublishKeyPackage {
 pub struct Published {
     /// The hash that the package is kept under, in hex: that of the first spelling in which it came.
     pub hash: String,
+    /// It was published before, by whatever request.
+    #[serde(skip_serializing, default = "super::on_record")]
+    pub repeated: bool,
 }
 
 impl Errand for PublishKeyPackage {
@@ -43,30 +46,48 @@ impl Errand for PublishKeyPackage {
             return Ok(earlier);
         }
         let package = self.package.as_ref().map_err(Error::clone)?;
-        let hash = match key_packages::find_seen(tx, package).await? {
+        let published = match key_packages::find_seen(tx, package).await? {
             Some(seen) => own(package, seen)?,
             None if key_packages::count(tx, &package.owner, self.now).await? >= MAX_AVAILABLE => {
                 let message =
                     format!("you have {MAX_AVAILABLE} unused key packages here; publish more when some are taken");
                 return Err(Code::TooManyKeyPackages.because(message).into());
             }
-            None if key_packages::insert(tx, package).await? => package.hash.to_vec(),
+            None if key_packages::insert(tx, package).await? => {
+                Published { hash: mls::hex(&package.hash), repeated: false }
+            }
             // Somebody else published it in between.
             None => match key_packages::find_seen(tx, package).await? {
                 Some(seen) => own(package, seen)?,
                 None => return Err(Error::internal("a key package is neither new nor seen").into()),
             },
         };
-        let published = Published { hash: mls::hex(&hash) };
         self.once.remember(tx, &published).await?;
         Ok(published)
     }
 }
 
-/// The hash that a package is kept under, if it is its publisher's own.
-fn own(package: &NewKeyPackage, seen: Seen) -> Result<Vec<u8>, Error> {
+impl Repeatable for PublishKeyPackage {
+    type Output = Published;
+
+    async fn earlier(&self, db: &Reader) -> Result<Option<Published>, Abort> {
+        if let Some(earlier) = self.once.earlier(db).await? {
+            return Ok(Some(earlier));
+        }
+        let package = self.package.as_ref().map_err(Error::clone)?;
+        let seen = key_packages::find_seen(db, package).await?;
+        Ok(seen.map(|seen| own(package, seen)).transpose()?)
+    }
+
+    fn is_new(published: &Published) -> bool {
+        !published.repeated
+    }
+}
+
+/// What was published before, if it is its publisher's own.
+fn own(package: &NewKeyPackage, seen: Seen) -> Result<Published, Error> {
     match seen.owner == package.owner.as_str() {
-        true => Ok(seen.hash),
+        true => Ok(Published { hash: mls::hex(&seen.hash), repeated: true }),
         false => Err(Code::InvalidKeyPackage.because("this key package belongs to somebody else")),
     }
 }

@@ -7,9 +7,9 @@ use crate::error::Code;
 use crate::ids::{ConvoId, Did, EntryId};
 use crate::store::epochs::{self, Swap};
 use crate::store::messages::{self, AppMessage};
-use crate::store::{Abort, Command, Exclusive, members};
+use crate::store::{Abort, Command, Exclusive, Queries, Reader, members};
 
-use super::{Once, refusal};
+use super::{Once, Repeatable, refusal};
 
 /// See the module.
 #[derive(Debug)]
@@ -46,14 +46,14 @@ impl Command for SendMessage {
     }
 
     async fn execute(&self, x: &mut Exclusive<'_>) -> Result<Sent, Abort> {
-        if let Some(earlier) = self.sent_before(x).await? {
+        if let Some(earlier) = self.sent_before(x.tx()).await? {
             return Ok(earlier);
         }
         let AppMessage { sender, epoch, .. } = &self.message;
         let seq = match epochs::extend(x, *epoch, self.window).await? {
             Swap::To(at) => at.seq,
             // Another replica may have accepted this very message while this one waited for the row.
-            Swap::Lost(at) => match self.sent_before(x).await? {
+            Swap::Lost(at) => match self.sent_before(x.tx()).await? {
                 Some(earlier) => return Ok(earlier),
                 None => return Err(refusal::epoch_mismatch(x.tx(), &self.convo_id, sender, *epoch, at).await),
             },
@@ -76,16 +76,28 @@ impl SendMessage {
 
     /// The same message, by its idempotency key or its id: the sender may have chosen that, and an attempt that got no answer may
     /// have been committed. Only the sender's own are looked at, so neither tells anybody else anything.
-    async fn sent_before(&self, x: &Exclusive<'_>) -> Result<Option<Sent>, Abort> {
-        if let Some(earlier) = self.once.earlier(x.tx()).await? {
+    async fn sent_before(&self, db: &(impl Queries + Sync)) -> Result<Option<Sent>, Abort> {
+        if let Some(earlier) = self.once.earlier(db).await? {
             return Ok(Some(earlier));
         }
-        match messages::find_by_id(x, &self.message).await? {
+        match messages::find_by_id(db, &self.convo_id, &self.message).await? {
             None => Ok(None),
             Some(found) if found.same => Ok(Some(self.sent(found.seq, found.created_at, true))),
             Some(_) => {
                 Err(Code::IdempotencyConflict.because("this msgId was used for a different message of yours").into())
             }
         }
+    }
+}
+
+impl Repeatable for SendMessage {
+    type Output = Sent;
+
+    async fn earlier(&self, db: &Reader) -> Result<Option<Sent>, Abort> {
+        self.sent_before(db).await
+    }
+
+    fn is_new(sent: &Sent) -> bool {
+        !sent.repeated
     }
 }

@@ -11,6 +11,7 @@
 //! What a job deletes is old by PostgreSQL's clock and by a rule that needs nothing but the row itself, except for commits: those
 //! that an active member has yet to read stay, however old ([`messages`]).
 
+mod allowances;
 mod did_documents;
 mod envelopes;
 mod events;
@@ -75,8 +76,9 @@ enum Work {
 }
 
 /// Every job, in the order in which they run. Records go before the messages that they answer with.
-pub static JOBS: [Job; 8] = [
+pub static JOBS: [Job; 9] = [
     nonces::JOB,
+    allowances::JOB,
     records::JOB,
     messages::JOB,
     events::JOB,

@@ -11,7 +11,6 @@
 //!   member alone must not advance the epoch without end.
 //! - Per DID and conversation, writes of a former member. Each takes the conversation's lock to be told off, because it may be
 //!   the repetition of one that was accepted.
-//! - Per owner, and per caller and owner, one-time key packages that were issued. Beyond it the owner's stock is spared.
 //!
 //! Every decision is made at once, in memory ([`buckets`]), and never waits. Where there is Redis, replicas tell each other
 //! what they let through of the first two ([`shared`]); without it, and for the others, each keeps the limits for itself.
@@ -31,11 +30,11 @@ use crate::ids::{ConvoId, Did};
 use crate::metrics::Metrics;
 use crate::redis::Redis;
 
-use buckets::{Buckets, Key, PaidOff};
+use buckets::{Buckets, PaidOff};
 use shared::Sharing;
 use turns::{Turn, Turns};
 
-pub use buckets::{BURST, MOST_AHEAD, MOST_AHEAD_BY_COST, MOST_BUCKETS};
+pub use buckets::{BURST, Key, MOST_AHEAD, MOST_AHEAD_BY_COST, MOST_BUCKETS};
 pub use cost::Work;
 pub use turns::{AT_ONCE, LONGEST_WAIT, MOST_WAITING};
 
@@ -57,8 +56,6 @@ pub enum Scope {
     Commits,
     /// One former member who writes to one conversation.
     Former,
-    /// One owner's key packages, or those for one caller.
-    KeyPackages,
 }
 
 impl Scope {
@@ -71,7 +68,6 @@ impl Scope {
             Scope::Typing => "typing",
             Scope::Commits => "commits",
             Scope::Former => "former",
-            Scope::KeyPackages => "key_packages",
         }
     }
 }
@@ -83,10 +79,6 @@ const FORMER_RATE: u32 = 60;
 const FORMER_PERIOD: Duration = Duration::from_secs(60);
 /// What commits are counted in.
 const COMMIT_PERIOD: Duration = Duration::from_secs(60);
-/// What key packages are counted in.
-const KEY_PACKAGE_PERIOD: Duration = Duration::from_secs(600);
-/// How many times as many key packages of one owner all callers together get as one of them.
-const CALLERS: u32 = 10;
 
 /// How much is let through; 0 is no limit. Bursts of [`BURST`] at the full rate are, of what is counted per second.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,8 +89,6 @@ pub struct Rates {
     pub per_convo: u32,
     /// Accepted commits of one member in one conversation, per minute.
     pub commits: u32,
-    /// One-time key packages of one owner that one caller is issued in ten minutes; all callers together get [`CALLERS`] times as many.
-    pub key_packages: u32,
 }
 
 /// The limits of a server. Cheap to clone.
@@ -120,8 +110,6 @@ struct AllBuckets {
     typing: Buckets,
     commits: Buckets,
     former: Buckets,
-    owners: Buckets,
-    pairs: Buckets,
 }
 
 impl AllBuckets {
@@ -132,7 +120,6 @@ impl AllBuckets {
             Scope::Typing => &self.typing,
             Scope::Commits => &self.commits,
             Scope::Former => &self.former,
-            Scope::KeyPackages => &self.owners,
         }
     }
 }
@@ -203,8 +190,6 @@ impl RateLimits {
             typing: Buckets::new(TYPING_RATE),
             commits: Buckets::per(rates.commits, COMMIT_PERIOD),
             former: Buckets::per(FORMER_RATE, FORMER_PERIOD),
-            owners: Buckets::per(rates.key_packages.saturating_mul(CALLERS), KEY_PACKAGE_PERIOD),
-            pairs: Buckets::per(rates.key_packages, KEY_PACKAGE_PERIOD),
         });
         let sharing =
             redis.map(|redis| Sharing::start(redis.also_for(PURPOSE), buckets.clone(), metrics.clone(), runtime));
@@ -296,32 +281,6 @@ impl RateLimits {
         self.refusal(Scope::Former, wait)
     }
 
-    /// How long one-time key packages of this owner are kept from this caller; `None` if they are not. Every replica keeps this
-    /// limit alone.
-    pub fn key_package_wait(&self, caller: &Did, owner: &str) -> Option<Duration> {
-        if self.0.rates.key_packages == 0 {
-            return None;
-        }
-        let (now, buckets) = (Instant::now(), &self.0.buckets);
-        let of_pair = buckets.pairs.wait(Key::of(&format!("{caller} {owner}")), now);
-        of_pair.max(buckets.owners.wait(Key::of(owner), now))
-    }
-
-    /// Charges a one-time key package that was issued.
-    pub fn key_package_issued(&self, caller: &Did, owner: &str) {
-        if self.0.rates.key_packages > 0 {
-            let now = Instant::now();
-            let AllBuckets { pairs, owners, .. } = &*self.0.buckets;
-            pairs.charge(Key::of(&format!("{caller} {owner}")), pairs.interval(), now);
-            owners.charge(Key::of(owner), owners.interval(), now);
-        }
-    }
-
-    /// What a caller is told for whom there is nothing but what is spared.
-    pub fn refuse_key_package(&self, wait: Duration) -> Error {
-        self.refusal(Scope::KeyPackages, wait)
-    }
-
     /// The bucket of a conversation's writes.
     pub fn convo(&self, convo: &ConvoId) -> ConvoBucket {
         ConvoBucket(Key::of(convo.as_str()))
@@ -373,9 +332,6 @@ impl RateLimits {
                 )
             }
             Scope::Former => "you are no longer a member of this conversation, and go on writing to it".to_owned(),
-            Scope::KeyPackages => {
-                "too many key packages of these people were issued lately, and they have none for such times".to_owned()
-            }
             Scope::Convo => {
                 format!(
                     "more than {} writes per second go to this conversation; nothing was changed",

@@ -17,6 +17,7 @@ use super::{Abort, Exclusive, ExclusiveMany, Reader, Store, events, welcomes};
 
 query! {
     STANDING = "members/standing" (TEXT, TEXT);
+    STRANGERS = "members/strangers" (TEXT, TEXT_ARRAY, INT8);
     EVER = "members/ever" (TEXT, TEXT);
     ADMIN = "members/admin" (TEXT);
     COUNT = "members/count" (TEXT);
@@ -262,6 +263,9 @@ pub(crate) async fn list(
     Ok(rosters)
 }
 
+/// How many of somebody's newest conversations are looked at for one that others are in too.
+const SHARED: i64 = 100;
+
 /// How many of those who are or were in a conversation are remembered. Once it is true it stays so.
 pub(super) const ACQUAINTED: u64 = 100_000;
 
@@ -287,5 +291,12 @@ impl Reader {
     /// The caller's membership of a conversation.
     pub async fn membership(&self, convo: &ConvoId, did: &Did) -> Result<Membership, Error> {
         membership(self, convo, did).await.map_err(Abort::into_error)
+    }
+
+    /// Those of the list who have nothing to do with somebody: they share no conversation that they have made or read in.
+    pub async fn strangers(&self, did: &Did, others: &[Did]) -> Result<Vec<String>, Error> {
+        let others: Vec<&str> = others.iter().map(Did::as_str).collect();
+        let rows = self.rows(&STRANGERS, &[&did.as_str(), &others, &SHARED]).await.map_err(Abort::into_error)?;
+        Ok(rows.iter().map(|row| row.get("did")).collect())
     }
 }

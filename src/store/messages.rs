@@ -171,8 +171,12 @@ pub(crate) async fn find_commit(
 }
 
 /// The sender's own message of this id.
-pub(crate) async fn find_by_id(x: &Exclusive<'_>, message: &AppMessage) -> Result<Option<Found>, Abort> {
-    let row = x.tx.find(&FIND_BY_ID, &[&x.convo.as_str(), &message.id.as_str(), &message.sender.as_str()]).await?;
+pub(crate) async fn find_by_id(
+    db: &(impl Queries + Sync),
+    convo: &ConvoId,
+    message: &AppMessage,
+) -> Result<Option<Found>, Abort> {
+    let row = db.find(&FIND_BY_ID, &[&convo.as_str(), &message.id.as_str(), &message.sender.as_str()]).await?;
     Ok(row.map(|row| Found {
         seq: row.get("seq"),
         created_at: row.get("created_at"),

@@ -28,6 +28,7 @@ mod statistics;
 mod tx;
 mod write;
 
+pub(crate) mod allowances;
 pub mod convos;
 pub mod cursors;
 pub mod did_documents;

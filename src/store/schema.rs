@@ -39,6 +39,7 @@ const MIGRATIONS: &[(&str, &str)] = &migrations![
     "V017__incarnations",
     "V018__fan_out_positions",
     "V019__mailbox_proofs",
+    "V020__allowances",
 ];
 
 query! {

@@ -27,6 +27,7 @@ query! {
     KEY_PACKAGES = "sweeps/key_packages" (TEXT, TEXT, TIMESTAMPTZ);
     WELCOMES = "sweeps/welcomes" (TEXT, TEXT, TIMESTAMPTZ);
     ENVELOPES = "sweeps/envelopes" (TEXT, TEXT, TIMESTAMPTZ);
+    ALLOWANCES = "sweeps/allowances" (TEXT, TEXT, TIMESTAMPTZ);
     DID_DOCUMENTS = "sweeps/did_documents" (TEXT, TEXT, TIMESTAMPTZ);
     LOGS_DUE = "sweeps/logs_due" (TEXT, TIMESTAMPTZ, INT8);
     LOGS = "sweeps/logs" (TEXT_ARRAY, TIMESTAMPTZ, INT8, INT8);
@@ -49,6 +50,7 @@ pub enum Table {
     Welcomes,
     Envelopes,
     DidDocuments,
+    Allowances,
 }
 
 impl Table {
@@ -61,6 +63,7 @@ impl Table {
             Table::Welcomes => "welcome_messages",
             Table::Envelopes => "envelopes",
             Table::DidDocuments => "did_documents",
+            Table::Allowances => "allowances",
         }
     }
 
@@ -73,6 +76,7 @@ impl Table {
             Table::Welcomes => &WELCOMES,
             Table::Envelopes => &ENVELOPES,
             Table::DidDocuments => &DID_DOCUMENTS,
+            Table::Allowances => &ALLOWANCES,
         }
     }
 }

@@ -19,6 +19,21 @@ async fn tokens_are_remembered_an_hour_longer_than_they_live() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_was_used_of_quotas_is_forgotten_after_its_window() {
+    let app = TestApp::start().await;
+    let db = app.database.connect().await;
+    db.batch_execute(
+        "insert into allowances (quota, key, used, ends_at)
+         select age, 'k', 1, now() - age::interval from unnest(array['11 minutes', '9 minutes', '-1 hour']) age",
+    )
+    .await
+    .unwrap();
+    sweeps(&app, "allowances", 1).await;
+    assert_eq!(column::<String>(&db, "select quota from allowances order by quota").await, ["-1 hour", "9 minutes"]);
+    app.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn dids_that_have_not_called_for_a_month_are_forgotten() {
     let app = TestApp::start().await;
     let db = app.database.connect().await;

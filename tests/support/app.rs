@@ -131,7 +131,7 @@ fn on_reply() -> OnReply {
     })
 }
 
-/// The settings of a server under test, with some of them replaced. Nothing is limited in rate, and no drain waits for
+/// The settings of a server under test, with some of them replaced. Nothing is limited in rate or amount, and no drain waits for
 /// load balancers, unless a test wants it.
 pub fn variables(settings: &[(&str, &str)]) -> Vec<(String, String)> {
     let mut all = vec![
@@ -143,6 +143,10 @@ pub fn variables(settings: &[(&str, &str)]) -> Vec<(String, String)> {
         ("RATE_LIMIT_PER_CONVO".to_owned(), "0".to_owned()),
         ("COMMITS_PER_MINUTE".to_owned(), "0".to_owned()),
         ("KEY_PACKAGES_PER_CALLER".to_owned(), "0".to_owned()),
+        ("STORED_BYTES_PER_DAY".to_owned(), "0".to_owned()),
+        ("CONVOS_PER_DAY".to_owned(), "0".to_owned()),
+        ("STRANGERS_PER_DAY".to_owned(), "0".to_owned()),
+        ("INVITATIONS_PER_HOUR".to_owned(), "0".to_owned()),
     ];
     for (name, value) in settings {
         all.retain(|(known, _)| known != name);

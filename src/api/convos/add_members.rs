@@ -10,6 +10,7 @@ use crate::commands::{self, Fingerprint, Invitation, Once};
 use crate::error::{Code, Error};
 use crate::ids::{ConvoId, Did};
 use crate::mls;
+use crate::quotas::{Charge, Held};
 use crate::xrpc::bytes::LexBytes;
 use crate::xrpc::{Caller, Endpoint, Kind};
 
@@ -71,7 +72,9 @@ impl Endpoint for AddMembers {
         let start = Instant::now();
         let command = command(app, caller, input).await?;
         let (members, commits) = (command.dids.len(), command.commit.is_some());
-        let landed = app.serializer.add(command).await.inspect_err(|error| app.count_conflict(error))?;
+        let held = hold(app, &command).await;
+        let adding = async |command| app.serializer.add(command).await;
+        let landed = app.quotas.attend(held, command, adding).await.inspect_err(|error| app.count_conflict(error))?;
         if !landed.repeated {
             app.metrics.members_added(members);
         }
@@ -80,6 +83,19 @@ impl Endpoint for AddMembers {
         }
         Ok(landed.into())
     }
+}
+
+/// Reserves what it will use: its bytes, and whom it names. Strangers to the conversation are told so first: what they name is not
+/// looked at.
+async fn hold(app: &App, command: &commands::AddMembers) -> Result<Held, Error> {
+    app.store.refuse_stranger(&command.convo_id, &command.caller).await?;
+    let commit = command.commit.as_ref().map_or(0, |commit| commit.bytes.len());
+    let bytes = commit + command.invitation.bytes(&command.dids);
+    // The entry and the event, beside those that the invitation has.
+    let rows = 2 + command.invitation.rows(command.dids.len());
+    let mut charges = vec![Charge::stored(&command.caller, bytes, rows)];
+    charges.extend(app.quotas.introductions(&command.caller, &command.dids).await?);
+    app.quotas.hold(charges)
 }
 
 async fn command(app: &App, caller: &Caller, input: Input) -> Result<commands::AddMembers, Error> {

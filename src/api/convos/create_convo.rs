@@ -8,6 +8,7 @@ use crate::commands::{self, Created, Fingerprint, Invitation, Once};
 use crate::error::{Code, Error};
 use crate::ids::Did;
 use crate::mls::{self, MAX_INITIAL_EPOCH};
+use crate::quotas::{Charge, Held};
 use crate::store::convos::NewConvo;
 use crate::views::{ConvoMetadata, ConvoView, MemberView};
 use crate::xrpc::bytes::LexBytes;
@@ -67,13 +68,29 @@ impl Endpoint for CreateConvo {
         let command = command(app, caller, input)?;
         let (new, mut dids) = (command.new.clone(), vec![caller.did.clone()]);
         dids.extend(command.initial_members.iter().cloned());
-        let created = app.serializer.create(command).await?;
+        let held = hold(app, &command).await;
+        let created = app.quotas.attend(held, command, async |command| app.serializer.create(command).await).await?;
         if !created.repeated {
             app.metrics.group_created();
             app.metrics.members_added(dids.len());
         }
         Ok(view(created, new, dids))
     }
+}
+
+/// Reserves what it will use: a conversation, its bytes, and whom it names.
+async fn hold(app: &App, command: &commands::CreateConvo) -> Result<Held, Error> {
+    let creator = &command.new.creator;
+    let metadata = command.new.metadata.as_ref();
+    let texts = metadata.into_iter().flat_map(|metadata| [&metadata.name, &metadata.description]).flatten();
+    let bytes = texts.map(String::len).sum::<usize>() + command.invitation.bytes(&command.initial_members);
+    // The conversation, its metadata, its creator and the event, beside those that the invitation has.
+    let mut charges = vec![
+        Charge::convo(creator),
+        Charge::stored(creator, bytes, 4 + command.invitation.rows(command.initial_members.len())),
+    ];
+    charges.extend(app.quotas.introductions(creator, &command.initial_members).await?);
+    app.quotas.hold(charges)
 }
 
 /// The conversation as it was made, also for whoever asks again later.

@@ -9,6 +9,7 @@ use crate::app::App;
 use crate::commands::{self, Fingerprint, Once};
 use crate::error::{Code, Error};
 use crate::ids::{ConvoId, Did};
+use crate::quotas::Charge;
 use crate::xrpc::bytes::LexBytes;
 use crate::xrpc::{Caller, Endpoint, Kind};
 
@@ -61,7 +62,11 @@ impl Endpoint for LeaveConvo {
             entry_id: app.new_id(),
             once: Once::new(caller.did.clone(), "leaveConvo", input.idempotency_key.map(|key| key.0), fingerprint),
         };
-        let landed = app.serializer.run(command).await.inspect_err(|error| app.count_conflict(error))?;
+        // Leaving is free; a commit is stored.
+        let charges = command.commit.as_ref().map(|commit| Charge::stored(&caller.did, commit.bytes.len(), 2));
+        let held = app.quotas.hold(charges.into_iter().collect());
+        let leaving = async |command| app.serializer.run(command).await;
+        let landed = app.quotas.attend(held, command, leaving).await.inspect_err(|error| app.count_conflict(error))?;
         if !landed.repeated && commits {
             app.metrics.epoch_incremented(start.elapsed());
         }

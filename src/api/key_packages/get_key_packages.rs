@@ -10,6 +10,7 @@ use crate::commands::ClaimKeyPackages;
 use crate::error::{Code, Error};
 use crate::ids::Did;
 use crate::mls;
+use crate::quotas::Held;
 use crate::store::key_packages::{Issued, Shelf};
 use crate::xrpc::bytes::to_base64;
 use crate::xrpc::{Caller, Endpoint, Kind};
@@ -67,10 +68,14 @@ impl Endpoint for GetKeyPackages {
         let (cipher_suite, _) = mls::suite(input.cipher_suite.as_deref().unwrap_or(mls::DEFAULT_SUITE))?;
         let asked = input.dids.clone();
         let mut wanted = owners(input.dids)?;
-        let waits: HashMap<String, Duration> = wanted
-            .iter()
-            .filter_map(|owner| Some((owner.clone(), app.limits.key_package_wait(&caller.did, owner)?)))
-            .collect();
+        // One package of each is reserved before any is looked for, so that requests that come at once count too.
+        let (mut held, mut waits) = (HashMap::<String, Held>::new(), HashMap::<String, Duration>::new());
+        for owner in &wanted {
+            match app.quotas.hold_key_package(&caller.did, owner) {
+                Ok(reserved) => _ = held.insert(owner.clone(), reserved),
+                Err(wait) => _ = waits.insert(owner.clone(), wait),
+            }
+        }
         let mut found = Vec::new();
         for (spared, shelves) in LOOKS {
             let owners: Vec<String> =
@@ -80,17 +85,25 @@ impl Endpoint for GetKeyPackages {
             }
             let claim =
                 ClaimKeyPackages { caller: caller.did.clone(), owners, cipher_suite, shelves, now: app.clock.now() };
-            for (shelf, package) in app.store.errand(claim).await? {
+            let claimed = match app.store.errand(claim).await {
+                Ok(claimed) => claimed,
+                Err(error) => {
+                    held.into_values().for_each(|held| held.end(false));
+                    return Err(error);
+                }
+            };
+            for (shelf, package) in claimed {
                 app.metrics.key_packages_issued(shelf.label(), 1);
-                if matches!(shelf, Shelf::Free | Shelf::Waiting) {
-                    app.limits.key_package_issued(&caller.did, &package.owner);
+                if let Some(held) = held.remove(&package.owner) {
+                    held.end(matches!(shelf, Shelf::Free | Shelf::Waiting));
                 }
                 wanted.retain(|owner| *owner != package.owner);
                 found.push(package);
             }
         }
+        held.into_values().for_each(|held| held.end(false));
         if let (true, Some(wait)) = (found.is_empty(), wanted.iter().filter_map(|owner| waits.get(owner)).min()) {
-            return Err(app.limits.refuse_key_package(*wait));
+            return Err(app.quotas.refuse_key_package(*wait));
         }
         // In the order in which they were asked for, whatever order PostgreSQL found them in.
         found.sort_by_key(|package| asked.iter().position(|did| *did == package.owner));

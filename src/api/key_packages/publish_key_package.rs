@@ -8,6 +8,7 @@ use crate::app::App;
 use crate::commands::{self, Fingerprint, Once};
 use crate::error::{Code, Error};
 use crate::mls;
+use crate::quotas::Charge;
 use crate::store::key_packages::NewKeyPackage;
 use crate::xrpc::bytes::LexBytes;
 use crate::xrpc::{Caller, Endpoint, Kind};
@@ -66,7 +67,10 @@ impl Endpoint for PublishKeyPackage {
         }
         let owner = caller.did.clone();
         let once = Once::new(owner.clone(), "publishKeyPackage", key, fingerprint);
-        let published = app.store.errand(commands::PublishKeyPackage { owner, package, now, once }).await?;
+        let bytes = package.as_ref().map_or(0, |package| package.bytes.len());
+        let held = app.quotas.hold(vec![Charge::stored(&owner, bytes, 1)]);
+        let command = commands::PublishKeyPackage { owner, package, now, once };
+        let published = app.quotas.attend(held, command, async |command| app.store.errand(command).await).await?;
         Ok(Output { success: true, key_package_hash: published.hash })
     }
 }

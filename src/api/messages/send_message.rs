@@ -9,6 +9,7 @@ use crate::commands::{self, Fingerprint, Once};
 use crate::error::{Code, Error};
 use crate::ids::{ConvoId, Did, EntryId};
 use crate::mls::{self, MAX_CIPHERTEXT_BYTES};
+use crate::quotas::Charge;
 use crate::store::messages::AppMessage;
 use crate::views::datetime;
 use crate::xrpc::bytes::LexBytes;
@@ -70,7 +71,11 @@ impl Endpoint for SendMessage {
 
     async fn call(app: &App, caller: &Caller, input: Input) -> Result<Output, Error> {
         let command = command(app, caller, input).await?;
-        let sent = app.serializer.send(command).await.inspect_err(|error| app.count_conflict(error))?;
+        let message = &command.message;
+        let embed = [&message.embed_type, &message.embed_uri].into_iter().flatten().map(String::len).sum::<usize>();
+        let held = app.quotas.hold(vec![Charge::stored(&caller.did, message.ciphertext.len() + embed, 1)]);
+        let sending = async |command| app.serializer.send(command).await;
+        let sent = app.quotas.attend(held, command, sending).await.inspect_err(|error| app.count_conflict(error))?;
         if !sent.repeated {
             app.metrics.message_sent();
         }

@@ -1,0 +1,13 @@
+-- members/strangers: those of a list who have nothing to do with somebody: there is no conversation that both are in and that they have
+-- made or read in. Being put into one is none of their doing. Of each only so many of the newest conversations are looked at, each by its
+-- key: questions for one value, which PostgreSQL can only answer row by row.
+-- $1 did   $2 dids   $3 most conversations of each
+select d.did from unnest($2::text[]) d (did)
+ where d.did <> $1
+   and (select true
+          from (select m.convo_id, m.last_read_at from members m
+                 where m.member_did = d.did and m.left_at is null order by m.convo_id desc limit $3) t
+         where (select true from members a where a.convo_id = t.convo_id and a.member_did = $1 and a.left_at is null)
+           and (t.last_read_at is not null
+                or (select c.creator_did = d.did from conversations c where c.id = t.convo_id))
+         limit 1) is not true

@@ -1,0 +1,195 @@
+//! What is known here of each account: what all replicas have used as of the last settlement, what was used here since, and what is
+//! reserved by requests that run.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::Account;
+
+/// Most accounts that are remembered. Beyond it those are forgotten first of which the table knows all; what is left without room is
+/// not limited.
+pub(super) const MOST_ACCOUNTS: usize = 262_144;
+/// The accounts are spread over as many maps, so that threads rarely meet.
+const SHARDS: usize = 16;
+/// How often at most a map that is full is searched for room.
+const SEARCH: Duration = Duration::from_secs(1);
+
+#[derive(Default)]
+pub(super) struct Ledger {
+    shards: [Mutex<Shard>; SHARDS],
+}
+
+#[derive(Default)]
+struct Shard {
+    accounts: HashMap<Account, Entry>,
+    searched: Option<Instant>,
+}
+
+struct Entry {
+    /// Used in this window by all replicas, as of the last settlement.
+    known: u64,
+    /// Used here since.
+    unsettled: u64,
+    /// Reserved by requests that run.
+    held: u64,
+    /// When the window ends; as if it had begun here until the table has said when.
+    ends: Instant,
+}
+
+impl Entry {
+    fn new(account: Account, now: Instant) -> Self {
+        Self { known: 0, unsettled: 0, held: 0, ends: now + account.0.window() }
+    }
+
+    /// Begins the next window if this one is over. What is not settled then counts for the next.
+    fn look(&mut self, account: Account, now: Instant) {
+        if now >= self.ends {
+            (self.known, self.ends) = (0, now + account.0.window());
+        }
+    }
+
+    /// Whether the table knows all of it.
+    fn is_settled(&self) -> bool {
+        self.unsettled == 0 && self.held == 0
+    }
+}
+
+impl Ledger {
+    fn shard(&self, account: Account) -> MutexGuard<'_, Shard> {
+        // Nothing panics while it is held, and a map of numbers has no broken state.
+        let place = usize::from(account.1.bytes()[0]) % SHARDS;
+        self.shards[place].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reserves so much, or says when the window ends in which that would be more than `most`.
+    pub(super) fn hold(&self, account: Account, amount: u64, most: u64, now: Instant) -> Result<(), Duration> {
+        let mut shard = self.shard(account);
+        let Some(entry) = shard.entry(account, now) else { return Ok(()) };
+        let used = entry.known.saturating_add(entry.unsettled).saturating_add(entry.held);
+        if used.saturating_add(amount) > most {
+            return Err(entry.ends - now);
+        }
+        entry.held += amount;
+        Ok(())
+    }
+
+    /// Ends a reservation: it was used, or not.
+    pub(super) fn end(&self, account: Account, amount: u64, used: bool, now: Instant) {
+        let mut shard = self.shard(account);
+        let Some(entry) = shard.entry(account, now) else { return };
+        entry.held = entry.held.saturating_sub(amount);
+        if used {
+            entry.unsettled = entry.unsettled.saturating_add(amount);
+        }
+    }
+
+    /// What was used and is not settled.
+    pub(super) fn unsettled(&self) -> Vec<(Account, u64)> {
+        let mut all = Vec::new();
+        for shard in &self.shards {
+            let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            let used = shard.accounts.iter().filter(|(_, entry)| entry.unsettled > 0);
+            all.extend(used.map(|(account, entry)| (*account, entry.unsettled)));
+        }
+        all
+    }
+
+    /// So much of it was added to the table, where all replicas together have used `used` in a window that ends then.
+    pub(super) fn settled(&self, account: Account, sent: u64, used: u64, ends: Instant) {
+        if let Some(entry) = self.shard(account).accounts.get_mut(&account) {
+            entry.unsettled = entry.unsettled.saturating_sub(sent);
+            (entry.known, entry.ends) = (used, ends);
+        }
+    }
+}
+
+impl Shard {
+    /// The account, in its present window; `None` if there is no room for it.
+    fn entry(&mut self, account: Account, now: Instant) -> Option<&mut Entry> {
+        if !self.accounts.contains_key(&account) && !self.has_room(now) {
+            return None;
+        }
+        let entry = self.accounts.entry(account).or_insert_with(|| Entry::new(account, now));
+        entry.look(account, now);
+        Some(entry)
+    }
+
+    /// Whether another account fits, after forgetting those whose window is over, and if need be all that are settled.
+    fn has_room(&mut self, now: Instant) -> bool {
+        const MOST: usize = MOST_ACCOUNTS / SHARDS;
+        if self.accounts.len() < MOST {
+            return true;
+        }
+        if self.searched.is_none_or(|at| now >= at + SEARCH) {
+            self.searched = Some(now);
+            self.accounts.retain(|_, entry| !entry.is_settled() || now < entry.ends);
+            if self.accounts.len() > MOST / 2 {
+                self.accounts.retain(|_, entry| !entry.is_settled());
+            }
+        }
+        self.accounts.len() < MOST
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Quota;
+    use super::*;
+    use crate::limits::Key;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn account(name: &str) -> Account {
+        (Quota::Invitations, Key::of(name))
+    }
+
+    #[test]
+    fn what_is_reserved_counts_and_what_was_not_used_is_given_back() {
+        let (ledger, alice, now) = (Ledger::default(), account("alice"), Instant::now());
+        assert_eq!(ledger.hold(alice, 6, 10, now), Ok(()));
+        assert_eq!(ledger.hold(alice, 5, 10, now + SECOND), Err(Duration::from_secs(3_599)));
+        assert_eq!(ledger.hold(account("bob"), 10, 10, now), Ok(()), "everybody has an account of its own");
+        ledger.end(alice, 6, false, now);
+        assert_eq!(ledger.hold(alice, 10, 10, now), Ok(()));
+        ledger.end(alice, 10, true, now);
+        assert_eq!(ledger.hold(alice, 1, 10, now), Err(Duration::from_secs(3_600)));
+        assert_eq!(ledger.unsettled(), [(alice, 10)]);
+    }
+
+    #[test]
+    fn what_others_used_counts_and_the_window_is_theirs_too() {
+        let (ledger, alice, now) = (Ledger::default(), account("alice"), Instant::now());
+        ledger.end(alice, 2, true, now);
+        // One more while it is settled.
+        ledger.end(alice, 1, true, now);
+        ledger.settled(alice, 2, 8, now + 60 * SECOND);
+        assert_eq!(ledger.unsettled(), [(alice, 1)]);
+        assert_eq!(ledger.hold(alice, 1, 10, now), Ok(()));
+        assert_eq!(ledger.hold(alice, 1, 10, now), Err(60 * SECOND));
+    }
+
+    #[test]
+    fn a_window_that_is_over_leaves_nothing_but_what_is_not_settled() {
+        let (ledger, alice, now) = (Ledger::default(), account("alice"), Instant::now());
+        ledger.end(alice, 9, true, now);
+        ledger.settled(alice, 9, 10, now + 60 * SECOND);
+        ledger.end(alice, 1, true, now);
+        assert_eq!(ledger.hold(alice, 1, 10, now + 59 * SECOND), Err(SECOND));
+        assert_eq!(ledger.hold(alice, 9, 10, now + 60 * SECOND), Ok(()));
+        assert_eq!(ledger.hold(alice, 1, 10, now + 60 * SECOND), Err(3_600 * SECOND));
+    }
+
+    #[test]
+    fn memory_is_bounded_and_what_the_table_does_not_know_is_forgotten_last() {
+        let (ledger, now) = (Ledger::default(), Instant::now());
+        let kept = || -> usize { ledger.shards.iter().map(|shard| shard.lock().unwrap().accounts.len()).sum() };
+        let alice = account("alice");
+        ledger.end(alice, 10, true, now);
+        for n in 0..2 * MOST_ACCOUNTS {
+            ledger.end(account(&n.to_string()), 0, true, now + SECOND * (n as u32 / 100_000));
+        }
+        assert!(kept() <= MOST_ACCOUNTS, "{}", kept());
+        assert!(ledger.hold(alice, 1, 10, now).is_err());
+    }
+}

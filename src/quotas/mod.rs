@@ -1,0 +1,311 @@
+//! How much one person may have stored and begin in a day, and how often others may be invited and asked for key packages: more than
+//! that is 429 with the time until it counts anew.
+//!
+//! All of it is one ledger, the table `allowances`, so that replicas count together. A request never waits for it: what it needs is
+//! reserved in memory ([`ledger`]) by what is known here, counts when it was done, and is given back when it was refused or had been
+//! done before. Once in [`EVERY`] a task adds what counts to the table and learns what all replicas together have used. So beyond a
+//! quota goes at most what each of the other replicas takes in that time. A replica that has just started, or that has forgotten
+//! an account for lack of room, knows as little.
+//!
+//! A quota is for a window that begins with the first thing that counts and has a fixed length. An account in the ledger is a hash, so
+//! the table tells nobody who has to do with whom.
+//!
+//! Whoever repeats a request that was done gets its first answer, whatever is used up by then ([`Quotas::attend`]).
+
+mod ledger;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+
+use crate::commands::Repeatable;
+use crate::error::{Code, Error};
+use crate::ids::Did;
+use crate::limits::Key;
+use crate::store::allowances::Used;
+use crate::store::{Abort, Store};
+
+use ledger::Ledger;
+
+/// The time between two settlements, beside what they take.
+pub const EVERY: Duration = Duration::from_secs(1);
+/// Accounts in one statement.
+const BATCH: usize = 1_000;
+
+const TEN_MINUTES: Duration = Duration::from_secs(600);
+const HOUR: Duration = Duration::from_secs(3_600);
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// What a row costs beside the bytes that its caller has sent: its head, its ids, its indexes.
+pub const ROW_BYTES: usize = 256;
+/// Of the invitations that one person gets from strangers, each of them makes a quarter at most.
+const INVITERS: u64 = 4;
+/// How many times as many key packages of one person all callers together get as one of them.
+const CALLERS: u64 = 10;
+
+/// What is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Quota {
+    /// Bytes that one caller has stored.
+    StoredBytes,
+    /// Conversations that one caller has begun.
+    Convos,
+    /// People whom one caller has named without having to do with them.
+    Strangers,
+    /// How often one person was named by strangers.
+    Invitations,
+    /// The same by one of them.
+    InvitationsByOne,
+    /// One-time key packages of one person.
+    KeyPackages,
+    /// The same for one caller.
+    KeyPackagesForOne,
+}
+
+impl Quota {
+    /// As the table and metrics have it.
+    pub fn label(self) -> &'static str {
+        match self {
+            Quota::StoredBytes => "stored_bytes",
+            Quota::Convos => "convos",
+            Quota::Strangers => "strangers",
+            Quota::Invitations => "invitations",
+            Quota::InvitationsByOne => "invitations_by_one",
+            Quota::KeyPackages => "key_packages",
+            Quota::KeyPackagesForOne => "key_packages_for_one",
+        }
+    }
+
+    /// How long it counts, from the first on.
+    pub fn window(self) -> Duration {
+        match self {
+            Quota::StoredBytes | Quota::Convos | Quota::Strangers => DAY,
+            Quota::Invitations | Quota::InvitationsByOne => HOUR,
+            Quota::KeyPackages | Quota::KeyPackagesForOne => TEN_MINUTES,
+        }
+    }
+}
+
+/// How much there may be of each; 0 is no limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Most {
+    /// Bytes that one caller has stored per day.
+    pub stored_bytes: u64,
+    /// Conversations that one caller begins per day.
+    pub convos: u64,
+    /// People whom one caller names per day without having to do with them.
+    pub strangers: u64,
+    /// How often one person is named per hour by people who have nothing to do with it; by each of them a quarter as often.
+    pub invitations: u64,
+    /// One-time key packages of one person that one caller is issued in ten minutes; all callers together ten times as many.
+    pub key_packages: u64,
+}
+
+impl Most {
+    fn of(&self, quota: Quota) -> Option<u64> {
+        let most = match quota {
+            Quota::StoredBytes => self.stored_bytes,
+            Quota::Convos => self.convos,
+            Quota::Strangers => self.strangers,
+            Quota::Invitations => self.invitations,
+            Quota::InvitationsByOne => self.invitations.div_ceil(INVITERS),
+            Quota::KeyPackages => self.key_packages.saturating_mul(CALLERS),
+            Quota::KeyPackagesForOne => self.key_packages,
+        };
+        (most > 0).then_some(most)
+    }
+}
+
+/// Whose, of what.
+pub(crate) type Account = (Quota, Key);
+
+/// What a request will use of a quota.
+#[derive(Debug, Clone, Copy)]
+pub struct Charge {
+    account: Account,
+    amount: u64,
+}
+
+impl Charge {
+    /// Bytes that are stored for a caller, in so many rows.
+    pub fn stored(caller: &Did, bytes: usize, rows: usize) -> Self {
+        let bytes = bytes.saturating_add(rows.saturating_mul(ROW_BYTES));
+        Self { account: (Quota::StoredBytes, Key::of(caller.as_str())), amount: bytes as u64 }
+    }
+
+    /// A conversation that a caller begins.
+    pub fn convo(caller: &Did) -> Self {
+        Self { account: (Quota::Convos, Key::of(caller.as_str())), amount: 1 }
+    }
+
+    /// A one-time key package of an owner for a caller.
+    fn key_package(caller: &Did, owner: &str) -> [Self; 2] {
+        let pair = Key::of(&format!("{caller} {owner}"));
+        [(Quota::KeyPackagesForOne, pair), (Quota::KeyPackages, Key::of(owner))]
+            .map(|account| Self { account, amount: 1 })
+    }
+
+    /// People whom a caller names and has nothing to do with.
+    fn strangers(caller: &Did, strangers: &[String]) -> Vec<Self> {
+        let all = Self { account: (Quota::Strangers, Key::of(caller.as_str())), amount: strangers.len() as u64 };
+        let each = strangers.iter().flat_map(|did| {
+            let pair = Key::of(&format!("{caller} {did}"));
+            [(Quota::InvitationsByOne, pair), (Quota::Invitations, Key::of(did))]
+                .map(|account| Self { account, amount: 1 })
+        });
+        std::iter::once(all).chain(each).collect()
+    }
+}
+
+/// The quotas of a server. Cheap to clone.
+#[derive(Clone)]
+pub struct Quotas(Arc<Inner>);
+
+struct Inner {
+    most: Most,
+    ledger: Ledger,
+    store: Store,
+}
+
+/// What a request has reserved. When this is dropped it counts: the client has gone away, and what it asked for may be done.
+pub struct Held {
+    quotas: Quotas,
+    charges: Vec<Charge>,
+}
+
+impl Held {
+    /// Counts what was reserved if it was used, and gives it back if not.
+    pub fn end(mut self, used: bool) {
+        let charges = std::mem::take(&mut self.charges);
+        let ledger = &self.quotas.0.ledger;
+        charges.iter().for_each(|charge| ledger.end(charge.account, charge.amount, used, Instant::now()));
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let ledger = &self.quotas.0.ledger;
+        self.charges.iter().for_each(|charge| ledger.end(charge.account, charge.amount, true, Instant::now()));
+    }
+}
+
+impl Quotas {
+    pub fn new(most: Most, store: Store) -> Self {
+        Self(Arc::new(Inner { most, ledger: Ledger::default(), store }))
+    }
+
+    /// Reserves all of it, or nothing: `RateLimitExceeded` with the time until the quota that is used up begins anew.
+    pub fn hold(&self, charges: Vec<Charge>) -> Result<Held, Error> {
+        self.reserve(charges).map_err(|(quota, wait)| self.refusal(quota, wait))
+    }
+
+    fn reserve(&self, charges: Vec<Charge>) -> Result<Held, (Quota, Duration)> {
+        let mut held = Held { quotas: self.clone(), charges: Vec::with_capacity(charges.len()) };
+        for charge in charges {
+            let quota = charge.account.0;
+            let Some(most) = self.0.most.of(quota).filter(|_| charge.amount > 0) else { continue };
+            match self.0.ledger.hold(charge.account, charge.amount, most, Instant::now()) {
+                Ok(()) => held.charges.push(charge),
+                Err(wait) => {
+                    held.end(false);
+                    return Err((quota, wait));
+                }
+            }
+        }
+        Ok(held)
+    }
+
+    /// Reserves a one-time key package of an owner for a caller, or says for how long the owner's stock is spared.
+    pub fn hold_key_package(&self, caller: &Did, owner: &str) -> Result<Held, Duration> {
+        self.reserve(Charge::key_package(caller, owner).to_vec()).map_err(|(_, wait)| wait)
+    }
+
+    /// What a caller is told for whom there is nothing but what is spared.
+    pub fn refuse_key_package(&self, wait: Duration) -> Error {
+        self.refusal(Quota::KeyPackages, wait)
+    }
+
+    /// What it uses to name these people: nothing for those whom the caller has to do with. One statement, and none where nothing is
+    /// limited. For those whose right to name anybody is established.
+    pub async fn introductions(&self, caller: &Did, named: &[Did]) -> Result<Vec<Charge>, Error> {
+        if named.is_empty() || (self.0.most.strangers == 0 && self.0.most.invitations == 0) {
+            return Ok(Vec::new());
+        }
+        let strangers = self.0.store.reader().await?.strangers(caller, named).await?;
+        Ok(Charge::strangers(caller, &strangers))
+    }
+
+    /// Does what was reserved for. If it was not, what was done earlier by the same request is answered all the same.
+    pub(crate) async fn attend<C: Repeatable>(
+        &self,
+        held: Result<Held, Error>,
+        command: C,
+        work: impl AsyncFnOnce(C) -> Result<C::Output, Error>,
+    ) -> Result<C::Output, Error> {
+        let held = match held {
+            Ok(held) => held,
+            Err(refusal) => {
+                let reader = self.0.store.reader().await?;
+                return command.earlier(&reader).await.map_err(Abort::into_error)?.ok_or(refusal);
+            }
+        };
+        let done = work(command).await;
+        held.end(done.as_ref().is_ok_and(C::is_new));
+        done
+    }
+
+    fn refusal(&self, quota: Quota, wait: Duration) -> Error {
+        self.0.store.metrics().quota_exceeded(quota);
+        let Most { stored_bytes, convos, strangers, .. } = self.0.most;
+        let mut error = Code::RateLimitExceeded.because(match quota {
+            Quota::StoredBytes => format!("this and what you have stored within a day is more than {stored_bytes} bytes; nothing was changed"),
+            Quota::Convos => format!("you have begun {convos} conversations within a day; nothing was changed"),
+            Quota::Strangers => format!(
+                "with these you name more than {strangers} people within a day whom you have nothing to do with; nothing was changed"
+            ),
+            Quota::Invitations | Quota::InvitationsByOne => {
+                "somebody among these was invited too often lately by people who have nothing to do with it; nothing was changed"
+                    .to_owned()
+            }
+            Quota::KeyPackages | Quota::KeyPackagesForOne => {
+                "too many key packages of these people were issued lately, and they have none for such times".to_owned()
+            }
+        });
+        error.details.retry_after_ms = Some(u64::try_from(wait.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX));
+        error
+    }
+
+    /// Adds what was used here to the table, and learns what all replicas have used.
+    pub async fn settle(&self) -> Result<(), Error> {
+        for batch in self.0.ledger.unsettled().chunks(BATCH) {
+            let used: Vec<Used> = batch.iter().map(|((quota, key), used)| Used::new(*quota, key, *used)).collect();
+            let asked = Instant::now();
+            let totals = self.0.store.settle_allowances(used).await;
+            self.0.store.metrics().quotas_settled(totals.is_ok());
+            let sent: HashMap<(&str, &[u8]), &(Account, u64)> =
+                batch.iter().map(|sent| ((sent.0.0.label(), &sent.0.1.bytes()[..]), sent)).collect();
+            for total in totals? {
+                if let Some((account, used)) = sent.get(&(total.quota.as_str(), total.key.as_slice())) {
+                    self.0.ledger.settled(*account, *used, total.used, asked + total.ends_in);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Settles until told to stop. What a replica has not settled when it dies is forgotten.
+    pub async fn keep_settling(self, mut stop: watch::Receiver<bool>) {
+        let mut told = false;
+        while tokio::time::timeout(EVERY, stop.wait_for(|stop| *stop)).await.is_err() {
+            match self.settle().await {
+                Ok(()) => told = false,
+                Err(error) if !std::mem::replace(&mut told, true) => {
+                    tracing::warn!(%error, "what was used of quotas cannot be settled; this replica counts alone until it can");
+                }
+                Err(_) => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! What was used of quotas, by all replicas together ([`crate::quotas`]).
+
+use std::time::Duration;
+
+use crate::error::Error;
+use crate::limits::Key;
+use crate::quotas::Quota;
+
+use super::lanes::Lane;
+use super::query::query;
+use super::session::Queries;
+use super::{Abort, Errand, Store, Tx};
+
+query! {
+    SETTLE = "allowances/settle" (TEXT_ARRAY, BYTEA_ARRAY, INT8_ARRAY, FLOAT8_ARRAY);
+}
+
+/// What one replica used of an account.
+#[derive(Debug, Clone)]
+pub(crate) struct Used {
+    quota: &'static str,
+    key: [u8; 16],
+    used: i64,
+    window: f64,
+}
+
+impl Used {
+    pub fn new(quota: Quota, key: &Key, used: u64) -> Self {
+        let used = i64::try_from(used).unwrap_or(i64::MAX);
+        Self { quota: quota.label(), key: *key.bytes(), used, window: quota.window().as_secs_f64() }
+    }
+}
+
+/// What all replicas used of an account.
+#[derive(Debug, Clone)]
+pub(crate) struct Total {
+    pub quota: String,
+    pub key: Vec<u8>,
+    pub used: u64,
+    /// When that counts no more.
+    pub ends_in: Duration,
+}
+
+struct Settle(Vec<Used>);
+
+impl Errand for Settle {
+    const NAME: &'static str = "settleAllowances";
+    const LANE: Lane = Lane::Background;
+    type Output = Vec<Total>;
+
+    async fn execute(&self, tx: &Tx) -> Result<Vec<Total>, Abort> {
+        let quotas: Vec<&str> = self.0.iter().map(|used| used.quota).collect();
+        let keys: Vec<&[u8]> = self.0.iter().map(|used| used.key.as_slice()).collect();
+        let used: Vec<i64> = self.0.iter().map(|used| used.used).collect();
+        let windows: Vec<f64> = self.0.iter().map(|used| used.window).collect();
+        let rows = tx.rows(&SETTLE, &[&quotas, &keys, &used, &windows]).await?;
+        let total = |row: &tokio_postgres::Row| Total {
+            quota: row.get("quota"),
+            key: row.get("key"),
+            used: u64::try_from(row.get::<_, i64>("used")).unwrap_or_default(),
+            ends_in: Duration::try_from_secs_f64(row.get("ends_in")).unwrap_or_default(),
+        };
+        Ok(rows.iter().map(total).collect())
+    }
+}
+
+impl Store {
+    /// Adds to these accounts, no one twice, and says what each has come to. An attempt that got no answer may have been counted
+    /// too, when another one is made.
+    pub(crate) async fn settle_allowances(&self, used: Vec<Used>) -> Result<Vec<Total>, Error> {
+        self.errand(Settle(used)).await
+    }
+}
