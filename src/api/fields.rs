@@ -163,7 +163,7 @@ pub async fn commit(
 /// Checks that an MLS message belongs to the conversation's group. Only members are told that it does not.
 pub async fn same_group(app: &App, caller: &Caller, convo: &ConvoId, frame: &Frame, code: Code) -> Result<(), Error> {
     // First of all, since what is remembered of a conversation would tell strangers by its time.
-    app.store.refuse_stranger(convo, &caller.did).await?;
+    app.serializer.refuse_stranger(convo, &caller.did).await?;
     if app.store.group_id(convo).await?.is_some_and(|named| frame.belongs_to(&named)) {
         return Ok(());
     }

@@ -6,6 +6,7 @@
 mod advisory;
 pub(crate) mod queues;
 pub(crate) mod sharing;
+mod strangers;
 mod workers;
 
 use std::sync::Arc;
@@ -20,26 +21,29 @@ use crate::store::{Abort, Command, Hold, Store};
 use crate::timing::{Stage, measure};
 
 pub use advisory::Advisory;
+pub use strangers::Strangers;
 
 /// One of two ways to write conversations, see the module.
 #[derive(Clone)]
 pub enum Serializer {
     /// PostgreSQL's advisory lock, with queues in front of it.
-    Advisory { store: Store, advisory: Advisory, limits: RateLimits },
+    Advisory { store: Store, advisory: Advisory, strangers: Strangers, limits: RateLimits },
     /// One actor per conversation in this process, which remembers where the conversation stands.
-    Actors { store: Store, registry: Registry, limits: RateLimits },
+    Actors { store: Store, registry: Registry, strangers: Strangers, limits: RateLimits },
 }
 
 impl Serializer {
     pub fn advisory(store: Store, metrics: Metrics, max_connections: usize, limits: RateLimits) -> Self {
         tracing::info!(serializer = "advisory", "writes are serialised by PostgreSQL's advisory locks");
         let advisory = Advisory::new(&store, metrics, max_connections);
-        Self::Advisory { store, advisory, limits }
+        let strangers = Strangers::new(&store);
+        Self::Advisory { store, advisory, strangers, limits }
     }
 
     pub fn actors(store: Store, registry: Registry, limits: RateLimits) -> Self {
         tracing::info!(serializer = "actors", "writes are serialised by an actor per conversation");
-        Self::Actors { store, registry, limits }
+        let strangers = Strangers::new(&store);
+        Self::Actors { store, registry, strangers, limits }
     }
 
     /// Runs a command on its conversation, to the end even if the caller goes away.
@@ -89,9 +93,8 @@ impl Serializer {
         self.attend(&convo, &caller, true, advisory.share(command)).await
     }
 
-    /// Keeps the limits around a write. Strangers get no further than here: a queue or a lock would tell them by its time that the
-    /// conversation exists, and make its members wait. Former members do, since what they ask for may have been done before; those who
-    /// go on after they were told do not.
+    /// Keeps the limits around a write. Strangers get no further than here. Former members do, since what they ask for may have been done
+    /// before; those who go on after they were told do not.
     async fn attend<T>(
         &self,
         convo: &ConvoId,
@@ -99,7 +102,7 @@ impl Serializer {
         commits: bool,
         work: impl Future<Output = Result<T, Error>>,
     ) -> Result<T, Error> {
-        self.store().refuse_stranger(convo, caller).await?;
+        self.refuse_stranger(convo, caller).await?;
         if let Some(wait) = self.limits().former_wait(caller, convo) {
             match self.store().reader().await?.membership(convo, caller).await {
                 Err(error) if error.code == Code::NotMember => return Err(self.limits().refuse_former(wait)),
@@ -124,6 +127,13 @@ impl Serializer {
             Err(_) => {}
         }
         done
+    }
+
+    /// Refuses who never was in the conversation, as if there were none.
+    pub(crate) async fn refuse_stranger(&self, convo: &ConvoId, caller: &Did) -> Result<(), Error> {
+        match self {
+            Self::Advisory { strangers, .. } | Self::Actors { strangers, .. } => strangers.refuse(convo, caller).await,
+        }
     }
 
     /// Runs the command that makes a conversation. Nobody can be waiting for one that does not exist yet, so this needs neither

@@ -19,7 +19,7 @@ use super::changes::Changes;
 use super::failure::Abort;
 use super::lanes::{Lane, Lanes};
 use super::session::{Reader, Session};
-use super::{convos, deadline, members, read_positions, statistics};
+use super::{convos, deadline, read_positions, statistics};
 
 /// What a [`Store`] is made of.
 #[derive(Debug, Clone)]
@@ -42,8 +42,6 @@ pub struct Store {
     pub(super) metrics: Metrics,
     pub(super) read_positions: read_positions::Queue,
     pub(super) group_ids: moka::future::Cache<ConvoId, Arc<str>>,
-    /// Who is or was in which conversation, as far as it was asked: "convo did".
-    pub(super) acquainted: moka::sync::Cache<String, ()>,
     pub(super) changes: Changes,
 }
 
@@ -172,11 +170,10 @@ impl Store {
             .build()?;
         let read_positions = read_positions::Queue::default();
         let group_ids = moka::future::Cache::new(convos::GROUP_IDS);
-        let acquainted = moka::sync::Cache::new(members::ACQUAINTED);
         let changes = Changes::default();
         let lanes = Lanes::new(config.max_connections);
         let pooler = config.pooler;
-        let store = Self { pool, lanes, pooler, runtime, metrics, read_positions, group_ids, acquainted, changes };
+        let store = Self { pool, lanes, pooler, runtime, metrics, read_positions, group_ids, changes };
         store.read_positions.start(store.clone());
         statistics::start(&store);
         Ok(store)

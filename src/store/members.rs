@@ -1,6 +1,6 @@
 //! The roster: who is in a conversation, since when, and who may remove others.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use chrono::{DateTime, Utc};
 
@@ -10,6 +10,7 @@ use crate::views::MemberView;
 
 use super::epochs::{self, Position};
 use super::key_packages::Hash;
+use super::lanes::Lane;
 use super::query::{Query, query};
 use super::session::{Params, Queries};
 use super::welcomes::NewWelcome;
@@ -18,7 +19,7 @@ use super::{Abort, Exclusive, ExclusiveMany, Reader, Store, events, welcomes};
 query! {
     STANDING = "members/standing" (TEXT, TEXT);
     STRANGERS = "members/strangers" (TEXT, TEXT_ARRAY, INT8);
-    EVER = "members/ever" (TEXT, TEXT);
+    EVER = "members/ever" (TEXT_ARRAY, TEXT_ARRAY);
     ADMIN = "members/admin" (TEXT);
     COUNT = "members/count" (TEXT);
     JOIN = "members/join" (TEXT, TEXT_ARRAY, INT8, INT8, TEXT, BOOL);
@@ -266,24 +267,15 @@ pub(crate) async fn list(
 /// How many of somebody's newest conversations are looked at for one that others are in too.
 const SHARED: i64 = 100;
 
-/// How many of those who are or were in a conversation are remembered. Once it is true it stays so.
-pub(super) const ACQUAINTED: u64 = 100_000;
-
 impl Store {
-    /// Refuses who never was in the conversation, as if there were none.
-    pub async fn refuse_stranger(&self, convo: &ConvoId, did: &Did) -> Result<(), Error> {
-        let pair = format!("{convo} {did}");
-        if self.acquainted.contains_key(&pair) {
-            return Ok(());
-        }
-        let reader = self.reader().await?;
-        match reader.find(&EVER, &[&convo.as_str(), &did.as_str()]).await.map_err(Abort::into_error)? {
-            Some(_) => {
-                self.acquainted.insert(pair, ());
-                Ok(())
-            }
-            None => Err(epochs::not_found()),
-        }
+    /// Which of these people are or were in which of these conversations.
+    pub async fn were_ever_members(&self, pairs: &[&(ConvoId, Did)]) -> Result<HashSet<(String, String)>, Error> {
+        let (convos, dids): (Vec<&str>, Vec<&str>) =
+            pairs.iter().map(|(convo, did)| (convo.as_str(), did.as_str())).unzip();
+        // Those who write wait for it, so it shall not wait for those who read.
+        let reader = Reader(self.session(Lane::Write).await.map_err(Abort::into_error)?);
+        let rows = reader.rows(&EVER, &[&convos, &dids]).await.map_err(Abort::into_error)?;
+        Ok(rows.iter().map(|row| (row.get("convo_id"), row.get("member_did"))).collect())
     }
 }
 

@@ -51,6 +51,7 @@ pub use changes::{Changes, Concerned, MOST_TOPICS, Topic};
 pub use connect::{Connections, Store, StoreConfig, StoreError, connect};
 pub use deadline::LOCK as LONGEST_LOCK_WAIT;
 pub use epochs::Position;
+pub(crate) use epochs::not_found;
 pub(crate) use failure::unconfirmed;
 pub use failure::{Abort, Cause, in_words, words_of};
 pub use lanes::Lane;

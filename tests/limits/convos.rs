@@ -38,6 +38,7 @@ macro_rules! either_serializer {
 either_serializer! {
     p10_members_together_are_held_to_the_conversations_limit_and_refusals_change_nothing;
     p7_strangers_neither_use_a_limit_up_nor_learn_of_it;
+    p7_members_and_strangers_who_are_looked_for_together_are_told_apart;
     p10_writes_that_were_refused_use_nothing_up;
     p7_what_strangers_write_begins_no_transaction;
     a_former_member_that_goes_on_writing_is_kept_away_from_the_lock;
@@ -177,6 +178,20 @@ async fn p7_what_strangers_write_begins_no_transaction(app: &TestApp) {
         }
     }
     assert_eq!(statements(app).await, before);
+}
+
+async fn p7_members_and_strangers_who_are_looked_for_together_are_told_apart(app: &TestApp) {
+    let (here, there) = (app.conversation(6).await, app.conversation(6).await);
+    let (epoch, convos) = (here[0].epoch().unwrap(), [here[0].convo().unwrap(), there[0].convo().unwrap()]);
+    // Each is a member of one of the two, and writes to both.
+    let writing = here.iter().chain(&there).flat_map(|writer| convos.map(|convo| (writer, convo)));
+    let replies =
+        join_all(writing.map(async |(writer, convo)| (writer, convo, send(writer, convo, epoch).await))).await;
+    for (writer, convo, reply) in replies {
+        // The limit may be reached, which only members learn.
+        let told: &[u16] = if writer.convo().unwrap() == convo { &[200, 429] } else { &[404] };
+        assert!(told.contains(&reply.status), "{reply}");
+    }
 }
 
 /// Asks again for as long as the conversation is over its limit, which is not what is tried here.

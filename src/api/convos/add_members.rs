@@ -88,7 +88,7 @@ impl Endpoint for AddMembers {
 /// Reserves what it will use: its bytes, and whom it names. Strangers to the conversation are told so first: what they name is not
 /// looked at.
 async fn hold(app: &App, command: &commands::AddMembers) -> Result<Held, Error> {
-    app.store.refuse_stranger(&command.convo_id, &command.caller).await?;
+    app.serializer.refuse_stranger(&command.convo_id, &command.caller).await?;
     let commit = command.commit.as_ref().map_or(0, |commit| commit.bytes.len());
     let bytes = commit + command.invitation.bytes(&command.dids);
     // The entry and the event, beside those that the invitation has.
