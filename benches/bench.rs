@@ -5,7 +5,7 @@
 //! the ratio within a round).
 //!
 //! ```text
-//! cargo bench                            everything
+//! cargo bench                            everything but `grown`, which takes half an hour
 //! cargo bench -- send race               scenarios whose name contains one of the words
 //! cargo bench -- --rounds 5 --seconds 10 --out DIR
 //! cargo test --bench catbird             each scenario for a moment: do the benches still work?
@@ -55,7 +55,7 @@ fn main() -> ExitCode {
 
 async fn bench(arguments: &Arguments) -> Result<()> {
     let plan = arguments.plan();
-    let chosen = choose(&arguments.words);
+    let chosen = choose(&arguments.words, plan.quick);
     if chosen.is_empty() {
         let names: Vec<&str> = scenarios::ALL.iter().map(|scenario| scenario.name).collect();
         let none = format!("no scenario has a name with one of these words; there are {}", names.join(", "));
@@ -99,11 +99,12 @@ async fn bench(arguments: &Arguments) -> Result<()> {
     }
 }
 
-fn choose(words: &[String]) -> Vec<&'static Scenario> {
-    scenarios::ALL
-        .iter()
-        .filter(|scenario| words.is_empty() || words.iter().any(|word| scenario.name.contains(word)))
-        .collect()
+fn choose(words: &[String], quick: bool) -> Vec<&'static Scenario> {
+    let wanted = |scenario: &&Scenario| match words {
+        [] => quick || !scenario.only_by_name,
+        words => words.iter().any(|word| scenario.name.contains(word)),
+    };
+    scenarios::ALL.iter().filter(wanted).collect()
 }
 
 /// Says what is coming and how long it takes.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use serde_json::json;
+use tokio_postgres::Client as Database;
 
 use crate::support::Result;
 use crate::support::bench::{Bench, Figure};
@@ -37,7 +38,7 @@ pub async fn run(bench: &mut Bench) -> Result<()> {
         let sample = match turn.who {
             Who::Yardstick => bench.yardstick(Script::Commit, turn.connections).await?,
             server => {
-                let epochs = epochs(bench, server, &convos).await?;
+                let epochs = epochs(&bench.stage.connect(server).await?, &convos).await?;
                 bench.load(server, committers(turn.connections, &convos, &epochs)).await?
             }
         };
@@ -47,12 +48,9 @@ pub async fn run(bench: &mut Bench) -> Result<()> {
 }
 
 /// Where the conversations stand, in step with them.
-async fn epochs(bench: &Bench, who: Who, convos: &Convos) -> Result<Vec<u64>> {
+pub(super) async fn epochs(database: &Database, convos: &Convos) -> Result<Vec<u64>> {
     let ids: Vec<&str> = convos.iter().map(|convo| convo.id.as_str()).collect();
-    let rows = bench
-        .stage
-        .connect(who)
-        .await?
+    let rows = database
         .query(
             "select c.current_epoch from unnest($1::text[]) with ordinality i (id, place)
                join conversations c using (id) order by i.place",
@@ -62,7 +60,8 @@ async fn epochs(bench: &Bench, who: Who, convos: &Convos) -> Result<Vec<u64>> {
     Ok(rows.iter().map(|row| row.get::<_, i64>(0).unsigned_abs()).collect())
 }
 
-fn committers(count: u32, convos: &Convos, epochs: &[u64]) -> Vec<Box<dyn Client>> {
+/// So many clients with conversations of their own, which stand at these epochs.
+pub(super) fn committers(count: u32, convos: &Convos, epochs: &[u64]) -> Vec<Box<dyn Client>> {
     let share = |nth: usize| -> Vec<(usize, u64)> {
         epochs.iter().copied().enumerate().skip(nth).step_by(count as usize).collect()
     };

@@ -8,7 +8,7 @@
 
 #[allow(clippy::unwrap_used, reason = "client of the tests")]
 #[path = "../../tests/support/client/mod.rs"]
-mod client;
+pub(super) mod client;
 
 use std::collections::HashMap;
 use std::sync::Arc;

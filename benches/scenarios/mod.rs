@@ -10,6 +10,7 @@ mod events;
 mod fleet;
 mod generator;
 mod group_size;
+mod grown;
 mod hot_and_cold;
 mod neighbour;
 mod race;
@@ -38,20 +39,31 @@ pub struct Scenario {
     pub run: for<'a> fn(&'a mut Bench) -> Running<'a>,
     /// About how long its loads take.
     pub time: fn(&Plan) -> Duration,
+    /// It takes so long that a full run leaves it out unless it is named.
+    pub only_by_name: bool,
+}
+
+const fn of(
+    name: &'static str,
+    run: for<'a> fn(&'a mut Bench) -> Running<'a>,
+    time: fn(&Plan) -> Duration,
+) -> Scenario {
+    Scenario { name, run, time, only_by_name: false }
 }
 
 /// In the order in which they run.
-pub const ALL: [Scenario; 12] = [
-    Scenario { name: generator::NAME, run: |bench| Box::pin(generator::run(bench)), time: generator::time },
-    Scenario { name: send::NAME, run: |bench| Box::pin(send::run(bench)), time: send::time },
-    Scenario { name: group_size::NAME, run: |bench| Box::pin(group_size::run(bench)), time: group_size::time },
-    Scenario { name: commits::NAME, run: |bench| Box::pin(commits::run(bench)), time: commits::time },
-    Scenario { name: hot_and_cold::NAME, run: |bench| Box::pin(hot_and_cold::run(bench)), time: hot_and_cold::time },
-    Scenario { name: race::NAME, run: |bench| Box::pin(race::run(bench)), time: race::time },
-    Scenario { name: reads::NAME, run: |bench| Box::pin(reads::run(bench)), time: reads::time },
-    Scenario { name: tokens::NAME, run: |bench| Box::pin(tokens::run(bench)), time: tokens::time },
-    Scenario { name: neighbour::NAME, run: |bench| Box::pin(neighbour::run(bench)), time: neighbour::time },
-    Scenario { name: fleet::NAME, run: |bench| Box::pin(fleet::run(bench)), time: fleet::time },
-    Scenario { name: events::NAME, run: |bench| Box::pin(events::run(bench)), time: events::time },
-    Scenario { name: cost::NAME, run: |bench| Box::pin(cost::run(bench)), time: cost::time },
+pub const ALL: [Scenario; 13] = [
+    of(generator::NAME, |bench| Box::pin(generator::run(bench)), generator::time),
+    of(send::NAME, |bench| Box::pin(send::run(bench)), send::time),
+    of(group_size::NAME, |bench| Box::pin(group_size::run(bench)), group_size::time),
+    of(commits::NAME, |bench| Box::pin(commits::run(bench)), commits::time),
+    of(hot_and_cold::NAME, |bench| Box::pin(hot_and_cold::run(bench)), hot_and_cold::time),
+    of(race::NAME, |bench| Box::pin(race::run(bench)), race::time),
+    of(reads::NAME, |bench| Box::pin(reads::run(bench)), reads::time),
+    of(tokens::NAME, |bench| Box::pin(tokens::run(bench)), tokens::time),
+    of(neighbour::NAME, |bench| Box::pin(neighbour::run(bench)), neighbour::time),
+    of(fleet::NAME, |bench| Box::pin(fleet::run(bench)), fleet::time),
+    of(events::NAME, |bench| Box::pin(events::run(bench)), events::time),
+    of(cost::NAME, |bench| Box::pin(cost::run(bench)), cost::time),
+    Scenario { only_by_name: true, ..of(grown::NAME, |bench| Box::pin(grown::run(bench)), grown::time) },
 ];

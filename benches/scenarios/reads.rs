@@ -47,7 +47,8 @@ pub async fn run(bench: &mut Bench) -> Result<()> {
     for turn in bench.plan.turns(&SERVERS) {
         for reading in &library.readings {
             let figure = Figure { scenario: NAME, variant: reading.variant, unit: "requests/s", note: "" };
-            let sample = bench.load(turn.who, reading.readers(turn.connections)).await?;
+            let Reading { request, callers, least_bytes, .. } = reading;
+            let sample = bench.load(turn.who, readers(request, callers, *least_bytes, turn.connections)).await?;
             bench.record(&figure, turn, sample)?;
         }
         publish(&bench.stage.connect(turn.who).await?, &library.owners, packages(&bench.plan)).await?;
@@ -169,19 +170,23 @@ async fn publish(database: &Database, owners: &[String], packages: i64) -> Resul
     Ok(())
 }
 
-impl Reading {
-    fn readers(&self, count: u32) -> Vec<Box<dyn Client>> {
-        let reader = |_| -> Box<dyn Client> {
-            Box::new(Reader {
-                request: self.request.clone(),
-                callers: self.callers.clone(),
-                least_bytes: self.least_bytes,
-                minter: Minter::new(),
-                dice: Dice::new(),
-            })
-        };
-        (0..count).map(reader).collect()
-    }
+/// So many clients that make the same request, each time as one of the callers.
+pub(super) fn readers(
+    request: &Request,
+    callers: &Arc<[String]>,
+    least_bytes: usize,
+    count: u32,
+) -> Vec<Box<dyn Client>> {
+    let reader = |_| -> Box<dyn Client> {
+        Box::new(Reader {
+            request: request.clone(),
+            callers: callers.clone(),
+            least_bytes,
+            minter: Minter::new(),
+            dice: Dice::new(),
+        })
+    };
+    (0..count).map(reader).collect()
 }
 
 /// Makes the same request again and again, as one caller or another.

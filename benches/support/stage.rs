@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use catbird_server::check;
 use catbird_server::embedded::{DATABASE, EmbeddedPostgres, Settings};
+use catbird_server::store;
 use tokio_postgres::{Client, Config, NoTls};
 use ulid::Ulid;
 
@@ -111,6 +112,21 @@ impl Stage {
         Server::start(who, &with_database(&self.cluster.url(), name_of(who)), settings, &log).await
     }
 
+    /// A database of its own that is migrated and empty, beside those of the modes.
+    pub async fn another_database(&self, name: &str) -> Result<Config> {
+        let admin = connect(&self.cluster.config()).await?;
+        admin.batch_execute(&format!("create database {name}")).await?;
+        let mut config = self.cluster.config();
+        config.dbname(name);
+        store::migrate(&config).await?;
+        Ok(config)
+    }
+
+    /// A server of that mode on such a database.
+    pub async fn server_of(&self, who: Who, database: &str, settings: &[(&str, &str)]) -> Result<Server> {
+        Server::start(who, &with_database(&self.cluster.url(), database), settings, &log_of(&self.out, database)).await
+    }
+
     /// New conversations, the same ones for both modes.
     pub async fn seed(&self, convos: u32, members: u32) -> Result<Convos> {
         let convos = seed::convos(convos, members);
@@ -170,7 +186,8 @@ fn with_database(url: &str, name: &str) -> String {
     url.replacen(&format!("/{DATABASE}?"), &format!("/{name}?"), 1)
 }
 
-async fn connect(config: &Config) -> Result<Client> {
+/// A connection to a database.
+pub async fn connect(config: &Config) -> Result<Client> {
     let (client, connection) = config.connect(NoTls).await?;
     tokio::spawn(connection);
     Ok(client)
