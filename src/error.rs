@@ -21,7 +21,7 @@ pub enum Recovery {
     Rejoin,
     /// The invitation is not there yet.
     WaitForWelcome,
-    /// Read the conversations, then follow them without a cursor.
+    /// Follow without a cursor, then read the conversations.
     StartAnew,
     /// Nothing but a different request will help.
     GiveUp,

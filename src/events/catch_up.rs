@@ -10,7 +10,7 @@ use tokio::sync::Semaphore;
 use crate::error::Error;
 use crate::ids::{ConvoId, Did};
 use crate::store::Store;
-use crate::store::events::{Entries, PAGE, Present, Seen, What};
+use crate::store::events::{PAGE, Present, Seen, What};
 use crate::views::MessageView;
 
 use super::event::{Info, Row};
@@ -79,19 +79,19 @@ async fn supply(
     let _turn = turns.acquire().await;
     let reader = store.reader().await?;
     let after: Vec<(&str, i64)> = gaps.iter().map(|gap| (&*gap.convo, gap.position)).collect();
-    let Entries { entries, more, .. } = reader.entries(&after).await?;
-    if has_hole(&after, &entries) && lacks(subscriber, &reader.present(None).await?) {
+    let entries = reader.entries(&after).await?;
+    if has_hole(&after, &entries.entries) && lacks(subscriber, &reader.present(None).await?) {
         subscriber.end(End::Told(Info::Reset));
         return Ok(());
     }
     let pairs: Vec<(&str, &str)> = gaps.iter().map(|gap| (&*gap.convo, subscriber.did.as_str())).collect();
     let memberships = reader.memberships(&pairs).await?;
     let mut upto: HashMap<&str, i64> = HashMap::new();
-    if !more {
+    if !entries.more {
         upto.extend(gaps.iter().map(|gap| (&*gap.convo, gap.head)));
     }
     for gap in gaps {
-        if let Some(last) = entries.iter().rfind(|entry| entry.convo_id.as_str() == &*gap.convo) {
+        if let Some(last) = entries.entries.iter().rfind(|entry| entry.convo_id.as_str() == &*gap.convo) {
             upto.insert(&gap.convo, last.seq);
         }
     }
@@ -186,13 +186,13 @@ async fn supply_rest(
         if after >= end {
             return Ok(());
         }
-        let Entries { mut entries, more, .. } = reader.entries(&[(convo.as_str(), after)]).await?;
-        if has_hole(&[(convo.as_str(), after)], &entries) && lacks(subscriber, &reader.present(None).await?) {
+        let mut entries = reader.entries(&[(convo.as_str(), after)]).await?;
+        if has_hole(&[(convo.as_str(), after)], &entries.entries) && lacks(subscriber, &reader.present(None).await?) {
             subscriber.end(End::Told(Info::Reset));
             return Ok(());
         }
-        entries.retain(|entry| entry.seq <= end);
-        let last = entries.last().map(|entry| entry.seq);
+        entries.entries.retain(|entry| entry.seq <= end);
+        let (last, more) = (entries.entries.last().map(|entry| entry.seq), entries.more);
         hub.supply_rest(subscriber, entries);
         match last {
             Some(last) if more && last < end => position = Some(last),

@@ -4,7 +4,7 @@
 //! tells a cursor from an entry's id, the incarnation of the database ([`crate::store`]), and chance. What follows is sealed with
 //! the incarnation's key (AES-256-GCM, NIST SP 800-38D): nobody learns from it how much is written here, and nobody makes one up. It is
 //! a snapshot, as far as it fits: everything that the snapshot saw has been delivered to whoever was given this. With it goes the newest
-//! transaction of which something was read, by which it shows whether that was lost since.
+//! transaction of which something was delivered, what comes with the cursor included, by which it shows whether that was lost since.
 
 use std::fmt;
 use std::str::FromStr;
@@ -37,40 +37,59 @@ pub struct Cursor(Arc<Inner>);
 struct Inner {
     text: String,
     seen: Seen,
+    /// When it was taken, in milliseconds since 1970.
+    at: u64,
+    /// The incarnation that it is of, and what it is sealed with.
+    incarnation: i32,
+    key: Key,
 }
 
 impl Cursor {
     /// The place of nobody yet.
     pub fn nowhere() -> Self {
-        Self(Arc::new(Inner { text: String::new(), seen: Seen { era: 0, ahead: 0, running: Vec::new(), newest: 0 } }))
+        let seen = Seen { era: 0, ahead: 0, running: Vec::new(), newest: 0 };
+        Self(Arc::new(Inner { text: String::new(), seen, at: 0, incarnation: 0, key: Key([0; 32]) }))
     }
 
     /// What has been delivered.
     pub fn seen(&self) -> &Seen {
         &self.0.seen
     }
-}
 
-impl From<&Moment> for Cursor {
-    fn from(moment: &Moment) -> Self {
-        let seen = moment.seen().within(MOST_RUNNING);
+    /// The same place, for who has been given something that `other` goes with.
+    pub fn beside(&self, other: &Self) -> Self {
+        let (own, other) = (&self.0, &other.0);
+        if own.seen.era != other.seen.era || own.seen.newest >= other.seen.newest {
+            return self.clone();
+        }
+        let seen = Seen { newest: other.seen.newest, ..own.seen.clone() };
+        Self::sealed(seen, own.at, other.incarnation, &other.key)
+    }
+
+    fn sealed(seen: Seen, at: u64, incarnation: i32, key: &Key) -> Self {
         // The chance of one alone would do for a second cursor in the same millisecond, and not for as many as there will be.
         let chance = [Ulid::new().random(), Ulid::new().random()];
-        let at = u128::from(moment.at.timestamp_millis().max(0).cast_unsigned()) & ((1 << 48) - 1);
-        let incarnation = u128::from(moment.incarnation.cast_unsigned());
-        let head = at << 80 | MARK << 64 | incarnation << 32 | chance[0] & u128::from(u32::MAX);
+        let head = (u128::from(at) & ((1 << 48) - 1)) << 80
+            | MARK << 64
+            | u128::from(incarnation.cast_unsigned()) << 32
+            | chance[0] & u128::from(u32::MAX);
         let mut rest = chance[1].to_le_bytes()[..REST].to_vec();
         let mut body = [seen.ahead.to_be_bytes(), seen.newest.to_be_bytes()].concat();
         // All that run are within two thousand millions of the end, or PostgreSQL would stop.
         body.extend(seen.running.iter().flat_map(|tx| ((seen.ahead - tx) as u32).to_be_bytes()));
-        moment
-            .key
-            .cipher()
+        key.cipher()
             .seal_in_place_append_tag(nonce(head, &rest), Aad::from(head.to_be_bytes()), &mut body)
             .expect("a cursor is shorter than what the cipher takes");
         rest.extend(body);
         let text = Ulid(head).to_string() + &BASE64_URL_SAFE_NO_PAD.encode(&rest);
-        Self(Arc::new(Inner { text, seen }))
+        Self(Arc::new(Inner { text, seen, at, incarnation, key: key.clone() }))
+    }
+}
+
+impl From<&Moment> for Cursor {
+    fn from(moment: &Moment) -> Self {
+        let at = moment.at.timestamp_millis().max(0).cast_unsigned();
+        Self::sealed(moment.seen().within(MOST_RUNNING), at, moment.incarnation, &moment.key)
     }
 }
 
@@ -135,9 +154,10 @@ impl Sealed {
         Some(Seen { era: then.era, ahead, running, newest })
     }
 
-    /// The cursor, for who has had what `seen` says.
-    pub fn at(self, seen: Seen) -> Cursor {
-        Cursor(Arc::new(Inner { text: self.text, seen }))
+    /// The cursor, which was opened by `then`, for who has had what `seen` says.
+    pub fn at(self, seen: Seen, then: &Then) -> Cursor {
+        let (at, key) = ((self.head >> 80) as u64, then.key.clone());
+        Cursor(Arc::new(Inner { text: self.text, seen, at, incarnation: self.incarnation, key }))
     }
 
     /// As the client wrote it.
@@ -190,6 +210,19 @@ mod tests {
         assert!(cursor.to_string().len() <= 115, "{cursor}");
         assert_eq!(*cursor.seen(), Seen { era: 3, ahead: 112, running: vec![100, 102, 104, 106, 108, 110], newest: 6 });
         assert!(cursor.seen().saw(111) && !cursor.seen().saw(110) && !cursor.seen().saw(112));
+    }
+
+    #[test]
+    fn a_cursor_beside_another_stands_where_it_stood_and_has_read_as_much() {
+        let old = Cursor::from(&moment(1_700_000_000_000, "7:9:7", 1));
+        let mut later = moment(1_700_000_001_000, "20:30:", 1);
+        later.has_read(28);
+        let beside = old.beside(&Cursor::from(&later));
+        let sealed: Sealed = beside.to_string().parse().unwrap();
+        let seen = Seen { newest: 28, ..old.seen().clone() };
+        assert_eq!((sealed.open(&then(1)).as_ref(), beside.seen()), (Some(&seen), &seen));
+        assert!(beside.to_string() < Cursor::from(&later).to_string());
+        assert_eq!(old.beside(&old), old, "nothing new was read");
     }
 
     #[test]

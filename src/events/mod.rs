@@ -69,7 +69,9 @@
 //! begins, before anything is written (`store/incarnation`, which has the proof), and the tail, which sees in the statement of each pass
 //! that its place is of an older one, cuts all streams. A cursor of an older incarnation is taken for what surely was before it, where
 //! its numbers still mean the same, and is `OutdatedCursor` where they do not; one of an incarnation that nobody here knows, or
-//! of who has read what the present one has lost, is `FutureCursor`.
+//! of who has read what the present one has lost, is `FutureCursor`. For that a cursor names the newest transaction of which this replica
+//! had handed anything out, what goes with the cursor included. Where two transactions ended at once and only the one with the lower id is
+//! lost, that does not show by the cursor, but by the ids of the entries that follow.
 //!
 //! **What was missed has been deleted** ([`crate::jobs`]). Deleted rows and entries move `event_horizon`, by trigger, and a cursor that
 //! may lack something below it is `OutdatedCursor`. It is looked at after the replay was read, and again where a stream that catches up
@@ -97,8 +99,8 @@ use tokio::sync::Semaphore;
 use crate::error::{Code, Error};
 use crate::ids::{ConvoId, Did};
 use crate::redis::Redis;
-use crate::store::Store;
-use crate::store::events::{Moment, Present, Seen, Then};
+use crate::store::events::{Moment, Present, Seen};
+use crate::store::{Reader, Store};
 
 use cursor::{Cursor, Sealed};
 use event::{Info, Typing};
@@ -189,7 +191,10 @@ impl Events {
         };
         let reader = self.store.reader().await?;
         let present = reader.present(cursor.as_ref().map(|cursor| cursor.incarnation)).await?;
-        let cursor = cursor.map(|cursor| begin(cursor, &present)).transpose()?;
+        let cursor = match cursor {
+            Some(cursor) => Some(begin(cursor, &present, &reader).await?),
+            None => None,
+        };
         let seen = cursor.as_ref().map(Cursor::seen);
         if let Some(convo) = only {
             reader.membership(convo, did).await?;
@@ -277,26 +282,24 @@ impl Events {
 }
 
 /// Where a stream begins that comes with this cursor: at what it surely has had, in the numbering of the present.
-fn begin(cursor: Sealed, present: &Present) -> Result<Cursor, Error> {
+async fn begin(cursor: Sealed, present: &Present, reader: &Reader) -> Result<Cursor, Error> {
+    let lost = || {
+        let message = "the cursor is of another database, or of a time that this one has lost; follow without it, then read your conversations";
+        Code::FutureCursor.because(message)
+    };
     let opened = present.then.as_ref().and_then(|then| Some((then, cursor.open(then)?)));
-    // What was read of a transaction that is not below the next incarnation's floor is not there any more.
-    let is_kept = |(then, seen): &(&Then, Seen)| {
-        then.era != present.moment.seen().era || then.floor.is_none_or(|floor| seen.newest < floor)
-    };
-    let Some((then, seen)) = opened.filter(is_kept) else {
-        let message = "the cursor is of another database, or of a time that this one has lost; read your conversations, then follow without it";
-        return Err(Code::FutureCursor.because(message));
-    };
+    let (then, seen) = opened.ok_or_else(lost)?;
     if then.era != present.moment.seen().era {
-        let message = "the database was restored since the cursor; read your conversations, then follow without it";
+        let message = "the database was restored since the cursor; follow without it, then read your conversations";
         return Err(Code::OutdatedCursor.because(message));
     }
     let seen = match then.floor {
+        Some(floor) if seen.newest >= floor || !reader.is_kept(&seen).await? => return Err(lost()),
         Some(floor) => seen.below(floor),
         None => seen,
     };
     check(&seen, present.horizon, &present.moment)?;
-    Ok(cursor.at(seen))
+    Ok(cursor.at(seen, then))
 }
 
 /// Refuses to begin where something that was deleted may be missing.
@@ -306,7 +309,7 @@ fn check(seen: &Seen, horizon: i64, now: &Moment) -> Result<(), Error> {
 
 fn outdated() -> Error {
     Code::OutdatedCursor
-        .because("too much has happened since the cursor; read your conversations, then follow without it")
+        .because("too much has happened since the cursor; follow without it, then read your conversations")
 }
 
 /// One clock for the signs of life of all streams, which take turns.

@@ -198,8 +198,11 @@ impl State {
         if self.end.is_some() {
             return;
         }
-        let cursor = match &self.phase {
-            Phase::CatchingUp { from, .. } | Phase::Joining { from, .. } => from.clone(),
+        let cursor = match &mut self.phase {
+            Phase::CatchingUp { from, .. } | Phase::Joining { from, .. } => {
+                *from = from.beside(&event.cursor);
+                from.clone()
+            }
             Phase::Live => event.cursor.clone(),
         };
         self.bytes += event.size;

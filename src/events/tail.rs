@@ -91,16 +91,12 @@ async fn read(
         },
         _ => None,
     };
-    let Some((last, News { mut moment, convos, rows: mut page, .. })) = news else {
-        let mut moment = reader.present(None).await?.moment;
-        if let Some(last) = last.filter(|last| last.incarnation == moment.incarnation) {
-            moment.has_read(last.seen().newest);
-        }
+    let Some((last, News { moment, convos, rows: mut page, .. })) = news else {
+        let moment = reader.present(None).await?.moment;
         read_entries(store, hub, &reader, &moment).await?;
         hub.publish_typing(begun.typing);
         return Ok(moment);
     };
-    moment.has_read(last.seen().newest);
     hub.mark_unread(&convos);
     read_entries(store, hub, &reader, &moment).await?;
     // A page is handed out before the next is read, so that no more than one is in memory.
@@ -111,7 +107,6 @@ async fn read(
         let memberships = memberships_of_joiners(hub, &reader, &page.rows).await?;
         for row in &page.rows {
             store.metrics().tail_lagged((moment.at - row.emitted_at).to_std().unwrap_or_default());
-            moment.has_read(row.tx);
             told.insert(row.id);
         }
         hub.publish_rows(page.rows, &memberships);

@@ -22,6 +22,7 @@ query! {
     READ = "events/read" (TEXT, TEXT, INT8, TEXT);
     KEY_PACKAGES_LOW = "events/key_packages_low" (TEXT_ARRAY, TIMESTAMPTZ, INT8);
     POSITION = "events/position" (INT4);
+    IS_KEPT = "events/is_kept" (INT8, INT4);
     NEWS = "events/news" (TEXT, INT8, INT8, INT8);
     MORE_NEWS = "events/more_news" (TEXT, TEXT, INT8, INT8, INT8, INT4);
     ENTRIES = "events/entries" (TEXT_ARRAY, INT8_ARRAY, INT8, INT8);
@@ -138,6 +139,7 @@ impl std::fmt::Debug for Key {
 
 /// The present, as whoever comes with a cursor has to know it.
 pub struct Present {
+    /// With the newest entry, which whoever begins here may have read from the log.
     pub moment: Moment,
     /// What transactions of this era below wrote may be gone.
     pub horizon: i64,
@@ -242,6 +244,8 @@ pub struct Entries {
     pub entries: Vec<MessageView>,
     /// There may be more.
     pub more: bool,
+    /// The newest transaction of this era that wrote one of them; 0 if none did.
+    pub newest: i64,
     /// Each of their conversations with the version of its roster when they were read. Who was removed before one of them, was so in
     /// this version.
     pub rosters: Vec<(ConvoId, i64)>,
@@ -333,7 +337,15 @@ impl Reader {
             Some(bytes) => Some(Then { key: key(bytes)?, era: row.get("era_then"), floor: row.get("floor") }),
             None => None,
         };
-        Ok(Present { moment: moment(&row)?, horizon: row.get("horizon"), then })
+        let mut moment = moment(&row)?;
+        moment.has_read(row.get::<_, Option<i64>>("newest").unwrap_or_default());
+        Ok(Present { moment, horizon: row.get("horizon"), then })
+    }
+
+    /// Whether the newest of what was read is there still, or was deleted in order.
+    pub async fn is_kept(&self, seen: &Seen) -> Result<bool, Error> {
+        let row = self.find(&IS_KEPT, &[&seen.newest, &seen.era]).await.map_err(Abort::into_error)?;
+        Ok(row.ok_or_else(|| Error::internal("an expression has no value"))?.get("is_kept"))
     }
 
     /// What became visible since a moment: at most so many entries, and the first page of rows. `None`: the present incarnation has not
@@ -345,8 +357,7 @@ impl Reader {
         let told = rows.partition_point(|row| row.get::<_, i32>("part") == 1);
         let (convos, rows) = rows.split_at(told);
         let convos = convos.iter().map(|row| id(row.get("convo_id"))).collect::<Result<_, Error>>()?;
-        let (mut moment, too_many) = (moment(first)?, first.get("too_many"));
-        moment.has_read(first.get::<_, Option<i64>>("newest").unwrap_or_default());
+        let (moment, too_many) = (moment(first)?, first.get("too_many"));
         Ok(Some(News { moment, convos, too_many, rows: RowPage::of(rows) }))
     }
 
@@ -371,7 +382,8 @@ impl Reader {
         let rosters = entries.iter().zip(&rows).map(|(entry, row)| (entry.convo_id.clone(), row.get("roster_version")));
         let mut rosters: Vec<_> = rosters.collect();
         rosters.dedup();
-        Ok(Entries { entries, more, rosters })
+        let newest = rows.iter().filter_map(|row| row.get::<_, Option<i64>>("tx")).max().unwrap_or_default();
+        Ok(Entries { entries, more, newest, rosters })
     }
 
     /// What people are or were to conversations.

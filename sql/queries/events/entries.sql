@@ -1,5 +1,6 @@
 -- events/entries: the next entries of several conversations, each after a position, ascending, within a number of rows for each and
--- a number of bytes for all (one row at least), with the version of each roster at that moment. It does not ask who may see them.
+-- a number of bytes for all (one row at least), with the version of each roster at that moment, and the transaction of those of this era.
+-- It does not ask who may see them.
 -- In step: $1 convo_ids   $2 after these seqs.   $3 rows per conversation   $4 bytes
 with page as (
   select w.convo_id, c.roster_version, m.seq, octet_length(m.ciphertext) as size
@@ -12,6 +13,7 @@ with page as (
    where total <= $4 or total = size
 )
 select m.convo_id, m.seq, m.id, m.sender_did, m.message_type, m.epoch, m.ciphertext, m.created_at, m.embed_type, m.embed_uri,
-       fitting.roster_version
+       fitting.roster_version,
+       case when m.era = (select era from incarnations order by id desc limit 1) then m.tx::text::bigint end as tx
   from messages m join fitting using (convo_id, seq)
  order by m.convo_id, m.seq

@@ -1,7 +1,6 @@
 -- events/news: what became visible since a snapshot: conversations with new entries, and event rows, oldest first, within a number of
--- rows and of bytes (one row at least). The first row is the new snapshot, of this very statement, with its incarnation, whether there
--- were too many entries to tell, and the newest transaction of those that are told. No row at all: the present incarnation has not begun
--- yet.
+-- rows and of bytes (one row at least). The first row is the new snapshot, of this very statement, with its incarnation, and whether there
+-- were too many entries to tell. No row at all: the present incarnation has not begun yet.
 --
 -- A row that the old snapshot did not see was written by a transaction that was still running then, or began later: it is in the
 -- snapshot's list, or not below its end. Both are looked up by tx, so that a transaction that runs for hours costs one probe.
@@ -9,7 +8,7 @@
 with present as materialized (
   select id, era, cursor_key, pg_current_snapshot() as snapshot from present_incarnation
 ), entries as materialized (
-  select m.convo_id, m.tx from messages m
+  select m.convo_id from messages m
    where m.tx >= pg_snapshot_xmax($1::text::pg_snapshot) and m.tx < pg_snapshot_xmax(pg_current_snapshot())
      and m.era = (select era from present)
    limit $2
@@ -31,13 +30,12 @@ with present as materialized (
 )
 select 0 as part, snapshot::text as snapshot, id as incarnation, era, cursor_key, clock_timestamp() as now,
        (select count(*) from entries) >= $2 as too_many,
-       (select tx::text::bigint from entries order by tx desc limit 1) as newest,
        null::bigint as id, null::text as convo_id, null::text as recipient_did, null::text as event_type, null::text as payload,
        null::bigint as tx, null::timestamptz as emitted_at
   from present
 union all
-select 1, null, null, null, null, null, null, null, null, convo_id, null, null, null, null, null from fresh
+select 1, null, null, null, null, null, null, null, convo_id, null, null, null, null, null from fresh
 union all
-select 2, null, null, null, null, null, null, null, id, convo_id, recipient_did, event_type, payload, tx::text::bigint, emitted_at
+select 2, null, null, null, null, null, null, id, convo_id, recipient_did, event_type, payload, tx::text::bigint, emitted_at
   from sized where total <= $4 or total = octet_length(payload)
 order by part, id

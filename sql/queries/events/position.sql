@@ -1,7 +1,13 @@
--- events/position: the present, as a snapshot, with its incarnation and how far back a cursor may lie; and, for a cursor, the key and
--- the era of its incarnation, and below which transaction nothing was written in those that followed. No row: the present incarnation
--- has not begun yet.   $1 the cursor's incarnation, or null
+-- events/position: the present, as a snapshot, with its incarnation, the newest transaction whose entries it sees, and how far back a
+-- cursor may lie; and, for a cursor, the key and the era of its incarnation, and below which transaction nothing was written in those
+-- that followed. No row: the present incarnation has not begun yet. Entries of older eras may have any number, so the newest of this one
+-- is looked for among a hundred.   $1 the cursor's incarnation, or null
 select pg_current_snapshot()::text as snapshot, p.id as incarnation, p.era, p.cursor_key, clock_timestamp() as now,
+       (select m.tx::text::bigint
+          from (select tx, era from messages
+                 where tx < pg_snapshot_xmax(pg_current_snapshot())
+                 order by tx desc limit 100) m
+         where m.era = p.era order by m.tx desc limit 1) as newest,
        h.tx::text::bigint as horizon, c.cursor_key as key_then, c.era as era_then,
        (select i.floor::text::bigint from incarnations i where i.id > c.id order by i.floor limit 1) as floor
   from present_incarnation p cross join event_horizon h left join incarnations c on c.id = $1

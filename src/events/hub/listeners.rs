@@ -101,7 +101,7 @@ impl Inner {
         if !to.wants(row.convo.as_ref()) {
             return;
         }
-        let Some(watermark) = self.watermark.clone() else { return };
+        let Some(watermark) = self.cursor(row.tx) else { return };
         let held = self.held.clone();
         let say = |event: Event| {
             let mut state = to.state();

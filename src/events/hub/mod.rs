@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
 
 use crate::metrics::Metrics;
-use crate::store::events::Membership;
+use crate::store::events::{Membership, Moment};
 use crate::store::{Concerned, Topic};
 use crate::views::MessageView;
 
@@ -74,14 +74,21 @@ struct Inner {
     /// Channels that the tail has to read.
     unread: HashSet<Arc<str>>,
     typing: Vec<Typing>,
-    /// Everything visible at the end of the last pass has been handed to everybody who is live.
-    watermark: Option<Cursor>,
+    /// Everything visible at the end of the last pass has been handed to everybody who is live, and nothing that was written later
+    /// than what it says was read.
+    watermark: Option<Mark>,
     /// The pass that is under way, or the last one.
     begun: u64,
     open: usize,
     closed: bool,
     /// As in [`Shared`].
     held: Arc<AtomicUsize>,
+}
+
+/// The moment of the last pass, with the newest transaction of which something has been handed out since, and the cursor that says so.
+struct Mark {
+    moment: Moment,
+    cursor: Cursor,
 }
 
 /// A conversation that somebody listens to.
@@ -174,7 +181,7 @@ impl Hub {
         for subscriber in inner.people.values().flatten().filter(|subscriber| subscriber.id % turns == turn) {
             match &inner.watermark {
                 _ if subscriber.until <= now => over.push(subscriber.clone()),
-                Some(watermark) => subscriber.state().beat(watermark.clone()),
+                Some(watermark) => subscriber.state().beat(watermark.cursor.clone()),
                 None => {}
             }
         }
@@ -252,6 +259,17 @@ impl State {
 }
 
 impl Inner {
+    /// The cursor to hand something out with that this transaction wrote, or an older one. Whoever comes back with it after the database
+    /// has lost the transaction is told.
+    fn cursor(&mut self, tx: i64) -> Option<Cursor> {
+        let mark = self.watermark.as_mut()?;
+        if tx > mark.moment.seen().newest {
+            mark.moment.has_read(tx);
+            mark.cursor = Cursor::from(&mark.moment);
+        }
+        Some(mark.cursor.clone())
+    }
+
     /// Ends streams, and tells them why.
     fn cut(&mut self, streams: &[Arc<Subscriber>], info: Info) {
         for subscriber in streams {

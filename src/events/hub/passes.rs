@@ -10,7 +10,7 @@ use crate::events::subscriber::{End, Phase};
 use crate::ids::{ConvoId, Did};
 use crate::store::events::{Entries, EventRow, Membership, Moment};
 
-use super::{Checked, Hub, message};
+use super::{Checked, Hub, Mark, message};
 
 /// What a pass of the tail has to do.
 pub struct Begun {
@@ -91,7 +91,7 @@ impl Hub {
         let mut guard = self.inner();
         // One borrow, so that its parts can be told apart.
         let inner = &mut *guard;
-        let Some(watermark) = inner.watermark.clone() else { return };
+        let Some(watermark) = inner.cursor(page.newest) else { return };
         for entry in page.entries {
             let (convo, seq) = (entry.convo_id.clone(), entry.seq);
             let Some(channel) = inner.channels.get_mut(convo.as_str()) else { continue };
@@ -169,8 +169,8 @@ impl Hub {
 
     /// Hands out typing indicators.
     pub fn publish_typing(&self, typing: Vec<Typing>) {
-        let inner = self.inner();
-        let Some(watermark) = inner.watermark.clone() else { return };
+        let mut inner = self.inner();
+        let Some(watermark) = inner.cursor(0) else { return };
         for typing in typing {
             let Some(channel) = inner.channels.get(typing.convo_id.as_str()) else { continue };
             let did = typing.did.clone();
@@ -187,10 +187,14 @@ impl Hub {
 
     /// Ends a pass: everything visible at its moment has been handed out.
     pub fn end_pass(&self, pass: u64, moment: &Moment) {
-        let watermark = Cursor::from(moment);
         {
             let mut inner = self.inner();
-            inner.watermark = Some(watermark.clone());
+            let mut moment = moment.clone();
+            if let Some(last) = inner.watermark.as_ref().filter(|last| last.moment.incarnation == moment.incarnation) {
+                moment.has_read(last.moment.seen().newest);
+            }
+            let watermark = Cursor::from(&moment);
+            inner.watermark = Some(Mark { moment, cursor: watermark.clone() });
             for subscriber in std::mem::take(&mut inner.unsettled) {
                 let mut state = subscriber.state();
                 if state.has_ended() {

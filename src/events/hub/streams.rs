@@ -8,8 +8,7 @@ use crate::events::cursor::Cursor;
 use crate::events::event::{Info, Published, Row, Typing};
 use crate::events::subscriber::{End, Phase, Subscriber};
 use crate::ids::{ConvoId, Did};
-use crate::store::events::{Attachment, EventRow, Membership};
-use crate::views::MessageView;
+use crate::store::events::{Attachment, Entries, EventRow, Membership};
 
 use super::{Hub, Listener, MAX_STREAMS, MAX_STREAMS_PER_CALLER, MAX_TYPING, message};
 
@@ -186,15 +185,17 @@ impl Hub {
     pub fn supply(
         &self,
         subscriber: &Arc<Subscriber>,
-        entries: Vec<MessageView>,
+        entries: Entries,
         memberships: &[Membership],
         upto: &[(&str, i64)],
     ) {
         let mut inner = self.inner();
+        let Some(cursor) = inner.cursor(entries.newest) else { return };
         let mut state = subscriber.state();
-        let Phase::CatchingUp { from, .. } = &state.phase else { return };
-        let from = from.clone();
-        for entry in entries {
+        if !matches!(state.phase, Phase::CatchingUp { .. }) {
+            return;
+        }
+        for entry in entries.entries {
             let Some(channel) = inner.channels.get_mut(entry.convo_id.as_str()) else { continue };
             let Some(listener) = channel.listeners.get_mut(&subscriber.id) else { continue };
             let membership = memberships.iter().find(|one| one.convo == entry.convo_id);
@@ -205,7 +206,7 @@ impl Hub {
             }
             if entry.seq > listener.position && membership.is_some_and(|one| listener.may_see(one, entry.seq)) {
                 listener.position = entry.seq;
-                state.push_anyway(&Arc::new(Published::new(message(entry), from.clone()).counted(&self.0.held)));
+                state.push_anyway(&Arc::new(Published::new(message(entry), cursor.clone()).counted(&self.0.held)));
             }
         }
         // What it may not see, or what is not there any more, is not missing.
@@ -218,12 +219,14 @@ impl Hub {
     }
 
     /// Hands entries of a membership that has ended to a stream that catches up, before it is told of the end.
-    pub fn supply_rest(&self, subscriber: &Subscriber, entries: Vec<MessageView>) {
+    pub fn supply_rest(&self, subscriber: &Subscriber, entries: Entries) {
+        let Some(cursor) = self.inner().cursor(entries.newest) else { return };
         let mut state = subscriber.state();
-        let Phase::CatchingUp { from, .. } = &state.phase else { return };
-        let from = from.clone();
-        for entry in entries {
-            state.push_anyway(&Arc::new(Published::new(message(entry), from.clone()).counted(&self.0.held)));
+        if !matches!(state.phase, Phase::CatchingUp { .. }) {
+            return;
+        }
+        for entry in entries.entries {
+            state.push_anyway(&Arc::new(Published::new(message(entry), cursor.clone()).counted(&self.0.held)));
         }
     }
 

@@ -63,7 +63,7 @@ fn membership(did: &str, last_seq: i64) -> Membership {
 
 /// A page of entries, and the version of the roster by which it was read.
 fn page(entries: Vec<MessageView>, roster: i64) -> Entries {
-    Entries { entries, more: false, rosters: vec![(CONVO.parse().unwrap(), roster)] }
+    Entries { entries, more: false, newest: 0, rosters: vec![(CONVO.parse().unwrap(), roster)] }
 }
 
 /// The entries that wait for a client.
@@ -134,7 +134,7 @@ fn p10_where_too_much_waits_for_all_those_go_first_for_whom_most_does() {
     let read = |name: String, bytes: &[usize]| {
         let stream = stream(&hub, &name, 0, 10);
         let sized = |(seq, size): (i64, &usize)| MessageView { ciphertext: LexBytes(vec![0; *size]), ..entry(seq) };
-        hub.supply(&stream, (1..).zip(bytes).map(sized).collect(), &[membership(&name, 10)], &[]);
+        hub.supply(&stream, page((1..).zip(bytes).map(sized).collect(), 1), &[membership(&name, 10)], &[]);
         stream
     };
     let slow: Vec<_> = (0..12).map(|n| read(format!("did:plc:slow{n}"), &[8 << 20, 8 << 20, 8 << 20])).collect();
