@@ -1,10 +1,12 @@
-//! P5 and P11 of events, with real servers, a real Redis and a real PostgreSQL that die: whatever is killed, cut or frozen, every
+//! P5 and P11 of events, with real servers, a real Redis and a real PostgreSQL that die: whatever is killed, cut, frozen or replaced, every
 //! member sees every entry of its membership at least once and in order, and what carries hints changes how soon and nothing else.
 
 mod support;
 
 #[path = "delivery/checker.rs"]
 mod checker;
+#[path = "delivery/disasters.rs"]
+mod disasters;
 #[path = "delivery/hints.rs"]
 mod hints;
 #[path = "delivery/members.rs"]

@@ -1,16 +1,17 @@
 //! A client that follows the stream at whatever replica answers, comes back from its cursor whenever it is cut off, records
-//! everything, and holds each event against what it has seen before.
+//! everything, and holds each event against what it has seen before. Where it is told to start anew, it forgets what it knows, follows
+//! without a cursor, and reads its conversations.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
 use reqwest::Url;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::*;
-use crate::support::client::xrpc::{Event, Xrpc, XrpcError};
+use crate::support::client::xrpc::{Event, Reply, Xrpc, XrpcError};
 use crate::support::lexicon::validate_event;
 
 const NSID: &str = "blue.catbird.mls.streamConvoEvents";
@@ -33,10 +34,19 @@ pub enum Doing {
 pub struct Seen {
     /// The entries of each conversation in the order in which they came, repetitions included.
     pub entries: BTreeMap<String, Vec<u64>>,
-    /// The same, each once.
+    /// How many of these came, and how many of them again.
+    pub came: u64,
+    pub again: u64,
+    /// The same entries, each once, and those that were read from the log.
     pub distinct: BTreeMap<String, BTreeSet<u64>>,
     /// The memberships that it was told of while it followed: where each began, or ended with `false`.
     pub memberships: BTreeMap<String, BTreeSet<(u64, bool)>>,
+    /// The id of each entry that it has.
+    pub ids: BTreeMap<String, BTreeMap<u64, String>>,
+    /// Whether it was told last that it is a member, for each conversation that it was told of.
+    pub is_member: BTreeMap<String, bool>,
+    /// How often it was told to start anew, by error.
+    pub anew: BTreeMap<String, u64>,
     /// How often it had to connect.
     pub connections: u64,
     /// What it does now: where a client that lacks something waits.
@@ -72,9 +82,7 @@ impl Seen {
 
     /// How many events brought an entry, and how many of these one that it had already.
     pub fn counts(&self) -> (u64, u64) {
-        let all: usize = self.entries.values().map(Vec::len).sum();
-        let distinct: usize = self.distinct.values().map(BTreeSet::len).sum();
-        (all as u64, (all - distinct) as u64)
+        (self.came, self.again)
     }
 
     /// Takes one event. What came before may come again; what is new has to come where it belongs.
@@ -83,6 +91,7 @@ impl Seen {
         match name {
             "messageEvent" => {
                 let convo = data["message"]["convoId"].as_str().unwrap_or_default();
+                self.take_id(convo, &data["message"]);
                 self.take_entry(convo, number(&data["message"]["seq"]), number(&data["prevSeq"]));
                 return;
             }
@@ -90,6 +99,7 @@ impl Seen {
                 let convo = data["convoId"].as_str().unwrap_or_default();
                 let memberships = self.memberships.entry(convo.to_owned()).or_default();
                 memberships.insert((number(&data["seq"]), name == "conversationEvent"));
+                self.is_member.insert(convo.to_owned(), name == "conversationEvent");
             }
             "infoEvent" if data["info"] == "replayed" => self.live = true,
             "infoEvent" => {
@@ -98,6 +108,31 @@ impl Seen {
             _ => {}
         }
         self.others.push((name.to_owned(), data.clone()));
+    }
+
+    /// Notes the id of an entry, which never changes.
+    fn take_id(&mut self, convo: &str, entry: &Value) {
+        let (seq, id) = (entry["seq"].as_u64().unwrap_or_default(), entry["id"].as_str().unwrap_or_default());
+        let before = self.ids.entry(convo.to_owned()).or_default().insert(seq, id.to_owned());
+        if let Some(before) = before.filter(|before| before != id) {
+            self.broken.push(format!("entry {seq} of {convo} was {before} and is {id}"));
+        }
+    }
+
+    /// Forgets what it knows, as `error` says.
+    fn start_anew(&mut self, error: &str) {
+        *self.anew.entry(error.to_owned()).or_default() += 1;
+        self.entries.clear();
+        self.distinct.clear();
+        self.memberships.clear();
+        self.ids.clear();
+        self.is_member.clear();
+    }
+
+    /// Takes an entry that it has read from the log.
+    fn take_read(&mut self, convo: &str, entry: &Value) {
+        self.take_id(convo, entry);
+        self.distinct.entry(convo.to_owned()).or_default().insert(entry["seq"].as_u64().unwrap_or_default());
     }
 
     fn take_entry(&mut self, convo: &str, seq: u64, prev: u64) {
@@ -113,8 +148,10 @@ impl Seen {
             return;
         }
         self.entries.entry(convo.to_owned()).or_default().push(seq);
+        self.came += 1;
         let newest = distinct.last().copied();
         if !distinct.insert(seq) {
+            self.again += 1;
             return;
         }
         let joined = told.and_then(|told| told.iter().rfind(|(_, joined)| *joined)).map(|(at, _)| *at);
@@ -201,6 +238,7 @@ async fn follow(
         change.send_modify(|count| *count += 1);
     };
     let mut cursor: Option<String> = None;
+    let mut anew = false;
     loop {
         let server: Url = {
             let servers = servers.borrow();
@@ -208,8 +246,13 @@ async fn follow(
         };
         turn += 1;
         note(&mut |seen| seen.doing = Doing::Connecting);
-        let mut stream = match who.at(server).follow("streamConvoEvents", &[], cursor.as_deref()).await {
+        let mut stream = match who.at(server.clone()).follow("streamConvoEvents", &[], cursor.as_deref()).await {
             Ok(Ok(stream)) => stream,
+            Ok(Err(reply)) if reply.body["recovery"] == json!("startAnew") => {
+                note(&mut |seen| seen.start_anew(reply.error().unwrap_or_default()));
+                (cursor, anew) = (None, true);
+                continue;
+            }
             refused => {
                 // A server that dies, drains or has no database refuses. Nothing is wrong with the cursor or the caller.
                 let wrong = match refused {
@@ -229,8 +272,25 @@ async fn follow(
         note(&mut |seen| {
             seen.doing = Doing::Reading;
             seen.connections += 1;
-            seen.live = cursor.is_none();
+            seen.live = cursor.is_none() && !anew;
         });
+        if anew {
+            // Where the log cannot be read, it begins once more with what it has by then, which it may have read a part of.
+            let Some(read) = read_all(&who.at(server)).await else {
+                note(&mut |seen| seen.start_anew("unread"));
+                cursor = None;
+                continue;
+            };
+            note(&mut |seen| {
+                for (convo, entries) in &read {
+                    seen.is_member.insert(convo.clone(), true);
+                    seen.ids.entry(convo.clone()).or_default();
+                    entries.iter().for_each(|entry| seen.take_read(convo, entry));
+                }
+                seen.live = true;
+            });
+            anew = false;
+        }
         loop {
             match stream.next().await {
                 Ok(Some(Event { name, data, .. })) => {
@@ -247,4 +307,33 @@ async fn follow(
         // Also one that came with no event.
         cursor = stream.last_id.or(cursor);
     }
+}
+
+/// Everything that somebody may read, by conversation. `None`: some of it could not be read.
+async fn read_all(who: &Xrpc) -> Option<BTreeMap<String, Vec<Value>>> {
+    let mut all = BTreeMap::new();
+    let convos = who.query("getConvos", &[("limit", "100".to_owned())]).await.ok().filter(Reply::is_ok)?;
+    for convo in convos.list("conversations").unwrap() {
+        let convo = convo["id"].as_str().unwrap();
+        let mut entries: Vec<Value> = Vec::new();
+        loop {
+            let after = entries.last().map_or(0, |last| last["seq"].as_u64().unwrap());
+            let position = [
+                ("convoId", convo.to_owned()),
+                ("sinceSeq", after.to_string()),
+                ("limit", "100".to_owned()),
+                ("peek", "true".to_owned()),
+            ];
+            let page = who.query("getMessages", &position).await.ok()?;
+            match page.status {
+                // It was removed meanwhile, and will be told.
+                403 | 404 => break,
+                200 if page.list("messages").unwrap().is_empty() => break,
+                200 => entries.extend_from_slice(page.list("messages").unwrap()),
+                _ => return None,
+            }
+        }
+        all.insert(convo.to_owned(), entries);
+    }
+    Some(all)
 }

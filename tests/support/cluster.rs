@@ -7,11 +7,19 @@
 
 use std::net::TcpListener;
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
 
 use catbird_server::embedded::{EmbeddedError, EmbeddedPostgres, Settings, Shutdown};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use tokio::sync::OnceCell;
 use tokio_postgres::{Client, Config, NoTls};
 use ulid::Ulid;
+
+/// How long the processes of a PostgreSQL that was killed may hold their memory.
+const REMAINS: Duration = Duration::from_secs(20);
 
 /// How often a port that turns out to be taken is replaced by another.
 const PORT_ATTEMPTS: usize = 5;
@@ -110,13 +118,17 @@ pub struct OwnCluster {
 
 impl OwnCluster {
     pub async fn start() -> Self {
+        let cluster = Self::start_empty().await;
+        migrate(&cluster.config()).await;
+        cluster
+    }
+
+    /// A cluster whose database has nothing in it.
+    pub async fn start_empty() -> Self {
         for _ in 0..PORT_ATTEMPTS {
             let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
             match EmbeddedPostgres::start(&Settings { loopback_port: Some(port), ..settings() }).await {
-                Ok(cluster) => {
-                    migrate(&cluster.config()).await;
-                    return Self { cluster, port };
-                }
+                Ok(cluster) => return Self { cluster, port },
                 Err(EmbeddedError::Ended { tail, .. }) if tail.contains("Address already in use") => {}
                 Err(error) => panic!("{error}"),
             }
@@ -154,14 +166,37 @@ impl OwnCluster {
         connect(&self.config()).await
     }
 
+    /// A standby that follows this cluster by streaming replication, under the name `standby`.
+    pub async fn standby(&self) -> Self {
+        let mut standby = Self::start_empty().await;
+        standby.stop().await;
+        let pgdata = standby.pgdata();
+        std::fs::remove_dir_all(&pgdata).unwrap();
+        let from = format!("postgresql://catbird@127.0.0.1:{}", self.port);
+        let mut copy = Command::new("pg_basebackup");
+        copy.args(["--checkpoint=fast", "--no-sync", "--dbname", &from, "--pgdata"]).arg(&pgdata);
+        let copied = tokio::task::spawn_blocking(move || copy.output().unwrap()).await.unwrap();
+        assert!(copied.status.success(), "{}", String::from_utf8_lossy(&copied.stderr));
+        let conf = pgdata.join("postgresql.auto.conf");
+        let primary =
+            format!("primary_conninfo = 'host=127.0.0.1 port={} user=catbird application_name=standby'\n", self.port);
+        std::fs::write(&conf, std::fs::read_to_string(&conf).unwrap() + &primary).unwrap();
+        give(&pgdata, pgdata.parent().unwrap());
+        standby.stand_by();
+        standby.resume().await;
+        standby
+    }
+
+    fn pgdata(&self) -> std::path::PathBuf {
+        self.cluster.dir().join("postgres")
+    }
+
     /// From its next start on, which may come after [`OwnCluster::stop`], it is a standby that waits for what its primary writes
     /// (PostgreSQL manual 27.2.2).
     pub fn stand_by(&self) {
-        let pgdata = self.cluster.dir().join("postgres");
-        let signal = pgdata.join("standby.signal");
+        let signal = self.pgdata().join("standby.signal");
         std::fs::write(&signal, "").unwrap();
-        let owner = std::fs::metadata(&pgdata).unwrap();
-        std::os::unix::fs::chown(&signal, Some(owner.uid()), Some(owner.gid())).unwrap();
+        give(&signal, &self.pgdata());
     }
 
     /// Shuts down in order: clients are disconnected, open transactions are rolled back.
@@ -174,15 +209,37 @@ impl OwnCluster {
         self.cluster.halt(Shutdown::Immediate).await.unwrap();
     }
 
-    /// Starts again after [`OwnCluster::stop`] or [`OwnCluster::crash`].
+    /// SIGKILL: PostgreSQL gets no chance to do anything. Its other processes notice a moment later.
+    pub async fn kill(&mut self) {
+        let pid = std::fs::read_to_string(self.pgdata().join("postmaster.pid")).unwrap();
+        let pid = pid.lines().next().unwrap().trim().parse().unwrap();
+        kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+        self.cluster.ended().await;
+    }
+
+    /// Starts again after [`OwnCluster::stop`], [`OwnCluster::crash`] or [`OwnCluster::kill`].
     pub async fn resume(&mut self) {
-        self.cluster.resume().await.unwrap();
+        let begin = Instant::now();
+        while let Err(error) = self.cluster.resume().await {
+            let remains = error.to_string().contains("pre-existing shared memory");
+            assert!(remains && begin.elapsed() < REMAINS, "{error}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
     }
 
     /// Crashes and recovers.
     pub async fn restart_immediate(&mut self) {
         self.crash().await;
         self.resume().await;
+    }
+}
+
+/// Gives a file, or a directory and what is in it, to the owner of another.
+fn give(path: &Path, as_is: &Path) {
+    let owner = std::fs::metadata(as_is).unwrap();
+    std::os::unix::fs::chown(path, Some(owner.uid()), Some(owner.gid())).unwrap();
+    if path.is_dir() {
+        std::fs::read_dir(path).unwrap().for_each(|entry| give(&entry.unwrap().path(), as_is));
     }
 }
 

@@ -6,9 +6,11 @@
 //! ```text
 //! SOAK_SECONDS=600 cargo test --release --test delivery soak::long -- --ignored --nocapture
 //! ```
+//! `long::disasters` lets PostgreSQL itself die, be replaced by a standby, and be restored from a dump (`tests/delivery/disasters.rs`).
 //! `SOAK_SECONDS` (60), `SOAK_MEMBERS` (200), `SOAK_CONVERSATIONS` (50) and `SOAK_ROSTER` (10, members that each conversation
 //! begins with) set how long and how large; `long::three_replicas` and `long::one_replica` run one of the two.
 
+pub mod cast;
 mod faults;
 mod stage;
 mod traffic;
@@ -21,13 +23,13 @@ use stage::Stage;
 /// How large a soak is.
 #[derive(Debug, Clone, Copy)]
 pub struct Size {
-    lasts: Duration,
-    members: usize,
-    conversations: usize,
+    pub lasts: Duration,
+    pub members: usize,
+    pub conversations: usize,
     /// Members that each conversation begins with.
-    roster: usize,
+    pub roster: usize,
     /// The pause between two faults.
-    pace: Duration,
+    pub pace: Duration,
 }
 
 /// For every run of the tests.
@@ -35,7 +37,7 @@ const SHORT: Size =
     Size { lasts: Duration::from_secs(9), members: 24, conversations: 6, roster: 6, pace: Duration::from_millis(700) };
 
 /// What the environment says.
-fn long() -> Size {
+pub fn long() -> Size {
     let lasts = Duration::from_secs(setting("SOAK_SECONDS", 60) as u64);
     let size = Size {
         lasts,
@@ -97,5 +99,11 @@ mod long {
     #[ignore = "takes minutes; run it by name"]
     async fn one_replica() {
         super::soak(super::long(), 1, false).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    #[ignore = "takes minutes; run it by name"]
+    async fn disasters() {
+        crate::disasters::soak(super::long()).await;
     }
 }

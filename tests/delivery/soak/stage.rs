@@ -1,28 +1,17 @@
 //! Everything that takes part in a soak, and what it comes to.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use reqwest::Url;
-use tokio::sync::watch;
-use tokio::task::JoinSet;
-
 use super::Size;
-use super::traffic::{self, Convo, Counts};
+use super::cast::Cast;
 use super::verdict::Verdict;
-use crate::checker::Checker;
-use crate::support::app::validated;
 use crate::support::chaos::{self, Chaos};
-use crate::support::client::random_did;
-use crate::support::client::xrpc::Xrpc;
 use crate::support::cluster::{TestDatabase, database};
 use crate::support::fleet::{Fleet, Mode, Replica};
 use crate::support::proxy::Proxy;
 use crate::support::redis::Redis;
 
-/// How long the last entry may take to reach everybody when everything works again.
-const PATIENCE: Duration = Duration::from_secs(60);
 /// The modes of replicas, in turn.
 const MODES: [Mode; 3] = [Mode::Advisory, Mode::Actors, Mode::Advisory];
 
@@ -41,12 +30,7 @@ pub struct Stage {
     pub cuts: u64,
     pub hints_lost: u64,
     settings: Vec<(&'static str, String)>,
-    people: Vec<Xrpc>,
-    checkers: Vec<Checker>,
-    counts: Arc<Counts>,
-    unanswered: Arc<AtomicU64>,
-    stop: watch::Sender<bool>,
-    workers: JoinSet<()>,
+    cast: Cast,
     size: Size,
     began: Instant,
 }
@@ -64,32 +48,8 @@ impl Stage {
         for replica in &fleet.replicas {
             proxies.push(Proxy::before(&replica.base).await);
         }
-        let bases: Vec<String> = proxies.iter().map(Proxy::base).collect();
-        let urls: Vec<Url> = bases.iter().map(|base| base.parse().unwrap()).collect();
-        let one = validated(&bases[0], &random_did());
-        let people: Vec<Xrpc> = (0..size.members).map(|_| one.signed_in_as(&random_did())).collect();
-        let (_, servers) = watch::channel(bases);
-        // Before there is any conversation, so that every membership is seen from its beginning.
-        let checkers: Vec<Checker> =
-            people.iter().enumerate().map(|(n, who)| Checker::start_at(who, servers.clone(), n)).collect();
-        for checker in &checkers {
-            assert!(checker.within(PATIENCE, |seen| seen.live).await, "a stream did not open: {:?}", checker.seen());
-        }
-        let (stop, stopping) = watch::channel(false);
-        let (counts, unanswered) = (Arc::new(Counts::default()), Arc::new(AtomicU64::new(0)));
-        let desk = traffic::Desk {
-            servers: Arc::new(watch::Sender::new(urls)),
-            stopping,
-            unanswered: unanswered.clone(),
-            counts: counts.clone(),
-            people: people.clone().into(),
-        };
-        let mut workers = JoinSet::new();
-        for n in 0..size.conversations {
-            let convo = Arc::new(Convo::create(&desk, n, size.roster).await);
-            workers.spawn(traffic::change(desk.clone(), convo.clone(), n));
-            workers.spawn(traffic::send(desk.clone(), convo, n));
-        }
+        let bases = proxies.iter().map(Proxy::base).collect();
+        let cast = Cast::start(size, bases, false).await;
         println!(
             "{replicas} replicas, {} Redis; {} members in {} conversations for {} s",
             if redis.is_some() { "with" } else { "without" },
@@ -109,12 +69,7 @@ impl Stage {
             cuts: 0,
             hints_lost: 0,
             settings,
-            people,
-            checkers,
-            counts,
-            unanswered,
-            stop,
-            workers,
+            cast,
             size,
             began: Instant::now(),
         }
@@ -122,12 +77,7 @@ impl Stage {
 
     /// Panics if a client has given up.
     pub fn still_runs(&mut self) {
-        if let Some(died) = self.workers.try_join_next() {
-            panic!("a client gave up: {died:?}");
-        }
-        for checker in &self.checkers {
-            checker.with(|seen| assert!(seen.broken.is_empty(), "{:?}", seen.broken));
-        }
+        self.cast.still_runs();
     }
 
     /// A server in the place of the `n`-th, which ends now: killed, or drained.
@@ -155,17 +105,12 @@ impl Stage {
 
     /// One line about how far it is.
     pub fn progress(&self) -> String {
-        let (mut events, mut again, mut connections) = (0, 0, 0);
-        for checker in &self.checkers {
-            let (all, repeated) = checker.with(|seen| seen.counts());
-            (events, again) = (events + all, again + repeated);
-            connections += checker.with(|seen| seen.connections);
-        }
+        let (events, again) = self.cast.delivered();
         format!(
             "{} messages, {} commits, {events} events delivered ({again} again), {} reconnects, {} kills, {} cuts",
-            self.counts.messages.load(Ordering::SeqCst),
-            self.counts.commits.load(Ordering::SeqCst),
-            connections - self.checkers.len() as u64,
+            self.cast.counts.messages.load(Ordering::SeqCst),
+            self.cast.counts.commits.load(Ordering::SeqCst),
+            self.cast.reconnects(),
             self.kills,
             self.cuts,
         )
@@ -185,26 +130,8 @@ impl Stage {
 
     /// Ends the traffic, waits for the last event, and compares.
     pub async fn end(mut self) {
-        self.stop.send_replace(true);
-        while let Some(ended) = self.workers.join_next().await {
-            ended.unwrap();
-        }
-        let took = self.began.elapsed();
-        let db = self.database.connect().await;
-        let verdict = Verdict::read(&db).await;
-        let deadline = Instant::now() + PATIENCE;
-        let mut missing = Vec::new();
-        for (who, checker) in self.people.iter().zip(&self.checkers) {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if !checker.within(left, |seen| verdict.is_complete(&who.did, seen)).await {
-                missing.push(format!("{}: {}", who.did, checker.whereabouts()));
-            }
-        }
-        self.print(&verdict, took);
-        let mut wrong = Vec::new();
-        for (who, checker) in self.people.iter().zip(&self.checkers) {
-            wrong.extend(checker.with(|seen| verdict.judge(&who.did, seen)));
-        }
+        let (verdict, missing, wrong) = self.cast.end(&self.database.connect().await).await;
+        self.print(&verdict, self.began.elapsed());
         if !missing.is_empty() {
             // What the servers say may tell why.
             self.fleet.replicas.iter().flat_map(Replica::log).for_each(|line| println!("{line}"));
@@ -215,13 +142,10 @@ impl Stage {
     }
 
     fn print(&self, verdict: &Verdict, took: Duration) {
-        let (mut events, mut again, mut reconnects) = (0, 0, 0);
+        let ((events, again), reconnects) = (self.cast.delivered(), self.cast.reconnects());
         let mut farewells = std::collections::BTreeMap::<String, u64>::new();
-        for checker in &self.checkers {
+        for checker in &self.cast.checkers {
             checker.with(|seen| {
-                let (all, repeated) = seen.counts();
-                (events, again) = (events + all, again + repeated);
-                reconnects += seen.connections - 1;
                 for (why, times) in &seen.farewells {
                     *farewells.entry(why.clone()).or_default() += times;
                 }
@@ -232,9 +156,12 @@ impl Stage {
             ("members, conversations", format!("{}, {}", self.size.members, self.size.conversations)),
             ("seconds", took.as_secs().to_string()),
             ("entries in the log", verdict.entries.to_string()),
-            ("messages, commits", format!("{}, {}", count(&self.counts.messages), count(&self.counts.commits))),
+            (
+                "messages, commits",
+                format!("{}, {}", count(&self.cast.counts.messages), count(&self.cast.counts.commits)),
+            ),
             ("memberships begun, ended", format!("{}, {}", verdict.begun, verdict.ended)),
-            ("requests without an answer", count(&self.unanswered).to_string()),
+            ("requests without an answer", count(&self.cast.unanswered).to_string()),
             ("entries delivered, again", format!("{events}, {again}")),
             ("reconnects", reconnects.to_string()),
             ("streams ended with a word", format!("{farewells:?}")),

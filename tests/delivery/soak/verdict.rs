@@ -24,6 +24,8 @@ struct Due {
 pub struct Verdict {
     /// By member and conversation.
     due: HashMap<String, BTreeMap<String, Due>>,
+    /// The ids of all entries that are there still.
+    ids: HashMap<String, BTreeMap<u64, String>>,
     pub entries: u64,
     pub begun: u64,
     pub ended: u64,
@@ -32,7 +34,7 @@ pub struct Verdict {
 impl Verdict {
     /// Reads it when nothing is written any more.
     pub async fn read(db: &Client) -> Self {
-        let mut verdict = Self { due: HashMap::new(), entries: 0, begun: 0, ended: 0 };
+        let mut verdict = Self { due: HashMap::new(), ids: HashMap::new(), entries: 0, begun: 0, ended: 0 };
         let changes = "select convo_id, recipient_did, event_type, payload::text from event_stream
                         where event_type in ('joined', 'removed') order by id";
         for row in db.query(changes, &[]).await.unwrap() {
@@ -64,6 +66,10 @@ impl Verdict {
                 due.entries.extend(due.since.iter().flat_map(|since| since + 1..=last.cast_unsigned()));
             }
         }
+        for row in db.query("select convo_id, seq, id from messages", &[]).await.unwrap() {
+            let (convo, seq, id): (String, i64, String) = (row.get(0), row.get(1), row.get(2));
+            verdict.ids.entry(convo).or_default().insert(seq.cast_unsigned(), id);
+        }
         verdict.compare_with_roster(db).await;
         verdict
     }
@@ -91,15 +97,46 @@ impl Verdict {
 
     /// Whether a member has seen as much as it had to. What it saw beyond that is for [`Verdict::judge`].
     pub fn is_complete(&self, did: &str, seen: &Seen) -> bool {
+        if !seen.anew.is_empty() {
+            return seen.live && self.compare(did, seen).is_empty();
+        }
         self.due.get(did).into_iter().flatten().all(|(convo, due)| {
             seen.distinct.get(convo).map_or(0, BTreeSet::len) >= due.entries.len()
                 && seen.memberships.get(convo).map_or(0, BTreeSet::len) >= due.memberships.len()
         })
     }
 
-    /// What a member saw otherwise than it had to, in words.
+    /// Where what a member has is not what the database has for it, in words.
+    fn compare(&self, did: &str, seen: &Seen) -> Vec<String> {
+        let mut findings = Vec::new();
+        let (nothing, no_ids) = (BTreeMap::new(), BTreeMap::new());
+        let due = self.due.get(did).unwrap_or(&nothing);
+        for (convo, own) in &seen.ids {
+            let ids = self.ids.get(convo).unwrap_or(&no_ids);
+            let other = own.iter().find(|(seq, id)| ids.get(seq) != Some(id));
+            findings.extend(other.map(|(seq, id)| format!("entry {seq} of {convo} is {id}, not {:?}", ids.get(seq))));
+        }
+        for (convo, is_member) in &seen.is_member {
+            if due.get(convo).is_some_and(|due| due.since.is_some()) != *is_member {
+                findings.push(format!("it was told last of {convo} that it is a member: {is_member}"));
+            }
+        }
+        for (convo, since) in due.iter().filter_map(|(convo, due)| Some((convo, due.since?))) {
+            let (ids, own) = (self.ids.get(convo).unwrap_or(&no_ids), seen.ids.get(convo).unwrap_or(&no_ids));
+            let lacks: Vec<_> = ids.range(since + 1..).filter(|(seq, _)| !own.contains_key(seq)).collect();
+            if !seen.is_member.contains_key(convo) || !lacks.is_empty() {
+                findings.push(format!("it lacks {lacks:?} of {convo}"));
+            }
+        }
+        findings
+    }
+
+    /// What a member saw otherwise than it had to, in words. Whoever was told to start anew has to have what the database has.
     pub fn judge(&self, did: &str, seen: &Seen) -> Vec<String> {
-        let mut findings = seen.broken.clone();
+        let mut findings = [seen.broken.clone(), self.compare(did, seen)].concat();
+        if !seen.anew.is_empty() {
+            return findings.into_iter().map(|finding| format!("{did}, anew {:?}: {finding}", seen.anew)).collect();
+        }
         let (nothing, no_entries, no_memberships) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
         let due = self.due.get(did).unwrap_or(&nothing);
         for convo in seen.distinct.keys().chain(seen.memberships.keys()) {
