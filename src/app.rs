@@ -13,6 +13,7 @@ use crate::config::Config;
 use crate::delivery::Delivery;
 use crate::error::{Code, Error};
 use crate::events::Events;
+use crate::health::Probe;
 use crate::ids::{ConvoId, EntryId};
 use crate::jobs;
 use crate::limits::RateLimits;
@@ -42,6 +43,7 @@ pub struct App {
     pub body_room: BodyRoom,
     pub reply_room: ReplyRoom,
     pub heavy: Heavy,
+    pub probe: Probe,
     pub background: Background,
     stage: Arc<AtomicU8>,
 }
@@ -100,6 +102,7 @@ impl App {
         let delivery = Delivery::new(store.clone(), config.mailboxes);
         let stage = Arc::new(AtomicU8::new(Stage::Starting as u8));
         let heavy = Heavy::new(store.runtime());
+        let probe = Probe::new(store.clone(), clock.clone());
         Ok(Self {
             config: Arc::new(config),
             clock,
@@ -114,6 +117,7 @@ impl App {
             body_room: BodyRoom::new(metrics.clone()),
             reply_room: ReplyRoom::new(metrics.clone()),
             heavy,
+            probe,
             metrics,
             background: Background::default(),
             stage,

@@ -20,6 +20,9 @@ pub struct Config {
     /// Where requests are accepted. `SERVER_HOST`, `SERVER_PORT`; port 0 takes a free one.
     pub host: String,
     pub port: u16,
+    /// Where `/metrics` and `/health` are, if not beside the methods: a host and a port. `ADMIN_HOST`, `ADMIN_PORT`; port 0 takes a
+    /// free one.
+    pub admin: Option<(String, u16)>,
     /// PostgreSQL; `None` starts the embedded one under `data_dir`. `DATABASE_URL`.
     pub database_url: Option<String>,
     /// Most connections to PostgreSQL that this process holds. `DATABASE_MAX_CONNECTIONS`.
@@ -230,6 +233,10 @@ impl Config {
             Config {
                 host: env.text("SERVER_HOST").unwrap_or_else(|| "127.0.0.1".to_owned()),
                 port,
+                admin: env.text("ADMIN_PORT").map(|_| {
+                    let host = env.text("ADMIN_HOST").unwrap_or_else(|| "127.0.0.1".to_owned());
+                    (host, env.number("ADMIN_PORT", 0, 0, 65_535) as u16)
+                }),
                 database_url: env.text("DATABASE_URL"),
                 database_max_connections: env.number("DATABASE_MAX_CONNECTIONS", 10, 2, 10_000) as usize,
                 database_pooler: env.flag("DATABASE_POOLER", false),
@@ -342,6 +349,11 @@ impl Config {
         is_loopback(&self.host) || place.is_some_and(|rest| rest.is_empty() || rest.starts_with('%'))
     }
 
+    /// Whether everybody who reaches the methods reaches the pages for operators as well, others than this machine among them.
+    pub fn shows_operators_pages(&self) -> bool {
+        self.admin.is_none() && !is_loopback(&self.host)
+    }
+
     /// The settings in effect that a service which others reach should not have, each with what it means.
     pub fn unsafe_settings(&self) -> Vec<&'static str> {
         let directory = reqwest::Url::parse(&self.auth.plc_directory_url).ok();
@@ -381,6 +393,8 @@ impl Config {
         vec![
             ("SERVER_HOST", self.host.clone()),
             ("SERVER_PORT", self.port.to_string()),
+            ("ADMIN_HOST", self.admin.as_ref().map_or("not set".to_owned(), |(host, _)| host.clone())),
+            ("ADMIN_PORT", self.admin.as_ref().map_or("not set".to_owned(), |(_, port)| port.to_string())),
             ("DATABASE_URL", self.database_url.as_ref().map_or("embedded".to_owned(), |_| "set".to_owned())),
             ("DATABASE_MAX_CONNECTIONS", self.database_max_connections.to_string()),
             ("DATABASE_POOLER", self.database_pooler.to_string()),
@@ -480,6 +494,16 @@ mod tests {
         assert!(!config.actors && config.auth.enforce_jti && config.auth.enforce_lxm);
         assert_eq!(config.auth.service_did.as_str(), "did:web:localhost%3A3000");
         assert_eq!((config.rates.per_did, config.rates.per_convo), (100, 500));
+    }
+
+    #[test]
+    fn pages_for_operators_are_for_others_too_unless_they_have_a_place_of_their_own() {
+        let with = |settings: &[(&str, &str)]| Config::from_variables(settings.iter().copied()).unwrap();
+        assert!(!with(&[]).shows_operators_pages());
+        assert!(with(&[("SERVER_HOST", "0.0.0.0")]).shows_operators_pages());
+        let apart = with(&[("SERVER_HOST", "0.0.0.0"), ("ADMIN_PORT", "3001")]);
+        assert!(!apart.shows_operators_pages());
+        assert_eq!(apart.admin, Some(("127.0.0.1".to_owned(), 3001)));
     }
 
     #[test]

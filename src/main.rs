@@ -223,11 +223,16 @@ async fn serve_until_told(config: Config) -> Result<ExitCode, Failure> {
     if nix::unistd::Uid::effective().is_root() {
         tracing::warn!("the server runs as root, which it has no need of; give it a user of its own");
     }
+    if config.shows_operators_pages() {
+        tracing::warn!(
+            "whoever reaches SERVER_HOST can read /metrics and /health; ADMIN_PORT gives them a place of their own"
+        );
+    }
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     server::allow_many_connections();
     // First, because it is what fails most and costs least.
-    let listener = server::bind(&config)?;
+    let (listener, for_operators) = (server::bind(&config)?, server::bind_for_operators(&config)?);
 
     let (database, embedded) = database(&config).await?;
     if embedded.is_some() {
@@ -238,6 +243,13 @@ async fn serve_until_told(config: Config) -> Result<ExitCode, Failure> {
     tracing::info!(%address, "listening");
     let handle = http.handle();
     let mut http = tokio::spawn(http);
+    let mut operators = None;
+    if let Some(listener) = for_operators {
+        let (address, pages) = server::build_for_operators(app.clone(), listener)?;
+        tracing::info!(%address, "pages for operators");
+        operators = Some(pages.handle());
+        tokio::spawn(pages);
+    }
 
     let opening = server::open(&app, &database);
     tokio::pin!(opening);
@@ -258,6 +270,9 @@ async fn serve_until_told(config: Config) -> Result<ExitCode, Failure> {
         }
     };
     server::drain(&app, &handle).await;
+    if let Some(operators) = operators {
+        operators.stop(false).await;
+    }
     if let Some(embedded) = embedded {
         embedded.stop().await?;
     }

@@ -37,6 +37,8 @@ const DISCONNECT_TIME: Duration = Duration::from_secs(1);
 const OTHER_FILES: u64 = 256;
 /// How long an idle connection is kept.
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
+/// HTTP connections at once to the pages for operators, where these have a place of their own.
+const ADMIN_CONNECTIONS: usize = 64;
 /// How long requests in progress may take to finish at shutdown. What a longer outage of PostgreSQL holds up is rolled back.
 pub const DRAIN_TIME: Duration = Duration::from_secs(25);
 /// The pause between attempts to reach the database at start.
@@ -59,19 +61,53 @@ pub fn allow_many_connections() {
 
 /// Listens on `host:port` from the configuration; port 0 takes a free one. The error names the address.
 pub fn bind(config: &Config) -> std::io::Result<TcpListener> {
-    let address = (config.host.as_str(), config.port);
-    TcpListener::bind(address).map_err(|cause| {
-        let (host, port) = address;
-        std::io::Error::new(cause.kind(), format!("cannot listen on {host}:{port} (SERVER_HOST, SERVER_PORT): {cause}"))
+    listen(&config.host, config.port, "SERVER_HOST, SERVER_PORT")
+}
+
+/// The same where the pages for operators have a place of their own.
+pub fn bind_for_operators(config: &Config) -> std::io::Result<Option<TcpListener>> {
+    let listening = |(host, port): &(String, u16)| listen(host, *port, "ADMIN_HOST, ADMIN_PORT");
+    config.admin.as_ref().map(listening).transpose()
+}
+
+fn listen(host: &str, port: u16, settings: &str) -> std::io::Result<TcpListener> {
+    TcpListener::bind((host, port)).map_err(|cause| {
+        std::io::Error::new(cause.kind(), format!("cannot listen on {host}:{port} ({settings}): {cause}"))
     })
+}
+
+/// What a listener is for.
+struct Doors {
+    name: &'static str,
+    workers: usize,
+    connections: usize,
+    routes: fn(&mut web::ServiceConfig),
 }
 
 /// Makes the server on a listener, and says where it listens.
 pub fn build(app: App, listener: TcpListener) -> std::io::Result<(SocketAddr, Server)> {
-    let address = listener.local_addr()?;
     let workers = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let connections = max_connections(&app.config);
     tracing::debug!(connections, workers, "connections that may be open");
+    let routes = match app.config.admin {
+        None => |config: &mut web::ServiceConfig| routes(config.configure(pages_for_operators)),
+        Some(_) => routes,
+    };
+    open_doors(app, listener, Doors { name: "http", workers, connections, routes })
+}
+
+/// Makes the one for the pages for operators alone.
+pub fn build_for_operators(app: App, listener: TcpListener) -> std::io::Result<(SocketAddr, Server)> {
+    let routes = |config: &mut web::ServiceConfig| {
+        pages_for_all(config.configure(pages_for_operators));
+        config.default_service(web::to(|request: HttpRequest| async move { not_found(&request) }));
+    };
+    open_doors(app, listener, Doors { name: "operators", workers: 1, connections: ADMIN_CONNECTIONS, routes })
+}
+
+fn open_doors(app: App, listener: TcpListener, doors: Doors) -> std::io::Result<(SocketAddr, Server)> {
+    let address = listener.local_addr()?;
+    let Doors { name, workers, connections, routes } = doors;
     let (metrics, shared) = (app.metrics.clone(), Connections::default());
     let data = Data::new(app);
     let builder = Server::build();
@@ -81,7 +117,7 @@ pub fn build(app: App, listener: TcpListener) -> std::io::Result<(SocketAddr, Se
         .max_concurrent_connections((connections / workers).max(1))
         .shutdown_timeout(DRAIN_TIME.as_secs())
         .disable_signals()
-        .listen("http", listener, move || {
+        .listen(name, listener, move || {
             let (data, draining) = (data.clone(), draining.clone());
             let (metrics, shared) = (metrics.clone(), shared.clone());
             let app = ActixApp::new().app_data(data).configure(routes).wrap(from_fn(front));
@@ -168,10 +204,7 @@ fn routes(config: &mut web::ServiceConfig) {
     config
         // A scope's prefix is compared as it is; a pattern would be a regular expression, which every request had to match.
         .service(web::scope("/xrpc").default_service(web::to(xrpc)))
-        .service(page("/health").route(web::get().to(health::health)).route(web::head().to(health::health)))
-        .service(page("/health/live").route(web::get().to(health::live)).route(web::head().to(health::live)))
-        .service(page("/health/ready").route(web::get().to(health::ready)).route(web::head().to(health::ready)))
-        .service(page("/metrics").route(web::get().to(health::metrics)))
+        .configure(pages_for_all)
         .route(
             "/.well-known/did.json",
             web::get()
@@ -180,6 +213,19 @@ fn routes(config: &mut web::ServiceConfig) {
         .route("/lexicons", web::get().to(|| async { HttpResponse::Ok().json(lexicons::index()) }))
         .route("/lexicons/{nsid}", web::get().to(lexicon))
         .default_service(web::to(|request: HttpRequest| async move { not_found(&request) }));
+}
+
+/// What load balancers ask for, wherever they come in.
+fn pages_for_all(config: &mut web::ServiceConfig) {
+    config
+        .service(page("/health/live").route(web::get().to(health::live)).route(web::head().to(health::live)))
+        .service(page("/health/ready").route(web::get().to(health::ready)).route(web::head().to(health::ready)));
+}
+
+fn pages_for_operators(config: &mut web::ServiceConfig) {
+    config
+        .service(page("/health").route(web::get().to(health::health)).route(web::head().to(health::health)))
+        .service(page("/metrics").route(web::get().to(health::metrics)));
 }
 
 async fn xrpc(app: Data<App>, request: HttpRequest, payload: Payload) -> HttpResponse {

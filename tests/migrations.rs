@@ -83,8 +83,13 @@ async fn a_replica_whose_database_has_lost_its_schema_is_not_ready() {
     let newest =
         "delete from refinery_schema_history where version = (select max(version) from refinery_schema_history)";
     client.batch_execute(newest).await.unwrap();
-    let reply = http().unwrap().get(format!("{}/health/ready", replica.base)).send().await.unwrap();
-    assert_eq!(reply.status(), 503);
+    let status = async || http().unwrap().get(format!("{}/health/ready", replica.base)).send().await.unwrap().status();
+    let start = Instant::now();
+    while status().await != 503 {
+        // What was found of the database is good for a second.
+        assert!(start.elapsed() < DEADLINE, "it goes on being ready");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 /// Neither `migrate` nor `serve` goes on, and both say why.

@@ -2,6 +2,8 @@
 
 mod support;
 
+#[path = "operations/pages.rs"]
+mod pages;
 #[path = "operations/suspensions.rs"]
 mod suspensions;
 

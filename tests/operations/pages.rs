@@ -1,0 +1,58 @@
+//! Who may read the pages for operators, and what asking costs.
+
+use std::time::Instant;
+
+use futures_util::future::join_all;
+
+use super::get;
+use crate::support::app::TestApp;
+use crate::support::cluster::database;
+use crate::support::fleet::{Mode, Replica};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn p10_however_many_ask_whether_it_is_ready_the_database_is_looked_at_once_per_second() {
+    let app = TestApp::start().await;
+    let looks = async || {
+        let (_, text) = get(format!("{}/metrics", app.base)).await;
+        let line = text.lines().find(|line| line.starts_with("database_queries_total{query=\"schema/exists\"}"));
+        line.map_or(0.0, |line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap())
+    };
+    let begun = Instant::now();
+    for page in ["/health/ready", "/health", "/health/ready"] {
+        let replies = join_all((0..100).map(|_| get(format!("{}{page}", app.base)))).await;
+        assert!(replies.iter().all(|(status, _)| *status == 200 || *status == 503), "{page}");
+    }
+    let looks = looks().await;
+    let most = 1.0 + begun.elapsed().as_secs_f64();
+    assert!(looks >= 1.0 && looks <= most, "{looks} looks in {:?}", begun.elapsed());
+    app.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_for_operators_can_have_a_place_of_their_own() {
+    let database = database().await;
+    let replica = Replica::start(Mode::Advisory, &database.url, &[("ADMIN_PORT", "0")]).await;
+    let address = replica.log().iter().find_map(|line| {
+        let entry: serde_json::Value = serde_json::from_str(line).ok()?;
+        (entry["message"] == "pages for operators").then(|| entry["address"].as_str().unwrap().to_owned())
+    });
+    let address = address.expect("the log says where");
+    assert!(address.starts_with("127.0.0.1:"), "{address}");
+    let status = async |base: &str, page: &str| get(format!("{base}{page}")).await.0;
+    let theirs = format!("http://{address}");
+    for (page, for_all, for_operators) in [
+        ("/metrics", 404, 200),
+        ("/health", 404, 200),
+        ("/health/live", 200, 200),
+        ("/health/ready", 200, 200),
+        ("/lexicons", 200, 404),
+        ("/xrpc/blue.catbird.mls.getConvos", 401, 404),
+    ] {
+        assert_eq!(
+            (status(&replica.base, page).await, status(&theirs, page).await),
+            (for_all, for_operators),
+            "{page}"
+        );
+    }
+    assert_eq!(replica.terminate().await, Some(0));
+}
