@@ -83,6 +83,10 @@ pub enum MlsValidation {
 pub struct Retention {
     /// Messages, and what idempotency keys are recognised by; `None` for ever. `MESSAGE_TTL_DAYS`.
     pub messages: Option<TimeDelta>,
+    /// Commits that a member has yet to read, and Welcomes that it has yet to open; `None` for ever. `COMMIT_HOLD_DAYS`.
+    pub unread: Option<TimeDelta>,
+    /// Conversations in which nothing happens and at most one member was ever there; `None` for ever. `ABANDONED_AFTER_DAYS`.
+    pub abandoned: Option<TimeDelta>,
     /// Events beside the log; `None` for ever. `EVENT_STREAM_TTL_DAYS`.
     pub events: Option<TimeDelta>,
     /// The time between two sweeps. `RETENTION_INTERVAL_SECONDS`.
@@ -271,6 +275,8 @@ impl Config {
                 drain_delay: Duration::from_secs(env.number("DRAIN_DELAY_SECONDS", 3, 0, 60)),
                 retention: Retention {
                     messages: days(env.number("MESSAGE_TTL_DAYS", 30, 0, MOST_DAYS)),
+                    unread: days(env.number("COMMIT_HOLD_DAYS", 90, 0, MOST_DAYS)),
+                    abandoned: days(env.number("ABANDONED_AFTER_DAYS", 180, 0, MOST_DAYS)),
                     events: days(env.number("EVENT_STREAM_TTL_DAYS", 7, 0, MOST_DAYS)),
                     every: Duration::from_secs(env.number("RETENTION_INTERVAL_SECONDS", 3_600, 1, 86_400)),
                 },
@@ -417,6 +423,8 @@ impl Config {
             ("MAX_CONNECTIONS", self.max_connections.to_string()),
             ("DRAIN_DELAY_SECONDS", self.drain_delay.as_secs().to_string()),
             ("MESSAGE_TTL_DAYS", in_days(self.retention.messages)),
+            ("COMMIT_HOLD_DAYS", in_days(self.retention.unread)),
+            ("ABANDONED_AFTER_DAYS", in_days(self.retention.abandoned)),
             ("EVENT_STREAM_TTL_DAYS", in_days(self.retention.events)),
             ("RETENTION_INTERVAL_SECONDS", self.retention.every.as_secs().to_string()),
             ("MAILBOX_TIMEOUT_SECONDS", self.mailboxes.timeout.as_secs().to_string()),
@@ -538,6 +546,7 @@ mod tests {
         let kept = |settings: &[(&str, &str)]| Config::from_variables(settings.iter().copied()).unwrap().retention;
         assert_eq!(kept(&[]).messages, Some(TimeDelta::days(30)));
         assert_eq!(kept(&[]).events, Some(TimeDelta::days(7)));
+        assert_eq!((kept(&[]).unread, kept(&[]).abandoned), (Some(TimeDelta::days(90)), Some(TimeDelta::days(180))));
         let forever = kept(&[("MESSAGE_TTL_DAYS", "0"), ("EVENT_STREAM_TTL_DAYS", "0")]);
         assert_eq!((forever.messages, forever.events), (None, None));
         assert!(Config::from_variables([("MESSAGE_TTL_DAYS", "-1")]).is_err());

@@ -1,9 +1,11 @@
 //! What retention deletes, and what it never does: each job on real rows with those beside them that must stay, by several replicas
 //! at once, killed in the middle, and where something fails; and P4 and P5 afterwards: what was accepted is still recognised, and no member loses a commit that
-//! it has yet to read.
+//! it has yet to read, unless it has not come for long, and then it is told. Conversations that nobody comes back to end whole.
 
 mod support;
 
+#[path = "retention/ending.rs"]
+mod ending;
 #[path = "retention/failures.rs"]
 mod failures;
 #[path = "retention/logs.rs"]
@@ -26,9 +28,14 @@ use support::app::TestApp;
 use tokio::sync::watch;
 use tokio_postgres::Client;
 
-/// Messages for 30 days, events for 7, and a pass whenever one is asked for.
-const KEPT: Retention =
-    Retention { messages: Some(TimeDelta::days(30)), events: Some(TimeDelta::days(7)), every: Duration::ZERO };
+/// Messages for 30 days, events for 7, what is not read or opened for 90, conversations for 180, and a pass whenever one is asked for.
+const KEPT: Retention = Retention {
+    messages: Some(TimeDelta::days(30)),
+    unread: Some(TimeDelta::days(90)),
+    abandoned: Some(TimeDelta::days(180)),
+    events: Some(TimeDelta::days(7)),
+    every: Duration::ZERO,
+};
 
 fn job(name: &str) -> &'static Job {
     JOBS.iter().find(|job| job.name == name).unwrap()

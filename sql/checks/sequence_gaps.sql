@@ -5,6 +5,7 @@ select c.id as convo_id, 'stands at seq ' || c.last_seq || ', begins at ' || coa
   from conversations c
   left join log_starts s on s.convo_id = c.id
   left join messages m on m.convo_id = c.id and m.seq >= coalesce(s.seq, 1)
+ where c.ended_at is null
  group by c.id, s.seq
 having count(distinct m.seq) <> c.last_seq - coalesce(s.seq, 1) + 1 or count(m.seq) <> c.last_seq - coalesce(s.seq, 1) + 1
     or max(m.seq) <> c.last_seq

@@ -6,7 +6,7 @@ select w.convo_id, 'Welcome ' || w.id || ' waits for somebody who is not a membe
 union all
 select w.convo_id, 'Welcome ' || w.id || ' leads to epoch ' || w.epoch || ', which no commit created'
   from welcome_messages w join conversations c on c.id = w.convo_id
- where w.epoch <> c.initial_epoch
+ where w.epoch <> c.initial_epoch and c.ended_at is null
    and not exists (select from commits m where m.convo_id = w.convo_id and m.epoch = w.epoch)
 union all
 select null, 'no conversation has anybody who waits for the bytes of Welcome ' || b.id

@@ -26,7 +26,7 @@ async fn describe(
     epoch: i64,
     at: Position,
 ) -> Result<Error, Abort> {
-    members::membership(db, convo, caller).await?;
+    let member = members::membership(db, convo, caller).await?;
     let (reason, message) = match epoch < at.epoch {
         true => (
             Reason::Stale,
@@ -44,14 +44,25 @@ async fn describe(
         ),
     };
     let limits = (MAX_MISSING, MAX_MISSING_BYTES);
-    let missing = match reason {
+    let mut missing = match reason {
         Reason::Stale => messages::list_commits(db, convo, caller, (epoch + 1, at.epoch), limits).await?,
         Reason::Future => Vec::new(),
     };
+    let (mut message, mut more) = (message, missing.last().map(|last| last.epoch < at.epoch));
+    // The first one that it lacks, if it lacks any.
+    let next = epoch.max(member.joined_epoch) + 1;
+    if next <= at.epoch && missing.first().is_none_or(|first| first.epoch > next) && reason == Reason::Stale {
+        // What is kept leads on from a later epoch, which getCommits says.
+        message = format!(
+            "made in epoch {epoch}, but the conversation is in epoch {}, and commits after yours have been deleted: ask to be added anew",
+            at.epoch
+        );
+        (missing, more) = (Vec::new(), Some(true));
+    }
     let mut error = Code::EpochMismatch.because(message);
     error.details.server_epoch = Some(at.epoch);
     error.details.reason = Some(reason);
-    error.details.more_missing = missing.last().map(|last| last.epoch < at.epoch);
+    error.details.more_missing = more;
     error.details.missing = Some(missing);
     Ok(error)
 }

@@ -8,9 +8,10 @@
 //! and another replica goes on from there. What fails is tried in smaller parts and then left out for a while
 //! ([`crate::background::portion`]).
 //!
-//! What a job deletes is old by PostgreSQL's clock and by a rule that needs nothing but the row itself, except for commits: those
-//! that an active member has yet to read stay, however old ([`messages`]).
+//! What a job deletes is old by PostgreSQL's clock and by a rule that needs nothing but the row itself, with two exceptions: commits
+//! wait for those who have yet to read them, if not for ever ([`messages`]), and conversations end if nobody was there ([`abandoned`]).
 
+mod abandoned;
 mod allowances;
 mod did_documents;
 mod envelopes;
@@ -19,12 +20,13 @@ mod key_packages;
 mod messages;
 mod nonces;
 mod records;
+mod unopened;
 mod welcomes;
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 use tokio::sync::watch;
 
 use crate::background::portion::Portion;
@@ -43,7 +45,8 @@ const REST_BEHIND: u32 = 1;
 const LONGEST_REST: Duration = Duration::from_secs(2);
 /// Pages of a table in one transaction: half a megabyte, some thousand small rows at most.
 const PAGES_AT_ONCE: i64 = 64;
-/// Entries of logs in one transaction, of one conversation or of several together; their bytes have a limit of their own.
+/// Entries of logs in one transaction, of one conversation or of several together, and members and rows of one that ends; the bytes of
+/// entries have a limit of their own.
 const ENTRIES_AT_ONCE: i64 = 500;
 /// Conversations in one such transaction.
 const LOGS_AT_ONCE: i64 = 50;
@@ -71,12 +74,14 @@ pub struct Job {
 enum Work {
     /// From the first page of a table to its last.
     Pages(Table),
-    /// From the first conversation to the last.
+    /// The logs of conversations, from the first to the last.
     Logs,
+    /// Conversations that nobody comes back to, from the first to the last.
+    Abandoned,
 }
 
 /// Every job, in the order in which they run. Records go before the messages that they answer with.
-pub static JOBS: [Job; 9] = [
+pub static JOBS: [Job; 11] = [
     nonces::JOB,
     allowances::JOB,
     records::JOB,
@@ -85,6 +90,8 @@ pub static JOBS: [Job; 9] = [
     envelopes::JOB,
     key_packages::JOB,
     welcomes::JOB,
+    unopened::JOB,
+    abandoned::JOB,
     did_documents::JOB,
 ];
 
@@ -164,12 +171,19 @@ impl Runner {
         }
         let every = self.retention.every.min(job.at_least_every.unwrap_or(Duration::MAX));
         let Some(begun) = self.store.begin_sweep(job.name, every, age).await? else { return Ok(Pass::NotNow) };
+        let other_age = match job.work {
+            Work::Pages(_) => None,
+            Work::Logs => self.retention.unread,
+            Work::Abandoned => Some(abandoned::LINGER),
+        };
+        let other_cutoff = other_age.map(|other| begun.cutoff + age - other);
         let aside = self.store.aside(job.name).await?;
         let now = Instant::now();
         let mut pass = Progress {
             store: &self.store,
             job,
             begun,
+            other_cutoff,
             every,
             aside,
             stop,
@@ -180,7 +194,7 @@ impl Runner {
         };
         let ended = match job.work {
             Work::Pages(table) => pass.pages(table).await,
-            Work::Logs => pass.logs().await,
+            Work::Logs | Work::Abandoned => pass.convos().await,
         };
         let (deleted, start) = (pass.deleted, pass.start);
         let metrics = self.store.metrics();
@@ -199,6 +213,8 @@ struct Progress<'r> {
     store: &'r Store,
     job: &'static Job,
     begun: Begun,
+    /// What is older counts as old enough for more: unread commits, or rows of what has ended.
+    other_cutoff: Option<DateTime<Utc>>,
     every: Duration,
     /// What is set aside, and whether its time has come.
     aside: HashMap<String, bool>,
@@ -282,6 +298,7 @@ impl Progress<'_> {
             }
             let next = from + pages as i64;
             match self.bite(Bite::Pages { table, from, pages: pages as i64 }, next.to_string()).await? {
+                Step::Done(bitten) if bitten.more.contains(&from.to_string()) => {}
                 Step::Done(_) => {
                     self.take_back((from..next).map(|page| page.to_string()).collect()).await?;
                     from = next;
@@ -298,13 +315,17 @@ impl Progress<'_> {
         Ok(None)
     }
 
-    async fn logs(&mut self) -> Result<Option<Pass>, Error> {
+    async fn convos(&mut self) -> Result<Option<Pass>, Error> {
         let mut after = self.begun.place.take().unwrap_or_default();
         let (mut looking, mut deleting) = (Portion::new(CONVOS_AT_ONCE), Portion::new(ENTRIES_AT_ONCE));
         loop {
             let start = Instant::now();
             let reader = self.store.reader_for(Lane::Background).await?;
-            let looked = reader.logs_due(&after, self.begun.cutoff, looking.size()).await;
+            let (cutoff, size) = (self.begun.cutoff, looking.size());
+            let looked = match (&self.job.work, self.other_cutoff) {
+                (Work::Abandoned, Some(ended_before)) => reader.convos_due(&after, cutoff, size, ended_before).await,
+                (_, unread_before) => reader.logs_due(&after, cutoff, size, unread_before).await,
+            };
             drop(reader);
             if self.rests(start.elapsed()).await {
                 return Ok(Some(Pass::Stopped));
@@ -324,7 +345,7 @@ impl Progress<'_> {
             };
             looking.grow();
             let due = due.into_iter().filter(|convo| !self.is_left_out(convo)).collect();
-            if let Some(early) = self.shorten(due, &after, &mut deleting).await? {
+            if let Some(early) = self.delete(due, &after, &mut deleting).await? {
                 return Ok(Some(early));
             }
             match last {
@@ -334,17 +355,25 @@ impl Progress<'_> {
         }
     }
 
-    /// Deletes what is old at the beginnings of these logs, a part of each in turn, until nothing is left of it.
-    async fn shorten(
+    /// Deletes what is old of these conversations, a part of each in turn, until nothing is left of it.
+    async fn delete(
         &mut self,
         mut due: VecDeque<String>,
         after: &str,
         portion: &mut Portion,
     ) -> Result<Option<Pass>, Error> {
         while !due.is_empty() {
-            let convos = (due.len() as i64).min(portion.size()).min(LOGS_AT_ONCE);
+            let at_once = if let Work::Abandoned = self.job.work { 1 } else { LOGS_AT_ONCE };
+            let convos = (due.len() as i64).min(portion.size()).min(at_once);
             let part: Vec<String> = due.iter().take(convos as usize).cloned().collect();
-            let bite = Bite::Logs { convos: part.clone(), entries: portion.size() / convos };
+            let bite = match (&self.job.work, self.other_cutoff) {
+                (Work::Abandoned, Some(ended_before)) => {
+                    Bite::Convo { convo: part.concat(), rows: portion.size(), ended_before }
+                }
+                (_, unread_before) => {
+                    Bite::Logs { convos: part.clone(), entries: portion.size() / convos, unread_before }
+                }
+            };
             match self.bite(bite, after.to_owned()).await? {
                 Step::Done(bitten) => {
                     portion.grow();

@@ -1,5 +1,5 @@
-//! Welcomes that were opened: their bytes went at once, and the note that they were goes later. A Welcome that waits for a member
-//! stays for as long as it is one, since nothing else lets it in.
+//! Welcomes that were opened: their bytes went at once, and the note that they were goes later. Those that wait for a
+//! member are [`super::unopened`]'s.
 
 use chrono::TimeDelta;
 

@@ -17,6 +17,7 @@ mod batch;
 mod changes;
 mod connect;
 mod deadline;
+mod ending;
 mod failure;
 mod incarnation;
 mod lanes;

@@ -40,6 +40,7 @@ const MIGRATIONS: &[(&str, &str)] = &migrations![
     "V018__fan_out_positions",
     "V019__mailbox_proofs",
     "V020__allowances",
+    "V021__ends",
 ];
 
 query! {

@@ -11,8 +11,8 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use super::lanes::Lane;
 use super::query::{Query, query};
-use super::session::Queries;
-use super::{Abort, Errand, Reader, Store, Tx, background};
+use super::session::{Params, Queries};
+use super::{Abort, Errand, Reader, Store, Tx, background, ending, welcomes};
 use crate::error::Error;
 
 query! {
@@ -29,14 +29,17 @@ query! {
     ENVELOPES = "sweeps/envelopes" (TEXT, TEXT, TIMESTAMPTZ);
     ALLOWANCES = "sweeps/allowances" (TEXT, TEXT, TIMESTAMPTZ);
     DID_DOCUMENTS = "sweeps/did_documents" (TEXT, TEXT, TIMESTAMPTZ);
-    LOGS_DUE = "sweeps/logs_due" (TEXT, TIMESTAMPTZ, INT8);
+    LOGS_DUE = "sweeps/logs_due" (TEXT, TIMESTAMPTZ, INT8, TIMESTAMPTZ);
+    CONVOS_DUE = "sweeps/convos_due" (TEXT, TIMESTAMPTZ, INT8, TIMESTAMPTZ);
+    UNOPENED = "sweeps/unopened" (TEXT, TEXT, TIMESTAMPTZ, INT8);
+    WITHDRAW = "sweeps/withdraw" (TEXT_ARRAY);
     LOGS = "sweeps/logs" (TEXT_ARRAY, TIMESTAMPTZ, INT8, INT8);
-    LOG_COMMITS = "sweeps/log_commits" (TEXT_ARRAY, INT8, INT8);
+    LOG_COMMITS = "sweeps/log_commits" (TEXT_ARRAY, INT8, INT8, TIMESTAMPTZ);
     NEXT_CONVO = "sweeps/next_convo" (TEXT);
 }
 
 /// Ciphertext after which one transaction takes no further entry of a log, so that it deletes less than twice as much.
-const LOG_BYTES: i64 = 16 * 1024 * 1024;
+pub(super) const LOG_BYTES: i64 = 16 * 1024 * 1024;
 /// How long the replica that makes a pass may be silent before another one goes on with it.
 const SILENCE: Duration = Duration::from_secs(60);
 
@@ -51,6 +54,7 @@ pub enum Table {
     Envelopes,
     DidDocuments,
     Allowances,
+    UnopenedWelcomes,
 }
 
 impl Table {
@@ -64,6 +68,7 @@ impl Table {
             Table::Envelopes => "envelopes",
             Table::DidDocuments => "did_documents",
             Table::Allowances => "allowances",
+            Table::UnopenedWelcomes => "welcomes",
         }
     }
 
@@ -77,6 +82,7 @@ impl Table {
             Table::Envelopes => &ENVELOPES,
             Table::DidDocuments => &DID_DOCUMENTS,
             Table::Allowances => &ALLOWANCES,
+            Table::UnopenedWelcomes => &UNOPENED,
         }
     }
 }
@@ -86,8 +92,11 @@ impl Table {
 pub enum Bite {
     /// The old rows among so many pages of a table, from this one on.
     Pages { table: Table, from: i64, pages: i64 },
-    /// Old entries at the beginnings of these conversations' logs, so many of each.
-    Logs { convos: Vec<String>, entries: i64 },
+    /// Old entries at the beginnings of these conversations' logs, so many of each; commits too that were made before this, whoever has
+    /// yet to read them.
+    Logs { convos: Vec<String>, entries: i64, unread_before: Option<DateTime<Utc>> },
+    /// So many members or rows of a conversation that nobody comes back to; rows if it has ended before this.
+    Convo { convo: String, rows: i64, ended_before: DateTime<Utc> },
 }
 
 /// What came of it.
@@ -95,7 +104,7 @@ pub enum Bite {
 pub struct Bitten {
     /// Rows that were deleted.
     pub deleted: i64,
-    /// The conversations whose logs may have more of the same.
+    /// What may have more of the same: conversations, or the page that was begun with.
     pub more: HashSet<String>,
 }
 
@@ -122,14 +131,20 @@ impl Errand for Sweep {
             return Ok(None);
         }
         let bitten = match &self.bite {
+            Bite::Pages { table: Table::UnopenedWelcomes, from, pages } => {
+                unopened(tx, *from, *pages, self.cutoff).await?
+            }
             Bite::Pages { table, from, pages } => {
                 let (first, end) = (format!("({from},0)"), format!("({},0)", from + pages));
                 let row = tx.find(table.query(), &[&first, &end, &self.cutoff]).await?;
                 Bitten { deleted: row.map_or(0, |row| row.get("deleted")), more: HashSet::new() }
             }
-            Bite::Logs { convos, entries } => {
+            Bite::Convo { convo, rows, ended_before } => {
+                ending::portion(tx, convo, *rows, self.cutoff, *ended_before).await?
+            }
+            Bite::Logs { convos, entries, unread_before } => {
                 let messages = tx.find(&LOGS, &[convos, &self.cutoff, entries, &LOG_BYTES]).await?;
-                let commits = tx.find(&LOG_COMMITS, &[convos, entries, &LOG_BYTES]).await?;
+                let commits = tx.find(&LOG_COMMITS, &[convos, entries, &LOG_BYTES, unread_before]).await?;
                 let both = || messages.iter().chain(&commits);
                 Bitten {
                     deleted: both().map(|row| row.get::<_, i64>("deleted")).sum(),
@@ -142,6 +157,22 @@ impl Errand for Sweep {
         }
         Ok(Some(bitten))
     }
+}
+
+/// Deletes Welcomes that nobody has opened, from these pages of their bytes.
+async fn unopened(tx: &Tx, from: i64, pages: i64, cutoff: DateTime<Utc>) -> Result<Bitten, Abort> {
+    let (first, end) = (format!("({from},0)"), format!("({},0)", from + pages));
+    let lines = tx.rows(&UNOPENED, &[&first, &end, &cutoff, &LOG_BYTES]).await?;
+    let more = lines.first().is_some_and(|line| line.get("more")).then(|| from.to_string());
+    let welcomes: HashSet<String> = lines.iter().map(|line| line.get("welcome_id")).collect();
+    let welcomes: Vec<String> = welcomes.into_iter().collect();
+    // Statements of their own, which see what the locks have waited for.
+    let deleted = match tx.find(&WITHDRAW, &[&welcomes]).await? {
+        Some(row) => row.get("deleted"),
+        None => 0,
+    };
+    welcomes::forget(tx, welcomes).await?;
+    Ok(Bitten { deleted, more: HashSet::from_iter(more) })
 }
 
 /// A pass that was begun, or taken over.
@@ -217,8 +248,24 @@ impl Reader {
         after: &str,
         cutoff: DateTime<Utc>,
         convos: i64,
+        unread_before: Option<DateTime<Utc>>,
     ) -> Result<(Vec<String>, Option<String>), Error> {
-        let rows = self.rows(&LOGS_DUE, &[&after, &cutoff, &convos]).await.map_err(Abort::into_error)?;
+        self.due(&LOGS_DUE, &[&after, &cutoff, &convos, &unread_before]).await
+    }
+
+    /// The same for conversations that are to end, or have ended before this.
+    pub(crate) async fn convos_due(
+        &self,
+        after: &str,
+        cutoff: DateTime<Utc>,
+        convos: i64,
+        ended_before: DateTime<Utc>,
+    ) -> Result<(Vec<String>, Option<String>), Error> {
+        self.due(&CONVOS_DUE, &[&after, &cutoff, &convos, &ended_before]).await
+    }
+
+    async fn due(&self, query: &Query, params: Params<'_>) -> Result<(Vec<String>, Option<String>), Error> {
+        let rows = self.rows(query, params).await.map_err(Abort::into_error)?;
         let last = rows.last().map(|row| row.get("id"));
         Ok((rows.iter().filter(|row| row.get("due")).map(|row| row.get("id")).collect(), last))
     }

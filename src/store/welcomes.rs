@@ -6,7 +6,7 @@ use crate::ids::{ConvoId, Did};
 use super::key_packages::Hash;
 use super::query::query;
 use super::session::{Params, Queries};
-use super::{Abort, Exclusive, Reader};
+use super::{Abort, Exclusive, Reader, Tx};
 
 query! {
     INSERT = "welcomes/insert" (TEXT, BYTEA);
@@ -92,8 +92,13 @@ pub(super) async fn delete_waiting(x: &Exclusive<'_>, recipients: &[Did]) -> Res
 
 /// Forgets those of the Welcomes that nobody waits for any more.
 pub(super) async fn discard(x: &mut Exclusive<'_>, welcomes: Vec<String>) -> Result<(), Abort> {
+    forget(x.tx, welcomes).await
+}
+
+/// The same where the lines are locked otherwise.
+pub(super) async fn forget(tx: &Tx, welcomes: Vec<String>) -> Result<(), Abort> {
     if !welcomes.is_empty() {
-        x.tx.rows(&DISCARD, &[&welcomes]).await?;
+        tx.rows(&DISCARD, &[&welcomes]).await?;
     }
     Ok(())
 }

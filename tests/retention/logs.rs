@@ -128,6 +128,45 @@ async fn old_messages_go_and_commits_wait_for_whoever_has_yet_to_read_them() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn commits_wait_no_longer_than_so_and_who_comes_back_later_is_told() {
+    let app = TestApp::start().await;
+    let mut members = told(&app).await;
+    let convo = members[0].convo().unwrap().to_owned();
+    let db = app.database.connect().await;
+    // Carol stands at her join, and makes a commit there.
+    let carol = &mut members[2];
+    let staged = carol.mls.add(&carol.group_id, &[app.persona().mls.key_package().unwrap()]).unwrap();
+    let stale = json!({ "convoId": convo, "didList": ["did:plc:late"], "commit": base64_text(&staged.commit) });
+
+    let carol = &members[2];
+    age(&db, &convo, 89).await;
+    sweeps(&app, "messages", 4).await;
+    assert_eq!(kept(&db, &convo).await, "4c 6c 7a");
+    let lost = carol.xrpc.procedure("addMembers", &stale).await.unwrap();
+    assert_eq!((lost.status, lost.list("missing").unwrap().len()), (409, 2), "{lost}");
+    // The younger of the two has a day more.
+    db.execute("update messages set created_at = created_at - interval '1 day' where seq = 4", &[]).await.unwrap();
+    sweeps(&app, "messages", 1).await;
+    assert_eq!(kept(&db, &convo).await, "6c 7a");
+
+    // Nothing is passed over: what is missing is said, and a commit that cannot be applied is not offered.
+    let reply = page(carol, &[("sinceSeq", "1"), ("peek", "true")]).await;
+    assert_eq!((seqs(&reply), &reply.body["logStart"]), (vec![6, 7], &json!(7)), "{reply}");
+    let reply = commits(carol).await;
+    assert_eq!((epochs(&reply), &reply.body["firstEpoch"]), (vec![3], &json!(3)), "{reply}");
+    let lost = carol.xrpc.procedure("addMembers", &stale).await.unwrap();
+    assert_eq!((lost.status, lost.error()), (409, Some("EpochMismatch")), "{lost}");
+    assert_eq!((&lost.body["missing"], &lost.body["moreMissing"]), (&json!([]), &json!(true)), "{lost}");
+    age(&db, &convo, 1).await;
+    assert_eq!(pass(&app.app.store, Retention { unread: None, ..KEPT }, "messages").await, Pass::Made(0));
+    sweeps(&app, "messages", 1).await;
+    assert_eq!(kept(&db, &convo).await, "7a");
+    let reply = commits(carol).await;
+    assert_eq!((epochs(&reply), &reply.body["firstEpoch"]), (vec![], &json!(4)), "{reply}");
+    app.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn who_has_left_holds_nothing_back_and_other_conversations_are_left_alone() {
     let app = TestApp::start().await;
     let mut members = told(&app).await;

@@ -190,6 +190,55 @@ async fn an_opened_welcome_is_forgotten_and_one_that_waits_is_not() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_welcome_that_nobody_opens_ends_and_its_recipient_can_be_added_again() {
+    let app = TestApp::start().await;
+    let mut members = app.conversation(1).await;
+    let (mut early, late) = (app.published_persona().await, app.published_persona().await);
+    // One Welcome for two, of whom one opens it just when it ends, and another for one.
+    members[0].add(&[early.did(), late.did()]).await.unwrap();
+    let mut third = app.published_persona().await;
+    members[0].add(&[third.did()]).await.unwrap();
+    let db = app.database.connect().await;
+    let older = "update welcomes set created_at = created_at - interval '1 day' * $1;";
+    let age = async |days: f64| db.execute(older, &[&days]).await.unwrap();
+    age(89.0).await;
+    sweeps(&app, "unopened_welcomes", 0).await;
+    age(2.0).await;
+    db.batch_execute(&format!(
+        "begin; update welcome_messages set state = 'consumed', confirmed_at = now(), welcome_id = null where recipient_did = '{}'",
+        early.did()
+    ))
+    .await
+    .unwrap();
+    let store = app.app.store.clone();
+    let sweep = tokio::spawn(async move { pass(&store, KEPT, "unopened_welcomes").await });
+    let waiting =
+        "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()";
+    let other = app.database.connect().await;
+    while column::<i64>(&other, waiting).await == [0] {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    db.batch_execute("commit").await.unwrap();
+    assert_eq!(sweep.await.unwrap(), catbird_server::jobs::Pass::Made(2));
+    assert_eq!(column::<i64>(&db, "select count(*) from welcomes").await, [0]);
+    let report = catbird_server::check::run(&app.database.config).await.unwrap();
+    assert!(report.is_clean(), "{report}");
+
+    let convo = members[0].convo().unwrap().to_owned();
+    let asked = [("convoId", convo.clone())];
+    let reply = third.xrpc.query("getWelcome", &asked).await.unwrap();
+    assert_eq!((reply.status, reply.error()), (404, Some("WelcomeNotFound")), "{reply}");
+    let left = third.xrpc.procedure("leaveConvo", &serde_json::json!({ "convoId": convo })).await.unwrap();
+    assert_eq!(left.status, 200, "{left}");
+    members[0].remove(third.did()).await.unwrap();
+    third.publish_key_packages(1).await.unwrap();
+    members[0].add(&[third.did()]).await.unwrap();
+    third.join(&convo).await.unwrap();
+    early.convo_id = Some(convo);
+    app.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn envelopes_go_a_month_after_their_end_and_those_that_wait_stay() {
     let app = TestApp::start().await;
     let db = app.database.connect().await;

@@ -1,6 +1,7 @@
--- convos/insert: a new conversation without members. No row: the group id is taken.
+-- convos/insert: a new conversation without members. No row: the group id is taken, or was.
 -- $1 id   $2 group_id   $3 creator   $4 cipher suite   $5 epoch it starts at
 insert into conversations (id, group_id, creator_did, cipher_suite, initial_epoch, current_epoch)
-values ($1, $2, $3, $4, $5, $5)
+select $1, $2, $3, $4, $5, $5
+ where not exists (select from ended_groups where group_id_hash = sha256(convert_to($2, 'UTF8')))
 on conflict (group_id) do nothing
 returning created_at

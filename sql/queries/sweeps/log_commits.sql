@@ -1,22 +1,25 @@
--- sweeps/log_commits: deletes the bytes of old commits before the beginnings of logs that every active member has read past. What
--- recognises them stays.
--- $1 conversations   $2 most commits of each   $3 bytes, after which no further commit is taken
+-- sweeps/log_commits: deletes the bytes of old commits before the beginnings of logs that every active member has read past, or that are
+-- too old to wait for that, from the oldest on. What recognises them stays.
+-- $1 conversations   $2 most commits of each   $3 bytes, after which no further commit is taken   $4 too old before this, or null
 with log as materialized (
   select s.convo_id, s.seq as start,
          (select min(r.last_read_seq) from members r where r.convo_id = s.convo_id and r.left_at is null) as read
     from log_starts s where s.convo_id = any($1)
 ), oldest as materialized (
-  select l.convo_id, c.seq, sum(c.bytes) over (order by l.convo_id, c.seq) - c.bytes as before
+  select l.convo_id, c.seq, c.bytes, coalesce(c.seq > l.read, false) as unread,
+         bool_and(coalesce(c.seq < l.start and (c.seq <= l.read or c.created_at < $4), false))
+           over (partition by l.convo_id order by c.seq) as due
     from log l
-   cross join lateral (select c.seq, octet_length(c.ciphertext) as bytes from messages c
+   cross join lateral (select c.seq, c.created_at, octet_length(c.ciphertext) as bytes from messages c
                         where c.convo_id = l.convo_id and c.message_type = 'commit' order by c.epoch limit $2) c
-   where c.seq < l.start and c.seq <= l.read
+), due as materialized (
+  select convo_id, seq, unread, sum(bytes) over (order by convo_id, seq) - bytes as before from oldest where due
 ), gone as (
-  delete from messages m using oldest o
-   where m.convo_id = o.convo_id and m.seq = o.seq and o.before < $3
-  returning m.convo_id, m.epoch, m.seq, m.sender_did, m.body_hash
+  delete from messages m using due d
+   where m.convo_id = d.convo_id and m.seq = d.seq and d.before < $3
+  returning m.convo_id, m.epoch, m.seq, m.sender_did, m.body_hash, d.unread
 ), retired as (
-  insert into retired_commits (convo_id, epoch, seq, sender_did, body_hash)
-  select convo_id, epoch, seq, sender_did, body_hash from gone
+  insert into retired_commits (convo_id, epoch, seq, sender_did, body_hash, unread)
+  select convo_id, epoch, seq, sender_did, body_hash, unread from gone
 )
-select (select count(*) from gone) as deleted, array(select distinct convo_id from oldest) as more
+select (select count(*) from gone) as deleted, array(select distinct convo_id from due) as more

@@ -1,13 +1,14 @@
 -- sweeps/logs_due: some conversations in order of their ids, and whether there is anything to delete in each: an old entry at the
--- log's beginning, which is never its newest, or a commit before it that every member has read by now.
--- $1 after this id   $2 cutoff   $3 conversations
+-- log's beginning, which is never its newest, or a commit before it that every member has read by now, or that is too old to wait.
+-- $1 after this id   $2 cutoff   $3 conversations   $4 commits are too old before this, or null
 select c.id,
        coalesce((select m.created_at < $2 from messages m
                   where m.convo_id = c.id and m.seq >= c.start and m.seq < c.last_seq
                   order by m.seq limit 1), false)
        or coalesce((select m.seq < c.start
-                           and m.seq <= (select min(r.last_read_seq) from members r
-                                          where r.convo_id = c.id and r.left_at is null)
+                           and (m.seq <= (select min(r.last_read_seq) from members r
+                                           where r.convo_id = c.id and r.left_at is null)
+                                or m.created_at < $4)
                       from messages m
                      where m.convo_id = c.id and m.message_type = 'commit'
                      order by m.epoch limit 1), false) as due

@@ -1,4 +1,4 @@
--- welcomes/confirm: destroys what the recipient has opened.
+-- welcomes/confirm: destroys what the recipient has opened, and notes that it was there.
 -- needs: the conversation, exclusively, and held, so that of two recipients the last one takes the bytes along.
 -- $1 convo_id   $2 recipient   $3 key package hash or null   $4 epoch or null
 with opened as (
@@ -6,6 +6,9 @@ with opened as (
    where convo_id = $1 and recipient_did = $2 and state = 'available'
      and ($3::bytea is null or key_package_hash = $3) and ($4::bigint is null or epoch = $4)
    order by id for update
+), there as (
+  update members set last_read_at = now()
+   where convo_id = $1 and member_did = $2 and last_read_at is null and exists (select from opened)
 )
 update welcome_messages a set state = 'consumed', confirmed_at = now(), welcome_id = null
   from opened where a.id = opened.id

@@ -1,0 +1,10 @@
+-- sweeps/end_convo: a conversation without members has ended, and its group id stays taken.
+-- needs: the conversation, exclusively.   $1 convo_id
+with ended as (
+  update conversations set ended_at = clock_timestamp(), updated_at = now()
+   where id = $1 and member_count = 0 and ended_at is null
+  returning group_id
+), kept as (
+  insert into ended_groups (group_id_hash) select sha256(convert_to(group_id, 'UTF8')) from ended
+)
+select count(*) as ended from ended
