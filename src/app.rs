@@ -149,6 +149,8 @@ impl App {
         self.background.start(|stop| quotas.keep_settling(stop));
         let suspensions = self.suspensions.clone();
         self.background.start(|stop| suspensions.watch(stop));
+        let (events, authenticator) = (self.events.clone(), self.authenticator.clone());
+        self.background.start(|stop| events.watch_identities(authenticator, stop));
         let delivery = self.delivery.clone();
         self.background.start(|stop| delivery.fan_out(stop));
         let delivery = self.delivery.clone();

@@ -34,7 +34,7 @@ pub use self::service::document as service_document;
 use self::archive::Archive;
 use self::document::Document;
 use self::fetch::Unresolved;
-use self::key::Curve;
+use self::key::{Curve, PublicKey};
 use self::replay::Nonce;
 use self::resolver::{Resolver, SetupError};
 use self::ticket::{Issued, Ticket, Tickets};
@@ -73,6 +73,8 @@ pub enum AuthError {
 pub struct Verified {
     /// Who is calling.
     pub did: Did,
+    /// The key of its DID document that has proved it; `None` for a development token.
+    pub key: Option<PublicKey>,
     jti: Option<String>,
     dead_at: DateTime<Utc>,
 }
@@ -131,9 +133,19 @@ impl Authenticator {
         spent
     }
 
-    /// A ticket by which `did` may open a WebSocket once, at any replica.
-    pub fn issue_ticket(&self, did: &Did, convo: Option<&ConvoId>) -> Result<Issued, Error> {
-        self.tickets.issue(did, convo, self.clock.now())
+    /// A ticket by which `did`, which was proved by this key, may open a WebSocket once, at any replica.
+    pub fn issue_ticket(&self, did: &Did, key: Option<&PublicKey>, convo: Option<&ConvoId>) -> Result<Issued, Error> {
+        self.tickets.issue(did, key, convo, self.clock.now())
+    }
+
+    /// Whether a key has surely ceased to speak for a DID: its document is current and has another one or none, or the directory says
+    /// that there is no such DID any more. Where nobody can tell, it has not.
+    pub async fn has_ceased(&self, did: &Did, key: &PublicKey) -> bool {
+        match self.resolver.current(did).await {
+            Some(Ok(document)) => document.key() != Some(key),
+            Some(Err(_)) => true,
+            None => false,
+        }
     }
 
     /// Whose ticket this is. Fails with `InvalidToken` or `ExpiredToken`.
@@ -169,11 +181,14 @@ impl Authenticator {
     async fn check(&self, authorization: Option<&str>, nsid: &str) -> Result<Verified, Error> {
         let text = token::bearer(authorization)?;
         let token = Token::parse(text, nsid, &self.config, self.clock.now())?;
-        match token.proof {
-            Proof::Secret => self.check_secret(&token)?,
-            Proof::Key(curve) => self.check_key(&token, curve).await?,
-        }
-        Ok(Verified { did: token.issuer, jti: token.jti, dead_at: token.dead_at })
+        let key = match token.proof {
+            Proof::Secret => {
+                self.check_secret(&token)?;
+                None
+            }
+            Proof::Key(curve) => Some(self.check_key(&token, curve).await?),
+        };
+        Ok(Verified { did: token.issuer, key, jti: token.jti, dead_at: token.dead_at })
     }
 
     async fn use_up(&self, verified: &Verified) -> Result<(), Error> {
@@ -200,25 +215,28 @@ impl Authenticator {
         }
     }
 
-    async fn check_key(&self, token: &Token<'_>, curve: Curve) -> Result<(), Error> {
+    /// The key that verifies the token.
+    async fn check_key(&self, token: &Token<'_>, curve: Curve) -> Result<PublicKey, Error> {
         let signature = URL_SAFE_NO_PAD
             .decode(token.signature)
             .ok()
             .filter(|signature| signature.len() == SIGNATURE_BYTES)
             .ok_or_else(|| invalid(format!("the token's signature must be {SIGNATURE_BYTES} bytes in base64url")))?;
         let proves = |document: &Document| {
-            let key = document.key().filter(|key| key.curve() == curve);
-            key.is_some_and(|key| key.verifies(token.signed.as_bytes(), &signature))
+            let key = document.key().filter(|key| key.curve() == curve)?;
+            key.verifies(token.signed.as_bytes(), &signature).then(|| key.clone())
         };
 
         let found = self.resolver.find(&token.issuer).await.map_err(refusal)?;
-        if proves(&found.document) {
+        if let Some(key) = proves(&found.document) {
             self.resolver.keep(&token.issuer, &found);
-            return Ok(());
+            return Ok(key);
         }
         // The account may have changed its key since the document was remembered.
-        if !found.fresh && proves(&*self.resolver.refresh(&token.issuer).await.map_err(refusal)?) {
-            return Ok(());
+        if !found.fresh
+            && let Some(key) = proves(&*self.resolver.refresh(&token.issuer).await.map_err(refusal)?)
+        {
+            return Ok(key);
         }
         Err(invalid("the token's signature is not that of the key in the issuer's DID document"))
     }

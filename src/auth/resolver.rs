@@ -53,7 +53,7 @@ pub const REFRESH_INTERVAL: Duration = Duration::from_secs(10);
 const REFRESHES_PER_SECOND: u32 = 20;
 const REFRESHES_AT_ONCE: u32 = 100;
 
-/// Refreshes per second, and at once, behind requests. Documents of whom it does not reach serve on, and it is tried again with a later
+/// Refreshes per second, and at once, behind requests and for open streams. Documents of whom it does not reach serve on, and it is tried again with a later
 /// request.
 const RENEWALS_PER_SECOND: u32 = 50;
 const RENEWALS_AT_ONCE: u32 = 200;
@@ -230,6 +230,21 @@ impl Resolver {
         };
         let (_, refreshed) = inner.refreshes.get_with_by_ref(did, refreshing).await;
         refreshed?.map_err(Unresolved::Absent)
+    }
+
+    /// What is current of `did`, fetched if what is remembered is not: its document, or that there is none. `None` if nobody can tell:
+    /// its host does not answer, says nothing that counts, or may not be asked just now.
+    pub async fn current(&self, did: &Did) -> Option<Result<Arc<Document>, &'static str>> {
+        let inner = &self.0;
+        let remembered = inner.documents.get(did).await;
+        let resolution = match remembered.filter(|entry| inner.clock.now() < entry.fetched_at + FRESH_FOR) {
+            Some(entry) => entry.resolution.clone(),
+            None => {
+                inner.renewal_budget.take(Instant::now()).ok()?;
+                inner.renew(did).await.ok()?
+            }
+        };
+        (resolution.is_ok() || inner.has_authority(did)).then_some(resolution)
     }
 
     /// Fetches a document anew, if it is time, while requests go on with the one that is there.

@@ -3,7 +3,8 @@
 //!
 //! A ticket is a JWT (HS256) of this service for itself. It cannot be taken for a bearer token, nor one for it: its `typ` is one
 //! that tokens must not have (RFC 8725, 3.11), and its key is derived from the secret for this purpose alone, so that even a secret that
-//! serves for both signs nothing that the other accepts. All replicas have to have the same secret.
+//! serves for both signs nothing that the other accepts. All replicas have to have the same secret. It names the key that signed the
+//! token, so that what it opens ends when that key does not speak for its owner any more.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use hmac::{Hmac, Mac};
@@ -13,6 +14,7 @@ use sha2::Sha256;
 use ulid::Ulid;
 
 use super::hs256;
+use super::key::PublicKey;
 use super::token::{LEEWAY_SECONDS, MAX_TOKEN_BYTES, invalid};
 use crate::error::{Code, Error};
 use crate::ids::{ConvoId, Did};
@@ -42,6 +44,8 @@ pub struct Issued {
 pub struct Ticket {
     /// Who asked for it.
     pub did: Did,
+    /// By which key it had proved to be that; `None` for a development token.
+    pub key: Option<PublicKey>,
     /// The only conversation that it is good for, if it was asked for one.
     pub convo: Option<ConvoId>,
     pub(super) jti: String,
@@ -60,6 +64,9 @@ struct Claims {
     jti: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     convo_id: Option<ConvoId>,
+    /// As publicKeyMultibase has it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<String>,
 }
 
 impl Tickets {
@@ -75,8 +82,14 @@ impl Tickets {
         Self { service, keys }
     }
 
-    /// A ticket for `did`, good for all of its conversations or for one.
-    pub fn issue(&self, did: &Did, convo: Option<&ConvoId>, now: DateTime<Utc>) -> Result<Issued, Error> {
+    /// A ticket for `did`, which was proved by `proved_by`, good for all of its conversations or for one.
+    pub fn issue(
+        &self,
+        did: &Did,
+        proved_by: Option<&PublicKey>,
+        convo: Option<&ConvoId>,
+        now: DateTime<Utc>,
+    ) -> Result<Issued, Error> {
         let (key, _) = self.keys.as_ref().ok_or_else(no_secret)?;
         let iat = now.timestamp();
         let claims = Claims {
@@ -87,6 +100,7 @@ impl Tickets {
             exp: iat + TICKET_SECONDS,
             jti: Ulid::new().to_string(),
             convo_id: convo.cloned(),
+            key: proved_by.map(PublicKey::to_multibase),
         };
         let header = Header { typ: Some(TYPE.to_owned()), ..Header::new(Algorithm::HS256) };
         let text = jsonwebtoken::encode(&header, &claims, key).map_err(Error::internal)?;
@@ -115,7 +129,8 @@ impl Tickets {
         if dead_at <= now {
             return Err(Code::ExpiredToken.because("the ticket has expired; ask for another"));
         }
-        Ok(Ticket { did: claims.sub, convo: claims.convo_id, jti: claims.jti, dead_at })
+        let key = claims.key.map(|key| PublicKey::from_multibase(&key).ok_or_else(wrong)).transpose()?;
+        Ok(Ticket { did: claims.sub, key, convo: claims.convo_id, jti: claims.jti, dead_at })
     }
 
     /// In whose name tickets are spent: the service's own, so that no caller's token can meet one.
@@ -147,10 +162,11 @@ mod tests {
     fn a_ticket_says_who_and_where_and_lives_for_half_a_minute() {
         let tickets = Tickets::new(service(), Some(SECRET));
         let convo: ConvoId = "c".parse().unwrap();
-        let issued = tickets.issue(Did::nobody(), Some(&convo), at(0)).unwrap();
+        let key = PublicKey::from_multibase("zDnaembgSGUhZULN2Caob4HLJPaxBh92N7rtH21TErzqf8HQo").unwrap();
+        let issued = tickets.issue(Did::nobody(), Some(&key), Some(&convo), at(0)).unwrap();
         assert_eq!(issued.expires_at, at(TICKET_SECONDS));
         let ticket = tickets.check(&issued.text, at(TICKET_SECONDS + LEEWAY_SECONDS - 1)).unwrap();
-        assert_eq!((&ticket.did, &ticket.convo), (Did::nobody(), &Some(convo)));
+        assert_eq!((&ticket.did, &ticket.convo, &ticket.key), (Did::nobody(), &Some(convo), &Some(key)));
         let late = tickets.check(&issued.text, at(TICKET_SECONDS + LEEWAY_SECONDS)).unwrap_err();
         assert_eq!(late.code, Code::ExpiredToken);
     }
@@ -161,10 +177,10 @@ mod tests {
         let elsewhere = Tickets::new("did:web:other.test".parse().unwrap(), Some(SECRET));
         let forged = Tickets::new(service(), Some("another secret, and 32 bytes of it"));
         for other in [elsewhere, forged] {
-            let text = other.issue(Did::nobody(), None, at(0)).unwrap().text;
+            let text = other.issue(Did::nobody(), None, None, at(0)).unwrap().text;
             assert_eq!(tickets.check(&text, at(0)).unwrap_err().code, Code::InvalidToken);
         }
-        let mine = tickets.issue(Did::nobody(), None, at(0)).unwrap().text;
+        let mine = tickets.issue(Did::nobody(), None, None, at(0)).unwrap().text;
         let long = "x".repeat(MAX_TOKEN_BYTES + 1);
         for text in ["", "x", "a.b.c", &mine[..mine.len() - 1], &format!("{mine}A"), &long] {
             assert_eq!(tickets.check(text, at(0)).unwrap_err().code, Code::InvalidToken, "{text}");
@@ -182,6 +198,7 @@ mod tests {
             exp: at(10).timestamp(),
             jti: "1".to_owned(),
             convo_id,
+            key: None,
         };
         let (own, _) = tickets.keys.as_ref().unwrap();
         let raw = EncodingKey::from_secret(SECRET.as_bytes());
@@ -198,7 +215,7 @@ mod tests {
     #[test]
     fn without_a_secret_there_are_none() {
         let none = Tickets::new(service(), None);
-        assert_eq!(none.issue(Did::nobody(), None, at(0)).unwrap_err().code, Code::MethodNotImplemented);
+        assert_eq!(none.issue(Did::nobody(), None, None, at(0)).unwrap_err().code, Code::MethodNotImplemented);
         assert_eq!(none.check("x", at(0)).unwrap_err().code, Code::MethodNotImplemented);
     }
 }

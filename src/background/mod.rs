@@ -1,6 +1,7 @@
 //! What a process does beside answering requests: sweeping ([`crate::jobs`]), handing entries over ([`crate::delivery`]), adding up
-//! what was used of quotas ([`crate::quotas`]) and learning who is suspended ([`crate::suspensions`]). It begins when the schema is there, stops when the server drains, and can be stopped anywhere: what is half done is rolled back,
-//! or due again later. [`portion`] is how such work is cut.
+//! what was used of quotas ([`crate::quotas`]), learning who is suspended ([`crate::suspensions`]), and looking whether those who follow
+//! are who they were ([`crate::events::identities`]). It begins when the schema is there, stops when the server drains, and can be
+//! stopped anywhere: what is half done is rolled back, or due again later. [`portion`] is how such work is cut.
 
 pub mod portion;
 

@@ -196,6 +196,10 @@ pub enum Info {
     Suspended,
     /// The stream has been open for as long as one may be; the cursor leads on.
     Expired,
+    /// The caller has opened more streams than it may have, and this was the oldest.
+    Replaced,
+    /// The key that opened the stream does not speak for the caller any more.
+    IdentityChanged,
 }
 
 impl Info {
@@ -208,6 +212,8 @@ impl Info {
             Info::Reset => "reset",
             Info::Suspended => "suspended",
             Info::Expired => "expired",
+            Info::Replaced => "replaced",
+            Info::IdentityChanged => "identityChanged",
         }
     }
 }
@@ -216,11 +222,13 @@ impl Published {
     /// The last event of a stream that the server ends, and after how many milliseconds to come back: spread out, so that those who
     /// are sent away together do not come back together.
     pub(super) fn farewell(info: Info, cursor: Cursor, seed: u64) -> (Self, u64) {
-        let spread = match info {
-            Info::Draining | Info::Reset | Info::Suspended => 4_500,
-            Info::SlowConsumer | Info::Replayed | Info::Expired => 750,
+        let (least, spread) = match info {
+            Info::Draining | Info::Reset | Info::Suspended | Info::IdentityChanged => (250, 4_500),
+            Info::SlowConsumer | Info::Replayed | Info::Expired => (250, 750),
+            // Clients that come back by themselves would go on replacing each other.
+            Info::Replaced => (30_000, 30_000),
         };
-        let retry = 250 + ulid::Ulid::new().random().wrapping_add(u128::from(seed)) as u64 % spread;
+        let retry = least + ulid::Ulid::new().random().wrapping_add(u128::from(seed)) as u64 % spread;
         (Self::new(Event::Info { info, retry_after_ms: Some(retry) }, cursor), retry)
     }
 }

@@ -8,6 +8,7 @@
 //! - `tail` is the one reader of this replica. It looks when it is told to, and every second.
 //! - [`hub`] knows who listens to what, and hands out what the tail has read.
 //! - [`subscriber`] is one open stream: its place, and a bounded buffer. It knows no framing.
+//! - [`identities`] ends streams whose callers are not who they were.
 //! - `catch_up` brings a stream from its cursor to where the tail is.
 //! - `sse` writes a stream as server-sent events, `socket` as a WebSocket, whose messages `frames` knows.
 //!
@@ -84,6 +85,7 @@ pub mod event;
 pub mod frames;
 pub mod hints;
 pub mod hub;
+pub mod identities;
 pub mod socket;
 mod sse;
 pub mod subscriber;
@@ -94,8 +96,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
+use crate::auth::Authenticator;
+use crate::auth::key::PublicKey;
 use crate::error::{Code, Error};
 use crate::ids::{ConvoId, Did};
 use crate::redis::Redis;
@@ -173,14 +177,21 @@ impl Events {
         self.store.runtime().spawn(tail::run(self.store.clone(), self.hub.clone()));
     }
 
-    /// Opens a stream of all conversations of `did`, or of one: from now on, or from a cursor.
+    /// Opens a stream of all conversations of `did`, or of one: from now on, or from a cursor. Where the caller has as many as it may, its
+    /// oldest one ends. `key` is the one that has proved the caller, and ends the stream when it ceases to ([`identities`]).
     ///
     /// Errors: `ConvoNotFound` and `NotMember` for the one conversation, `FutureCursor`, `OutdatedCursor`, `TooManyConversations`,
-    /// `RateLimitExceeded` with too many streams of one caller, `Overloaded`.
-    pub async fn open(&self, did: &Did, only: Option<&ConvoId>, cursor: Option<Sealed>) -> Result<Open, Error> {
+    /// `RateLimitExceeded` where too many of one caller are being opened or closed, `Overloaded`.
+    pub async fn open(
+        &self,
+        did: &Did,
+        key: Option<&PublicKey>,
+        only: Option<&ConvoId>,
+        cursor: Option<Sealed>,
+    ) -> Result<Open, Error> {
         // It has begun to miss things now; the true beginning is not known before the tail has looked.
         let nowhere = Cursor::nowhere();
-        let subscriber = self.hub.register(did, only, nowhere.clone())?;
+        let subscriber = self.hub.register(did, key, only, nowhere.clone())?;
         let mut open = Open { hub: self.hub.clone(), subscriber, from: nowhere };
         let opening = self.hub.after(self.hub.begun());
         if tokio::time::timeout(OPENING, opening).await.is_err() {
@@ -273,7 +284,17 @@ impl Events {
 
     /// Ends the streams of these people.
     pub fn suspend(&self, dids: &HashSet<String>) {
-        self.hub.end(Info::Suspended, |did| dids.contains(did));
+        self.hub.end(Info::Suspended, |subscriber| dids.contains(subscriber.did.as_str()));
+    }
+
+    /// Ends streams whose callers are not who they were, as far as that is to be looked at by `now`. See [`identities`].
+    pub async fn check_identities(&self, authenticator: &Authenticator, now: Instant) {
+        identities::check(&self.hub, authenticator, now).await;
+    }
+
+    /// Does so until told to stop.
+    pub async fn watch_identities(self, authenticator: Arc<Authenticator>, stop: watch::Receiver<bool>) {
+        identities::watch(&self.hub, &authenticator, stop).await;
     }
 
     fn runtime(&self) -> &Handle {

@@ -304,6 +304,8 @@ impl Body {
                 self.fail(&Code::ConsumerTooSlow.because(message), CloseCode::Policy);
             }
             Info::Suspended => self.fail(&suspended(), CloseCode::Policy),
+            Info::Replaced => self.close(CloseCode::Policy, "you have opened more streams than you may have"),
+            Info::IdentityChanged => self.close(CloseCode::Policy, "the key that opened this is not yours any more"),
             Info::Draining => self.close(CloseCode::Away, "this replica is going away"),
             Info::Reset | Info::Replayed | Info::Expired => {
                 self.close(CloseCode::Restart, "connect again with your cursor")

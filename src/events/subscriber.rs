@@ -10,10 +10,12 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
+use crate::auth::key::PublicKey;
 use crate::ids::{ConvoId, Did};
 
 use super::cursor::Cursor;
 use super::event::{Info, Published, Row};
+use super::identities;
 
 /// Most bytes that wait for one client, unless a single event has more.
 pub const MAX_WAITING_BYTES: usize = 32 * 1024 * 1024;
@@ -29,6 +31,8 @@ pub struct Subscriber {
     /// Tells it from others of this replica.
     pub id: u64,
     pub did: Did,
+    /// The key that has proved it, if it was one.
+    pub(super) key: Option<PublicKey>,
     /// Only this conversation.
     pub only: Option<ConvoId>,
     /// When its life is over.
@@ -41,6 +45,8 @@ pub struct Subscriber {
 /// What changes.
 pub(super) struct State {
     pub phase: Phase,
+    /// When it is to be looked at whether the caller is still who it was.
+    pub identify_at: Instant,
     /// The conversations it is attached to, by the names that the hub has for them.
     pub convos: Vec<Arc<str>>,
     waiting: VecDeque<Waiting>,
@@ -95,12 +101,15 @@ pub(super) enum Phase {
 }
 
 impl Subscriber {
-    pub(super) fn new(id: u64, did: Did, only: Option<ConvoId>, from: Cursor) -> Self {
+    pub(super) fn new(id: u64, did: Did, key: Option<PublicKey>, only: Option<ConvoId>, from: Cursor) -> Self {
         let phase = Phase::CatchingUp { from, held: Vec::new(), held_bytes: 0, attached: None, tell: false, looked: 0 };
-        let state = State { phase, convos: Vec::new(), waiting: VecDeque::new(), bytes: 0, waker: None, end: None };
-        // Those that were opened together do not end together.
-        let until = Instant::now() + LIFE.mul_f64(0.75 + (id.wrapping_mul(0x9E37_79B9) % 1_000) as f64 / 2_000.0);
-        Self { id, did, only, until, state: Mutex::new(state), moved: Notify::new() }
+        // Those that were opened together do not end together, and are not looked at together.
+        let share = 0.75 + (id.wrapping_mul(0x9E37_79B9) % 1_000) as f64 / 2_000.0;
+        let now = Instant::now();
+        let (until, identify_at) = (now + LIFE.mul_f64(share), now + identities::EVERY.mul_f64(share));
+        let (convos, waiting) = (Vec::new(), VecDeque::new());
+        let state = State { phase, identify_at, convos, waiting, bytes: 0, waker: None, end: None };
+        Self { id, did, key, only, until, state: Mutex::new(state), moved: Notify::new() }
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
@@ -215,14 +224,6 @@ impl State {
         if self.waiting.is_empty() && self.end.is_none() {
             let cursor = matches!(self.phase, Phase::Live).then_some(watermark);
             self.waiting.push_back(Waiting::Beat(cursor));
-            self.wake();
-        }
-    }
-
-    /// A sign of life out of turn, by which it shows whether the client is there.
-    pub fn poke(&mut self) {
-        if self.waiting.is_empty() && self.end.is_none() {
-            self.waiting.push_back(Waiting::Beat(None));
             self.wake();
         }
     }

@@ -8,6 +8,7 @@ use actix_web::{HttpRequest, HttpResponse};
 use serde::de::DeserializeOwned;
 
 use crate::app::App;
+use crate::auth::key::PublicKey;
 use crate::error::{Code, Error};
 use crate::ids::{ConvoId, Did};
 
@@ -39,6 +40,8 @@ impl Kind {
 #[derive(Debug, Clone)]
 pub struct Caller {
     pub did: Did,
+    /// The key of its DID document that has proved it; `None` for a development token.
+    pub key: Option<PublicKey>,
     /// Where a stream of server-sent events was when it broke, as its client says in `Last-Event-ID`.
     pub last_event_id: Option<String>,
 }
@@ -72,6 +75,8 @@ pub trait Endpoint: 'static {
 #[derive(Debug, Clone)]
 pub struct Guest {
     pub did: Did,
+    /// The key by which it had proved that; `None` for a development token.
+    pub key: Option<PublicKey>,
     /// The only conversation that the ticket is good for, if it was asked for one.
     pub convo: Option<ConvoId>,
 }

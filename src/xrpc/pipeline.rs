@@ -71,7 +71,7 @@ pub(super) async fn run<E: Endpoint>(
     drop(admission);
     let account = open_account(app, &verified.did, E::TURN).await?;
     let last_event_id = request.headers().get(LAST_EVENT_ID).map(|id| id.to_str().unwrap_or("?").to_owned());
-    let output = E::call(app, &Caller { did: verified.did, last_event_id }, input).await?;
+    let output = E::call(app, &Caller { did: verified.did, key: verified.key, last_event_id }, input).await?;
     let large = (E::bytes(&output) > LARGE).then_some(&app.heavy);
     let response = measure(Stage::Encode, output.response(large)).await?;
     if let BodySize::Sized(bytes) = response.body().size() {
@@ -118,7 +118,7 @@ pub(super) async fn subscribe<S: Subscription>(
     }
     drop(admission);
     open_account(app, &ticket.did, true).await?;
-    let socket = S::open(app, Guest { did: ticket.did, convo: ticket.convo }, input).await?;
+    let socket = S::open(app, Guest { did: ticket.did, key: ticket.key, convo: ticket.convo }, input).await?;
     socket.response(request, payload)
 }
 

@@ -1,5 +1,6 @@
 //! Proves who gets in and who does not (promise P12): signatures by every kind of key, documents from real hosts that
-//! behave and misbehave, and single use across replicas while Redis comes and goes.
+//! behave and misbehave, single use across
+//! replicas while Redis comes and goes, and streams that end when what opened them does not count any more.
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -9,3 +10,4 @@ mod resolution;
 mod service;
 mod signatures;
 mod single_use;
+mod streams;

@@ -40,7 +40,7 @@ impl Endpoint for GetSubscriptionTicket {
         if let Some(convo) = &input.convo_id {
             app.store.reader().await?.membership(convo, &caller.did).await?;
         }
-        let issued = app.authenticator.issue_ticket(&caller.did, input.convo_id.as_ref())?;
+        let issued = app.authenticator.issue_ticket(&caller.did, caller.key.as_ref(), input.convo_id.as_ref())?;
         let endpoint = app.config.auth.websocket_endpoint.clone();
         Ok(Output { ticket: issued.text, endpoint, expires_at: issued.expires_at })
     }

@@ -42,7 +42,7 @@ impl Endpoint for StreamConvoEvents {
     async fn call(app: &App, caller: &Caller, input: Input) -> Result<Sse, Error> {
         let cursor = caller.last_event_id.as_ref().or(input.cursor.as_ref());
         let cursor: Option<Sealed> = cursor.map(|text| text.parse()).transpose()?;
-        let open = app.events.open(&caller.did, input.convo_id.as_ref(), cursor).await?;
+        let open = app.events.open(&caller.did, caller.key.as_ref(), input.convo_id.as_ref(), cursor).await?;
         Ok(app.events.sse(open))
     }
 }

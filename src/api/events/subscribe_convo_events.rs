@@ -54,7 +54,7 @@ impl Subscription for SubscribeConvoEvents {
         };
         let opening = async {
             let cursor: Option<Sealed> = input.cursor.map(|text| text.parse()).transpose()?;
-            app.events.open(&guest.did, only.as_ref(), cursor).await
+            app.events.open(&guest.did, guest.key.as_ref(), only.as_ref(), cursor).await
         };
         match opening.await {
             Ok(open) => {

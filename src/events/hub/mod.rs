@@ -18,6 +18,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, watch};
 
+use crate::auth::key::PublicKey;
+use crate::ids::Did;
 use crate::metrics::Metrics;
 use crate::store::events::{Membership, Moment};
 use crate::store::{Concerned, Topic};
@@ -25,12 +27,14 @@ use crate::views::MessageView;
 
 use super::cursor::Cursor;
 use super::event::{Event, Info, Typing};
+use super::identities;
 use super::subscriber::{End, Phase, State, Subscriber};
 
 pub use passes::Begun;
 pub use streams::{Behind, Gap};
 
-/// Most streams of one caller in one replica: a dozen devices, and some that have not noticed yet that they were cut off.
+/// Most streams of one caller in one replica: a dozen devices, and some that have not noticed yet that they were cut off. One more ends
+/// the oldest.
 pub const MAX_STREAMS_PER_CALLER: usize = 16;
 /// Most streams of one replica.
 pub const MAX_STREAMS: usize = 20_000;
@@ -222,12 +226,31 @@ impl Hub {
         self.end(info, |_| true);
     }
 
-    /// Ends every stream of some people, and tells it why.
-    pub fn end(&self, info: Info, whose: impl Fn(&str) -> bool) {
+    /// Ends some streams, and tells them why.
+    pub fn end(&self, info: Info, which: impl Fn(&Subscriber) -> bool) {
         let mut inner = self.inner();
-        let theirs = inner.people.iter().filter(|(did, _)| whose(did)).flat_map(|(_, own)| own).cloned();
-        let theirs: Vec<Arc<Subscriber>> = theirs.collect();
-        inner.cut(&theirs, info);
+        let those: Vec<_> = inner.people.values().flatten().filter(|subscriber| which(subscriber)).cloned().collect();
+        inner.cut(&those, info);
+    }
+
+    /// Whose time has come to be looked at, each with the key that has proved it. The next time is counted from now.
+    pub fn to_identify(&self, now: Instant) -> Vec<(Did, PublicKey)> {
+        let mut due: Vec<(Did, PublicKey)> = Vec::new();
+        for own in self.inner().people.values() {
+            let begin = due.len();
+            for subscriber in own {
+                let Some(key) = &subscriber.key else { continue };
+                let mut state = subscriber.state();
+                if state.identify_at > now || state.has_ended() {
+                    continue;
+                }
+                state.identify_at = now + identities::EVERY;
+                if due[begin..].iter().all(|(_, known)| known != key) {
+                    due.push((subscriber.did.clone(), key.clone()));
+                }
+            }
+        }
+        due
     }
 
     /// How many streams are open.
@@ -268,6 +291,19 @@ impl Inner {
             mark.cursor = Cursor::from(&mark.moment);
         }
         Some(mark.cursor.clone())
+    }
+
+    /// Ends the oldest stream of somebody who has more than it may. Who has got hold of somebody's token or key cannot lock the owner
+    /// out by holding all places.
+    fn replace_oldest(&mut self, did: &Did) {
+        let own = self.people.get(did.as_str()).into_iter().flatten();
+        let attached = own.filter(|one| !one.has_ended() && !self.unattached.contains_key(&one.id));
+        let attached: Vec<_> = attached.cloned().collect();
+        if attached.len() > MAX_STREAMS_PER_CALLER
+            && let Some(oldest) = attached.iter().min_by_key(|one| one.id)
+        {
+            self.cut(std::slice::from_ref(oldest), Info::Replaced);
+        }
     }
 
     /// Ends streams, and tells them why.

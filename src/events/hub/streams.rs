@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use crate::auth::key::PublicKey;
 use crate::error::{Code, Error};
 use crate::events::cursor::Cursor;
 use crate::events::event::{Info, Published, Row, Typing};
@@ -37,7 +38,13 @@ pub struct Gap {
 
 impl Hub {
     /// Takes a new stream in. From the next pass on, it is told every row that may be for it.
-    pub fn register(&self, did: &Did, only: Option<&ConvoId>, from: Cursor) -> Result<Arc<Subscriber>, Error> {
+    pub fn register(
+        &self,
+        did: &Did,
+        key: Option<&PublicKey>,
+        only: Option<&ConvoId>,
+        from: Cursor,
+    ) -> Result<Arc<Subscriber>, Error> {
         let mut inner = self.inner();
         if inner.closed {
             return Err(Code::Overloaded.because("this replica is going away; connect again to reach another"));
@@ -46,16 +53,12 @@ impl Hub {
             return Err(Code::Overloaded.because(format!("this replica has {MAX_STREAMS} streams open, its most")));
         }
         let own = inner.people.get(did.as_str()).map_or(0, Vec::len);
-        if own >= MAX_STREAMS_PER_CALLER {
-            // Some may be of clients that are gone, which shows when something is sent to them.
-            for subscriber in inner.people.get(did.as_str()).into_iter().flatten() {
-                subscriber.state().poke();
-            }
-            let message = format!("you have {own} streams open here; close one first");
-            return Err(Code::RateLimitExceeded.because(message));
+        // Until it is attached it replaces none, and one that was replaced is there until its client has taken the end.
+        if own >= 2 * MAX_STREAMS_PER_CALLER {
+            return Err(Code::RateLimitExceeded.because("too many of your streams are being opened or closed here"));
         }
         let id = self.0.next_id.fetch_add(1, Ordering::Relaxed);
-        let subscriber = Arc::new(Subscriber::new(id, did.clone(), only.cloned(), from));
+        let subscriber = Arc::new(Subscriber::new(id, did.clone(), key.cloned(), only.cloned(), from));
         if own == 0 {
             inner.listen(did.into());
         }
@@ -113,6 +116,7 @@ impl Hub {
         if inner.unattached.remove(&subscriber.id).is_none() {
             return;
         }
+        inner.replace_oldest(&subscriber.did);
         let begun = inner.begun;
         let mut state = subscriber.state();
         if let Phase::CatchingUp { from, attached, tell, held, held_bytes, .. } = &mut state.phase {

@@ -33,7 +33,7 @@ fn end(hub: &Hub, pass: u64) {
 
 /// A stream of somebody who lacks the entries after `position`, of which the last is `last_seq`; it still catches up.
 fn stream(hub: &Hub, did: &str, position: i64, last_seq: i64) -> Arc<Subscriber> {
-    let subscriber = hub.register(&did.parse().unwrap(), None, Cursor::nowhere()).unwrap();
+    let subscriber = hub.register(&did.parse().unwrap(), None, None, Cursor::nowhere()).unwrap();
     let attachment = Attachment { convo: CONVO.parse().unwrap(), since: 1, position, last_seq };
     hub.attach(&subscriber, &[attachment], Cursor::nowhere(), None);
     pass(hub);
@@ -173,7 +173,7 @@ fn a_replica_whose_tail_makes_no_pass_is_not_current() {
 fn p10_rows_that_wait_for_a_stream_that_catches_up_are_bounded_in_bytes() {
     let hub = hub();
     let did: Did = "did:plc:first".parse().unwrap();
-    let subscriber = hub.register(&did, None, Cursor::nowhere()).unwrap();
+    let subscriber = hub.register(&did, None, None, Cursor::nowhere()).unwrap();
     let row = |id| EventRow {
         id,
         convo: None,

@@ -45,7 +45,7 @@ pub struct EventStream {
 
 impl EventStream {
     /// Opens a stream, or reads the reply that refuses it.
-    pub(super) async fn open(nsid: &str, request: RequestBuilder) -> Result<Result<Self, Reply>, XrpcError> {
+    pub async fn open(nsid: &str, request: RequestBuilder) -> Result<Result<Self, Reply>, XrpcError> {
         let no_answer = |source| XrpcError::NoAnswer { nsid: nsid.to_owned(), source };
         let silent = |_| XrpcError::Silent { nsid: nsid.to_owned(), waited: TIMEOUT };
         let response = tokio::time::timeout(TIMEOUT, request.send()).await.map_err(silent)?.map_err(no_answer)?;
