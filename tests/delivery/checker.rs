@@ -45,6 +45,8 @@ pub struct Seen {
     pub ids: BTreeMap<String, BTreeMap<u64, String>>,
     /// Whether it was told last that it is a member, for each conversation that it was told of.
     pub is_member: BTreeMap<String, bool>,
+    /// How far it has read each log where it began anew. The stream, which began sooner, brings some of that later.
+    pub read_to: BTreeMap<String, u64>,
     /// How often it was told to start anew, by error.
     pub anew: BTreeMap<String, u64>,
     /// How often it had to connect.
@@ -127,12 +129,15 @@ impl Seen {
         self.memberships.clear();
         self.ids.clear();
         self.is_member.clear();
+        self.read_to.clear();
     }
 
     /// Takes an entry that it has read from the log.
     fn take_read(&mut self, convo: &str, entry: &Value) {
         self.take_id(convo, entry);
-        self.distinct.entry(convo.to_owned()).or_default().insert(entry["seq"].as_u64().unwrap_or_default());
+        let seq = entry["seq"].as_u64().unwrap_or_default();
+        self.distinct.entry(convo.to_owned()).or_default().insert(seq);
+        self.read_to.insert(convo.to_owned(), seq);
     }
 
     fn take_entry(&mut self, convo: &str, seq: u64, prev: u64) {
@@ -152,6 +157,9 @@ impl Seen {
         let newest = distinct.last().copied();
         if !distinct.insert(seq) {
             self.again += 1;
+            return;
+        }
+        if self.read_to.get(convo).is_some_and(|read| seq <= *read) {
             return;
         }
         let joined = told.and_then(|told| told.iter().rfind(|(_, joined)| *joined)).map(|(at, _)| *at);
@@ -313,7 +321,7 @@ async fn follow(
 async fn read_all(who: &Xrpc) -> Option<BTreeMap<String, Vec<Value>>> {
     let mut all = BTreeMap::new();
     let convos = who.query("getConvos", &[("limit", "100".to_owned())]).await.ok().filter(Reply::is_ok)?;
-    for convo in convos.list("conversations").unwrap() {
+    'convos: for convo in convos.list("conversations").unwrap() {
         let convo = convo["id"].as_str().unwrap();
         let mut entries: Vec<Value> = Vec::new();
         loop {
@@ -326,8 +334,8 @@ async fn read_all(who: &Xrpc) -> Option<BTreeMap<String, Vec<Value>>> {
             ];
             let page = who.query("getMessages", &position).await.ok()?;
             match page.status {
-                // It was removed meanwhile, and will be told.
-                403 | 404 => break,
+                // It was removed meanwhile, will be told, and cannot read the rest.
+                403 | 404 => continue 'convos,
                 200 if page.list("messages").unwrap().is_empty() => break,
                 200 => entries.extend_from_slice(page.list("messages").unwrap()),
                 _ => return None,

@@ -95,7 +95,9 @@ impl Scene {
 
     /// Kills PostgreSQL when everybody has a cursor from after ids that it forgets. Whether entries got such ids.
     async fn kill_where_ids_come_again(&mut self) -> bool {
-        const NEWEST: &str = "select coalesce(max(tx::text::bigint), 0) from messages";
+        // A dump has brought entries along whose ids mean nothing here.
+        const NEWEST: &str = "select coalesce(max(tx::text::bigint), 0) from messages
+                               where era = (select era from incarnations order by id desc limit 1)";
         let held = self.cast.hold().await;
         let client = self.postgres.connect().await;
         burn(&client, 300).await;
@@ -130,7 +132,10 @@ impl Scene {
         drop(held);
         self.cast.progress(SOME).await;
         let client = self.postgres.connect().await;
-        let first = format!("select min(tx::text::bigint) from messages where tx > '{newest}'::xid8");
+        let first = format!(
+            "select min(tx::text::bigint) from messages
+              where tx > '{newest}'::xid8 and era = (select era from incarnations order by id desc limit 1)"
+        );
         let came_again = number(&client, &first).await < seen;
         burn(&client, 400).await;
         came_again
@@ -210,10 +215,14 @@ async fn p5_a_standby_that_lacks_the_end_takes_over_and_whoever_had_it_is_told()
     let standby = scene.postgres.standby().await;
     scene.cast.progress(SOME).await;
     fall_behind(&scene.postgres, &standby).await;
-    scene.cast.progress(SOME).await;
+    let commits = || scene.cast.counts.commits.load(Ordering::SeqCst);
+    let lost = commits() + 3 * SHORT.conversations as u64;
+    until("commits that will be lost", async || commits() >= lost).await;
     scene.promote(standby).await;
     scene.cast.progress(SOME).await;
     until("word of what is lost", async || scene.anew() > 0).await;
+    let rolled_back = &scene.cast.counts.rolled_back;
+    until("word of lost commits", async || rolled_back.load(Ordering::SeqCst) > 0).await;
     scene.end(true).await;
 }
 

@@ -27,6 +27,8 @@ const SEND: Duration = Duration::from_millis(15);
 pub struct Counts {
     pub messages: AtomicU64,
     pub commits: AtomicU64,
+    /// How often a creator was told that its commits are lost.
+    pub rolled_back: AtomicU64,
 }
 
 /// What all clients share.
@@ -69,6 +71,8 @@ pub struct Convo {
 
 struct State {
     mls: MlsClient,
+    /// What the creator has heard last of the database's incarnation.
+    incarnation: Option<Value>,
 }
 
 impl Convo {
@@ -95,7 +99,12 @@ impl Convo {
         let reply = desk.insist(creator, n, "createConvo", &body).await;
         assert_eq!(reply.status, 200, "{reply}");
         let id = reply.string("id").unwrap().to_owned();
-        Self { id, group, state: Mutex::new(State { mls }), present: watch::Sender::new((members, 0)) }
+        Self {
+            id,
+            group,
+            state: Mutex::new(State { mls, incarnation: None }),
+            present: watch::Sender::new((members, 0)),
+        }
     }
 
     /// The epoch as far as the clients know.
@@ -146,7 +155,14 @@ pub async fn change(desk: Desk, convo: Arc<Convo>, turn: usize) {
 async fn commit(desk: &Desk, convo: &Convo, turn: usize, added: &[usize], removed: Option<usize>) {
     let mut state = convo.state.lock().await;
     let staged = state.mls.self_update(&convo.group).unwrap();
+    let creator = &desk.people[convo.members()[0]];
+    if state.incarnation.is_none() {
+        state.incarnation = incarnation(desk, convo, creator, turn).await;
+    }
     let mut body = json!({ "convoId": convo.id, "commit": base64_text(&staged.commit) });
+    if let Some(heard) = &state.incarnation {
+        body["serverIncarnation"] = heard.clone();
+    }
     let method = match removed {
         Some(member) => {
             body["targetDid"] = json!(desk.people[member].did);
@@ -157,9 +173,11 @@ async fn commit(desk: &Desk, convo: &Convo, turn: usize, added: &[usize], remove
             "addMembers"
         }
     };
-    let creator = &desk.people[convo.members()[0]];
     let reply = desk.insist(creator, turn, method, &body).await;
     if desk.may_lose && reply.status != 200 {
+        assert!(reply.body["reason"] != json!("future") || state.incarnation.is_none(), "it was not told: {reply}");
+        let told = u64::from(reply.error() == Some("ServerRolledBack"));
+        desk.counts.rolled_back.fetch_add(told, Ordering::SeqCst);
         return begin_anew(desk, convo, turn, &mut state).await;
     }
     assert_eq!(reply.status, 200, "{method}: {reply}");
@@ -171,6 +189,13 @@ async fn commit(desk: &Desk, convo: &Convo, turn: usize, added: &[usize], remove
         members.retain(|member| Some(*member) != removed);
         *now = epoch;
     });
+}
+
+/// What the server says of the database's incarnation, if it does.
+async fn incarnation(desk: &Desk, convo: &Convo, creator: &Xrpc, turn: usize) -> Option<Value> {
+    let url = desk.servers.borrow()[turn % desk.servers.borrow().len()].clone();
+    let reply = creator.at(url).query("getEpoch", &[("convoId", convo.id.clone())]).await.ok()?;
+    reply.body.get("serverIncarnation").cloned()
 }
 
 /// The server has lost commits, or members: the creator takes its word, and has a group of its own in the server's epoch, as if it
@@ -189,6 +214,7 @@ async fn begin_anew(desk: &Desk, convo: &Convo, turn: usize, state: &mut State) 
         mls.merge_pending(&convo.group).unwrap();
     }
     state.mls = mls;
+    state.incarnation = None;
     let named =
         |one: &usize| found["members"].as_array().unwrap().iter().any(|m| m["did"] == json!(desk.people[*one].did));
     let members: Vec<usize> = (0..desk.people.len()).filter(named).collect();
