@@ -7,6 +7,7 @@
 use actix_web::http::StatusCode;
 use serde::Serialize;
 
+use crate::store::ServerIncarnation;
 use crate::views::CommitView;
 
 /// What a client does about an error, without having to know its name.
@@ -17,7 +18,7 @@ pub enum Recovery {
     RetrySame,
     /// Apply the commits in `missing`, build the request anew on the new epoch, send that.
     CatchUpThenRebase,
-    /// The caller is out of the group; it needs a new invitation.
+    /// The caller is out of the group, or in an epoch of it that is lost; it needs a new invitation.
     Rejoin,
     /// The invitation is not there yet.
     WaitForWelcome,
@@ -137,6 +138,8 @@ codes! {
     ConvoAlreadyExists 409 GiveUp,
     /// The epoch moved, or has not come yet.
     EpochMismatch 409 CatchUpThenRebase,
+    /// The database has lost the commits that led to the caller's epoch, since it was another incarnation that the caller heard from.
+    ServerRolledBack 409 Rejoin,
     /// One of the DIDs is in the conversation already.
     AlreadyMember 409 GiveUp,
     /// The last member cannot leave.
@@ -199,6 +202,9 @@ pub enum Reason {
 pub struct Details {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub server_epoch: Option<i64>,
+    /// The incarnation of the database that says so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server_incarnation: Option<ServerIncarnation>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<Reason>,
     /// The commits after the caller's epoch, oldest first.

@@ -117,6 +117,25 @@ pub fn list<'de, D: Deserializer<'de>, T: Deserialize<'de>, const MOST: usize>(
     deserializer.deserialize_any(Bounded::<T, MOST>(PhantomData))
 }
 
+/// Most characters of a `serverIncarnation`. It is compared and nothing else.
+const MAX_INCARNATION: usize = 64;
+
+/// The `serverIncarnation` that a client heard last.
+#[derive(Debug, Deserialize)]
+#[serde(try_from = "String")]
+pub struct ServerIncarnation(pub String);
+
+impl TryFrom<String> for ServerIncarnation {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        match text.chars().count() {
+            ..=MAX_INCARNATION => Ok(Self(text)),
+            _ => Err(format!("a serverIncarnation has at most {MAX_INCARNATION} characters")),
+        }
+    }
+}
+
 /// One entry of `keyPackageHashes`.
 #[derive(Debug, Deserialize)]
 pub struct KeyPackageHash {

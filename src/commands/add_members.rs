@@ -7,7 +7,8 @@ use crate::store::epochs::{self, Swap};
 use crate::store::messages::{self, NewCommit};
 use crate::store::{Abort, Command, Exclusive, Position, Reader, members};
 
-use super::{Invitation, Landed, MAX_MEMBERS, Once, Repeatable, refusal};
+use super::refusal::{self, MadeIn};
+use super::{Invitation, Landed, MAX_MEMBERS, Once, Repeatable};
 
 /// See the module.
 #[derive(Debug)]
@@ -20,6 +21,8 @@ pub struct AddMembers {
     /// The commit's id in the log.
     pub entry_id: EntryId,
     pub invitation: Invitation,
+    /// The incarnation of the server that the caller heard from last, as it says.
+    pub incarnation: Option<String>,
     pub once: Once,
 }
 
@@ -60,7 +63,7 @@ impl Command for AddMembers {
                 }
                 at
             }
-            Some(commit) => match step(x, &self.caller, commit, &self.entry_id).await? {
+            Some(commit) => match step(x, &self.caller, commit, &self.entry_id, self.incarnation.as_deref()).await? {
                 Step::Taken(at) => at,
                 Step::Earlier(landed) => return Ok(landed),
             },
@@ -95,7 +98,10 @@ impl AddMembers {
         };
         match self.earlier(db).await? {
             Some(earlier) => Ok(Some(earlier)),
-            None => Err(refusal::epoch_mismatch(db, &self.convo_id, &self.caller, commit.frame.epoch, at).await),
+            None => {
+                let made_in = MadeIn { epoch: commit.frame.epoch, incarnation: self.incarnation.as_deref() };
+                Err(refusal::epoch_mismatch(db, &self.convo_id, &self.caller, made_in, at).await)
+            }
         }
     }
 }
@@ -131,11 +137,17 @@ pub(super) enum Step {
 }
 
 /// Takes the step that a member's commit asks for: the compare-and-swap, then the entry. A commit for another epoch is
-/// refused with what its sender needs to catch up.
-pub(super) async fn step(x: &mut Exclusive<'_>, caller: &Did, commit: &Commit, id: &EntryId) -> Result<Step, Abort> {
-    let made_in = commit.frame.epoch;
+/// refused with what its sender, who heard from that incarnation last, needs to catch up.
+pub(super) async fn step(
+    x: &mut Exclusive<'_>,
+    caller: &Did,
+    commit: &Commit,
+    id: &EntryId,
+    incarnation: Option<&str>,
+) -> Result<Step, Abort> {
+    let made_in = MadeIn { epoch: commit.frame.epoch, incarnation };
     let entry = NewCommit { id, sender: caller, bytes: &commit.bytes, hash: &commit.hash };
-    match epochs::advance(x, made_in, &entry).await? {
+    match epochs::advance(x, made_in.epoch, &entry).await? {
         // Its epoch is over, which is so too for one that won it. Looked up only now, when what is read is the present: the
         // same bytes may just have been accepted by another replica.
         (Swap::Lost(at), _) => match messages::find_commit(x.tx(), x.convo(), &commit.hash, caller).await? {

@@ -18,6 +18,8 @@ pub struct LeaveConvo {
     pub commit: Option<Commit>,
     /// The commit's id in the log.
     pub entry_id: EntryId,
+    /// The incarnation of the server that the caller heard from last, as it says.
+    pub incarnation: Option<String>,
     pub once: Once,
 }
 
@@ -54,7 +56,7 @@ impl Command for LeaveConvo {
         }
         let at = match &self.commit {
             None => epochs::hold(x).await?,
-            Some(commit) => match step(x, &self.caller, commit, &self.entry_id).await? {
+            Some(commit) => match step(x, &self.caller, commit, &self.entry_id, self.incarnation.as_deref()).await? {
                 Step::Taken(at) => at,
                 Step::Earlier(landed) => return Ok(landed),
             },

@@ -5,15 +5,24 @@ use crate::ids::{ConvoId, Did};
 use crate::store::messages::{MAX_MISSING, MAX_MISSING_BYTES};
 use crate::store::{Abort, Position, Queries, members, messages};
 
-/// `EpochMismatch` for a commit or message made in `epoch` while the conversation stands at `at`. Only members learn it.
+/// What a commit or message was made in.
+#[derive(Clone, Copy)]
+pub(super) struct MadeIn<'a> {
+    pub epoch: i64,
+    /// The incarnation of the server that its sender heard from last, as the sender says.
+    pub incarnation: Option<&'a str>,
+}
+
+/// `EpochMismatch` for a commit or message while the conversation stands at `at`, or `ServerRolledBack` if its epoch was there in another
+/// incarnation and is not in this one. Only members learn it.
 pub(super) async fn epoch_mismatch(
     db: &(impl Queries + Sync),
     convo: &ConvoId,
     caller: &Did,
-    epoch: i64,
+    made_in: MadeIn<'_>,
     at: Position,
 ) -> Abort {
-    match describe(db, convo, caller, epoch, at).await {
+    match describe(db, convo, caller, made_in, at).await {
         Ok(error) => Abort::Refused(error),
         Err(abort) => abort,
     }
@@ -23,45 +32,52 @@ async fn describe(
     db: &(impl Queries + Sync),
     convo: &ConvoId,
     caller: &Did,
-    epoch: i64,
+    made_in: MadeIn<'_>,
     at: Position,
 ) -> Result<Error, Abort> {
     let member = members::membership(db, convo, caller).await?;
-    let (reason, message) = match epoch < at.epoch {
-        true => (
-            Reason::Stale,
-            format!(
-                "made in epoch {epoch}, but the conversation is in epoch {}: apply `missing`, then build it anew",
-                at.epoch
-            ),
-        ),
-        false => (
-            Reason::Future,
-            format!(
-                "made in epoch {epoch}, but the conversation is in epoch {}: a commit that you merged was never accepted",
-                at.epoch
-            ),
-        ),
+    let MadeIn { epoch, incarnation } = made_in;
+    let place = format!("made in epoch {epoch}, but the conversation is in epoch {}", at.epoch);
+    let is_present = |seen: &str| member.incarnation.is_some_and(|present| present.to_string() == seen);
+    let mut error = if epoch < at.epoch {
+        stale(db, convo, caller, (epoch, member.joined_epoch), at, &place).await?
+    } else if incarnation.is_some_and(|seen| !is_present(seen)) {
+        Code::ServerRolledBack.because(format!(
+            "{place}: the database is not the one that you heard from, and has lost the commits in between"
+        ))
+    } else {
+        let mut error = Code::EpochMismatch.because(format!("{place}: a commit that you merged was never accepted"));
+        error.details.reason = Some(Reason::Future);
+        error.details.missing = Some(Vec::new());
+        error
     };
-    let limits = (MAX_MISSING, MAX_MISSING_BYTES);
-    let mut missing = match reason {
-        Reason::Stale => messages::list_commits(db, convo, caller, (epoch + 1, at.epoch), limits).await?,
-        Reason::Future => Vec::new(),
-    };
-    let (mut message, mut more) = (message, missing.last().map(|last| last.epoch < at.epoch));
+    error.details.server_epoch = Some(at.epoch);
+    error.details.server_incarnation = member.incarnation;
+    Ok(error)
+}
+
+/// Another commit won the epoch: the ones after it, for whoever joined in `joined`.
+async fn stale(
+    db: &(impl Queries + Sync),
+    convo: &ConvoId,
+    caller: &Did,
+    (epoch, joined): (i64, i64),
+    at: Position,
+    place: &str,
+) -> Result<Error, Abort> {
+    let (commits, limits) = ((epoch + 1, at.epoch), (MAX_MISSING, MAX_MISSING_BYTES));
+    let mut missing = messages::list_commits(db, convo, caller, commits, limits).await?;
+    let mut more = missing.last().map(|last| last.epoch < at.epoch);
+    let mut message = format!("{place}: apply `missing`, then build it anew");
     // The first one that it lacks, if it lacks any.
-    let next = epoch.max(member.joined_epoch) + 1;
-    if next <= at.epoch && missing.first().is_none_or(|first| first.epoch > next) && reason == Reason::Stale {
+    let next = epoch.max(joined) + 1;
+    if next <= at.epoch && missing.first().is_none_or(|first| first.epoch > next) {
         // What is kept leads on from a later epoch, which getCommits says.
-        message = format!(
-            "made in epoch {epoch}, but the conversation is in epoch {}, and commits after yours have been deleted: ask to be added anew",
-            at.epoch
-        );
+        message = format!("{place}, and commits after yours have been deleted: ask to be added anew");
         (missing, more) = (Vec::new(), Some(true));
     }
     let mut error = Code::EpochMismatch.because(message);
-    error.details.server_epoch = Some(at.epoch);
-    error.details.reason = Some(reason);
+    error.details.reason = Some(Reason::Stale);
     error.details.more_missing = more;
     error.details.missing = Some(missing);
     Ok(error)

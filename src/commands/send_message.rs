@@ -9,7 +9,8 @@ use crate::store::epochs::{self, Swap};
 use crate::store::messages::{self, AppMessage};
 use crate::store::{Abort, Command, Exclusive, Queries, Reader, members};
 
-use super::{Once, Repeatable, refusal};
+use super::refusal::{self, MadeIn};
+use super::{Once, Repeatable};
 
 /// See the module.
 #[derive(Debug)]
@@ -18,6 +19,8 @@ pub struct SendMessage {
     pub message: AppMessage,
     /// How many epochs the message may lag behind.
     pub window: i64,
+    /// The incarnation of the server that the caller heard from last, as it says.
+    pub incarnation: Option<String>,
     pub once: Once,
 }
 
@@ -50,12 +53,13 @@ impl Command for SendMessage {
             return Ok(earlier);
         }
         let AppMessage { sender, epoch, .. } = &self.message;
+        let made_in = MadeIn { epoch: *epoch, incarnation: self.incarnation.as_deref() };
         let seq = match epochs::extend(x, *epoch, self.window).await? {
             Swap::To(at) => at.seq,
             // Another replica may have accepted this very message while this one waited for the row.
             Swap::Lost(at) => match self.sent_before(x.tx()).await? {
                 Some(earlier) => return Ok(earlier),
-                None => return Err(refusal::epoch_mismatch(x.tx(), &self.convo_id, sender, *epoch, at).await),
+                None => return Err(refusal::epoch_mismatch(x.tx(), &self.convo_id, sender, made_in, at).await),
             },
         };
         let Some(received_at) = messages::append_app(x, seq, &self.message).await? else {

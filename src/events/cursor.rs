@@ -16,6 +16,7 @@ use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use ulid::Ulid;
 
 use crate::error::{Code, Error};
+use crate::store::ServerIncarnation;
 use crate::store::events::{Key, Moment, Seen, Then};
 
 /// What tells a cursor from the id of a message.
@@ -54,6 +55,11 @@ impl Cursor {
     /// What has been delivered.
     pub fn seen(&self) -> &Seen {
         &self.0.seen
+    }
+
+    /// The incarnation of the database that it is of.
+    pub fn incarnation(&self) -> ServerIncarnation {
+        ServerIncarnation::from(&self.0.key)
     }
 
     /// The same place, for who has been given something that `other` goes with.

@@ -10,6 +10,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{ConvoId, Did};
+use crate::store::ServerIncarnation;
 use crate::store::events::EventRow;
 use crate::views::{MessageView, datetime};
 
@@ -96,6 +97,8 @@ impl Event {
 pub struct Published {
     pub event: Event,
     pub cursor: Cursor,
+    /// The incarnation of the database that it was read in. `None` for what ends a stream, whose cursor may be of an older one.
+    incarnation: Option<ServerIncarnation>,
     pub size: usize,
     /// The event as server-sent events have it, made by whoever needs it first.
     pub(super) sse: OnceLock<Bytes>,
@@ -142,8 +145,8 @@ impl Drop for Held {
 
 impl Published {
     pub fn new(event: Event, cursor: Cursor) -> Self {
-        let size = event.size();
-        Self { event, cursor, size, sse: OnceLock::new(), frame: OnceLock::new(), _held: None }
+        let (size, incarnation) = (event.size(), Some(cursor.incarnation()));
+        Self { event, cursor, incarnation, size, sse: OnceLock::new(), frame: OnceLock::new(), _held: None }
     }
 
     /// The same, counted among `all` bytes for as long as it waits for anybody.
@@ -156,7 +159,7 @@ impl Published {
     /// The event with its cursor, as every framing carries it, and the type that it has in the stream of this method.
     pub fn view(&self, method: &str, cursor: &Cursor) -> impl Serialize + '_ {
         let kind = format!("{method}#{}", self.event.name());
-        View { kind, event: &self.event, cursor: cursor.to_string() }
+        View { kind, event: &self.event, cursor: cursor.to_string(), server_incarnation: self.incarnation }
     }
 }
 
@@ -167,6 +170,8 @@ struct View<'a> {
     #[serde(flatten)]
     event: &'a Event,
     cursor: String,
+    #[serde(rename = "serverIncarnation", skip_serializing_if = "Option::is_none")]
+    server_incarnation: Option<ServerIncarnation>,
 }
 
 /// How a roster changed.
@@ -229,7 +234,8 @@ impl Published {
             Info::Replaced => (30_000, 30_000),
         };
         let retry = least + ulid::Ulid::new().random().wrapping_add(u128::from(seed)) as u64 % spread;
-        (Self::new(Event::Info { info, retry_after_ms: Some(retry) }, cursor), retry)
+        let event = Self::new(Event::Info { info, retry_after_ms: Some(retry) }, cursor);
+        (Self { incarnation: None, ..event }, retry)
     }
 }
 

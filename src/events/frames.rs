@@ -109,8 +109,8 @@ mod tests {
         let info = Published::new(Event::Info { info: Info::Replayed, retry_after_ms: Some(500) }, cursor.clone());
         let mut expected = b"\xa2\x61t\x6a#infoEvent\x62op\x01".to_vec();
         // Shorter keys first, then by their bytes.
-        expected.extend(b"\xa4\x64info\x68replayed\x65$type\x78\x2fblue.catbird.mls.subscribeConvoEvents#infoEvent");
-        expected.extend(b"\x66cursor\x60\x6cretryAfterMs\x19\x01\xf4");
+        expected.extend(b"\xa5\x64info\x68replayed\x65$type\x78\x2fblue.catbird.mls.subscribeConvoEvents#infoEvent");
+        expected.extend(b"\x66cursor\x60\x6cretryAfterMs\x19\x01\xf4\x71serverIncarnation\x7096664e04fe104f4b");
         assert_eq!(event(&info, &cursor), expected);
         let failure = error(&Code::FutureCursor.because("no"));
         assert_eq!(&*failure, b"\xa1\x62op\x20\xa2\x65error\x6cFutureCursor\x67message\x62no");

@@ -300,7 +300,7 @@ fn moment(row: &Row) -> Result<Moment, Error> {
         .ok_or_else(|| Error::internal("PostgreSQL writes snapshots in another way"))
 }
 
-fn key(bytes: &[u8]) -> Result<Key, Error> {
+pub(super) fn key(bytes: &[u8]) -> Result<Key, Error> {
     bytes.try_into().map(Key).map_err(Error::internal)
 }
 

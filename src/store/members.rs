@@ -14,7 +14,7 @@ use super::lanes::Lane;
 use super::query::{Query, query};
 use super::session::{Params, Queries};
 use super::welcomes::NewWelcome;
-use super::{Abort, Exclusive, ExclusiveMany, Reader, Store, events, welcomes};
+use super::{Abort, Exclusive, ExclusiveMany, Reader, ServerIncarnation, Store, events, welcomes};
 
 query! {
     STANDING = "members/standing" (TEXT, TEXT);
@@ -41,6 +41,8 @@ pub struct Standing {
     pub joined_epoch: i64,
     /// How it left; `None` for a member.
     pub left: Option<Left>,
+    /// The incarnation of the database that says so, if that has begun.
+    pub incarnation: Option<ServerIncarnation>,
 }
 
 /// The end of a membership.
@@ -57,13 +59,20 @@ pub struct Membership {
     pub at: Position,
     pub joined_seq: i64,
     pub joined_epoch: i64,
+    /// The incarnation of the database that says so, if that has begun.
+    pub incarnation: Option<ServerIncarnation>,
 }
 
 impl Standing {
     /// Refuses former members.
     pub fn active(self) -> Result<Membership, Error> {
         match self.left {
-            None => Ok(Membership { at: self.at, joined_seq: self.joined_seq, joined_epoch: self.joined_epoch }),
+            None => Ok(Membership {
+                at: self.at,
+                joined_seq: self.joined_seq,
+                joined_epoch: self.joined_epoch,
+                incarnation: self.incarnation,
+            }),
             Some(_) => Err(Code::NotMember.because("you are no longer a member of this conversation")),
         }
     }
@@ -85,7 +94,9 @@ pub(crate) async fn standing(
         }),
         None => None,
     };
+    let key = row.get::<_, Option<&[u8]>>("cursor_key").map(events::key).transpose()?;
     Ok(Some(Standing {
+        incarnation: key.as_ref().map(ServerIncarnation::from),
         at: Position::from(&row),
         joined_seq: row.get("joined_seq"),
         joined_epoch: row.get("joined_epoch"),

@@ -55,6 +55,7 @@ pub use epochs::Position;
 pub(crate) use epochs::not_found;
 pub(crate) use failure::unconfirmed;
 pub use failure::{Abort, Cause, in_words, words_of};
+pub use incarnation::ServerIncarnation;
 pub use lanes::Lane;
 pub use listen::listen;
 pub(crate) use query::Query;

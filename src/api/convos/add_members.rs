@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
-use crate::api::fields::{self, Key, KeyPackageHash};
+use crate::api::fields::{self, Key, KeyPackageHash, ServerIncarnation};
 use crate::app::App;
 use crate::commands::{self, Fingerprint, Invitation, Once};
 use crate::error::{Code, Error};
@@ -33,6 +33,9 @@ pub struct Input {
     key_package_hashes: Vec<KeyPackageHash>,
     #[serde(alias = "idempotency_key")]
     idempotency_key: Option<Key>,
+    /// What it heard last of the database's incarnation.
+    #[serde(alias = "server_incarnation")]
+    server_incarnation: Option<ServerIncarnation>,
 }
 
 #[derive(Serialize)]
@@ -60,6 +63,7 @@ impl Endpoint for AddMembers {
         Code::AlreadyMember,
         Code::TooManyMembers,
         Code::EpochMismatch,
+        Code::ServerRolledBack,
         Code::InvalidCommit,
         Code::InvalidWelcome,
         Code::IdempotencyConflict,
@@ -131,6 +135,7 @@ async fn command(app: &App, caller: &Caller, input: Input) -> Result<commands::A
         dids: input.did_list,
         commit,
         entry_id: app.new_id(),
+        incarnation: input.server_incarnation.map(|seen| seen.0),
         once: Once::new(caller.did.clone(), "addMembers", input.idempotency_key.map(|key| key.0), fingerprint),
     })
 }

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use serde::Deserialize;
 
-use crate::api::fields::{self, Key};
+use crate::api::fields::{self, Key, ServerIncarnation};
 use crate::app::App;
 use crate::commands::{self, Fingerprint, Once};
 use crate::error::{Code, Error};
@@ -27,6 +27,9 @@ pub struct Input {
     commit: Option<LexBytes>,
     #[serde(alias = "idempotency_key")]
     idempotency_key: Option<Key>,
+    /// What it heard last of the database's incarnation.
+    #[serde(alias = "server_incarnation")]
+    server_incarnation: Option<ServerIncarnation>,
 }
 
 impl Endpoint for LeaveConvo {
@@ -38,6 +41,7 @@ impl Endpoint for LeaveConvo {
         Code::NotAuthorized,
         Code::LastMember,
         Code::EpochMismatch,
+        Code::ServerRolledBack,
         Code::InvalidCommit,
         Code::IdempotencyConflict,
     ];
@@ -60,6 +64,7 @@ impl Endpoint for LeaveConvo {
             target,
             commit,
             entry_id: app.new_id(),
+            incarnation: input.server_incarnation.map(|seen| seen.0),
             once: Once::new(caller.did.clone(), "leaveConvo", input.idempotency_key.map(|key| key.0), fingerprint),
         };
         // Leaving is free; a commit is stored.

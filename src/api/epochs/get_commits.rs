@@ -7,6 +7,7 @@ use crate::app::App;
 use crate::error::{Code, Error};
 use crate::ids::ConvoId;
 use crate::mls::MAX_POSITION;
+use crate::store::ServerIncarnation;
 use crate::views::CommitView;
 use crate::xrpc::{Caller, Endpoint, Kind};
 
@@ -42,6 +43,9 @@ pub struct Output {
     /// The oldest epoch whose commit is kept, if older ones were asked for that have been deleted.
     #[serde(skip_serializing_if = "Option::is_none")]
     first_epoch: Option<i64>,
+    /// The incarnation of the database that says so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    server_incarnation: Option<ServerIncarnation>,
 }
 
 impl Endpoint for GetCommits {
@@ -90,6 +94,7 @@ impl Endpoint for GetCommits {
             has_more: next.is_some(),
             cursor: next.map(|epoch| epoch.to_string()),
             first_epoch,
+            server_incarnation: member.incarnation,
         })
     }
 }

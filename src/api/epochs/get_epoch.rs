@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::app::App;
 use crate::error::{Code, Error};
 use crate::ids::ConvoId;
+use crate::store::ServerIncarnation;
 use crate::xrpc::{Caller, Endpoint, Kind};
 
 pub struct GetEpoch;
@@ -21,6 +22,9 @@ pub struct Input {
 pub struct Output {
     convo_id: ConvoId,
     current_epoch: i64,
+    /// The incarnation of the database that says so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    server_incarnation: Option<ServerIncarnation>,
 }
 
 impl Endpoint for GetEpoch {
@@ -34,6 +38,7 @@ impl Endpoint for GetEpoch {
     async fn call(app: &App, caller: &Caller, input: Input) -> Result<Output, Error> {
         // Always of the database, where a removal is seen at once, and a failover that lost epochs too.
         let member = app.store.reader().await?.membership(&input.convo_id, &caller.did).await?;
-        Ok(Output { current_epoch: member.at.epoch, convo_id: input.convo_id })
+        let (current_epoch, server_incarnation) = (member.at.epoch, member.incarnation);
+        Ok(Output { convo_id: input.convo_id, current_epoch, server_incarnation })
     }
 }

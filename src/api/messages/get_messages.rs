@@ -12,8 +12,8 @@ use crate::api::fields::{Count, Limit};
 use crate::app::App;
 use crate::error::{Code, Error};
 use crate::ids::{ConvoId, EntryId};
-use crate::store::Reader;
 use crate::store::members::Membership;
+use crate::store::{Reader, ServerIncarnation};
 use crate::views::MessageView;
 use crate::xrpc::{Caller, Endpoint, Kind};
 
@@ -47,6 +47,9 @@ pub struct Output {
     /// Where the log begins, if something that was asked for has been deleted.
     #[serde(skip_serializing_if = "Option::is_none")]
     log_start: Option<i64>,
+    /// The incarnation of the database that says so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    server_incarnation: Option<ServerIncarnation>,
 }
 
 /// Where the page lies.
@@ -94,7 +97,8 @@ impl Endpoint for GetMessages {
             app.store.read_positions().push(convo, &caller.did, newest.seq);
         }
         let last_seq = messages.last().map_or(member.at.seq, |newest| newest.seq.max(member.at.seq));
-        Ok(Output { messages, cursor: first.map(|first| first.to_string()), last_seq, log_start })
+        let (cursor, server_incarnation) = (first.map(|first| first.to_string()), member.incarnation);
+        Ok(Output { messages, cursor, last_seq, log_start, server_incarnation })
     }
 }
 

@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use crate::api::fields::{self, Count, Key};
+use crate::api::fields::{self, Count, Key, ServerIncarnation};
 use crate::app::App;
 use crate::commands::{self, Fingerprint, Once};
 use crate::error::{Code, Error};
@@ -37,6 +37,9 @@ pub struct Input {
     embed_uri: Option<String>,
     #[serde(alias = "idempotency_key")]
     idempotency_key: Option<Key>,
+    /// What it heard last of the database's incarnation.
+    #[serde(alias = "server_incarnation")]
+    server_incarnation: Option<ServerIncarnation>,
 }
 
 #[derive(Serialize)]
@@ -59,6 +62,7 @@ impl Endpoint for SendMessage {
         Code::InvalidAsset,
         Code::InvalidMessage,
         Code::EpochMismatch,
+        Code::ServerRolledBack,
         Code::MessageTooLarge,
         Code::IdempotencyConflict,
     ];
@@ -121,6 +125,7 @@ async fn command(app: &App, caller: &Caller, input: Input) -> Result<commands::S
             embed_uri,
         },
         window: app.config.message_epoch_window,
+        incarnation: input.server_incarnation.map(|seen| seen.0),
         once: Once::new(caller.did.clone(), "sendMessage", input.idempotency_key.map(|key| key.0), fingerprint),
     })
 }

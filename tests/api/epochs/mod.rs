@@ -1,2 +1,3 @@
 mod get_commits;
 mod get_epoch;
+mod server_incarnation;
