@@ -3,12 +3,13 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
 
 use crate::error::Error;
 use crate::ids::{ConvoId, Did};
+use crate::limits::{Account, Work};
 use crate::store::Store;
 use crate::store::events::{PAGE, Present, Seen, What};
 use crate::views::MessageView;
@@ -32,6 +33,7 @@ pub(super) async fn run(
     subscriber: Arc<Subscriber>,
     turns: Arc<Semaphore>,
     known: Option<Seen>,
+    account: Account,
 ) {
     let mut pages = 0;
     loop {
@@ -56,7 +58,11 @@ pub(super) async fn run(
             Behind::Entries(gaps) => {
                 let little = gaps.len() < MOST_CONVOS && gaps.iter().all(|gap| gap.head - gap.position <= PAGE);
                 pages = if little { pages + 1 } else { 0 };
-                supply(&store, &hub, &subscriber, &gaps, &turns).await
+                tokio::select! {
+                    () = account.spare() => {}
+                    () = subscriber.ended() => return,
+                }
+                supply(&store, &hub, &subscriber, &gaps, &turns, &account).await
             }
         };
         if step.is_err() {
@@ -75,11 +81,15 @@ async fn supply(
     subscriber: &Arc<Subscriber>,
     gaps: &[Gap],
     turns: &Semaphore,
+    account: &Account,
 ) -> Result<(), Error> {
     let _turn = turns.acquire().await;
     let reader = store.reader().await?;
+    let begun = Instant::now();
     let after: Vec<(&str, i64)> = gaps.iter().map(|gap| (&*gap.convo, gap.position)).collect();
     let entries = reader.entries(&after).await?;
+    account.charge(Work::Database(begun.elapsed()));
+    account.charge(Work::Bytes(entries.entries.iter().map(|entry| entry.ciphertext.0.len()).sum()));
     if has_hole(&after, &entries.entries) && lacks(subscriber, &reader.present(None).await?) {
         subscriber.end(End::Told(Info::Reset));
         return Ok(());

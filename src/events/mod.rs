@@ -102,6 +102,7 @@ use crate::auth::Authenticator;
 use crate::auth::key::PublicKey;
 use crate::error::{Code, Error};
 use crate::ids::{ConvoId, Did};
+use crate::limits::Account;
 use crate::redis::Redis;
 use crate::store::events::{Moment, Present, Seen};
 use crate::store::{Reader, Store};
@@ -178,7 +179,8 @@ impl Events {
     }
 
     /// Opens a stream of all conversations of `did`, or of one: from now on, or from a cursor. Where the caller has as many as it may, its
-    /// oldest one ends. `key` is the one that has proved the caller, and ends the stream when it ceases to ([`identities`]).
+    /// oldest one ends. `key` is the one that has proved the caller, and ends the stream when it ceases to ([`identities`]). What the caller
+    /// has missed is read at the rate of its account.
     ///
     /// Errors: `ConvoNotFound` and `NotMember` for the one conversation, `FutureCursor`, `OutdatedCursor`, `TooManyConversations`,
     /// `RateLimitExceeded` where too many of one caller are being opened or closed, `Overloaded`.
@@ -188,6 +190,7 @@ impl Events {
         key: Option<&PublicKey>,
         only: Option<&ConvoId>,
         cursor: Option<Sealed>,
+        account: Account,
     ) -> Result<Open, Error> {
         // It has begun to miss things now; the true beginning is not known before the tail has looked.
         let nowhere = Cursor::nowhere();
@@ -235,8 +238,14 @@ impl Events {
         let known = cursor.is_none().then(|| present.moment.seen().clone());
         open.from = cursor.unwrap_or_else(|| Cursor::from(&present.moment));
         self.hub.attach(&open.subscriber, &attachments, open.from.clone(), replayed);
-        let catching_up =
-            catch_up::run(self.store.clone(), self.hub.clone(), open.subscriber.clone(), self.turns.clone(), known);
+        let catching_up = catch_up::run(
+            self.store.clone(),
+            self.hub.clone(),
+            open.subscriber.clone(),
+            self.turns.clone(),
+            known,
+            account,
+        );
         self.store.runtime().spawn(catching_up);
         Ok(open)
     }

@@ -122,6 +122,13 @@ impl Buckets {
         if paid_off.saturating_sub(now) > self.burst { self.excess(paid_off, now) } else { None }
     }
 
+    /// How long to wait until no more than half a burst is charged; `None` if it is so.
+    pub fn beyond_half(&self, key: Key, now: Instant) -> Option<Duration> {
+        let now = self.time(now);
+        let paid_off = self.shard(key).paid_off.get(&key).copied()?;
+        paid_off.saturating_sub(now).checked_sub(self.burst / 2).filter(|wait| *wait > 0).map(Duration::from_nanos)
+    }
+
     /// Charges what has happened, as time at the limit's rate, whether there was room for it or not.
     pub fn charge(&self, key: Key, cost: Duration, now: Instant) {
         self.with(key, now, |paid_off, now| {
@@ -263,6 +270,8 @@ mod tests {
         buckets.charge(key, 250 * MS, now);
         assert_eq!(buckets.debt(key, now), Some(350 * MS));
         assert_eq!(buckets.debt(key, now + 250 * MS), None);
+        assert_eq!(buckets.beyond_half(key, now), Some(1_250 * MS));
+        assert_eq!(buckets.beyond_half(key, now + 1_250 * MS), None);
         buckets.charge(key, Duration::MAX, now);
         assert_eq!(buckets.wait(key, now), Some(10_000 * MS + 100 * MS));
         assert_eq!(taken(&buckets, key, now + 10_100 * MS), 1);

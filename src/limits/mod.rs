@@ -3,7 +3,7 @@
 //! - Per DID, all requests of one caller, whatever comes of them. The pipeline of every XRPC route asks here when it knows the
 //!   caller and before it reads the body or spends the token. Only who repeats a used token is not charged: that need not be its owner.
 //!   What a request turns out to cost beyond that is charged to the same bucket when it is known ([`cost`]).
-//! - Per DID, requests that are worked on at once ([`turns`]). Further ones wait in line.
+//! - Per DID, requests that are worked on at once, and large bodies that come at once ([`turns`]). Further ones wait in line.
 //! - Per conversation, the writes of all members together that were accepted. The serializer asks here before a write and charges
 //!   after it, so that strangers, who are never accepted, use nothing up.
 //! - Per DID and conversation, typing indicators, which cost everybody in it an event.
@@ -13,7 +13,7 @@
 //!   the repetition of one that was accepted.
 //!
 //! Every decision is made at once, in memory ([`buckets`]), and never waits. Where there is Redis, replicas tell each other
-//! what they let through of the first two ([`shared`]); without it, and for the others, each keeps the limits for itself.
+//! what they let through of requests, writes and commits ([`shared`]); without it, and for the others, each keeps the limits for itself.
 
 mod buckets;
 mod cost;
@@ -36,7 +36,7 @@ use turns::{Turn, Turns};
 
 pub use buckets::{BURST, Key, MOST_AHEAD, MOST_AHEAD_BY_COST, MOST_BUCKETS};
 pub use cost::Work;
-pub use turns::{AT_ONCE, LONGEST_WAIT, MOST_WAITING};
+pub use turns::{LONGEST_WAIT, MOST_WAITING, at_once};
 
 /// What Redis is asked for here, as the log says when it does not answer.
 const PURPOSE: &str = "sharing rate limits between replicas";
@@ -99,6 +99,8 @@ struct Inner {
     rates: Rates,
     buckets: Arc<AllBuckets>,
     turns: Turns,
+    /// Those of large bodies.
+    uploads: Turns,
     sharing: Option<Sharing>,
     metrics: Metrics,
 }
@@ -130,9 +132,19 @@ pub struct Admission {
     /// Whose bucket, and until when the charge is not paid off. `None`: there is nothing to tell.
     charge: Option<(Key, PaidOff)>,
     received: usize,
+    /// Over when what came is charged.
+    upload: Option<Turn>,
 }
 
 impl Admission {
+    /// Waits for one of the caller's turns to send a large body, as [`RateLimits::open`] does for its turns.
+    pub async fn upload(&mut self) -> Result<(), Error> {
+        if let Some((key, _)) = self.charge {
+            self.upload = Some(self.limits.turn(&self.limits.0.uploads, key).await?);
+        }
+        Ok(())
+    }
+
     /// So many bytes came with it, which are charged when this ends.
     pub fn received(&mut self, bytes: usize) {
         self.received = bytes;
@@ -171,6 +183,15 @@ impl Account {
             self.limits.charge(key, work);
         }
     }
+
+    /// Waits until half of a burst is left, so that what is done for the caller by itself takes no more than its rate, and leaves it
+    /// something.
+    pub async fn spare(&self) {
+        let callers = &self.limits.0.buckets.callers;
+        while let Some(wait) = self.key.and_then(|key| callers.beyond_half(key, Instant::now())) {
+            tokio::time::sleep(wait).await;
+        }
+    }
 }
 
 /// The bucket of a member's commits in one conversation.
@@ -193,17 +214,26 @@ impl RateLimits {
         });
         let sharing =
             redis.map(|redis| Sharing::start(redis.also_for(PURPOSE), buckets.clone(), metrics.clone(), runtime));
-        Self(Arc::new(Inner { rates, buckets, turns: Turns::default(), sharing, metrics }))
+        Self(Arc::new(Inner {
+            rates,
+            buckets,
+            turns: Turns::new(at_once()),
+            uploads: Turns::new(at_once()),
+            sharing,
+            metrics,
+        }))
     }
 
     /// Charges a request to its caller, or refuses it with `RateLimitExceeded` and charges nothing.
     pub fn admit(&self, caller: &Did) -> Result<Admission, Error> {
         if self.0.rates.per_did == 0 {
-            return Ok(Admission { limits: self.clone(), charge: None, received: 0 });
+            return Ok(Admission { limits: self.clone(), charge: None, received: 0, upload: None });
         }
         let key = Key::of(caller.as_str());
         match self.0.buckets.callers.take(key, Instant::now()) {
-            Ok(paid_off) => Ok(Admission { limits: self.clone(), charge: Some((key, paid_off)), received: 0 }),
+            Ok(paid_off) => {
+                Ok(Admission { limits: self.clone(), charge: Some((key, paid_off)), received: 0, upload: None })
+            }
             Err(wait) => Err(self.refusal(Scope::Did, wait)),
         }
     }
@@ -212,17 +242,27 @@ impl RateLimits {
     /// it is refused with `RateLimitExceeded` if the caller has used up more meanwhile than there was room for, and if too many of
     /// its requests wait.
     pub async fn open(&self, caller: &Did, needs_turn: bool) -> Result<Account, Error> {
-        let key = (self.0.rates.per_did > 0).then(|| Key::of(caller.as_str()));
-        let mut account = Account { limits: self.clone(), key, _turn: None };
-        let Some(key) = key.filter(|_| needs_turn) else { return Ok(account) };
-        let Some(turn) = self.0.turns.take(key).await else {
+        let mut account = self.account(caller);
+        if let Some(key) = account.key.filter(|_| needs_turn) {
+            account._turn = Some(self.turn(&self.0.turns, key).await?);
+        }
+        Ok(account)
+    }
+
+    async fn turn(&self, turns: &Turns, key: Key) -> Result<Turn, Error> {
+        let Some(turn) = turns.take(key).await else {
             return Err(self.refusal(Scope::Turns, turns::TOLD_WAIT));
         };
-        account._turn = Some(turn);
         match self.0.buckets.callers.debt(key, Instant::now()) {
             Some(wait) => Err(self.refusal(Scope::Did, wait)),
-            None => Ok(account),
+            None => Ok(turn),
         }
+    }
+
+    /// The account of a caller for what goes on after its request was answered.
+    pub fn account(&self, caller: &Did) -> Account {
+        let key = (self.0.rates.per_did > 0).then(|| Key::of(caller.as_str()));
+        Account { limits: self.clone(), key, _turn: None }
     }
 
     /// Charges a caller for what a request took, as far as it is more than what every request may take.
@@ -247,7 +287,7 @@ impl RateLimits {
         CommitBucket(Key::of(&format!("{caller} {convo}")))
     }
 
-    /// How long the member has to wait before its next commit there; `None` if it need not. Every replica keeps this limit alone.
+    /// How long the member has to wait before its next commit there; `None` if it need not.
     pub fn commit_wait(&self, bucket: CommitBucket) -> Option<Duration> {
         if self.0.rates.commits == 0 { None } else { self.0.buckets.commits.wait(bucket.0, Instant::now()) }
     }
@@ -255,7 +295,9 @@ impl RateLimits {
     /// Charges a commit that was accepted, now or by the same request earlier.
     pub fn committed(&self, bucket: CommitBucket) {
         if self.0.rates.commits > 0 {
-            self.0.buckets.commits.charge(bucket.0, self.0.buckets.commits.interval(), Instant::now());
+            let unit = self.0.buckets.commits.interval();
+            self.0.buckets.commits.charge(bucket.0, unit, Instant::now());
+            self.tell(Scope::Commits, bucket.0, unit);
         }
     }
 
@@ -322,7 +364,7 @@ impl RateLimits {
                 )
             }
             Scope::Turns => {
-                format!("{AT_ONCE} of your requests are worked on and others have waited too long, or are too many")
+                format!("{} of your requests are worked on and others have waited too long, or are too many", at_once())
             }
             Scope::Typing => format!("more than {TYPING_RATE} typing indicators per second come from you here"),
             Scope::Commits => {

@@ -117,7 +117,8 @@ pub(super) async fn subscribe<S: Subscription>(
         return Err(error);
     }
     drop(admission);
-    open_account(app, &ticket.did, true).await?;
+    // Streams have turns of their own at the database.
+    open_account(app, &ticket.did, false).await?;
     let socket = S::open(app, Guest { did: ticket.did, key: ticket.key, convo: ticket.convo }, input).await?;
     socket.response(request, payload)
 }
@@ -134,6 +135,9 @@ async fn input<E: Endpoint>(
         Kind::Procedure => {
             let announced = request.headers().get(header::CONTENT_LENGTH);
             let announced = announced.and_then(|length| length.to_str().ok()?.parse().ok());
+            if announced.is_none_or(|bytes| bytes > LARGE) {
+                admission.upload().await?;
+            }
             let body = app.body_room.read(caller, announced, payload).await?;
             admission.received(body.bytes.len());
             let large = body.bytes.len() > LARGE;

@@ -21,6 +21,8 @@ pub const REPLIES: Size = Size { small: 128 * 1024 * 1024, large: 384 * 1024 * 1
 const UNCOUNTED: usize = 4 * 1024;
 /// The pieces in which replies go to their connections, in bytes.
 const PIECE: usize = 64 * 1024;
+/// After so many pieces others have their turn: a client that takes them as fast as they are made would have its thread to itself.
+const RUN: usize = 8;
 
 /// The memory that replies share. Cheap to clone.
 #[derive(Clone)]
@@ -55,7 +57,7 @@ impl ReplyRoom {
                 });
             }
         }
-        Ok(response.set_body(BoxBody::new(Held { bytes, _share: share })))
+        Ok(response.set_body(BoxBody::new(Held { bytes, run: 0, _share: share })))
     }
 
     /// Bytes of replies that are not taken yet.
@@ -67,6 +69,8 @@ impl ReplyRoom {
 /// A reply's body with its share.
 struct Held {
     bytes: Bytes,
+    /// Pieces since others had their turn.
+    run: usize,
     _share: Share,
 }
 
@@ -77,10 +81,16 @@ impl MessageBody for Held {
         BodySize::Sized(self.bytes.len() as u64)
     }
 
-    fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Bytes, Infallible>>> {
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Infallible>>> {
         if self.bytes.is_empty() {
             return Poll::Ready(None);
         }
+        if self.run == RUN {
+            self.run = 0;
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        self.run += 1;
         let piece = self.bytes.len().min(PIECE);
         Poll::Ready(Some(Ok(self.bytes.split_to(piece))))
     }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::support::client::random_did;
-use crate::support::client::xrpc::{Reply, Xrpc, bytes_value};
+use crate::support::client::xrpc::{Reply, Xrpc, base64_text, bytes_value};
 use crate::support::cluster::{TestDatabase, database};
 use crate::support::fleet::{Fleet, Mode};
 use crate::support::redis::Redis;
@@ -120,6 +120,43 @@ async fn p10_replicas_share_a_conversations_limit() {
     });
     until("the end of what making it has charged", async || keys(&redis).is_empty()).await;
     count(120, async |n| members[n % 2].xrpc.procedure("sendMessage", &body).await.unwrap()).await.is_shared();
+    fleet.check().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn p10_replicas_share_a_members_limit_on_commits() {
+    let redis = Redis::start();
+    let database = database().await;
+    let fleet = fleet(&redis, &database, &[("COMMITS_PER_MINUTE", "3")]).await;
+    // Which takes the creator one commit.
+    let mut members = fleet.conversation(6).await;
+    let others: Vec<String> = members.drain(1..).map(|member| member.did().to_owned()).collect();
+    let mut creator = members.remove(0);
+    let at: Vec<Xrpc> = fleet.replicas.iter().map(|replica| creator.xrpc.at(replica.base.parse().unwrap())).collect();
+    let mut accepted = 1;
+    for (n, other) in others.iter().enumerate() {
+        let staged = creator.mls.remove(&creator.group_id, &[other.as_str()]).unwrap();
+        let convo = creator.convo().unwrap();
+        let body = json!({ "convoId": convo, "targetDid": other, "commit": base64_text(&staged.commit) });
+        let mut reply = at[(n + 1) % 2].procedure("leaveConvo", &body).await.unwrap();
+        if reply.status == 429 {
+            told_to_wait(&reply);
+            reply = at[n % 2].procedure("leaveConvo", &body).await.unwrap();
+        }
+        if reply.status == 429 {
+            told_to_wait(&reply);
+            break;
+        }
+        assert_eq!(reply.status, 200, "{reply}");
+        creator.mls.merge_pending(&creator.group_id).unwrap();
+        accepted += 1;
+        // What the others have accepted is learnt a moment later.
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+    assert!(
+        (3..=5).contains(&accepted),
+        "{accepted} commits where three per minute may be, and one more at each replica"
+    );
     fleet.check().await;
 }
 

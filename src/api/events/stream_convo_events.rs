@@ -36,13 +36,18 @@ impl Endpoint for StreamConvoEvents {
         Code::TooManyConversations,
     ];
 
+    /// It waits for the tail, and streams have turns of their own at the database.
+    const TURN: bool = false;
+
     type Input = Input;
     type Output = Sse;
 
     async fn call(app: &App, caller: &Caller, input: Input) -> Result<Sse, Error> {
         let cursor = caller.last_event_id.as_ref().or(input.cursor.as_ref());
         let cursor: Option<Sealed> = cursor.map(|text| text.parse()).transpose()?;
-        let open = app.events.open(&caller.did, caller.key.as_ref(), input.convo_id.as_ref(), cursor).await?;
+        let account = app.limits.account(&caller.did);
+        let only = input.convo_id.as_ref();
+        let open = app.events.open(&caller.did, caller.key.as_ref(), only, cursor, account).await?;
         Ok(app.events.sse(open))
     }
 }

@@ -54,7 +54,8 @@ impl Subscription for SubscribeConvoEvents {
         };
         let opening = async {
             let cursor: Option<Sealed> = input.cursor.map(|text| text.parse()).transpose()?;
-            app.events.open(&guest.did, guest.key.as_ref(), only.as_ref(), cursor).await
+            let account = app.limits.account(&guest.did);
+            app.events.open(&guest.did, guest.key.as_ref(), only.as_ref(), cursor, account).await
         };
         match opening.await {
             Ok(open) => {
