@@ -1,8 +1,10 @@
-//! What honest callers notice of one account that asks for dear things as often as it is allowed to.
+//! What honest callers notice of one account, or of strangers, that do one dear or nasty thing as often as they are allowed to.
 //!
-//! Twenty honest requests per second, over ten methods and from many people, first alone and then beside each kind of
-//! neighbour. What counts is the honest ones' p99, and that each of them is answered. The server has the rate limits that
-//! operators get; the number of connections is the neighbour's, who shares 100 requests per second among them.
+//! Twenty honest requests per second, over ten methods and from many people, first alone and then beside each kind of neighbour. What
+//! counts is the honest ones' p99, and that each of them is answered. The server has the rate limits that operators get; the neighbour is
+//! allowed a burst of 200 requests and then 100 per second ([`attack`]), and begins with the load: nothing of it is left out as a warm-up.
+
+mod attack;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,11 +13,12 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use serde_json::json;
 
+use self::attack::{Act, CONNECTIONS, Neighbour};
 use crate::support::Result;
 use crate::support::bench::{Bench, Figure};
-use crate::support::generator::{Client, Load, Reply, Verdict};
+use crate::support::generator::{Client, Load, Reply, Timing, Verdict};
 use crate::support::http::Request;
-use crate::support::mix::{Dice, fresh};
+use crate::support::mix::Dice;
 use crate::support::mls::{self, Content};
 use crate::support::plan::{Plan, Turn};
 use crate::support::results::Who;
@@ -24,96 +27,159 @@ use crate::support::tokens::Minter;
 
 pub const NAME: &str = "neighbour";
 
-/// The settings under which operators run, where a bench differs from them otherwise.
+/// The settings under which operators run, where a bench differs from them otherwise. The quotas of a day stay off: they would end some
+/// of what is measured here within seconds.
 const SETTINGS: [(&str, &str); 3] =
     [("RATE_LIMIT_PER_DID", "100"), ("RATE_LIMIT_PER_CONVO", "500"), ("ENFORCE_JTI", "true")];
 
 const HONEST_CONNECTIONS: u32 = 4;
 /// Between two requests of an honest connection: 20 per second over all of them.
 const HONEST_PAUSE: Duration = Duration::from_millis(200);
-/// The neighbour's connections, and what each waits so that they make 100 requests per second together.
-const CONNECTIONS: u32 = 50;
-const PAUSE: Duration = Duration::from_millis(500);
 
-/// The neighbour's conversations, and the members of each.
+/// The conversations of the neighbour that lists them, and the members of each.
 const CONVOS: u32 = 101;
 const MEMBERS: u32 = 999;
 /// Two such messages fill the largest page.
 const PAGE_HALF: usize = 8 << 20;
+/// What the neighbour has missed that comes back with an old cursor: three messages of a MiB.
+const MISSED: (usize, usize) = (3, 1 << 20);
+/// The largest Welcome and the largest bodies.
+const WELCOME_BYTES: usize = 9 << 20;
+const BODY_BYTES: usize = 30 << 20;
+
+/// What the neighbours do, in the order in which it is measured.
+const KINDS: [&str; 12] = [
+    "beside lists of conversations",
+    "beside new conversations",
+    "beside key packages",
+    "beside full pages",
+    "beside slow readers",
+    "beside silent bodies",
+    "beside replays of events",
+    "beside streams that come and go",
+    "beside Welcomes of nothing",
+    "beside bodies to be quoted",
+    "beside endless lists of DIDs",
+    "beside probes of strangers",
+];
 
 const fn figure(variant: &'static str) -> Figure<'static> {
     Figure { scenario: NAME, variant, unit: "requests/s", note: "20 honest requests per second, over ten methods" }
 }
 
 pub fn time(plan: &Plan) -> Duration {
-    (plan.timing.warm_up + plan.timing.measured) * plan.rounds * (1 + DEAR.len() as u32)
+    (plan.timing.warm_up + plan.timing.measured) * plan.rounds * (1 + KINDS.len() as u32)
 }
-
-/// What a neighbour does, in the order in which it is measured.
-const DEAR: [&str; 4] =
-    ["beside lists of conversations", "beside new conversations", "beside key packages", "beside full pages"];
 
 pub async fn run(bench: &mut Bench) -> Result<()> {
     // The mode makes no difference to what is limited here, so one of them is enough.
     let who = Who::Advisory;
-    let scene = Scene::seed(bench, who).await?;
+    let mut scene = Scene::seed(bench, who).await?;
     let server = bench.stage.another_server(who, NAME, &SETTINGS).await?;
+    let address = server.address;
+    scene.miss_something(bench, address).await?;
+    let timing = bench.plan.timing;
+    let all_of_it = Timing { warm_up: Duration::ZERO, measured: timing.warm_up + timing.measured };
     for round in 1..=bench.plan.rounds {
         let turn = Turn { round, connections: CONNECTIONS, who };
-        let honest = || Load { servers: vec![server.address], clients: scene.honest() };
-        let [alone] = bench.loads([honest()]).await?;
+        let honest = || [Load { servers: vec![address], clients: scene.honest() }];
+        let [alone] = bench.loads(honest()).await?;
+        let p99_alone = alone.p99_us;
         bench.record(&figure("alone"), turn, alone)?;
-        for (kind, variant) in DEAR.into_iter().enumerate() {
-            let neighbour = Load { servers: vec![server.address], clients: scene.neighbour(kind) };
-            let [beside, neighbour] = bench.loads([honest(), neighbour]).await?;
+        for (variant, (account, act)) in KINDS.into_iter().zip(&scene.neighbours) {
+            let neighbour = Neighbour::begin(address, account, act)?;
+            let [mut beside] = bench.loads_for(all_of_it, honest()).await?;
+            let (accepted, refused) = neighbour.end();
+            eprintln!(
+                "{NAME} {variant}: p99 {:.1} ms, {:.2} × that alone, {} errors; the neighbour: {accepted} done, {refused} refused",
+                beside.p99_us / 1_000.0,
+                beside.p99_us / p99_alone,
+                beside.failed,
+            );
+            let seconds = all_of_it.measured.as_secs_f64();
+            beside.extra.insert("neighbour_accepted_per_second".to_owned(), accepted as f64 / seconds);
+            beside.extra.insert("neighbour_refused_per_second".to_owned(), refused as f64 / seconds);
             bench.record(&figure(variant), turn, beside)?;
-            let figure = Figure { unit: "requests/s", note: "the neighbour's own", ..figure(OWN[kind]) };
-            bench.record(&figure, turn, neighbour)?;
         }
     }
     Ok(())
 }
-
-/// The neighbour's own series beside those of [`DEAR`].
-const OWN: [&str; 4] = ["lists of conversations", "new conversations", "key packages", "full pages"];
 
 /// Everybody's conversations, and what is asked of them.
 struct Scene {
     convos: Convos,
     /// One request of each of the ten methods, for each conversation.
     asked: Arc<[[Request; 10]]>,
-    account: String,
-    dear: [Dear; 4],
-}
-
-/// What the neighbour asks.
-#[derive(Clone)]
-enum Dear {
-    Same(Request),
-    /// A conversation with nobody who exists. Its group id is new each time, and everything else the same.
-    NewConvo,
+    /// Who does what, in step with [`KINDS`]: each has a budget of its own.
+    neighbours: Vec<(String, Act)>,
 }
 
 impl Scene {
     async fn seed(bench: &Bench, who: Who) -> Result<Self> {
-        let convos = bench.stage.seed(bench.plan.size(1_000, 10), 10).await?;
-        let account = seed::person();
-        let mut own = seed::convos(bench.plan.size(CONVOS, 3), bench.plan.size(MEMBERS, 10));
-        for convo in Arc::get_mut(&mut own).into_iter().flatten() {
-            convo.members[0].clone_from(&account);
+        let plan = &bench.plan;
+        let convos = bench.stage.seed(plan.size(1_000, 10), 10).await?;
+        let lister = seed::person();
+        let mut listed = seed::convos(plan.size(CONVOS, 3), plan.size(MEMBERS, 10));
+        for convo in Arc::get_mut(&mut listed).into_iter().flatten() {
+            convo.members[0].clone_from(&lister);
         }
+        let own = seed::convos(KINDS.len() as u32, 2);
         let database = bench.stage.connect(who).await?;
+        seed::write(&database, &listed).await?;
         seed::write(&database, &own).await?;
-        fill(&database, &own[0], bench.plan.size(PAGE_HALF as u32, 1 << 16)).await?;
+        let [full, sipped] = [&own[3], &own[4]];
+        for convo in [full, sipped] {
+            fill(&database, convo, plan.size(PAGE_HALF as u32, 1 << 16)).await?;
+        }
         database.batch_execute("vacuum analyze conversations, members, messages").await?;
         let victims: Vec<String> = convos.iter().flat_map(|convo| &convo.members).take(100).cloned().collect();
-        let dear = [
-            Dear::Same(Request::query("getConvos", "limit=100")),
-            Dear::NewConvo,
-            Dear::Same(Request::query("getKeyPackages", &format!("dids={}", victims.join("&dids=")))),
-            Dear::Same(Request::query("getMessages", &format!("convoId={}&limit=100&peek=true", own[0].id))),
+        let page = |convo: &Convo| Request::query("getMessages", &format!("convoId={}&limit=100&peek=true", convo.id));
+        let size = |bytes: usize| plan.size(bytes as u32, 1 << 16) as usize;
+        let acts = [
+            Act::Ask(Request::query("getConvos", "limit=100")),
+            Act::NewConvo(plan.size(MEMBERS, 10)),
+            Act::Ask(Request::query("getKeyPackages", &format!("dids={}", victims.join("&dids=")))),
+            Act::Ask(page(full)),
+            Act::Sip(page(sipped)),
+            Act::Silence,
+            // With a cursor once there is one, see [`Scene::miss_something`].
+            Act::Follow(Request::query("streamConvoEvents", ""), "\nid: "),
+            Act::Follow(Request::query("streamConvoEvents", ""), "\nid: "),
+            Act::Ask(welcome_of_nothing(size(WELCOME_BYTES))),
+            Act::Ask(Request::procedure(
+                "sendMessage",
+                &json!({"convoId": "x", "ciphertext": "", "epoch": "\u{e000}".repeat(size(BODY_BYTES) / 3)}),
+            )),
+            Act::Ask(Request::procedure(
+                "createConvo",
+                &json!({"groupId": "ab", "cipherSuite": "", "initialMembers": vec!["did:plc:a"; size(BODY_BYTES) / 12]}),
+            )),
+            Act::Page("/health/ready"),
         ];
-        Ok(Self { asked: convos.iter().map(ten_methods).collect(), convos, account, dear })
+        let mut accounts: Vec<String> = own.iter().map(|convo| convo.members[0].clone()).collect();
+        accounts[0] = lister;
+        let asked = convos.iter().map(ten_methods).collect();
+        Ok(Self { asked, convos, neighbours: accounts.into_iter().zip(acts).collect() })
+    }
+
+    /// Lets the neighbour that replays have something to be sent again.
+    async fn miss_something(&mut self, bench: &Bench, server: std::net::SocketAddr) -> Result<()> {
+        let (account, act) = &mut self.neighbours[6];
+        let cursor = attack::cursor(server, account).await?;
+        let group_id = format!("{:032x}", u128::from(crate::support::mix::fresh()) | 1 << 101);
+        let made =
+            json!({"groupId": group_id, "initialMembers": [], "cipherSuite": catbird_server::mls::DEFAULT_SUITE});
+        attack::must(server, account, Request::procedure("createConvo", &made)).await?;
+        let database = bench.stage.connect(Who::Advisory).await?;
+        let row = database.query_one("select id from conversations where group_id = $1", &[&group_id]).await?;
+        let (convo, text): (&str, _) =
+            (row.get(0), STANDARD_NO_PAD.encode(vec![9; bench.plan.size(MISSED.1 as u32, 1 << 10) as usize]));
+        for _ in 0..MISSED.0 {
+            let sent = json!({"convoId": convo, "ciphertext": {"$bytes": text}, "epoch": 0});
+            attack::must(server, account, Request::procedure("sendMessage", &sent)).await?;
+        }
+        *act = Act::Follow(Request::query("streamConvoEvents", &format!("cursor={cursor}")), "replayed");
+        Ok(())
     }
 
     fn honest(&self) -> Vec<Box<dyn Client>> {
@@ -127,13 +193,22 @@ impl Scene {
         };
         (0..HONEST_CONNECTIONS).map(honest).collect()
     }
+}
 
-    fn neighbour(&self, kind: usize) -> Vec<Box<dyn Client>> {
-        let neighbour = |_| -> Box<dyn Client> {
-            Box::new(Neighbour { account: self.account.clone(), dear: self.dear[kind].clone(), minter: Minter::new() })
-        };
-        (0..CONNECTIONS).map(neighbour).collect()
-    }
+/// A conversation with a Welcome that is for nobody, as often as it has room for (RFC 9420, section 12.4.3.1): each of its secrets is three
+/// empty vectors.
+fn welcome_of_nothing(bytes: usize) -> Request {
+    let secrets = bytes / 3 * 3;
+    let mut welcome = vec![0, 1, 0, 3, 0, 1];
+    welcome.extend((0x8000_0000 | secrets as u32).to_be_bytes());
+    welcome.resize(welcome.len() + secrets + 1, 0);
+    Request::procedure(
+        "createConvo",
+        &json!({
+            "groupId": "ab", "cipherSuite": catbird_server::mls::DEFAULT_SUITE, "initialMembers": [seed::person()],
+            "welcomeMessage": {"$bytes": STANDARD_NO_PAD.encode(welcome)},
+        }),
+    )
 }
 
 /// Gives a conversation two messages of so many bytes, which no compression makes smaller.
@@ -197,41 +272,4 @@ impl Client for Honest {
     fn pause(&self) -> Duration {
         HONEST_PAUSE
     }
-}
-
-struct Neighbour {
-    account: String,
-    dear: Dear,
-    minter: Minter,
-}
-
-impl Client for Neighbour {
-    fn ask(&mut self, request: &mut Vec<u8>) {
-        match &self.dear {
-            Dear::Same(dear) => dear.render(&mut self.minter, &self.account, request),
-            Dear::NewConvo => new_convo().render(&mut self.minter, &self.account, request),
-        }
-    }
-
-    /// To be refused is what limits are for; to be failed is not.
-    fn hear(&mut self, reply: &Reply<'_>) -> Verdict {
-        match reply.status {
-            200 => Verdict::Accepted,
-            429 | 503 => Verdict::Refused,
-            _ => Verdict::Failed,
-        }
-    }
-
-    fn pause(&self) -> Duration {
-        PAUSE
-    }
-}
-
-fn new_convo() -> Request {
-    let members: Vec<String> = (1..MEMBERS).map(|_| seed::person()).collect();
-    let group_id = format!("{:032x}", u128::from(fresh()) | 1 << 100);
-    Request::procedure(
-        "createConvo",
-        &json!({"groupId": group_id, "initialMembers": members, "cipherSuite": catbird_server::mls::DEFAULT_SUITE}),
-    )
 }

@@ -1,6 +1,6 @@
 //! What a scenario is given: the stage, the plan, and a place for its figures.
 
-use super::generator::{self, Client, Load};
+use super::generator::{self, Client, Load, Timing};
 use super::plan::{Plan, Turn};
 use super::results::{Sample, Series, Who};
 use super::stage::Stage;
@@ -41,7 +41,12 @@ impl Bench {
 
     /// Several loads beside each other.
     pub async fn loads<const N: usize>(&mut self, loads: [Load; N]) -> Result<[Sample; N]> {
-        let outcomes = generator::run(Vec::from(loads), self.plan.timing).await?;
+        self.loads_for(self.plan.timing, loads).await
+    }
+
+    /// The same for another time than the plan's.
+    pub async fn loads_for<const N: usize>(&mut self, timing: Timing, loads: [Load; N]) -> Result<[Sample; N]> {
+        let outcomes = generator::run(Vec::from(loads), timing).await?;
         let mut samples = Vec::new();
         for outcome in outcomes {
             if let Some(said) = outcome.first_failure {

@@ -37,9 +37,19 @@ impl Request {
 
     /// Appends the request with a token of its own for `did`.
     pub fn render(&self, minter: &mut Minter, did: &str, to: &mut Vec<u8>) {
+        self.begin(minter, did, to);
+        to.extend_from_slice(&self.after);
+    }
+
+    /// Appends it up to and with that token. [`Request::rest`] is what follows, for whoever had better not copy it.
+    pub fn begin(&self, minter: &mut Minter, did: &str, to: &mut Vec<u8>) {
         to.extend_from_slice(&self.before);
         to.extend_from_slice(minter.token(did, &self.nsid).as_bytes());
-        to.extend_from_slice(&self.after);
+    }
+
+    /// What follows the token.
+    pub fn rest(&self) -> &[u8] {
+        &self.after
     }
 }
 

@@ -4,7 +4,7 @@ use super::results::{Kind, Run, Sample, Series, Target, Who};
 
 /// Where targets are measured, unless they say otherwise.
 const CONNECTIONS: u32 = 32;
-/// Where the scenario `neighbour` is measured: the connections of the account beside the honest callers.
+/// Where the scenario `neighbour` is measured: the connections of the neighbour beside the honest callers.
 const NEIGHBOUR_CONNECTIONS: u32 = 50;
 /// Where the scenario `fleet` is measured: over all replicas.
 const FLEET_CONNECTIONS: u32 = 64;
@@ -65,7 +65,7 @@ const fn of_fleet(name: &'static str, variant: &'static str, alone: &'static str
     at_least(name, of("fleet", variant).with(FLEET_CONNECTIONS), of("fleet", alone).with(FLEET_CONNECTIONS), 0.9, 1.0)
 }
 
-const PROMISES: [Promise; 19] = [
+const PROMISES: [Promise; 27] = [
     at_least(
         "send to 1,000 conversations, against the yardstick",
         of("send", "spread"),
@@ -134,6 +134,38 @@ const PROMISES: [Promise; 19] = [
     beside_neighbour(
         "p99 of honest callers beside an account that reads full pages, against without it",
         "beside full pages",
+    ),
+    beside_neighbour(
+        "p99 of honest callers beside an account that takes full pages as slowly as it may, against without it",
+        "beside slow readers",
+    ),
+    beside_neighbour(
+        "p99 of honest callers beside an account whose bodies never come, against without it",
+        "beside silent bodies",
+    ),
+    beside_neighbour(
+        "p99 of honest callers beside an account that has 3 MiB of events sent again, against without it",
+        "beside replays of events",
+    ),
+    beside_neighbour(
+        "p99 of honest callers beside an account that opens streams and leaves, against without it",
+        "beside streams that come and go",
+    ),
+    beside_neighbour(
+        "p99 of honest callers beside an account that sends Welcomes for 3 million nobodies, against without it",
+        "beside Welcomes of nothing",
+    ),
+    beside_neighbour(
+        "p99 of honest callers beside an account that sends 30 MiB which an error might quote, against without it",
+        "beside bodies to be quoted",
+    ),
+    beside_neighbour(
+        "p99 of honest callers beside an account that sends lists of 2.6 million DIDs, against without it",
+        "beside endless lists of DIDs",
+    ),
+    beside_neighbour(
+        "p99 of honest callers beside strangers who ask 2,000 times per second whether it is ready, against without it",
+        "beside probes of strangers",
     ),
     of_fleet("send to 1,000 conversations at 2 replicas, against one", "spread, 2 replicas", "spread, 1 replica"),
     of_fleet("send to one hot conversation at 2 replicas, against one", "hot, 2 replicas", "hot, 1 replica"),
