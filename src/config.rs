@@ -124,7 +124,7 @@ pub struct AuthConfig {
     pub enforce_lxm: bool,
     /// Require `jti` and accept it once. `ENFORCE_JTI`.
     pub enforce_jti: bool,
-    /// How long a used `jti` is remembered at least; never shorter than the token lives. `JTI_TTL_SECONDS`.
+    /// How long a used development token is remembered at least; never shorter than it lives. `JTI_TTL_SECONDS`.
     pub jti_ttl: Duration,
     /// The did:plc directory. `PLC_DIRECTORY_URL`.
     pub plc_directory_url: String,

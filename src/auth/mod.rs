@@ -122,7 +122,9 @@ impl Authenticator {
     /// What makes the token one of a kind, where that matters.
     fn nonce(&self, verified: &Verified) -> Option<Nonce> {
         let jti = verified.jti.clone().filter(|_| self.config.enforce_jti)?;
-        Some(Nonce { issuer: verified.did.clone(), jti })
+        let Verified { did, key, dead_at, .. } = verified;
+        // A development token may live for a day.
+        Some(Nonce { issuer: did.clone(), jti, dead_at: *dead_at, lasting: key.is_none() })
     }
 
     /// Uses the token up. Fails with `TokenReplayed` if it was used before at any replica, with `ExpiredToken` if it
@@ -164,12 +166,13 @@ impl Authenticator {
     }
 
     fn ticket_nonce(&self, ticket: &Ticket) -> Nonce {
-        Nonce { issuer: self.tickets.issuer().clone(), jti: ticket.jti.clone() }
+        let (issuer, jti) = (self.tickets.issuer().clone(), ticket.jti.clone());
+        Nonce { issuer, jti, dead_at: ticket.dead_at, lasting: false }
     }
 
     /// Uses a ticket up, whatever is set about tokens. Fails as [`Authenticator::spend`] does.
     pub async fn spend_ticket(&self, ticket: &Ticket) -> Result<(), Error> {
-        let spent = match self.use_up_once(self.ticket_nonce(ticket), ticket.dead_at).await {
+        let spent = match self.use_up_once(self.ticket_nonce(ticket)).await {
             Ok(true) => Ok(()),
             Ok(false) => Err(used_ticket()),
             Err(error) => Err(error),
@@ -193,12 +196,12 @@ impl Authenticator {
 
     async fn use_up(&self, verified: &Verified) -> Result<(), Error> {
         let Some(nonce) = self.nonce(verified) else { return Ok(()) };
-        if self.use_up_once(nonce, verified.dead_at).await? { Ok(()) } else { Err(replayed()) }
+        if self.use_up_once(nonce).await? { Ok(()) } else { Err(replayed()) }
     }
 
     /// False if it was used up before, at any replica.
-    async fn use_up_once(&self, nonce: Nonce, dead_at: DateTime<Utc>) -> Result<bool, Error> {
-        let now = self.clock.now();
+    async fn use_up_once(&self, nonce: Nonce) -> Result<bool, Error> {
+        let (now, dead_at) = (self.clock.now(), nonce.dead_at);
         // A dead token's record may be gone, so it cannot be spent even though it was verified in time.
         if dead_at <= now {
             return Err(Code::ExpiredToken.because("the token has expired"));

@@ -7,10 +7,12 @@
 //! without asking PostgreSQL. That is all that is lost with it, and no request waits for it: there is no window, whenever Redis dies,
 //! returns, or is seen by some replicas and not by others.
 //!
-//! Two things are left to the register itself. Its table is unlogged, hence empty after a crash of PostgreSQL or a
+//! Two things are left to the register itself. Its tables are unlogged, hence empty after a crash of PostgreSQL or a
 //! failover: tokens spent before that could be used once more in what is left of their lifetime (five minutes at most).
-//! And rows are compared with the clock of the replica that asks, the same that decides whether the token still lives, so
-//! clocks that disagree cannot free a row early; whoever deletes old rows has to leave them a margin of an hour for that.
+//! And no clock may free a record early. The tokens of accounts and tickets, which live for minutes, have slots that are emptied when
+//! everything in them has long been dead by PostgreSQL's clock, and by that clock a token is refused whose slot may have been emptied
+//! (`V022__used_tokens.sql` has the argument). Development tokens live for up to a day; their rows are compared with the clock of the replica
+//! that asks, the same that decides whether the token still lives, and are deleted an hour after their end.
 //!
 //! Every request spends a token, so they are spent many at a time: what arrived while the last call ran goes into the next.
 
@@ -20,7 +22,6 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
-use sha2::{Digest, Sha256};
 use tokio::sync::{mpsc, oneshot};
 use ulid::Ulid;
 
@@ -29,7 +30,7 @@ use crate::error::{Code, Error};
 use crate::redis::{Listener, Redis};
 use crate::store::Store;
 
-pub use crate::store::nonces::Nonce;
+pub use crate::store::nonces::{Nonce, Used};
 
 /// What Redis is for here, as the log says when it does not answer.
 pub const PURPOSE: &str = "telling replicas of used tokens";
@@ -50,9 +51,6 @@ const LONGEST_WAIT: Duration = Duration::from_secs(5);
 const MOST_KNOWN: u64 = 100_000;
 const KNOWN_FOR: Duration = Duration::from_secs(300);
 
-/// What a token is known by: SHA-256 of its nonce, cut in half, which leaves nobody a chance to find another one.
-type Used = [u8; 16];
-
 /// Where tokens are spent. Cheap to clone.
 #[derive(Clone)]
 pub struct Replay {
@@ -70,7 +68,7 @@ pub struct Replay {
 struct Spending {
     nonce: Nonce,
     used: Used,
-    /// Until when it has to be remembered; no earlier than the token dies.
+    /// Until when it has to be remembered if it may live for long; no earlier than it dies.
     until: DateTime<Utc>,
     now: DateTime<Utc>,
     since: Instant,
@@ -109,20 +107,20 @@ impl Replay {
 
     /// Whether the token is known here to be used. If not, it may still be.
     pub fn knows(&self, nonce: &Nonce) -> bool {
-        self.known.contains_key(&digest(nonce))
+        self.known.contains_key(&nonce.digest())
     }
 
     /// Whether the token is used, without using it. Where nobody can tell, it is not.
     pub async fn is_spent(&self, nonce: &Nonce, now: DateTime<Utc>) -> bool {
         if !self.knows(nonce) && self.store.is_spent(nonce, now).await.unwrap_or(false) {
-            self.known.insert(digest(nonce), ());
+            self.known.insert(nonce.digest(), ());
         }
         self.knows(nonce)
     }
 
-    /// Spends a token, which is remembered until `until`. False if it was spent before.
+    /// Spends a token, which is remembered until it is dead, and, if it may live for long, until `until`. False if it was spent before.
     pub async fn spend(&self, nonce: Nonce, until: DateTime<Utc>, now: DateTime<Utc>) -> Result<bool, Error> {
-        let used = digest(&nonce);
+        let used = nonce.digest();
         let (reply, answer) = oneshot::channel();
         let spending = Spending { nonce, used, until, now, since: Instant::now(), reply };
         if self.waiting.try_send(spending).is_err() {
@@ -140,15 +138,6 @@ impl Replay {
         }
         spent
     }
-}
-
-fn digest(nonce: &Nonce) -> Used {
-    // The bar cannot be part of a DID, so no two nonces have one text.
-    let digest =
-        Sha256::new().chain_update(nonce.issuer.as_str()).chain_update("|").chain_update(&nonce.jti).finalize();
-    let mut used = Used::default();
-    used.copy_from_slice(&digest[..16]);
-    used
 }
 
 /// Tells the other replicas of used tokens, many at a time.
@@ -225,7 +214,8 @@ mod tests {
     use super::*;
 
     fn used(issuer: &str, jti: &str) -> Used {
-        digest(&Nonce { issuer: issuer.parse().unwrap(), jti: jti.to_owned() })
+        let issuer = issuer.parse().unwrap();
+        Nonce { issuer, jti: jti.to_owned(), dead_at: DateTime::UNIX_EPOCH, lasting: false }.digest()
     }
 
     #[test]

@@ -21,6 +21,7 @@ mod messages;
 mod nonces;
 mod records;
 mod unopened;
+mod used_tokens;
 mod welcomes;
 
 use std::collections::{HashMap, VecDeque};
@@ -33,7 +34,7 @@ use crate::background::portion::Portion;
 use crate::clock::Clock;
 use crate::config::Retention;
 use crate::error::{Code, Error};
-use crate::store::sweeps::{Begun, Bite, Bitten, Sweep, Table};
+use crate::store::sweeps::{Begun, Bite, Bitten, Sweep, Table, USED_TOKEN_SLOTS};
 use crate::store::{Failed, Lane, Store};
 
 /// How often the task looks whether a job is due. At the first look it waits a moment, so that a start is not slowed down.
@@ -76,12 +77,15 @@ enum Work {
     Pages(Table),
     /// The logs of conversations, from the first to the last.
     Logs,
+    /// The slots of used tokens.
+    UsedTokens,
     /// Conversations that nobody comes back to, from the first to the last.
     Abandoned,
 }
 
 /// Every job, in the order in which they run. Records go before the messages that they answer with.
-pub static JOBS: [Job; 11] = [
+pub static JOBS: [Job; 12] = [
+    used_tokens::JOB,
     nonces::JOB,
     allowances::JOB,
     records::JOB,
@@ -172,7 +176,7 @@ impl Runner {
         let every = self.retention.every.min(job.at_least_every.unwrap_or(Duration::MAX));
         let Some(begun) = self.store.begin_sweep(job.name, every, age).await? else { return Ok(Pass::NotNow) };
         let other_age = match job.work {
-            Work::Pages(_) => None,
+            Work::Pages(_) | Work::UsedTokens => None,
             Work::Logs => self.retention.unread,
             Work::Abandoned => Some(abandoned::LINGER),
         };
@@ -194,6 +198,7 @@ impl Runner {
         };
         let ended = match job.work {
             Work::Pages(table) => pass.pages(table).await,
+            Work::UsedTokens => pass.used_tokens().await,
             Work::Logs | Work::Abandoned => pass.convos().await,
         };
         let (deleted, start) = (pass.deleted, pass.start);
@@ -309,6 +314,17 @@ impl Progress<'_> {
                     self.set_aside(from.to_string(), why).await?;
                     from += 1;
                 }
+                Step::Early(early) => return Ok(Some(early)),
+            }
+        }
+        Ok(None)
+    }
+
+    async fn used_tokens(&mut self) -> Result<Option<Pass>, Error> {
+        for slot in 0..USED_TOKEN_SLOTS {
+            match self.bite(Bite::UsedTokens { slot }, slot.to_string()).await? {
+                Step::Done(_) => {}
+                Step::Failed(why) => return Err(why),
                 Step::Early(early) => return Ok(Some(early)),
             }
         }

@@ -1,4 +1,4 @@
-//! Tokens that were used and have died since.
+//! Development tokens that were used and have died since, and what replicas of an earlier build have noted of others.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use super::{Job, Table, Work};
 
 /// How much longer than the token itself a record of it is kept: far more than the clocks of replicas are apart.
 const MARGIN: TimeDelta = TimeDelta::hours(1);
-/// Every request leaves a record, so they are not left to gather.
+/// Every request with such a token leaves a record, so they are not left to gather.
 const AT_LEAST_EVERY: Duration = Duration::from_secs(600);
 
 pub(super) const JOB: Job = Job {

@@ -1,8 +1,7 @@
 //! Tokens that were used: the register that decides.
 
-use std::collections::HashSet;
-
 use chrono::{DateTime, Utc};
+use sha2::{Digest, Sha256};
 use tokio_postgres::Row;
 
 use crate::error::Error;
@@ -14,8 +13,10 @@ use super::session::Params;
 use super::{Abort, Reader, Store, deadline, failure};
 
 query! {
-    SPEND = "auth/spend_nonces" (TEXT_ARRAY, TEXT_ARRAY, TIMESTAMPTZ_ARRAY, TIMESTAMPTZ);
-    FIND = "auth/find_nonce" (TEXT, TEXT, TIMESTAMPTZ);
+    SPEND = "auth/spend_nonces" (
+        BYTEA_ARRAY, TEXT_ARRAY, TEXT_ARRAY, TIMESTAMPTZ_ARRAY, BOOL_ARRAY, TIMESTAMPTZ_ARRAY, TIMESTAMPTZ
+    );
+    FIND = "auth/find_nonce" (BYTEA, TEXT, TEXT, TIMESTAMPTZ, TIMESTAMPTZ);
 }
 
 /// What makes a token one of a kind.
@@ -23,12 +24,33 @@ query! {
 pub struct Nonce {
     pub issuer: Did,
     pub jti: String,
+    /// When every replica refuses it.
+    pub dead_at: DateTime<Utc>,
+    /// Whether it is of a kind that may live for long. Kinds have registers of their own, so nothing but the token may decide this.
+    pub lasting: bool,
+}
+
+/// What a token is known by: SHA-256 of its issuer and `jti`, cut in half, which leaves nobody a chance to find another one.
+pub type Used = [u8; 16];
+
+impl Nonce {
+    /// See [`Used`].
+    pub fn digest(&self) -> Used {
+        // The bar cannot be part of a DID, so no two nonces have one text.
+        let digest =
+            Sha256::new().chain_update(self.issuer.as_str()).chain_update("|").chain_update(&self.jti).finalize();
+        let mut used = Used::default();
+        used.copy_from_slice(&digest[..16]);
+        used
+    }
 }
 
 impl Store {
     /// Whether a token is marked as used.
     pub async fn is_spent(&self, nonce: &Nonce, now: DateTime<Utc>) -> Result<bool, Error> {
-        Ok(!self.within(&FIND, &[&nonce.issuer.as_str(), &nonce.jti, &now]).await?.is_empty())
+        let Nonce { issuer, jti, dead_at, .. } = nonce;
+        let digest = nonce.digest();
+        Ok(!self.within(&FIND, &[&digest.as_slice(), &issuer.as_str(), jti, dead_at, &now]).await?.is_empty())
     }
 
     /// Runs a statement within the time that a token may take, the wait for a connection included.
@@ -43,19 +65,26 @@ impl Store {
         }
     }
 
-    /// Marks tokens as used, all in one statement, each until its time; says for each, in step, whether it was not used before. No
-    /// token twice. A record that ended before `now` counts as none.
+    /// Marks tokens as used, all in one statement; says for each, in step, whether it was not used before. No token twice. Those that may
+    /// live for long are remembered until their time; a record of one that ended before `now` counts as none.
     pub async fn spend_nonces(
         &self,
         nonces: &[(&Nonce, DateTime<Utc>)],
         now: DateTime<Utc>,
     ) -> Result<Vec<bool>, Error> {
+        let digests: Vec<Used> = nonces.iter().map(|(nonce, _)| nonce.digest()).collect();
+        let digests: Vec<&[u8]> = digests.iter().map(Used::as_slice).collect();
         let issuers: Vec<&str> = nonces.iter().map(|(nonce, _)| nonce.issuer.as_str()).collect();
         let jtis: Vec<&str> = nonces.iter().map(|(nonce, _)| nonce.jti.as_str()).collect();
+        let dead_at: Vec<DateTime<Utc>> = nonces.iter().map(|(nonce, _)| nonce.dead_at).collect();
+        let lasting: Vec<bool> = nonces.iter().map(|(nonce, _)| nonce.lasting).collect();
         let until: Vec<DateTime<Utc>> = nonces.iter().map(|(_, until)| *until).collect();
         // One statement is a transaction by itself.
-        let rows = self.within(&SPEND, &[&issuers, &jtis, &until, &now]).await?;
-        let new: HashSet<(&str, &str)> = rows.iter().map(|row| (row.get("issuer_did"), row.get("jti"))).collect();
-        Ok(issuers.into_iter().zip(jtis).map(|nonce| new.contains(&nonce)).collect())
+        let rows = self.within(&SPEND, &[&digests, &issuers, &jtis, &dead_at, &lasting, &until, &now]).await?;
+        let mut new = vec![false; nonces.len()];
+        for row in rows {
+            new[row.get::<_, i64>("place") as usize - 1] = true;
+        }
+        Ok(new)
     }
 }

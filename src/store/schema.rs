@@ -41,6 +41,7 @@ const MIGRATIONS: &[(&str, &str)] = &migrations![
     "V019__mailbox_proofs",
     "V020__allowances",
     "V021__ends",
+    "V022__used_tokens",
 ];
 
 query! {

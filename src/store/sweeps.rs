@@ -31,6 +31,7 @@ query! {
     DID_DOCUMENTS = "sweeps/did_documents" (TEXT, TEXT, TIMESTAMPTZ);
     LOGS_DUE = "sweeps/logs_due" (TEXT, TIMESTAMPTZ, INT8, TIMESTAMPTZ);
     CONVOS_DUE = "sweeps/convos_due" (TEXT, TIMESTAMPTZ, INT8, TIMESTAMPTZ);
+    USED_TOKENS = "sweeps/used_tokens" (INT4);
     UNOPENED = "sweeps/unopened" (TEXT, TEXT, TIMESTAMPTZ, INT8);
     WITHDRAW = "sweeps/withdraw" (TEXT_ARRAY);
     LOGS = "sweeps/logs" (TEXT_ARRAY, TIMESTAMPTZ, INT8, INT8);
@@ -40,6 +41,8 @@ query! {
 
 /// Ciphertext after which one transaction takes no further entry of a log, so that it deletes less than twice as much.
 pub(super) const LOG_BYTES: i64 = 16 * 1024 * 1024;
+/// How many slots there are for used tokens (V022).
+pub(crate) const USED_TOKEN_SLOTS: i32 = 8;
 /// How long the replica that makes a pass may be silent before another one goes on with it.
 const SILENCE: Duration = Duration::from_secs(60);
 
@@ -95,6 +98,8 @@ pub enum Bite {
     /// Old entries at the beginnings of these conversations' logs, so many of each; commits too that were made before this, whoever has
     /// yet to read them.
     Logs { convos: Vec<String>, entries: i64, unread_before: Option<DateTime<Utc>> },
+    /// A slot of used tokens.
+    UsedTokens { slot: i32 },
     /// So many members or rows of a conversation that nobody comes back to; rows if it has ended before this.
     Convo { convo: String, rows: i64, ended_before: DateTime<Utc> },
 }
@@ -137,6 +142,10 @@ impl Errand for Sweep {
             Bite::Pages { table, from, pages } => {
                 let (first, end) = (format!("({from},0)"), format!("({},0)", from + pages));
                 let row = tx.find(table.query(), &[&first, &end, &self.cutoff]).await?;
+                Bitten { deleted: row.map_or(0, |row| row.get("deleted")), more: HashSet::new() }
+            }
+            Bite::UsedTokens { slot } => {
+                let row = tx.find(&USED_TOKENS, &[slot]).await?;
                 Bitten { deleted: row.map_or(0, |row| row.get("deleted")), more: HashSet::new() }
             }
             Bite::Convo { convo, rows, ended_before } => {

@@ -217,7 +217,8 @@ async fn tables(db: &tokio_postgres::Client) -> Vec<String> {
             "select table_name::text from information_schema.tables
               where table_schema = 'public' and table_type = 'BASE TABLE'
                 and table_name not in ('auth_nonces', 'refinery_schema_history', 'incarnations', 'incarnation_witness',
-                                       'event_horizon')",
+                                       'event_horizon')
+                and table_name not like 'used_tokens%'",
             &[],
         )
         .await

@@ -39,7 +39,7 @@ async fn kept(database: &TestDatabase, so: impl Fn(&[(String, String)]) -> bool)
 
 /// Makes what is kept so much older.
 async fn age(database: &TestDatabase, by: TimeDelta) {
-    let fetched_at: DateTime<Utc> = DateTime::from_timestamp(NOW, 0).unwrap() - by;
+    let fetched_at: DateTime<Utc> = DateTime::from_timestamp(*NOW, 0).unwrap() - by;
     database.connect().await.execute("update did_documents set fetched_at = $1", &[&fetched_at]).await.unwrap();
 }
 

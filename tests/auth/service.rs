@@ -1,5 +1,6 @@
 //! The service under test: an authenticator whose directory runs on loopback and whose clock stands still.
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use catbird_server::auth::{Authenticator, Replay, Verified};
@@ -21,7 +22,7 @@ pub const ALICE: &str = "did:plc:ewvi7nxzyoun6zhxrhs64oiz";
 pub const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
 /// Where the clock stands, in seconds since 1970.
-pub const NOW: i64 = 1_800_000_000;
+pub static NOW: LazyLock<i64> = LazyLock::new(|| Clock::system().now().timestamp());
 
 pub struct Service {
     pub config: AuthConfig,
@@ -66,7 +67,7 @@ impl Setup {
     }
 
     pub fn start(self) -> Service {
-        let clock = Clock::manual(DateTime::from_timestamp(NOW, 0).unwrap());
+        let clock = Clock::manual(DateTime::from_timestamp(*NOW, 0).unwrap());
         let replay = self.replay.unwrap_or_else(|| Replay::with(None, absent_store()));
         let authenticator = Authenticator::new(self.config.clone(), clock.clone(), replay, &self.store).unwrap();
         Service { config: self.config, clock, authenticator }
@@ -91,7 +92,7 @@ impl Service {
 
 /// Claims that are in order, with a `jti` of their own.
 pub fn claims(iss: &str) -> Value {
-    json!({"iss": iss, "aud": SERVICE_DID, "iat": NOW, "exp": NOW + 60, "lxm": NSID, "jti": Ulid::new().to_string()})
+    json!({"iss": iss, "aud": SERVICE_DID, "iat": *NOW, "exp": *NOW + 60, "lxm": NSID, "jti": Ulid::new().to_string()})
 }
 
 /// The token as a PDS would sign it at this time.

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use catbird_server::auth::Replay;
 use catbird_server::auth::replay::Nonce;
+use catbird_server::clock::Clock;
 use catbird_server::error::Code;
 use chrono::TimeDelta;
 use fred::interfaces::ClientLike;
@@ -47,6 +48,12 @@ impl Fleet {
     fn token(&self) -> String {
         token(&self.key, ALICE)
     }
+}
+
+/// A token of Alice's that lives for a minute, as the register knows it.
+fn nonce(jti: &str) -> Nonce {
+    let dead_at = Clock::system().now() + TimeDelta::seconds(70);
+    Nonce { issuer: ALICE.parse().unwrap(), jti: jti.to_owned(), dead_at, lasting: false }
 }
 
 /// Verifies and spends, as a request does.
@@ -194,7 +201,7 @@ async fn p12_through_redis_replicas_tell_each_other_of_used_tokens() {
         assert_eq!(use_token(&a, &token).await, Ok(()));
         // The first may be told before anybody listens.
         tokio::time::sleep(Duration::from_millis(100)).await;
-        if known_at_b.knows(&Nonce { issuer: ALICE.parse().unwrap(), jti: format!("told-{nth}") }) {
+        if known_at_b.knows(&nonce(&format!("told-{nth}"))) {
             assert_eq!(use_token(&b, &token).await, Err(Code::TokenReplayed));
             break;
         }
@@ -221,7 +228,7 @@ async fn p12_a_token_is_remembered_for_as_long_as_it_lives() {
     let fleet = Fleet::new().await;
     let (service, _) = fleet.replica(None).await;
     let mut claims = claims(ALICE);
-    claims["exp"] = (NOW + 300).into();
+    claims["exp"] = (*NOW + 300).into();
     let token = fleet.key.token(&json!({"alg": "ES256K"}), &claims);
     assert_eq!(use_token(&service, &token).await, Ok(()));
     service.clock.advance(TimeDelta::seconds(309));
@@ -243,4 +250,109 @@ async fn without_enforcement_a_token_may_be_used_again() {
     let token = fleet.token();
     assert_eq!(use_token(&service, &token).await, Ok(()));
     assert_eq!(use_token(&service, &token).await, Ok(()));
+}
+
+/// What replicas of the build before the ring do.
+const EARLIER_BUILD: &str = "
+insert into auth_nonces (issuer_did, jti, expires_at)
+select issuer_did, jti, expires_at from unnest($1::text[], $2::text[], $3::timestamptz[]) n (issuer_did, jti, expires_at)
+ order by issuer_did, jti
+on conflict (issuer_did, jti) do update set expires_at = excluded.expires_at where auth_nonces.expires_at < $4
+returning issuer_did, jti";
+
+/// Whether a replica of that build takes the token, which it remembers for two minutes.
+async fn takes(earlier: &tokio_postgres::Client, nonce: &Nonce) -> bool {
+    let now = Clock::system().now();
+    let until = nonce.dead_at.max(now + TimeDelta::seconds(120));
+    let (issuers, jtis, untils) = (vec![nonce.issuer.as_str()], vec![nonce.jti.as_str()], vec![until]);
+    let rows = earlier.query(EARLIER_BUILD, &[&issuers, &jtis, &untils, &now]).await.unwrap();
+    !rows.is_empty()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn p12_a_token_is_used_once_among_replicas_of_this_build_and_the_one_before() {
+    let fleet = Fleet::new().await;
+    let store = store(fleet.database.config.clone());
+    let spend = async |nonce: &Nonce| {
+        let now = Clock::system().now();
+        store.spend_nonces(&[(nonce, nonce.dead_at)], now).await.unwrap()[0]
+    };
+    let earlier = fleet.database.connect().await;
+    assert!(takes(&earlier, &nonce("there first")).await);
+    assert!(!spend(&nonce("there first")).await && !takes(&earlier, &nonce("there first")).await);
+    assert!(spend(&nonce("here first")).await);
+    assert!(!takes(&earlier, &nonce("here first")).await && !spend(&nonce("here first")).await);
+    // Of the same time as the token dies, or later: the replica before does not say when that is.
+    let mut long = nonce("long");
+    long.dead_at += TimeDelta::seconds(240);
+    assert!(takes(&earlier, &long).await && !spend(&long).await);
+
+    // At once: whoever comes second waits for the first, which may still fail.
+    for (jti, ends, taken) in [("both", "commit", false), ("first fails", "rollback", true)] {
+        earlier.batch_execute("begin").await.unwrap();
+        assert!(takes(&earlier, &nonce(jti)).await);
+        let (store, second) = (store.clone(), nonce(jti));
+        let spending =
+            tokio::spawn(async move { store.spend_nonces(&[(&second, second.dead_at)], Clock::system().now()).await });
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        earlier.batch_execute(ends).await.unwrap();
+        assert_eq!(spending.await.unwrap().unwrap(), [taken], "{jti}");
+    }
+    let here = fleet.database.connect().await;
+    here.batch_execute("begin").await.unwrap();
+    let digest = nonce("other way").digest();
+    let dead_at = nonce("other way").dead_at;
+    here.execute("insert into used_tokens values (token_slot($1), $2)", &[&dead_at, &digest.as_slice()]).await.unwrap();
+    let waits = tokio::spawn(async move { takes(&earlier, &nonce("other way")).await });
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    here.batch_execute("commit").await.unwrap();
+    assert!(!waits.await.unwrap());
+
+    // What was used before there was a ring.
+    here.batch_execute(&format!(
+        "set session_replication_role = replica;
+         insert into auth_nonces (issuer_did, jti, expires_at) values ('{ALICE}', 'long ago', now() + interval '1 minute')"
+    ))
+    .await
+    .unwrap();
+    assert!(!spend(&nonce("long ago")).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn p12_a_slot_is_emptied_only_when_nobody_takes_its_tokens_any_more() {
+    let fleet = Fleet::new().await;
+    let db = fleet.database.connect().await;
+    // A token for each ten minutes from fifty minutes ago until those that come after the next.
+    db.batch_execute(
+        "insert into used_tokens select token_slot(now() + n * interval '10 minutes'), n::text::bytea from generate_series(-5, 2) n",
+    )
+    .await
+    .unwrap();
+    let emptied = async || -> Vec<bool> {
+        let query = "select empty_used_tokens(token_slot(now() + n * interval '10 minutes')) from generate_series(-5, 2) n order by n";
+        db.query(query, &[]).await.unwrap().iter().map(|row| row.get(0)).collect()
+    };
+    let before = Clock::system().now().timestamp() / 600;
+    let first = emptied().await;
+    if Clock::system().now().timestamp() / 600 == before {
+        assert_eq!(first, [true, true, true, true, false, false, false, false]);
+    }
+    assert_eq!(emptied().await[..4], [false; 4], "there is nothing left in them");
+
+    // The tokens whose records may be gone are refused by PostgreSQL's clock, whatever a replica's own says.
+    let store = store(fleet.database.config.clone());
+    for (minutes, taken) in [(-11, false), (-6, false), (-4, true), (1, true), (8, true), (10, false), (60, false)] {
+        let dead_at = Clock::system().now() + TimeDelta::minutes(minutes);
+        let token = Nonce { dead_at, ..nonce(&format!("{minutes}")) };
+        let skewed = dead_at - TimeDelta::minutes(1);
+        assert_eq!(store.spend_nonces(&[(&token, dead_at)], skewed).await.unwrap(), [taken], "{minutes}");
+        assert_eq!(store.spend_nonces(&[(&token, dead_at)], skewed).await.unwrap(), [false], "{minutes}");
+        assert_eq!(store.is_spent(&token, skewed).await.unwrap(), taken, "{minutes}");
+    }
+    // A development token may live for a day.
+    let lasting = Nonce { dead_at: Clock::system().now() + TimeDelta::hours(23), lasting: true, ..nonce("lasting") };
+    for taken in [true, false] {
+        assert_eq!(store.spend_nonces(&[(&lasting, lasting.dead_at)], Clock::system().now()).await.unwrap(), [taken]);
+    }
+    assert!(store.is_spent(&lasting, Clock::system().now()).await.unwrap());
 }

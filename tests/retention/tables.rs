@@ -4,6 +4,30 @@ use crate::support::app::TestApp;
 use crate::{KEPT, column, pass, sweeps};
 
 #[tokio::test(flavor = "multi_thread")]
+async fn used_tokens_go_by_the_slot_and_what_somebody_looks_at_is_tried_again() {
+    let app = TestApp::start().await;
+    let db = app.database.connect().await;
+    db.batch_execute(
+        "insert into used_tokens select token_slot(now() + n * interval '10 minutes'), 't' from generate_series(-4, 1) n",
+    )
+    .await
+    .unwrap();
+    let other = app.database.connect().await;
+    other.batch_execute("begin; select count(*) from used_tokens").await.unwrap();
+    let (_stop, mut stopped) = tokio::sync::watch::channel(false);
+    let runner = catbird_server::jobs::Runner::new(app.app.store.clone(), catbird_server::clock::Clock::system(), KEPT);
+    assert!(runner.pass(crate::job("used_tokens"), &mut stopped).await.is_err());
+    assert_eq!(column::<i64>(&db, "select count(*) from used_tokens").await, [6]);
+    other.batch_execute("commit").await.unwrap();
+    // Whoever goes on does so when nothing was heard for long, as far as the table knows.
+    db.batch_execute("update sweeps set started_at = now() - interval '1 hour', moved_at = now() - interval '1 hour'")
+        .await
+        .unwrap();
+    assert!(matches!(pass(&app.app.store, KEPT, "used_tokens").await, catbird_server::jobs::Pass::Made(2..=3)));
+    app.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn tokens_are_remembered_an_hour_longer_than_they_live() {
     let app = TestApp::start().await;
     let db = app.database.connect().await;
