@@ -7,6 +7,7 @@
 use actix_web::http::StatusCode;
 use serde::Serialize;
 
+use crate::ids::EntryId;
 use crate::store::ServerIncarnation;
 use crate::views::CommitView;
 
@@ -24,6 +25,8 @@ pub enum Recovery {
     WaitForWelcome,
     /// Follow without a cursor, then read the conversations.
     StartAnew,
+    /// Send the request again after the wait, with the `messageId` of the reply as its `msgId`: without one it may be done twice.
+    RetryWithMsgId,
     /// Nothing but a different request will help.
     GiveUp,
 }
@@ -160,7 +163,7 @@ codes! {
     RateLimitExceeded 429 RetrySame,
     /// A queue is full or a wait ran out; nothing was written.
     Overloaded 503 RetrySame,
-    /// The database cannot be reached; nothing is known to be written, and sending the same request again is safe.
+    /// The database cannot be reached, or went away before it confirmed (`outcome`).
     DatabaseUnavailable 503 RetrySame,
     /// A defect, logged with the request id.
     InternalServerError 500 RetrySame,
@@ -196,6 +199,14 @@ pub enum Reason {
     Future,
 }
 
+/// What is known of what became of a request that failed. Where it is not said, nothing was changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Outcome {
+    /// It may have been done, or may be yet.
+    Unknown,
+}
+
 /// The facts beside the sentence. Absent ones are left out of the reply.
 #[derive(Debug, Clone, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -215,6 +226,11 @@ pub struct Details {
     pub more_missing: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retry_after_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<Outcome>,
+    /// Which id the message has if it was accepted, where its sender has named none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub message_id: Option<EntryId>,
 }
 
 /// One failed request: its row of the table, a sentence for the developer who reads it, and the facts.
@@ -242,6 +258,27 @@ impl Error {
             message.shrink_to_fit();
         }
         Self { code, message, details: Box::new(Details { retry_after_ms, ..Details::default() }) }
+    }
+
+    /// What the client does about it.
+    pub fn recovery(&self) -> Recovery {
+        if self.details.message_id.is_some() { Recovery::RetryWithMsgId } else { self.code.recovery() }
+    }
+
+    /// Where nobody knows whether it was done: how its repetition tells.
+    pub fn told_by(mut self, how: &str) -> Self {
+        if self.details.outcome == Some(Outcome::Unknown) {
+            self.message = format!("the database went away before it confirmed; {how}");
+        }
+        self
+    }
+
+    /// The same for a message that only this id would be known by.
+    pub fn told_by_id(mut self, id: &EntryId) -> Self {
+        if self.details.outcome == Some(Outcome::Unknown) {
+            self.details.message_id = Some(id.clone());
+        }
+        self.told_by(&format!("send it again with msgId {id}, else it may be there twice"))
     }
 
     /// A defect or an outage that nobody foresaw: the cause goes to the log, not to the client.

@@ -60,6 +60,7 @@ with_each_serializer! {
     commit_reply::a_lost_reply_to_commit_is_still_one_success,
     commit_reply::a_commit_that_never_arrived_is_made_again,
     commit_reply::a_reply_to_commit_that_never_comes_is_found_out,
+    commit_reply::what_is_not_confirmed_says_how_to_find_out,
     commit_reply::a_commit_that_arrives_late_is_found_by_the_batch_that_was_sent_again,
     commit_reply::a_stalled_replica_loses_its_transaction_and_its_late_commit_does_nothing,
     connections::terminated_backends_lose_nothing,

@@ -63,6 +63,11 @@ impl Once {
         self.key.as_deref().map(|key| (key, &self.fingerprint))
     }
 
+    /// Whether the caller sent a key.
+    pub fn has_key(&self) -> bool {
+        self.key.is_some()
+    }
+
     /// What the same request got earlier. Another request under the same key is `IdempotencyConflict`.
     pub(super) async fn earlier<T: DeserializeOwned>(&self, db: &(impl Queries + Sync)) -> Result<Option<T>, Abort> {
         let Some(key) = &self.key else { return Ok(None) };

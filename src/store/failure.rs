@@ -3,7 +3,7 @@
 use deadpool_postgres::PoolError;
 use tokio_postgres::error::{DbError, SqlState};
 
-use crate::error::{Code, Error};
+use crate::error::{Code, Error, Outcome};
 
 use super::epochs::Position;
 
@@ -51,8 +51,9 @@ impl Cause {
 
 /// The error where nobody knows whether it was done.
 pub fn unconfirmed() -> Error {
-    Code::DatabaseUnavailable
-        .because("the database went away before it confirmed; send the same request again to learn the outcome")
+    let mut error = Code::DatabaseUnavailable.because("");
+    error.details.outcome = Some(Outcome::Unknown);
+    error.told_by("send the same request again to learn the outcome")
 }
 
 impl From<Error> for Abort {

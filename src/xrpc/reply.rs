@@ -64,7 +64,7 @@ pub fn error_response(error: &Error, id: &RequestId) -> HttpResponse {
     response.json(ErrorReply {
         error: error.code.name(),
         message: &error.message,
-        recovery: error.code.recovery(),
+        recovery: error.recovery(),
         request_id: id.as_str(),
         details: &error.details,
     })

@@ -173,6 +173,43 @@ pub async fn a_reply_to_commit_that_never_comes_is_found_out(mode: Mode) {
     place.fleet.check().await;
 }
 
+/// PostgreSQL commits, and from then on nothing of it reaches the server. What has neither key nor commit is told how its repetition tells
+/// whether it was done, and nothing is done twice by who follows that.
+pub async fn what_is_not_confirmed_says_how_to_find_out(mode: Mode) {
+    let place = place(mode).await;
+    let members = place.fleet.conversation(1).await;
+    let (convo, xrpc) = (members[0].convo().unwrap(), &members[0].xrpc);
+    let mut sending = message(&members[0], "once");
+    let creating = json!({ "groupId": hex(random_did().as_bytes()), "cipherSuite": format!("{DEFAULT_SUITE:?}") });
+    place.chaos.on_commit(SEND, Fault::HangAfter);
+    place.chaos.on_commit("convos/insert", Fault::HangAfter);
+    let darkness = async {
+        eventually("the commits", async || Counts::get(&place.chaos.counts().swallowed) == 2).await;
+        place.chaos.black_hole(true);
+    };
+    let (sent, created, ()) =
+        tokio::join!(xrpc.procedure("sendMessage", &sending), xrpc.procedure("createConvo", &creating), darkness);
+    place.chaos.black_hole(false);
+    place.chaos.cut_all();
+    let [sent, created] = [sent, created].map(Result::unwrap);
+    for (reply, recovery, hint) in
+        [(&sent, "retryWithMsgId", "with msgId"), (&created, "retrySame", "ConvoAlreadyExists")]
+    {
+        assert_eq!((reply.status, reply.error()), (503, Some("DatabaseUnavailable")), "{reply}");
+        assert_eq!((&reply.body["outcome"], &reply.body["recovery"]), (&json!("unknown"), &json!(recovery)), "{reply}");
+        assert!(reply.string("message").unwrap().contains(hint), "{reply}");
+    }
+
+    recovered(&place.fleet.replicas[0], &members[0]).await;
+    sending["msgId"] = sent.body["messageId"].clone();
+    let again = xrpc.procedure("sendMessage", &sending).await.unwrap();
+    assert_eq!((again.status, &again.body["messageId"]), (200, &sent.body["messageId"]), "{again}");
+    let again = xrpc.procedure("createConvo", &creating).await.unwrap();
+    assert_eq!((again.status, again.error()), (409, Some("ConvoAlreadyExists")), "{again}");
+    assert_eq!(entries(&place.client, convo).await, 1, "the message is there once");
+    place.fleet.check().await;
+}
+
 /// A COMMIT arrives late: the batch has been given up and is sent again while the first one still holds its conversation. Whoever comes
 /// second waits for that, and finds that it was done.
 pub async fn a_commit_that_arrives_late_is_found_by_the_batch_that_was_sent_again(mode: Mode) {

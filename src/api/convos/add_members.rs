@@ -53,6 +53,9 @@ impl From<commands::Landed> for Output {
     }
 }
 
+/// How a request without commit and key learns what became of it.
+const AGAIN: &str = "send the same request again: AlreadyMember says that it was done";
+
 impl Endpoint for AddMembers {
     const NSID: &'static str = "blue.catbird.mls.addMembers";
     const KIND: Kind = Kind::Procedure;
@@ -76,9 +79,12 @@ impl Endpoint for AddMembers {
         let start = Instant::now();
         let command = command(app, caller, input).await?;
         let (members, commits) = (command.dids.len(), command.commit.is_some());
+        // A commit is known by its bytes.
+        let knows_itself = commits || command.once.has_key();
         let held = hold(app, &command).await;
         let adding = async |command| app.serializer.add(command).await;
-        let landed = app.quotas.attend(held, command, adding).await.inspect_err(|error| app.count_conflict(error))?;
+        let landed = app.quotas.attend(held, command, adding).await.inspect_err(|error| app.count_conflict(error));
+        let landed = landed.map_err(|error| if knows_itself { error } else { error.told_by(AGAIN) })?;
         if !landed.repeated {
             app.metrics.members_added(members);
         }

@@ -49,6 +49,9 @@ pub struct Metadata {
     description: Option<String>,
 }
 
+/// How a request without a key learns what became of it.
+const AGAIN: &str = "send the same request again: ConvoAlreadyExists says that it was done";
+
 impl Endpoint for CreateConvo {
     const NSID: &'static str = "blue.catbird.mls.createConvo";
     const KIND: Kind = Kind::Procedure;
@@ -69,7 +72,9 @@ impl Endpoint for CreateConvo {
         let (new, mut dids) = (command.new.clone(), vec![caller.did.clone()]);
         dids.extend(command.initial_members.iter().cloned());
         let held = hold(app, &command).await;
-        let created = app.quotas.attend(held, command, async |command| app.serializer.create(command).await).await?;
+        let keyed = command.once.has_key();
+        let created = app.quotas.attend(held, command, async |command| app.serializer.create(command).await).await;
+        let created = created.map_err(|error| if keyed { error } else { error.told_by(AGAIN) })?;
         if !created.repeated {
             app.metrics.group_created();
             app.metrics.members_added(dids.len());

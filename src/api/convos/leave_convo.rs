@@ -32,6 +32,9 @@ pub struct Input {
     server_incarnation: Option<ServerIncarnation>,
 }
 
+/// How the removal of somebody, without commit and key, learns what became of it.
+const AGAIN: &str = "send the same request again: NotMember says that it was done";
+
 impl Endpoint for LeaveConvo {
     const NSID: &'static str = "blue.catbird.mls.leaveConvo";
     const KIND: Kind = Kind::Procedure;
@@ -67,11 +70,14 @@ impl Endpoint for LeaveConvo {
             incarnation: input.server_incarnation.map(|seen| seen.0),
             once: Once::new(caller.did.clone(), "leaveConvo", input.idempotency_key.map(|key| key.0), fingerprint),
         };
+        // A commit is known by its bytes, and who has left by that.
+        let knows_itself = commits || command.target == command.caller || command.once.has_key();
         // Leaving is free; a commit is stored.
         let charges = command.commit.as_ref().map(|commit| Charge::stored(&caller.did, commit.bytes.len(), 2));
         let held = app.quotas.hold(charges.into_iter().collect());
         let leaving = async |command| app.serializer.run(command).await;
-        let landed = app.quotas.attend(held, command, leaving).await.inspect_err(|error| app.count_conflict(error))?;
+        let landed = app.quotas.attend(held, command, leaving).await.inspect_err(|error| app.count_conflict(error));
+        let landed = landed.map_err(|error| if knows_itself { error } else { error.told_by(AGAIN) })?;
         if !landed.repeated && commits {
             app.metrics.epoch_incremented(start.elapsed());
         }

@@ -74,12 +74,14 @@ impl Endpoint for SendMessage {
     type Output = Output;
 
     async fn call(app: &App, caller: &Caller, input: Input) -> Result<Output, Error> {
+        let knows_itself = input.msg_id.is_some() || input.idempotency_key.is_some();
         let command = command(app, caller, input).await?;
-        let message = &command.message;
+        let (message, id) = (&command.message, command.message.id.clone());
         let embed = [&message.embed_type, &message.embed_uri].into_iter().flatten().map(String::len).sum::<usize>();
         let held = app.quotas.hold(vec![Charge::stored(&caller.did, message.ciphertext.len() + embed, 1)]);
         let sending = async |command| app.serializer.send(command).await;
-        let sent = app.quotas.attend(held, command, sending).await.inspect_err(|error| app.count_conflict(error))?;
+        let sent = app.quotas.attend(held, command, sending).await.inspect_err(|error| app.count_conflict(error));
+        let sent = sent.map_err(|error| if knows_itself { error } else { error.told_by_id(&id) })?;
         if !sent.repeated {
             app.metrics.message_sent();
         }
