@@ -1,13 +1,15 @@
 //! streamConvoEvents: what happens is sent, to those whom it concerns, in order, and again from a cursor.
 
-use serde_json::json;
+use std::time::Instant;
+
+use serde_json::{Value, json};
 
 use super::*;
 use crate::harness::*;
 use crate::support::app::TestApp;
 use crate::support::client::persona::Persona;
 use crate::support::client::random_did;
-use crate::support::client::xrpc::Event;
+use crate::support::client::xrpc::{Event, http};
 
 either_serializer! {
     p5_entries_come_whole_and_in_order_each_with_its_predecessor;
@@ -42,6 +44,8 @@ any_serializer! {
     p7_what_becomes_visible_together_with_a_removal_is_kept_from_who_was_removed;
     p5_a_transaction_that_stays_open_delays_nobody;
     a_drained_server_sends_its_streams_away;
+    p10_a_tail_that_takes_too_long_gives_its_place_up_and_nobody_misses_anything;
+    p10_a_server_whose_tail_cannot_read_is_not_ready_until_it_can;
     p5_many_streams_at_once_lose_nothing_while_others_write;
 }
 
@@ -813,4 +817,70 @@ async fn p5_many_streams_at_once_lose_nothing_while_others_write(app: &TestApp) 
         seen.dedup();
         assert_eq!(seen, (seen[0]..=last).collect::<Vec<_>>());
     }
+}
+
+/// Reading that waits for a lock is cancelled as soon as it is seen to, which PostgreSQL does after eight seconds.
+async fn p10_a_tail_that_takes_too_long_gives_its_place_up_and_nobody_misses_anything(app: &TestApp) {
+    const CANCEL: &str = "select pg_cancel_backend(pid) from pg_stat_activity
+        where datname = current_database() and wait_event_type = 'Lock' and query like '%events/news%'";
+    let mut members = app.conversation(2).await;
+    let mut stream = follow(&members[1]).await;
+    stream.stream.skip().await.unwrap();
+    let (blocker, watcher) = (app.database.connect().await, app.database.connect().await);
+    blocker.batch_execute("begin; lock table event_stream in access exclusive mode").await.unwrap();
+    let sent = members[0].send("not read yet").await.unwrap().seq;
+    let cancelling = async {
+        loop {
+            watcher.query(CANCEL, &[]).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let rest = tokio::select! {
+        rest = stream.rest() => rest,
+        () = cancelling => unreachable!("it has no end"),
+    };
+    assert_eq!(rest.last().map(|event| &event.data["info"]), Some(&json!("reset")), "{rest:?}");
+    blocker.batch_execute("rollback").await.unwrap();
+    let mut again = resume(&members[1], &stream.stream.last_id.unwrap()).await;
+    let replayed = again.until(|event| event.data["info"] == "replayed").await;
+    let seqs: Vec<u64> = rest.iter().chain(&replayed).filter_map(seq).collect();
+    assert!(seqs.contains(&sent), "{seqs:?}");
+    let next = members[0].send("live again").await.unwrap().seq;
+    assert_eq!(again.seqs_until(next).await, [next]);
+}
+
+/// Slow, because a tail is waited for ten seconds.
+async fn p10_a_server_whose_tail_cannot_read_is_not_ready_until_it_can(app: &TestApp) {
+    let ready = async || {
+        let page = http().unwrap().get(format!("{}/health/ready", app.base)).send().await.unwrap();
+        (page.status().as_u16(), page.json::<Value>().await.unwrap())
+    };
+    let mut members = app.conversation(2).await;
+    let mut stream = follow(&members[1]).await;
+    stream.stream.skip().await.unwrap();
+    let cursor = stream.stream.last_id.clone().unwrap();
+    let blocker = app.database.connect().await;
+    blocker.batch_execute("begin; lock table messages in access exclusive mode").await.unwrap();
+    let begin = Instant::now();
+    let (status, page) = loop {
+        let (status, page) = ready().await;
+        if status != 200 {
+            break (status, page);
+        }
+        assert!(begin.elapsed() < 2 * PATIENCE, "it is ready all the time");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    assert_eq!((status, &page["checks"]["database"], &page["checks"]["events"]), (503, &json!(true), &json!(false)));
+    // Nobody who comes now waits for ever.
+    let reply = try_follow(&members[1], &[("cursor", &cursor)], None).await.err().expect("nothing can be read");
+    refused(reply, 503, "Overloaded");
+    blocker.batch_execute("rollback").await.unwrap();
+    let begin = Instant::now();
+    while ready().await.0 != 200 {
+        assert!(begin.elapsed() < PATIENCE, "it does not become ready again");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let sent = members[0].send("at last").await.unwrap().seq;
+    let mut again = resume(&members[1], &cursor).await;
+    assert_eq!(again.seqs_until(sent).await.last(), Some(&sent));
 }
