@@ -1,6 +1,6 @@
 //! P1, P2, P3 and P9 under concurrency, with real commits over HTTP: one winner per epoch, one dense order, and losers who can
 //! rebase from what they are told. Every test runs against one advisory replica, one actor replica, three replicas on one
-//! database, and a fleet of both kinds, and proves the invariants on the database afterwards.
+//! database, and a fleet of both kinds, while a transaction stays open, and proves the invariants on the database afterwards.
 
 mod support;
 
@@ -58,11 +58,19 @@ fleets! {
     mixed_fleet: [Mode::Advisory, Mode::Actors, Mode::Actors];
 }
 
-/// Runs a race on a fresh database and proves the invariants on what it left.
+/// Runs a race on a fresh database and proves the invariants on what it left. All the while somebody's transaction is open, in front of
+/// which nothing that dies can be removed.
 async fn race(modes: &[Mode], race: impl AsyncFnOnce(&Fleet)) {
+    const BEGIN: &str =
+        "begin isolation level repeatable read; select pg_current_xact_id(); select count(*) from conversations";
     let database = database().await;
+    let open = database.connect().await;
+    open.batch_execute(BEGIN).await.unwrap();
     let fleet = Fleet::start(modes, &database.config, &database.url).await;
     race(&fleet).await;
+    let began_with: i64 = open.query_one("select count(*) from conversations", &[]).await.unwrap().get(0);
+    assert_eq!(began_with, 0, "the transaction did not stay open");
+    open.batch_execute("commit").await.unwrap();
     fleet.check().await;
     if modes.iter().all(|mode| *mode == Mode::Advisory) {
         for replica in &fleet.replicas {
