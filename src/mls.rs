@@ -171,7 +171,7 @@ pub async fn apart<T: Send + 'static>(bytes: Vec<u8>, parse: fn(Vec<u8>) -> Resu
     parsed.await.unwrap_or_else(|_| Err(Error::internal("the parser of a large MLS message panicked")))
 }
 
-/// How many a Welcome is for, counted without keeping any of it: the structures of the library take many times the bytes that they are
+/// How many a Welcome is for, counted until they are too many and without keeping any of it: the structures of the library take many times the bytes that they are
 /// read from. `None`: it is no Welcome, or it is cut off. (RFC 9420, section 12.4.3.1)
 fn recipients(bytes: &[u8]) -> Option<usize> {
     let bare = bytes.strip_prefix(&FRAMED_WELCOME).unwrap_or(bytes);
@@ -183,6 +183,10 @@ fn recipients(bytes: &[u8]) -> Option<usize> {
             vector(&mut secrets)?;
         }
         recipients += 1;
+        // Who counts millions keeps a thread for a tenth of a second.
+        if recipients > MAX_RECIPIENTS {
+            break;
+        }
     }
     Some(recipients)
 }

@@ -166,6 +166,12 @@ pub fn distinct(dids: &[Did], what: &str) -> Result<(), Error> {
     }
 }
 
+/// The Welcome in a request: that it is one is checked where large ones hold nobody up.
+pub async fn welcome(given: Option<LexBytes>) -> Result<Option<Vec<u8>>, Error> {
+    let Some(bytes) = given else { return Ok(None) };
+    Ok(Some(mls::apart(bytes.0, |bytes| mls::check_welcome(&bytes).map(|()| bytes)).await?))
+}
+
 /// Parses a request's commit and checks that it belongs to the conversation's group.
 pub async fn commit(
     app: &App,

@@ -9,7 +9,6 @@ use crate::app::App;
 use crate::commands::{self, Fingerprint, Invitation, Once};
 use crate::error::{Code, Error};
 use crate::ids::{ConvoId, Did};
-use crate::mls;
 use crate::quotas::{Charge, Held};
 use crate::xrpc::bytes::LexBytes;
 use crate::xrpc::{Caller, Endpoint, Kind};
@@ -116,19 +115,16 @@ async fn command(app: &App, caller: &Caller, input: Input) -> Result<commands::A
     }
     fields::distinct(&input.did_list, "didList")?;
     let key_packages = fields::key_package_hashes(input.key_package_hashes, MAX_DIDS)?;
-    if let Some(welcome) = &input.welcome_message {
-        // Whether the commit that it was made with wins is only known when the commit comes along.
-        if input.commit.is_none() {
-            return Err(Code::InvalidWelcome.because("a Welcome belongs to a commit; send both in one request"));
-        }
-        mls::check_welcome(&welcome.0)?;
+    // Whether the commit that it was made with wins is only known when the commit comes along.
+    if input.welcome_message.is_some() && input.commit.is_none() {
+        return Err(Code::InvalidWelcome.because("a Welcome belongs to a commit; send both in one request"));
     }
+    let welcome = fields::welcome(input.welcome_message).await?;
     let fingerprint = Fingerprint::default()
         .text(Some(input.convo_id.as_str()))
         .list(input.did_list.iter().map(|did| did.as_str().as_bytes()))
-        .field(input.welcome_message.as_ref().map(|welcome| welcome.0.as_slice()))
+        .field(welcome.as_deref())
         .list(key_packages.iter().map(|(_, hash)| hash.as_slice()));
-    let welcome = input.welcome_message.map(|welcome| welcome.0);
     let new_id = || app.new_id::<String>();
     let invitation = Invitation::new(&input.did_list, welcome, key_packages, new_id, app.clock.now())?;
     // The conversation comes last: a refusal for anything else is the same to a stranger as to a member.

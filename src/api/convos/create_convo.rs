@@ -68,7 +68,7 @@ impl Endpoint for CreateConvo {
     type Output = ConvoView;
 
     async fn call(app: &App, caller: &Caller, input: Input) -> Result<ConvoView, Error> {
-        let command = command(app, caller, input)?;
+        let command = command(app, caller, input).await?;
         let (new, mut dids) = (command.new.clone(), vec![caller.did.clone()]);
         dids.extend(command.initial_members.iter().cloned());
         let held = hold(app, &command).await;
@@ -125,7 +125,7 @@ fn view(created: Created, new: NewConvo, dids: Vec<Did>) -> ConvoView {
     }
 }
 
-fn command(app: &App, caller: &Caller, input: Input) -> Result<commands::CreateConvo, Error> {
+async fn command(app: &App, caller: &Caller, input: Input) -> Result<commands::CreateConvo, Error> {
     let group_id =
         mls::canonical_group_id(&input.group_id).filter(|hex| hex.len() <= MAX_GROUP_ID).ok_or_else(|| {
             let message =
@@ -139,11 +139,9 @@ fn command(app: &App, caller: &Caller, input: Input) -> Result<commands::CreateC
     }
     fields::distinct(&input.initial_members, "initialMembers")?;
     let metadata = input.metadata.map(metadata).transpose()?;
-    if let Some(welcome) = &input.welcome_message {
-        mls::check_welcome(&welcome.0)?;
-    }
+    let welcome = fields::welcome(input.welcome_message).await?;
     // A Welcome only exists after a commit, so whoever sends one stands at epoch 1 unless it says otherwise.
-    let epoch = input.current_epoch.map_or(i64::from(input.welcome_message.is_some()), |epoch| epoch.0);
+    let epoch = input.current_epoch.map_or(i64::from(welcome.is_some()), |epoch| epoch.0);
     if epoch > MAX_INITIAL_EPOCH {
         return Err(Code::InvalidRequest.because(format!("currentEpoch is at most {MAX_INITIAL_EPOCH}")));
     }
@@ -153,14 +151,13 @@ fn command(app: &App, caller: &Caller, input: Input) -> Result<commands::CreateC
         .text(Some(&group_id))
         .text(Some(cipher_suite))
         .list(input.initial_members.iter().map(|did| did.as_str().as_bytes()))
-        .field(input.welcome_message.as_ref().map(|welcome| welcome.0.as_slice()))
+        .field(welcome.as_deref())
         .list(key_packages.iter().map(|(_, hash)| hash.as_slice()))
         .text(metadata.as_ref().and_then(|metadata| metadata.name.as_deref()))
         .text(metadata.as_ref().and_then(|metadata| metadata.description.as_deref()))
         .number(Some(epoch));
     let mut initial_members = input.initial_members;
     initial_members.retain(|did| *did != caller.did);
-    let welcome = input.welcome_message.map(|welcome| welcome.0);
     Ok(commands::CreateConvo {
         id: app.new_id(),
         invitation: Invitation::new(
