@@ -55,6 +55,12 @@ enum Command {
         /// Lift the suspension of these
         #[arg(long, value_name = "DID", num_args = 1.., conflicts_with = "add")]
         lift: Vec<Did>,
+        /// Say by what names the log speaks of these
+        #[arg(long, value_name = "DID", num_args = 1.., conflicts_with_all = ["add", "lift"])]
+        name: Vec<Did>,
+        /// Say of whom the log speaks by this name
+        #[arg(long, value_name = "NAME", conflicts_with_all = ["add", "lift", "name"])]
+        who: Option<String>,
     },
     /// Mint a development token (HS256, needs JWT_SECRET)
     Token {
@@ -136,7 +142,7 @@ async fn run(command: Command) -> Result<ExitCode, Failure> {
             })
             .await
         }
-        Command::Suspensions { add, reason, lift } => {
+        Command::Suspensions { add, reason, lift, name, who } => {
             with_database(&config, async |database| {
                 if let Some(reason) = reason {
                     let suspended = operators::add(database, &add, &reason).await?;
@@ -144,6 +150,12 @@ async fn run(command: Command) -> Result<ExitCode, Failure> {
                 } else if !lift.is_empty() {
                     let lifted = operators::lift(database, &lift).await?;
                     println!("{lifted} lifted; every replica knows within {} s", suspensions::LOOK.as_secs());
+                } else if !name.is_empty() {
+                    operators::names(database, &name).await?.iter().for_each(|line| println!("{line}"));
+                } else if let Some(name) = who {
+                    let found = operators::who(database, &name).await?;
+                    found.iter().for_each(|did| println!("{did}"));
+                    println!("{} found among those who have called lately", found.len());
                 } else {
                     print!("{}", operators::list(database).await?);
                 }

@@ -42,6 +42,7 @@ const MIGRATIONS: &[(&str, &str)] = &migrations![
     "V020__allowances",
     "V021__ends",
     "V022__used_tokens",
+    "V023__caller_names",
 ];
 
 query! {

@@ -1,4 +1,4 @@
-//! Suspended DIDs, as replicas read them.
+//! Suspended DIDs, and by what name the log speaks of others, as replicas read them.
 
 use std::collections::HashSet;
 
@@ -11,6 +11,7 @@ use super::{Abort, Reader};
 query! {
     VERSION = "suspensions/version" ();
     PAGE = "suspensions/page" (TEXT, INT8);
+    NAMES_KEY = "suspensions/names_key" ();
 }
 
 /// Most DIDs in one statement.
@@ -22,6 +23,12 @@ impl Reader {
         let row = self.find(&VERSION, &[]).await.map_err(Abort::into_error)?;
         // Without the row, which no statement here deletes, it does not change.
         Ok(row.map(|row| row.get("version")).unwrap_or_default())
+    }
+
+    /// What callers' names in the log are made with.
+    pub async fn names_key(&self) -> Result<Vec<u8>, Error> {
+        let row = self.find(&NAMES_KEY, &[]).await.map_err(Abort::into_error)?;
+        Ok(row.ok_or_else(|| Error::internal("the table caller_names is empty"))?.get("key"))
     }
 
     /// Every suspended DID. What is changed meanwhile may be in it or not.

@@ -7,11 +7,12 @@
 //! changes every [`LOOK`], which reads one row. It takes no request before it has looked for the first time. While PostgreSQL does
 //! not answer nothing is learnt, and nothing can be written either.
 
+pub mod names;
 pub mod operators;
 
 use std::collections::HashSet;
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
@@ -19,6 +20,8 @@ use crate::error::{Code, Error};
 use crate::events::Events;
 use crate::ids::Did;
 use crate::store::{Lane, Store};
+
+use names::{NameKey, Named};
 
 /// How often a replica looks whether the suspensions have changed.
 pub const LOOK: Duration = Duration::from_secs(2);
@@ -31,6 +34,7 @@ struct Inner {
     store: Store,
     events: Events,
     known: RwLock<Known>,
+    named: Named,
 }
 
 #[derive(Default)]
@@ -43,7 +47,7 @@ struct Known {
 impl Suspensions {
     /// Nobody is suspended before [`Suspensions::look`] has been called.
     pub fn new(store: Store, events: Events) -> Self {
-        Self(Arc::new(Inner { store, events, known: RwLock::default() }))
+        Self(Arc::new(Inner { store, events, known: RwLock::default(), named: Named::default() }))
     }
 
     /// Refuses whoever is suspended, with `AccountSuspended`.
@@ -53,9 +57,20 @@ impl Suspensions {
         if known.dids.contains(did.as_str()) { Err(suspended()) } else { Ok(()) }
     }
 
+    /// Tells operators who was refused by a limit, at most once in [`names::EVERY`] for each caller, and by a name that only they can
+    /// trace.
+    pub fn note_refusal(&self, did: &Did) {
+        if let Some(caller) = self.0.named.name(did, Instant::now()) {
+            tracing::info!(caller, "a caller was refused by a limit; others of its refusals may follow unsaid");
+        }
+    }
+
     /// Learns who is suspended now, and ends their streams.
     pub async fn look(&self) -> Result<(), Error> {
         let reader = self.0.store.reader_for(Lane::Vital).await?;
+        if self.0.named.key.get().is_none() {
+            let _ = self.0.named.key.set(NameKey(reader.names_key().await?));
+        }
         // First, so that a change during the reading is noticed at the next look.
         let version = Some(reader.suspensions_version().await?);
         let known = || self.0.known.read().unwrap_or_else(PoisonError::into_inner);

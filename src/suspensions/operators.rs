@@ -5,6 +5,7 @@ use std::fmt;
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
+use super::names::NameKey;
 use crate::ids::Did;
 use crate::store::{self, MigrationError};
 
@@ -12,6 +13,11 @@ const ADD: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/sql/queries
 const LIFT: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/sql/queries/suspensions/lift.sql"));
 const LIST: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/sql/queries/suspensions/list.sql"));
 
+const NAMES_KEY: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/sql/queries/suspensions/names_key.sql"));
+const KNOWN: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/sql/queries/suspensions/known.sql"));
+
+/// DIDs that are looked through at a time.
+const KNOWN_AT_ONCE: i64 = 10_000;
 /// Most DIDs in one list, the latest first. The table `suspensions` has them all.
 pub const MOST_LISTED: i64 = 1_000;
 
@@ -57,6 +63,36 @@ pub async fn lift(database: &tokio_postgres::Config, dids: &[Did]) -> Result<usi
     let rows = client.query_typed(LIFT, &[(&texts(dids), Type::TEXT_ARRAY)]).await?;
     connection.abort();
     Ok(rows.len())
+}
+
+/// By what names the log speaks of these, each with its DID.
+pub async fn names(database: &tokio_postgres::Config, dids: &[Did]) -> Result<Vec<String>, MigrationError> {
+    let (client, connection) = store::connect(database).await?;
+    let key = key(&client).await?;
+    connection.abort();
+    Ok(dids.iter().map(|did| format!("{}  {did}", key.name(did.as_str()))).collect())
+}
+
+/// Who is meant by a name in the log, among those who have called lately and whose DID documents are kept for that.
+pub async fn who(database: &tokio_postgres::Config, name: &str) -> Result<Vec<String>, MigrationError> {
+    let (client, connection) = store::connect(database).await?;
+    let key = key(&client).await?;
+    let (mut found, mut after) = (Vec::new(), String::new());
+    loop {
+        let rows = client.query_typed(KNOWN, &[(&after, Type::TEXT), (&KNOWN_AT_ONCE, Type::INT8)]).await?;
+        let dids = rows.iter().map(|row| row.get::<_, &str>("did"));
+        found.extend(dids.filter(|did| key.name(did) == name).map(str::to_owned));
+        match rows.last() {
+            Some(last) => after = last.get("did"),
+            None => break,
+        }
+    }
+    connection.abort();
+    Ok(found)
+}
+
+async fn key(client: &tokio_postgres::Client) -> Result<NameKey, tokio_postgres::Error> {
+    Ok(NameKey(client.query_one(NAMES_KEY, &[]).await?.get("key")))
 }
 
 fn texts(dids: &[Did]) -> Vec<&str> {

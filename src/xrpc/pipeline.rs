@@ -45,8 +45,8 @@ pub(super) async fn run<E: Endpoint>(
     if !E::READS {
         app.suspensions.refuse(&verified.did)?;
     }
-    let mut admission = app.limits.admit(&verified.did)?;
     request.extensions_mut().insert(verified.did.clone());
+    let mut admission = app.limits.admit(&verified.did)?;
     // A body keeps its share of the memory until the request is answered.
     let reading = input::<E>(app, &verified.did, request, payload, &mut admission);
     let (input, _body) = match measure(Stage::Parse, reading).await {
@@ -109,7 +109,7 @@ pub(super) async fn subscribe<S: Subscription>(
     // It stands in an address, so others than its owner may have read it.
     app.authenticator.refuse_known_ticket(&ticket)?;
     app.suspensions.refuse(&ticket.did)?;
-    let admission = app.limits.admit(&ticket.did)?;
+    let admission = app.limits.admit(&ticket.did).inspect_err(|_| app.suspensions.note_refusal(&ticket.did))?;
     if let Err(error) = measure(Stage::Spend, app.authenticator.spend_ticket(&ticket)).await {
         if error.code == Code::TokenReplayed {
             admission.forgive();
@@ -161,6 +161,7 @@ pub async fn dispatch(
     let method = route.map_or("unknown", Route::method);
     let span = tracing::info_span!("request", id = %id, given = id.given(), method);
     let (metrics, replies, asking) = (app.metrics.clone(), app.reply_room.clone(), request.clone());
+    let suspensions = app.suspensions.clone();
     // Times tell strangers things, such as whether somebody else waits for the same conversation. So they are for development,
     // which is where HS256 tokens are taken, and never for others.
     let development = app.config.auth.jwt_secret.is_some();
@@ -183,6 +184,9 @@ pub async fn dispatch(
         metrics.error(error.code);
         // The sentence may quote the request, so only the client gets it.
         tracing::debug!(error = error.code.name(), "refused");
+        if let (Code::RateLimitExceeded, Some(caller)) = (error.code, asking.extensions().get::<Did>()) {
+            suspensions.note_refusal(caller);
+        }
         (measure(Stage::Encode, async { refusal(&error, route, &id) }).await, Some(error.code.name()))
     };
     let answering = async {

@@ -130,3 +130,29 @@ async fn a_replica_knows_the_suspended_before_it_takes_requests() {
     assert_eq!(code, Some(2), "a reason is asked for");
     assert!(errors.contains("--reason"), "{errors}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_finds_who_is_refused_by_a_limit_and_the_log_does_not_say() {
+    let database = database().await;
+    let settings = [("RATE_LIMIT_PER_DID", "1"), ("RUST_LOG", "warn,catbird_server=info")];
+    let fleet = Fleet::with(&[Mode::Advisory], &database.config, &database.url, &settings).await;
+    let [greedy, modest] = [(); 2].map(|()| crate::support::client::random_did());
+    assert_eq!(fleet.xrpc(0, &modest).query("getConvos", &[]).await.unwrap().status, 200);
+    let mut refused = 0;
+    while refused < 10 {
+        refused += usize::from(fleet.xrpc(0, &greedy).query("getConvos", &[]).await.unwrap().status == 429);
+    }
+    let named: Vec<serde_json::Value> =
+        fleet.replicas[0].log().iter().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let named: Vec<_> = named.iter().filter_map(|line| line["caller"].as_str()).collect();
+    assert_eq!(named.len(), 1, "once a minute: {named:?}");
+    assert!(!fleet.replicas[0].log().iter().any(|line| line.contains(&greedy) || line.contains(&modest)));
+
+    // A development token has no document that would be kept.
+    let keep = "insert into did_documents (did, account_key, fetched_at) select unnest($1::text[]), 'z', now()";
+    database.connect().await.execute(keep, &[&vec![&greedy, &modest]]).await.unwrap();
+    let said = operator(&["--who", named[0]], &database.url).await;
+    assert_eq!(said, format!("{greedy}\n1 found among those who have called lately\n"));
+    assert_eq!(operator(&["--name", &greedy], &database.url).await, format!("{}  {greedy}\n", named[0]));
+    assert_eq!(operator(&["--who", "0"], &database.url).await, "0 found among those who have called lately\n");
+}

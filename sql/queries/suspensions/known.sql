@@ -1,0 +1,2 @@
+-- suspensions/known: DIDs that have called, in order.   $1 after this one   $2 most rows
+select did from did_documents where did > $1 order by did limit $2
