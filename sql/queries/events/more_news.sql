@@ -6,9 +6,10 @@ with told as (
    where tx >= pg_snapshot_xmax($1::text::pg_snapshot) and tx < pg_snapshot_xmax($2::text::pg_snapshot)
      and pg_visible_in_snapshot(tx, $2::text::pg_snapshot) and era = $6 and id > $3
   union all
-  select id, convo_id, recipient_did, event_type, payload::text, tx, emitted_at from event_stream
-   where tx = any(array(select pg_snapshot_xip($1::text::pg_snapshot)))
-     and pg_visible_in_snapshot(tx, $2::text::pg_snapshot) and era = $6 and id > $3
+  select e.id, e.convo_id, e.recipient_did, e.event_type, e.payload::text, e.tx, e.emitted_at
+    from pg_snapshot_xip($1::text::pg_snapshot) running (tx)
+   cross join lateral (select * from event_stream where tx between running.tx and running.tx offset 0) e
+   where pg_visible_in_snapshot(e.tx, $2::text::pg_snapshot) and e.era = $6 and e.id > $3
   order by id limit $4
 ), sized as (
   select *, sum(octet_length(payload)) over (order by id) as total from told

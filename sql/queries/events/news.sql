@@ -3,7 +3,9 @@
 -- were too many entries to tell. No row at all: the present incarnation has not begun yet.
 --
 -- A row that the old snapshot did not see was written by a transaction that was still running then, or began later: it is in the
--- snapshot's list, or not below its end. Both are looked up by tx, so that a transaction that runs for hours costs one probe.
+-- snapshot's list, or not below its end. Both are looked up by tx, so that a transaction that runs for hours costs one probe. Those of the
+-- list as ranges of one transaction each: where few transactions have written the whole table, as an import does, PostgreSQL takes each
+-- of them for a large part of it, and would read it all in each pass.
 -- $1 the old snapshot   $2 most entries   $3 most event rows   $4 most bytes of them
 with present as materialized (
   select id, era, cursor_key, pg_current_snapshot() as snapshot from present_incarnation
@@ -15,15 +17,19 @@ with present as materialized (
 ), fresh as (
   select convo_id from entries
   union
-  select convo_id from messages
-   where tx = any(array(select pg_snapshot_xip($1::text::pg_snapshot))) and era = (select era from present)
+  select m.convo_id
+    from pg_snapshot_xip($1::text::pg_snapshot) running (tx)
+   cross join lateral (select convo_id, era from messages where tx between running.tx and running.tx offset 0) m
+   where m.era = (select era from present)
 ), told as (
   select id, convo_id, recipient_did, event_type, payload::text as payload, tx, emitted_at from event_stream
    where tx >= pg_snapshot_xmax($1::text::pg_snapshot) and tx < pg_snapshot_xmax(pg_current_snapshot())
      and era = (select era from present)
   union all
-  select id, convo_id, recipient_did, event_type, payload::text, tx, emitted_at from event_stream
-   where tx = any(array(select pg_snapshot_xip($1::text::pg_snapshot))) and era = (select era from present)
+  select e.id, e.convo_id, e.recipient_did, e.event_type, e.payload::text, e.tx, e.emitted_at
+    from pg_snapshot_xip($1::text::pg_snapshot) running (tx)
+   cross join lateral (select * from event_stream where tx between running.tx and running.tx offset 0) e
+   where e.era = (select era from present)
   order by id limit $3
 ), sized as (
   select *, sum(octet_length(payload)) over (order by id) as total from told

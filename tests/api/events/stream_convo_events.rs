@@ -43,6 +43,7 @@ any_serializer! {
     p5_a_removal_from_before_a_joining_that_was_told_is_not_told_again;
     p7_what_becomes_visible_together_with_a_removal_is_kept_from_who_was_removed;
     p5_a_transaction_that_stays_open_delays_nobody;
+    a_pass_of_the_tail_reads_no_table_whole_that_one_transaction_has_filled;
     a_drained_server_sends_its_streams_away;
     p10_a_tail_that_takes_too_long_gives_its_place_up_and_nobody_misses_anything;
     p10_a_server_whose_tail_cannot_read_is_not_ready_until_it_can;
@@ -883,4 +884,49 @@ async fn p10_a_server_whose_tail_cannot_read_is_not_ready_until_it_can(app: &Tes
     let sent = members[0].send("at last").await.unwrap().seq;
     let mut again = resume(&members[1], &cursor).await;
     assert_eq!(again.seqs_until(sent).await.last(), Some(&sent));
+}
+
+/// As an import does. PostgreSQL takes any one transaction for all of the table then.
+async fn a_pass_of_the_tail_reads_no_table_whole_that_one_transaction_has_filled(app: &TestApp) {
+    let db = app.database.connect().await;
+    db.batch_execute(
+        "set session_replication_role = replica;
+         begin;
+         insert into messages (convo_id, seq, id, sender_did, message_type, epoch, ciphertext)
+         select 'imported', n, n::text, 'did:plc:importer', 'app', 0, '' from generate_series(1, 50000) n;
+         insert into event_stream (convo_id, event_type, payload)
+         select 'imported', 'read', '{}' from generate_series(1, 50000);
+         commit;
+         analyze messages, event_stream;
+         set plan_cache_mode = force_generic_plan",
+    )
+    .await
+    .unwrap();
+    let snapshot: String = db.query_one("select pg_current_snapshot()::text", &[]).await.unwrap().get(0);
+    for (name, types, statement, rest) in [
+        (
+            "news",
+            "text, bigint, bigint, bigint",
+            include_str!("../../../sql/queries/events/news.sql"),
+            "200000, 1000, 1000000",
+        ),
+        (
+            "more_news",
+            "text, text, bigint, bigint, bigint, integer",
+            include_str!("../../../sql/queries/events/more_news.sql"),
+            &format!("'{snapshot}', 0, 1000, 1000000, 1"),
+        ),
+    ] {
+        db.batch_execute(&format!("prepare {name} ({types}) as {statement}")).await.unwrap();
+        let rows = db.query(&format!("explain execute {name} ('{snapshot}', {rest})"), &[]).await.unwrap();
+        let plan: Vec<&str> = rows.iter().map(|row| row.get(0)).collect();
+        let whole = |line: &&str| line.contains("Seq Scan on messages") || line.contains("Seq Scan on event_stream");
+        assert!(!plan.iter().any(whole), "{name}:\n{}", plan.join("\n"));
+    }
+    // What no request has written is no sound database.
+    db.batch_execute(
+        "delete from messages where convo_id = 'imported'; delete from event_stream where convo_id = 'imported'",
+    )
+    .await
+    .unwrap();
 }
