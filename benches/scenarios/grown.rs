@@ -279,8 +279,8 @@ const PERSON: &str = "create function pg_temp.person(n bigint) returns text lang
     $$ select 'did:plc:' || translate(substr(md5('person ' || n), 1, 24), '0189', 'ghij') $$";
 
 const MAILBOXES_OF: &str = "
-insert into mailboxes (member_did, convo_id, provider, url, host, secret)
-select member_did, '', 'webhook', 'https://mailbox.invalid/', 'mailbox.invalid', decode(repeat('00', 32), 'hex')
+insert into mailboxes (member_did, convo_id, provider, url, host, secret, state)
+select member_did, '', 'webhook', 'https://mailbox.invalid/', 'mailbox.invalid', decode(repeat('00', 32), 'hex'), 'verified'
   from (select distinct member_did from members where convo_id = any (array(select id from conversations order by id limit 2000))) m
  limit $1
 on conflict do nothing";
