@@ -83,6 +83,10 @@ impl Stage {
 #[derive(Clone, Default)]
 pub struct Timings(Arc<Inner>);
 
+/// How long each stage had taken at some moment, in nanoseconds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Taken([u64; Stage::ALL.len()]);
+
 type End = Box<dyn FnOnce(Duration) + Send + Sync>;
 
 #[derive(Default)]
@@ -118,9 +122,10 @@ impl Timings {
         CURRENT.scope(self.clone(), work)
     }
 
-    /// Adds what was done for this request and others together.
-    pub fn add(&self, shared: &Timings) {
+    /// Adds what was done for this request and others together, without what was over before it came.
+    pub fn add(&self, shared: &Timings, missed: &Taken) {
         for (stage, took) in shared.taken() {
+            let took = took.saturating_sub(Duration::from_nanos(missed.0[stage as usize]));
             self.count(stage, took);
             if stage.is_database() {
                 self.0.shared.fetch_add(took.as_nanos() as u64, Ordering::Relaxed);
@@ -132,6 +137,11 @@ impl Timings {
     /// timings. It is told how long PostgreSQL has worked for this request alone. Only the first one counts.
     pub fn at_end(&self, end: impl FnOnce(Duration) + Send + Sync + 'static) {
         let _ = self.0.end.set(Box::new(end));
+    }
+
+    /// How long the stages have taken until now, to be told from what comes.
+    pub fn so_far(&self) -> Taken {
+        Taken(array::from_fn(|n| self.0.nanos[n].load(Ordering::Relaxed)))
     }
 
     /// The stages that the request went through, and how long it was in each.
@@ -242,7 +252,7 @@ mod tests {
             timings.count(stage, Duration::from_millis(ms));
             shared.count(stage, Duration::from_millis(100 * ms));
         }
-        timings.add(&shared);
+        timings.add(&shared, &Taken::default());
         let at_work = timings.clone();
         drop(timings);
         assert_eq!(told.get(), None, "somebody still works for it");
@@ -275,8 +285,8 @@ mod tests {
         timings.count(Stage::Auth, Duration::from_nanos(123_999));
         timings.count(Stage::Queue, Duration::from_nanos(1));
         shared.count(Stage::Commit, Duration::from_millis(1_002));
-        timings.add(&shared);
-        timings.add(&shared);
+        timings.add(&shared, &Taken::default());
+        timings.add(&shared, &Taken::default());
         let header = timings.header(Duration::from_micros(2_345_678));
         assert_eq!(header, "auth;dur=0.123, queue;dur=0.000, commit;dur=2004.000, total;dur=2345.678");
     }

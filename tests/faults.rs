@@ -88,3 +88,8 @@ with_each_serializer! {
     standby::commits_that_wait_for_a_standby_take_no_more_connections_than_there_may_be,
     turns::replicas_that_write_one_conversation_take_turns_with_batches,
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_arrives_while_a_batch_waits_for_its_turn_goes_with_it() {
+    turns::what_arrives_while_a_batch_waits_for_its_turn_goes_with_it().await;
+}

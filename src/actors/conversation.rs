@@ -90,7 +90,7 @@ impl Conversation {
                 }
             };
             let locks = if self.is_contended() { Locks::Wait } else { Locks::None };
-            let outcome = sharing::share(&self.store, sends, locks).await;
+            let outcome = sharing::share(&self.store, sends, locks, |_| Vec::new()).await;
             let (again, left): (Vec<_>, Vec<_>) =
                 outcome.undone.into_iter().partition(|undone| undone.next == Next::Contended);
             if outcome.waited || !again.is_empty() {

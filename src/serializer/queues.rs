@@ -210,20 +210,7 @@ impl<J: Job> Queues<J> {
             queue.taken = true;
             let kind = queue.jobs.front().map_or(company, Job::company);
             let share = if kind == Company::Nobody { 1 } else { share };
-            let mut jobs = Vec::new();
-            while jobs.len() < share.min(room)
-                && bytes < BATCH_BYTES
-                && let Some(job) = queue.jobs.pop_front_if(|job| job.company() == kind)
-            {
-                let waited = job.since().elapsed();
-                self.0.metrics.queued(waited);
-                if waited <= LONGEST_WAIT {
-                    bytes += job.bytes();
-                    jobs.push(job);
-                } else {
-                    late.push(job);
-                }
-            }
+            let jobs = self.draw(queue, kind, share.min(room), &mut bytes, &mut late);
             room -= jobs.len();
             state.waiting -= jobs.len();
             batch.push((convo, jobs));
@@ -235,6 +222,39 @@ impl<J: Job> Queues<J> {
         drop(locked);
         late.into_iter().for_each(|job| job.refuse(waited_too_long()));
         batch
+    }
+
+    /// So many requests from the front of a queue that keep this company, with the bytes that they add, apart from those that have
+    /// waited for too long.
+    fn draw(&self, queue: &mut Queue<J>, kind: Company, most: usize, bytes: &mut usize, late: &mut Vec<J>) -> Vec<J> {
+        let mut jobs = Vec::new();
+        while jobs.len() < most
+            && *bytes < BATCH_BYTES
+            && let Some(job) = queue.jobs.pop_front_if(|job| job.company() == kind)
+        {
+            let waited = job.since().elapsed();
+            self.0.metrics.queued(waited);
+            if waited <= LONGEST_WAIT {
+                *bytes += job.bytes();
+                jobs.push(job);
+            } else {
+                late.push(job);
+            }
+        }
+        jobs
+    }
+
+    /// What has arrived for a conversation in the caller's hands and keeps this company, for a transaction that has so many requests
+    /// and bytes already.
+    pub fn more(&self, convo: &ConvoId, kind: Company, requests: usize, mut bytes: usize) -> Vec<J> {
+        let mut late = Vec::new();
+        let mut state = self.state();
+        let Some(queue) = state.queues.get_mut(convo) else { return Vec::new() };
+        let jobs = self.draw(queue, kind, BATCH.saturating_sub(requests), &mut bytes, &mut late);
+        state.waiting -= jobs.len() + late.len();
+        drop(state);
+        late.into_iter().for_each(|job| job.refuse(waited_too_long()));
+        jobs
     }
 
     /// Gives a conversation back, with what could not be done; that comes before everything that arrived meanwhile.

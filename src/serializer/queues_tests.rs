@@ -92,6 +92,28 @@ async fn what_arrived_meanwhile_goes_together_and_in_order() {
 }
 
 #[tokio::test]
+async fn what_arrives_while_a_batch_waits_may_come_along_as_far_as_it_keeps_company() {
+    let s = Setting::new();
+    s.push("a", "1", true);
+    assert_eq!(s.batch(), taken(&[("a", &["1"])]));
+    let more = |requests| {
+        let notes = s.queues.more(&convo("a"), Company::Messages, requests, 0);
+        notes.iter().map(|note| note.name).collect::<Vec<_>>()
+    };
+    assert!(more(1).is_empty());
+    for (name, shares) in [("2", true), ("3", true), ("commit", false), ("4", true)] {
+        s.push("a", name, shares);
+    }
+    assert_eq!(more(BATCH - 1), ["2"], "a batch has its limit");
+    assert_eq!(more(2), ["3"], "nothing overtakes what is done alone");
+    assert!(more(3).is_empty());
+    s.queues.give_back(&convo("a"), Vec::new(), Found::Waited);
+    assert_eq!((s.batch(), s.alone()), (None, Some("commit")));
+    s.queues.give_back(&convo("a"), Vec::new(), Found::Free);
+    assert_eq!(s.queues.state().waiting, 1);
+}
+
+#[tokio::test]
 async fn a_message_never_overtakes_what_is_done_alone() {
     let s = Setting::new();
     s.push("a", "message", true);

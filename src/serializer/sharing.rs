@@ -1,6 +1,6 @@
 //! Requests on their way to a transaction, shared or their own, each with the way back to whoever made it.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use tokio::sync::oneshot;
@@ -9,7 +9,7 @@ use tracing::Span;
 use crate::commands::{SendMessage, Shared};
 use crate::error::{Code, Error, Reason};
 use crate::store::{Command, Done, LONGEST_LOCK_WAIT, Landing, Locks, Store, unconfirmed};
-use crate::timing::Timings;
+use crate::timing::{Taken, Timings};
 
 /// A command, since when it waits, who waits for its answer, and under which request it is logged and timed.
 pub(crate) struct Waiting<C: Command> {
@@ -83,17 +83,29 @@ impl<C: Command> Default for Outcome<C> {
 }
 
 /// Does together what can be done together and answers it, and also what has waited for too long for its conversation.
-pub(crate) async fn share<C: Shared>(store: &Store, requests: Vec<Waiting<C>>, locks: Locks) -> Outcome<C>
+///
+/// What waits for a lock asks `arrivals` for more when it has it, and says how much it has so far.
+pub(crate) async fn share<C: Shared>(
+    store: &Store,
+    requests: Vec<Waiting<C>>,
+    locks: Locks,
+    arrivals: impl Fn(Load) -> Vec<Waiting<C>> + Send + Sync + 'static,
+) -> Outcome<C>
 where
     C::Output: Clone,
 {
     if requests.is_empty() {
         return Outcome::default();
     }
-    let batch = C::together(requests.iter().map(|request| request.command.clone()).collect());
+    let company = Company::new(requests);
+    let batch = company.batch();
+    let more = {
+        let company = company.clone();
+        move || company.grow(&arrivals).then(|| company.batch())
+    };
     let shared = Timings::default();
-    let landed = shared.scope(store.batch(batch, locks)).await;
-    requests.iter().for_each(|request| request.timings.add(&shared));
+    let landed = shared.scope(store.batch(batch, locks, more)).await;
+    let requests = company.part(&shared);
     let Done { output: landed, in_doubt, contended: waited, .. } = match landed {
         Ok(done) => done,
         // PostgreSQL is away, and would be for each of them alone.
@@ -109,6 +121,7 @@ where
         }
     };
     let mut outcome = Outcome { waited, ..Outcome::default() };
+    let landed = landed.into_iter().chain(std::iter::repeat_with(|| Landing::Contended));
     for (request, landing) in requests.into_iter().zip(landed) {
         let next = match landing {
             Landing::Done(output) => {
@@ -129,6 +142,64 @@ where
         }
     }
     outcome
+}
+
+/// What is in a shared transaction so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Load {
+    pub requests: usize,
+    pub bytes: usize,
+}
+
+/// The requests of one shared transaction, in order, to which others may come as long as it waits. Clones are the same.
+struct Company<C: Command>(Arc<Mutex<Vec<Member<C>>>>);
+
+impl<C: Command> Clone for Company<C> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+struct Member<C: Command> {
+    request: Waiting<C>,
+    /// How long the stages had taken that were over when it came.
+    missed: Taken,
+}
+
+impl<C: Shared> Company<C> {
+    fn new(requests: Vec<Waiting<C>>) -> Self {
+        let members = requests.into_iter().map(|request| Member { request, missed: Taken::default() });
+        Self(Arc::new(Mutex::new(members.collect())))
+    }
+
+    fn members(&self) -> MutexGuard<'_, Vec<Member<C>>> {
+        // Nothing panics while it is held.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn batch(&self) -> C::Batch {
+        C::together(self.members().iter().map(|member| member.request.command.clone()).collect())
+    }
+
+    /// Adds what has arrived. False if nothing has.
+    fn grow(&self, arrivals: impl Fn(Load) -> Vec<Waiting<C>>) -> bool {
+        let mut members = self.members();
+        let bytes = members.iter().map(|member| member.request.command.bytes()).sum();
+        let (missed, before) = (Timings::current().so_far(), members.len());
+        let arrived = arrivals(Load { requests: before, bytes });
+        members.extend(arrived.into_iter().map(|request| Member { request, missed }));
+        members.len() > before
+    }
+
+    /// The requests, each with the time that it took part.
+    fn part(self, shared: &Timings) -> Vec<Waiting<C>> {
+        let members = std::mem::take(&mut *self.members());
+        let part = |Member { request, missed }| {
+            request.timings.add(shared, &missed);
+            request
+        };
+        members.into_iter().map(part).collect()
+    }
 }
 
 /// The answer to what others kept from its conversation for too long.

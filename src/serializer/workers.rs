@@ -14,7 +14,7 @@ use crate::store::{Locks, Store};
 
 use super::advisory::{Queued, Request};
 use super::queues::{Company, Found, Queues};
-use super::sharing::{self, Next, Outcome, Undone, Waiting};
+use super::sharing::{self, Load, Next, Outcome, Undone, Waiting};
 
 /// How long a worker waits for a shared transaction before it begins the next one beside it: the database may have fallen silent on
 /// one connection and not on others.
@@ -113,7 +113,15 @@ type Left<C> = (Vec<Held>, Vec<Undone<C>>);
 async fn do_together<C: Queued>(store: &Store, batch: Batch, locks: Locks) -> Left<C> {
     let (mut held, requests): (Vec<Held>, Vec<Vec<Request>>) = batch.into_iter().unzip();
     let requests: Vec<Waiting<C>> = requests.into_iter().flatten().filter_map(C::from_request).collect();
-    let Outcome { undone, waited, .. } = sharing::share(store, requests, locks).await;
+    let waits_for = held.first().map(|held| (held.queues.clone(), held.convo.clone()));
+    let arrivals = move |load: Load| match &waits_for {
+        Some((queues, convo)) => {
+            let arrived = queues.more(convo, C::COMPANY, load.requests, load.bytes);
+            arrived.into_iter().filter_map(C::from_request).collect()
+        }
+        None => Vec::new(),
+    };
+    let Outcome { undone, waited, .. } = sharing::share(store, requests, locks, arrivals).await;
     for held in held.iter_mut().filter(|_| waited) {
         held.found = Found::Waited;
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::time::Instant;
 
-use super::tools::{entries, message, metric};
+use super::tools::{entries, eventually, message, metric};
 use crate::support::cluster::database;
 use crate::support::fleet::{Fleet, Mode, Replica};
 
@@ -48,5 +48,37 @@ pub async fn replicas_that_write_one_conversation_take_turns_with_batches(mode: 
     println!("{sent} messages, {batches} batches, {alone} alone");
     assert_eq!(alone, 0.0, "of {sent} messages, none of which is at fault, had a transaction of their own");
     assert!(batches <= sent as f64 / 4.0, "{batches} batches for {sent} messages");
+    fleet.check().await;
+}
+
+/// A batch that waits for somebody else's transaction takes along what arrives until that ends.
+pub async fn what_arrives_while_a_batch_waits_for_its_turn_goes_with_it() {
+    let database = database().await;
+    let fleet = Fleet::start(&[Mode::Advisory], &database.config, &database.url).await;
+    let members = fleet.conversation(1).await;
+    let (sender, convo) = (&members[0], members[0].convo().unwrap());
+    let (client, watcher) = (database.connect().await, database.connect().await);
+    let send = async |n: i64| {
+        let reply = sender.xrpc.procedure("sendMessage", &message(sender, &n.to_string())).await.unwrap();
+        assert_eq!(reply.status, 200, "{reply}");
+    };
+    client.batch_execute("begin").await.unwrap();
+    client.execute("select pg_advisory_xact_lock(hashtextextended($1, 0))", &[&convo]).await.unwrap();
+    let others = async {
+        let waiting = "select count(*) from pg_locks where locktype = 'advisory' and not granted";
+        eventually("the first one waits", async || watcher.query_one(waiting, &[]).await.unwrap().get::<_, i64>(0) > 0)
+            .await;
+        let release = async {
+            // Some of them have come by then.
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            client.batch_execute("commit").await.unwrap();
+        };
+        futures_util::join!(join_all((1..=10).map(&send)), release);
+    };
+    futures_util::join!(send(0), others);
+    let query = "select count(*) from messages m where convo_id = $1 and message_type = 'app'
+                    and tx = (select tx from messages where convo_id = $1 and message_type = 'app' order by seq limit 1)";
+    let together: i64 = watcher.query_one(query, &[&convo]).await.unwrap().get(0);
+    assert!(together > 1, "the first one had its transaction for itself");
     fleet.check().await;
 }

@@ -144,7 +144,7 @@ impl Batch for CarelessBatch {
 async fn a_batch_that_swallows_an_error_is_none_and_its_connection_goes_on() {
     let setting = setting().await;
     for locks in [Locks::Try, Locks::Wait, Locks::None] {
-        let done = setting.store.batch(CarelessBatch(convo()), locks).await;
+        let done = setting.store.batch(CarelessBatch(convo()), locks, || None).await;
         assert_eq!(done.err().expect("PostgreSQL answered COMMIT with ROLLBACK").code, Code::InternalServerError);
     }
     setting.careless(&SUCCEED, Hold::Lock).await.expect("the only connection is outside of any transaction");
