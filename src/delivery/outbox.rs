@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use chrono::{DateTime, Utc};
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::{Id, JoinSet};
 use ulid::Ulid;
@@ -34,6 +35,9 @@ const POSTPONED_AT_ONCE: i64 = 1_000;
 const MOST_KIB: u32 = 32 * 1024;
 /// How often it is looked whether anything is due.
 const POLL: Duration = Duration::from_secs(1);
+/// How often all envelopes that wait are looked at, and not only those that are due since the last look. It finds what a transaction has
+/// made that ran for longer than any should.
+const LOOK: Duration = Duration::from_secs(15);
 /// The longest wait between two attempts.
 const LONGEST_RETRY: Duration = Duration::from_secs(3_600);
 /// What a claim lasts beyond the time of its attempt, to read the entry and to note the end.
@@ -51,6 +55,9 @@ pub(super) struct Outbox {
     /// What runs.
     at: HashMap<Id, Running>,
     running: JoinSet<Verdict>,
+    /// No envelope is due before that, by PostgreSQL's clock; and when all of them were looked at.
+    since: Option<DateTime<Utc>>,
+    looked: Option<Instant>,
 }
 
 /// An attempt that runs.
@@ -70,7 +77,15 @@ struct Shared {
 impl Outbox {
     pub fn new(store: Store, config: MailboxConfig, client: Client, made: Arc<Notify>) -> Self {
         let shared = Arc::new(Shared { store, config, client, memory: Semaphore::new(MOST_KIB as usize) });
-        Self { shared, made, hosts: Hosts::default(), at: HashMap::new(), running: JoinSet::new() }
+        Self {
+            shared,
+            made,
+            hosts: Hosts::default(),
+            at: HashMap::new(),
+            running: JoinSet::new(),
+            since: None,
+            looked: None,
+        }
     }
 
     /// Until told to stop; then it waits for the attempts that run.
@@ -127,9 +142,13 @@ impl Outbox {
         if self.running.len() >= MOST_AT_ONCE {
             return Ok(0);
         }
-        let due = self.shared.store.reader_for(Lane::Background).await?.mailboxes_due().await?;
+        if self.looked.is_none_or(|at| at.elapsed() >= LOOK) {
+            (self.since, self.looked) = (None, Some(Instant::now()));
+        }
+        let due = self.shared.store.reader_for(Lane::Background).await?.mailboxes_due(self.since).await?;
+        self.since = Some(due.since);
         let challenges = if due.challenges { self.begin_challenges().await? } else { 0 };
-        let attempts = if due.envelopes { self.begin_attempts().await? } else { 0 };
+        let attempts = if due.envelopes { self.begin_attempts(due.since).await? } else { 0 };
         Ok(challenges + attempts)
     }
 
@@ -149,7 +168,7 @@ impl Outbox {
         Ok(begun)
     }
 
-    async fn begin_attempts(&mut self) -> Result<usize, Error> {
+    async fn begin_attempts(&mut self, since: DateTime<Utc>) -> Result<usize, Error> {
         let room = MOST_AT_ONCE - self.running.len();
         if room == 0 {
             return Ok(0);
@@ -157,7 +176,7 @@ impl Outbox {
         let now = Instant::now();
         let resting = self.hosts.resting(now);
         if !resting.is_empty() {
-            self.shared.store.postpone_envelopes(&resting, POSTPONED_AT_ONCE).await?;
+            self.shared.store.postpone_envelopes(&resting, POSTPONED_AT_ONCE, since).await?;
         }
         let mut busy: HashMap<String, usize> = HashMap::new();
         for running in self.at.values() {
@@ -172,7 +191,7 @@ impl Outbox {
             other_recipient: MOST_PER_RECIPIENT,
         };
         let lease = self.shared.config.timeout + LEASE_MARGIN;
-        let attempts = self.shared.store.claim_envelopes(room, lease).await?;
+        let attempts = self.shared.store.claim_envelopes(room, lease, since).await?;
         let begun = attempts.len();
         for attempt in attempts {
             let (host, recipient) = (attempt.host.clone(), attempt.recipient.clone());

@@ -23,9 +23,9 @@ query! {
     EXPAND = "mailboxes/expand" (TEXT, TEXT, INT4, TEXT, TEXT, INT8, INT8, INT8);
     MOVE_FAN_OUT = "mailboxes/move_fan_out" (INT4, TEXT);
     PLACE_FAN_OUT = "mailboxes/place_fan_out" (TEXT, TEXT, INT4, TEXT, TEXT, TEXT);
-    DUE = "mailboxes/due" ();
-    CLAIM = "mailboxes/claim" (INT8, FLOAT8, TEXT_ARRAY, INT8_ARRAY, INT8, TEXT_ARRAY, INT8_ARRAY, INT8);
-    POSTPONE = "mailboxes/postpone" (TEXT_ARRAY, FLOAT8_ARRAY, INT8);
+    DUE = "mailboxes/due" (TIMESTAMPTZ, FLOAT8);
+    CLAIM = "mailboxes/claim" (INT8, FLOAT8, TEXT_ARRAY, INT8_ARRAY, INT8, TEXT_ARRAY, INT8_ARRAY, INT8, TIMESTAMPTZ);
+    POSTPONE = "mailboxes/postpone" (TEXT_ARRAY, FLOAT8_ARRAY, INT8, TIMESTAMPTZ);
     LETTER = "mailboxes/letter" (TEXT, INT8, TEXT);
     DELIVERED = "mailboxes/delivered" (TEXT);
     FAILED = "mailboxes/failed" (TEXT, INT4, FLOAT8, TEXT);
@@ -42,6 +42,8 @@ query! {
     SERVED = "mailboxes/served" (TEXT, TEXT, TIMESTAMPTZ);
 }
 
+/// How long a transaction that makes envelopes runs at most, the wait for its COMMIT included.
+const LONGEST_MAKING: Duration = Duration::from_secs(15);
 /// Entries that are expanded together, beside those that one transaction wrote.
 pub(crate) const ENTRIES_AT_ONCE: i64 = 200;
 /// For each of them, envelopes that one transaction makes, and members that it looks at.
@@ -151,6 +153,8 @@ pub(crate) enum Proof {
 pub(crate) struct Due {
     pub envelopes: bool,
     pub challenges: bool,
+    /// No envelope is due before that, by PostgreSQL's clock.
+    pub since: DateTime<Utc>,
 }
 
 /// An attempt to hand an envelope over. Its number tells its end from that of another.
@@ -248,12 +252,14 @@ pub(crate) struct Room {
 struct Claim {
     room: Room,
     lease: Duration,
+    since: DateTime<Utc>,
 }
 
 struct Postpone {
     hosts: Vec<String>,
     seconds: Vec<f64>,
     most: i64,
+    since: DateTime<Utc>,
 }
 
 impl Errand for Postpone {
@@ -262,7 +268,7 @@ impl Errand for Postpone {
     type Output = ();
 
     async fn execute(&self, tx: &Tx) -> Result<(), Abort> {
-        tx.rows(&POSTPONE, &[&self.hosts, &self.seconds, &self.most]).await.map(drop)
+        tx.rows(&POSTPONE, &[&self.hosts, &self.seconds, &self.most, &self.since]).await.map(drop)
     }
 }
 
@@ -280,7 +286,7 @@ impl Errand for Claim {
         let (most, other_host, other_recipient) = (*all as i64, *other_host as i64, *other_recipient as i64);
         let lease = self.lease.as_secs_f64();
         let at_hosts: [&(dyn ToSql + Sync); 5] = [&most, &lease, &hosts, &host_room, &other_host];
-        let for_recipients: [&(dyn ToSql + Sync); 3] = [&recipients, &recipient_room, &other_recipient];
+        let for_recipients: [&(dyn ToSql + Sync); 4] = [&recipients, &recipient_room, &other_recipient, &self.since];
         let rows = tx.rows(&CLAIM, &[&at_hosts[..], &for_recipients].concat()).await?;
         let attempt = |row: &tokio_postgres::Row| {
             Ok(Attempt {
@@ -408,15 +414,26 @@ impl Store {
         self.unit(Expand(entries)).await
     }
 
-    /// Takes envelopes that are due, as far as there is room, each as an attempt that counts as failed after `lease`.
-    pub(crate) async fn claim_envelopes(&self, room: Room, lease: Duration) -> Result<Vec<Attempt>, Error> {
-        self.errand(Claim { room, lease }).await
+    /// Takes envelopes that are due, as far as there is room, each as an attempt that counts as failed after `lease`. None is due before
+    /// `since` ([`Due`]).
+    pub(crate) async fn claim_envelopes(
+        &self,
+        room: Room,
+        lease: Duration,
+        since: DateTime<Utc>,
+    ) -> Result<Vec<Attempt>, Error> {
+        self.errand(Claim { room, lease, since }).await
     }
 
     /// Puts envelopes off that are due at these hosts, until about the end of the rest of each; at most so many.
-    pub(crate) async fn postpone_envelopes(&self, resting: &[(&str, Duration)], most: i64) -> Result<(), Error> {
+    pub(crate) async fn postpone_envelopes(
+        &self,
+        resting: &[(&str, Duration)],
+        most: i64,
+        since: DateTime<Utc>,
+    ) -> Result<(), Error> {
         let (hosts, seconds) = resting.iter().map(|(host, rest)| ((*host).to_owned(), rest.as_secs_f64())).unzip();
-        self.errand(Postpone { hosts, seconds, most }).await
+        self.errand(Postpone { hosts, seconds, most, since }).await
     }
 
     /// Notes how an attempt ended, and of which mailbox that tells something (and whether its last attempts failed). Only the newest
@@ -463,11 +480,11 @@ impl Reader {
         }))
     }
 
-    /// Whose time has come.
-    pub(crate) async fn mailboxes_due(&self) -> Result<Due, Error> {
-        let row = self.find(&DUE, &[]).await.map_err(Abort::into_error)?;
+    /// Whose time has come, among the envelopes that are due from `since` on ([`Due`]), or all of them.
+    pub(crate) async fn mailboxes_due(&self, since: Option<DateTime<Utc>>) -> Result<Due, Error> {
+        let row = self.find(&DUE, &[&since, &LONGEST_MAKING.as_secs_f64()]).await.map_err(Abort::into_error)?;
         let row = row.ok_or_else(|| Error::internal("an expression has no value"))?;
-        Ok(Due { envelopes: row.get("envelopes"), challenges: row.get("challenges") })
+        Ok(Due { envelopes: row.get("envelopes"), challenges: row.get("challenges"), since: row.get("since") })
     }
 
     /// How many envelopes wait and how many are dead, each counted up to [`MOST_COUNTED`].

@@ -1,14 +1,14 @@
 -- mailboxes/claim: takes envelopes whose time has come, as an attempt that counts as failed unless it ends before $2. Only as many
 -- for one host, and for one recipient, as there is room for. The number of the attempt tells its end from that of an earlier one.
 -- $1 most   $2 seconds   $3 hosts   $4 room left there, in step   $5 room at any other host
--- $6 recipients with attempts that run   $7 room left for them, in step   $8 room for any other recipient
+-- $6 recipients with attempts that run   $7 room left for them, in step   $8 room for any other recipient   $9 since when any is due
 with room as materialized (
   select host, room from unnest($3::text[], $4::bigint[]) r (host, room)
 ), share as materialized (
   select did, room from unnest($6::text[], $7::bigint[]) s (did, room)
 ), due as materialized (
   select e.id, e.host, e.recipient_did, e.next_attempt_at from envelopes e
-   where e.state = 'pending' and e.next_attempt_at <= statement_timestamp()
+   where e.state = 'pending' and e.next_attempt_at >= $9 and e.next_attempt_at <= statement_timestamp()
      and not exists (select from room r where r.host = e.host and r.room <= 0)
      and not exists (select from share s where s.did = e.recipient_did and s.room <= 0)
    order by e.next_attempt_at limit $1 * 16

@@ -85,3 +85,51 @@ async fn a_place_that_an_earlier_build_has_left_behind_is_forgotten() {
     // Of the last transaction, which wrote the last entry of one conversation.
     assert_eq!(made, MEMBERS - 2);
 }
+
+/// Pages that a look at what is due takes.
+async fn pages(client: &tokio_postgres::Client, since: Option<chrono::DateTime<chrono::Utc>>) -> i64 {
+    let explain = format!("explain (analyze, buffers, format json) {}", super::DUE.text);
+    let plan: serde_json::Value = client.query_one(&explain, &[&since, &15.0]).await.unwrap().get(0);
+    let plan = &plan[0]["Plan"];
+    plan["Shared Hit Blocks"].as_i64().unwrap() + plan["Shared Read Blocks"].as_i64().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_walks_over_what_was_delivered_while_an_old_snapshot_is_open() {
+    let (store, client, database) = setting(1).await;
+    let due = async |since| store.reader().await.unwrap().mailboxes_due(since).await.unwrap();
+    let envelopes = "insert into envelopes (id, convo_id, recipient_did, message_id, seq, host, next_attempt_at)
+        select $1 || n, 'c', 'r', $1 || n, 1, 'h', now() - $2::float8 * interval '1 second' - n * interval '1 microsecond'
+          from generate_series(1, $3::int) n";
+    client.execute(envelopes, &[&"old", &600.0, &20_000]).await.unwrap();
+    client.execute(envelopes, &[&"waits", &60.0, &1]).await.unwrap();
+    let snapshot = database.connect().await;
+    snapshot.batch_execute("begin isolation level repeatable read; select count(*) from envelopes").await.unwrap();
+    client
+        .batch_execute(
+            "update envelopes set state = 'delivered', delivered_at = now() where id like 'old%'; analyze envelopes",
+        )
+        .await
+        .unwrap();
+    let whole = pages(&client, None).await;
+    assert!(whole > 200, "{whole} pages: nothing has to be walked over");
+
+    let first = due(None).await;
+    assert!(first.envelopes);
+    let walked = pages(&client, Some(first.since)).await;
+    assert!(walked < 20, "{walked} pages instead of {whole}");
+    assert!(due(Some(first.since)).await.envelopes);
+
+    // When nothing waits, what comes is found unless its transaction has run for long; then by the next look at all.
+    client
+        .batch_execute("update envelopes set state = 'delivered', delivered_at = now() where id like 'waits%'")
+        .await
+        .unwrap();
+    let none = due(Some(first.since)).await;
+    assert!(!none.envelopes && none.since > first.since);
+    client.execute(envelopes, &[&"long", &30.0, &1]).await.unwrap();
+    assert!(!due(Some(none.since)).await.envelopes && due(None).await.envelopes);
+    client.execute(envelopes, &[&"new", &10.0, &1]).await.unwrap();
+    assert!(due(Some(none.since)).await.envelopes);
+    snapshot.batch_execute("rollback").await.unwrap();
+}
