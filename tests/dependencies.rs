@@ -1,0 +1,111 @@
+//! What the server is made of: every crate that is built here may be used under a licence that asks for nothing but to be named, or, of
+//! MPL-2.0, for its own files. Advisories need the network: `cargo install cargo-audit`, then `cargo audit`.
+
+use std::process::Command;
+
+use serde_json::Value;
+
+const ALLOWED: [&str; 11] = [
+    "0BSD",
+    "Apache-2.0",
+    "Apache-2.0 WITH LLVM-exception",
+    "BSD-2-Clause",
+    "BSD-3-Clause",
+    "BSL-1.0",
+    "ISC",
+    "MIT",
+    "MPL-2.0",
+    "Unicode-3.0",
+    "Zlib",
+];
+
+/// Whether an SPDX expression leaves a choice that is allowed. A slash is how crates once wrote OR. AND binds more tightly.
+fn is_allowed(expression: &str) -> bool {
+    let expression = expression.replace('/', " OR ").replace('(', " ( ").replace(')', " ) ");
+    let words: Vec<&str> = expression.split_whitespace().collect();
+    let mut rest = &words[..];
+    any(&mut rest).is_some_and(|allowed| allowed && rest.is_empty())
+}
+
+fn any(rest: &mut &[&str]) -> Option<bool> {
+    let mut allowed = all(rest)?;
+    while let ["OR", after @ ..] = rest {
+        *rest = after;
+        allowed |= all(rest)?;
+    }
+    Some(allowed)
+}
+
+fn all(rest: &mut &[&str]) -> Option<bool> {
+    let mut allowed = one(rest)?;
+    while let ["AND", after @ ..] = rest {
+        *rest = after;
+        allowed &= one(rest)?;
+    }
+    Some(allowed)
+}
+
+fn one(rest: &mut &[&str]) -> Option<bool> {
+    let (allowed, after) = match rest {
+        ["(", after @ ..] => {
+            *rest = after;
+            let allowed = any(rest)?;
+            let [")", after @ ..] = rest else { return None };
+            (allowed, after)
+        }
+        [licence, "WITH", exception, after @ ..] => (ALLOWED.contains(&&*format!("{licence} WITH {exception}")), after),
+        [licence, after @ ..] => (ALLOWED.contains(licence), after),
+        [] => return None,
+    };
+    *rest = after;
+    Some(allowed)
+}
+
+fn cargo(arguments: &[&str]) -> Value {
+    let output = Command::new(env!("CARGO")).args(arguments).current_dir(env!("CARGO_MANIFEST_DIR")).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// Names and licences of the packages that are built for this platform, all of which are here.
+fn packages() -> Vec<(String, String)> {
+    let rustc = Command::new("rustc").arg("-vV").output().unwrap();
+    let version = String::from_utf8(rustc.stdout).unwrap();
+    let host = version.lines().find_map(|line| line.strip_prefix("host: ")).unwrap();
+    let metadata = cargo(&["metadata", "--format-version", "1", "--locked", "--offline", "--filter-platform", host]);
+    let built: Vec<&Value> = metadata["resolve"]["nodes"].as_array().unwrap().iter().map(|node| &node["id"]).collect();
+    let package = |package: &Value| {
+        let text = |field: &str| package[field].as_str().unwrap_or_default().to_owned();
+        (format!("{} {}", text("name"), text("version")), text("license"))
+    };
+    let all = metadata["packages"].as_array().unwrap().iter();
+    all.filter(|one| built.contains(&&one["id"])).map(package).collect()
+}
+
+#[test]
+fn every_crate_may_be_used_under_a_licence_that_is_allowed() {
+    let packages = packages();
+    assert!(packages.len() > 100, "{packages:?}");
+    let refused: Vec<_> = packages.iter().filter(|(_, licence)| !is_allowed(licence)).collect();
+    assert!(refused.is_empty(), "not under these licences: {refused:?}");
+}
+
+#[test]
+fn a_licence_that_asks_for_more_is_refused() {
+    for allowed in ["MIT", "MIT/Apache-2.0", "GPL-2.0 OR MIT", "(MIT OR GPL-3.0) AND ISC", "LGPL-3.0-only / Zlib"] {
+        assert!(is_allowed(allowed), "{allowed}");
+    }
+    for refused in [
+        "",
+        "GPL-3.0",
+        "AGPL-3.0-only",
+        "LGPL-2.1-or-later",
+        "MIT AND GPL-3.0",
+        "(MIT",
+        "MIT OR",
+        "MIT GPL-3.0",
+        "ISC)",
+    ] {
+        assert!(!is_allowed(refused), "{refused}");
+    }
+}
