@@ -229,6 +229,16 @@ async fn p5_a_standby_that_lacks_the_end_takes_over_and_whoever_had_it_is_told()
 /// The last event that somebody had is all that is lost: its cursor says that it was read.
 #[tokio::test(flavor = "multi_thread")]
 async fn p5_whoever_had_the_only_entry_that_is_lost_is_told() {
+    the_last_entry_is_lost(false).await;
+}
+
+/// The same where it came to whoever was away, by a server that did not see it happen.
+#[tokio::test(flavor = "multi_thread")]
+async fn p5_whoever_caught_up_on_the_only_entry_that_is_lost_is_told() {
+    the_last_entry_is_lost(true).await;
+}
+
+async fn the_last_entry_is_lost(away: bool) {
     let mut scene = Scene::set(SHORT, true).await;
     let standby = scene.postgres.standby().await;
     scene.cast.progress(SOME).await;
@@ -242,9 +252,18 @@ async fn p5_whoever_had_the_only_entry_that_is_lost_is_told() {
     let convo = scene.cast.convos[0].clone();
     let members = convo.members();
     let last = json!({ "convoId": convo.id, "ciphertext": bytes_value(b"the last"), "epoch": convo.epoch() });
-    let reply = scene.cast.people[members[0]].procedure("sendMessage", &last).await.unwrap();
+    if away {
+        scene.replicas.iter_mut().for_each(Replica::kill);
+        scene.replicas = replicas(&scene.url).await;
+    }
+    let sender = scene.cast.people[members[0]].at(scene.replicas[0].base.parse().unwrap());
+    let reply = sender.procedure("sendMessage", &last).await.unwrap();
     assert_eq!(reply.status, 200, "{reply}");
     let seq = reply.number("seq").unwrap();
+    if away {
+        scene.replicas = replicas(&scene.url).await;
+        scene.cast.go_to(bases(&scene.replicas));
+    }
     for member in &members {
         scene.cast.checkers[*member].until("the last entry", |seen| seen.has(&convo.id, seq)).await;
     }
