@@ -300,10 +300,10 @@ select '01' || lpad(n::text, 24, '0'), seq, '02' || lpad((n * 100 + seq)::text, 
        pg_temp.person((n + seq % $4::bigint * $3::bigint / $4) % $3), 'app', 0, decode(repeat(md5(seq::text), 8), 'hex'),
        now() - case when n % $6::bigint = 0 then interval '40 days' else interval '1 day' end
   from generate_series($1::bigint, $2::bigint) n, generate_series(1, $5::bigint) seq";
-/// $1, $2 the numbers of people   $3 how many of each
+/// Development tokens, as the loads have.   $1, $2 the numbers of people   $3 how many of each
 const TOKENS: &str = "
-insert into auth_nonces (issuer_did, jti, expires_at)
-select pg_temp.person(p), 'grown-' || n, now() + interval '5 min' - n * interval '65 min' / $3
+insert into auth_nonces (issuer_did, jti, expires_at, lasting)
+select pg_temp.person(p), 'grown-' || n, now() + interval '5 min' - n * interval '65 min' / $3, true
   from generate_series($1::bigint, $2::bigint) p, generate_series(1, $3::bigint) n";
 
 /// Writes it all. Triggers are left out, which took most of the time; what they hold to is held to by construction, and proved by
