@@ -139,6 +139,8 @@ impl House {
         seed(&client, size).await?;
         let mut sent_to = some(&client, size.convos).await?;
         let committed = sent_to.split_off(sent_to.len() / 2);
+        // So that the server knows that there are any.
+        client.execute(MAILBOXES_OF, &[&MAILBOXES[0]]).await?;
         eprintln!("{}: seeded in {} s", size.name, begin.elapsed().as_secs());
         // The used tokens are there to be looked among.
         let server = bench.stage.server_of(WHO, size.name, &[("ENFORCE_JTI", "true")]).await?;
@@ -328,14 +330,14 @@ async fn seed(database: &Database, size: Size) -> Result<()> {
     Ok(())
 }
 
-/// Conversations from all over the database, with their members. None of them is old.
+/// Conversations from all over the database, with their members. None of them is old, and few have a member in common: a caller's requests
+/// take turns.
 async fn some(database: &Database, convos: i64) -> Result<Vec<Convo>> {
     let rows = database
         .query(
             "select c.id, decode(c.group_id, 'hex'), array(select member_did from members m where m.convo_id = c.id)
-               from generate_series(1, $2::bigint - 2, $2 / $1) n
-               join conversations c on c.id = '01' || lpad(n::text, 24, '0')
-              where n % $3 <> 0",
+               from (select n from generate_series(0, $2::bigint - 1) n where n % $3 <> 0 order by md5(n::text) limit $1) n
+               join conversations c on c.id = '01' || lpad(n.n::text, 24, '0')",
             &[&(2 * USED), &convos, &OLD],
         )
         .await?;
