@@ -43,6 +43,7 @@ const MIGRATIONS: &[(&str, &str)] = &migrations![
     "V021__ends",
     "V022__used_tokens",
     "V023__caller_names",
+    "V024__careful_ends",
 ];
 
 query! {

@@ -338,6 +338,11 @@ async fn p12_a_slot_is_emptied_only_when_nobody_takes_its_tokens_any_more() {
         assert_eq!(first, [true, true, true, true, false, false, false, false]);
     }
     assert_eq!(emptied().await[..4], [false; 4], "there is nothing left in them");
+    // One that is in use is not even locked, which would last until the transaction ends.
+    db.batch_execute("begin; select empty_used_tokens(token_slot(now()))").await.unwrap();
+    let locks = "select count(*) from pg_locks where pid = pg_backend_pid() and mode = 'AccessExclusiveLock'";
+    assert_eq!(db.query_one(locks, &[]).await.unwrap().get::<_, i64>(0), 0);
+    db.batch_execute("rollback").await.unwrap();
 
     // The tokens whose records may be gone are refused by PostgreSQL's clock, whatever a replica's own says.
     let store = store(fleet.database.config.clone());

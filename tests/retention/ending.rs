@@ -137,18 +137,31 @@ async fn a_conversation_of_two_who_were_there_stays_however_silent_it_is() {
     let message = json!({ "convoId": read, "ciphertext": crate::support::client::xrpc::bytes_value(b"x"), "epoch": 0 });
     assert_eq!(carol.xrpc.procedure("sendMessage", &message).await.unwrap().status, 200);
     assert_eq!(dave.xrpc.query("getMessages", &[("convoId", read.clone())]).await.unwrap().status, 200);
+    // Frank has only written, and nothing of it is kept.
+    let (erin, frank) = (app.persona(), app.persona());
+    let body = json!({ "groupId": "ac", "cipherSuite": erin.mls.suite_name(), "initialMembers": [frank.did()] });
+    let written = erin.xrpc.procedure("createConvo", &body).await.unwrap().string("id").unwrap().to_owned();
+    for writer in [&frank, &erin] {
+        let message =
+            json!({ "convoId": written, "ciphertext": crate::support::client::xrpc::bytes_value(b"x"), "epoch": 0 });
+        assert_eq!(writer.xrpc.procedure("sendMessage", &message).await.unwrap().status, 200);
+    }
     app.settle().await;
+    db.execute("update messages set created_at = created_at - interval '300 days' where convo_id = $1", &[&written])
+        .await
+        .unwrap();
+    sweeps(&app, "messages", 1).await;
     db.batch_execute("update members set last_read_at = last_read_at - interval '500 days'").await.unwrap();
     age(&db, 500).await;
     sweeps(&app, "abandoned", 0).await;
-    assert_eq!(column::<i64>(&db, "select count(*) from members where left_at is null").await, [4]);
+    assert_eq!(column::<i64>(&db, "select count(*) from members where left_at is null").await, [6]);
     // One of them goes, and after that time the other one is alone.
     let leave = json!({ "convoId": read });
     assert_eq!(carol.xrpc.procedure("leaveConvo", &leave).await.unwrap().status, 200);
     sweeps(&app, "abandoned", 0).await;
     age(&db, 181).await;
     sweeps(&app, "abandoned", 2).await;
-    assert_eq!(column::<i64>(&db, "select count(*) from members where left_at is null").await, [2]);
+    assert_eq!(column::<i64>(&db, "select count(*) from members where left_at is null").await, [4]);
     assert_eq!(opened.len(), 2);
     app.finish().await;
 }

@@ -5,9 +5,9 @@
 select d.did from unnest($2::text[]) d (did)
  where d.did <> $1
    and (select true
-          from (select m.convo_id, m.last_read_at from members m
+          from (select m.convo_id, m.was_there or m.last_read_at is not null as was_there from members m
                  where m.member_did = d.did and m.left_at is null order by m.convo_id desc limit $3) t
          where (select true from members a where a.convo_id = t.convo_id and a.member_did = $1 and a.left_at is null)
-           and (t.last_read_at is not null
+           and (t.was_there
                 or (select c.creator_did = d.did from conversations c where c.id = t.convo_id))
          limit 1) is not true

@@ -1,13 +1,13 @@
 -- sweeps/convos_due: some conversations in order of their ids, and whether each is to end, or has ended long enough ago for its rows to
 -- go. It ends if nothing was written and nobody joined or left for long, and at most one of its members was ever there: it has made
--- the conversation, opened its Welcome or read (last_read_at), or written last.
+-- the conversation, opened its Welcome (was_there), read (last_read_at), or written.
 -- $1 after this id   $2 nothing happened since   $3 conversations   $4 ended before this
 select c.id,
        case when c.ended_at is not null then c.ended_at < $4
             when c.updated_at >= $2 then false
             else (select count(*) from (select from members m
                                          where m.convo_id = c.id and m.left_at is null
-                                           and (m.last_read_at is not null or m.member_did = c.creator_did
+                                           and (m.was_there or m.last_read_at is not null or m.member_did = c.creator_did
                                                 or m.member_did = (select e.sender_did from messages e
                                                                     where e.convo_id = c.id and e.seq = c.last_seq))
                                          limit 2) there) < 2

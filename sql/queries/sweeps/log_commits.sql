@@ -1,5 +1,6 @@
 -- sweeps/log_commits: deletes the bytes of old commits before the beginnings of logs that every active member has read past, or that are
--- too old to wait for that, from the oldest on. What recognises them stays.
+-- too old to wait for that, from the oldest on. What recognises them stays, and who
+-- made them is noted as having been there.
 -- $1 conversations   $2 most commits of each   $3 bytes, after which no further commit is taken   $4 too old before this, or null
 with log as materialized (
   select s.convo_id, s.seq as start,
@@ -18,6 +19,9 @@ with log as materialized (
   delete from messages m using due d
    where m.convo_id = d.convo_id and m.seq = d.seq and d.before < $3
   returning m.convo_id, m.epoch, m.seq, m.sender_did, m.body_hash, d.unread
+), there as (
+  update members m set was_there = true from (select distinct convo_id, sender_did from gone) g
+   where m.convo_id = g.convo_id and m.member_did = g.sender_did and not m.was_there
 ), retired as (
   insert into retired_commits (convo_id, epoch, seq, sender_did, body_hash, unread)
   select convo_id, epoch, seq, sender_did, body_hash, unread from gone

@@ -1,5 +1,5 @@
 -- sweeps/logs: moves the beginnings of logs past old entries, never past the newest one, which the next has to follow, and deletes the
--- application messages among them. It ends at the first entry of each that is young enough, so nothing is missing after it.
+-- application messages among them; who wrote one is noted as having been there. It ends at the first entry of each that is young enough, so nothing is missing after it.
 -- $1 conversations   $2 cutoff   $3 most entries of each   $4 bytes, after which no further entry is taken
 with start as materialized (
   select c.id as convo_id, c.last_seq, coalesce((select s.seq from log_starts s where s.convo_id = c.id), 1) as seq
@@ -21,7 +21,10 @@ with start as materialized (
 ), gone as (
   delete from messages m using looked e join moved v on v.convo_id = e.convo_id
    where m.convo_id = e.convo_id and m.seq = e.seq and e.message_type = 'app' and e.seq < v.seq
-  returning 1
+  returning m.convo_id, m.sender_did
+), there as (
+  update members m set was_there = true from (select distinct convo_id, sender_did from gone) g
+   where m.convo_id = g.convo_id and m.member_did = g.sender_did and not m.was_there
 )
 select (select count(*) from gone) as deleted,
        array(select convo_id from moved union select convo_id from looked where before >= $4) as more

@@ -6,18 +6,20 @@ with convo as materialized (
    where c.id = $1 and c.updated_at < $2
      and (select count(*) from (select from members m
                                  where m.convo_id = c.id and m.left_at is null
-                                   and (m.last_read_at is not null or m.member_did = c.creator_did
+                                   and (m.was_there or m.last_read_at is not null or m.member_did = c.creator_did
                                         or m.member_did = (select e.sender_did from messages e
                                                             where e.convo_id = c.id and e.seq = c.last_seq))
                                  limit 2) there) < 2
 ), leaving as materialized (
-  select m.member_did from convo c join members m on m.convo_id = c.id
+  select m.member_did, m.last_read_at from convo c join members m on m.convo_id = c.id
    where m.left_at is null
-   order by m.last_read_at is not null, m.member_did limit $3
+   order by m.was_there or m.last_read_at is not null, m.member_did limit $3
 ), parted as (
   update members m set left_at = now(), left_by = m.member_did, left_epoch = c.current_epoch, left_seq = c.last_seq
     from convo c, leaving l
    where m.convo_id = c.id and m.member_did = l.member_did
+     -- Who reads meanwhile is back.
+     and m.left_at is null and m.last_read_at is not distinct from l.last_read_at
   returning m.member_did, m.left_epoch, m.left_seq
 ), told as (
   insert into event_stream (convo_id, recipient_did, event_type, payload)

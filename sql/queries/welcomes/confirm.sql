@@ -7,8 +7,8 @@ with opened as (
      and ($3::bytea is null or key_package_hash = $3) and ($4::bigint is null or epoch = $4)
    order by id for update
 ), there as (
-  update members set last_read_at = now()
-   where convo_id = $1 and member_did = $2 and last_read_at is null and exists (select from opened)
+  update members set was_there = true
+   where convo_id = $1 and member_did = $2 and not was_there and exists (select from opened)
 )
 update welcome_messages a set state = 'consumed', confirmed_at = now(), welcome_id = null
   from opened where a.id = opened.id
