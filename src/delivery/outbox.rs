@@ -222,7 +222,7 @@ impl Outbox {
 impl Shared {
     /// One challenge, to its note in the table. If that fails, the claim's own end is the note.
     async fn ask(&self, challenge: Challenge) -> Verdict {
-        let (proof, verdict) = self.proof(&challenge).await;
+        let proof = self.proof(&challenge).await;
         let outcome = match &proof {
             Proof::Given => "verified",
             Proof::Failed(_) => "failed",
@@ -232,40 +232,37 @@ impl Shared {
         if let Err(error) = self.store.settle_challenge(challenge, proof).await {
             tracing::warn!(%error, "the end of a challenge could not be noted; it will be repeated");
         }
-        verdict
+        // It says nothing of how the host takes envelopes; and whoever names a host that has nothing to do with this does not have it rest
+        // for others. Challenges have limits of their own.
+        Verdict::Unasked
     }
 
-    async fn proof(&self, challenge: &Challenge) -> (Proof, Verdict) {
+    async fn proof(&self, challenge: &Challenge) -> Proof {
         if let Some(why) = challenge.futile {
-            return (Proof::Refused(why.to_owned()), Verdict::Unasked);
+            return Proof::Refused(why.to_owned());
         }
         if let Err(why) = place::check(&challenge.mailbox.url, self.config.allow_private_hosts) {
-            return (Proof::Refused(why.to_string()), Verdict::Unasked);
+            return Proof::Refused(why.to_string());
         }
         if challenge.number > MOST_CHALLENGES {
-            return (Proof::Refused("no challenge came to an end".to_owned()), Verdict::Unasked);
+            return Proof::Refused("no challenge came to an end".to_owned());
         }
         let id = format!("challenge-{}", Ulid::new());
         let asking = self.client.challenge(challenge, &id, Clock::system().now());
         let answer = tokio::time::timeout(self.config.timeout, asking).await;
         let answer = answer.unwrap_or_else(|_| Answer::Failed(LATE.to_owned(), None));
-        let (why, asked, verdict) = match answer {
-            // It says nothing yet of how the host takes envelopes.
-            Answer::Taken => return (Proof::Given, Verdict::Unasked),
-            Answer::Gone(why) => return (Proof::Refused(why), Verdict::Unasked),
-            // Whoever names a host that has nothing to do with this does not have it rest for others.
-            Answer::Refused(why) => (why, None, Verdict::Unasked),
-            Answer::Failed(why, asked) => {
-                let asked = asked.map(|wait| wait.min(LONGEST_RETRY));
-                (why, asked, Verdict::Badly(asked))
-            }
+        let (why, asked) = match answer {
+            Answer::Taken => return Proof::Given,
+            Answer::Gone(why) => return Proof::Refused(why),
+            Answer::Refused(why) => (why, None),
+            Answer::Failed(why, asked) => (why, asked.map(|wait| wait.min(LONGEST_RETRY))),
         };
         if challenge.number >= MOST_CHALLENGES {
-            return (Proof::Refused(why), verdict);
+            return Proof::Refused(why);
         }
         // Four times as long each time.
         let pause = wait(self.config.first_retry, 2 * challenge.number - 1).max(asked.unwrap_or_default());
-        (Proof::Failed(pause), verdict)
+        Proof::Failed(pause)
     }
 
     /// One attempt, to its note in the table. If that fails, the claim's own end is the note.
@@ -306,6 +303,8 @@ impl Shared {
                 let why = format!("the entry could not be read: {}", error.code.name());
                 (self.failed(attempt, why, None), Verdict::Unasked)
             }
+            // Memory or the database was waited for, and the host was not asked.
+            Err(_) if mailbox.is_none() => (self.failed(attempt, LATE.to_owned(), None), Verdict::Unasked),
             Err(_) => (self.failed(attempt, LATE.to_owned(), None), Verdict::Badly(None)),
         }
     }

@@ -2,14 +2,18 @@
 //! many milliseconds, in which a thread that answers requests would answer nobody.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
-use crate::error::Error;
+use crate::error::{Code, Error};
 
 /// From how many bytes on a body or a reply is large.
 pub(super) const LARGE: usize = 256 * 1024;
+
+/// How long one waits for its turn.
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
 /// See the module. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -25,9 +29,13 @@ impl Heavy {
         Self { places: Arc::new(Semaphore::new((processors / 2).max(1))), runtime: runtime.clone() }
     }
 
-    /// Does something as soon as it is its turn, in order. Once begun it goes on, also if nobody waits for it any more.
+    /// Does something as soon as it is its turn, in order, or answers `Overloaded` after [`LONGEST_WAIT`]. Once begun it goes on, also if
+    /// nobody waits for it any more.
     pub(super) async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Error> {
-        let place = self.places.clone().acquire_owned().await.expect("nobody closes it");
+        let Ok(place) = tokio::time::timeout(LONGEST_WAIT, self.places.clone().acquire_owned()).await else {
+            return Err(Code::Overloaded.because("large bodies and replies wait for too long; nothing was changed"));
+        };
+        let place = place.expect("nobody closes it");
         let working = self.runtime.spawn_blocking(move || {
             let done = work();
             drop(place);

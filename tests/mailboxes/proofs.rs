@@ -181,11 +181,19 @@ async fn a_mailbox_that_fails_for_long_is_suspended_until_it_is_set_again() {
     let mut told = Told::by(&members[1]).await;
     set(&members[1], &receiver).await;
     assert_eq!(told.next().await["state"], "verified");
+    // One that was given up and then silence are no reason.
+    db.batch_execute("update mailboxes set failing_since = now() - interval '25 hours', failed = 1").await.unwrap();
+    receiver.answer(Answer::Status(500));
+    members[0].send("not taken yet").await.unwrap();
+    let failed = "select exists (select from envelopes where state = 'pending' and last_error is not null)";
+    until("a failed attempt", async || db.query_one(failed, &[]).await.unwrap().get(0)).await;
+    assert_eq!(mailbox(&members[1], None).await["state"], "verified");
+    db.batch_execute("delete from envelopes").await.unwrap();
     for (standing, answer, reason) in [
         // The hundredth in a row that is given up.
         ("failed = 99, failing_since = now()", 410, "the mailbox answered 410"),
-        // And any failure when nothing has been taken for a day.
-        ("failing_since = now() - interval '25 hours'", 500, "the mailbox answered 500"),
+        // And the second one when nothing has been taken for a day.
+        ("failed = 1, failing_since = now() - interval '25 hours'", 410, "the mailbox answered 410"),
     ] {
         // A success makes up for everything.
         db.batch_execute(&format!("update mailboxes set {standing}")).await.unwrap();

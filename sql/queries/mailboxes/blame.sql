@@ -1,9 +1,10 @@
--- mailboxes/blame: an attempt failed that the mailbox is to blame for. After too many envelopes that were given up, or too long without a
--- success, it is suspended, and its owner is told. Row: it is.
+-- mailboxes/blame: an attempt failed that the mailbox is to blame for. After too many envelopes that were given up, or a second one after too
+-- long without a success, it is suspended, and its owner is told. Row: it is.
 -- $1 member   $2 convo_id, or empty   $3 when it was set   $4 envelopes given up: 0 or 1   $5 most of them   $6 longest, in seconds   $7 why
 with blamed as (
   select b.*, b.failed + $4 >= $5
-              or coalesce(b.failing_since < statement_timestamp() - make_interval(secs => $6), false) as is_enough
+              or $4 = 1 and b.failed > 0
+                 and coalesce(b.failing_since < statement_timestamp() - make_interval(secs => $6), false) as is_enough
     from mailboxes b
    where b.member_did = $1 and b.convo_id = $2 and b.updated_at = $3 and b.state = 'verified'
      for update
