@@ -13,19 +13,27 @@
 
 create table used_tokens (
   slot  smallint not null,                              -- token_slot of when it dies
-  token bytea    not null,                              -- half of the SHA-256 of '<issuer>|<jti>'
-  constraint used_tokens_pkey primary key (slot, token)
+  token bytea    not null                               -- half of the SHA-256 of '<issuer>|<jti>'
 ) partition by list (slot);
 
--- Unlogged as auth_nonces is, and for the same reason. Nothing in them dies but all at once, so there is nothing to vacuum.
-create unlogged table used_tokens_0 partition of used_tokens for values in (0) with (autovacuum_enabled = false);
-create unlogged table used_tokens_1 partition of used_tokens for values in (1) with (autovacuum_enabled = false);
-create unlogged table used_tokens_2 partition of used_tokens for values in (2) with (autovacuum_enabled = false);
-create unlogged table used_tokens_3 partition of used_tokens for values in (3) with (autovacuum_enabled = false);
-create unlogged table used_tokens_4 partition of used_tokens for values in (4) with (autovacuum_enabled = false);
-create unlogged table used_tokens_5 partition of used_tokens for values in (5) with (autovacuum_enabled = false);
-create unlogged table used_tokens_6 partition of used_tokens for values in (6) with (autovacuum_enabled = false);
-create unlogged table used_tokens_7 partition of used_tokens for values in (7) with (autovacuum_enabled = false);
+-- Each slot has a key of its own: one that it had from used_tokens could not be dropped, as a restore over these tables does (pg_restore
+-- --clean). Unlogged as auth_nonces is, and for the same reason. Nothing in them dies but all at once, so there is nothing to vacuum.
+create unlogged table used_tokens_0 partition of used_tokens (constraint used_tokens_0_pkey primary key (token))
+  for values in (0) with (autovacuum_enabled = false);
+create unlogged table used_tokens_1 partition of used_tokens (constraint used_tokens_1_pkey primary key (token))
+  for values in (1) with (autovacuum_enabled = false);
+create unlogged table used_tokens_2 partition of used_tokens (constraint used_tokens_2_pkey primary key (token))
+  for values in (2) with (autovacuum_enabled = false);
+create unlogged table used_tokens_3 partition of used_tokens (constraint used_tokens_3_pkey primary key (token))
+  for values in (3) with (autovacuum_enabled = false);
+create unlogged table used_tokens_4 partition of used_tokens (constraint used_tokens_4_pkey primary key (token))
+  for values in (4) with (autovacuum_enabled = false);
+create unlogged table used_tokens_5 partition of used_tokens (constraint used_tokens_5_pkey primary key (token))
+  for values in (5) with (autovacuum_enabled = false);
+create unlogged table used_tokens_6 partition of used_tokens (constraint used_tokens_6_pkey primary key (token))
+  for values in (6) with (autovacuum_enabled = false);
+create unlogged table used_tokens_7 partition of used_tokens (constraint used_tokens_7_pkey primary key (token))
+  for values in (7) with (autovacuum_enabled = false);
 
 -- The ten minutes that a time is in, counted from 1970 on.
 create function ten_minutes(at timestamptz) returns bigint language sql immutable as

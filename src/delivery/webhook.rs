@@ -19,7 +19,8 @@ use hmac::{Hmac, Mac};
 use reqwest::header::{CONTENT_TYPE, RETRY_AFTER};
 use reqwest::redirect::Policy;
 use reqwest::{Response, StatusCode};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
+use serde_json::{Map, Value};
 use sha2::Sha256;
 
 use crate::auth::address::PublicOnly;
@@ -210,12 +211,9 @@ fn judge(status: StatusCode, wait: Option<Duration>) -> Answer {
 
 /// Whether a body is the token, or a JSON object with it.
 fn repeats(body: &[u8], token: &str) -> bool {
-    #[derive(Deserialize)]
-    struct Repeated {
-        challenge: String,
-    }
-    body.trim_ascii() == token.as_bytes()
-        || serde_json::from_slice(body).is_ok_and(|repeated: Repeated| repeated.challenge == token)
+    // Not a struct, which could also be read from a list.
+    let in_object = |object: Map<String, Value>| object.get("challenge").is_some_and(|challenge| challenge == token);
+    body.trim_ascii() == token.as_bytes() || serde_json::from_slice(body).is_ok_and(in_object)
 }
 
 /// The wait that a host asks for in seconds (RFC 9110 section 10.2.3).
