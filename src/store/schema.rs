@@ -43,7 +43,7 @@ const MIGRATIONS: &[(&str, &str)] = &migrations![
     "V021__ends",
     "V022__used_tokens",
     "V023__caller_names",
-    "V024__careful_ends",
+    "V024__who_was_there",
 ];
 
 query! {
