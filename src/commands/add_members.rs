@@ -8,7 +8,7 @@ use crate::store::messages::{self, NewCommit};
 use crate::store::{Abort, Command, Exclusive, Position, Reader, members};
 
 use super::refusal::{self, MadeIn};
-use super::{Invitation, Landed, MAX_MEMBERS, Once, Repeatable};
+use super::{Invitation, Landed, MAX_MEMBERS, Once, Repeatable, repeatable};
 
 /// See the module.
 #[derive(Debug)]
@@ -110,12 +110,7 @@ impl Repeatable for AddMembers {
     type Output = Landed;
 
     async fn earlier(&self, db: &Reader) -> Result<Option<Landed>, Abort> {
-        if let Some(earlier) = self.once.earlier(db).await? {
-            return Ok(Some(earlier));
-        }
-        let Some(commit) = &self.commit else { return Ok(None) };
-        let found = messages::find_commit(db, &self.convo_id, &commit.hash, &self.caller).await?;
-        Ok(found.map(Landed::earlier))
+        repeatable::with_commit(db, &self.once, &self.convo_id, self.commit.as_ref(), &self.caller).await
     }
 
     fn is_new(landed: &Landed) -> bool {

@@ -4,10 +4,10 @@ use crate::error::Code;
 use crate::ids::{ConvoId, Did, EntryId};
 use crate::mls::Commit;
 use crate::store::members::Standing;
-use crate::store::{Abort, Command, Exclusive, Reader, epochs, members, messages};
+use crate::store::{Abort, Command, Exclusive, Reader, epochs, members};
 
 use super::add_members::{Step, step};
-use super::{Landed, Once, Repeatable};
+use super::{Landed, Once, Repeatable, repeatable};
 
 /// See the module.
 #[derive(Debug)]
@@ -115,12 +115,7 @@ impl Repeatable for LeaveConvo {
     type Output = Landed;
 
     async fn earlier(&self, db: &Reader) -> Result<Option<Landed>, Abort> {
-        if let Some(earlier) = self.once.earlier(db).await? {
-            return Ok(Some(earlier));
-        }
-        let Some(commit) = &self.commit else { return Ok(None) };
-        let found = messages::find_commit(db, &self.convo_id, &commit.hash, &self.caller).await?;
-        Ok(found.map(Landed::earlier))
+        repeatable::with_commit(db, &self.once, &self.convo_id, self.commit.as_ref(), &self.caller).await
     }
 
     fn is_new(landed: &Landed) -> bool {

@@ -1,6 +1,10 @@
 //! Commands whose repetition can be told without doing anything.
 
-use crate::store::{Abort, Reader};
+use crate::ids::{ConvoId, Did};
+use crate::mls::Commit;
+use crate::store::{Abort, Reader, messages};
+
+use super::{Landed, Once};
 
 /// A command of which a read tells whether the same request has done it before.
 pub(crate) trait Repeatable {
@@ -11,4 +15,20 @@ pub(crate) trait Repeatable {
 
     /// Whether it was done now, and not before.
     fn is_new(output: &Self::Output) -> bool;
+}
+
+/// What a request with an idempotency key or a commit got, if it was done: either of them tells.
+pub(super) async fn with_commit(
+    db: &Reader,
+    once: &Once,
+    convo: &ConvoId,
+    commit: Option<&Commit>,
+    caller: &Did,
+) -> Result<Option<Landed>, Abort> {
+    if let Some(earlier) = once.earlier(db).await? {
+        return Ok(Some(earlier));
+    }
+    let Some(commit) = commit else { return Ok(None) };
+    let found = messages::find_commit(db, convo, &commit.hash, caller).await?;
+    Ok(found.map(Landed::earlier))
 }

@@ -54,7 +54,7 @@ const FEW: i64 = 100;
 /// Challenges in a day to one URL that has never answered one, and for one member whatever it names.
 const CHALLENGES_PER_URL: i32 = 5;
 const CHALLENGES_PER_MEMBER: i32 = 50;
-/// A mailbox is suspended after so many envelopes in a row that were given up, or so long in which attempts fail and none succeeds.
+/// A mailbox is suspended after so many envelopes in a row that were given up, or when a second one is and none was taken for so long.
 const MOST_GIVEN_UP: i32 = 100;
 const LONGEST_FAILURE: Duration = Duration::from_secs(24 * 3_600);
 /// How far the backlog is counted.
