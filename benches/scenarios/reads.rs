@@ -4,6 +4,7 @@
 //! A page should cost the same wherever it lies in a log of any length.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use catbird_server::mls::DEFAULT_SUITE;
@@ -53,7 +54,7 @@ pub async fn run(bench: &mut Bench) -> Result<()> {
         }
         publish(&bench.stage.connect(turn.who).await?, &library.owners, packages(&bench.plan)).await?;
         let figure = Figure { scenario: NAME, variant: "getKeyPackages", unit: "claims/s", note: "one each" };
-        let claimers = (0..turn.connections).map(|_| Claimer::of(&library.claims)).collect();
+        let claimers = claimers(&library.claims, turn.connections);
         let sample = bench.load(turn.who, claimers).await?;
         bench.record(&figure, turn, sample)?;
     }
@@ -209,22 +210,26 @@ impl Client for Reader {
     }
 }
 
-/// Takes a key package of one owner or another, each time as somebody new: who asks twice gets the same one twice.
-struct Claimer {
-    claims: Arc<[Request]>,
-    minter: Minter,
-    dice: Dice,
+/// So many clients that take key packages of the owners in turn: an owner chosen at random may have none left while others do.
+fn claimers(claims: &Arc<[Request]>, count: u32) -> Vec<Box<dyn Client>> {
+    let next = Arc::new(AtomicUsize::new(0));
+    let claimer = |_| -> Box<dyn Client> {
+        Box::new(Claimer { claims: claims.clone(), next: next.clone(), minter: Minter::new() })
+    };
+    (0..count).map(claimer).collect()
 }
 
-impl Claimer {
-    fn of(claims: &Arc<[Request]>) -> Box<dyn Client> {
-        Box::new(Self { claims: claims.clone(), minter: Minter::new(), dice: Dice::new() })
-    }
+/// Takes a key package of the next owner, each time as somebody new: who asks twice gets the same one twice.
+struct Claimer {
+    claims: Arc<[Request]>,
+    /// The next owner's place, one count for all claimers of a load.
+    next: Arc<AtomicUsize>,
+    minter: Minter,
 }
 
 impl Client for Claimer {
     fn ask(&mut self, request: &mut Vec<u8>) {
-        let claim = &self.claims[self.dice.throw(self.claims.len())];
+        let claim = &self.claims[self.next.fetch_add(1, Relaxed) % self.claims.len()];
         claim.render(&mut self.minter, &seed::person(), request);
     }
 
