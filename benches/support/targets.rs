@@ -6,8 +6,10 @@ use super::results::{Kind, Run, Sample, Series, Target, Who};
 const CONNECTIONS: u32 = 32;
 /// Where the scenario `neighbour` is measured: the connections of the neighbour beside the honest callers.
 const NEIGHBOUR_CONNECTIONS: u32 = 50;
-/// Where the scenario `fleet` is measured: over all replicas.
+/// Where the scenario `fleet` is measured, over all replicas: with few requests for each transaction at four of them, and with as many as
+/// make full ones.
 const FLEET_CONNECTIONS: u32 = 64;
+const FLEET_MANY_CONNECTIONS: u32 = 192;
 
 /// One series of a run, for a mode that is being judged.
 #[derive(Clone, Copy)]
@@ -61,11 +63,11 @@ const fn beside_neighbour(name: &'static str, variant: &'static str) -> Promise 
     Promise { name, of, to, figure: |sample| sample.p99_us, kind: Kind::AtMost, bound: 5.0, aim: 2.0 }
 }
 
-const fn of_fleet(name: &'static str, variant: &'static str, alone: &'static str) -> Promise {
-    at_least(name, of("fleet", variant).with(FLEET_CONNECTIONS), of("fleet", alone).with(FLEET_CONNECTIONS), 0.9, 1.0)
+const fn of_fleet(name: &'static str, variant: &'static str, alone: &'static str, connections: u32) -> Promise {
+    at_least(name, of("fleet", variant).with(connections), of("fleet", alone).with(connections), 0.9, 1.0)
 }
 
-const PROMISES: [Promise; 27] = [
+const PROMISES: [Promise; 30] = [
     at_least(
         "send to 1,000 conversations, against the yardstick",
         of("send", "spread"),
@@ -167,15 +169,49 @@ const PROMISES: [Promise; 27] = [
         "p99 of honest callers beside strangers who ask 2,000 times per second whether it is ready, against without it",
         "beside probes of strangers",
     ),
-    of_fleet("send to 1,000 conversations at 2 replicas, against one", "spread, 2 replicas", "spread, 1 replica"),
-    of_fleet("send to one hot conversation at 2 replicas, against one", "hot, 2 replicas", "hot, 1 replica"),
-    of_fleet("send to one hot conversation at 4 replicas, against one", "hot, 4 replicas", "hot, 1 replica"),
-    of_fleet("a race of 64 at 2 replicas, against one", "race, 2 replicas", "race, 1 replica"),
-    of_fleet("a race of 64 at 4 replicas, against one", "race, 4 replicas", "race, 1 replica"),
+    of_fleet(
+        "send to 1,000 conversations over 64 connections at 2 replicas, against one",
+        "spread, 2 replicas",
+        "spread, 1 replica",
+        FLEET_CONNECTIONS,
+    ),
+    of_fleet(
+        "send to one hot conversation over 64 connections at 2 replicas, against one",
+        "hot, 2 replicas",
+        "hot, 1 replica",
+        FLEET_CONNECTIONS,
+    ),
+    of_fleet(
+        "send to one hot conversation over 64 connections at 4 replicas, against one",
+        "hot, 4 replicas",
+        "hot, 1 replica",
+        FLEET_CONNECTIONS,
+    ),
+    of_fleet(
+        "send to 1,000 conversations over 192 connections at 2 replicas, against one",
+        "spread, 2 replicas",
+        "spread, 1 replica",
+        FLEET_MANY_CONNECTIONS,
+    ),
+    of_fleet(
+        "send to one hot conversation over 192 connections at 2 replicas, against one",
+        "hot, 2 replicas",
+        "hot, 1 replica",
+        FLEET_MANY_CONNECTIONS,
+    ),
+    of_fleet(
+        "send to one hot conversation over 192 connections at 4 replicas, against one",
+        "hot, 4 replicas",
+        "hot, 1 replica",
+        FLEET_MANY_CONNECTIONS,
+    ),
+    of_fleet("a race of 64 at 2 replicas, against one", "race, 2 replicas", "race, 1 replica", FLEET_CONNECTIONS),
+    of_fleet("a race of 64 at 4 replicas, against one", "race, 4 replicas", "race, 1 replica", FLEET_CONNECTIONS),
     of_fleet(
         "send to a conversation with 100 streams at 2 replicas, against one",
         "heard by 100, 2 replicas",
         "heard by 100, 1 replica",
+        FLEET_CONNECTIONS,
     ),
     at_least(
         "send with tokens that can be used once, with Redis, against often",
