@@ -52,6 +52,8 @@ struct Wire {
 #[serde(rename_all = "camelCase")]
 struct Method {
     id: String,
+    #[serde(default, rename = "type")]
+    kind: String,
     controller: Option<String>,
     public_key_multibase: Option<String>,
     public_key_jwk: Option<Jwk>,
@@ -101,9 +103,22 @@ fn fragment<'a>(did: &Did, id: &'a str) -> Option<&'a str> {
 }
 
 impl Method {
+    /// The curve that the method's type names, if it is one of the two older ones. Their keys are points without a codec, and
+    /// development networks still write them.
+    fn curve(&self) -> Option<Curve> {
+        match self.kind.as_str() {
+            "EcdsaSecp256r1VerificationKey2019" => Some(Curve::P256),
+            "EcdsaSecp256k1VerificationKey2019" => Some(Curve::Secp256k1),
+            _ => None,
+        }
+    }
+
     fn key(&self) -> Option<PublicKey> {
         match (&self.public_key_multibase, &self.public_key_jwk) {
-            (Some(text), None) => PublicKey::from_multibase(text),
+            (Some(text), None) => {
+                let bare = self.curve().and_then(|curve| PublicKey::from_bare_point(curve, text));
+                bare.or_else(|| PublicKey::from_multibase(text))
+            }
             (None, Some(jwk)) => jwk.key(),
             _ => None,
         }
@@ -184,6 +199,39 @@ mod tests {
     }
 
     #[test]
+    fn points_alone_are_read_where_the_type_names_their_curve() {
+        for (multikey, kind) in
+            [(P256, "EcdsaSecp256r1VerificationKey2019"), (SECP256K1, "EcdsaSecp256k1VerificationKey2019")]
+        {
+            let key = PublicKey::from_multibase(multikey).unwrap();
+            let points = match &key {
+                PublicKey::P256(key) => [true, false].map(|short| key.to_encoded_point(short).as_bytes().to_vec()),
+                PublicKey::Secp256k1(key) => [true, false].map(|short| key.to_encoded_point(short).as_bytes().to_vec()),
+            };
+            let read = |kind: &str, text: String| {
+                with_methods(
+                    json!([{"id": "#atproto", "type": kind, "controller": alice(), "publicKeyMultibase": text}]),
+                )
+                .key()
+                .cloned()
+            };
+            for point in points {
+                let text = format!("z{}", bs58::encode(&point).into_string());
+                assert_eq!(read(kind, text.clone()).as_ref(), Some(&key), "{kind}, {} bytes", point.len());
+                for other in ["Multikey", "", "Ed25519VerificationKey2020"] {
+                    assert_eq!(read(other, text.clone()), None, "{other} does not say which curve");
+                }
+                for broken in [&point[1..], &[&[5], &point[1..]].concat(), &[point.as_slice(), &[0]].concat()] {
+                    assert_eq!(read(kind, format!("z{}", bs58::encode(broken).into_string())), None, "{kind}");
+                }
+                assert_eq!(read(kind, format!("f{}", crate::mls::hex(&point))), None, "in another base");
+            }
+            // With its codec a key says which curve it is on, whatever the type is called.
+            assert_eq!(read(kind, multikey.to_owned()).as_ref(), Some(&key));
+        }
+    }
+
+    #[test]
     fn methods_that_cannot_be_used_do_not_spoil_the_others() {
         let document = with_methods(json!([
             "did:plc:elsewhere#key", 7, {"type": "Multikey"}, {"id": "#atproto", "publicKeyMultibase": "z6Mk"},
@@ -223,6 +271,7 @@ mod tests {
             let name = prop_oneof![
                 Just("id"),
                 Just("verificationMethod"),
+                Just("type"),
                 Just("publicKeyMultibase"),
                 Just("publicKeyJwk"),
                 Just("controller"),

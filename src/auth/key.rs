@@ -22,12 +22,15 @@ pub enum PublicKey {
     Secp256k1(k256::ecdsa::VerifyingKey),
 }
 
-/// Longest `publicKeyMultibase` that is decoded, in characters; both kinds of key take 48 or 49. Base58 takes time
-/// quadratic in the length, so strangers do not choose it.
-const MAX_MULTIBASE_CHARS: usize = 64;
+/// Longest `publicKeyMultibase` that is decoded, in characters; a Multikey takes 48 or 49, and a point with both coordinates 89.
+/// Base58 takes time quadratic in the length, so strangers do not choose it.
+const MAX_MULTIBASE_CHARS: usize = 96;
 
 /// Bytes of a compressed point: its sign and x (SEC 1 section 2.3.3).
 const COMPRESSED_POINT_BYTES: usize = 33;
+
+/// Bytes of a point with both coordinates (SEC 1 section 2.3.3).
+const WHOLE_POINT_BYTES: usize = 65;
 
 /// Multicodec prefixes, as varints: p256-pub 0x1200 and secp256k1-pub 0xe7.
 const P256_PUB: [u8; 2] = [0x80, 0x24];
@@ -37,16 +40,33 @@ impl PublicKey {
     /// Decodes a Multikey's `publicKeyMultibase`: `z`, then base58btc of a multicodec prefix and a compressed point
     /// (<https://atproto.com/specs/cryptography#public-key-encoding>). `None` for every other kind of key.
     pub fn from_multibase(text: &str) -> Option<Self> {
-        let encoded = text.strip_prefix('z').filter(|encoded| encoded.len() <= MAX_MULTIBASE_CHARS)?;
-        let bytes = bs58::decode(encoded).into_vec().ok()?;
+        let bytes = base58btc(text)?;
         let (codec, point) = bytes.split_first_chunk::<2>()?;
         if point.len() != COMPRESSED_POINT_BYTES {
             return None;
         }
         match *codec {
-            P256_PUB => p256::ecdsa::VerifyingKey::from_sec1_bytes(point).ok().map(Self::P256),
-            SECP256K1_PUB => k256::ecdsa::VerifyingKey::from_sec1_bytes(point).ok().map(Self::Secp256k1),
+            P256_PUB => Self::from_point(Curve::P256, point),
+            SECP256K1_PUB => Self::from_point(Curve::Secp256k1, point),
             _ => None,
+        }
+    }
+
+    /// Decodes the `publicKeyMultibase` of a verification method whose type names the curve: `z`, then base58btc of the point alone,
+    /// compressed or not (<https://atproto.com/specs/did#did-documents>, legacy representation). `None` for everything else.
+    pub fn from_bare_point(curve: Curve, text: &str) -> Option<Self> {
+        Self::from_point(curve, &base58btc(text)?)
+    }
+
+    /// A point of the curve in one of its two usual encodings.
+    fn from_point(curve: Curve, point: &[u8]) -> Option<Self> {
+        match (point.first()?, point.len()) {
+            (2 | 3, COMPRESSED_POINT_BYTES) | (4, WHOLE_POINT_BYTES) => {}
+            _ => return None,
+        }
+        match curve {
+            Curve::P256 => p256::ecdsa::VerifyingKey::from_sec1_bytes(point).ok().map(Self::P256),
+            Curve::Secp256k1 => k256::ecdsa::VerifyingKey::from_sec1_bytes(point).ok().map(Self::Secp256k1),
         }
     }
 
@@ -94,6 +114,12 @@ impl PublicKey {
                 .is_ok_and(|signature| key.verify(message, &signature.normalize_s().unwrap_or(signature)).is_ok()),
         }
     }
+}
+
+/// The bytes of a text in the multibase that all keys of DID documents are written in.
+fn base58btc(text: &str) -> Option<Vec<u8>> {
+    let encoded = text.strip_prefix('z').filter(|encoded| encoded.len() <= MAX_MULTIBASE_CHARS)?;
+    bs58::decode(encoded).into_vec().ok()
 }
 
 #[cfg(test)]
@@ -155,7 +181,11 @@ mod tests {
             prop_assert!(!key.verifies(&bytes, &bytes));
             PublicKey::from_multibase(&text);
             PublicKey::from_multibase(&format!("z{tail}"));
-            PublicKey::from_multibase(&format!("z{}", bs58::encode(&bytes).into_string()));
+            let encoded = format!("z{}", bs58::encode(&bytes).into_string());
+            PublicKey::from_multibase(&encoded);
+            for curve in [Curve::P256, Curve::Secp256k1] {
+                PublicKey::from_bare_point(curve, &encoded);
+            }
         }
     }
 }

@@ -15,9 +15,10 @@ use crate::support::client::xrpc::Token;
 use crate::support::directory::{Answer, Directory};
 
 #[tokio::test]
-async fn p12_keys_of_both_curves_in_both_spellings_sign() {
+async fn p12_keys_of_both_curves_in_every_spelling_sign() {
     for key in [Key::p256(1), Key::secp256k1(1)] {
-        for spelling in [Spelling::Multikey, Spelling::Jwk] {
+        let bare = [true, false].map(|compress| Spelling::Bare { compress });
+        for spelling in [Spelling::Multikey, Spelling::Jwk, bare[0], bare[1]] {
             for id in ["#atproto".to_owned(), format!("{ALICE}#atproto")] {
                 let directory = Directory::start();
                 let service = Service::start(&directory);
@@ -38,13 +39,13 @@ async fn p12_keys_of_both_curves_in_both_spellings_sign() {
 #[tokio::test]
 async fn p12_only_the_accounts_key_speaks_for_it_whatever_kid_says() {
     let directory = Directory::start();
-    let service = Service::start(&directory);
     let (account, label) = (Key::secp256k1(1), Key::p256(2));
     let methods = [label.method("#atproto_label", Spelling::Jwk), account.method("#atproto", Spelling::Multikey)];
     directory.put(&format!("/{ALICE}"), Answer::Document(document(ALICE, &methods)));
 
     let full = format!("{ALICE}#atproto_label");
     for kid in [None, Some("#atproto"), Some("#atproto_label"), Some(full.as_str()), Some("did:plc:other#atproto")] {
+        let service = Service::start(&directory);
         for (key, outcome) in [(&account, Ok(ALICE)), (&label, Err(Code::InvalidToken))] {
             let token = key.token(&json!({"alg": key.alg(), "kid": kid}), &claims(ALICE));
             assert_eq!(service.outcome(&token).await.as_deref(), outcome.as_ref().copied(), "{} {kid:?}", key.alg());

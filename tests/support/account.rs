@@ -18,6 +18,10 @@ pub enum Key {
 pub enum Spelling {
     Multikey,
     Jwk,
+    /// The point alone, under a type that names its curve; compressed or not.
+    Bare {
+        compress: bool,
+    },
 }
 
 impl Key {
@@ -73,6 +77,14 @@ impl Key {
                 let multikey = [&codec[..], &self.point(true)].concat();
                 let text = format!("z{}", bs58::encode(multikey).into_string());
                 json!({"id": id, "type": "Multikey", "publicKeyMultibase": text})
+            }
+            Spelling::Bare { compress } => {
+                let kind = match self {
+                    Self::P256(_) => "EcdsaSecp256r1VerificationKey2019",
+                    Self::Secp256k1(_) => "EcdsaSecp256k1VerificationKey2019",
+                };
+                let text = format!("z{}", bs58::encode(self.point(compress)).into_string());
+                json!({"id": id, "type": kind, "publicKeyMultibase": text})
             }
             Spelling::Jwk => {
                 let point = self.point(false);
