@@ -14,8 +14,12 @@ pub struct Budget {
 impl Budget {
     /// `rate` per second, and `burst` of them at once.
     pub fn new(rate: u32, burst: u32) -> Self {
-        let interval = Duration::from_secs(1) / rate.max(1);
-        Self { interval, burst: interval * burst.max(1), paid_off: Mutex::new(Instant::now()) }
+        Self::every(Duration::from_secs(1) / rate.max(1), burst, Instant::now())
+    }
+
+    /// One in each interval, and `burst` of them at once, from `now` on.
+    pub fn every(interval: Duration, burst: u32, now: Instant) -> Self {
+        Self { interval, burst: interval * burst.max(1), paid_off: Mutex::new(now) }
     }
 
     /// Takes one, or says how long to wait for it and takes nothing.

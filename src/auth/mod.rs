@@ -230,18 +230,18 @@ impl Authenticator {
             key.verifies(token.signed.as_bytes(), &signature).then(|| key.clone())
         };
 
-        let found = self.resolver.find(&token.issuer).await.map_err(refusal)?;
-        if let Some(key) = proves(&found.document) {
-            self.resolver.keep(&token.issuer, &found);
-            return Ok(key);
+        let mut found = self.resolver.find(&token.issuer).await.map_err(refusal)?;
+        loop {
+            if let Some(key) = proves(&found.document) {
+                self.resolver.keep(&token.issuer, &found);
+                return Ok(key);
+            }
+            if found.fresh {
+                return Err(invalid("the token's signature is not that of the key in the issuer's DID document"));
+            }
+            // The account may have changed its key since the document was fetched.
+            found = self.resolver.newer(&token.issuer, &found).await.map_err(refusal)?;
         }
-        // The account may have changed its key since the document was remembered.
-        if !found.fresh
-            && let Some(key) = proves(&*self.resolver.refresh(&token.issuer).await.map_err(refusal)?)
-        {
-            return Ok(key);
-        }
-        Err(invalid("the token's signature is not that of the key in the issuer's DID document"))
     }
 }
 

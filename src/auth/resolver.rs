@@ -8,9 +8,8 @@
 //! knows it, and its DID is none of the strangers, who share a budget.
 //!
 //! Requests that miss the same DID at the same time share one fetch. A document that does not verify a token may be out of date, so
-//! it is fetched anew in the request's way, but only once in [`REFRESH_INTERVAL`] for each DID, and within a budget for all of them:
-//! a stranger's garbage cannot be turned into load on a directory. The price is that a key which was changed twice within that
-//! interval is refused until it is over.
+//! it is fetched anew in the request's way, within a budget for each DID and one for all of them: a stranger's garbage cannot be turned
+//! into load on a directory. Whoever comes beyond it is told to come again, not that its key is wrong, which nobody knows by then.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -46,12 +45,17 @@ const ABSENCE_LIFETIME: Duration = Duration::from_secs(30);
 /// How long a host that a DID names is left alone after it did not answer.
 const OUTAGE_LIFETIME: Duration = Duration::from_secs(5);
 
-/// How long the outcome of a refresh stands.
+/// The time for which tokens of one DID whose signature does not fit can bring about one refresh, and how many at once. Whoever changes
+/// a key twice or three times in a row is let in each time.
 pub const REFRESH_INTERVAL: Duration = Duration::from_secs(10);
+pub const REFRESHES_OF_ONE: u32 = 3;
 
 /// Refreshes per second, and at once, that tokens whose signature does not fit can bring about.
 const REFRESHES_PER_SECOND: u32 = 20;
 const REFRESHES_AT_ONCE: u32 = 100;
+
+/// How long it is remembered what one DID has used of its budget: until all of it is there again.
+const REFRESHES_REMEMBERED: Duration = Duration::from_secs(60);
 
 /// Refreshes per second, and at once, behind requests and for open streams. Documents of whom it does not reach serve on, and it is tried again with a later
 /// request.
@@ -92,7 +96,9 @@ struct Inner {
     directory_fetcher: Fetcher,
     named_fetcher: Fetcher,
     documents: Cache<Did, Arc<Entry>>,
-    refreshes: Cache<Did, Refreshed>,
+    refreshes: Cache<Did, Arc<Refreshes>>,
+    /// When the process's two clocks stood where.
+    began: (Instant, DateTime<Utc>),
     outages: Cache<Did, Unresolved>,
     refresh_budget: Budget,
     renewal_budget: Budget,
@@ -112,8 +118,12 @@ struct Entry {
 
 const NEVER: i64 = i64::MIN;
 
-/// The outcome of a refresh in a request's way, and when that was.
-type Refreshed = (DateTime<Utc>, Result<Resolution, Unresolved>);
+/// The refreshes of one DID that are in requests' way: one at a time, and within a budget.
+struct Refreshes {
+    budget: Budget,
+    /// Held by the one that runs: when and how the last one failed.
+    failed: tokio::sync::Mutex<Option<(Instant, Unresolved)>>,
+}
 
 /// How long each kind of entry stays.
 struct Lifetimes;
@@ -154,7 +164,7 @@ impl Resolver {
             .ok()
             .filter(|url| matches!(url.scheme(), "http" | "https"))
             .ok_or(SetupError::Directory)?;
-        let allow_private = config.allow_private_did_hosts;
+        let (allow_private, clock_now) = (config.allow_private_did_hosts, clock.now());
         Ok(Self(Arc::new(Inner {
             clock,
             directory,
@@ -162,7 +172,8 @@ impl Resolver {
             directory_fetcher: Fetcher::new(Hosts::Directory)?,
             named_fetcher: Fetcher::new(if allow_private { Hosts::Allowed } else { Hosts::Strangers })?,
             documents: Cache::builder().max_capacity(CACHE_CAPACITY).expire_after(Lifetimes).build(),
-            refreshes: Cache::builder().max_capacity(CACHE_CAPACITY).time_to_live(REFRESH_INTERVAL).build(),
+            refreshes: Cache::builder().max_capacity(CACHE_CAPACITY).time_to_idle(REFRESHES_REMEMBERED).build(),
+            began: (Instant::now(), clock_now),
             outages: Cache::builder().max_capacity(CACHE_CAPACITY).time_to_live(OUTAGE_LIFETIME).build(),
             refresh_budget: Budget::new(REFRESHES_PER_SECOND, REFRESHES_AT_ONCE),
             renewal_budget: Budget::new(RENEWALS_PER_SECOND, RENEWALS_AT_ONCE),
@@ -215,21 +226,29 @@ impl Resolver {
         }
     }
 
-    /// The document of `did` as it is now, or was when it was last refreshed within [`REFRESH_INTERVAL`].
-    pub async fn refresh(&self, did: &Did) -> Result<Arc<Document>, Unresolved> {
+    /// The document of `did` instead of one that has not verified a token of its: what another request has found since, or what its
+    /// host says now. Beyond the budget it is unavailable, with the time to wait.
+    pub async fn newer(&self, did: &Did, than: &Found) -> Result<Found, Unresolved> {
         let inner = &self.0;
-        let now = inner.clock.now();
-        if inner.refreshes.get(did).await.is_some_and(|(at, _)| now >= at + REFRESH_INTERVAL) {
-            inner.refreshes.invalidate(did).await;
+        let (came, now) = (Instant::now(), inner.instant());
+        let new = async { Arc::new(Refreshes::new(now)) };
+        let refreshes = inner.refreshes.get_with_by_ref(did, new).await;
+        let mut failed = refreshes.failed.lock().await;
+        if let Some((_, outage)) = failed.as_ref().filter(|(at, _)| *at >= came) {
+            return Err(outage.clone());
         }
-        let refreshing = async {
-            if let Err(wait) = inner.refresh_budget.take(Instant::now()) {
-                return (now, Err(Unresolved::busy(wait)));
+        let (entry, fresh) = match inner.documents.get(did).await.filter(|entry| !Arc::ptr_eq(entry, &than.entry)) {
+            Some(entry) => (entry, false),
+            None => {
+                refreshes.budget.take(now).map_err(Unresolved::busy)?;
+                inner.refresh_budget.take(Instant::now()).map_err(Unresolved::busy)?;
+                let renewed = inner.renew(did).await;
+                *failed = renewed.as_ref().err().map(|outage| (Instant::now(), outage.clone()));
+                (renewed?, true)
             }
-            (now, inner.renew(did).await)
         };
-        let (_, refreshed) = inner.refreshes.get_with_by_ref(did, refreshing).await;
-        refreshed?.map_err(Unresolved::Absent)
+        let document = entry.resolution.clone().map_err(Unresolved::Absent)?;
+        Ok(Found { document, fresh, entry })
     }
 
     /// What is current of `did`, fetched if what is remembered is not: its document, or that there is none. `None` if nobody can tell:
@@ -241,7 +260,7 @@ impl Resolver {
             Some(entry) => entry.resolution.clone(),
             None => {
                 inner.renewal_budget.take(Instant::now()).ok()?;
-                inner.renew(did).await.ok()?
+                inner.renew(did).await.ok()?.resolution.clone()
             }
         };
         (resolution.is_ok() || inner.has_authority(did)).then_some(resolution)
@@ -257,7 +276,19 @@ impl Resolver {
     }
 }
 
+impl Refreshes {
+    fn new(now: Instant) -> Self {
+        Self { budget: Budget::every(REFRESH_INTERVAL, REFRESHES_OF_ONE, now), failed: tokio::sync::Mutex::default() }
+    }
+}
+
 impl Inner {
+    /// The present by the service's clock, as budgets count it.
+    fn instant(&self) -> Instant {
+        let (instant, time) = self.began;
+        instant + (self.clock.now() - time).to_std().unwrap_or_default()
+    }
+
     /// The document of a DID of which nothing is remembered, or nothing that still counts: as it is kept, else from its host.
     async fn come_by(&self, did: &Did, mut known: bool, now: DateTime<Utc>) -> Result<Arc<Entry>, Unresolved> {
         // Nobody is asked about a DID that has no place.
@@ -286,13 +317,13 @@ impl Inner {
         Ok(Entry::new(resolution, now))
     }
 
-    /// Fetches the document of a DID that has one here, and replaces that if the answer can.
-    async fn renew(&self, did: &Did) -> Result<Resolution, Unresolved> {
+    /// Fetches the document of a DID that has one here, and replaces that if the answer can. Gives what was answered.
+    async fn renew(&self, did: &Did) -> Result<Arc<Entry>, Unresolved> {
         let resolution = self.fetch(did, Asker::Known).await?;
-        if resolution.is_err() && !self.has_authority(did) {
-            return Ok(resolution);
-        }
         let (before, now) = (self.documents.get(did).await, self.clock.now());
+        if resolution.is_err() && !self.has_authority(did) {
+            return Ok(Entry::new(resolution, now));
+        }
         let kept = before.as_ref().map_or(NEVER, |entry| entry.kept.load(Ordering::Relaxed));
         let entry = match &resolution {
             Ok(document) if kept == NEVER || before.is_some_and(|entry| entry.resolution == resolution) => {
@@ -308,8 +339,8 @@ impl Inner {
                 Entry::new(resolution.clone(), now)
             }
         };
-        self.documents.insert(did.clone(), entry).await;
-        Ok(resolution)
+        self.documents.insert(did.clone(), entry.clone()).await;
+        Ok(entry)
     }
 
     /// Whether the host of its document can say that there is none. A web server that is being repaired says so as well.
