@@ -5,6 +5,7 @@ mod support;
 
 use std::time::Duration;
 
+use catbird_server::clock::Clock;
 use catbird_server::store::required_version;
 use support::client::xrpc::http;
 use support::cluster::{TestDatabase, database, empty_database};
@@ -35,6 +36,60 @@ async fn two_replicas_that_start_at_once_on_an_empty_database_migrate_it_once() 
     drop((one, other));
     let (code, said, _) = run("migrate", &database.url).await;
     assert_eq!((code, said.as_str()), (Some(0), "0 migrations applied; the schema is up to date\n"));
+}
+
+/// The slot of a token that dies at that time, and whether it is taken: as every build spends.
+const SPEND: &str = "insert into used_tokens (slot, token) select token_slot($1::timestamptz), $2::bytea
+    on conflict do nothing returning slot";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_used_stays_used_when_the_ring_of_tokens_grows() {
+    let database = database().await;
+    let (client, earlier) = (database.connect().await, database.connect().await);
+    // As it was before.
+    let slots: String = (8..16).map(|slot| format!("drop table used_tokens_{slot};")).collect();
+    client.batch_execute(&slots).await.unwrap();
+    client
+        .batch_execute(
+            "create or replace function token_slot(dies_at timestamptz) returns smallint language sql immutable as
+             $$ select (ten_minutes(dies_at) % 8)::smallint $$",
+        )
+        .await
+        .unwrap();
+    let now = Clock::system().now();
+    let dies = [-4, 1, 9].map(|minutes| now + chrono::TimeDelta::minutes(minutes));
+    // A plan that is kept, as a replica that runs has it.
+    let spend = earlier.prepare(SPEND).await.unwrap();
+    for round in 0_u8..8 {
+        for dies_at in &dies {
+            let token = [dies_at.timestamp().to_be_bytes().as_slice(), &[round]].concat();
+            assert_eq!(earlier.query(&spend, &[dies_at, &token]).await.unwrap().len(), 1);
+        }
+    }
+    // Somebody is just spending one.
+    let mut other = database.connect().await;
+    let held = other.transaction().await.unwrap();
+    held.query(SPEND, &[&dies[1], &b"held".as_slice()]).await.unwrap();
+    let step = include_str!("../sql/migrations/V025__hour_long_tokens.sql");
+    let growing = async { client.batch_execute(&format!("begin; {step} commit")).await.unwrap() };
+    let finishing = async {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        held.commit().await.unwrap();
+    };
+    tokio::join!(growing, finishing);
+    for round in 0_u8..8 {
+        for dies_at in &dies {
+            let token = [dies_at.timestamp().to_be_bytes().as_slice(), &[round]].concat();
+            assert_eq!(earlier.query(&spend, &[dies_at, &token]).await.unwrap().len(), 0, "used before");
+        }
+    }
+    assert_eq!(earlier.query(&spend, &[&dies[1], &b"held".as_slice()]).await.unwrap().len(), 0);
+    // The plan that was kept goes by the new ring.
+    for minutes in [0, 20, 40, 60] {
+        let dies_at = now + chrono::TimeDelta::minutes(minutes);
+        let row = earlier.query_one(&spend, &[&dies_at, &b"new".as_slice()]).await.unwrap();
+        assert_eq!(i64::from(row.get::<_, i16>(0)), dies_at.timestamp() / 600 % 16);
+    }
 }
 
 /// Waits until somebody waits for an advisory lock of this database.

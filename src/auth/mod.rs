@@ -24,7 +24,6 @@ pub mod tls;
 pub mod token;
 
 use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::{DateTime, Utc};
 
 pub use self::development::mint;
@@ -76,6 +75,7 @@ pub struct Verified {
     /// The key of its DID document that has proved it; `None` for a development token.
     pub key: Option<PublicKey>,
     jti: Option<String>,
+    minted_at: DateTime<Utc>,
     dead_at: DateTime<Utc>,
 }
 
@@ -122,9 +122,9 @@ impl Authenticator {
     /// What makes the token one of a kind, where that matters.
     fn nonce(&self, verified: &Verified) -> Option<Nonce> {
         let jti = verified.jti.clone().filter(|_| self.config.enforce_jti)?;
-        let Verified { did, key, dead_at, .. } = verified;
+        let Verified { did, key, minted_at, dead_at, .. } = verified;
         // A development token may live for a day.
-        Some(Nonce { issuer: did.clone(), jti, dead_at: *dead_at, lasting: key.is_none() })
+        Some(Nonce { issuer: did.clone(), jti, minted_at: *minted_at, dead_at: *dead_at, lasting: key.is_none() })
     }
 
     /// Uses the token up. Fails with `TokenReplayed` if it was used before at any replica, with `ExpiredToken` if it
@@ -167,7 +167,8 @@ impl Authenticator {
 
     fn ticket_nonce(&self, ticket: &Ticket) -> Nonce {
         let (issuer, jti) = (self.tickets.issuer().clone(), ticket.jti.clone());
-        Nonce { issuer, jti, dead_at: ticket.dead_at, lasting: false }
+        // It dies so soon that it does not matter when it was made.
+        Nonce { issuer, jti, minted_at: DateTime::UNIX_EPOCH, dead_at: ticket.dead_at, lasting: false }
     }
 
     /// Uses a ticket up, whatever is set about tokens. Fails as [`Authenticator::spend`] does.
@@ -191,7 +192,7 @@ impl Authenticator {
             }
             Proof::Key(curve) => Some(self.check_key(&token, curve).await?),
         };
-        Ok(Verified { did: token.issuer, key, jti: token.jti, dead_at: token.dead_at })
+        Ok(Verified { did: token.issuer, key, jti: token.jti, minted_at: token.minted_at, dead_at: token.dead_at })
     }
 
     async fn use_up(&self, verified: &Verified) -> Result<(), Error> {
@@ -220,7 +221,7 @@ impl Authenticator {
 
     /// The key that verifies the token.
     async fn check_key(&self, token: &Token<'_>, curve: Curve) -> Result<PublicKey, Error> {
-        let signature = URL_SAFE_NO_PAD
+        let signature = token::BASE64URL
             .decode(token.signature)
             .ok()
             .filter(|signature| signature.len() == SIGNATURE_BYTES)

@@ -8,10 +8,11 @@
 //! returns, or is seen by some replicas and not by others.
 //!
 //! Two things are left to the register itself. Its tables are unlogged, hence empty after a crash of PostgreSQL or a
-//! failover: tokens spent before that could be used once more in what is left of their lifetime (five minutes at most).
-//! And no clock may free a record early. The tokens of accounts and tickets, which live for minutes, have slots that are emptied when
+//! failover. Tokens that live for longer than five minutes count as used if they were made before it, and are refused; others could be used
+//! once more in what is left of their lifetime, since nobody could call for a while if they were refused too.
+//! And no clock may free a record early. The tokens of accounts and tickets, which live for an hour at most, have slots that are emptied when
 //! everything in them has long been dead by PostgreSQL's clock, and by that clock a token is refused whose slot may have been emptied
-//! (`V022__used_tokens.sql` has the argument). Development tokens live for up to a day; their rows are compared with the clock of the replica
+//! (`V022__used_tokens.sql` has the argument, `V025__hour_long_tokens.sql` the figures). Development tokens live for up to a day; their rows are compared with the clock of the replica
 //! that asks, the same that decides whether the token still lives, and are deleted an hour after their end.
 //!
 //! Every request spends a token, so they are spent many at a time: what arrived while the last call ran goes into the next.
@@ -215,7 +216,14 @@ mod tests {
 
     fn used(issuer: &str, jti: &str) -> Used {
         let issuer = issuer.parse().unwrap();
-        Nonce { issuer, jti: jti.to_owned(), dead_at: DateTime::UNIX_EPOCH, lasting: false }.digest()
+        Nonce {
+            issuer,
+            jti: jti.to_owned(),
+            minted_at: DateTime::UNIX_EPOCH,
+            dead_at: DateTime::UNIX_EPOCH,
+            lasting: false,
+        }
+        .digest()
     }
 
     #[test]

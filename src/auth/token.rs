@@ -4,8 +4,9 @@
 //! its signature is open. These checks cost nothing, so they all come before anybody's DID document is fetched.
 
 use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use chrono::{DateTime, Utc};
+use base64::alphabet;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use chrono::{DateTime, TimeDelta, Utc};
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 
@@ -24,11 +25,21 @@ pub const MAX_JTI_BYTES: usize = 128;
 /// How far the clocks of issuer and server may be apart, in seconds.
 pub const LEEWAY_SECONDS: i64 = 10;
 
-/// How far ahead `exp` may lie in a token signed with an account's key, in seconds. A PDS mints them for one minute.
-pub const SERVICE_TOKEN_SECONDS: i64 = 5 * 60;
+/// How far ahead `exp` may lie in a token signed with an account's key, in seconds: as far as a PDS mints them, if the token is bound
+/// to one method (`lxm`) and one use (`jti`).
+pub const SERVICE_TOKEN_SECONDS: i64 = 60 * 60;
+
+/// The same for a token that is not bound so, where the server accepts it.
+pub const LOOSE_TOKEN_SECONDS: i64 = 5 * 60;
 
 /// How far ahead `exp` may lie in a development token, in seconds.
 pub const DEVELOPMENT_TOKEN_SECONDS: i64 = 24 * 60 * 60;
+
+/// Base64url without padding, as RFC 7515 has it, or with, as some write it. What is signed is the text as it was sent.
+pub(super) const BASE64URL: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::URL_SAFE,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
 
 /// What proves a token: the shared secret, or a key of this curve in the issuer's DID document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +55,8 @@ pub struct Token<'a> {
     /// The claim `iss`: who is speaking. `sub` plays no part.
     pub issuer: Did,
     pub jti: Option<String>,
+    /// When it was made: no replica has accepted it more than the leeway before.
+    pub minted_at: DateTime<Utc>,
     /// When the token is refused by every replica: `exp` and the leeway.
     pub dead_at: DateTime<Utc>,
     /// What is signed: header and claims as they were sent.
@@ -59,17 +72,38 @@ struct Header {
     crit: Option<IgnoredAny>,
 }
 
-/// RFC 7519 allows `aud` to be a list and times to be fractions; AT Protocol's service tokens have neither, and what is
-/// not in use is not accepted.
+/// RFC 7519 allows `aud` to be a list; AT Protocol's service tokens name one service, and what is not in use is not accepted.
 #[derive(Deserialize)]
 struct Claims {
     iss: String,
     aud: String,
-    exp: i64,
-    iat: Option<i64>,
-    nbf: Option<i64>,
+    exp: Seconds,
+    iat: Option<Seconds>,
+    nbf: Option<Seconds>,
     lxm: Option<String>,
     jti: Option<String>,
+}
+
+/// A time in seconds since 1970; what is beyond the second does not count (RFC 7519 section 2, NumericDate).
+#[derive(Clone, Copy, Deserialize)]
+#[serde(from = "Number")]
+struct Seconds(i64);
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Number {
+    Whole(i64),
+    Other(f64),
+}
+
+impl From<Number> for Seconds {
+    fn from(number: Number) -> Self {
+        match number {
+            Number::Whole(seconds) => Self(seconds),
+            // The largest and the smallest stand for all beyond them.
+            Number::Other(seconds) => Self(seconds.floor() as i64),
+        }
+    }
 }
 
 /// The token in an `Authorization` header (RFC 6750 section 2.1; schemes are case-insensitive).
@@ -95,10 +129,10 @@ impl<'a> Token<'a> {
         let proof = header.proof(config)?;
         let issuer = claims.issuer()?;
         claims.check_audience(&config.service_did)?;
-        let dead_at = claims.check_times(proof, now)?;
+        let (minted_at, dead_at) = claims.check_times(claims.longest(proof, config), now)?;
         claims.check_method(nsid, config.enforce_lxm)?;
         claims.check_jti(config.enforce_jti)?;
-        Ok(Self { proof, issuer, jti: claims.jti, dead_at, signed, signature })
+        Ok(Self { proof, issuer, jti: claims.jti, minted_at, dead_at, signed, signature })
     }
 }
 
@@ -106,7 +140,8 @@ impl Header {
     fn proof(&self, config: &AuthConfig) -> Result<Proof, Error> {
         // Access and refresh tokens of an account are signed with keys that its document may list too; their types keep
         // them from being passed off as service tokens (RFC 8725 section 3.11).
-        if self.typ.as_ref().is_some_and(|typ| !typ.eq_ignore_ascii_case("JWT")) {
+        let is_jwt = |typ: &String| ["JWT", "application/JWT"].iter().any(|jwt| typ.eq_ignore_ascii_case(jwt));
+        if !self.typ.as_ref().is_none_or(is_jwt) {
             return Err(invalid("the token's typ must be JWT"));
         }
         if self.crit.is_some() {
@@ -135,23 +170,34 @@ impl Claims {
         Err(invalid(format!("the token's aud must be {service}, alone or with {}", service::FRAGMENT)))
     }
 
-    fn check_times(&self, proof: Proof, now: DateTime<Utc>) -> Result<DateTime<Utc>, Error> {
-        let longest = match proof {
+    /// How far ahead its end may lie.
+    fn longest(&self, proof: Proof, config: &AuthConfig) -> i64 {
+        match proof {
             Proof::Secret => DEVELOPMENT_TOKEN_SECONDS,
-            Proof::Key(_) => SERVICE_TOKEN_SECONDS,
-        };
+            Proof::Key(_) if self.lxm.is_some() && self.jti.is_some() && config.enforce_jti => SERVICE_TOKEN_SECONDS,
+            Proof::Key(_) => LOOSE_TOKEN_SECONDS,
+        }
+    }
+
+    /// When it was made and when it dies, if that makes it live now.
+    fn check_times(&self, longest: i64, now: DateTime<Utc>) -> Result<(DateTime<Utc>, DateTime<Utc>), Error> {
         let now = now.timestamp();
-        let dead_at = self.exp.saturating_add(LEEWAY_SECONDS);
+        let Seconds(exp) = self.exp;
+        let dead_at = exp.saturating_add(LEEWAY_SECONDS);
         if dead_at <= now {
             return Err(Code::ExpiredToken.because("the token has expired"));
         }
-        if self.exp > now + longest + LEEWAY_SECONDS {
+        if exp > now + longest + LEEWAY_SECONDS {
             return Err(invalid(format!("the token's exp lies more than {longest} seconds ahead")));
         }
-        if [self.iat, self.nbf].into_iter().flatten().any(|start| start > now + LEEWAY_SECONDS) {
+        if [self.iat, self.nbf].into_iter().flatten().any(|Seconds(start)| start > now + LEEWAY_SECONDS) {
             return Err(invalid("the token's iat or nbf lies in the future"));
         }
-        DateTime::from_timestamp(dead_at, 0).ok_or_else(|| invalid("the token's exp is no time"))
+        let dead_at = DateTime::from_timestamp(dead_at, 0).ok_or_else(|| invalid("the token's exp is no time"))?;
+        // Before that its end lay too far ahead, whatever it says itself.
+        let earliest = dead_at - TimeDelta::seconds(longest + 2 * LEEWAY_SECONDS);
+        let minted_at = self.iat.and_then(|Seconds(iat)| DateTime::from_timestamp(iat, 0));
+        Ok((minted_at.map_or(earliest, |minted_at| minted_at.max(earliest)), dead_at))
     }
 
     /// A token that names a method is good for that one, whether or not naming one is required.
@@ -177,13 +223,13 @@ impl Claims {
 }
 
 fn decode<T: DeserializeOwned>(part: &str) -> Result<T, Error> {
-    let json = URL_SAFE_NO_PAD.decode(part).map_err(|_| not_a_jwt())?;
+    let json = BASE64URL.decode(part).map_err(|_| not_a_jwt())?;
     serde_json::from_slice(&json)
         .map_err(|cause| invalid(format!("the token's header or claims are not usable: {cause}")))
 }
 
 fn not_a_jwt() -> Error {
-    invalid("the token is not a JWT: three parts in base64url without padding")
+    invalid("the token is not a JWT: three parts in base64url")
 }
 
 /// The error for a token that no retry makes better.

@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use base64::engine::general_purpose::{URL_SAFE, URL_SAFE_NO_PAD};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -45,8 +46,13 @@ fn claims(changes: Value) -> Value {
 
 fn check(header: Value, claims: Value, config: &AuthConfig) -> Result<Did, Code> {
     let text = format!("{}.{}.c2ln", encode(&header), encode(&claims));
+    // Padding changes nothing.
+    let padded = format!("{}.{}.c2ln", URL_SAFE.encode(header.to_string()), URL_SAFE.encode(claims.to_string()));
     let now = DateTime::from_timestamp(NOW, 0).unwrap();
-    Token::parse(&text, NSID, config, now).map(|token| token.issuer).map_err(|error| error.code)
+    let outcome = Token::parse(&text, NSID, config, now).map(|token| token.issuer).map_err(|error| error.code);
+    let the_same = Token::parse(&padded, NSID, config, now).map(|token| token.issuer).map_err(|error| error.code);
+    assert_eq!(outcome, the_same);
+    outcome
 }
 
 fn check_claims(changes: Value) -> Result<Did, Code> {
@@ -105,10 +111,17 @@ fn the_audience_is_this_service_alone_or_with_its_fragment() {
 
 #[test]
 fn a_token_lives_until_its_expiry_and_not_too_long() {
-    for exp in [NOW - LEEWAY_SECONDS + 1, NOW + 1, NOW + SERVICE_TOKEN_SECONDS + LEEWAY_SECONDS] {
+    for exp in [
+        json!(NOW - LEEWAY_SECONDS + 1),
+        json!(NOW + 1),
+        json!(NOW as f64 + 60.5),
+        json!(1.8e9),
+        json!(NOW + SERVICE_TOKEN_SECONDS + LEEWAY_SECONDS),
+        json!((NOW + SERVICE_TOKEN_SECONDS + LEEWAY_SECONDS) as f64 + 0.9),
+    ] {
         assert!(check_claims(json!({"exp": exp})).is_ok(), "{exp}");
     }
-    for exp in [NOW - LEEWAY_SECONDS, 0, -1, i64::MIN] {
+    for exp in [json!(NOW - LEEWAY_SECONDS), json!(0), json!(-1), json!(i64::MIN), json!(-1e300), json!(1.5)] {
         assert_eq!(check_claims(json!({"exp": exp})), Err(Code::ExpiredToken), "{exp}");
     }
     for exp in [
@@ -116,11 +129,55 @@ fn a_token_lives_until_its_expiry_and_not_too_long() {
         json!(NOW + SERVICE_TOKEN_SECONDS + LEEWAY_SECONDS + 1),
         json!(i64::MAX),
         json!(u64::MAX),
-        json!(NOW as f64 + 60.5),
-        json!(1.8e9),
+        json!(1e300),
         json!("1800000060"),
     ] {
         assert_eq!(check_claims(json!({"exp": exp})), Err(Code::InvalidToken), "{exp}");
+    }
+}
+
+/// A PDS mints one for an hour if it is for one method; here it has to be for one use as well.
+#[test]
+fn only_a_token_that_is_bound_to_a_method_and_a_use_lives_for_an_hour() {
+    let bound = |config: AuthConfig, changes: Value| {
+        let long = claims(changes);
+        [LOOSE_TOKEN_SECONDS, LOOSE_TOKEN_SECONDS + 60, SERVICE_TOKEN_SECONDS, SERVICE_TOKEN_SECONDS + 60].map(
+            |ahead| {
+                let mut claims = long.clone();
+                claims["exp"] = json!(NOW + ahead);
+                check(json!({"alg": "ES256"}), claims, &config).is_ok()
+            },
+        )
+    };
+    let no_lxm = AuthConfig { enforce_lxm: false, ..config() };
+    let no_jti = AuthConfig { enforce_jti: false, ..config() };
+    for (config, changes, outcome) in [
+        (config(), json!({}), [true, true, true, false]),
+        (no_lxm.clone(), json!({}), [true, true, true, false]),
+        (no_lxm, json!({"lxm": null}), [true, false, false, false]),
+        (no_jti.clone(), json!({}), [true, false, false, false]),
+        (no_jti, json!({"jti": null}), [true, false, false, false]),
+    ] {
+        assert_eq!(bound(config, changes.clone()), outcome, "{changes}");
+    }
+}
+
+/// Nobody has accepted it more than the leeway before, whatever it says.
+#[test]
+fn when_a_token_was_made_is_never_earlier_than_it_can_have_been_accepted() {
+    let now = DateTime::from_timestamp(NOW, 0).unwrap();
+    for (iat, exp, made) in [
+        (json!(NOW - 5), NOW + 3_600, -5),
+        (json!(NOW + 10), NOW + 60, 10),
+        (json!(null), NOW + 3_600, -10),
+        (json!(null), NOW + 60, 60 - 3_610),
+        (json!(-1e300), NOW + 60, 60 - 3_610),
+        (json!(i64::MIN), NOW + 60, 60 - 3_610),
+    ] {
+        let text =
+            format!("{}.{}.c2ln", encode(&json!({"alg": "ES256"})), encode(&claims(json!({"iat": iat, "exp": exp}))));
+        let token = Token::parse(&text, NSID, &config(), now).unwrap();
+        assert_eq!(token.minted_at.timestamp() - NOW, made, "{iat} {exp}");
     }
 }
 
@@ -129,6 +186,7 @@ fn a_token_from_the_future_is_refused() {
     for claim in ["iat", "nbf"] {
         assert!(check_claims(json!({claim: NOW + LEEWAY_SECONDS})).is_ok(), "{claim}");
         assert_eq!(check_claims(json!({claim: NOW + LEEWAY_SECONDS + 1})), Err(Code::InvalidToken), "{claim}");
+        assert!(check_claims(json!({claim: NOW as f64 - 0.5})).is_ok(), "{claim}");
     }
     assert!(check_claims(json!({"iat": null})).is_ok());
 }
@@ -187,7 +245,12 @@ fn only_the_two_curves_sign_and_the_secret_where_there_is_one() {
 
 #[test]
 fn tokens_of_other_types_and_with_unknown_critical_parameters_are_refused() {
+    for typ in [json!("JWT"), json!("jwt"), json!("application/jwt"), json!(null)] {
+        assert!(check(json!({"alg": "ES256", "typ": typ}), good_claims(), &config()).is_ok(), "{typ}");
+    }
     for header in [
+        json!({"alg": "ES256", "typ": "service+jwt"}),
+        json!({"alg": "ES256", "typ": ""}),
         json!({"alg": "ES256", "typ": "at+jwt"}),
         json!({"alg": "ES256", "typ": "refresh+jwt"}),
         json!({"alg": "ES256", "typ": "dpop+jwt"}),
@@ -208,7 +271,8 @@ fn a_text_that_is_not_three_parts_of_json_is_refused() {
         header.clone(),
         format!("{header}.{body}"),
         format!("{header}.{body}.c2ln.c2ln"),
-        format!("{header}=.{body}.c2ln"),
+        format!("{header}=====.{body}.c2ln"),
+        format!("{header} .{body}.c2ln"),
         format!("{header}.{twice}.c2ln"),
         long,
     ] {

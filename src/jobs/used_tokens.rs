@@ -13,7 +13,7 @@ const AT_LEAST_EVERY: Duration = Duration::from_secs(600);
 pub(super) const JOB: Job = Job {
     name: "used_tokens",
     at_least_every: Some(AT_LEAST_EVERY),
-    // The slots know themselves (V022).
+    // The slots know themselves (V025).
     age: |_| Some(TimeDelta::minutes(10)),
     work: Work::UsedTokens,
 };

@@ -14,7 +14,8 @@ use super::{Abort, Reader, Store, deadline, failure};
 
 query! {
     SPEND = "auth/spend_nonces" (
-        BYTEA_ARRAY, TEXT_ARRAY, TEXT_ARRAY, TIMESTAMPTZ_ARRAY, BOOL_ARRAY, TIMESTAMPTZ_ARRAY, TIMESTAMPTZ
+        BYTEA_ARRAY, TEXT_ARRAY, TEXT_ARRAY, TIMESTAMPTZ_ARRAY, BOOL_ARRAY, TIMESTAMPTZ_ARRAY, TIMESTAMPTZ,
+        TIMESTAMPTZ_ARRAY
     );
     FIND = "auth/find_nonce" (BYTEA, TEXT, TEXT, TIMESTAMPTZ, TIMESTAMPTZ);
 }
@@ -24,6 +25,8 @@ query! {
 pub struct Nonce {
     pub issuer: Did,
     pub jti: String,
+    /// When it was made: nobody has accepted it more than ten seconds before.
+    pub minted_at: DateTime<Utc>,
     /// When every replica refuses it.
     pub dead_at: DateTime<Utc>,
     /// Whether it is of a kind that may live for long. Kinds have registers of their own, so nothing but the token may decide this.
@@ -78,9 +81,11 @@ impl Store {
         let jtis: Vec<&str> = nonces.iter().map(|(nonce, _)| nonce.jti.as_str()).collect();
         let dead_at: Vec<DateTime<Utc>> = nonces.iter().map(|(nonce, _)| nonce.dead_at).collect();
         let lasting: Vec<bool> = nonces.iter().map(|(nonce, _)| nonce.lasting).collect();
+        let minted_at: Vec<DateTime<Utc>> = nonces.iter().map(|(nonce, _)| nonce.minted_at).collect();
         let until: Vec<DateTime<Utc>> = nonces.iter().map(|(_, until)| *until).collect();
         // One statement is a transaction by itself.
-        let rows = self.within(&SPEND, &[&digests, &issuers, &jtis, &dead_at, &lasting, &until, &now]).await?;
+        let rows =
+            self.within(&SPEND, &[&digests, &issuers, &jtis, &dead_at, &lasting, &until, &now, &minted_at]).await?;
         let mut new = vec![false; nonces.len()];
         for row in rows {
             new[row.get::<_, i64>("place") as usize - 1] = true;

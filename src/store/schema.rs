@@ -44,6 +44,7 @@ const MIGRATIONS: &[(&str, &str)] = &migrations![
     "V022__used_tokens",
     "V023__caller_names",
     "V024__who_was_there",
+    "V025__hour_long_tokens",
 ];
 
 query! {

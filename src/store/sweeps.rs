@@ -42,7 +42,7 @@ query! {
 /// Ciphertext after which one transaction takes no further entry of a log, so that it deletes less than twice as much.
 pub(super) const LOG_BYTES: i64 = 16 * 1024 * 1024;
 /// How many slots there are for used tokens (V022).
-pub(crate) const USED_TOKEN_SLOTS: i32 = 8;
+pub(crate) const USED_TOKEN_SLOTS: i32 = 16;
 /// How long the replica that makes a pass may be silent before another one goes on with it.
 const SILENCE: Duration = Duration::from_secs(60);
 

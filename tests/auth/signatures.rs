@@ -149,6 +149,9 @@ async fn p12_nobody_is_asked_about_a_token_that_is_wrong_on_its_face() {
         let token = key.token(&json!({"alg": "ES256"}), &claims);
         assert_eq!(service.outcome(&token).await, Err(code), "{claim} {value}");
     }
+    let long_and_loose = json!({"iss": ALICE, "aud": SERVICE_DID, "exp": *NOW + 3_600, "jti": "once"});
+    let loose = key.token(&json!({"alg": "ES256"}), &long_and_loose);
+    assert_eq!(service.outcome(&loose).await, Err(Code::InvalidToken));
     let short = format!("{}.c2hvcnQ", signing_input(&json!({"alg": "ES256"}), &claims(ALICE)));
     assert_eq!(service.outcome(&short).await, Err(Code::InvalidToken));
     assert_eq!(service.authenticator.verify(None, NSID).await.unwrap_err().code, Code::AuthenticationRequired);

@@ -48,12 +48,28 @@ impl Fleet {
     fn token(&self) -> String {
         token(&self.key, ALICE)
     }
+
+    /// As if PostgreSQL had started this long ago, and known nothing of what was before.
+    async fn incarnation_began(&self, ago: &str) {
+        let db = self.database.connect().await;
+        db.batch_execute(&format!(
+            "select renew_incarnation(); update incarnations set since = now() - interval '{ago}'"
+        ))
+        .await
+        .unwrap();
+    }
 }
 
 /// A token of Alice's that lives for a minute, as the register knows it.
 fn nonce(jti: &str) -> Nonce {
     let dead_at = Clock::system().now() + TimeDelta::seconds(70);
-    Nonce { issuer: ALICE.parse().unwrap(), jti: jti.to_owned(), dead_at, lasting: false }
+    Nonce {
+        issuer: ALICE.parse().unwrap(),
+        jti: jti.to_owned(),
+        minted_at: Clock::system().now(),
+        dead_at,
+        lasting: false,
+    }
 }
 
 /// Verifies and spends, as a request does.
@@ -226,19 +242,62 @@ async fn p12_a_token_that_could_not_be_recorded_is_not_used_up() {
 #[tokio::test(flavor = "multi_thread")]
 async fn p12_a_token_is_remembered_for_as_long_as_it_lives() {
     let fleet = Fleet::new().await;
+    fleet.incarnation_began("1 hour").await;
     let (service, _) = fleet.replica(None).await;
     let mut claims = claims(ALICE);
-    claims["exp"] = (*NOW + 300).into();
+    claims["exp"] = (*NOW + 3_600).into();
     let token = fleet.key.token(&json!({"alg": "ES256K"}), &claims);
     assert_eq!(use_token(&service, &token).await, Ok(()));
-    service.clock.advance(TimeDelta::seconds(309));
+    service.clock.advance(TimeDelta::seconds(3_609));
     let verified = service.check(&token).await.unwrap();
     assert_eq!(use_token(&service, &token).await, Err(Code::TokenReplayed));
+    // One that has started since, and knows nothing but what PostgreSQL does.
+    for minutes in [0, 20, 59] {
+        let (another, _) = fleet.replica(None).await;
+        another.clock.advance(TimeDelta::minutes(minutes));
+        assert_eq!(use_token(&another, &token).await, Err(Code::TokenReplayed), "{minutes}");
+    }
 
     service.clock.advance(TimeDelta::seconds(1));
     assert_eq!(use_token(&service, &token).await, Err(Code::ExpiredToken));
     let late = service.authenticator.spend(&verified).await.unwrap_err();
     assert_eq!(late.code, Code::ExpiredToken, "verified in time and spent too late");
+}
+
+/// A crash empties the register, and with it goes the knowledge of what was used.
+#[tokio::test(flavor = "multi_thread")]
+async fn p12_what_may_have_been_used_before_a_crash_is_refused_if_it_lives_for_long() {
+    let fleet = Fleet::new().await;
+    let (service, _) = fleet.replica(None).await;
+    let token = |iat: i64, exp: i64| {
+        let mut claims = claims(ALICE);
+        (claims["iat"], claims["exp"]) = ((*NOW + iat).into(), (*NOW + exp).into());
+        fleet.key.token(&json!({"alg": "ES256K"}), &claims)
+    };
+    let without_iat = || {
+        let mut claims = claims(ALICE);
+        claims.as_object_mut().unwrap().remove("iat");
+        claims["exp"] = (*NOW + 1_800).into();
+        fleet.key.token(&json!({"alg": "ES256K"}), &claims)
+    };
+    // Nobody knows yet since when the register is whole.
+    assert_eq!(use_token(&service, &token(0, 3_600)).await, Err(Code::TokenReplayed));
+    assert_eq!(use_token(&service, &token(0, 60)).await, Ok(()));
+    fleet.incarnation_began("10 minutes").await;
+    for (iat, exp, outcome) in [
+        (-1_200, 1_800, Err(Code::TokenReplayed)),
+        (-600, 1_800, Err(Code::TokenReplayed)),
+        (-500, 1_800, Ok(())),
+        (-1_200, 60, Err(Code::TokenReplayed)),
+        (0, 3_600, Ok(())),
+    ] {
+        assert_eq!(use_token(&service, &token(iat, exp)).await, outcome, "{iat} {exp}");
+    }
+    assert_eq!(use_token(&service, &without_iat()).await, Err(Code::TokenReplayed));
+    fleet.incarnation_began("2 hours").await;
+    for token in [token(-1_200, 60), token(-3_000, 600), without_iat()] {
+        assert_eq!(use_token(&service, &token).await, Ok(()));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -322,22 +381,23 @@ async fn p12_a_token_is_used_once_among_replicas_of_this_build_and_the_one_befor
 async fn p12_a_slot_is_emptied_only_when_nobody_takes_its_tokens_any_more() {
     let fleet = Fleet::new().await;
     let db = fleet.database.connect().await;
-    // A token for each ten minutes from fifty minutes ago until those that come after the next.
+    fleet.incarnation_began("1 day").await;
+    // A token for each ten minutes from seventy minutes ago until those that come after the last that may be taken.
     db.batch_execute(
-        "insert into used_tokens select token_slot(now() + n * interval '10 minutes'), n::text::bytea from generate_series(-5, 2) n",
+        "insert into used_tokens select token_slot(now() + n * interval '10 minutes'), n::text::bytea from generate_series(-7, 8) n",
     )
     .await
     .unwrap();
     let emptied = async || -> Vec<bool> {
-        let query = "select empty_used_tokens(token_slot(now() + n * interval '10 minutes')) from generate_series(-5, 2) n order by n";
+        let query = "select empty_used_tokens(token_slot(now() + n * interval '10 minutes')) from generate_series(-7, 8) n order by n";
         db.query(query, &[]).await.unwrap().iter().map(|row| row.get(0)).collect()
     };
     let before = Clock::system().now().timestamp() / 600;
     let first = emptied().await;
     if Clock::system().now().timestamp() / 600 == before {
-        assert_eq!(first, [true, true, true, true, false, false, false, false]);
+        assert_eq!(first, [[true; 6].as_slice(), &[false; 10]].concat());
     }
-    assert_eq!(emptied().await[..4], [false; 4], "there is nothing left in them");
+    assert_eq!(emptied().await[..6], [false; 6], "there is nothing left in them");
     // One that is in use is not even locked, which would last until the transaction ends.
     db.batch_execute("begin; select empty_used_tokens(token_slot(now()))").await.unwrap();
     let locks = "select count(*) from pg_locks where pid = pg_backend_pid() and mode = 'AccessExclusiveLock'";
@@ -346,7 +406,9 @@ async fn p12_a_slot_is_emptied_only_when_nobody_takes_its_tokens_any_more() {
 
     // The tokens whose records may be gone are refused by PostgreSQL's clock, whatever a replica's own says.
     let store = store(fleet.database.config.clone());
-    for (minutes, taken) in [(-11, false), (-6, false), (-4, true), (1, true), (8, true), (10, false), (60, false)] {
+    for (minutes, taken) in
+        [(-11, false), (-6, false), (-4, true), (1, true), (8, true), (61, true), (69, true), (71, false), (160, false)]
+    {
         let dead_at = Clock::system().now() + TimeDelta::minutes(minutes);
         let token = Nonce { dead_at, ..nonce(&format!("{minutes}")) };
         let skewed = dead_at - TimeDelta::minutes(1);

@@ -1,16 +1,22 @@
 -- auth/spend_nonces: marks tokens as used, many at once. No row for a token: it was used before, or is dead or ahead of its time by so much
--- that its record may be gone (V022), which takes clocks that differ by minutes. In one order for everybody, so that two replicas that
--- spend the same tokens cannot wait for each other in a circle.
--- In step, no token twice: $1 digests   $2 issuers   $3 jtis   $4 when they die   $5 whether they may live for long.   For those that may:
--- $6 remember until   $7 now
+-- that its record may be gone (V025), which takes clocks that differ by minutes, or may have been used before a crash that emptied the
+-- register. In one order for everybody, so that two replicas that spend the same tokens cannot wait for each other in a circle.
+-- In step, no token twice: $1 digests   $2 issuers   $3 jtis   $4 when they die   $5 whether they may live for long
+-- $8 when they were made.   For those that may live for long: $6 remember until   $7 now
 with given as materialized (
-  select * from unnest($1::bytea[], $2::text[], $3::text[], $4::timestamptz[], $5::boolean[], $6::timestamptz[])
-    with ordinality g (token, issuer_did, jti, dies_at, lasting, until, place)
+  select * from unnest($1::bytea[], $2::text[], $3::text[], $4::timestamptz[], $5::boolean[], $6::timestamptz[], $8::timestamptz[])
+    with ordinality g (token, issuer_did, jti, dies_at, lasting, until, made_at, place)
+), register as materialized (
+  -- Since when it surely has all that was used: the present incarnation begins after a crash and after any other restart.
+  select coalesce((select i.since from present_incarnation p join incarnations i on i.id = p.id), statement_timestamp()) as since
 ), short as (
   insert into used_tokens (slot, token)
-  select token_slot(g.dies_at), g.token from given g
+  select token_slot(g.dies_at), g.token from given g, register r
    where not g.lasting
-     and g.dies_at > statement_timestamp() - interval '5 minutes' and g.dies_at < statement_timestamp() + interval '9 minutes'
+     and g.dies_at > statement_timestamp() - interval '5 minutes' and g.dies_at < statement_timestamp() + interval '70 minutes'
+     -- No replica takes a token more than ten seconds before it was made. Those of the usual kind, which die within minutes, are let off:
+     -- everybody would be refused for ten seconds.
+     and (g.made_at > r.since + interval '10 seconds' or g.dies_at < r.since + interval '310 seconds')
      -- Accepted before there was a ring.
      and (select true from auth_nonces n where n.issuer_did = g.issuer_did and n.jti = g.jti) is not true
    order by 1, 2
