@@ -230,9 +230,11 @@ impl House {
         for convo in self.sent_to.iter() {
             self.send(convo).await?;
         }
+        let ids: Vec<&str> = self.sent_to.iter().map(|convo| convo.id.as_str()).collect();
         until("fan-out", async || {
-            let left = "select exists (select from messages m, fan_out f where m.era = f.era and m.tx >= f.below)";
-            Ok(!database.query_one(left, &[]).await?.get::<_, bool>(0))
+            let left = "select exists (select from fan_out where below <= (
+                            select tx from messages where convo_id = any($1) order by tx desc limit 1))";
+            Ok(!database.query_one(left, &[&ids]).await?.get::<_, bool>(0))
         })
         .await?;
         let took = begin.elapsed().as_secs_f64();
