@@ -49,6 +49,7 @@ pub mod clock;
 pub mod commands;
 pub mod config;
 pub mod connection;
+pub mod cors;
 pub mod delivery;
 pub mod embedded;
 pub mod error;

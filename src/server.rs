@@ -23,7 +23,7 @@ use crate::error::Code;
 use crate::events::hub::MAX_STREAMS;
 use crate::store::{self, MigrationError};
 use crate::xrpc::{self, Kind, RequestId};
-use crate::{api, auth, health, lexicons};
+use crate::{api, auth, cors, health, lexicons};
 
 /// How long a client may take nothing of what is sent to it before the kernel resets the connection (TCP_USER_TIMEOUT, which counts
 /// closed windows too).
@@ -176,13 +176,16 @@ fn settle(socket: &tokio::net::TcpStream) {
     }
 }
 
-/// What every request passes: its connection is told of it, and only those that open a stream may leave HTTP.
+/// What every request passes: its connection is told of it, only those that open a stream may leave HTTP, and pages of other origins may
+/// send it and read the reply.
 async fn front(mut request: ServiceRequest, next: Next<BoxBody>) -> Result<ServiceResponse<Watched>, actix_web::Error> {
     let connection = connection::begin(&mut request);
     let leaves = connection::asks_for_websocket(request.headers()) && !opens_socket(request.path());
-    let mut response = match leaves {
-        false => next.call(request).await?,
-        true => {
+    let open = cors::headers(&request);
+    let mut response = match (cors::preflight(&request), leaves) {
+        (Some(leave), _) => request.into_response(leave),
+        (None, false) => next.call(request).await?,
+        (None, true) => {
             let error = Code::InvalidRequest.because("there is no WebSocket here; leave out the header Upgrade");
             let mut refusal = xrpc::error_response(&error, &RequestId::of(request.request()));
             refusal.head_mut().set_connection_type(ConnectionType::Close);
@@ -191,6 +194,7 @@ async fn front(mut request: ServiceRequest, next: Next<BoxBody>) -> Result<Servi
     };
     let nosniff = header::HeaderValue::from_static("nosniff");
     response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, nosniff);
+    cors::stamp(response.headers_mut(), open);
     Ok(connection::answer(response, connection))
 }
 
@@ -202,6 +206,7 @@ fn opens_socket(path: &str) -> bool {
 
 fn routes(config: &mut web::ServiceConfig) {
     config
+        .app_data(cors::Open)
         // A scope's prefix is compared as it is; a pattern would be a regular expression, which every request had to match.
         .service(web::scope("/xrpc").default_service(web::to(xrpc)))
         .configure(pages_for_all)

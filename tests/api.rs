@@ -18,6 +18,8 @@ mod bad_mls;
 mod connections;
 #[path = "api/convos/mod.rs"]
 mod convos;
+#[path = "api/cors.rs"]
+mod cors;
 #[path = "api/decoders.rs"]
 mod decoders;
 #[path = "api/epochs/mod.rs"]
