@@ -174,7 +174,7 @@ impl App {
 
     /// Counts an error if it is one of losing an epoch.
     pub fn count_conflict(&self, error: &Error) {
-        if error.code == Code::EpochMismatch {
+        if Code::OTHER_EPOCH.contains(&error.code) {
             self.metrics.epoch_conflict();
         }
     }

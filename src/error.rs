@@ -1,7 +1,7 @@
 //! Every way a request can end other than well: one closed table of wire name, HTTP status and what the client should do.
 //!
-//! A [`Code`] is what goes over the wire and what lexicons declare; an [`Error`] is one occurrence with its sentence and
-//! the facts that let a client recover. Anything unforeseen becomes [`Code::InternalServerError`], logged with its cause
+//! A [`Code`] is what goes over the wire and what lexicons declare, and it alone decides the recovery, because proxies pass on little
+//! else. An [`Error`] is one occurrence with its sentence and the facts that let a client recover. Anything unforeseen becomes [`Code::InternalServerError`], logged with its cause
 //! and answered without it.
 
 use actix_web::http::StatusCode;
@@ -15,7 +15,7 @@ use crate::views::CommitView;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Recovery {
-    /// Send the same request again after the wait that the reply names.
+    /// Send the same request again, with a new token, after the wait that the reply names.
     RetrySame,
     /// Apply the commits in `missing`, build the request anew on the new epoch, send that.
     CatchUpThenRebase,
@@ -29,6 +29,13 @@ pub enum Recovery {
     RetryWithMsgId,
     /// Nothing but a different request will help.
     GiveUp,
+}
+
+impl Recovery {
+    /// Whether the same request may succeed later.
+    fn is_patience(self) -> bool {
+        matches!(self, Recovery::RetrySame | Recovery::RetryWithMsgId)
+    }
 }
 
 macro_rules! codes {
@@ -112,10 +119,10 @@ codes! {
     AuthenticationRequired 401 GiveUp,
     /// The token is malformed, wrongly signed, for another service or for another method.
     InvalidToken 401 GiveUp,
-    /// The token's time is over; mint a new one.
-    ExpiredToken 401 GiveUp,
-    /// The token was used before; mint one for each request.
-    TokenReplayed 401 GiveUp,
+    /// The token's time is over. The same request with a new one may succeed.
+    ExpiredToken 401 RetrySame,
+    /// The token was used before: each request needs one of its own.
+    TokenReplayed 401 RetrySame,
     /// The issuer's DID document could not be fetched just now.
     IdentityUnavailable 503 RetrySame,
 
@@ -131,16 +138,22 @@ codes! {
     // The conversation.
     /// No such conversation, or the caller was never in it; the two look the same on purpose.
     ConvoNotFound 404 GiveUp,
-    /// The caller (or the one to be removed) is no longer a member.
+    /// The caller is no longer a member.
     NotMember 403 Rejoin,
+    /// The one to be removed is not a member.
+    TargetNotMember 409 GiveUp,
     /// The caller lacks the right.
     NotAuthorized 403 GiveUp,
     /// No such entry, or none that the caller can see.
     MessageNotFound 404 GiveUp,
     /// The group id is taken.
     ConvoAlreadyExists 409 GiveUp,
-    /// The epoch moved, or has not come yet.
+    /// The epoch moved: another commit won it.
     EpochMismatch 409 CatchUpThenRebase,
+    /// The epoch moved, and the commits that lead on from the caller's have been deleted.
+    EpochExpired 409 Rejoin,
+    /// The epoch has not come yet: the caller merged a commit that was never accepted, and no commit leads back.
+    EpochAhead 409 Rejoin,
     /// The database has lost the commits that led to the caller's epoch, since it was another incarnation that the caller heard from.
     ServerRolledBack 409 Rejoin,
     /// One of the DIDs is in the conversation already.
@@ -165,6 +178,8 @@ codes! {
     Overloaded 503 RetrySame,
     /// The database cannot be reached, or went away before it confirmed (`outcome`).
     DatabaseUnavailable 503 RetrySame,
+    /// The database went away before it confirmed a message that its sender has given nothing to be known by.
+    MessageUnconfirmed 503 RetryWithMsgId,
     /// A defect, logged with the request id.
     InternalServerError 500 RetrySame,
 }
@@ -187,13 +202,17 @@ impl Code {
         Code::DatabaseUnavailable,
         Code::InternalServerError,
     ];
+
+    /// The codes of whoever is in another epoch than the conversation.
+    pub const OTHER_EPOCH: &'static [Code] =
+        &[Code::EpochMismatch, Code::EpochExpired, Code::EpochAhead, Code::ServerRolledBack];
 }
 
 /// Which side of the server's epoch the caller is on: the two call for different action.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Reason {
-    /// Another commit won the epoch.
+    /// The caller is behind: another commit won its epoch.
     Stale,
     /// The caller is ahead of the server: it merged a commit that was never accepted.
     Future,
@@ -251,18 +270,13 @@ const MAX_MESSAGE_BYTES: usize = 400;
 impl Error {
     /// An error of this code. Those that ask for the same request again say when.
     pub fn new(code: Code, message: impl Into<String>) -> Self {
-        let retry_after_ms = (code.recovery() == Recovery::RetrySame).then_some(RETRY_AFTER_MS);
+        let retry_after_ms = code.recovery().is_patience().then_some(RETRY_AFTER_MS);
         let mut message = message.into();
         if message.len() > MAX_MESSAGE_BYTES {
             message.truncate(message.floor_char_boundary(MAX_MESSAGE_BYTES));
             message.shrink_to_fit();
         }
         Self { code, message, details: Box::new(Details { retry_after_ms, ..Details::default() }) }
-    }
-
-    /// What the client does about it.
-    pub fn recovery(&self) -> Recovery {
-        if self.details.message_id.is_some() { Recovery::RetryWithMsgId } else { self.code.recovery() }
     }
 
     /// Where nobody knows whether it was done: how its repetition tells.
@@ -276,6 +290,7 @@ impl Error {
     /// The same for a message that only this id would be known by.
     pub fn told_by_id(mut self, id: &EntryId) -> Self {
         if self.details.outcome == Some(Outcome::Unknown) {
+            self.code = Code::MessageUnconfirmed;
             self.details.message_id = Some(id.clone());
         }
         self.told_by(&format!("send it again with msgId {id}, else it may be there twice"))
@@ -305,5 +320,26 @@ mod tests {
         let error = Error::new(Code::InvalidRequest, "\u{e000}".repeat(100_000));
         assert_eq!(error.message, "\u{e000}".repeat(133));
         assert_eq!(Error::new(Code::InvalidRequest, "x".repeat(400)).message.len(), 400);
+    }
+
+    #[test]
+    fn whoever_may_try_again_is_told_when_and_nobody_else_is() {
+        for code in Code::ALL {
+            let waits = code.because("").details.retry_after_ms.is_some();
+            let tries = matches!(code.recovery(), Recovery::RetrySame | Recovery::RetryWithMsgId);
+            assert_eq!(waits, tries, "{}", code.name());
+        }
+    }
+
+    #[test]
+    fn a_message_that_nothing_is_known_by_has_an_error_of_its_own() {
+        let mut unknown = Code::DatabaseUnavailable.because("");
+        unknown.details.outcome = Some(Outcome::Unknown);
+        let told = unknown.clone().told_by_id(&"m1".parse().unwrap());
+        assert_eq!((told.code, told.code.recovery()), (Code::MessageUnconfirmed, Recovery::RetryWithMsgId));
+        assert_eq!(unknown.told_by("").code.recovery(), Recovery::RetrySame);
+        // What has certainly changed nothing is sent again as it was.
+        let refused = Code::DatabaseUnavailable.because("").told_by_id(&"m1".parse().unwrap());
+        assert_eq!((refused.code, refused.details.message_id), (Code::DatabaseUnavailable, None));
     }
 }

@@ -277,7 +277,7 @@ fn the_parameters_of_a_query_are_its_input() {
 
 #[test]
 fn declared_and_common_errors_are_accepted() {
-    for name in ["ConvoNotFound", "EpochMismatch", "InvalidRequest", "InternalServerError"] {
+    for name in ["ConvoNotFound", "EpochMismatch", "EpochAhead", "InvalidRequest", "InternalServerError"] {
         assert_eq!(validate_error(SEND, &refusal(name)), Ok(()), "{name}");
     }
     let mut lost = refusal("EpochMismatch");

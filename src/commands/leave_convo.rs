@@ -102,7 +102,7 @@ impl LeaveConvo {
         let is_on_roster = match members::standing(x.tx(), &self.convo_id, &self.target).await? {
             Some(Standing { left: None, .. }) => true,
             Some(_) if self.commit.is_some() => false,
-            _ => return Err(Code::NotMember.because("targetDid is not a member of this conversation").into()),
+            _ => return Err(Code::TargetNotMember.because("targetDid is not a member of this conversation").into()),
         };
         match members::admin(x).await?.as_ref() == Some(&self.caller) {
             true => Ok(is_on_roster),

@@ -13,8 +13,9 @@ pub(super) struct MadeIn<'a> {
     pub incarnation: Option<&'a str>,
 }
 
-/// `EpochMismatch` for a commit or message while the conversation stands at `at`, or `ServerRolledBack` if its epoch was there in another
-/// incarnation and is not in this one. Only members learn it.
+/// The error for a commit or message of another epoch while the conversation stands at `at`, by name: one that is behind can catch up
+/// (`EpochMismatch`) or not any more (`EpochExpired`), and one that is ahead was there in another incarnation (`ServerRolledBack`) or
+/// never (`EpochAhead`). Only members learn it.
 pub(super) async fn epoch_mismatch(
     db: &(impl Queries + Sync),
     convo: &ConvoId,
@@ -46,7 +47,7 @@ async fn describe(
             "{place}: the database is not the one that you heard from, and has lost the commits in between"
         ))
     } else {
-        let mut error = Code::EpochMismatch.because(format!("{place}: a commit that you merged was never accepted"));
+        let mut error = Code::EpochAhead.because(format!("{place}: a commit that you merged was never accepted"));
         error.details.reason = Some(Reason::Future);
         error.details.missing = Some(Vec::new());
         error
@@ -68,15 +69,16 @@ async fn stale(
     let (commits, limits) = ((epoch + 1, at.epoch), (MAX_MISSING, MAX_MISSING_BYTES));
     let mut missing = messages::list_commits(db, convo, caller, commits, limits).await?;
     let mut more = missing.last().map(|last| last.epoch < at.epoch);
-    let mut message = format!("{place}: apply `missing`, then build it anew");
+    let (mut code, mut message) = (Code::EpochMismatch, format!("{place}: apply `missing`, then build it anew"));
     // The first one that it lacks, if it lacks any.
     let next = epoch.max(joined) + 1;
     if next <= at.epoch && missing.first().is_none_or(|first| first.epoch > next) {
         // What is kept leads on from a later epoch, which getCommits says.
+        code = Code::EpochExpired;
         message = format!("{place}, and commits after yours have been deleted: ask to be added anew");
         (missing, more) = (Vec::new(), Some(true));
     }
-    let mut error = Code::EpochMismatch.because(message);
+    let mut error = code.because(message);
     error.details.reason = Some(Reason::Stale);
     error.details.more_missing = more;
     error.details.missing = Some(missing);

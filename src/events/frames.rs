@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
 use crate::ids::ConvoId;
+use crate::xrpc::told;
 
 use super::cursor::Cursor;
 use super::event::Published;
@@ -22,9 +23,9 @@ struct Header<'a> {
 }
 
 #[derive(Serialize)]
-struct Failure<'a> {
+struct Failure {
     error: &'static str,
-    message: &'a str,
+    message: String,
 }
 
 #[derive(Serialize)]
@@ -42,7 +43,7 @@ pub fn event(event: &Published, cursor: &Cursor) -> Bytes {
 
 /// The last message of a stream that went wrong.
 pub fn error(error: &Error) -> Bytes {
-    message(&Header { op: -1, t: None }, &Failure { error: error.code.name(), message: &error.message })
+    message(&Header { op: -1, t: None }, &Failure { error: error.code.name(), message: told(error, None) })
 }
 
 /// Where the stream stands: its first message, and the answer to [`FromClient::Ping`].
@@ -113,7 +114,7 @@ mod tests {
         expected.extend(b"\x66cursor\x60\x6cretryAfterMs\x19\x01\xf4\x71serverIncarnation\x7096664e04fe104f4b");
         assert_eq!(event(&info, &cursor), expected);
         let failure = error(&Code::FutureCursor.because("no"));
-        assert_eq!(&*failure, b"\xa1\x62op\x20\xa2\x65error\x6cFutureCursor\x67message\x62no");
+        assert_eq!(&*failure, b"\xa1\x62op\x20\xa2\x65error\x6cFutureCursor\x67message\x77no [recovery=startAnew]");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 use tracing::Span;
 
 use crate::commands::{SendMessage, Shared};
-use crate::error::{Code, Error, Reason};
+use crate::error::{Code, Error};
 use crate::store::{Command, Done, LONGEST_LOCK_WAIT, Landing, Locks, Store, unconfirmed};
 use crate::timing::{Taken, Timings};
 
@@ -44,10 +44,7 @@ impl<C: Command> Waiting<C> {
 /// Whether a refusal stands even if an attempt that was not answered should arrive yet: the epoch is over for that one too, and the id
 /// or the key is another request's.
 fn is_final(error: &Error) -> bool {
-    match error.code {
-        Code::EpochMismatch => error.details.reason == Some(Reason::Stale),
-        code => code == Code::IdempotencyConflict,
-    }
+    matches!(error.code, Code::EpochMismatch | Code::EpochExpired | Code::IdempotencyConflict)
 }
 
 /// Where something goes that a shared transaction did not do.

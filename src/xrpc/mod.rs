@@ -14,6 +14,6 @@ pub mod room;
 pub use endpoint::{Caller, Endpoint, Guest, Kind, Route, Subscription};
 pub use heavy::Heavy;
 pub use pipeline::dispatch;
-pub use reply::{Answer, Upgrade, error_response};
+pub use reply::{Answer, Upgrade, error_response, told};
 pub use reply_room::ReplyRoom;
 pub use request_id::RequestId;

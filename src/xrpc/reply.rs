@@ -1,9 +1,13 @@
 //! How answers look on the wire.
+//!
+//! Proxies such as a PDS reduce an error to its status, `error`, `message` and `Retry-After`, and so do clients' libraries. So the facts
+//! stand twice: as fields, and behind the sentence in `message` ([`told`]).
 
 use actix_web::http::header;
 use actix_web::web::Payload;
 use actix_web::{HttpRequest, HttpResponse};
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::error::{Code, Details, Error, Recovery};
 
@@ -15,7 +19,7 @@ use super::request_id::RequestId;
 #[serde(rename_all = "camelCase")]
 struct ErrorReply<'a> {
     error: &'static str,
-    message: &'a str,
+    message: String,
     recovery: Recovery,
     request_id: &'a str,
     #[serde(flatten)]
@@ -45,6 +49,45 @@ pub trait Upgrade {
     fn response(self, request: &HttpRequest, payload: Payload) -> Result<HttpResponse, Error>;
 }
 
+/// An error's sentence and, behind it, the facts that it has: `[serverEpoch=7 reason=stale recovery=catchUpThenRebase requestId=…]`, in the
+/// order of the fields, separated by single spaces. Commits (`missing`) are left out. No value has a space or a bracket in it, so the facts
+/// are what follows the last opening bracket, whatever the sentence quotes.
+pub fn told(error: &Error, id: Option<&RequestId>) -> String {
+    // All fields of the details, so that whoever adds one thinks of it here.
+    let Details {
+        server_epoch,
+        server_incarnation,
+        reason,
+        missing: _,
+        more_missing,
+        retry_after_ms,
+        outcome,
+        message_id,
+    } = &*error.details;
+    let facts = [
+        ("serverEpoch", fact(server_epoch)),
+        ("serverIncarnation", fact(server_incarnation)),
+        ("reason", fact(reason)),
+        ("moreMissing", fact(more_missing)),
+        ("retryAfterMs", fact(retry_after_ms)),
+        ("outcome", fact(outcome)),
+        ("messageId", fact(message_id)),
+        ("recovery", fact(&Some(error.code.recovery()))),
+        ("requestId", id.map(RequestId::to_string)),
+    ];
+    let facts: Vec<_> = facts.into_iter().filter_map(|(name, fact)| Some(format!("{name}={}", fact?))).collect();
+    format!("{} [{}]", error.message, facts.join(" "))
+}
+
+/// A fact as the body has it, without the quotation marks of a string.
+fn fact(value: &Option<impl Serialize>) -> Option<String> {
+    match serde_json::to_value(value).expect("numbers, flags and words are JSON") {
+        Value::Null => None,
+        Value::String(text) => Some(text),
+        number_or_flag => Some(number_or_flag.to_string()),
+    }
+}
+
 /// An error with its status, its headers and its body.
 pub fn error_response(error: &Error, id: &RequestId) -> HttpResponse {
     let mut response = HttpResponse::build(error.code.status());
@@ -63,9 +106,50 @@ pub fn error_response(error: &Error, id: &RequestId) -> HttpResponse {
     }
     response.json(ErrorReply {
         error: error.code.name(),
-        message: &error.message,
-        recovery: error.recovery(),
+        message: told(error, Some(id)),
+        recovery: error.code.recovery(),
         request_id: id.as_str(),
         details: &error.details,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use actix_web::body::to_bytes;
+    use actix_web::test::TestRequest;
+
+    use super::*;
+    use crate::error::{Outcome, Reason};
+
+    #[actix_web::test]
+    async fn every_error_tells_its_recovery_by_its_name_and_its_facts_twice() {
+        for code in Code::ALL {
+            let mut error = code.because("a sentence [that=quotes] something");
+            error.details.server_epoch = Some(7);
+            error.details.reason = Some(Reason::Stale);
+            error.details.missing = Some(Vec::new());
+            error.details.more_missing = Some(false);
+            error.details.outcome = Some(Outcome::Unknown);
+            error.details.message_id = Some("m-1".parse().unwrap());
+            let id = RequestId::of(&TestRequest::default().to_http_request());
+            let reply = error_response(&error, &id);
+            assert_eq!(reply.status(), code.status());
+            let waits = error.details.retry_after_ms.map(|ms| ms.div_ceil(1_000).to_string());
+            let header = reply.headers().get(header::RETRY_AFTER).map(|wait| wait.to_str().unwrap().to_owned());
+            assert_eq!(header, waits, "{}", code.name());
+
+            let body = to_bytes(reply.into_body()).await.unwrap();
+            let mut body: serde_json::Map<String, Value> = serde_json::from_slice(&body).unwrap();
+            let (name, message) = (body.remove("error").unwrap(), body.remove("message").unwrap());
+            assert_eq!(name, code.name());
+            let facts = message.as_str().unwrap().strip_prefix("a sentence [that=quotes] something [").unwrap();
+            let facts = facts.strip_suffix(']').unwrap().split(' ').map(|fact| fact.split_once('=').unwrap());
+            body.remove("missing").unwrap();
+            let fields: Vec<_> =
+                body.into_iter().map(|(name, value)| (name, value.to_string().replace('"', ""))).collect();
+            let mut told: Vec<_> = facts.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+            told.sort_unstable();
+            assert_eq!(told, fields, "{}", code.name());
+        }
+    }
 }

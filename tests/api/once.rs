@@ -185,7 +185,7 @@ async fn p4_a_key_belongs_to_one_caller_and_one_method(app: &TestApp) {
 async fn p4_failures_are_not_kept(app: &TestApp) {
     let members = app.conversation(2).await;
     let early = keyed(&with(&message(&members[0], b"hello"), json!({ "epoch": 2 })), "k");
-    refused(ask(&members[0], "sendMessage", &early).await, 409, "EpochMismatch");
+    refused(ask(&members[0], "sendMessage", &early).await, 409, "EpochAhead");
     refused(ask(&members[0], "sendMessage", &with(&early, json!({ "epoch": -1 }))).await, 400, "InvalidRequest");
     assert_eq!(
         landed(&ok(ask(&members[0], "sendMessage", &keyed(&message(&members[0], b"hello"), "k")).await)),
@@ -193,7 +193,7 @@ async fn p4_failures_are_not_kept(app: &TestApp) {
     );
     // The very same body, refused before, is accepted when its time has come.
     let early = with(&early, json!({ "idempotencyKey": "l" }));
-    refused(ask(&members[0], "sendMessage", &early).await, 409, "EpochMismatch");
+    refused(ask(&members[0], "sendMessage", &early).await, 409, "EpochAhead");
     seed_entries(app, &members[1], "commit", 1, 10).await;
     assert_eq!(landed(&ok(ask(&members[0], "sendMessage", &early).await)), (2, 4));
 }

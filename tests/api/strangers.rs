@@ -9,7 +9,7 @@ use crate::harness::*;
 use crate::support::app::TestApp;
 use crate::support::client::persona::Persona;
 use crate::support::client::random_did;
-use crate::support::client::xrpc::{Reply, base64_text, bytes_value};
+use crate::support::client::xrpc::{Reply, base64_text, bytes_value, facts};
 
 either_serializer! {
     p7_a_conversation_that_exists_and_one_that_does_not_answer_strangers_alike;
@@ -144,7 +144,9 @@ async fn requests(app: &TestApp, member: &mut Persona) -> (Vec<Request>, Vec<Req
 /// What a caller sees of a refusal, apart from the name of its own request.
 fn seen(reply: &Reply) -> (u16, Value, BTreeSet<String>) {
     let headers = reply.headers.keys().map(ToString::to_string).collect();
-    (reply.status, with(&reply.body, json!({ "requestId": null })), headers)
+    let (sentence, mut told) = facts(reply.body["message"].as_str().unwrap_or_default()).unwrap_or_default();
+    told.remove("requestId");
+    (reply.status, with(&reply.body, json!({ "requestId": null, "message": [sentence, told] })), headers)
 }
 
 async fn p7_a_conversation_that_exists_and_one_that_does_not_answer_strangers_alike(app: &TestApp) {

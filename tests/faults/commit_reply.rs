@@ -192,10 +192,11 @@ pub async fn what_is_not_confirmed_says_how_to_find_out(mode: Mode) {
     place.chaos.black_hole(false);
     place.chaos.cut_all();
     let [sent, created] = [sent, created].map(Result::unwrap);
-    for (reply, recovery, hint) in
-        [(&sent, "retryWithMsgId", "with msgId"), (&created, "retrySame", "ConvoAlreadyExists")]
-    {
-        assert_eq!((reply.status, reply.error()), (503, Some("DatabaseUnavailable")), "{reply}");
+    for (reply, error, recovery, hint) in [
+        (&sent, "MessageUnconfirmed", "retryWithMsgId", "with msgId"),
+        (&created, "DatabaseUnavailable", "retrySame", "ConvoAlreadyExists"),
+    ] {
+        assert_eq!((reply.status, reply.error()), (503, Some(error)), "{reply}");
         assert_eq!((&reply.body["outcome"], &reply.body["recovery"]), (&json!("unknown"), &json!(recovery)), "{reply}");
         assert!(reply.string("message").unwrap().contains(hint), "{reply}");
     }

@@ -105,7 +105,7 @@ pub async fn out_of_order_commits(fleet: &Fleet) {
     let staged = ahead.mls.add(&ahead.group_id, &[newcomer.mls.key_package().unwrap()]).unwrap();
     let request = add_request(ahead, newcomer.did(), &staged.commit, &staged.welcome);
     let reply = ahead.xrpc.procedure("addMembers", &request).await.unwrap();
-    assert_eq!((reply.status, reply.body["reason"].as_str()), (409, Some("future")));
+    assert_eq!((reply.status, reply.error()), (409, Some("EpochAhead")));
     assert_eq!(members[0].server_epoch().await.unwrap(), now, "nothing of this moved the epoch");
     let range = [("convoId", members[0].convo().unwrap().to_owned()), ("fromEpoch", "0".to_owned())];
     let commits = members[0].xrpc.query("getCommits", &range).await.unwrap();

@@ -155,7 +155,8 @@ async fn commits_wait_no_longer_than_so_and_who_comes_back_later_is_told() {
     let reply = commits(carol).await;
     assert_eq!((epochs(&reply), &reply.body["firstEpoch"]), (vec![3], &json!(3)), "{reply}");
     let lost = carol.xrpc.procedure("addMembers", &stale).await.unwrap();
-    assert_eq!((lost.status, lost.error()), (409, Some("EpochMismatch")), "{lost}");
+    assert_eq!((lost.status, lost.error()), (409, Some("EpochExpired")), "{lost}");
+    assert_eq!(lost.body["recovery"], "rejoin", "{lost}");
     assert_eq!((&lost.body["missing"], &lost.body["moreMissing"]), (&json!([]), &json!(true)), "{lost}");
     age(&db, &convo, 1).await;
     assert_eq!(pass(&app.app.store, Retention { unread: None, ..KEPT }, "messages").await, Pass::Made(0));

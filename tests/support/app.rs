@@ -3,6 +3,7 @@
 //! Every reply that any client of it receives is validated against the lexicon documents, and [`TestApp::finish`] proves the
 //! invariants on what the test left behind.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use actix_web::dev::ServerHandle;
@@ -11,10 +12,11 @@ use catbird_server::check;
 use catbird_server::clock::Clock;
 use catbird_server::config::Config;
 use catbird_server::server;
+use serde_json::Value;
 
 use super::client::persona::Persona;
 use super::client::random_did;
-use super::client::xrpc::{OnReply, Xrpc};
+use super::client::xrpc::{OnReply, Xrpc, facts};
 use super::cluster::{TestDatabase, database};
 use super::lexicon;
 
@@ -120,7 +122,7 @@ fn on_reply() -> OnReply {
     Arc::new(|nsid, reply| {
         let checked = match reply.status {
             200 => lexicon::validate_output(nsid, &reply.body),
-            _ => lexicon::validate_error(nsid, &reply.body),
+            _ => lexicon::validate_error(nsid, &reply.body).and_then(|()| tells_its_facts(&reply.body)),
         };
         if let Err(why) = checked {
             panic!(
@@ -129,6 +131,18 @@ fn on_reply() -> OnReply {
             );
         }
     })
+}
+
+/// Whether an error's message ends with the facts that the body has as fields.
+fn tells_its_facts(body: &Value) -> Result<(), String> {
+    let message = body["message"].as_str().unwrap_or_default();
+    let (_, facts) = facts(message).ok_or_else(|| format!("no facts in {message:?}"))?;
+    let fields = body.as_object().into_iter().flatten();
+    let beside = fields.filter(|(name, _)| !matches!(name.as_str(), "error" | "message" | "missing"));
+    let told: BTreeMap<&str, String> = facts.into_iter().map(|(name, value)| (name, value.to_owned())).collect();
+    let had = beside.map(|(name, value)| (&**name, value.as_str().map_or_else(|| value.to_string(), str::to_owned)));
+    let had: BTreeMap<&str, String> = had.collect();
+    if told == had { Ok(()) } else { Err(format!("the message tells {told:?} and the body has {had:?}")) }
 }
 
 /// The settings of a server under test, with some of them replaced. Nothing is limited in rate or amount, and no drain waits for

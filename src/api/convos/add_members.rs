@@ -65,6 +65,8 @@ impl Endpoint for AddMembers {
         Code::AlreadyMember,
         Code::TooManyMembers,
         Code::EpochMismatch,
+        Code::EpochExpired,
+        Code::EpochAhead,
         Code::ServerRolledBack,
         Code::InvalidCommit,
         Code::InvalidWelcome,

@@ -33,7 +33,7 @@ pub struct Input {
 }
 
 /// How the removal of somebody, without commit and key, learns what became of it.
-const AGAIN: &str = "send the same request again: NotMember says that it was done";
+const AGAIN: &str = "send the same request again: TargetNotMember says that it was done";
 
 impl Endpoint for LeaveConvo {
     const NSID: &'static str = "blue.catbird.mls.leaveConvo";
@@ -41,9 +41,12 @@ impl Endpoint for LeaveConvo {
     const ERRORS: &'static [Code] = &[
         Code::ConvoNotFound,
         Code::NotMember,
+        Code::TargetNotMember,
         Code::NotAuthorized,
         Code::LastMember,
         Code::EpochMismatch,
+        Code::EpochExpired,
+        Code::EpochAhead,
         Code::ServerRolledBack,
         Code::InvalidCommit,
         Code::IdempotencyConflict,

@@ -62,9 +62,12 @@ impl Endpoint for SendMessage {
         Code::InvalidAsset,
         Code::InvalidMessage,
         Code::EpochMismatch,
+        Code::EpochExpired,
+        Code::EpochAhead,
         Code::ServerRolledBack,
         Code::MessageTooLarge,
         Code::IdempotencyConflict,
+        Code::MessageUnconfirmed,
     ];
 
     /// Messages share transactions, which take no connection for any one of them.

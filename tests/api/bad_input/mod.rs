@@ -135,8 +135,10 @@ fn hostile(kind: Kind) -> Vec<Value> {
 fn is_declared_refusal(reply: &Reply, what: &str) {
     // That the error is declared, and has its shape, is checked with every reply.
     assert!((400..500).contains(&reply.status) && reply.status != 401, "{what}: {reply}");
-    assert_eq!(
-        reply.body["recovery"],
-        if reply.error() == Some("EpochMismatch") { "catchUpThenRebase" } else { "giveUp" }
-    );
+    let recovery = match reply.error() {
+        Some("EpochMismatch") => "catchUpThenRebase",
+        Some("EpochAhead") => "rejoin",
+        _ => "giveUp",
+    };
+    assert_eq!(reply.body["recovery"], recovery, "{what}: {reply}");
 }

@@ -216,8 +216,9 @@ async fn p9_a_commit_from_the_future_is_told_so(app: &TestApp) {
     mls.merge_pending(group_id).unwrap();
     let early = offer(&mut members[0], &[&app.persona()]);
     let before = contents(app).await;
-    let reply = refused(ask(&members[0], "addMembers", &early.body).await, 409, "EpochMismatch");
+    let reply = refused(ask(&members[0], "addMembers", &early.body).await, 409, "EpochAhead");
     assert_eq!((&reply.body["serverEpoch"], &reply.body["reason"]), (&json!(1), &json!("future")));
+    assert_eq!(reply.body["recovery"], "rejoin", "no commit leads back");
     assert_eq!(reply.list("missing").unwrap().len(), 0);
     assert_eq!(contents(app).await, before);
 }

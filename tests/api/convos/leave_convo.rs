@@ -154,7 +154,7 @@ async fn only_the_admin_commits_the_removal_of_one_who_left(app: &TestApp) {
     members[3].catch_up().await.unwrap();
     assert!(!members[3].mls.members(&members[3].group_id).unwrap().contains(&gone));
     let bare = json!({ "convoId": convo(&members[0]), "targetDid": gone });
-    refused(ask(&members[0], "leaveConvo", &bare).await, 403, "NotMember");
+    refused(ask(&members[0], "leaveConvo", &bare).await, 409, "TargetNotMember");
 }
 
 async fn p10_one_member_cannot_advance_the_epoch_without_end(app: &TestApp) {
@@ -190,7 +190,7 @@ async fn a_removal_without_a_commit_changes_the_roster_only(app: &TestApp) {
     let asked = json!({ "convoId": convo(&members[0]), "targetDid": members[2].did() });
     assert_eq!(landed(&ok(ask(&members[0], "leaveConvo", &asked).await)), (1, 1));
     assert_eq!(roster(&members[0]).await.len(), 2);
-    refused(ask(&members[0], "leaveConvo", &asked).await, 403, "NotMember");
+    refused(ask(&members[0], "leaveConvo", &asked).await, 409, "TargetNotMember");
 }
 
 async fn p9_a_stale_removal_is_told_what_it_missed_and_removes_nobody(app: &TestApp) {
@@ -216,7 +216,7 @@ async fn p2_a_refused_removal_takes_its_swap_back(app: &TestApp) {
     let before = contents(app).await;
     refused(ask(&members[1], "leaveConvo", &asked).await, 403, "NotAuthorized");
     let never = with(&asked, json!({ "targetDid": random_did() }));
-    refused(ask(&members[1], "leaveConvo", &never).await, 403, "NotMember");
+    refused(ask(&members[1], "leaveConvo", &never).await, 409, "TargetNotMember");
     assert_eq!(contents(app).await, before);
     assert_eq!(members[0].add(&[app.published_persona().await.did()]).await.unwrap().epoch, 2);
 }
@@ -266,5 +266,5 @@ async fn every_spelling_of_base64_and_of_fields_is_accepted(app: &TestApp) {
 async fn somebody_who_was_never_there_cannot_be_removed(app: &TestApp) {
     let members = app.conversation(2).await;
     let asked = json!({ "convoId": convo(&members[0]), "targetDid": random_did() });
-    refused(ask(&members[0], "leaveConvo", &asked).await, 403, "NotMember");
+    refused(ask(&members[0], "leaveConvo", &asked).await, 409, "TargetNotMember");
 }

@@ -99,7 +99,7 @@ async fn p7_a_joiner_sees_nothing_from_before_its_join_by_any_way_of_asking(app:
     let id = convo(&carol);
     let ask_since = async |message: &str| {
         let reply = get(&carol, "getMessages", &[("convoId", &id), ("sinceMessage", message)]).await;
-        refused(reply, 400, "InvalidCursor").body["message"].clone()
+        refused(reply, 400, "InvalidCursor").sentence().to_owned()
     };
     assert_eq!(ask_since(&secret.message_id).await, ask_since("never-was").await);
 }

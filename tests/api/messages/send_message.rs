@@ -101,8 +101,9 @@ async fn p9_a_message_from_the_future_is_told_so(app: &TestApp) {
     let members = app.conversation(2).await;
     for epoch in [2u64, 1 << 40, (1 << 53) - 1] {
         let early = with(&message(&members[0], b"early"), json!({ "epoch": epoch }));
-        let reply = refused(ask(&members[0], "sendMessage", &early).await, 409, "EpochMismatch");
+        let reply = refused(ask(&members[0], "sendMessage", &early).await, 409, "EpochAhead");
         assert_eq!((&reply.body["reason"], &reply.body["serverEpoch"]), (&json!("future"), &json!(1)));
+        assert_eq!(reply.body["recovery"], "rejoin", "no commit leads back");
         assert_eq!(reply.list("missing").unwrap().len(), 0);
     }
 }

@@ -175,7 +175,7 @@ async fn commit(desk: &Desk, convo: &Convo, turn: usize, added: &[usize], remove
     };
     let reply = desk.insist(creator, turn, method, &body).await;
     if desk.may_lose && reply.status != 200 {
-        assert!(reply.body["reason"] != json!("future") || state.incarnation.is_none(), "it was not told: {reply}");
+        assert!(reply.error() != Some("EpochAhead") || state.incarnation.is_none(), "it was not told: {reply}");
         let told = u64::from(reply.error() == Some("ServerRolledBack"));
         desk.counts.rolled_back.fetch_add(told, Ordering::SeqCst);
         return begin_anew(desk, convo, turn, &mut state).await;

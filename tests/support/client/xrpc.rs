@@ -14,7 +14,7 @@ use std::time::Duration;
 use reqwest::{Client, ClientBuilder, RequestBuilder, Url};
 use serde_json::Value;
 
-pub use reply::{Reply, base64_text, bytes_value, decode_bytes};
+pub use reply::{Reply, base64_text, bytes_value, decode_bytes, facts};
 pub use socket::{Frame, Socket, cbor};
 pub use stream::{Event, EventStream};
 pub use token::{Claims, Token};

@@ -89,8 +89,7 @@ impl Persona {
 
     /// Catches up with what a 409 carries, and with nothing else; any other refusal is final.
     pub(super) fn rebase(&mut self, reply: Reply, conflicts: u32) -> Result<(), PersonaError> {
-        let stale = reply.status == 409 && reply.error() == Some("EpochMismatch") && reply.body["reason"] != "future";
-        if !stale {
+        if reply.error() != Some("EpochMismatch") {
             return Err(self.refused(reply));
         }
         if conflicts >= MAX_ATTEMPTS {

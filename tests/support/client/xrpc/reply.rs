@@ -1,5 +1,6 @@
 //! What came back: status, headers and body, and the fields in it.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
@@ -50,6 +51,12 @@ impl Reply {
     /// The lexicon's name of the error, such as `EpochMismatch`.
     pub fn error(&self) -> Option<&str> {
         self.body["error"].as_str()
+    }
+
+    /// What the error says to a person, without the facts behind it.
+    pub fn sentence(&self) -> &str {
+        let message = self.body["message"].as_str().unwrap_or_default();
+        facts(message).map_or(message, |(sentence, _)| sentence)
     }
 
     /// How long the server asks to wait: the exact `retryAfterMs`, else the `Retry-After` header, which is in seconds.
@@ -106,6 +113,14 @@ impl fmt::Display for Reply {
         let text = if self.text.is_empty() { "(empty body)" } else { &self.text };
         write!(f, "{} {} {text:.1000}", self.status, self.nsid)
     }
+}
+
+/// An error's `message` taken apart: the sentence, and the facts in brackets behind it, which are all that a proxy leaves of the body's
+/// other fields.
+pub fn facts(message: &str) -> Option<(&str, BTreeMap<&str, &str>)> {
+    let (sentence, facts) = message.strip_suffix(']')?.rsplit_once(" [")?;
+    let facts = facts.split(' ').map(|fact| fact.split_once('=')).collect::<Option<_>>()?;
+    Some((sentence, facts))
 }
 
 /// Bytes as the data model of AT Protocol has them: `{"$bytes": …}`, standard alphabet without padding.
