@@ -75,6 +75,24 @@ fn a_complete_reply_is_accepted() {
 }
 
 #[test]
+fn a_reply_with_two_results_is_one_of_them() {
+    let mut sent = json!({ "messageId": "m", "receivedAt": "2025-11-03T10:00:00Z", "seq": 1, "epoch": 0 });
+    assert_eq!(validate_output(SEND, &sent), Ok(()));
+    sent["$type"] = json!(format!("{SEND}#accepted"));
+    assert_eq!(validate_output(SEND, &sent), Ok(()));
+    let stale =
+        json!({ "error": "EpochMismatch", "message": "Late.", "recovery": "catchUpThenRebase", "serverEpoch": 2 });
+    assert!(validate_output(SEND, &stale).is_err(), "it does not say what it is");
+    let mut typed = stale.clone();
+    typed["$type"] = json!(format!("{SEND}#stale"));
+    assert_eq!(validate_output(SEND, &typed), Ok(()));
+    typed["seq"] = json!(1);
+    assert!(validate_output(SEND, &typed).is_err(), "a field of the other one");
+    sent["$type"] = json!("blue.catbird.mls.addMembers#accepted");
+    assert!(validate_output(SEND, &sent).is_err(), "of another method");
+}
+
+#[test]
 fn the_offending_field_is_named_with_its_path() {
     let why = changed_message("seq", Some(json!("1"))).unwrap_err();
     assert!(why.starts_with("$.messages[0].seq: "), "{why}");

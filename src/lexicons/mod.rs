@@ -136,6 +136,22 @@ mod tests {
         assert_eq!(&refs, socket["main"]["message"]["schema"]["refs"].as_array().unwrap());
     }
 
+    /// Whoever is told by a result has the same fields, whatever the method, and the output declares those of both results.
+    #[test]
+    fn results_of_conflicts_are_those_of_their_method() {
+        let mut told = Vec::new();
+        for (nsid, document) in parsed() {
+            let defs = &document["defs"];
+            let Some(stale) = defs.get("stale") else { continue };
+            assert!(defs["main"]["input"]["schema"]["properties"]["conflict"].is_object(), "{nsid}");
+            let mut both = defs["accepted"]["properties"].as_object().unwrap().clone();
+            both.extend(stale["properties"].as_object().unwrap().clone());
+            assert_eq!(&Value::Object(both), &defs["main"]["output"]["schema"]["properties"], "{nsid}");
+            told.push(stale.clone());
+        }
+        assert!(told.len() == 3 && told.iter().all(|stale| *stale == told[0]), "{told:?}");
+    }
+
     #[test]
     fn every_required_field_is_declared_and_every_field_described() {
         for (nsid, document) in parsed() {

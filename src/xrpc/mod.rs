@@ -2,6 +2,7 @@
 //! errors look. It knows no method.
 
 pub mod bytes;
+mod conflict;
 pub mod decode;
 mod endpoint;
 mod heavy;
@@ -11,6 +12,7 @@ mod reply_room;
 mod request_id;
 pub mod room;
 
+pub use conflict::{Conflict, Judged};
 pub use endpoint::{Caller, Endpoint, Guest, Kind, Route, Subscription};
 pub use heavy::Heavy;
 pub use pipeline::dispatch;

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use catbird_server::lexicons;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use value::Unknown;
 
@@ -62,7 +62,15 @@ impl Catalogue {
     pub fn output(&self, nsid: &str, body: &Value) -> Result<(), String> {
         let method = self.method(nsid)?;
         let schema = json_schema(method, "output").ok_or_else(|| format!("{nsid} declares no output"))?;
-        self.check(nsid, schema, body, "$", Unknown::Refused)
+        // An output with two results requires no field for both; what it has to have depends on which one it is.
+        match self.documents[nsid]["defs"].get("accepted") {
+            Some(accepted) if body.get("$type").is_none() => self.check(nsid, accepted, body, "$", Unknown::Refused),
+            Some(_) => {
+                let results = json!({ "type": "union", "closed": true, "refs": ["#accepted", "#stale"] });
+                self.check(nsid, &results, body, "$", Unknown::Refused)
+            }
+            None => self.check(nsid, schema, body, "$", Unknown::Refused),
+        }
     }
 
     pub fn event(&self, nsid: &str, event: &Value) -> Result<(), String> {

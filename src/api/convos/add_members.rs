@@ -11,7 +11,7 @@ use crate::error::{Code, Error};
 use crate::ids::{ConvoId, Did};
 use crate::quotas::{Charge, Held};
 use crate::xrpc::bytes::LexBytes;
-use crate::xrpc::{Caller, Endpoint, Kind};
+use crate::xrpc::{Caller, Conflict, Endpoint, Judged, Kind};
 
 /// Most DIDs in one request.
 const MAX_DIDS: usize = 50;
@@ -35,6 +35,9 @@ pub struct Input {
     /// What it heard last of the database's incarnation.
     #[serde(alias = "server_incarnation")]
     server_incarnation: Option<ServerIncarnation>,
+    /// How it wants to be told that it is in another epoch.
+    #[serde(default)]
+    conflict: Conflict,
 }
 
 #[derive(Serialize)]
@@ -74,26 +77,31 @@ impl Endpoint for AddMembers {
     ];
 
     type Input = Input;
-    type Output = Output;
+    type Output = Judged<Output>;
 
-    async fn call(app: &App, caller: &Caller, input: Input) -> Result<Output, Error> {
-        let start = Instant::now();
-        let command = command(app, caller, input).await?;
-        let (members, commits) = (command.dids.len(), command.commit.is_some());
-        // A commit is known by its bytes.
-        let knows_itself = commits || command.once.has_key();
-        let held = hold(app, &command).await;
-        let adding = async |command| app.serializer.add(command).await;
-        let landed = app.quotas.attend(held, command, adding).await.inspect_err(|error| app.count_conflict(error));
-        let landed = landed.map_err(|error| if knows_itself { error } else { error.told_by(AGAIN) })?;
-        if !landed.repeated {
-            app.metrics.members_added(members);
-        }
-        if !landed.repeated && commits {
-            app.metrics.epoch_incremented(start.elapsed());
-        }
-        Ok(landed.into())
+    async fn call(app: &App, caller: &Caller, input: Input) -> Result<Judged<Output>, Error> {
+        let conflict = input.conflict;
+        conflict.judge(Self::NSID, add(app, caller, input).await)
     }
+}
+
+async fn add(app: &App, caller: &Caller, input: Input) -> Result<Output, Error> {
+    let start = Instant::now();
+    let command = command(app, caller, input).await?;
+    let (members, commits) = (command.dids.len(), command.commit.is_some());
+    // A commit is known by its bytes.
+    let knows_itself = commits || command.once.has_key();
+    let held = hold(app, &command).await;
+    let adding = async |command| app.serializer.add(command).await;
+    let landed = app.quotas.attend(held, command, adding).await.inspect_err(|error| app.count_conflict(error));
+    let landed = landed.map_err(|error| if knows_itself { error } else { error.told_by(AGAIN) })?;
+    if !landed.repeated {
+        app.metrics.members_added(members);
+    }
+    if !landed.repeated && commits {
+        app.metrics.epoch_incremented(start.elapsed());
+    }
+    Ok(landed.into())
 }
 
 /// Reserves what it will use: its bytes, and whom it names. Strangers to the conversation are told so first: what they name is not

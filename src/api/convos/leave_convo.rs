@@ -11,7 +11,7 @@ use crate::error::{Code, Error};
 use crate::ids::{ConvoId, Did};
 use crate::quotas::Charge;
 use crate::xrpc::bytes::LexBytes;
-use crate::xrpc::{Caller, Endpoint, Kind};
+use crate::xrpc::{Caller, Conflict, Endpoint, Judged, Kind};
 
 use super::add_members::Output;
 
@@ -30,6 +30,9 @@ pub struct Input {
     /// What it heard last of the database's incarnation.
     #[serde(alias = "server_incarnation")]
     server_incarnation: Option<ServerIncarnation>,
+    /// How it wants to be told that it is in another epoch.
+    #[serde(default)]
+    conflict: Conflict,
 }
 
 /// How the removal of somebody, without commit and key, learns what became of it.
@@ -53,37 +56,42 @@ impl Endpoint for LeaveConvo {
     ];
 
     type Input = Input;
-    type Output = Output;
+    type Output = Judged<Output>;
 
-    async fn call(app: &App, caller: &Caller, input: Input) -> Result<Output, Error> {
-        let start = Instant::now();
-        let commit = fields::commit(app, caller, &input.convo_id, input.commit).await?;
-        let target = input.target_did.unwrap_or_else(|| caller.did.clone());
-        let fingerprint = Fingerprint::default()
-            .text(Some(input.convo_id.as_str()))
-            .text(Some(target.as_str()))
-            .field(commit.as_ref().map(|commit| commit.bytes.as_slice()));
-        let commits = commit.is_some();
-        let command = commands::LeaveConvo {
-            convo_id: input.convo_id,
-            caller: caller.did.clone(),
-            target,
-            commit,
-            entry_id: app.new_id(),
-            incarnation: input.server_incarnation.map(|seen| seen.0),
-            once: Once::new(caller.did.clone(), "leaveConvo", input.idempotency_key.map(|key| key.0), fingerprint),
-        };
-        // A commit is known by its bytes, and who has left by that.
-        let knows_itself = commits || command.target == command.caller || command.once.has_key();
-        // Leaving is free; a commit is stored.
-        let charges = command.commit.as_ref().map(|commit| Charge::stored(&caller.did, commit.bytes.len(), 2));
-        let held = app.quotas.hold(charges.into_iter().collect());
-        let leaving = async |command| app.serializer.run(command).await;
-        let landed = app.quotas.attend(held, command, leaving).await.inspect_err(|error| app.count_conflict(error));
-        let landed = landed.map_err(|error| if knows_itself { error } else { error.told_by(AGAIN) })?;
-        if !landed.repeated && commits {
-            app.metrics.epoch_incremented(start.elapsed());
-        }
-        Ok(landed.into())
+    async fn call(app: &App, caller: &Caller, input: Input) -> Result<Judged<Output>, Error> {
+        let conflict = input.conflict;
+        conflict.judge(Self::NSID, leave(app, caller, input).await)
     }
+}
+
+async fn leave(app: &App, caller: &Caller, input: Input) -> Result<Output, Error> {
+    let start = Instant::now();
+    let commit = fields::commit(app, caller, &input.convo_id, input.commit).await?;
+    let target = input.target_did.unwrap_or_else(|| caller.did.clone());
+    let fingerprint = Fingerprint::default()
+        .text(Some(input.convo_id.as_str()))
+        .text(Some(target.as_str()))
+        .field(commit.as_ref().map(|commit| commit.bytes.as_slice()));
+    let commits = commit.is_some();
+    let command = commands::LeaveConvo {
+        convo_id: input.convo_id,
+        caller: caller.did.clone(),
+        target,
+        commit,
+        entry_id: app.new_id(),
+        incarnation: input.server_incarnation.map(|seen| seen.0),
+        once: Once::new(caller.did.clone(), "leaveConvo", input.idempotency_key.map(|key| key.0), fingerprint),
+    };
+    // A commit is known by its bytes, and who has left by that.
+    let knows_itself = commits || command.target == command.caller || command.once.has_key();
+    // Leaving is free; a commit is stored.
+    let charges = command.commit.as_ref().map(|commit| Charge::stored(&caller.did, commit.bytes.len(), 2));
+    let held = app.quotas.hold(charges.into_iter().collect());
+    let leaving = async |command| app.serializer.run(command).await;
+    let landed = app.quotas.attend(held, command, leaving).await.inspect_err(|error| app.count_conflict(error));
+    let landed = landed.map_err(|error| if knows_itself { error } else { error.told_by(AGAIN) })?;
+    if !landed.repeated && commits {
+        app.metrics.epoch_incremented(start.elapsed());
+    }
+    Ok(landed.into())
 }

@@ -13,7 +13,7 @@ use crate::quotas::Charge;
 use crate::store::messages::AppMessage;
 use crate::views::datetime;
 use crate::xrpc::bytes::LexBytes;
-use crate::xrpc::{Caller, Endpoint, Kind};
+use crate::xrpc::{Caller, Conflict, Endpoint, Judged, Kind};
 
 const MAX_EMBED_TYPE: usize = 256;
 const MAX_EMBED_URI: usize = 8_192;
@@ -40,6 +40,9 @@ pub struct Input {
     /// What it heard last of the database's incarnation.
     #[serde(alias = "server_incarnation")]
     server_incarnation: Option<ServerIncarnation>,
+    /// How it wants to be told that it is in another epoch.
+    #[serde(default)]
+    conflict: Conflict,
 }
 
 #[derive(Serialize)]
@@ -74,22 +77,27 @@ impl Endpoint for SendMessage {
     const TURN: bool = false;
 
     type Input = Input;
-    type Output = Output;
+    type Output = Judged<Output>;
 
-    async fn call(app: &App, caller: &Caller, input: Input) -> Result<Output, Error> {
-        let knows_itself = input.msg_id.is_some() || input.idempotency_key.is_some();
-        let command = command(app, caller, input).await?;
-        let (message, id) = (&command.message, command.message.id.clone());
-        let embed = [&message.embed_type, &message.embed_uri].into_iter().flatten().map(String::len).sum::<usize>();
-        let held = app.quotas.hold(vec![Charge::stored(&caller.did, message.ciphertext.len() + embed, 1)]);
-        let sending = async |command| app.serializer.send(command).await;
-        let sent = app.quotas.attend(held, command, sending).await.inspect_err(|error| app.count_conflict(error));
-        let sent = sent.map_err(|error| if knows_itself { error } else { error.told_by_id(&id) })?;
-        if !sent.repeated {
-            app.metrics.message_sent();
-        }
-        Ok(Output { message_id: sent.id, received_at: sent.received_at, seq: sent.seq, epoch: sent.epoch })
+    async fn call(app: &App, caller: &Caller, input: Input) -> Result<Judged<Output>, Error> {
+        let conflict = input.conflict;
+        conflict.judge(Self::NSID, send(app, caller, input).await)
     }
+}
+
+async fn send(app: &App, caller: &Caller, input: Input) -> Result<Output, Error> {
+    let knows_itself = input.msg_id.is_some() || input.idempotency_key.is_some();
+    let command = command(app, caller, input).await?;
+    let (message, id) = (&command.message, command.message.id.clone());
+    let embed = [&message.embed_type, &message.embed_uri].into_iter().flatten().map(String::len).sum::<usize>();
+    let held = app.quotas.hold(vec![Charge::stored(&caller.did, message.ciphertext.len() + embed, 1)]);
+    let sending = async |command| app.serializer.send(command).await;
+    let sent = app.quotas.attend(held, command, sending).await.inspect_err(|error| app.count_conflict(error));
+    let sent = sent.map_err(|error| if knows_itself { error } else { error.told_by_id(&id) })?;
+    if !sent.repeated {
+        app.metrics.message_sent();
+    }
+    Ok(Output { message_id: sent.id, received_at: sent.received_at, seq: sent.seq, epoch: sent.epoch })
 }
 
 async fn command(app: &App, caller: &Caller, input: Input) -> Result<commands::SendMessage, Error> {

@@ -1,0 +1,153 @@
+//! `conflict`: whoever asks for a result is told by a 200 that it lost an epoch, with all that the error has, and everybody else as ever.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Map, Value, json};
+
+use crate::harness::*;
+use crate::support::app::TestApp;
+use crate::support::client::persona::Persona;
+use crate::support::client::xrpc::{Reply, base64_text, decode_bytes};
+
+either_serializer! {
+    p9_whoever_asks_for_a_result_can_rebase_with_it_alone;
+    whoever_does_not_ask_is_answered_as_ever;
+    the_same_key_gives_the_same_result_in_either_form;
+    who_cannot_catch_up_is_told_so_by_a_result_too;
+    any_other_error_stays_one;
+}
+
+/// A message and two commits of the epoch that a member is in, none of which it will keep.
+fn requests(member: &mut Persona) -> [(&'static str, Value); 3] {
+    let staged = member.mls.self_update(&member.group_id).unwrap();
+    member.mls.discard_pending(&member.group_id).unwrap();
+    let (id, commit) = (convo(member), base64_text(&staged.commit));
+    [
+        ("sendMessage", message(member, b"in this epoch")),
+        ("addMembers", json!({ "convoId": id, "didList": ["did:plc:somebody"], "commit": commit })),
+        ("leaveConvo", json!({ "convoId": id, "targetDid": member.did(), "commit": commit })),
+    ]
+}
+
+fn asking(body: &Value) -> Value {
+    with(body, json!({ "conflict": "result" }))
+}
+
+fn is(reply: &Reply, result: &str) -> bool {
+    reply.body["$type"] == json!(format!("{}#{result}", reply.nsid))
+}
+
+/// The fields of an error that a result has as well.
+fn facts(refusal: &Reply) -> Map<String, Value> {
+    let mut fields = refusal.body.as_object().unwrap().clone();
+    fields.remove("requestId");
+    fields["message"] = json!(refusal.sentence());
+    fields
+}
+
+async fn p9_whoever_asks_for_a_result_can_rebase_with_it_alone(app: &TestApp) {
+    let mut members = app.conversation(2).await;
+    let (newcomer, late) = (app.published_persona().await, app.persona());
+    let requests = requests(&mut members[1]);
+    members[0].add(&[newcomer.did()]).await.unwrap();
+    let before = contents(app).await;
+    for (method, body) in &requests {
+        let told = ok(ask(&members[1], method, &asking(body)).await);
+        assert!(is(&told, "stale"), "{told}");
+        let mut fields = told.body.as_object().unwrap().clone();
+        fields.remove("$type");
+        let refusal = refused(ask(&members[1], method, body).await, 409, "EpochMismatch");
+        assert_eq!(fields, facts(&refusal), "{method}");
+        assert_eq!((&told.body["serverEpoch"], &told.body["reason"]), (&json!(2), &json!("stale")), "{told}");
+        assert_eq!((&told.body["moreMissing"], told.list("missing").unwrap().len()), (&json!(false), 1), "{told}");
+    }
+    assert_eq!(contents(app).await, before);
+
+    // It loses with a commit, applies what the result has, and wins with the next.
+    let bob = &mut members[1];
+    let lost = offer(bob, &[&late]);
+    let told = ok(ask(bob, "addMembers", &asking(&lost.body)).await);
+    discard(bob);
+    for commit in told.list("missing").unwrap() {
+        bob.mls.apply(&bob.group_id, &decode_bytes(&commit["commitData"]).unwrap()).unwrap();
+    }
+    let again = offer(bob, &[&late]);
+    let reply = ok(ask(bob, "addMembers", &asking(&again.body)).await);
+    assert!(is(&reply, "accepted"), "{reply}");
+    merge(bob);
+    assert_eq!(reply.number("newEpoch").unwrap(), bob.epoch().unwrap());
+}
+
+async fn whoever_does_not_ask_is_answered_as_ever(app: &TestApp) {
+    let mut members = app.conversation(3).await;
+    let keys = |reply: &Reply| reply.body.as_object().unwrap().keys().cloned().collect::<BTreeSet<_>>();
+    for conflict in [Value::Null, json!("error")] {
+        let ask_with = async |member: &Persona, method: &str, body: Value| {
+            ok(ask(member, method, &with(&body, json!({ "conflict": conflict }))).await)
+        };
+        let sent = ask_with(&members[0], "sendMessage", message(&members[0], b"hello")).await;
+        assert_eq!(keys(&sent), ["epoch", "messageId", "receivedAt", "seq"].map(str::to_owned).into());
+        let landed = ["epoch", "newEpoch", "seq", "success"].map(str::to_owned).into();
+        let newcomer = app.persona();
+        let addition = offer(&mut members[0], &[&newcomer]);
+        let added = ask_with(&members[0], "addMembers", addition.body).await;
+        assert_eq!(keys(&added), landed);
+        merge(&mut members[0]);
+        let leaver = members.pop().unwrap();
+        let left = ask_with(&leaver, "leaveConvo", json!({ "convoId": convo(&leaver) })).await;
+        assert_eq!(keys(&left), landed);
+    }
+    for wrong in [json!("results"), json!(true), json!(["result"])] {
+        let body = with(&message(&members[0], b"hello"), json!({ "conflict": wrong }));
+        refused(ask(&members[0], "sendMessage", &body).await, 400, "InvalidRequest");
+    }
+}
+
+async fn the_same_key_gives_the_same_result_in_either_form(app: &TestApp) {
+    let mut members = app.conversation(2).await;
+    let [(_, message), ..] = requests(&mut members[0]);
+    let addition = offer(&mut members[0], &[&app.persona()]);
+    for (method, body) in [("sendMessage", message), ("addMembers", addition.body)] {
+        let body = with(&body, json!({ "idempotencyKey": "once" }));
+        let plain = ok(ask(&members[0], method, &body).await).body;
+        let mut typed = ok(ask(&members[0], method, &asking(&body)).await);
+        assert!(is(&typed, "accepted"), "{typed}");
+        typed.body.as_object_mut().unwrap().remove("$type");
+        assert_eq!(typed.body, plain, "{method}");
+        assert_eq!(ok(ask(&members[0], method, &body).await).body, plain, "{method}");
+    }
+}
+
+async fn who_cannot_catch_up_is_told_so_by_a_result_too(app: &TestApp) {
+    let mut members = app.conversation(2).await;
+    // A commit that was merged and never offered.
+    let Persona { mls, group_id, .. } = &mut members[1];
+    mls.self_update(group_id).unwrap();
+    mls.merge_pending(group_id).unwrap();
+    for (method, body) in requests(&mut members[1]) {
+        for (says, error) in [(Value::Null, "EpochAhead"), (json!("another"), "ServerRolledBack")] {
+            let body = with(&asking(&body), json!({ "serverIncarnation": says }));
+            let told = ok(ask(&members[1], method, &body).await);
+            assert!(is(&told, "stale"), "{told}");
+            let found = (&told.body["error"], &told.body["recovery"], &told.body["serverEpoch"]);
+            assert_eq!(found, (&json!(error), &json!("rejoin"), &json!(1)), "{told}");
+        }
+    }
+}
+
+async fn any_other_error_stays_one(app: &TestApp) {
+    let mut members = app.conversation(3).await;
+    let stranger = app.persona();
+    let requests = requests(&mut members[1]);
+    members[0].add(&[app.published_persona().await.did()]).await.unwrap();
+    // P7: strangers learn nothing, in whatever form they ask.
+    for (method, body) in &requests {
+        refused(ask(&stranger, method, &asking(body)).await, 404, "ConvoNotFound");
+    }
+    ok(ask(&members[1], "leaveConvo", &json!({ "convoId": convo(&members[1]) })).await);
+    for (method, body) in &requests {
+        refused(ask(&members[1], method, &asking(body)).await, 403, "NotMember");
+    }
+    let again = asking(&json!({ "convoId": convo(&members[0]), "didList": [members[2].did()] }));
+    refused(ask(&members[0], "addMembers", &again).await, 409, "AlreadyMember");
+}
