@@ -48,6 +48,13 @@ has_compiler() { command -v cc >/dev/null; }
 
 has_ps() { command -v ps >/dev/null; }
 
+# The clients of the tests need Node 20.
+has_node() { command -v node >/dev/null && node -e 'process.exit(Number(process.versions.node.split(".")[0]) < 20)'; }
+
+has_npm() { command -v npm >/dev/null; }
+
+has_chromium() { command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null; }
+
 # package THING MANAGER: what the package manager calls it.
 package() {
     case $1/$2 in
@@ -62,6 +69,8 @@ package() {
         compiler/brew | compiler/dnf) echo gcc ;;
         ps/dnf | ps/pacman) echo procps-ng ;;
         ps/*) echo procps ;;
+        node/apt-get | node/apk | node/pacman | node/dnf) echo nodejs ;;
+        npm/brew) echo node ;;
         *) echo "$1" ;;
     esac
 }

@@ -1,0 +1,207 @@
+// Runs what docs/clients.md shows against a server (SERVER) and the stand-in of a PDS (PDS): in Node both ways, and in a browser, whose page
+// is of a third origin. DIRECTORY is where the page's programs are written.
+
+import assert from 'node:assert/strict'
+import { execFile, execFileSync, spawn } from 'node:child_process'
+import fs from 'node:fs'
+import http from 'node:http'
+import path from 'node:path'
+import { test } from 'node:test'
+import { pathToFileURL } from 'node:url'
+import { promisify } from 'node:util'
+import { build } from 'esbuild'
+import { printsOf, writePrograms } from './page.mjs'
+
+const { PDS, SERVER, DIRECTORY } = process.env
+writePrograms(DIRECTORY)
+const program = (name) => import(pathToFileURL(path.join(DIRECTORY, name)))
+const { call, directly, facts, service, signIn, throughPds } = await program('catbird.mjs')
+const { Member } = await program('member.mjs')
+const { Group } = await program('mls.mjs')
+
+/** What the PDS has passed on since it was asked last. */
+const passed = async () => (await fetch(`${PDS}/passed`)).json()
+const catbird = await service(SERVER)
+const WAYS = { pds: throughPds, direct: directly }
+
+/** Where the browser is, by one of its names. */
+const chromium = () =>
+  execFileSync('sh', ['-c', 'command -v chromium || command -v chromium-browser || command -v google-chrome'], { encoding: 'utf8' }).trim()
+
+let people = 0
+async function member(way) {
+  const agent = await signIn(PDS, `somebody-${process.pid}-${people++}.test`, 'password')
+  const someone = new Member(WAYS[way](agent, catbird), agent.did)
+  await someone.publish()
+  return someone
+}
+
+/** Two people in a conversation, of whom the second has not heard of a third who was added since. */
+async function behind(way) {
+  const [alice, bob, carol, dave] = await Promise.all(Array.from({ length: 4 }, () => member(way)))
+  await alice.create('Birds')
+  await alice.add(bob.did)
+  await bob.join(alice.convoId)
+  await alice.add(carol.did)
+  await passed()
+  return { alice, bob, dave }
+}
+
+for (const way of Object.keys(WAYS)) {
+  test(`the conversation of the page, ${way}`, async () => {
+    await passed()
+    const env = { ...process.env, WAY: way }
+    const { stdout } = await promisify(execFile)(process.execPath, [path.join(DIRECTORY, 'talk.mjs')], { env, timeout: 60_000 })
+    assert.equal(stdout, printsOf('talk.mjs'))
+    assert.equal((await passed()).length > 0, way === 'pds', 'it goes the way that it says')
+  })
+
+  test(`whoever lost an epoch tries again with nothing but the reply, ${way}`, async () => {
+    const { bob, dave } = await behind(way)
+    const asked = []
+    const { call: ask } = bob.client
+    bob.client.call = (nsid, ...rest) => {
+      asked.push(nsid.split('.').pop())
+      return ask.call(bob.client, nsid, ...rest)
+    }
+    await bob.add(dave.did)
+    assert.deepEqual(asked, ['getKeyPackages', 'addMembers', 'addMembers'])
+    assert.equal(bob.group.epoch, 3)
+    if (way === 'pds') {
+      const statuses = (await passed()).map(({ method, status }) => `${method} ${status}`)
+      assert.deepEqual(statuses, ['getKeyPackages 200', 'addMembers 200', 'addMembers 200'])
+    }
+    await dave.join(bob.convoId)
+    assert.equal(dave.group.epoch, 3)
+  })
+
+  test(`an error's name and message are enough to catch up with one more request, ${way}`, async () => {
+    const { bob } = await behind(way)
+    const send = async () => {
+      const ciphertext = await bob.group.encrypt('late')
+      return call(bob.client, 'sendMessage', { convoId: bob.convoId, ciphertext, epoch: bob.group.epoch })
+    }
+    const lost = await send().catch((error) => error)
+    // What the official client makes of 409, whichever way it came.
+    assert.deepEqual([lost.error, lost.status], ['EpochMismatch', 400])
+    const { serverEpoch, reason, moreMissing, recovery, requestId } = facts(lost.message)
+    assert.deepEqual({ serverEpoch, reason, moreMissing, recovery }, {
+      serverEpoch: '2', reason: 'stale', moreMissing: 'false', recovery: 'catchUpThenRebase',
+    })
+    assert.match(requestId, /^[0-9A-Z]{26}$/)
+    const range = { convoId: bob.convoId, fromEpoch: bob.group.epoch + 1 }
+    for (const { commitData } of (await call(bob.client, 'getCommits', range)).commits) await bob.group.take(commitData)
+    assert.equal((await send()).epoch, 2)
+  })
+
+  test(`whoever merged a commit that was never accepted is told by another name, ${way}`, async () => {
+    const { alice, dave } = await behind(way)
+    const { keyPackages } = await call(alice.client, 'getKeyPackages', { dids: [dave.did] })
+    const { won } = await alice.group.add([Buffer.from(keyPackages[0].keyPackage, 'base64')])
+    won()
+    const input = { convoId: alice.convoId, ciphertext: await alice.group.encrypt('early'), epoch: alice.group.epoch }
+    const lost = await call(alice.client, 'sendMessage', input).catch((error) => error)
+    assert.deepEqual([lost.error, facts(lost.message).recovery, facts(lost.message).reason], ['EpochAhead', 'rejoin', 'future'])
+    const told = await call(alice.client, 'sendMessage', { ...input, conflict: 'result' })
+    assert.deepEqual([told.$type, told.error], ['blue.catbird.mls.sendMessage#stale', 'EpochAhead'])
+  })
+
+  test(`a reply is valid whether or not a result was asked for, ${way}`, async () => {
+    const alice = await member(way)
+    await alice.create('Birds')
+    const message = async () => ({ convoId: alice.convoId, ciphertext: await alice.group.encrypt('x'), epoch: 0 })
+    // The official client checks every reply against the document.
+    const plain = await call(alice.client, 'sendMessage', await message())
+    assert.deepEqual(Object.keys(plain).sort(), ['epoch', 'messageId', 'receivedAt', 'seq'])
+    const typed = await call(alice.client, 'sendMessage', { ...(await message()), conflict: 'result' })
+    assert.equal(typed.$type, 'blue.catbird.mls.sendMessage#accepted')
+  })
+}
+
+test('a stream through the PDS flows when it is not compressed, and goes on from its cursor', async () => {
+  const pds = await signIn(PDS, 'listener.test', 'password')
+  const [alice, listener] = [await member('pds'), new Member(throughPds(pds, catbird), pds.did)]
+  await listener.publish()
+  const listen = async (cursor) => {
+    const query = cursor ? `?cursor=${encodeURIComponent(cursor)}` : ''
+    const headers = { 'atproto-proxy': `${catbird.did}#atproto_mls`, 'accept-encoding': 'identity' }
+    const reply = await pds.sessionManager.fetchHandler(`/xrpc/blue.catbird.mls.streamConvoEvents${query}`, { headers })
+    assert.equal(reply.status, 200)
+    const reader = reply.body.pipeThrough(new TextDecoderStream()).getReader()
+    let text = ''
+    /** The cursor of the next event of a type, or of the first sign of life. */
+    const until = async (wanted) => {
+      for (;;) {
+        const end = text.indexOf('\n\n')
+        if (end < 0) {
+          const { value, done } = await reader.read()
+          assert.ok(!done, `the stream ended before ${wanted}`)
+          text += value
+          continue
+        }
+        const fields = Object.fromEntries(text.slice(0, end).split('\n').map((line) => line.split(': ', 2)))
+        text = text.slice(end + 2)
+        if (fields.event === wanted) return fields.id
+      }
+    }
+    return { until, stop: () => reader.cancel() }
+  }
+  const first = await listen()
+  await first.until(undefined)
+  await alice.create('Birds')
+  await alice.add(listener.did)
+  const cursor = await first.until('welcomeEvent')
+  await first.stop()
+  await alice.send('while nobody listens')
+  const second = await listen(cursor)
+  await second.until('messageEvent')
+  await second.stop()
+})
+
+test('the program of the page runs in a browser, on a page of another origin', async () => {
+  await build({
+    entryPoints: [path.join(DIRECTORY, 'browser.mjs')],
+    outfile: path.join(DIRECTORY, 'browser.js'),
+    bundle: true,
+    format: 'esm',
+    logLevel: 'warning',
+  })
+  // The page as it is, and a script beside it that tells what it shows.
+  const tell = `<script>
+    const tell = (what) => fetch('/told', { method: 'POST', body: what })
+    addEventListener('error', ({ message }) => tell('error: ' + message))
+    addEventListener('unhandledrejection', ({ reason }) => tell('error: ' + reason))
+    const log = document.querySelector('#log')
+    new MutationObserver(() => tell(log.textContent)).observe(log, { childList: true })
+  </script>`
+  const page = fs.readFileSync(path.join(DIRECTORY, 'index.html'), 'utf8').replace('<script', `${tell}<script`)
+  let told = ''
+  let wake
+  const enough = new Promise((resolve) => (wake = resolve))
+  const origin = http.createServer(async (request, response) => {
+    if (request.method === 'POST') {
+      const chunks = []
+      for await (const chunk of request) chunks.push(chunk)
+      told = Buffer.concat(chunks).toString()
+      if (told === printsOf('browser.mjs') || told.startsWith('error:')) wake()
+      return response.end()
+    }
+    const isPage = request.url.startsWith('/index.html')
+    response.setHeader('content-type', isPage ? 'text/html' : 'text/javascript')
+    response.end(isPage ? page : fs.readFileSync(path.join(DIRECTORY, 'browser.js')))
+  })
+  await new Promise((resolve) => origin.listen(0, 'localhost', resolve))
+  const query = new URLSearchParams({ pds: PDS, server: SERVER })
+  const address = `http://localhost:${origin.address().port}/index.html?${query}`
+  const profile = path.join(DIRECTORY, 'profile')
+  const flags = ['--headless', '--no-sandbox', '--disable-gpu', '--disable-dev-shm-usage', '--no-first-run', `--user-data-dir=${profile}`]
+  const browser = spawn(chromium(), [...flags, address], { stdio: 'ignore', detached: true })
+  const late = setTimeout(wake, 60_000)
+  await enough
+  clearTimeout(late)
+  // It has processes of its own.
+  process.kill(-browser.pid, 'SIGKILL')
+  origin.close()
+  origin.closeAllConnections()
+  assert.equal(told, printsOf('browser.mjs'))
+})
