@@ -10,6 +10,7 @@
 //! - Bodies are timed by who reads them.
 
 mod chunks;
+mod discard;
 mod head;
 mod socket;
 mod watch;
@@ -21,6 +22,8 @@ use std::task::Waker;
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
+
+use discard::Discard;
 
 pub use socket::Socket;
 pub use watch::{Watched, answer, asks_for_websocket, begin};
@@ -35,7 +38,7 @@ const LONG_HEAD_BYTES: usize = 8 * 1024;
 pub const MAX_LONG_HEADS: usize = 512;
 /// How long a client may take a reply more slowly than it should. For a stream this begins anew whenever it has taken everything.
 pub const TAKE_GRACE: Duration = Duration::from_secs(30);
-/// How long what is left of a body that nobody reads may still come, so that the client sees the reply before the end.
+/// How long what is left of a body that nobody reads may still come, so that the client sees the reply before the end ([`discard`]).
 const LINGER: Duration = Duration::from_secs(2);
 
 /// Why the server ended a connection.
@@ -66,11 +69,12 @@ impl Ended {
 #[derive(Debug, Clone)]
 pub struct Connections {
     long_heads: Arc<Semaphore>,
+    discard: Discard,
 }
 
 impl Default for Connections {
     fn default() -> Self {
-        Self { long_heads: Arc::new(Semaphore::new(MAX_LONG_HEADS)) }
+        Self { long_heads: Arc::new(Semaphore::new(MAX_LONG_HEADS)), discard: Discard::default() }
     }
 }
 
@@ -83,7 +87,7 @@ enum Phase {
     Request,
     /// The body, since somebody asks for it.
     Body,
-    /// What is left of a body, to be thrown away.
+    /// What is left of a body, to be thrown away, not faster than [`discard`] says.
     Discard,
 }
 

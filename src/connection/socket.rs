@@ -17,6 +17,7 @@ use crate::metrics::Metrics;
 use crate::xrpc::decode::time_for;
 
 use super::chunks::Chunks;
+use super::discard::DISCARD_PIECE;
 use super::head::Scanner;
 use super::{
     Connection, Connections, Ended, HEAD_TIME, LINGER, LONG_HEAD_BYTES, Left, MAX_HEAD_BYTES, Phase, TAKE_GRACE,
@@ -39,6 +40,8 @@ pub struct Socket {
     long_head: Option<OwnedSemaphorePermit>,
     /// Until when what is being read has to be there.
     read_until: Option<Pin<Box<Sleep>>>,
+    /// Until when nothing more is thrown away.
+    discard_at: Option<Pin<Box<Sleep>>>,
     /// How far a chunked body was handed over.
     chunks: Chunks,
     /// Since when the peer has been taking what is sent, and how many bytes it has taken. `None`: nothing waits for it.
@@ -59,6 +62,7 @@ impl Socket {
             head: 0,
             long_head: None,
             read_until: None,
+            discard_at: None,
             chunks: Chunks::default(),
             taking: None,
             take_until: None,
@@ -206,13 +210,25 @@ impl AsyncRead for Socket {
                 if timer.as_mut().poll(cx).is_ready() {
                     return Poll::Ready(Err(this.end(Ended::Body)));
                 }
-                usize::MAX
+                while let Some(at) = this.connections.discard.wait() {
+                    let pause = this.discard_at.get_or_insert_with(|| Box::pin(sleep_until(at)));
+                    if pause.deadline() != at {
+                        pause.as_mut().reset(at);
+                    }
+                    if pause.as_mut().poll(cx).is_pending() {
+                        return this.poll_closed_gate(cx);
+                    }
+                }
+                DISCARD_PIECE
             }
         };
         if most == 0 {
             return this.poll_closed_gate(cx);
         }
         let bytes = ready!(this.poll_bytes(cx, buffer, most))?;
+        if this.connection.0.phase.get() == Phase::Discard {
+            this.connections.discard.count(bytes);
+        }
         if let Left::Bytes(left) = this.connection.0.left.get() {
             let left = left.saturating_sub(bytes as u64);
             this.connection.0.left.set(if left == 0 { Left::Nothing } else { Left::Bytes(left) });
@@ -277,6 +293,7 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
+    use crate::connection::discard::DISCARD_RATE;
     use crate::xrpc::decode::MIN_RATE;
 
     async fn pair() -> (Socket, TcpStream) {
@@ -325,6 +342,44 @@ mod tests {
         assert_eq!(come(&mut socket).await, b"0123456789");
         socket.connection().replied();
         assert_eq!(come(&mut socket).await, HEAD.as_bytes());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn bodies_that_nobody_reads_are_thrown_away_at_a_rate_for_all_connections_together() {
+        const MIB: usize = 1024 * 1024;
+        let connections = Connections::default();
+        let begun = Instant::now();
+        let throwing_away = (0..4).map(async |_| {
+            let (mut socket, mut peer) = pair().await;
+            socket.connections = connections.clone();
+            // More than is thrown away, should one of them get all of it, and than the kernel keeps.
+            let sending = tokio::spawn(async move {
+                let mebibyte = vec![b'x'; MIB];
+                for _ in 0..128 {
+                    peer.write_all(&mebibyte).await?;
+                }
+                Ok::<_, io::Error>(())
+            });
+            socket.connection().begin(Left::Bytes(u64::MAX));
+            socket.connection().0.phase.set(Phase::Request);
+            socket.connection().replied();
+            let (mut thrown, mut buffer) = (0, vec![0; 128 * 1024]);
+            let ended = loop {
+                match socket.read(&mut buffer).await {
+                    Ok(0) => panic!("it has not all been sent"),
+                    Ok(bytes) => thrown += bytes,
+                    Err(ended) => break ended,
+                }
+            };
+            assert_eq!(ended.kind(), io::ErrorKind::TimedOut);
+            drop(socket);
+            assert!(sending.await.unwrap().is_err(), "the rest was not taken");
+            thrown
+        });
+        let thrown: usize = futures_util::future::join_all(throwing_away).await.into_iter().sum();
+        assert_eq!(begun.elapsed(), LINGER);
+        let most = usize::try_from(DISCARD_RATE).unwrap() * 21 / 10 + 4 * DISCARD_PIECE;
+        assert!((MIB..=most).contains(&thrown), "{thrown} bytes in {LINGER:?}");
     }
 
     #[tokio::test]
