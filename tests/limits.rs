@@ -5,6 +5,8 @@
 
 mod support;
 
+#[path = "limits/bodies.rs"]
+mod bodies;
 #[path = "limits/callers.rs"]
 mod callers;
 #[path = "limits/convos.rs"]

@@ -250,9 +250,9 @@ impl Events {
         Ok(open)
     }
 
-    /// An open stream as server-sent events.
-    pub fn sse(&self, open: Open) -> Sse {
-        Sse::new(open, self.store.metrics().clone())
+    /// An open stream as server-sent events, in gzip if its client takes that.
+    pub fn sse(&self, open: Open, takes_gzip: bool) -> Sse {
+        Sse::new(open, takes_gzip, self.store.metrics().clone())
     }
 
     /// An open stream as a WebSocket, whose client's requests go to `handler`.

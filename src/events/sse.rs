@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use actix_web::HttpResponse;
 use actix_web::body::{BodySize, MessageBody};
@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use crate::error::Error;
 use crate::metrics::Metrics;
+use crate::xrpc::gzip::Gzip;
 use crate::xrpc::{Answer, Heavy};
 
 use super::Open;
@@ -30,19 +31,25 @@ const CHUNK: usize = 64 * 1024;
 pub struct Sse(Body);
 
 impl Sse {
-    pub(super) fn new(open: Open, metrics: Metrics) -> Self {
-        Self(Body { sent: open.from.clone(), open, metrics, begun: false, over: false })
+    pub(super) fn new(open: Open, takes_gzip: bool, metrics: Metrics) -> Self {
+        let gzip = takes_gzip.then(Gzip::begin);
+        Self(Body { sent: open.from.clone(), open, metrics, begun: false, over: false, gzip })
     }
 }
 
 impl Answer for Sse {
     async fn response(self, _: Option<&Heavy>) -> Result<HttpResponse, Error> {
-        Ok(HttpResponse::Ok()
+        let mut response = HttpResponse::Ok();
+        response
             .content_type("text/event-stream")
             .insert_header((header::CACHE_CONTROL, "no-cache"))
+            .insert_header((header::VARY, "Accept-Encoding"))
             // Proxies that gather replies before they pass them on leave this one alone.
-            .insert_header(("X-Accel-Buffering", "no"))
-            .body(self.0))
+            .insert_header(("X-Accel-Buffering", "no"));
+        if self.0.gzip.is_some() {
+            response.insert_header((header::CONTENT_ENCODING, "gzip"));
+        }
+        Ok(response.body(self.0))
     }
 }
 
@@ -53,6 +60,7 @@ struct Body {
     sent: Cursor,
     begun: bool,
     over: bool,
+    gzip: Option<Gzip>,
 }
 
 impl MessageBody for Body {
@@ -64,10 +72,24 @@ impl MessageBody for Body {
 
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Self::Error>>> {
         let body = self.get_mut();
+        let next = ready!(body.poll_lines(context));
+        let next = match (&mut body.gzip, next) {
+            (None, next) => next,
+            (Some(gzip), Some(lines)) => Some(gzip.part(&lines)),
+            (Some(gzip), None) => gzip.end(),
+        };
+        Poll::Ready(next.map(Ok))
+    }
+}
+
+impl Body {
+    /// The next lines; `None`: there are no more.
+    fn poll_lines(&mut self, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        let body = self;
         if !body.begun {
             body.begun = true;
             // With a place to resume from, for whoever is cut off before anything happens.
-            return Poll::Ready(Some(Ok(Bytes::from(format!("retry: {RETRY_MS}\nid: {}\n\n", body.sent)))));
+            return Poll::Ready(Some(Bytes::from(format!("retry: {RETRY_MS}\nid: {}\n\n", body.sent))));
         }
         if body.over {
             return Poll::Ready(None);
@@ -80,7 +102,7 @@ impl MessageBody for Body {
                     body.sent = cursor.clone();
                     match chunk.is_empty() && event.size >= CHUNK {
                         // A large one is not copied.
-                        true => return Poll::Ready(Some(Ok(rendered(&event, &cursor)))),
+                        true => return Poll::Ready(Some(rendered(&event, &cursor))),
                         false => chunk.extend_from_slice(&rendered(&event, &cursor)),
                     }
                 }
@@ -109,7 +131,7 @@ impl MessageBody for Body {
                 }
             }
         }
-        Poll::Ready(Some(Ok(chunk.into())))
+        Poll::Ready(Some(chunk.into()))
     }
 }
 

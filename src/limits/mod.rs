@@ -131,7 +131,9 @@ pub struct Admission {
     limits: RateLimits,
     /// Whose bucket, and until when the charge is not paid off. `None`: there is nothing to tell.
     charge: Option<(Key, PaidOff)>,
+    /// How many bytes came with it, and how many of them are charged.
     received: usize,
+    charged: usize,
     /// Over when what came is charged.
     upload: Option<Turn>,
 }
@@ -145,13 +147,25 @@ impl Admission {
         Ok(())
     }
 
-    /// So many bytes came with it, which are charged when this ends.
+    /// So many bytes have come with it so far. They are charged when this ends, however much is still to come; those of a large body
+    /// as they come, so that its sender's other requests do not wait for its end to be refused.
     pub fn received(&mut self, bytes: usize) {
         self.received = bytes;
+        if self.upload.is_some() && bytes - self.charged >= cost::BYTES_UNIT {
+            self.charge_received();
+        }
+    }
+
+    fn charge_received(&mut self) {
+        if let Some((key, _)) = self.charge {
+            let units = Work::Bytes(self.received).units() - Work::Bytes(self.charged).units();
+            self.limits.charge_units(key, Work::Bytes(self.received), units);
+            self.charged = self.received;
+        }
     }
 
     /// Gives back what was charged: somebody else sent the request, by a token that its owner has used before.
-    pub fn forgive(mut self) {
+    pub fn forgive(&mut self) {
         if let Some((key, paid_off)) = self.charge.take() {
             self.limits.0.buckets.callers.refund(key, paid_off, Instant::now());
         }
@@ -163,7 +177,7 @@ impl Drop for Admission {
         if let Some((key, _)) = self.charge {
             let unit = self.limits.0.buckets.callers.interval();
             self.limits.tell(Scope::Did, key, unit);
-            self.limits.charge(key, Work::Bytes(self.received));
+            self.charge_received();
         }
     }
 }
@@ -227,15 +241,17 @@ impl RateLimits {
     /// Charges a request to its caller, or refuses it with `RateLimitExceeded` and charges nothing.
     pub fn admit(&self, caller: &Did) -> Result<Admission, Error> {
         if self.0.rates.per_did == 0 {
-            return Ok(Admission { limits: self.clone(), charge: None, received: 0, upload: None });
+            return Ok(self.admission(None));
         }
         let key = Key::of(caller.as_str());
         match self.0.buckets.callers.take(key, Instant::now()) {
-            Ok(paid_off) => {
-                Ok(Admission { limits: self.clone(), charge: Some((key, paid_off)), received: 0, upload: None })
-            }
+            Ok(paid_off) => Ok(self.admission(Some((key, paid_off)))),
             Err(wait) => Err(self.refusal(Scope::Did, wait)),
         }
+    }
+
+    fn admission(&self, charge: Option<(Key, PaidOff)>) -> Admission {
+        Admission { limits: self.clone(), charge, received: 0, charged: 0, upload: None }
     }
 
     /// Opens the account of a caller for a request that was admitted. One that needs a turn waits for it, for [`LONGEST_WAIT`] at most;
@@ -267,7 +283,11 @@ impl RateLimits {
 
     /// Charges a caller for what a request took, as far as it is more than what every request may take.
     fn charge(&self, key: Key, work: Work) {
-        let units = work.units();
+        self.charge_units(key, work, work.units());
+    }
+
+    /// Charges so many units for a part of that work.
+    fn charge_units(&self, key: Key, work: Work, units: f64) {
         if units > 0.0 {
             let cost = self.0.buckets.callers.interval().mul_f64(units);
             self.0.buckets.callers.charge(key, cost, Instant::now());

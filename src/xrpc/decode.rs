@@ -13,10 +13,12 @@ use crate::error::{Code, Error};
 use crate::ids::Did;
 use crate::metrics::Metrics;
 
+use super::heavy::LARGE;
+use super::intake::Intake;
 use super::room::{Full, Room, SMALL_BYTES, Share, Size};
 
-/// Most bytes of a body: a commit and a Welcome of 10 MiB each in base64, and their frame.
-pub const MAX_BODY_BYTES: usize = 32 * 1024 * 1024;
+/// Most bytes of a body: a commit and a Welcome of 7 MiB each in base64, and their frame.
+pub const MAX_BODY_BYTES: usize = 20 * 1024 * 1024;
 /// Most bytes of all bodies together that are being read or worked on.
 pub const BODIES: Size = Size { small: 64 * 1024 * 1024, large: 448 * 1024 * 1024 };
 /// Most bodies of one caller that are on their way.
@@ -87,12 +89,23 @@ impl BodyRoom {
         Self { room: Room::new(BODIES), metrics }
     }
 
-    /// Reads a caller's body, as far as it may go, and takes memory for it as it comes.
-    pub(super) async fn read(&self, caller: &Did, announced: Option<usize>, payload: Payload) -> Result<Body, Error> {
+    /// Reads a caller's body, as far as it may go, and takes memory for it as it comes. Beyond [`LARGE`] bytes it is read when its caller
+    /// has a turn for it; of one that is announced to be larger nothing is read before.
+    pub(super) async fn read(
+        &self,
+        caller: &Did,
+        announced: Option<usize>,
+        payload: Payload,
+        intake: &mut Intake<'_>,
+    ) -> Result<Body, Error> {
         let too_large = || Code::PayloadTooLarge.because(format!("the body has more than {MAX_BODY_BYTES} bytes"));
         let most = announced.unwrap_or(MAX_BODY_BYTES);
         if most > MAX_BODY_BYTES {
             return Err(too_large());
+        }
+        let mut is_large = announced.is_some_and(|bytes| bytes > LARGE);
+        if is_large {
+            intake.large().await?;
         }
         let arriving = self.room.arriving(caller, MAX_ARRIVING);
         let mut share = arriving.map_err(|full| {
@@ -102,7 +115,7 @@ impl BodyRoom {
         })?;
         let mut payload = payload;
         let mut bytes = Vec::new();
-        let begun = Instant::now();
+        let mut begun = Instant::now();
         loop {
             let deadline = begun + BODY_GRACE + time_for(bytes.len());
             let chunk = tokio::time::timeout_at(deadline, payload.next()).await.map_err(|_| {
@@ -118,6 +131,14 @@ impl BodyRoom {
             }
             if length > most {
                 return Err(Code::InvalidRequest.because("the body is longer than was announced"));
+            }
+            intake.received(length);
+            if length > LARGE && !is_large {
+                is_large = true;
+                let waiting = Instant::now();
+                intake.large().await?;
+                // The wait is not the client's.
+                begun += waiting.elapsed();
             }
             if length > bytes.capacity() {
                 // What was announced may never come, so it is not believed beyond the first bytes.

@@ -44,6 +44,8 @@ pub struct Caller {
     pub key: Option<PublicKey>,
     /// Where a stream of server-sent events was when it broke, as its client says in `Last-Event-ID`.
     pub last_event_id: Option<String>,
+    /// Whether its client takes a reply in gzip.
+    pub takes_gzip: bool,
 }
 
 /// One method. Its lexicon document is the contract; this is the code that keeps it.
@@ -63,7 +65,7 @@ pub trait Endpoint: 'static {
     type Input: DeserializeOwned + Send + 'static;
     type Output: Answer;
 
-    /// About how many bytes its reply has, where they may be many.
+    /// How many bytes its reply has at least, where they may be many. Procedures leave it: what they have done is told in any case.
     fn bytes(_: &Self::Output) -> usize {
         0
     }

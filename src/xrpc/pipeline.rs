@@ -1,8 +1,9 @@
 //! A request's way through the kit: find the method, check the token and the rate limit, decode, spend the token, call, encode.
 //!
 //! The token is checked before the body is read, so strangers cost little, and spent after it was decoded, so a malformed request can be
-//! mended and sent with the same token, and one that came too often can be sent again later. What waits for its caller's turn has spent
-//! its token, so nobody takes a turn with somebody else's used one. A panic is answered with 500 and does not take the worker along.
+//! mended and sent with the same token, and one that came too often can be sent again later. Where a body is large it is spent sooner
+//! ([`intake`](super::intake)): what waits for its caller's turn, to be read or to be worked on, has spent its token, so nobody takes a turn
+//! with somebody else's used one. A panic is answered with 500 and does not take the worker along.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -20,14 +21,15 @@ use tracing::Instrument;
 use crate::app::App;
 use crate::error::{Code, Error};
 use crate::ids::Did;
-use crate::limits::{Account, Admission, Work};
+use crate::limits::{Account, Work};
 use crate::timing::{Stage, Timings, measure};
 
 use super::endpoint::{Caller, Endpoint, Guest, Kind, Route, Subscription};
 use super::heavy::LARGE;
+use super::intake::Intake;
 use super::reply::{Answer, Upgrade};
 use super::request_id::RequestId;
-use super::{decode, reply};
+use super::{decode, gzip, reply};
 
 const LAST_EVENT_ID: header::HeaderName = header::HeaderName::from_static("last-event-id");
 const SERVER_TIMING: header::HeaderName = header::HeaderName::from_static("server-timing");
@@ -46,34 +48,30 @@ pub(super) async fn run<E: Endpoint>(
         app.suspensions.refuse(&verified.did)?;
     }
     request.extensions_mut().insert(verified.did.clone());
-    let mut admission = app.limits.admit(&verified.did)?;
+    let mut intake = Intake::new(app, &verified, app.limits.admit(&verified.did)?);
     // A body keeps its share of the memory until the request is answered.
-    let reading = input::<E>(app, &verified.did, request, payload, &mut admission);
+    let reading = input::<E>(app, &verified.did, request, payload, &mut intake);
     let (input, _body) = match measure(Stage::Parse, reading).await {
         Ok(input) => input,
         Err(error) => {
-            // Somebody may repeat a used token with any body. No reply waits for the answer to that.
-            let asking = app.authenticator.is_spent(&verified);
-            tokio::spawn(async move {
-                if asking.await {
-                    admission.forgive();
-                }
-            });
+            tokio::spawn(intake.refused());
             return Err(error);
         }
     };
-    if let Err(error) = measure(Stage::Spend, app.authenticator.spend(&verified)).await {
-        if error.code == Code::TokenReplayed {
-            admission.forgive();
-        }
-        return Err(error);
-    }
-    drop(admission);
+    intake.spend().await?;
+    drop(intake);
     let account = open_account(app, &verified.did, E::TURN).await?;
     let last_event_id = request.headers().get(LAST_EVENT_ID).map(|id| id.to_str().unwrap_or("?").to_owned());
-    let output = E::call(app, &Caller { did: verified.did, key: verified.key, last_event_id }, input).await?;
-    let large = (E::bytes(&output) > LARGE).then_some(&app.heavy);
-    let response = measure(Stage::Encode, output.response(large)).await?;
+    let takes_gzip = gzip::is_taken(request.headers());
+    let caller = Caller { did: verified.did, key: verified.key, last_event_id, takes_gzip };
+    let output = E::call(app, &caller, input).await?;
+    let bytes = E::bytes(&output);
+    // It may have to wait until it is made, and has its share of the memory by then.
+    let share = if bytes > LARGE { Some(app.reply_room.reserve(&caller.did, bytes)?) } else { None };
+    let mut response = measure(Stage::Encode, output.response(share.is_some().then_some(&app.heavy))).await?;
+    if let Some(share) = share {
+        response.extensions_mut().insert(share);
+    }
     if let BodySize::Sized(bytes) = response.body().size() {
         account.charge(Work::Bytes(bytes as usize));
     }
@@ -109,7 +107,7 @@ pub(super) async fn subscribe<S: Subscription>(
     // It stands in an address, so others than its owner may have read it.
     app.authenticator.refuse_known_ticket(&ticket)?;
     app.suspensions.refuse(&ticket.did)?;
-    let admission = app.limits.admit(&ticket.did).inspect_err(|_| app.suspensions.note_refusal(&ticket.did))?;
+    let mut admission = app.limits.admit(&ticket.did).inspect_err(|_| app.suspensions.note_refusal(&ticket.did))?;
     if let Err(error) = measure(Stage::Spend, app.authenticator.spend_ticket(&ticket)).await {
         if error.code == Code::TokenReplayed {
             admission.forgive();
@@ -128,18 +126,14 @@ async fn input<E: Endpoint>(
     caller: &Did,
     request: &HttpRequest,
     payload: Payload,
-    admission: &mut Admission,
+    intake: &mut Intake<'_>,
 ) -> Result<(E::Input, Option<decode::Body>), Error> {
     match E::KIND {
         Kind::Query | Kind::Subscription => Ok((decode::query(request.query_string())?, None)),
         Kind::Procedure => {
             let announced = request.headers().get(header::CONTENT_LENGTH);
             let announced = announced.and_then(|length| length.to_str().ok()?.parse().ok());
-            if announced.is_none_or(|bytes| bytes > LARGE) {
-                admission.upload().await?;
-            }
-            let body = app.body_room.read(caller, announced, payload).await?;
-            admission.received(body.bytes.len());
+            let body = app.body_room.read(caller, announced, payload, intake).await?;
             let large = body.bytes.len() > LARGE;
             let decode = move || Ok((decode::body(&body.bytes)?, Some(body)));
             if large { app.heavy.run(decode).await? } else { decode() }

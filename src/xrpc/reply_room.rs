@@ -36,8 +36,25 @@ impl ReplyRoom {
         Self { room: Room::new(REPLIES), metrics }
     }
 
-    /// Gives a reply its share. One that finds no room is refused, unless it tells of work that is done.
-    pub(super) fn hold(&self, caller: &Did, response: HttpResponse, done: bool) -> Result<HttpResponse, Error> {
+    /// A share for so many bytes of a reply that is still to be made, which goes into the reply's extensions. Without room it is refused.
+    pub(super) fn reserve(&self, caller: &Did, bytes: usize) -> Result<Share, Error> {
+        let mut share = self.room.share(caller);
+        share.grow_to(bytes).map_err(|full| self.refusal(full))?;
+        Ok(share)
+    }
+
+    fn refusal(&self, full: Full) -> Error {
+        self.metrics.room_full("replies", full);
+        match full {
+            Full::Caller => Code::RateLimitExceeded.because("you have not taken your earlier replies yet"),
+            Full::Room => Code::Overloaded.because("too many replies have not been taken yet"),
+        }
+    }
+
+    /// Gives a reply its share, or what is missing in the one that it has. One that finds no room is refused, unless it tells of work that
+    /// is done.
+    pub(super) fn hold(&self, caller: &Did, mut response: HttpResponse, done: bool) -> Result<HttpResponse, Error> {
+        let reserved = response.extensions_mut().remove::<Share>();
         let (response, body) = response.into_parts();
         let bytes = match body.try_into_bytes() {
             Ok(bytes) => bytes,
@@ -47,14 +64,11 @@ impl ReplyRoom {
         if bytes.len() <= UNCOUNTED {
             return Ok(response.set_body(BoxBody::new(bytes)));
         }
-        let mut share = self.room.share(caller);
+        let mut share = reserved.unwrap_or_else(|| self.room.share(caller));
         if let Err(full) = share.grow_to(bytes.len()) {
-            self.metrics.room_full("replies", full);
+            let refusal = self.refusal(full);
             if !done {
-                return Err(match full {
-                    Full::Caller => Code::RateLimitExceeded.because("you have not taken your earlier replies yet"),
-                    Full::Room => Code::Overloaded.because("too many replies have not been taken yet"),
-                });
+                return Err(refusal);
             }
         }
         Ok(response.set_body(BoxBody::new(Held { bytes, run: 0, _share: share })))
@@ -134,6 +148,20 @@ mod tests {
         let short = HttpResponse::Ok().body(vec![b'x'; UNCOUNTED]);
         assert!(room.hold(&caller("e"), short, false).is_ok());
         drop(held);
+    }
+
+    #[test]
+    fn a_reply_that_is_still_to_be_made_counts_and_counts_once() {
+        let room = room();
+        let share = room.reserve(&caller("a"), 2 * PIECE).unwrap();
+        assert_eq!(room.bytes(), 2 * PIECE);
+        assert_eq!(room.reserve(&caller("a"), 3 * PIECE).unwrap_err().code, Code::RateLimitExceeded);
+        let mut made = page();
+        made.extensions_mut().insert(share);
+        let held = room.hold(&caller("a"), made, false).unwrap();
+        assert_eq!(room.bytes(), 3 * PIECE, "it has become as large as it is");
+        drop(held);
+        assert_eq!(room.bytes(), 0);
     }
 
     #[test]

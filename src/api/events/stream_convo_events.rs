@@ -48,6 +48,6 @@ impl Endpoint for StreamConvoEvents {
         let account = app.limits.account(&caller.did);
         let only = input.convo_id.as_ref();
         let open = app.events.open(&caller.did, caller.key.as_ref(), only, cursor, account).await?;
-        Ok(app.events.sse(open))
+        Ok(app.events.sse(open, caller.takes_gzip))
     }
 }
