@@ -103,7 +103,7 @@ codes! {
     TooManyDids 400 GiveUp,
     /// The conversation would have more members than it may.
     TooManyMembers 400 GiveUp,
-    /// The ciphertext is larger than 10 MiB.
+    /// The ciphertext is larger than 7 MiB.
     MessageTooLarge 413 GiveUp,
     /// The body is larger than any valid request.
     PayloadTooLarge 413 GiveUp,

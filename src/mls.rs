@@ -17,10 +17,9 @@ use crate::config::MlsValidation;
 use crate::error::{Code, Error};
 use crate::ids::Did;
 
-/// Most bytes of one commit or Welcome.
-pub const MAX_HANDSHAKE_BYTES: usize = 10 * 1024 * 1024;
-/// Most bytes of one application message, as the lexicon has it.
-pub const MAX_CIPHERTEXT_BYTES: usize = 10 * 1024 * 1024;
+/// Most bytes of one commit, Welcome or application message. In base64 it fits into the 10 MiB of a reply that an AT Protocol PDS passes on,
+/// with its frame, so that whatever was accepted can be read. Earlier versions have accepted as much as the lexicons say.
+pub const MAX_MLS_BYTES: usize = 7 * 1024 * 1024;
 /// Most bytes of one key package, as the lexicon has it.
 pub const MAX_KEY_PACKAGE_BYTES: usize = 65_536;
 /// The highest epoch or seq that travels: what JSON carries exactly (RFC 8259, section 6).
@@ -107,8 +106,8 @@ impl Commit {
     pub fn parse(bytes: Vec<u8>) -> Result<Self, Error> {
         let refused =
             |why: &str| Code::InvalidCommit.because(format!("commit must be an MLSMessage with a commit: {why}"));
-        if bytes.len() > MAX_HANDSHAKE_BYTES {
-            return Err(refused("it is too large"));
+        if bytes.len() > MAX_MLS_BYTES {
+            return Err(refused("it has more than 7 MiB"));
         }
         let message = MlsMessageIn::tls_deserialize_exact(&bytes).map_err(|_| refused(UNREADABLE))?;
         let message = message.try_into_protocol_message().map_err(|_| refused("it is something else"))?;
@@ -126,8 +125,8 @@ impl Commit {
 /// Checks that `bytes` are a Welcome, as an MLSMessage or bare.
 pub fn check_welcome(bytes: &[u8]) -> Result<(), Error> {
     let refused = |why: &str| Error::new(Code::InvalidWelcome, format!("welcomeMessage must be an MLS Welcome: {why}"));
-    if bytes.len() > MAX_HANDSHAKE_BYTES {
-        return Err(refused("it is too large"));
+    if bytes.len() > MAX_MLS_BYTES {
+        return Err(refused("it has more than 7 MiB"));
     }
     match recipients(bytes) {
         None if begins_as_mls(bytes) && !bytes.starts_with(&FRAMED_WELCOME) => {
@@ -263,7 +262,7 @@ pub fn check_key_package(
 ) -> Result<KeyPackageFacts, Error> {
     let refused = |why: &str| Error::new(Code::InvalidKeyPackage, format!("keyPackage is not acceptable: {why}"));
     if bytes.len() > MAX_KEY_PACKAGE_BYTES {
-        return Err(refused("it is too large"));
+        return Err(refused("it has more than 7 MiB"));
     }
     let package = match MlsMessageIn::tls_deserialize_exact(bytes).map(MlsMessageIn::extract) {
         Ok(MlsMessageBodyIn::KeyPackage(package)) => package,

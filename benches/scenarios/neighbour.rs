@@ -40,12 +40,12 @@ const HONEST_PAUSE: Duration = Duration::from_millis(200);
 const CONVOS: u32 = 101;
 const MEMBERS: u32 = 999;
 /// Two such messages fill the largest page.
-const PAGE_HALF: usize = 8 << 20;
+const PAGE_HALF: usize = 7 << 19;
 /// What the neighbour has missed that comes back with an old cursor: three messages of a MiB.
 const MISSED: (usize, usize) = (3, 1 << 20);
 /// The largest Welcome and the largest bodies.
-const WELCOME_BYTES: usize = 9 << 20;
-const BODY_BYTES: usize = 30 << 20;
+const WELCOME_BYTES: usize = (7 << 20) - 64;
+const BODY_BYTES: usize = 19 << 20;
 
 /// What the neighbours do, in the order in which it is measured.
 const KINDS: [&str; 12] = [

@@ -12,7 +12,7 @@ use crate::views::MessageView;
 
 use super::epochs::Position;
 use super::incarnation;
-use super::messages::{MAX_PAGE_BYTES, message_view};
+use super::messages::message_view;
 use super::query::query;
 use super::session::{Params, Queries};
 use super::{Abort, Exclusive, Reader, Tx};
@@ -36,6 +36,10 @@ query! {
 pub const FEW_KEY_PACKAGES: i64 = 5;
 /// Most entries of one conversation that are read at a time.
 pub const PAGE: i64 = 200;
+/// Most bytes of MLS data in what is read at a time, unless a single entry has more.
+const PAGE_BYTES: i64 = 16 * 1024 * 1024;
+/// Most bytes of MLS data that an entry has, as the lexicons have it; earlier versions have accepted that much.
+const LARGEST_ENTRY: i64 = 10 * 1024 * 1024;
 /// Most event rows, and bytes of what they say, that are read at a time.
 pub const PAGE_ROWS: i64 = 1_000;
 pub const PAGE_ROW_BYTES: i64 = 1024 * 1024;
@@ -368,17 +372,17 @@ impl Reader {
         Ok(RowPage::of(&self.rows(&MORE_NEWS, params).await.map_err(Abort::into_error)?))
     }
 
-    /// The next entries of conversations, each after a position: at most [`PAGE`] of each and [`MAX_PAGE_BYTES`] of all, one at
+    /// The next entries of conversations, each after a position: at most [`PAGE`] of each and [`PAGE_BYTES`] of all, one at
     /// least.
     pub async fn entries(&self, after: &[(&str, i64)]) -> Result<Entries, Error> {
         let convos: Vec<&str> = after.iter().map(|(convo, _)| *convo).collect();
         let seqs: Vec<i64> = after.iter().map(|(_, seq)| *seq).collect();
-        let rows = self.rows(&ENTRIES, &[&convos, &seqs, &PAGE, &MAX_PAGE_BYTES]).await.map_err(Abort::into_error)?;
+        let rows = self.rows(&ENTRIES, &[&convos, &seqs, &PAGE, &PAGE_BYTES]).await.map_err(Abort::into_error)?;
         let entries =
             rows.iter().map(|row| message_view(&id(row.get("convo_id"))?, row)).collect::<Result<Vec<_>, Error>>()?;
         let bytes: i64 = entries.iter().map(|entry| entry.ciphertext.0.len() as i64).sum();
         // The one that did not fit may have been as large as any.
-        let more = bytes + crate::mls::MAX_CIPHERTEXT_BYTES as i64 >= MAX_PAGE_BYTES || entries.len() as i64 >= PAGE;
+        let more = bytes + LARGEST_ENTRY >= PAGE_BYTES || entries.len() as i64 >= PAGE;
         let rosters = entries.iter().zip(&rows).map(|(entry, row)| (entry.convo_id.clone(), row.get("roster_version")));
         let mut rosters: Vec<_> = rosters.collect();
         rosters.dedup();

@@ -32,11 +32,11 @@ query! {
     LIST_COMMITS = "messages/list_commits" (TEXT, TEXT, INT8, INT8, INT8, INT8);
 }
 
-/// Most bytes of MLS data in one page, unless a single entry has more.
-pub const MAX_PAGE_BYTES: i64 = 16 * 1024 * 1024;
+/// Most bytes of JSON in one page, unless a single entry has more: an AT Protocol PDS passes on replies of up to 10 MiB.
+pub const MAX_PAGE_BYTES: i64 = 19 * 512 * 1024;
 /// Most commits in the `missing` field of a conflict.
 pub const MAX_MISSING: i64 = 50;
-/// Most bytes of commits in the `missing` field of a conflict, unless a single commit has more.
+/// Most bytes of JSON in the `missing` field of a conflict, unless a single commit has more.
 pub const MAX_MISSING_BYTES: i64 = 1024 * 1024;
 
 /// An application message to append.

@@ -149,7 +149,7 @@ impl Act {
             Act::Silence => {
                 let token = minter.token(account, "blue.catbird.mls.sendMessage");
                 let head =
-                    "POST /xrpc/blue.catbird.mls.sendMessage HTTP/1.1\r\nhost: bench\r\ncontent-length: 33554432";
+                    "POST /xrpc/blue.catbird.mls.sendMessage HTTP/1.1\r\nhost: bench\r\ncontent-length: 20971520";
                 bytes.extend_from_slice(format!("{head}\r\nauthorization: Bearer {token}\r\n\r\n").as_bytes());
             }
             Act::Page(path) => {

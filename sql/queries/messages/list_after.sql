@@ -1,8 +1,11 @@
--- messages/list_after: the page after a position, ascending, within a number of rows and bytes (one row at least). Only what comes
+-- messages/list_after: the page after a position, ascending, within a number of rows and of bytes in JSON (one row at least). Only what comes
 -- after the reader's join, in this very snapshot; nothing if it is no member.
--- $1 convo_id   $2 did of the reader   $3 after this seq   $4 rows   $5 bytes
+-- An entry's JSON has base64, texts that may be escaped, and the names of the fields.
+-- $1 convo_id   $2 did of the reader   $3 after this seq   $4 rows   $5 bytes of JSON
 with page as (
-  select convo_id, seq, octet_length(ciphertext) as size from messages
+  select convo_id, seq,
+         octet_length(ciphertext) * 4 / 3 + 6 * octet_length(concat(embed_type, embed_uri)) + 1024 as size
+    from messages
    where convo_id = $1 and seq > $3
      and seq > (select joined_seq from members where convo_id = $1 and member_did = $2 and left_at is null)
    order by seq limit $4

@@ -1,8 +1,11 @@
--- messages/list_commits: the commits that create a range of epochs, ascending, within a number of rows and bytes (one at least). Only
+-- messages/list_commits: the commits that create a range of epochs, ascending, within a number of rows and of bytes in JSON (one at least). Only
 -- what comes after the reader's join, in this very snapshot; nothing if it is no member.
--- $1 convo_id   $2 did of the reader   $3 first epoch   $4 last epoch   $5 rows   $6 bytes
+-- A commit's JSON has base64 and the names of the fields.
+-- $1 convo_id   $2 did of the reader   $3 first epoch   $4 last epoch   $5 rows   $6 bytes of JSON
 with page as (
-  select convo_id, seq, epoch, octet_length(ciphertext) as size from messages
+  select convo_id, seq, epoch,
+         octet_length(ciphertext) * 4 / 3 + 1024 as size
+    from messages
    where convo_id = $1 and message_type = 'commit' and epoch between $3 and $4
      and epoch > (select joined_epoch from members where convo_id = $1 and member_did = $2 and left_at is null)
    order by epoch limit $5

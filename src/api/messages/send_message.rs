@@ -8,7 +8,7 @@ use crate::app::App;
 use crate::commands::{self, Fingerprint, Once};
 use crate::error::{Code, Error};
 use crate::ids::{ConvoId, Did, EntryId};
-use crate::mls::{self, MAX_CIPHERTEXT_BYTES};
+use crate::mls::{self, MAX_MLS_BYTES};
 use crate::quotas::Charge;
 use crate::store::messages::AppMessage;
 use crate::views::datetime;
@@ -108,8 +108,8 @@ async fn command(app: &App, caller: &Caller, input: Input) -> Result<commands::S
     if ciphertext.is_empty() {
         return Err(Code::InvalidMessage.because("ciphertext must not be empty"));
     }
-    if ciphertext.len() > MAX_CIPHERTEXT_BYTES {
-        return Err(Code::MessageTooLarge.because(format!("ciphertext has at most {MAX_CIPHERTEXT_BYTES} bytes")));
+    if ciphertext.len() > MAX_MLS_BYTES {
+        return Err(Code::MessageTooLarge.because(format!("ciphertext has at most {MAX_MLS_BYTES} bytes")));
     }
     let embed_type = fields::text(input.embed_type, MAX_EMBED_TYPE, Code::InvalidAsset, "embedType")?;
     let embed_uri = fields::text(input.embed_uri, MAX_EMBED_URI, Code::InvalidAsset, "embedUri")?;

@@ -197,8 +197,8 @@ async fn p9_what_is_missing_is_bounded_oldest_first_and_says_that_there_is_more(
 async fn p9_what_is_missing_is_bounded_in_bytes_too(app: &TestApp) {
     let mut members = app.conversation(2).await;
     let late = offer(&mut members[1], &[&app.persona()]);
-    // 1 MiB holds two of these, but one that is larger than that travels alone.
-    seed_entries(app, &members[0], "commit", 3, 400_000).await;
+    // 1 MiB holds two of these in base64, but one that is larger than that travels alone.
+    seed_entries(app, &members[0], "commit", 3, 300_000).await;
     let reply = refused(ask(&members[1], "addMembers", &late.body).await, 409, "EpochMismatch");
     assert_eq!((reply.list("missing").unwrap().len(), &reply.body["moreMissing"]), (2, &json!(true)));
 

@@ -142,13 +142,25 @@ async fn without_a_position_the_newest_page_comes_in_ascending_order(app: &TestA
 
 async fn a_page_is_bounded_in_bytes_but_never_empty(app: &TestApp) {
     let members = app.conversation(2).await;
-    // 16 MiB hold one of these, and the commit before them.
-    seed_entries(app, &members[0], "app", 3, 10 * 1024 * 1024).await;
-    assert_eq!(seqs(&read(&members[0], &[]).await), [4]);
-    assert_eq!(seqs(&read(&members[0], &[("cursor", "4")]).await), [3]);
-    assert_eq!(seqs(&read(&members[0], &[("cursor", "3")]).await), [1, 2]);
-    assert_eq!(seqs(&read(&members[0], &[("sinceSeq", "0")]).await), [1, 2]);
-    assert_eq!(seqs(&read(&members[0], &[("sinceSeq", "2")]).await), [3]);
+    // A PDS passes on 10 MiB, which hold two of these in base64, and the commit before them.
+    seed_entries(app, &members[0], "app", 3, 3 * 1024 * 1024).await;
+    for (parameters, expected) in [
+        (vec![], vec![3, 4]),
+        (vec![("cursor", "3")], vec![1, 2]),
+        (vec![("sinceSeq", "0")], vec![1, 2, 3]),
+        (vec![("sinceSeq", "3")], vec![4]),
+    ] {
+        let page = read(&members[0], &parameters).await;
+        assert_eq!(seqs(&page), expected, "{parameters:?}");
+        assert!(page.text.len() < 10 * 1024 * 1024, "{} bytes", page.text.len());
+    }
+    // What is larger than a page is from before there was this limit, and comes alone.
+    seed_entries(app, &members[0], "app", 1, 10 * 1024 * 1024).await;
+    assert_eq!(seqs(&read(&members[0], &[]).await), [5]);
+    assert_eq!(seqs(&read(&members[0], &[("sinceSeq", "4")]).await), [5]);
+    // So do many small ones whose frames are larger than they are.
+    seed_entries(app, &members[0], "app", 100, 1).await;
+    assert_eq!(seqs(&read(&members[0], &[("limit", "100")]).await), (6..=105).collect::<Vec<_>>());
 }
 
 async fn an_empty_log_is_an_empty_page(app: &TestApp) {
