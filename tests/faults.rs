@@ -13,6 +13,8 @@ mod blocked;
 mod commit_reply;
 #[path = "faults/connections.rs"]
 mod connections;
+#[path = "faults/exhausted.rs"]
+mod exhausted;
 #[path = "faults/hang_ups.rs"]
 mod hang_ups;
 #[path = "faults/incarnations.rs"]
@@ -67,6 +69,7 @@ with_each_serializer! {
     connections::cut_connections_lose_nothing,
     connections::a_connection_that_looks_alive_costs_one_request_and_no_other,
     connections::a_black_hole_is_answered_in_time_and_recovered_from,
+    exhausted::a_database_without_room_refuses_writes_for_a_while_and_serves_reads,
     hang_ups::a_client_that_hangs_up_leaves_a_whole_mutation_or_none,
     incarnations::ids_that_come_again_after_a_crash_hide_nothing,
     incarnations::a_restored_dump_refuses_old_cursors_and_goes_on,

@@ -244,6 +244,9 @@ impl Shared {
         if let Err(why) = place::check(&challenge.mailbox.url, self.config.allow_private_hosts) {
             return Proof::Refused(why.to_string());
         }
+        if challenge.proved {
+            return Proof::Given;
+        }
         if challenge.number > MOST_CHALLENGES {
             return Proof::Refused("no challenge came to an end".to_owned());
         }
@@ -274,11 +277,12 @@ impl Shared {
         let outcome = match &end {
             End::Delivered => "delivered",
             End::Failed(..) => "failed",
-            End::Dead(_) => "dead",
+            End::Early(..) => "early",
+            End::Dead(_) | End::Misplaced(_) => "dead",
             End::Withdrawn => "withdrawn",
         };
         self.store.metrics().mailbox_attempt(outcome, start.elapsed());
-        if let End::Dead(why) = &end {
+        if let End::Dead(why) | End::Misplaced(why) = &end {
             tracing::warn!(envelope = id, why, "an envelope is dead");
         }
         match self.store.settle_envelope(attempt, end, mailbox).await {
@@ -317,13 +321,15 @@ impl Shared {
         };
         let Some(mailbox) = letter.mailbox else { return Ok((End::Withdrawn, Verdict::Unasked)) };
         if !mailbox.verified {
+            // About as often as the mailbox is challenged.
+            let pause = wait(self.config.first_retry, 2 * mailbox.challenges - 1);
             let why = "the mailbox has not answered its challenge yet".to_owned();
-            return Ok((self.failed(attempt, why, None), Verdict::Unasked));
+            return Ok((End::Early(pause, why), Verdict::Unasked));
         }
         *tells = Some((mailbox.key, mailbox.fails));
         // What was allowed when it was set may not be now, and the client does not look at addresses that need no name.
         if let Err(why) = place::check(&mailbox.webhook.url, self.config.allow_private_hosts) {
-            return Ok((End::Dead(why.to_string()), Verdict::Unasked));
+            return Ok((End::Misplaced(why.to_string()), Verdict::Unasked));
         }
         let now = Clock::system().now();
         let answer = self.client.post(&mailbox.webhook, &attempt.id, &attempt.recipient, &letter.message, now).await;

@@ -1,5 +1,7 @@
 //! What can go wrong in a unit of work, and what that means: try again, tell the client, or look into it.
 
+use std::time::Duration;
+
 use deadpool_postgres::PoolError;
 use tokio_postgres::error::{DbError, SqlState};
 
@@ -105,6 +107,7 @@ impl From<tokio_postgres::Error> for Abort {
             &SqlState::UNIQUE_VIOLATION | &SqlState::CHECK_VIOLATION => {
                 db.constraint().and_then(constraint).unwrap_or_else(|| Abort::Refused(defect(db)))
             }
+            code if is_exhausted(code) => Abort::Refused(exhausted(db)),
             code if ends_connection(code) => Abort::Again(Cause::Connection),
             _ => Abort::Refused(defect(db)),
         }
@@ -116,6 +119,22 @@ fn defect(db: &DbError) -> Error {
     tracing::debug!(message = db.message(), detail = db.detail(), "PostgreSQL refused a statement");
     let (table, constraint) = (db.table().unwrap_or("no table"), db.constraint().unwrap_or("no constraint"));
     Error::internal(format!("PostgreSQL answered SQLSTATE {} ({table}, {constraint})", db.code().code()))
+}
+
+/// How long a client waits before it asks a PostgreSQL again that had no room.
+const EXHAUSTED: Duration = Duration::from_secs(10);
+
+/// Whether PostgreSQL says with this code that it has no disk (53100), no memory (53200) or not enough of something else (53000). That passes
+/// or an operator sees to it, and what needs none of it goes on: reads do while the disk is full, so the server stays ready.
+fn is_exhausted(code: &SqlState) -> bool {
+    matches!(code.code(), "53000" | "53100" | "53200")
+}
+
+fn exhausted(db: &DbError) -> Error {
+    tracing::error!(sqlstate = db.code().code(), "PostgreSQL has run out of disk or memory");
+    let mut error = Code::DatabaseUnavailable.because("the database has no room just now; nothing was changed");
+    error.details.retry_after_ms = u64::try_from(EXHAUSTED.as_millis()).ok();
+    error
 }
 
 /// Whether PostgreSQL says with this code that the connection or the server is going away: class 08 (connection

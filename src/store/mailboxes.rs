@@ -29,6 +29,7 @@ query! {
     LETTER = "mailboxes/letter" (TEXT, INT8, TEXT);
     DELIVERED = "mailboxes/delivered" (TEXT);
     FAILED = "mailboxes/failed" (TEXT, INT4, FLOAT8, TEXT);
+    EARLY = "mailboxes/early" (TEXT, INT4, FLOAT8, TEXT);
     DEAD = "mailboxes/dead" (TEXT, INT4, TEXT);
     WITHDRAW = "mailboxes/withdraw" (TEXT, INT4);
     BACKLOG = "mailboxes/backlog" (INT8);
@@ -51,9 +52,11 @@ const ENVELOPES_EACH: i64 = 25;
 const MEMBERS_EACH: i64 = 100;
 /// As long as there are no more webhooks than this, they are looked for in the conversations, not the other way round.
 const FEW: i64 = 100;
-/// Challenges in a day to one URL that has never answered one, and for one member whatever it names.
-const CHALLENGES_PER_URL: i32 = 5;
+/// Challenges in a day for one member whatever it names, and, where none has been answered, for one member to one URL, and to one URL
+/// whoever names it. The last is larger than that before it, so that it takes several strangers to keep a URL from its owner.
 const CHALLENGES_PER_MEMBER: i32 = 50;
+const CHALLENGES_PER_MEMBER_AND_URL: i32 = 5;
+const CHALLENGES_PER_URL: i32 = 25;
 /// A mailbox is suspended after so many envelopes in a row that were given up, or when a second one is and none was taken for so long.
 const MOST_GIVEN_UP: i32 = 100;
 const LONGEST_FAILURE: Duration = Duration::from_secs(24 * 3_600);
@@ -124,6 +127,8 @@ pub(crate) struct Challenge {
     pub number: i32,
     /// What has to come back.
     pub token: String,
+    /// Another mailbox of the member has proved the same URL and secret, so nobody is asked.
+    pub proved: bool,
     /// Why it is not to be sent, and the mailbox refused.
     pub futile: Option<&'static str>,
 }
@@ -183,6 +188,8 @@ pub(crate) struct Found {
     pub key: Key,
     /// It has answered its challenge.
     pub verified: bool,
+    /// Challenges begun since it was set.
+    pub challenges: i32,
     /// The last attempts failed.
     pub fails: bool,
 }
@@ -193,8 +200,12 @@ pub(crate) enum End {
     Delivered,
     /// Due again after this.
     Failed(Duration, String),
+    /// The mailbox has to prove itself first; due again after this, and it was no attempt.
+    Early(Duration, String),
     /// Not tried any more.
     Dead(String),
+    /// The same, because the mailbox is at a place that is not called (any more); it is suspended.
+    Misplaced(String),
     /// Nobody wants it any more.
     Withdrawn,
 }
@@ -321,21 +332,23 @@ impl Errand for Settle {
         match &self.end {
             End::Delivered => tx.rows(&DELIVERED, &[id]).await?,
             End::Failed(wait, why) => tx.rows(&FAILED, &[id, number, &wait.as_secs_f64(), why]).await?,
-            End::Dead(why) => tx.rows(&DEAD, &[id, number, why]).await?,
+            End::Early(wait, why) => tx.rows(&EARLY, &[id, number, &wait.as_secs_f64(), why]).await?,
+            End::Dead(why) | End::Misplaced(why) => tx.rows(&DEAD, &[id, number, why]).await?,
             End::Withdrawn => tx.rows(&WITHDRAW, &[id, number]).await?,
         };
         let Some((Key { member, convo, set_at }, fails)) = &self.mailbox else { return Ok(false) };
-        let (given_up, why) = match &self.end {
+        let (given_up, most, why) = match &self.end {
             End::Delivered if *fails => {
                 tx.rows(&SERVED, &[member, convo, set_at]).await?;
                 return Ok(false);
             }
-            End::Delivered | End::Withdrawn => return Ok(false),
-            End::Failed(_, why) => (0, why),
-            End::Dead(why) => (1, why),
+            End::Delivered | End::Withdrawn | End::Early(..) => return Ok(false),
+            End::Failed(_, why) => (0, MOST_GIVEN_UP, why),
+            End::Dead(why) => (1, MOST_GIVEN_UP, why),
+            End::Misplaced(why) => (1, 1, why),
         };
         let longest = LONGEST_FAILURE.as_secs_f64();
-        let blamed = tx.find(&BLAME, &[member, convo, set_at, &given_up, &MOST_GIVEN_UP, &longest, why]).await?;
+        let blamed = tx.find(&BLAME, &[member, convo, set_at, &given_up, &most, &longest, why]).await?;
         Ok(blamed.is_some())
     }
 }
@@ -355,11 +368,18 @@ impl Errand for ClaimChallenge {
             return Ok(None);
         };
         let (member, url): (&str, &str) = (row.get("member_did"), row.get("url"));
-        let futile = if row.get("late") {
+        let (member_key, url_key) = (format!("member {member}"), format!("url {}", hex(&Sha256::digest(url))));
+        let proved = row.get("proved");
+        // In this order everywhere, so that two who charge cannot wait for each other in a circle.
+        let futile = if proved {
+            None
+        } else if row.get("late") {
             Some("the mailbox could not be asked for a day")
-        } else if !charge(tx, &format!("member {member}"), CHALLENGES_PER_MEMBER).await? {
+        } else if !charge(tx, &member_key, CHALLENGES_PER_MEMBER).await? {
             Some("you have set too many mailboxes that had to be asked; set it again tomorrow")
-        } else if !charge(tx, &format!("url {}", hex(&Sha256::digest(url))), CHALLENGES_PER_URL).await? {
+        } else if !charge(tx, &format!("{member_key} {url_key}"), CHALLENGES_PER_MEMBER_AND_URL).await?
+            || !charge(tx, &url_key, CHALLENGES_PER_URL).await?
+        {
             Some("the URL was asked too often without answering; set it again tomorrow")
         } else {
             None
@@ -369,6 +389,7 @@ impl Errand for ClaimChallenge {
             key: Key { member: member.to_owned(), convo: row.get("convo_id"), set_at: row.get("updated_at") },
             number: row.get("challenges"),
             token: row.get("token"),
+            proved,
             futile,
         }))
     }
@@ -508,6 +529,7 @@ impl Reader {
                 set_at: row.get("mailbox_set_at"),
             },
             verified: state == Some("verified"),
+            challenges: row.get("mailbox_challenges"),
             fails: row.get("mailbox_fails"),
         });
         Ok(Some(Letter { message: messages::message_view(convo, &row)?, mailbox }))

@@ -10,7 +10,7 @@ use crate::ids::Did;
 use super::lanes::Lane;
 use super::query::{Query, query};
 use super::session::Params;
-use super::{Abort, Reader, Store, deadline, failure};
+use super::{Abort, Cause, Reader, Store, deadline, failure};
 
 query! {
     SPEND = "auth/spend_nonces" (
@@ -56,11 +56,20 @@ impl Store {
         Ok(!self.within(&FIND, &[&digest.as_slice(), &issuer.as_str(), jti, dead_at, &now]).await?.is_empty())
     }
 
-    /// Runs a statement within the time that a token may take, the wait for a connection included.
+    /// Runs a statement, which is a transaction by itself, within the time that a token may take, the wait for a connection included.
+    ///
+    /// Whoever spends tokens takes them in one order, but a replica of an earlier build has another one. If two wait for each other, and
+    /// PostgreSQL ends this one, the other goes on: so it is run once more.
     pub(super) async fn within(&self, query: &Query, params: Params<'_>) -> Result<Vec<Row>, Error> {
         let asking = async {
             let reader = Reader(self.session(Lane::Vital).await?);
-            reader.rows_within(deadline::TOKENS, query, params).await
+            match reader.rows_within(deadline::TOKENS, query, params).await {
+                Err(Abort::Again(cause @ Cause::Deadlock)) => {
+                    self.metrics.transaction_retried(query.name, cause);
+                    reader.rows_within(deadline::TOKENS, query, params).await
+                }
+                rows => rows,
+            }
         };
         match tokio::time::timeout(deadline::TOKENS, asking).await {
             Ok(rows) => rows.map_err(Abort::into_error),
@@ -91,5 +100,56 @@ impl Store {
             new[row.get::<_, i64>("place") as usize - 1] = true;
         }
         Ok(new)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::TimeDelta;
+
+    use super::super::StoreConfig;
+    use super::*;
+    use crate::clock::Clock;
+    use crate::cluster::database;
+    use crate::metrics::Metrics;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn who_loses_a_deadlock_spends_its_tokens_all_the_same() {
+        let database = database().await;
+        let (other, watch) = (database.connect().await, database.connect().await);
+        let quickly =
+            "do $$ begin execute format('alter database %I set deadlock_timeout = 50', current_database()); end $$";
+        watch.batch_execute(quickly).await.unwrap();
+        let config = StoreConfig { database: database.config.clone(), max_connections: 2, pooler: false };
+        let store = Store::new(config, Metrics::default()).unwrap();
+        let now = Clock::system().now();
+        let nonce = |jti: &str| Nonce {
+            issuer: "did:plc:alice".parse().unwrap(),
+            jti: jti.to_owned(),
+            minted_at: now,
+            dead_at: now + TimeDelta::seconds(60),
+            lasting: false,
+        };
+        let mut tokens = [nonce("1"), nonce("2")];
+        tokens.sort_by_key(Nonce::digest);
+        let [first, second] = tokens;
+        // So that there is a connection.
+        assert!(!store.is_spent(&first, now).await.unwrap());
+        // The other one takes them in the other order, and is not the one who notices.
+        other.batch_execute("set deadlock_timeout = '30s'; begin").await.unwrap();
+        let take = "insert into used_tokens (slot, token) values (token_slot($1), $2)";
+        other.execute(take, &[&second.dead_at, &second.digest().as_slice()]).await.unwrap();
+        let spending = tokio::spawn({
+            let (store, first, second) = (store.clone(), first.clone(), second.clone());
+            async move { store.spend_nonces(&[(&first, first.dead_at), (&second, second.dead_at)], now).await }
+        });
+        let waits = "select exists (select from pg_locks where not granted and locktype = 'transactionid')";
+        while !watch.query_one(waits, &[]).await.unwrap().get::<_, bool>(0) {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+        other.execute(take, &[&first.dead_at, &first.digest().as_slice()]).await.unwrap();
+        other.batch_execute("rollback").await.unwrap();
+        assert_eq!(spending.await.unwrap().unwrap(), [true, true]);
+        assert_eq!(store.spend_nonces(&[(&first, first.dead_at)], now).await.unwrap(), [false]);
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::support::receiver::{Answer, Receiver};
-use crate::{all_delivered, count, set, start, until};
+use crate::{all_delivered, count, mailbox, set, start, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_goes_wrong_it_is_tried_again_with_the_same_id() {
@@ -129,6 +129,8 @@ async fn what_leads_into_the_servers_own_network_is_not_called_even_if_it_was_al
         db.execute("update mailboxes set state = 'verified', reason = null", &[]).await.unwrap();
         members[0].send("hello").await.unwrap();
         until("the refusal", async || count(&db, "dead").await == n).await;
+        let seen = mailbox(&members[1], None).await;
+        assert!(seen["state"] == "suspended" && seen["reason"].as_str().unwrap().starts_with("url must"), "{seen}");
     }
     let why = db.query("select last_error from dead_envelopes", &[]).await.unwrap();
     assert!(why.iter().all(|row| row.get::<_, &str>(0).starts_with("url must")), "{why:?}");

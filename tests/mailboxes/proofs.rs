@@ -37,7 +37,8 @@ async fn hurry(db: &Client, begun: i32) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_handed_over_before_the_challenge_is_answered() {
-    let app = start(&[]).await;
+    // What comes too early is no attempt.
+    let app = start(&[("MAILBOX_MAX_ATTEMPTS", "1")]).await;
     let db = app.database.connect().await;
     let receiver = Receiver::start().await;
     receiver.repeat(Repeats::Otherwise);
@@ -84,7 +85,7 @@ async fn nothing_is_handed_over_before_the_challenge_is_answered() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_does_not_answer_is_asked_five_times_a_day_by_whomever_and_sent_nothing() {
+async fn who_does_not_answer_is_asked_five_times_a_day_by_each_and_sent_nothing() {
     let app = start(&[]).await;
     let db = app.database.connect().await;
     let victim = Receiver::start().await;
@@ -108,25 +109,35 @@ async fn who_does_not_answer_is_asked_five_times_a_day_by_whomever_and_sent_noth
     until("the withdrawal", async || count(&db, "pending").await == 0).await;
     members[0].send("no envelope").await.unwrap();
 
-    // Neither its owner nor another brings more about.
-    for member in &members[1..] {
+    // Whoever has named it brings no more about, nor does anybody when many have.
+    let too_often = async |member: &Persona| {
         ask(member, &victim.mailbox()).await;
         let seen = judged(member, None).await;
         assert_eq!(seen["state"], "refused");
         assert!(seen["reason"].as_str().unwrap().contains("too often"), "{seen}");
-    }
+    };
+    too_often(&members[1]).await;
+    let by_all = "update mailbox_challenges set sent = $1 where whom like 'url %'";
+    db.execute(by_all, &[&25]).await.unwrap();
+    too_often(&members[2]).await;
     assert_eq!((victim.challenges().len(), victim.received().len()), (5, 0));
     let all = "select count(*) from envelopes";
     until("the withdrawal", async || db.query_one(all, &[]).await.unwrap().get::<_, i64>(0) == 0).await;
 
+    // One stranger does not keep it from its owner.
+    db.execute(by_all, &[&5]).await.unwrap();
+    victim.repeat(Repeats::Object);
+    set(&members[2], &victim).await;
+    assert_eq!(victim.challenges().len(), 6);
+    too_often(&members[1]).await;
+
     // The next day, and when it has answered once, as often as need be.
     db.execute("update mailbox_challenges set forget_at = now()", &[]).await.unwrap();
-    victim.repeat(Repeats::Object);
     for _ in 0..6 {
         ask(&members[1], &json!({ "provider": "none" })).await;
         set(&members[1], &victim).await;
     }
-    assert_eq!(victim.challenges().len(), 5 + 6);
+    assert_eq!(victim.challenges().len(), 6 + 6);
     // But not by one who sets one mailbox after the other.
     db.execute("update mailbox_challenges set sent = 50 where whom = 'member ' || $1", &[&members[1].did()])
         .await
@@ -135,8 +146,30 @@ async fn who_does_not_answer_is_asked_five_times_a_day_by_whomever_and_sent_noth
     ask(&members[1], &victim.mailbox()).await;
     let seen = judged(&members[1], None).await;
     assert!(seen["reason"].as_str().unwrap().contains("too many mailboxes"), "{seen}");
-    set(&members[2], &victim).await;
-    assert_eq!(victim.challenges().len(), 5 + 7);
+    set(&members[0], &victim).await;
+    assert_eq!(victim.challenges().len(), 6 + 7);
+    app.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_member_has_proved_once_counts_for_all_of_its_conversations() {
+    let app = start(&[]).await;
+    let db = app.database.connect().await;
+    let receiver = Receiver::start().await;
+    let members = app.conversation(2).await;
+    set(&members[1], &receiver).await;
+    db.execute("update mailbox_challenges set sent = 50 where whom = 'member ' || $1", &[&members[1].did()])
+        .await
+        .unwrap();
+    let mut here = receiver.mailbox();
+    here["convoId"] = json!(members[1].convo().unwrap());
+    ask(&members[1], &here).await;
+    assert_eq!(judged(&members[1], here["convoId"].as_str()).await["state"], "verified");
+    assert_eq!(receiver.challenges().len(), 1);
+    // Not with another secret, which is another owner's for all that the host knows.
+    here["secret"] = json!({ "$bytes": "QUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUE" });
+    ask(&members[1], &here).await;
+    assert_eq!(judged(&members[1], here["convoId"].as_str()).await["state"], "refused");
     app.finish().await;
 }
 

@@ -1,5 +1,7 @@
 //! The tables that are swept page by page: what is old goes, and what is beside it stays.
 
+use std::time::Duration;
+
 use crate::support::app::TestApp;
 use crate::{KEPT, column, pass, sweeps};
 
@@ -53,7 +55,18 @@ async fn what_was_used_of_quotas_is_forgotten_after_its_window() {
     .await
     .unwrap();
     sweeps(&app, "allowances", 1).await;
-    assert_eq!(column::<String>(&db, "select quota from allowances order by quota").await, ["-1 hour", "9 minutes"]);
+    let kept = async || column::<String>(&db, "select quota from allowances order by quota").await;
+    assert_eq!(kept().await, ["-1 hour", "9 minutes"]);
+
+    // What somebody uses just then is left to the next sweep, which holds nothing that the user may want next.
+    db.batch_execute("update allowances set ends_at = now() - interval '11 minutes'").await.unwrap();
+    let user = app.database.connect().await;
+    user.batch_execute("begin; update allowances set used = 2 where quota = '9 minutes'").await.unwrap();
+    tokio::time::timeout(Duration::from_secs(5), sweeps(&app, "allowances", 1)).await.expect("it waits for nobody");
+    assert_eq!(kept().await, ["9 minutes"]);
+    user.batch_execute("rollback").await.unwrap();
+    sweeps(&app, "allowances", 1).await;
+    assert!(kept().await.is_empty());
     app.finish().await;
 }
 

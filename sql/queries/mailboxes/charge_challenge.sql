@@ -1,4 +1,4 @@
--- mailboxes/charge_challenge: counts a challenge to a URL or of a member, and forgets some counts that are over. No row: there were as
+-- mailboxes/charge_challenge: counts a challenge of a member, to a URL, or both, and forgets some counts that are over. No row: there were as
 -- many as there may be in a day.   $1 whom   $2 most
 with forgotten as (
   delete from mailbox_challenges

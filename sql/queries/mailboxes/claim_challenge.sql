@@ -1,5 +1,6 @@
 -- mailboxes/claim_challenge: takes one mailbox whose challenge is due, as an attempt that counts as failed unless it ends before $1.
--- Whoever could not be asked for a day is taken as well, to be given up; who was not asked because nobody tried is asked.
+-- Whoever could not be asked for a day is taken as well, to be given up; who was not asked because nobody tried is asked. It is proved where
+-- another mailbox of the member has proved the same URL and secret.
 -- $1 seconds   $2 hosts that have no room
 with due as materialized (
   select member_did, convo_id from mailboxes
@@ -11,4 +12,6 @@ update mailboxes b set challenges = b.challenges + 1, challenge_at = statement_t
   from due where b.member_did = due.member_did and b.convo_id = due.convo_id
 returning b.member_did, b.convo_id, b.updated_at, b.url, b.host, b.zone, b.secret, b.challenges,
           b.begun_at < statement_timestamp() - interval '1 day' and b.host = any($2::text[]) as late,
+          exists (select from mailboxes o where o.member_did = b.member_did and o.url = b.url and o.secret = b.secret
+                                            and o.state = 'verified') as proved,
           replace(gen_random_uuid()::text || gen_random_uuid()::text, '-', '') as token

@@ -1,4 +1,4 @@
--- mailboxes/verified: it has answered its challenge. Its URL is known for a month, and its owner is told.
+-- mailboxes/verified: it has answered its challenge. Its URL is known for a month, for it and for everybody, and its owner is told.
 -- $1 member   $2 convo_id, or empty   $3 when it was set
 with verified as (
   update mailboxes set state = 'verified'
@@ -6,7 +6,9 @@ with verified as (
   returning member_did, convo_id, url
 ), known as (
   insert into mailbox_challenges (whom, sent, proved, forget_at)
-  select 'url ' || encode(sha256(convert_to(url, 'UTF8')), 'hex'), 0, true, now() + interval '30 days' from verified
+  select whom || 'url ' || encode(sha256(convert_to(url, 'UTF8')), 'hex'), 0, true, now() + interval '30 days'
+    from verified, unnest(array['member ' || member_did || ' ', '']) whom
+   order by whom desc
   on conflict (whom) do update set sent = 0, proved = true, forget_at = excluded.forget_at
 )
 insert into event_stream (convo_id, recipient_did, event_type, payload)

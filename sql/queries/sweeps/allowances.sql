@@ -1,5 +1,9 @@
--- sweeps/allowances: forgets accounts whose window is over.   $1 first tid   $2 tid after the last   $3 over before this
-with gone as (
-  delete from allowances where ctid >= $1::text::tid and ctid < $2::text::tid and ends_at < $3 returning 1
+-- sweeps/allowances: forgets accounts whose window is over. Those that somebody is using wait for the next time: settlements take accounts in
+-- an order of their own (allowances/settle), and this must not wait for one while it holds another.
+-- $1 first tid   $2 tid after the last   $3 over before this
+with over as materialized (
+  select quota, key from allowances where ctid >= $1::text::tid and ctid < $2::text::tid and ends_at < $3 for update skip locked
+), gone as (
+  delete from allowances a using over where a.quota = over.quota and a.key = over.key returning 1
 )
 select count(*) as deleted from gone
