@@ -8,10 +8,12 @@
 //! - A head has [`HEAD_TIME`] from its first byte on. Long ones are few at a time.
 //! - A reply has to be taken at [`crate::xrpc::decode::MIN_RATE`], with [`TAKE_GRACE`] beyond what that needs.
 //! - Bodies are timed by who reads them.
+//! - What the library says of a head that it cannot read is said in the form of all errors.
 
 mod chunks;
 mod discard;
 mod head;
+mod refusal;
 mod socket;
 mod watch;
 
@@ -108,6 +110,8 @@ enum Left {
 struct State {
     phase: Cell<Phase>,
     left: Cell<Left>,
+    /// Whether the library has made a request of the head that it has.
+    begun: Cell<bool>,
     /// Whether what is sent just now is a reply of known length, not a stream.
     sized: Cell<bool>,
     /// Who is to be woken when more may be read.
@@ -123,6 +127,7 @@ impl Connection {
         Self(Rc::new(State {
             phase: Cell::new(Phase::Head),
             left: Cell::new(Left::Nothing),
+            begun: Cell::new(true),
             sized: Cell::new(false),
             reader: RefCell::default(),
         }))
@@ -138,6 +143,7 @@ impl Connection {
     /// A request has come, and so much of its body is still to come.
     fn begin(&self, left: Left) {
         self.0.left.set(left);
+        self.0.begun.set(true);
     }
 
     /// Somebody reads the body.

@@ -13,12 +13,14 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_util::bytes::Buf;
 
+use crate::error::Code;
 use crate::metrics::Metrics;
 use crate::xrpc::decode::time_for;
 
 use super::chunks::Chunks;
 use super::discard::DISCARD_PIECE;
 use super::head::Scanner;
+use super::refusal;
 use super::{
     Connection, Connections, Ended, HEAD_TIME, LINGER, LONG_HEAD_BYTES, Left, MAX_HEAD_BYTES, Phase, TAKE_GRACE,
 };
@@ -47,6 +49,8 @@ pub struct Socket {
     /// Since when the peer has been taking what is sent, and how many bytes it has taken. `None`: nothing waits for it.
     taking: Option<(Instant, u64)>,
     take_until: Option<Pin<Box<Sleep>>>,
+    /// What is sent in place of the library's own refusal of a head, as far as it is not sent.
+    refusal: BytesMut,
 }
 
 impl Socket {
@@ -66,6 +70,7 @@ impl Socket {
             chunks: Chunks::default(),
             taking: None,
             take_until: None,
+            refusal: BytesMut::new(),
         }
     }
 
@@ -110,6 +115,7 @@ impl Socket {
         (self.read_until, self.long_head) = (None, None);
         self.chunks = Chunks::default();
         self.connection.0.phase.set(Phase::Request);
+        self.connection.0.begun.set(false);
         Poll::Ready(Ok(true))
     }
 
@@ -158,6 +164,26 @@ impl Socket {
             bytes
         };
         Poll::Ready(Ok(bytes))
+    }
+
+    /// Sends the refusal that stands for `bytes`. `None`: these are to be sent as they are.
+    fn poll_refusal(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<Option<io::Result<usize>>> {
+        if self.refusal.is_empty() {
+            match refusal::instead_of(bytes) {
+                Some(refusal) => self.refusal.extend_from_slice(&refusal),
+                None => return Poll::Ready(None),
+            }
+            self.metrics.error(Code::InvalidRequest);
+        }
+        while !self.refusal.is_empty() {
+            match ready!(Pin::new(&mut self.io).poll_write(cx, &self.refusal)) {
+                Ok(0) => return Poll::Ready(Some(Err(io::ErrorKind::WriteZero.into()))),
+                Ok(written) => self.refusal.advance(written),
+                Err(cause) => return Poll::Ready(Some(Err(cause))),
+            }
+        }
+        self.connection.0.begun.set(true);
+        Poll::Ready(Some(Ok(bytes.len())))
     }
 
     fn drop_read(&mut self, bytes: usize) {
@@ -240,6 +266,11 @@ impl AsyncRead for Socket {
 impl AsyncWrite for Socket {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        if !this.connection.0.begun.get()
+            && let Some(sent) = ready!(this.poll_refusal(cx, bytes))
+        {
+            return Poll::Ready(sent);
+        }
         match Pin::new(&mut this.io).poll_write(cx, bytes) {
             Poll::Ready(Ok(written)) => {
                 if let Some((_, taken)) = &mut this.taking {

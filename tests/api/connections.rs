@@ -11,6 +11,32 @@ any_serializer! {
     requests_that_come_together_are_answered_in_their_order;
     a_chunked_body_ends_where_it_ends;
     pages_are_not_taken_for_what_they_are_not;
+    what_is_no_request_is_refused_with_a_body_too;
+}
+
+async fn what_is_no_request_is_refused_with_a_body_too(app: &TestApp) {
+    let live = |more: String| format!("GET /health/live{more}\r\n\r\n");
+    for (head, status) in [
+        (live(format!("?{} HTTP/1.1\r\nHost: x", "x".repeat(70_000))), 400),
+        (live(format!(" HTTP/1.1\r\nHost: x\r\nX: {}", "x".repeat(140_000))), 431),
+        (live(format!(" HTTP/1.1\r\nHost: x{}", "\r\nX: x".repeat(200))), 431),
+        (live(" HTTP/9".to_owned()), 400),
+        ("\u{1} nothing\r\n\r\n".to_owned(), 400),
+    ] {
+        let mut socket = connect(app).await;
+        // A request before it, so that the connection has answered one.
+        socket.write_all(live(" HTTP/1.1\r\nHost: x".to_owned()).as_bytes()).await.unwrap();
+        let mut first = [0; 512];
+        let read = socket.read(&mut first).await.unwrap();
+        assert!(first[..read].starts_with(b"HTTP/1.1 200 "));
+        // It may have heard enough before the end.
+        let _ = socket.write_all(head.as_bytes()).await;
+        let reply = rest(&mut socket).await;
+        assert!(reply.starts_with(&format!("HTTP/1.1 {status} ")), "{:.40}: {reply}", head);
+        let body: serde_json::Value = serde_json::from_str(reply.split("\r\n\r\n").nth(1).unwrap()).unwrap();
+        assert_eq!((&body["error"], &body["recovery"]), (&"InvalidRequest".into(), &"giveUp".into()), "{reply}");
+        assert!(body["message"].is_string() && reply.contains("content-type: application/json\r\n"), "{reply}");
+    }
 }
 
 async fn connect(app: &TestApp) -> TcpStream {
