@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
+use actix_web::http::header::{self, HeaderMap};
 use actix_web::web::Payload;
 use futures_util::StreamExt;
 use serde::de::DeserializeOwned;
@@ -41,8 +42,23 @@ pub fn query<T: DeserializeOwned>(text: &str) -> Result<T, Error> {
         .map_err(|e| invalid("parameters", &e.path().to_string(), &e.inner().to_string()))
 }
 
-/// Decodes a JSON body. The content type is not looked at: the method says what the body is.
+/// Refuses a body that is said to be something else than JSON. One of which nothing is said is taken for JSON, and so is what `curl -d` says
+/// where it is told nothing.
+pub fn content_type(headers: &HeaderMap) -> Result<(), Error> {
+    let Some(value) = headers.get(header::CONTENT_TYPE) else { return Ok(()) };
+    let named = value.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim();
+    match ["application/json", "application/x-www-form-urlencoded"]
+        .iter()
+        .any(|known| named.eq_ignore_ascii_case(known))
+    {
+        true => Ok(()),
+        false => Err(Code::InvalidRequest.because("the body has to be JSON, and Content-Type application/json")),
+    }
+}
+
+/// Decodes a JSON body. None at all is an object without fields.
 pub fn body<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Error> {
+    let bytes = if bytes.is_empty() { b"{}" } else { bytes };
     // A list of the fields' values in their order would do for serde.
     if bytes.iter().find(|byte| !byte.is_ascii_whitespace()) != Some(&b'{') {
         return Err(invalid("body", ".", "it must be a JSON object"));
@@ -56,7 +72,7 @@ pub fn body<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Error> {
 
 /// What was wrong and where. The reply must not grow with what was sent, nor repeat it.
 fn invalid(what: &str, path: &str, why: &str) -> Error {
-    let why = without_value(why);
+    let why = plainly(&without_value(why));
     match path {
         "." | "?" => Code::InvalidRequest.because(format!("{what}: {why}")),
         path => Code::InvalidRequest.because(format!("{what}, at {path}: {why}")),
@@ -69,6 +85,38 @@ fn without_value(why: &str) -> Cow<'_, str> {
     let (Some(kind), Some(expected)) = (kind, why.rfind(", expected ")) else { return why.into() };
     let quoted = why[..expected].find(['"', '`']).unwrap_or(expected).max(kind.len());
     format!("{}{}", why[..quoted].trim_end(), &why[expected..]).into()
+}
+
+/// What the libraries say in terms of their own, and how people say it who do not know Rust.
+const PLAINLY: [(&str, &str); 18] = [
+    ("expected i64", "expected a whole number"),
+    ("expected u64", "expected a whole number"),
+    ("expected i32", "expected a whole number"),
+    ("expected u32", "expected a whole number"),
+    ("expected a map", "expected an object"),
+    ("expected a sequence", "expected a list"),
+    ("invalid type: map", "invalid type: object"),
+    ("invalid type: sequence", "invalid type: list"),
+    ("invalid type: floating point", "invalid type: fraction"),
+    ("invalid type: unit value", "invalid type: nothing"),
+    ("unknown variant", "unknown word"),
+    ("invalid digit found in string", "it must be a whole number"),
+    ("cannot parse integer from empty string", "it must be a whole number"),
+    ("number too large to fit in target type", "the number is too large"),
+    ("number too small to fit in target type", "the number is too small"),
+    ("provided string was not `true` or `false`", "it must be true or false"),
+    ("unsupported value", "it must be there once"),
+    ("number out of range", "the number is too large"),
+];
+
+fn plainly(why: &str) -> String {
+    let mut why = PLAINLY.iter().fold(why.to_owned(), |why, (theirs, ours)| why.replace(theirs, ours));
+    const STRUCT: &str = "expected struct ";
+    if let Some(at) = why.find(STRUCT) {
+        let name = why[at + STRUCT.len()..].find(' ').map_or(why.len(), |end| at + STRUCT.len() + end);
+        why.replace_range(at..name, "expected an object");
+    }
+    why
 }
 
 /// The memory that bodies share. Cheap to clone.
@@ -182,13 +230,31 @@ mod tests {
         for value in ["\u{e000}".repeat(100_000), ", expected ".repeat(10_000), "`\"".repeat(1_000)] {
             let body = serde_json::json!({ "epoch": value }).to_string();
             let error = super::body::<Epoch>(body.as_bytes()).unwrap_err();
-            let told = "body, at epoch: invalid type: string, expected i64 at line 1 column ";
+            let told = "body, at epoch: invalid type: string, expected a whole number at line 1 column ";
             assert!(error.message.starts_with(told), "{}", error.message);
         }
         let number = super::body::<Epoch>(br#"{"epoch":123456789.5}"#).unwrap_err();
         assert!(!number.message.contains("123456789"), "{}", number.message);
         let query = super::query::<Epoch>("epoch=secret").unwrap_err();
         assert!(!query.message.contains("secret"), "{}", query.message);
+    }
+
+    #[test]
+    fn a_body_is_json_unless_it_is_said_to_be_something_else() {
+        let said = |value: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static(value));
+            content_type(&headers).map_err(|error| error.code)
+        };
+        assert!(content_type(&HeaderMap::new()).is_ok());
+        for good in ["application/json", "Application/JSON; charset=utf-8", "application/x-www-form-urlencoded"] {
+            assert_eq!(said(good), Ok(()), "{good}");
+        }
+        for bad in
+            ["", "text/plain", "application/cbor", "application/jsonp", "multipart/form-data; boundary=x", "json"]
+        {
+            assert_eq!(said(bad), Err(Code::InvalidRequest), "{bad}");
+        }
     }
 
     #[test]

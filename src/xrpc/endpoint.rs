@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 
+use actix_web::http::Method;
 use actix_web::web::{Data, Payload};
 use actix_web::{HttpRequest, HttpResponse};
 use serde::de::DeserializeOwned;
@@ -18,7 +19,7 @@ use super::reply::{Answer, Upgrade};
 /// The verb that goes with a method.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// GET; parameters in the query string.
+    /// GET, or HEAD if it only reads; parameters in the query string.
     Query,
     /// POST; a JSON body.
     Procedure,
@@ -28,10 +29,10 @@ pub enum Kind {
 
 impl Kind {
     /// The HTTP method.
-    pub fn verb(self) -> actix_web::http::Method {
+    pub fn verb(self) -> Method {
         match self {
-            Kind::Query | Kind::Subscription => actix_web::http::Method::GET,
-            Kind::Procedure => actix_web::http::Method::POST,
+            Kind::Query | Kind::Subscription => Method::GET,
+            Kind::Procedure => Method::POST,
         }
     }
 }
@@ -46,6 +47,8 @@ pub struct Caller {
     pub last_event_id: Option<String>,
     /// Whether its client takes a reply in gzip.
     pub takes_gzip: bool,
+    /// It asks by HEAD, so it is sent nothing of what is found.
+    pub looks_only: bool,
 }
 
 /// One method. Its lexicon document is the contract; this is the code that keeps it.
@@ -104,6 +107,8 @@ pub struct Route {
     pub nsid: &'static str,
     pub kind: Kind,
     pub errors: &'static [Code],
+    /// Whether HEAD goes as well: it changes nothing, and its reply ends.
+    head: bool,
     pub(super) run: fn(Data<App>, HttpRequest, Payload) -> Running,
 }
 
@@ -113,6 +118,7 @@ impl Route {
             nsid: E::NSID,
             kind: E::KIND,
             errors: E::ERRORS,
+            head: matches!(E::KIND, Kind::Query) && E::READS,
             run: |app, request, payload| Box::pin(async move { pipeline::run::<E>(&app, &request, payload).await }),
         }
     }
@@ -122,9 +128,24 @@ impl Route {
             nsid: S::NSID,
             kind: Kind::Subscription,
             errors: S::ERRORS,
+            head: false,
             run: |app, request, payload| {
                 Box::pin(async move { pipeline::subscribe::<S>(&app, &request, payload).await })
             },
+        }
+    }
+
+    /// Whether it is called with this verb.
+    pub fn takes(&self, verb: &Method) -> bool {
+        *verb == self.kind.verb() || self.head && verb == Method::HEAD
+    }
+
+    /// The verbs that it is called with, as the header `Allow` lists them.
+    pub fn allow(&self) -> &'static str {
+        match (self.kind, self.head) {
+            (Kind::Procedure, _) => "POST",
+            (_, true) => "GET, HEAD",
+            (_, false) => "GET",
         }
     }
 

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use actix_http::{ConnectionType, ws};
 use actix_web::body::{BodySize, MessageBody};
-use actix_web::http::header;
+use actix_web::http::{Method, header};
 use actix_web::web::{Data, Payload};
 use actix_web::{HttpMessage, HttpRequest, HttpResponse};
 use futures_util::FutureExt;
@@ -62,8 +62,9 @@ pub(super) async fn run<E: Endpoint>(
     drop(intake);
     let account = open_account(app, &verified.did, E::TURN).await?;
     let last_event_id = request.headers().get(LAST_EVENT_ID).map(|id| id.to_str().unwrap_or("?").to_owned());
+    let looks_only = request.method() == Method::HEAD;
     let takes_gzip = gzip::is_taken(request.headers());
-    let caller = Caller { did: verified.did, key: verified.key, last_event_id, takes_gzip };
+    let caller = Caller { did: verified.did, key: verified.key, last_event_id, takes_gzip, looks_only };
     let output = E::call(app, &caller, input).await?;
     let bytes = E::bytes(&output);
     // It may have to wait until it is made, and has its share of the memory by then.
@@ -131,6 +132,7 @@ async fn input<E: Endpoint>(
     match E::KIND {
         Kind::Query | Kind::Subscription => Ok((decode::query(request.query_string())?, None)),
         Kind::Procedure => {
+            decode::content_type(request.headers())?;
             let announced = request.headers().get(header::CONTENT_LENGTH);
             let announced = announced.and_then(|length| length.to_str().ok()?.parse().ok());
             let body = app.body_room.read(caller, announced, payload, intake).await?;
@@ -166,8 +168,8 @@ pub async fn dispatch(
                 Code::MethodNotImplemented.because("there is no such method here; /lexicons lists those that are")
             );
         };
-        if *request.method() != route.kind.verb() {
-            return Err(Code::MethodNotAllowed.because(format!("this method is called with {}", route.kind.verb())));
+        if !route.takes(request.method()) {
+            return Err(Code::MethodNotAllowed.because(format!("this method is called with {}", route.allow())));
         }
         match AssertUnwindSafe((route.run)(app, request, payload)).catch_unwind().await {
             Ok(result) => result,
@@ -221,9 +223,7 @@ pub async fn dispatch(
 fn refusal(error: &Error, route: Option<&Route>, id: &RequestId) -> HttpResponse {
     let mut response = reply::error_response(error, id);
     if let (Code::MethodNotAllowed, Some(route)) = (error.code, route) {
-        let verb = route.kind.verb();
-        let allow = header::HeaderValue::from_str(verb.as_str()).expect("a verb is a valid header value");
-        response.headers_mut().insert(header::ALLOW, allow);
+        response.headers_mut().insert(header::ALLOW, header::HeaderValue::from_static(route.allow()));
     }
     if route.is_some_and(|route| route.kind == Kind::Subscription) {
         // What follows a request for another protocol is not read as HTTP any more, so the connection ends here, and is said to.

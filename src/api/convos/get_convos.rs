@@ -1,6 +1,7 @@
 //! blue.catbird.mls.getConvos: the caller's conversations, newest first.
 
 use serde::{Deserialize, Serialize};
+use ulid::Ulid;
 
 use crate::api::fields::Limit;
 use crate::app::App;
@@ -42,15 +43,17 @@ impl Endpoint for GetConvos {
     }
 
     async fn call(app: &App, caller: &Caller, input: Input) -> Result<Output, Error> {
-        let before: Option<ConvoId> = match input.cursor {
-            None => None,
-            Some(cursor) => Some(
-                cursor.parse().map_err(|_| Code::InvalidCursor.because("cursor is not one that getConvos gave out"))?,
-            ),
-        };
+        let before = input.cursor.map(|cursor| position(&cursor)).transpose()?;
         let (conversations, more) =
             app.store.reader().await?.convos(&caller.did, before.as_ref(), input.limit.0).await?;
         let cursor = conversations.last().filter(|_| more).map(|convo| convo.id.clone());
         Ok(Output { conversations, cursor })
     }
+}
+
+/// Where a page begins: after a conversation, whose id is a ULID as the server writes it. It may have ended since.
+fn position(cursor: &str) -> Result<ConvoId, Error> {
+    let is_ours = Ulid::from_string(cursor).is_ok_and(|id| id.to_string() == cursor);
+    let convo = cursor.parse().ok().filter(|_| is_ours);
+    convo.ok_or_else(|| Code::InvalidCursor.because("cursor is not one that getConvos gave out"))
 }

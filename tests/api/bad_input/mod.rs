@@ -135,6 +135,21 @@ fn hostile(kind: Kind) -> Vec<Value> {
 fn is_declared_refusal(reply: &Reply, what: &str) {
     // That the error is declared, and has its shape, is checked with every reply.
     assert!((400..500).contains(&reply.status) && reply.status != 401, "{what}: {reply}");
+    // In words for people who do not know what the server is written in.
+    let said = reply.string("message").unwrap();
+    for word in [
+        "i64",
+        "u64",
+        "struct ",
+        "variant",
+        "invalid digit",
+        "sequence",
+        "unsupported value",
+        "target type",
+        "unit value",
+    ] {
+        assert!(!said.contains(word), "{what}: {said}");
+    }
     let recovery = match reply.error() {
         Some("EpochMismatch") => "catchUpThenRebase",
         Some("EpochAhead") => "rejoin",

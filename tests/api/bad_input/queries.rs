@@ -34,7 +34,7 @@ fn queries(member: &str, convo: &str) -> Vec<(&'static str, Vec<Parameter>)> {
                 ("cursor", Number, false, "1".to_owned()),
             ],
         ),
-        ("getConvos", vec![limit(), ("cursor", Id, false, "x".to_owned())]),
+        ("getConvos", vec![limit(), ("cursor", Ulid, false, "01JB2N0W3E8Z6TQ9K4M5V7X1YA".to_owned())]),
         ("getMailbox", vec![("convoId", Id, false, convo.to_owned())]),
         ("getWelcome", vec![id(), ("keyPackageHash", Hash, false, String::new())]),
         (

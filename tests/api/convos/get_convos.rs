@@ -120,10 +120,22 @@ async fn conversations_that_were_left_are_not_listed(app: &TestApp) {
 
 async fn a_cursor_that_is_none_is_refused(app: &TestApp) {
     let alice = app.persona();
-    for cursor in ["", " ", "a b", "é", "'; drop table members; --", &"x".repeat(65)] {
+    for cursor in [
+        "",
+        " ",
+        "0",
+        "1",
+        "abc",
+        "zzzzzzzz",
+        "01jb2n0w3e8z6tq9k4m5v7x1ya",
+        "a b",
+        "é",
+        "'; drop table members; --",
+        &"x".repeat(65),
+    ] {
         refused(get(&alice, "getConvos", &[("cursor", cursor)]).await, 400, "InvalidCursor");
     }
-    ok(get(&alice, "getConvos", &[("cursor", "0")]).await);
+    ok(get(&alice, "getConvos", &[("cursor", "01JB2N0W3E8Z6TQ9K4M5V7X1YA")]).await);
 }
 
 async fn limits_are_1_to_100(app: &TestApp) {
