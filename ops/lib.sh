@@ -55,6 +55,9 @@ has_npm() { command -v npm >/dev/null; }
 
 has_chromium() { command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null; }
 
+# With what it needs to make an environment of its own, which Debian keeps in a package apart.
+has_python() { python3 -c 'import ensurepip, venv' 2>/dev/null; }
+
 # package THING MANAGER: what the package manager calls it.
 package() {
     case $1/$2 in
@@ -71,6 +74,9 @@ package() {
         ps/*) echo procps ;;
         node/apt-get | node/apk | node/pacman | node/dnf) echo nodejs ;;
         npm/brew) echo node ;;
+        python/apt-get) echo python3-venv ;;
+        python/pacman) echo python ;;
+        python/*) echo python3 ;;
         *) echo "$1" ;;
     esac
 }

@@ -1,5 +1,5 @@
-//! The pages for operators and their machines: `/health`, `/health/live`, `/health/ready`, `/metrics`. They need no token and
-//! say nothing about users.
+//! The pages for operators and their machines: `/health`, `/health/live`, `/health/ready`, `/metrics`, `/xrpc/_health`. They need no
+//! token and say nothing about users.
 //!
 //! Anybody may ask for some of them as often as it likes, so what they say of the database is found out once for all who ask within a
 //! second ([`Probe`]).
@@ -7,15 +7,17 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use actix_web::HttpResponse;
 use actix_web::web::Data;
+use actix_web::{HttpRequest, HttpResponse};
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
 use serde_json::json;
 
 use crate::app::{App, Stage};
 use crate::clock::Clock;
+use crate::error::Code;
 use crate::store::Store;
+use crate::xrpc::{self, RequestId};
 
 /// For how long a database that was fit counts as fit.
 const FIT_FOR: Duration = Duration::from_secs(1);
@@ -156,6 +158,17 @@ pub async fn ready(app: Data<App>) -> HttpResponse {
         "hints": { "by": app.events.hints().transport().name(), "listening": app.events.hints().listening() },
     });
     if ready { HttpResponse::Ok().json(body) } else { HttpResponse::ServiceUnavailable().json(body) }
+}
+
+/// `/xrpc/_health`: the version, as long as the database answers, as other AT Protocol services say it.
+pub async fn version(app: Data<App>, request: HttpRequest) -> HttpResponse {
+    match app.probe.found().await.answers {
+        true => HttpResponse::Ok().json(json!({ "version": env!("CARGO_PKG_VERSION") })),
+        false => {
+            let error = Code::DatabaseUnavailable.because("the database does not answer just now");
+            xrpc::error_response(&error, &RequestId::of(&request))
+        }
+    }
 }
 
 /// Every metric, in the Prometheus text format.

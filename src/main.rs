@@ -1,7 +1,8 @@
-//! The command line: `serve`, `migrate`, `check`, `envelopes`, `suspensions`, `token`.
+//! The command line: `serve`, `migrate`, `check`, `envelopes`, `suspensions`, `token`, `lexicons`.
 
 #![warn(clippy::unwrap_used)]
 
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use catbird_server::delivery::dead;
 use catbird_server::embedded::{self, EmbeddedError, EmbeddedPostgres, Settings};
 use catbird_server::ids::Did;
 use catbird_server::suspensions::{self, operators};
-use catbird_server::{auth, check, server, store, telemetry};
+use catbird_server::{auth, check, lexicons, server, store, telemetry};
 use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -62,6 +63,11 @@ enum Command {
         #[arg(long, value_name = "NAME", conflicts_with_all = ["add", "lift", "name"])]
         who: Option<String>,
     },
+    /// Write the lexicon documents into a folder, each as the record that publishes it (com.atproto.lexicon.schema)
+    Lexicons {
+        /// The folder, which is made if it is not there; the files are named <NSID>.json
+        folder: PathBuf,
+    },
     /// Mint a development token (HS256, needs JWT_SECRET)
     Token {
         /// Who the token speaks for, such as did:plc:alice
@@ -110,9 +116,23 @@ fn with_causes(failure: &(dyn std::error::Error + 'static)) -> String {
     text
 }
 
+fn write_lexicons(folder: &Path) -> Result<ExitCode, Failure> {
+    std::fs::create_dir_all(folder)?;
+    for (nsid, text) in lexicons::documents() {
+        let record = serde_json::to_string_pretty(&lexicons::record(text))?;
+        std::fs::write(folder.join(format!("{nsid}.json")), record + "\n")?;
+    }
+    println!("{} records in {}", lexicons::documents().len(), folder.display());
+    Ok(ExitCode::SUCCESS)
+}
+
 async fn run(command: Command) -> Result<ExitCode, Failure> {
+    if let Command::Lexicons { folder } = &command {
+        return write_lexicons(folder);
+    }
     let config = Config::from_env()?;
     match command {
+        Command::Lexicons { .. } => unreachable!("needs no settings, so it is done before they are read"),
         Command::Serve => serve(config.to_serve()?).await,
         Command::Migrate => {
             with_database(&config, async |database| {

@@ -8,10 +8,10 @@ use actix_server::{Server, ServerHandle};
 use actix_service::{IntoServiceFactory, ServiceFactoryExt, fn_service, map_config};
 use actix_web::body::BoxBody;
 use actix_web::dev::{AppConfig, ServiceRequest, ServiceResponse};
-use actix_web::http::header;
+use actix_web::http::{Method, header};
 use actix_web::middleware::{Next, from_fn};
 use actix_web::web::{self, Data, Payload};
-use actix_web::{App as ActixApp, HttpRequest, HttpResponse};
+use actix_web::{App as ActixApp, FromRequest, Handler, HttpRequest, HttpResponse, Responder};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 #[cfg(target_os = "linux")]
 use nix::sys::socket::{setsockopt, sockopt};
@@ -210,43 +210,55 @@ fn routes(config: &mut web::ServiceConfig) {
         // A scope's prefix is compared as it is; a pattern would be a regular expression, which every request had to match.
         .service(web::scope("/xrpc").default_service(web::to(xrpc)))
         .configure(pages_for_all)
-        .route(
-            "/.well-known/did.json",
-            web::get()
-                .to(|app: Data<App>| async move { HttpResponse::Ok().json(auth::service_document(&app.config.auth)) }),
-        )
-        .route("/lexicons", web::get().to(|| async { HttpResponse::Ok().json(lexicons::index()) }))
-        .route("/lexicons/{nsid}", web::get().to(lexicon))
+        .service(page("/.well-known/did.json", |app: Data<App>| async move {
+            HttpResponse::Ok().json(auth::service_document(&app.config.auth))
+        }))
+        .service(page("/lexicons", || async { HttpResponse::Ok().json(lexicons::index()) }))
+        .service(page("/lexicons/{nsid}", lexicon))
+        .service(page("/openapi.json", openapi))
         .default_service(web::to(|request: HttpRequest| async move { not_found(&request) }));
 }
 
 /// What load balancers ask for, wherever they come in.
 fn pages_for_all(config: &mut web::ServiceConfig) {
-    config
-        .service(page("/health/live").route(web::get().to(health::live)).route(web::head().to(health::live)))
-        .service(page("/health/ready").route(web::get().to(health::ready)).route(web::head().to(health::ready)));
+    config.service(page("/health/live", health::live)).service(page("/health/ready", health::ready));
 }
 
 fn pages_for_operators(config: &mut web::ServiceConfig) {
-    config
-        .service(page("/health").route(web::get().to(health::health)).route(web::head().to(health::health)))
-        .service(page("/metrics").route(web::get().to(health::metrics)));
+    config.service(page("/health", health::health)).service(page("/metrics", health::metrics));
 }
 
 async fn xrpc(app: Data<App>, request: HttpRequest, payload: Payload) -> HttpResponse {
     let name = request.path().strip_prefix("/xrpc/").filter(|name| !name.is_empty() && !name.contains('/'));
     match name {
+        // Not a method of ours, but what every AT Protocol service answers.
+        Some("_health") if [Method::GET, Method::HEAD].contains(request.method()) => {
+            health::version(app, request).await
+        }
         Some(_) => xrpc::dispatch(api::ROUTES, app, request, payload).await,
         None => not_found(&request),
     }
 }
 
-/// A page that exists, so another verb than its own is 405 and not 404.
-fn page(path: &str) -> actix_web::Resource {
-    web::resource(path).default_service(web::to(|request: HttpRequest| async move {
-        let error = Code::MethodNotAllowed.because("this page is only there to be read: GET");
-        xrpc::error_response(&error, &RequestId::of(&request))
+/// A page to be read, by GET or HEAD. It exists, so any other verb is 405 and not 404.
+fn page<F, Args>(path: &str, read: F) -> actix_web::Resource
+where
+    F: Handler<Args>,
+    Args: FromRequest + 'static,
+    F::Output: Responder + 'static,
+{
+    let read = [web::get(), web::head()].map(|route| route.to(read.clone()));
+    let page = read.into_iter().fold(web::resource(path), actix_web::Resource::route);
+    page.default_service(web::to(|request: HttpRequest| async move {
+        let error = Code::MethodNotAllowed.because("this page is only there to be read: GET, HEAD");
+        let mut refusal = xrpc::error_response(&error, &RequestId::of(&request));
+        refusal.headers_mut().insert(header::ALLOW, header::HeaderValue::from_static("GET, HEAD"));
+        refusal
     }))
+}
+
+async fn openapi() -> HttpResponse {
+    HttpResponse::Ok().content_type("application/json").body(lexicons::openapi::text())
 }
 
 async fn lexicon(request: HttpRequest) -> HttpResponse {

@@ -29,6 +29,7 @@ pub const ROUTES: &[Route] = &[
     Route::subscription::<events::subscribe_convo_events::SubscribeConvoEvents>(),
     Route::of::<events::send_typing_indicator::SendTypingIndicator>(),
     Route::of::<key_packages::publish_key_package::PublishKeyPackage>(),
+    Route::of::<key_packages::claim_key_packages::ClaimKeyPackages>(),
     Route::of::<key_packages::get_key_packages::GetKeyPackages>(),
     Route::of::<welcomes::get_welcome::GetWelcome>(),
     Route::of::<welcomes::confirm_welcome::ConfirmWelcome>(),

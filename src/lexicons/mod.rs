@@ -3,6 +3,8 @@
 //! They are the contract: the server publishes them as they stand here, and the tests hold every reply against them. This
 //! module knows no method beyond its document and checks no request; decoding does that.
 
+pub mod openapi;
+
 use serde_json::{Value, json};
 
 macro_rules! documents {
@@ -13,6 +15,9 @@ macro_rules! documents {
 
 static DOCUMENTS: &[(&str, &str)] = documents![
     "addMembers"
+    "authFull"
+    "authSend"
+    "claimKeyPackages"
     "confirmWelcome"
     "createConvo"
     "defs"
@@ -45,13 +50,29 @@ pub fn find(nsid: &str) -> Option<&'static str> {
     DOCUMENTS.iter().find(|(id, _)| *id == nsid).map(|(_, text)| *text)
 }
 
-/// What there is to fetch: for each document its `nsid`, its `type` (`procedure`, `query`, `subscription`, or `defs` for shared shapes) and
-/// the `path` under which the server publishes it.
+/// The record that publishes a document in a repository, under its NSID in the collection `com.atproto.lexicon.schema`
+/// (<https://atproto.com/specs/lexicon#lexicon-publication-and-resolution>).
+pub fn record(text: &str) -> Value {
+    let mut record: Value = serde_json::from_str(text).expect("documents are part of the build and tested to parse");
+    record["$type"] = "com.atproto.lexicon.schema".into();
+    record
+}
+
+/// What there is to fetch: for each document its `nsid`, its `type` (`procedure`, `query`, `subscription`, `permission-set`, or `defs` for
+/// shared shapes), the `path` under which the server publishes it, and for a method how to `call` it. With the shared shapes goes their
+/// `description`, which says how to sign in.
 pub fn index() -> Value {
     let entries = DOCUMENTS.iter().map(|(nsid, text)| {
         let document: Value = serde_json::from_str(text).expect("documents are part of the build and tested to parse");
         let kind = document["defs"]["main"]["type"].as_str().unwrap_or("defs");
-        json!({ "nsid": nsid, "type": kind, "path": format!("/lexicons/{nsid}.json") })
+        let mut entry = json!({ "nsid": nsid, "type": kind, "path": format!("/lexicons/{nsid}.json") });
+        match kind {
+            "query" | "subscription" => entry["call"] = format!("GET /xrpc/{nsid}").into(),
+            "procedure" => entry["call"] = format!("POST /xrpc/{nsid}").into(),
+            "defs" => entry["description"] = document["description"].clone(),
+            _ => {}
+        }
+        entry
     });
     Value::Array(entries.collect())
 }
@@ -173,12 +194,54 @@ mod tests {
     fn every_method_describes_its_errors_and_repeats_no_common_one() {
         let defs: Value = serde_json::from_str(find("blue.catbird.mls.defs").unwrap()).unwrap();
         let common = defs["defs"]["errorReply"]["properties"]["error"]["knownValues"].as_array().unwrap().clone();
-        for (nsid, document) in parsed().into_iter().filter(|(nsid, _)| !nsid.ends_with(".defs")) {
+        let is_method = |document: &Value| document["defs"]["main"]["errors"].is_array();
+        for (nsid, document) in parsed().into_iter().filter(|(_, document)| is_method(document)) {
             for error in document["defs"]["main"]["errors"].as_array().unwrap() {
                 assert!(error["description"].is_string(), "{nsid}: {}", error["name"]);
                 assert!(!common.contains(&error["name"]), "{nsid}: {}", error["name"]);
             }
         }
+    }
+
+    #[test]
+    fn a_record_is_the_document_and_its_type() {
+        for (nsid, text) in documents() {
+            let mut record = record(text);
+            assert_eq!((&record["$type"], &record["id"]), (&json!("com.atproto.lexicon.schema"), &json!(nsid)));
+            record.as_object_mut().unwrap().remove("$type");
+            assert_eq!(record, serde_json::from_str::<Value>(text).unwrap());
+        }
+    }
+
+    #[test]
+    fn permission_sets_grant_methods_of_this_service() {
+        let parsed = parsed();
+        let of_kind = |wanted: &[&str]| -> BTreeSet<&str> {
+            let kind =
+                |document: &Value| wanted.contains(&document["defs"]["main"]["type"].as_str().unwrap_or_default());
+            parsed.iter().filter(|(_, document)| kind(document)).map(|(nsid, _)| *nsid).collect()
+        };
+        // A subscription takes a ticket, not a token, so nobody needs a permission for it.
+        let callable = of_kind(&["query", "procedure"]);
+        for (nsid, document) in
+            parsed.iter().filter(|(_, document)| document["defs"]["main"]["type"] == "permission-set")
+        {
+            let main = &document["defs"]["main"];
+            assert!(main["title"].is_string() && main["detail"].is_string(), "{nsid}");
+            let permissions = main["permissions"].as_array().unwrap();
+            let [permission] = &permissions[..] else { panic!("{nsid}: {permissions:?}") };
+            assert_eq!((&permission["type"], &permission["resource"]), (&json!("permission"), &json!("rpc")), "{nsid}");
+            assert_eq!(permission["inheritAud"], true, "{nsid}");
+            let granted: BTreeSet<&str> =
+                permission["lxm"].as_array().unwrap().iter().map(|lxm| lxm.as_str().unwrap()).collect();
+            assert!(granted.is_subset(&callable), "{nsid}: {granted:?}");
+            assert!(
+                !nsid.ends_with("authFull") || granted == callable,
+                "{nsid} lacks {:?}",
+                callable.difference(&granted)
+            );
+        }
+        assert_eq!(of_kind(&["permission-set"]).len(), 2);
     }
 
     #[test]
@@ -197,6 +260,14 @@ mod tests {
         assert_eq!(suites.len(), 1, "{suites:?}");
     }
 
+    /// An `enum` could never have another value: readers may refuse what they do not know.
+    #[test]
+    fn no_set_of_values_is_closed_for_ever() {
+        for (nsid, document) in parsed() {
+            walk(&document, &mut |fields| assert!(!fields.contains_key("enum"), "{nsid}: {fields:?}"));
+        }
+    }
+
     #[test]
     fn the_index_says_where_each_document_is() {
         let index = index();
@@ -205,8 +276,12 @@ mod tests {
             "nsid": "blue.catbird.mls.getEpoch",
             "type": "query",
             "path": "/lexicons/blue.catbird.mls.getEpoch.json",
+            "call": "GET /xrpc/blue.catbird.mls.getEpoch",
         })));
-        assert!(index.as_array().unwrap().iter().any(|entry| entry["type"] == "defs"));
+        let shared = index.as_array().unwrap().iter().find(|entry| entry["type"] == "defs").unwrap();
+        for word in ["/xrpc/<NSID>", "Authorization: Bearer", "iss", "aud", "lxm", "jti", "ES256K", "getServiceAuth"] {
+            assert!(shared["description"].as_str().unwrap().contains(word), "{word}: whoever reads only this can call");
+        }
         assert_eq!(find("blue.catbird.mls.noSuchMethod"), None);
     }
 }

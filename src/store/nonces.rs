@@ -117,9 +117,10 @@ mod tests {
     async fn who_loses_a_deadlock_spends_its_tokens_all_the_same() {
         let database = database().await;
         let (other, watch) = (database.connect().await, database.connect().await);
-        let quickly =
-            "do $$ begin execute format('alter database %I set deadlock_timeout = 50', current_database()); end $$";
-        watch.batch_execute(quickly).await.unwrap();
+        // Whoever waits looks for a deadlock once, after this time; then the other one has to be waiting.
+        let soon =
+            "do $$ begin execute format('alter database %I set deadlock_timeout = 700', current_database()); end $$";
+        watch.batch_execute(soon).await.unwrap();
         let config = StoreConfig { database: database.config.clone(), max_connections: 2, pooler: false };
         let store = Store::new(config, Metrics::default()).unwrap();
         let now = Clock::system().now();
@@ -145,7 +146,7 @@ mod tests {
         });
         let waits = "select exists (select from pg_locks where not granted and locktype = 'transactionid')";
         while !watch.query_one(waits, &[]).await.unwrap().get::<_, bool>(0) {
-            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
         }
         other.execute(take, &[&first.dead_at, &first.digest().as_slice()]).await.unwrap();
         other.batch_execute("rollback").await.unwrap();

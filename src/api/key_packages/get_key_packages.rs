@@ -1,4 +1,4 @@
-//! blue.catbird.mls.getKeyPackages: takes one key package of each person that the caller wants to add.
+//! blue.catbird.mls.getKeyPackages: claimKeyPackages under its earlier name and verb, and the work of both.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::xrpc::bytes::to_base64;
 use crate::xrpc::{Caller, Endpoint, Kind};
 
 /// Most DIDs in one request.
-const MAX_DIDS: usize = 100;
+pub(super) const MAX_DIDS: usize = 100;
 
 /// Where is looked for whom: for owners whose stock is spared, and for the others. "None" is only true after a look that waits for
 /// those who are just taking one.
@@ -32,9 +32,9 @@ pub struct GetKeyPackages;
 #[serde(rename_all = "camelCase")]
 pub struct Input {
     #[serde(default)]
-    dids: Vec<String>,
+    pub(super) dids: Vec<String>,
     #[serde(alias = "cipher_suite")]
-    cipher_suite: Option<String>,
+    pub(super) cipher_suite: Option<String>,
 }
 
 #[derive(Serialize)]

@@ -148,6 +148,14 @@ async fn procedures(app: &TestApp) -> Vec<Procedure> {
             caller: owner,
         },
         Procedure {
+            name: "claimKeyPackages",
+            caller: app.persona(),
+            fields: vec![
+                ("dids", Dids, true, json!([carol.did()])),
+                ("cipherSuite", Suite, false, json!(carol.mls.suite_name())),
+            ],
+        },
+        Procedure {
             name: "confirmWelcome",
             caller: invited,
             fields: vec![
@@ -246,7 +254,7 @@ async fn a_body_that_is_no_json_object_is_refused(app: &TestApp) {
         ];
         let needs_nothing = procedure.fields.iter().all(|(_, _, required, _)| !required);
         for body in bodies {
-            if needs_nothing && body == b"{}" {
+            if needs_nothing && (body == b"{}" || body.is_empty()) {
                 continue;
             }
             let reply = raw(&procedure.caller, procedure.name, body.clone()).await;
@@ -262,7 +270,8 @@ async fn a_body_cut_off_anywhere_is_refused(app: &TestApp) {
     for procedure in procedures(app).await {
         let before = contents(app).await;
         let good = procedure.body().to_string();
-        for end in (0..good.len()).step_by(41.max(good.len() / 40)) {
+        // None at all is an object without fields, which may do.
+        for end in (1..good.len()).step_by(41.max(good.len() / 40)) {
             let reply = raw(&procedure.caller, procedure.name, good[..end].to_owned()).await;
             refused(reply, 400, "InvalidRequest");
         }

@@ -1,0 +1,38 @@
+//! claimKeyPackages: what getKeyPackages does, by the verb of what changes something.
+
+use serde_json::json;
+
+use crate::harness::*;
+use crate::support::app::TestApp;
+use crate::support::client::random_did;
+
+any_serializer! {
+    both_names_give_the_caller_the_same_package_and_nobody_else;
+    whoever_cannot_be_asked_for_is_refused;
+}
+
+async fn both_names_give_the_caller_the_same_package_and_nobody_else(app: &TestApp) {
+    let (alice, mallory, bob, nobody) = (app.persona(), app.persona(), app.published_persona().await, random_did());
+    let asked = json!({ "dids": [bob.did(), nobody], "cipher_suite": bob.mls.suite_name() });
+    let claimed = ok(ask(&alice, "claimKeyPackages", &asked).await);
+    assert_eq!(claimed.list("keyPackages").unwrap().len(), 1, "{claimed}");
+    assert_eq!(claimed.body["missing"], json!([nobody]));
+    let again = ok(get(&alice, "getKeyPackages", &[("dids", bob.did()), ("dids", &nobody)]).await);
+    assert_eq!(again.body, claimed.body);
+    let taken = claimed.bytes_in(&claimed.body["keyPackages"][0], "keyPackage").unwrap();
+    assert_ne!(claim(&mallory, bob.did()).await.as_ref(), Some(&taken));
+}
+
+async fn whoever_cannot_be_asked_for_is_refused(app: &TestApp) {
+    let alice = app.persona();
+    let dids = |count: usize| json!({ "dids": (0..count).map(|_| random_did()).collect::<Vec<_>>() });
+    ok(ask(&alice, "claimKeyPackages", &dids(100)).await);
+    for (body, error) in [
+        (dids(101), "TooManyDids"),
+        (dids(0), "InvalidRequest"),
+        (json!({ "dids": ["alice"] }), "InvalidDid"),
+        (json!({ "dids": [alice.did()], "cipherSuite": "none" }), "InvalidCipherSuite"),
+    ] {
+        refused(ask(&alice, "claimKeyPackages", &body).await, 400, error);
+    }
+}
