@@ -26,13 +26,13 @@ pub enum Event {
     /// An entry of a conversation's log.
     Message { prev_seq: i64, message: MessageView },
     /// Somebody else joined, left or was removed.
-    MembershipChange { convo_id: ConvoId, did: Did, action: Action, actor: Did, epoch: i64, seq: i64 },
+    MembershipChange { event_id: String, convo_id: ConvoId, did: Did, action: Action, actor: Did, epoch: i64, seq: i64 },
     /// The recipient is in a conversation that it was not in before.
-    Conversation { convo_id: ConvoId, actor: Did, epoch: i64, seq: i64 },
+    Conversation { event_id: String, convo_id: ConvoId, actor: Did, epoch: i64, seq: i64 },
     /// A Welcome waits for the recipient.
     Welcome { convo_id: ConvoId, epoch: i64 },
     /// The recipient is not a member any more. Nothing of the conversation follows.
-    Removed { convo_id: ConvoId, action: Action, actor: Did, epoch: i64, seq: i64 },
+    Removed { event_id: String, convo_id: ConvoId, action: Action, actor: Did, epoch: i64, seq: i64 },
     /// Few of the recipient's key packages are left.
     KeyPackagesLow { available: i64 },
     /// The recipient's mailbox has proved itself, or is given up.

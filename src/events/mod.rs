@@ -48,6 +48,9 @@
 //! tail reads the missing ones in its next pass, for it and nobody else. Until that pass is over its events carry the cursor that
 //! it came with, because the tail's would claim entries that are still to come.
 //!
+//! **A read position comes before what was read.** A stream that catches up is sent rows first, then entries. Positions are kept back until
+//! it is live, when every entry that its last pass saw has been sent: whoever moved a position had read the entry.
+//!
 //! **Somebody sees what is none of its business** (P7). Nothing is handed out on the word of memory. Whenever entries are read, it is
 //! read with them which version of the roster they belong to, and after them what those who listen are to the conversation, unless that was
 //! read at this very version, which moves with every join and every end. An entry goes to a listener only if it lies after its

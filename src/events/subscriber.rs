@@ -3,7 +3,7 @@
 //! Everything about it is behind one lock of its own, which is taken inside the hub's and never around it. An idle one holds no
 //! buffer.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::time::{Duration, Instant};
@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 
 use crate::auth::key::PublicKey;
 use crate::ids::{ConvoId, Did};
+use crate::store::events::What;
 
 use super::cursor::Cursor;
 use super::event::{Info, Published, Row};
@@ -51,8 +52,17 @@ pub(super) struct State {
     pub convos: Vec<Arc<str>>,
     waiting: VecDeque<Waiting>,
     bytes: usize,
+    /// How far the caller has read and followed, to be told when the entries up to there have been sent: the newest of each conversation.
+    positions: HashMap<(ConvoId, Position), Arc<Row>>,
     waker: Option<Waker>,
     end: Option<End>,
+}
+
+/// What a device of the caller's tells the others of itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Position {
+    Read,
+    Cursor,
 }
 
 /// What waits for the client.
@@ -108,7 +118,8 @@ impl Subscriber {
         let now = Instant::now();
         let (until, identify_at) = (now + LIFE.mul_f64(share), now + identities::EVERY.mul_f64(share));
         let (convos, waiting) = (Vec::new(), VecDeque::new());
-        let state = State { phase, identify_at, convos, waiting, bytes: 0, waker: None, end: None };
+        let positions = HashMap::new();
+        let state = State { phase, identify_at, convos, waiting, bytes: 0, positions, waker: None, end: None };
         Self { id, did, key, only, until, state: Mutex::new(state), moved: Notify::new() }
     }
 
@@ -236,6 +247,7 @@ impl State {
         if end != End::Over {
             self.waiting = VecDeque::new();
             self.bytes = 0;
+            self.positions = HashMap::new();
             if let Phase::CatchingUp { held, held_bytes, .. } = &mut self.phase {
                 (*held, *held_bytes) = (Vec::new(), 0);
             }
@@ -245,6 +257,22 @@ impl State {
 
     pub fn has_ended(&self) -> bool {
         self.end.is_some()
+    }
+
+    /// Keeps a position until its time has come. They move forward only, so one gives way to the next.
+    pub fn hold_position(&mut self, convo: &ConvoId, row: &Arc<Row>) {
+        let kind = if matches!(row.what, What::Read { .. }) { Position::Read } else { Position::Cursor };
+        self.positions.insert((convo.clone(), kind), row.clone());
+    }
+
+    /// Those that were kept, now that their time has come.
+    pub fn take_positions(&mut self) -> Vec<(ConvoId, Arc<Row>)> {
+        std::mem::take(&mut self.positions).into_iter().map(|((convo, _), row)| (convo, row)).collect()
+    }
+
+    /// The caller is not in this conversation any more.
+    pub fn forget_positions(&mut self, convo: &ConvoId) {
+        self.positions.retain(|(name, _), _| name != convo);
     }
 
     /// How many bytes wait for the client.

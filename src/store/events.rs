@@ -4,6 +4,7 @@
 
 use chrono::{DateTime, Utc};
 use serde::Deserialize;
+use sha2::{Digest, Sha256};
 use tokio_postgres::Row;
 
 use crate::error::Error;
@@ -202,6 +203,16 @@ pub struct EventRow {
     /// How many bytes it says that in.
     pub size: usize,
     pub emitted_at: DateTime<Utc>,
+}
+
+impl EventRow {
+    /// A name for what the row tells of somebody: the same whenever and by whatever replica it is told. It is a hash, since the row's number
+    /// would say how much is written here.
+    pub fn name(&self, did: &Did) -> String {
+        let convo = self.convo.as_ref().map_or("", ConvoId::as_str);
+        let told = format!("{} {} {convo} {did}", self.id, self.emitted_at.timestamp_micros());
+        Sha256::digest(told)[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+    }
 }
 
 /// What a row says.

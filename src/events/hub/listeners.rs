@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::events::cursor::Cursor;
-use crate::events::event::{Action, Event, Info, Published};
+use crate::events::event::{Action, Event, Info, Published, Row};
 use crate::events::subscriber::{End, Phase, Subscriber};
 use crate::ids::{ConvoId, Did};
 use crate::store::Topic;
@@ -96,8 +96,8 @@ impl Inner {
         audience.into_values().cloned().collect()
     }
 
-    /// Tells one stream what a row means for it.
-    pub(super) fn tell(&mut self, to: &Arc<Subscriber>, row: &EventRow, memberships: &[Membership], buffer: usize) {
+    /// Tells one stream what a row means for it. How far its caller has read waits until it has had the entries up to there.
+    pub(super) fn tell(&mut self, to: &Arc<Subscriber>, row: &Arc<Row>, memberships: &[Membership], buffer: usize) {
         if !to.wants(row.convo.as_ref()) {
             return;
         }
@@ -113,7 +113,8 @@ impl Inner {
         match (&row.convo, &row.what) {
             (Some(convo), What::Joined { dids, actor, epoch, seq, welcome }) if dids.contains(&to.did) => {
                 let (convo_id, epoch) = (convo.clone(), *epoch);
-                say(Event::Conversation { convo_id, actor: actor.clone(), epoch, seq: *seq });
+                let event_id = row.name(&to.did);
+                say(Event::Conversation { event_id, convo_id, actor: actor.clone(), epoch, seq: *seq });
                 if *welcome && *actor != to.did {
                     say(Event::Welcome { convo_id: convo.clone(), epoch });
                 }
@@ -129,8 +130,10 @@ impl Inner {
             }
             (Some(convo), What::Joined { dids, actor, epoch, seq, .. }) if self.is_attached(to, convo) => {
                 for did in dids {
-                    let (convo_id, did, actor) = (convo.clone(), did.clone(), actor.clone());
+                    let (event_id, convo_id) = (row.name(did), convo.clone());
+                    let (did, actor) = (did.clone(), actor.clone());
                     say(Event::MembershipChange {
+                        event_id,
                         convo_id,
                         did,
                         action: Action::Joined,
@@ -142,8 +145,8 @@ impl Inner {
             }
             (Some(convo), What::Left { did, actor, epoch, seq }) if *did != to.did && self.is_attached(to, convo) => {
                 let (convo_id, action) = (convo.clone(), action(did, actor));
-                let (did, actor) = (did.clone(), actor.clone());
-                say(Event::MembershipChange { convo_id, did, action, actor, epoch: *epoch, seq: *seq });
+                let (event_id, did, actor) = (row.name(did), did.clone(), actor.clone());
+                say(Event::MembershipChange { event_id, convo_id, did, action, actor, epoch: *epoch, seq: *seq });
             }
             (Some(convo), What::Removed { .. }) if self.lacks(to, convo, row) => {
                 // It comes back and is sent the rest first.
@@ -151,22 +154,25 @@ impl Inner {
             }
             (Some(convo), What::Removed { did, actor, epoch, seq }) => {
                 let (convo_id, action) = (convo.clone(), action(did, actor));
-                say(Event::Removed { convo_id, action, actor: actor.clone(), epoch: *epoch, seq: *seq });
-                to.state().convos.retain(|name| **name != *convo.as_str());
+                let event_id = row.name(did);
+                say(Event::Removed { event_id, convo_id, action, actor: actor.clone(), epoch: *epoch, seq: *seq });
+                let mut state = to.state();
+                state.convos.retain(|name| **name != *convo.as_str());
+                state.forget_positions(convo);
+                drop(state);
                 self.leave(to, convo.as_str());
                 if to.only.is_some() {
                     to.end(End::Over);
                 }
             }
-            (Some(convo), What::Read { seq, message_id, read_at }) => say(Event::Read {
-                convo_id: convo.clone(),
-                did: to.did.clone(),
-                seq: *seq,
-                message_id: message_id.clone(),
-                read_at: *read_at,
-            }),
-            (Some(convo), What::Cursor { last_seen }) => {
-                say(Event::CursorMoved { convo_id: convo.clone(), last_seen: last_seen.clone() });
+            (Some(convo), What::Read { .. } | What::Cursor { .. }) => {
+                let mut state = to.state();
+                if matches!(state.phase, Phase::Live) {
+                    drop(state);
+                    position(convo, row, &to.did).into_iter().for_each(say);
+                } else {
+                    state.hold_position(convo, row);
+                }
             }
             (_, What::KeyPackagesLow { available }) => say(Event::KeyPackagesLow { available: *available }),
             (convo, What::Mailbox { state, reason }) => {
@@ -221,5 +227,22 @@ impl Inner {
             }
             Phase::CatchingUp { attached, .. } => *attached = Some(begun),
         }
+    }
+}
+
+/// How far somebody has read or followed, as a row says it.
+pub(super) fn position(convo: &ConvoId, row: &EventRow, did: &Did) -> Option<Event> {
+    match &row.what {
+        What::Read { seq, message_id, read_at } => Some(Event::Read {
+            convo_id: convo.clone(),
+            did: did.clone(),
+            seq: *seq,
+            message_id: message_id.clone(),
+            read_at: *read_at,
+        }),
+        What::Cursor { last_seen } => {
+            Some(Event::CursorMoved { convo_id: convo.clone(), last_seen: last_seen.clone() })
+        }
+        _ => None,
     }
 }

@@ -10,6 +10,7 @@ use crate::events::subscriber::{End, Phase};
 use crate::ids::{ConvoId, Did};
 use crate::store::events::{Entries, EventRow, Membership, Moment};
 
+use super::listeners::position;
 use super::{Checked, Hub, Mark, message};
 
 /// What a pass of the tail has to do.
@@ -204,6 +205,13 @@ impl Hub {
                 }
                 match state.phase {
                     Phase::Joining { since, tell, .. } if since < pass => {
+                        // Every entry up to them has been sent, and no cursor says yet that these have been.
+                        for (convo, row) in state.take_positions() {
+                            if let Some(event) = position(&convo, &row, &subscriber.did) {
+                                let event = Published::new(event, watermark.clone()).counted(&inner.held);
+                                state.push_anyway(&Arc::new(event));
+                            }
+                        }
                         state.phase = Phase::Live;
                         if tell {
                             let event = Event::Info { info: Info::Replayed, retry_after_ms: None };

@@ -56,6 +56,14 @@ impl Follower {
         }
     }
 
+    /// Where the stream stands before anything has come.
+    pub async fn next_id(&mut self) -> String {
+        while self.stream.last_id.is_none() {
+            tokio::time::timeout(PATIENCE, self.stream.skip()).await.expect("no sign of life").unwrap();
+        }
+        self.stream.last_id.clone().unwrap()
+    }
+
     /// The end of the stream, and what came before it.
     pub async fn rest(&mut self) -> Vec<Event> {
         let mut rest = Vec::new();

@@ -1,5 +1,6 @@
 //! streamConvoEvents: what happens is sent, to those whom it concerns, in order, and again from a cursor.
 
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::time::Instant;
 
@@ -34,6 +35,8 @@ any_serializer! {
     p5_rows_that_fill_more_than_a_page_all_come;
     p10_a_replay_is_bounded_in_bytes_as_well;
     what_is_read_on_one_device_is_told_to_the_others_and_to_nobody_else;
+    a_read_position_never_comes_before_what_was_read;
+    a_change_of_membership_that_comes_again_has_its_name;
     who_has_few_key_packages_left_is_told;
     p10_a_caller_has_so_many_streams_and_no_more;
     p10_a_stream_has_so_many_conversations_and_no_more;
@@ -485,6 +488,62 @@ async fn what_is_read_on_one_device_is_told_to_the_others_and_to_nobody_else(app
     assert_eq!(names, ["cursorEvent", "readEvent"]);
     let seen = others.until(|event| seq(event) == Some(three.seq)).await;
     assert!(seen.iter().all(|event| event.name == "messageEvent"), "{seen:?}");
+}
+
+async fn a_read_position_never_comes_before_what_was_read(app: &TestApp) {
+    let mut members = app.conversation(2).await;
+    let begin = follow(&members[1]).await.next_id().await;
+    for n in 0..3 {
+        members[0].send(&n.to_string()).await.unwrap();
+    }
+    let all =
+        ok(ask(&members[1], "updateRead", &json!({ "convoId": convo(&members[1]) })).await).number("seq").unwrap();
+    let last = members[0].send("unread").await.unwrap();
+    // Whoever comes back is told in this order, and so is who breaks off anywhere in between and comes back again.
+    let mut from = begin.clone();
+    for breaks in [true, false] {
+        let mut again = resume(&members[1], &from).await;
+        let mut had = 0;
+        loop {
+            let event = again.next().await;
+            from = event.id.clone();
+            match event.name.as_str() {
+                "messageEvent" => had = seq(&event).unwrap(),
+                "readEvent" => {
+                    assert!(had >= all, "the position {all} came after the entry {had}");
+                    break;
+                }
+                name => panic!("{name} before the position"),
+            }
+            if breaks && had == all {
+                break;
+            }
+        }
+    }
+    let mut again = resume(&members[1], &begin).await;
+    let names = again.until(|event| event.data["info"] == "replayed").await;
+    assert_eq!(names.iter().filter_map(seq).next_back(), Some(last.seq), "{names:?}");
+    assert_eq!(names.iter().filter(|event| event.name == "readEvent").count(), 1, "{names:?}");
+}
+
+async fn a_change_of_membership_that_comes_again_has_its_name(app: &TestApp) {
+    let members = app.conversation(2).await;
+    let begin = follow(&members[1]).await.next_id().await;
+    let (id, gone) = (convo(&members[0]), app.persona());
+    // All at the same seq, since no commit came along.
+    for _ in 0..2 {
+        ok(ask(&members[0], "addMembers", &json!({ "convoId": id, "didList": [gone.did(), random_did()] })).await);
+        ok(ask(&members[0], "leaveConvo", &json!({ "convoId": id, "targetDid": gone.did() })).await);
+    }
+    let mut told = Vec::new();
+    for _ in 0..2 {
+        let mut again = resume(&members[1], &begin).await;
+        let events = again.until(|event| event.data["info"] == "replayed").await;
+        let changes = events.iter().filter(|event| event.name == "membershipChangeEvent");
+        told.push(changes.map(|event| event.data["eventId"].as_str().unwrap().to_owned()).collect::<Vec<_>>());
+    }
+    assert_eq!(told[0], told[1]);
+    assert_eq!(told[0].iter().collect::<BTreeSet<_>>().len(), 6, "{told:?}");
 }
 
 async fn who_has_few_key_packages_left_is_told(app: &TestApp) {
