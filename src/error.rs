@@ -85,11 +85,11 @@ codes! {
     InvalidCipherSuite 400 GiveUp,
     /// The key package does not parse, is not validly signed, has expired, or names somebody else.
     InvalidKeyPackage 400 GiveUp,
-    /// `expires` lies further ahead than key packages may live.
+    /// `expires` lies further ahead than key packages are kept, or a key package lives for longer than any may.
     ExpirationTooFar 400 GiveUp,
-    /// The bytes are not an MLS commit of this group.
+    /// The bytes are not an MLS commit of this group, or one that shows something else than the request says.
     InvalidCommit 400 GiveUp,
-    /// The bytes are not an MLS Welcome.
+    /// The bytes are not an MLS Welcome of the group's suite.
     InvalidWelcome 400 GiveUp,
     /// The bytes begin as an MLSMessage but are not an application message of this group and epoch.
     InvalidMessage 400 GiveUp,

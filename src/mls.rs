@@ -1,21 +1,27 @@
-//! What the server must see of MLS (RFC 9420), and no more: which group and epoch a message claims, that a commit is a commit,
-//! and that a key package is what its owner signed. It holds no keys and opens nothing.
+//! What the server must see of MLS (RFC 9420), and no more: which group and epoch a message claims, that a commit is a commit, what one
+//! that is not encrypted shows, and that a key package is what its owner signed. It holds no keys and opens nothing.
 
-use std::time::{Duration, SystemTime};
+mod leaf;
+mod message;
+mod suites;
+mod welcome;
+mod wire;
+
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use openmls::prelude::tls_codec::{self, Deserialize as _, Serialize as _, VLBytes, vlen};
-use openmls::prelude::{
-    BasicCredential, Ciphersuite, ContentType, KeyPackageIn, MlsMessageBodyIn, MlsMessageIn, ProtocolMessage,
-    ProtocolVersion, Welcome,
-};
-use openmls_rust_crypto::RustCrypto;
 use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 
+use self::leaf::{KeyPackage, Source};
+use self::message::{Content, MAX_LEAVES, Private, Public, Sender, Shown};
+use self::welcome::{NoWelcome, Parts};
+use self::wire::Reader;
 use crate::config::MlsValidation;
 use crate::error::{Code, Error};
 use crate::ids::Did;
+
+pub use self::suites::{DEFAULT_SUITE, SUITES, Suite};
 
 /// Most bytes of one commit, Welcome or application message. In base64 it fits into the 10 MiB of a reply that an AT Protocol PDS passes on,
 /// with its frame, so that whatever was accepted can be read. Earlier versions have accepted as much as the lexicons say.
@@ -25,13 +31,17 @@ pub const MAX_KEY_PACKAGE_BYTES: usize = 65_536;
 /// The highest epoch or seq that travels: what JSON carries exactly (RFC 8259, section 6).
 pub const MAX_POSITION: i64 = (1 << 53) - 1;
 
-/// Wire formats (RFC 9420, section 6, WireFormat), whose first byte is 0 so far.
-const PUBLIC_MESSAGE: u8 = 1;
-const PRIVATE_MESSAGE: u8 = 2;
-/// How an MLSMessage with a Welcome begins: protocol version mls10, wire format mls_welcome (RFC 9420, section 6).
-const FRAMED_WELCOME: [u8; 4] = [0, 1, 0, 3];
-/// Most that one Welcome may be for: ten devices of each of the members that a conversation may have.
-const MAX_RECIPIENTS: usize = 100_000;
+/// Longest that a key package may live in all, in seconds: a year, as some libraries make them, with a day for leap years and the hour by
+/// which they date them back. Section 7.2 wants a maximum.
+pub const MAX_KEY_PACKAGE_LIFETIME_SECONDS: u64 = 366 * 24 * 3_600 + 3_600;
+/// How far the clocks of a key package's owner and of the server may be apart, in seconds, as for tokens.
+const CLOCK_SECONDS: u64 = crate::auth::token::LEEWAY_SECONDS as u64;
+
+/// How an MLSMessage of protocol version mls10 begins, and the wire formats that follow (RFC 9420, section 6).
+const MLS10: [u8; 2] = [0, 1];
+const PUBLIC_MESSAGE: u16 = 1;
+const PRIVATE_MESSAGE: u16 = 2;
+const KEY_PACKAGE: u16 = 5;
 /// From how many bytes on a message counts as large, how many of those are parsed at once, and how long others wait for that.
 const LARGE_BYTES: usize = 64 * 1024;
 const MOST_LARGE: usize = 2;
@@ -42,26 +52,6 @@ pub const MAX_INITIAL_EPOCH: i64 = 1 << 40;
 const UNREADABLE: &str = "it does not parse as an MLSMessage (RFC 9420, section 6)";
 /// Why an MLS message is refused whose epoch does not travel.
 const BEYOND: &str = "its epoch is larger than any that a conversation can reach";
-
-/// The suites that key packages and conversations may have, by their names in RFC 9420, section 17.1.
-const SUITES: [(&str, Ciphersuite); 3] = [
-    (DEFAULT_SUITE, Ciphersuite::MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519),
-    ("MLS_128_DHKEMP256_AES128GCM_SHA256_P256", Ciphersuite::MLS_128_DHKEMP256_AES128GCM_SHA256_P256),
-    (
-        "MLS_128_DHKEMX25519_CHACHA20POLY1305_SHA256_Ed25519",
-        Ciphersuite::MLS_128_DHKEMX25519_CHACHA20POLY1305_SHA256_Ed25519,
-    ),
-];
-/// The suite that every client must support, and that `getKeyPackages` assumes.
-pub const DEFAULT_SUITE: &str = "MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519";
-
-/// The suite of this name, or `InvalidCipherSuite`.
-pub fn suite(name: &str) -> Result<(&'static str, Ciphersuite), Error> {
-    SUITES.iter().find(|(known, _)| *known == name).copied().ok_or_else(|| {
-        let known: Vec<&str> = SUITES.iter().map(|(name, _)| *name).collect();
-        Code::InvalidCipherSuite.because(format!("cipherSuite must be one of {}", known.join(", ")))
-    })
-}
 
 /// A group id as clients name it, in the one spelling that is stored: hex in lower case. `None`: it is no hex.
 pub fn canonical_group_id(text: &str) -> Option<String> {
@@ -82,9 +72,9 @@ pub struct Frame {
 
 impl Frame {
     /// `None`: its epoch is beyond [`MAX_POSITION`], so no conversation is or will be in it.
-    fn of(message: &ProtocolMessage) -> Option<Self> {
-        let epoch = i64::try_from(message.epoch().as_u64()).ok().filter(|epoch| *epoch <= MAX_POSITION)?;
-        Some(Self { group_id: message.group_id().as_slice().to_vec(), epoch })
+    fn of(group_id: &[u8], epoch: u64) -> Option<Self> {
+        let epoch = i64::try_from(epoch).ok().filter(|epoch| *epoch <= MAX_POSITION)?;
+        Some(Self { group_id: group_id.to_vec(), epoch })
     }
 
     /// Whether this is the group that `named` names in lower-case hex.
@@ -99,60 +89,181 @@ pub struct Commit {
     pub bytes: Vec<u8>,
     pub hash: [u8; 32],
     pub frame: Frame,
+    /// What it shows; `None` if it is encrypted.
+    shown: Option<Shown>,
 }
 
 impl Commit {
-    /// Parses `bytes` as an MLSMessage that carries a commit, and nothing after it.
+    /// Parses `bytes` as an MLSMessage that carries a commit, and nothing after it. One that shows what it is has to be one that members
+    /// can apply, as far as that can be seen without the group's tree.
     pub fn parse(bytes: Vec<u8>) -> Result<Self, Error> {
-        let refused =
-            |why: &str| Code::InvalidCommit.because(format!("commit must be an MLSMessage with a commit: {why}"));
         if bytes.len() > MAX_MLS_BYTES {
-            return Err(refused("it has more than 7 MiB"));
+            return Err(no_commit("it has more than 7 MiB"));
         }
-        let message = MlsMessageIn::tls_deserialize_exact(&bytes).map_err(|_| refused(UNREADABLE))?;
-        let message = message.try_into_protocol_message().map_err(|_| refused("it is something else"))?;
-        match message.content_type() {
-            ContentType::Commit => {
-                let hash = Sha256::digest(&bytes).into();
-                let frame = Frame::of(&message).ok_or_else(|| refused(BEYOND))?;
-                Ok(Self { frame, hash, bytes })
+        let mut reader = Reader::new(&bytes);
+        let (frame, shown) = match wire_format(&mut reader) {
+            Some(PUBLIC_MESSAGE) => {
+                let message = Public::read(&mut reader).ok_or_else(|| no_commit(UNREADABLE))?;
+                let shown = message.commit.ok_or_else(|| no_commit("it is another kind of message"))?;
+                check_shown(message.sender, &shown)?;
+                (Frame::of(message.group_id, message.epoch), Some(shown))
             }
-            _ => Err(refused("it is another kind of message")),
+            Some(PRIVATE_MESSAGE) => {
+                let message = Private::read(&mut reader).ok_or_else(|| no_commit(UNREADABLE))?;
+                if message.content != Content::Commit {
+                    return Err(no_commit("it is another kind of message"));
+                }
+                if !message.is_sealed {
+                    return Err(no_commit("there is nothing in it"));
+                }
+                (Frame::of(message.group_id, message.epoch), None)
+            }
+            Some(_) => return Err(no_commit("it is something else")),
+            None => return Err(no_commit(UNREADABLE)),
+        };
+        if !reader.is_empty() {
+            return Err(no_commit(UNREADABLE));
+        }
+        let frame = frame.ok_or_else(|| no_commit(BEYOND))?;
+        Ok(Self { frame, hash: Sha256::digest(&bytes).into(), bytes, shown })
+    }
+
+    /// Checks what it shows of its suite against the group's.
+    pub fn check_suite(&self, group: Suite) -> Result<(), Error> {
+        match &self.shown {
+            Some(shown) if shown.suites.iter().any(|suite| *suite != group.id) => {
+                Err(no_commit("it adds somebody by a key package of another suite than the group's"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Checks what it shows against the request of `caller`, who says that it adds these people. Devices of the caller may come along.
+    pub fn check_additions(&self, caller: &Did, named: &[Did], mode: MlsValidation) -> Result<(), Error> {
+        let Some(shown) = self.shown.as_ref().filter(|_| mode == MlsValidation::Strict) else { return Ok(()) };
+        self.check_committer(caller)?;
+        let is_named = |did: &str| did == caller.as_str() || named.iter().any(|named| named.as_str() == did);
+        if !shown.added.iter().all(|did| did.as_deref().is_some_and(is_named)) {
+            return Err(no_commit("it adds somebody whom didList does not name"));
+        }
+        let adds = |did: &Did| shown.added.contains(&Some(did.as_str().to_owned()));
+        if !shown.refers && !named.iter().all(adds) {
+            return Err(no_commit("it does not add everybody whom didList names"));
+        }
+        Ok(())
+    }
+
+    /// Checks what it shows against the request of `caller`, who says that it removes somebody. Whom, only the group's tree would tell.
+    pub fn check_removal(&self, caller: &Did, mode: MlsValidation) -> Result<(), Error> {
+        let Some(shown) = self.shown.as_ref().filter(|_| mode == MlsValidation::Strict) else { return Ok(()) };
+        self.check_committer(caller)?;
+        if !shown.added.is_empty() {
+            return Err(no_commit("it adds somebody"));
+        }
+        if !shown.refers && !shown.removes {
+            return Err(no_commit("it removes nobody"));
+        }
+        Ok(())
+    }
+
+    /// Nobody comes in from outside as somebody else.
+    fn check_committer(&self, caller: &Did) -> Result<(), Error> {
+        match &self.shown {
+            Some(shown) if shown.from_outside && shown.committer.as_deref() != Some(caller.as_str()) => {
+                Err(no_commit("it is made from outside the group, and its leaf names somebody else"))
+            }
+            _ => Ok(()),
         }
     }
 }
 
-/// Checks that `bytes` are a Welcome, as an MLSMessage or bare.
-pub fn check_welcome(bytes: &[u8]) -> Result<(), Error> {
-    let refused = |why: &str| Error::new(Code::InvalidWelcome, format!("welcomeMessage must be an MLS Welcome: {why}"));
-    if bytes.len() > MAX_MLS_BYTES {
-        return Err(refused("it has more than 7 MiB"));
-    }
-    match recipients(bytes) {
-        None if begins_as_mls(bytes) && !bytes.starts_with(&FRAMED_WELCOME) => {
-            return Err(refused("it is something else"));
+fn no_commit(why: &str) -> Error {
+    Code::InvalidCommit.because(format!("commit must be an MLSMessage with a commit: {why}"))
+}
+
+/// Checks what nobody in a group would take (RFC 9420, sections 6 and 12.4).
+fn check_shown(sender: Sender, shown: &Shown) -> Result<(), Error> {
+    match sender {
+        Sender::Member { leaf } if leaf as usize >= MAX_LEAVES => {
+            return Err(no_commit("its sender is no leaf of a group"));
         }
-        None => return Err(refused("it does not parse as an MLSMessage or a Welcome (RFC 9420)")),
-        Some(recipients) if recipients > MAX_RECIPIENTS => {
-            return Err(refused("it is for more devices than a conversation can have"));
+        Sender::External | Sender::NewMemberProposal => {
+            return Err(no_commit("its sender is not in the group and does not come in by it"));
         }
-        Some(_) => {}
+        Sender::NewMemberCommit if !shown.has_path => return Err(no_commit("it comes from outside and has no path")),
+        Sender::Member { .. } | Sender::NewMemberCommit => {}
     }
-    let welcome = match MlsMessageIn::tls_deserialize_exact(bytes).map(MlsMessageIn::extract) {
-        Ok(MlsMessageBodyIn::Welcome(welcome)) => welcome,
-        Ok(_) => return Err(refused("it is something else")),
-        Err(_) => Welcome::tls_deserialize_exact(bytes)
-            .map_err(|_| refused("it does not parse as an MLSMessage or a Welcome (RFC 9420)"))?,
-    };
-    // The beginning of a framed Welcome, cut off in the right place, reads as a bare one without recipients.
-    match welcome.secrets().is_empty() {
-        true => Err(refused("it lets nobody in")),
-        false => Ok(()),
+    if shown.is_empty {
+        return Err(no_commit("it has neither proposals nor a path"));
+    }
+    if shown.needs_path && !shown.has_path {
+        return Err(no_commit("it has no path, and one of its proposals needs one"));
+    }
+    Ok(())
+}
+
+/// The wire format of an MLSMessage (RFC 9420, section 6); `None`: it is none.
+fn wire_format(bytes: &mut Reader<'_>) -> Option<u16> {
+    let version = bytes.take(MLS10.len())?;
+    bytes.u16().filter(|format| version == MLS10 && (1..=5).contains(format))
+}
+
+/// A Welcome that parsed.
+#[derive(Debug, Clone)]
+pub struct Welcome {
+    pub bytes: Vec<u8>,
+    pub suite: WelcomeSuite,
+}
+
+/// The suite that a Welcome names.
+#[derive(Debug, Clone, Copy)]
+pub struct WelcomeSuite(u16);
+
+impl WelcomeSuite {
+    /// Checks that it is the group's.
+    pub fn check(self, group: Suite) -> Result<(), Error> {
+        if self.0 == group.id { Ok(()) } else { Err(no_welcome("it is of another suite than the group")) }
     }
 }
 
-/// Parses what may be large. The structures of a PublicMessage may take 25 times the bytes that they are read from, and parsing them keeps
-/// a thread for a tenth of a second, so large ones are parsed by threads of their own, [`MOST_LARGE`] at a time.
+impl Welcome {
+    /// Parses `bytes` as a Welcome, as an MLSMessage or bare, that lets somebody in and has one part for each recipient.
+    pub fn parse(bytes: Vec<u8>) -> Result<Self, Error> {
+        if bytes.len() > MAX_MLS_BYTES {
+            return Err(no_welcome("it has more than 7 MiB"));
+        }
+        let parts = Parts::read(&bytes).map_err(|why| match why {
+            NoWelcome::TooMany => no_welcome("it is for more devices than a conversation can have"),
+            NoWelcome::Unreadable if begins_as_mls(&bytes) && !bytes.starts_with(&welcome::FRAMED) => {
+                no_welcome("it is something else")
+            }
+            NoWelcome::Unreadable => no_welcome("it does not parse as an MLSMessage or a Welcome (RFC 9420)"),
+        })?;
+        // The beginning of a framed Welcome, cut off in the right place, reads as a bare one without recipients.
+        if parts.recipients() == 0 {
+            return Err(no_welcome("it lets nobody in"));
+        }
+        if parts.repeats_itself() {
+            return Err(no_welcome("it has two parts for one key package"));
+        }
+        let suite = WelcomeSuite(parts.suite);
+        Ok(Self { bytes, suite })
+    }
+}
+
+fn no_welcome(why: &str) -> Error {
+    Code::InvalidWelcome.because(format!("welcomeMessage must be an MLS Welcome: {why}"))
+}
+
+/// A Welcome with the parts for these key packages alone, which spares their owner what all the others have to know. A Welcome that has not
+/// a part for each of them stays as it is.
+pub fn cut_welcome(welcome: Vec<u8>, references: &[&[u8]]) -> Vec<u8> {
+    let cut = Parts::read(&welcome).ok().and_then(|parts| parts.cut_to(references));
+    cut.unwrap_or(welcome)
+}
+
+/// Parses what may be large. Reading and hashing seven megabytes keeps a thread for some hundredths of a second, so large ones are parsed by
+/// threads of their own, [`MOST_LARGE`] at a time.
 ///
 /// Errors: those of `parse`, and `Overloaded` after [`LARGE_WAIT`].
 pub async fn apart<T: Send + 'static>(bytes: Vec<u8>, parse: fn(Vec<u8>) -> Result<T, Error>) -> Result<T, Error> {
@@ -170,37 +281,9 @@ pub async fn apart<T: Send + 'static>(bytes: Vec<u8>, parse: fn(Vec<u8>) -> Resu
     parsed.await.unwrap_or_else(|_| Err(Error::internal("the parser of a large MLS message panicked")))
 }
 
-/// How many a Welcome is for, counted until they are too many and without keeping any of it: the structures of the library take many times the bytes that they are
-/// read from. `None`: it is no Welcome, or it is cut off. (RFC 9420, section 12.4.3.1)
-fn recipients(bytes: &[u8]) -> Option<usize> {
-    let bare = bytes.strip_prefix(&FRAMED_WELCOME).unwrap_or(bytes);
-    let (_suite, mut rest) = bare.split_at_checked(2)?;
-    let (mut secrets, mut recipients) = (vector(&mut rest)?, 0);
-    while !secrets.is_empty() {
-        // The reference to the key package, and the two halves of the HPKE ciphertext.
-        for _ in 0..3 {
-            vector(&mut secrets)?;
-        }
-        recipients += 1;
-        // Who counts millions keeps a thread for a tenth of a second.
-        if recipients > MAX_RECIPIENTS {
-            break;
-        }
-    }
-    Some(recipients)
-}
-
-/// Takes a vector of variable size off the beginning of `bytes` (RFC 9420, section 2.1.2).
-fn vector<'b>(bytes: &mut &'b [u8]) -> Option<&'b [u8]> {
-    let (length, _) = vlen::read_length(bytes).ok()?;
-    let (vector, rest) = bytes.split_at_checked(length)?;
-    *bytes = rest;
-    Some(vector)
-}
-
-/// Whether bytes begin as an MLSMessage does: protocol version mls10, then one of the five wire formats (RFC 9420, section 6).
+/// Whether bytes begin as an MLSMessage does.
 fn begins_as_mls(bytes: &[u8]) -> bool {
-    matches!(bytes, [0, 1, 0, 1..=5, ..])
+    wire_format(&mut Reader::new(bytes)).is_some()
 }
 
 /// Checks an application message as far as it can be seen. Opaque bytes pass, since clients may wrap and pad; what begins as
@@ -212,27 +295,27 @@ pub fn check_application(bytes: &[u8], epoch: i64) -> Result<Option<Frame>, Erro
     if !begins_as_mls(bytes) {
         return Ok(None);
     }
-    // By the wire format alone, since the structures of the others may take many times the bytes that they are read from.
-    match bytes[3] {
-        PUBLIC_MESSAGE => {
+    let mut reader = Reader::new(bytes);
+    match wire_format(&mut reader) {
+        Some(PUBLIC_MESSAGE) => {
             // Application content is always encrypted (RFC 9420, section 6).
             return refused(
                 "it is not encrypted, so it is a commit or a proposal; commits go through addMembers and leaveConvo",
             );
         }
-        PRIVATE_MESSAGE => {}
+        Some(PRIVATE_MESSAGE) => {}
         _ => return refused("it is a Welcome, a GroupInfo or a key package"),
     }
-    let Ok(message) = MlsMessageIn::tls_deserialize(&mut &*bytes) else {
+    let Some(message) = Private::read(&mut reader) else {
         return refused("it begins as an MLSMessage and does not parse as one");
     };
-    let Ok(message) = message.try_into_protocol_message() else {
-        return refused("it is something else");
-    };
-    if message.content_type() != ContentType::Application {
+    if message.content != Content::Application {
         return refused("it is a commit or a proposal; commits go through addMembers and leaveConvo");
     }
-    let Some(frame) = Frame::of(&message) else { return refused(BEYOND) };
+    if !message.is_sealed {
+        return refused("there is nothing in it");
+    }
+    let Some(frame) = Frame::of(message.group_id, message.epoch) else { return refused(BEYOND) };
     if frame.epoch != epoch {
         return refused("its epoch is not the one in the request");
     }
@@ -246,6 +329,8 @@ pub struct KeyPackageFacts {
     pub hash: [u8; 32],
     /// SHA-256 of the HPKE init key: the same for the bare package and its MLSMessage.
     pub init_key_hash: [u8; 32],
+    /// What a Welcome calls it by; `None` if its suite is not one of the table.
+    pub reference: Option<Vec<u8>>,
     pub last_resort: bool,
     /// When its leaf expires; `None` if that was not checked.
     pub not_after: Option<DateTime<Utc>>,
@@ -256,7 +341,7 @@ pub struct KeyPackageFacts {
 pub fn check_key_package(
     bytes: &[u8],
     owner: &Did,
-    wanted: Ciphersuite,
+    wanted: Suite,
     mode: MlsValidation,
     now: DateTime<Utc>,
 ) -> Result<KeyPackageFacts, Error> {
@@ -264,47 +349,60 @@ pub fn check_key_package(
     if bytes.len() > MAX_KEY_PACKAGE_BYTES {
         return Err(refused("it has more than 7 MiB"));
     }
-    let package = match MlsMessageIn::tls_deserialize_exact(bytes).map(MlsMessageIn::extract) {
-        Ok(MlsMessageBodyIn::KeyPackage(package)) => package,
-        Ok(_) => return Err(refused("it is another kind of MLS message")),
-        Err(_) => KeyPackageIn::tls_deserialize_exact(bytes)
-            .map_err(|_| refused("it does not parse as an MLSMessage or a KeyPackage (RFC 9420)"))?,
-    };
-    let hash = Sha256::digest(bytes).into();
-    let init_key_hash = init_key_hash(&package).map_err(|_| refused(UNREADABLE))?;
-    let package = match (package.validate(&RustCrypto::default(), ProtocolVersion::Mls10), mode) {
-        (Ok(package), MlsValidation::Strict) => package,
-        (Err(e), MlsValidation::Strict) => return Err(refused(&e.to_string())),
-        // The last-resort marker is only believed where the signature holds; any other package is used once.
-        (checked, MlsValidation::Framing) => {
-            let last_resort = checked.is_ok_and(|package| package.last_resort());
-            return Ok(KeyPackageFacts { hash, init_key_hash, last_resort, not_after: None });
+    let (package, bare) = read_key_package(bytes).ok_or_else(|| match begins_as_mls(bytes) {
+        true => {
+            refused("it is another kind of MLS message, or does not parse as an MLSMessage or a KeyPackage (RFC 9420)")
         }
+        false => refused("it does not parse as an MLSMessage or a KeyPackage (RFC 9420)"),
+    })?;
+    let suite = package.suite();
+    let mut facts = KeyPackageFacts {
+        hash: Sha256::digest(bytes).into(),
+        init_key_hash: Sha256::digest(package.init_key).into(),
+        reference: suite.map(|suite| KeyPackage::reference(suite, bare)),
+        last_resort: package.last_resort,
+        not_after: None,
     };
-    if package.ciphersuite() != wanted {
-        return Err(Code::InvalidCipherSuite.because("cipherSuite is not the key package's own suite"));
+    if mode == MlsValidation::Framing {
+        // The last-resort marker is only believed where the signature holds; any other package is used once.
+        facts.last_resort &= suite.is_some_and(|suite| package.check(suite).is_ok());
+        return Ok(facts);
     }
-    let lifetime = package.life_time();
-    lifetime.validate_with_time(SystemTime::from(now)).map_err(|e| refused(&e.to_string()))?;
-    let credential = BasicCredential::try_from(package.leaf_node().credential().clone())
-        .map_err(|_| refused("its credential is not a basic one"))?;
-    let identity = String::from_utf8_lossy(credential.identity());
-    if identity.split_once('#').map_or(identity.as_ref(), |(did, _)| did) != owner.as_str() {
-        return Err(refused("its credential names somebody else"));
+    let suite = suite
+        .filter(|suite| *suite == wanted)
+        .ok_or_else(|| Code::InvalidCipherSuite.because("cipherSuite is not the key package's own suite"))?;
+    package.check(suite).map_err(|wrong| refused(&wrong.to_string()))?;
+    if let Source::KeyPackage { not_before, not_after } = package.leaf.source {
+        let now = u64::try_from(now.timestamp()).unwrap_or_default();
+        if not_after <= now {
+            return Err(refused("its lifetime is over"));
+        }
+        if not_before > now + CLOCK_SECONDS {
+            return Err(refused("its lifetime has not begun"));
+        }
+        if not_after.saturating_sub(not_before) > MAX_KEY_PACKAGE_LIFETIME_SECONDS {
+            let longest = MAX_KEY_PACKAGE_LIFETIME_SECONDS;
+            return Err(
+                Code::ExpirationTooFar.because(format!("the key package lives longer than {longest} seconds in all"))
+            );
+        }
+        let not_after = i64::try_from(not_after).ok().and_then(|seconds| DateTime::from_timestamp(seconds, 0));
+        facts.not_after = Some(not_after.unwrap_or(DateTime::<Utc>::MAX_UTC));
     }
-    let not_after = i64::try_from(lifetime.not_after())
-        .ok()
-        .and_then(|seconds| DateTime::from_timestamp(seconds, 0))
-        .unwrap_or(DateTime::<Utc>::MAX_UTC);
-    Ok(KeyPackageFacts { hash, init_key_hash, last_resort: package.last_resort(), not_after: Some(not_after) })
+    match package.leaf.did() {
+        Some(did) if did == owner.as_str() => Ok(facts),
+        Some(_) => Err(refused("its credential names somebody else")),
+        None => Err(refused("its credential is not a basic one, or names nobody")),
+    }
 }
 
-/// SHA-256 of a key package's HPKE init key, signed or not: what follows version and suite (RFC 9420, section 10).
-fn init_key_hash(package: &KeyPackageIn) -> Result<[u8; 32], tls_codec::Error> {
-    const VERSION_AND_SUITE: usize = 4;
-    let bare = package.tls_serialize_detached()?;
-    let init_key = VLBytes::tls_deserialize(&mut bare.get(VERSION_AND_SUITE..).unwrap_or_default())?;
-    Ok(Sha256::digest(init_key.as_slice()).into())
+/// A key package, and its own bytes without those of an MLSMessage around it.
+fn read_key_package(bytes: &[u8]) -> Option<(KeyPackage<'_>, &[u8])> {
+    let mut reader = Reader::new(bytes);
+    // A bare one of the suite whose number is that of this wire format begins in the same way.
+    let framed = (wire_format(&mut reader) == Some(KEY_PACKAGE)).then(|| &bytes[4..]);
+    let read = |bytes| KeyPackage::read_whole(bytes).map(|package| (package, bytes));
+    framed.and_then(read).or_else(|| read(bytes))
 }
 
 /// Lower-case hex, as hashes travel.
@@ -331,33 +429,161 @@ mod tests {
     #[test]
     fn a_welcome_for_millions_is_refused_before_it_takes_their_memory() {
         let for_so_many = |recipients: usize| {
-            let secrets = VLBytes::new(vec![0; 3 * recipients]).tls_serialize_detached().unwrap();
-            [&FRAMED_WELCOME[..], &[0, 1], &secrets, &[0]].concat()
+            let part = |n: usize| [&[4][..], &(n as u32).to_be_bytes(), &[0, 0]].concat();
+            let secrets = wire::vector(&(0..recipients).flat_map(part).collect::<Vec<u8>>());
+            [&welcome::FRAMED[..], &[0, 1], &secrets, &[0]].concat()
         };
-        for (recipients, why) in [(3_000_000, "more devices"), (MAX_RECIPIENTS + 1, "more devices"), (0, "nobody")] {
-            for skip in [0, FRAMED_WELCOME.len()] {
+        for (recipients, why) in [(1_000_000, "more devices"), (MAX_LEAVES + 1, "more devices"), (0, "nobody")] {
+            for skip in [0, welcome::FRAMED.len()] {
                 let welcome = for_so_many(recipients);
-                let refused = check_welcome(&welcome[skip..]).unwrap_err();
+                let refused = Welcome::parse(welcome[skip..].to_vec()).unwrap_err();
                 assert!(refused.message.contains(why), "{recipients}: {refused}");
             }
             let cut = for_so_many(recipients.max(1));
-            assert!(check_welcome(&cut[..cut.len() - 2]).unwrap_err().message.contains("does not parse"));
+            assert!(Welcome::parse(cut[..cut.len() - 2].to_vec()).unwrap_err().message.contains("does not parse"));
         }
-        assert!(check_welcome(&for_so_many(MAX_RECIPIENTS)).is_ok());
+        assert!(Welcome::parse(for_so_many(MAX_LEAVES)).is_ok());
     }
 
     #[test]
     fn bytes_that_are_no_mls_are_refused_in_words_for_whoever_sent_them() {
         let owner = "did:plc:bob".parse().unwrap();
-        let (_, suite) = suite(DEFAULT_SUITE).unwrap();
+        let suite = Suite::named(DEFAULT_SUITE).unwrap();
         let package = check_key_package(b"lll", &owner, suite, MlsValidation::Strict, DateTime::UNIX_EPOCH);
         for refused in [
             Commit::parse(b"lll".to_vec()).map(drop).unwrap_err(),
-            check_welcome(b"lll").unwrap_err(),
+            Welcome::parse(b"lll".to_vec()).map(drop).unwrap_err(),
             package.map(drop).unwrap_err(),
         ] {
             assert!(refused.message.contains("it does not parse as an MLSMessage"), "{refused}");
             assert!(refused.message.contains("RFC 9420"), "{refused}");
         }
+    }
+
+    /// A PublicMessage with a commit (RFC 9420, sections 6.2 and 12.4).
+    fn public(sender: &[u8], proposals: &[u8], path: bool) -> Vec<u8> {
+        let leaf = [
+            wire::vector(b"encryption key"),
+            wire::vector(b"signature key"),
+            [&[0, 1][..], &wire::vector(b"did:plc:alice#phone")].concat(),
+            vec![0; 5],
+            [&[3][..], &wire::vector(b"parent hash")].concat(),
+            wire::vector(b""),
+            wire::vector(b"signature"),
+        ]
+        .concat();
+        let node =
+            [wire::vector(b"key"), wire::vector(&[wire::vector(b"kem"), wire::vector(b"sealed")].concat())].concat();
+        let path = if path { [vec![1], leaf, wire::vector(&node)].concat() } else { vec![0] };
+        let membership_tag = if sender[0] == 1 { wire::vector(b"membership") } else { Vec::new() };
+        [
+            &[0, 1, 0, 1][..],
+            &wire::vector(b"group"),
+            &7_u64.to_be_bytes(),
+            sender,
+            &wire::vector(b"authenticated"),
+            &[3],
+            &wire::vector(proposals),
+            &path,
+            &wire::vector(b"signature"),
+            &wire::vector(b"confirmation"),
+            &membership_tag,
+        ]
+        .concat()
+    }
+
+    #[test]
+    fn a_commit_that_shows_what_no_group_would_take_is_refused() {
+        const MEMBER: &[u8] = &[1, 0, 0, 0, 2];
+        const REMOVE: &[u8] = &[1, 0, 3, 0, 0, 0, 1];
+        let pre_shared_key = [&[1, 0, 4, 1][..], &wire::vector(b"id"), &wire::vector(b"nonce")].concat();
+        let resumption = [&[1, 0, 4, 2, 1][..], &wire::vector(b"g"), &[0; 8], &wire::vector(b"nonce")].concat();
+        let reinit = [&[1, 0, 5][..], &wire::vector(b"next"), &[0, 1, 0, 1], &wire::vector(b"")].concat();
+        let (context, external) = ([1, 0, 7, 0], [&[1, 0, 6][..], &wire::vector(b"kem")].concat());
+        let (own, earlier) = ([1, 0xf0, 0xf1, 1, 0], [&[2][..], &wire::vector(b"reference")].concat());
+        let all = [REMOVE, &pre_shared_key, &resumption, &reinit, &context, &own, &earlier, &[1, 0, 10]].concat();
+        for (sender, proposals, path, why) in [
+            (MEMBER, REMOVE, true, None),
+            (MEMBER, &all, true, None),
+            (MEMBER, &[][..], true, None),
+            (MEMBER, &pre_shared_key, false, None),
+            (MEMBER, &resumption, false, None),
+            (MEMBER, &reinit, false, None),
+            (MEMBER, &own, false, None),
+            (MEMBER, &earlier, false, None),
+            (&[1, 0, 1, 0x86, 0x9f], REMOVE, true, None),
+            (&[4], &external, true, None),
+            (MEMBER, &[], false, Some("neither proposals nor a path")),
+            (MEMBER, REMOVE, false, Some("one of its proposals needs one")),
+            (MEMBER, &context, false, Some("one of its proposals needs one")),
+            (&[1, 0, 1, 0x86, 0xa0], REMOVE, true, Some("no leaf of a group")),
+            (&[1, 0xff, 0xff, 0xff, 0xff], REMOVE, true, Some("no leaf of a group")),
+            (&[2, 0, 0, 0, 0], REMOVE, true, Some("not in the group")),
+            (&[3], REMOVE, true, Some("not in the group")),
+            (&[4], &external, false, Some("has no path")),
+            (&[5], REMOVE, true, Some("does not parse")),
+            (MEMBER, &[1, 0, 3, 0, 0], true, Some("does not parse")),
+            (MEMBER, &[3, 0, 3, 0, 0, 0, 1], true, Some("does not parse")),
+        ] {
+            let bytes = public(sender, proposals, path);
+            match (Commit::parse(bytes.clone()), why) {
+                (Ok(commit), None) => {
+                    assert_eq!((commit.frame.epoch, commit.frame.belongs_to("67726f7570")), (7, true))
+                }
+                (Err(error), Some(why)) => {
+                    assert!(error.message.contains(why), "{sender:?} {proposals:?} {path}: {error}")
+                }
+                (outcome, _) => panic!("{sender:?} {proposals:?} {path}: {outcome:?}, not {why:?}"),
+            }
+            let longer = [bytes.as_slice(), &[0]].concat();
+            assert!(Commit::parse(longer).is_err());
+            assert!(Commit::parse(bytes[..bytes.len() - 1].to_vec()).is_err());
+        }
+    }
+
+    #[test]
+    fn nobody_commits_from_outside_as_somebody_else() {
+        let external = [&[1, 0, 6][..], &wire::vector(b"kem")].concat();
+        let commit = Commit::parse(public(&[4], &external, true)).unwrap();
+        let (alice, mallory) = ("did:plc:alice".parse().unwrap(), "did:plc:mallory".parse().unwrap());
+        let check = |caller| commit.check_additions(caller, &[], MlsValidation::Strict);
+        assert!(check(&alice).is_ok());
+        assert!(check(&mallory).unwrap_err().message.contains("somebody else"));
+        assert!(commit.check_additions(&mallory, &[], MlsValidation::Framing).is_ok());
+    }
+
+    #[test]
+    fn a_private_message_with_nothing_in_it_is_refused() {
+        let private = |content: u8, sender: usize, sealed: usize| {
+            [
+                &[0, 1, 0, 2][..],
+                &wire::vector(b"group"),
+                &7_u64.to_be_bytes(),
+                &[content],
+                &wire::vector(b""),
+                &wire::vector(&vec![1; sender]),
+                &wire::vector(&vec![1; sealed]),
+            ]
+            .concat()
+        };
+        for (sender, sealed, is_something) in [(28, 40, true), (0, 40, false), (28, 0, false), (28, 16, false)] {
+            assert_eq!(Commit::parse(private(3, sender, sealed)).is_ok(), is_something);
+            assert_eq!(check_application(&private(1, sender, sealed), 7).is_ok(), is_something);
+            assert!(Commit::parse(private(1, sender, sealed)).is_err());
+            assert!(check_application(&private(3, sender, sealed), 7).is_err());
+        }
+        assert!(check_application(&private(1, 28, 40), 8).is_err());
+        assert!(check_application(&[private(1, 28, 40), vec![0; 9]].concat(), 7).unwrap().is_some(), "padded");
+    }
+
+    /// Each length has one form only (section 2.1.2).
+    #[test]
+    fn a_length_that_is_longer_than_it_need_be_is_refused() {
+        let right = public(&[1, 0, 0, 0, 0], &[], true);
+        let at = 4;
+        assert_eq!(right[at], 5, "the length of the group's id");
+        let longer = [&right[..at], &[0x40, 5], &right[at + 1..]].concat();
+        assert!(Commit::parse(right).is_ok());
+        assert!(Commit::parse(longer).unwrap_err().message.contains("does not parse"));
     }
 }

@@ -9,7 +9,7 @@ use serde::de::{self, Deserializer, IgnoredAny, SeqAccess, Visitor};
 use crate::app::App;
 use crate::error::{Code, Error};
 use crate::ids::{ConvoId, Did};
-use crate::mls::{self, Commit, Frame, MAX_POSITION};
+use crate::mls::{self, Commit, Frame, MAX_POSITION, Suite, Welcome};
 use crate::store::key_packages::Hash;
 use crate::xrpc::Caller;
 use crate::xrpc::bytes::LexBytes;
@@ -167,30 +167,36 @@ pub fn distinct(dids: &[Did], what: &str) -> Result<(), Error> {
 }
 
 /// The Welcome in a request: that it is one is checked where large ones hold nobody up.
-pub async fn welcome(given: Option<LexBytes>) -> Result<Option<Vec<u8>>, Error> {
+pub async fn welcome(given: Option<LexBytes>) -> Result<Option<Welcome>, Error> {
     let Some(bytes) = given else { return Ok(None) };
-    Ok(Some(mls::apart(bytes.0, |bytes| mls::check_welcome(&bytes).map(|()| bytes)).await?))
+    Ok(Some(mls::apart(bytes.0, Welcome::parse).await?))
 }
 
-/// Parses a request's commit and checks that it belongs to the conversation's group.
+/// Parses a request's commit and checks that it belongs to the conversation's group, whose suite it returns too.
 pub async fn commit(
     app: &App,
     caller: &Caller,
     convo: &ConvoId,
     bytes: Option<LexBytes>,
-) -> Result<Option<Commit>, Error> {
+) -> Result<Option<(Commit, Suite)>, Error> {
     let Some(bytes) = bytes else { return Ok(None) };
     let commit = mls::apart(bytes.0, Commit::parse).await?;
-    same_group(app, caller, convo, &commit.frame, Code::InvalidCommit).await?;
-    Ok(Some(commit))
+    let group = same_group(app, caller, convo, &commit.frame, Code::InvalidCommit).await?;
+    Ok(Some((commit, group)))
 }
 
-/// Checks that an MLS message belongs to the conversation's group. Only members are told that it does not.
-pub async fn same_group(app: &App, caller: &Caller, convo: &ConvoId, frame: &Frame, code: Code) -> Result<(), Error> {
+/// Checks that an MLS message belongs to the conversation's group, and returns the group's suite. Only members are told that it does not.
+pub async fn same_group(
+    app: &App,
+    caller: &Caller,
+    convo: &ConvoId,
+    frame: &Frame,
+    code: Code,
+) -> Result<Suite, Error> {
     // First of all, since what is remembered of a conversation would tell strangers by its time.
     app.serializer.refuse_stranger(convo, &caller.did).await?;
-    if app.store.group_id(convo).await?.is_some_and(|named| frame.belongs_to(&named)) {
-        return Ok(());
+    if let Some(group) = app.store.group(convo).await?.filter(|group| frame.belongs_to(&group.id)) {
+        return Ok(group.suite);
     }
     app.store.reader().await?.membership(convo, &caller.did).await?;
     Err(code.because("the message belongs to another MLS group than this conversation"))

@@ -41,7 +41,7 @@ pub struct Store {
     pub(super) runtime: Handle,
     pub(super) metrics: Metrics,
     pub(super) read_positions: read_positions::Queue,
-    pub(super) group_ids: moka::future::Cache<ConvoId, Arc<str>>,
+    pub(super) groups: moka::future::Cache<ConvoId, Arc<convos::Group>>,
     pub(super) changes: Changes,
 }
 
@@ -169,11 +169,11 @@ impl Store {
             .recycle_timeout(Some(deadline::CONNECT))
             .build()?;
         let read_positions = read_positions::Queue::default();
-        let group_ids = moka::future::Cache::new(convos::GROUP_IDS);
+        let groups = moka::future::Cache::new(convos::GROUPS);
         let changes = Changes::default();
         let lanes = Lanes::new(config.max_connections);
         let pooler = config.pooler;
-        let store = Self { pool, lanes, pooler, runtime, metrics, read_positions, group_ids, changes };
+        let store = Self { pool, lanes, pooler, runtime, metrics, read_positions, groups, changes };
         store.read_positions.start(store.clone());
         statistics::start(&store);
         Ok(store)

@@ -6,6 +6,7 @@ use chrono::{DateTime, Utc};
 
 use crate::error::Error;
 use crate::ids::{ConvoId, Did};
+use crate::mls::Suite;
 use crate::views::{ConvoMetadata, ConvoView};
 
 use super::query::query;
@@ -16,7 +17,7 @@ query! {
     INSERT = "convos/insert" (TEXT, TEXT, TEXT, TEXT, INT8);
     INSERT_METADATA = "convos/insert_metadata" (TEXT, TEXT, TEXT);
     LIST = "convos/list" (TEXT, TEXT, INT8, INT8, INT8, INT8);
-    GROUP_ID = "convos/group_id" (TEXT);
+    GROUP = "convos/group" (TEXT);
 }
 
 /// Most members in one page of conversations, unless a single conversation has more.
@@ -25,8 +26,16 @@ pub const MAX_PAGE_MEMBERS: i64 = 10_000;
 pub const MAX_UNREAD: i64 = 100;
 /// How many of the newest entries of a conversation a list looks at, for its newest message and for what is unread.
 pub const NEWEST_ENTRIES: i64 = 200;
-/// How many conversations' group ids are remembered.
-pub(super) const GROUP_IDS: u64 = 100_000;
+/// How many conversations' groups are remembered.
+pub(super) const GROUPS: u64 = 100_000;
+
+/// The MLS group of a conversation.
+#[derive(Debug)]
+pub struct Group {
+    /// As clients name it.
+    pub id: String,
+    pub suite: Suite,
+}
 
 /// A conversation to make.
 #[derive(Debug, Clone)]
@@ -50,17 +59,17 @@ pub(crate) async fn insert(x: &mut Exclusive<'_>, new: &NewConvo) -> Result<Opti
 }
 
 impl Store {
-    /// The MLS group of a conversation, as clients name it; `None` if there is no conversation. It never changes, so it is
-    /// remembered.
-    pub async fn group_id(&self, convo: &ConvoId) -> Result<Option<Arc<str>>, Error> {
-        if let Some(known) = self.group_ids.get(convo).await {
+    /// The MLS group of a conversation; `None` if there is no conversation. It never changes, so it is remembered.
+    pub async fn group(&self, convo: &ConvoId) -> Result<Option<Arc<Group>>, Error> {
+        if let Some(known) = self.groups.get(convo).await {
             return Ok(Some(known));
         }
-        let row = self.reader().await?.find(&GROUP_ID, &[&convo.as_str()]).await.map_err(Abort::into_error)?;
+        let row = self.reader().await?.find(&GROUP, &[&convo.as_str()]).await.map_err(Abort::into_error)?;
         let Some(row) = row else { return Ok(None) };
-        let group_id: Arc<str> = row.get::<_, &str>("group_id").into();
-        self.group_ids.insert(convo.clone(), group_id.clone()).await;
-        Ok(Some(group_id))
+        let suite = Suite::named(row.get("cipher_suite"))?;
+        let group = Arc::new(Group { id: row.get("group_id"), suite });
+        self.groups.insert(convo.clone(), group.clone()).await;
+        Ok(Some(group))
     }
 }
 

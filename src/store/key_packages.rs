@@ -13,7 +13,7 @@ use super::{Abort, Cause, Tx};
 query! {
     LOCK_OWNER = "key_packages/lock_owner" (TEXT);
     COUNT = "key_packages/count" (TEXT, TIMESTAMPTZ);
-    INSERT = "key_packages/insert" (BYTEA, TEXT, TEXT, BYTEA, BOOL, TIMESTAMPTZ, BYTEA);
+    INSERT = "key_packages/insert" (BYTEA, TEXT, TEXT, BYTEA, BOOL, TIMESTAMPTZ, BYTEA, BYTEA);
     FIND = "key_packages/find" (BYTEA, BYTEA);
     LEASED = "key_packages/leased" (TEXT_ARRAY, TEXT, TEXT, TIMESTAMPTZ);
     CLAIM_FREE = "key_packages/claim_free" (TEXT_ARRAY, TEXT, TEXT, TIMESTAMPTZ, TIMESTAMPTZ);
@@ -34,6 +34,8 @@ pub struct NewKeyPackage {
     pub owner: Did,
     pub cipher_suite: String,
     pub bytes: Vec<u8>,
+    /// What a Welcome calls it by.
+    pub reference: Option<Vec<u8>>,
     pub last_resort: bool,
     pub expires_at: DateTime<Utc>,
 }
@@ -110,10 +112,13 @@ pub(crate) async fn find_seen(db: &(impl Queries + Sync), new: &NewKeyPackage) -
 
 /// Keeps a package; says whether it did. One that was seen before stays what it became.
 pub(crate) async fn insert(tx: &Tx, new: &NewKeyPackage) -> Result<bool, Abort> {
-    let NewKeyPackage { hash, init_key_hash, owner, cipher_suite, bytes, last_resort, expires_at } = new;
+    let NewKeyPackage { hash, init_key_hash, owner, cipher_suite, bytes, reference, last_resort, expires_at } = new;
     let (hash, init_key_hash) = (hash.as_slice(), init_key_hash.as_slice());
     let row = tx
-        .find(&INSERT, &[&hash, &owner.as_str(), cipher_suite, bytes, last_resort, expires_at, &init_key_hash])
+        .find(
+            &INSERT,
+            &[&hash, &owner.as_str(), cipher_suite, bytes, last_resort, expires_at, &init_key_hash, reference],
+        )
         .await?;
     Ok(row.is_some())
 }
@@ -157,6 +162,6 @@ pub(crate) async fn consume(
     if found.len() == named.len() {
         return Ok(());
     }
-    let message = "a key package named in keyPackageHashes is unknown, used up, or issued to somebody else; ask getKeyPackages again";
+    let message = "a key package named in keyPackageHashes is unknown, used up, issued to somebody else, or of another suite than the conversation's; ask getKeyPackages again";
     Err(Error::new(Code::KeyPackageNotFound, message).into())
 }

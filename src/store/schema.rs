@@ -45,6 +45,7 @@ const MIGRATIONS: &[(&str, &str)] = &migrations![
     "V023__caller_names",
     "V024__who_was_there",
     "V025__hour_long_tokens",
+    "V026__key_package_references",
 ];
 
 query! {

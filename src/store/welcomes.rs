@@ -58,6 +58,8 @@ pub enum Found {
         welcome: Vec<u8>,
         key_package_hash: Option<Vec<u8>>,
         epoch: i64,
+        /// What it calls those of the recipient's key packages by that it was made for; `None` if that is not known of all of them.
+        own_parts: Option<Vec<Vec<u8>>>,
     },
     Consumed,
     /// Consumed, and the recipient has left and been added again since.
@@ -147,7 +149,8 @@ pub(crate) async fn find(
     let row = db.find(&FIND, &[&convo.as_str(), &recipient.as_str(), &which.hash(), &which.epoch]).await?;
     Ok(row.map(|row| match row.get::<_, Option<Vec<u8>>>("welcome") {
         Some(welcome) => {
-            Found::Available { welcome, key_package_hash: row.get("key_package_hash"), epoch: row.get("epoch") }
+            let (key_package_hash, epoch) = (row.get("key_package_hash"), row.get("epoch"));
+            Found::Available { welcome, key_package_hash, epoch, own_parts: row.get("own_parts") }
         }
         None if row.get("past") => Found::Past,
         None => Found::Consumed,

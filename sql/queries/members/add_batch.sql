@@ -14,7 +14,7 @@ with items as materialized (
     with ordinality i (convo_id, id, sender_did, epoch, ciphertext, body_hash, key, fingerprint, welcome_id, welcome, place)
 ), able as materialized (
   -- Those that still may win; nothing is looked up or locked for the others.
-  select i.*, c.xmin as version, c.member_count
+  select i.*, c.xmin as version, c.member_count, c.cipher_suite
     from items i join conversations c on c.id = i.convo_id
    where i.convo_id = any ((select nullif(current_setting('catbird.held', true), '')::text[])::text[])
      and c.current_epoch = i.epoch
@@ -37,10 +37,11 @@ with items as materialized (
   select n.place, k.hash
     from named n join able i on i.place = n.place join key_packages k on k.hash = n.hash and k.owner_did = n.owner_did
    where k.consumed_at is null and (k.claimed_by is null or k.claimed_by = i.sender_did) and not k.last_resort
+     and k.cipher_suite = i.cipher_suite
    order by k.hash for update of k
 ), last_resort as materialized (
   select n.place from named n join able i on i.place = n.place join key_packages k on k.hash = n.hash and k.owner_did = n.owner_did
-   where k.last_resort
+   where k.last_resort and k.cipher_suite = i.cipher_suite
 ), fit as materialized (
   select i.*
     from able i join crowds p on p.place = i.place

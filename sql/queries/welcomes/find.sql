@@ -1,6 +1,11 @@
--- welcomes/find: the newest Welcome of a member, waiting before consumed, and whether it is from an earlier membership.
+-- welcomes/find: the newest Welcome of a member, waiting before consumed, and whether it is from an earlier membership. With it, what it
+-- calls those key packages by that it was made for and that may be meant; null if that is not known of all of them.
 -- $1 convo_id   $2 recipient   $3 key package hash or null   $4 epoch or null
-select a.state, a.key_package_hash, a.epoch, w.welcome, a.created_at < m.joined_at as past
+select a.state, a.key_package_hash, a.epoch, w.welcome, a.created_at < m.joined_at as past,
+       (select case when count(k.reference) = count(*) then array_agg(k.reference) end
+          from welcome_messages o left join key_packages k on k.hash = o.key_package_hash
+         where o.convo_id = $1 and o.recipient_did = $2 and o.welcome_id = a.welcome_id
+           and ($3::bytea is null or o.key_package_hash = $3)) as own_parts
   from welcome_messages a
   join members m on m.convo_id = a.convo_id and m.member_did = a.recipient_did
   left join welcomes w on w.id = a.welcome_id

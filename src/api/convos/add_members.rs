@@ -13,8 +13,8 @@ use crate::quotas::{Charge, Held};
 use crate::xrpc::bytes::LexBytes;
 use crate::xrpc::{Caller, Conflict, Endpoint, Judged, Kind};
 
-/// Most DIDs in one request.
-const MAX_DIDS: usize = 50;
+/// Most DIDs in one request: all that a conversation may have beside the caller.
+const MAX_DIDS: usize = 999;
 
 pub struct AddMembers;
 
@@ -133,12 +133,19 @@ async fn command(app: &App, caller: &Caller, input: Input) -> Result<commands::A
     let fingerprint = Fingerprint::default()
         .text(Some(input.convo_id.as_str()))
         .list(input.did_list.iter().map(|did| did.as_str().as_bytes()))
-        .field(welcome.as_deref())
+        .field(welcome.as_ref().map(|welcome| welcome.bytes.as_slice()))
         .list(key_packages.iter().map(|(_, hash)| hash.as_slice()));
     let new_id = || app.new_id::<String>();
-    let invitation = Invitation::new(&input.did_list, welcome, key_packages, new_id, app.clock.now())?;
+    let (bytes, of_suite) = welcome.map(|welcome| (welcome.bytes, welcome.suite)).unzip();
+    let invitation = Invitation::new(&input.did_list, bytes, key_packages, new_id, app.clock.now())?;
     // The conversation comes last: a refusal for anything else is the same to a stranger as to a member.
     let commit = fields::commit(app, caller, &input.convo_id, input.commit).await?;
+    if let Some((commit, group)) = &commit {
+        commit.check_suite(*group)?;
+        commit.check_additions(&caller.did, &input.did_list, app.config.mls_validation)?;
+        of_suite.map_or(Ok(()), |suite| suite.check(*group))?;
+    }
+    let commit = commit.map(|(commit, _)| commit);
     let fingerprint = fingerprint.field(commit.as_ref().map(|commit| commit.bytes.as_slice()));
     Ok(commands::AddMembers {
         convo_id: input.convo_id,

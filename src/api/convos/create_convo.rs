@@ -7,7 +7,7 @@ use crate::app::App;
 use crate::commands::{self, Created, Fingerprint, Invitation, Once};
 use crate::error::{Code, Error};
 use crate::ids::Did;
-use crate::mls::{self, MAX_INITIAL_EPOCH};
+use crate::mls::{self, MAX_INITIAL_EPOCH, Suite};
 use crate::quotas::{Charge, Held};
 use crate::store::convos::NewConvo;
 use crate::views::{ConvoMetadata, ConvoView, MemberView};
@@ -132,7 +132,7 @@ async fn command(app: &App, caller: &Caller, input: Input) -> Result<commands::C
                 format!("groupId is the MLS group id in hex: an even number of digits, at most {MAX_GROUP_ID}");
             Code::InvalidRequest.because(message)
         })?;
-    let (cipher_suite, _) = mls::suite(&input.cipher_suite)?;
+    let suite = Suite::named(&input.cipher_suite)?;
     if input.initial_members.len() > MAX_INITIAL_MEMBERS {
         return Err(Code::TooManyMembers
             .because(format!("initialMembers has at most {MAX_INITIAL_MEMBERS} DIDs; add the others later")));
@@ -140,6 +140,8 @@ async fn command(app: &App, caller: &Caller, input: Input) -> Result<commands::C
     fields::distinct(&input.initial_members, "initialMembers")?;
     let metadata = input.metadata.map(metadata).transpose()?;
     let welcome = fields::welcome(input.welcome_message).await?;
+    welcome.as_ref().map_or(Ok(()), |welcome| welcome.suite.check(suite))?;
+    let welcome = welcome.map(|welcome| welcome.bytes);
     // A Welcome only exists after a commit, so whoever sends one stands at epoch 1 unless it says otherwise.
     let epoch = input.current_epoch.map_or(i64::from(welcome.is_some()), |epoch| epoch.0);
     if epoch > MAX_INITIAL_EPOCH {
@@ -149,7 +151,7 @@ async fn command(app: &App, caller: &Caller, input: Input) -> Result<commands::C
 
     let fingerprint = Fingerprint::default()
         .text(Some(&group_id))
-        .text(Some(cipher_suite))
+        .text(Some(suite.name))
         .list(input.initial_members.iter().map(|did| did.as_str().as_bytes()))
         .field(welcome.as_deref())
         .list(key_packages.iter().map(|(_, hash)| hash.as_slice()))
@@ -167,7 +169,7 @@ async fn command(app: &App, caller: &Caller, input: Input) -> Result<commands::C
             || app.new_id::<String>(),
             app.clock.now(),
         )?,
-        new: NewConvo { group_id, creator: caller.did.clone(), cipher_suite: cipher_suite.to_owned(), epoch, metadata },
+        new: NewConvo { group_id, creator: caller.did.clone(), cipher_suite: suite.name.to_owned(), epoch, metadata },
         initial_members,
         once: Once::new(caller.did.clone(), "createConvo", input.idempotency_key.map(|key| key.0), fingerprint),
     })

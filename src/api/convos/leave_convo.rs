@@ -68,6 +68,10 @@ async fn leave(app: &App, caller: &Caller, input: Input) -> Result<Output, Error
     let start = Instant::now();
     let commit = fields::commit(app, caller, &input.convo_id, input.commit).await?;
     let target = input.target_did.unwrap_or_else(|| caller.did.clone());
+    if let Some((commit, _)) = commit.as_ref().filter(|_| target != caller.did) {
+        commit.check_removal(&caller.did, app.config.mls_validation)?;
+    }
+    let commit = commit.map(|(commit, _)| commit);
     let fingerprint = Fingerprint::default()
         .text(Some(input.convo_id.as_str()))
         .text(Some(target.as_str()))

@@ -9,7 +9,7 @@ use crate::app::App;
 use crate::commands::ClaimKeyPackages;
 use crate::error::{Code, Error};
 use crate::ids::Did;
-use crate::mls;
+use crate::mls::{self, DEFAULT_SUITE, Suite};
 use crate::quotas::Held;
 use crate::store::key_packages::{Issued, Shelf};
 use crate::xrpc::bytes::to_base64;
@@ -65,7 +65,7 @@ impl Endpoint for GetKeyPackages {
     type Output = Output;
 
     async fn call(app: &App, caller: &Caller, input: Input) -> Result<Output, Error> {
-        let (cipher_suite, _) = mls::suite(input.cipher_suite.as_deref().unwrap_or(mls::DEFAULT_SUITE))?;
+        let cipher_suite = Suite::named(input.cipher_suite.as_deref().unwrap_or(DEFAULT_SUITE))?.name;
         let asked = input.dids.clone();
         let mut wanted = owners(input.dids)?;
         // One package of each is reserved before any is looked for, so that requests that come at once count too.

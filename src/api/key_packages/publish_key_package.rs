@@ -7,7 +7,7 @@ use crate::api::fields::Key;
 use crate::app::App;
 use crate::commands::{self, Fingerprint, Once};
 use crate::error::{Code, Error};
-use crate::mls;
+use crate::mls::{self, Suite};
 use crate::quotas::Charge;
 use crate::store::key_packages::NewKeyPackage;
 use crate::xrpc::bytes::LexBytes;
@@ -84,7 +84,7 @@ fn check(
     caller: &Caller,
 ) -> Result<NewKeyPackage, Error> {
     let now = app.clock.now();
-    let (suite_name, suite) = mls::suite(cipher_suite)?;
+    let suite = Suite::named(cipher_suite)?;
     let latest = now + MAX_LIFETIME;
     if expires.is_some_and(|expires| expires > latest) {
         return Err(Code::ExpirationTooFar.because("expires lies more than 90 days ahead"));
@@ -98,7 +98,8 @@ fn check(
         hash: facts.hash,
         init_key_hash: facts.init_key_hash,
         owner: caller.did.clone(),
-        cipher_suite: suite_name.to_owned(),
+        cipher_suite: suite.name.to_owned(),
+        reference: facts.reference,
         bytes,
         last_resort: facts.last_resort,
         expires_at,

@@ -54,13 +54,17 @@ impl Endpoint for GetWelcome {
         let member = reader.membership(&input.convo_id, &caller.did).await?;
         let which = Which { key_package_hash, epoch: None };
         match reader.welcome(&input.convo_id, &caller.did, &which).await? {
-            Some(Found::Available { welcome, key_package_hash, epoch }) => Ok(Output {
-                convo_id: input.convo_id,
-                welcome: to_base64(&welcome),
-                key_package_hash: key_package_hash.map(|hash| mls::hex(&hash)),
-                epoch,
-                seq: member.joined_seq,
-            }),
+            Some(Found::Available { welcome, key_package_hash, epoch, own_parts }) => {
+                let own: Vec<&[u8]> = own_parts.iter().flatten().map(Vec::as_slice).collect();
+                let welcome = if own.is_empty() { welcome } else { mls::cut_welcome(welcome, &own) };
+                Ok(Output {
+                    convo_id: input.convo_id,
+                    welcome: to_base64(&welcome),
+                    key_package_hash: key_package_hash.map(|hash| mls::hex(&hash)),
+                    epoch,
+                    seq: member.joined_seq,
+                })
+            }
             Some(Found::Consumed) => {
                 Err(Code::WelcomeConsumed.because("you confirmed this Welcome, which destroyed it"))
             }

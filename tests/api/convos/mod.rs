@@ -2,3 +2,4 @@ mod add_members;
 mod create_convo;
 mod get_convos;
 mod leave_convo;
+mod spoken;

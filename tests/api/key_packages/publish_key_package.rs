@@ -5,6 +5,7 @@ use chrono::TimeDelta;
 use openmls::prelude::Ciphersuite;
 use serde_json::json;
 
+use super::handmade::Handmade;
 use crate::harness::*;
 use crate::support::app::TestApp;
 use crate::support::client::mls::{DEFAULT_SUITE, MlsClient};
@@ -21,6 +22,9 @@ any_serializer! {
     a_package_of_one_of_the_owners_devices_is_taken;
     a_package_with_any_byte_of_its_signature_flipped_is_refused;
     a_package_whose_lifetime_is_over_or_has_not_begun_is_refused;
+    a_package_may_live_for_a_year_and_no_longer;
+    what_nobody_knows_in_a_package_is_passed_over;
+    a_leaf_that_was_made_for_something_else_is_no_package;
     expires_lies_ahead_and_no_further_than_90_days;
     p8_an_issued_package_that_is_published_again_is_never_issued_again;
     p8_a_package_of_somebody_else_cannot_be_published_again;
@@ -71,12 +75,31 @@ async fn all_suites_of_the_server_are_taken_and_handed_out_by_name(app: &TestApp
         DEFAULT_SUITE,
         Ciphersuite::MLS_128_DHKEMP256_AES128GCM_SHA256_P256,
         Ciphersuite::MLS_128_DHKEMX25519_CHACHA20POLY1305_SHA256_Ed25519,
+        Ciphersuite::MLS_256_DHKEMP384_AES256GCM_SHA384_P384,
+        Ciphersuite::MLS_256_XWING_CHACHA20POLY1305_SHA256_Ed25519,
+        // No library here signs for it.
+        Ciphersuite::MLS_256_DHKEMP521_AES256GCM_SHA512_P521,
     ];
+    assert_eq!(suites.len(), catbird_server::mls::SUITES.len());
+    let now = app.app.clock.now().timestamp().cast_unsigned();
     let mut packages = Vec::new();
     for suite in suites {
-        bob.mls = MlsClient::with_suite(bob.did(), suite).unwrap();
-        packages.push(bob.mls.key_package().unwrap());
-        ok(publish(&bob, packages.last().unwrap()).await);
+        let package = match u16::from(suite) {
+            5 => Handmade { suite: 5, ..Handmade::living((now, now + 3_600)) }.make(bob.did(), "P-521"),
+            _ => {
+                bob.mls = MlsClient::with_suite(bob.did(), suite).unwrap();
+                bob.mls.key_package().unwrap()
+            }
+        };
+        let body = json!({ "keyPackage": base64_text(&package), "cipherSuite": format!("{suite:?}") });
+        for from_the_end in [1, package.len() / 2] {
+            let mut flipped = package.clone();
+            flipped[package.len() - from_the_end] ^= 1;
+            let body = with(&body, json!({ "keyPackage": base64_text(&flipped) }));
+            refused(ask(&bob, "publishKeyPackage", &body).await, 400, "InvalidKeyPackage");
+        }
+        ok(ask(&bob, "publishKeyPackage", &body).await);
+        packages.push(package);
     }
     for (suite, package) in suites.iter().zip(packages) {
         for name in ["cipherSuite", "cipher_suite"] {
@@ -133,6 +156,76 @@ async fn a_package_whose_lifetime_is_over_or_has_not_begun_is_refused(app: &Test
     let later = bob.mls.key_package_with_lifetime(now + 86_400, now + 2 * 86_400).unwrap();
     refused(publish(&bob, &later).await, 400, "InvalidKeyPackage");
     assert_eq!(contents(app).await.count("key_packages"), 0);
+}
+
+/// Clocks differ by some seconds, and a library may date a package from the second in which it makes it.
+async fn a_package_may_live_for_a_year_and_no_longer(app: &TestApp) {
+    let bob = app.persona();
+    let now = app.app.clock.now().timestamp().cast_unsigned();
+    let longest = catbird_server::mls::MAX_KEY_PACKAGE_LIFETIME_SECONDS;
+    assert!(longest >= 365 * 86_400 + 3_600);
+    for (not_before, not_after, outcome) in [
+        (now, now + 60, None),
+        (now + 8, now + 3_600, None),
+        (now + 60, now + 3_600, Some("InvalidKeyPackage")),
+        (now - 3_600, now + 365 * 86_400, None),
+        (now - 3_600, now - 3_600 + longest, None),
+        (now - 3_600, now - 3_600 + longest + 1, Some("ExpirationTooFar")),
+        (now - 20 * 365 * 86_400, now + 60, Some("ExpirationTooFar")),
+        (0, u64::MAX, Some("ExpirationTooFar")),
+        (now, u64::MAX, Some("ExpirationTooFar")),
+        (u64::MAX, u64::MAX, Some("InvalidKeyPackage")),
+        (now, now - 10, Some("InvalidKeyPackage")),
+    ] {
+        let reply = publish(&bob, &bob.mls.key_package_with_lifetime(not_before, not_after).unwrap()).await;
+        assert_eq!(reply.error(), outcome, "{not_before} {not_after}: {reply}");
+    }
+}
+
+/// RFC 9420, sections 13.4 and 13.5.
+async fn what_nobody_knows_in_a_package_is_passed_over(app: &TestApp) {
+    let (alice, bob) = (app.persona(), app.persona());
+    let now = app.app.clock.now().timestamp().cast_unsigned();
+    let plain = || Handmade::living((now - 60, now + 3_600));
+    for (n, package) in [
+        Handmade {
+            supported: vec![0x4a4a, 0x8a8a],
+            leaf_extensions: vec![0x4a4a],
+            extensions: vec![0x8a8a],
+            ..plain()
+        },
+        // The adder's decision.
+        Handmade { extensions: vec![0x8a8a, 0xf00d], ..plain() },
+        Handmade { leaf_extensions: vec![0x4a4a], ..plain() },
+        Handmade { extensions: vec![0x000a], ..plain() },
+    ]
+    .iter()
+    .enumerate()
+    {
+        let package = package.make(bob.did(), &n.to_string());
+        ok(publish(&bob, &package).await);
+        if n < 3 {
+            assert_eq!(claim(&alice, bob.did()).await.as_ref(), Some(&package));
+            sql(app, "update key_packages set claim_expires_at = claimed_at", &[]).await;
+        }
+    }
+    let both = [claim(&alice, bob.did()).await, claim(&app.persona(), bob.did()).await];
+    assert!(both[0].is_some() && both[0] == both[1], "the last one is a last resort");
+    for twice in [
+        Handmade { extensions: vec![0x8a8a, 0x8a8a], ..plain() },
+        Handmade { leaf_extensions: vec![0x4a4a, 0x4a4a], ..plain() },
+    ] {
+        refused(publish(&bob, &twice.make(bob.did(), "twice")).await, 400, "InvalidKeyPackage");
+    }
+}
+
+async fn a_leaf_that_was_made_for_something_else_is_no_package(app: &TestApp) {
+    let bob = app.persona();
+    let now = app.app.clock.now().timestamp().cast_unsigned();
+    for source in [0, 2, 3, 4] {
+        let package = Handmade { source, ..Handmade::living((now, now + 3_600)) }.make(bob.did(), "other");
+        refused(publish(&bob, &package).await, 400, "InvalidKeyPackage");
+    }
 }
 
 async fn expires_lies_ahead_and_no_further_than_90_days(app: &TestApp) {

@@ -5,6 +5,7 @@
 //! meanwhile it refuses to make another. Nothing here talks to a server.
 
 mod commits;
+mod crypto;
 mod error;
 mod groups;
 mod messages;
@@ -107,7 +108,14 @@ impl MlsClient {
     }
 }
 
-/// What each leaf says it understands beyond the defaults: an extension in a key package has to be listed by its leaf.
+/// What each leaf says it understands beyond the defaults: an extension in a key package has to be listed by its leaf, and so has a suite.
 fn capabilities() -> Capabilities {
-    Capabilities::builder().extensions(vec![ExtensionType::LastResort]).build()
+    let suites = vec![
+        DEFAULT_SUITE,
+        Ciphersuite::MLS_128_DHKEMP256_AES128GCM_SHA256_P256,
+        Ciphersuite::MLS_128_DHKEMX25519_CHACHA20POLY1305_SHA256_Ed25519,
+        Ciphersuite::MLS_256_DHKEMP384_AES256GCM_SHA384_P384,
+        Ciphersuite::MLS_256_XWING_CHACHA20POLY1305_SHA256_Ed25519,
+    ];
+    Capabilities::builder().ciphersuites(suites).extensions(vec![ExtensionType::LastResort]).build()
 }

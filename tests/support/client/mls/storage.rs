@@ -4,6 +4,7 @@
 //! not restart: their groups are values they hold. Serialising that state was four fifths of the time of a commit in a group of
 //! 64, so it is dropped here. The price is that a group cannot be loaded again, and [`super::MlsClient`] never tries.
 
+use super::crypto::Crypto;
 use openmls_rust_crypto::{MemoryStorage, MemoryStorageError, RustCrypto};
 use openmls_traits::OpenMlsProvider;
 use openmls_traits::storage::{CURRENT_VERSION, StorageProvider, traits};
@@ -11,12 +12,12 @@ use openmls_traits::storage::{CURRENT_VERSION, StorageProvider, traits};
 /// The cryptography of openmls' own provider over the smaller storage.
 #[derive(Default)]
 pub struct Provider {
-    crypto: RustCrypto,
+    crypto: Crypto,
     storage: Storage,
 }
 
 impl OpenMlsProvider for Provider {
-    type CryptoProvider = RustCrypto;
+    type CryptoProvider = Crypto;
     type RandProvider = RustCrypto;
     type StorageProvider = Storage;
 
@@ -24,12 +25,12 @@ impl OpenMlsProvider for Provider {
         &self.storage
     }
 
-    fn crypto(&self) -> &RustCrypto {
+    fn crypto(&self) -> &Crypto {
         &self.crypto
     }
 
     fn rand(&self) -> &RustCrypto {
-        &self.crypto
+        &self.crypto.0
     }
 }
 

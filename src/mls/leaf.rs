@@ -1,0 +1,157 @@
+//! Key packages and the leaves in them (RFC 9420, sections 7.2 and 10), as far as a delivery service reads them.
+//!
+//! Unknown extensions and capabilities are passed over, GREASE among them, as section 13.4 wants it of whoever reads a key package.
+//! Whether a leaf supports what a group needs, and lists the extensions that it has, is for the one who adds it to see.
+
+use super::suites::{SUITES, Suite};
+use super::wire::Reader;
+
+/// The credential type `basic` (section 17.5), whose identity is a DID here.
+const BASIC: u16 = 1;
+/// The extension type `last_resort` (draft-ietf-mls-extensions).
+const LAST_RESORT: u16 = 0x000a;
+
+/// What a leaf was made for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Source {
+    /// A key package that lives from one time to another, in seconds since 1970.
+    KeyPackage { not_before: u64, not_after: u64 },
+    /// An Update proposal.
+    Update,
+    /// A commit's path.
+    Commit,
+}
+
+/// A leaf of a ratchet tree.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Leaf<'b> {
+    encryption_key: &'b [u8],
+    signature_key: &'b [u8],
+    /// `None`: its credential is not a basic one.
+    identity: Option<&'b [u8]>,
+    pub source: Source,
+    signed: &'b [u8],
+    signature: &'b [u8],
+}
+
+impl<'b> Leaf<'b> {
+    pub fn read(bytes: &mut Reader<'b>) -> Option<Self> {
+        let (mut leaf, signed) = bytes.span(|bytes| {
+            let (encryption_key, signature_key) = (bytes.vector()?, bytes.vector()?);
+            let (kind, credential) = (bytes.u16()?, bytes.vector()?);
+            // Versions, suites, extensions, proposals and credentials that it supports.
+            for _ in 0..5 {
+                bytes.list(|value| value.u16().map(drop))?;
+            }
+            let source = match bytes.u8()? {
+                1 => Source::KeyPackage { not_before: bytes.u64()?, not_after: bytes.u64()? },
+                2 => Source::Update,
+                3 => {
+                    bytes.vector()?;
+                    Source::Commit
+                }
+                _ => return None,
+            };
+            extensions(bytes, |_| {})?;
+            let identity = (kind == BASIC).then_some(credential);
+            Some(Self { encryption_key, signature_key, identity, source, signed: &[], signature: &[] })
+        })?;
+        (leaf.signed, leaf.signature) = (signed, bytes.vector()?);
+        Some(leaf)
+    }
+
+    /// The DID of its basic credential, which is that of a person or of one of the person's devices (`did#device`). `None` if it has
+    /// another kind of credential or no text.
+    pub fn did(&self) -> Option<&'b str> {
+        let identity = std::str::from_utf8(self.identity?).ok()?;
+        Some(identity.split_once('#').map_or(identity, |(did, _)| did))
+    }
+}
+
+/// A key package.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct KeyPackage<'b> {
+    /// The number of its suite.
+    pub suite: u16,
+    pub init_key: &'b [u8],
+    pub leaf: Leaf<'b>,
+    pub last_resort: bool,
+    signed: &'b [u8],
+    signature: &'b [u8],
+}
+
+/// What is wrong with a key package that parses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Wrong {
+    #[error("its leaf is not one for a key package")]
+    Leaf,
+    #[error("its leaf is not signed by its own key")]
+    LeafSignature,
+    #[error("it is not signed by its own key")]
+    Signature,
+    #[error("its init key is its encryption key, too")]
+    Keys,
+}
+
+impl<'b> KeyPackage<'b> {
+    /// Reads one of protocol version mls10 (section 10).
+    pub fn read(bytes: &mut Reader<'b>) -> Option<Self> {
+        let (mut package, signed) = bytes.span(|bytes| {
+            let mls10 = bytes.u16()? == 1;
+            let (suite, init_key) = (bytes.u16().filter(|_| mls10)?, bytes.vector()?);
+            let leaf = Leaf::read(bytes)?;
+            let mut last_resort = false;
+            extensions(bytes, |kind| last_resort |= kind == LAST_RESORT)?;
+            Some(Self { suite, init_key, leaf, last_resort, signed: &[], signature: &[] })
+        })?;
+        (package.signed, package.signature) = (signed, bytes.vector()?);
+        Some(package)
+    }
+
+    /// Reads one that is all there is.
+    pub fn read_whole(bytes: &'b [u8]) -> Option<Self> {
+        let mut reader = Reader::new(bytes);
+        Self::read(&mut reader).filter(|_| reader.is_empty())
+    }
+
+    /// The suite, if it is one of the table.
+    pub fn suite(&self) -> Option<Suite> {
+        SUITES.iter().find(|suite| suite.id == self.suite).copied()
+    }
+
+    /// Checks what its owner alone can have made (section 10.1, without what only those who are in a group can tell).
+    pub fn check(&self, suite: Suite) -> Result<(), Wrong> {
+        let leaf = &self.leaf;
+        if !matches!(leaf.source, Source::KeyPackage { .. }) {
+            return Err(Wrong::Leaf);
+        }
+        if leaf.encryption_key == self.init_key {
+            return Err(Wrong::Keys);
+        }
+        if !suite.verifies(leaf.signature_key, "LeafNodeTBS", leaf.signed, leaf.signature) {
+            return Err(Wrong::LeafSignature);
+        }
+        match suite.verifies(leaf.signature_key, "KeyPackageTBS", self.signed, self.signature) {
+            true => Ok(()),
+            false => Err(Wrong::Signature),
+        }
+    }
+
+    /// What a Welcome calls it by (section 5.2, KeyPackageRef). `bytes` are the package's own.
+    pub fn reference(suite: Suite, bytes: &[u8]) -> Vec<u8> {
+        suite.reference("MLS 1.0 KeyPackage Reference", bytes)
+    }
+}
+
+/// Passes over a list of extensions, and tells of each type. No list has two of one type (section 13.4).
+pub(super) fn extensions(bytes: &mut Reader<'_>, mut tell: impl FnMut(u16)) -> Option<()> {
+    let mut seen = Vec::new();
+    bytes.list(|extension| {
+        let (kind, _) = (extension.u16()?, extension.vector()?);
+        tell(kind);
+        seen.push(kind);
+        Some(())
+    })?;
+    seen.sort_unstable();
+    seen.windows(2).all(|pair| pair[0] != pair[1]).then_some(())
+}

@@ -1,0 +1,132 @@
+//! The cipher suites (RFC 9420, section 17.1): one table of those that key packages, Welcomes and conversations may have. The server opens
+//! nothing, so all that it needs of a suite is how its members sign and hash.
+
+use openmls_rust_crypto::RustCrypto;
+use openmls_traits::crypto::OpenMlsCrypto;
+use openmls_traits::types::SignatureScheme;
+use p521::ecdsa::signature::Verifier;
+use sha2::{Digest, Sha256, Sha384, Sha512};
+
+use super::wire::vector;
+use crate::error::{Code, Error};
+
+/// A suite.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Suite {
+    /// By its name in the IANA registry.
+    pub name: &'static str,
+    /// Its number there.
+    pub id: u16,
+    signature: Signature,
+    hash: Hash,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Signature {
+    Ed25519,
+    P256,
+    P384,
+    P521,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Hash {
+    Sha256,
+    Sha384,
+    Sha512,
+}
+
+/// The suite that every client must support, and that `getKeyPackages` assumes.
+pub const DEFAULT_SUITE: &str = SUITES[0].name;
+
+/// Those that are accepted. The two with Ed448 (4 and 6) are not: nothing that this server could rest on verifies such signatures. X-Wing
+/// has no number in the registry yet; this is the one that its implementations use.
+pub const SUITES: [Suite; 6] = [
+    suite("MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519", 1, Signature::Ed25519, Hash::Sha256),
+    suite("MLS_128_DHKEMP256_AES128GCM_SHA256_P256", 2, Signature::P256, Hash::Sha256),
+    suite("MLS_128_DHKEMX25519_CHACHA20POLY1305_SHA256_Ed25519", 3, Signature::Ed25519, Hash::Sha256),
+    suite("MLS_256_DHKEMP521_AES256GCM_SHA512_P521", 5, Signature::P521, Hash::Sha512),
+    suite("MLS_256_DHKEMP384_AES256GCM_SHA384_P384", 7, Signature::P384, Hash::Sha384),
+    suite("MLS_256_XWING_CHACHA20POLY1305_SHA256_Ed25519", 0x004d, Signature::Ed25519, Hash::Sha256),
+];
+
+const fn suite(name: &'static str, id: u16, signature: Signature, hash: Hash) -> Suite {
+    Suite { name, id, signature, hash }
+}
+
+impl Suite {
+    /// The suite of this name, or `InvalidCipherSuite`.
+    pub fn named(name: &str) -> Result<Self, Error> {
+        SUITES.iter().find(|suite| suite.name == name).copied().ok_or_else(|| {
+            let known: Vec<&str> = SUITES.iter().map(|suite| suite.name).collect();
+            Code::InvalidCipherSuite.because(format!("cipherSuite must be one of {}", known.join(", ")))
+        })
+    }
+
+    /// Whether `signature` is one over `content` under `label` by `key` (`VerifyWithLabel`, RFC 9420, section 5.1.2).
+    pub(super) fn verifies(self, key: &[u8], label: &str, content: &[u8], signature: &[u8]) -> bool {
+        let signed = [vector(format!("MLS 1.0 {label}").as_bytes()), vector(content)].concat();
+        let scheme = match self.signature {
+            Signature::Ed25519 => SignatureScheme::ED25519,
+            Signature::P256 => SignatureScheme::ECDSA_SECP256R1_SHA256,
+            Signature::P384 => SignatureScheme::ECDSA_SECP384R1_SHA384,
+            Signature::P521 => return verifies_p521(key, &signed, signature).is_some(),
+        };
+        RustCrypto::default().verify_signature(scheme, &signed, key, signature).is_ok()
+    }
+
+    /// `RefHash` (RFC 9420, section 5.2): what a Welcome calls a key package by.
+    pub(super) fn reference(self, label: &str, value: &[u8]) -> Vec<u8> {
+        let input = [vector(label.as_bytes()), vector(value)].concat();
+        match self.hash {
+            Hash::Sha256 => Sha256::digest(input).to_vec(),
+            Hash::Sha384 => Sha384::digest(input).to_vec(),
+            Hash::Sha512 => Sha512::digest(input).to_vec(),
+        }
+    }
+}
+
+/// ECDSA over P-521 with SHA-512, the signature in DER as RFC 9420 has it (section 5.1.2).
+fn verifies_p521(key: &[u8], message: &[u8], signature: &[u8]) -> Option<()> {
+    let key = p521::ecdsa::VerifyingKey::from_sec1_bytes(key).ok()?;
+    let signature = p521::ecdsa::Signature::from_der(signature).ok()?;
+    key.verify(message, &signature).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+
+    /// Whoever reads the lexicon asks for nothing that is refused.
+    #[test]
+    fn the_lexicons_name_the_suites_of_the_table_and_no_others() {
+        let names: Vec<&str> = SUITES.iter().map(|suite| suite.name).collect();
+        let mut found = 0;
+        for (nsid, text) in crate::lexicons::documents() {
+            let mut waiting = vec![serde_json::from_str::<Value>(text).unwrap()];
+            while let Some(value) = waiting.pop() {
+                if let Some(known) = value["knownValues"].as_array().filter(|known| known[0] == DEFAULT_SUITE) {
+                    assert_eq!(*known, names, "{nsid}");
+                    found += 1;
+                }
+                match value {
+                    Value::Object(fields) => waiting.extend(fields.into_iter().map(|(_, value)| value)),
+                    Value::Array(values) => waiting.extend(values),
+                    _ => {}
+                }
+            }
+        }
+        assert!(found >= 2, "{found}");
+    }
+
+    #[test]
+    fn the_numbers_are_those_of_the_library() {
+        use openmls::prelude::Ciphersuite;
+        for suite in &SUITES {
+            let theirs = Ciphersuite::try_from(suite.id).unwrap();
+            assert_eq!(format!("{theirs:?}"), suite.name);
+        }
+    }
+}
