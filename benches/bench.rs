@@ -67,7 +67,7 @@ async fn bench(arguments: &Arguments) -> Result<()> {
         return Err(none.into());
     }
     announce(&plan, &chosen);
-    let started = Clock::system().now().to_rfc3339();
+    let started = Clock::system().now().to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
     let begin = Instant::now();
 
     let mut bench = Bench::new(plan.clone(), Stage::set(&plan).await?);
@@ -124,5 +124,7 @@ async fn measure(bench: &mut Bench, chosen: &[&Scenario]) -> Result<()> {
         (scenario.run)(bench).await.map_err(|failure| format!("{}: {failure}", scenario.name))?;
     }
     eprintln!("checking the invariants on what is in the databases now");
-    bench.stage.check().await
+    bench.stage.check().await?;
+    eprintln!("all of them hold");
+    Ok(())
 }

@@ -214,7 +214,7 @@ impl Config {
         if let Err(e) = dotenvy::dotenv()
             && !e.not_found()
         {
-            return Err(ConfigError(vec![format!(".env cannot be read: {e}")]));
+            return Err(ConfigError(vec![unreadable(&e)]));
         }
         Self::from_variables(std::env::vars())
     }
@@ -331,7 +331,7 @@ impl Config {
             let Some(url) = env.text(name) else { continue };
             let usable = match name {
                 "DATABASE_URL" => url.parse::<tokio_postgres::Config>().is_ok(),
-                _ => fred::types::config::Config::from_url(&url).is_ok(),
+                _ => is_redis(&url) && fred::types::config::Config::from_url(&url).is_ok(),
             };
             if !usable {
                 env.problems.push(format!("{name} is not a connection URL"));
@@ -474,6 +474,20 @@ fn is_loopback(host: &str) -> bool {
     host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
+fn is_redis(url: &str) -> bool {
+    url.split_once("://").is_some_and(|(scheme, _)| ["redis", "rediss", "valkey", "valkeys"].contains(&scheme))
+}
+
+/// Why `.env` cannot be read. Of a line that makes no sense only the name is told, since the rest may be a secret.
+fn unreadable(error: &dotenvy::Error) -> String {
+    let dotenvy::Error::LineParse(line, _) = error else { return format!(".env cannot be read: {error}") };
+    let name = line.split('=').next().unwrap_or_default().trim().trim_start_matches("export ").trim();
+    let is_name =
+        !name.is_empty() && name.len() < line.len() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+    let which = if is_name { format!("that of {name}") } else { "one without a name".to_owned() };
+    format!(".env cannot be read: a line, {which}, is not of the form NAME=value, with every quote closed")
+}
+
 /// A number of days; 0 is for ever.
 fn days(days: u64) -> Option<TimeDelta> {
     (days > 0).then(|| TimeDelta::days(days as i64))
@@ -539,6 +553,22 @@ mod tests {
         ];
         let off = Config::from_variables(names.map(|name| (name, "0"))).unwrap().quotas;
         assert_eq!(off, Most { stored_bytes: 0, convos: 0, strangers: 0, invitations: 0, key_packages: 0 });
+    }
+
+    #[test]
+    fn a_line_of_env_that_makes_no_sense_is_named_and_not_shown() {
+        let said = |line: &str| unreadable(&dotenvy::Error::LineParse(line.to_owned(), 3));
+        assert!(said("JWT_SECRET=\"hunter2 hunter2").contains("that of JWT_SECRET"));
+        for line in ["JWT_SECRET=\"hunter2", "export A='hunter2", "hunter2", "hunter2 = 'x", "\"hunter2=x"] {
+            assert!(!said(line).contains("hunter2") || line.starts_with("hunter2 ="), "{}", said(line));
+        }
+    }
+
+    #[test]
+    fn redis_is_told_by_its_scheme() {
+        for (url, good) in [("redis://x:6379", true), ("rediss://x", true), ("http://x", false), ("x:6379", false)] {
+            assert_eq!(Config::from_variables([("REDIS_URL", url)]).is_ok(), good, "{url}");
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use actix_web::http::header;
 use actix_web::web::Data;
 use actix_web::{HttpRequest, HttpResponse};
 use futures_util::FutureExt;
@@ -16,6 +17,7 @@ use serde_json::json;
 use crate::app::{App, Stage};
 use crate::clock::Clock;
 use crate::error::Code;
+use crate::exposition;
 use crate::store::Store;
 use crate::xrpc::{self, RequestId};
 
@@ -171,12 +173,17 @@ pub async fn version(app: Data<App>, request: HttpRequest) -> HttpResponse {
     }
 }
 
-/// Every metric, in the Prometheus text format.
-pub async fn metrics(app: Data<App>) -> HttpResponse {
+/// Every metric: as OpenMetrics where that is asked for, as Prometheus does, else in its older text format.
+pub async fn metrics(app: Data<App>, request: HttpRequest) -> HttpResponse {
+    let accepted =
+        request.headers().get(header::ACCEPT).and_then(|accepted| accepted.to_str().ok()).unwrap_or_default();
     match app.metrics.render(app.store.connections(), app.config.database_max_connections) {
-        Ok(text) => {
+        Ok(text) if accepted.contains("application/openmetrics-text") => {
             HttpResponse::Ok().content_type("application/openmetrics-text; version=1.0.0; charset=utf-8").body(text)
         }
+        Ok(text) => HttpResponse::Ok()
+            .content_type("text/plain; version=0.0.4; charset=utf-8")
+            .body(exposition::prometheus(&text)),
         Err(cause) => {
             tracing::error!(%cause, "metrics could not be written");
             HttpResponse::InternalServerError().finish()

@@ -54,6 +54,7 @@ pub mod delivery;
 pub mod embedded;
 pub mod error;
 pub mod events;
+mod exposition;
 pub mod health;
 pub mod ids;
 pub mod jobs;

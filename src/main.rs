@@ -1,11 +1,16 @@
-//! The command line: `serve`, `migrate`, `check`, `envelopes`, `suspensions`, `token`, `lexicons`.
+//! The command line: `serve`, `migrate`, `check`, `envelopes`, `suspensions`, `token`, `lexicons`, `smoke-test`.
 
 #![warn(clippy::unwrap_used)]
 
+#[path = "../tests/support/smoke_test.rs"]
+mod smoke_test;
+
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use catbird_server::api::ROUTES;
 use catbird_server::app::App;
 use catbird_server::clock::Clock;
 use catbird_server::config::Config;
@@ -67,6 +72,11 @@ enum Command {
     Lexicons {
         /// The folder, which is made if it is not there; the files are named <NSID>.json
         folder: PathBuf,
+    },
+    /// Play a whole conversation against a running server with real keys (needs the server's JWT_SECRET); exit 1 if a step fails
+    SmokeTest {
+        /// Where the server is; http://127.0.0.1 at SERVER_PORT if it is not said
+        url: Option<String>,
     },
     /// Mint a development token (HS256, needs JWT_SECRET)
     Token {
@@ -134,6 +144,7 @@ async fn run(command: Command) -> Result<ExitCode, Failure> {
     match command {
         Command::Lexicons { .. } => unreachable!("needs no settings, so it is done before they are read"),
         Command::Serve => serve(config.to_serve()?).await,
+        Command::SmokeTest { url } => Ok(smoke_test::run(url).await),
         Command::Migrate => {
             with_database(&config, async |database| {
                 let applied = store::migrate(database).await?;
@@ -143,7 +154,7 @@ async fn run(command: Command) -> Result<ExitCode, Failure> {
             .await
         }
         Command::Check => {
-            with_database(&config, async |database| {
+            with_tables(&config, async |database| {
                 let report = check::run(database).await?;
                 print!("{report}");
                 Ok(if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -151,10 +162,16 @@ async fn run(command: Command) -> Result<ExitCode, Failure> {
             .await
         }
         Command::Envelopes { requeue, all } => {
-            with_database(&config, async |database| {
+            with_tables(&config, async |database| {
                 if all || !requeue.is_empty() {
                     let back = dead::requeue(database, (!all).then_some(&requeue[..])).await?;
-                    println!("{back} envelopes are tried again");
+                    println!("{} envelopes are tried again", back.len());
+                    let unknown: Vec<&str> =
+                        requeue.iter().map(String::as_str).filter(|id| !back.iter().any(|back| back == id)).collect();
+                    if !unknown.is_empty() {
+                        eprintln!("no dead envelope is called {}", unknown.join(", "));
+                        return Ok(ExitCode::FAILURE);
+                    }
                 } else {
                     print!("{}", dead::list(database).await?);
                 }
@@ -163,7 +180,7 @@ async fn run(command: Command) -> Result<ExitCode, Failure> {
             .await
         }
         Command::Suspensions { add, reason, lift, name, who } => {
-            with_database(&config, async |database| {
+            with_tables(&config, async |database| {
                 if let Some(reason) = reason {
                     let suspended = operators::add(database, &add, &reason).await?;
                     println!("{suspended} suspended; every replica knows within {} s", suspensions::LOOK.as_secs());
@@ -188,11 +205,30 @@ async fn run(command: Command) -> Result<ExitCode, Failure> {
                 true => method,
                 false => format!("blue.catbird.mls.{method}"),
             };
+            if !ROUTES.iter().any(|route| route.nsid == nsid) {
+                return Err(format!("this server has no method {nsid}; /lexicons lists those that it has").into());
+            }
             let token = auth::mint(&config.auth, &Clock::system(), &did, Some(&nsid), Duration::from_secs(ttl))?;
             println!("{token}");
             Ok(ExitCode::SUCCESS)
         }
     }
+}
+
+/// Runs something that needs the server's tables on the configured database, or on the embedded one while that runs. Makes neither.
+async fn with_tables(
+    config: &Config,
+    work: impl AsyncFnOnce(&tokio_postgres::Config) -> Result<ExitCode, Failure>,
+) -> Result<ExitCode, Failure> {
+    if config.database_url.is_none() && !embedded::exists(&config.data_dir) {
+        let nothing = "there is no database: DATABASE_URL is not set, and DATA_DIR has none yet; `serve` and `migrate` make one there";
+        return Err(nothing.into());
+    }
+    with_database(config, async |database| match store::is_migrated(database).await? {
+        true => work(database).await,
+        false => Err("the database has no tables of this server; run `catbird-server migrate`".into()),
+    })
+    .await
 }
 
 /// Runs something on the configured database, or on the embedded one while that runs.
@@ -241,14 +277,17 @@ async fn serve(config: Config) -> Result<ExitCode, Failure> {
     let outcome = serve_until_told(config).await;
     if let Err(failure) = &outcome {
         tracing::error!(cause = with_causes(&**failure), "the server cannot go on");
+        // Whoever reads the log here need not read it twice.
+        if std::io::stdout().is_terminal() {
+            return Ok(ExitCode::from(COULD_NOT));
+        }
     }
     outcome
 }
 
 async fn serve_until_told(config: Config) -> Result<ExitCode, Failure> {
-    let settings: serde_json::Map<_, _> =
-        config.describe().into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect();
-    tracing::info!(settings = %serde_json::Value::from(settings), "starting");
+    let settings: Vec<String> = config.describe().into_iter().map(|(name, value)| format!("{name}={value}")).collect();
+    tracing::info!(settings = settings.join(" "), "starting");
     for setting in config.unsafe_settings() {
         tracing::warn!(setting, "this is for development and tests");
     }

@@ -1,4 +1,6 @@
-//! Logs: one JSON object per line on standard output. DIDs and conversation ids appear at debug only, bodies and tokens never.
+//! Logs on standard output: one JSON object per line, or, on a terminal, lines for people. DIDs and conversation ids appear at debug only, bodies and tokens never.
+
+use std::io::IsTerminal;
 
 use tracing::{Level, Metadata};
 use tracing_subscriber::EnvFilter;
@@ -9,12 +11,16 @@ use tracing_subscriber::util::SubscriberInitExt;
 /// Starts logging, panics included. `filter` is in the syntax of `RUST_LOG`. Fails if it is malformed or logging was started
 /// before.
 pub fn start(filter: &str) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    let lines =
-        tracing_subscriber::fmt::layer().json().flatten_event(true).with_current_span(true).with_span_list(false);
+    let for_people = std::io::stdout().is_terminal();
+    let lines = (!for_people).then(|| {
+        tracing_subscriber::fmt::layer().json().flatten_event(true).with_current_span(true).with_span_list(false)
+    });
+    let for_people = for_people.then(|| tracing_subscriber::fmt::layer().compact().with_target(false));
     tracing_subscriber::registry()
         .with(EnvFilter::try_new(filter)?)
         .with(filter_fn(may_be_told))
         .with(lines)
+        .with(for_people)
         .try_init()?;
     std::panic::set_hook(Box::new(|panic| {
         // What a panic says may quote values; where it happened does not.

@@ -4,7 +4,7 @@
 mod support;
 
 use support::cluster::{OwnCluster, TestDatabase, database, empty_database};
-use support::fleet::{Fleet, Mode, run};
+use support::fleet::{Fleet, Mode, run, run_as};
 
 /// A conversation of three with two commits and two messages, and a second one, as the server would have written them.
 const SOUND: &str = "
@@ -91,7 +91,19 @@ async fn a_database_that_cannot_be_checked_is_neither_sound_nor_unsound() {
     let empty = empty_database().await;
     let (code, report, errors) = run("check", &empty.url).await;
     assert_eq!((code, report.as_str()), (Some(2), ""), "{errors}");
-    assert!(errors.contains("does not exist"), "it says what is missing: {errors}");
+    assert!(errors.contains("run `catbird-server migrate`"), "it says what is missing: {errors}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_there_is_no_database_none_is_made_to_be_checked() {
+    let dir = std::env::temp_dir().join(format!("catbird-none-{}", ulid::Ulid::new()));
+    let settings = [("DATA_DIR", dir.to_str().unwrap())];
+    for command in ["check", "envelopes", "suspensions"] {
+        let (code, report, errors) = run_as(&[command], "", &settings).await;
+        assert_eq!((code, report.as_str()), (Some(2), ""), "{command}: {errors}");
+        assert!(errors.contains("there is no database"), "{command}: {errors}");
+    }
+    assert!(!dir.exists());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -13,7 +13,7 @@ use support::client::persona::Persona;
 use support::client::xrpc::{self, Xrpc};
 use support::client::{persona, random_did};
 use support::cluster::database;
-use support::fleet::{Mode, Replica};
+use support::fleet::{Mode, Replica, run_with};
 
 async fn get(url: String) -> (u16, String) {
     let reply = xrpc::http().unwrap().get(url).send().await.unwrap();
@@ -165,4 +165,19 @@ async fn requests_before_the_schema_is_there_are_told_to_wait() {
     cluster.resume().await;
     replica.ready().await;
     assert_eq!(alice.query("getConvos", &[]).await.unwrap().status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_smoke_test_passes_on_a_server_that_works_and_says_so_step_by_step() {
+    let database = database().await;
+    let replica = Replica::start(Mode::Advisory, &database.url, &[]).await;
+    let (code, said, errors) = run_with(&["smoke-test", &replica.base], &database.url).await;
+    assert_eq!((code, errors.as_str()), (Some(0), ""), "{said}");
+    assert!(said.lines().count() > 8 && said.contains("ok ") && said.trim_end().ends_with("no fork."), "{said}");
+    let (code, _, errors) = run_with(&["smoke-test", "http://127.0.0.1:9"], &database.url).await;
+    assert!(code == Some(1) && errors.contains("is the server running there?"), "{errors}");
+    // Nor is a token minted for what is no method.
+    let (code, said, errors) = run_with(&["token", "did:plc:alice", "noSuchMethod"], &database.url).await;
+    assert_eq!((code, said.as_str()), (Some(2), ""));
+    assert!(errors.contains("no method blue.catbird.mls.noSuchMethod"), "{errors}");
 }

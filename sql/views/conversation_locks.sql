@@ -1,8 +1,11 @@
--- conversation_locks: who holds or waits for the lock of which conversation, right now.
+-- conversation_locks: who holds or waits for the lock of which conversation, right now. A lock is held since some time in its transaction,
+-- so held_for is the most that it can be.
 create view conversation_locks as
-select c.id as convo_id, l.pid, l.granted, a.state, a.wait_event_type, now() - a.xact_start as held_for, a.query
+select c.id as convo_id, l.pid, a.application_name, l.granted, a.state, a.wait_event_type,
+       case when l.granted then now() - a.xact_start end as held_for, now() - l.waitstart as waiting_for, a.query
   from pg_locks l
   join conversations c on hashtextextended(c.id, 0) = ((l.classid::bigint << 32) | l.objid::bigint)
   join pg_stat_activity a using (pid)
  where l.locktype = 'advisory' and l.objsubid = 1
    and l.database = (select oid from pg_database where datname = current_database());
+comment on view conversation_locks is 'Who holds or waits for the lock of which conversation, now.';

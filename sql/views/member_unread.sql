@@ -6,3 +6,4 @@ select m.convo_id, m.member_did, m.last_read_seq, m.last_read_at,
            and e.message_type = 'app' and e.sender_did <> m.member_did) as unread_count
   from members m
  where m.left_at is null;
+comment on view member_unread is 'Application messages of others after the read position of each active member.';

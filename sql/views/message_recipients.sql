@@ -5,3 +5,4 @@ select e.id as message_id, e.convo_id, e.seq, m.member_did as recipient_did,
   from messages e
   join members m on m.convo_id = e.convo_id and m.member_did <> e.sender_did
                 and e.seq > m.joined_seq and e.seq <= coalesce(m.left_seq, e.seq);
+comment on view message_recipients is 'To whom each entry belongs, and whether it has read past it; derived.';

@@ -50,10 +50,10 @@ pub async fn list(database: &tokio_postgres::Config) -> Result<Dead, MigrationEr
     Ok(Dead(rows.iter().map(line).collect()))
 }
 
-/// Puts dead envelopes back, these or all, to be tried again from the beginning. Returns how many.
-pub async fn requeue(database: &tokio_postgres::Config, ids: Option<&[String]>) -> Result<usize, MigrationError> {
+/// Puts dead envelopes back, these or all, to be tried again from the beginning. Returns which.
+pub async fn requeue(database: &tokio_postgres::Config, ids: Option<&[String]>) -> Result<Vec<String>, MigrationError> {
     let (client, connection) = store::connect(database).await?;
     let rows = client.query_typed(REQUEUE, &[(&ids, Type::TEXT_ARRAY)]).await?;
     connection.abort();
-    Ok(rows.len())
+    Ok(rows.iter().map(|row| row.get("id")).collect())
 }

@@ -122,6 +122,12 @@ pub struct EmbeddedPostgres {
     home: Home,
 }
 
+/// Whether a cluster was ever made in this directory.
+pub fn exists(data_dir: &Path) -> bool {
+    // What cannot be looked at is there.
+    data_dir.join("postgres").try_exists().unwrap_or(true)
+}
+
 impl EmbeddedPostgres {
     /// Finds PostgreSQL, creates the cluster if there is none, starts it and waits until it accepts connections.
     pub async fn start(settings: &Settings) -> Result<Self, EmbeddedError> {

@@ -138,12 +138,13 @@ fn exhausted(db: &DbError) -> Error {
 }
 
 /// Whether PostgreSQL says with this code that the connection or the server is going away: class 08 (connection
-/// exceptions), class 57 (operator intervention), 25P03 (idle in transaction) and 53300 (too many connections), or that this server
-/// does not write ([`is_read_only`]).
+/// exceptions), class 57 (operator intervention), 25P03 (idle in transaction) and 53300 (too many connections), that this server
+/// does not write ([`is_read_only`]), or that it lets nobody in under this name (class 28) or has no such database (3D000).
 pub fn ends_connection(code: &SqlState) -> bool {
     code.code().starts_with("08")
         || code.code().starts_with("57P")
-        || matches!(code.code(), "25P03" | "53300")
+        || code.code().starts_with("28")
+        || matches!(code.code(), "25P03" | "3D000" | "53300")
         || is_read_only(code)
 }
 

@@ -59,7 +59,7 @@ pub use incarnation::ServerIncarnation;
 pub use lanes::Lane;
 pub use listen::listen;
 pub(crate) use query::Query;
-pub use schema::{Fitness, MigrationError, migrate, required_version};
+pub use schema::{Fitness, MigrationError, is_migrated, migrate, required_version};
 pub(crate) use session::Queries;
 pub use session::Reader;
 pub use tx::{Exclusive, ExclusiveMany, Hold, Tx};

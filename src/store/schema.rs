@@ -46,6 +46,7 @@ const MIGRATIONS: &[(&str, &str)] = &migrations![
     "V024__who_was_there",
     "V025__hour_long_tokens",
     "V026__key_package_references",
+    "V027__comments",
 ];
 
 query! {
@@ -91,6 +92,14 @@ fn runner() -> Runner {
         .map(|(name, sql)| Migration::unapplied(name, sql).expect("migrations are named V<number>__<name>"))
         .collect();
     Runner::new(&migrations)
+}
+
+/// Whether the database has any schema of this server.
+pub async fn is_migrated(database: &tokio_postgres::Config) -> Result<bool, MigrationError> {
+    let (client, connection) = connect(database).await?;
+    let is_there = client.query_one(EXISTS.text, &[]).await?.get("is_there");
+    connection.abort();
+    Ok(is_there)
 }
 
 /// Brings the schema up to date and returns how many migrations that took. Waits while another replica does the same.

@@ -206,7 +206,8 @@ pub async fn dispatch(
     let status = response.status().as_u16();
     metrics.request(method, status, took);
     timings.taken().for_each(|(stage, took)| metrics.stage(stage, took));
-    tracing::info!(status, error, took_ms = took.as_secs_f64() * 1_000.0, "answered");
+    // Whole microseconds, which a sum of fractions is not.
+    tracing::info!(status, error, took_ms = took.as_micros() as f64 / 1_000.0, "answered");
     id.stamp(&mut response);
     // What a method says is for its caller, and for now. A stream says so itself.
     if !response.headers().contains_key(header::CACHE_CONTROL) {

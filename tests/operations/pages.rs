@@ -56,3 +56,27 @@ async fn pages_for_operators_can_have_a_place_of_their_own() {
     }
     assert_eq!(replica.terminate().await, Some(0));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn metrics_are_in_the_format_that_is_asked_for() {
+    let app = TestApp::start().await;
+    let http = crate::support::client::xrpc::http().unwrap();
+    let ask = async |accept: &str| {
+        let reply = http.get(format!("{}/metrics", app.base)).header("accept", accept).send().await.unwrap();
+        (reply.headers()["content-type"].to_str().unwrap().to_owned(), reply.text().await.unwrap())
+    };
+    let (kind, text) = ask("*/*").await;
+    assert_eq!(kind, "text/plain; version=0.0.4; charset=utf-8");
+    assert!(text.contains("\n# TYPE rate_limited_total counter\n") || text.contains("_total counter\n"), "{text}");
+    assert!(!text.contains("# EOF") && !text.contains("# UNIT"), "{text}");
+    // Every sample is of a declared family, which text readers insist on.
+    let declared: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
+    for sample in text.lines().filter(|line| !line.starts_with('#')) {
+        let name = sample.split(['{', ' ']).next().unwrap();
+        let family = ["_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name);
+        assert!(declared.contains(&name) || declared.contains(&family), "{sample}");
+    }
+    let (kind, text) = ask("application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3").await;
+    assert!(kind.starts_with("application/openmetrics-text; version=1.0.0") && text.ends_with("# EOF\n"), "{kind}");
+    app.finish().await;
+}

@@ -1,7 +1,7 @@
-//! `cargo run --example smoke-test [URL]`: plays a whole conversation against a running server, with real keys.
+//! `catbird-server smoke-test [URL]`: plays a whole conversation against a running server, with real keys.
 //!
-//! It needs `JWT_SECRET` as the server has it, from the environment or `.env`; `SERVICE_DID` is asked of the server when it is
-//! not set. All DIDs and the group are new in every run, so it can be run against a server with data, as often as one likes.
+//! It is a client, so it stands with the tests' and knows nothing of the server but what goes over the wire. It needs `JWT_SECRET` as the
+//! server has it; `SERVICE_DID` is asked of the server when it is not set. All DIDs and the group are new in every run, so it can be run against a server with data, as often as one likes.
 //! Exit code 0 after one line of success, 1 after a description of the step that failed.
 
 #[path = "client/mod.rs"]
@@ -19,9 +19,9 @@ use client::random_did;
 use client::xrpc::{Xrpc, causes, http};
 use report::{Failure, equal, step};
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    match play().await {
+/// Plays it against the server at `url`, or at the usual place, and says on standard output what is done and on standard error what failed.
+pub async fn run(url: Option<String>) -> ExitCode {
+    match play(url).await {
         Ok(success) => {
             println!("{success}");
             ExitCode::SUCCESS
@@ -40,12 +40,12 @@ struct Server {
     service_did: String,
 }
 
-async fn play() -> Result<String, Failure> {
+async fn play(url: Option<String>) -> Result<String, Failure> {
     let server = step(
         "find the server and its DID",
         "an address, JWT_SECRET, and SERVICE_DID or a DID document at /.well-known/did.json",
         "the first argument, .env, and whether the server is up",
-        find_server(),
+        find_server(url),
     )
     .await?;
 
@@ -242,14 +242,9 @@ fn texts(texts: &[&str]) -> Vec<String> {
 }
 
 #[allow(clippy::disallowed_methods, reason = "the settings of a client, which knows the server's only by their names")]
-async fn find_server() -> Result<Server, Box<dyn Error>> {
-    match dotenvy::dotenv() {
-        Ok(_) => {}
-        Err(why) if why.not_found() => {}
-        Err(why) => return Err(format!(".env cannot be read: {why}").into()),
-    }
+async fn find_server(url: Option<String>) -> Result<Server, Box<dyn Error>> {
     let port = env::var("SERVER_PORT").unwrap_or_else(|_| "3000".to_owned());
-    let url = env::args().nth(1).unwrap_or_else(|| format!("http://127.0.0.1:{port}"));
+    let url = url.unwrap_or_else(|| format!("http://127.0.0.1:{port}"));
     let url = url.trim_end_matches('/').to_owned();
     let secret = env::var("JWT_SECRET").map_err(|why| format!("JWT_SECRET: {why}"))?;
     let service_did = match env::var("SERVICE_DID") {

@@ -2,7 +2,7 @@
 //!
 //! It exists to hold the server to what it promises, so it keeps real keys, decrypts what it is sent and refuses whatever a
 //! careful client would refuse. It knows the server only through the wire. Callers: the integration tests, through
-//! `tests/support/mod.rs`, and the `smoke-test` example, which includes this directory by path.
+//! `tests/support/mod.rs`, and `catbird-server smoke-test`, which includes this directory by path.
 
 #![allow(dead_code, unused_imports, reason = "every binary that includes the client uses a different part of it")]
 

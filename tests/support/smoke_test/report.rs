@@ -4,8 +4,8 @@ use std::error::Error;
 use std::fmt;
 use std::time::Instant;
 
-use crate::client::persona::PersonaError;
-use crate::client::xrpc::XrpcError;
+use super::client::persona::PersonaError;
+use super::client::xrpc::XrpcError;
 
 /// A step that did not do what it should.
 pub struct Failure {
