@@ -148,11 +148,19 @@ impl Admission {
     }
 
     /// So many bytes have come with it so far. They are charged when this ends, however much is still to come; those of a large body
-    /// as they come, so that its sender's other requests do not wait for its end to be refused.
+    /// as they come.
     pub fn received(&mut self, bytes: usize) {
         self.received = bytes;
         if self.upload.is_some() && bytes - self.charged >= cost::BYTES_UNIT {
             self.charge_received();
+        }
+    }
+
+    /// Waits, with a large body, until half of a burst is left: one comes no faster than its sender's rate, and leaves the sender
+    /// something for other requests.
+    pub async fn pace(&self) {
+        if let (Some((key, _)), Some(_)) = (self.charge, &self.upload) {
+            self.limits.spare(key).await;
         }
     }
 
@@ -201,9 +209,8 @@ impl Account {
     /// Waits until half of a burst is left, so that what is done for the caller by itself takes no more than its rate, and leaves it
     /// something.
     pub async fn spare(&self) {
-        let callers = &self.limits.0.buckets.callers;
-        while let Some(wait) = self.key.and_then(|key| callers.beyond_half(key, Instant::now())) {
-            tokio::time::sleep(wait).await;
+        if let Some(key) = self.key {
+            self.limits.spare(key).await;
         }
     }
 }
@@ -272,6 +279,13 @@ impl RateLimits {
         match self.0.buckets.callers.debt(key, Instant::now()) {
             Some(wait) => Err(self.refusal(Scope::Did, wait)),
             None => Ok(turn),
+        }
+    }
+
+    /// See [`Account::spare`].
+    async fn spare(&self, key: Key) {
+        while let Some(wait) = self.0.buckets.callers.beyond_half(key, Instant::now()) {
+            tokio::time::sleep(wait).await;
         }
     }
 

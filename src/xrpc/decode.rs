@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use crate::error::{Code, Error};
 use crate::ids::Did;
 use crate::metrics::Metrics;
+use crate::timing::wait_for_client;
 
 use super::heavy::LARGE;
 use super::intake::Intake;
@@ -166,7 +167,7 @@ impl BodyRoom {
         let mut begun = Instant::now();
         loop {
             let deadline = begun + BODY_GRACE + time_for(bytes.len());
-            let chunk = tokio::time::timeout_at(deadline, payload.next()).await.map_err(|_| {
+            let chunk = wait_for_client(tokio::time::timeout_at(deadline, payload.next())).await.map_err(|_| {
                 Code::InvalidRequest
                     .because(format!("the body came more slowly than {} KiB per second", MIN_RATE / 1024))
             })?;
@@ -180,14 +181,15 @@ impl BodyRoom {
             if length > most {
                 return Err(Code::InvalidRequest.because("the body is longer than was announced"));
             }
-            intake.received(length);
+            let waiting = Instant::now();
             if length > LARGE && !is_large {
                 is_large = true;
-                let waiting = Instant::now();
                 intake.large().await?;
-                // The wait is not the client's.
-                begun += waiting.elapsed();
             }
+            // The rest is still to be sent, so nobody waits for an answer yet.
+            wait_for_client(intake.received(length)).await;
+            // The client need not make up for that.
+            begun += waiting.elapsed();
             if length > bytes.capacity() {
                 // What was announced may never come, so it is not believed beyond the first bytes.
                 let room = length.next_power_of_two().max(SMALL_BYTES).min(most);

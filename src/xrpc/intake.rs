@@ -40,9 +40,10 @@ impl<'a> Intake<'a> {
         self.admission.upload().await
     }
 
-    /// So many bytes of the body have come.
-    pub(super) fn received(&mut self, bytes: usize) {
+    /// So many bytes of the body have come. Returns when more of it may, which a large one may have to wait for.
+    pub(super) async fn received(&mut self, bytes: usize) {
         self.admission.received(bytes);
+        self.admission.pace().await;
     }
 
     /// It ends before the token had to be spent. The caller is charged, unless somebody else has sent it with a used token; nothing waits

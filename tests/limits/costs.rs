@@ -11,7 +11,7 @@ use crate::support::client::xrpc::{Reply, bytes_value};
 use crate::support::cluster::database;
 use crate::support::fleet::{Fleet, Mode};
 use crate::support::redis::Redis;
-use crate::{ask, metric, told_to_wait, until};
+use crate::{ask, metric, most, told_to_wait, until};
 
 /// What makes a page of 4 MiB: some forty units each time that it is sent or read.
 const LARGE: usize = 4 << 20;
@@ -39,26 +39,24 @@ async fn p10_dear_requests_use_a_limit_up_sooner_than_as_many_cheap_ones() {
     let members = app.conversation(1).await;
     let alice = &members[0];
     until("the end of what making it has charged", async || ask(&alice.xrpc).await.status == 200).await;
-    // It is charged when it is known how much came, and until then only a few come at once. Then their sender has to wait, and no longer
-    // than was said.
+    // They come at the sender's rate, a few at once, and those that have waited for too long are told to wait.
+    let begun = Instant::now();
     let sent = join_all((0..6).map(|_| send_large(alice))).await;
     let accepted = sent.iter().filter(|reply| reply.status == 200).count();
-    assert!((1..=catbird_server::limits::at_once()).contains(&accepted), "{accepted} of 6 were accepted");
+    assert!(accepted > 0 && accepted as f64 * 40.0 < most(15, begun), "{accepted} of 6 in {:?}", begun.elapsed());
     for refused in sent.iter().filter(|reply| reply.status != 200) {
         told_to_wait(refused);
     }
-    let wait = told_to_wait(&ask(&alice.xrpc).await);
-    assert!(wait <= Duration::from_millis(10_000 + 1_000 / 15 + 1), "{wait:?}");
-    tokio::time::sleep(wait).await;
 
-    // So is what goes. A few are read at once, and the others are refused when it is their turn.
+    // What goes is charged when it is known how much it is. A few are read at once, and the others are refused when it is their turn.
     let read = join_all((0..10).map(|_| page(alice))).await;
     let refused: Vec<&Reply> = read.iter().filter(|reply| reply.status == 429).collect();
     assert!(!refused.is_empty() && refused.len() < 10, "{} of 10 were refused", refused.len());
     for reply in refused {
         told_to_wait(reply);
     }
-    told_to_wait(&ask(&alice.xrpc).await);
+    let wait = told_to_wait(&ask(&alice.xrpc).await);
+    assert!(wait <= Duration::from_millis(10_000 + 1_000 / 15 + 1), "{wait:?}");
 
     let bob = app.persona();
     let cheap = join_all((0..20).map(|_| ask(&bob.xrpc))).await;
@@ -126,7 +124,7 @@ async fn p10_replicas_tell_each_other_what_requests_cost() {
     until("room for another request", async || ask(&members[0].xrpc).await.status == 200).await;
     let sent = send_large(&members[0]).await;
     assert_eq!(sent.status, 200, "{sent}");
-    // It comes in parts, as the bytes did.
+    assert_eq!(page(&members[0]).await.status, 200);
     until("a charge at the other replica as no single request costs it", async || {
         let reply = ask(&elsewhere).await;
         reply.status == 429 && told_to_wait(&reply) > Duration::from_millis(500)
