@@ -20,6 +20,7 @@ use self::wire::Reader;
 use crate::config::MlsValidation;
 use crate::error::{Code, Error};
 use crate::ids::Did;
+use crate::timing::within;
 
 pub use self::suites::{DEFAULT_SUITE, SUITES, Suite};
 
@@ -271,7 +272,7 @@ pub async fn apart<T: Send + 'static>(bytes: Vec<u8>, parse: fn(Vec<u8>) -> Resu
     if bytes.len() <= LARGE_BYTES {
         return parse(bytes);
     }
-    let Ok(place) = tokio::time::timeout(LARGE_WAIT, LARGE.acquire()).await else {
+    let Ok(place) = within(LARGE_WAIT, LARGE.acquire()).await else {
         return Err(Code::Overloaded.because("too many large MLS messages are being read; nothing was changed"));
     };
     let parsed = tokio::task::spawn_blocking(move || {

@@ -1,4 +1,5 @@
-//! Where the time of a request goes: how long each stage of its way took, for the metrics and for `Server-Timing`.
+//! Where the time of a request goes: how long each stage of its way took, for the metrics and for `Server-Timing`; and when it has to
+//! be answered ([`BUDGET`]).
 //!
 //! The times travel with the request as a task-local, so no function has a parameter for them: `xrpc` opens the scope,
 //! whoever hands a request to another task takes [`Timings::current`] along and runs the work in [`Timings::scope`], and
@@ -8,9 +9,14 @@
 
 use std::array;
 use std::fmt::Write;
+use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
+
+/// How long a request may take until it is answered, without the time that its client takes to send it. What is between, such as an AT
+/// Protocol PDS, hangs up after 10 s, and then nobody is told whether to come again.
+pub const BUDGET: Duration = Duration::from_millis(8_500);
 
 tokio::task_local! {
     static CURRENT: Timings;
@@ -95,6 +101,8 @@ struct Inner {
     /// Of the time in which PostgreSQL worked, what was for others as well.
     shared: AtomicU64,
     end: OnceLock<End>,
+    /// When it has to be answered, if anybody waits for an answer.
+    until: Mutex<Option<Instant>>,
 }
 
 impl Drop for Inner {
@@ -107,6 +115,13 @@ impl Drop for Inner {
 }
 
 impl Timings {
+    /// Those of a request that has come just now.
+    pub fn of_request() -> Self {
+        let timings = Self::default();
+        timings.set_until(Some(Instant::now() + BUDGET));
+        timings
+    }
+
     /// Those of the request that this task works for, to take along to another task. Where there is no request, new ones
     /// that nobody reads.
     pub fn current() -> Self {
@@ -115,6 +130,20 @@ impl Timings {
 
     fn find() -> Option<Self> {
         CURRENT.try_with(Clone::clone).ok()
+    }
+
+    /// When the request that this task works for has to be answered. `None`: there is none, or nobody waits.
+    pub fn until() -> Option<Instant> {
+        Self::find()?.until_now()
+    }
+
+    fn until_now(&self) -> Option<Instant> {
+        // Nothing panics while it is held.
+        *self.0.until.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set_until(&self, until: Option<Instant>) {
+        *self.0.until.lock().unwrap_or_else(PoisonError::into_inner) = until;
     }
 
     /// Runs work for the request that these belong to.
@@ -171,6 +200,41 @@ impl Timings {
 
     fn sum(&self) -> Duration {
         Duration::from_nanos(self.0.nanos.iter().map(|nanos| nanos.load(Ordering::Relaxed)).sum())
+    }
+}
+
+/// Waits until more of the request that this task works for has come, which is not counted as time for its answer.
+pub async fn wait_for_client<F: Future>(waiting: F) -> F::Output {
+    let begun = Instant::now();
+    let came = waiting.await;
+    if let Some(timings) = Timings::find()
+        && let Some(until) = timings.until_now()
+    {
+        timings.set_until(Some(until + begun.elapsed()));
+    }
+    came
+}
+
+/// The request has to be answered now, and what was waited for has not come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Late;
+
+/// Waits for something for so long at most, and until the request that this task works for has to be answered.
+pub async fn within<F: Future>(longest: Duration, work: F) -> Result<F::Output, Late> {
+    tokio::time::timeout(longest, in_time(Duration::ZERO, work)).await.unwrap_or(Err(Late))
+}
+
+/// Waits for something until so much after the request that this task works for has to be answered.
+pub async fn in_time<F: Future>(grace: Duration, work: F) -> Result<F::Output, Late> {
+    let mut work = pin!(work);
+    loop {
+        let Some(until) = Timings::until() else { return Ok(work.await) };
+        match tokio::time::timeout_at((until + grace).into(), &mut work).await {
+            Ok(done) => return Ok(done),
+            // Its client has taken time since.
+            Err(_) if Timings::until() > Some(until) => {}
+            Err(_) => return Err(Late),
+        }
     }
 }
 
@@ -238,6 +302,22 @@ mod tests {
                 other => panic!("nobody measured {other:?}"),
             }
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_is_late_after_its_time_without_what_its_client_took() {
+        let timings = Timings::of_request();
+        let begun = tokio::time::Instant::now();
+        assert_eq!(within(BUDGET, std::future::ready(7)).await, Ok(7));
+        let other = timings.scope(within(Duration::from_secs(2), std::future::pending::<()>()));
+        assert_eq!((other.await, begun.elapsed()), (Err(Late), Duration::from_secs(2)));
+        let until = timings.until_now().unwrap();
+        // By the real clock, which is not paused, it takes a moment.
+        timings.scope(wait_for_client(async { std::thread::sleep(Duration::from_millis(20)) })).await;
+        assert!(timings.until_now().unwrap() >= until + Duration::from_millis(20));
+        assert_eq!(timings.scope(in_time(Duration::ZERO, std::future::pending::<()>())).await, Err(Late));
+        let nobody = Timings::default().scope(in_time(Duration::ZERO, tokio::time::sleep(10 * BUDGET)));
+        assert_eq!(nobody.await, Ok(()), "nobody waits for it");
     }
 
     #[tokio::test]

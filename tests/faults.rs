@@ -57,6 +57,7 @@ macro_rules! with_each_serializer {
 
 with_each_serializer! {
     blocked::a_blocked_conversation_is_refused_in_time_and_starves_nobody,
+    blocked::a_backend_that_has_stopped_is_answered_for_in_time,
     blocked::a_full_queue_refuses_at_once_and_loses_nobody_who_is_in_it,
     blocked::somebody_who_is_removed_while_its_message_waits_cannot_send_it,
     commit_reply::a_lost_reply_to_commit_is_still_one_success,

@@ -16,7 +16,7 @@ use crate::timing::Timings;
 use super::conversation::Conversation;
 
 /// How long a message may wait in a mailbox before it is answered with `Overloaded` and never begun.
-pub const LONGEST_WAIT: Duration = Duration::from_secs(10);
+pub const LONGEST_WAIT: Duration = Duration::from_secs(6);
 
 /// What lies in a mailbox.
 pub(super) enum Letter {

@@ -22,7 +22,8 @@ use crate::ids::ConvoId;
 use crate::metrics::{Metrics, Stop};
 use crate::serializer::queues::{BATCH, BATCH_BYTES};
 use crate::serializer::sharing::Sending;
-use crate::store::{Command, Store};
+use crate::store::{Command, Store, unconfirmed};
+use crate::timing::in_time;
 
 use super::conversation::Conversation;
 use super::mailbox::{Letter, Run};
@@ -108,10 +109,15 @@ impl Registry {
     }
 
     async fn answer<T>(&self, answer: oneshot::Receiver<Result<T, Error>>) -> Result<T, Error> {
-        answer.await.unwrap_or_else(|_| {
-            self.0.metrics.actor_message_lost();
-            Err(Code::InternalServerError.because("the conversation's actor failed; the next request starts a new one"))
-        })
+        match in_time(Duration::ZERO, answer).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) => {
+                self.0.metrics.actor_message_lost();
+                let failed = "the conversation's actor failed; the next request starts a new one";
+                Err(Code::InternalServerError.because(failed))
+            }
+            Err(_) => Err(unconfirmed()),
+        }
     }
 
     /// Actors alive.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::timing::{Stage, measure};
+use crate::timing::{Stage, measure, within};
 
 use super::buckets::Key;
 
@@ -68,7 +68,7 @@ impl Turns {
         let place = match places.clone().try_acquire_owned() {
             Ok(place) => place,
             Err(_) => {
-                let waiting = tokio::time::timeout(LONGEST_WAIT, places.acquire_owned());
+                let waiting = within(LONGEST_WAIT, places.acquire_owned());
                 measure(Stage::Queue, waiting).await.ok()?.ok()?
             }
         };

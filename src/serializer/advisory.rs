@@ -9,7 +9,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 use tracing::Instrument;
@@ -17,7 +17,8 @@ use tracing::Instrument;
 use crate::commands::{AddMembers, SendMessage, Shared};
 use crate::error::{Code, Error};
 use crate::metrics::Metrics;
-use crate::store::{Abort, Command, Hold, Store};
+use crate::store::{Abort, Command, Hold, Store, unconfirmed};
+use crate::timing::in_time;
 
 use super::queues::{Company, Job, Queues};
 use super::sharing::Waiting;
@@ -160,8 +161,10 @@ impl Advisory {
         let convo = command.convo().clone();
         let (waiting, answer): (_, oneshot::Receiver<_>) = Waiting::new(command);
         self.queues.push(&convo, request(waiting));
-        answer.await.unwrap_or_else(|_| {
-            Err(Code::InternalServerError.because("the request's worker failed; the log says where"))
-        })
+        match in_time(Duration::ZERO, answer).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) => Err(Code::InternalServerError.because("the request's worker failed; the log says where")),
+            Err(_) => Err(unconfirmed()),
+        }
     }
 }

@@ -25,7 +25,7 @@ pub const MOST_WAITING: usize = 256;
 /// Most requests that wait for all conversations together.
 pub const MOST_WAITING_IN_ALL: usize = 20_000;
 /// How long one waits before it is answered with `Overloaded` and never begun.
-pub const LONGEST_WAIT: Duration = Duration::from_secs(10);
+pub const LONGEST_WAIT: Duration = Duration::from_secs(6);
 /// Most messages or commits in one transaction.
 pub const BATCH: usize = 64;
 /// From how many bytes on a transaction gets no more of them.

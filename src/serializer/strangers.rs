@@ -5,12 +5,14 @@
 //! Those who arrive while one look runs are looked for together in the next.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
 use crate::error::{Code, Error};
 use crate::ids::{ConvoId, Did};
 use crate::store::{Store, not_found};
+use crate::timing::in_time;
 
 /// Most requests that wait to be looked for.
 const MOST_WAITING: usize = 10_000;
@@ -49,7 +51,10 @@ impl Strangers {
         if self.looking.try_send((pair.clone(), reply)).is_err() {
             return Err(Code::Overloaded.because("too many requests wait for a look into rosters; nothing was changed"));
         }
-        match answer.await.unwrap_or_else(|_| Err(Code::InternalServerError.because("the roster could not be read")))? {
+        let Ok(answer) = in_time(Duration::ZERO, answer).await else {
+            return Err(Code::Overloaded.because("looking into a roster took too long; nothing was changed"));
+        };
+        match answer.unwrap_or_else(|_| Err(Code::InternalServerError.because("the roster could not be read")))? {
             true => self.acquainted.insert(pair, ()),
             false => return Err(not_found()),
         }

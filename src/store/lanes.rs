@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::timing::within;
+
 use super::deadline;
 use super::failure::{self, Abort};
 
@@ -98,7 +100,7 @@ impl Lanes {
             }
             Place { _permits: permits }
         };
-        let place = tokio::time::timeout(deadline::POOL, taking).await;
+        let place = within(deadline::POOL, taking).await;
         drop(waiting);
         place.map_err(|_| failure::overloaded("waiting for a database connection").into())
     }

@@ -7,7 +7,7 @@ use deadpool_postgres::Object;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Row, SimpleQueryMessage};
 
-use crate::timing::{Stage, measure};
+use crate::timing::{Stage, measure, within};
 
 use super::lanes::Place;
 use super::query::Query;
@@ -205,13 +205,17 @@ impl Reader {
         params: Params<'_>,
     ) -> Result<Vec<Row>, super::Abort> {
         self.0.doubt();
-        match measure(Stage::Query, tokio::time::timeout(time, self.0.rows_alone(query, params))).await {
+        let begun = Instant::now();
+        match measure(Stage::Query, within(time, self.0.rows_alone(query, params))).await {
             Ok(rows) => {
                 self.0.settle();
                 Ok(rows?)
             }
             Err(_) => {
-                self.0.suspect_all();
+                // Else it is the request that had no time left.
+                if begun.elapsed() >= time {
+                    self.0.suspect_all();
+                }
                 Err(super::failure::overloaded("a read").into())
             }
         }

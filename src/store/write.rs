@@ -13,7 +13,7 @@ use tokio_postgres::error::SqlState;
 
 use crate::error::{Code, Error};
 use crate::ids::{ConvoId, Did};
-use crate::timing::{Stage, Timings, measure};
+use crate::timing::{Stage, Timings, in_time, measure};
 
 use super::changes::Topic;
 use super::connect::Store;
@@ -214,22 +214,26 @@ impl Store {
         self.detached(measure(Stage::Transaction, work)).await
     }
 
-    /// Runs work in a task of its own, so that neither a dropped request nor a panic leaves it half done.
+    /// Runs work in a task of its own, so that neither a dropped request nor a panic leaves it half done, nor a request that has to be
+    /// answered before it is done.
     pub(crate) async fn detached<T: Send + 'static>(
         &self,
         work: impl Future<Output = Result<T, Error>> + Send + 'static,
     ) -> Result<T, Error> {
         use tracing::Instrument;
-        match self.runtime.spawn(Timings::current().scope(work).in_current_span()).await {
-            Ok(result) => result,
+        let working = self.runtime.spawn(Timings::current().scope(work).in_current_span());
+        match in_time(Duration::ZERO, working).await {
+            Ok(Ok(result)) => result,
             // What a panic said may quote values; the log has where it happened.
-            Err(_) => Err(Error::internal("a unit of work panicked")),
+            Ok(Err(_)) => Err(Error::internal("a unit of work panicked")),
+            Err(_) => Err(failure::unconfirmed()),
         }
     }
 
     async fn attempts<W: Work>(&self, work: W) -> Result<Done<W::Output>, Abort> {
         let start = Instant::now();
         let deadline = start + deadline::WRITE;
+        let deadline = Timings::until().map_or(deadline, |until| deadline.min(until - deadline::ENDING));
         let (mut pause, mut taken, mut in_doubt) = (FIRST_PAUSE, 0, false);
         let result = loop {
             let cause = match self.attempt(&work, deadline).await {
@@ -281,8 +285,12 @@ impl Store {
             measure(Stage::Lock, self.open(&tx, steps.opening())).await?;
             steps.execute(&tx).await
         });
+        let begun = Instant::now();
         let Ok(result) = outcome.await else {
-            tx.session.suspect_all();
+            // Else it is the request that had no time left.
+            if begun.elapsed() >= deadline::LOCK {
+                tx.session.suspect_all();
+            }
             return Err(failure::overloaded("the transaction").into());
         };
         if tx.identity.get().is_none() {

@@ -8,6 +8,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
 use crate::error::{Code, Error};
+use crate::timing::within;
 
 /// From how many bytes on a body or a reply is large.
 pub(super) const LARGE: usize = 256 * 1024;
@@ -32,7 +33,7 @@ impl Heavy {
     /// Does something as soon as it is its turn, in order, or answers `Overloaded` after [`LONGEST_WAIT`]. Once begun it goes on, also if
     /// nobody waits for it any more.
     pub(super) async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Error> {
-        let Ok(place) = tokio::time::timeout(LONGEST_WAIT, self.places.clone().acquire_owned()).await else {
+        let Ok(place) = within(LONGEST_WAIT, self.places.clone().acquire_owned()).await else {
             return Err(Code::Overloaded.because("large bodies and replies wait for too long; nothing was changed"));
         };
         let place = place.expect("nobody closes it");

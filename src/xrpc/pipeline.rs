@@ -5,9 +5,10 @@
 //! ([`intake`](super::intake)): what waits for its caller's turn, to be read or to be worked on, has spent its token, so nobody takes a turn
 //! with somebody else's used one. A panic is answered with 500 and does not take the worker along.
 
+use std::cell::Cell;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use actix_http::{ConnectionType, ws};
 use actix_web::body::{BodySize, MessageBody};
@@ -22,7 +23,8 @@ use crate::app::App;
 use crate::error::{Code, Error};
 use crate::ids::Did;
 use crate::limits::{Account, Work};
-use crate::timing::{Stage, Timings, measure};
+use crate::store;
+use crate::timing::{self, Stage, Timings, measure};
 
 use super::endpoint::{Caller, Endpoint, Guest, Kind, Route, Subscription};
 use super::heavy::LARGE;
@@ -31,14 +33,35 @@ use super::reply::{Answer, Upgrade};
 use super::request_id::RequestId;
 use super::{decode, gzip, reply};
 
+/// How much later than a request has to be answered it is given up. What waits within it knows better what to answer.
+const GRACE: Duration = Duration::from_millis(250);
 const LAST_EVENT_ID: header::HeaderName = header::HeaderName::from_static("last-event-id");
 const SERVER_TIMING: header::HeaderName = header::HeaderName::from_static("server-timing");
 
-/// Everything between the token and the answer for one endpoint.
+/// Everything between the token and the answer for one endpoint, in the time that there is for it ([`timing::BUDGET`]).
 pub(super) async fn run<E: Endpoint>(
     app: &App,
     request: &HttpRequest,
     payload: Payload,
+) -> Result<HttpResponse, Error> {
+    // Whether its work may have begun, of which nobody can say then whether it is done.
+    let begun = Cell::new(false);
+    match timing::in_time(GRACE, answer::<E>(app, request, payload, &begun)).await {
+        Ok(answer) => answer,
+        Err(_) if begun.get() && E::KIND == Kind::Procedure => Err(store::unconfirmed()),
+        Err(_) => Err(too_late()),
+    }
+}
+
+fn too_late() -> Error {
+    Code::Overloaded.because("it took too long; nothing was changed")
+}
+
+async fn answer<E: Endpoint>(
+    app: &App,
+    request: &HttpRequest,
+    payload: Payload,
+    begun: &Cell<bool>,
 ) -> Result<HttpResponse, Error> {
     app.ensure_ready()?;
     let authorization = request.headers().get(header::AUTHORIZATION).map(|value| value.to_str().unwrap_or("?"));
@@ -65,6 +88,7 @@ pub(super) async fn run<E: Endpoint>(
     let looks_only = request.method() == Method::HEAD;
     let takes_gzip = gzip::is_taken(request.headers());
     let caller = Caller { did: verified.did, key: verified.key, last_event_id, takes_gzip, looks_only };
+    begun.set(true);
     let output = E::call(app, &caller, input).await?;
     let bytes = E::bytes(&output);
     // It may have to wait until it is made, and has its share of the memory by then.
@@ -95,6 +119,14 @@ struct Ticketed {
 
 /// Everything between the ticket and the WebSocket for one subscription. What is wrong is answered as ever, so nothing is taken over.
 pub(super) async fn subscribe<S: Subscription>(
+    app: &Data<App>,
+    request: &HttpRequest,
+    payload: Payload,
+) -> Result<HttpResponse, Error> {
+    timing::in_time(GRACE, open_socket::<S>(app, request, payload)).await.unwrap_or_else(|_| Err(too_late()))
+}
+
+async fn open_socket<S: Subscription>(
     app: &Data<App>,
     request: &HttpRequest,
     payload: Payload,
@@ -198,7 +230,7 @@ pub async fn dispatch(
             Err(full) => refusing(full).await,
         }
     };
-    let timings = Timings::default();
+    let timings = Timings::of_request();
     let (mut response, error) = timings.scope(answering).instrument(span.clone()).await;
 
     let _in_span = span.enter();

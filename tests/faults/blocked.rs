@@ -4,10 +4,13 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::json;
 use tokio::time::Instant;
 use tokio_postgres::Client;
 
-use super::tools::{DEADLINE, entries, eventually, lock_waiters, message, metric, recovered};
+use super::tools::{entries, eventually, lock_waiters, message, metric, recovered};
 use crate::support::client::xrpc::Reply;
 use crate::support::cluster::{TestDatabase, database};
 use crate::support::fleet::{Fleet, Mode, Replica};
@@ -32,7 +35,10 @@ fn is_overloaded(reply: &Reply) -> bool {
     named && reply.headers.contains_key("retry-after") && reply.body["recovery"] == "retrySame"
 }
 
-/// Slow, because `lock_timeout` is five seconds and the longest wait for a turn ten.
+/// An AT Protocol PDS hangs up after ten seconds, so whoever asks through one would not be told to come again.
+pub const ANSWERED: Duration = Duration::from_millis(9_500);
+
+/// Slow, because `lock_timeout` is five seconds and the longest wait for a turn six.
 pub async fn a_blocked_conversation_is_refused_in_time_and_starves_nobody(mode: Mode) {
     let database = database().await;
     let fleet = Fleet::start(&[mode], &database.config, &database.url).await;
@@ -48,6 +54,12 @@ pub async fn a_blocked_conversation_is_refused_in_time_and_starves_nobody(mode: 
         let xrpc = &blocked[0].xrpc;
         async move { (xrpc.procedure("sendMessage", &body).await.unwrap(), start.elapsed()) }
     }));
+    // Each of these waits for the lock alone, behind the others.
+    let leave = json!({ "convoId": convo });
+    let leaving = join_all((0..4).map(|_| async {
+        let reply = blocked[0].xrpc.procedure("leaveConvo", &leave).await.unwrap();
+        (reply, start.elapsed())
+    }));
     let passing = async {
         lock_waiters(&watcher, 1).await;
         let mut sent = 0;
@@ -61,10 +73,11 @@ pub async fn a_blocked_conversation_is_refused_in_time_and_starves_nobody(mode: 
         }
         sent
     };
-    let (refused, sent) = tokio::join!(waiting, passing);
+    let (mut refused, left, sent) = tokio::join!(waiting, leaving, passing);
+    refused.extend(left);
     for (reply, after) in &refused {
         assert!(is_overloaded(reply), "{reply}");
-        assert!(*after < DEADLINE, "answered after {after:?}");
+        assert!(*after < ANSWERED, "answered after {after:?}");
     }
     let longest = refused.iter().map(|(_, after)| *after).max().unwrap();
     assert!(longest >= Duration::from_secs(5), "nobody waited for the lock: the last answer came after {longest:?}");
@@ -145,5 +158,62 @@ pub async fn somebody_who_is_removed_while_its_message_waits_cannot_send_it(mode
     assert_eq!(entries(&watcher, convo).await, before);
     let reply = members[0].xrpc.procedure("sendMessage", &message(&members[0], "on")).await.unwrap();
     assert_eq!(reply.status, 200, "{reply}");
+    fleet.check().await;
+}
+
+/// Backends that have stopped, which neither answer nor close their connections.
+struct Stopped(Vec<Pid>);
+
+impl Stopped {
+    /// Stops those of servers under test that wait for a lock.
+    async fn those_that_wait(watcher: &Client) -> Self {
+        const WAITING: &str = "select pid from pg_stat_activity
+            where datname = current_database() and application_name = 'catbird-server' and wait_event_type = 'Lock'";
+        let pids: Vec<Pid> =
+            watcher.query(WAITING, &[]).await.unwrap().iter().map(|row| Pid::from_raw(row.get(0))).collect();
+        pids.iter().for_each(|pid| kill(*pid, Signal::SIGSTOP).unwrap());
+        Self(pids)
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        self.0.iter().for_each(|pid| _ = kill(*pid, Signal::SIGCONT));
+    }
+}
+
+/// P4, P10. What was sent may have been done, and the reply says so, and when to come again.
+pub async fn a_backend_that_has_stopped_is_answered_for_in_time(mode: Mode) {
+    let database = database().await;
+    let fleet = Fleet::start(&[mode], &database.config, &database.url).await;
+    let members = fleet.conversation(1).await;
+    let (sender, convo) = (&members[0], members[0].convo().unwrap());
+    let (blocker, watcher) = (database.connect().await, database.connect().await);
+    blocker.batch_execute("begin; lock table messages in access exclusive mode").await.unwrap();
+    let mut body = message(sender, "in doubt");
+    body["msgId"] = json!("in-doubt");
+    let start = Instant::now();
+    let sending = async { (sender.xrpc.procedure("sendMessage", &body).await.unwrap(), start.elapsed()) };
+    let page = [("convoId", convo.to_owned())];
+    let reading = async { (sender.xrpc.query("getMessages", &page).await.unwrap(), start.elapsed()) };
+    let stopping = async {
+        lock_waiters(&watcher, 2).await;
+        Stopped::those_that_wait(&watcher).await
+    };
+    let ((sent, sent_after), (read, read_after), stopped) = tokio::join!(sending, reading, stopping);
+    assert_eq!(stopped.0.len(), 2);
+    assert_eq!((sent.status, sent.error()), (503, Some("DatabaseUnavailable")), "{sent}");
+    assert_eq!(sent.body["outcome"], "unknown", "{sent}");
+    assert!(is_overloaded(&read), "{read}");
+    for (reply, after) in [(&sent, sent_after), (&read, read_after)] {
+        assert!(reply.headers.contains_key("retry-after"), "{reply}");
+        assert!(after < ANSWERED, "answered after {after:?}: {reply}");
+    }
+    drop(stopped);
+    blocker.batch_execute("rollback").await.unwrap();
+    recovered(&fleet.replicas[0], sender).await;
+    let again = sender.xrpc.procedure("sendMessage", &body).await.unwrap();
+    assert_eq!(again.status, 200, "{again}");
+    assert_eq!(entries(&watcher, convo).await, 1);
     fleet.check().await;
 }
