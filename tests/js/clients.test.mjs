@@ -109,6 +109,22 @@ for (const way of Object.keys(WAYS)) {
     assert.deepEqual([told.$type, told.error], ['blue.catbird.mls.sendMessage#stale', 'EpochAhead'])
   })
 
+  test(`who is told to wait is told for how long, and gets through, ${way}`, async () => {
+    // One who sees the refusal, and one who is patient.
+    const [seen, patient] = await Promise.all(
+      ['seen', 'patient'].map(async (name) => {
+        const agent = await signIn(PDS, `late-${name}-${way}.test`, 'password')
+        return WAYS[way](agent, catbird)
+      }),
+    )
+    const refusal = await seen.call('blue.catbird.mls.getConvos').catch((error) => error)
+    assert.deepEqual([refusal.error, refusal.status], ['IdentityUnavailable', 503])
+    const { recovery, retryAfterMs } = facts(refusal.message)
+    assert.equal(recovery, 'retrySame')
+    assert.equal(Number(refusal.headers['retry-after']), Math.ceil(retryAfterMs / 1000))
+    assert.deepEqual((await call(patient, 'getConvos', {})).conversations, [])
+  })
+
   test(`a reply is valid whether or not a result was asked for, ${way}`, async () => {
     const alice = await member(way)
     await alice.create('Birds')
@@ -131,7 +147,7 @@ test('whatever is accepted can be read through the PDS, which passes on ten mega
     return call(alice.client, 'sendMessage', { convoId: alice.convoId, ciphertext: whole, epoch: 0 })
   }
   await assert.rejects(send(7 * 1024 * 1024 + 1), { error: 'MessageTooLarge' })
-  const sizes = [7 * 1024 * 1024, ...Array(4).fill(2 * 1024 * 1024), 7 * 1024 * 1024]
+  const sizes = [2, 7, 2, 2].map((megabytes) => megabytes * 1024 * 1024)
   for (const size of sizes) await send(size)
   const read = []
   for (let sinceSeq = 0; ; ) {

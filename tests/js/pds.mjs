@@ -6,7 +6,8 @@
 // - what is compressible goes through gzip, which holds back what is not flushed, unless it comes compressed;
 // - a reply may have 10 MiB, its head has to come within 10 seconds, and its body may pause for 30.
 //
-// Whoever signs in has an account from then on. It says on standard output where it listens, and keeps a list of what it has passed on.
+// Whoever signs in has an account from then on. The directory fails when it is asked first for somebody whose handle begins with "late".
+// It says on standard output where it listens, and keeps a list of what it has passed on.
 
 import { createHash, createPrivateKey, createPublicKey, generateKeyPairSync, randomUUID, sign } from 'node:crypto'
 import http from 'node:http'
@@ -45,7 +46,8 @@ function account(handle) {
     // The multicodec of compressed secp256k1 keys, and the key.
     const key = Buffer.concat([Buffer.from([0xe7, 0x01, 2 + (right[31] & 1)]), left])
     const name = createHash('sha256').update(handle).digest('hex').slice(0, 24).replace(/[0189]/g, 'x')
-    accounts.set(handle, { did: `did:plc:${name}`, handle, privateKey, multibase: base58btc.encode(key) })
+    const fails = handle.startsWith('late') ? 1 : 0
+    accounts.set(handle, { did: `did:plc:${name}`, handle, privateKey, multibase: base58btc.encode(key), fails })
   }
   return accounts.get(handle)
 }
@@ -214,6 +216,7 @@ async function answer(request, response) {
   const [, did] = url.pathname.match(/^\/(did:plc:.*)$/) ?? []
   if (did) {
     const owner = [...accounts.values()].find((one) => one.did === did)
+    if (owner && owner.fails-- > 0) return json(request, response, 500, {})
     return owner ? json(request, response, 200, didDocument(owner)) : json(request, response, 404, {})
   }
   const [, nsid] = url.pathname.match(/^\/xrpc\/([^/]+)$/) ?? []
