@@ -49,7 +49,7 @@ has_compiler() { command -v cc >/dev/null; }
 has_ps() { command -v ps >/dev/null; }
 
 # The clients of the tests need Node 20.
-has_node() { command -v node >/dev/null && node -e 'process.exit(Number(process.versions.node.split(".")[0]) < 20)'; }
+has_node() { command -v node >/dev/null && node -e 'process.exit(Number(process.versions.node.split(".")[0]) < 20 ? 1 : 0)'; }
 
 has_npm() { command -v npm >/dev/null; }
 
