@@ -71,7 +71,7 @@ pub enum Found {
 pub enum State {
     /// It waits, and leads into this epoch.
     Waits { epoch: i64 },
-    /// The recipient has opened it.
+    /// The recipient has opened it, or has been given a later one in its place.
     Opened,
 }
 

@@ -13,6 +13,7 @@ either_serializer! {
     a_welcome_that_never_was_cannot_be_confirmed;
     a_former_member_has_nothing_to_confirm;
     a_late_report_leaves_the_next_welcome_alone;
+    a_report_on_a_welcome_that_was_replaced_changes_nothing;
     a_report_that_waits_for_its_turn_leaves_the_next_welcome_alone;
     p2_of_two_recipients_at_two_replicas_the_last_takes_the_bytes_along;
 }
@@ -108,6 +109,25 @@ async fn a_late_report_leaves_the_next_welcome_alone(app: &TestApp) {
     refused(ask(joiner, "confirmWelcome", &with(&joined, json!({ "epoch": 99 }))).await, 404, "WelcomeNotFound");
     ok(ask(joiner, "confirmWelcome", &with(&joined, json!({ "epoch": second.body["epoch"] }))).await);
     assert_eq!(contents(app).await.count("welcomes"), 0);
+}
+
+async fn a_report_on_a_welcome_that_was_replaced_changes_nothing(app: &TestApp) {
+    let (mut creator, joiners) = invited(app, 1).await;
+    let (joiner, id) = (&joiners[0], convo(&creator));
+    let first = ok(get(joiner, "getWelcome", &[("convoId", &id)]).await);
+    creator.remove(joiner.did()).await.unwrap();
+    creator.add(&[joiner.did()]).await.unwrap();
+    let before = contents(app).await;
+    let named = json!({ "epoch": first.body["epoch"], "keyPackageHash": first.body["keyPackageHash"] });
+    for which in [json!({ "epoch": first.body["epoch"] }), named] {
+        for success in [true, false] {
+            let late = with(&json!({ "convoId": id, "success": success }), which.clone());
+            assert_eq!(ok(ask(joiner, "confirmWelcome", &late).await).body, json!({ "confirmed": true }));
+        }
+    }
+    assert_eq!(contents(app).await, before);
+    let second = ok(get(joiner, "getWelcome", &[("convoId", &id)]).await);
+    assert_eq!(second.number("epoch").unwrap(), first.number("epoch").unwrap() + 2);
 }
 
 async fn a_report_that_waits_for_its_turn_leaves_the_next_welcome_alone(app: &TestApp) {
