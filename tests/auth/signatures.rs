@@ -61,8 +61,19 @@ async fn p12_both_forms_of_a_signature_are_accepted() {
         publish(&directory, &key);
         let signed = signing_input(&json!({"alg": key.alg()}), &claims(ALICE));
         for signature in key.sign_both_ways(&signed) {
+            let der = match &key {
+                Key::P256(_) => p256::ecdsa::Signature::from_slice(&signature).unwrap().to_der().as_bytes().to_vec(),
+                Key::Secp256k1(_) => {
+                    k256::ecdsa::Signature::from_slice(&signature).unwrap().to_der().as_bytes().to_vec()
+                }
+            };
             let token = format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature));
-            assert_eq!(service.outcome(&token).await.as_deref(), Ok(ALICE));
+            // What is signed is the same, and so is the one use of it.
+            for token in [token.clone(), format!("{token}==")] {
+                assert_eq!(service.outcome(&token).await.as_deref(), Ok(ALICE));
+            }
+            let in_der = format!("{signed}.{}", URL_SAFE_NO_PAD.encode(der));
+            assert_eq!(service.outcome(&in_der).await, Err(Code::InvalidToken), "it has another length");
         }
     }
 }
