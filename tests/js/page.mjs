@@ -1,20 +1,24 @@
-// The programs of docs/clients.md: every code block that has a file's name behind its language becomes that file.
+// The programs of docs/clients.md: every code block that has a file's name behind its language becomes that file. `node page.mjs DIRECTORY` writes
+// them.
 
 import fs from 'node:fs'
 import path from 'node:path'
+import { fileURLToPath } from 'node:url'
 
 const text = fs.readFileSync(new URL('../../docs/clients.md', import.meta.url), 'utf8')
 const blocks = [...text.matchAll(/^```\w+ (\S+)( prints)?\n(.*?)^```$/gms)]
 
 /** Writes the programs into a directory, where they find the packages that are installed beside this file. */
 export function writePrograms(directory) {
-  fs.rmSync(directory, { recursive: true, force: true })
   fs.mkdirSync(directory, { recursive: true })
-  fs.symlinkSync(new URL('node_modules', import.meta.url), path.join(directory, 'node_modules'))
+  const packages = path.join(directory, 'node_modules')
+  if (!fs.existsSync(packages)) fs.symlinkSync(new URL('node_modules', import.meta.url), packages)
   for (const [, name, prints, program] of blocks) {
     if (!prints) fs.writeFileSync(path.join(directory, name), program)
   }
 }
+
+if (process.argv[1] === fileURLToPath(import.meta.url)) writePrograms(process.argv[2])
 
 /** What the page says that a program prints. */
 export function printsOf(name) {
