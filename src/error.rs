@@ -265,7 +265,7 @@ pub struct Error {
 pub const RETRY_AFTER_MS: u64 = 1_000;
 
 /// Most bytes of an error's sentence. Whoever sends something long does not get it back.
-const MAX_MESSAGE_BYTES: usize = 400;
+pub const MAX_MESSAGE_BYTES: usize = 400;
 
 impl Error {
     /// An error of this code. Those that ask for the same request again say when.

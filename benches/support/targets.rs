@@ -154,15 +154,15 @@ const PROMISES: [Promise; 30] = [
         "beside streams that come and go",
     ),
     beside_neighbour(
-        "p99 of honest callers beside an account that sends Welcomes for 3 million nobodies, against without it",
+        "p99 of honest callers beside an account that sends Welcomes for 2.4 million nobodies, against without it",
         "beside Welcomes of nothing",
     ),
     beside_neighbour(
-        "p99 of honest callers beside an account that sends 30 MiB which an error might quote, against without it",
+        "p99 of honest callers beside an account that sends 19 MiB which an error might quote, against without it",
         "beside bodies to be quoted",
     ),
     beside_neighbour(
-        "p99 of honest callers beside an account that sends lists of 2.6 million DIDs, against without it",
+        "p99 of honest callers beside an account that sends lists of 1.6 million DIDs, against without it",
         "beside endless lists of DIDs",
     ),
     beside_neighbour(

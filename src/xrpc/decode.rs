@@ -10,7 +10,7 @@ use futures_util::StreamExt;
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
-use crate::error::{Code, Error};
+use crate::error::{Code, Error, MAX_MESSAGE_BYTES};
 use crate::ids::Did;
 use crate::metrics::Metrics;
 use crate::timing::wait_for_client;
@@ -73,7 +73,9 @@ pub fn body<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Error> {
 
 /// What was wrong and where. The reply must not grow with what was sent, nor repeat it.
 fn invalid(what: &str, path: &str, why: &str) -> Error {
-    let why = plainly(&without_value(why));
+    let why = without_value(why);
+    // The name of an unknown field may be as long as the body.
+    let why = plainly(&why[..why.floor_char_boundary(MAX_MESSAGE_BYTES)]);
     match path {
         "." | "?" => Code::InvalidRequest.because(format!("{what}: {why}")),
         path => Code::InvalidRequest.because(format!("{what}, at {path}: {why}")),
@@ -129,8 +131,26 @@ pub struct BodyRoom {
 
 /// A body with its share of the memory.
 pub(super) struct Body {
-    pub(super) bytes: Vec<u8>,
-    _share: Share,
+    /// In blocks of [`LARGE`] bytes and a rest. To make one piece of them touches as much new memory as there is, which takes a kernel
+    /// milliseconds, so that is left to whoever decodes it.
+    blocks: Vec<Vec<u8>>,
+    share: Share,
+}
+
+impl Body {
+    pub(super) fn is_large(&self) -> bool {
+        self.blocks.len() > 1
+    }
+
+    /// All of it in one piece, and its share apart.
+    pub(super) fn into_parts(mut self) -> (Vec<u8>, Share) {
+        if !self.is_large() {
+            return (self.blocks.pop().unwrap_or_default(), self.share);
+        }
+        let mut bytes = Vec::with_capacity(self.blocks.iter().map(Vec::len).sum());
+        self.blocks.into_iter().for_each(|block| bytes.extend_from_slice(&block));
+        (bytes, self.share)
+    }
 }
 
 impl BodyRoom {
@@ -163,10 +183,10 @@ impl BodyRoom {
                 .because(format!("{MAX_ARRIVING} bodies of yours are still on their way; nothing was changed"))
         })?;
         let mut payload = payload;
-        let mut bytes = Vec::new();
+        let (mut blocks, mut arrived, mut room) = (vec![Vec::new()], 0, 0);
         let mut begun = Instant::now();
         loop {
-            let deadline = begun + BODY_GRACE + time_for(bytes.len());
+            let deadline = begun + BODY_GRACE + time_for(arrived);
             let chunk = wait_for_client(tokio::time::timeout_at(deadline, payload.next())).await.map_err(|_| {
                 Code::InvalidRequest
                     .because(format!("the body came more slowly than {} KiB per second", MIN_RATE / 1024))
@@ -174,7 +194,7 @@ impl BodyRoom {
             let Some(chunk) = chunk else { break };
             let chunk =
                 chunk.map_err(|e| Code::InvalidRequest.because(format!("the body did not arrive whole: {e}")))?;
-            let length = bytes.len() + chunk.len();
+            let length = arrived + chunk.len();
             if length > MAX_BODY_BYTES {
                 return Err(too_large());
             }
@@ -190,16 +210,16 @@ impl BodyRoom {
             wait_for_client(intake.received(length)).await;
             // The client need not make up for that.
             begun += waiting.elapsed();
-            if length > bytes.capacity() {
+            if length > room {
                 // What was announced may never come, so it is not believed beyond the first bytes.
-                let room = length.next_power_of_two().max(SMALL_BYTES).min(most);
+                room = length.next_power_of_two().max(SMALL_BYTES).min(most);
                 share.grow_to(room).map_err(|full| self.refusal(full))?;
-                bytes.reserve_exact(room - bytes.len());
             }
-            bytes.extend_from_slice(&chunk);
+            append(&mut blocks, &chunk);
+            arrived = length;
         }
         share.arrived();
-        Ok(Body { bytes, _share: share })
+        Ok(Body { blocks, share })
     }
 
     fn refusal(&self, full: Full) -> Error {
@@ -208,6 +228,18 @@ impl BodyRoom {
             Full::Caller => Code::RateLimitExceeded
                 .because("your requests that are being worked on are too large together; nothing was changed"),
             Full::Room => Code::Overloaded.because("too many large requests are being worked on; nothing was changed"),
+        }
+    }
+}
+
+/// Appends bytes to blocks, of which all but the last one are full.
+fn append(blocks: &mut Vec<Vec<u8>>, mut bytes: &[u8]) {
+    while let Some(block) = blocks.last_mut().filter(|_| !bytes.is_empty()) {
+        let (part, rest) = bytes.split_at(bytes.len().min(LARGE - block.len()));
+        block.extend_from_slice(part);
+        bytes = rest;
+        if !rest.is_empty() {
+            blocks.push(Vec::with_capacity(LARGE));
         }
     }
 }
@@ -256,6 +288,21 @@ mod tests {
             ["", "text/plain", "application/cbor", "application/jsonp", "multipart/form-data; boundary=x", "json"]
         {
             assert_eq!(said(bad), Err(Code::InvalidRequest), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_body_is_whole_however_it_came() {
+        let bytes: Vec<u8> = (0..2 * LARGE + 5).map(|n| (n % 251) as u8).collect();
+        for (length, large) in [(0, false), (1, false), (LARGE, false), (LARGE + 1, true), (2 * LARGE + 5, true)] {
+            for size in [1_000, LARGE - 1, LARGE, 3 * LARGE] {
+                let mut blocks = vec![Vec::new()];
+                bytes[..length].chunks(size).for_each(|chunk| append(&mut blocks, chunk));
+                let share = Room::new(BODIES).share(&"did:plc:a".parse().unwrap());
+                let body = Body { blocks, share };
+                assert_eq!(body.is_large(), large, "{length} bytes in pieces of {size}");
+                assert!(body.into_parts().0 == bytes[..length], "{length} bytes in pieces of {size}");
+            }
         }
     }
 

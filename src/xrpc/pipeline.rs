@@ -31,6 +31,7 @@ use super::heavy::LARGE;
 use super::intake::Intake;
 use super::reply::{Answer, Upgrade};
 use super::request_id::RequestId;
+use super::room::Share;
 use super::{decode, gzip, reply};
 
 /// How much later than a request has to be answered it is given up. What waits within it knows better what to answer.
@@ -74,7 +75,7 @@ async fn answer<E: Endpoint>(
     let mut intake = Intake::new(app, &verified, app.limits.admit(&verified.did)?);
     // A body keeps its share of the memory until the request is answered.
     let reading = input::<E>(app, &verified.did, request, payload, &mut intake);
-    let (input, _body) = match measure(Stage::Parse, reading).await {
+    let (input, _share) = match measure(Stage::Parse, reading).await {
         Ok(input) => input,
         Err(error) => {
             tokio::spawn(intake.refused());
@@ -160,7 +161,7 @@ async fn input<E: Endpoint>(
     request: &HttpRequest,
     payload: Payload,
     intake: &mut Intake<'_>,
-) -> Result<(E::Input, Option<decode::Body>), Error> {
+) -> Result<(E::Input, Option<Share>), Error> {
     match E::KIND {
         Kind::Query | Kind::Subscription => Ok((decode::query(request.query_string())?, None)),
         Kind::Procedure => {
@@ -168,8 +169,11 @@ async fn input<E: Endpoint>(
             let announced = request.headers().get(header::CONTENT_LENGTH);
             let announced = announced.and_then(|length| length.to_str().ok()?.parse().ok());
             let body = app.body_room.read(caller, announced, payload, intake).await?;
-            let large = body.bytes.len() > LARGE;
-            let decode = move || Ok((decode::body(&body.bytes)?, Some(body)));
+            let large = body.is_large();
+            let decode = move || {
+                let (bytes, share) = body.into_parts();
+                Ok((decode::body(&bytes)?, Some(share)))
+            };
             if large { app.heavy.run(decode).await? } else { decode() }
         }
     }
