@@ -2,13 +2,22 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, Instant};
 
 use chrono::{DateTime, TimeDelta, Utc};
 
 /// Where the present comes from. Cheap to clone; clones of a manual clock move together.
 #[derive(Debug, Clone, Default)]
 pub struct Clock {
-    manual: Option<Arc<AtomicI64>>,
+    manual: Option<Arc<Manual>>,
+}
+
+#[derive(Debug)]
+struct Manual {
+    started: Instant,
+    /// In microseconds since 1970.
+    start: i64,
+    now: AtomicI64,
 }
 
 impl Clock {
@@ -19,23 +28,35 @@ impl Clock {
 
     /// A clock that stands still at `start` until [`Clock::advance`] moves it.
     pub fn manual(start: DateTime<Utc>) -> Self {
-        Self { manual: Some(Arc::new(AtomicI64::new(start.timestamp_micros()))) }
+        let start = start.timestamp_micros();
+        Self { manual: Some(Arc::new(Manual { started: Instant::now(), start, now: AtomicI64::new(start) })) }
     }
 
     /// The present, in microseconds as PostgreSQL stores it.
     #[allow(clippy::disallowed_methods, reason = "this is the one place that asks the operating system")]
     pub fn now(&self) -> DateTime<Utc> {
         match &self.manual {
-            Some(micros) => DateTime::from_timestamp_micros(micros.load(Ordering::SeqCst))
+            Some(manual) => DateTime::from_timestamp_micros(manual.now.load(Ordering::SeqCst))
                 .expect("a manual clock only holds what a DateTime gave it"),
             None => Utc::now(),
         }
     }
 
+    /// The present for measuring how much time has passed. Setting the system's clock does not change it.
+    pub fn instant(&self) -> Instant {
+        match &self.manual {
+            Some(manual) => {
+                let passed = manual.now.load(Ordering::SeqCst) - manual.start;
+                manual.started + Duration::from_micros(passed.unsigned_abs())
+            }
+            None => Instant::now(),
+        }
+    }
+
     /// Moves a manual clock forward. The system's clock does not obey.
     pub fn advance(&self, by: TimeDelta) {
-        if let Some(micros) = &self.manual {
-            micros.fetch_add(by.num_microseconds().unwrap_or(i64::MAX), Ordering::SeqCst);
+        if let Some(manual) = &self.manual {
+            manual.now.fetch_add(by.num_microseconds().unwrap_or(i64::MAX), Ordering::SeqCst);
         }
     }
 }

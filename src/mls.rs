@@ -154,14 +154,15 @@ impl Commit {
         Ok(())
     }
 
-    /// Checks what it shows against the request of `caller`, who says that it removes somebody. Whom, only the group's tree would tell.
-    pub fn check_removal(&self, caller: &Did, mode: MlsValidation) -> Result<(), Error> {
+    /// Checks what it shows against the request of `caller`, who says that it removes somebody else, or nobody because the caller leaves by
+    /// itself. Whom it removes, only the group's tree would tell.
+    pub fn check_removal(&self, caller: &Did, of_another: bool, mode: MlsValidation) -> Result<(), Error> {
         let Some(shown) = self.shown.as_ref().filter(|_| mode == MlsValidation::Strict) else { return Ok(()) };
         self.check_committer(caller)?;
         if !shown.added.is_empty() {
             return Err(no_commit("it adds somebody"));
         }
-        if !shown.refers && !shown.removes {
+        if of_another && !shown.refers && !shown.removes {
             return Err(no_commit("it removes nobody"));
         }
         Ok(())
@@ -348,7 +349,7 @@ pub fn check_key_package(
 ) -> Result<KeyPackageFacts, Error> {
     let refused = |why: &str| Error::new(Code::InvalidKeyPackage, format!("keyPackage is not acceptable: {why}"));
     if bytes.len() > MAX_KEY_PACKAGE_BYTES {
-        return Err(refused("it has more than 7 MiB"));
+        return Err(refused("it has more than 64 KiB"));
     }
     let (package, bare) = read_key_package(bytes).ok_or_else(|| match begins_as_mls(bytes) {
         true => {

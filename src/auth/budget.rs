@@ -35,6 +35,12 @@ impl Budget {
             }
         }
     }
+
+    /// Gives back one that was taken and not used.
+    pub fn give_back(&self) {
+        let mut paid_off = self.paid_off.lock().unwrap_or_else(PoisonError::into_inner);
+        *paid_off = paid_off.checked_sub(self.interval).unwrap_or(*paid_off);
+    }
 }
 
 #[cfg(test)]
@@ -49,5 +55,7 @@ mod tests {
         assert_eq!(budget.take(now), Err(Duration::from_millis(100)));
         assert_eq!(taken(now + Duration::from_millis(200)), 2);
         assert_eq!(taken(now + Duration::from_secs(60)), 3, "what was not used does not pile up");
+        budget.give_back();
+        assert_eq!(taken(now + Duration::from_secs(60)), 1);
     }
 }

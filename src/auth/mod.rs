@@ -167,8 +167,7 @@ impl Authenticator {
 
     fn ticket_nonce(&self, ticket: &Ticket) -> Nonce {
         let (issuer, jti) = (self.tickets.issuer().clone(), ticket.jti.clone());
-        // It dies so soon that it does not matter when it was made.
-        Nonce { issuer, jti, minted_at: DateTime::UNIX_EPOCH, dead_at: ticket.dead_at, lasting: false }
+        Nonce { issuer, jti, minted_at: ticket.made_at, dead_at: ticket.dead_at, lasting: false }
     }
 
     /// Uses a ticket up, whatever is set about tokens. Fails as [`Authenticator::spend`] does.

@@ -8,12 +8,14 @@
 //! returns, or is seen by some replicas and not by others.
 //!
 //! Two things are left to the register itself. Its tables are unlogged, hence empty after a crash of PostgreSQL or a
-//! failover. Tokens that live for longer than five minutes count as used if they were made before it, and are refused; others could be used
-//! once more in what is left of their lifetime, since nobody could call for a while if they were refused too.
+//! failover. Tokens that are made to live for longer than five minutes count as used if they were made before it or in the minute after,
+//! and are refused. Others could be used once more in what is left of their lifetime: if they were refused too, nobody could call in that
+//! minute.
 //! And no clock may free a record early. The tokens of accounts and tickets, which live for an hour at most, have slots that are emptied when
 //! everything in them has long been dead by PostgreSQL's clock, and by that clock a token is refused whose slot may have been emptied
-//! (`V022__used_tokens.sql` has the argument, `V025__hour_long_tokens.sql` the figures). Development tokens live for up to a day; their rows are compared with the clock of the replica
-//! that asks, the same that decides whether the token still lives, and are deleted an hour after their end.
+//! (`V022__used_tokens.sql` has the argument, `V025__hour_long_tokens.sql` the figures). Development tokens live for up to a day; their rows
+//! are compared with the clock of the replica that asks, the same that decides whether the token still lives, and are deleted an hour after
+//! their end.
 //!
 //! Every request spends a token, so they are spent many at a time: what arrived while the last call ran goes into the next.
 
@@ -27,6 +29,7 @@ use tokio::sync::{mpsc, oneshot};
 use ulid::Ulid;
 
 use super::AuthError;
+use super::token::{LEEWAY_SECONDS, SERVICE_TOKEN_SECONDS};
 use crate::error::{Code, Error};
 use crate::redis::{Listener, Redis};
 use crate::store::Store;
@@ -48,9 +51,9 @@ const MOST_WAITING: usize = 10_000;
 const BATCH: usize = 256;
 /// How long a token may wait for its call.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
-/// Most used tokens that this replica knows by itself, and for how long.
+/// Most used tokens that this replica knows by itself, and for how long: as long as an account's token may live.
 const MOST_KNOWN: u64 = 100_000;
-const KNOWN_FOR: Duration = Duration::from_secs(300);
+const KNOWN_FOR: Duration = Duration::from_secs((SERVICE_TOKEN_SECONDS + LEEWAY_SECONDS) as u64);
 
 /// Where tokens are spent. Cheap to clone.
 #[derive(Clone)]

@@ -97,8 +97,6 @@ struct Inner {
     named_fetcher: Fetcher,
     documents: Cache<Did, Arc<Entry>>,
     refreshes: Cache<Did, Arc<Refreshes>>,
-    /// When the process's two clocks stood where.
-    began: (Instant, DateTime<Utc>),
     outages: Cache<Did, Unresolved>,
     refresh_budget: Budget,
     renewal_budget: Budget,
@@ -164,7 +162,7 @@ impl Resolver {
             .ok()
             .filter(|url| matches!(url.scheme(), "http" | "https"))
             .ok_or(SetupError::Directory)?;
-        let (allow_private, clock_now) = (config.allow_private_did_hosts, clock.now());
+        let allow_private = config.allow_private_did_hosts;
         Ok(Self(Arc::new(Inner {
             clock,
             directory,
@@ -173,7 +171,6 @@ impl Resolver {
             named_fetcher: Fetcher::new(if allow_private { Hosts::Allowed } else { Hosts::Strangers })?,
             documents: Cache::builder().max_capacity(CACHE_CAPACITY).expire_after(Lifetimes).build(),
             refreshes: Cache::builder().max_capacity(CACHE_CAPACITY).time_to_idle(REFRESHES_REMEMBERED).build(),
-            began: (Instant::now(), clock_now),
             outages: Cache::builder().max_capacity(CACHE_CAPACITY).time_to_live(OUTAGE_LIFETIME).build(),
             refresh_budget: Budget::new(REFRESHES_PER_SECOND, REFRESHES_AT_ONCE),
             renewal_budget: Budget::new(RENEWALS_PER_SECOND, RENEWALS_AT_ONCE),
@@ -230,7 +227,7 @@ impl Resolver {
     /// host says now. Beyond the budget it is unavailable, with the time to wait.
     pub async fn newer(&self, did: &Did, than: &Found) -> Result<Found, Unresolved> {
         let inner = &self.0;
-        let (came, now) = (Instant::now(), inner.instant());
+        let (came, now) = (Instant::now(), inner.clock.instant());
         let new = async { Arc::new(Refreshes::new(now)) };
         let refreshes = inner.refreshes.get_with_by_ref(did, new).await;
         let mut failed = refreshes.failed.lock().await;
@@ -241,7 +238,10 @@ impl Resolver {
             Some(entry) => (entry, false),
             None => {
                 refreshes.budget.take(now).map_err(Unresolved::busy)?;
-                inner.refresh_budget.take(Instant::now()).map_err(Unresolved::busy)?;
+                if let Err(wait) = inner.refresh_budget.take(Instant::now()) {
+                    refreshes.budget.give_back();
+                    return Err(Unresolved::busy(wait));
+                }
                 let renewed = inner.renew(did).await;
                 *failed = renewed.as_ref().err().map(|outage| (Instant::now(), outage.clone()));
                 (renewed?, true)
@@ -283,12 +283,6 @@ impl Refreshes {
 }
 
 impl Inner {
-    /// The present by the service's clock, as budgets count it.
-    fn instant(&self) -> Instant {
-        let (instant, time) = self.began;
-        instant + (self.clock.now() - time).to_std().unwrap_or_default()
-    }
-
     /// The document of a DID of which nothing is remembered, or nothing that still counts: as it is kept, else from its host.
     async fn come_by(&self, did: &Did, mut known: bool, now: DateTime<Utc>) -> Result<Arc<Entry>, Unresolved> {
         // Nobody is asked about a DID that has no place.

@@ -49,6 +49,7 @@ pub struct Ticket {
     /// The only conversation that it is good for, if it was asked for one.
     pub convo: Option<ConvoId>,
     pub(super) jti: String,
+    pub(super) made_at: DateTime<Utc>,
     /// When it is refused by every replica.
     pub(super) dead_at: DateTime<Utc>,
 }
@@ -125,12 +126,13 @@ impl Tickets {
         if token.header.typ.as_deref() != Some(TYPE) || claims.iss != self.service || claims.aud != self.service {
             return Err(wrong());
         }
+        let made_at = DateTime::from_timestamp(claims.iat, 0).ok_or_else(wrong)?;
         let dead_at = DateTime::from_timestamp(claims.exp, 0).ok_or_else(wrong)? + TimeDelta::seconds(LEEWAY_SECONDS);
         if dead_at <= now {
             return Err(Code::ExpiredToken.because("the ticket has expired; ask for another"));
         }
         let key = claims.key.map(|key| PublicKey::from_multibase(&key).ok_or_else(wrong)).transpose()?;
-        Ok(Ticket { did: claims.sub, key, convo: claims.convo_id, jti: claims.jti, dead_at })
+        Ok(Ticket { did: claims.sub, key, convo: claims.convo_id, jti: claims.jti, made_at, dead_at })
     }
 
     /// In whose name tickets are spent: the service's own, so that no caller's token can meet one.

@@ -26,7 +26,7 @@ pub const MAX_JTI_BYTES: usize = 128;
 pub const LEEWAY_SECONDS: i64 = 10;
 
 /// How far ahead `exp` may lie in a token signed with an account's key, in seconds: as far as a PDS mints them, if the token is bound
-/// to one method (`lxm`) and one use (`jti`).
+/// to one method (`lxm`) and one use (`jti`) and says when it was made (`iat`), which decides after a crash of the register.
 pub const SERVICE_TOKEN_SECONDS: i64 = 60 * 60;
 
 /// The same for a token that is not bound so, where the server accepts it.
@@ -174,8 +174,10 @@ impl Claims {
     fn longest(&self, proof: Proof, config: &AuthConfig) -> i64 {
         match proof {
             Proof::Secret => DEVELOPMENT_TOKEN_SECONDS,
-            Proof::Key(_) if self.lxm.is_some() && self.jti.is_some() && config.enforce_jti => SERVICE_TOKEN_SECONDS,
-            Proof::Key(_) => LOOSE_TOKEN_SECONDS,
+            Proof::Key(_) => {
+                let is_bound = self.lxm.is_some() && self.jti.is_some() && self.iat.is_some() && config.enforce_jti;
+                if is_bound { SERVICE_TOKEN_SECONDS } else { LOOSE_TOKEN_SECONDS }
+            }
         }
     }
 

@@ -169,8 +169,8 @@ fn when_a_token_was_made_is_never_earlier_than_it_can_have_been_accepted() {
     for (iat, exp, made) in [
         (json!(NOW - 5), NOW + 3_600, -5),
         (json!(NOW + 10), NOW + 60, 10),
-        (json!(null), NOW + 3_600, -10),
-        (json!(null), NOW + 60, 60 - 3_610),
+        (json!(null), NOW + 300, -10),
+        (json!(null), NOW + 60, 60 - 310),
         (json!(-1e300), NOW + 60, 60 - 3_610),
         (json!(i64::MIN), NOW + 60, 60 - 3_610),
     ] {

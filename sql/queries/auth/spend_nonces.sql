@@ -14,9 +14,10 @@ with given as materialized (
   select token_slot(g.dies_at), g.token from given g, register r
    where not g.lasting
      and g.dies_at > statement_timestamp() - interval '5 minutes' and g.dies_at < statement_timestamp() + interval '70 minutes'
-     -- No replica takes a token more than ten seconds before it was made. Those of the usual kind, which die within minutes, are let off:
-     -- everybody would be refused for ten seconds.
-     and (g.made_at > r.since + interval '10 seconds' or g.dies_at < r.since + interval '310 seconds')
+     -- No replica takes a token more than ten seconds before it was made (token::LEEWAY_SECONDS), and the clocks of issuers and of
+     -- PostgreSQL may be apart. Tokens that live for five minutes, and twice the leeway, are let off (token::LOOSE_TOKEN_SECONDS): else
+     -- nobody could call for the first minute.
+     and (g.made_at > r.since + interval '1 minute' or g.dies_at <= g.made_at + interval '320 seconds')
      -- Accepted before there was a ring.
      and (select true from auth_nonces n where n.issuer_did = g.issuer_did and n.jti = g.jti) is not true
    order by 1, 2

@@ -68,8 +68,8 @@ async fn leave(app: &App, caller: &Caller, input: Input) -> Result<Output, Error
     let start = Instant::now();
     let commit = fields::commit(app, caller, &input.convo_id, input.commit).await?;
     let target = input.target_did.unwrap_or_else(|| caller.did.clone());
-    if let Some((commit, _)) = commit.as_ref().filter(|_| target != caller.did) {
-        commit.check_removal(&caller.did, app.config.mls_validation)?;
+    if let Some((commit, _)) = &commit {
+        commit.check_removal(&caller.did, target != caller.did, app.config.mls_validation)?;
     }
     let commit = commit.map(|(commit, _)| commit);
     let fingerprint = Fingerprint::default()

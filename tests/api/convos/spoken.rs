@@ -143,10 +143,13 @@ async fn a_commit_that_shows_that_it_removes_nobody_is_no_removal(app: &TestApp)
     discard(alice);
     let addition = offer(alice, &[&app.persona()]);
     discard(alice);
-    for commit in [update.commit, addition.staged.commit] {
-        let body = json!({ "convoId": convo(alice), "targetDid": gone, "commit": base64_text(&commit) });
+    for commit in [&update.commit, &addition.staged.commit] {
+        let body = json!({ "convoId": convo(alice), "targetDid": gone, "commit": base64_text(commit) });
         refused(ask(alice, "leaveConvo", &body).await, 400, "InvalidCommit");
     }
+    // Nor does whoever leaves bring anybody in.
+    let leaving = json!({ "convoId": convo(alice), "commit": base64_text(&addition.staged.commit) });
+    refused(ask(alice, "leaveConvo", &leaving).await, 400, "InvalidCommit");
     assert_eq!(contents(app).await, before);
     let removal = alice.mls.remove(&alice.group_id, &[&gone]).unwrap();
     let body = json!({ "convoId": convo(alice), "targetDid": gone, "commit": base64_text(&removal.commit) });
