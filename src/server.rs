@@ -81,6 +81,8 @@ struct Doors {
     name: &'static str,
     workers: usize,
     connections: usize,
+    /// Whether it is for everybody.
+    open: bool,
     routes: fn(&mut web::ServiceConfig),
 }
 
@@ -93,7 +95,7 @@ pub fn build(app: App, listener: TcpListener) -> std::io::Result<(SocketAddr, Se
         None => |config: &mut web::ServiceConfig| routes(config.configure(pages_for_operators)),
         Some(_) => routes,
     };
-    open_doors(app, listener, Doors { name: "http", workers, connections, routes })
+    open_doors(app, listener, Doors { name: "http", workers, connections, open: true, routes })
 }
 
 /// Makes the one for the pages for operators alone.
@@ -102,13 +104,17 @@ pub fn build_for_operators(app: App, listener: TcpListener) -> std::io::Result<(
         pages_for_all(config.configure(pages_for_operators));
         config.default_service(web::to(|request: HttpRequest| async move { not_found(&request) }));
     };
-    open_doors(app, listener, Doors { name: "operators", workers: 1, connections: ADMIN_CONNECTIONS, routes })
+    open_doors(
+        app,
+        listener,
+        Doors { name: "operators", workers: 1, connections: ADMIN_CONNECTIONS, open: false, routes },
+    )
 }
 
 fn open_doors(app: App, listener: TcpListener, doors: Doors) -> std::io::Result<(SocketAddr, Server)> {
     let address = listener.local_addr()?;
-    let Doors { name, workers, connections, routes } = doors;
-    let (metrics, shared) = (app.metrics.clone(), Connections::default());
+    let Doors { name, workers, connections, open, routes } = doors;
+    let (metrics, shared) = (app.metrics.clone(), Connections::new(open));
     let data = Data::new(app);
     let builder = Server::build();
     let draining = builder.graceful_shutdown_signal();

@@ -70,13 +70,16 @@ impl Ended {
 /// What all connections of a server share. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Connections {
+    /// Whether pages of any origin may read what is said here.
+    open: bool,
     long_heads: Arc<Semaphore>,
     discard: Discard,
 }
 
-impl Default for Connections {
-    fn default() -> Self {
-        Self { long_heads: Arc::new(Semaphore::new(MAX_LONG_HEADS)), discard: Discard::default() }
+impl Connections {
+    /// Those of one listener, for everybody (`open`) or for operators.
+    pub fn new(open: bool) -> Self {
+        Self { open, long_heads: Arc::new(Semaphore::new(MAX_LONG_HEADS)), discard: Discard::default() }
     }
 }
 

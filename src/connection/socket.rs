@@ -169,7 +169,7 @@ impl Socket {
     /// Sends the refusal that stands for `bytes`. `None`: these are to be sent as they are.
     fn poll_refusal(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<Option<io::Result<usize>>> {
         if self.refusal.is_empty() {
-            match refusal::instead_of(bytes) {
+            match refusal::instead_of(bytes, self.connections.open) {
                 Some(refusal) => self.refusal.extend_from_slice(&refusal),
                 None => return Poll::Ready(None),
             }
@@ -331,7 +331,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (io, _) = listener.accept().await.unwrap();
-        (Socket::new(io, Connections::default(), Metrics::default()), peer)
+        (Socket::new(io, Connections::new(true), Metrics::default()), peer)
     }
 
     /// What can be read without waiting for the peer.
@@ -378,7 +378,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn bodies_that_nobody_reads_are_thrown_away_at_a_rate_for_all_connections_together() {
         const MIB: usize = 1024 * 1024;
-        let connections = Connections::default();
+        let connections = Connections::new(true);
         let begun = Instant::now();
         let throwing_away = (0..4).map(async |_| {
             let (mut socket, mut peer) = pair().await;

@@ -18,6 +18,6 @@ pub use conflict::{Conflict, Judged};
 pub use endpoint::{Caller, Endpoint, Guest, Kind, Route, Subscription};
 pub use heavy::Heavy;
 pub use pipeline::dispatch;
-pub use reply::{Answer, Upgrade, error_response, told};
+pub use reply::{Answer, Upgrade, error_body, error_response, told};
 pub use reply_room::ReplyRoom;
 pub use request_id::RequestId;

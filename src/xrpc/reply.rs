@@ -88,6 +88,17 @@ fn fact(value: &Option<impl Serialize>) -> Option<String> {
     }
 }
 
+/// An error's body.
+pub fn error_body<'a>(error: &'a Error, id: &'a RequestId) -> impl Serialize + use<'a> {
+    ErrorReply {
+        error: error.code.name(),
+        message: told(error, Some(id)),
+        recovery: error.code.recovery(),
+        request_id: id.as_str(),
+        details: &error.details,
+    }
+}
+
 /// An error with its status, its headers and its body.
 pub fn error_response(error: &Error, id: &RequestId) -> HttpResponse {
     let mut response = HttpResponse::build(error.code.status());
@@ -104,13 +115,7 @@ pub fn error_response(error: &Error, id: &RequestId) -> HttpResponse {
     if error.code == Code::UpgradeRequired {
         response.insert_header((header::UPGRADE, "websocket")).insert_header((header::SEC_WEBSOCKET_VERSION, "13"));
     }
-    response.json(ErrorReply {
-        error: error.code.name(),
-        message: told(error, Some(id)),
-        recovery: error.code.recovery(),
-        request_id: id.as_str(),
-        details: &error.details,
-    })
+    response.json(error_body(error, id))
 }
 
 #[cfg(test)]

@@ -24,7 +24,12 @@ impl RequestId {
         let sane = |id: &&str| {
             (1..=MAX_BYTES).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
         };
-        Self { own: ulid::Ulid::new().to_string(), given: given.filter(sane).map(str::to_owned) }
+        Self { given: given.filter(sane).map(str::to_owned), ..Self::of_none() }
+    }
+
+    /// A new one for what never became a request.
+    pub fn of_none() -> Self {
+        Self { own: ulid::Ulid::new().to_string(), given: None }
     }
 
     /// What the client calls it.

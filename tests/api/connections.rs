@@ -36,6 +36,12 @@ async fn what_is_no_request_is_refused_with_a_body_too(app: &TestApp) {
         let body: serde_json::Value = serde_json::from_str(reply.split("\r\n\r\n").nth(1).unwrap()).unwrap();
         assert_eq!((&body["error"], &body["recovery"]), (&"InvalidRequest".into(), &"giveUp".into()), "{reply}");
         assert!(body["message"].is_string() && reply.contains("content-type: application/json\r\n"), "{reply}");
+        let id = body["requestId"].as_str().unwrap();
+        assert!(reply.contains(&format!("\r\nx-request-id: {id}\r\n")), "{reply}");
+        assert!(body["message"].as_str().unwrap().ends_with(&format!(" requestId={id}]")), "{reply}");
+        // Any page may read it, as any other reply here.
+        assert!(reply.contains("\r\naccess-control-allow-origin: *\r\n"), "{reply}");
+        assert!(reply.contains("\r\naccess-control-expose-headers: Retry-After, X-Request-Id"), "{reply}");
     }
 }
 

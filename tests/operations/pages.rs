@@ -3,6 +3,8 @@
 use std::time::Instant;
 
 use futures_util::future::join_all;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 use super::get;
 use crate::support::app::TestApp;
@@ -53,6 +55,17 @@ async fn pages_for_operators_can_have_a_place_of_their_own() {
             (for_all, for_operators),
             "{page}"
         );
+    }
+    // Pages of other origins may read what is for everybody, refusals too, and nothing of the other.
+    for (base, open) in [(replica.base.trim_start_matches("http://"), true), (&*address, false)] {
+        for request in ["GET /%6Detrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", "no request\r\n\r\n"] {
+            let mut socket = TcpStream::connect(base).await.unwrap();
+            socket.write_all(request.as_bytes()).await.unwrap();
+            let mut reply = String::new();
+            socket.read_to_string(&mut reply).await.unwrap();
+            assert!(reply.contains("nosniff"), "{base}: {reply}");
+            assert_eq!(reply.contains("access-control"), open && !request.contains("etrics"), "{base}: {reply}");
+        }
     }
     assert_eq!(replica.terminate().await, Some(0));
 }
