@@ -5,6 +5,8 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use crate::error::{Code, Details, Error, Recovery};
 
+use super::endpoint::Tells;
+
 /// The field `conflict`: how a caller wants to be told that it is in another epoch than the conversation.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -36,6 +38,26 @@ impl Conflict {
                 Ok(Judged::Stale(nsid, Box::new(error)))
             }
             (Conflict::Result, Err(error)) => Err(error),
+        }
+    }
+}
+
+impl<T> Judged<T> {
+    /// How many bytes the commits have that a caller lacks ([`Endpoint::bytes`](super::Endpoint::bytes)).
+    pub fn bytes(&self) -> usize {
+        match self {
+            Judged::Done(_) | Judged::Accepted(..) => 0,
+            Judged::Stale(_, error) => {
+                error.details.missing.iter().flatten().map(|commit| commit.commit_data.0.len()).sum()
+            }
+        }
+    }
+
+    /// Whether anything was done ([`Endpoint::tells`](super::Endpoint::tells)).
+    pub fn tells(&self) -> Tells {
+        match self {
+            Judged::Done(_) | Judged::Accepted(..) => Tells::Work,
+            Judged::Stale(_, error) => Tells::Refusal(error.code),
         }
     }
 }

@@ -51,6 +51,17 @@ pub struct Caller {
     pub looks_only: bool,
 }
 
+/// What a reply that is no error tells of, and so whether it may be withheld where there is no room for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tells {
+    /// Work that was done, which the caller has to learn.
+    Work,
+    /// What the caller gets again when it asks again.
+    Facts,
+    /// That nothing was done, for this reason.
+    Refusal(Code),
+}
+
 /// One method. Its lexicon document is the contract; this is the code that keeps it.
 pub trait Endpoint: 'static {
     /// As in `blue.catbird.mls.sendMessage`.
@@ -68,9 +79,17 @@ pub trait Endpoint: 'static {
     type Input: DeserializeOwned + Send + 'static;
     type Output: Answer;
 
-    /// How many bytes its reply has at least, where they may be many. Procedures leave it: what they have done is told in any case.
+    /// How many bytes its reply has at least, where they may be many. Who tells of work leaves it: that is told in any case.
     fn bytes(_: &Self::Output) -> usize {
         0
+    }
+
+    /// What its reply tells of.
+    fn tells(_: &Self::Output) -> Tells {
+        match Self::KIND {
+            Kind::Procedure => Tells::Work,
+            Kind::Query | Kind::Subscription => Tells::Facts,
+        }
     }
 
     fn call(app: &App, caller: &Caller, input: Self::Input) -> impl Future<Output = Result<Self::Output, Error>>;

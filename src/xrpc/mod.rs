@@ -15,7 +15,7 @@ mod request_id;
 pub mod room;
 
 pub use conflict::{Conflict, Judged};
-pub use endpoint::{Caller, Endpoint, Guest, Kind, Route, Subscription};
+pub use endpoint::{Caller, Endpoint, Guest, Kind, Route, Subscription, Tells};
 pub use heavy::Heavy;
 pub use pipeline::dispatch;
 pub use reply::{Answer, Upgrade, error_body, error_response, told};

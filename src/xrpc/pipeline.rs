@@ -26,7 +26,7 @@ use crate::limits::{Account, Work};
 use crate::store;
 use crate::timing::{self, Stage, Timings, measure};
 
-use super::endpoint::{Caller, Endpoint, Guest, Kind, Route, Subscription};
+use super::endpoint::{Caller, Endpoint, Guest, Kind, Route, Subscription, Tells};
 use super::heavy::LARGE;
 use super::intake::Intake;
 use super::reply::{Answer, Upgrade};
@@ -91,10 +91,11 @@ async fn answer<E: Endpoint>(
     let caller = Caller { did: verified.did, key: verified.key, last_event_id, takes_gzip, looks_only };
     begun.set(true);
     let output = E::call(app, &caller, input).await?;
-    let bytes = E::bytes(&output);
+    let (bytes, tells) = (E::bytes(&output), E::tells(&output));
     // It may have to wait until it is made, and has its share of the memory by then.
     let share = if bytes > LARGE { Some(app.reply_room.reserve(&caller.did, bytes)?) } else { None };
     let mut response = measure(Stage::Encode, output.response(share.is_some().then_some(&app.heavy))).await?;
+    response.extensions_mut().insert(tells);
     if let Some(share) = share {
         response.extensions_mut().insert(share);
     }
@@ -212,23 +213,36 @@ pub async fn dispatch(
             Err(_) => Err(Error::internal("a handler panicked")),
         }
     };
-    let refusing = async |error: Error| {
-        metrics.error(error.code);
+    let noting = |code: Code| {
+        metrics.error(code);
         // The sentence may quote the request, so only the client gets it.
-        tracing::debug!(error = error.code.name(), "refused");
+        tracing::debug!(error = code.name(), "refused");
+        code.name()
+    };
+    let refusing = async |error: Error| {
+        let name = noting(error.code);
         if let (Code::RateLimitExceeded, Some(caller)) = (error.code, asking.extensions().get::<Did>()) {
             suspensions.note_refusal(caller);
         }
-        (measure(Stage::Encode, async { refusal(&error, route, &id) }).await, Some(error.code.name()))
+        (measure(Stage::Encode, async { refusal(&error, route, &id) }).await, Some(name))
     };
     let answering = async {
-        let (response, error) = match calling.await {
-            Ok(response) => (response, None),
-            Err(error) => refusing(error).await,
+        let (response, error, done) = match calling.await {
+            Ok(mut response) => {
+                let tells = response.extensions_mut().remove::<Tells>();
+                let refused = match tells {
+                    Some(Tells::Refusal(code)) => Some(noting(code)),
+                    Some(Tells::Work | Tells::Facts) | None => None,
+                };
+                (response, refused, tells == Some(Tells::Work))
+            }
+            Err(error) => {
+                let (response, error) = refusing(error).await;
+                (response, error, false)
+            }
         };
         // Without a caller there is nothing but a short refusal.
         let Some(caller) = asking.extensions().get::<Did>().cloned() else { return (response, error) };
-        let done = error.is_none() && route.is_some_and(|route| route.kind == Kind::Procedure);
         match replies.hold(&caller, response, done) {
             Ok(response) => (response, error),
             Err(full) => refusing(full).await,

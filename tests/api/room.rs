@@ -3,17 +3,20 @@
 use std::time::{Duration, Instant};
 
 use catbird_server::xrpc::decode::MAX_ARRIVING;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::harness::*;
 use crate::support::app::TestApp;
+use crate::support::client::persona::Persona;
 
 any_serializer! {
     p10_bodies_that_were_announced_and_do_not_come_keep_nobody_waiting;
     p10_a_refusal_does_not_repeat_what_was_sent;
     p10_who_does_not_take_its_replies_gets_no_more_and_others_do;
+    p10_a_result_that_tells_of_a_lost_epoch_is_withheld_from_who_does_not_take_its_replies;
+    p10_claimed_key_packages_are_withheld_from_who_does_not_take_its_replies;
     p10_what_is_sent_as_a_websocket_is_refused_at_once;
 }
 
@@ -97,6 +100,61 @@ async fn p10_who_does_not_take_its_replies_gets_no_more_and_others_do(app: &Test
     while page(0).await.0 != 200 {
         tokio::task::yield_now().await;
     }
+}
+
+/// Makes the same call again and again, takes nothing of the replies, and gives the refusal that this ends with. What it holds is given up
+/// afterwards.
+async fn refusal_of_more(app: &TestApp, caller: &Persona, method: &str, body: &Value) -> u16 {
+    let text = body.to_string();
+    let mut held = Vec::new();
+    loop {
+        let token = caller.xrpc.token(&format!("blue.catbird.mls.{method}"));
+        let headers = format!("Content-Type: application/json\r\nContent-Length: {}\r\n", text.len());
+        let mut socket = begin(app, "POST", method, &token, &headers).await;
+        socket.write_all(text.as_bytes()).await.unwrap();
+        match status(&mut socket).await {
+            200 => held.push(socket),
+            refusal => break refusal,
+        }
+        assert!(held.len() < 16, "{} replies of some 10 MB are held", held.len());
+    }
+}
+
+async fn p10_a_result_that_tells_of_a_lost_epoch_is_withheld_from_who_does_not_take_its_replies(app: &TestApp) {
+    let members = app.conversation(2).await;
+    let behind = with(&message(&members[1], b"in this epoch"), json!({ "conflict": "result" }));
+    seed_entries(app, &members[0], "commit", 1, 7 << 20).await;
+    let lost = async || {
+        let page = reqwest::get(format!("{}/metrics", app.base)).await.unwrap().text().await.unwrap();
+        let line = page.lines().find(|line| line.contains("error=\"EpochMismatch\""));
+        line.map_or(0, |line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap())
+    };
+    let before = lost().await;
+    let told = ok(ask(&members[1], "sendMessage", &behind).await);
+    assert_eq!(told.list("missing").unwrap().len(), 1);
+    assert_eq!(lost().await, before + 1, "it is an error to whoever counts them");
+    assert_eq!(refusal_of_more(app, &members[1], "sendMessage", &behind).await, 429);
+}
+
+async fn p10_claimed_key_packages_are_withheld_from_who_does_not_take_its_replies(app: &TestApp) {
+    let alice = app.persona();
+    let owners: Vec<String> = (0..100).map(|n| format!("did:plc:owner{n}")).collect();
+    let seed =
+        "insert into key_packages (hash, init_key_hash, owner_did, cipher_suite, key_package, last_resort, expires_at)
+                select sha256(owner::bytea), sha256(owner::bytea), owner, $2, decode(repeat('00', 65536), 'hex'), false,
+                       now() + interval '1 day' from unnest($1::text[]) owner";
+    assert_eq!(sql(app, seed, &[&owners, &alice.mls.suite_name()]).await, 100);
+    let all = json!({ "dids": owners, "cipherSuite": alice.mls.suite_name() });
+    assert_eq!(refusal_of_more(app, &alice, "claimKeyPackages", &all).await, 429);
+    // They are still there for whoever takes them.
+    let claimed = loop {
+        let reply = ask(&alice, "claimKeyPackages", &all).await;
+        if reply.status == 200 {
+            break reply;
+        }
+        refused(reply, 429, "RateLimitExceeded");
+    };
+    assert_eq!(claimed.list("keyPackages").unwrap().len(), 100);
 }
 
 async fn p10_what_is_sent_as_a_websocket_is_refused_at_once(app: &TestApp) {

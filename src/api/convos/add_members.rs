@@ -11,7 +11,7 @@ use crate::error::{Code, Error};
 use crate::ids::{ConvoId, Did};
 use crate::quotas::{Charge, Held};
 use crate::xrpc::bytes::LexBytes;
-use crate::xrpc::{Caller, Conflict, Endpoint, Judged, Kind};
+use crate::xrpc::{Caller, Conflict, Endpoint, Judged, Kind, Tells};
 
 /// Most DIDs in one request: all that a conversation may have beside the caller.
 const MAX_DIDS: usize = 999;
@@ -78,6 +78,14 @@ impl Endpoint for AddMembers {
 
     type Input = Input;
     type Output = Judged<Output>;
+
+    fn bytes(judged: &Judged<Output>) -> usize {
+        judged.bytes()
+    }
+
+    fn tells(judged: &Judged<Output>) -> Tells {
+        judged.tells()
+    }
 
     async fn call(app: &App, caller: &Caller, input: Input) -> Result<Judged<Output>, Error> {
         let conflict = input.conflict;

@@ -11,7 +11,7 @@ use crate::error::{Code, Error};
 use crate::ids::{ConvoId, Did};
 use crate::quotas::Charge;
 use crate::xrpc::bytes::LexBytes;
-use crate::xrpc::{Caller, Conflict, Endpoint, Judged, Kind};
+use crate::xrpc::{Caller, Conflict, Endpoint, Judged, Kind, Tells};
 
 use super::add_members::Output;
 
@@ -57,6 +57,14 @@ impl Endpoint for LeaveConvo {
 
     type Input = Input;
     type Output = Judged<Output>;
+
+    fn bytes(judged: &Judged<Output>) -> usize {
+        judged.bytes()
+    }
+
+    fn tells(judged: &Judged<Output>) -> Tells {
+        judged.tells()
+    }
 
     async fn call(app: &App, caller: &Caller, input: Input) -> Result<Judged<Output>, Error> {
         let conflict = input.conflict;

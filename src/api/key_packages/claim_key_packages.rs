@@ -6,7 +6,7 @@ use super::get_key_packages::{self, GetKeyPackages, MAX_DIDS, Output};
 use crate::api::fields;
 use crate::app::App;
 use crate::error::{Code, Error};
-use crate::xrpc::{Caller, Endpoint, Kind};
+use crate::xrpc::{Caller, Endpoint, Kind, Tells};
 
 pub struct ClaimKeyPackages;
 
@@ -26,6 +26,15 @@ impl Endpoint for ClaimKeyPackages {
 
     type Input = Input;
     type Output = Output;
+
+    fn bytes(found: &Output) -> usize {
+        GetKeyPackages::bytes(found)
+    }
+
+    /// Whoever asks again within the lease is given the same ones.
+    fn tells(_: &Output) -> Tells {
+        Tells::Facts
+    }
 
     async fn call(app: &App, caller: &Caller, input: Input) -> Result<Output, Error> {
         let Input { dids, cipher_suite } = input;

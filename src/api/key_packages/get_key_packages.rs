@@ -64,6 +64,10 @@ impl Endpoint for GetKeyPackages {
     type Input = Input;
     type Output = Output;
 
+    fn bytes(found: &Output) -> usize {
+        found.key_packages.iter().map(|package| package.key_package.len()).sum()
+    }
+
     async fn call(app: &App, caller: &Caller, input: Input) -> Result<Output, Error> {
         let cipher_suite = Suite::named(input.cipher_suite.as_deref().unwrap_or(DEFAULT_SUITE))?.name;
         let asked = input.dids.clone();

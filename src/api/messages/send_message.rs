@@ -13,7 +13,7 @@ use crate::quotas::Charge;
 use crate::store::messages::AppMessage;
 use crate::views::datetime;
 use crate::xrpc::bytes::LexBytes;
-use crate::xrpc::{Caller, Conflict, Endpoint, Judged, Kind};
+use crate::xrpc::{Caller, Conflict, Endpoint, Judged, Kind, Tells};
 
 const MAX_EMBED_TYPE: usize = 256;
 const MAX_EMBED_URI: usize = 8_192;
@@ -78,6 +78,14 @@ impl Endpoint for SendMessage {
 
     type Input = Input;
     type Output = Judged<Output>;
+
+    fn bytes(judged: &Judged<Output>) -> usize {
+        judged.bytes()
+    }
+
+    fn tells(judged: &Judged<Output>) -> Tells {
+        judged.tells()
+    }
 
     async fn call(app: &App, caller: &Caller, input: Input) -> Result<Judged<Output>, Error> {
         let conflict = input.conflict;
