@@ -82,6 +82,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+    use crate::mls::MAX_MLS_BYTES;
 
     fn parsed() -> Vec<(&'static str, Value)> {
         documents()
@@ -242,6 +243,27 @@ mod tests {
             );
         }
         assert_eq!(of_kind(&["permission-set"]).len(), 2);
+    }
+
+    /// What is taken may be smaller than what is told, since that may be from before there was this limit.
+    #[test]
+    fn inputs_have_the_limits_of_the_code() {
+        let mut large = Vec::new();
+        for (nsid, document) in parsed() {
+            walk(&document["defs"]["main"]["input"], &mut |field| {
+                let most = match field.get("type").and_then(Value::as_str) {
+                    Some("string") => MAX_MLS_BYTES.div_ceil(3) * 4,
+                    Some("bytes") => MAX_MLS_BYTES,
+                    _ => return,
+                };
+                if field.get("maxLength").and_then(Value::as_u64).is_some_and(|length| length > 1 << 20) {
+                    assert_eq!(field["maxLength"], most, "{nsid}");
+                    large.push(nsid);
+                }
+            });
+        }
+        let methods = ["addMembers", "addMembers", "createConvo", "leaveConvo", "sendMessage"];
+        assert_eq!(large, methods.map(|method| format!("blue.catbird.mls.{method}")));
     }
 
     #[test]

@@ -98,7 +98,11 @@ async fn send(app: &App, caller: &Caller, input: Input) -> Result<Output, Error>
     let command = command(app, caller, input).await?;
     let (message, id) = (&command.message, command.message.id.clone());
     let embed = [&message.embed_type, &message.embed_uri].into_iter().flatten().map(String::len).sum::<usize>();
-    let held = app.quotas.hold(vec![Charge::stored(&caller.did, message.ciphertext.len() + embed, 1)]);
+    // One that was accepted before there was this limit is known all the same.
+    let held = match message.ciphertext.len() > MAX_MLS_BYTES {
+        true => Err(Code::MessageTooLarge.because(format!("ciphertext has at most {MAX_MLS_BYTES} bytes"))),
+        false => app.quotas.hold(vec![Charge::stored(&caller.did, message.ciphertext.len() + embed, 1)]),
+    };
     let sending = async |command| app.serializer.send(command).await;
     let sent = app.quotas.attend(held, command, sending).await.inspect_err(|error| app.count_conflict(error));
     let sent = sent.map_err(|error| if knows_itself { error } else { error.told_by_id(&id) })?;
@@ -115,9 +119,6 @@ async fn command(app: &App, caller: &Caller, input: Input) -> Result<commands::S
     let ciphertext = input.ciphertext.0;
     if ciphertext.is_empty() {
         return Err(Code::InvalidMessage.because("ciphertext must not be empty"));
-    }
-    if ciphertext.len() > MAX_MLS_BYTES {
-        return Err(Code::MessageTooLarge.because(format!("ciphertext has at most {MAX_MLS_BYTES} bytes")));
     }
     let embed_type = fields::text(input.embed_type, MAX_EMBED_TYPE, Code::InvalidAsset, "embedType")?;
     let embed_uri = fields::text(input.embed_uri, MAX_EMBED_URI, Code::InvalidAsset, "embedUri")?;

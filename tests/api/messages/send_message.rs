@@ -19,6 +19,7 @@ either_serializer! {
     p9_a_message_from_the_future_is_told_so;
     a_window_lets_messages_lag with ("MESSAGE_EPOCH_WINDOW", "2");
     seven_mib_fit_through_a_pds_and_one_byte_more_is_refused;
+    p4_a_message_from_before_there_was_this_limit_is_known_by_its_id;
     a_message_is_written_once_however_many_are_in_the_conversation;
     a_former_member_cannot_send;
 }
@@ -133,6 +134,22 @@ async fn seven_mib_fit_through_a_pds_and_one_byte_more_is_refused(app: &TestApp)
     let before = contents(app).await;
     let larger = vec![0x5a; 7 * MIB + 1];
     refused(ask(&members[0], "sendMessage", &message(&members[0], &larger)).await, 413, "MessageTooLarge");
+    assert_eq!(contents(app).await, before);
+}
+
+async fn p4_a_message_from_before_there_was_this_limit_is_known_by_its_id(app: &TestApp) {
+    let members = app.conversation(2).await;
+    seed_entries(app, &members[0], "app", 1, (8 * MIB).try_into().unwrap()).await;
+    let (id, seq) = ("seeded-2", 2);
+    let again = with(&message(&members[0], &vec![0x5a; 8 * MIB]), json!({ "msgId": id }));
+    let before = contents(app).await;
+    let known = ok(ask(&members[0], "sendMessage", &again).await);
+    assert_eq!((known.string("messageId").unwrap(), landed(&known)), (id, (1, seq)));
+    refused(ask(&members[1], "sendMessage", &again).await, 413, "MessageTooLarge");
+    let another = with(&again, json!({ "ciphertext": bytes_value(&vec![0x5b; 8 * MIB]) }));
+    refused(ask(&members[0], "sendMessage", &another).await, 409, "IdempotencyConflict");
+    let new = with(&again, json!({ "msgId": unique() }));
+    refused(ask(&members[0], "sendMessage", &new).await, 413, "MessageTooLarge");
     assert_eq!(contents(app).await, before);
 }
 
