@@ -9,13 +9,30 @@ use super::endpoint::Tells;
 
 /// The field `conflict`: how a caller wants to be told that it is in another epoch than the conversation.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(from = "Option<Asked>")]
 pub enum Conflict {
     /// By an error, as in version 1.
     #[default]
     Error,
     /// By a result beside the other one; `$type` says which it is.
     Result,
+}
+
+/// The words for it. Null is as good as nothing, as in every field that may be absent.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+enum Asked {
+    Error,
+    Result,
+}
+
+impl From<Option<Asked>> for Conflict {
+    fn from(asked: Option<Asked>) -> Self {
+        match asked {
+            None | Some(Asked::Error) => Conflict::Error,
+            Some(Asked::Result) => Conflict::Result,
+        }
+    }
 }
 
 /// What came of a request that can lose an epoch.

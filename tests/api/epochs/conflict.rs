@@ -79,11 +79,12 @@ async fn p9_whoever_asks_for_a_result_can_rebase_with_it_alone(app: &TestApp) {
 }
 
 async fn whoever_does_not_ask_is_answered_as_ever(app: &TestApp) {
-    let mut members = app.conversation(3).await;
+    let mut members = app.conversation(4).await;
     let keys = |reply: &Reply| reply.body.as_object().unwrap().keys().cloned().collect::<BTreeSet<_>>();
-    for conflict in [Value::Null, json!("error")] {
-        let ask_with = async |member: &Persona, method: &str, body: Value| {
-            ok(ask(member, method, &with(&body, json!({ "conflict": conflict }))).await)
+    for conflict in [None, Some(Value::Null), Some(json!("error"))] {
+        let ask_with = async |member: &Persona, method: &str, mut body: Value| {
+            body.as_object_mut().unwrap().extend(conflict.clone().map(|conflict| ("conflict".to_owned(), conflict)));
+            ok(ask(member, method, &body).await)
         };
         let sent = ask_with(&members[0], "sendMessage", message(&members[0], b"hello")).await;
         assert_eq!(keys(&sent), ["epoch", "messageId", "receivedAt", "seq"].map(str::to_owned).into());
