@@ -236,6 +236,10 @@ mod tests {
             let granted: BTreeSet<&str> =
                 permission["lxm"].as_array().unwrap().iter().map(|lxm| lxm.as_str().unwrap()).collect();
             assert!(granted.is_subset(&callable), "{nsid}: {granted:?}");
+            // Whoever opens a Welcome has to say so, or it stays.
+            let [opens, confirms] =
+                ["getWelcome", "confirmWelcome"].map(|method| granted.contains(&*format!("blue.catbird.mls.{method}")));
+            assert_eq!(opens, confirms, "{nsid}");
             assert!(
                 !nsid.ends_with("authFull") || granted == callable,
                 "{nsid} lacks {:?}",
