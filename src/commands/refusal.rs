@@ -75,7 +75,11 @@ async fn stale(
     if next <= at.epoch && missing.first().is_none_or(|first| first.epoch > next) {
         // What is kept leads on from a later epoch, which getCommits says.
         code = Code::EpochExpired;
-        message = format!("{place}, and commits after yours have been deleted: ask to be added anew");
+        message = format!(
+            "{place}, and commits after epoch {epoch} have been deleted: if your own state is in epoch {}, build it anew, else ask to \
+             be added anew",
+            at.epoch
+        );
         (missing, more) = (Vec::new(), Some(true));
     }
     let mut error = code.because(message);

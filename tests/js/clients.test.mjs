@@ -68,11 +68,11 @@ for (const way of Object.keys(WAYS)) {
       return ask.call(bob.client, nsid, ...rest)
     }
     await bob.add(dave.did)
-    assert.deepEqual(asked, ['getKeyPackages', 'addMembers', 'addMembers'])
+    assert.deepEqual(asked, ['claimKeyPackages', 'addMembers', 'addMembers'])
     assert.equal(bob.group.epoch, 3)
     if (way === 'pds') {
       const statuses = (await passed()).map(({ method, status }) => `${method} ${status}`)
-      assert.deepEqual(statuses, ['getKeyPackages 200', 'addMembers 200', 'addMembers 200'])
+      assert.deepEqual(statuses, ['claimKeyPackages 200', 'addMembers 200', 'addMembers 200'])
     }
     await dave.join(bob.convoId)
     assert.equal(dave.group.epoch, 3)

@@ -157,6 +157,8 @@ async fn commits_wait_no_longer_than_so_and_who_comes_back_later_is_told() {
     let lost = carol.xrpc.procedure("addMembers", &stale).await.unwrap();
     assert_eq!((lost.status, lost.error()), (409, Some("EpochExpired")), "{lost}");
     assert_eq!(lost.body["recovery"], "rejoin", "{lost}");
+    // Only she knows whether her state is as old as the request.
+    assert!(lost.sentence().contains("if your own state is in epoch 3, build it anew"), "{lost}");
     assert_eq!((&lost.body["missing"], &lost.body["moreMissing"]), (&json!([]), &json!(true)), "{lost}");
     age(&db, &convo, 1).await;
     assert_eq!(pass(&app.app.store, Retention { unread: None, ..KEPT }, "messages").await, Pass::Made(0));
