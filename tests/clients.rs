@@ -28,24 +28,21 @@ async fn pds() -> (Child, String) {
     (pds, said.expect("it says where it listens"))
 }
 
-/// A port that nobody listens at. The service's DID has to name it before the server takes it.
-fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn the_programs_of_the_page_for_clients_run_both_ways_and_in_a_browser() {
     let packages = Path::new(PROGRAMS).join("node_modules");
     assert!(packages.is_dir(), "{} is missing: npm ci --prefix tests/js, which ops/test does", packages.display());
     let (_pds, pds) = pds().await;
-    let port = free_port().to_string();
-    let app = TestApp::with(&[
-        ("SERVER_PORT", &port),
-        ("SERVICE_DID", &format!("did:web:localhost%3A{port}")),
+    // The service's DID names the port.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port().to_string();
+    let settings = [
+        ("SERVER_PORT", &*port),
+        ("SERVICE_DID", &*format!("did:web:localhost%3A{port}")),
         ("PLC_DIRECTORY_URL", &pds),
         ("ALLOW_PRIVATE_DID_HOSTS", "true"),
-    ])
-    .await;
+    ];
+    let app = TestApp::on(listener, &settings).await;
     let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("clients-{port}"));
     let mut tests = node("clients.test.mjs");
     tests.env("PDS", &pds).env("SERVER", format!("http://localhost:{port}")).env("DIRECTORY", &directory);

@@ -73,7 +73,7 @@ async fn what_was_used_stays_used_when_the_ring_of_tokens_grows() {
     let step = include_str!("../sql/migrations/V025__hour_long_tokens.sql");
     let growing = async { client.batch_execute(&format!("begin; {step} commit")).await.unwrap() };
     let finishing = async {
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        somebody_waits(&earlier, WAITS_FOR_A_LOCK).await;
         held.commit().await.unwrap();
     };
     tokio::join!(growing, finishing);
@@ -92,13 +92,16 @@ async fn what_was_used_stays_used_when_the_ring_of_tokens_grows() {
     }
 }
 
-/// Waits until somebody waits for an advisory lock of this database.
-async fn migration_waits(client: &Client) {
-    let waiting = "select exists (select from pg_locks where locktype = 'advisory' and not granted
-        and database = (select oid from pg_database where datname = current_database()))";
+/// Whether somebody waits for any lock in this database, and whether for an advisory one.
+const WAITS_FOR_A_LOCK: &str =
+    "select exists (select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock')";
+const WAITS_FOR_ITS_TURN: &str = "select exists (select from pg_locks where locktype = 'advisory' and not granted
+    and database = (select oid from pg_database where datname = current_database()))";
+
+async fn somebody_waits(client: &Client, waiting: &str) {
     let start = Instant::now();
     while !client.query_one(waiting, &[]).await.unwrap().get::<_, bool>(0) {
-        assert!(start.elapsed() < DEADLINE, "nobody waits for the migration's lock");
+        assert!(start.elapsed() < DEADLINE, "nobody waits: {waiting}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
@@ -109,7 +112,7 @@ async fn a_replica_is_not_ready_before_the_schema_is_there() {
     let client = database.connect().await;
     client.batch_execute("select pg_advisory_lock(hashtextextended('catbird-server/schema', 2))").await.unwrap();
     let replica = Replica::spawn(Mode::Advisory, &database.url, &[]).await;
-    migration_waits(&client).await;
+    somebody_waits(&client, WAITS_FOR_ITS_TURN).await;
 
     let get = async |path: &str| http().unwrap().get(format!("{}{path}", replica.base)).send().await.unwrap();
     let ready = get("/health/ready").await;

@@ -92,9 +92,14 @@ async fn p10_small_bodies_without_a_length_need_no_turn() {
     let mut sockets = Vec::new();
     for _ in 0..40 {
         let token = alice.xrpc.token(&nsid("updateRead"));
-        sockets.push(begin(&app.base, "updateRead", &token, "Transfer-Encoding: chunked").await);
+        let chunked = "Transfer-Encoding: chunked\r\nExpect: 100-continue";
+        sockets.push(begin(&app.base, "updateRead", &token, chunked).await);
     }
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    for socket in &mut sockets {
+        let mut asks_for_the_body = [0; "HTTP/1.1 100 Continue\r\n\r\n".len()];
+        socket.read_exact(&mut asks_for_the_body).await.unwrap();
+        assert!(asks_for_the_body.starts_with(b"HTTP/1.1 100 "));
+    }
     // The one that came last is answered while none of those before it has a body.
     for socket in sockets.iter_mut().rev() {
         socket.write_all(format!("{:x}\r\n{body}\r\n0\r\n\r\n", body.len()).as_bytes()).await.unwrap();

@@ -4,6 +4,7 @@
 //! invariants on what the test left behind.
 
 use std::collections::BTreeMap;
+use std::net::TcpListener;
 use std::sync::Arc;
 
 use actix_web::dev::ServerHandle;
@@ -46,11 +47,20 @@ impl TestApp {
 
     /// A server whose time is the test's.
     pub async fn at(clock: Clock, settings: &[(&str, &str)]) -> Self {
+        Self::listening(None, clock, settings).await
+    }
+
+    /// A server whose name has to be known before it listens.
+    pub async fn on(listener: TcpListener, settings: &[(&str, &str)]) -> Self {
+        Self::listening(Some(listener), Clock::system(), settings).await
+    }
+
+    async fn listening(listener: Option<TcpListener>, clock: Clock, settings: &[(&str, &str)]) -> Self {
         let database = database().await;
         let config = Config::from_variables(variables(settings)).unwrap().to_serve().unwrap();
         let app = App::new(config, database.config.clone(), clock).await.unwrap();
         app.enter(Stage::Serving);
-        let listener = server::bind(&app.config).unwrap();
+        let listener = listener.unwrap_or_else(|| server::bind(&app.config).unwrap());
         let (address, running) = server::build(app.clone(), listener).unwrap();
         let server = running.handle();
         tokio::spawn(running);
