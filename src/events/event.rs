@@ -13,6 +13,7 @@ use crate::ids::{ConvoId, Did};
 use crate::store::ServerIncarnation;
 use crate::store::events::EventRow;
 use crate::views::{MessageView, datetime};
+use crate::xrpc::gzip::Stored;
 
 use super::cursor::Cursor;
 
@@ -102,6 +103,8 @@ pub struct Published {
     pub size: usize,
     /// The event as server-sent events have it, made by whoever needs it first.
     pub(super) sse: OnceLock<Bytes>,
+    /// The same in gzip, of a large one.
+    pub(super) gzip: OnceLock<Stored>,
     /// The same as WebSockets have it.
     pub(super) frame: OnceLock<Bytes>,
     _held: Option<Held>,
@@ -146,7 +149,16 @@ impl Drop for Held {
 impl Published {
     pub fn new(event: Event, cursor: Cursor) -> Self {
         let (size, incarnation) = (event.size(), Some(cursor.incarnation()));
-        Self { event, cursor, incarnation, size, sse: OnceLock::new(), frame: OnceLock::new(), _held: None }
+        Self {
+            event,
+            cursor,
+            incarnation,
+            size,
+            sse: OnceLock::new(),
+            gzip: OnceLock::new(),
+            frame: OnceLock::new(),
+            _held: None,
+        }
     }
 
     /// The same, counted among `all` bytes for as long as it waits for anybody.

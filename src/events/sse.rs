@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use actix_web::HttpResponse;
@@ -12,7 +13,7 @@ use serde::Serialize;
 
 use crate::error::Error;
 use crate::metrics::Metrics;
-use crate::xrpc::gzip::Gzip;
+use crate::xrpc::gzip::{Gzip, Stored};
 use crate::xrpc::{Answer, Heavy};
 
 use super::Open;
@@ -74,22 +75,34 @@ impl MessageBody for Body {
         let body = self.get_mut();
         let next = ready!(body.poll_lines(context));
         let next = match (&mut body.gzip, next) {
-            (None, next) => next,
-            (Some(gzip), Some(lines)) => Some(gzip.part(&lines)),
+            (None, None) => None,
+            (None, Some(Lines::Own(lines))) => Some(lines.into()),
+            (None, Some(Lines::Shared(event))) => Some(rendered(&event, &event.cursor)),
+            (Some(gzip), Some(Lines::Own(lines))) => Some(gzip.part(&Stored::new(&lines))),
+            (Some(gzip), Some(Lines::Shared(event))) => {
+                Some(gzip.part(event.gzip.get_or_init(|| Stored::new(&fresh(&event, &event.cursor)))))
+            }
             (Some(gzip), None) => gzip.end(),
         };
         Poll::Ready(next.map(Ok))
     }
 }
 
+/// What is sent next.
+enum Lines {
+    Own(Vec<u8>),
+    /// A large event, with the cursor that others are sent it with, too. It is not copied.
+    Shared(Arc<Published>),
+}
+
 impl Body {
     /// The next lines; `None`: there are no more.
-    fn poll_lines(&mut self, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
+    fn poll_lines(&mut self, context: &mut Context<'_>) -> Poll<Option<Lines>> {
         let body = self;
         if !body.begun {
             body.begun = true;
             // With a place to resume from, for whoever is cut off before anything happens.
-            return Poll::Ready(Some(Bytes::from(format!("retry: {RETRY_MS}\nid: {}\n\n", body.sent))));
+            return Poll::Ready(Some(Lines::Own(format!("retry: {RETRY_MS}\nid: {}\n\n", body.sent).into())));
         }
         if body.over {
             return Poll::Ready(None);
@@ -100,9 +113,8 @@ impl Body {
                 Ok(Some(Waiting::Event(event, cursor))) => {
                     body.metrics.event_delivered(event.event.name());
                     body.sent = cursor.clone();
-                    match chunk.is_empty() && event.size >= CHUNK {
-                        // A large one is not copied.
-                        true => return Poll::Ready(Some(rendered(&event, &cursor))),
+                    match chunk.is_empty() && event.size >= CHUNK && event.cursor == cursor {
+                        true => return Poll::Ready(Some(Lines::Shared(event))),
                         false => chunk.extend_from_slice(&rendered(&event, &cursor)),
                     }
                 }
@@ -131,14 +143,18 @@ impl Body {
                 }
             }
         }
-        Poll::Ready(Some(chunk.into()))
+        Poll::Ready(Some(Lines::Own(chunk)))
     }
 }
 
 /// An event's lines. Those who were given the same cursor share them.
 fn rendered(event: &Published, cursor: &Cursor) -> Bytes {
-    let lines = || lines(event.event.name(), &event.view(METHOD, cursor), cursor);
+    let lines = || fresh(event, cursor);
     if *cursor == event.cursor { event.sse.get_or_init(lines).clone() } else { lines() }
+}
+
+fn fresh(event: &Published, cursor: &Cursor) -> Bytes {
+    lines(event.event.name(), &event.view(METHOD, cursor), cursor)
 }
 
 fn lines(name: &str, view: &impl Serialize, cursor: &Cursor) -> Bytes {

@@ -4,6 +4,7 @@
 
 use actix_web::http::header::{self, HeaderMap};
 use actix_web::web::Bytes;
+use crc32fast::Hasher;
 
 /// The magic number, the method deflate, no flags, no time, no extra flags, an unknown system.
 const HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
@@ -11,22 +12,6 @@ const HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
 const BLOCK: usize = 0xffff;
 /// The block without bytes that is the last one.
 const LAST: [u8; 5] = [1, 0, 0, 0xff, 0xff];
-
-/// CRC-32 of each byte (RFC 1952, section 8).
-const TABLE: [u32; 256] = {
-    let mut table = [0; 256];
-    let mut byte = 0;
-    while byte < 256 {
-        let (mut crc, mut bit) = (byte as u32, 0);
-        while bit < 8 {
-            crc = if crc & 1 == 1 { 0xedb8_8320 ^ (crc >> 1) } else { crc >> 1 };
-            bit += 1;
-        }
-        table[byte] = crc;
-        byte += 1;
-    }
-    table
-};
 
 /// Whether a client takes gzip, by name (RFC 9110, section 12.5.3).
 pub(super) fn is_taken(headers: &HeaderMap) -> bool {
@@ -38,37 +23,52 @@ pub(super) fn is_taken(headers: &HeaderMap) -> bool {
     })
 }
 
+/// Bytes as they stand in a stream. Nothing in them depends on what comes before, so all streams can share them.
+#[derive(Debug)]
+pub struct Stored {
+    blocks: Bytes,
+    /// Of the bytes before they became blocks.
+    crc: u32,
+    length: u64,
+}
+
+impl Stored {
+    pub fn new(bytes: &[u8]) -> Self {
+        let mut blocks = Vec::with_capacity(bytes.len() + bytes.len().div_ceil(BLOCK) * 5);
+        for block in bytes.chunks(BLOCK) {
+            let length = block.len() as u16;
+            blocks.push(0);
+            blocks.extend_from_slice(&length.to_le_bytes());
+            blocks.extend_from_slice(&(!length).to_le_bytes());
+            blocks.extend_from_slice(block);
+        }
+        Self { blocks: blocks.into(), crc: crc32fast::hash(bytes), length: bytes.len() as u64 }
+    }
+}
+
 /// What has been written of a stream.
 #[derive(Debug)]
 pub struct Gzip {
     begun: bool,
     ended: bool,
-    crc: u32,
+    sum: Hasher,
     /// Modulo 2^32.
     length: u32,
 }
 
 impl Gzip {
     pub fn begin() -> Self {
-        Self { begun: false, ended: false, crc: u32::MAX, length: 0 }
+        Self { begun: false, ended: false, sum: Hasher::new(), length: 0 }
     }
 
-    /// The next part. Whoever has it can decode all of it.
-    pub fn part(&mut self, bytes: &[u8]) -> Bytes {
-        let mut part = Vec::with_capacity(bytes.len() + bytes.len() / BLOCK * 5 + 32);
-        self.head(&mut part);
-        for block in bytes.chunks(BLOCK) {
-            let length = block.len() as u16;
-            part.push(0);
-            part.extend_from_slice(&length.to_le_bytes());
-            part.extend_from_slice(&(!length).to_le_bytes());
-            part.extend_from_slice(block);
+    /// The next part. Whoever has it can decode all of it. After the first one it is not copied.
+    pub fn part(&mut self, stored: &Stored) -> Bytes {
+        self.sum.combine(&Hasher::new_with_initial_len(stored.crc, stored.length));
+        self.length = self.length.wrapping_add(stored.length as u32);
+        match self.begins() {
+            true => [&HEADER, &*stored.blocks].concat().into(),
+            false => stored.blocks.clone(),
         }
-        for byte in bytes {
-            self.crc = TABLE[usize::from(self.crc as u8 ^ byte)] ^ (self.crc >> 8);
-        }
-        self.length = self.length.wrapping_add(bytes.len() as u32);
-        part.into()
     }
 
     /// The end, once.
@@ -76,18 +76,14 @@ impl Gzip {
         if std::mem::replace(&mut self.ended, true) {
             return None;
         }
-        let mut part = Vec::new();
-        self.head(&mut part);
-        part.extend_from_slice(&LAST);
-        part.extend_from_slice(&(!self.crc).to_le_bytes());
-        part.extend_from_slice(&self.length.to_le_bytes());
-        Some(part.into())
+        let head = if self.begins() { &HEADER[..] } else { &[] };
+        let sum = self.sum.clone().finalize();
+        Some([head, &LAST, &sum.to_le_bytes(), &self.length.to_le_bytes()].concat().into())
     }
 
-    fn head(&mut self, part: &mut Vec<u8>) {
-        if !std::mem::replace(&mut self.begun, true) {
-            part.extend_from_slice(&HEADER);
-        }
+    /// Whether what comes is the beginning.
+    fn begins(&mut self) -> bool {
+        !std::mem::replace(&mut self.begun, true)
     }
 }
 
@@ -102,7 +98,7 @@ mod tests {
         let texts = [b"retry: 1000\n\n".to_vec(), vec![b'x'; 3 * BLOCK + 7], vec![], b"data: {}\n\n".to_vec()];
         let (mut gzip, mut whole, mut so_far) = (Gzip::begin(), Vec::new(), Vec::new());
         for text in &texts {
-            let part = gzip.part(text);
+            let part = gzip.part(&Stored::new(text));
             let mut decoder = flate2::write::GzDecoder::new(Vec::new());
             whole.extend_from_slice(&part);
             so_far.extend_from_slice(text);
@@ -115,6 +111,21 @@ mod tests {
         let mut decoded = Vec::new();
         flate2::read::GzDecoder::new(&*whole).read_to_end(&mut decoded).unwrap();
         assert!(decoded == so_far);
+    }
+
+    #[test]
+    fn what_goes_to_many_is_made_once() {
+        let large = Stored::new(&vec![b'x'; 3 * BLOCK]);
+        for before in ["", "retry: 1000\n\n"] {
+            let mut gzip = Gzip::begin();
+            let first = gzip.part(&Stored::new(before.as_bytes()));
+            let shared = gzip.part(&large);
+            assert_eq!(shared.as_ptr(), large.blocks.as_ptr());
+            let whole = [first, shared, gzip.end().unwrap()].concat();
+            let mut decoded = Vec::new();
+            flate2::read::GzDecoder::new(&*whole).read_to_end(&mut decoded).unwrap();
+            assert!(decoded == [before.as_bytes(), &[b'x'; 3 * BLOCK]].concat());
+        }
     }
 
     #[test]
