@@ -137,6 +137,34 @@ for (const way of Object.keys(WAYS)) {
   })
 }
 
+test('whoever reads passes over what cannot be decrypted, says so, and loses nothing that was read', async (context) => {
+  const { alice, bob, dave } = await behind('direct')
+  await bob.read()
+  const send = async (ciphertext) =>
+    (await call(alice.client, 'sendMessage', { convoId: alice.convoId, ciphertext, epoch: alice.group.epoch })).seq
+  const once = await alice.group.encrypt('once')
+  const [first, second] = [await send(once), await send(once)]
+  assert.equal(second, first + 1, 'without msgId it is two entries')
+  const noise = await send(crypto.getRandomValues(new Uint8Array(100)))
+  await alice.send('after')
+  const { mock } = context.mock.method(console, 'warn', () => {})
+  assert.deepEqual(await bob.read(), ['once', 'after'])
+  const told = mock.calls.map(({ arguments: [sentence] }) => sentence)
+  assert.deepEqual(told.map((sentence) => Number(sentence.match(/^entry (\d+), of did:plc:\w+, cannot/)[1])), [second, noise])
+
+  // Nobody gets past a commit that cannot be applied. What came before it is handed over, and the error comes again.
+  await alice.send('before')
+  const { keyPackages } = await call(alice.client, 'getKeyPackages', { dids: [dave.did] })
+  const { commit, welcome } = await alice.group.add([Buffer.from(keyPackages[0].keyPackage, 'base64')])
+  commit[commit.length - 1] ^= 1
+  const [broken, invitation] = [commit, welcome].map((bytes) => Buffer.from(bytes).toString('base64'))
+  await call(alice.client, 'addMembers', { convoId: alice.convoId, didList: [dave.did], commit: broken, welcomeMessage: invitation })
+  assert.deepEqual(await bob.read(), ['before'])
+  const stands = bob.seq
+  for (let n = 0; n < 2; n++) await assert.rejects(bob.read())
+  assert.equal(bob.seq, stands)
+})
+
 test('whatever is accepted can be read through the PDS, which passes on ten megabytes', async () => {
   const alice = await member('pds')
   await alice.create('Birds')
