@@ -32,8 +32,9 @@
 //! that ran, and those from its end on. That is what is replayed. For the rows of `event_stream` these are ranges of an index. For
 //! the log, the first entry to send again follows the last one, by seq, that S saw: as S saw it, it saw all before it. Where more ran
 //! than a cursor can name, it ends before the first that it does not name, as if S had been taken then. So a transaction that
-//! stays open anywhere in the cluster makes no replay longer. What is sent twice is known by `(convoId, seq)`; it may be from before the
-//! client began. The cursor is from one moment and for all conversations, also those that the client did not know of.
+//! stays open anywhere in the cluster makes no replay longer. What is sent twice is known: entries by `(convoId, seq)`, and who joined, left
+//! or was removed by `eventId`; it may be from before the client began. The cursor is from one moment and for all conversations, also
+//! those that the client did not know of.
 //!
 //! **Somebody is removed and has not had everything from before** (P5), nor can read it from the log any more. Who comes back with a
 //! cursor is sent the rest of the membership before its removal (`catch_up`), however often it joined and was removed meanwhile:
