@@ -58,7 +58,8 @@ fn origins(reply: &Response) -> Option<&str> {
 async fn any_page_may_ask_for_leave_and_gets_it(app: &TestApp) {
     let http = http().unwrap();
     let methods = ROUTES.iter().map(|route| (format!("/xrpc/{}", route.nsid), route.kind.verb().to_string()));
-    let pages = ["/.well-known/did.json", "/lexicons", "/lexicons/blue.catbird.mls.defs.json"];
+    let documents = ["/.well-known/did.json", "/lexicons", "/lexicons/blue.catbird.mls.defs.json", "/openapi.json"];
+    let pages = documents.into_iter().chain(["/xrpc/_health"]);
     let asked = methods.chain(pages.map(|page| (page.to_owned(), "GET".to_owned())));
     // Nobody is asked who they are, nor whether the server is ready: a page would not learn why its request was not sent.
     let starting = Starting::beside(app).await;
@@ -95,6 +96,8 @@ async fn any_page_may_read_every_reply_refusals_too(app: &TestApp) {
         ("/.well-known/did.json", 200),
         ("/lexicons", 200),
         ("/lexicons/blue.catbird.mls.defs.json", 200),
+        ("/openapi.json", 200),
+        ("/xrpc/_health", 200),
         ("/lexicons/no.such.document", 404),
         ("/xrpc/no.such.method", 501),
         ("/nowhere", 404),

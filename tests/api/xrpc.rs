@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use crate::harness::*;
 use crate::support::app::{SECRET, SERVICE_DID, TestApp};
 use crate::support::client::random_did;
-use crate::support::client::xrpc::Xrpc;
+use crate::support::client::xrpc::{Claims, Token, Xrpc};
 
 any_serializer! {
     a_method_called_with_the_wrong_verb_is_405_and_names_the_right_one;
@@ -29,6 +29,7 @@ any_serializer! {
     head_is_get_without_the_body_and_changes_nothing;
     the_version_is_where_other_services_have_it;
     what_is_said_to_be_no_json_is_refused;
+    a_token_past_its_time_calls_for_a_new_one_with_the_same_request;
 }
 
 async fn head_is_get_without_the_body_and_changes_nothing(app: &TestApp) {
@@ -103,6 +104,20 @@ async fn what_is_said_to_be_no_json_is_refused(app: &TestApp) {
             assert!(status == 200 || reply.string("message").unwrap().contains("Content-Type"), "{reply}");
         }
     }
+}
+
+async fn a_token_past_its_time_calls_for_a_new_one_with_the_same_request(app: &TestApp) {
+    let alice = app.persona();
+    let nsid = "blue.catbird.mls.getConvos";
+    let call = async |token: String| {
+        let request = alice.xrpc.http.get(alice.xrpc.url(nsid, &[])).bearer_auth(token);
+        alice.xrpc.send(nsid, request).await.unwrap()
+    };
+    let mut claims = Claims::new(alice.did(), SERVICE_DID, nsid);
+    (claims.iat, claims.exp) = (claims.iat - 7_200, claims.iat - 3_600);
+    let reply = refused(call(Token::new(SECRET).mint(&claims)).await, 401, "ExpiredToken");
+    assert_eq!(reply.body["recovery"], "retrySame");
+    ok(call(alice.xrpc.token(nsid)).await);
 }
 
 async fn a_method_called_with_the_wrong_verb_is_405_and_names_the_right_one(app: &TestApp) {
