@@ -21,9 +21,17 @@ fn node(program: &str) -> Command {
     command
 }
 
-/// The stand-in of a PDS, and where it listens. It ends with this.
+/// What the page has typed into a terminal, from the repository's root.
+fn typed_into(terminal: u8) -> &'static str {
+    let (_, rest) = PAGE.split_once(&format!("```sh in terminal {terminal}\n")).expect("the page has this terminal");
+    rest.split_once("```").unwrap().0.trim()
+}
+
+/// The stand-in of a PDS, started as the page has it but at any port, and where it listens. It ends with this.
 async fn pds() -> (Child, String) {
-    let mut pds = node("pds.mjs").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("node is installed");
+    let mut pds = Command::new("sh");
+    pds.args(["-c", &typed_into(1).replace("2583", "0")]).current_dir(env!("CARGO_MANIFEST_DIR")).kill_on_drop(true);
+    let mut pds = pds.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("there is a shell");
     let said = BufReader::new(pds.stdout.take().unwrap()).lines().next_line().await.unwrap();
     (pds, said.expect("it says where it listens"))
 }
@@ -36,12 +44,11 @@ async fn the_programs_of_the_page_for_clients_run_both_ways_and_in_a_browser() {
     // The service's DID names the port.
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port().to_string();
-    let settings = [
-        ("SERVER_PORT", &*port),
-        ("SERVICE_DID", &*format!("did:web:localhost%3A{port}")),
-        ("PLC_DIRECTORY_URL", &pds),
-        ("ALLOW_PRIVATE_DID_HOSTS", "true"),
-    ];
+    // The server has the settings that the page gives it, but for the two addresses.
+    let typed = typed_into(2).replace("3000", &port).replace("http://localhost:2583", &pds);
+    let (settings, program): (Vec<_>, Vec<_>) = typed.split(' ').partition(|word| word.contains('='));
+    assert_eq!(program, ["ops/run"]);
+    let settings: Vec<_> = settings.iter().map(|setting| setting.split_once('=').unwrap()).collect();
     let app = TestApp::on(listener, &settings).await;
     let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("clients-{port}"));
     let mut tests = node("clients.test.mjs");
@@ -52,6 +59,14 @@ async fn the_programs_of_the_page_for_clients_run_both_ways_and_in_a_browser() {
     println!("{told}");
     std::fs::remove_dir_all(directory).unwrap();
     app.finish().await;
+}
+
+/// What is typed into one terminal is meant for what runs in the others, and so are the programs' defaults.
+#[test]
+fn the_page_has_the_stand_in_and_the_server_in_one_place_each() {
+    let ports = PAGE.split("http://localhost:").skip(1).map(|rest| &rest[..4]);
+    assert_eq!(ports.collect::<BTreeSet<_>>(), BTreeSet::from(["2583", "3000"]));
+    assert!(typed_into(1).contains("PORT=2583 ") && typed_into(2).contains("SERVER_PORT=3000 "));
 }
 
 /// Clients go by the names, so the page has all of them.

@@ -7,10 +7,10 @@ import fs from 'node:fs'
 import http from 'node:http'
 import path from 'node:path'
 import { test as nodeTest } from 'node:test'
-import { pathToFileURL } from 'node:url'
+import { fileURLToPath, pathToFileURL } from 'node:url'
 import { promisify } from 'node:util'
 import { build } from 'esbuild'
-import { printsOf, writePrograms } from './page.mjs'
+import { printsOf, typedInto, writePrograms } from './page.mjs'
 
 const { PDS, SERVER, DIRECTORY } = process.env
 writePrograms(DIRECTORY)
@@ -52,9 +52,16 @@ async function behind(way) {
 
 for (const way of Object.keys(WAYS)) {
   test(`the conversation of the page, ${way}`, async () => {
+    // Dave has an account of another name, since somebody else has his.
+    const dave = { DAVE: `dave-${way}.test`, DAVE_PASSWORD: 'his own' }
+    await signIn(PDS, dave.DAVE, dave.DAVE_PASSWORD)
+    await signIn(PDS, 'dave.test', 'of somebody else')
     await passed()
-    const env = { ...process.env, WAY: way }
-    const { stdout } = await promisify(execFile)(process.execPath, [path.join(DIRECTORY, 'talk.mjs')], { env, timeout: 60_000 })
+    // As the page has it typed, for one of its ways.
+    const lines = typedInto(3).replaceAll('/tmp/clients', DIRECTORY).split('\n')
+    const typed = lines.filter((line) => !line.startsWith('WAY=') || line.startsWith(`WAY=${way} `)).join('\n')
+    const options = { cwd: fileURLToPath(new URL('../..', import.meta.url)), env: { ...process.env, ...dave }, timeout: 60_000 }
+    const { stdout } = await promisify(execFile)('sh', ['-ec', typed], options)
     assert.equal(stdout, printsOf('talk.mjs'))
     assert.equal((await passed()).length > 0, way === 'pds', 'it goes the way that it says')
   })
@@ -262,8 +269,10 @@ test('the program of the page runs in a browser, on a page of another origin', a
     response.end(isPage ? page : fs.readFileSync(path.join(DIRECTORY, 'browser.js')))
   })
   await new Promise((resolve) => origin.listen(0, 'localhost', resolve))
-  const query = new URLSearchParams({ pds: PDS, server: SERVER })
-  const address = `http://localhost:${origin.address().port}/index.html?${query}`
+  const bob = { bob: 'bob-in-a-browser.test', bobPassword: 'his own' }
+  await signIn(PDS, bob.bob, bob.bobPassword)
+  const query = new URLSearchParams({ pds: PDS, server: SERVER, ...bob })
+  const address = `http://localhost:${origin.address().port}/index.html#${query}`
   const profile = path.join(DIRECTORY, 'profile')
   const flags = ['--headless', '--no-sandbox', '--disable-gpu', '--disable-dev-shm-usage', '--no-first-run', `--user-data-dir=${profile}`]
   const browser = spawn(chromium(), [...flags, address], { stdio: 'ignore', detached: true })

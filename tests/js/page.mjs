@@ -20,6 +20,9 @@ export function writePrograms(directory) {
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) writePrograms(process.argv[2])
 
+/** What the page has typed into a terminal, from the repository's root. */
+export const typedInto = (terminal) => text.split(`\`\`\`sh in terminal ${terminal}\n`)[1].split('```')[0]
+
 /** What the page says that a program prints. */
 export function printsOf(name) {
   const found = blocks.find(([, of, prints]) => of === name && prints)

@@ -6,8 +6,9 @@
 // - what is compressible goes through gzip, which holds back what is not flushed, unless it comes compressed;
 // - a reply may have 10 MiB, its head has to come within 10 seconds, and its body may pause for 30.
 //
-// Whoever signs in has an account from then on. The directory fails when it is asked first for somebody whose handle begins with "late".
-// It says on standard output where it listens, and keeps a list of what it has passed on.
+// Whoever signs in has an account from then on, with that password. Every other account's key is written as directories wrote it before there
+// was Multikey, which networks for development still do. The directory fails when it is asked first for somebody whose handle begins with
+// "late". It listens at PORT, or at any, says on standard output where, and keeps a list of what it has passed on.
 
 import { createHash, createPrivateKey, createPublicKey, generateKeyPairSync, randomUUID, sign } from 'node:crypto'
 import http from 'node:http'
@@ -37,27 +38,32 @@ class XrpcError extends Error {
   }
 }
 
-/** An account with a key of its own, made when it is asked for first. */
-function account(handle) {
+/** An account with a key of its own, made when somebody signs in first. */
+function account(handle, password) {
   if (!accounts.has(handle)) {
     const { privateKey, publicKey } = generateKeyPairSync('ec', { namedCurve: 'secp256k1' })
     const { x, y } = publicKey.export({ format: 'jwk' })
     const [left, right] = [x, y].map((part) => Buffer.from(part, 'base64url'))
-    // The multicodec of compressed secp256k1 keys, and the key.
-    const key = Buffer.concat([Buffer.from([0xe7, 0x01, 2 + (right[31] & 1)]), left])
+    // The point as it is, under a type that names its curve; or the multicodec of compressed secp256k1 keys, and the compressed point.
+    const method = accounts.size % 2
+      ? { type: 'EcdsaSecp256k1VerificationKey2019', key: [Buffer.from([4]), left, right] }
+      : { type: 'Multikey', key: [Buffer.from([0xe7, 0x01, 2 + (right[31] & 1)]), left] }
+    const key = { type: method.type, publicKeyMultibase: base58btc.encode(Buffer.concat(method.key)) }
     const name = createHash('sha256').update(handle).digest('hex').slice(0, 24).replace(/[0189]/g, 'x')
     const fails = handle.startsWith('late') ? 1 : 0
-    accounts.set(handle, { did: `did:plc:${name}`, handle, privateKey, multibase: base58btc.encode(key), fails })
+    accounts.set(handle, { did: `did:plc:${name}`, handle, password, privateKey, key, fails })
   }
-  return accounts.get(handle)
+  const found = accounts.get(handle)
+  if (found.password !== password) throw new XrpcError(401, 'AuthenticationRequired', 'Invalid identifier or password')
+  return found
 }
 
-function didDocument({ did, handle, multibase }) {
+function didDocument({ did, handle, key }) {
   return {
-    '@context': ['https://www.w3.org/ns/did/v1', 'https://w3id.org/security/multikey/v1'],
+    '@context': ['https://www.w3.org/ns/did/v1'],
     id: did,
     alsoKnownAs: [`at://${handle}`],
-    verificationMethod: [{ id: `${did}#atproto`, type: 'Multikey', controller: did, publicKeyMultibase: multibase }],
+    verificationMethod: [{ id: `${did}#atproto`, controller: did, ...key }],
     service: [{ id: '#atproto_pds', type: 'AtprotoPersonalDataServer', serviceEndpoint: here() }],
   }
 }
@@ -99,7 +105,10 @@ function session(owner) {
 
 /** The methods of its own. */
 const OWN = {
-  'com.atproto.server.createSession': async (request) => session(account((await body(request)).identifier)),
+  'com.atproto.server.createSession': async (request) => {
+    const { identifier, password } = await body(request)
+    return session(account(identifier, password))
+  },
   'com.atproto.server.getServiceAuth': async (request, url) => {
     const [aud, lxm] = ['aud', 'lxm'].map((name) => url.searchParams.get(name))
     return { token: serviceToken(signedIn(request), aud, lxm) }
@@ -235,7 +244,7 @@ const server = http.createServer((request, response) => {
 })
 
 const here = () => `http://localhost:${server.address().port}`
-server.listen(0, 'localhost', () => console.log(here()))
+server.listen(process.env.PORT ?? 0, 'localhost', () => console.log(here()))
 // It ends with whoever has started it.
 process.stdin.resume()
 process.stdin.on('end', () => process.exit())
