@@ -116,6 +116,8 @@ async fn a_record_whose_message_went_first_is_no_violation_but_one_of_a_young_me
     let mut members = app.conversation(2).await;
     members[0].send("one").await.unwrap();
     members[0].send("two").await.unwrap();
+    // The commit goes as well once it is noted that everybody has read it.
+    app.settle().await;
     let db = app.database.connect().await;
     db.batch_execute(
         "update messages set created_at = created_at - interval '31 days';
