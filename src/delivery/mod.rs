@@ -23,8 +23,9 @@
 //!
 //! An entry belongs to those who were members when it was written, as the roster's positions say (`joined_seq`, `left_seq`), and
 //! not to its sender: joiners get nothing from before, leavers nothing from after. Whoever leaves and is added again in the moment
-//! before an entry is expanded is a joiner. A mailbox gets what transactions after its own wrote. A long transaction that writes,
-//! anywhere in the cluster, delays the hand-over for as long as it runs; it loses nothing.
+//! before an entry is expanded is a joiner. A mailbox gets what transactions after its own wrote; setting one anew that was refused or
+//! suspended counts as its beginning. A long transaction that writes, anywhere in the cluster, delays the hand-over for as long as it
+//! runs; it loses nothing.
 //!
 //! A dump brings along the ids of the cluster that it was made in. They are of an older era (`store/incarnation`): what was not expanded
 //! there is expanded here first, in the order of its own numbers, and then what this era wrote, from the beginning.

@@ -1,8 +1,12 @@
 -- mailboxes/set: gives a member a mailbox, or another one, or none. What it was owed before goes to the new one, which
--- proves itself first (mailbox_begins_anew).
+-- proves itself first (mailbox_begins_anew). One that was none, refused or suspended is owed what is written from now on, however late
+-- entries from before are expanded.
 -- $1 did   $2 convo_id, or empty for all others   $3 provider   $4 zone   $5 url   $6 host   $7 secret
 insert into mailboxes (member_did, convo_id, provider, zone, url, host, secret) values ($1, $2, $3, $4, $5, $6, $7)
 on conflict (member_did, convo_id) do update
    set provider = excluded.provider, zone = excluded.zone, url = excluded.url, host = excluded.host, secret = excluded.secret,
-       updated_at = now(), era = case when mailboxes.provider = 'none' then excluded.era else mailboxes.era end,
-       tx = case when mailboxes.provider = 'none' then excluded.tx else mailboxes.tx end
+       updated_at = now(),
+       era = case when mailboxes.provider = 'none' or mailboxes.state in ('refused', 'suspended')
+                  then excluded.era else mailboxes.era end,
+       tx = case when mailboxes.provider = 'none' or mailboxes.state in ('refused', 'suspended')
+                 then excluded.tx else mailboxes.tx end
