@@ -70,9 +70,14 @@ async fn stale(
     let mut missing = messages::list_commits(db, convo, caller, commits, limits).await?;
     let mut more = missing.last().map(|last| last.epoch < at.epoch);
     let (mut code, mut message) = (Code::EpochMismatch, format!("{place}: apply `missing`, then build it anew"));
-    // The first one that it lacks, if it lacks any.
-    let next = epoch.max(joined) + 1;
-    if next <= at.epoch && missing.first().is_none_or(|first| first.epoch > next) {
+    // Whether the first one that it lacks is not there, if it lacks any.
+    let is_gone = |joined: i64| {
+        let next = epoch.max(joined) + 1;
+        next <= at.epoch && missing.first().is_none_or(|first| first.epoch > next)
+    };
+    // Replicas without locks may have removed the caller since its membership was read, and added it again: then it is shown nothing, or
+    // less, though nothing was deleted.
+    if is_gone(joined) && is_gone(members::membership(db, convo, caller).await?.joined_epoch) {
         // What is kept leads on from a later epoch, which getCommits says.
         code = Code::EpochExpired;
         message = format!(

@@ -253,7 +253,8 @@ pub async fn send(desk: Desk, convo: Arc<Convo>, turn: usize) {
             }
             // A commit or its own removal came first.
             (409, Some("EpochMismatch")) | (403, Some("NotMember")) => {}
-            (404, Some("ConvoNotFound")) if desk.may_lose => {}
+            // Or the database has lost the epoch, or even the conversation, and nobody has noticed yet.
+            (409, Some("EpochAhead" | "ServerRolledBack")) | (404, Some("ConvoNotFound")) if desk.may_lose => {}
             _ => panic!("{reply}"),
         }
     }
