@@ -101,12 +101,18 @@ async fn p12_nor_does_who_repeats_it_with_another_body_at_another_replica() {
     let elsewhere = alice.at(fleet.replicas[1].base.parse().unwrap());
     let used = alice.token(CHEAP);
     assert_eq!(ask_with(&alice, &used).await.status, 200);
-    for _ in 0..30 {
+    // That it is used is asked behind the reply. Until that is known each counts as its owner's, and then none does.
+    let refusals = ["InvalidRequest", "RateLimitExceeded", "TokenReplayed"];
+    for n in 1.. {
         let malformed = elsewhere.http.post(elsewhere.url(CHEAP, &[])).bearer_auth(&used).body("{");
         let reply = elsewhere.send(CHEAP, malformed).await.unwrap();
-        assert!(matches!(reply.error(), Some("InvalidRequest" | "TokenReplayed")), "{reply}");
+        assert!(reply.error().is_some_and(|error| refusals.contains(&error)), "{reply}");
+        if n >= 30 && reply.error() == Some("TokenReplayed") {
+            break;
+        }
     }
-    for _ in 0..9 {
+    // Were they charged, nothing would be left of a burst of two seconds' worth.
+    for _ in 0..5 {
         assert_eq!(ask(&elsewhere).await.status, 200);
     }
     fleet.check().await;
