@@ -24,8 +24,9 @@ pub const NAME: &str = "fleet";
 const REPLICAS: [usize; 3] = [1, 2, 4];
 /// Over all replicas.
 const CONNECTIONS: u32 = 64;
-/// Over all replicas, where enough requests wait at each of four to fill most of a transaction. One queue holds 256, those of the load before included.
-const MANY_CONNECTIONS: u32 = 208;
+/// Over all replicas, where enough requests wait at each of four to fill most of a transaction. The queue of one conversation holds 256,
+/// those that the load before has left behind included.
+const MANY_CONNECTIONS: u32 = 192;
 /// Of each conversation: one for each connection, so that no caller's requests wait for each other.
 const MEMBERS: u32 = MANY_CONNECTIONS;
 const CONVOS: u32 = 1_000;

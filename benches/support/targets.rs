@@ -9,7 +9,7 @@ const NEIGHBOUR_CONNECTIONS: u32 = 50;
 /// Where the scenario `fleet` is measured, over all replicas: with few requests for each transaction at four of them, and with as many as
 /// make full ones.
 const FLEET_CONNECTIONS: u32 = 64;
-const FLEET_MANY_CONNECTIONS: u32 = 208;
+const FLEET_MANY_CONNECTIONS: u32 = 192;
 
 /// One series of a run, for a mode that is being judged.
 #[derive(Clone, Copy)]
@@ -188,19 +188,19 @@ const PROMISES: [Promise; 30] = [
         FLEET_CONNECTIONS,
     ),
     of_fleet(
-        "send to 1,000 conversations over 208 connections at 2 replicas, against one",
+        "send to 1,000 conversations over 192 connections at 2 replicas, against one",
         "spread, 2 replicas",
         "spread, 1 replica",
         FLEET_MANY_CONNECTIONS,
     ),
     of_fleet(
-        "send to one hot conversation over 208 connections at 2 replicas, against one",
+        "send to one hot conversation over 192 connections at 2 replicas, against one",
         "hot, 2 replicas",
         "hot, 1 replica",
         FLEET_MANY_CONNECTIONS,
     ),
     of_fleet(
-        "send to one hot conversation over 208 connections at 4 replicas, against one",
+        "send to one hot conversation over 192 connections at 4 replicas, against one",
         "hot, 4 replicas",
         "hot, 1 replica",
         FLEET_MANY_CONNECTIONS,
