@@ -1,8 +1,8 @@
 //! Every way a request can end other than well: one closed table of wire name, HTTP status and what the client should do.
 //!
 //! A [`Code`] is what goes over the wire and what lexicons declare, and it alone decides the recovery, because proxies pass on little
-//! else. An [`Error`] is one occurrence with its sentence and the facts that let a client recover. Anything unforeseen becomes [`Code::InternalServerError`], logged with its cause
-//! and answered without it.
+//! else. An [`Error`] is one occurrence with its sentence and the facts that let a client recover. Anything unforeseen becomes
+//! [`Code::InternalServerError`], logged with its cause and answered without it.
 
 use actix_web::http::StatusCode;
 use serde::Serialize;

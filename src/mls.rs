@@ -24,8 +24,8 @@ use crate::timing::within;
 
 pub use self::suites::{DEFAULT_SUITE, SUITES, Suite};
 
-/// Most bytes of one commit, Welcome or application message. In base64 it fits into the 10 MiB of a reply that an AT Protocol PDS passes on,
-/// with its frame, so that whatever was accepted can be read. Earlier versions have accepted as much as the lexicons say.
+/// Most bytes of one commit, Welcome or application message. In base64 it fits into the 10 MiB of a reply that an AT Protocol PDS passes
+/// on, with its frame, so that whatever was accepted can be read. Earlier versions have accepted as much as the lexicons say.
 pub const MAX_MLS_BYTES: usize = 7 * 1024 * 1024;
 /// Most bytes of one key package, as the lexicon has it.
 pub const MAX_KEY_PACKAGE_BYTES: usize = 65_536;
@@ -264,8 +264,8 @@ pub fn cut_welcome(welcome: Vec<u8>, references: &[&[u8]]) -> Vec<u8> {
     cut.unwrap_or(welcome)
 }
 
-/// Parses what may be large. Reading and hashing seven megabytes keeps a thread for some hundredths of a second, so large ones are parsed by
-/// threads of their own, [`MOST_LARGE`] at a time.
+/// Parses what may be large. Reading and hashing seven megabytes keeps a thread for some hundredths of a second, so large ones are parsed
+/// by threads of their own, [`MOST_LARGE`] at a time.
 ///
 /// Errors: those of `parse`, and `Overloaded` after [`LARGE_WAIT`].
 pub async fn apart<T: Send + 'static>(bytes: Vec<u8>, parse: fn(Vec<u8>) -> Result<T, Error>) -> Result<T, Error> {

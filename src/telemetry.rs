@@ -1,4 +1,5 @@
-//! Logs on standard output: one JSON object per line, or, on a terminal, lines for people. DIDs and conversation ids appear at debug only, bodies and tokens never.
+//! Logs on standard output: one JSON object per line, or, on a terminal, lines for people. DIDs and conversation ids appear at debug only,
+//! bodies and tokens never.
 
 use std::io::IsTerminal;
 

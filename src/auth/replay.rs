@@ -11,11 +11,11 @@
 //! failover. Tokens that are made to live for longer than five minutes count as used if they were made before it or in the minute after,
 //! and are refused. Others could be used once more in what is left of their lifetime: if they were refused too, nobody could call in that
 //! minute.
-//! And no clock may free a record early. The tokens of accounts and tickets, which live for an hour at most, have slots that are emptied when
-//! everything in them has long been dead by PostgreSQL's clock, and by that clock a token is refused whose slot may have been emptied
-//! (`V022__used_tokens.sql` has the argument, `V025__hour_long_tokens.sql` the figures). Development tokens live for up to a day; their rows
-//! are compared with the clock of the replica that asks, the same that decides whether the token still lives, and are deleted an hour after
-//! their end.
+//! And no clock may free a record early. The tokens of accounts and tickets, which live for an hour at most, have slots that are emptied
+//! when everything in them has long been dead by PostgreSQL's clock, and by that clock a token is refused whose slot may have been emptied
+//! (`V022__used_tokens.sql` has the argument, `V025__hour_long_tokens.sql` the figures). Development tokens live for up to a day; their
+//! rows are compared with the clock of the replica that asks, the same that decides whether the token still lives, and are deleted an hour
+//! after their end.
 //!
 //! Every request spends a token, so they are spent many at a time: what arrived while the last call ran goes into the next.
 

@@ -57,8 +57,8 @@ const REFRESHES_AT_ONCE: u32 = 100;
 /// How long it is remembered what one DID has used of its budget: until all of it is there again.
 const REFRESHES_REMEMBERED: Duration = Duration::from_secs(60);
 
-/// Refreshes per second, and at once, behind requests and for open streams. Documents of whom it does not reach serve on, and it is tried again with a later
-/// request.
+/// Refreshes per second, and at once, behind requests and for open streams. Documents of whom it does not reach serve on, and it is tried
+/// again with a later request.
 const RENEWALS_PER_SECOND: u32 = 50;
 const RENEWALS_AT_ONCE: u32 = 200;
 

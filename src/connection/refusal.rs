@@ -1,5 +1,5 @@
-//! What a client is told of a head that is none. The HTTP library answers it by itself, with a status and no body, before anything else here
-//! sees a request; every error of this server has a body.
+//! What a client is told of a head that is none. The HTTP library answers it by itself, with a status and no body, before anything else
+//! here sees a request; every error of this server has a body.
 
 use crate::cors;
 use crate::error::Code;

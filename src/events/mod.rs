@@ -32,8 +32,8 @@
 //! that ran, and those from its end on. That is what is replayed. For the rows of `event_stream` these are ranges of an index. For
 //! the log, the first entry to send again follows the last one, by seq, that S saw: as S saw it, it saw all before it. Where more ran
 //! than a cursor can name, it ends before the first that it does not name, as if S had been taken then. So a transaction that
-//! stays open anywhere in the cluster makes no replay longer. What is sent twice is known: entries by `(convoId, seq)`, and who joined, left
-//! or was removed by `eventId`; it may be from before the client began. The cursor is from one moment and for all conversations, also
+//! stays open anywhere in the cluster makes no replay longer. What is sent twice is known: entries by `(convoId, seq)`, and who joined,
+//! left or was removed by `eventId`; it may be from before the client began. The cursor is from one moment and for all conversations, also
 //! those that the client did not know of.
 //!
 //! **Somebody is removed and has not had everything from before** (P5), nor can read it from the log any more. Who comes back with a
@@ -62,13 +62,14 @@
 //! database said, held rows before its own join are dropped. Typing is handed out at the end of a pass that began after it came,
 //! when every removal from before has been applied.
 //!
-//! **Something grows without bound** (P10). Streams are bounded per caller and per replica ([`hub`]) and in conversations; what waits for one client is bounded
-//! in events (`SSE_BUFFER_SIZE`) and bytes, and what waits for all of them in bytes; who does not read is told, cut, and loses nothing,
-//! since it resumes by its cursor. A client that catches up is read for only when it has read. A connection that takes nothing at all is
-//! reset by the kernel ([`crate::server`]). Passes, pages and replays have limits; a tail that lost its place cuts all streams, which
-//! resume.
+//! **Something grows without bound** (P10). Streams are bounded per caller and per replica ([`hub`]) and in conversations; what waits for
+//! one client is bounded in events (`SSE_BUFFER_SIZE`) and bytes, and what waits for all of them in bytes; who does not read is told, cut,
+//! and loses nothing, since it resumes by its cursor. A client that catches up is read for only when it has read. A connection that takes
+//! nothing at all is reset by the kernel ([`crate::server`]). Passes, pages and replays have limits; a tail that lost its place cuts all
+//! streams, which resume.
 //!
-//! **A commit pays for it** (P10). Sending a message writes no row here and waits for nobody. NOTIFY has a connection and a task of its own.
+//! **A commit pays for it** (P10). Sending a message writes no row here and waits for nobody. NOTIFY has a connection and a task of its
+//! own.
 //!
 //! **The database goes back in time**, by a crash, a failover or a restored backup: transaction ids come again. Then a new *incarnation*
 //! begins, before anything is written (`store/incarnation`, which has the proof), and the tail, which sees in the statement of each pass
@@ -183,8 +184,8 @@ impl Events {
     }
 
     /// Opens a stream of all conversations of `did`, or of one: from now on, or from a cursor. Where the caller has as many as it may, its
-    /// oldest one ends. `key` is the one that has proved the caller, and ends the stream when it ceases to ([`identities`]). What the caller
-    /// has missed is read at the rate of its account.
+    /// oldest one ends. `key` is the one that has proved the caller, and ends the stream when it ceases to ([`identities`]). What the
+    /// caller has missed is read at the rate of its account.
     ///
     /// Errors: `ConvoNotFound` and `NotMember` for the one conversation, `FutureCursor`, `OutdatedCursor`, `TooManyConversations`,
     /// `RateLimitExceeded` where too many of one caller are being opened or closed, `Overloaded`.

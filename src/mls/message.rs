@@ -1,5 +1,5 @@
-//! What handshake messages show of themselves (RFC 9420, sections 6 and 12). A PrivateMessage shows its group, its epoch and the kind of its
-//! content; a PublicMessage everything but its secrets.
+//! What handshake messages show of themselves (RFC 9420, sections 6 and 12). A PrivateMessage shows its group, its epoch and the kind of
+//! its content; a PublicMessage everything but its secrets.
 
 use std::collections::BTreeSet;
 

@@ -1,6 +1,6 @@
 //! The presentation language of MLS (RFC 9420, section 2.1): numbers and vectors, taken off the beginning of bytes. Nothing is copied, so
-//! whoever sends a million small structures costs no memory for them. `None`: the bytes end too soon, or a length is not written as short as
-//! it can be.
+//! whoever sends a million small structures costs no memory for them. `None`: the bytes end too soon, or a length is not written as short
+//! as it can be.
 
 use tls_codec::vlen;
 

@@ -206,8 +206,8 @@ pub struct EventRow {
 }
 
 impl EventRow {
-    /// A name for what the row tells of somebody: the same whenever and by whatever replica it is told. It is a hash, since the row's number
-    /// would say how much is written here.
+    /// A name for what the row tells of somebody: the same whenever and by whatever replica it is told. It is a hash, since the row's
+    /// number would say how much is written here.
     pub fn name(&self, did: &Did) -> String {
         let convo = self.convo.as_ref().map_or("", ConvoId::as_str);
         let told = format!("{} {} {convo} {did}", self.id, self.emitted_at.timestamp_micros());

@@ -124,8 +124,8 @@ fn defect(db: &DbError) -> Error {
 /// How long a client waits before it asks a PostgreSQL again that had no room.
 const EXHAUSTED: Duration = Duration::from_secs(10);
 
-/// Whether PostgreSQL says with this code that it has no disk (53100), no memory (53200) or not enough of something else (53000). That passes
-/// or an operator sees to it, and what needs none of it goes on: reads do while the disk is full, so the server stays ready.
+/// Whether PostgreSQL says with this code that it has no disk (53100), no memory (53200) or not enough of something else (53000). That
+/// passes or an operator sees to it, and what needs none of it goes on: reads do while the disk is full, so the server stays ready.
 fn is_exhausted(code: &SqlState) -> bool {
     matches!(code.code(), "53000" | "53100" | "53200")
 }

@@ -43,8 +43,8 @@ pub fn query<T: DeserializeOwned>(text: &str) -> Result<T, Error> {
         .map_err(|e| invalid("parameters", &e.path().to_string(), &e.inner().to_string()))
 }
 
-/// Refuses a body that is said to be something else than JSON. One of which nothing is said is taken for JSON, and so is what `curl -d` says
-/// where it is told nothing.
+/// Refuses a body that is said to be something else than JSON. One of which nothing is said is taken for JSON, and so is what `curl -d`
+/// says where it is told nothing.
 pub fn content_type(headers: &HeaderMap) -> Result<(), Error> {
     let Some(value) = headers.get(header::CONTENT_TYPE) else { return Ok(()) };
     let named = value.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim();

@@ -2,8 +2,8 @@
 //!
 //! The token is checked before the body is read, so strangers cost little, and spent after it was decoded, so a malformed request can be
 //! mended and sent with the same token, and one that came too often can be sent again later. Where a body is large it is spent sooner
-//! ([`intake`](super::intake)): what waits for its caller's turn, to be read or to be worked on, has spent its token, so nobody takes a turn
-//! with somebody else's used one. A panic is answered with 500 and does not take the worker along.
+//! ([`intake`](super::intake)): what waits for its caller's turn, to be read or to be worked on, has spent its token, so nobody takes a
+//! turn with somebody else's used one. A panic is answered with 500 and does not take the worker along.
 
 use std::cell::Cell;
 use std::panic::AssertUnwindSafe;

@@ -132,8 +132,8 @@ async fn p12_nor_does_who_repeats_a_used_ticket_that_was_read_in_an_address() {
         };
         assert_eq!((reply.status, reply.error()), (401, Some("TokenReplayed")), "{reply}");
     }
-    // Of a burst of two seconds' worth, the ticket and the WebSocket have used two and PostgreSQL's time for them some more, which on a busy
-    // machine may be half a second. Were the others charged, nothing would be left.
+    // Of a burst of two seconds' worth, the ticket and the WebSocket have used two and PostgreSQL's time for them some more, which on a
+    // busy machine may be half a second. Were the others charged, nothing would be left.
     for _ in 0..5 {
         assert_eq!(ask(&alice).await.status, 200);
     }

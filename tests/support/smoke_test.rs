@@ -1,8 +1,8 @@
 //! `catbird-server smoke-test [URL]`: plays a whole conversation against a running server, with real keys.
 //!
 //! It is a client, so it stands with the tests' and knows nothing of the server but what goes over the wire. It needs `JWT_SECRET` as the
-//! server has it; `SERVICE_DID` is asked of the server when it is not set. All DIDs and the group are new in every run, so it can be run against a server with data, as often as one likes.
-//! Exit code 0 after one line of success, 1 after a description of the step that failed.
+//! server has it; `SERVICE_DID` is asked of the server when it is not set. All DIDs and the group are new in every run, so it can be run
+//! against a server with data, as often as one likes. Exit code 0 after one line of success, 1 after a description of the step that failed.
 
 #[path = "client/mod.rs"]
 mod client;
