@@ -6,6 +6,9 @@ use std::time::{Duration, Instant};
 
 use chrono::{DateTime, TimeDelta, Utc};
 
+/// How far the clock of whoever signs a token or a key package and the server's may be apart, in seconds.
+pub const LEEWAY_SECONDS: i64 = 10;
+
 /// Where the present comes from. Cheap to clone; clones of a manual clock move together.
 #[derive(Debug, Clone, Default)]
 pub struct Clock {

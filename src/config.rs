@@ -11,8 +11,6 @@ use std::time::Duration;
 use chrono::TimeDelta;
 
 use crate::ids::Did;
-use crate::limits::Rates;
-use crate::quotas::Most;
 
 /// What starts a server, whole.
 #[derive(Debug, Clone)]
@@ -51,7 +49,7 @@ pub struct Config {
     pub rates: Rates,
     /// What one person may have stored and begin, and how often others may be asked of; 0 is no limit. `STORED_BYTES_PER_DAY`,
     /// `CONVOS_PER_DAY`, `STRANGERS_PER_DAY`, `INVITATIONS_PER_HOUR`, `KEY_PACKAGES_PER_CALLER`.
-    pub quotas: Most,
+    pub quotas: QuotaLimits,
     /// Most events that wait for one client of a stream. `SSE_BUFFER_SIZE`.
     pub sse_buffer: usize,
     /// Most HTTP connections at once. `MAX_CONNECTIONS`.
@@ -76,6 +74,32 @@ pub enum MlsValidation {
     Strict,
     /// Framing only.
     Framing,
+}
+
+/// How much is let through; 0 is no limit. Bursts of [`BURST`](crate::limits::BURST) at the full rate are, of what is counted per second.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rates {
+    /// Requests of one caller, and what they cost beyond one request's worth.
+    pub per_did: u32,
+    /// Accepted writes to one conversation.
+    pub per_convo: u32,
+    /// Accepted commits of one member in one conversation, per minute.
+    pub commits: u32,
+}
+
+/// Limits of the quotas of one person ([`Quota`](crate::quotas::Quota)); 0 is no limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QuotaLimits {
+    /// Bytes that one caller has stored per day.
+    pub stored_bytes: u64,
+    /// Conversations that one caller begins per day.
+    pub convos: u64,
+    /// People whom one caller names per day without having to do with them.
+    pub strangers: u64,
+    /// How often one person is named per hour by people who have nothing to do with it; by each of them a quarter as often.
+    pub invitations: u64,
+    /// One-time key packages of one person that one caller is issued in ten minutes; all callers together ten times as many.
+    pub key_packages: u64,
 }
 
 /// How long what is stored is kept.
@@ -263,7 +287,7 @@ impl Config {
                     per_convo: env.number("RATE_LIMIT_PER_CONVO", 500, 0, MOST_PER_SECOND) as u32,
                     commits: env.number("COMMITS_PER_MINUTE", 30, 0, MOST_PER_SECOND) as u32,
                 },
-                quotas: Most {
+                quotas: QuotaLimits {
                     stored_bytes: env.number("STORED_BYTES_PER_DAY", 2 << 30, 0, MOST_BYTES),
                     convos: env.number("CONVOS_PER_DAY", 500, 0, MOST_PER_DAY),
                     strangers: env.number("STRANGERS_PER_DAY", 2_000, 0, MOST_PER_DAY),
@@ -541,8 +565,13 @@ mod tests {
 
     #[test]
     fn quotas_have_defaults_and_can_be_off() {
-        let most =
-            Most { stored_bytes: 2_147_483_648, convos: 500, strangers: 2_000, invitations: 20, key_packages: 10 };
+        let most = QuotaLimits {
+            stored_bytes: 2_147_483_648,
+            convos: 500,
+            strangers: 2_000,
+            invitations: 20,
+            key_packages: 10,
+        };
         assert_eq!(Config::from_variables(NOTHING).unwrap().quotas, most);
         let names = [
             "STORED_BYTES_PER_DAY",
@@ -552,7 +581,7 @@ mod tests {
             "KEY_PACKAGES_PER_CALLER",
         ];
         let off = Config::from_variables(names.map(|name| (name, "0"))).unwrap().quotas;
-        assert_eq!(off, Most { stored_bytes: 0, convos: 0, strangers: 0, invitations: 0, key_packages: 0 });
+        assert_eq!(off, QuotaLimits { stored_bytes: 0, convos: 0, strangers: 0, invitations: 0, key_packages: 0 });
     }
 
     #[test]

@@ -7,9 +7,8 @@
 use actix_web::http::StatusCode;
 use serde::Serialize;
 
-use crate::ids::EntryId;
-use crate::store::ServerIncarnation;
-use crate::views::CommitView;
+use crate::ids::{EntryId, ServerIncarnation};
+use crate::wire::CommitMessage;
 
 /// What a client does about an error, without having to know its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -239,7 +238,7 @@ pub struct Details {
     pub reason: Option<Reason>,
     /// The commits after the caller's epoch, oldest first.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub missing: Option<Vec<CommitView>>,
+    pub missing: Option<Vec<CommitMessage>>,
     /// There are more than `missing` holds; `getCommits` has the rest.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub more_missing: Option<bool>,

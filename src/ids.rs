@@ -3,7 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
+use sha2::{Digest, Sha256};
 
 /// Longest DID that is accepted, in bytes: `did:web:` and the longest name of a host. AT Protocol allows 2048, but a did:plc has 32.
 pub const MAX_DID_BYTES: usize = 8 + 253;
@@ -75,6 +76,31 @@ identifier!(
     /// The id of one log entry (application message or commit), unique in its conversation. A ULID unless the sender chose it.
     EntryId, Malformed::Id, is_id
 );
+
+/// Name of an incarnation of the database (`serverIncarnation`). Clients compare it for equality and read nothing else from it. It is
+/// derived from the incarnation's secret key, because a number may have been used by another incarnation in a time that was lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ServerIncarnation([u8; 8]);
+
+impl ServerIncarnation {
+    /// The name of the incarnation with this key.
+    pub fn of(key: &[u8; 32]) -> Self {
+        let digest = Sha256::new().chain_update("serverIncarnation").chain_update(key).finalize();
+        Self(*digest.first_chunk().expect("SHA-256 has 32 bytes"))
+    }
+}
+
+impl fmt::Display for ServerIncarnation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", u64::from_be_bytes(self.0))
+    }
+}
+
+impl Serialize for ServerIncarnation {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
 
 #[cfg(test)]
 impl Did {

@@ -17,8 +17,10 @@ use self::leaf::{KeyPackage, Source};
 use self::message::{Content, MAX_LEAVES, Private, Public, Sender, Shown};
 use self::welcome::{NoWelcome, Parts};
 use self::wire::Reader;
+use crate::clock::LEEWAY_SECONDS;
 use crate::config::MlsValidation;
 use crate::error::{Code, Error};
+use crate::hex;
 use crate::ids::Did;
 use crate::timing::within;
 
@@ -36,7 +38,7 @@ pub const MAX_POSITION: i64 = (1 << 53) - 1;
 /// which they date them back. Section 7.2 wants a maximum.
 pub const MAX_KEY_PACKAGE_LIFETIME_SECONDS: u64 = 366 * 24 * 3_600 + 3_600;
 /// How far the clocks of a key package's owner and of the server may be apart, in seconds, as for tokens.
-const CLOCK_SECONDS: u64 = crate::auth::token::LEEWAY_SECONDS as u64;
+const CLOCK_SECONDS: u64 = LEEWAY_SECONDS as u64;
 
 /// How an MLSMessage of protocol version mls10 begins, and the wire formats that follow (RFC 9420, section 6).
 const MLS10: [u8; 2] = [0, 1];
@@ -56,11 +58,7 @@ const BEYOND: &str = "its epoch is larger than any that a conversation can reach
 
 /// A group id as clients name it, in the one spelling that is stored: hex in lower case. `None`: it is no hex.
 pub fn canonical_group_id(text: &str) -> Option<String> {
-    is_hex(text).then(|| text.to_ascii_lowercase())
-}
-
-fn is_hex(text: &str) -> bool {
-    !text.is_empty() && text.len().is_multiple_of(2) && text.bytes().all(|b| b.is_ascii_hexdigit())
+    hex::is_hex(text).then(|| text.to_ascii_lowercase())
 }
 
 /// What an MLS message says about itself in the clear.
@@ -80,7 +78,7 @@ impl Frame {
 
     /// Whether this is the group that `named` names in lower-case hex.
     pub fn belongs_to(&self, named: &str) -> bool {
-        hex(&self.group_id) == named
+        hex::encode(&self.group_id) == named
     }
 }
 
@@ -405,23 +403,6 @@ fn read_key_package(bytes: &[u8]) -> Option<(KeyPackage<'_>, &[u8])> {
     let framed = (wire_format(&mut reader) == Some(KEY_PACKAGE)).then(|| &bytes[4..]);
     let read = |bytes| KeyPackage::read_whole(bytes).map(|package| (package, bytes));
     framed.and_then(read).or_else(|| read(bytes))
-}
-
-/// Lower-case hex, as hashes travel.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// A SHA-256 hash from its hex in either case.
-pub fn hash_from_hex(text: &str) -> Option<[u8; 32]> {
-    if text.len() != 64 || !is_hex(text) {
-        return None;
-    }
-    let mut hash = [0; 32];
-    for (byte, pair) in hash.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
-        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
-    }
-    Some(hash)
 }
 
 #[cfg(test)]

@@ -13,8 +13,8 @@ use fred::types::config::{Config, Options, ReconnectPolicy, Server};
 use fred::types::{Builder, Message};
 use tokio::sync::broadcast::{self, error::RecvError};
 
-use crate::auth::tls;
 use crate::metrics::Metrics;
+use crate::net::tls;
 
 pub use fred::error::Error;
 

@@ -3,7 +3,8 @@
 
 use std::sync::Arc;
 
-use catbird_server::mls::{DEFAULT_SUITE, hex};
+use catbird_server::hex;
+use catbird_server::mls::DEFAULT_SUITE;
 use tokio_postgres::Client;
 use ulid::Ulid;
 
@@ -51,7 +52,7 @@ pub async fn write(database: &Client, convos: &[Convo]) -> Result<()> {
              select id, group_id, creator, $4, 0, 0 from unnest($1::text[], $2::text[], $3::text[]) c (id, group_id, creator)",
             &[
                 &of(|convo| convo.id.clone()),
-                &of(|convo| hex(&convo.group_id)),
+                &of(|convo| hex::encode(&convo.group_id)),
                 &of(|convo| convo.members[0].clone()),
                 &DEFAULT_SUITE,
             ],

@@ -343,5 +343,5 @@ impl Collector for MailboxDepths {
 /// A conversation's name on a page that anybody may read: the beginning of its id's SHA-256, as in
 /// `select id from conversations where encode(sha256(id::bytea), 'hex') like '<this>%'`.
 fn pseudonym(convo: &ConvoId) -> String {
-    crate::mls::hex(&Sha256::digest(convo.as_str())[..6])
+    crate::hex::encode(&Sha256::digest(convo.as_str())[..6])
 }

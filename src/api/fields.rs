@@ -7,12 +7,13 @@ use serde::Deserialize;
 use serde::de::{self, Deserializer, IgnoredAny, SeqAccess, Visitor};
 
 use crate::app::App;
+use crate::bytes::LexBytes;
 use crate::error::{Code, Error};
+use crate::hex;
 use crate::ids::{ConvoId, Did};
 use crate::mls::{self, Commit, Frame, MAX_POSITION, Suite, Welcome};
 use crate::store::key_packages::Hash;
 use crate::xrpc::Caller;
-use crate::xrpc::bytes::LexBytes;
 
 /// Entries on a page when the request does not say.
 pub const DEFAULT_PAGE: i64 = 50;
@@ -153,7 +154,7 @@ pub fn key_package_hashes(entries: Vec<KeyPackageHash>, most: usize) -> Result<V
 
 /// Checks one hash: the hex SHA-256 of a key package's bytes.
 pub fn key_package_hash(text: &str) -> Result<Hash, Error> {
-    mls::hash_from_hex(text)
+    hex::decode_hash(text)
         .ok_or_else(|| Code::InvalidRequest.because("a key package hash is 64 hex digits, the SHA-256 of its bytes"))
 }
 

@@ -224,7 +224,7 @@ mod tests {
                 for broken in [&point[1..], &[&[5], &point[1..]].concat(), &[point.as_slice(), &[0]].concat()] {
                     assert_eq!(read(kind, format!("z{}", bs58::encode(broken).into_string())), None, "{kind}");
                 }
-                assert_eq!(read(kind, format!("f{}", crate::mls::hex(&point))), None, "in another base");
+                assert_eq!(read(kind, format!("f{}", crate::hex::encode(&point))), None, "in another base");
             }
             // With its codec a key says which curve it is on, whatever the type is called.
             assert_eq!(read(kind, multikey.to_owned()).as_ref(), Some(&key));

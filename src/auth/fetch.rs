@@ -14,9 +14,9 @@ use reqwest::redirect::Policy;
 use reqwest::{Client, Response, StatusCode, Url};
 use tokio::sync::Semaphore;
 
-use super::address::{NotPublic, PublicOnly};
 use super::budget::Budget;
-use super::tls;
+use crate::net::address::{NotPublic, PublicOnly};
+use crate::net::tls;
 
 /// How long one fetch may take, from waiting for its turn to the last byte.
 pub const FETCH_TIMEOUT: Duration = Duration::from_secs(5);

@@ -4,9 +4,9 @@ use std::net::IpAddr;
 
 use reqwest::Url;
 
-use super::address::is_public;
 use super::fetch::Unresolved;
 use crate::ids::Did;
+use crate::net::address::is_public;
 
 /// The address of a document and whose host it is on.
 #[derive(Debug, Clone, PartialEq, Eq)]

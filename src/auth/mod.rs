@@ -7,7 +7,6 @@
 //!
 //! The identity is the claim `iss`. Nothing else in a token, `sub` least of all, says who is speaking.
 
-pub mod address;
 mod archive;
 mod budget;
 pub mod development;
@@ -20,7 +19,6 @@ pub mod replay;
 pub mod resolver;
 pub mod service;
 pub mod ticket;
-pub mod tls;
 pub mod token;
 
 use base64::Engine;

@@ -29,7 +29,8 @@ use tokio::sync::{mpsc, oneshot};
 use ulid::Ulid;
 
 use super::AuthError;
-use super::token::{LEEWAY_SECONDS, SERVICE_TOKEN_SECONDS};
+use super::token::SERVICE_TOKEN_SECONDS;
+use crate::clock::LEEWAY_SECONDS;
 use crate::error::{Code, Error};
 use crate::redis::{Listener, Redis};
 use crate::store::Store;
@@ -168,7 +169,7 @@ fn write(me: &str, used: &[Used]) -> String {
     text.push_str(me);
     for used in used {
         text.push(' ');
-        text.push_str(&crate::mls::hex(used));
+        text.push_str(&crate::hex::encode(used));
     }
     text
 }

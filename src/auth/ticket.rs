@@ -15,7 +15,8 @@ use ulid::Ulid;
 
 use super::hs256;
 use super::key::PublicKey;
-use super::token::{LEEWAY_SECONDS, MAX_TOKEN_BYTES, invalid};
+use super::token::{MAX_TOKEN_BYTES, invalid};
+use crate::clock::LEEWAY_SECONDS;
 use crate::error::{Code, Error};
 use crate::ids::{ConvoId, Did};
 

@@ -12,6 +12,7 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 
 use super::key::Curve;
 use super::service;
+use crate::clock::LEEWAY_SECONDS;
 use crate::config::AuthConfig;
 use crate::error::{Code, Error};
 use crate::ids::Did;
@@ -21,9 +22,6 @@ pub const MAX_TOKEN_BYTES: usize = 4_096;
 
 /// Longest `jti`, in bytes. A UUID has 36.
 pub const MAX_JTI_BYTES: usize = 128;
-
-/// How far the clocks of issuer and server may be apart, in seconds.
-pub const LEEWAY_SECONDS: i64 = 10;
 
 /// How far ahead `exp` may lie in a token signed with an account's key, in seconds: as far as a PDS mints them, if the token is bound
 /// to one method (`lxm`) and one use (`jti`) and says when it was made (`iat`), which decides after a crash of the register.

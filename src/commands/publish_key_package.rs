@@ -4,8 +4,8 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Code, Error};
+use crate::hex;
 use crate::ids::Did;
-use crate::mls;
 use crate::store::key_packages::{self, NewKeyPackage, Seen};
 use crate::store::{Abort, Errand, Reader, Tx};
 
@@ -54,7 +54,7 @@ impl Errand for PublishKeyPackage {
                 return Err(Code::TooManyKeyPackages.because(message).into());
             }
             None if key_packages::insert(tx, package).await? => {
-                Published { hash: mls::hex(&package.hash), repeated: false }
+                Published { hash: hex::encode(&package.hash), repeated: false }
             }
             // Somebody else published it in between.
             None => match key_packages::find_seen(tx, package).await? {
@@ -87,7 +87,7 @@ impl Repeatable for PublishKeyPackage {
 /// What was published before, if it is its publisher's own.
 fn own(package: &NewKeyPackage, seen: Seen) -> Result<Published, Error> {
     match seen.owner == package.owner.as_str() {
-        true => Ok(Published { hash: mls::hex(&seen.hash), repeated: true }),
+        true => Ok(Published { hash: hex::encode(&seen.hash), repeated: true }),
         false => Err(Code::InvalidKeyPackage.because("this key package belongs to somebody else")),
     }
 }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use reqwest::Url;
 
-use crate::auth::address::is_public;
+use crate::net::address::is_public;
 
 /// Longest URL, in bytes.
 pub const MAX_URL_BYTES: usize = 2_048;

@@ -23,10 +23,10 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use sha2::Sha256;
 
-use crate::auth::address::PublicOnly;
-use crate::auth::tls;
+use crate::net::address::PublicOnly;
+use crate::net::tls;
 use crate::store::mailboxes::{Challenge, Webhook};
-use crate::views::{MessageView, datetime};
+use crate::wire::{MessageView, datetime};
 
 /// From how many bytes on an entry is large.
 const LARGE: usize = 256 * 1024;

@@ -173,7 +173,7 @@ fn lock(dir: &Path) -> Result<File, EmbeddedError> {
 /// The directory for the socket: in the cluster's directory, or a short one under the temporary directory with a name that
 /// stays the same from start to start.
 fn sockets(dir: &Path, port: u16, account: &Account) -> Result<PathBuf, EmbeddedError> {
-    let name = format!("catbird-{}", hex(&Sha256::digest(dir.as_os_str().as_bytes())[..6]));
+    let name = format!("catbird-{}", crate::hex::encode(&Sha256::digest(dir.as_os_str().as_bytes())[..6]));
     let mut candidates =
         [dir.join("socket"), std::env::temp_dir().join(&name), Path::new("/tmp").join(&name)].into_iter();
     let sockets = loop {
@@ -217,8 +217,4 @@ fn exists(path: &Path) -> Result<bool, EmbeddedError> {
 
 fn canonical(path: &Path) -> Result<PathBuf, EmbeddedError> {
     path.canonicalize().map_err(|e| EmbeddedError::io(format!("resolve {}", path.display()), e))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -12,7 +12,7 @@ use crate::ids::{ConvoId, Did};
 use crate::limits::{Account, Work};
 use crate::store::Store;
 use crate::store::events::{PAGE, Present, Seen, What};
-use crate::views::MessageView;
+use crate::wire::MessageView;
 
 use super::event::{Info, Row};
 use super::hub::{Behind, Gap, Hub};

@@ -16,7 +16,7 @@ use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use ulid::Ulid;
 
 use crate::error::{Code, Error};
-use crate::store::ServerIncarnation;
+use crate::ids::ServerIncarnation;
 use crate::store::events::{Key, Moment, Seen, Then};
 
 /// What tells a cursor from the id of a message.
@@ -59,7 +59,7 @@ impl Cursor {
 
     /// The incarnation of the database that it is of.
     pub fn incarnation(&self) -> ServerIncarnation {
-        ServerIncarnation::from(&self.0.key)
+        ServerIncarnation::of(&self.0.key.0)
     }
 
     /// The same place, for who has been given something that `other` goes with.

@@ -9,10 +9,9 @@ use actix_web::web::Bytes;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{ConvoId, Did};
-use crate::store::ServerIncarnation;
+use crate::ids::{ConvoId, Did, ServerIncarnation};
 use crate::store::events::EventRow;
-use crate::views::{MessageView, datetime};
+use crate::wire::{MessageView, datetime};
 use crate::xrpc::gzip::Stored;
 
 use super::cursor::Cursor;

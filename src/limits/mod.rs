@@ -25,6 +25,7 @@ use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
 
+use crate::config::Rates;
 use crate::error::{Code, Error};
 use crate::ids::{ConvoId, Did};
 use crate::metrics::Metrics;
@@ -79,17 +80,6 @@ const FORMER_RATE: u32 = 60;
 const FORMER_PERIOD: Duration = Duration::from_secs(60);
 /// What commits are counted in.
 const COMMIT_PERIOD: Duration = Duration::from_secs(60);
-
-/// How much is let through; 0 is no limit. Bursts of [`BURST`] at the full rate are, of what is counted per second.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Rates {
-    /// Requests of one caller, and what they cost beyond one request's worth.
-    pub per_did: u32,
-    /// Accepted writes to one conversation.
-    pub per_convo: u32,
-    /// Accepted commits of one member in one conversation, per minute.
-    pub commits: u32,
-}
 
 /// The limits of a server. Cheap to clone.
 #[derive(Clone)]

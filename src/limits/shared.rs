@@ -96,7 +96,7 @@ fn micros(time: Duration) -> Value {
 }
 
 fn redis_key(scope: Scope, key: Key) -> String {
-    format!("{KEY_PREFIX}{}:{}", scope.label(), crate::mls::hex(key.bytes()))
+    format!("{KEY_PREFIX}{}:{}", scope.label(), crate::hex::encode(key.bytes()))
 }
 
 #[cfg(test)]

@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use crate::commands::Repeatable;
+use crate::config::QuotaLimits;
 use crate::error::{Code, Error};
 use crate::ids::Did;
 use crate::limits::Key;
@@ -88,22 +89,7 @@ impl Quota {
     }
 }
 
-/// How much there may be of each; 0 is no limit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Most {
-    /// Bytes that one caller has stored per day.
-    pub stored_bytes: u64,
-    /// Conversations that one caller begins per day.
-    pub convos: u64,
-    /// People whom one caller names per day without having to do with them.
-    pub strangers: u64,
-    /// How often one person is named per hour by people who have nothing to do with it; by each of them a quarter as often.
-    pub invitations: u64,
-    /// One-time key packages of one person that one caller is issued in ten minutes; all callers together ten times as many.
-    pub key_packages: u64,
-}
-
-impl Most {
+impl QuotaLimits {
     fn of(&self, quota: Quota) -> Option<u64> {
         let most = match quota {
             Quota::StoredBytes => self.stored_bytes,
@@ -164,7 +150,7 @@ impl Charge {
 pub struct Quotas(Arc<Inner>);
 
 struct Inner {
-    most: Most,
+    most: QuotaLimits,
     ledger: Ledger,
     store: Store,
 }
@@ -192,7 +178,7 @@ impl Drop for Held {
 }
 
 impl Quotas {
-    pub fn new(most: Most, store: Store) -> Self {
+    pub fn new(most: QuotaLimits, store: Store) -> Self {
         Self(Arc::new(Inner { most, ledger: Ledger::default(), store }))
     }
 
@@ -258,7 +244,7 @@ impl Quotas {
 
     fn refusal(&self, quota: Quota, wait: Duration) -> Error {
         self.0.store.metrics().quota_exceeded(quota);
-        let Most { stored_bytes, convos, strangers, .. } = self.0.most;
+        let QuotaLimits { stored_bytes, convos, strangers, .. } = self.0.most;
         let mut error = Code::RateLimitExceeded.because(match quota {
             Quota::StoredBytes => format!("this and what you have stored within a day is more than {stored_bytes} bytes; nothing was changed"),
             Quota::Convos => format!("you have begun {convos} conversations within a day; nothing was changed"),
@@ -280,7 +266,10 @@ impl Quotas {
     /// Adds what was used here to the table, and learns what all replicas have used.
     pub async fn settle(&self) -> Result<(), Error> {
         for batch in self.0.ledger.unsettled().chunks(BATCH) {
-            let used: Vec<Used> = batch.iter().map(|((quota, key), used)| Used::new(*quota, key, *used)).collect();
+            let used: Vec<Used> = batch
+                .iter()
+                .map(|((quota, key), used)| Used::new(quota.label(), quota.window(), key.bytes(), *used))
+                .collect();
             let asked = Instant::now();
             let totals = self.0.store.settle_allowances(used).await;
             self.0.store.metrics().quotas_settled(totals.is_ok());

@@ -3,8 +3,6 @@
 use std::time::Duration;
 
 use crate::error::Error;
-use crate::limits::Key;
-use crate::quotas::Quota;
 
 use super::lanes::Lane;
 use super::query::query;
@@ -25,9 +23,9 @@ pub(crate) struct Used {
 }
 
 impl Used {
-    pub fn new(quota: Quota, key: &Key, used: u64) -> Self {
+    pub fn new(quota: &'static str, window: Duration, key: &[u8; 16], used: u64) -> Self {
         let used = i64::try_from(used).unwrap_or(i64::MAX);
-        Self { quota: quota.label(), key: *key.bytes(), used, window: quota.window().as_secs_f64() }
+        Self { quota, key: *key, used, window: window.as_secs_f64() }
     }
 }
 

@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use crate::error::Error;
 use crate::ids::{ConvoId, Did};
 use crate::mls::Suite;
-use crate::views::{ConvoMetadata, ConvoView};
+use crate::wire::{ConvoMetadata, ConvoView};
 
 use super::query::query;
 use super::session::{Params, Queries};

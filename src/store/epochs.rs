@@ -6,6 +6,7 @@ use crate::error::Code;
 use crate::ids::ConvoId;
 
 use super::messages::{self, NewCommit};
+use super::position::Position;
 use super::query::query;
 use super::session::{Params, Queries};
 use super::{Abort, Exclusive, Hold};
@@ -15,21 +16,6 @@ query! {
     EXTEND = "epochs/extend" (TEXT, INT8, INT8, INT8, INT8);
     HOLD = "epochs/hold" (TEXT, INT8, INT8);
     FIND = "epochs/find" (TEXT);
-}
-
-/// A place in a conversation's history.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Position {
-    /// The current epoch.
-    pub epoch: i64,
-    /// The newest entry's seq.
-    pub seq: i64,
-}
-
-impl From<&Row> for Position {
-    fn from(row: &Row) -> Self {
-        Position { epoch: row.get("current_epoch"), seq: row.get("last_seq") }
-    }
 }
 
 /// The result of a compare-and-swap: losing is a value, not an error.

@@ -9,11 +9,11 @@ use tokio_postgres::Row;
 
 use crate::error::Error;
 use crate::ids::{ConvoId, Did};
-use crate::views::MessageView;
+use crate::wire::MessageView;
 
-use super::epochs::Position;
 use super::incarnation;
 use super::messages::message_view;
+use super::position::Position;
 use super::query::query;
 use super::session::{Params, Queries};
 use super::{Abort, Exclusive, Reader, Tx};

@@ -7,7 +7,7 @@ use tokio_postgres::error::{DbError, SqlState};
 
 use crate::error::{Code, Error, Outcome};
 
-use super::epochs::Position;
+use super::position::Position;
 
 /// Why a unit of work ended without a result. Everything it wrote is rolled back.
 #[derive(Debug)]

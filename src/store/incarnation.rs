@@ -26,42 +26,12 @@
 //! something at or above that floor: a recovery to an earlier point, or a standby that lacked the end, has lost that. Its key is the
 //! incarnation's own, so that an incarnation of the same number in a future that was lost is not taken for this one.
 
-use std::fmt;
-
-use serde::{Serialize, Serializer};
-use sha2::{Digest, Sha256};
-
-use super::events::Key;
 use super::query::query;
 use super::session::Session;
 use super::{Abort, deadline, failure};
 
 query! {
     RENEW = "incarnation/renew" ();
-}
-
-/// An incarnation's name for clients (`serverIncarnation`): opaque, told from any other by being equal or not. It is derived from the
-/// incarnation's key, since a number may have been another incarnation's in a time that was lost.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ServerIncarnation([u8; 8]);
-
-impl From<&Key> for ServerIncarnation {
-    fn from(key: &Key) -> Self {
-        let digest = Sha256::new().chain_update("serverIncarnation").chain_update(key.0).finalize();
-        Self(*digest.first_chunk().expect("SHA-256 has 32 bytes"))
-    }
-}
-
-impl fmt::Display for ServerIncarnation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:016x}", u64::from_be_bytes(self.0))
-    }
-}
-
-impl Serialize for ServerIncarnation {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
 }
 
 /// Begins the present incarnation unless somebody has, on a connection that is in no transaction.

@@ -7,9 +7,9 @@ use sha2::{Digest, Sha256};
 use tokio_postgres::types::ToSql;
 
 use crate::error::Error;
+use crate::hex;
 use crate::ids::{ConvoId, Did};
-use crate::mls::hex;
-use crate::views::MessageView;
+use crate::wire::MessageView;
 
 use super::lanes::Lane;
 use super::query::query;
@@ -368,7 +368,7 @@ impl Errand for ClaimChallenge {
             return Ok(None);
         };
         let (member, url): (&str, &str) = (row.get("member_did"), row.get("url"));
-        let (member_key, url_key) = (format!("member {member}"), format!("url {}", hex(&Sha256::digest(url))));
+        let (member_key, url_key) = (format!("member {member}"), format!("url {}", hex::encode(&Sha256::digest(url))));
         let proved = row.get("proved");
         // In this order everywhere, so that two who charge cannot wait for each other in a circle.
         let futile = if proved {

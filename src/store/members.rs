@@ -5,16 +5,17 @@ use std::collections::{HashMap, HashSet};
 use chrono::{DateTime, Utc};
 
 use crate::error::{Code, Error};
-use crate::ids::{ConvoId, Did, EntryId};
-use crate::views::MemberView;
+use crate::ids::{ConvoId, Did, EntryId, ServerIncarnation};
+use crate::wire::MemberView;
 
-use super::epochs::{self, Position};
+use super::epochs;
 use super::key_packages::Hash;
 use super::lanes::Lane;
+use super::position::Position;
 use super::query::{Query, query};
 use super::session::{Params, Queries};
 use super::welcomes::NewWelcome;
-use super::{Abort, Exclusive, ExclusiveMany, Reader, ServerIncarnation, Store, events, welcomes};
+use super::{Abort, Exclusive, ExclusiveMany, Reader, Store, events, welcomes};
 
 query! {
     STANDING = "members/standing" (TEXT, TEXT);
@@ -96,7 +97,7 @@ pub(crate) async fn standing(
     };
     let key = row.get::<_, Option<&[u8]>>("cursor_key").map(events::key).transpose()?;
     Ok(Some(Standing {
-        incarnation: key.as_ref().map(ServerIncarnation::from),
+        incarnation: key.as_ref().map(|key| ServerIncarnation::of(&key.0)),
         at: Position::from(&row),
         joined_seq: row.get("joined_seq"),
         joined_epoch: row.get("joined_epoch"),

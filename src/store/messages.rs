@@ -5,12 +5,12 @@ use std::collections::HashMap;
 use chrono::{DateTime, Utc};
 use tokio_postgres::Row;
 
+use crate::bytes::LexBytes;
 use crate::error::Error;
 use crate::ids::{ConvoId, Did, EntryId};
-use crate::views::{CommitView, MessageType, MessageView};
-use crate::xrpc::bytes::LexBytes;
+use crate::wire::{CommitMessage, MessageType, MessageView};
 
-use super::epochs::Position;
+use super::position::Position;
 use super::query::{Query, query};
 use super::session::{Params, Queries};
 use super::{Abort, Exclusive, ExclusiveMany, Reader};
@@ -204,13 +204,13 @@ pub(crate) async fn list_commits(
     reader: &Did,
     (first, last): (i64, i64),
     (rows, bytes): (i64, i64),
-) -> Result<Vec<CommitView>, Abort> {
+) -> Result<Vec<CommitMessage>, Abort> {
     let rows = db.rows(&LIST_COMMITS, &[&convo.as_str(), &reader.as_str(), &first, &last, &rows, &bytes]).await?;
     Ok(rows.iter().map(commit_view).collect::<Result<_, _>>()?)
 }
 
-fn commit_view(row: &Row) -> Result<CommitView, Error> {
-    Ok(CommitView {
+fn commit_view(row: &Row) -> Result<CommitMessage, Error> {
+    Ok(CommitMessage {
         id: row.get::<_, &str>("id").parse().map_err(Error::internal)?,
         epoch: row.get("epoch"),
         seq: row.get("seq"),
@@ -299,7 +299,7 @@ impl Reader {
         reader: &Did,
         epochs: (i64, i64),
         limit: i64,
-    ) -> Result<Vec<CommitView>, Error> {
+    ) -> Result<Vec<CommitMessage>, Error> {
         list_commits(self, convo, reader, epochs, (limit, MAX_PAGE_BYTES)).await.map_err(Abort::into_error)
     }
 }

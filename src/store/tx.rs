@@ -8,7 +8,7 @@ use tokio_postgres::Row;
 use crate::ids::ConvoId;
 
 use super::Abort;
-use super::epochs::Position;
+use super::position::Position;
 use super::query::Query;
 use super::session::{Params, Queries, Session};
 

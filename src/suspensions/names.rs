@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
 
+use crate::hex;
 use crate::ids::Did;
-use crate::mls::hex;
 
 /// How often a caller is named at most, at one replica.
 pub const EVERY: Duration = Duration::from_secs(60);
@@ -30,7 +30,7 @@ impl NameKey {
     pub fn name(&self, did: &str) -> String {
         let mut mac = Hmac::<Sha256>::new_from_slice(&self.0).expect("HMAC takes keys of any length");
         mac.update(did.as_bytes());
-        hex(&mac.finalize().into_bytes()[..NAME_BYTES])
+        hex::encode(&mac.finalize().into_bytes()[..NAME_BYTES])
     }
 }
 

@@ -1,7 +1,6 @@
 //! The XRPC protocol kit (<https://atproto.com/specs/xrpc>): what an endpoint is, how requests reach one, and how answers and
 //! errors look. It knows no method.
 
-pub mod bytes;
 mod conflict;
 pub mod decode;
 mod endpoint;

@@ -5,12 +5,12 @@ use std::sync::LazyLock;
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD};
+use catbird_server::bytes::{LexBytes, from_base64, to_base64};
 use catbird_server::clock::Clock;
 use catbird_server::config::MlsValidation;
 use catbird_server::error::Code;
 use catbird_server::ids::{ConvoId, Did, EntryId, MAX_DID_BYTES, MAX_ID_BYTES};
 use catbird_server::mls::{self, Commit, MAX_POSITION, Suite, Welcome};
-use catbird_server::xrpc::bytes::{LexBytes, from_base64, to_base64};
 use catbird_server::xrpc::decode;
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -192,12 +192,12 @@ proptest! {
 
     #[test]
     fn hashes_survive_hex_in_either_case_and_nothing_else_is_one(hash in any::<[u8; 32]>(), text in any::<String>()) {
-        let hex = mls::hex(&hash);
-        prop_assert_eq!(mls::hash_from_hex(&hex), Some(hash));
-        prop_assert_eq!(mls::hash_from_hex(&hex.to_uppercase()), Some(hash));
-        prop_assert_eq!(mls::hash_from_hex(&hex[1..]), None);
+        let hex = catbird_server::hex::encode(&hash);
+        prop_assert_eq!(catbird_server::hex::decode_hash(&hex), Some(hash));
+        prop_assert_eq!(catbird_server::hex::decode_hash(&hex.to_uppercase()), Some(hash));
+        prop_assert_eq!(catbird_server::hex::decode_hash(&hex[1..]), None);
         if text.len() != 64 {
-            prop_assert_eq!(mls::hash_from_hex(&text), None);
+            prop_assert_eq!(catbird_server::hex::decode_hash(&text), None);
         }
     }
 
@@ -247,7 +247,7 @@ fn real_messages_pass_where_they_belong() {
     for commit in commits {
         let parsed = Commit::parse(commit.clone()).unwrap();
         assert_eq!(parsed.frame.epoch, 0);
-        assert!(parsed.frame.belongs_to(&mls::hex(b"group")) && !parsed.frame.belongs_to("group"));
+        assert!(parsed.frame.belongs_to(&catbird_server::hex::encode(b"group")) && !parsed.frame.belongs_to("group"));
         assert!(!parsed.frame.belongs_to("groupie") && !parsed.frame.belongs_to(""));
     }
     Welcome::parse(welcome.clone()).unwrap();

@@ -6,11 +6,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::api::fields::{self, Key, KeyPackageHash, ServerIncarnation};
 use crate::app::App;
+use crate::bytes::LexBytes;
 use crate::commands::{self, Fingerprint, Invitation, Once};
 use crate::error::{Code, Error};
 use crate::ids::{ConvoId, Did};
 use crate::quotas::{Charge, Held};
-use crate::xrpc::bytes::LexBytes;
 use crate::xrpc::{Caller, Conflict, Endpoint, Judged, Kind, Tells};
 
 /// Most DIDs in one request: all that a conversation may have beside the caller.

@@ -4,14 +4,14 @@ use serde::Deserialize;
 
 use crate::api::fields::{self, Count, Key, KeyPackageHash};
 use crate::app::App;
+use crate::bytes::LexBytes;
 use crate::commands::{self, Created, Fingerprint, Invitation, Once};
 use crate::error::{Code, Error};
 use crate::ids::Did;
 use crate::mls::{self, MAX_INITIAL_EPOCH, Suite};
 use crate::quotas::{Charge, Held};
 use crate::store::convos::NewConvo;
-use crate::views::{ConvoMetadata, ConvoView, MemberView};
-use crate::xrpc::bytes::LexBytes;
+use crate::wire::{ConvoMetadata, ConvoView, MemberView};
 use crate::xrpc::{Caller, Endpoint, Kind};
 
 /// Most members that a conversation starts with, beside its creator.

@@ -7,7 +7,7 @@ use crate::api::fields::Limit;
 use crate::app::App;
 use crate::error::{Code, Error};
 use crate::ids::ConvoId;
-use crate::views::ConvoView;
+use crate::wire::ConvoView;
 use crate::xrpc::{Caller, Endpoint, Kind};
 
 pub struct GetConvos;

@@ -6,11 +6,11 @@ use serde::Deserialize;
 
 use crate::api::fields::{self, Key, ServerIncarnation};
 use crate::app::App;
+use crate::bytes::LexBytes;
 use crate::commands::{self, Fingerprint, Once};
 use crate::error::{Code, Error};
 use crate::ids::{ConvoId, Did};
 use crate::quotas::Charge;
-use crate::xrpc::bytes::LexBytes;
 use crate::xrpc::{Caller, Conflict, Endpoint, Judged, Kind, Tells};
 
 use super::add_members::Output;

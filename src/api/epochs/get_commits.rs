@@ -5,10 +5,9 @@ use serde::{Deserialize, Serialize};
 use crate::api::fields::Limit;
 use crate::app::App;
 use crate::error::{Code, Error};
-use crate::ids::ConvoId;
+use crate::ids::{ConvoId, ServerIncarnation};
 use crate::mls::MAX_POSITION;
-use crate::store::ServerIncarnation;
-use crate::views::CommitView;
+use crate::wire::CommitMessage;
 use crate::xrpc::{Caller, Endpoint, Kind};
 
 pub struct GetCommits;
@@ -36,7 +35,7 @@ struct Epoch(i64);
 #[serde(rename_all = "camelCase")]
 pub struct Output {
     convo_id: ConvoId,
-    commits: Vec<CommitView>,
+    commits: Vec<CommitMessage>,
     has_more: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     cursor: Option<String>,

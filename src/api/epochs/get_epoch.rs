@@ -4,8 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::app::App;
 use crate::error::{Code, Error};
-use crate::ids::ConvoId;
-use crate::store::ServerIncarnation;
+use crate::ids::{ConvoId, ServerIncarnation};
 use crate::xrpc::{Caller, Endpoint, Kind};
 
 pub struct GetEpoch;

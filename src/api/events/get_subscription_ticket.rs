@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::app::App;
 use crate::error::{Code, Error};
 use crate::ids::ConvoId;
-use crate::views::datetime;
+use crate::wire::datetime;
 use crate::xrpc::{Caller, Endpoint, Kind};
 
 pub struct GetSubscriptionTicket;

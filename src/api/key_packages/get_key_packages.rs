@@ -6,13 +6,14 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::app::App;
+use crate::bytes::to_base64;
 use crate::commands::ClaimKeyPackages;
 use crate::error::{Code, Error};
+use crate::hex;
 use crate::ids::Did;
-use crate::mls::{self, DEFAULT_SUITE, Suite};
+use crate::mls::{DEFAULT_SUITE, Suite};
 use crate::quotas::Held;
 use crate::store::key_packages::{Issued, Shelf};
-use crate::xrpc::bytes::to_base64;
 use crate::xrpc::{Caller, Endpoint, Kind};
 
 /// Most DIDs in one request.
@@ -137,7 +138,7 @@ impl From<Issued> for KeyPackageRef {
         Self {
             did: package.owner,
             key_package: to_base64(&package.bytes),
-            key_package_hash: mls::hex(&package.hash),
+            key_package_hash: hex::encode(&package.hash),
             cipher_suite: package.cipher_suite,
         }
     }

@@ -5,12 +5,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::api::fields::Key;
 use crate::app::App;
+use crate::bytes::LexBytes;
 use crate::commands::{self, Fingerprint, Once};
 use crate::error::{Code, Error};
 use crate::mls::{self, Suite};
 use crate::quotas::Charge;
 use crate::store::key_packages::NewKeyPackage;
-use crate::xrpc::bytes::LexBytes;
 use crate::xrpc::{Caller, Endpoint, Kind};
 
 /// Longest that a key package may wait to be taken.

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::app::App;
 use crate::error::{Code, Error};
 use crate::ids::ConvoId;
-use crate::views::optional_datetime;
+use crate::wire::optional_datetime;
 use crate::xrpc::{Caller, Endpoint, Kind};
 
 pub struct GetMailbox;

@@ -4,12 +4,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::api::fields;
 use crate::app::App;
+use crate::bytes::LexBytes;
 use crate::commands;
 use crate::delivery::place;
 use crate::error::{Code, Error};
 use crate::ids::ConvoId;
 use crate::store::mailboxes::{Secret, Webhook};
-use crate::xrpc::bytes::LexBytes;
 use crate::xrpc::{Caller, Endpoint, Kind};
 
 /// Longest zone, in bytes.

@@ -11,10 +11,10 @@ use serde::{Deserialize, Serialize};
 use crate::api::fields::{Count, Limit};
 use crate::app::App;
 use crate::error::{Code, Error};
-use crate::ids::{ConvoId, EntryId};
+use crate::ids::{ConvoId, EntryId, ServerIncarnation};
+use crate::store::Reader;
 use crate::store::members::Membership;
-use crate::store::{Reader, ServerIncarnation};
-use crate::views::MessageView;
+use crate::wire::MessageView;
 use crate::xrpc::{Caller, Endpoint, Kind};
 
 pub struct GetMessages;

@@ -5,14 +5,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::api::fields::{self, Count, Key, ServerIncarnation};
 use crate::app::App;
+use crate::bytes::LexBytes;
 use crate::commands::{self, Fingerprint, Once};
 use crate::error::{Code, Error};
 use crate::ids::{ConvoId, Did, EntryId};
 use crate::mls::{self, MAX_MLS_BYTES};
 use crate::quotas::Charge;
 use crate::store::messages::AppMessage;
-use crate::views::datetime;
-use crate::xrpc::bytes::LexBytes;
+use crate::wire::datetime;
 use crate::xrpc::{Caller, Conflict, Endpoint, Judged, Kind, Tells};
 
 const MAX_EMBED_TYPE: usize = 256;

@@ -9,7 +9,7 @@ use crate::app::App;
 use crate::commands;
 use crate::error::{Code, Error};
 use crate::ids::{ConvoId, EntryId};
-use crate::views::datetime;
+use crate::wire::datetime;
 use crate::xrpc::{Caller, Endpoint, Kind};
 
 pub struct UpdateRead;

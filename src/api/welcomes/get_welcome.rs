@@ -4,11 +4,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::api::fields;
 use crate::app::App;
+use crate::bytes::to_base64;
 use crate::error::{Code, Error};
+use crate::hex;
 use crate::ids::ConvoId;
 use crate::mls;
 use crate::store::welcomes::{Found, Which};
-use crate::xrpc::bytes::to_base64;
 use crate::xrpc::{Caller, Endpoint, Kind};
 
 pub struct GetWelcome;
@@ -60,7 +61,7 @@ impl Endpoint for GetWelcome {
                 Ok(Output {
                     convo_id: input.convo_id,
                     welcome: to_base64(&welcome),
-                    key_package_hash: key_package_hash.map(|hash| mls::hex(&hash)),
+                    key_package_hash: key_package_hash.map(|hash| hex::encode(&hash)),
                     epoch,
                     seq: member.joined_seq,
                 })

@@ -23,7 +23,7 @@ use crate::ids::Did;
 use crate::metrics::Metrics;
 use crate::store::events::{Membership, Moment};
 use crate::store::{Concerned, Topic};
-use crate::views::MessageView;
+use crate::wire::MessageView;
 
 use super::cursor::Cursor;
 use super::event::{Event, Info, Typing};

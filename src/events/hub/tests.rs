@@ -6,11 +6,11 @@ use chrono::DateTime;
 use ulid::Ulid;
 
 use super::*;
+use crate::bytes::LexBytes;
 use crate::events::subscriber::Waiting;
 use crate::ids::Did;
 use crate::store::events::{Attachment, Entries, EventRow, Key, Moment, What};
-use crate::views::MessageType;
-use crate::xrpc::bytes::LexBytes;
+use crate::wire::MessageType;
 
 const CONVO: &str = "01M7ZYXXG28C7PCE4ZTPCRBEN4";
 

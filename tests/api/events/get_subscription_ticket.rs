@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use catbird_server::auth::ticket::TICKET_SECONDS;
-use catbird_server::auth::token::LEEWAY_SECONDS;
 use catbird_server::clock::Clock;
+use catbird_server::clock::LEEWAY_SECONDS;
 use chrono::{DateTime, TimeDelta};
 use serde_json::json;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;

@@ -222,7 +222,7 @@ async fn p7_a_page_is_cut_to_the_membership_of_its_own_moment(app: &TestApp) {
         let after = reader.messages_after(&id, &bob, 0, 50).await.unwrap();
         let before = reader.messages_before(&id, &bob, i64::MAX, 50).await.unwrap();
         let commits = reader.commits(&id, &bob, (0, 50), 50).await.unwrap();
-        let seqs = |page: Vec<catbird_server::views::MessageView>| page.iter().map(|one| one.seq).collect::<Vec<_>>();
+        let seqs = |page: Vec<catbird_server::wire::MessageView>| page.iter().map(|one| one.seq).collect::<Vec<_>>();
         (seqs(after), seqs(before), commits.iter().map(|one| one.seq).collect::<Vec<_>>())
     };
     assert_eq!(seen().await, (vec![2], vec![2], vec![]));

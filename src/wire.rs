@@ -3,8 +3,8 @@
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
+use crate::bytes::LexBytes;
 use crate::ids::{ConvoId, Did, EntryId};
-use crate::xrpc::bytes::LexBytes;
 
 /// A datetime as every reply writes it: RFC 3339 in UTC with microseconds, so that it survives a round trip.
 pub fn datetime<S: serde::Serializer>(at: &DateTime<Utc>, serializer: S) -> Result<S::Ok, S::Error> {
@@ -32,7 +32,7 @@ pub enum MessageType {
 /// `defs#commitMessage`.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct CommitView {
+pub struct CommitMessage {
     pub id: EntryId,
     /// The epoch that the commit creates.
     pub epoch: i64,

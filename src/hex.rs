@@ -1,0 +1,23 @@
+//! Lower-case hex, as hashes and group ids travel.
+
+/// Returns `bytes` in lower-case hex.
+pub fn encode(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Returns whether `text` is a whole number of bytes in hex, at least one, in either case.
+pub fn is_hex(text: &str) -> bool {
+    !text.is_empty() && text.len().is_multiple_of(2) && text.bytes().all(|b| b.is_ascii_hexdigit())
+}
+
+/// Returns the SHA-256 hash that `text` spells in hex, in either case.
+pub fn decode_hash(text: &str) -> Option<[u8; 32]> {
+    if text.len() != 64 || !is_hex(text) {
+        return None;
+    }
+    let mut hash = [0; 32];
+    for (byte, pair) in hash.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
+        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
+    }
+    Some(hash)
+}
