@@ -24,7 +24,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 /// An MLS delivery service on AT Protocol identity: PostgreSQL decides which commit wins an epoch.
 ///
-/// All settings are environment variables, read from the environment and from .env; the README lists them. Without
+/// All settings are environment variables, read from the environment and from .env; docs/operations.md lists them. Without
 /// DATABASE_URL the server runs a private PostgreSQL under DATA_DIR.
 #[derive(Parser)]
 #[command(name = "catbird-server", version)]

@@ -1,4 +1,4 @@
-//! What was promised, and how it is read off a run. One table, so that the report, the README and the scenarios agree.
+//! What was promised, and how it is read off a run. One table, so that the report, docs/benchmarks.md and the scenarios agree.
 
 use super::results::{Kind, Run, Sample, Series, Target, Who};
 

@@ -197,7 +197,7 @@ async fn p5_ids_come_again_when_postgres_is_killed_and_nobody_misses_anything() 
     scene.end(false).await;
 }
 
-/// The servers know both hosts, as the README says.
+/// The servers know both hosts, as docs/operations.md describes.
 #[tokio::test(flavor = "multi_thread")]
 async fn p5_a_standby_that_has_everything_takes_over_and_nobody_misses_anything() {
     let postgres = OwnCluster::start().await;
