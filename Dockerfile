@@ -1,9 +1,9 @@
-# The server's image. Two ways to the same runtime:
-#   docker build .                       compiles in the image
-#   docker build --target prebuilt .     takes target/release/catbird-server, compiled on a machine with the same libc
+# The server's image, built in one of two ways:
+#   docker build .                       compiles inside the image
+#   docker build --target prebuilt .     copies target/release/catbird-server, compiled on a machine with the same libc
 
 FROM debian:bookworm-slim AS runtime
-# The roots that certificates of PLC directories, DID hosts and databases are checked with.
+# Root certificates, to verify PLC directories, hosts of DID documents, and databases.
 RUN apt-get update \
     && apt-get install -y --no-install-recommends ca-certificates \
     && rm -rf /var/lib/apt/lists/* \
@@ -11,7 +11,7 @@ RUN apt-get update \
 USER catbird
 ENV SERVER_HOST=0.0.0.0 SERVER_PORT=3000
 EXPOSE 3000
-# Liveness without another program in the image: bash can open a connection itself.
+# A liveness check that needs no further program: bash opens the connection itself.
 HEALTHCHECK --interval=10s --timeout=3s --start-period=30s --retries=3 \
     CMD ["bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/$SERVER_PORT && printf 'GET /health/live HTTP/1.0\\r\\n\\r\\n' >&3 && read -r status <&3 && [[ $status == *' 200 '* ]]"]
 ENTRYPOINT ["catbird-server"]

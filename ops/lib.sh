@@ -1,7 +1,7 @@
 # shellcheck shell=bash
-# What ops/run and ops/test share: settings, and the programs they need, installed where that can be done unasked.
+# Functions for the scripts in ops/: settings, and the programs that they need, installed where no confirmation is required.
 
-# Says something on standard error, since the output belongs to the programs that are run.
+# Prints to standard error. Standard output belongs to the programs that the scripts run.
 say() { printf '%s\n' "$*" >&2; }
 
 fail() {
@@ -9,7 +9,7 @@ fail() {
     exit 1
 }
 
-# setting NAME DEFAULT: the environment's value, else the first one in .env, else the default, as the server itself does it.
+# setting NAME DEFAULT: the value from the environment, else the first one in .env, else the default, as in the server.
 setting() {
     local value=${!1:-}
     if [[ -z $value && -f .env ]]; then
@@ -21,12 +21,12 @@ setting() {
     printf '%s' "${value:-$2}"
 }
 
-# Rust cannot be installed unasked: how depends on what the user wants to keep.
+# Rust is not installed automatically: the user chooses how, by rustup or from a package.
 need_rust() {
     command -v cargo >/dev/null || fail "Rust is missing; install it from https://rustup.rs"
 }
 
-# Whether the server would find PostgreSQL's programs. It looks in more places; these are the ones where packages put them.
+# Succeeds if the server will find PostgreSQL's programs. The server searches more directories; these are those of packages.
 has_postgres() {
     local place bin_dir
     bin_dir=$(setting PG_BIN_DIR '')
@@ -41,24 +41,24 @@ has_postgres() {
 
 has_redis() { command -v redis-server >/dev/null || command -v valkey-server >/dev/null; }
 
-# Debian keeps it where only root's search path leads.
+# Debian installs it in /usr/sbin, which only root has in its PATH.
 has_pgbouncer() { command -v pgbouncer >/dev/null || [[ -x /usr/sbin/pgbouncer ]]; }
 
 has_compiler() { command -v cc >/dev/null; }
 
 has_ps() { command -v ps >/dev/null; }
 
-# The clients of the tests need Node 20.
+# The JavaScript clients of the tests need Node 20.
 has_node() { command -v node >/dev/null && node -e 'process.exit(Number(process.versions.node.split(".")[0]) < 20 ? 1 : 0)'; }
 
 has_npm() { command -v npm >/dev/null; }
 
 has_chromium() { command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null; }
 
-# With what it needs to make an environment of its own, which Debian keeps in a package apart.
+# With the modules for virtual environments, which Debian has in a separate package.
 has_python() { python3 -c 'import ensurepip, venv' 2>/dev/null; }
 
-# package THING MANAGER: what the package manager calls it.
+# package THING MANAGER: the name of the package for THING.
 package() {
     case $1/$2 in
         postgres/apt-get | postgres/apk | postgres/pacman) echo postgresql ;;
@@ -81,7 +81,7 @@ package() {
     esac
 }
 
-# need THING…: makes sure of each, installing on Debian and Ubuntu, and saying what to install anywhere else.
+# need THING…: checks for each program. Installs missing ones on Debian and Ubuntu, and prints what to install elsewhere.
 need() {
     local thing manager missing=() packages=()
     for thing; do
@@ -93,7 +93,7 @@ need() {
         command -v "$manager" >/dev/null && break
     done
     for thing in "${missing[@]}"; do
-        # Some things are several packages.
+        # Some programs come in several packages.
         # shellcheck disable=SC2207
         packages+=($(package "$thing" "$manager"))
     done
@@ -109,8 +109,8 @@ need() {
     done
 }
 
-# Installs packages without starting what they contain: the server and the tests start what they need themselves, and a system
-# service would only occupy the usual ports. The two files that see to that are gone afterwards.
+# Installs packages without starting their services: the server and the tests start their own processes, and a system service
+# would occupy the default ports. The two files that prevent the start are removed afterwards.
 apt_install() {
     local as_root=() no_start=/usr/sbin/policy-rc.d no_cluster=/etc/postgresql-common/createcluster.d/catbird.conf
     if ((EUID != 0)); then
@@ -118,7 +118,7 @@ apt_install() {
         as_root=(sudo)
     fi
     say "installing $*"
-    # The quoted script is expanded by the shell that root runs.
+    # Root's shell expands the quoted script.
     # shellcheck disable=SC2016
     "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive no_start="$no_start" no_cluster="$no_cluster" bash -euc '
         trap "rm -f \$ours" EXIT

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Runs once, when compose.yaml makes a new cluster: the server gets a role that owns its database and is no superuser, so that
-# whoever could make the server say SQL could not start programs or read files. The superuser loses its password, which leaves the
+# Runs once, when compose.yaml creates a new cluster. The server gets a role that owns its database and is not a superuser, so an SQL
+# injection in the server could not start programs or read files. The superuser loses its password and can connect only through the
 # socket in the container: docker compose exec postgres psql -U postgres
 set -eu
 
