@@ -1,10 +1,11 @@
-//! Documents that outlive the process: those of DIDs that have proved to be somebody's here, by a token.
+//! DID documents stored in the database, so that they outlive the process.
 //!
-//! With them a replica that has just started lets everybody in whom the others knew, while the directory does not answer or
-//! strangers use up what it may be asked. Naming a DID in a token that is not genuine keeps nothing.
+//! Only documents of DIDs that have authenticated here are stored. With them a replica that has just started accepts
+//! the DIDs that the other replicas know, even while the directory does not answer or strangers use up the budget for
+//! fetches. A token that is not genuine stores nothing.
 //!
-//! Reading and writing are done many at a time, by one task for each, so that no flood of tokens takes more than one connection for
-//! either. What cannot be read in time counts as unknown, and what cannot be written is written when it is fetched the next time.
+//! One task reads and one task writes, each in batches, so a flood of tokens takes at most two connections. A document
+//! that cannot be read in time counts as unknown; one that cannot be written is written after its next fetch.
 
 use std::collections::HashMap;
 
@@ -16,21 +17,21 @@ use crate::ids::Did;
 use crate::store::Store;
 use crate::store::did_documents::Kept;
 
-/// Most DIDs that wait to be looked for, and as many to be written.
+/// Maximum number of DIDs that wait to be read, and of DIDs that wait to be written.
 const MOST_WAITING: usize = 10_000;
-/// Most DIDs in one statement.
+/// Maximum number of DIDs in one statement.
 const BATCH: usize = 256;
 
-/// See the module. Cheap to clone.
+/// Handle of the reading and the writing task. Cheap to clone.
 #[derive(Clone)]
 pub struct Archive {
     looking: mpsc::Sender<(Did, oneshot::Sender<Option<Kept>>)>,
-    /// What is to be kept of a DID; `None`: nothing.
+    /// Document to store for a DID; `None` deletes it.
     writing: mpsc::Sender<(Did, Option<Kept>)>,
 }
 
 impl Archive {
-    /// Starts its tasks, on the store's runtime.
+    /// Starts both tasks on the store's runtime.
     pub fn new(store: &Store) -> Self {
         let (looking, looked_for) = mpsc::channel(MOST_WAITING);
         let (writing, written) = mpsc::channel(MOST_WAITING);
@@ -39,7 +40,7 @@ impl Archive {
         Self { looking, writing }
     }
 
-    /// What is kept of a DID's document, and when that was fetched.
+    /// Returns the stored document of a DID and the time of its fetch.
     pub async fn find(&self, did: &Did) -> Option<(Document, DateTime<Utc>)> {
         let (reply, answer) = oneshot::channel();
         self.looking.try_send((did.clone(), reply)).ok()?;
@@ -47,14 +48,14 @@ impl Archive {
         Some((Document::with_key(&kept.account_key)?, kept.fetched_at))
     }
 
-    /// Keeps the document of a DID that has proved to be somebody's.
+    /// Stores the document of a DID that has authenticated.
     pub fn keep(&self, did: &Did, document: &Document, fetched_at: DateTime<Utc>) {
         if let Some(key) = document.key() {
             let _ = self.writing.try_send((did.clone(), Some(Kept { account_key: key.to_multibase(), fetched_at })));
         }
     }
 
-    /// Forgets a DID that the directory knows no more.
+    /// Deletes the document of a DID that the directory no longer knows.
     pub fn forget(&self, did: &Did) {
         let _ = self.writing.try_send((did.clone(), None));
     }
@@ -70,7 +71,7 @@ async fn look_all(store: Store, mut looked_for: mpsc::Receiver<(Did, oneshot::Se
         });
         let found: HashMap<String, Kept> = found.into_iter().collect();
         for (did, reply) in arrived.drain(..) {
-            // Whoever asked may be gone.
+            // The caller may have gone away.
             let _ = reply.send(found.get(did.as_str()).cloned());
         }
     }
@@ -79,7 +80,7 @@ async fn look_all(store: Store, mut looked_for: mpsc::Receiver<(Did, oneshot::Se
 async fn write_all(store: Store, mut written: mpsc::Receiver<(Did, Option<Kept>)>) {
     let mut arrived = Vec::with_capacity(BATCH);
     while written.recv_many(&mut arrived, BATCH).await > 0 {
-        // The last word on each counts.
+        // The last write for each DID wins.
         let latest: HashMap<Did, Option<Kept>> = arrived.drain(..).collect();
         let kept: Vec<(&Did, &Kept)> = latest.iter().filter_map(|(did, kept)| Some((did, kept.as_ref()?))).collect();
         let gone: Vec<&Did> = latest.iter().filter(|(_, kept)| kept.is_none()).map(|(did, _)| did).collect();

@@ -1,4 +1,4 @@
-//! How often something may be done that strangers can bring about: at a rate, with a burst, for all of them together.
+//! Global limit on work that strangers can cause: a rate with a burst, shared by all of them.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -7,24 +7,24 @@ use std::time::{Duration, Instant};
 pub struct Budget {
     interval: Duration,
     burst: Duration,
-    /// When everything that was taken is paid off.
+    /// Time at which the budget is full again.
     paid_off: Mutex<Instant>,
 }
 
 impl Budget {
-    /// `rate` per second, and `burst` of them at once.
+    /// Allows `rate` operations per second and `burst` of them at once.
     pub fn new(rate: u32, burst: u32) -> Self {
         Self::every(Duration::from_secs(1) / rate.max(1), burst, Instant::now())
     }
 
-    /// One in each interval, and `burst` of them at once, from `now` on.
+    /// Allows one operation per interval and `burst` of them at once, starting full at `now`.
     pub fn every(interval: Duration, burst: u32, now: Instant) -> Self {
         Self { interval, burst: interval * burst.max(1), paid_off: Mutex::new(now) }
     }
 
-    /// Takes one, or says how long to wait for it and takes nothing.
+    /// Takes one operation, or returns the time to wait and takes nothing.
     pub fn take(&self, now: Instant) -> Result<(), Duration> {
-        // Nothing panics while it is held.
+        // No code panics while it holds this lock.
         let mut paid_off = self.paid_off.lock().unwrap_or_else(PoisonError::into_inner);
         let next = now.max(*paid_off) + self.interval;
         match next.saturating_duration_since(now).checked_sub(self.burst).filter(|excess| !excess.is_zero()) {
@@ -36,7 +36,7 @@ impl Budget {
         }
     }
 
-    /// Gives back one that was taken and not used.
+    /// Returns an operation that was taken and not used.
     pub fn give_back(&self) {
         let mut paid_off = self.paid_off.lock().unwrap_or_else(PoisonError::into_inner);
         *paid_off = paid_off.checked_sub(self.interval).unwrap_or(*paid_off);

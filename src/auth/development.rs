@@ -1,6 +1,7 @@
 //! Development tokens: HS256 with the secret `JWT_SECRET`, for `catbird-server token` and for tests.
 //!
-//! Whoever knows the secret can be anybody, so a service that strangers use leaves the secret unset and refuses them.
+//! Any client that knows the secret can act as any DID. A service that strangers use leaves the secret unset, which
+//! refuses these tokens.
 
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use crate::clock::Clock;
 use crate::config::AuthConfig;
 use crate::ids::Did;
 
-/// Why no development token can be minted.
+/// Reasons for which no development token can be minted.
 #[derive(Debug, thiserror::Error)]
 pub enum MintError {
     #[error(
@@ -38,8 +39,8 @@ struct Claims<'a> {
     lxm: Option<&'a str>,
 }
 
-/// A token by which `did` may call `lxm` at this service once, within `lifetime`. Without `lxm` it is accepted only where
-/// `ENFORCE_LXM` is off.
+/// Mints a token with which `did` may call `lxm` at this service once, within `lifetime`. A token without `lxm` is
+/// accepted only if `ENFORCE_LXM` is off.
 pub fn mint(
     config: &AuthConfig,
     clock: &Clock,
@@ -59,10 +60,10 @@ pub fn mint(
     Ok(jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &EncodingKey::from_secret(secret.as_bytes()))?)
 }
 
-/// Whether `signature` (base64url) is the secret's over `signed`. Compares in constant time.
+/// Checks `signature` (base64url) over `signed` against the secret, in constant time.
 pub fn verifies(secret: &str, signed: &str, signature: &str) -> bool {
     hs256::install();
     let key = DecodingKey::from_secret(secret.as_bytes());
-    // An error is a signature that is not base64url; nothing else can fail for this algorithm.
+    // The only possible error is a signature that is not base64url.
     matches!(jsonwebtoken::crypto::verify(signature, signed.as_bytes(), &key, Algorithm::HS256), Ok(true))
 }

@@ -1,8 +1,9 @@
-//! DID documents: the part of them that says which key signs for an account (<https://www.w3.org/TR/did-core/>).
+//! The part of a DID document that names the account's signing key (<https://www.w3.org/TR/did-core/>).
 //!
-//! A document has to carry the DID it was asked for. Only its key [`ACCOUNT_KEY`] is kept, since it alone speaks for the account:
-//! other keys of the document are for other purposes, such as labels, and often in other hands. Verification methods of kinds that
-//! cannot sign a token here, or that somebody else controls, are left out; they do not spoil the others.
+//! A document must carry the DID that was requested. Only its key [`ACCOUNT_KEY`] is kept, because only that key speaks
+//! for the account: other keys of the document serve other purposes, such as labels, and other parties often hold them.
+//! Verification methods of unsupported kinds, or with another controller, are skipped; they do not invalidate the
+//! others.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -11,20 +12,20 @@ use serde::Deserialize;
 use super::key::{Curve, PublicKey};
 use crate::ids::Did;
 
-/// The fragment of the key that signs for an account, whatever the token says of its key
+/// Fragment of the key that signs for an account, whatever key the token names
 /// (<https://atproto.com/specs/did#did-documents>).
 pub const ACCOUNT_KEY: &str = "atproto";
 
-/// Verification methods beyond this many are not looked at; real documents have one to three.
+/// Maximum number of verification methods that are read; real documents have one to three.
 const MAX_METHODS: usize = 32;
 
-/// The key that signs for one DID.
+/// Signing key of one DID.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Document {
     key: Option<PublicKey>,
 }
 
-/// Why bytes are no document of this DID.
+/// Reasons for which bytes are not a document of this DID.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unusable {
     NotADocument,
@@ -32,7 +33,7 @@ pub enum Unusable {
 }
 
 impl Unusable {
-    /// The same for a client's developer to read.
+    /// The reason as a sentence for the client's developer.
     pub fn reason(self) -> &'static str {
         match self {
             Self::NotADocument => "what its host gave is not a DID document",
@@ -68,7 +69,7 @@ struct Jwk {
 }
 
 impl Document {
-    /// Reads the document of `did` from the JSON that its host answered.
+    /// Parses the document of `did` from the JSON that its host returned.
     pub fn parse(did: &Did, json: &[u8]) -> Result<Self, Unusable> {
         let wire: Wire = serde_json::from_slice(json).map_err(|_| Unusable::NotADocument)?;
         if wire.id != did.as_str() {
@@ -85,26 +86,27 @@ impl Document {
         Ok(Self { key })
     }
 
-    /// A document with this key, as Multikey has it. `None` if it is none.
+    /// Creates a document with this key, given as a Multikey. `None` if the key does not decode.
     pub fn with_key(multibase: &str) -> Option<Self> {
         PublicKey::from_multibase(multibase).map(|key| Self { key: Some(key) })
     }
 
-    /// The account's key, if the document has one that can sign here.
+    /// Returns the account's key if the document has one of a supported kind.
     pub fn key(&self) -> Option<&PublicKey> {
         self.key.as_ref()
     }
 }
 
-/// The fragment of `#fragment` or `did:…#fragment` in the document of `did`; `None` if it belongs to another DID.
+/// Returns the fragment of `#fragment` or `did:…#fragment` in the document of `did`; `None` if it belongs to another
+/// DID.
 fn fragment<'a>(did: &Did, id: &'a str) -> Option<&'a str> {
     let (owner, fragment) = id.split_once('#')?;
     (owner.is_empty() || owner == did.as_str()).then_some(fragment).filter(|fragment| !fragment.is_empty())
 }
 
 impl Method {
-    /// The curve that the method's type names, if it is one of the two older ones. Their keys are points without a codec, and
-    /// development networks still write them.
+    /// Returns the curve that the method's type names, for the two legacy types. Their keys are points without a codec,
+    /// and development networks still write them.
     fn curve(&self) -> Option<Curve> {
         match self.kind.as_str() {
             "EcdsaSecp256r1VerificationKey2019" => Some(Curve::P256),
@@ -136,7 +138,7 @@ impl Jwk {
     }
 }
 
-/// A coordinate has the full width of its field, leading zeros included (RFC 7518 section 6.2.1.2).
+/// Decodes a coordinate. It has the full width of its field, leading zeros included (RFC 7518 section 6.2.1.2).
 fn coordinate(text: &str) -> Option<[u8; 32]> {
     URL_SAFE_NO_PAD.decode(text).ok()?.try_into().ok()
 }

@@ -1,10 +1,10 @@
-//! The HTTP client for DID documents: one GET, no redirects, no proxy, bounded in time, size, number and rate.
+//! HTTP client for DID documents: one GET without redirects or proxy, limited in time, size, concurrency and rate.
 //!
-//! It tells two kinds of failure apart, because the caller of this service must: an answer that there is no document is
-//! final, and no answer is worth another try.
+//! It distinguishes two kinds of failure, because the caller of this service must: an answer that no document exists is
+//! final, and a missing answer is worth a retry.
 //!
-//! DIDs of which a document is kept and strangers take turns of different kinds, and strangers have a budget besides, since anybody
-//! can write a token that names one.
+//! Known DIDs and strangers have separate concurrency limits, and strangers also have a budget, since any client can
+//! write a token that names a new DID.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -18,34 +18,34 @@ use super::budget::Budget;
 use crate::net::address::{NotPublic, PublicOnly};
 use crate::net::tls;
 
-/// How long one fetch may take, from waiting for its turn to the last byte.
+/// Maximum time of one fetch, from waiting for a permit to the last byte.
 pub const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How much of that may pass until a connection stands.
+/// Part of that time in which the connection must be established.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Largest DID document that is read, in bytes. Real ones have one or two thousand.
+/// Maximum size of a DID document, in bytes. Real ones have one or two thousand.
 pub const MAX_DOCUMENT_BYTES: usize = 64 * 1024;
 
-/// How many fetches of one kind run at a time at one fetcher; the others wait their turn within [`FETCH_TIMEOUT`].
+/// Maximum number of concurrent fetches of one kind at one fetcher; further fetches wait within [`FETCH_TIMEOUT`].
 const MAX_CONCURRENT_FETCHES: usize = 16;
 
-/// Fetches for strangers per second, and at once. Tokens that name more of them are refused for the moment.
+/// Fetches for strangers per second, and at once. Tokens of further strangers are refused with a time to retry after.
 pub const STRANGERS_PER_SECOND: u32 = 20;
 pub const STRANGERS_AT_ONCE: u32 = 40;
 
-/// The longest wait that a host can ask for with `Retry-After`.
+/// Maximum pause that a host can ask for with `Retry-After`.
 const MAX_PAUSE: Duration = Duration::from_secs(60);
 
 const NOT_ASKED: &str = "the host is not asked just now";
 
-/// Why a DID has no document here and now.
+/// Reasons for which a DID has no document now.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unresolved {
-    /// Its host has answered, or can never be asked; asking again soon gives the same.
+    /// Its host has answered, or can never be asked; a retry soon gives the same answer.
     #[error("{0}")]
     Absent(&'static str),
-    /// Its host did not answer, or was not asked; the text is for the log.
+    /// Its host did not answer, or was not asked. The text is for the log.
     #[error("{why}")]
     Unavailable { why: String, retry_after: Option<Duration> },
 }
@@ -56,12 +56,12 @@ impl Unresolved {
         Self::Unavailable { why: why.into(), retry_after: None }
     }
 
-    /// The host was not asked, and can be after this wait.
+    /// The host was not asked, and can be asked after this wait.
     pub fn busy(wait: Duration) -> Self {
         Self::Unavailable { why: NOT_ASKED.to_owned(), retry_after: Some(wait) }
     }
 
-    /// The label in the metrics.
+    /// Label in the metrics.
     pub fn label(&self) -> &'static str {
         match self {
             Self::Absent(_) => "absent",
@@ -71,28 +71,28 @@ impl Unresolved {
     }
 }
 
-/// Which hosts a fetcher talks to.
+/// Kind of host that a fetcher connects to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hosts {
-    /// The did:plc directory that the operator named.
+    /// The did:plc directory that the operator has configured.
     Directory,
-    /// Those that DIDs name, wherever they are.
+    /// Hosts that DIDs name, at any address (development and tests).
     Allowed,
-    /// The same, over HTTPS only, and at public addresses only.
+    /// Hosts that DIDs name, over HTTPS only and at public addresses only.
     Strangers,
 }
 
-/// For whom a document is fetched.
+/// Class of the DID whose document is fetched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Asker {
-    /// A DID of which a document is kept, here or in the database.
+    /// A DID whose document is cached here or stored in the database.
     Known,
-    /// Any other.
+    /// Any other DID.
     Stranger,
 }
 
 impl Asker {
-    /// The label in the metrics.
+    /// Label in the metrics.
     pub fn label(self) -> &'static str {
         match self {
             Asker::Known => "known",
@@ -101,15 +101,15 @@ impl Asker {
     }
 }
 
-/// A client and its limits. Each kind of host has a fetcher of its own, so that strangers' hosts which hang cannot use up
-/// the turns of the directory.
+/// HTTP client with its limits. Each kind of host has its own fetcher, so strangers' hosts that hang cannot use up the
+/// directory's permits.
 pub struct Fetcher {
     client: Client,
     hosts: Hosts,
     known: Semaphore,
     strangers: Semaphore,
     budget: Budget,
-    /// Until when the directory asked to be left alone.
+    /// End of the pause that the directory has asked for.
     paused: Mutex<Option<Instant>>,
 }
 
@@ -136,7 +136,7 @@ impl Fetcher {
         })
     }
 
-    /// The body at `url`, if the answer is 200 and within the limits.
+    /// Returns the body at `url` if the status is 200 and the body is within the limits.
     pub async fn get(&self, url: Url, asker: Asker) -> Result<Vec<u8>, Unresolved> {
         let now = Instant::now();
         if let Some(wait) = self.paused().and_then(|until| until.checked_duration_since(now)) {
@@ -158,7 +158,7 @@ impl Fetcher {
             .await
             .unwrap_or_else(|_| Err(Unresolved::outage(format!("no document within {FETCH_TIMEOUT:?}"))));
         match (self.hosts, fetched) {
-            // The directory's documents are small, so this is not one of them.
+            // The directory's documents are small, so a large body does not come from the directory.
             (Hosts::Directory, Err(Unresolved::Absent(TOO_LARGE))) => Err(Unresolved::outage(TOO_LARGE)),
             (_, fetched) => fetched,
         }
@@ -168,8 +168,8 @@ impl Fetcher {
         *self.paused.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Passes a 200 on and sorts the others. That there is no document is final; a host that is ailing, busy or guarded by
-    /// something that refuses this server has not answered.
+    /// Passes a 200 on and classifies other statuses. Only "no such document" is final; a host that fails, is busy or
+    /// sits behind a proxy that refuses this server counts as not having answered.
     fn accept(&self, response: Response) -> Result<Response, Unresolved> {
         let status = response.status();
         match status {
@@ -190,7 +190,7 @@ impl Fetcher {
     }
 }
 
-/// The wait that a host asks for in seconds, which is how rate limits say it (RFC 9110 section 10.2.3).
+/// Returns the wait that a host asks for in seconds, the form that rate limits use (RFC 9110 section 10.2.3).
 fn retry_after(response: &Response) -> Option<Duration> {
     let seconds = response.headers().get(RETRY_AFTER)?.to_str().ok()?.parse().ok()?;
     Some(Duration::from_secs(seconds).min(MAX_PAUSE))
@@ -209,7 +209,7 @@ async fn body(mut response: Response) -> Result<Vec<u8>, Unresolved> {
     Ok(body)
 }
 
-/// A refused address is the only transport failure that will not pass.
+/// Classifies a transport failure. Only a refused address is permanent.
 fn unanswered(error: reqwest::Error) -> Unresolved {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&error);
     while let Some(error) = cause {

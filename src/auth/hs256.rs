@@ -1,7 +1,8 @@
-//! HMAC with SHA-256 for `jsonwebtoken`, which leaves the cryptography to whoever uses it: RFC 7518 section 3.2, and nothing else.
+//! HMAC with SHA-256 for `jsonwebtoken`, which leaves the cryptography to its users: RFC 7518 section 3.2, and nothing
+//! else.
 //!
-//! What comes with that library for this brings RSA along, whose only pure implementation leaks its key by timing
-//! (RUSTSEC-2023-0071) and is of no use here. Whoever is about to sign or verify with `jsonwebtoken` calls [`install`] first.
+//! The provider that comes with that library brings RSA along, whose only pure implementation leaks its key by timing
+//! (RUSTSEC-2023-0071) and which is not used here. Call [`install`] before signing or verifying with `jsonwebtoken`.
 
 use std::sync::Once;
 
@@ -15,8 +16,8 @@ use sha2::Sha256;
 static PROVIDER: CryptoProvider =
     CryptoProvider { signer_factory: signer, verifier_factory: verifier, key_utils: KeyUtils::new_unimplemented() };
 
-/// Makes this the process's cryptography for `jsonwebtoken`. Further calls, and a provider installed by somebody else before the
-/// first one, change nothing.
+/// Installs this provider as the process's cryptography for `jsonwebtoken`. Further calls have no effect, and a
+/// provider that was installed earlier stays.
 pub fn install() {
     static INSTALLED: Once = Once::new();
     INSTALLED.call_once(|| {
@@ -40,7 +41,7 @@ fn verifier(algorithm: &Algorithm, key: &DecodingKey) -> Result<Box<dyn JwtVerif
     }
 }
 
-/// A secret that has been worked into the hash.
+/// HMAC state initialised with a secret.
 struct Keyed(Hmac<Sha256>);
 
 impl Keyed {

@@ -1,12 +1,12 @@
-//! A public key of a DID document, and what may be checked with it.
+//! A public key of a DID document, and the signatures that it verifies.
 //!
-//! The curve belongs to the key and the algorithm to the key's curve, so a token cannot talk the server into another
-//! reading of its key.
+//! The key determines the curve and the curve determines the algorithm, so a token cannot make the server read its key
+//! in another way.
 
 use k256::ecdsa::signature::Verifier;
 use ring::signature::{ECDSA_P256_SHA256_FIXED, UnparsedPublicKey};
 
-/// The asymmetric algorithms of AT Protocol tokens (RFC 7518 section 3.4, RFC 8812 section 3.2).
+/// Asymmetric algorithms of AT Protocol tokens (RFC 7518 section 3.4, RFC 8812 section 3.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Curve {
     /// `ES256`.
@@ -15,21 +15,21 @@ pub enum Curve {
     Secp256k1,
 }
 
-/// A key, decoded and known to be a point of its curve.
+/// A decoded key, validated as a point of its curve.
 #[derive(Debug, Clone, PartialEq)]
 pub enum PublicKey {
     P256(p256::ecdsa::VerifyingKey),
     Secp256k1(k256::ecdsa::VerifyingKey),
 }
 
-/// Longest `publicKeyMultibase` that is decoded, in characters; a Multikey takes 48 or 49, and a point with both coordinates 89.
-/// Base58 takes time quadratic in the length, so strangers do not choose it.
+/// Maximum length of a `publicKeyMultibase`, in characters; a Multikey takes 48 or 49, and an uncompressed point 89.
+/// Base58 decoding takes time quadratic in the length, so the length must be limited.
 const MAX_MULTIBASE_CHARS: usize = 96;
 
 /// Bytes of a compressed point: its sign and x (SEC 1 section 2.3.3).
 const COMPRESSED_POINT_BYTES: usize = 33;
 
-/// Bytes of a point with both coordinates (SEC 1 section 2.3.3).
+/// Bytes of an uncompressed point: both coordinates (SEC 1 section 2.3.3).
 const WHOLE_POINT_BYTES: usize = 65;
 
 /// Multicodec prefixes, as varints: p256-pub 0x1200 and secp256k1-pub 0xe7.
@@ -52,13 +52,14 @@ impl PublicKey {
         }
     }
 
-    /// Decodes the `publicKeyMultibase` of a verification method whose type names the curve: `z`, then base58btc of the point alone,
-    /// compressed or not (<https://atproto.com/specs/did#did-documents>, legacy representation). `None` for everything else.
+    /// Decodes the `publicKeyMultibase` of a verification method whose type names the curve: `z`, then base58btc of the
+    /// bare point, compressed or not (<https://atproto.com/specs/did#did-documents>, legacy representation). `None` for
+    /// everything else.
     pub fn from_bare_point(curve: Curve, text: &str) -> Option<Self> {
         Self::from_point(curve, &base58btc(text)?)
     }
 
-    /// A point of the curve in one of its two usual encodings.
+    /// Decodes a point of the curve in one of its two usual encodings.
     fn from_point(curve: Curve, point: &[u8]) -> Option<Self> {
         match (point.first()?, point.len()) {
             (2 | 3, COMPRESSED_POINT_BYTES) | (4, WHOLE_POINT_BYTES) => {}
@@ -70,8 +71,8 @@ impl PublicKey {
         }
     }
 
-    /// Builds a key from the affine coordinates of a JWK (RFC 7518 section 6.2.1). `None` if they are no point of the
-    /// curve.
+    /// Builds a key from the affine coordinates of a JWK (RFC 7518 section 6.2.1). `None` if they are not a point of
+    /// the curve.
     pub fn from_coordinates(curve: Curve, x: &[u8; 32], y: &[u8; 32]) -> Option<Self> {
         match curve {
             Curve::P256 => {
@@ -85,7 +86,7 @@ impl PublicKey {
         }
     }
 
-    /// The key as [`PublicKey::from_multibase`] reads it.
+    /// Encodes the key as [`PublicKey::from_multibase`] reads it.
     pub fn to_multibase(&self) -> String {
         let (codec, point) = match self {
             Self::P256(key) => (P256_PUB, key.to_encoded_point(true).as_bytes().to_vec()),
@@ -101,12 +102,12 @@ impl PublicKey {
         }
     }
 
-    /// Whether `signature` is 64 bytes `r || s` over the SHA-256 of `message`. Either of the two possible `s` will do: JOSE
-    /// libraries write both, and AT Protocol asks for the lower one in repositories only. Nothing is lost by it, since what
-    /// makes a token single-use is its `jti`, not its signature.
+    /// Checks that `signature` is 64 bytes `r || s` over the SHA-256 of `message`. Both possible values of `s` are
+    /// accepted: JOSE libraries write both, and AT Protocol requires the lower one in repositories only. This is safe
+    /// because the `jti` makes a token single-use, not the signature.
     pub fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
         match self {
-            // By the library that does TLS here too: its assembler takes a third of the time.
+            // ring also does TLS here; its assembler takes a third of the time of the pure Rust implementation.
             Self::P256(key) => UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, key.to_encoded_point(false))
                 .verify(message, signature)
                 .is_ok(),
@@ -116,7 +117,7 @@ impl PublicKey {
     }
 }
 
-/// The bytes of a text in the multibase that all keys of DID documents are written in.
+/// Decodes base58btc, the multibase in which all keys of DID documents are written.
 fn base58btc(text: &str) -> Option<Vec<u8>> {
     let encoded = text.strip_prefix('z').filter(|encoded| encoded.len() <= MAX_MULTIBASE_CHARS)?;
     bs58::decode(encoded).into_vec().ok()

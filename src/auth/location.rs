@@ -1,4 +1,4 @@
-//! Where the document of a DID lies: the URL that each DID method prescribes.
+//! URL of a DID's document, as its DID method defines it.
 
 use std::net::IpAddr;
 
@@ -8,7 +8,7 @@ use super::fetch::Unresolved;
 use crate::ids::Did;
 use crate::net::address::is_public;
 
-/// The address of a document and whose host it is on.
+/// URL of a document, by the kind of its host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Location {
     /// The did:plc directory.
@@ -20,11 +20,11 @@ pub enum Location {
 /// Characters of a did:plc after its method (<https://web.plc.directory/spec/v0.1/did-plc>).
 const PLC_CHARS: usize = 24;
 
-/// Characters of a host's name (RFC 1035 section 2.3.4, without the dots that only the wire has).
+/// Maximum length of a host name, in characters (RFC 1035 section 2.3.4, without the dots that only the wire has).
 const MAX_HOST_CHARS: usize = 253;
 
-/// The URL of the document of `did`. `allow_private` lets a did:web name an IP address or a host of the local network,
-/// which is then asked over plain HTTP.
+/// Returns the URL of the document of `did`. With `allow_private` a did:web may name an IP address or a host of the
+/// local network, which is asked over plain HTTP.
 pub fn locate(did: &Did, directory: &Url, allow_private: bool) -> Result<Location, Unresolved> {
     match did.as_str().strip_prefix("did:").and_then(|rest| rest.split_once(':')) {
         Some(("plc", id)) => plc(id, did, directory).map(Location::Directory),
@@ -46,8 +46,9 @@ fn plc(id: &str, did: &Did, directory: &Url) -> Result<Url, Unresolved> {
     Ok(url)
 }
 
-/// A host alone (<https://atproto.com/specs/did#at-protocol-did-identifier-syntax>). A path would make one web page an endless supply
-/// of identities, and a port lets strangers choose what is talked to; a port (`%3A`) is for hosts of the local network in tests.
+/// Only a bare host is accepted (<https://atproto.com/specs/did#at-protocol-did-identifier-syntax>). With paths one web
+/// server could supply any number of identities, and with ports strangers could choose the service that is contacted. A
+/// port (`%3A`) is accepted for hosts of the local network in tests.
 fn web(id: &str, allow_private: bool) -> Result<Url, Unresolved> {
     const MALFORMED: Unresolved = Unresolved::Absent("the did:web is malformed");
     if id.contains(':') {
@@ -59,7 +60,7 @@ fn web(id: &str, allow_private: bool) -> Result<Url, Unresolved> {
         Some(_) if !allow_private => return Err(Unresolved::Absent("a did:web names a host without a port")),
         Some((host, port)) => (host, Some(port.parse::<u16>().map_err(|_| MALFORMED)?)),
     };
-    // Percent-encoding is for the port only: what else it could hide (slashes, dots that climb) has no place here.
+    // Percent-encoding is accepted for the port only; it could hide slashes and dots.
     if host.is_empty()
         || host.len() > MAX_HOST_CHARS
         || host == "."
@@ -73,14 +74,14 @@ fn web(id: &str, allow_private: bool) -> Result<Url, Unresolved> {
     let scheme = if allow_private && is_local(host) { "http" } else { "https" };
     let port = port.map(|port| format!(":{port}")).unwrap_or_default();
     let url = Url::parse(&format!("{scheme}://{host}{port}/.well-known/did.json")).map_err(|_| MALFORMED)?;
-    // The URL's own reading of the host counts: it knows that 127.1 and 0x7f000001 are addresses too.
+    // The URL parser decides what is an address: it knows that 127.1 and 0x7f000001 are addresses too.
     if url.domain().is_none() && !allow_private {
         return Err(Unresolved::Absent("a did:web names a host, not an IP address"));
     }
     Ok(url)
 }
 
-/// A name or address that only the local network can mean, where nobody has certificates.
+/// Checks for a name or address that only the local network can resolve, where hosts have no certificates.
 fn is_local(host: &str) -> bool {
     match host.parse::<IpAddr>() {
         Ok(address) => !is_public(address),

@@ -1,11 +1,11 @@
-//! Who is calling: tokens, the keys that sign them, and their single use.
+//! Authentication: tokens, the keys that sign them, and their single use.
 //!
-//! A request proves its caller by a bearer token signed with the key in the caller's DID document, made for this service
-//! and this method, living for minutes and used once. [`Authenticator::verify`] checks all of that but the last, and
-//! [`Authenticator::spend`] the last; they are apart so that a request which is refused for another reason need not cost
-//! a token. The pipeline of every XRPC route calls both before the method runs.
+//! A request authenticates its caller with a bearer token that is signed with the key in the caller's DID document,
+//! made for this service and this method, valid for minutes and used once. [`Authenticator::verify`] checks everything
+//! except single use, and [`Authenticator::spend`] enforces that. They are separate so that a request which is refused
+//! for another reason does not use up its token. The pipeline of every XRPC route calls both before the method runs.
 //!
-//! The identity is the claim `iss`. Nothing else in a token, `sub` least of all, says who is speaking.
+//! The identity is the claim `iss`. No other claim of a token, in particular not `sub`, identifies the caller.
 
 mod archive;
 mod budget;
@@ -46,7 +46,7 @@ use crate::store::Store;
 /// Bytes of an ECDSA signature over either curve, `r || s`.
 const SIGNATURE_BYTES: usize = 64;
 
-/// Checks tokens. One for the process; it holds the cache of DID documents.
+/// Checks tokens. There is one per process; it holds the cache of DID documents.
 pub struct Authenticator {
     config: AuthConfig,
     clock: Clock,
@@ -56,7 +56,7 @@ pub struct Authenticator {
     metrics: Metrics,
 }
 
-/// Why there can be no authenticator.
+/// Reasons for which the authenticator cannot be created.
 #[derive(Debug, thiserror::Error)]
 pub enum AuthError {
     #[error(transparent)]
@@ -65,12 +65,12 @@ pub enum AuthError {
     Redis(#[from] crate::redis::Error),
 }
 
-/// A caller whose token is genuine and current, and perhaps used before.
+/// A caller whose token is genuine and current. Its single use has not been checked.
 #[derive(Debug, Clone)]
 pub struct Verified {
-    /// Who is calling.
+    /// DID of the caller.
     pub did: Did,
-    /// The key of its DID document that has proved it; `None` for a development token.
+    /// Key of its DID document that verified the token; `None` for a development token.
     pub key: Option<PublicKey>,
     jti: Option<String>,
     minted_at: DateTime<Utc>,
@@ -78,7 +78,7 @@ pub struct Verified {
 }
 
 impl Authenticator {
-    /// `store` keeps the documents of those who have called.
+    /// Creates the authenticator. `store` keeps the documents of DIDs that have authenticated.
     pub fn new(config: AuthConfig, clock: Clock, replay: Replay, store: &Store) -> Result<Self, AuthError> {
         let metrics = store.metrics().clone();
         let resolver = Resolver::new(&config, clock.clone(), Archive::new(store), metrics.clone())?;
@@ -86,16 +86,16 @@ impl Authenticator {
         Ok(Self { config, clock, replay, resolver, tickets, metrics })
     }
 
-    /// The caller that the `Authorization` header proves for a request to `nsid`.
+    /// Authenticates the caller of a request to `nsid` by its `Authorization` header.
     ///
     /// Fails with `AuthenticationRequired`, `InvalidToken` or `ExpiredToken`, and with `IdentityUnavailable` if the
-    /// caller's DID document cannot be had just now.
+    /// caller's DID document is unavailable.
     pub async fn verify(&self, authorization: Option<&str>, nsid: &str) -> Result<Verified, Error> {
         let verified = self.check(authorization, nsid).await;
         verified.inspect_err(|error| self.metrics.authentication(error.code.name()))
     }
 
-    /// Refuses a token that is known here to be used, before it costs anybody anything. Others may still be used.
+    /// Refuses a token that this replica knows to be used, without asking the database. Other tokens may be used too.
     pub fn refuse_known(&self, verified: &Verified) -> Result<(), Error> {
         match self.nonce(verified).is_some_and(|nonce| self.replay.knows(&nonce)) {
             true => {
@@ -106,7 +106,7 @@ impl Authenticator {
         }
     }
 
-    /// Finds out whether the token was used before, without using it. Where nobody can tell, it was not.
+    /// Checks whether the token was used, without using it. Returns false if the database cannot be asked.
     pub fn is_spent(&self, verified: &Verified) -> impl Future<Output = bool> + Send + use<> {
         let (nonce, replay, now) = (self.nonce(verified), self.replay.clone(), self.clock.now());
         async move {
@@ -117,7 +117,7 @@ impl Authenticator {
         }
     }
 
-    /// What makes the token one of a kind, where that matters.
+    /// Identity of a token in the replay register; `None` if single use is not enforced for it.
     fn nonce(&self, verified: &Verified) -> Option<Nonce> {
         let jti = verified.jti.clone().filter(|_| self.config.enforce_jti)?;
         let Verified { did, key, minted_at, dead_at, .. } = verified;
@@ -125,21 +125,21 @@ impl Authenticator {
         Some(Nonce { issuer: did.clone(), jti, minted_at: *minted_at, dead_at: *dead_at, lasting: key.is_none() })
     }
 
-    /// Uses the token up. Fails with `TokenReplayed` if it was used before at any replica, with `ExpiredToken` if it
-    /// died since it was verified, and as the database does if nobody can tell.
+    /// Uses the token. Fails with `TokenReplayed` if it was used before at any replica, with `ExpiredToken` if it
+    /// expired since it was verified, and with the database's error if the register cannot be asked.
     pub async fn spend(&self, verified: &Verified) -> Result<(), Error> {
         let spent = self.use_up(verified).await;
         self.metrics.authentication(spent.as_ref().map_or_else(|error| error.code.name(), |()| "accepted"));
         spent
     }
 
-    /// A ticket by which `did`, which was proved by this key, may open a WebSocket once, at any replica.
+    /// Issues a ticket with which `did`, authenticated by this key, may open a WebSocket once, at any replica.
     pub fn issue_ticket(&self, did: &Did, key: Option<&PublicKey>, convo: Option<&ConvoId>) -> Result<Issued, Error> {
         self.tickets.issue(did, key, convo, self.clock.now())
     }
 
-    /// Whether a key has surely ceased to speak for a DID: its document is current and has another one or none, or the directory says
-    /// that there is no such DID any more. Where nobody can tell, it has not.
+    /// Checks whether a key has certainly been revoked for a DID: the current document has another key or none, or the
+    /// directory says that the DID does not exist. Returns false if the document is unavailable.
     pub async fn has_ceased(&self, did: &Did, key: &PublicKey) -> bool {
         match self.resolver.current(did).await {
             Some(Ok(document)) => document.key() != Some(key),
@@ -148,13 +148,13 @@ impl Authenticator {
         }
     }
 
-    /// Whose ticket this is. Fails with `InvalidToken` or `ExpiredToken`.
+    /// Verifies a ticket except for its single use. Fails with `InvalidToken` or `ExpiredToken`.
     pub fn verify_ticket(&self, text: &str) -> Result<Ticket, Error> {
         let verified = self.tickets.check(text, self.clock.now());
         verified.inspect_err(|error| self.metrics.authentication(error.code.name()))
     }
 
-    /// Refuses a ticket that is known here to be used, before it costs its owner anything.
+    /// Refuses a ticket that this replica knows to be used, without asking the database.
     pub fn refuse_known_ticket(&self, ticket: &Ticket) -> Result<(), Error> {
         if self.replay.knows(&self.ticket_nonce(ticket)) {
             self.metrics.authentication(Code::TokenReplayed.name());
@@ -168,7 +168,7 @@ impl Authenticator {
         Nonce { issuer, jti, minted_at: ticket.made_at, dead_at: ticket.dead_at, lasting: false }
     }
 
-    /// Uses a ticket up, whatever is set about tokens. Fails as [`Authenticator::spend`] does.
+    /// Uses a ticket, also if single use of tokens is not enforced. Fails as [`Authenticator::spend`] does.
     pub async fn spend_ticket(&self, ticket: &Ticket) -> Result<(), Error> {
         let spent = match self.use_up_once(self.ticket_nonce(ticket)).await {
             Ok(true) => Ok(()),
@@ -197,10 +197,11 @@ impl Authenticator {
         if self.use_up_once(nonce).await? { Ok(()) } else { Err(replayed()) }
     }
 
-    /// False if it was used up before, at any replica.
+    /// Returns false if the token was used before at any replica.
     async fn use_up_once(&self, nonce: Nonce) -> Result<bool, Error> {
         let (now, dead_at) = (self.clock.now(), nonce.dead_at);
-        // A dead token's record may be gone, so it cannot be spent even though it was verified in time.
+        // The record of an expired token may be deleted, so an expired token is refused even if it was verified in
+        // time.
         if dead_at <= now {
             return Err(Code::ExpiredToken.because("the token has expired"));
         }
@@ -216,7 +217,7 @@ impl Authenticator {
         }
     }
 
-    /// The key that verifies the token.
+    /// Returns the key that verifies the token.
     async fn check_key(&self, token: &Token<'_>, curve: Curve) -> Result<PublicKey, Error> {
         let signature = token::BASE64URL
             .decode(token.signature)

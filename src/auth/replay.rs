@@ -1,23 +1,16 @@
-//! Single use: a token's `jti` is spent by its first request, whichever replica that reaches.
+//! Replay register: a token's `jti` is used by its first request, at whichever replica that arrives.
 //!
-//! **PostgreSQL decides, always.** Every acceptance of a token has to conflict with every other one of the same token, so
-//! all replicas must ask one and the same register. If that were Redis, a replica that cannot reach Redis could accept
-//! nothing at all, and a Redis that restarted empty, evicted a key or failed over to a lagging copy would accept twice.
-//! So nobody asks Redis. Through it replicas tell each other which tokens are used, and what a replica knows to be used it refuses
-//! without asking PostgreSQL. That is all that is lost with it, and no request waits for it: there is no window, whenever Redis dies,
-//! returns, or is seen by some replicas and not by others.
+//! **PostgreSQL always decides.** Two uses of one token must conflict, so all replicas must ask the same register. A
+//! register in Redis would accept nothing while Redis is unreachable, and would accept tokens twice after Redis
+//! restarts empty, evicts a key or fails over to a stale copy. Redis therefore only carries hints: replicas publish the
+//! tokens that they have used, and refuse tokens that they know to be used without asking PostgreSQL. No request waits
+//! for Redis, and its loss opens no window.
 //!
-//! Two things are left to the register itself. Its tables are unlogged, hence empty after a crash of PostgreSQL or a
-//! failover. Tokens that are made to live for longer than five minutes count as used if they were made before it or in the minute after,
-//! and are refused. Others could be used once more in what is left of their lifetime: if they were refused too, nobody could call in that
-//! minute.
-//! And no clock may free a record early. The tokens of accounts and tickets, which live for an hour at most, have slots that are emptied
-//! when everything in them has long been dead by PostgreSQL's clock, and by that clock a token is refused whose slot may have been emptied
-//! (`V022__used_tokens.sql` has the argument, `V025__hour_long_tokens.sql` the figures). Development tokens live for up to a day; their
-//! rows are compared with the clock of the replica that asks, the same that decides whether the token still lives, and are deleted an hour
-//! after their end.
-//!
-//! Every request spends a token, so they are spent many at a time: what arrived while the last call ran goes into the next.
+//! The register's tables are unlogged, so they are empty after a crash of PostgreSQL or a failover. Tokens that live
+//! longer than five minutes and were made before the crash or in the minute after it then count as used. Shorter tokens
+//! could be used once more in the rest of their lifetime; refusing them too would refuse every caller for that minute.
+//! `V022__used_tokens.sql` has the argument that no clock deletes a record early, and `V025__hour_long_tokens.sql` the
+//! figures.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -37,52 +30,54 @@ use crate::store::Store;
 
 pub use crate::store::nonces::{Nonce, Used};
 
-/// What Redis is for here, as the log says when it does not answer.
+/// Purpose of Redis here, as the log says when Redis does not answer.
 pub const PURPOSE: &str = "telling replicas of used tokens";
 
-/// Where used tokens are told, by their digests, so that Redis learns nobody's DID.
+/// Channel on which used tokens are published, as digests, so that Redis learns no DID.
 const USED: &str = "catbird:used";
-/// The shortest time between two messages of that kind, and most tokens in one.
+/// Minimum time between two messages on that channel, and maximum number of tokens in one.
 const GAP: Duration = Duration::from_millis(50);
 const TOLD_AT_ONCE: usize = 1_000;
 
-/// Most tokens that wait to be spent.
+/// Maximum number of tokens that wait to be checked.
 const MOST_WAITING: usize = 10_000;
-/// Most tokens in one call.
+/// Maximum number of tokens in one call.
 const BATCH: usize = 256;
-/// How long a token may wait for its call.
+/// Maximum time that a token waits for its call.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
-/// Most used tokens that this replica knows by itself, and for how long: as long as an account's token may live.
+/// Maximum number of used tokens that this replica remembers, and for how long: the maximum lifetime of an account's
+/// token.
 const MOST_KNOWN: u64 = 100_000;
 const KNOWN_FOR: Duration = Duration::from_secs((SERVICE_TOKEN_SECONDS + LEEWAY_SECONDS) as u64);
 
-/// Where tokens are spent. Cheap to clone.
+/// The replay register. Cheap to clone.
 #[derive(Clone)]
 pub struct Replay {
-    /// Tokens that wait to be spent.
+    /// Tokens that wait to be checked.
     waiting: mpsc::Sender<Spending>,
-    /// Tokens that are known here to be used, so that repeating one costs nobody anything.
+    /// Tokens that this replica knows to be used; repeating one costs no query.
     known: moka::sync::Cache<Used, ()>,
-    /// Used tokens that the other replicas have not been told of, if they can be.
+    /// Used tokens that wait to be published, if there is Redis.
     untold: Option<mpsc::Sender<Used>>,
     store: Store,
     redis: Option<Redis>,
 }
 
-/// One token on its way.
+/// A token that waits to be checked.
 struct Spending {
     nonce: Nonce,
     used: Used,
-    /// Until when it has to be remembered if it may live for long; no earlier than it dies.
+    /// End of the record if the token may live for long; no earlier than the token's own end.
     until: DateTime<Utc>,
     now: DateTime<Utc>,
     since: Instant,
-    /// True if it was not used before.
+    /// Receives true if the token was not used before.
     reply: oneshot::Sender<Result<bool, Error>>,
 }
 
 impl Replay {
-    /// Starts spending, on the store's runtime, and telling the other replicas if there is Redis.
+    /// Starts the tasks on the store's runtime: one that checks tokens, and with Redis two that publish and receive
+    /// used ones.
     pub fn with(redis: Option<Redis>, store: Store) -> Self {
         let (tokens, waiting) = mpsc::channel(MOST_WAITING);
         let runtime = store.runtime().clone();
@@ -99,23 +94,23 @@ impl Replay {
         Self { waiting: tokens, known, untold, store, redis }
     }
 
-    /// The same with a connection of its own, if there is a URL. Fails if that is none.
+    /// Like [`Replay::with`], with its own connection to Redis if there is a URL. Fails if the URL is invalid.
     pub fn new(redis_url: Option<&str>, store: Store) -> Result<Self, AuthError> {
         let redis = redis_url.map(|url| Redis::connect(url, PURPOSE, store.metrics().clone())).transpose()?;
         Ok(Self::with(redis, store))
     }
 
-    /// The connection to Redis, if there is one, for those who watch it.
+    /// Connection to Redis, if there is one, for the health check.
     pub fn redis(&self) -> Option<&Redis> {
         self.redis.as_ref()
     }
 
-    /// Whether the token is known here to be used. If not, it may still be.
+    /// Returns true if this replica knows the token to be used. A token that it does not know may be used too.
     pub fn knows(&self, nonce: &Nonce) -> bool {
         self.known.contains_key(&nonce.digest())
     }
 
-    /// Whether the token is used, without using it. Where nobody can tell, it is not.
+    /// Checks whether the token is used, without using it. Returns false if the database cannot be asked.
     pub async fn is_spent(&self, nonce: &Nonce, now: DateTime<Utc>) -> bool {
         if !self.knows(nonce) && self.store.is_spent(nonce, now).await.unwrap_or(false) {
             self.known.insert(nonce.digest(), ());
@@ -123,7 +118,8 @@ impl Replay {
         self.knows(nonce)
     }
 
-    /// Spends a token, which is remembered until it is dead, and, if it may live for long, until `until`. False if it was spent before.
+    /// Uses a token. The record stays until the token has expired and, for a token that may live for long, until
+    /// `until`. Returns false if the token was used before.
     pub async fn spend(&self, nonce: Nonce, until: DateTime<Utc>, now: DateTime<Utc>) -> Result<bool, Error> {
         let used = nonce.digest();
         let (reply, answer) = oneshot::channel();
@@ -134,10 +130,10 @@ impl Replay {
         let spent =
             answer.await.unwrap_or_else(|_| Err(Code::InternalServerError.because("the token could not be checked")));
         if let Ok(first) = spent {
-            // Now, or before.
+            // By this call or by an earlier one.
             self.known.insert(used, ());
             if let (true, Some(untold)) = (first, &self.untold) {
-                // When too many wait, the others find out from PostgreSQL.
+                // If the queue is full, the other replicas ask PostgreSQL.
                 let _ = untold.try_send(used);
             }
         }
@@ -145,7 +141,7 @@ impl Replay {
     }
 }
 
-/// Tells the other replicas of used tokens, many at a time.
+/// Publishes used tokens to the other replicas, in batches.
 async fn tell(redis: Redis, mut telling: mpsc::Receiver<Used>, me: String) {
     let mut used = Vec::with_capacity(TOLD_AT_ONCE);
     while telling.recv_many(&mut used, TOLD_AT_ONCE).await > 0 {
@@ -155,15 +151,15 @@ async fn tell(redis: Redis, mut telling: mpsc::Receiver<Used>, me: String) {
     }
 }
 
-/// Learns from the other replicas which tokens are used.
+/// Receives the tokens that other replicas have used.
 async fn hear(mut listener: Listener, known: moka::sync::Cache<Used, ()>, me: String) {
-    // What was missed is asked of PostgreSQL.
+    // Replicas that miss a message ask PostgreSQL.
     while let Some((_, text)) = listener.next().await {
         read(&text, &me).for_each(|used| known.insert(used, ()));
     }
 }
 
-/// A message: who sends it, and the tokens that it knows to be used.
+/// Encodes a message: the sender, then the digests of used tokens.
 fn write(me: &str, used: &[Used]) -> String {
     let mut text = String::with_capacity(me.len() + used.len() * 33);
     text.push_str(me);
@@ -174,7 +170,7 @@ fn write(me: &str, used: &[Used]) -> String {
     text
 }
 
-/// The tokens of a message, unless this replica has sent it. What cannot be read is left out.
+/// Decodes the tokens of a message; none if this replica sent it. Words that do not parse are skipped.
 fn read<'a>(text: &'a str, me: &str) -> impl Iterator<Item = Used> + 'a {
     let mut words = text.split(' ');
     let from_others = words.next() != Some(me);
@@ -185,11 +181,11 @@ fn too_busy() -> Error {
     Code::Overloaded.because("checking tokens took too long; nothing was changed")
 }
 
-/// One call at a time, until nobody can send a token any more.
+/// Checks waiting tokens in batches, one call at a time, until all senders are dropped.
 async fn answer_all(store: Store, mut waiting: mpsc::Receiver<Spending>) {
     let mut arrived = Vec::with_capacity(BATCH);
     while waiting.recv_many(&mut arrived, BATCH).await > 0 {
-        // A token that is here twice is used by the first and refused to the second.
+        // If a batch holds a token twice, the first request uses it and the second is refused.
         let (mut firsts, mut seconds, mut seen) = (Vec::new(), Vec::new(), HashSet::new());
         for spending in arrived.drain(..) {
             if spending.since.elapsed() > LONGEST_WAIT {
@@ -200,7 +196,7 @@ async fn answer_all(store: Store, mut waiting: mpsc::Receiver<Spending>) {
                 seconds.push(spending);
             }
         }
-        // The earliest time, so that no record counts as ended before it has.
+        // The earliest time, so that no record counts as expired too early.
         let Some(now) = firsts.iter().map(|token| token.now).min() else { continue };
         let nonces: Vec<_> = firsts.iter().map(|token| (&token.nonce, token.until)).collect();
         let answers: Vec<Result<bool, Error>> = match store.spend_nonces(&nonces, now).await {
@@ -208,7 +204,7 @@ async fn answer_all(store: Store, mut waiting: mpsc::Receiver<Spending>) {
             Err(error) => firsts.iter().chain(&seconds).map(|_| Err(error.clone())).collect(),
         };
         for (token, answer) in firsts.into_iter().chain(seconds).zip(answers) {
-            // The client may be gone; its token is spent all the same.
+            // The client may have gone away; its token is used all the same.
             let _ = token.reply.send(answer);
         }
     }

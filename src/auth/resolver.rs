@@ -1,15 +1,15 @@
-//! From a DID to its document, through a cache.
+//! Resolves a DID to its document, through a cache.
 //!
-//! A document that worked goes on working while its host does not answer. For [`FRESH_FOR`] nobody is asked; after that it is
-//! fetched anew behind the requests that use it, and it serves them for [`DOCUMENT_LIFETIME`] at most if that fails. Only a
-//! directory that says that there is no such DID ends it sooner.
+//! For [`FRESH_FOR`] a document is served without asking its host. After that it is fetched again in the background; if
+//! that fails it is served for [`DOCUMENT_LIFETIME`] at most. Only a directory that says that the DID does not exist
+//! ends this sooner.
 //!
-//! A document that has verified a token is kept in the database as well ([`super::archive`]), so that a replica that has just started
-//! knows it, and its DID is none of the strangers, who share a budget.
+//! A document that has verified a token is also stored in the database ([`super::archive`]). A replica that has just
+//! started then knows it, and its DID is not one of the strangers, who share a budget.
 //!
-//! Requests that miss the same DID at the same time share one fetch. A document that does not verify a token may be out of date, so
-//! it is fetched anew in the request's way, within a budget for each DID and one for all of them: a stranger's garbage cannot be turned
-//! into load on a directory. Whoever comes beyond it is told to come again, not that its key is wrong, which nobody knows by then.
+//! Concurrent requests for the same DID share one fetch. A document that does not verify a token may be out of date, so
+//! it is fetched again while the request waits, within a budget per DID and a global one: invalid tokens cannot be
+//! turned into load on a directory. A request beyond the budget is told to retry, because its key may be right.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -30,42 +30,42 @@ use crate::config::AuthConfig;
 use crate::ids::Did;
 use crate::metrics::Metrics;
 
-/// How many DIDs are remembered. An entry has one key and one DID, so its size is bounded too.
+/// Maximum number of cached DIDs. An entry has one key and one DID, so its size is bounded too.
 const CACHE_CAPACITY: u64 = 20_000;
 
-/// How long a document counts as current.
+/// Time for which a document counts as current.
 pub const FRESH_FOR: TimeDelta = TimeDelta::minutes(5);
 
-/// How long a document serves while its host does not answer.
+/// Time for which a document is served while its host does not answer.
 pub const DOCUMENT_LIFETIME: TimeDelta = TimeDelta::hours(24);
 
-/// How long it is remembered that a DID has no usable document.
+/// Time for which it is cached that a DID has no usable document.
 const ABSENCE_LIFETIME: Duration = Duration::from_secs(30);
 
-/// How long a host that a DID names is left alone after it did not answer.
+/// Time for which a host that a DID names is not asked after it did not answer.
 const OUTAGE_LIFETIME: Duration = Duration::from_secs(5);
 
-/// The time for which tokens of one DID whose signature does not fit can bring about one refresh, and how many at once. Whoever changes
-/// a key twice or three times in a row is let in each time.
+/// Refreshes that tokens with a wrong signature can cause for one DID: one per interval, and a burst. An account that
+/// changes its key two or three times in a row is accepted each time.
 pub const REFRESH_INTERVAL: Duration = Duration::from_secs(10);
 pub const REFRESHES_OF_ONE: u32 = 3;
 
-/// Refreshes per second, and at once, that tokens whose signature does not fit can bring about.
+/// Refreshes per second, and at once, that tokens with wrong signatures can cause in all.
 const REFRESHES_PER_SECOND: u32 = 20;
 const REFRESHES_AT_ONCE: u32 = 100;
 
-/// How long it is remembered what one DID has used of its budget: until all of it is there again.
+/// Time for which the budget of one DID is kept: until it is full again.
 const REFRESHES_REMEMBERED: Duration = Duration::from_secs(60);
 
-/// Refreshes per second, and at once, behind requests and for open streams. Documents of whom it does not reach serve on, and it is tried
-/// again with a later request.
+/// Refreshes per second, and at once, in the background and for open streams. A document beyond that is served on, and
+/// a later request tries again.
 const RENEWALS_PER_SECOND: u32 = 50;
 const RENEWALS_AT_ONCE: u32 = 200;
 
-/// How long what is kept in the database stands before it is written anew, unless the key changes.
+/// Time after which the stored copy of a document is written again if its key has not changed.
 const KEPT_FOR: TimeDelta = TimeDelta::hours(1);
 
-/// Why there can be no resolver.
+/// Reasons for which the resolver cannot be created.
 #[derive(Debug, thiserror::Error)]
 pub enum SetupError {
     #[error("PLC_DIRECTORY_URL must be an http or https URL")]
@@ -74,18 +74,18 @@ pub enum SetupError {
     Client(#[from] reqwest::Error),
 }
 
-/// A document or, remembered just as well, that there is none.
+/// A document, or the cached fact that there is none.
 type Resolution = Result<Arc<Document>, &'static str>;
 
-/// A document and how it was come by.
+/// A document and its origin.
 pub struct Found {
     pub document: Arc<Document>,
-    /// Fetched for this very call, so that there is nothing newer to be had.
+    /// True if it was fetched for this call, so there is nothing newer.
     pub fresh: bool,
     entry: Arc<Entry>,
 }
 
-/// Fetches and remembers DID documents. Cheap to clone.
+/// Fetches and caches DID documents. Cheap to clone.
 #[derive(Clone)]
 pub struct Resolver(Arc<Inner>);
 
@@ -104,26 +104,26 @@ struct Inner {
     metrics: Metrics,
 }
 
-/// What is remembered of a DID.
+/// Cache entry of a DID.
 struct Entry {
     resolution: Resolution,
     fetched_at: DateTime<Utc>,
-    /// Before this time, in seconds since 1970, no other refresh begins behind a request.
+    /// Time before which no other background refresh starts, in seconds since 1970.
     next_refresh: AtomicI64,
-    /// When it was fetched as the database keeps it, in seconds since 1970; [`NEVER`] if that keeps none.
+    /// Time of the fetch that the database has stored, in seconds since 1970; [`NEVER`] if none.
     kept: AtomicI64,
 }
 
 const NEVER: i64 = i64::MIN;
 
-/// The refreshes of one DID that are in requests' way: one at a time, and within a budget.
+/// Refreshes of one DID that requests wait for: one at a time, and within a budget.
 struct Refreshes {
     budget: Budget,
-    /// Held by the one that runs: when and how the last one failed.
+    /// Time and cause of the last failure; locked while a refresh runs.
     failed: tokio::sync::Mutex<Option<(Instant, Unresolved)>>,
 }
 
-/// How long each kind of entry stays.
+/// Cache lifetime by kind of entry.
 struct Lifetimes;
 
 impl Expiry<Did, Arc<Entry>> for Lifetimes {
@@ -137,18 +137,18 @@ impl Expiry<Did, Arc<Entry>> for Lifetimes {
 }
 
 impl Entry {
-    /// What a host said at this time.
+    /// Creates an entry from a host's answer at this time.
     fn new(resolution: Resolution, fetched_at: DateTime<Utc>) -> Arc<Self> {
         Self::kept(resolution, fetched_at, NEVER)
     }
 
-    /// The same, with what the database keeps.
+    /// Like [`Entry::new`], for a document that the database has stored.
     fn kept(resolution: Resolution, fetched_at: DateTime<Utc>, kept: i64) -> Arc<Self> {
         let next_refresh = AtomicI64::new((fetched_at + FRESH_FOR).timestamp());
         Arc::new(Self { resolution, fetched_at, next_refresh, kept: AtomicI64::new(kept) })
     }
 
-    /// Whether the caller is the one to refresh it now.
+    /// Returns true to one caller that must refresh it now.
     fn is_due(&self, now: DateTime<Utc>) -> bool {
         let (due, next) = (self.next_refresh.load(Ordering::Relaxed), now + REFRESH_INTERVAL);
         now.timestamp() >= due
@@ -179,7 +179,7 @@ impl Resolver {
         })))
     }
 
-    /// The document of `did`, remembered, kept or fetched.
+    /// Returns the document of `did` from the cache, the database or its host.
     pub async fn find(&self, did: &Did) -> Result<Found, Unresolved> {
         let inner = &self.0;
         let now = inner.clock.now();
@@ -204,7 +204,7 @@ impl Resolver {
         let inserted = entry.is_fresh();
         let entry = entry.into_value();
         let document = entry.resolution.clone().map_err(Unresolved::Absent)?;
-        // What was kept may be out of date, and what another request has fetched by now, too.
+        // A stored document may be out of date, and so may one that another request has fetched.
         let fresh = inserted && entry.kept.load(Ordering::Relaxed) == NEVER;
         if !fresh {
             self.refresh_behind(did, &entry, now);
@@ -212,7 +212,7 @@ impl Resolver {
         Ok(Found { document, fresh, entry })
     }
 
-    /// Takes note that a document has verified a token of its DID, which is what makes a DID known.
+    /// Stores a document that has verified a token of its DID; this makes the DID a known one.
     pub fn keep(&self, did: &Did, found: &Found) {
         let fetched_at = found.entry.fetched_at;
         let (kept, fetched) = (found.entry.kept.load(Ordering::Relaxed), fetched_at.timestamp());
@@ -223,8 +223,8 @@ impl Resolver {
         }
     }
 
-    /// The document of `did` instead of one that has not verified a token of its: what another request has found since, or what its
-    /// host says now. Beyond the budget it is unavailable, with the time to wait.
+    /// Returns the document of `did` that replaces one which has not verified a token: one that another request has
+    /// fetched since, or a new one from its host. Beyond the budget it fails as unavailable, with the time to wait.
     pub async fn newer(&self, did: &Did, than: &Found) -> Result<Found, Unresolved> {
         let inner = &self.0;
         let (came, now) = (Instant::now(), inner.clock.instant());
@@ -251,8 +251,8 @@ impl Resolver {
         Ok(Found { document, fresh, entry })
     }
 
-    /// What is current of `did`, fetched if what is remembered is not: its document, or that there is none. `None` if nobody can tell:
-    /// its host does not answer, says nothing that counts, or may not be asked just now.
+    /// Returns the current document of `did`, or that it has none, fetched if the cache is not current. `None` if its
+    /// host does not answer, has no authority to say so, or may not be asked now.
     pub async fn current(&self, did: &Did) -> Option<Result<Arc<Document>, &'static str>> {
         let inner = &self.0;
         let remembered = inner.documents.get(did).await;
@@ -266,11 +266,11 @@ impl Resolver {
         (resolution.is_ok() || inner.has_authority(did)).then_some(resolution)
     }
 
-    /// Fetches a document anew, if it is time, while requests go on with the one that is there.
+    /// Starts a background refresh of a document if it is due; requests continue with the cached one.
     fn refresh_behind(&self, did: &Did, entry: &Entry, now: DateTime<Utc>) {
         if entry.is_due(now) && self.0.renewal_budget.take(Instant::now()).is_ok() {
             let (inner, did) = (self.0.clone(), did.clone());
-            // What comes of it stands in the cache and in the log.
+            // The outcome is in the cache and in the log.
             tokio::spawn(async move { drop(inner.renew(&did).await) });
         }
     }
@@ -283,14 +283,14 @@ impl Refreshes {
 }
 
 impl Inner {
-    /// The document of a DID of which nothing is remembered, or nothing that still counts: as it is kept, else from its host.
+    /// Loads the document of a DID that is not cached or has expired: from the database, else from its host.
     async fn come_by(&self, did: &Did, mut known: bool, now: DateTime<Utc>) -> Result<Arc<Entry>, Unresolved> {
-        // Nobody is asked about a DID that has no place.
+        // A DID without a valid location causes no lookup.
         if locate(did, &self.directory, self.allow_private).is_ok() {
             match self.archive.find(did).await {
                 Some((document, fetched_at)) if now < fetched_at + DOCUMENT_LIFETIME => {
                     self.metrics.did_document_kept("current");
-                    // Another replica's clock may be ahead; it does not make a document newer.
+                    // Another replica's clock may be ahead; that does not make a document newer.
                     let fetched_at = fetched_at.min(now);
                     return Ok(Entry::kept(Ok(Arc::new(document)), fetched_at, fetched_at.timestamp()));
                 }
@@ -311,7 +311,8 @@ impl Inner {
         Ok(Entry::new(resolution, now))
     }
 
-    /// Fetches the document of a DID that has one here, and replaces that if the answer can. Gives what was answered.
+    /// Fetches the document of a cached DID again, and replaces the cache entry if the answer has authority. Returns
+    /// the answer.
     async fn renew(&self, did: &Did) -> Result<Arc<Entry>, Unresolved> {
         let resolution = self.fetch(did, Asker::Known).await?;
         let (before, now) = (self.documents.get(did).await, self.clock.now());
@@ -324,7 +325,7 @@ impl Inner {
                 Entry::kept(Ok(document.clone()), now, kept)
             }
             Ok(document) => {
-                // The old key is kept, and must not come back with a restart.
+                // The stored key is the old one, and must not come back with a restart.
                 self.archive.keep(did, document, now);
                 Entry::kept(Ok(document.clone()), now, now.timestamp())
             }
@@ -337,12 +338,13 @@ impl Inner {
         Ok(entry)
     }
 
-    /// Whether the host of its document can say that there is none. A web server that is being repaired says so as well.
+    /// Returns true if the host of its document can say that the document does not exist. A web server under repair
+    /// says so as well.
     fn has_authority(&self, did: &Did) -> bool {
         matches!(locate(did, &self.directory, self.allow_private), Ok(Location::Directory(_)))
     }
 
-    /// Asks the host. An outage is the outer error, so that no cache keeps it for long.
+    /// Asks the host. An outage is the outer error, so no cache keeps it for long.
     async fn fetch(&self, did: &Did, asker: Asker) -> Result<Resolution, Unresolved> {
         let resolved = self.fetch_document(did, asker).await;
         let outcome = resolved.as_ref().map_or_else(Unresolved::label, |_| "found");
@@ -366,7 +368,8 @@ impl Inner {
         match locate(did, &self.directory, self.allow_private)? {
             Location::Directory(url) => {
                 let json = self.directory_fetcher.get(url, asker).await?;
-                // A directory that works gives the document or says that there is none; this is something that stands before it.
+                // The directory returns the document or says that there is none; any other body comes from a proxy in
+                // front of it.
                 Document::parse(did, &json).map_err(|unusable| Unresolved::outage(unusable.reason()))
             }
             Location::Named(url) => {

@@ -4,10 +4,10 @@ use serde_json::{Value, json};
 
 use crate::config::AuthConfig;
 
-/// The service's id in its DID document, and the fragment that clients put behind its DID in `atproto-proxy` and `aud`.
+/// Id of the service in its DID document; clients append this fragment to its DID in `atproto-proxy` and `aud`.
 pub const FRAGMENT: &str = "#atproto_mls";
 
-/// The document. It lists no key: the service verifies tokens and signs none.
+/// Builds the document. It lists no key, because the service verifies tokens and signs none.
 pub fn document(config: &AuthConfig) -> Value {
     json!({
         "@context": ["https://www.w3.org/ns/did/v1"],

@@ -1,10 +1,10 @@
-//! Tickets: what lets a WebSocket in. Browsers cannot give a WebSocket an `Authorization` header, so a caller first exchanges its
-//! token for a ticket, which goes into the address, lives for half a minute and is used once.
+//! Tickets with which a WebSocket opens. Browsers cannot send an `Authorization` header with a WebSocket, so a caller
+//! first exchanges its token for a ticket, which goes into the URL, lives for half a minute and is used once.
 //!
-//! A ticket is a JWT (HS256) of this service for itself. It cannot be taken for a bearer token, nor one for it: its `typ` is one
-//! that tokens must not have (RFC 8725, 3.11), and its key is derived from the secret for this purpose alone, so that even a secret that
-//! serves for both signs nothing that the other accepts. All replicas have to have the same secret. It names the key that signed the
-//! token, so that what it opens ends when that key does not speak for its owner any more.
+//! A ticket is a JWT (HS256) of this service for itself. Tickets and bearer tokens cannot be confused: tokens must not
+//! have a ticket's `typ` (RFC 8725, 3.11), and the key is derived from the secret for this purpose alone, so that one
+//! secret can serve for both. All replicas must have the same secret. A ticket names the key that signed the token, so
+//! that the WebSocket closes when that key is revoked.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use hmac::{Hmac, Mac};
@@ -20,38 +20,38 @@ use crate::clock::LEEWAY_SECONDS;
 use crate::error::{Code, Error};
 use crate::ids::{ConvoId, Did};
 
-/// How long a ticket lives, in seconds; every replica grants the leeway for clocks on top.
+/// Lifetime of a ticket, in seconds; every replica adds the leeway for clocks.
 pub const TICKET_SECONDS: i64 = 30;
 /// The header's `typ`.
 const TYPE: &str = "catbird-ticket+jwt";
-/// What the key is derived for.
+/// Purpose of the key derivation.
 const PURPOSE: &[u8] = b"blue.catbird.mls.getSubscriptionTicket";
 
-/// Makes and checks tickets.
+/// Issues and verifies tickets.
 pub struct Tickets {
     service: Did,
     keys: Option<(EncodingKey, DecodingKey)>,
 }
 
-/// A ticket that was made.
+/// A ticket that was issued.
 #[derive(Debug, Clone)]
 pub struct Issued {
     pub text: String,
     pub expires_at: DateTime<Utc>,
 }
 
-/// A ticket that is genuine and current, and perhaps used before.
+/// A ticket that is genuine and current. Its single use has not been checked.
 #[derive(Debug, Clone)]
 pub struct Ticket {
-    /// Who asked for it.
+    /// DID that asked for it.
     pub did: Did,
-    /// By which key it had proved to be that; `None` for a development token.
+    /// Key that had authenticated that DID; `None` for a development token.
     pub key: Option<PublicKey>,
-    /// The only conversation that it is good for, if it was asked for one.
+    /// The only conversation that it is valid for, if it names one.
     pub convo: Option<ConvoId>,
     pub(super) jti: String,
     pub(super) made_at: DateTime<Utc>,
-    /// When it is refused by every replica.
+    /// Time from which every replica refuses it.
     pub(super) dead_at: DateTime<Utc>,
 }
 
@@ -66,13 +66,13 @@ struct Claims {
     jti: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     convo_id: Option<ConvoId>,
-    /// As publicKeyMultibase has it.
+    /// Encoded as a publicKeyMultibase.
     #[serde(skip_serializing_if = "Option::is_none")]
     key: Option<String>,
 }
 
 impl Tickets {
-    /// Without a secret there are none.
+    /// Without a secret, no tickets are issued or accepted.
     pub fn new(service: Did, secret: Option<&str>) -> Self {
         hs256::install();
         let keys = secret.map(|secret| {
@@ -84,7 +84,7 @@ impl Tickets {
         Self { service, keys }
     }
 
-    /// A ticket for `did`, which was proved by `proved_by`, good for all of its conversations or for one.
+    /// Issues a ticket for `did`, authenticated by `proved_by`, valid for all of its conversations or for one.
     pub fn issue(
         &self,
         did: &Did,
@@ -110,14 +110,14 @@ impl Tickets {
         Ok(Issued { text, expires_at })
     }
 
-    /// Checks all but whether it was used. Fails with `InvalidToken` or `ExpiredToken`.
+    /// Verifies everything except single use. Fails with `InvalidToken` or `ExpiredToken`.
     pub fn check(&self, text: &str, now: DateTime<Utc>) -> Result<Ticket, Error> {
         let (_, key) = self.keys.as_ref().ok_or_else(no_secret)?;
         let wrong = || invalid("the ticket is none that getSubscriptionTicket of this service gave");
         if text.len() > MAX_TOKEN_BYTES {
             return Err(wrong());
         }
-        // What the library would check by the system's clock and its own leeway is checked below.
+        // Times are checked below: the library would use the system's clock and its own leeway.
         let mut signature = Validation::new(Algorithm::HS256);
         signature.validate_exp = false;
         signature.validate_aud = false;
@@ -136,7 +136,8 @@ impl Tickets {
         Ok(Ticket { did: claims.sub, key, convo: claims.convo_id, jti: claims.jti, made_at, dead_at })
     }
 
-    /// In whose name tickets are spent: the service's own, so that no caller's token can meet one.
+    /// Issuer under which tickets are recorded as used: the service's own DID, so that they cannot collide with a
+    /// caller's token.
     pub(super) fn issuer(&self) -> &Did {
         &self.service
     }

@@ -32,7 +32,7 @@ fn good_claims() -> Value {
     json!({"iss": "did:plc:ewvi7nxzyoun6zhxrhs64oiz", "aud": "did:web:mls.example", "iat": NOW, "exp": NOW + 60, "lxm": NSID, "jti": "a1"})
 }
 
-/// The good claims, with these in place of theirs; null takes a claim away.
+/// The good claims with these changes; null removes a claim.
 fn claims(changes: Value) -> Value {
     let mut claims = good_claims();
     for (name, value) in changes.as_object().unwrap() {
@@ -136,7 +136,7 @@ fn a_token_lives_until_its_expiry_and_not_too_long() {
     }
 }
 
-/// A PDS mints one for an hour if it is for one method; here it has to be for one use as well.
+/// A PDS mints hour-long tokens if they are bound to one method; this server also requires that they are for one use.
 #[test]
 fn only_a_token_that_is_bound_to_a_method_and_a_use_lives_for_an_hour() {
     let bound = |config: AuthConfig, changes: Value| {
@@ -162,7 +162,7 @@ fn only_a_token_that_is_bound_to_a_method_and_a_use_lives_for_an_hour() {
     }
 }
 
-/// Nobody has accepted it more than the leeway before, whatever it says.
+/// No replica has accepted it earlier than this less the leeway, whatever the claims say.
 #[test]
 fn when_a_token_was_made_is_never_earlier_than_it_can_have_been_accepted() {
     let now = DateTime::from_timestamp(NOW, 0).unwrap();
