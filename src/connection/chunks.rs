@@ -1,13 +1,15 @@
-//! Where a chunked body ends (RFC 9112, section 7.1): after the empty line that follows its chunk of no bytes and its trailers.
+//! Finds the end of a chunked body (RFC 9112, section 7.1): after the empty line that follows the zero-length chunk and
+//! its trailers.
 
-/// Follows a chunked body that comes in pieces. What is no chunked body has no end here: the library refuses it.
+/// Parser of a chunked body that arrives in pieces. Bytes that are not a chunked body have no end here; the HTTP
+/// library refuses them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Chunks {
-    /// In the digits of a chunk's size, which is so far this.
+    /// In the digits of a chunk's size, with the value so far.
     Size(u64),
-    /// In what follows the digits, up to the end of the line.
+    /// After the digits, up to the end of the line.
     Extension(u64),
-    /// So many bytes are left of a chunk and the line end after it.
+    /// In a chunk; this many bytes remain, including the line end after it.
     Data(u64),
     /// At the beginning of a line of the trailers, or after a CR there.
     Trailer,
@@ -23,7 +25,7 @@ impl Default for Chunks {
 }
 
 impl Chunks {
-    /// How many of these bytes, which come next, are part of the body.
+    /// Returns how many of the next bytes belong to the body.
     pub(super) fn take(&mut self, bytes: &[u8]) -> usize {
         let mut taken = 0;
         while taken < bytes.len() && *self != Self::End {
@@ -43,7 +45,7 @@ impl Chunks {
         match (self, byte) {
             (Self::Size(0) | Self::Extension(0), b'\n') => Self::Trailer,
             (Self::Size(size) | Self::Extension(size), b'\n') => Self::Data(size.saturating_add(2)),
-            // After the end of a chunk the size of the next one begins, at nothing.
+            // After a chunk, the size of the next one starts at zero.
             (Self::Size(size) | Self::Data(size), _) => match (byte as char).to_digit(16) {
                 Some(digit) => Self::Size(size.saturating_mul(16).saturating_add(digit.into())),
                 None => Self::Extension(size),

@@ -1,20 +1,21 @@
-//! What is left of bodies that nobody reads. It is read and thrown away, because a client that is still sending may look for its reply only
-//! afterwards. That costs as much as reading what is wanted, so there is a rate for it, over all connections together: beyond that the
-//! bytes wait in the kernel, where TCP makes their senders wait. Who looks for the reply meanwhile has it all the same.
+//! Discarding of bodies that the server does not read. The rest of such a body is read and dropped, because a client
+//! may look for its reply only after it has sent everything. This costs as much as reading a wanted body, so it has a
+//! rate over all connections together. Beyond the rate the bytes wait in the kernel, and TCP makes their senders wait.
+//! A client that reads its reply meanwhile gets it.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How many bytes are thrown away per second, over all connections of a server together.
+/// Bytes that are discarded per second, over all connections of a server.
 pub const DISCARD_RATE: u64 = 32 * 1024 * 1024;
-/// How long that rate may be exceeded.
+/// Time for which that rate may be exceeded.
 const BURST: Duration = Duration::from_millis(100);
-/// Most bytes that are read at once to be thrown away.
+/// Maximum number of bytes that are read at once to be discarded.
 pub(super) const DISCARD_PIECE: usize = 32 * 1024;
 
-/// See the module. Cheap to clone.
+/// Rate limiter for discarded bytes. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(super) struct Discard(Arc<Mutex<Instant>>);
 
@@ -25,21 +26,21 @@ impl Default for Discard {
 }
 
 impl Discard {
-    /// When more may be thrown away; `None`: now.
+    /// Returns the time from which more may be discarded; `None`: now.
     pub(super) fn wait(&self) -> Option<Instant> {
         let next = self.paid_off().checked_sub(BURST)?;
         (next > Instant::now()).then_some(next)
     }
 
-    /// So many bytes were thrown away.
+    /// Records that this many bytes were discarded.
     pub(super) fn count(&self, bytes: usize) {
         let mut paid_off = self.paid_off();
         *paid_off = (*paid_off).max(Instant::now()) + Duration::from_secs_f64(bytes as f64 / DISCARD_RATE as f64);
     }
 
-    /// When everything will have been thrown away within the rate.
+    /// Time at which the discarded bytes will be within the rate.
     fn paid_off(&self) -> MutexGuard<'_, Instant> {
-        // Nothing panics while it is held.
+        // No code panics while it holds this lock.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,9 +1,9 @@
-//! Where a request's head ends (RFC 9112, section 2): at the first empty line after a line that is not empty.
+//! Finds the end of a request's head (RFC 9112, section 2): the first empty line after a line that is not empty.
 
-/// Looks for the end of a head in bytes that come in pieces, and looks at each of them once.
+/// Scanner for the end of a head in bytes that arrive in pieces. It scans each byte once.
 #[derive(Debug, Default)]
 pub(super) struct Scanner {
-    /// How many bytes were looked at.
+    /// Number of bytes that were scanned.
     seen: usize,
     line: Line,
 }
@@ -20,8 +20,8 @@ enum Line {
 }
 
 impl Scanner {
-    /// The length of the head at the beginning of `bytes`, of which the ones that an earlier call has seen are the same; `None`: it
-    /// is not all there.
+    /// Returns the length of the head at the beginning of `bytes`; `None` if it is incomplete. The bytes of an earlier
+    /// call must be the same.
     pub(super) fn end(&mut self, bytes: &[u8]) -> Option<usize> {
         while let Some(byte) = bytes.get(self.seen) {
             self.seen += 1;

@@ -1,14 +1,15 @@
-//! The connections under the HTTP library: what of a socket is read and when, and how long its peer may take for it.
+//! Connections below the HTTP library: when a socket is read, and how long its peer may take.
 //!
-//! The library times the first head of a connection, reads whatever comes as soon as it comes, and waits for ever for a peer that takes
-//! a little of a reply now and then. So a [`Socket`] stands between it and TCP. It hands over one whole head at a time, then the body
-//! when somebody asks for it, and then nothing until the reply is taken. What else the peer sends waits in the kernel, where TCP makes
-//! the peer wait too. [`begin`] and [`answer`] tell it where a request is on its way.
+//! The library limits the time of a connection's first head only, reads everything as soon as it arrives, and waits for
+//! ever for a peer that reads a little of a reply now and then. A [`Socket`] therefore sits between the library and
+//! TCP. It hands over one whole head, then the body when the request asks for it, and then nothing until the reply is
+//! read. Further bytes wait in the kernel, and TCP makes the peer wait. [`begin`] and [`answer`] report the progress of
+//! a request.
 //!
-//! - A head has [`HEAD_TIME`] from its first byte on. Long ones are few at a time.
-//! - A reply has to be taken at [`crate::xrpc::decode::MIN_RATE`], with [`TAKE_GRACE`] beyond what that needs.
-//! - Bodies are timed by who reads them.
-//! - What the library says of a head that it cannot read is said in the form of all errors.
+//! - A head must arrive within [`HEAD_TIME`] of its first byte. Few long heads may arrive at once.
+//! - A reply must be read at [`crate::xrpc::decode::MIN_RATE`], with [`TAKE_GRACE`] on top.
+//! - Bodies are timed by their readers.
+//! - The library's replies to unreadable heads are sent in the form of all errors.
 
 mod chunks;
 mod discard;
@@ -30,29 +31,31 @@ use discard::Discard;
 pub use socket::Socket;
 pub use watch::{Watched, answer, asks_for_websocket, begin};
 
-/// How long a client may take to send a request's head, from its first byte on.
+/// Maximum time for a client to send a request's head, from its first byte on.
 pub const HEAD_TIME: Duration = Duration::from_secs(10);
-/// Most bytes of a head. The library's own limit: beyond it, it answers 431.
+/// Maximum size of a head. This is the library's own limit, beyond which it answers 431.
 const MAX_HEAD_BYTES: usize = 128 * 1024;
-/// A head that is longer than this is a long one.
+/// Size from which a head counts as long.
 const LONG_HEAD_BYTES: usize = 8 * 1024;
-/// Most long heads that are on their way at once.
+/// Maximum number of long heads that arrive at once.
 pub const MAX_LONG_HEADS: usize = 512;
-/// How long a client may take a reply more slowly than it should. For a stream this begins anew whenever it has taken everything.
+/// Time for which a client may read a reply too slowly. For a stream it starts again whenever the client has read
+/// everything.
 pub const TAKE_GRACE: Duration = Duration::from_secs(30);
-/// How long what is left of a body that nobody reads may still come, so that the client sees the reply before the end ([`discard`]).
+/// Time for which the rest of an unread body is still accepted, so that the client sees the reply before the connection
+/// closes ([`discard`]).
 const LINGER: Duration = Duration::from_secs(2);
 
-/// Why the server ended a connection.
+/// Reasons for which the server ends a connection.
 #[derive(Debug, Clone, Copy)]
 pub enum Ended {
     /// A head took too long.
     Head,
-    /// Too many long heads are on their way.
+    /// Too many long heads were arriving.
     LongHeads,
-    /// A reply was not taken.
+    /// A reply was not read.
     Reply,
-    /// A body that nobody reads did not end.
+    /// An unread body did not end.
     Body,
 }
 
@@ -67,61 +70,61 @@ impl Ended {
     }
 }
 
-/// What all connections of a server share. Cheap to clone.
+/// State shared by all connections of a listener. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Connections {
-    /// Whether pages of any origin may read what is said here.
+    /// True if pages of any origin may read the replies.
     open: bool,
     long_heads: Arc<Semaphore>,
     discard: Discard,
 }
 
 impl Connections {
-    /// Those of one listener, for everybody (`open`) or for operators.
+    /// Creates the state of one listener, for all clients (`open`) or for operators.
     pub fn new(open: bool) -> Self {
         Self { open, long_heads: Arc::new(Semaphore::new(MAX_LONG_HEADS)), discard: Discard::default() }
     }
 }
 
-/// Where a connection is on a request's way, and so what may be read.
+/// Phase of the request on a connection, which decides what may be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     /// The next head.
     Head,
-    /// Nothing: a head was handed over, and the request is worked on or its reply sent.
+    /// Nothing: a head was handed over, and the request is running or its reply is being sent.
     Request,
-    /// The body, since somebody asks for it.
+    /// The body, because the request asks for it.
     Body,
-    /// What is left of a body, to be thrown away, not faster than [`discard`] says.
+    /// The rest of a body, to be discarded at the rate of [`discard`].
     Discard,
 }
 
-/// What of a request's body is still to come.
+/// Part of a request's body that has not arrived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Left {
     Nothing,
-    /// So many bytes.
+    /// A number of bytes.
     Bytes(u64),
     /// Chunks up to an empty one.
     Chunks,
-    /// Whatever comes until the connection ends: the frames of a WebSocket.
+    /// Everything up to the end of the connection: the frames of a WebSocket.
     Everything,
 }
 
-/// What the socket and the requests on it know of each other.
+/// State shared by a socket and the requests on it.
 #[derive(Debug)]
 struct State {
     phase: Cell<Phase>,
     left: Cell<Left>,
-    /// Whether the library has made a request of the head that it has.
+    /// True if the library has parsed the last head as a request.
     begun: Cell<bool>,
-    /// Whether what is sent just now is a reply of known length, not a stream.
+    /// True if the reply being sent has a known length and is not a stream.
     sized: Cell<bool>,
-    /// Who is to be woken when more may be read.
+    /// Waker of the reader, for when more may be read.
     reader: RefCell<Option<Waker>>,
 }
 
-/// A connection, in the hands of the requests on it. Cheap to clone.
+/// A connection, as its requests see it. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Connection(Rc<State>);
 
@@ -143,38 +146,38 @@ impl Connection {
         }
     }
 
-    /// A request has come, and so much of its body is still to come.
+    /// Records a new request with this much of its body to come.
     fn begin(&self, left: Left) {
         self.0.left.set(left);
         self.0.begun.set(true);
     }
 
-    /// Somebody reads the body.
+    /// Records that the body is being read.
     fn want_body(&self) {
         if self.0.phase.get() == Phase::Request && self.0.left.get() != Left::Nothing {
             self.enter(Phase::Body);
         }
     }
 
-    /// The body is whole.
+    /// Records that the body is complete.
     fn body_ended(&self) {
         self.0.left.set(Left::Nothing);
         self.no_more_body();
     }
 
-    /// Nobody reads the body any more.
+    /// Records that the body is no longer being read.
     fn no_more_body(&self) {
         if self.0.phase.get() == Phase::Body {
             self.0.phase.set(Phase::Request);
         }
     }
 
-    /// A reply begins, of known length or not.
+    /// Records that a reply starts, of known length or not.
     fn reply(&self, sized: bool) {
         self.0.sized.set(sized);
     }
 
-    /// The library has all of the reply.
+    /// Records that the library has the whole reply.
     fn replied(&self) {
         self.0.sized.set(false);
         match self.0.left.get() {

@@ -1,12 +1,12 @@
-//! What a client is told of a head that is none. The HTTP library answers it by itself, with a status and no body, before anything else
-//! here sees a request; every error of this server has a body.
+//! Replies to heads that are not requests. The HTTP library answers them by itself, with a status and no body, before
+//! any code here sees a request; every error of this server must have a body.
 
 use crate::cors;
 use crate::error::Code;
 use crate::xrpc::{RequestId, error_body};
 
-/// The reply in place of `bytes`, if these are the library's own to a head that it has made no request of. Where the door is `open`, any
-/// page may read it.
+/// Returns the reply to send in place of `bytes`, if these are the library's own reply to a head that it could not
+/// parse. If the listener is `open`, any page may read it.
 pub(super) fn instead_of(bytes: &[u8], open: bool) -> Option<Vec<u8>> {
     let reply = std::str::from_utf8(bytes).ok()?;
     let (line, fields) = reply.strip_prefix("HTTP/1.1 ")?.split_once("\r\n")?;

@@ -1,4 +1,4 @@
-//! The socket that the HTTP library reads and writes.
+//! Socket that the HTTP library reads and writes.
 
 use std::future::Future;
 use std::io;
@@ -25,31 +25,32 @@ use super::{
     Connection, Connections, Ended, HEAD_TIME, LINGER, LONG_HEAD_BYTES, Left, MAX_HEAD_BYTES, Phase, TAKE_GRACE,
 };
 
-/// Most bytes that are read at once while the end of a head or of a chunked body is looked for. What comes after it waits here.
+/// Maximum number of bytes that are read at once while the end of a head or of a chunked body is searched. Bytes after
+/// that end wait here.
 const PIECE: usize = 4 * 1024;
 
-/// See the module above.
+/// TCP stream with flow control per request and time limits (see the parent module).
 pub struct Socket {
     io: TcpStream,
     connection: Connection,
     connections: Connections,
     metrics: Metrics,
-    /// What was read and not handed over.
+    /// Bytes that were read and not handed over.
     read: BytesMut,
     scanner: Scanner,
-    /// How much of `read` is a whole head.
+    /// Length of the complete head at the beginning of `read`.
     head: usize,
     long_head: Option<OwnedSemaphorePermit>,
-    /// Until when what is being read has to be there.
+    /// Deadline for what is being read.
     read_until: Option<Pin<Box<Sleep>>>,
-    /// Until when nothing more is thrown away.
+    /// Time until which nothing more is discarded.
     discard_at: Option<Pin<Box<Sleep>>>,
-    /// How far a chunked body was handed over.
+    /// Position in the chunked body that was handed over.
     chunks: Chunks,
     /// Since when the peer has been taking what is sent, and how many bytes it has taken. `None`: nothing waits for it.
     taking: Option<(Instant, u64)>,
     take_until: Option<Pin<Box<Sleep>>>,
-    /// What is sent in place of the library's own refusal of a head, as far as it is not sent.
+    /// Unsent rest of the refusal that replaces the library's own.
     refusal: BytesMut,
 }
 
@@ -74,7 +75,7 @@ impl Socket {
         }
     }
 
-    /// For the requests on it.
+    /// Returns the handle for the requests on this connection.
     pub fn connection(&self) -> Connection {
         self.connection.clone()
     }
@@ -84,7 +85,7 @@ impl Socket {
         io::Error::new(io::ErrorKind::TimedOut, why.label())
     }
 
-    /// Reads up to the end of the next head. False: the peer sends no more.
+    /// Reads up to the end of the next head. Returns false if the peer sends no more.
     fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
         loop {
             if let Some(end) = self.scanner.end(&self.read) {
@@ -92,7 +93,7 @@ impl Socket {
                 break;
             }
             if self.read.len() >= MAX_HEAD_BYTES {
-                // Too much, which the library tells the client.
+                // The head is too large; the library tells the client.
                 self.head = self.read.len();
                 break;
             }
@@ -119,7 +120,7 @@ impl Socket {
         Poll::Ready(Ok(true))
     }
 
-    /// Reads a piece more. False: the peer sends no more.
+    /// Reads one more piece. Returns false if the peer sends no more.
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
         let mut piece = [MaybeUninit::uninit(); PIECE];
         let mut piece = ReadBuf::uninit(&mut piece);
@@ -128,7 +129,7 @@ impl Socket {
         Poll::Ready(Ok(!piece.filled().is_empty()))
     }
 
-    /// Hands over the next part of a chunked body, and nothing of what follows it.
+    /// Hands over the next part of a chunked body, and nothing beyond it.
     fn poll_chunks(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if self.read.is_empty() && !ready!(self.poll_piece(cx))? {
             return Poll::Ready(Ok(()));
@@ -143,7 +144,7 @@ impl Socket {
         Poll::Ready(Ok(()))
     }
 
-    /// Hands over what was read before, else reads, at most so many bytes.
+    /// Hands over buffered bytes, or else reads; at most this many bytes.
     fn poll_bytes(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>, most: usize) -> Poll<io::Result<usize>> {
         let most = most.min(buffer.remaining());
         if !self.read.is_empty() {
@@ -166,7 +167,7 @@ impl Socket {
         Poll::Ready(Ok(bytes))
     }
 
-    /// Sends the refusal that stands for `bytes`. `None`: these are to be sent as they are.
+    /// Sends the refusal that replaces `bytes`. `None`: `bytes` must be sent unchanged.
     fn poll_refusal(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<Option<io::Result<usize>>> {
         if self.refusal.is_empty() {
             match refusal::instead_of(bytes, self.connections.open) {
@@ -189,12 +190,12 @@ impl Socket {
     fn drop_read(&mut self, bytes: usize) {
         self.read.advance(bytes);
         if self.read.is_empty() {
-            // Connections that wait shall cost nothing.
+            // Idle connections must hold no buffer.
             self.read = BytesMut::new();
         }
     }
 
-    /// Reads nothing, until somebody says that more may be read, or the peer resets the connection.
+    /// Reads nothing until more may be read or the peer resets the connection.
     fn poll_closed_gate(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         *self.connection.0.reader.borrow_mut() = Some(cx.waker().clone());
         let mut byte = [MaybeUninit::uninit(); 1];
@@ -209,7 +210,7 @@ impl AsyncRead for Socket {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if this.head == 0 && this.connection.0.phase.get() == Phase::Head {
-            // Whoever does not take the replies so far has no further request answered.
+            // A client that does not read its replies gets no further request answered.
             if this.taking.is_some() {
                 return this.poll_closed_gate(cx);
             }
@@ -294,7 +295,7 @@ impl AsyncWrite for Socket {
         }
     }
 
-    /// Called when the kernel has everything that there was to send.
+    /// The library calls this when the kernel has all bytes to send.
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         // A reply of known length is timed as a whole.
@@ -334,7 +335,7 @@ mod tests {
         (Socket::new(io, Connections::new(true), Metrics::default()), peer)
     }
 
-    /// What can be read without waiting for the peer.
+    /// Reads everything that is available without waiting for the peer.
     async fn come(socket: &mut Socket) -> Vec<u8> {
         let mut bytes = Vec::new();
         let mut buffer = [0; 8 * 1024];
@@ -383,7 +384,7 @@ mod tests {
         let throwing_away = (0..4).map(async |_| {
             let (mut socket, mut peer) = pair().await;
             socket.connections = connections.clone();
-            // More than is thrown away, should one of them get all of it, and than the kernel keeps.
+            // More than is discarded if one connection gets the whole rate, and more than the kernel buffers.
             let sending = tokio::spawn(async move {
                 let mebibyte = vec![b'x'; MIB];
                 for _ in 0..128 {
@@ -456,7 +457,7 @@ mod tests {
         assert_eq!(failed.kind(), io::ErrorKind::TimedOut);
         assert!(begun.elapsed() >= TAKE_GRACE, "{:?}", begun.elapsed());
         drop(socket);
-        // What the kernel had is still there for the peer.
+        // The peer can still read what the kernel had.
         assert!(peer.read(&mut vec![0; 1024]).await.is_ok());
     }
 
@@ -464,7 +465,7 @@ mod tests {
     async fn a_reply_that_is_taken_at_the_smallest_rate_gets_through() {
         let (mut socket, mut peer) = pair().await;
         socket.connection().reply(true);
-        // More than kernels take before anybody reads, and longer than the grace at that rate.
+        // More than kernels buffer before anyone reads, and longer than the grace at that rate.
         let reply = vec![7; 24 * 1024 * 1024];
         let length = reply.len();
         let mut taken = 0;

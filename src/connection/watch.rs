@@ -1,4 +1,4 @@
-//! What tells a connection where a request on it is.
+//! Reports the progress of requests to their connection.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -13,7 +13,7 @@ use futures_util::Stream;
 
 use super::{Connection, Left};
 
-/// A request has come: from now on its body is read when somebody asks for it.
+/// Marks the start of a request: from now on its body is read on demand.
 pub fn begin(request: &mut ServiceRequest) -> Option<Connection> {
     let connection = request.conn_data::<Connection>()?.clone();
     let left = left(request);
@@ -26,7 +26,8 @@ pub fn begin(request: &mut ServiceRequest) -> Option<Connection> {
     Some(connection)
 }
 
-/// It is answered: the next one is read when the reply is sent. After a body that was not read, there is no next one.
+/// Marks the answer to a request: the next one is read once the reply is sent. After a body that was not read there is
+/// no next one.
 pub fn answer(response: ServiceResponse<BoxBody>, connection: Option<Connection>) -> ServiceResponse<Watched> {
     response.map_body(|head, body| {
         if let Some(connection) = &connection {
@@ -39,7 +40,7 @@ pub fn answer(response: ServiceResponse<BoxBody>, connection: Option<Connection>
     })
 }
 
-/// What the library takes for the body of a request.
+/// Returns what the library takes for the request's body.
 fn left(request: &ServiceRequest) -> Left {
     let headers = request.headers();
     if headers.contains_key(header::TRANSFER_ENCODING) {
@@ -55,14 +56,14 @@ fn left(request: &ServiceRequest) -> Left {
     }
 }
 
-/// Whether the library reads what follows the head as something else than HTTP.
+/// Returns true if the library does not read the bytes after the head as HTTP.
 pub fn asks_for_websocket(headers: &header::HeaderMap) -> bool {
     let named =
         |value: &header::HeaderValue| value.to_str().is_ok_and(|name| name.trim().eq_ignore_ascii_case("websocket"));
     headers.get_all(header::UPGRADE).any(named)
 }
 
-/// A body that is read from the connection when it is asked for.
+/// A body that is read from the connection on demand.
 struct Wanted {
     payload: Payload,
     connection: Connection,
@@ -89,7 +90,7 @@ impl Drop for Wanted {
     }
 }
 
-/// A reply's body.
+/// Body of a reply.
 pub struct Watched {
     body: BoxBody,
     connection: Option<Connection>,

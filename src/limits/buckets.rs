@@ -1,8 +1,8 @@
-//! What each caller or conversation has used of its limit, as far as this replica knows: one bucket per key, in memory.
+//! Buckets in memory: how much of its limit each caller or conversation has used, as far as this replica knows.
 //!
-//! A bucket is the generic cell rate algorithm (ITU-T I.371, annex A) with one number: the time at which everything that was
-//! charged will be paid off, at the limit's rate. Written here rather than taken from a library, because a bucket must also be
-//! looked at without a charge, charged for what has happened already, and told what other replicas have charged.
+//! A bucket is the generic cell rate algorithm (ITU-T I.371, annex A) with one number: the time at which all charges
+//! will have drained at the limit's rate. It is written here because no library also allows looking without a charge,
+//! charging for past work, and merging the charges of other replicas.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -10,25 +10,26 @@ use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
 
-/// How far charges may run ahead of the rate: a burst of this long at the full rate is let through.
+/// Time by which charges may run ahead of the rate: a burst of this length at the full rate is accepted.
 pub const BURST: Duration = Duration::from_secs(2);
 /// How far ahead a bucket may be at all, by charges for what could not be refused or by what other replicas say: twice a burst. It
 /// bounds the wait that anybody is told.
 pub const MOST_AHEAD: Duration = Duration::from_secs(4);
-/// The same for a caller, whose requests are charged for what they took once that is known: ten seconds beyond a burst.
+/// Maximum time ahead for a caller, whose requests are charged for their cost afterwards: ten seconds beyond a burst.
 pub const MOST_AHEAD_BY_COST: Duration = Duration::from_secs(12);
-/// Most buckets of one limit. When as many keys are in debt at once, further ones are not remembered and so not limited.
+/// Maximum number of buckets of one limit. Beyond that many keys in debt, further keys are not stored and so not
+/// limited.
 pub const MOST_BUCKETS: usize = 131_072;
 
-/// The buckets are spread over as many maps, so that threads rarely meet and sweeps are short.
+/// Number of maps that the buckets are spread over, so that threads rarely contend and sweeps are short.
 const SHARDS: usize = 16;
 
-/// Whose bucket: a hash, so that it has one size and tells nobody's name.
+/// Key of a bucket: a hash, so that it has a fixed size and reveals no name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Key([u8; 16]);
 
 impl Key {
-    /// The key of a DID or a conversation id.
+    /// Returns the key of a DID or a conversation id.
     pub fn of(name: &str) -> Self {
         let digest = Sha256::digest(name);
         Self(digest[..16].try_into().expect("a SHA-256 has 32 bytes"))
@@ -39,21 +40,21 @@ impl Key {
     }
 }
 
-/// The buckets of one limit. Times are nanoseconds since its making, which last for centuries.
+/// Buckets of one limit. Times are nanoseconds since its creation, which last for centuries.
 pub struct Buckets {
     made: Instant,
-    /// What one request costs.
+    /// Cost of one request.
     interval: u64,
-    /// How far charges may run ahead.
+    /// Maximum time ahead at which a request is accepted.
     burst: u64,
-    /// How far ahead a bucket may be at all.
+    /// Maximum time that a bucket may be ahead.
     most_ahead: u64,
     shards: [Mutex<Shard>; SHARDS],
 }
 
 #[derive(Default)]
 struct Shard {
-    /// When each key's charges will be paid off. A time that has passed means the same as no entry.
+    /// Time at which each key's charges will have drained. A time in the past means the same as no entry.
     paid_off: HashMap<Key, u64>,
     swept: u64,
 }
@@ -62,22 +63,22 @@ fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// When a charge will be paid off, by the buckets' clock.
+/// Time at which a charge will have drained, by the buckets' clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PaidOff(u64);
 
 impl Buckets {
-    /// Buckets for `rate` requests per second, which is at least 1.
+    /// Creates buckets for `rate` requests per second, at least 1.
     pub fn new(rate: u32) -> Self {
         Self::with_burst(Duration::from_secs(1) / rate.max(1), BURST, MOST_AHEAD)
     }
 
-    /// The same where more than one request's worth is charged for some.
+    /// Creates buckets for limits that charge some requests more than one unit.
     pub fn by_cost(rate: u32) -> Self {
         Self::with_burst(Duration::from_secs(1) / rate.max(1), BURST, MOST_AHEAD_BY_COST)
     }
 
-    /// Buckets for `most` requests in a period, all of them at once if need be; `most` is at least 1.
+    /// Creates buckets for `most` requests in a period, all of them at once if need be; `most` is at least 1.
     pub fn per(most: u32, period: Duration) -> Self {
         Self::with_burst(period / most.max(1), period, 2 * period)
     }
@@ -87,17 +88,17 @@ impl Buckets {
         Self { made: Instant::now(), interval, burst, most_ahead, shards: Default::default() }
     }
 
-    /// How far ahead a bucket may be at all.
+    /// Maximum time that a bucket may be ahead.
     pub fn most_ahead(&self) -> Duration {
         Duration::from_nanos(self.most_ahead)
     }
 
-    /// What one request costs, as time at the limit's rate.
+    /// Cost of one request, as time at the limit's rate.
     pub fn interval(&self) -> Duration {
         Duration::from_nanos(self.interval)
     }
 
-    /// Charges one request and says when that will be paid off, or how long to wait for room, and charges nothing.
+    /// Charges one request and returns when it will have drained, or returns the time to wait and charges nothing.
     pub fn take(&self, key: Key, now: Instant) -> Result<PaidOff, Duration> {
         self.with(key, now, |paid_off, now| match self.excess(*paid_off, now) {
             None => {
@@ -108,35 +109,35 @@ impl Buckets {
         })
     }
 
-    /// How long to wait until there is room for one request; `None` if there is.
+    /// Returns how long to wait until one request fits; `None` if it fits now.
     pub fn wait(&self, key: Key, now: Instant) -> Option<Duration> {
         let now = self.time(now);
         let paid_off = self.shard(key).paid_off.get(&key).copied()?;
         self.excess(paid_off, now)
     }
 
-    /// How long to wait until there is room for one request, if more is charged already than there was room for.
+    /// Returns how long to wait until one request fits, if more than a burst is charged already.
     pub fn debt(&self, key: Key, now: Instant) -> Option<Duration> {
         let now = self.time(now);
         let paid_off = self.shard(key).paid_off.get(&key).copied()?;
         if paid_off.saturating_sub(now) > self.burst { self.excess(paid_off, now) } else { None }
     }
 
-    /// How long to wait until no more than half a burst is charged; `None` if it is so.
+    /// Returns how long to wait until at most half a burst is charged; `None` if that is so now.
     pub fn beyond_half(&self, key: Key, now: Instant) -> Option<Duration> {
         let now = self.time(now);
         let paid_off = self.shard(key).paid_off.get(&key).copied()?;
         paid_off.saturating_sub(now).checked_sub(self.burst / 2).filter(|wait| *wait > 0).map(Duration::from_nanos)
     }
 
-    /// Charges what has happened, as time at the limit's rate, whether there was room for it or not.
+    /// Charges past work, as time at the limit's rate, even if it exceeds the limit.
     pub fn charge(&self, key: Key, cost: Duration, now: Instant) {
         self.with(key, now, |paid_off, now| {
             *paid_off = now.max(*paid_off).saturating_add(nanos(cost)).min(now + self.most_ahead);
         });
     }
 
-    /// Takes back what is not yet paid off of the charge of one request.
+    /// Refunds the part of one request's charge that has not drained.
     pub fn refund(&self, key: Key, charge: PaidOff, now: Instant) {
         self.with(key, now, |paid_off, now| {
             let unpaid = charge.0.saturating_sub(now).min(self.interval);
@@ -144,7 +145,7 @@ impl Buckets {
         });
     }
 
-    /// Takes over that all replicas together were this far ahead at that time, if that is more than was known here.
+    /// Merges how far ahead all replicas together were at that time, if that is more than is known here.
     pub fn learn(&self, key: Key, ahead: Duration, at: Instant) {
         self.with(key, at, |paid_off, at| *paid_off = (*paid_off).max(at + nanos(ahead).min(self.most_ahead)));
     }
@@ -159,11 +160,11 @@ impl Buckets {
     }
 
     fn shard(&self, key: Key) -> MutexGuard<'_, Shard> {
-        // Nothing panics while it is held, and a map of numbers has no broken state.
+        // No code panics while it holds this lock, and a map of numbers has no broken state.
         self.shards[usize::from(key.0[0]) % SHARDS].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Changes a bucket. Where there is no room for it, the change is forgotten.
+    /// Changes a bucket. If there is no room for it, the change is dropped.
     fn with<T>(&self, key: Key, now: Instant, change: impl FnOnce(&mut u64, u64) -> T) -> T {
         let now = self.time(now);
         let mut shard = self.shard(key);
@@ -180,8 +181,8 @@ impl Buckets {
 }
 
 impl Shard {
-    /// Whether another bucket fits, after throwing away those that are paid off. A sweep that found nothing is not repeated
-    /// before something can have changed.
+    /// Checks whether another bucket fits, after deleting drained ones. A sweep that found nothing is not repeated
+    /// until something can have changed.
     fn has_room(&mut self, now: u64, burst: u64) -> bool {
         if self.paid_off.len() >= MOST_BUCKETS / SHARDS && now.saturating_sub(self.swept) >= burst / 2 {
             self.paid_off.retain(|_, paid_off| *paid_off > now);
@@ -197,7 +198,7 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
 
-    /// How many requests in a row get through at this moment.
+    /// Counts how many requests in a row are accepted at this moment.
     fn taken(buckets: &Buckets, key: Key, now: Instant) -> usize {
         (0..).take_while(|_| buckets.take(key, now).is_ok()).count()
     }

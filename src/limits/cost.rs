@@ -1,32 +1,32 @@
-//! What a request costs its caller beyond the one unit that it is charged when it is admitted, in units of the same limit.
+//! Cost of a request beyond the one unit that its admission charges, in units of the same limit.
 //!
-//! Every request may keep a connection to PostgreSQL busy for a moment and carry some bytes each way; what is beyond that is charged
-//! by the time and by the byte, so that a caller gets the same share of the server by few dear requests as by many cheap ones. Time
-//! counts only while PostgreSQL works for this request alone: neither the wait for a connection, for a lock or in a queue, nor a
-//! transaction that it shares with others.
+//! Every request may use PostgreSQL for a moment and carry some bytes each way. Beyond that, time and bytes are
+//! charged, so that a caller gets the same share of the server with few expensive requests as with many cheap ones.
+//! Time counts only while PostgreSQL works for this request alone; waiting for a connection, a lock or a queue does not
+//! count, nor does a batch that other requests share.
 
 use std::time::Duration;
 
-/// How long PostgreSQL may work for any request.
+/// Time that PostgreSQL may work for any request without charge.
 pub const FREE_TIME: Duration = Duration::from_millis(10);
-/// The time for one unit beyond that.
+/// Time of one unit beyond that.
 pub const TIME_UNIT: Duration = Duration::from_millis(5);
-/// How many bytes any request and any reply may have.
+/// Bytes that any request and any reply may have without charge.
 pub const FREE_BYTES: usize = 64 * 1024;
-/// The bytes for one unit beyond that.
+/// Bytes of one unit beyond that.
 pub const BYTES_UNIT: usize = 128 * 1024;
 
-/// What was done for a request.
+/// Work that was done for a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Work {
-    /// PostgreSQL worked for it alone.
+    /// Time that PostgreSQL worked for it alone.
     Database(Duration),
-    /// A body came, or a reply goes.
+    /// Bytes of its body or of its reply.
     Bytes(usize),
 }
 
 impl Work {
-    /// The units that it costs.
+    /// Returns the units that it costs.
     pub(super) fn units(self) -> f64 {
         match self {
             Self::Database(time) => time.saturating_sub(FREE_TIME).as_secs_f64() / TIME_UNIT.as_secs_f64(),
@@ -34,7 +34,7 @@ impl Work {
         }
     }
 
-    /// The label in the metrics.
+    /// Label in the metrics.
     pub fn label(self) -> &'static str {
         match self {
             Self::Database(_) => "database",

@@ -1,9 +1,9 @@
-//! Replicas share their limits through Redis, and no request ever waits for it.
+//! Sharing of limits between replicas through Redis; no request ever waits for it.
 //!
-//! Each replica decides by its own buckets. A task tells Redis what was charged here, many at a time: what came in while the
-//! last call ran, or shortly after, goes into the next. Redis adds up what all replicas say and answers how far ahead each bucket is, and that goes
-//! into the replica's own. So together they let through too much only what they accept during one round trip and that pause. Without Redis,
-//! and when more is charged than it can be told, each replica keeps the limits alone.
+//! Each replica decides by its own buckets. A task sends the charges to Redis in batches: those that arrive during one
+//! call, or shortly after it, go into the next. Redis adds the charges of all replicas and returns how far ahead each
+//! bucket is, which is merged into the replica's own. Together the replicas exceed a limit only by what they accept
+//! during one round trip and that pause. Without Redis, or if too many charges wait, each replica counts alone.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,21 +20,21 @@ use crate::redis::{self, Redis};
 use super::buckets::Key;
 use super::{AllBuckets, Scope};
 
-/// Most charges that wait to be told.
+/// Maximum number of charges that wait to be sent.
 const MOST_WAITING: usize = 10_000;
-/// Most charges in one call.
+/// Maximum number of charges in one call.
 const BATCH: usize = 512;
-/// The pause between two calls: what is charged often is told once, and Redis is no busier than it has to be.
+/// Pause between two calls, which merges frequent charges and limits the load on Redis.
 const GAP: Duration = Duration::from_millis(2);
-/// What the keys in Redis begin with. The scope and a hash follow, so that Redis holds nobody's DID.
+/// Prefix of the keys in Redis. The scope and a hash follow, so that Redis stores no DID.
 const KEY_PREFIX: &str = "catbird:limit:";
 
-/// Whose bucket a charge went to.
+/// Bucket of a charge.
 type Whose = (Scope, Key);
-/// One charge on its way, as time at the limit's rate.
+/// A charge that waits, as time at the limit's rate.
 type Charge = (Whose, Duration);
 
-/// Where charges are told. Cheap to clone.
+/// Sender of charges. Cheap to clone.
 #[derive(Clone)]
 pub struct Sharing {
     charges: mpsc::Sender<Charge>,
@@ -42,7 +42,7 @@ pub struct Sharing {
 }
 
 impl Sharing {
-    /// Starts the task. It ends with the last clone of this value.
+    /// Starts the task. It ends when the last clone of this value is dropped.
     pub fn start(redis: Redis, buckets: Arc<AllBuckets>, metrics: Metrics, runtime: &Handle) -> Self {
         let (charges, mut waiting) = mpsc::channel(MOST_WAITING);
         let sharing = Self { charges, metrics: metrics.clone() };
@@ -61,7 +61,7 @@ impl Sharing {
         sharing
     }
 
-    /// Tells the others of one charge, some time soon, or not at all when too many wait.
+    /// Queues a charge for the other replicas; drops it if too many wait.
     pub fn tell(&self, scope: Scope, key: Key, cost: Duration) {
         if self.charges.try_send(((scope, key), cost)).is_err() {
             self.metrics.rate_limit_unshared(Unshared::QueueFull, 1);
@@ -69,7 +69,7 @@ impl Sharing {
     }
 }
 
-/// One call to Redis, and what it answers.
+/// Sends one batch to Redis and merges the reply.
 async fn tell(redis: &Redis, buckets: &AllBuckets, batch: &[Charge]) -> Result<(), redis::Error> {
     let mut sums: HashMap<Whose, Duration> = HashMap::new();
     for (whose, cost) in batch {
@@ -85,7 +85,7 @@ async fn tell(redis: &Redis, buckets: &AllBuckets, batch: &[Charge]) -> Result<(
     let asked = Instant::now();
     let ahead: Vec<u64> = redis.hasty().custom(eval, arguments).await?;
     for (((scope, key), _), ahead) in sums.into_iter().zip(ahead) {
-        // As of the question, so that nobody pays for the time that the answer took.
+        // As of the time of the call, so that the reply's delay is not charged.
         buckets.of(scope).learn(key, Duration::from_micros(ahead), asked);
     }
     Ok(())

@@ -1,6 +1,5 @@
-//! How many requests of one caller are worked on at once, and how many of its large bodies come at once: a few. Clients that begin many at
-//! a time have the others wait in line, in the order in which they came, so that nobody has more than those few connections to PostgreSQL
-//! however many are asked for.
+//! Concurrency limit per caller, for requests and for large bodies. Further requests queue in order of arrival, so no
+//! caller holds more than these few connections to PostgreSQL, however many it asks for.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,44 +11,44 @@ use crate::timing::{Stage, measure, within};
 
 use super::buckets::Key;
 
-/// Most requests of one caller that are worked on at once at one replica: as many as there are processors, between these.
+/// Maximum number of concurrent requests of one caller at one replica: the number of processors, within this range.
 const AT_ONCE: std::ops::RangeInclusive<usize> = 2..=4;
-/// Most of its requests that wait.
+/// Maximum number of its requests that wait.
 pub const MOST_WAITING: usize = 128;
-/// How long one of them waits.
+/// Maximum time that one of them waits.
 pub const LONGEST_WAIT: Duration = Duration::from_secs(5);
-/// What those are told to wait for which there is no turn. When there is one is not known.
+/// Wait that a client is told if there is no slot. The time of the next free slot is not known.
 pub(super) const TOLD_WAIT: Duration = Duration::from_secs(1);
 
-/// See [`AT_ONCE`].
+/// Number of concurrent requests of one caller (within [`AT_ONCE`]).
 pub fn at_once() -> usize {
     let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     processors.clamp(*AT_ONCE.start(), *AT_ONCE.end())
 }
 
-/// Everybody's turns at one thing. Cheap to clone.
+/// Slots of all callers for one kind of work. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(super) struct Turns {
     at_once: usize,
     lines: Arc<Mutex<HashMap<Key, Line>>>,
 }
 
-/// One caller's requests.
+/// Requests of one caller.
 #[derive(Debug)]
 struct Line {
     places: Arc<Semaphore>,
-    /// Those that are worked on and those that wait.
+    /// Number of running and waiting requests.
     requests: usize,
 }
 
-/// A request's turn. It is over when this is dropped.
+/// Slot of a running request, released when it is dropped.
 #[derive(Debug)]
 pub(super) struct Turn {
     _place: OwnedSemaphorePermit,
     _in_line: InLine,
 }
 
-/// A request in its caller's line, whether it waits or has its turn.
+/// A request in its caller's queue, waiting or running.
 #[derive(Debug)]
 struct InLine {
     turns: Turns,
@@ -57,12 +56,12 @@ struct InLine {
 }
 
 impl Turns {
-    /// So many at once for each caller.
+    /// Creates slots, this many for each caller.
     pub(super) fn new(at_once: usize) -> Self {
         Self { at_once, lines: Arc::default() }
     }
 
-    /// Waits for a turn. `None`: too many wait, or this one has waited too long.
+    /// Waits for a slot. `None`: too many requests wait, or this one has waited too long.
     pub(super) async fn take(&self, key: Key) -> Option<Turn> {
         let (places, in_line) = self.line_up(key)?;
         let place = match places.clone().try_acquire_owned() {
@@ -87,7 +86,7 @@ impl Turns {
     }
 
     fn lines(&self) -> MutexGuard<'_, HashMap<Key, Line>> {
-        // Nothing panics while it is held.
+        // No code panics while it holds this lock.
         self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,20 +1,20 @@
-//! Key packages and the leaves in them (RFC 9420, sections 7.2 and 10), as far as a delivery service reads them.
+//! Key packages and their leaves (RFC 9420, sections 7.2 and 10), as far as a delivery service reads them.
 //!
-//! Unknown extensions and capabilities are passed over, GREASE among them, as section 13.4 wants it of whoever reads a key package.
-//! Whether a leaf supports what a group needs, and lists the extensions that it has, is for the one who adds it to see.
+//! Unknown extensions and capabilities are skipped, GREASE among them, as section 13.4 requires of readers. The member
+//! that adds a leaf checks that the leaf supports what the group needs.
 
 use super::suites::{SUITES, Suite};
 use super::wire::Reader;
 
-/// The credential type `basic` (section 17.5), whose identity is a DID here.
+/// Credential type `basic` (section 17.5), whose identity is a DID here.
 const BASIC: u16 = 1;
-/// The extension type `last_resort` (draft-ietf-mls-extensions).
+/// Extension type `last_resort` (draft-ietf-mls-extensions).
 const LAST_RESORT: u16 = 0x000a;
 
-/// What a leaf was made for.
+/// Origin of a leaf.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Source {
-    /// A key package that lives from one time to another, in seconds since 1970.
+    /// A key package with its lifetime, in seconds since 1970.
     KeyPackage { not_before: u64, not_after: u64 },
     /// An Update proposal.
     Update,
@@ -27,7 +27,7 @@ pub(super) enum Source {
 pub(super) struct Leaf<'b> {
     encryption_key: &'b [u8],
     signature_key: &'b [u8],
-    /// `None`: its credential is not a basic one.
+    /// `None`: the credential is not basic.
     identity: Option<&'b [u8]>,
     pub source: Source,
     signed: &'b [u8],
@@ -39,7 +39,7 @@ impl<'b> Leaf<'b> {
         let (mut leaf, signed) = bytes.span(|bytes| {
             let (encryption_key, signature_key) = (bytes.vector()?, bytes.vector()?);
             let (kind, credential) = (bytes.u16()?, bytes.vector()?);
-            // Versions, suites, extensions, proposals and credentials that it supports.
+            // Supported versions, suites, extensions, proposals and credentials.
             for _ in 0..5 {
                 bytes.list(|value| value.u16().map(drop))?;
             }
@@ -60,8 +60,8 @@ impl<'b> Leaf<'b> {
         Some(leaf)
     }
 
-    /// The DID of its basic credential, which is that of a person or of one of the person's devices (`did#device`). `None` if it has
-    /// another kind of credential or no text.
+    /// Returns the DID of its basic credential, which names an account or one of its devices (`did#device`). `None` for
+    /// another kind of credential or if it is not text.
     pub fn did(&self) -> Option<&'b str> {
         let identity = std::str::from_utf8(self.identity?).ok()?;
         Some(identity.split_once('#').map_or(identity, |(did, _)| did))
@@ -71,7 +71,7 @@ impl<'b> Leaf<'b> {
 /// A key package.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct KeyPackage<'b> {
-    /// The number of its suite.
+    /// Number of its suite.
     pub suite: u16,
     pub init_key: &'b [u8],
     pub leaf: Leaf<'b>,
@@ -80,7 +80,7 @@ pub(super) struct KeyPackage<'b> {
     signature: &'b [u8],
 }
 
-/// What is wrong with a key package that parses.
+/// Defects of a key package that parses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Wrong {
     #[error("its leaf is not one for a key package")]
@@ -94,7 +94,7 @@ pub(super) enum Wrong {
 }
 
 impl<'b> KeyPackage<'b> {
-    /// Reads one of protocol version mls10 (section 10).
+    /// Reads a key package of protocol version mls10 (section 10).
     pub fn read(bytes: &mut Reader<'b>) -> Option<Self> {
         let (mut package, signed) = bytes.span(|bytes| {
             let mls10 = bytes.u16()? == 1;
@@ -108,18 +108,18 @@ impl<'b> KeyPackage<'b> {
         Some(package)
     }
 
-    /// Reads one that is all there is.
+    /// Reads a key package that takes up all bytes.
     pub fn read_whole(bytes: &'b [u8]) -> Option<Self> {
         let mut reader = Reader::new(bytes);
         Self::read(&mut reader).filter(|_| reader.is_empty())
     }
 
-    /// The suite, if it is one of the table.
+    /// Returns the suite if the table has it.
     pub fn suite(&self) -> Option<Suite> {
         SUITES.iter().find(|suite| suite.id == self.suite).copied()
     }
 
-    /// Checks what its owner alone can have made (section 10.1, without what only those who are in a group can tell).
+    /// Checks the signatures and keys (section 10.1, except for the checks that need the group).
     pub fn check(&self, suite: Suite) -> Result<(), Wrong> {
         let leaf = &self.leaf;
         if !matches!(leaf.source, Source::KeyPackage { .. }) {
@@ -137,13 +137,13 @@ impl<'b> KeyPackage<'b> {
         }
     }
 
-    /// What a Welcome calls it by (section 5.2, KeyPackageRef). `bytes` are the package's own.
+    /// Returns the reference by which a Welcome names it (section 5.2, KeyPackageRef). `bytes` are the package's own.
     pub fn reference(suite: Suite, bytes: &[u8]) -> Vec<u8> {
         suite.reference("MLS 1.0 KeyPackage Reference", bytes)
     }
 }
 
-/// Passes over a list of extensions, and tells of each type. No list has two of one type (section 13.4).
+/// Skips a list of extensions and reports each type. A list must not repeat a type (section 13.4).
 pub(super) fn extensions(bytes: &mut Reader<'_>, mut tell: impl FnMut(u16)) -> Option<()> {
     let mut seen = Vec::new();
     bytes.list(|extension| {

@@ -1,17 +1,17 @@
-//! What handshake messages show of themselves (RFC 9420, sections 6 and 12). A PrivateMessage shows its group, its epoch and the kind of
-//! its content; a PublicMessage everything but its secrets.
+//! Plaintext parts of handshake messages (RFC 9420, sections 6 and 12). A PrivateMessage shows its group, its epoch and
+//! its content type; a PublicMessage shows everything but its secrets.
 
 use std::collections::BTreeSet;
 
 use super::leaf::{self, KeyPackage, Leaf, Source};
 use super::wire::Reader;
 
-/// Most leaves that a group can have: ten devices of each of the members that a conversation may have.
+/// Maximum number of leaves in a group: ten devices for each member that a conversation may have.
 pub(super) const MAX_LEAVES: usize = 100_000;
 /// Bytes of the tag at the end of each ciphertext, in all suites.
 const TAG_BYTES: usize = 16;
 
-/// What a message is about.
+/// Content type of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Content {
     Application,
@@ -36,7 +36,7 @@ pub(super) struct Private<'b> {
     pub group_id: &'b [u8],
     pub epoch: u64,
     pub content: Content,
-    /// It has something to decrypt: nobody makes a ciphertext shorter than its tag.
+    /// True if it has something to decrypt: no ciphertext is shorter than its tag.
     pub is_sealed: bool,
 }
 
@@ -50,7 +50,7 @@ impl<'b> Private<'b> {
     }
 }
 
-/// Who sends a PublicMessage (section 6).
+/// Sender of a PublicMessage (section 6).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Sender {
     Member { leaf: u32 },
@@ -65,34 +65,34 @@ pub(super) struct Public<'b> {
     pub group_id: &'b [u8],
     pub epoch: u64,
     pub sender: Sender,
-    /// `None`: it is no commit.
+    /// `None`: it is not a commit.
     pub commit: Option<Shown>,
 }
 
-/// What a commit shows (section 12.4).
+/// Plaintext of a commit (section 12.4).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Shown {
-    /// Whom it adds: the DID of each Add's credential, if that has one.
+    /// DIDs of the members that it adds: from the credential of each Add, if it has one.
     pub added: BTreeSet<Option<String>>,
-    /// The numbers of the suites of those key packages.
+    /// Numbers of the suites of those key packages.
     pub suites: BTreeSet<u16>,
-    /// It takes somebody out.
+    /// It removes a member.
     pub removes: bool,
-    /// It refers to proposals that were sent before, which are not shown.
+    /// It refers to earlier proposals, which it does not contain.
     pub refers: bool,
-    /// One of its proposals cannot do without a path.
+    /// One of its proposals requires a path.
     pub needs_path: bool,
     /// It has neither proposals nor a path.
     pub is_empty: bool,
     pub has_path: bool,
-    /// Whose leaf its path begins with, if the credential has a DID.
+    /// DID of the leaf at the beginning of its path, if the credential has one.
     pub committer: Option<String>,
-    /// It is made from outside.
+    /// It is an external commit.
     pub from_outside: bool,
 }
 
 impl<'b> Public<'b> {
-    /// Reads one to its end. Of proposals and application messages only the framing.
+    /// Reads a message to its end; for proposals and application messages only the framing.
     pub fn read(bytes: &mut Reader<'b>) -> Option<Self> {
         let (group_id, epoch) = (bytes.vector()?, bytes.u64()?);
         let sender = match bytes.u8()? {
@@ -132,7 +132,7 @@ impl<'b> Public<'b> {
     }
 }
 
-/// `optional<T>` (section 2.1.1). Whether it is there.
+/// Reads an `optional<T>` (section 2.1.1) and returns whether it is present.
 fn optional<'b>(bytes: &mut Reader<'b>, read: impl FnOnce(&mut Reader<'b>) -> Option<()>) -> Option<bool> {
     match bytes.u8()? {
         0 => Some(false),
@@ -142,7 +142,7 @@ fn optional<'b>(bytes: &mut Reader<'b>, read: impl FnOnce(&mut Reader<'b>) -> Op
 }
 
 impl Shown {
-    /// A proposal (section 12.1). One of an unknown type has to be a single vector, as libraries write theirs.
+    /// Reads a proposal (section 12.1). An unknown type must be a single vector, as libraries write theirs.
     fn proposal(&mut self, bytes: &mut Reader<'_>) -> Option<()> {
         let kind = bytes.u16()?;
         // Section 17.4: all but Add, PreSharedKey and ReInit.
@@ -166,14 +166,14 @@ impl Shown {
             }
             6 => _ = bytes.vector()?,
             7 => leaf::extensions(bytes, |_| {})?,
-            // SelfRemove (draft-ietf-mls-extensions) is its type alone.
+            // SelfRemove (draft-ietf-mls-extensions) consists of its type alone.
             0x000a => self.removes = true,
             _ => _ = bytes.vector()?,
         }
         Some(())
     }
 
-    /// An UpdatePath (section 7.6).
+    /// Reads an UpdatePath (section 7.6).
     fn path(&mut self, bytes: &mut Reader<'_>) -> Option<()> {
         let leaf = Leaf::read(bytes).filter(|leaf| leaf.source == Source::Commit)?;
         self.committer = leaf.did().map(str::to_owned);
@@ -187,7 +187,7 @@ impl Shown {
     }
 }
 
-/// A PreSharedKeyID (section 8.4).
+/// Reads a PreSharedKeyID (section 8.4).
 fn pre_shared_key(bytes: &mut Reader<'_>) -> Option<()> {
     match bytes.u8()? {
         1 => _ = bytes.vector()?,

@@ -1,5 +1,5 @@
-//! The cipher suites (RFC 9420, section 17.1): one table of those that key packages, Welcomes and conversations may have. The server opens
-//! nothing, so all that it needs of a suite is how its members sign and hash.
+//! Cipher suites (RFC 9420, section 17.1): the table of those that key packages, Welcomes and conversations may have.
+//! The server decrypts nothing, so it needs only the signature and hash of a suite.
 
 use openmls_rust_crypto::RustCrypto;
 use openmls_traits::crypto::OpenMlsCrypto;
@@ -10,12 +10,12 @@ use sha2::{Digest, Sha256, Sha384, Sha512};
 use super::wire::vector;
 use crate::error::{Code, Error};
 
-/// A suite.
+/// A cipher suite.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Suite {
-    /// By its name in the IANA registry.
+    /// Name in the IANA registry.
     pub name: &'static str,
-    /// Its number there.
+    /// Number in the IANA registry.
     pub id: u16,
     signature: Signature,
     hash: Hash,
@@ -36,11 +36,11 @@ enum Hash {
     Sha512,
 }
 
-/// The suite that every client must support, and that `getKeyPackages` assumes.
+/// The suite that every client must support, and the default of `getKeyPackages`.
 pub const DEFAULT_SUITE: &str = SUITES[0].name;
 
-/// Those that are accepted. The two with Ed448 (4 and 6) are not: nothing that this server could rest on verifies such signatures. X-Wing
-/// has no number in the registry yet; this is the one that its implementations use.
+/// Accepted suites. The two with Ed448 (4 and 6) are not accepted, because no library that this server could rely on
+/// verifies Ed448. X-Wing has no number in the registry yet; this is the one that its implementations use.
 pub const SUITES: [Suite; 6] = [
     suite("MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519", 1, Signature::Ed25519, Hash::Sha256),
     suite("MLS_128_DHKEMP256_AES128GCM_SHA256_P256", 2, Signature::P256, Hash::Sha256),
@@ -55,7 +55,7 @@ const fn suite(name: &'static str, id: u16, signature: Signature, hash: Hash) ->
 }
 
 impl Suite {
-    /// The suite of this name, or `InvalidCipherSuite`.
+    /// Returns the suite of this name. Fails with `InvalidCipherSuite`.
     pub fn named(name: &str) -> Result<Self, Error> {
         SUITES.iter().find(|suite| suite.name == name).copied().ok_or_else(|| {
             let known: Vec<&str> = SUITES.iter().map(|suite| suite.name).collect();
@@ -63,7 +63,7 @@ impl Suite {
         })
     }
 
-    /// Whether `signature` is one over `content` under `label` by `key` (`VerifyWithLabel`, RFC 9420, section 5.1.2).
+    /// Checks `signature` over `content` under `label` with `key` (`VerifyWithLabel`, RFC 9420, section 5.1.2).
     pub(super) fn verifies(self, key: &[u8], label: &str, content: &[u8], signature: &[u8]) -> bool {
         let signed = [vector(format!("MLS 1.0 {label}").as_bytes()), vector(content)].concat();
         let scheme = match self.signature {
@@ -75,7 +75,7 @@ impl Suite {
         RustCrypto::default().verify_signature(scheme, &signed, key, signature).is_ok()
     }
 
-    /// `RefHash` (RFC 9420, section 5.2): what a Welcome calls a key package by.
+    /// Computes `RefHash` (RFC 9420, section 5.2), by which a Welcome names a key package.
     pub(super) fn reference(self, label: &str, value: &[u8]) -> Vec<u8> {
         let input = [vector(label.as_bytes()), vector(value)].concat();
         match self.hash {
@@ -86,7 +86,7 @@ impl Suite {
     }
 }
 
-/// ECDSA over P-521 with SHA-512, the signature in DER as RFC 9420 has it (section 5.1.2).
+/// Verifies ECDSA over P-521 with SHA-512; the signature is in DER as in RFC 9420 (section 5.1.2).
 fn verifies_p521(key: &[u8], message: &[u8], signature: &[u8]) -> Option<()> {
     let key = p521::ecdsa::VerifyingKey::from_sec1_bytes(key).ok()?;
     let signature = p521::ecdsa::Signature::from_der(signature).ok()?;
@@ -99,7 +99,7 @@ mod tests {
 
     use super::*;
 
-    /// Whoever reads the lexicon asks for nothing that is refused.
+    /// A client that follows the lexicon never asks for a suite that is refused.
     #[test]
     fn the_lexicons_name_the_suites_of_the_table_and_no_others() {
         let names: Vec<&str> = SUITES.iter().map(|suite| suite.name).collect();

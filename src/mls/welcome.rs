@@ -1,25 +1,25 @@
-//! Welcomes (RFC 9420, section 12.4.3.1): whom they are for, and each recipient's own part.
+//! Welcomes (RFC 9420, section 12.4.3.1): their recipients, and each recipient's own part.
 
 use std::collections::HashSet;
 
 use super::message::MAX_LEAVES;
 use super::wire::{Reader, vector};
 
-/// How an MLSMessage with a Welcome begins: protocol version mls10, wire format mls_welcome (section 6).
+/// Beginning of an MLSMessage with a Welcome: protocol version mls10, wire format mls_welcome (section 6).
 pub(super) const FRAMED: [u8; 4] = [0, 1, 0, 3];
 
-/// A Welcome's parts. None of it is copied.
+/// Parts of a Welcome, borrowed from its bytes.
 #[derive(Debug)]
 pub(super) struct Parts<'b> {
-    /// The number of its suite.
+    /// Number of its suite.
     pub suite: u16,
-    /// What it has for each recipient, whole, and what that calls the recipient's key package by.
+    /// Encrypted secrets of each recipient, whole, and the reference of the recipient's key package.
     secrets: Vec<(&'b [u8], &'b [u8])>,
     sealed_group_info: &'b [u8],
     is_framed: bool,
 }
 
-/// Why bytes are no Welcome.
+/// Reasons for which bytes are not a Welcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum NoWelcome {
     Unreadable,
@@ -28,7 +28,7 @@ pub(super) enum NoWelcome {
 }
 
 impl<'b> Parts<'b> {
-    /// Reads a Welcome, as an MLSMessage or bare.
+    /// Reads a Welcome, framed as an MLSMessage or bare.
     pub fn read(bytes: &'b [u8]) -> Result<Self, NoWelcome> {
         let framed = bytes.strip_prefix(&FRAMED).map(|bare| Self::bare(bare, true));
         match framed {
@@ -42,7 +42,7 @@ impl<'b> Parts<'b> {
         let suite = bytes.u16().ok_or(NoWelcome::Unreadable)?;
         let mut too_many = false;
         let listed = bytes.list(|recipient| {
-            // Who counts millions keeps a thread for a tenth of a second.
+            // Counting millions of recipients would block a thread for a tenth of a second.
             too_many = secrets.len() == MAX_LEAVES;
             let (reference, whole) = recipient.span(|recipient| {
                 let reference = recipient.vector()?;
@@ -62,18 +62,18 @@ impl<'b> Parts<'b> {
         Ok(Self { suite, secrets, sealed_group_info, is_framed })
     }
 
-    /// How many it is for.
+    /// Number of recipients.
     pub fn recipients(&self) -> usize {
         self.secrets.len()
     }
 
-    /// Whether it has two parts for one key package.
+    /// Returns true if it has two parts for one key package.
     pub fn repeats_itself(&self) -> bool {
         let mut seen = HashSet::with_capacity(self.secrets.len());
         !self.secrets.iter().all(|(_, reference)| seen.insert(reference))
     }
 
-    /// The same Welcome with what it has for these key packages and for nobody else. `None` unless it has a part for each of them.
+    /// Returns this Welcome with the parts of these key packages only. `None` unless it has a part for each of them.
     pub fn cut_to(&self, references: &[&[u8]]) -> Option<Vec<u8>> {
         let own: Vec<&[u8]> =
             self.secrets.iter().filter(|(_, of)| references.contains(of)).map(|(whole, _)| *whole).collect();

@@ -1,10 +1,10 @@
-//! The presentation language of MLS (RFC 9420, section 2.1): numbers and vectors, taken off the beginning of bytes. Nothing is copied, so
-//! whoever sends a million small structures costs no memory for them. `None`: the bytes end too soon, or a length is not written as short
-//! as it can be.
+//! Presentation language of MLS (RFC 9420, section 2.1): integers and vectors, read from the beginning of bytes.
+//! Nothing is copied, so a message of a million small structures costs no memory. `None`: the bytes end too early, or a
+//! length is not in its shortest form.
 
 use tls_codec::vlen;
 
-/// What is left to read.
+/// Bytes that remain to be read.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Reader<'b>(&'b [u8]);
 
@@ -39,13 +39,13 @@ impl<'b> Reader<'b> {
         Some(u64::from_be_bytes(self.take(8)?.try_into().ok()?))
     }
 
-    /// A vector of variable size (section 2.1.2), without its length.
+    /// Reads a vector of variable size (section 2.1.2), without its length.
     pub fn vector(&mut self) -> Option<&'b [u8]> {
         let (length, _) = vlen::read_length(&mut self.0).ok()?;
         self.take(length)
     }
 
-    /// A vector whose elements are read one by one.
+    /// Reads a vector element by element.
     pub fn list(&mut self, mut element: impl FnMut(&mut Self) -> Option<()>) -> Option<()> {
         let mut elements = Self(self.vector()?);
         while !elements.is_empty() {
@@ -54,7 +54,7 @@ impl<'b> Reader<'b> {
         Some(())
     }
 
-    /// What `read` takes, and the bytes that it was read from.
+    /// Returns the result of `read`, and the bytes that it consumed.
     pub fn span<T>(&mut self, read: impl FnOnce(&mut Self) -> Option<T>) -> Option<(T, &'b [u8])> {
         let before = self.0;
         let value = read(self)?;
@@ -62,7 +62,7 @@ impl<'b> Reader<'b> {
     }
 }
 
-/// A vector as it is written: its length, then its bytes.
+/// Encodes a vector: its length, then its bytes.
 pub(super) fn vector(bytes: &[u8]) -> Vec<u8> {
     let mut written = Vec::with_capacity(bytes.len() + 4);
     vlen::write_length(&mut written, bytes.len()).expect("a Vec takes everything, and no request has 2^30 bytes");

@@ -1,5 +1,5 @@
-//! What is known here of each account: what all replicas have used as of the last settlement, what was used here since, and what is
-//! reserved by requests that run.
+//! State of each account at this replica: usage of all replicas as of the last settlement, usage here since, and
+//! reservations of running requests.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 
 use super::Account;
 
-/// Most accounts that are remembered. Beyond it those are forgotten first of which the table knows all; what is left without room is
-/// not limited.
+/// Maximum number of accounts in memory. Beyond it, settled accounts are dropped first; an account for which there is
+/// no room is not limited.
 pub(super) const MOST_ACCOUNTS: usize = 262_144;
-/// The accounts are spread over as many maps, so that threads rarely meet.
+/// Number of maps that the accounts are spread over, so that threads rarely contend.
 const SHARDS: usize = 16;
-/// How often at most a map that is full is searched for room.
+/// Minimum time between two searches of a full map for room.
 const SEARCH: Duration = Duration::from_secs(1);
 
 #[derive(Default)]
@@ -27,13 +27,13 @@ struct Shard {
 }
 
 struct Entry {
-    /// Used in this window by all replicas, as of the last settlement.
+    /// Usage of all replicas in this window, as of the last settlement.
     known: u64,
-    /// Used here since.
+    /// Usage here since then.
     unsettled: u64,
-    /// Reserved by requests that run.
+    /// Reservations of running requests.
     held: u64,
-    /// When the window ends; as if it had begun here until the table has said when.
+    /// End of the window; counted from the first use here until the table has returned the real end.
     ends: Instant,
 }
 
@@ -42,14 +42,14 @@ impl Entry {
         Self { known: 0, unsettled: 0, held: 0, ends: now + account.0.window() }
     }
 
-    /// Begins the next window if this one is over. What is not settled then counts for the next.
+    /// Starts the next window if this one is over. Unsettled usage then counts for the next window.
     fn look(&mut self, account: Account, now: Instant) {
         if now >= self.ends {
             (self.known, self.ends) = (0, now + account.0.window());
         }
     }
 
-    /// Whether the table knows all of it.
+    /// Returns true if the table has all of it.
     fn is_settled(&self) -> bool {
         self.unsettled == 0 && self.held == 0
     }
@@ -57,12 +57,12 @@ impl Entry {
 
 impl Ledger {
     fn shard(&self, account: Account) -> MutexGuard<'_, Shard> {
-        // Nothing panics while it is held, and a map of numbers has no broken state.
+        // No code panics while it holds this lock, and a map of numbers has no broken state.
         let place = usize::from(account.1.bytes()[0]) % SHARDS;
         self.shards[place].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Reserves so much, or says when the window ends in which that would be more than `most`.
+    /// Reserves an amount, or returns the time to the end of the window in which it would exceed `most`.
     pub(super) fn hold(&self, account: Account, amount: u64, most: u64, now: Instant) -> Result<(), Duration> {
         let mut shard = self.shard(account);
         let Some(entry) = shard.entry(account, now) else { return Ok(()) };
@@ -74,7 +74,7 @@ impl Ledger {
         Ok(())
     }
 
-    /// Ends a reservation: it was used, or not.
+    /// Ends a reservation that was used or not.
     pub(super) fn end(&self, account: Account, amount: u64, used: bool, now: Instant) {
         let mut shard = self.shard(account);
         let Some(entry) = shard.entry(account, now) else { return };
@@ -84,7 +84,7 @@ impl Ledger {
         }
     }
 
-    /// What was used and is not settled.
+    /// Returns the usage that is not settled.
     pub(super) fn unsettled(&self) -> Vec<(Account, u64)> {
         let mut all = Vec::new();
         for shard in &self.shards {
@@ -95,7 +95,8 @@ impl Ledger {
         all
     }
 
-    /// So much of it was added to the table, where all replicas together have used `used` in a window that ends then.
+    /// Records a settlement: `sent` was added to the table, and all replicas have used `used` in a window with this
+    /// end.
     pub(super) fn settled(&self, account: Account, sent: u64, used: u64, ends: Instant) {
         if let Some(entry) = self.shard(account).accounts.get_mut(&account) {
             entry.unsettled = entry.unsettled.saturating_sub(sent);
@@ -105,7 +106,7 @@ impl Ledger {
 }
 
 impl Shard {
-    /// The account, in its present window; `None` if there is no room for it.
+    /// Returns the account in its present window; `None` if there is no room for it.
     fn entry(&mut self, account: Account, now: Instant) -> Option<&mut Entry> {
         if !self.accounts.contains_key(&account) && !self.has_room(now) {
             return None;
@@ -115,7 +116,8 @@ impl Shard {
         Some(entry)
     }
 
-    /// Whether another account fits, after forgetting those whose window is over, and if need be all that are settled.
+    /// Checks whether another account fits, after dropping those whose window is over and, if need be, all settled
+    /// ones.
     fn has_room(&mut self, now: Instant) -> bool {
         const MOST: usize = MOST_ACCOUNTS / SHARDS;
         if self.accounts.len() < MOST {
@@ -161,7 +163,7 @@ mod tests {
     fn what_others_used_counts_and_the_window_is_theirs_too() {
         let (ledger, alice, now) = (Ledger::default(), account("alice"), Instant::now());
         ledger.end(alice, 2, true, now);
-        // One more while it is settled.
+        // One more is used while it is settled.
         ledger.end(alice, 1, true, now);
         ledger.settled(alice, 2, 8, now + 60 * SECOND);
         assert_eq!(ledger.unsettled(), [(alice, 1)]);

@@ -1,11 +1,11 @@
-//! Suspended DIDs: an operator shuts somebody out, and every replica keeps to it.
+//! Suspended DIDs: an operator suspends an account, and every replica enforces it.
 //!
-//! A suspended caller changes nothing and follows nothing: procedures, key packages and streams are refused with `AccountSuspended`, and
-//! streams that are open end. It may still read what it may see, since that is its own. What it has written stays.
+//! A suspended caller cannot write or subscribe: procedures, key packages and streams are refused with
+//! `AccountSuspended`, and its open streams are closed. It can still read its conversations, and its data stays.
 //!
-//! The table `suspensions` is the truth. Each replica keeps the DIDs in memory, so a request costs a look into a set, and looks for
-//! changes every [`LOOK`], which reads one row. It takes no request before it has looked for the first time. While PostgreSQL does
-//! not answer nothing is learnt, and nothing can be written either.
+//! The table `suspensions` is the truth. Each replica caches the DIDs in memory, so a request costs one set lookup, and
+//! polls for changes every [`LOOK`], which reads one row. A replica accepts no request before its first poll. While
+//! PostgreSQL does not answer, the cache is not updated, and no write is possible either.
 
 pub mod names;
 pub mod operators;
@@ -23,10 +23,10 @@ use crate::store::{Lane, Store};
 
 use names::{NameKey, Named};
 
-/// How often a replica looks whether the suspensions have changed.
+/// Interval at which a replica polls for changed suspensions.
 pub const LOOK: Duration = Duration::from_secs(2);
 
-/// Whom this replica knows to be suspended. Cheap to clone.
+/// Suspended DIDs known to this replica. Cheap to clone.
 #[derive(Clone)]
 pub struct Suspensions(Arc<Inner>);
 
@@ -39,39 +39,39 @@ struct Inner {
 
 #[derive(Default)]
 struct Known {
-    /// `None` before the first look.
+    /// `None` before the first poll.
     version: Option<String>,
     dids: Arc<HashSet<String>>,
 }
 
 impl Suspensions {
-    /// Nobody is suspended before [`Suspensions::look`] has been called.
+    /// Starts with no suspended DID; [`Suspensions::look`] reads them.
     pub fn new(store: Store, events: Events) -> Self {
         Self(Arc::new(Inner { store, events, known: RwLock::default(), named: Named::default() }))
     }
 
-    /// Refuses whoever is suspended, with `AccountSuspended`.
+    /// Refuses a suspended caller with `AccountSuspended`.
     pub fn refuse(&self, did: &Did) -> Result<(), Error> {
-        // Nothing panics while it is held.
+        // No code panics while it holds this lock.
         let known = self.0.known.read().unwrap_or_else(PoisonError::into_inner);
         if known.dids.contains(did.as_str()) { Err(suspended()) } else { Ok(()) }
     }
 
-    /// Tells operators who was refused by a limit, at most once in [`names::EVERY`] for each caller, and by a name that only they can
-    /// trace.
+    /// Logs a caller that a limit refused, at most once per [`names::EVERY`] and caller, under a name that only
+    /// operators can resolve.
     pub fn note_refusal(&self, did: &Did) {
         if let Some(caller) = self.0.named.name(did, Instant::now()) {
             tracing::info!(caller, "a caller was refused by a limit; others of its refusals may follow unsaid");
         }
     }
 
-    /// Learns who is suspended now, and ends their streams.
+    /// Reads the suspended DIDs, and closes their streams.
     pub async fn look(&self) -> Result<(), Error> {
         let reader = self.0.store.reader_for(Lane::Vital).await?;
         if self.0.named.key.get().is_none() {
             let _ = self.0.named.key.set(NameKey(reader.names_key().await?));
         }
-        // First, so that a change during the reading is noticed at the next look.
+        // The version is read first, so a change during the read is noticed by the next poll.
         let version = Some(reader.suspensions_version().await?);
         let known = || self.0.known.read().unwrap_or_else(PoisonError::into_inner);
         if known().version != version {
@@ -82,13 +82,13 @@ impl Suspensions {
         }
         let dids = known().dids.clone();
         if !dids.is_empty() {
-            // Every time: one that was let in a moment before may only be registered now.
+            // At every poll: a stream that was accepted a moment before may only be registered now.
             self.0.events.suspend(&dids);
         }
         Ok(())
     }
 
-    /// Looks until told to stop.
+    /// Polls until it is stopped.
     pub async fn watch(self, mut stop: watch::Receiver<bool>) {
         let mut told = false;
         while tokio::time::timeout(LOOK, stop.wait_for(|stop| *stop)).await.is_err() {
@@ -104,7 +104,7 @@ impl Suspensions {
     }
 }
 
-/// What a suspended caller is told.
+/// Error for a suspended caller.
 pub fn suspended() -> Error {
     Code::AccountSuspended.because("an operator of this service has suspended you: you can read, and nothing else")
 }

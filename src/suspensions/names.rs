@@ -1,8 +1,8 @@
-//! The names by which the log speaks of callers: so that an operator finds who is behind a flood of refusals, and whoever reads the log
-//! alone does not.
+//! Pseudonyms of callers in the log. An operator can find the caller behind a flood of refusals; a reader of the log
+//! alone cannot.
 //!
-//! A name is the beginning of HMAC-SHA-256 over the DID, with a key that is in the database and nowhere else, so it is the same at every
-//! replica. `catbird-server suspensions --who <name>` finds the DID among those that have called lately.
+//! A name is a prefix of HMAC-SHA-256 over the DID. Its key is stored in the database only, so the name is the same at
+//! every replica. `catbird-server suspensions --who <name>` finds the DID among recent callers.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -14,19 +14,19 @@ use sha2::Sha256;
 use crate::hex;
 use crate::ids::Did;
 
-/// How often a caller is named at most, at one replica.
+/// Minimum time between two log lines about one caller, at one replica.
 pub const EVERY: Duration = Duration::from_secs(60);
-/// Most callers that are named in that time. What happens to others is in the metrics.
+/// Maximum number of callers that are named in that time. The metrics count the others.
 pub const MOST: usize = 1_000;
-/// Bytes of a name; it has two digits for each.
+/// Bytes of a name, which has two hex digits for each.
 const NAME_BYTES: usize = 8;
 
-/// What names are made with.
+/// Key of the names.
 #[derive(Clone)]
 pub struct NameKey(pub Vec<u8>);
 
 impl NameKey {
-    /// A caller's name.
+    /// Returns a caller's name.
     pub fn name(&self, did: &str) -> String {
         let mut mac = Hmac::<Sha256>::new_from_slice(&self.0).expect("HMAC takes keys of any length");
         mac.update(did.as_bytes());
@@ -34,19 +34,19 @@ impl NameKey {
     }
 }
 
-/// Whom the log has named lately.
+/// Callers that the log has named recently.
 #[derive(Default)]
 pub(super) struct Named {
-    /// Not before the first look into the database.
+    /// Empty before the first poll of the database.
     pub key: OnceLock<NameKey>,
     lately: Mutex<HashMap<String, Instant>>,
 }
 
 impl Named {
-    /// The name of a caller, if the log may have it now.
+    /// Returns the name of a caller if it may be logged now.
     pub fn name(&self, did: &Did, now: Instant) -> Option<String> {
         let key = self.key.get()?;
-        // Nothing panics while it is held.
+        // No code panics while it holds this lock.
         let mut lately = self.lately.lock().unwrap_or_else(PoisonError::into_inner);
         let is_over = |at: &Instant| now.saturating_duration_since(*at) >= EVERY;
         if lately.get(did.as_str()).is_some_and(|at| !is_over(at)) {

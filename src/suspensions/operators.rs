@@ -1,4 +1,4 @@
-//! `catbird-server suspensions`: who is suspended, for operators to see and to change.
+//! `catbird-server suspensions`: lists and changes suspensions.
 
 use std::fmt;
 
@@ -16,12 +16,12 @@ const LIST: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/sql/querie
 const NAMES_KEY: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/sql/queries/suspensions/names_key.sql"));
 const KNOWN: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/sql/queries/suspensions/known.sql"));
 
-/// DIDs that are looked through at a time.
+/// Number of DIDs that are searched at a time.
 const KNOWN_AT_ONCE: i64 = 10_000;
-/// Most DIDs in one list, the latest first. The table `suspensions` has them all.
+/// Maximum number of DIDs in one list, the latest first. The table `suspensions` has them all.
 pub const MOST_LISTED: i64 = 1_000;
 
-/// A list of suspended DIDs, one line each when printed.
+/// List of suspended DIDs; prints one line each.
 pub struct Suspended(Vec<String>);
 
 impl fmt::Display for Suspended {
@@ -36,7 +36,7 @@ impl fmt::Display for Suspended {
     }
 }
 
-/// Who is suspended, since when, and why.
+/// Lists the suspended DIDs with time and reason.
 pub async fn list(database: &tokio_postgres::Config) -> Result<Suspended, MigrationError> {
     let (client, connection) = store::connect(database).await?;
     let rows = client.query_typed(LIST, &[(&MOST_LISTED, Type::INT8)]).await?;
@@ -49,7 +49,8 @@ pub async fn list(database: &tokio_postgres::Config) -> Result<Suspended, Migrat
     Ok(Suspended(rows.iter().map(line).collect()))
 }
 
-/// Suspends these, with a reason of 1 to 1000 bytes for other operators. Returns how many are suspended for it now.
+/// Suspends these DIDs, with a reason of 1 to 1000 bytes for other operators. Returns how many are now suspended for
+/// it.
 pub async fn add(database: &tokio_postgres::Config, dids: &[Did], reason: &str) -> Result<usize, MigrationError> {
     let (client, connection) = store::connect(database).await?;
     let rows = client.query_typed(ADD, &[(&texts(dids), Type::TEXT_ARRAY), (&reason, Type::TEXT)]).await?;
@@ -57,7 +58,7 @@ pub async fn add(database: &tokio_postgres::Config, dids: &[Did], reason: &str) 
     Ok(rows.len())
 }
 
-/// Lifts the suspension of these. Returns how many were suspended.
+/// Lifts the suspension of these DIDs. Returns how many were suspended.
 pub async fn lift(database: &tokio_postgres::Config, dids: &[Did]) -> Result<usize, MigrationError> {
     let (client, connection) = store::connect(database).await?;
     let rows = client.query_typed(LIFT, &[(&texts(dids), Type::TEXT_ARRAY)]).await?;
@@ -65,7 +66,7 @@ pub async fn lift(database: &tokio_postgres::Config, dids: &[Did]) -> Result<usi
     Ok(rows.len())
 }
 
-/// By what names the log speaks of these, each with its DID.
+/// Returns the log names of these DIDs, each with its DID.
 pub async fn names(database: &tokio_postgres::Config, dids: &[Did]) -> Result<Vec<String>, MigrationError> {
     let (client, connection) = store::connect(database).await?;
     let key = key(&client).await?;
@@ -73,7 +74,7 @@ pub async fn names(database: &tokio_postgres::Config, dids: &[Did]) -> Result<Ve
     Ok(dids.iter().map(|did| format!("{}  {did}", key.name(did.as_str()))).collect())
 }
 
-/// Who is meant by a name in the log, among those who have called lately and whose DID documents are kept for that.
+/// Finds the DIDs of a log name among recent callers whose DID documents are stored.
 pub async fn who(database: &tokio_postgres::Config, name: &str) -> Result<Vec<String>, MigrationError> {
     let (client, connection) = store::connect(database).await?;
     let key = key(&client).await?;
