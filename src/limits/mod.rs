@@ -1,19 +1,15 @@
-//! How often somebody may ask, and how often a conversation may be written: more than that is 429 with the time to wait.
+//! Rate limits of callers and conversations. A request beyond a limit gets 429 with the time to wait.
 //!
-//! - Per DID, all requests of one caller, whatever comes of them. The pipeline of every XRPC route asks here when it knows the
-//!   caller and before it reads the body or spends the token. Only who repeats a used token is not charged: that need not be its owner.
-//!   What a request turns out to cost beyond that is charged to the same bucket when it is known ([`cost`]).
-//! - Per DID, requests that are worked on at once, and large bodies that come at once ([`turns`]). Further ones wait in line.
-//! - Per conversation, the writes of all members together that were accepted. The serializer asks here before a write and charges
-//!   after it, so that strangers, who are never accepted, use nothing up.
-//! - Per DID and conversation, typing indicators, which cost everybody in it an event.
-//! - Per DID and conversation, commits that were accepted, by whatever method: each makes what the others have under way stale, so one
-//!   member alone must not advance the epoch without end.
-//! - Per DID and conversation, writes of a former member. Each takes the conversation's lock to be told off, because it may be
-//!   the repetition of one that was accepted.
+//! - Per DID: all requests, whatever their outcome. The pipeline charges a request once it knows the caller, before it
+//!   reads the body or uses the token; a repeated token is not charged, because its owner may not have sent it. Extra
+//!   cost is charged to the same bucket once it is known ([`cost`]).
+//! - Per DID: concurrent requests and concurrent large bodies ([`turns`]). Further ones queue.
+//! - Per conversation: accepted writes of all members, charged after the write, so strangers cannot use the limit up.
+//! - Per DID and conversation: typing indicators, accepted commits (each one makes the other members' pending commits
+//!   stale), and writes of a former member (each takes the conversation's lock, since it may repeat an accepted one).
 //!
-//! Every decision is made at once, in memory ([`buckets`]), and never waits. Where there is Redis, replicas tell each other
-//! what they let through of requests, writes and commits ([`shared`]); without it, and for the others, each keeps the limits for itself.
+//! Every decision is made in memory ([`buckets`]) and never waits. With Redis, replicas share requests, writes and
+//! commits ([`shared`]); otherwise each replica counts alone.
 
 mod buckets;
 mod cost;
@@ -39,28 +35,28 @@ pub use buckets::{BURST, Key, MOST_AHEAD, MOST_AHEAD_BY_COST, MOST_BUCKETS};
 pub use cost::Work;
 pub use turns::{LONGEST_WAIT, MOST_WAITING, at_once};
 
-/// What Redis is asked for here, as the log says when it does not answer.
+/// Purpose of Redis here, as the log says when Redis does not answer.
 const PURPOSE: &str = "sharing rate limits between replicas";
 
-/// What a limit is counted by.
+/// Unit that a limit counts by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Scope {
     /// One caller.
     Did,
-    /// One caller's requests that are worked on at once.
+    /// One caller's concurrent requests.
     Turns,
     /// One conversation.
     Convo,
-    /// One caller who types in one conversation.
+    /// One caller's typing indicators in one conversation.
     Typing,
-    /// One member who commits in one conversation.
+    /// One member's commits in one conversation.
     Commits,
-    /// One former member who writes to one conversation.
+    /// One former member's writes to one conversation.
     Former,
 }
 
 impl Scope {
-    /// As metrics and keys in Redis have it.
+    /// Label in metrics and in Redis keys.
     pub fn label(self) -> &'static str {
         match self {
             Scope::Did => "did",
@@ -75,13 +71,13 @@ impl Scope {
 
 /// Typing indicators of one caller in one conversation per second. Clients send one every few seconds.
 const TYPING_RATE: u32 = 2;
-/// Writes of a former member to one conversation in [`FORMER_PERIOD`].
+/// Writes of a former member to one conversation per [`FORMER_PERIOD`].
 const FORMER_RATE: u32 = 60;
 const FORMER_PERIOD: Duration = Duration::from_secs(60);
-/// What commits are counted in.
+/// Period in which commits are counted.
 const COMMIT_PERIOD: Duration = Duration::from_secs(60);
 
-/// The limits of a server. Cheap to clone.
+/// Rate limits of a server. Cheap to clone.
 #[derive(Clone)]
 pub struct RateLimits(Arc<Inner>);
 
@@ -89,13 +85,13 @@ struct Inner {
     rates: Rates,
     buckets: Arc<AllBuckets>,
     turns: Turns,
-    /// Those of large bodies.
+    /// Slots for large bodies.
     uploads: Turns,
     sharing: Option<Sharing>,
     metrics: Metrics,
 }
 
-/// The buckets of all limits.
+/// Buckets of all limits.
 struct AllBuckets {
     callers: Buckets,
     convos: Buckets,
@@ -116,20 +112,20 @@ impl AllBuckets {
     }
 }
 
-/// A request that was charged to its caller. The other replicas hear of it when this ends, however it ends.
+/// A request that was charged to its caller. When it is dropped, the charge is published to the other replicas.
 pub struct Admission {
     limits: RateLimits,
-    /// Whose bucket, and until when the charge is not paid off. `None`: there is nothing to tell.
+    /// The caller's bucket, and the time at which it will have drained. `None`: nothing to publish.
     charge: Option<(Key, PaidOff)>,
-    /// How many bytes came with it, and how many of them are charged.
+    /// Bytes that arrived with it, and how many of them are charged.
     received: usize,
     charged: usize,
-    /// Over when what came is charged.
+    /// Slot of a large body, which is charged while it arrives.
     upload: Option<Turn>,
 }
 
 impl Admission {
-    /// Waits for one of the caller's turns to send a large body, as [`RateLimits::open`] does for its turns.
+    /// Waits for one of the caller's slots for large bodies, as [`RateLimits::open`] does for requests.
     pub async fn upload(&mut self) -> Result<(), Error> {
         if let Some((key, _)) = self.charge {
             self.upload = Some(self.limits.turn(&self.limits.0.uploads, key).await?);
@@ -137,8 +133,8 @@ impl Admission {
         Ok(())
     }
 
-    /// So many bytes have come with it so far. They are charged when this ends, however much is still to come; those of a large body
-    /// as they come.
+    /// Records the bytes that have arrived so far. They are charged when this is dropped; those of a large body as they
+    /// arrive.
     pub fn received(&mut self, bytes: usize) {
         self.received = bytes;
         if self.upload.is_some() && bytes - self.charged >= cost::BYTES_UNIT {
@@ -146,8 +142,8 @@ impl Admission {
         }
     }
 
-    /// Waits, with a large body, until half of a burst is left: one comes no faster than its sender's rate, and leaves the sender
-    /// something for other requests.
+    /// With a large body, waits until half of a burst is left: the body arrives no faster than its sender's rate, and
+    /// leaves capacity for the sender's other requests.
     pub async fn pace(&self) {
         if let (Some((key, _)), Some(_)) = (self.charge, &self.upload) {
             self.limits.spare(key).await;
@@ -162,7 +158,7 @@ impl Admission {
         }
     }
 
-    /// Gives back what was charged: somebody else sent the request, by a token that its owner has used before.
+    /// Refunds the charge: another client sent the request, with a token that its owner had used before.
     pub fn forgive(&mut self) {
         if let Some((key, paid_off)) = self.charge.take() {
             self.limits.0.buckets.callers.refund(key, paid_off, Instant::now());
@@ -180,24 +176,24 @@ impl Drop for Admission {
     }
 }
 
-/// A caller's account while a request of it is worked on: what is charged to it, and its place among those that are worked on at once.
+/// A caller's account while its request runs: its charges and its slot among the concurrent requests.
 pub struct Account {
     limits: RateLimits,
-    /// Whose bucket; `None` where nothing is charged.
+    /// The caller's bucket; `None` if nothing is charged.
     key: Option<Key>,
     _turn: Option<Turn>,
 }
 
 impl Account {
-    /// Charges what the request turned out to cost.
+    /// Charges the extra cost of the request.
     pub fn charge(&self, work: Work) {
         if let Some(key) = self.key {
             self.limits.charge(key, work);
         }
     }
 
-    /// Waits until half of a burst is left, so that what is done for the caller by itself takes no more than its rate, and leaves it
-    /// something.
+    /// Waits until half of a burst is left. Work that the server does for the caller on its own then takes no more than
+    /// the caller's rate, and leaves capacity for its requests.
     pub async fn spare(&self) {
         if let Some(key) = self.key {
             self.limits.spare(key).await;
@@ -205,16 +201,16 @@ impl Account {
     }
 }
 
-/// The bucket of a member's commits in one conversation.
+/// Bucket of a member's commits in one conversation.
 #[derive(Clone, Copy)]
 pub struct CommitBucket(Key);
 
-/// A conversation's bucket.
+/// Bucket of a conversation's writes.
 #[derive(Clone, Copy)]
 pub struct ConvoBucket(Key);
 
 impl RateLimits {
-    /// Makes the limits, shared through Redis if there is one, by a task on `runtime`.
+    /// Creates the limits, shared through Redis if there is one, by a task on `runtime`.
     pub fn new(rates: Rates, redis: Option<&Redis>, metrics: Metrics, runtime: &Handle) -> Self {
         let buckets = Arc::new(AllBuckets {
             callers: Buckets::by_cost(rates.per_did),
@@ -251,9 +247,9 @@ impl RateLimits {
         Admission { limits: self.clone(), charge, received: 0, charged: 0, upload: None }
     }
 
-    /// Opens the account of a caller for a request that was admitted. One that needs a turn waits for it, for [`LONGEST_WAIT`] at most;
-    /// it is refused with `RateLimitExceeded` if the caller has used up more meanwhile than there was room for, and if too many of
-    /// its requests wait.
+    /// Opens the account of a caller for an admitted request. With `needs_turn` it waits for a slot, for
+    /// [`LONGEST_WAIT`] at most. It fails with `RateLimitExceeded` if too many of the caller's requests wait, or if the
+    /// caller has exceeded its rate meanwhile.
     pub async fn open(&self, caller: &Did, needs_turn: bool) -> Result<Account, Error> {
         let mut account = self.account(caller);
         if let Some(key) = account.key.filter(|_| needs_turn) {
@@ -272,25 +268,25 @@ impl RateLimits {
         }
     }
 
-    /// See [`Account::spare`].
+    /// Waits as [`Account::spare`] does.
     async fn spare(&self, key: Key) {
         while let Some(wait) = self.0.buckets.callers.beyond_half(key, Instant::now()) {
             tokio::time::sleep(wait).await;
         }
     }
 
-    /// The account of a caller for what goes on after its request was answered.
+    /// Opens the account of a caller for work after its request was answered.
     pub fn account(&self, caller: &Did) -> Account {
         let key = (self.0.rates.per_did > 0).then(|| Key::of(caller.as_str()));
         Account { limits: self.clone(), key, _turn: None }
     }
 
-    /// Charges a caller for what a request took, as far as it is more than what every request may take.
+    /// Charges a caller for the part of the work that exceeds the free allowance.
     fn charge(&self, key: Key, work: Work) {
         self.charge_units(key, work, work.units());
     }
 
-    /// Charges so many units for a part of that work.
+    /// Charges this many units for a part of the work.
     fn charge_units(&self, key: Key, work: Work, units: f64) {
         if units > 0.0 {
             let cost = self.0.buckets.callers.interval().mul_f64(units);
@@ -300,23 +296,23 @@ impl RateLimits {
         }
     }
 
-    /// Charges a typing indicator to its sender, or refuses it. Every replica keeps this limit alone.
+    /// Charges a typing indicator to its sender, or refuses it. Each replica counts this limit alone.
     pub fn admit_typing(&self, caller: &Did, convo: &ConvoId) -> Result<(), Error> {
         let key = Key::of(&format!("{caller} {convo}"));
         self.0.buckets.typing.take(key, Instant::now()).map(drop).map_err(|wait| self.refusal(Scope::Typing, wait))
     }
 
-    /// The bucket of a member's commits in a conversation.
+    /// Returns the bucket of a member's commits in a conversation.
     pub fn commits(&self, caller: &Did, convo: &ConvoId) -> CommitBucket {
         CommitBucket(Key::of(&format!("{caller} {convo}")))
     }
 
-    /// How long the member has to wait before its next commit there; `None` if it need not.
+    /// Returns how long the member must wait before its next commit there; `None` if it need not.
     pub fn commit_wait(&self, bucket: CommitBucket) -> Option<Duration> {
         if self.0.rates.commits == 0 { None } else { self.0.buckets.commits.wait(bucket.0, Instant::now()) }
     }
 
-    /// Charges a commit that was accepted, now or by the same request earlier.
+    /// Charges an accepted commit, also if an equal earlier request was accepted.
     pub fn committed(&self, bucket: CommitBucket) {
         if self.0.rates.commits > 0 {
             let unit = self.0.buckets.commits.interval();
@@ -325,40 +321,41 @@ impl RateLimits {
         }
     }
 
-    /// What a member is told who has used up its commits.
+    /// Error for a member that has used up its commits.
     pub fn refuse_commit(&self, wait: Duration) -> Error {
         self.refusal(Scope::Commits, wait)
     }
 
-    /// How long somebody has to wait who, if it is a former member, has been told so too often; `None` if it need not. Every replica
-    /// keeps this limit alone.
+    /// Returns how long a caller must wait if it is a former member that has been refused too often; `None` if it need
+    /// not. Each replica counts this limit alone.
     pub fn former_wait(&self, caller: &Did, convo: &ConvoId) -> Option<Duration> {
         self.0.buckets.former.wait(Key::of(&format!("{caller} {convo}")), Instant::now())
     }
 
-    /// Charges a write that was refused because somebody is not a member any more.
+    /// Charges a write that was refused because the caller is no longer a member.
     pub fn told_former(&self, caller: &Did, convo: &ConvoId) {
         let former = &self.0.buckets.former;
         former.charge(Key::of(&format!("{caller} {convo}")), former.interval(), Instant::now());
     }
 
-    /// What a former member is told who goes on writing.
+    /// Error for a former member that keeps writing.
     pub fn refuse_former(&self, wait: Duration) -> Error {
         self.refusal(Scope::Former, wait)
     }
 
-    /// The bucket of a conversation's writes.
+    /// Returns the bucket of a conversation's writes.
     pub fn convo(&self, convo: &ConvoId) -> ConvoBucket {
         ConvoBucket(Key::of(convo.as_str()))
     }
 
-    /// How long the conversation is over its limit; `None` if it is not. Tells whether it exists, so it is for members only.
+    /// Returns how long the conversation is over its limit; `None` if it is not. This reveals that the conversation
+    /// exists, so it is for members only.
     pub fn wait(&self, convo: ConvoBucket) -> Option<Duration> {
         if self.0.rates.per_convo == 0 { None } else { self.0.buckets.convos.wait(convo.0, Instant::now()) }
     }
 
-    /// Charges a write that was accepted, now or by the same request earlier. Callers that hang up before they are answered have
-    /// only their own limit to answer to: by then it is not known here whether they are members.
+    /// Charges an accepted write, also if an equal earlier request was accepted. Callers that disconnect before the
+    /// reply are limited by their own rate only: their membership is not known here by then.
     pub fn written(&self, convo: ConvoBucket) {
         if self.0.rates.per_convo > 0 {
             let unit = self.0.buckets.convos.interval();
@@ -367,7 +364,7 @@ impl RateLimits {
         }
     }
 
-    /// What a member is told while its conversation is over its limit.
+    /// Error for a member while its conversation is over its limit.
     pub fn refuse_write(&self, wait: Duration) -> Error {
         self.refusal(Scope::Convo, wait)
     }

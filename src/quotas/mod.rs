@@ -1,16 +1,14 @@
-//! How much one person may have stored and begin in a day, and how often others may be invited and asked for key packages: more than
-//! that is 429 with the time until it counts anew.
+//! Quotas of one caller: stored bytes, new conversations, invitations of strangers, and key packages. A request beyond
+//! a quota gets 429 with the time until the window ends.
 //!
-//! All of it is one ledger, the table `allowances`, so that replicas count together. A request never waits for it: what it needs is
-//! reserved in memory ([`ledger`]) by what is known here, counts when it was done, and is given back when it was refused or had been
-//! done before. Once in [`EVERY`] a task adds what counts to the table and learns what all replicas together have used. So beyond a
-//! quota goes at most what each of the other replicas takes in that time. A replica that has just started, or that has forgotten
-//! an account for lack of room, knows as little.
+//! All quotas are one ledger, the table `allowances`, so replicas count together. A request never waits for it. It
+//! reserves its amount in memory ([`ledger`]); the amount counts when the request succeeds, and is given back when it
+//! is refused or replayed. Once per [`EVERY`] a task adds the usage to the table and reads the usage of all replicas. A
+//! quota can therefore be exceeded by what the other replicas accept in that time, and by a replica that has just
+//! started or has dropped the account.
 //!
-//! A quota is for a window that begins with the first thing that counts and has a fixed length. An account in the ledger is a hash, so
-//! the table tells nobody who has to do with whom.
-//!
-//! Whoever repeats a request that was done gets its first answer, whatever is used up by then ([`Quotas::attend`]).
+//! The window of a quota starts with the first use and has a fixed length. An account is a hash, so the table does not
+//! reveal who talks to whom. A repeated request gets its first reply even if the quota is used up ([`Quotas::attend`]).
 
 mod ledger;
 
@@ -30,43 +28,43 @@ use crate::store::{Abort, Store};
 
 use ledger::Ledger;
 
-/// The time between two settlements, beside what they take.
+/// Pause between two settlements.
 pub const EVERY: Duration = Duration::from_secs(1);
-/// Accounts in one statement.
+/// Maximum number of accounts in one statement.
 const BATCH: usize = 1_000;
 
 const TEN_MINUTES: Duration = Duration::from_secs(600);
 const HOUR: Duration = Duration::from_secs(3_600);
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// What a row costs beside the bytes that its caller has sent: its head, its ids, its indexes.
+/// Cost of a row beside the bytes that its caller sent: its header, ids and indexes.
 pub const ROW_BYTES: usize = 256;
-/// Of the invitations that one person gets from strangers, each of them makes a quarter at most.
+/// Each stranger may make this fraction of the invitations that one DID receives from strangers: a quarter.
 const INVITERS: u64 = 4;
-/// How many times as many key packages of one person all callers together get as one of them.
+/// Ratio between the key packages of one DID that all callers together get and those that one caller gets.
 const CALLERS: u64 = 10;
 
-/// What is counted.
+/// Kind of usage that is limited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Quota {
     /// Bytes that one caller has stored.
     StoredBytes,
-    /// Conversations that one caller has begun.
+    /// Conversations that one caller has created.
     Convos,
-    /// People whom one caller has named without having to do with them.
+    /// Strangers that one caller has named.
     Strangers,
-    /// How often one person was named by strangers.
+    /// Times that strangers have named one DID.
     Invitations,
-    /// The same by one of them.
+    /// Times that one stranger has named one DID.
     InvitationsByOne,
-    /// One-time key packages of one person.
+    /// One-time key packages of one DID, for all callers.
     KeyPackages,
-    /// The same for one caller.
+    /// One-time key packages of one DID, for one caller.
     KeyPackagesForOne,
 }
 
 impl Quota {
-    /// As the table and metrics have it.
+    /// Label in the table and in metrics.
     pub fn label(self) -> &'static str {
         match self {
             Quota::StoredBytes => "stored_bytes",
@@ -79,7 +77,7 @@ impl Quota {
         }
     }
 
-    /// How long it counts, from the first on.
+    /// Length of the window, from its first use on.
     pub fn window(self) -> Duration {
         match self {
             Quota::StoredBytes | Quota::Convos | Quota::Strangers => DAY,
@@ -104,10 +102,10 @@ impl QuotaLimits {
     }
 }
 
-/// Whose, of what.
+/// Account in the ledger: a quota and a hashed name.
 pub(crate) type Account = (Quota, Key);
 
-/// What a request will use of a quota.
+/// Amount that a request will use of a quota.
 #[derive(Debug, Clone, Copy)]
 pub struct Charge {
     account: Account,
@@ -115,25 +113,25 @@ pub struct Charge {
 }
 
 impl Charge {
-    /// Bytes that are stored for a caller, in so many rows.
+    /// Bytes that are stored for a caller, in this many rows.
     pub fn stored(caller: &Did, bytes: usize, rows: usize) -> Self {
         let bytes = bytes.saturating_add(rows.saturating_mul(ROW_BYTES));
         Self { account: (Quota::StoredBytes, Key::of(caller.as_str())), amount: bytes as u64 }
     }
 
-    /// A conversation that a caller begins.
+    /// A conversation that a caller creates.
     pub fn convo(caller: &Did) -> Self {
         Self { account: (Quota::Convos, Key::of(caller.as_str())), amount: 1 }
     }
 
-    /// A one-time key package of an owner for a caller.
+    /// A one-time key package of an owner, for a caller.
     fn key_package(caller: &Did, owner: &str) -> [Self; 2] {
         let pair = Key::of(&format!("{caller} {owner}"));
         [(Quota::KeyPackagesForOne, pair), (Quota::KeyPackages, Key::of(owner))]
             .map(|account| Self { account, amount: 1 })
     }
 
-    /// People whom a caller names and has nothing to do with.
+    /// Strangers that a caller names.
     fn strangers(caller: &Did, strangers: &[String]) -> Vec<Self> {
         let all = Self { account: (Quota::Strangers, Key::of(caller.as_str())), amount: strangers.len() as u64 };
         let each = strangers.iter().flat_map(|did| {
@@ -145,7 +143,7 @@ impl Charge {
     }
 }
 
-/// The quotas of a server. Cheap to clone.
+/// Quotas of a server. Cheap to clone.
 #[derive(Clone)]
 pub struct Quotas(Arc<Inner>);
 
@@ -155,14 +153,14 @@ struct Inner {
     store: Store,
 }
 
-/// What a request has reserved. When this is dropped it counts: the client has gone away, and what it asked for may be done.
+/// Reservations of a request. Dropping it counts them: the client has disconnected, and its request may still succeed.
 pub struct Held {
     quotas: Quotas,
     charges: Vec<Charge>,
 }
 
 impl Held {
-    /// Counts what was reserved if it was used, and gives it back if not.
+    /// Counts the reservations if they were used, and gives them back if not.
     pub fn end(mut self, used: bool) {
         let charges = std::mem::take(&mut self.charges);
         let ledger = &self.quotas.0.ledger;
@@ -182,7 +180,8 @@ impl Quotas {
         Self(Arc::new(Inner { most, ledger: Ledger::default(), store }))
     }
 
-    /// Reserves all of it, or nothing: `RateLimitExceeded` with the time until the quota that is used up begins anew.
+    /// Reserves all charges or none. Fails with `RateLimitExceeded` and the time until the window of the exceeded quota
+    /// ends.
     pub fn hold(&self, charges: Vec<Charge>) -> Result<Held, Error> {
         self.reserve(charges).map_err(|(quota, wait)| self.refusal(quota, wait))
     }
@@ -203,18 +202,18 @@ impl Quotas {
         Ok(held)
     }
 
-    /// Reserves a one-time key package of an owner for a caller, or says for how long the owner's stock is spared.
+    /// Reserves a one-time key package of an owner for a caller, or returns how long the owner's stock is protected.
     pub fn hold_key_package(&self, caller: &Did, owner: &str) -> Result<Held, Duration> {
         self.reserve(Charge::key_package(caller, owner).to_vec()).map_err(|(_, wait)| wait)
     }
 
-    /// What a caller is told for whom there is nothing but what is spared.
+    /// Error for a caller if all owners' remaining key packages are protected.
     pub fn refuse_key_package(&self, wait: Duration) -> Error {
         self.refusal(Quota::KeyPackages, wait)
     }
 
-    /// What it uses to name these people: nothing for those whom the caller has to do with. One statement, and none where nothing is
-    /// limited. For those whose right to name anybody is established.
+    /// Returns the charges for naming these DIDs; DIDs that share a conversation with the caller are free. It runs one
+    /// statement, or none without limits. The caller must be allowed to name DIDs at all.
     pub async fn introductions(&self, caller: &Did, named: &[Did]) -> Result<Vec<Charge>, Error> {
         if named.is_empty() || (self.0.most.strangers == 0 && self.0.most.invitations == 0) {
             return Ok(Vec::new());
@@ -223,7 +222,7 @@ impl Quotas {
         Ok(Charge::strangers(caller, &strangers))
     }
 
-    /// Does what was reserved for. If it was not, what was done earlier by the same request is answered all the same.
+    /// Runs the command with its reservations. If they were refused, an equal earlier request still gets its reply.
     pub(crate) async fn attend<C: Repeatable>(
         &self,
         held: Result<Held, Error>,
@@ -263,7 +262,7 @@ impl Quotas {
         error
     }
 
-    /// Adds what was used here to the table, and learns what all replicas have used.
+    /// Adds the usage of this replica to the table, and reads the usage of all replicas.
     pub async fn settle(&self) -> Result<(), Error> {
         for batch in self.0.ledger.unsettled().chunks(BATCH) {
             let used: Vec<Used> = batch
@@ -284,7 +283,7 @@ impl Quotas {
         Ok(())
     }
 
-    /// Settles until told to stop. What a replica has not settled when it dies is forgotten.
+    /// Settles until it is stopped. Usage that a replica has not settled when it dies is lost.
     pub async fn keep_settling(self, mut stop: watch::Receiver<bool>) {
         let mut told = false;
         while tokio::time::timeout(EVERY, stop.wait_for(|stop| *stop)).await.is_err() {
