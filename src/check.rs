@@ -1,7 +1,7 @@
-//! `catbird-server check`: proves the invariants on a live database.
+//! `catbird-server check`: checks the invariants of a live database.
 //!
-//! Each file in `sql/checks` selects the rows that break one invariant; a sound database has none. All run in one read-only
-//! snapshot, so what is written meanwhile is either seen whole or not at all.
+//! Each file in `sql/checks` selects the rows that violate one invariant. All checks run in one read-only snapshot, so
+//! concurrent writes are seen completely or not at all.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ use tokio_postgres::{IsolationLevel, SimpleQueryMessage};
 
 use crate::store::{self, MigrationError};
 
-/// Most findings that are printed for one invariant.
+/// Maximum number of findings that are printed for one invariant.
 const MOST_SHOWN: usize = 20;
 
 macro_rules! checks {
@@ -18,7 +18,7 @@ macro_rules! checks {
     };
 }
 
-/// The invariants by name, and the query that finds violations.
+/// Invariants by name, with the query that finds violations.
 const CHECKS: [(&str, &str); 14] = checks![
     "duplicate_epochs",
     "missing_epochs",
@@ -36,10 +36,10 @@ const CHECKS: [(&str, &str); 14] = checks![
     "envelopes",
 ];
 
-/// Selects what is wrong with the settings, a sentence each.
+/// Query that returns one sentence for each bad setting.
 const ADVICE: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/sql/advice/settings.sql"));
 
-/// What was found, invariant by invariant, and what is to be said of the settings of PostgreSQL.
+/// Findings by invariant, and advice on the settings of PostgreSQL.
 #[derive(Debug)]
 pub struct Report {
     invariants: Vec<(&'static str, &'static str, Vec<String>)>,
@@ -47,12 +47,12 @@ pub struct Report {
 }
 
 impl Report {
-    /// Whether every invariant holds.
+    /// Returns true if every invariant holds.
     pub fn is_clean(&self) -> bool {
         self.invariants.iter().all(|(_, _, findings)| findings.is_empty())
     }
 
-    /// The invariants that do not hold.
+    /// Returns the names of the violated invariants.
     pub fn violated(&self) -> Vec<&'static str> {
         self.invariants.iter().filter(|(_, _, findings)| !findings.is_empty()).map(|(name, _, _)| *name).collect()
     }
@@ -82,7 +82,7 @@ impl fmt::Display for Report {
     }
 }
 
-/// Runs every check in one snapshot of the database.
+/// Runs all checks in one snapshot of the database.
 pub async fn run(database: &tokio_postgres::Config) -> Result<Report, MigrationError> {
     let (mut client, connection) = store::connect(database).await?;
     let snapshot =

@@ -1,4 +1,4 @@
-//! Time, injected. The one place that asks the operating system what time it is; tests hand in a clock that they move.
+//! Injected time. This is the only place that reads the operating system's clock; tests pass a clock that they advance.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -9,7 +9,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 /// How far the clock of whoever signs a token or a key package and the server's may be apart, in seconds.
 pub const LEEWAY_SECONDS: i64 = 10;
 
-/// Where the present comes from. Cheap to clone; clones of a manual clock move together.
+/// Source of the current time. Cheap to clone; clones of a manual clock advance together.
 #[derive(Debug, Clone, Default)]
 pub struct Clock {
     manual: Option<Arc<Manual>>,
@@ -24,18 +24,18 @@ struct Manual {
 }
 
 impl Clock {
-    /// The operating system's clock.
+    /// Returns the operating system's clock.
     pub fn system() -> Self {
         Self::default()
     }
 
-    /// A clock that stands still at `start` until [`Clock::advance`] moves it.
+    /// Returns a clock that stands at `start` until [`Clock::advance`] moves it.
     pub fn manual(start: DateTime<Utc>) -> Self {
         let start = start.timestamp_micros();
         Self { manual: Some(Arc::new(Manual { started: Instant::now(), start, now: AtomicI64::new(start) })) }
     }
 
-    /// The present, in microseconds as PostgreSQL stores it.
+    /// Returns the current time, in microseconds as PostgreSQL stores it.
     #[allow(clippy::disallowed_methods, reason = "this is the one place that asks the operating system")]
     pub fn now(&self) -> DateTime<Utc> {
         match &self.manual {
@@ -45,7 +45,7 @@ impl Clock {
         }
     }
 
-    /// The present for measuring how much time has passed. Setting the system's clock does not change it.
+    /// Returns the current time for measuring durations, which setting the system's clock does not change.
     pub fn instant(&self) -> Instant {
         match &self.manual {
             Some(manual) => {

@@ -1,8 +1,8 @@
-//! Every way a request can end other than well: one closed table of wire name, HTTP status and what the client should do.
+//! Errors of a request: one closed table of wire name, HTTP status and recovery.
 //!
-//! A [`Code`] is what goes over the wire and what lexicons declare, and it alone decides the recovery, because proxies pass on little
-//! else. An [`Error`] is one occurrence with its sentence and the facts that let a client recover. Anything unforeseen becomes
-//! [`Code::InternalServerError`], logged with its cause and answered without it.
+//! A [`Code`] is the name on the wire that lexicons declare. It alone determines the recovery, because proxies forward
+//! little else. An [`Error`] is one occurrence, with a sentence and the details that a client needs to recover.
+//! Unforeseen failures become [`Code::InternalServerError`]; their cause is logged and not sent.
 
 use actix_web::http::StatusCode;
 use serde::Serialize;
@@ -10,28 +10,29 @@ use serde::Serialize;
 use crate::ids::{EntryId, ServerIncarnation};
 use crate::wire::CommitMessage;
 
-/// What a client does about an error, without having to know its name.
+/// Reaction of a client to an error, independent of the error's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Recovery {
-    /// Send the same request again, with a new token, after the wait that the reply names.
+    /// Send the same request again, with a new token, after the wait in the reply.
     RetrySame,
-    /// Apply the commits in `missing`, build the request anew on the new epoch, send that.
+    /// Apply the commits in `missing`, rebuild the request on the new epoch, and send that.
     CatchUpThenRebase,
-    /// The caller is out of the group, or in an epoch of it that is lost; it needs a new invitation.
+    /// The caller is out of the group, or in an epoch that the server has lost; it needs a new invitation.
     Rejoin,
-    /// The invitation is not there yet.
+    /// The invitation has not arrived yet.
     WaitForWelcome,
-    /// Follow without a cursor, then read the conversations.
+    /// Subscribe without a cursor, then read the conversations.
     StartAnew,
-    /// Send the request again after the wait, with the `messageId` of the reply as its `msgId`: without one it may be done twice.
+    /// Send the request again after the wait, with the `messageId` of the reply as its `msgId`; without it the message
+    /// may be stored twice.
     RetryWithMsgId,
-    /// Nothing but a different request will help.
+    /// Only a different request can succeed.
     GiveUp,
 }
 
 impl Recovery {
-    /// Whether the same request may succeed later.
+    /// Returns true if the same request may succeed later.
     fn is_patience(self) -> bool {
         matches!(self, Recovery::RetrySame | Recovery::RetryWithMsgId)
     }
@@ -39,26 +40,26 @@ impl Recovery {
 
 macro_rules! codes {
     ($($(#[$doc:meta])* $name:ident $status:literal $recovery:ident,)*) => {
-        /// The closed table of errors. The variant's name is the name on the wire.
+        /// The closed table of errors. The name of a variant is its name on the wire.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         pub enum Code { $($(#[$doc])* $name,)* }
 
         impl Code {
-            /// Every row of the table.
+            /// All rows of the table.
             pub const ALL: &'static [Code] = &[$(Code::$name,)*];
 
-            /// The `error` field of the reply.
+            /// Value of `error` in the reply.
             pub fn name(self) -> &'static str {
                 match self { $(Code::$name => stringify!($name),)* }
             }
 
-            /// The HTTP status of the reply.
+            /// HTTP status of the reply.
             pub fn status(self) -> StatusCode {
                 let status = match self { $(Code::$name => $status,)* };
                 StatusCode::from_u16(status).expect("the table holds valid statuses only")
             }
 
-            /// The `recovery` field of the reply.
+            /// Value of `recovery` in the reply.
             pub fn recovery(self) -> Recovery {
                 match self { $(Code::$name => Recovery::$recovery,)* }
             }
@@ -68,35 +69,35 @@ macro_rules! codes {
 
 codes! {
     // The request itself.
-    /// A parameter or field is missing, mistyped or out of its range.
+    /// A parameter or field is missing, has the wrong type or is out of range.
     InvalidRequest 400 GiveUp,
     /// `cursor` or `sinceMessage` names no position in this conversation.
     InvalidCursor 400 GiveUp,
-    /// The cursor is of another database, or of a time that this one has lost.
+    /// The cursor belongs to another database, or to a time that this one has lost.
     FutureCursor 400 StartAnew,
-    /// Events after the cursor have been deleted or are too many, or the database was restored since.
+    /// Events after the cursor were deleted or are too many, or the database was restored since.
     OutdatedCursor 410 StartAnew,
     /// The caller is in more conversations than one stream may have.
     TooManyConversations 403 GiveUp,
-    /// `fromEpoch` lies after `toEpoch`, or one is negative.
+    /// `fromEpoch` is after `toEpoch`, or one is negative.
     InvalidEpochRange 400 GiveUp,
-    /// The cipher suite is unknown here, or not the one that the bytes carry.
+    /// The cipher suite is not supported, or not the suite of the bytes.
     InvalidCipherSuite 400 GiveUp,
-    /// The key package does not parse, is not validly signed, has expired, or names somebody else.
+    /// The key package does not parse, has an invalid signature, has expired, or names another DID.
     InvalidKeyPackage 400 GiveUp,
-    /// `expires` lies further ahead than key packages are kept, or a key package lives for longer than any may.
+    /// `expires` is later than key packages are kept, or a key package has too long a lifetime.
     ExpirationTooFar 400 GiveUp,
-    /// The bytes are not an MLS commit of this group, or one that shows something else than the request says.
+    /// The bytes are not an MLS commit of this group, or the commit contradicts the request.
     InvalidCommit 400 GiveUp,
     /// The bytes are not an MLS Welcome of the group's suite.
     InvalidWelcome 400 GiveUp,
-    /// The bytes begin as an MLSMessage but are not an application message of this group and epoch.
+    /// The bytes start like an MLSMessage but are not an application message of this group and epoch.
     InvalidMessage 400 GiveUp,
     /// `embedType` or `embedUri` is malformed.
     InvalidAsset 400 GiveUp,
-    /// The fields do not make a mailbox, or its URL is not one that may be called.
+    /// The fields do not form a mailbox, or its URL may not be called.
     InvalidMailbox 400 GiveUp,
-    /// A DID is not one.
+    /// A string is not a DID.
     InvalidDid 400 GiveUp,
     /// More DIDs than one request may name.
     TooManyDids 400 GiveUp,
@@ -118,73 +119,75 @@ codes! {
     AuthenticationRequired 401 GiveUp,
     /// The token is malformed, wrongly signed, for another service or for another method.
     InvalidToken 401 GiveUp,
-    /// The token's time is over. The same request with a new one may succeed.
+    /// The token has expired. The same request with a new token may succeed.
     ExpiredToken 401 RetrySame,
-    /// The token was used before: each request needs one of its own.
+    /// The token was already used: each request needs a new one.
     TokenReplayed 401 RetrySame,
-    /// The issuer's DID document could not be fetched just now.
+    /// The issuer's DID document is unavailable.
     IdentityUnavailable 503 RetrySame,
 
-    /// An operator has suspended the caller, who can read and do nothing else.
+    /// An operator has suspended the caller, which can only read.
     AccountSuspended 403 GiveUp,
 
     // Streams.
-    /// A WebSocket is opened here, and the request does not ask for one.
+    /// The method needs a WebSocket, and the request does not ask for one.
     UpgradeRequired 426 GiveUp,
-    /// The client of a WebSocket takes events more slowly than they happen; it comes back with its cursor. Sent in a frame only.
+    /// The client of a WebSocket reads events more slowly than they happen; it must reconnect with its cursor. Sent in
+    /// a frame only.
     ConsumerTooSlow 429 RetrySame,
 
     // The conversation.
-    /// No such conversation, or the caller was never in it; the two look the same on purpose.
+    /// The conversation does not exist, or the caller was never in it; the two look the same on purpose.
     ConvoNotFound 404 GiveUp,
     /// The caller is no longer a member.
     NotMember 403 Rejoin,
-    /// The one to be removed is not a member.
+    /// The DID to be removed is not a member.
     TargetNotMember 409 GiveUp,
-    /// The caller lacks the right.
+    /// The caller has no right to do this.
     NotAuthorized 403 GiveUp,
-    /// No such entry, or none that the caller can see.
+    /// The entry does not exist, or the caller cannot see it.
     MessageNotFound 404 GiveUp,
     /// The group id is taken.
     ConvoAlreadyExists 409 GiveUp,
-    /// The epoch moved: another commit won it.
+    /// Another commit has won the epoch.
     EpochMismatch 409 CatchUpThenRebase,
-    /// The epoch moved, and the commits that lead on from the caller's have been deleted.
+    /// Another commit has won the epoch, and the commits after the caller's epoch have been deleted.
     EpochExpired 409 Rejoin,
-    /// The epoch has not come yet: the caller merged a commit that was never accepted, and no commit leads back.
+    /// The epoch does not exist yet: the caller merged a commit that was never accepted, and no commit leads back.
     EpochAhead 409 Rejoin,
-    /// The database has lost the commits that led to the caller's epoch, since it was another incarnation that the caller heard from.
+    /// The database has lost the commits that led to the caller's epoch: the caller last read another incarnation of
+    /// it.
     ServerRolledBack 409 Rejoin,
-    /// One of the DIDs is in the conversation already.
+    /// One of the DIDs is already a member.
     AlreadyMember 409 GiveUp,
     /// The last member cannot leave.
     LastMember 409 GiveUp,
     /// The idempotency key or message id was used for a different request.
     IdempotencyConflict 409 GiveUp,
-    /// A named key package is unknown, used up, or issued to somebody else.
+    /// A key package in the request is unknown, used, or issued to another caller.
     KeyPackageNotFound 409 GiveUp,
-    /// The caller has as many unused key packages here as it may.
+    /// The caller has the maximum number of unused key packages.
     TooManyKeyPackages 409 GiveUp,
     /// No Welcome is waiting for the caller.
     WelcomeNotFound 404 WaitForWelcome,
-    /// The Welcome was confirmed and destroyed.
+    /// The Welcome was confirmed and deleted.
     WelcomeConsumed 410 Rejoin,
 
     // The server.
-    /// The caller asks too often.
+    /// The caller exceeds a rate limit or quota.
     RateLimitExceeded 429 RetrySame,
-    /// A queue is full or a wait ran out; nothing was written.
+    /// A queue is full or a wait has timed out; nothing was written.
     Overloaded 503 RetrySame,
-    /// The database cannot be reached, or went away before it confirmed (`outcome`).
+    /// The database cannot be reached, or the connection was lost before it confirmed the commit (`outcome`).
     DatabaseUnavailable 503 RetrySame,
-    /// The database went away before it confirmed a message that its sender has given nothing to be known by.
+    /// The connection to the database was lost before it confirmed a message without `msgId`.
     MessageUnconfirmed 503 RetryWithMsgId,
     /// A defect, logged with the request id.
     InternalServerError 500 RetrySame,
 }
 
 impl Code {
-    /// The codes that any method may answer, which lexicons therefore do not repeat.
+    /// Codes that any method may return; lexicons do not repeat them.
     pub const COMMON: &'static [Code] = &[
         Code::InvalidRequest,
         Code::PayloadTooLarge,
@@ -202,12 +205,12 @@ impl Code {
         Code::InternalServerError,
     ];
 
-    /// The codes of whoever is in another epoch than the conversation.
+    /// Codes for a caller whose epoch differs from the conversation's.
     pub const OTHER_EPOCH: &'static [Code] =
         &[Code::EpochMismatch, Code::EpochExpired, Code::EpochAhead, Code::ServerRolledBack];
 }
 
-/// Which side of the server's epoch the caller is on: the two call for different action.
+/// Position of the caller's epoch relative to the server's; the two call for different reactions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Reason {
@@ -217,41 +220,41 @@ pub enum Reason {
     Future,
 }
 
-/// What is known of what became of a request that failed. Where it is not said, nothing was changed.
+/// Outcome of a failed request, as far as it is known. If absent, nothing was changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Outcome {
-    /// It may have been done, or may be yet.
+    /// It may have succeeded, or may still succeed.
     Unknown,
 }
 
-/// The facts beside the sentence. Absent ones are left out of the reply.
+/// Details beside the sentence. Absent ones are omitted from the reply.
 #[derive(Debug, Clone, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Details {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub server_epoch: Option<i64>,
-    /// The incarnation of the database that says so.
+    /// Incarnation of the database that reports this.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub server_incarnation: Option<ServerIncarnation>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<Reason>,
-    /// The commits after the caller's epoch, oldest first.
+    /// Commits after the caller's epoch, oldest first.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub missing: Option<Vec<CommitMessage>>,
-    /// There are more than `missing` holds; `getCommits` has the rest.
+    /// True if there are more commits than `missing` holds; `getCommits` returns the rest.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub more_missing: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retry_after_ms: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub outcome: Option<Outcome>,
-    /// Which id the message has if it was accepted, where its sender has named none.
+    /// Id that the message has if it was accepted, for a request without `msgId`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message_id: Option<EntryId>,
 }
 
-/// One failed request: its row of the table, a sentence for the developer who reads it, and the facts.
+/// One failed request: its code, a sentence for the client's developer, and the details.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{}: {message}", code.name())]
 pub struct Error {
@@ -260,14 +263,14 @@ pub struct Error {
     pub details: Box<Details>,
 }
 
-/// How long a client waits before it tries again when nothing better is known, in milliseconds.
+/// Time that a client waits before it retries if nothing better is known, in milliseconds.
 pub const RETRY_AFTER_MS: u64 = 1_000;
 
-/// Most bytes of an error's sentence. Whoever sends something long does not get it back.
+/// Maximum length of an error's sentence, in bytes. Long input is not echoed.
 pub const MAX_MESSAGE_BYTES: usize = 400;
 
 impl Error {
-    /// An error of this code. Those that ask for the same request again say when.
+    /// Creates an error with this code. Codes that ask for a retry get a wait.
     pub fn new(code: Code, message: impl Into<String>) -> Self {
         let retry_after_ms = code.recovery().is_patience().then_some(RETRY_AFTER_MS);
         let mut message = message.into();
@@ -278,7 +281,7 @@ impl Error {
         Self { code, message, details: Box::new(Details { retry_after_ms, ..Details::default() }) }
     }
 
-    /// Where nobody knows whether it was done: how its repetition tells.
+    /// For an unknown outcome, adds how a retry reveals it.
     pub fn told_by(mut self, how: &str) -> Self {
         if self.details.outcome == Some(Outcome::Unknown) {
             self.message = format!("the database went away before it confirmed; {how}");
@@ -286,7 +289,7 @@ impl Error {
         self
     }
 
-    /// The same for a message that only this id would be known by.
+    /// Like [`Error::told_by`], for a message that only this id identifies.
     pub fn told_by_id(mut self, id: &EntryId) -> Self {
         if self.details.outcome == Some(Outcome::Unknown) {
             self.code = Code::MessageUnconfirmed;
@@ -295,7 +298,7 @@ impl Error {
         self.told_by(&format!("send it again with msgId {id}, else it may be there twice"))
     }
 
-    /// A defect or an outage that nobody foresaw: the cause goes to the log, not to the client.
+    /// Creates an error for a defect or an unforeseen outage: the cause goes to the log, not to the client.
     pub fn internal(cause: impl std::fmt::Display) -> Self {
         tracing::error!(%cause, "request failed for an unforeseen reason");
         Self::new(Code::InternalServerError, "the server failed; the log has the cause under this request id")
@@ -315,7 +318,7 @@ mod tests {
 
     #[test]
     fn a_sentence_is_cut_between_two_characters() {
-        // Three bytes each, and 400 is not three times anything.
+        // Each character takes three bytes, and 400 is not divisible by three.
         let error = Error::new(Code::InvalidRequest, "\u{e000}".repeat(100_000));
         assert_eq!(error.message, "\u{e000}".repeat(133));
         assert_eq!(Error::new(Code::InvalidRequest, "x".repeat(400)).message.len(), 400);
@@ -337,7 +340,7 @@ mod tests {
         let told = unknown.clone().told_by_id(&"m1".parse().unwrap());
         assert_eq!((told.code, told.code.recovery()), (Code::MessageUnconfirmed, Recovery::RetryWithMsgId));
         assert_eq!(unknown.told_by("").code.recovery(), Recovery::RetrySame);
-        // What has certainly changed nothing is sent again as it was.
+        // An error that has certainly changed nothing keeps its code.
         let refused = Code::DatabaseUnavailable.because("").told_by_id(&"m1".parse().unwrap());
         assert_eq!((refused.code, refused.details.message_id), (Code::DatabaseUnavailable, None));
     }

@@ -1,7 +1,7 @@
-//! Metrics for whoever reads the older text format of Prometheus (version 0.0.4) and not OpenMetrics, in which they are written.
+//! Conversion of metrics from OpenMetrics to the older Prometheus text format (version 0.0.4).
 
-/// OpenMetrics text as Prometheus text. A counter is declared by the name that its sample has, and units and the mark of the end are
-/// left out.
+/// Converts OpenMetrics text to Prometheus text. A counter is declared under the name of its sample; units and the end
+/// mark are dropped.
 pub fn prometheus(openmetrics: &str) -> String {
     let mut text = String::with_capacity(openmetrics.len());
     let mut help = None;
@@ -10,14 +10,14 @@ pub fn prometheus(openmetrics: &str) -> String {
             continue;
         }
         if let Some(described) = line.strip_prefix("# HELP ") {
-            // The name that it goes with depends on the type, which comes next.
+            // Its name depends on the type, which comes next.
             help = described.split_once(' ').map(|(_, help)| help);
             continue;
         }
         if let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|declared| declared.split_once(' ')) {
             let (end, kind) = match kind {
                 "counter" => ("_total", kind),
-                // A counter that is read elsewhere and set here, which the library has no other type for.
+                // A counter that is read elsewhere and set here; the library has only gauges for that.
                 "gauge" if name.ends_with("_total") => ("", "counter"),
                 "info" => ("_info", "gauge"),
                 "unknown" => ("", "untyped"),

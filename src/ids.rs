@@ -1,4 +1,4 @@
-//! The identifiers that travel through every layer. Each is checked once, where it enters, and trusted from then on.
+//! Identifiers used in every layer. Each is validated once, on input, and trusted from then on.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,13 +6,14 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize, Serializer};
 use sha2::{Digest, Sha256};
 
-/// Longest DID that is accepted, in bytes: `did:web:` and the longest name of a host. AT Protocol allows 2048, but a did:plc has 32.
+/// Maximum length of a DID, in bytes: `did:web:` and the longest host name. AT Protocol allows 2048, but a did:plc has
+/// 32.
 pub const MAX_DID_BYTES: usize = 8 + 253;
 
-/// Longest conversation id or entry id that is accepted, in bytes. Ours are ULIDs of 26.
+/// Maximum length of a conversation id or entry id, in bytes. The server's own are ULIDs of 26.
 pub const MAX_ID_BYTES: usize = 64;
 
-/// Why a string is not the identifier it should be. The text is a sentence fit for a client.
+/// Validation errors of identifiers. The text is a sentence for the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Malformed {
     #[error(
@@ -65,15 +66,16 @@ macro_rules! identifier {
 }
 
 identifier!(
-    /// A decentralised identifier, as <https://atproto.com/specs/did> restricts it.
+    /// A decentralised identifier, as restricted by <https://atproto.com/specs/did>.
     Did, Malformed::Did, is_did
 );
 identifier!(
-    /// The server's name for a conversation: a ULID for those made here, opaque to everybody.
+    /// Id of a conversation: a ULID if this server created it, opaque to clients.
     ConvoId, Malformed::Id, is_id
 );
 identifier!(
-    /// The id of one log entry (application message or commit), unique in its conversation. A ULID unless the sender chose it.
+    /// Id of one log entry (application message or commit), unique in its conversation. A ULID unless the sender chose
+    /// it.
     EntryId, Malformed::Id, is_id
 );
 
@@ -104,7 +106,7 @@ impl Serialize for ServerIncarnation {
 
 #[cfg(test)]
 impl Did {
-    /// For tests of parts that do not ask who calls.
+    /// A DID for tests that do not depend on the caller.
     pub fn nobody() -> &'static Did {
         static NOBODY: std::sync::OnceLock<Did> = std::sync::OnceLock::new();
         NOBODY.get_or_init(|| "did:plc:nobody".parse().unwrap())

@@ -1,7 +1,7 @@
-//! The process's one connection to Redis, the patience with it, and the notes about it in log and metrics.
+//! The process's connection to Redis, with its time limit, log lines and metrics.
 //!
-//! Redis makes things faster and decides nothing. So a call to it is short or fails, nobody waits for a connection to come
-//! back, and every user goes on without it.
+//! Redis makes things faster and decides nothing. A call to it is short or fails, no request waits for it to reconnect,
+//! and every user continues without it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,26 +18,26 @@ use crate::net::tls;
 
 pub use fred::error::Error;
 
-/// How long Redis may take to answer before it is left out.
+/// Maximum time of a call to Redis.
 const TIMEOUT: Duration = Duration::from_millis(50);
 
-/// How long to wait before connecting to Redis again, in milliseconds: the first time, and at most.
+/// Delay before reconnecting, in milliseconds: the first one, and the maximum.
 const RECONNECT_MS: (u32, u32) = (100, 5_000);
 
-/// Redis for one use. Cheap to clone; clones share the connection and the notes.
+/// Redis for one purpose. Cheap to clone; clones share the connection and its state.
 #[derive(Clone)]
 pub struct Redis {
     client: Client,
     metrics: Metrics,
-    /// What suffers without it, as the log says.
+    /// Feature that is degraded without Redis, for the log.
     purpose: &'static str,
-    /// Whether it answered when it was last asked for this purpose.
+    /// True if Redis answered its last call for this purpose.
     answers: Arc<AtomicBool>,
 }
 
 impl Redis {
-    /// Connects in the background, now and whenever the connection is lost; a Redis that is not there yet is no failure. Fails if
-    /// the URL is none.
+    /// Connects in the background, now and whenever the connection is lost; a Redis that is not up yet is not an error.
+    /// Fails if the URL is invalid.
     pub fn connect(url: &str, purpose: &'static str, metrics: Metrics) -> Result<Self, Error> {
         tls::install();
         let config = Config { fail_fast: false, ..Config::from_url(url)? };
@@ -50,12 +50,13 @@ impl Redis {
         Ok(Self { client, metrics, purpose, answers: Arc::new(AtomicBool::new(true)) })
     }
 
-    /// The same connection for another purpose. Each notes for itself, because Redis may answer one command and refuse another.
+    /// Returns the same connection for another purpose. Each purpose logs on its own, because Redis may accept one
+    /// command and refuse another.
     pub fn also_for(&self, purpose: &'static str) -> Self {
         Self { purpose, answers: Arc::new(AtomicBool::new(true)), ..self.clone() }
     }
 
-    /// The client with a time limit, which refuses at once while the connection is down.
+    /// Returns the client with a time limit, which fails at once while the connection is down.
     pub fn hasty(&self) -> WithOptions<Client> {
         self.client.with_options(&Options {
             timeout: Some(TIMEOUT),
@@ -72,7 +73,8 @@ impl Redis {
         sent.is_ok()
     }
 
-    /// A second connection, since one that listens cannot do anything else. `listening` says whether it does just now.
+    /// Opens a second connection, since a subscribed one cannot do anything else. `listening` is true while it is
+    /// subscribed.
     pub fn listener(&self, channels: Vec<String>, listening: Arc<AtomicBool>) -> Listener {
         let client = self.client.clone_new();
         let (texts, connections, failures) = (client.message_rx(), client.reconnect_rx(), client.error_rx());
@@ -80,7 +82,7 @@ impl Redis {
         Listener { client, channels, listening, texts, connections, failures }
     }
 
-    /// Takes note of how a call ended, and says when Redis stops answering and when it answers again.
+    /// Records the outcome of a call, and logs when Redis stops answering and when it answers again.
     pub fn note(&self, failure: Option<&Error>) {
         self.metrics.redis_answers(failure.is_none());
         if self.answers.swap(failure.is_none(), Ordering::Relaxed) == failure.is_none() {
@@ -93,7 +95,7 @@ impl Redis {
     }
 }
 
-/// What others publish.
+/// Subscription to channels.
 pub struct Listener {
     client: Client,
     channels: Vec<String>,
@@ -104,8 +106,8 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// The next text and its channel. The channel is empty when texts may have been missed: listening has begun anew, or they came
-    /// too fast. `None`: the process ends.
+    /// Returns the next text and its channel. The channel is empty if texts may have been missed: after a new
+    /// subscription, or if they arrived too fast. `None`: the process is ending.
     pub async fn next(&mut self) -> Option<(String, String)> {
         let missed = || Some((String::new(), String::new()));
         loop {
@@ -119,7 +121,7 @@ impl Listener {
                     if matches!(connected, Err(RecvError::Closed)) {
                         return None;
                     }
-                    // The server forgets who listened when the connection ends.
+                    // The server drops subscriptions when the connection ends.
                     let listens = self.client.subscribe(self.channels.clone()).await.is_ok();
                     self.listening.store(listens, Ordering::Relaxed);
                     return missed();
@@ -135,7 +137,7 @@ impl Listener {
     }
 }
 
-/// The connection itself, for those who watch it.
+/// The client itself, for the health check.
 impl std::ops::Deref for Redis {
     type Target = Client;
 

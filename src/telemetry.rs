@@ -1,5 +1,5 @@
-//! Logs on standard output: one JSON object per line, or, on a terminal, lines for people. DIDs and conversation ids appear at debug only,
-//! bodies and tokens never.
+//! Logs on standard output: one JSON object per line, or readable lines on a terminal. DIDs and conversation ids appear
+//! at debug level only; bodies and tokens never appear.
 
 use std::io::IsTerminal;
 
@@ -9,8 +9,8 @@ use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
-/// Starts logging, panics included. `filter` is in the syntax of `RUST_LOG`. Fails if it is malformed or logging was started
-/// before.
+/// Starts logging, panics included. `filter` has the syntax of `RUST_LOG`. Fails if it is malformed or logging was
+/// already started.
 pub fn start(filter: &str) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let for_people = std::io::stdout().is_terminal();
     let lines = (!for_people).then(|| {
@@ -24,7 +24,7 @@ pub fn start(filter: &str) -> Result<(), Box<dyn std::error::Error + Send + Sync
         .with(for_people)
         .try_init()?;
     std::panic::set_hook(Box::new(|panic| {
-        // What a panic says may quote values; where it happened does not.
+        // A panic message may quote values; its location does not.
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
         tracing::error!(place, "panicked");
         tracing::debug!(%panic, "panicked");
@@ -32,8 +32,8 @@ pub fn start(filter: &str) -> Result<(), Box<dyn std::error::Error + Send + Sync
     Ok(())
 }
 
-/// Whatever the filter asks for: the libraries do not get to tell details. Theirs are the parameters of statements and the
-/// headers of requests, which is to say bodies and tokens.
+/// Drops debug output of libraries, whatever the filter says: it contains the parameters of statements and the headers
+/// of requests, and so bodies and tokens.
 fn may_be_told(event: &Metadata<'_>) -> bool {
     event.target().starts_with("catbird_server") || *event.level() <= Level::INFO
 }

@@ -1,10 +1,11 @@
-//! Where the time of a request goes: how long each stage of its way took, for the metrics and for `Server-Timing`; and when it has to
-//! be answered ([`BUDGET`]).
+//! Time of each stage of a request, for the metrics and for `Server-Timing`, and the deadline of its answer
+//! ([`BUDGET`]).
 //!
-//! The times travel with the request as a task-local, so no function has a parameter for them: `xrpc` opens the scope,
-//! whoever hands a request to another task takes [`Timings::current`] along and runs the work in [`Timings::scope`], and
-//! [`measure`] stands where the stages are. Stages may lie inside each other, and time counts for the innermost alone, so the
-//! stages of a request never add up to more than the request took. Work for nobody in particular is not measured, and work that its
+//! The times travel with the request as a task-local, so no function has a parameter for them. `xrpc` opens the scope;
+//! code that hands a request to another task takes [`Timings::current`] along and runs the work in [`Timings::scope`];
+//! [`measure`] marks the stages. Stages may be nested, and time counts for the innermost only, so the stages never add
+//! up to more than the request took. Work for no request is not measured; work that its caller has stopped waiting for
+//! counts up to that point.
 //! caller no longer waits for is, as far as it got.
 
 use std::array;
@@ -14,42 +15,42 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How long a request may take until it is answered, without the time that its client takes to send it. What is between, such as an AT
-/// Protocol PDS, hangs up after 10 s, and then nobody is told whether to come again.
+/// Maximum time until a request is answered, without the time that its client takes to send it. Proxies such as an AT
+/// Protocol PDS disconnect after 10 s, and the client would then not learn whether to retry.
 pub const BUDGET: Duration = Duration::from_millis(8_500);
 
 tokio::task_local! {
     static CURRENT: Timings;
 }
 
-/// A stage of a request's way.
+/// Stage of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
-    /// The token is verified, the issuer's DID document fetched if need be.
+    /// Verification of the token, including the fetch of the issuer's DID document.
     Auth,
-    /// The body is read and decoded, or the query string decoded.
+    /// Reading and decoding of the body, or decoding of the query string.
     Parse,
-    /// The token is used up.
+    /// Use of the token.
     Spend,
-    /// Behind others for the same conversation, in a queue or a mailbox, and on the way between tasks; behind the caller's own requests;
-    /// and between two attempts.
+    /// Waiting behind other requests for the same conversation, in a queue or a mailbox, and between tasks; behind the
+    /// caller's own requests; and between two attempts.
     Queue,
-    /// A connection to PostgreSQL is waited for.
+    /// Waiting for a connection to PostgreSQL.
     Connection,
     /// BEGIN and the conversation's lock.
     Lock,
-    /// The rest of a unit of work but its COMMIT: statements, a rollback.
+    /// Statements and rollback of a transaction, without its COMMIT.
     Transaction,
-    /// COMMIT, until it is known what became of it. A batch has it in its only flush, so there it is a part of the transaction.
+    /// COMMIT, until its outcome is known. A batch commits in its only flush, so there it is part of the transaction.
     Commit,
-    /// Statements that read, outside a transaction.
+    /// Read statements outside a transaction.
     Query,
-    /// The reply's JSON is made.
+    /// Encoding of the reply's JSON.
     Encode,
 }
 
 impl Stage {
-    /// Every stage, roughly in the order of a request's way.
+    /// All stages, roughly in the order of a request.
     pub const ALL: [Stage; 10] = [
         Stage::Auth,
         Stage::Parse,
@@ -63,12 +64,12 @@ impl Stage {
         Stage::Encode,
     ];
 
-    /// Whether PostgreSQL works meanwhile, and not for somebody else's sake.
+    /// Returns true if PostgreSQL works in this stage, for this request.
     fn is_database(self) -> bool {
         matches!(self, Stage::Transaction | Stage::Commit | Stage::Query)
     }
 
-    /// The name in metrics and headers.
+    /// Name in metrics and headers.
     pub fn name(self) -> &'static str {
         match self {
             Stage::Auth => "auth",
@@ -85,11 +86,11 @@ impl Stage {
     }
 }
 
-/// How long each stage of one request took so far. Cheap to clone; clones count together.
+/// Time of each stage of one request so far. Cheap to clone; clones count together.
 #[derive(Clone, Default)]
 pub struct Timings(Arc<Inner>);
 
-/// How long each stage had taken at some moment, in nanoseconds.
+/// Time of each stage at some moment, in nanoseconds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Taken([u64; Stage::ALL.len()]);
 
@@ -98,10 +99,10 @@ type End = Box<dyn FnOnce(Duration) + Send + Sync>;
 #[derive(Default)]
 struct Inner {
     nanos: [AtomicU64; Stage::ALL.len()],
-    /// Of the time in which PostgreSQL worked, what was for others as well.
+    /// Part of PostgreSQL's time that was shared with other requests.
     shared: AtomicU64,
     end: OnceLock<End>,
-    /// When it has to be answered, if anybody waits for an answer.
+    /// Deadline of the answer, if a client waits for one.
     until: Mutex<Option<Instant>>,
 }
 
@@ -115,15 +116,15 @@ impl Drop for Inner {
 }
 
 impl Timings {
-    /// Those of a request that has come just now.
+    /// Creates the timings of a request that has just arrived.
     pub fn of_request() -> Self {
         let timings = Self::default();
         timings.set_until(Some(Instant::now() + BUDGET));
         timings
     }
 
-    /// Those of the request that this task works for, to take along to another task. Where there is no request, new ones
-    /// that nobody reads.
+    /// Returns the timings of this task's request, to take along to another task. Without a request it returns new ones
+    /// that are never read.
     pub fn current() -> Self {
         Self::find().unwrap_or_default()
     }
@@ -132,13 +133,13 @@ impl Timings {
         CURRENT.try_with(Clone::clone).ok()
     }
 
-    /// When the request that this task works for has to be answered. `None`: there is none, or nobody waits.
+    /// Returns the deadline of this task's request. `None` without a request or deadline.
     pub fn until() -> Option<Instant> {
         Self::find()?.until_now()
     }
 
     fn until_now(&self) -> Option<Instant> {
-        // Nothing panics while it is held.
+        // No code panics while it holds this lock.
         *self.0.until.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -146,12 +147,12 @@ impl Timings {
         *self.0.until.lock().unwrap_or_else(PoisonError::into_inner) = until;
     }
 
-    /// Runs work for the request that these belong to.
+    /// Runs work for the request of these timings.
     pub fn scope<F: Future>(&self, work: F) -> impl Future<Output = F::Output> + use<F> {
         CURRENT.scope(self.clone(), work)
     }
 
-    /// Adds what was done for this request and others together, without what was over before it came.
+    /// Adds the time of work that was shared with other requests, without the part before this one joined.
     pub fn add(&self, shared: &Timings, missed: &Taken) {
         for (stage, took) in shared.taken() {
             let took = took.saturating_sub(Duration::from_nanos(missed.0[stage as usize]));
@@ -162,26 +163,26 @@ impl Timings {
         }
     }
 
-    /// Says what to do when nothing works for the request any more, neither the task that answers it nor one that was given these
-    /// timings. It is told how long PostgreSQL has worked for this request alone. Only the first one counts.
+    /// Registers a callback for the end of all work on the request, including tasks that hold these timings. It
+    /// receives the time that PostgreSQL worked for this request alone. Only the first callback counts.
     pub fn at_end(&self, end: impl FnOnce(Duration) + Send + Sync + 'static) {
         let _ = self.0.end.set(Box::new(end));
     }
 
-    /// How long the stages have taken until now, to be told from what comes.
+    /// Returns the times until now, to subtract them later.
     pub fn so_far(&self) -> Taken {
         Taken(array::from_fn(|n| self.0.nanos[n].load(Ordering::Relaxed)))
     }
 
-    /// The stages that the request went through, and how long it was in each.
+    /// Returns the stages of the request and the time of each.
     pub fn taken(&self) -> impl Iterator<Item = (Stage, Duration)> {
         let nanos: [u64; Stage::ALL.len()] = array::from_fn(|n| self.0.nanos[n].load(Ordering::Relaxed));
         let stages = Stage::ALL.into_iter().zip(nanos).filter(|(_, nanos)| *nanos > 0);
         stages.map(|(stage, nanos)| (stage, Duration::from_nanos(nanos)))
     }
 
-    /// The value of `Server-Timing` (<https://www.w3.org/TR/server-timing/>), in milliseconds to the microsecond, rounded
-    /// down, so that the stages do not add up to more than `total` here either.
+    /// Returns the value of `Server-Timing` (<https://www.w3.org/TR/server-timing/>), in milliseconds with three
+    /// decimals, rounded down so that the stages do not add up to more than `total`.
     pub fn header(&self, total: Duration) -> String {
         let mut header = String::with_capacity(256);
         for (name, took) in self.taken().map(|(stage, took)| (stage.name(), took)).chain([("total", total)]) {
@@ -193,7 +194,7 @@ impl Timings {
     }
 
     fn count(&self, stage: Stage, took: Duration) {
-        // No stage that a request went through is left out for having been quick.
+        // A stage that took no measurable time is still listed.
         let nanos = took.as_nanos().clamp(1, u64::MAX.into()) as u64;
         self.0.nanos[stage as usize].fetch_add(nanos, Ordering::Relaxed);
     }
@@ -203,7 +204,7 @@ impl Timings {
     }
 }
 
-/// Waits until more of the request that this task works for has come, which is not counted as time for its answer.
+/// Waits for more of the request from its client; this time does not count towards the deadline.
 pub async fn wait_for_client<F: Future>(waiting: F) -> F::Output {
     let begun = Instant::now();
     let came = waiting.await;
@@ -215,31 +216,30 @@ pub async fn wait_for_client<F: Future>(waiting: F) -> F::Output {
     came
 }
 
-/// The request has to be answered now, and what was waited for has not come.
+/// The deadline of the request passed before the work was done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Late;
 
-/// Waits for something for so long at most, and until the request that this task works for has to be answered.
+/// Waits for work for at most this long, and until the deadline of this task's request.
 pub async fn within<F: Future>(longest: Duration, work: F) -> Result<F::Output, Late> {
     tokio::time::timeout(longest, in_time(Duration::ZERO, work)).await.unwrap_or(Err(Late))
 }
 
-/// Waits for something until so much after the request that this task works for has to be answered.
+/// Waits for work until this long after the deadline of this task's request.
 pub async fn in_time<F: Future>(grace: Duration, work: F) -> Result<F::Output, Late> {
     let mut work = pin!(work);
     loop {
         let Some(until) = Timings::until() else { return Ok(work.await) };
         match tokio::time::timeout_at((until + grace).into(), &mut work).await {
             Ok(done) => return Ok(done),
-            // Its client has taken time since.
+            // The deadline has moved because the client took time.
             Err(_) if Timings::until() > Some(until) => {}
             Err(_) => return Err(Late),
         }
     }
 }
 
-/// Runs work that is a stage of the request that this task works for, if it works for one. What counts as another stage
-/// meanwhile does not count as this one.
+/// Runs work as a stage of this task's request, if there is one. Time of nested stages does not count for this one.
 pub async fn measure<F: Future>(stage: Stage, work: F) -> F::Output {
     let Some(timings) = Timings::find() else { return work.await };
     let others = timings.sum();
@@ -247,12 +247,12 @@ pub async fn measure<F: Future>(stage: Stage, work: F) -> F::Output {
     work.await
 }
 
-/// A stage that is counted when this is dropped, because it is over or because nobody waits for it any more.
+/// A stage that is counted when this is dropped, because it is done or no longer awaited.
 struct Measuring {
     timings: Timings,
     stage: Stage,
     start: Instant,
-    /// What the other stages had taken before.
+    /// Time of the other stages at the start.
     others: Duration,
 }
 
@@ -297,7 +297,7 @@ mod tests {
         for (stage, took) in timings.taken() {
             match stage {
                 Stage::Connection | Stage::Query => assert_eq!(took, Duration::from_secs(60)),
-                // Less than nothing is left of the two that lie around a minute which never passed.
+                // The two stages around a simulated minute get less than nothing.
                 Stage::Queue | Stage::Lock => assert!(took <= most, "{stage:?} {took:?}"),
                 other => panic!("nobody measured {other:?}"),
             }
@@ -312,7 +312,7 @@ mod tests {
         let other = timings.scope(within(Duration::from_secs(2), std::future::pending::<()>()));
         assert_eq!((other.await, begun.elapsed()), (Err(Late), Duration::from_secs(2)));
         let until = timings.until_now().unwrap();
-        // By the real clock, which is not paused, it takes a moment.
+        // The real clock is not paused, so it takes a moment.
         timings.scope(wait_for_client(async { std::thread::sleep(Duration::from_millis(20)) })).await;
         assert!(timings.until_now().unwrap() >= until + Duration::from_millis(20));
         assert_eq!(timings.scope(in_time(Duration::ZERO, std::future::pending::<()>())).await, Err(Late));

@@ -1,4 +1,4 @@
-//! `catbird-server envelopes`: what could not be handed over, for operators to see and to put back.
+//! `catbird-server envelopes`: lists and requeues dead envelopes.
 
 use std::fmt;
 
@@ -9,10 +9,10 @@ use crate::store::{self, MigrationError};
 const LIST: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/sql/queries/mailboxes/list_dead.sql"));
 const REQUEUE: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/sql/queries/mailboxes/requeue.sql"));
 
-/// Most dead envelopes in one list, the newest first. The view `dead_envelopes` has them all.
+/// Maximum number of dead envelopes in one list, the newest first. The view `dead_envelopes` has them all.
 pub const MOST_LISTED: i64 = 1_000;
 
-/// A list of dead envelopes, one line each when printed.
+/// List of dead envelopes; prints one line each.
 pub struct Dead(Vec<String>);
 
 impl fmt::Display for Dead {
@@ -27,7 +27,7 @@ impl fmt::Display for Dead {
     }
 }
 
-/// The dead envelopes.
+/// Lists the dead envelopes.
 pub async fn list(database: &tokio_postgres::Config) -> Result<Dead, MigrationError> {
     let (client, connection) = store::connect(database).await?;
     let rows = client.query_typed(LIST, &[(&MOST_LISTED, Type::INT8)]).await?;
@@ -50,7 +50,7 @@ pub async fn list(database: &tokio_postgres::Config) -> Result<Dead, MigrationEr
     Ok(Dead(rows.iter().map(line).collect()))
 }
 
-/// Puts dead envelopes back, these or all, to be tried again from the beginning. Returns which.
+/// Requeues these dead envelopes, or all, with a fresh count of attempts. Returns their ids.
 pub async fn requeue(database: &tokio_postgres::Config, ids: Option<&[String]>) -> Result<Vec<String>, MigrationError> {
     let (client, connection) = store::connect(database).await?;
     let rows = client.query_typed(REQUEUE, &[(&ids, Type::TEXT_ARRAY)]).await?;

@@ -1,4 +1,4 @@
-//! From the log to envelopes.
+//! Expands log entries into envelopes.
 
 use std::time::Duration;
 
@@ -9,12 +9,13 @@ use crate::error::Error;
 use crate::store::mailboxes::ENTRIES_AT_ONCE;
 use crate::store::{Failed, Lane, Store};
 
-/// How often the log is looked at while somebody has a mailbox.
+/// Interval at which the log is polled while any mailbox exists.
 const POLL: Duration = Duration::from_secs(1);
-/// How often it is looked whether anybody has one.
+/// Interval at which the existence of mailboxes is checked.
 const LOOK: Duration = Duration::from_secs(5);
 
-/// Expands entries into envelopes, until told to stop. It tells when it `made` some, and is told when a mailbox is `set`.
+/// Expands entries into envelopes until it is stopped. It notifies `made` after each expansion, and is notified by
+/// `set` when a mailbox is set.
 pub(super) async fn run(store: &Store, made: &Notify, set: &Notify, mut stop: watch::Receiver<bool>) {
     let mut failing = false;
     loop {
@@ -38,7 +39,7 @@ pub(super) async fn run(store: &Store, made: &Notify, set: &Notify, mut stop: wa
     }
 }
 
-/// Expands what there is, and says whether anybody has a mailbox.
+/// Expands all entries up to the watermark, and returns whether any mailbox exists.
 async fn catch_up(store: &Store, made: &Notify, stop: &watch::Receiver<bool>) -> Result<bool, Error> {
     let mut portion = Portion::new(ENTRIES_AT_ONCE);
     while !*stop.borrow() {

@@ -1,42 +1,42 @@
-//! What mailboxes' hosts have done lately, as this replica has seen it, and how many attempts each may have at a time for that.
+//! State of mailbox hosts, as this replica has seen them, and the number of concurrent attempts for each.
 //!
-//! A host that has taken nothing here yet has few attempts, so that whoever invents names does not hold all of them. One that fails
-//! again and again rests, whatever is due there, and is then asked by one attempt at a time, each after a longer rest, until it
-//! takes something: nobody who did not ask for it is sent more than that. Envelopes wait meanwhile and lose no attempt.
+//! A host that has accepted nothing here yet gets few attempts, so invented names cannot hold all of them. A host that
+//! fails repeatedly pauses, and then gets one attempt at a time, each after a longer pause, until one succeeds.
+//! Envelopes wait meanwhile and lose no attempt.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-/// Attempts at one host that run at a time, so that a slow one cannot take them all.
+/// Maximum number of concurrent attempts at one host, so that a slow one cannot take them all.
 pub(super) const MOST_PER_HOST: usize = 8;
-/// The same while it has taken nothing yet.
+/// The same limit for a host that has accepted nothing yet.
 pub(super) const MOST_AT_NEW_HOST: usize = 2;
-/// After so many failures in a row a host rests.
+/// Consecutive failures after which a host pauses.
 const MOST_FAILURES: u32 = 8;
-/// Most hosts that are remembered.
+/// Maximum number of hosts in memory.
 const MOST_HOSTS: usize = 10_000;
 
-/// How an attempt went, as far as its host is to blame.
+/// Result of an attempt for its host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// It was answered as it should be.
+    /// The host answered correctly.
     Well,
-    /// It was not. The host may have said how long to wait.
+    /// The host failed. It may have asked for a wait.
     Badly(Option<Duration>),
-    /// The host was not asked.
+    /// The host was not called.
     Unasked,
 }
 
-/// See the module.
+/// Known hosts by name.
 #[derive(Default)]
 pub(super) struct Hosts(HashMap<String, Host>);
 
 #[derive(Default)]
 struct Host {
     running: usize,
-    /// Something was taken since the last failure or before it.
+    /// True once the host has accepted something.
     proved: bool,
-    /// In a row.
+    /// Consecutive failures.
     failures: u32,
     rests_until: Option<Instant>,
 }
@@ -52,23 +52,23 @@ impl Host {
         most.saturating_sub(self.running)
     }
 
-    /// Whether there is nothing to remember.
+    /// Returns true if there is nothing to store.
     fn is_new(&self) -> bool {
         self.running == 0 && !self.proved && self.failures == 0
     }
 }
 
 impl Hosts {
-    /// An attempt begins.
+    /// Records the start of an attempt.
     pub fn begun(&mut self, host: &str) {
         if self.0.len() >= MOST_HOSTS && !self.0.contains_key(host) {
-            // Those that behave are new again, which costs them little.
+            // Hosts in good standing are dropped, which costs them little.
             self.0.retain(|_, host| host.running > 0 || host.failures > 0);
         }
         self.0.entry(host.to_owned()).or_default().running += 1;
     }
 
-    /// An attempt has ended. `rest` is how long a host rests after the n-th failure too many.
+    /// Records the end of an attempt. `rest` returns the pause after the n-th failure beyond the limit.
     pub fn ended(&mut self, name: &str, verdict: Verdict, now: Instant, rest: impl FnOnce(i32) -> Duration) {
         let Some(host) = self.0.get_mut(name) else { return };
         host.running = host.running.saturating_sub(1);
@@ -88,12 +88,12 @@ impl Hosts {
         }
     }
 
-    /// How many more attempts each host may have; any other may have [`MOST_AT_NEW_HOST`].
+    /// Returns how many more attempts each host may have; unknown hosts may have [`MOST_AT_NEW_HOST`].
     pub fn room(&self, now: Instant) -> impl Iterator<Item = (String, usize)> {
         self.0.iter().map(move |(name, host)| (name.clone(), host.room(now)))
     }
 
-    /// The hosts that rest, and for how long.
+    /// Returns the pausing hosts and the rest of their pause.
     pub fn resting(&self, now: Instant) -> Vec<(&str, Duration)> {
         let rest = |host: &Host| host.rests_until?.checked_duration_since(now).filter(|rest| !rest.is_zero());
         self.0.iter().filter_map(|(name, host)| Some((name.as_str(), rest(host)?))).collect()

@@ -1,4 +1,4 @@
-//! From envelopes to mailboxes, and the challenges before that.
+//! Delivers envelopes to mailboxes, and challenges new mailboxes.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -19,48 +19,48 @@ use super::hosts::{Hosts, MOST_AT_NEW_HOST, Verdict};
 use super::place;
 use super::webhook::{Answer, Client};
 
-/// Attempts of one replica that run at a time.
+/// Maximum number of concurrent attempts of one replica.
 const MOST_AT_ONCE: usize = 64;
-/// Those of them that are for one recipient, whatever names its mailboxes have.
+/// Maximum number of them for one recipient, over all of its mailboxes.
 const MOST_PER_RECIPIENT: usize = 8;
-/// Challenges of one replica that run at a time, in the place of attempts.
+/// Maximum number of concurrent challenges of one replica; they count as attempts.
 const MOST_CHALLENGES_AT_ONCE: usize = 8;
-/// After how many challenges a mailbox that does not answer them is refused.
+/// Unanswered challenges after which a mailbox is refused.
 const MOST_CHALLENGES: i32 = 5;
-/// After how many attempts an envelope is dead that is answered with a 4xx which does not ask for patience.
+/// Attempts after which an envelope is dead that is answered with a permanent 4xx.
 const MOST_REFUSALS: i32 = 3;
-/// Envelopes that are put off at a time because their hosts rest.
+/// Envelopes that are postponed in one statement because their hosts pause.
 const POSTPONED_AT_ONCE: i64 = 1_000;
-/// Ciphertext that attempts may hold in memory together, in KiB. Each holds its part some three times over.
+/// Maximum ciphertext of concurrent attempts, in KiB. Each attempt holds it about three times.
 const MOST_KIB: u32 = 32 * 1024;
-/// How often it is looked whether anything is due.
+/// Interval at which due envelopes are polled.
 const POLL: Duration = Duration::from_secs(1);
-/// How often all envelopes that wait are looked at, and not only those that are due since the last look. It finds what a transaction has
-/// made that ran for longer than any should.
+/// Interval at which all waiting envelopes are checked, not only those due since the last poll. This finds envelopes of
+/// transactions that ran unusually long.
 const LOOK: Duration = Duration::from_secs(15);
-/// The longest wait between two attempts.
+/// Maximum wait between two attempts.
 const LONGEST_RETRY: Duration = Duration::from_secs(3_600);
-/// What a claim lasts beyond the time of its attempt, to read the entry and to note the end.
+/// Part of a lease beyond the time of its attempt, to read the entry and to store the result.
 const LEASE_MARGIN: Duration = Duration::from_secs(5);
-/// How often the backlog is counted.
+/// Interval at which the backlog is counted.
 const COUNT: Duration = Duration::from_secs(15);
-/// What is said of an attempt that took too long.
+/// Reason for an attempt that timed out.
 const LATE: &str = "the mailbox did not answer in time";
 
-/// The loop, and what its attempts share.
+/// The delivery loop, with the state that its attempts share.
 pub(super) struct Outbox {
     shared: Arc<Shared>,
     made: Arc<Notify>,
     hosts: Hosts,
-    /// What runs.
+    /// Running attempts by task.
     at: HashMap<Id, Running>,
     running: JoinSet<Verdict>,
-    /// No envelope is due before that, by PostgreSQL's clock; and when all of them were looked at.
+    /// Time before which no envelope is due, by PostgreSQL's clock, and the time of the last full check.
     since: Option<DateTime<Utc>>,
     looked: Option<Instant>,
 }
 
-/// An attempt that runs.
+/// A running attempt.
 struct Running {
     host: String,
     recipient: String,
@@ -88,7 +88,7 @@ impl Outbox {
         }
     }
 
-    /// Until told to stop; then it waits for the attempts that run.
+    /// Runs until it is stopped, and then waits for running attempts.
     pub async fn run(mut self, mut stop: watch::Receiver<bool>) {
         let (mut failing, mut counted) = (false, None::<Instant>);
         while !*stop.borrow() {
@@ -129,7 +129,7 @@ impl Outbox {
     }
 
     fn ended(&mut self, ended: Result<(Id, Verdict), tokio::task::JoinError>) {
-        // An attempt that panicked comes back when its claim is over.
+        // An attempt that panicked is retried when its lease ends.
         let (id, verdict) = ended.unwrap_or_else(|panicked| (panicked.id(), Verdict::Unasked));
         if let Some(Running { host, .. }) = self.at.remove(&id) {
             let first = self.shared.config.first_retry;
@@ -137,7 +137,7 @@ impl Outbox {
         }
     }
 
-    /// Begins what is due and has room, and says how many attempts that is.
+    /// Starts due attempts and challenges within the limits, and returns how many.
     async fn begin(&mut self) -> Result<usize, Error> {
         if self.running.len() >= MOST_AT_ONCE {
             return Ok(0);
@@ -152,7 +152,7 @@ impl Outbox {
         Ok(challenges + attempts)
     }
 
-    /// One at a time, because what one host may have depends on what it has.
+    /// Claims one challenge at a time, because the limit of a host depends on its running attempts.
     async fn begin_challenges(&mut self) -> Result<usize, Error> {
         let mut begun = 0;
         while self.running.len() < MOST_AT_ONCE
@@ -220,7 +220,7 @@ impl Outbox {
 }
 
 impl Shared {
-    /// One challenge, to its note in the table. If that fails, the claim's own end is the note.
+    /// Sends one challenge and stores the result. If storing fails, the end of the lease is the result.
     async fn ask(&self, challenge: Challenge) -> Verdict {
         let proof = self.proof(&challenge).await;
         let outcome = match &proof {
@@ -232,8 +232,8 @@ impl Shared {
         if let Err(error) = self.store.settle_challenge(challenge, proof).await {
             tracing::warn!(%error, "the end of a challenge could not be noted; it will be repeated");
         }
-        // It says nothing of how the host takes envelopes; and whoever names a host that has nothing to do with this does not have it rest
-        // for others. Challenges have limits of their own.
+        // A challenge does not count for its host: it says nothing about how the host accepts envelopes, and a stranger
+        // could otherwise make an unrelated host pause. Challenges have limits of their own.
         Verdict::Unasked
     }
 
@@ -268,7 +268,7 @@ impl Shared {
         Proof::Failed(pause)
     }
 
-    /// One attempt, to its note in the table. If that fails, the claim's own end is the note.
+    /// Makes one attempt and stores the result. If storing fails, the end of the lease is the result.
     async fn attempt(&self, attempt: Attempt) -> Verdict {
         let start = Instant::now();
         let id = attempt.id.clone();
@@ -295,9 +295,9 @@ impl Shared {
         verdict
     }
 
-    /// Makes the attempt, and finds out which mailbox it tells something of, and whether that failed before.
+    /// Makes the attempt, and reports the mailbox that it concerns and whether that was failing.
     async fn end(&self, attempt: &Attempt, mailbox: &mut Option<(Key, bool)>) -> (End, Verdict) {
-        // Only claims that nobody ended come this far.
+        // Only a lease that was never settled has such a number.
         if attempt.number > self.config.max_attempts {
             return (End::Dead("no attempt came to an end".to_owned()), Verdict::Unasked);
         }
@@ -307,7 +307,7 @@ impl Shared {
                 let why = format!("the entry could not be read: {}", error.code.name());
                 (self.failed(attempt, why, None), Verdict::Unasked)
             }
-            // Memory or the database was waited for, and the host was not asked.
+            // The time was spent on memory or the database, and the host was not called.
             Err(_) if mailbox.is_none() => (self.failed(attempt, LATE.to_owned(), None), Verdict::Unasked),
             Err(_) => (self.failed(attempt, LATE.to_owned(), None), Verdict::Badly(None)),
         }
@@ -327,7 +327,7 @@ impl Shared {
             return Ok((End::Early(pause, why), Verdict::Unasked));
         }
         *tells = Some((mailbox.key, mailbox.fails));
-        // What was allowed when it was set may not be now, and the client does not look at addresses that need no name.
+        // The rules may have changed since it was set, and the client does not check addresses that need no lookup.
         if let Err(why) = place::check(&mailbox.webhook.url, self.config.allow_private_hosts) {
             return Ok((End::Misplaced(why.to_string()), Verdict::Unasked));
         }
@@ -345,7 +345,7 @@ impl Shared {
         })
     }
 
-    /// The end of an attempt that failed; the next one is due no sooner than the host has asked for.
+    /// Result of a failed attempt; the next one is due no sooner than the host has asked for.
     fn failed(&self, attempt: &Attempt, why: String, asked: Option<Duration>) -> End {
         match attempt.number >= self.config.max_attempts {
             true => End::Dead(why),
@@ -354,8 +354,8 @@ impl Shared {
     }
 }
 
-/// The wait after the n-th failed attempt: twice as long each time. Half of it is fixed and half is chance, so that envelopes that
-/// failed together do not come back together.
+/// Returns the wait after the n-th failed attempt: twice as long each time. Half of it is random, so that envelopes
+/// that failed together are not retried together.
 fn wait(first: Duration, number: i32) -> Duration {
     let doubled = 2_u32.saturating_pow(number.saturating_sub(1).clamp(0, 31).cast_unsigned());
     let whole = first.saturating_mul(doubled).min(LONGEST_RETRY);

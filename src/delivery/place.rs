@@ -1,5 +1,5 @@
-//! Which URLs may be a mailbox. Members name them, and the server calls them from inside its own network, so they have to be public:
-//! what a name stands for is checked when it is called, since DNS may answer differently then, and everything else is checked here.
+//! URLs that may be a mailbox. Members choose them and the server calls them from inside its own network, so they must
+//! be public. The addresses of a name are checked at each call, since DNS may change; everything else is checked here.
 
 use std::net::IpAddr;
 
@@ -7,18 +7,18 @@ use reqwest::Url;
 
 use crate::net::address::is_public;
 
-/// Longest URL, in bytes.
+/// Maximum length of a URL, in bytes.
 pub const MAX_URL_BYTES: usize = 2_048;
 
 /// A URL that may be called.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
     pub url: String,
-    /// Its host, with the port if that is not the usual one: what is called together.
+    /// Its host, with the port if it is not the default; limits apply per host.
     pub host: String,
 }
 
-/// Why a URL may not be a mailbox; a sentence fit for a client.
+/// Reasons for which a URL may not be a mailbox; a sentence for the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NotAllowed {
     #[error("url is no URL of at most {MAX_URL_BYTES} bytes")]
@@ -33,7 +33,7 @@ pub enum NotAllowed {
     Private,
 }
 
-/// Checks a URL. `allow_private` admits addresses, local hosts, any port, and plain HTTP.
+/// Checks a URL. `allow_private` allows addresses, local hosts, any port, and plain HTTP.
 pub fn check(text: &str, allow_private: bool) -> Result<Place, NotAllowed> {
     if text.len() > MAX_URL_BYTES {
         return Err(NotAllowed::Malformed);
@@ -48,8 +48,8 @@ pub fn check(text: &str, allow_private: bool) -> Result<Place, NotAllowed> {
         return Err(NotAllowed::Decorated);
     }
     let host = url.host_str().ok_or(NotAllowed::Malformed)?;
-    // The URL's own reading of the host counts: it knows that 127.1 and 0x7f000001 are addresses too. Even public addresses are
-    // left out, because no certificate is made out to one that strangers should trust.
+    // The URL parser decides what is an address: it knows that 127.1 and 0x7f000001 are addresses too. Public addresses
+    // are refused as well, because strangers' certificates do not cover addresses.
     if !allow_private && (url.domain().is_none() || is_local(host)) {
         return Err(NotAllowed::Private);
     }
@@ -60,12 +60,12 @@ pub fn check(text: &str, allow_private: bool) -> Result<Place, NotAllowed> {
         Some(port) => format!("{host}:{port}"),
         None => host.to_owned(),
     };
-    // The URL in its own spelling may be longer than what was sent.
+    // The normalised URL may be longer than the original.
     let url = String::from(url);
     if url.len() > MAX_URL_BYTES { Err(NotAllowed::Malformed) } else { Ok(Place { url, host }) }
 }
 
-/// A name that only the local network can mean.
+/// Checks for a name that only the local network can resolve.
 fn is_local(host: &str) -> bool {
     let host = host.trim_end_matches('.');
     !host.contains('.')

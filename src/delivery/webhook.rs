@@ -1,14 +1,14 @@
-//! One hand-over to a webhook: an HTTP POST of JSON, signed as Standard Webhooks are (<https://www.standardwebhooks.com>), so that
-//! receivers can check it with a library at hand.
+//! Delivery to a webhook: an HTTP POST of JSON, signed as Standard Webhooks (<https://www.standardwebhooks.com>), so
+//! that receivers can verify it with existing libraries.
 //!
-//! `webhook-id` is the envelope's id, the same at every attempt; `webhook-timestamp` is the time of the attempt in seconds;
-//! `webhook-signature` is `v1,` and the base64 of HMAC-SHA-256, with the mailbox's secret, over
-//! `<webhook-id>.<webhook-timestamp>.<body>`. Any 2xx takes the envelope; 410 refuses it for good, and any other 4xx that does not ask
-//! for patience soon does. Redirects are not followed, no proxy is used, strangers' hosts are called over HTTPS at public addresses
-//! only, and no more of an answer is read than frees the connection.
+//! `webhook-id` is the envelope's id, the same at every attempt; `webhook-timestamp` is the time of the attempt in
+//! seconds; `webhook-signature` is `v1,` and the base64 of HMAC-SHA-256, with the mailbox's secret, over
+//! `<webhook-id>.<webhook-timestamp>.<body>`. A 2xx accepts the envelope, 410 refuses it at once, and another permanent
+//! 4xx after a few attempts. Redirects and proxies are not used, strangers' hosts are called over HTTPS at public
+//! addresses only, and only the beginning of an answer is read.
 //!
-//! Before the first envelope a mailbox is sent a challenge, a token in a body that is signed in the same way. A 2xx whose body has the
-//! token, by itself or as `challenge` of a JSON object, says that whoever answers there wants what is sent.
+//! A new mailbox is first sent a challenge, a token in a body signed in the same way. A 2xx whose body is the token, or
+//! a JSON object with it as `challenge`, verifies the mailbox.
 
 use std::time::Duration;
 
@@ -28,18 +28,18 @@ use crate::net::tls;
 use crate::store::mailboxes::{Challenge, Webhook};
 use crate::wire::{MessageView, datetime};
 
-/// From how many bytes on an entry is large.
+/// Size from which an entry is large.
 const LARGE: usize = 256 * 1024;
-/// How much of an attempt may pass until a connection stands.
+/// Part of an attempt in which the connection must be established.
 const CONNECT_TIME: Duration = Duration::from_secs(3);
-/// Most bytes of an answer that are read.
+/// Maximum number of bytes of an answer that are read.
 const MAX_ANSWER_BYTES: usize = 4 * 1024;
-/// Connections to one host that are kept for the next attempt.
+/// Idle connections to one host that are kept for the next attempt.
 const IDLE_PER_HOST: usize = 2;
-/// Longest reason that is kept of a failure, in characters.
+/// Maximum length of a stored failure reason, in characters.
 const MAX_REASON: usize = 200;
 
-/// The body, as `blue.catbird.mls.defs#envelope` declares it.
+/// Body of an envelope, as `blue.catbird.mls.defs#envelope` declares it.
 #[derive(Serialize)]
 struct Envelope<'a> {
     #[serde(rename = "type")]
@@ -58,7 +58,7 @@ struct Data<'a> {
     message: &'a MessageView,
 }
 
-/// The body of a challenge, as `blue.catbird.mls.defs#mailboxVerification` declares it.
+/// Body of a challenge, as `blue.catbird.mls.defs#mailboxVerification` declares it.
 #[derive(Serialize)]
 struct Question<'a> {
     #[serde(rename = "type")]
@@ -79,19 +79,19 @@ struct QuestionData<'a> {
     zone: Option<&'a str>,
 }
 
-/// What became of an attempt.
+/// Result of an attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Answer {
     Taken,
-    /// It is not wanted, now or later.
+    /// It is refused for good.
     Gone(String),
-    /// The host says that something is wrong with the request, so that another attempt helps only if the host changes its mind.
+    /// The host reports an error in the request; another attempt succeeds only if the host changes.
     Refused(String),
-    /// Another attempt may succeed, after this wait if the host has named one.
+    /// Another attempt may succeed, after this wait if the host has asked for one.
     Failed(String, Option<Duration>),
 }
 
-/// The HTTP client.
+/// HTTP client for webhooks.
 pub(super) struct Client(reqwest::Client);
 
 impl Client {
@@ -111,7 +111,7 @@ impl Client {
         Ok(Self(client.build()?))
     }
 
-    /// One attempt, at `now`.
+    /// Makes one attempt, at `now`.
     pub async fn post(
         &self,
         mailbox: &Webhook,
@@ -129,7 +129,7 @@ impl Client {
             let signature = signature(&mailbox.secret.0, id, &timestamp, &body);
             Ok::<_, serde_json::Error>((body, signature))
         };
-        // A large one takes tens of milliseconds, in which this thread's other work goes to another one.
+        // A large body takes tens of milliseconds; other work of this thread moves to another one meanwhile.
         let sealed = match message.ciphertext.0.len() > LARGE {
             true => tokio::task::block_in_place(sealed),
             false => sealed(),
@@ -143,7 +143,7 @@ impl Client {
         }
     }
 
-    /// One challenge, under this id, at `now`. It is taken if the token came back.
+    /// Sends one challenge with this id, at `now`. It is accepted if the token came back.
     pub async fn challenge(&self, challenge: &Challenge, id: &str, now: DateTime<Utc>) -> Answer {
         let Challenge { mailbox, token, .. } = challenge;
         let (recipient, convo_id) = (challenge.recipient(), challenge.convo());
@@ -185,7 +185,7 @@ impl Client {
             .body(body);
         let mut answer = request.send().await.map_err(|cause| Answer::Failed(reason(cause), None))?;
         let (status, wait) = (answer.status(), retry_after(&answer));
-        // Read, so that the connection can be used again; what fails here changes nothing about the status.
+        // The answer is read so that the connection can be reused; a failure here does not change the status.
         let mut read = Vec::new();
         while read.len() <= MAX_ANSWER_BYTES
             && let Ok(Some(chunk)) = answer.chunk().await
@@ -209,14 +209,14 @@ fn judge(status: StatusCode, wait: Option<Duration>) -> Answer {
     }
 }
 
-/// Whether a body is the token, or a JSON object with it.
+/// Returns true if a body is the token, or a JSON object with it.
 fn repeats(body: &[u8], token: &str) -> bool {
-    // Not a struct, which could also be read from a list.
+    // A struct could also be read from a list.
     let in_object = |object: Map<String, Value>| object.get("challenge").is_some_and(|challenge| challenge == token);
     body.trim_ascii() == token.as_bytes() || serde_json::from_slice(body).is_ok_and(in_object)
 }
 
-/// The wait that a host asks for in seconds (RFC 9110 section 10.2.3).
+/// Returns the wait that a host asks for in seconds (RFC 9110 section 10.2.3).
 fn retry_after(answer: &Response) -> Option<Duration> {
     let seconds = answer.headers().get(RETRY_AFTER)?.to_str().ok()?.parse().ok()?;
     Some(Duration::from_secs(seconds))
@@ -230,7 +230,7 @@ fn signature(secret: &[u8], id: &str, timestamp: &str, body: &[u8]) -> String {
     format!("v1,{}", STANDARD.encode(mac.finalize().into_bytes()))
 }
 
-/// The innermost cause, without the URL, which may hold a secret of the member's.
+/// Returns the innermost cause without the URL, which may contain a member's secret.
 fn reason(error: reqwest::Error) -> String {
     if error.is_timeout() {
         return "the mailbox did not answer in time".to_owned();
@@ -271,7 +271,7 @@ mod tests {
 
     #[test]
     fn signatures_are_those_of_standard_webhooks() {
-        // The example of the specification's reference libraries.
+        // Example from the specification's reference libraries.
         let secret = STANDARD.decode("MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap();
         let signed = signature(&secret, "msg_p5jXN8AQM9LWM0D4loKWxJek", "1614265330", br#"{"test": 2432232314}"#);
         assert_eq!(signed, "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=");

@@ -1,16 +1,17 @@
-//! Conversations that nobody comes back to: nothing was written for long, nobody joined or left, and at most one of the members was ever
-//! there. That is one whose last member cannot leave it, and one that was made with people who do not exist. A conversation of
-//! two who have been there never ends of itself, however silent it is.
+//! Ends abandoned conversations: no entry and no change of the roster for a long time, and at most one member that was
+//! ever active. These are conversations whose last member cannot leave, and those created with accounts that do not
+//! exist. A conversation in which two members were active never ends by itself.
 //!
-//! First all members are let go, as if each had left; streams that they follow say so. Then nobody can write any more, and what is left is
-//! deleted [`LINGER`] later, a portion at a time, its row last. Its group id stays taken (`ended_groups`).
+//! First all members are removed, as if each had left; their streams report it. Then no more writes are possible, and
+//! the rest is deleted [`LINGER`] later, in chunks, the conversation's row last. Its group id stays taken
+//! (`ended_groups`).
 
 use chrono::TimeDelta;
 
 use super::{Job, Work};
 
-/// How long the rows of a conversation stay after it has ended: a client that was away is still told, by its cursor, or that it is no
-/// member any more, and after that that there is no such conversation.
+/// Time for which the rows of an ended conversation stay. Until then a returning client learns, from its cursor or the
+/// reply, that it is no longer a member; later, that the conversation does not exist.
 pub(super) const LINGER: TimeDelta = TimeDelta::days(30);
 
 pub(super) const JOB: Job =

@@ -1,4 +1,4 @@
-//! What was used of quotas in windows that are over.
+//! Deletes quota usage whose window is over.
 
 use std::time::Duration;
 
@@ -6,9 +6,9 @@ use chrono::TimeDelta;
 
 use super::{Job, Table, Work};
 
-/// Nobody reads an account whose window is over; it begins anew when it is used.
+/// An account whose window is over is never read; it starts again at its next use.
 const MARGIN: TimeDelta = TimeDelta::minutes(10);
-/// Each person that is named has two accounts, so they are not left to gather.
+/// Each invited DID has two accounts, so they must not accumulate.
 const AT_LEAST_EVERY: Duration = Duration::from_secs(600);
 
 pub(super) const JOB: Job = Job {

@@ -1,10 +1,10 @@
-//! Documents of DIDs that have not called for long. They are fetched anew when one does.
+//! Deletes documents of DIDs that have not called for a long time. They are fetched again at the next call.
 
 use chrono::TimeDelta;
 
 use super::{Job, Table, Work};
 
-/// For how long a DID counts as known after its document was last fetched.
+/// Time for which a DID counts as known after the last fetch of its document.
 const KEPT: TimeDelta = TimeDelta::days(30);
 
 pub(super) const JOB: Job =

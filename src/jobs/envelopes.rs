@@ -1,10 +1,10 @@
-//! Envelopes that were handed over, and those that could not be and that nobody has asked for since. Those that wait stay.
+//! Deletes envelopes that were delivered, and dead ones after [`KEPT`]. Waiting envelopes stay.
 
 use chrono::TimeDelta;
 
 use super::{Job, Table, Work};
 
-/// How long an operator has to put dead envelopes back.
+/// Time in which an operator can requeue dead envelopes.
 const KEPT: TimeDelta = TimeDelta::days(30);
 
 pub(super) const JOB: Job =

@@ -1,6 +1,6 @@
-//! Events beside the log. A member that has not been sent one may still come back with a cursor from before it, so deleting any moves
-//! `event_horizon` in the same transaction, by trigger, and that cursor is refused instead of passing over what is gone. The same
-//! holds for entries ([`super::messages`]), each of which is its own event.
+//! Deletes events beside the log. A member may still return with a cursor from before an event. Each deletion therefore
+//! moves `event_horizon` in the same transaction, by a trigger, and the cursor is then refused instead of skipping
+//! deleted events. The same applies to entries ([`super::messages`]), each of which is its own event.
 
 use super::{Job, Table, Work};
 

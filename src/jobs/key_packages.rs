@@ -1,11 +1,11 @@
-//! Key packages that are of no more use: expired ones that were never issued go, of the issued ones the hash and the owner
-//! stay, and nobody else's name.
+//! Deletes key packages that are no longer useful: expired ones that were never issued. Of issued ones only the hash
+//! and the owner stay.
 
 use chrono::TimeDelta;
 
 use super::{Job, Table, Work};
 
-/// How long a package is kept after its end: nobody's clock decides.
+/// Time for which a package is kept after its expiry, so that no clock difference matters.
 const MARGIN: TimeDelta = TimeDelta::days(1);
 
 pub(super) const JOB: Job =

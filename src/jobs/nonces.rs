@@ -1,4 +1,4 @@
-//! Development tokens that were used and have died since, and what replicas of an earlier build have noted of others.
+//! Deletes used development tokens that have expired, and tokens that replicas of an earlier build have recorded.
 
 use std::time::Duration;
 
@@ -6,9 +6,9 @@ use chrono::TimeDelta;
 
 use super::{Job, Table, Work};
 
-/// How much longer than the token itself a record of it is kept: far more than the clocks of replicas are apart.
+/// Time for which a record outlives its token: far longer than the clocks of replicas differ.
 const MARGIN: TimeDelta = TimeDelta::hours(1);
-/// Every request with such a token leaves a record, so they are not left to gather.
+/// Every request with such a token leaves a record, so records must not accumulate.
 const AT_LEAST_EVERY: Duration = Duration::from_secs(600);
 
 pub(super) const JOB: Job = Job {

@@ -1,4 +1,4 @@
-//! What requests with an idempotency key got: kept as long as the messages that they may answer with.
+//! Deletes replies to requests with an idempotency key. They are kept as long as the messages that they refer to.
 
 use super::{Job, Table, Work};
 

@@ -1,5 +1,5 @@
-//! Welcomes that nobody opens, bytes and lines: they end as commits do that somebody never reads. Whoever was invited so stays a member;
-//! to get into the group it leaves and is added again.
+//! Deletes Welcomes that were never opened, with their rows, after the time for commits that are never read. The
+//! invited account stays a member; to join the group it leaves and is added again.
 
 use super::{Job, Table, Work};
 

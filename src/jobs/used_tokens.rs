@@ -1,5 +1,6 @@
-//! Used tokens of accounts and tickets: slots of ten minutes each, emptied whole when everything in them has been dead for ten minutes at
-//! least, by PostgreSQL's clock. What is counted as deleted is slots. Development tokens are [`super::nonces`]'.
+//! Empties slots of used tokens of accounts and tickets. A slot covers ten minutes and is emptied once all its tokens
+//! expired at least ten minutes ago, by PostgreSQL's clock. The counted deletions are slots. Development tokens belong
+//! to [`super::nonces`].
 
 use std::time::Duration;
 
@@ -7,13 +8,13 @@ use chrono::TimeDelta;
 
 use super::{Job, Work};
 
-/// As often as a slot may become ready.
+/// The interval at which a slot may become ready.
 const AT_LEAST_EVERY: Duration = Duration::from_secs(600);
 
 pub(super) const JOB: Job = Job {
     name: "used_tokens",
     at_least_every: Some(AT_LEAST_EVERY),
-    // The slots know themselves (V025).
+    // The slots know their age (V025).
     age: |_| Some(TimeDelta::minutes(10)),
     work: Work::UsedTokens,
 };

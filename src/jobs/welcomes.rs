@@ -1,11 +1,11 @@
-//! Welcomes that were opened: their bytes went at once, and the note that they were goes later. Those that wait for a
-//! member are [`super::unopened`]'s.
+//! Deletes the notes of opened Welcomes; their bytes were deleted when they were opened. Waiting Welcomes belong to
+//! [`super::unopened`].
 
 use chrono::TimeDelta;
 
 use super::{Job, Table, Work};
 
-/// For how long getWelcome says that a Welcome was opened, and not that there is none.
+/// Time for which getWelcome reports that a Welcome was opened rather than that there is none.
 const KEPT: TimeDelta = TimeDelta::days(30);
 
 pub(super) const JOB: Job =

@@ -12,8 +12,8 @@ use sha2::{Digest, Sha256};
 
 /// Time by which charges may run ahead of the rate: a burst of this length at the full rate is accepted.
 pub const BURST: Duration = Duration::from_secs(2);
-/// How far ahead a bucket may be at all, by charges for what could not be refused or by what other replicas say: twice a burst. It
-/// bounds the wait that anybody is told.
+/// Maximum time that a bucket may be ahead, through charges that could not be refused or that other replicas report:
+/// twice a burst. It limits the wait that a client is told.
 pub const MOST_AHEAD: Duration = Duration::from_secs(4);
 /// Maximum time ahead for a caller, whose requests are charged for their cost afterwards: ten seconds beyond a burst.
 pub const MOST_AHEAD_BY_COST: Duration = Duration::from_secs(12);

@@ -1,22 +1,22 @@
-//! Which addresses a DID document may be fetched from.
+//! Addresses to which outgoing connections may go.
 //!
-//! A `did:web` names a host of a stranger's choice, and so do the DNS records behind it. Without this check anybody could
-//! make the server talk to its own network (loopback, the cloud's metadata service, a database). The rule is applied to
-//! the addresses that DNS answered, and only those are handed to the connector, so a name cannot answer differently the
-//! second time it is asked.
+//! A stranger chooses the host that a `did:web` or a mailbox names, and controls its DNS records. Without this check
+//! any client could make the server connect to its own network (loopback, the cloud's metadata service, a database).
+//! The check applies to the addresses that DNS returned, and only these are passed to the connector, so a second lookup
+//! cannot return other ones.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
-/// The host has addresses, and none of them is on the public Internet.
+/// The host has addresses, but none on the public Internet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the host has no public address")]
 pub struct NotPublic;
 
-/// Whether an address is globally reachable unicast, after the IANA special-purpose address registries (RFC 6890).
-/// An IPv4 address that travels inside an IPv6 one (mapped, or NAT64 by RFC 6052) is judged by what is inside.
+/// Returns true for globally reachable unicast addresses, by the IANA special-purpose address registries (RFC 6890).
+/// For an IPv4 address inside an IPv6 one (mapped, or NAT64 by RFC 6052) the IPv4 address decides.
 pub fn is_public(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(v4) => is_public_v4(v4),
@@ -42,8 +42,8 @@ fn is_public_v4(address: Ipv4Addr) -> bool {
     !special
 }
 
-/// Only 2000::/3 is handed out as global unicast; unspecified, loopback, link-local, unique local and multicast
-/// addresses all lie outside of it.
+/// Only 2000::/3 is assigned as global unicast; unspecified, loopback, link-local, unique local and multicast addresses
+/// all lie outside it.
 fn is_public_v6(address: Ipv6Addr) -> bool {
     let [a, b, ..] = address.segments();
     let special = match a {
@@ -58,7 +58,7 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
     a & 0xe000 == 0x2000 && !special
 }
 
-/// The IPv4 address behind the well-known NAT64 prefix 64:ff9b::/96.
+/// Returns the IPv4 address behind the well-known NAT64 prefix 64:ff9b::/96.
 fn nat64(address: Ipv6Addr) -> Option<Ipv4Addr> {
     match address.segments() {
         [0x64, 0xff9b, 0, 0, 0, 0, high, low] => Some(Ipv4Addr::from(u32::from(high) << 16 | u32::from(low))),
@@ -66,7 +66,7 @@ fn nat64(address: Ipv6Addr) -> Option<Ipv4Addr> {
     }
 }
 
-/// Resolves names through the operating system and passes on public addresses only.
+/// Resolves names through the operating system and returns public addresses only.
 #[derive(Debug, Clone, Copy)]
 pub struct PublicOnly;
 

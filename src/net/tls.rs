@@ -1,9 +1,9 @@
-//! The process's TLS cryptography. Whoever is about to open a TLS connection calls [`install`] first.
+//! The process's TLS cryptography. Call [`install`] before opening a TLS connection.
 
 use std::sync::Once;
 
-/// Makes *ring* the process's cryptography for rustls. Further calls, and a provider installed by somebody else before
-/// the first one, change nothing.
+/// Installs *ring* as the process's cryptography for rustls. Further calls have no effect, and a provider that was
+/// installed earlier stays.
 pub fn install() {
     static INSTALLED: Once = Once::new();
     INSTALLED.call_once(|| {
