@@ -1,5 +1,6 @@
-//! What the server must see of MLS (RFC 9420), and no more: which group and epoch a message claims, that a commit is a commit, what one
-//! that is not encrypted shows, and that a key package is what its owner signed. It holds no keys and opens nothing.
+//! Parsing of MLS (RFC 9420), limited to what the server must see: the group and epoch that a message claims, that a
+//! commit is a commit, the plaintext of an unencrypted one, and the signatures of a key package. The server holds no keys
+//! and decrypts nothing.
 
 mod leaf;
 mod message;

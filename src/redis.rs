@@ -66,7 +66,7 @@ impl Redis {
         })
     }
 
-    /// Publishes a text; says whether Redis took it. Never waits for long.
+    /// Publishes a text and returns whether Redis accepted it, within the time limit.
     pub async fn publish(&self, channel: &'static str, text: String) -> bool {
         let sent: Result<(), Error> = self.hasty().publish(channel, text).await;
         self.note(sent.as_ref().err());

@@ -1,5 +1,6 @@
-//! Who PostgreSQL runs as. It refuses to run as root, so a server that runs as root hands it to an unprivileged user; any other
-//! server keeps its own identity. Everything this module's family starts is started through [`Account::command`].
+//! Operating system account of the embedded PostgreSQL. PostgreSQL refuses to run as root, so a server that runs as
+//! root uses an unprivileged account; any other server keeps its own. [`Account::command`] starts all processes of this
+//! module.
 
 use std::ffi::OsStr;
 use std::io;
@@ -12,7 +13,7 @@ use nix::unistd::{Gid, Uid, User};
 
 use super::error::EmbeddedError;
 
-/// The users that root hands the cluster to, the first one that exists.
+/// Accounts that root uses for the cluster; the first one that exists.
 const UNPRIVILEGED: [&str; 3] = ["postgres", "nobody", "daemon"];
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,12 +21,12 @@ pub(super) struct Account {
     pub name: String,
     pub uid: Uid,
     pub gid: Gid,
-    /// The server is root and has to change identity and ownership.
+    /// The server is root and must change identity and ownership.
     dropped: bool,
 }
 
 impl Account {
-    /// The account for a new cluster.
+    /// Returns the account for a new cluster.
     pub fn choose() -> Result<Self, EmbeddedError> {
         if !Uid::effective().is_root() {
             return Ok(Self::named(Uid::effective(), Gid::effective(), false));
@@ -40,7 +41,7 @@ impl Account {
         Err(EmbeddedError::NoAccount)
     }
 
-    /// The account for a cluster that exists: its owner, whatever this machine would choose today.
+    /// Returns the account for an existing cluster: its owner, whatever this machine would choose now.
     pub fn owner_of(self, pgdata: &Path) -> Result<Self, EmbeddedError> {
         let metadata = pgdata.metadata().map_err(|e| EmbeddedError::io(format!("look at {}", pgdata.display()), e))?;
         let (uid, gid) = (Uid::from_raw(metadata.uid()), Gid::from_raw(metadata.gid()));
@@ -62,14 +63,14 @@ impl Account {
         Self { name, uid, gid, dropped }
     }
 
-    /// Whether root chose it although other programs may run as it.
+    /// Returns true if root chose an account that other programs may run as.
     pub fn is_shared(&self) -> bool {
         self.dropped && self.name != UNPRIVILEGED[0]
     }
 
-    /// A command of this account, in a process group of its own (a Ctrl-C in the terminal is the server's business), from a
-    /// directory everybody can read, and without the server's environment: it holds secrets, and `PG…` variables would
-    /// change what PostgreSQL does.
+    /// Creates a command of this account, in its own process group (the server handles a Ctrl-C in the terminal), in a
+    /// directory that every account can read, and without the server's environment, which holds secrets and `PG…`
+    /// variables that would affect PostgreSQL.
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new(program);
         command.current_dir("/").process_group(0).env_clear().env("LC_ALL", "C");
@@ -82,7 +83,7 @@ impl Account {
         command
     }
 
-    /// Makes this account the owner of something the server just created.
+    /// Makes this account the owner of a file that the server has just created.
     pub fn give(&self, path: &Path) -> Result<(), EmbeddedError> {
         if self.dropped {
             chown(path, Some(self.uid.as_raw()), Some(self.gid.as_raw()))
@@ -91,8 +92,8 @@ impl Account {
         Ok(())
     }
 
-    /// The first directory on the way to `dir` that this account cannot enter. It is tried, not computed from mode bits, so
-    /// that access lists and the like count too.
+    /// Returns the first directory on the path to `dir` that this account cannot enter. Entering is tried rather than
+    /// computed from mode bits, so that access lists count too.
     pub fn barrier(&self, dir: &Path) -> Result<Option<PathBuf>, EmbeddedError> {
         if !self.dropped || self.can_enter(dir)? {
             return Ok(None);
@@ -120,7 +121,7 @@ impl Account {
     }
 }
 
-/// `PATH` says where programs are; it is not a setting of the server, which is why it is read here.
+/// Returns the search path of programs. `PATH` is not a setting of the server, so it is read here.
 #[expect(clippy::disallowed_methods, reason = "the search path of programs is not configuration")]
 pub(super) fn search_path() -> Option<std::ffi::OsString> {
     std::env::var_os("PATH")

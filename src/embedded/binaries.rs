@@ -1,4 +1,4 @@
-//! Finds the PostgreSQL programs that are already on the machine. It downloads nothing.
+//! Finds PostgreSQL programs that are installed on the machine. Nothing is downloaded.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,10 +7,11 @@ use std::process::Command;
 use super::account::search_path;
 use super::error::EmbeddedError;
 
-/// The oldest major version that the schema works with.
+/// Oldest major version that the schema supports.
 pub(super) const OLDEST_MAJOR: u32 = 14;
 
-/// Where distributions keep one directory per version: parent, start of the directory's name, and where the programs are in it.
+/// Directories in which distributions keep one directory per version: parent, prefix of the directory name, and
+/// subdirectory of the programs.
 const VERSIONED: [(&str, &str, &str); 8] = [
     ("/usr/lib/postgresql", "", "bin"),                          // Debian, Ubuntu
     ("/usr", "pgsql-", "bin"),                                   // the PostgreSQL project's RPMs
@@ -22,10 +23,10 @@ const VERSIONED: [(&str, &str, &str); 8] = [
     ("/opt/local/lib", "postgresql", "bin"),                     // MacPorts
 ];
 
-/// Where a single version lives.
+/// Directories of a single version.
 const SINGLE: [&str; 3] = ["/usr/local/pgsql/bin", "/usr/local/bin", "/usr/bin"];
 
-/// Where extension modules are, seen from the directory of the programs.
+/// Directories of extension modules, relative to the directory of the programs.
 const MODULES: [&str; 3] = ["../lib", "../lib/postgresql", "../lib64/pgsql"];
 
 /// One installation.
@@ -36,8 +37,8 @@ pub(super) struct Binaries {
 }
 
 impl Binaries {
-    /// The installation to use: the one in `bin_dir` if given, else the first of the search path and the usual places. An
-    /// existing cluster (`pgdata`) can only be run by the major version that made it.
+    /// Finds the installation to use: the one in `bin_dir` if given, else the first one in the search path and the
+    /// usual directories. An existing cluster (`pgdata`) requires the major version that created it.
     pub fn find(bin_dir: Option<&Path>, pgdata: &Path) -> Result<Self, EmbeddedError> {
         Self::find_in(bin_dir.map_or_else(usual_places, |dir| vec![dir.to_owned()]), pgdata)
     }
@@ -66,7 +67,7 @@ impl Binaries {
         self.dir.join("postgres")
     }
 
-    /// Whether the installation has an extension module, which some distributions package separately.
+    /// Returns true if the installation has an extension module, which some distributions package separately.
     pub fn has_module(&self, name: &str) -> bool {
         let Ok(dir) = self.postgres().canonicalize() else { return false };
         MODULES
@@ -95,7 +96,7 @@ fn usual_places() -> Vec<PathBuf> {
     places
 }
 
-/// The major version of the installation in `dir`, if there is a complete one.
+/// Returns the major version of the installation in `dir` if it is complete.
 fn major_version(dir: &Path) -> Option<u32> {
     if !dir.join("initdb").is_file() {
         return None;
@@ -104,14 +105,14 @@ fn major_version(dir: &Path) -> Option<u32> {
     parse_version(&String::from_utf8_lossy(&output.stdout))
 }
 
-/// Reads "postgres (PostgreSQL) 15.14 (Debian 15.14-0+deb12u1)", "… 18beta1" and the like.
+/// Parses "postgres (PostgreSQL) 15.14 (Debian 15.14-0+deb12u1)", "… 18beta1" and the like.
 fn parse_version(line: &str) -> Option<u32> {
     let version = line.split_once("(PostgreSQL) ")?.1;
     let digits = version.split(|c: char| !c.is_ascii_digit()).next()?;
     digits.parse().ok()
 }
 
-/// The major version that made the cluster in `pgdata`, if there is one.
+/// Returns the major version that created the cluster in `pgdata`, if there is one.
 fn made_by(pgdata: &Path) -> Result<Option<u32>, EmbeddedError> {
     let file = pgdata.join("PG_VERSION");
     match fs::read_to_string(&file) {

@@ -1,4 +1,4 @@
-//! Why the embedded PostgreSQL is not there, each with what to do about it: these sentences are all that a newcomer sees.
+//! Failures of the embedded PostgreSQL. Each sentence says what to do, because it is all that a new user sees.
 
 use std::io;
 use std::path::PathBuf;
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::binaries::OLDEST_MAJOR;
 
-/// A failure to start or stop the private cluster.
+/// Failure to start or stop the private cluster.
 #[derive(Debug, thiserror::Error)]
 pub enum EmbeddedError {
     #[error(
@@ -16,7 +16,7 @@ pub enum EmbeddedError {
         among(.rejected)
     )]
     NoBinaries {
-        /// What was found and is of no use, as "version in directory".
+        /// Unsuitable installations that were found, as "version in directory".
         rejected: Vec<String>,
     },
 
@@ -81,7 +81,7 @@ impl EmbeddedError {
         Self::Io { what: what.into(), source }
     }
 
-    // These three take the log's path and its end.
+    // The arguments are the path and the end of the log.
 
     pub(super) fn ended(status: i32, (log, tail): (PathBuf, String)) -> Self {
         Self::Ended { status, log, tail }

@@ -1,4 +1,4 @@
-//! Where a cluster lives: its directories, who owns them, and the lock that keeps a second server out.
+//! Directories of a cluster, their owner, and the lock that excludes a second server.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Read, Write};
@@ -13,20 +13,21 @@ use super::account::Account;
 use super::error::EmbeddedError;
 use super::{Durability, Settings};
 
-/// Where the cluster goes when the server is root and its data directory is behind a door that only root can open, such as
-/// `/root`. The data directory then holds a link to it.
+/// Parent directory of the cluster if the server is root and only root can enter its data directory, such as `/root`.
+/// The data directory then contains a link to it.
 const ELSEWHERE: &str = "/var/lib/catbird-server";
 
-/// The longest socket path that every system takes: `sun_path` has 108 bytes on Linux, 104 on macOS, one for the final zero.
+/// Maximum length of a socket path on all systems: `sun_path` has 108 bytes on Linux and 104 on macOS, one of them for
+/// the final zero.
 const MAX_SOCKET_PATH: usize = 103;
 
-/// A cluster's place, locked for as long as this value lives.
+/// Directory of a cluster, locked while this value lives.
 #[derive(Debug)]
 pub(super) struct Home {
-    /// The directory that holds everything below.
+    /// Directory that contains the files below.
     pub dir: PathBuf,
     pub pgdata: PathBuf,
-    /// The directory of the socket. Outside `dir` when that is too deep.
+    /// Directory of the socket. It is outside `dir` if that path is too long.
     pub sockets: PathBuf,
     pub log: PathBuf,
     port: u16,
@@ -51,19 +52,19 @@ impl Home {
         Ok(Self { log: dir.join("postgres.log"), dir, pgdata, sockets, port, account, unclaimed, _lock: lock })
     }
 
-    /// The file with which PostgreSQL claims the socket.
+    /// Returns the lock file of PostgreSQL's socket.
     pub fn socket_lock(&self) -> PathBuf {
         self.sockets.join(format!("{}.lock", socket_name(self.port)))
     }
 
-    /// From now on somebody else removes a throw-away home.
+    /// Leaves the removal of a throw-away directory to the supervisor.
     pub fn hand_over(&mut self) {
         if let Some(mut guard) = self.unclaimed.take() {
             guard.0 = None;
         }
     }
 
-    /// Removes the directory of the socket if it is outside of the home and PostgreSQL has left it empty.
+    /// Removes the directory of the socket if it is outside `dir` and PostgreSQL has left it empty.
     pub fn remove_outlying_sockets(&self) -> Result<(), EmbeddedError> {
         if self.sockets.starts_with(&self.dir) {
             return Ok(());
@@ -77,7 +78,7 @@ impl Home {
     }
 }
 
-/// Removes a throw-away home that did not get as far as having a supervisor, whose task it would be.
+/// Removes a throw-away directory if no supervisor was started for it.
 #[derive(Debug)]
 struct Unclaimed(Option<PathBuf>);
 
@@ -91,7 +92,7 @@ impl Drop for Unclaimed {
     }
 }
 
-/// A directory that nobody used before, since it will be removed.
+/// Creates a new directory; a throw-away cluster must not reuse one, because it is removed at the end.
 fn fresh(dir: &Path, account: &Account) -> Result<(PathBuf, Unclaimed), EmbeddedError> {
     match DirBuilder::new().mode(0o700).create(dir) {
         Ok(()) => {}
@@ -107,7 +108,7 @@ fn fresh(dir: &Path, account: &Account) -> Result<(PathBuf, Unclaimed), Embedded
     }
 }
 
-/// The data directory, or the place it points to because the account cannot enter it.
+/// Returns the data directory, or the directory that it links to because the account cannot enter it.
 fn lasting(data_dir: &Path, account: &Account) -> Result<PathBuf, EmbeddedError> {
     if !exists(data_dir)? {
         create_passage(data_dir)?;
@@ -134,7 +135,7 @@ fn lasting(data_dir: &Path, account: &Account) -> Result<PathBuf, EmbeddedError>
     canonical(&link)
 }
 
-/// Creates a directory, and what is missing above it, that others may walk through but not list.
+/// Creates a directory and its missing parents; other accounts may pass through it but not list it.
 fn create_passage(dir: &Path) -> Result<(), EmbeddedError> {
     DirBuilder::new()
         .recursive(true)
@@ -143,7 +144,7 @@ fn create_passage(dir: &Path) -> Result<(), EmbeddedError> {
         .map_err(|e| EmbeddedError::io(format!("create {}", dir.display()), e))
 }
 
-/// Takes the lock that arbitrates between servers. The kernel gives it back when its holder ends, however it ends.
+/// Takes the lock that excludes other servers. The kernel releases it when the process ends in any way.
 fn lock(dir: &Path) -> Result<File, EmbeddedError> {
     let path = dir.join("lock");
     let failed = |e| EmbeddedError::io(format!("lock {}", path.display()), e);
@@ -170,8 +171,8 @@ fn lock(dir: &Path) -> Result<File, EmbeddedError> {
     Ok(file)
 }
 
-/// The directory for the socket: in the cluster's directory, or a short one under the temporary directory with a name that
-/// stays the same from start to start.
+/// Returns the directory for the socket: in the cluster's directory, or a short path under the temporary directory
+/// whose name is the same at every start.
 fn sockets(dir: &Path, port: u16, account: &Account) -> Result<PathBuf, EmbeddedError> {
     let name = format!("catbird-{}", crate::hex::encode(&Sha256::digest(dir.as_os_str().as_bytes())[..6]));
     let mut candidates =
@@ -190,13 +191,13 @@ fn sockets(dir: &Path, port: u16, account: &Account) -> Result<PathBuf, Embedded
     Ok(sockets)
 }
 
-/// What PostgreSQL calls its socket.
+/// Returns PostgreSQL's name for its socket.
 fn socket_name(port: u16) -> String {
     format!(".s.PGSQL.{port}")
 }
 
-/// Creates a directory for the account alone. One that exists has to be just that: under `/tmp` anybody could have put
-/// something else there, and whoever owns the directory could pose as the database.
+/// Creates a directory that only the account can enter. An existing one must already be private: under `/tmp` another
+/// user could have created it and pose as the database.
 pub(super) fn own_privately(dir: &Path, account: &Account) -> Result<(), EmbeddedError> {
     match DirBuilder::new().mode(0o700).create(dir) {
         Ok(()) => account.give(dir),

@@ -1,4 +1,4 @@
-//! Makes a cluster, and the server's database in it.
+//! Creates a cluster and the server's database in it.
 
 use std::fs::{self, File};
 use std::io::ErrorKind;
@@ -12,8 +12,8 @@ use super::error::EmbeddedError;
 use super::home::{Home, own_privately};
 use super::{DATABASE, Durability, ROLE, START_LIMIT};
 
-/// Runs `initdb` unless there is a cluster. It works in a directory that only gets its final name when it is complete, so an
-/// interrupted attempt is simply made again.
+/// Runs `initdb` unless there is a cluster. It works in a directory that is renamed when it is complete, so an
+/// interrupted attempt is repeated.
 pub(super) async fn create_unless_there(
     home: &Home,
     binaries: &Binaries,
@@ -52,7 +52,7 @@ pub(super) async fn create_unless_there(
         .map_err(|e| EmbeddedError::io(format!("name the new cluster {}", home.pgdata.display()), e))
 }
 
-/// Creates the server's database unless there is one, and the extension that counts statements where its module is loaded.
+/// Creates the server's database unless it exists, and the extension that counts statements if its module is loaded.
 pub(super) async fn create_database(config: &Config, statements: bool) -> Result<(), EmbeddedError> {
     let mut maintenance = config.clone();
     maintenance.dbname("postgres");
@@ -66,7 +66,7 @@ pub(super) async fn create_database(config: &Config, statements: bool) -> Result
     Ok(())
 }
 
-/// A connection that ends when the client is dropped.
+/// Opens a connection that ends when the client is dropped.
 async fn connect(config: &Config) -> Result<Client, tokio_postgres::Error> {
     let (client, connection) = config.connect(NoTls).await?;
     tokio::spawn(async move {

@@ -1,5 +1,5 @@
-//! What a server that did not end in order leaves behind: a PostgreSQL that still runs, or a `postmaster.pid` that names a
-//! process which has nothing to do with it any more. Called with the data directory locked, so no other server is concerned.
+//! Cleans up after a server that did not stop in order: a PostgreSQL that still runs, or a `postmaster.pid` that names
+//! an unrelated process. The caller holds the lock on the data directory, so no other server is affected.
 
 use std::fs;
 use std::path::Path;
@@ -13,16 +13,16 @@ use tokio::time::{Instant, sleep};
 use super::error::EmbeddedError;
 use super::home::Home;
 
-/// How often a condition is looked at again.
+/// Interval at which a condition is checked.
 const POLL: Duration = Duration::from_millis(20);
 
-/// Ends every PostgreSQL process of this cluster, gently first, and clears the way for the next start.
+/// Ends every PostgreSQL process of this cluster and removes stale files that would prevent the next start.
 pub(super) async fn clear(home: &Home, patience: Duration) -> Result<(), EmbeddedError> {
     end(&home.pgdata, patience).await?;
     remove_misleading_pid_files(home)
 }
 
-/// Ends what runs: a fast shutdown for as long as `patience` lasts, then an immediate one, then SIGKILL.
+/// Ends running processes: a fast shutdown for the time of `patience`, then an immediate one, then SIGKILL.
 async fn end(pgdata: &Path, patience: Duration) -> Result<(), EmbeddedError> {
     for signal in [Signal::SIGINT, Signal::SIGQUIT, Signal::SIGKILL] {
         let deadline = Instant::now() + patience;
@@ -32,7 +32,7 @@ async fn end(pgdata: &Path, patience: Duration) -> Result<(), EmbeddedError> {
             if running.is_empty() {
                 return Ok(());
             }
-            // A postmaster ends its children itself; children that lost theirs have to be told one by one.
+            // A postmaster ends its children itself; children without a postmaster are signalled one by one.
             let postmaster = recorded_pid(&pgdata.join("postmaster.pid")).filter(|pid| running.contains(pid));
             for pid in postmaster.map_or(running, |pid| vec![pid]) {
                 if !told.contains(&pid) {
@@ -54,8 +54,9 @@ fn tell(pid: Pid, signal: Signal) -> Result<(), EmbeddedError> {
     }
 }
 
-/// PostgreSQL refuses to start while the process in `postmaster.pid`, or in the lock file of the socket, is alive, also when
-/// the number has been given to an innocent process since. Dead ones are PostgreSQL's own business: it looks closer.
+/// Removes lock files that name a living process. PostgreSQL refuses to start while the process in `postmaster.pid` or
+/// in the socket's lock file is alive, even if the number now belongs to an unrelated process. PostgreSQL itself
+/// handles files that name dead processes.
 fn remove_misleading_pid_files(home: &Home) -> Result<(), EmbeddedError> {
     for file in [home.pgdata.join("postmaster.pid"), home.socket_lock()] {
         let alive = recorded_pid(&file).is_some_and(|pid| kill(pid, None) != Err(Errno::ESRCH));
@@ -66,12 +67,12 @@ fn remove_misleading_pid_files(home: &Home) -> Result<(), EmbeddedError> {
     Ok(())
 }
 
-/// The process id in the first line of a lock file of PostgreSQL.
+/// Reads the process id in the first line of a lock file of PostgreSQL.
 fn recorded_pid(file: &Path) -> Option<Pid> {
     fs::read_to_string(file).ok()?.lines().next()?.trim().parse().ok().map(Pid::from_raw)
 }
 
-/// The processes that run this very cluster. Every PostgreSQL process works in its cluster's directory.
+/// Returns the processes of this cluster. Every PostgreSQL process works in its cluster's directory.
 #[cfg(target_os = "linux")]
 fn running(pgdata: &Path) -> Vec<Pid> {
     let of_cluster = |process: &fs::DirEntry| {
@@ -90,7 +91,7 @@ fn running(pgdata: &Path) -> Vec<Pid> {
         .collect()
 }
 
-/// The process in `postmaster.pid`, if its command line names this very cluster.
+/// Returns the process in `postmaster.pid` if its command line names this cluster.
 #[cfg(not(target_os = "linux"))]
 fn running(pgdata: &Path) -> Vec<Pid> {
     let of_cluster = |pid: &Pid| {

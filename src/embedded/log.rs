@@ -1,4 +1,4 @@
-//! PostgreSQL's own log: one file, kept small, of which a failing start shows the end.
+//! PostgreSQL's own log: one bounded file, whose end a failed start shows.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -6,13 +6,13 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Size at which the log is moved aside. One older file is kept, so the bound is about twice this.
+/// Size at which the log is moved aside. One older file is kept, so the total is at most about twice this.
 pub(super) const MAX_LOG_BYTES: u64 = 8 * 1024 * 1024;
 
-/// How often the size is looked at.
+/// Interval at which the size is checked.
 const LOG_CHECK: Duration = Duration::from_secs(60);
 
-/// How much of the log an error shows.
+/// Lines and bytes of the log that an error shows.
 const TAIL_LINES: usize = 20;
 const TAIL_BYTES: u64 = 16 * 1024;
 
@@ -22,7 +22,7 @@ pub(super) fn open(path: &Path) -> io::Result<File> {
     OpenOptions::new().create(true).append(true).mode(0o600).open(path)
 }
 
-/// The last lines written from byte `from` on.
+/// Returns the last lines written from byte `from` on.
 pub(super) fn tail(path: &Path, from: u64) -> String {
     let read = || -> io::Result<String> {
         let file = File::open(path)?;
@@ -41,7 +41,7 @@ pub(super) fn tail(path: &Path, from: u64) -> String {
     }
 }
 
-/// Keeps the log small for as long as the task runs.
+/// Bounds the log while the task runs.
 pub(super) async fn keep_bounded(path: PathBuf) {
     let mut ticks = tokio::time::interval(LOG_CHECK);
     loop {
@@ -52,8 +52,8 @@ pub(super) async fn keep_bounded(path: PathBuf) {
     }
 }
 
-/// Copies a log that is too long aside and empties it. PostgreSQL keeps the file open, which is why it is not renamed, and
-/// appends, which is why it goes on at the new beginning.
+/// Copies a log that is too long aside and truncates it. PostgreSQL keeps the file open, so it cannot be renamed; it
+/// appends, so it continues at the new end.
 fn bound(path: &Path) -> io::Result<()> {
     match fs::metadata(path) {
         Ok(metadata) if metadata.len() > MAX_LOG_BYTES => {

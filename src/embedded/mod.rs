@@ -1,16 +1,15 @@
-//! The private PostgreSQL: without `DATABASE_URL` the server brings its own database, kept under `DATA_DIR`, and the tests bring
-//! a throw-away one.
+//! Private PostgreSQL: without `DATABASE_URL` the server runs its own database under `DATA_DIR`, and tests run a
+//! throw-away one.
 //!
-//! It is a real PostgreSQL, made from the programs on the machine with `initdb`, reachable through a socket in a directory
-//! that only its owner can enter (which is why the socket asks for no password). This module owns the cluster's whole life:
-//! created once, started with the server, stopped after it, picked up again after a crash of either. It refuses to share
-//! its directory with another live server, and it downloads nothing. `app` and the tests' support call it.
+//! It is a real PostgreSQL, created with the machine's `initdb` and reachable through a socket in a directory that only
+//! its owner can enter, so the socket needs no password. This module creates it once, starts it with the server, stops
+//! it after the server, and recovers it after a crash of either. It never shares its directory with another live
+//! server.
 //!
-//! A supervisor process of a few lines of shell ([`supervisor`]) ends PostgreSQL when the server is gone. Machines lose power
-//! too, so a start still copes with anything that an earlier one left ([`leftovers`]).
-//!
-//! An init system should signal the server alone (systemd: `KillMode=mixed`): PostgreSQL takes a SIGTERM of its own as "accept
-//! nobody new", while the server is still draining.
+//! A supervisor process, a short shell script ([`supervisor`]), ends PostgreSQL when the server is gone. Machines lose
+//! power too, so a start handles anything that an earlier one left ([`leftovers`]). An init system should signal the
+//! server alone (systemd: `KillMode=mixed`): a SIGTERM makes PostgreSQL refuse new connections while the server still
+//! drains.
 
 mod account;
 mod binaries;
@@ -41,50 +40,51 @@ pub use running::config_of;
 pub use supervisor::Shutdown;
 use supervisor::{State, Supervisor};
 
-/// How long PostgreSQL may take to accept connections, crash recovery included.
+/// Maximum time until PostgreSQL accepts connections, crash recovery included.
 pub const START_LIMIT: Duration = Duration::from_secs(60);
 
-/// How long a shutdown may take before a rougher one follows.
+/// Maximum time of a shutdown before a harder one follows.
 pub const STOP_LIMIT: Duration = Duration::from_secs(30);
 
-/// The role that owns the cluster.
+/// Role that owns the cluster.
 pub const ROLE: &str = "catbird";
 
-/// The database that the server uses.
+/// Database of the server.
 pub const DATABASE: &str = "catbird";
 
-/// The module that counts statements, for whoever looks for slow ones.
+/// Module that counts statements, for finding slow ones.
 const STATEMENTS: &str = "pg_stat_statements";
 
-/// How often a starting PostgreSQL is tried.
+/// Interval at which a starting PostgreSQL is tried.
 const POLL: Duration = Duration::from_millis(20);
 
-/// What a cluster promises about its data.
+/// Durability of a cluster's data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Durability {
-    /// Everything committed survives a loss of power; the cluster stays when it is stopped.
+    /// Everything committed survives a power failure; the cluster stays when it is stopped.
     Durable,
-    /// Nothing survives: no `fsync`, and the directory is removed with the cluster. Commits keep their meaning otherwise.
+    /// Nothing survives: there is no `fsync`, and the directory is removed with the cluster. Commits are otherwise the
+    /// same.
     ThrowAway,
 }
 
-/// How to run a cluster.
+/// Settings of a cluster.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// The directory for everything the cluster keeps. A throw-away cluster makes it and removes it.
+    /// Directory of the cluster's files. A throw-away cluster creates and removes it.
     pub data_dir: PathBuf,
     pub durability: Durability,
     pub max_connections: u32,
-    /// The directory of `postgres` and `initdb`; without it they are searched for.
+    /// Directory of `postgres` and `initdb`; without it they are searched for.
     pub bin_dir: Option<PathBuf>,
-    /// A port of 127.0.0.1 to listen on as well as on the socket, without a password: for tests that cut connections.
+    /// Port of 127.0.0.1 to listen on in addition to the socket, without a password: for tests that cut connections.
     pub loopback_port: Option<u16>,
     /// Further settings of PostgreSQL, by name.
     pub extra: Vec<(String, String)>,
 }
 
 impl Settings {
-    /// A cluster to keep.
+    /// Settings of a durable cluster.
     pub fn durable(data_dir: impl Into<PathBuf>) -> Self {
         Self {
             data_dir: data_dir.into(),
@@ -96,7 +96,7 @@ impl Settings {
         }
     }
 
-    /// A cluster for tests, in a new directory under the temporary directory.
+    /// Settings of a test cluster in a new directory under the temporary directory.
     pub fn throw_away() -> Self {
         let name = format!("catbird-{}", Ulid::new().to_string().to_lowercase());
         Self {
@@ -106,25 +106,25 @@ impl Settings {
         }
     }
 
-    /// The port also names the socket.
+    /// Returns the port, which also names the socket.
     fn port(&self) -> u16 {
         self.loopback_port.unwrap_or(5432)
     }
 }
 
-/// A running private PostgreSQL. Dropped without [`EmbeddedPostgres::stop`], it is stopped all the same, a moment later.
+/// A running private PostgreSQL. Dropped without [`EmbeddedPostgres::stop`], it is stopped a moment later.
 #[derive(Debug)]
 pub struct EmbeddedPostgres {
-    // The order matters when this is dropped: the supervisor is dismissed before the lock on the home is given back.
+    // Drop order matters: the supervisor is dismissed before the lock on the directory is released.
     supervisor: Supervisor,
     config: Config,
     bounding_log: tokio::task::JoinHandle<()>,
     home: Home,
 }
 
-/// Whether a cluster was ever made in this directory.
+/// Returns true if a cluster was ever created in this directory.
 pub fn exists(data_dir: &Path) -> bool {
-    // What cannot be looked at is there.
+    // A directory that cannot be read counts as existing.
     data_dir.join("postgres").try_exists().unwrap_or(true)
 }
 
@@ -135,7 +135,7 @@ impl EmbeddedPostgres {
         let binaries = Binaries::find(settings.bin_dir.as_deref(), &home.pgdata)?;
         leftovers::clear(&home, STOP_LIMIT).await?;
 
-        // Before initdb, so that from here on a throw-away directory goes away whatever happens to this process.
+        // Started before initdb, so that a throw-away directory is removed whatever happens to this process.
         let (parting, doomed) = match settings.durability {
             Durability::Durable => (Shutdown::Fast, [None, None]),
             Durability::ThrowAway => (Shutdown::Immediate, [Some(&*home.dir), Some(&*home.sockets)]),
@@ -170,12 +170,12 @@ impl EmbeddedPostgres {
         Ok(postgres)
     }
 
-    /// How to connect to the server's database as the role that owns it.
+    /// Returns the connection settings of the server's database, with the role that owns it.
     pub fn config(&self) -> Config {
         self.config.clone()
     }
 
-    /// The same as [`EmbeddedPostgres::config`] for `psql`, `pg_dump` and the like.
+    /// Returns [`EmbeddedPostgres::config`] as a URL for `psql`, `pg_dump` and the like.
     pub fn url(&self) -> String {
         let mut host = String::new();
         for &byte in self.home.sockets.as_os_str().as_bytes() {
@@ -190,13 +190,14 @@ impl EmbeddedPostgres {
         format!("postgresql://{ROLE}@/{DATABASE}?host={host}&port={port}")
     }
 
-    /// The directory that holds the cluster, which is not always the one in the settings (see [`Settings::data_dir`]).
+    /// Returns the directory of the cluster, which may differ from the one in the settings (see
+    /// [`Settings::data_dir`]).
     pub fn dir(&self) -> &Path {
         &self.home.dir
     }
 
-    /// Waits until PostgreSQL has ended without having been told to, and returns the exit status if there is one. The server
-    /// cannot go on then.
+    /// Waits until PostgreSQL ends unexpectedly, and returns its exit status if there is one. The server cannot
+    /// continue then.
     pub async fn ended(&self) -> Option<i32> {
         match self.supervisor.reaches(over).await {
             State::Ended(status) => Some(status),
@@ -204,7 +205,7 @@ impl EmbeddedPostgres {
         }
     }
 
-    /// Stops PostgreSQL, keeping the cluster's directory and this value: [`EmbeddedPostgres::resume`] starts it again.
+    /// Stops PostgreSQL but keeps the cluster's directory; [`EmbeddedPostgres::resume`] starts it again.
     pub async fn halt(&mut self, how: Shutdown) -> Result<(), EmbeddedError> {
         let running = self.supervisor.reaches(|state| *state != State::Idle).await;
         if over(&running) {
@@ -238,18 +239,18 @@ impl EmbeddedPostgres {
         }
     }
 
-    /// Stops PostgreSQL for good, with a fast shutdown that a throw-away cluster does without, and waits for it.
+    /// Stops PostgreSQL for good and waits for it, with a fast shutdown, or an immediate one for a throw-away cluster.
     pub async fn stop(mut self) -> Result<(), EmbeddedError> {
         let running = self.supervisor.state();
         self.supervisor.dismiss();
         self.await_ending(running, |state| *state == State::Gone).await?;
-        // Somebody could have killed the supervisor, and then its work is still to be done.
+        // If the supervisor was killed, its work is still to be done.
         leftovers::clear(&self.home, STOP_LIMIT).await?;
         self.home.remove_outlying_sockets()
     }
 
-    /// Waits for an ending that has been ordered, and uses force when it takes too long: a durable cluster recovers from
-    /// its write-ahead log.
+    /// Waits for a shutdown that was ordered, and uses force if it takes too long: a durable cluster recovers from its
+    /// write-ahead log.
     async fn await_ending(&self, running: State, ending: fn(&State) -> bool) -> Result<(), EmbeddedError> {
         for force in [Some(Signal::SIGQUIT), Some(Signal::SIGKILL), None] {
             if timeout(STOP_LIMIT, self.supervisor.reaches(ending)).await.is_ok() {
@@ -257,7 +258,7 @@ impl EmbeddedPostgres {
             }
             if let (Some(signal), State::Running(pid)) = (force, running) {
                 tracing::warn!(pid, %signal, "PostgreSQL did not stop within {} s", STOP_LIMIT.as_secs());
-                // It may have ended in this very moment; the next wait tells.
+                // It may have ended in this moment; the next wait shows it.
                 let _ = kill(Pid::from_raw(pid), signal);
             }
         }
@@ -271,12 +272,13 @@ impl Drop for EmbeddedPostgres {
     }
 }
 
-/// Whether PostgreSQL has ended, in any way.
+/// Returns true if PostgreSQL has ended in any way.
 fn over(state: &State) -> bool {
     matches!(state, State::Ended(_) | State::Gone)
 }
 
-/// Tries until a connection is made. The database of that name may still be missing, so the maintenance database is used.
+/// Retries until a connection succeeds. The server's database may still be missing, so the maintenance database is
+/// used.
 async fn accepts_connections(config: &Config) {
     let mut maintenance = config.clone();
     maintenance.dbname("postgres");
@@ -285,7 +287,7 @@ async fn accepts_connections(config: &Config) {
     }
 }
 
-/// The command that runs PostgreSQL. What is not named here is the operator's to set in `postgresql.conf`.
+/// Builds the command that runs PostgreSQL. All other settings are the operator's, in `postgresql.conf`.
 fn command_line(settings: &Settings, home: &Home, binaries: &Binaries, statements: bool) -> Vec<OsString> {
     let mut sockets = OsString::from("unix_socket_directories=\"");
     sockets.push(&home.sockets);

@@ -1,4 +1,4 @@
-//! The way into a cluster that another process of ours is running: for commands that look at a live database.
+//! Connects to a cluster that another server process runs, for commands on a live database.
 
 use std::path::Path;
 
@@ -6,8 +6,9 @@ use tokio_postgres::Config;
 
 use super::{DATABASE, ROLE};
 
-/// How to connect to the cluster in `dir`, as its own pid file has it (PostgreSQL manual, "postmaster.pid": the port is in the
-/// fourth line, the directory of the socket in the fifth). `None` if it is not running or says neither.
+/// Returns the connection settings of the running cluster in `dir`, from its pid file (PostgreSQL manual,
+/// "postmaster.pid": the fourth line is the port, the fifth the directory of the socket). `None` if it is not running
+/// or the file lacks either.
 pub fn config_of(dir: &Path) -> Option<Config> {
     let pid_file = std::fs::read_to_string(dir.join("postgres").join("postmaster.pid")).ok()?;
     let mut lines = pid_file.lines().skip(3);

@@ -1,7 +1,8 @@
-//! The small shell process between the server and its PostgreSQL.
+//! Shell process between the server and its PostgreSQL.
 //!
-//! It owns PostgreSQL's life: it starts it, ends it on order, and ends it when the server is gone, even by `kill -9`, which
-//! no handler inside the server could notice. It has a process group of its own, so a Ctrl-C in the terminal reaches the server
+//! It starts PostgreSQL, ends it on order, and ends it when the server is gone, even after `kill -9`, which no handler
+//! in the server could notice. It has its own process group, so a Ctrl-C in the terminal reaches only the server, which
+//! drains and stops PostgreSQL last. Only [`super::EmbeddedPostgres`] uses it.
 //! alone, which drains and stops PostgreSQL last. Only [`super::EmbeddedPostgres`] talks to it.
 
 use std::ffi::OsString;
@@ -16,12 +17,12 @@ use super::account::Account;
 
 const SCRIPT: &str = include_str!("supervisor.sh");
 
-/// A signal that ends PostgreSQL, as its manual names the three ways to shut down; the slow one is of no use here.
+/// Shutdown mode of PostgreSQL, named as in its manual; the smart mode is not used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shutdown {
-    /// Disconnects every client, rolls back what was open and writes a checkpoint.
+    /// Disconnects every client, rolls back open transactions and writes a checkpoint.
     Fast,
-    /// Ends at once, as a crash would: the next start replays the write-ahead log.
+    /// Ends at once like a crash: the next start replays the write-ahead log.
     Immediate,
 }
 
@@ -34,16 +35,16 @@ impl Shutdown {
     }
 }
 
-/// What the supervisor last said about PostgreSQL.
+/// State of PostgreSQL as last reported by the supervisor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
-    /// Never started, or an order to start is under way.
+    /// Never started, or a start is in progress.
     Idle,
-    /// The process id of the postmaster.
+    /// Process id of the postmaster.
     Running(i32),
-    /// The exit status of the postmaster, in the shell's form (128 + signal).
+    /// Exit status of the postmaster, as the shell reports it (128 + signal).
     Ended(i32),
-    /// The supervisor itself has ended, after its last act.
+    /// The supervisor has ended, after its cleanup.
     Gone,
 }
 
@@ -54,7 +55,8 @@ pub(super) struct Supervisor {
 }
 
 impl Supervisor {
-    /// Starts the supervisor, but not yet PostgreSQL. `doomed` are removed when it ends; `postgres` is program and arguments.
+    /// Starts the supervisor, but not PostgreSQL. `doomed` are removed when it ends; `postgres` is the program with its
+    /// arguments.
     pub fn spawn(
         account: &Account,
         parting: Shutdown,
@@ -78,7 +80,7 @@ impl Supervisor {
         Ok(Self { orders, state })
     }
 
-    /// Orders PostgreSQL to start. What comes of it shows in [`Supervisor::watch`].
+    /// Orders PostgreSQL to start. [`Supervisor::watch`] shows the result.
     pub fn start(&mut self) -> io::Result<()> {
         self.state.send_replace(State::Idle);
         self.order("start")
@@ -89,7 +91,7 @@ impl Supervisor {
         self.order(how.signal())
     }
 
-    /// Takes leave: the supervisor ends PostgreSQL and then itself.
+    /// Dismisses the supervisor, which ends PostgreSQL and then itself.
     pub fn dismiss(&mut self) {
         self.orders = None;
     }
@@ -98,9 +100,9 @@ impl Supervisor {
         *self.state.borrow()
     }
 
-    /// Waits for a state, which may be the present one.
+    /// Waits for a state; the present one counts.
     pub async fn reaches(&self, wanted: fn(&State) -> bool) -> State {
-        // Receiving fails when every sender is gone, and `self` holds one.
+        // Receiving fails once every sender is gone, and `self` holds one.
         self.state.subscribe().wait_for(wanted).await.map_or(State::Gone, |state| *state)
     }
 
@@ -110,12 +112,12 @@ impl Supervisor {
     }
 }
 
-/// The script without its comments, since all of it shows in the list of processes.
+/// Returns the script without comments, since all of it shows in the list of processes.
 fn bare_script() -> String {
     SCRIPT.lines().filter(|line| !line.is_empty() && !line.trim_start().starts_with('#')).collect::<Vec<_>>().join("\n")
 }
 
-/// A thread and not a task, because it has to reap the child also when the runtime that started it is gone.
+/// This is a thread because it must reap the child even after the runtime that started it is gone.
 fn listen(mut child: Child, said: &watch::Sender<State>) {
     if let Some(stdout) = child.stdout.take() {
         for line in BufReader::new(stdout).lines().map_while(Result::ok) {
