@@ -27,42 +27,43 @@ use crate::timing::within;
 
 pub use self::suites::{DEFAULT_SUITE, SUITES, Suite};
 
-/// Most bytes of one commit, Welcome or application message. In base64 it fits into the 10 MiB of a reply that an AT Protocol PDS passes
-/// on, with its frame, so that whatever was accepted can be read. Earlier versions have accepted as much as the lexicons say.
+/// Maximum size of one commit, Welcome or application message. In base64 it fits, with its frame, into the 10 MiB of a
+/// reply that an AT Protocol PDS forwards, so every accepted message can be read. Earlier versions accepted as much as
+/// the lexicons say.
 pub const MAX_MLS_BYTES: usize = 7 * 1024 * 1024;
-/// Most bytes of one key package, as the lexicon has it.
+/// Maximum size of one key package, as in the lexicon.
 pub const MAX_KEY_PACKAGE_BYTES: usize = 65_536;
-/// The highest epoch or seq that travels: what JSON carries exactly (RFC 8259, section 6).
+/// Largest epoch or seq on the wire: the largest integer that JSON carries exactly (RFC 8259, section 6).
 pub const MAX_POSITION: i64 = (1 << 53) - 1;
 
-/// Longest that a key package may live in all, in seconds: a year, as some libraries make them, with a day for leap years and the hour by
-/// which they date them back. Section 7.2 wants a maximum.
+/// Maximum lifetime of a key package, in seconds: a year, as some libraries make them, plus a day for leap years and
+/// the hour by which they backdate them. Section 7.2 requires a maximum.
 pub const MAX_KEY_PACKAGE_LIFETIME_SECONDS: u64 = 366 * 24 * 3_600 + 3_600;
-/// How far the clocks of a key package's owner and of the server may be apart, in seconds, as for tokens.
+/// Maximum difference between the clocks of a key package's owner and of the server, in seconds, as for tokens.
 const CLOCK_SECONDS: u64 = LEEWAY_SECONDS as u64;
 
-/// How an MLSMessage of protocol version mls10 begins, and the wire formats that follow (RFC 9420, section 6).
+/// First bytes of an MLSMessage of protocol version mls10, and the wire formats that may follow (RFC 9420, section 6).
 const MLS10: [u8; 2] = [0, 1];
 const PUBLIC_MESSAGE: u16 = 1;
 const PRIVATE_MESSAGE: u16 = 2;
 const KEY_PACKAGE: u16 = 5;
-/// From how many bytes on a message counts as large, how many of those are parsed at once, and how long others wait for that.
+/// Size from which a message counts as large, number of large ones that are parsed at once, and maximum wait for that.
 const LARGE_BYTES: usize = 64 * 1024;
 const MOST_LARGE: usize = 2;
 const LARGE_WAIT: Duration = Duration::from_secs(5);
-/// The highest epoch that a conversation may start at, so far below [`MAX_POSITION`] that its epochs cannot run out.
+/// Largest epoch at which a conversation may start, so far below [`MAX_POSITION`] that its epochs cannot run out.
 pub const MAX_INITIAL_EPOCH: i64 = 1 << 40;
-/// Why bytes are refused that are no MLS message at all.
+/// Reason for refusing bytes that are not an MLS message.
 const UNREADABLE: &str = "it does not parse as an MLSMessage (RFC 9420, section 6)";
-/// Why an MLS message is refused whose epoch does not travel.
+/// Reason for refusing an MLS message with an epoch above [`MAX_POSITION`].
 const BEYOND: &str = "its epoch is larger than any that a conversation can reach";
 
-/// A group id as clients name it, in the one spelling that is stored: hex in lower case. `None`: it is no hex.
+/// Returns a group id in the spelling that is stored, lower-case hex. `None` if it is not hex.
 pub fn canonical_group_id(text: &str) -> Option<String> {
     hex::is_hex(text).then(|| text.to_ascii_lowercase())
 }
 
-/// What an MLS message says about itself in the clear.
+/// Plaintext frame of an MLS message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frame {
     group_id: Vec<u8>,
@@ -71,31 +72,31 @@ pub struct Frame {
 }
 
 impl Frame {
-    /// `None`: its epoch is beyond [`MAX_POSITION`], so no conversation is or will be in it.
+    /// `None` if the epoch is above [`MAX_POSITION`], which no conversation reaches.
     fn of(group_id: &[u8], epoch: u64) -> Option<Self> {
         let epoch = i64::try_from(epoch).ok().filter(|epoch| *epoch <= MAX_POSITION)?;
         Some(Self { group_id: group_id.to_vec(), epoch })
     }
 
-    /// Whether this is the group that `named` names in lower-case hex.
+    /// Returns true if `named` is this group in lower-case hex.
     pub fn belongs_to(&self, named: &str) -> bool {
         hex::encode(&self.group_id) == named
     }
 }
 
-/// A commit that parsed: its bytes, its frame, and the hash by which it is known for ever.
+/// A commit that parsed: its bytes, its frame, and the hash that identifies it for ever.
 #[derive(Debug, Clone)]
 pub struct Commit {
     pub bytes: Vec<u8>,
     pub hash: [u8; 32],
     pub frame: Frame,
-    /// What it shows; `None` if it is encrypted.
+    /// Plaintext of the commit; `None` if it is encrypted.
     shown: Option<Shown>,
 }
 
 impl Commit {
-    /// Parses `bytes` as an MLSMessage that carries a commit, and nothing after it. One that shows what it is has to be one that members
-    /// can apply, as far as that can be seen without the group's tree.
+    /// Parses `bytes` as an MLSMessage with a commit and nothing after it. An unencrypted commit must be one that
+    /// members can apply, as far as that can be checked without the group's tree.
     pub fn parse(bytes: Vec<u8>) -> Result<Self, Error> {
         if bytes.len() > MAX_MLS_BYTES {
             return Err(no_commit("it has more than 7 MiB"));
@@ -128,7 +129,7 @@ impl Commit {
         Ok(Self { frame, hash: Sha256::digest(&bytes).into(), bytes, shown })
     }
 
-    /// Checks what it shows of its suite against the group's.
+    /// Checks the cipher suites of the key packages that it adds against the group's.
     pub fn check_suite(&self, group: Suite) -> Result<(), Error> {
         match &self.shown {
             Some(shown) if shown.suites.iter().any(|suite| *suite != group.id) => {
@@ -138,7 +139,7 @@ impl Commit {
         }
     }
 
-    /// Checks what it shows against the request of `caller`, who says that it adds these people. Devices of the caller may come along.
+    /// Checks its plaintext against the request of `caller` to add these DIDs. It may also add devices of the caller.
     pub fn check_additions(&self, caller: &Did, named: &[Did], mode: MlsValidation) -> Result<(), Error> {
         let Some(shown) = self.shown.as_ref().filter(|_| mode == MlsValidation::Strict) else { return Ok(()) };
         self.check_committer(caller)?;
@@ -153,8 +154,8 @@ impl Commit {
         Ok(())
     }
 
-    /// Checks what it shows against the request of `caller`, who says that it removes somebody else, or nobody because the caller leaves by
-    /// itself. Whom it removes, only the group's tree would tell.
+    /// Checks its plaintext against the request of `caller` to remove another member, or only to leave. The removed
+    /// leaf can be identified only with the group's tree.
     pub fn check_removal(&self, caller: &Did, of_another: bool, mode: MlsValidation) -> Result<(), Error> {
         let Some(shown) = self.shown.as_ref().filter(|_| mode == MlsValidation::Strict) else { return Ok(()) };
         self.check_committer(caller)?;
@@ -167,7 +168,7 @@ impl Commit {
         Ok(())
     }
 
-    /// Nobody comes in from outside as somebody else.
+    /// An external commit must carry the caller's own leaf.
     fn check_committer(&self, caller: &Did) -> Result<(), Error> {
         match &self.shown {
             Some(shown) if shown.from_outside && shown.committer.as_deref() != Some(caller.as_str()) => {
@@ -182,7 +183,7 @@ fn no_commit(why: &str) -> Error {
     Code::InvalidCommit.because(format!("commit must be an MLSMessage with a commit: {why}"))
 }
 
-/// Checks what nobody in a group would take (RFC 9420, sections 6 and 12.4).
+/// Refuses commits that no member would accept (RFC 9420, sections 6 and 12.4).
 fn check_shown(sender: Sender, shown: &Shown) -> Result<(), Error> {
     match sender {
         Sender::Member { leaf } if leaf as usize >= MAX_LEAVES => {
@@ -203,7 +204,7 @@ fn check_shown(sender: Sender, shown: &Shown) -> Result<(), Error> {
     Ok(())
 }
 
-/// The wire format of an MLSMessage (RFC 9420, section 6); `None`: it is none.
+/// Reads the wire format of an MLSMessage (RFC 9420, section 6); `None` if it is not one.
 fn wire_format(bytes: &mut Reader<'_>) -> Option<u16> {
     let version = bytes.take(MLS10.len())?;
     bytes.u16().filter(|format| version == MLS10 && (1..=5).contains(format))
@@ -216,19 +217,19 @@ pub struct Welcome {
     pub suite: WelcomeSuite,
 }
 
-/// The suite that a Welcome names.
+/// Cipher suite of a Welcome.
 #[derive(Debug, Clone, Copy)]
 pub struct WelcomeSuite(u16);
 
 impl WelcomeSuite {
-    /// Checks that it is the group's.
+    /// Checks that it is the group's suite.
     pub fn check(self, group: Suite) -> Result<(), Error> {
         if self.0 == group.id { Ok(()) } else { Err(no_welcome("it is of another suite than the group")) }
     }
 }
 
 impl Welcome {
-    /// Parses `bytes` as a Welcome, as an MLSMessage or bare, that lets somebody in and has one part for each recipient.
+    /// Parses `bytes` as a Welcome, framed as an MLSMessage or bare, with at least one recipient and one part for each.
     pub fn parse(bytes: Vec<u8>) -> Result<Self, Error> {
         if bytes.len() > MAX_MLS_BYTES {
             return Err(no_welcome("it has more than 7 MiB"));
@@ -240,7 +241,7 @@ impl Welcome {
             }
             NoWelcome::Unreadable => no_welcome("it does not parse as an MLSMessage or a Welcome (RFC 9420)"),
         })?;
-        // The beginning of a framed Welcome, cut off in the right place, reads as a bare one without recipients.
+        // A framed Welcome that is truncated at the right place reads as a bare one without recipients.
         if parts.recipients() == 0 {
             return Err(no_welcome("it lets nobody in"));
         }
@@ -256,15 +257,15 @@ fn no_welcome(why: &str) -> Error {
     Code::InvalidWelcome.because(format!("welcomeMessage must be an MLS Welcome: {why}"))
 }
 
-/// A Welcome with the parts for these key packages alone, which spares their owner what all the others have to know. A Welcome that has not
-/// a part for each of them stays as it is.
+/// Returns a Welcome with the parts of these key packages only, so that their owner does not download the other
+/// recipients' parts. A Welcome without a part for each of them is returned unchanged.
 pub fn cut_welcome(welcome: Vec<u8>, references: &[&[u8]]) -> Vec<u8> {
     let cut = Parts::read(&welcome).ok().and_then(|parts| parts.cut_to(references));
     cut.unwrap_or(welcome)
 }
 
-/// Parses what may be large. Reading and hashing seven megabytes keeps a thread for some hundredths of a second, so large ones are parsed
-/// by threads of their own, [`MOST_LARGE`] at a time.
+/// Parses bytes that may be large. Reading and hashing seven megabytes blocks a thread for some hundredths of a second,
+/// so large ones are parsed on separate threads, [`MOST_LARGE`] at a time.
 ///
 /// Errors: those of `parse`, and `Overloaded` after [`LARGE_WAIT`].
 pub async fn apart<T: Send + 'static>(bytes: Vec<u8>, parse: fn(Vec<u8>) -> Result<T, Error>) -> Result<T, Error> {
@@ -282,14 +283,14 @@ pub async fn apart<T: Send + 'static>(bytes: Vec<u8>, parse: fn(Vec<u8>) -> Resu
     parsed.await.unwrap_or_else(|_| Err(Error::internal("the parser of a large MLS message panicked")))
 }
 
-/// Whether bytes begin as an MLSMessage does.
+/// Returns true if bytes start like an MLSMessage.
 fn begins_as_mls(bytes: &[u8]) -> bool {
     wire_format(&mut Reader::new(bytes)).is_some()
 }
 
-/// Checks an application message as far as it can be seen. Opaque bytes pass, since clients may wrap and pad; what begins as
-/// an MLS message, whatever follows it, has to be a PrivateMessage with application content made in `epoch`, so that no
-/// commit gets past the compare-and-swap. Returns the frame for the check of the group.
+/// Checks an application message as far as it is visible. Opaque bytes pass, since clients may wrap and pad. Bytes that
+/// start like an MLS message must be a PrivateMessage with application content made in `epoch`, so that no commit
+/// bypasses the compare-and-swap. Returns the frame for the check of the group.
 pub fn check_application(bytes: &[u8], epoch: i64) -> Result<Option<Frame>, Error> {
     let refused =
         |why: &str| Err(Code::InvalidMessage.because(format!("ciphertext must be an MLS application message: {why}")));
@@ -323,22 +324,22 @@ pub fn check_application(bytes: &[u8], epoch: i64) -> Result<Option<Frame>, Erro
     Ok(Some(frame))
 }
 
-/// What is worth keeping of a key package that passed.
+/// Properties of a key package that passed the check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyPackageFacts {
     /// SHA-256 of the bytes as they were sent.
     pub hash: [u8; 32],
-    /// SHA-256 of the HPKE init key: the same for the bare package and its MLSMessage.
+    /// SHA-256 of the HPKE init key, which is the same for the bare package and its MLSMessage.
     pub init_key_hash: [u8; 32],
-    /// What a Welcome calls it by; `None` if its suite is not one of the table.
+    /// Reference by which a Welcome names it; `None` if its suite is not in the table.
     pub reference: Option<Vec<u8>>,
     pub last_resort: bool,
-    /// When its leaf expires; `None` if that was not checked.
+    /// Expiry of its leaf; `None` if that was not checked.
     pub not_after: Option<DateTime<Utc>>,
 }
 
-/// Checks a key package, as an MLSMessage or bare: that it parses, and in strict mode also its signatures, its suite, its
-/// lifetime and that its credential names `owner` or one of the owner's devices (`did#device`).
+/// Checks a key package, framed as an MLSMessage or bare: that it parses, and in strict mode also its signatures, suite
+/// and lifetime, and that its credential names `owner` or one of the owner's devices (`did#device`).
 pub fn check_key_package(
     bytes: &[u8],
     owner: &Did,
@@ -365,7 +366,7 @@ pub fn check_key_package(
         not_after: None,
     };
     if mode == MlsValidation::Framing {
-        // The last-resort marker is only believed where the signature holds; any other package is used once.
+        // The last-resort marker counts only if the signature is valid; any other package is used once.
         facts.last_resort &= suite.is_some_and(|suite| package.check(suite).is_ok());
         return Ok(facts);
     }
@@ -397,10 +398,10 @@ pub fn check_key_package(
     }
 }
 
-/// A key package, and its own bytes without those of an MLSMessage around it.
+/// Reads a key package, and returns its own bytes without the MLSMessage around it.
 fn read_key_package(bytes: &[u8]) -> Option<(KeyPackage<'_>, &[u8])> {
     let mut reader = Reader::new(bytes);
-    // A bare one of the suite whose number is that of this wire format begins in the same way.
+    // A bare package whose suite number equals this wire format starts in the same way.
     let framed = (wire_format(&mut reader) == Some(KEY_PACKAGE)).then(|| &bytes[4..]);
     let read = |bytes| KeyPackage::read_whole(bytes).map(|package| (package, bytes));
     framed.and_then(read).or_else(|| read(bytes))
@@ -560,7 +561,7 @@ mod tests {
         assert!(check_application(&[private(1, 28, 40), vec![0; 9]].concat(), 7).unwrap().is_some(), "padded");
     }
 
-    /// Each length has one form only (section 2.1.2).
+    /// Each length has only one valid form (section 2.1.2).
     #[test]
     fn a_length_that_is_longer_than_it_need_be_is_refused() {
         let right = public(&[1, 0, 0, 0, 0], &[], true);

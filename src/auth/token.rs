@@ -1,7 +1,7 @@
-//! A token's text, and everything that can be said about it without a key.
+//! Parsing of a token, and every check that needs no key.
 //!
-//! A [`Token`] that exists is complete and within its limits, is meant for this service and method, and lives now; only
-//! its signature is open. These checks cost nothing, so they all come before anybody's DID document is fetched.
+//! A [`Token`] is complete and within its limits, is meant for this service and method, and is current; only its
+//! signature is not verified. These checks are cheap, so they come before any DID document is fetched.
 
 use base64::Engine;
 use base64::alphabet;
@@ -17,47 +17,49 @@ use crate::config::AuthConfig;
 use crate::error::{Code, Error};
 use crate::ids::Did;
 
-/// Longest token, in bytes. A service token has some 400.
+/// Maximum length of a token, in bytes. A service token has some 400.
 pub const MAX_TOKEN_BYTES: usize = 4_096;
 
-/// Longest `jti`, in bytes. A UUID has 36.
+/// Maximum length of a `jti`, in bytes. A UUID has 36.
 pub const MAX_JTI_BYTES: usize = 128;
 
-/// How far ahead `exp` may lie in a token signed with an account's key, in seconds: as far as a PDS mints them, if the token is bound
-/// to one method (`lxm`) and one use (`jti`) and says when it was made (`iat`), which decides after a crash of the register.
+/// Maximum lifetime ahead of `exp` in a token signed with an account's key, in seconds: as long as a PDS mints them, if
+/// the token is bound to one method (`lxm`) and one use (`jti`) and says when it was made (`iat`), which decides after
+/// a crash of the register.
 pub const SERVICE_TOKEN_SECONDS: i64 = 60 * 60;
 
-/// The same for a token that is not bound so, where the server accepts it.
+/// Maximum lifetime ahead of a token that is not bound so, if the server accepts it, in seconds.
 pub const LOOSE_TOKEN_SECONDS: i64 = 5 * 60;
 
-/// How far ahead `exp` may lie in a development token, in seconds.
+/// Maximum lifetime ahead of a development token, in seconds.
 pub const DEVELOPMENT_TOKEN_SECONDS: i64 = 24 * 60 * 60;
 
-/// Base64url without padding, as RFC 7515 has it, or with, as some write it. What is signed is the text as it was sent.
+/// Base64url without padding, as RFC 7515 requires, or with padding, as some libraries write it. The signature covers
+/// the text as it was sent.
 pub(super) const BASE64URL: GeneralPurpose = GeneralPurpose::new(
     &alphabet::URL_SAFE,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// What proves a token: the shared secret, or a key of this curve in the issuer's DID document.
+/// Proof of a token: the shared secret, or a key of this curve in the issuer's DID document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Proof {
     Secret,
     Key(Curve),
 }
 
-/// A token for this service and method that lives now. Its signature is not verified.
+/// A current token for this service and method. Its signature is not verified.
 #[derive(Debug)]
 pub struct Token<'a> {
     pub proof: Proof,
-    /// The claim `iss`: who is speaking. `sub` plays no part.
+    /// The claim `iss`, which identifies the caller. `sub` is ignored.
     pub issuer: Did,
     pub jti: Option<String>,
-    /// When it was made: no replica has accepted it more than the leeway before.
+    /// Time at which it was made: no replica has accepted it earlier than this less the leeway.
     pub minted_at: DateTime<Utc>,
-    /// When the token is refused by every replica: `exp` and the leeway.
+    /// Time from which every replica refuses it: `exp` plus the leeway.
     pub dead_at: DateTime<Utc>,
-    /// What is signed: header and claims as they were sent.
+    /// Signed text: header and claims as they were sent.
     pub signed: &'a str,
     /// The signature as it was sent, in base64url.
     pub signature: &'a str,
@@ -70,7 +72,8 @@ struct Header {
     crit: Option<IgnoredAny>,
 }
 
-/// RFC 7519 allows `aud` to be a list; AT Protocol's service tokens name one service, and what is not in use is not accepted.
+/// Claims of a token. RFC 7519 allows `aud` to be a list; AT Protocol's service tokens name one service, and a list is
+/// refused.
 #[derive(Deserialize)]
 struct Claims {
     iss: String,
@@ -82,7 +85,7 @@ struct Claims {
     jti: Option<String>,
 }
 
-/// A time in seconds since 1970; what is beyond the second does not count (RFC 7519 section 2, NumericDate).
+/// A time in seconds since 1970; fractions are dropped (RFC 7519 section 2, NumericDate).
 #[derive(Clone, Copy, Deserialize)]
 #[serde(from = "Number")]
 struct Seconds(i64);
@@ -98,13 +101,13 @@ impl From<Number> for Seconds {
     fn from(number: Number) -> Self {
         match number {
             Number::Whole(seconds) => Self(seconds),
-            // The largest and the smallest stand for all beyond them.
+            // Values out of range saturate.
             Number::Other(seconds) => Self(seconds.floor() as i64),
         }
     }
 }
 
-/// The token in an `Authorization` header (RFC 6750 section 2.1; schemes are case-insensitive).
+/// Returns the token in an `Authorization` header (RFC 6750 section 2.1; schemes are case-insensitive).
 pub fn bearer(authorization: Option<&str>) -> Result<&str, Error> {
     let missing = || Code::AuthenticationRequired.because("send an Authorization header with a Bearer token");
     let (scheme, token) = authorization.and_then(|header| header.split_once(' ')).ok_or_else(missing)?;
@@ -113,7 +116,7 @@ pub fn bearer(authorization: Option<&str>) -> Result<&str, Error> {
 }
 
 impl<'a> Token<'a> {
-    /// Reads `text` and checks all but the signature, for a request to `nsid` at `now`.
+    /// Parses `text` and checks everything but the signature, for a request to `nsid` at `now`.
     pub fn parse(text: &'a str, nsid: &str, config: &AuthConfig, now: DateTime<Utc>) -> Result<Self, Error> {
         if text.len() > MAX_TOKEN_BYTES {
             return Err(invalid(format!("the token is longer than {MAX_TOKEN_BYTES} bytes")));
@@ -168,7 +171,7 @@ impl Claims {
         Err(invalid(format!("the token's aud must be {service}, alone or with {}", service::FRAGMENT)))
     }
 
-    /// How far ahead its end may lie.
+    /// Maximum lifetime ahead of `exp`, in seconds.
     fn longest(&self, proof: Proof, config: &AuthConfig) -> i64 {
         match proof {
             Proof::Secret => DEVELOPMENT_TOKEN_SECONDS,
@@ -179,7 +182,7 @@ impl Claims {
         }
     }
 
-    /// When it was made and when it dies, if that makes it live now.
+    /// Returns when the token was made and when it ends, if it is current.
     fn check_times(&self, longest: i64, now: DateTime<Utc>) -> Result<(DateTime<Utc>, DateTime<Utc>), Error> {
         let now = now.timestamp();
         let Seconds(exp) = self.exp;
@@ -194,13 +197,13 @@ impl Claims {
             return Err(invalid("the token's iat or nbf lies in the future"));
         }
         let dead_at = DateTime::from_timestamp(dead_at, 0).ok_or_else(|| invalid("the token's exp is no time"))?;
-        // Before that its end lay too far ahead, whatever it says itself.
+        // Before that, `exp` was too far in the future, whatever `iat` says.
         let earliest = dead_at - TimeDelta::seconds(longest + 2 * LEEWAY_SECONDS);
         let minted_at = self.iat.and_then(|Seconds(iat)| DateTime::from_timestamp(iat, 0));
         Ok((minted_at.map_or(earliest, |minted_at| minted_at.max(earliest)), dead_at))
     }
 
-    /// A token that names a method is good for that one, whether or not naming one is required.
+    /// A token that names a method is valid for that method only, also if `lxm` is not required.
     fn check_method(&self, nsid: &str, required: bool) -> Result<(), Error> {
         match &self.lxm {
             Some(lxm) if lxm == nsid => Ok(()),
@@ -232,7 +235,7 @@ fn not_a_jwt() -> Error {
     invalid("the token is not a JWT: three parts in base64url")
 }
 
-/// The error for a token that no retry makes better.
+/// Returns the error for a token with which a retry cannot succeed.
 pub fn invalid(message: impl Into<String>) -> Error {
     Code::InvalidToken.because(message)
 }

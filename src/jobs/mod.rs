@@ -1,15 +1,13 @@
-//! Retention: deletes what is old, so that tables and the time to search them stay within bounds.
+//! Retention: deletes old rows, so that tables and the time to search them stay bounded.
 //!
-//! One task per process runs the jobs, one file each, one after the other. A job's pass is made by one replica at a time: it is
-//! begun in the table `sweeps`, where the others see that it was, and each of its transactions takes the job's advisory lock. They
-//! are small, and between two of them the task rests four times as long as the last one took, so sweeping takes no more than a
-//! fifth of one connection; a pass that lasts longer than the time between two passes is behind, and rests no longer than it works.
-//! Nothing here runs inside a request, and nothing waits for it. A pass that dies with its replica has deleted what it had deleted,
-//! and another replica goes on from there. What fails is tried in smaller parts and then left out for a while
-//! ([`crate::background::portion`]).
+//! One task per process runs the jobs one after the other. One replica at a time makes a job's pass: it starts the pass
+//! in the table `sweeps`, and each of its small transactions takes the job's advisory lock. The task pauses four times
+//! as long as its last transaction took, so it uses at most a fifth of one connection; a pass that is behind pauses
+//! only as long as it works. If a replica dies, another continues its pass. Work that fails is retried in smaller parts
+//! and then skipped for a while ([`crate::background::portion`]).
 //!
-//! What a job deletes is old by PostgreSQL's clock and by a rule that needs nothing but the row itself, with two exceptions: commits
-//! wait for those who have yet to read them, if not for ever ([`messages`]), and conversations end if nobody was there ([`abandoned`]).
+//! PostgreSQL's clock and the row itself decide what is old, with two exceptions: commits wait for members that have
+//! not read them ([`messages`]), and conversations end if no member is active ([`abandoned`]).
 
 mod abandoned;
 mod allowances;
@@ -37,53 +35,53 @@ use crate::error::{Code, Error};
 use crate::store::sweeps::{Begun, Bite, Bitten, Sweep, Table, USED_TOKEN_SLOTS};
 use crate::store::{Failed, Lane, Store};
 
-/// How often the task looks whether a job is due. At the first look it waits a moment, so that a start is not slowed down.
+/// Interval at which the task checks for due jobs. It waits before the first check, so that a start is not slowed down.
 const LOOK: Duration = Duration::from_secs(5);
-/// How much longer than the last transaction the task rests before the next one, and how much while it is behind.
+/// Ratio between the pause and the transaction before it, normally and while a pass is behind.
 const REST: u32 = 4;
 const REST_BEHIND: u32 = 1;
-/// The longest such rest.
+/// Maximum pause.
 const LONGEST_REST: Duration = Duration::from_secs(2);
-/// Pages of a table in one transaction: half a megabyte, some thousand small rows at most.
+/// Pages of a table in one transaction: half a megabyte, at most some thousand small rows.
 const PAGES_AT_ONCE: i64 = 64;
-/// Entries of logs in one transaction, of one conversation or of several together, and members and rows of one that ends; the bytes of
-/// entries have a limit of their own.
+/// Entries of logs in one transaction, of one or several conversations, and members and rows of a conversation that
+/// ends; the bytes of entries have a separate limit.
 const ENTRIES_AT_ONCE: i64 = 500;
 /// Conversations in one such transaction.
 const LOGS_AT_ONCE: i64 = 50;
-/// Conversations that are looked at in one statement.
+/// Conversations that one statement examines.
 const CONVOS_AT_ONCE: i64 = 200;
-/// How much may be set aside one after the other before the pass ends, because it is not their fault.
+/// Number of consecutive failures after which the pass ends, because their cause is not in the items.
 const MOST_IN_A_ROW: u32 = 10;
-/// How often a pass says where it is although it finds nothing.
+/// Interval at which a pass stores its position even if it finds nothing.
 const NOTE: Duration = Duration::from_secs(5);
-/// How often it is looked how the jobs of all replicas stand.
+/// Interval at which the state of the jobs at all replicas is measured.
 const STANDING: Duration = Duration::from_secs(15);
 
-/// A kind of sweep.
+/// A retention job.
 pub struct Job {
-    /// Its name in metrics, in the log, and in the table `sweeps`.
+    /// Name in metrics, in the log, and in the table `sweeps`.
     pub name: &'static str,
-    /// The longest time between two passes, whatever the configuration says.
+    /// Maximum time between two passes, whatever the configuration says.
     at_least_every: Option<Duration>,
-    /// The age from which on rows are deleted; `None` if none are.
+    /// Age from which rows are deleted; `None` if none are.
     age: fn(&Retention) -> Option<TimeDelta>,
     work: Work,
 }
 
-/// How a pass goes about it.
+/// Kind of a pass.
 enum Work {
-    /// From the first page of a table to its last.
+    /// All pages of a table, in order.
     Pages(Table),
-    /// The logs of conversations, from the first to the last.
+    /// The logs of all conversations, in order.
     Logs,
-    /// The slots of used tokens.
+    /// Slots of used tokens.
     UsedTokens,
-    /// Conversations that nobody comes back to, from the first to the last.
+    /// Abandoned conversations, in order.
     Abandoned,
 }
 
-/// Every job, in the order in which they run. Records go before the messages that they answer with.
+/// All jobs in the order in which they run. Idempotency records come before the messages that they refer to.
 pub static JOBS: [Job; 12] = [
     used_tokens::JOB,
     nonces::JOB,
@@ -99,18 +97,18 @@ pub static JOBS: [Job; 12] = [
     did_documents::JOB,
 ];
 
-/// What came of a pass.
+/// Result of a pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pass {
-    /// It was made, and so many rows were deleted.
+    /// It is complete and has deleted this many rows.
     Made(i64),
-    /// Nothing is ever too old, by the configuration.
+    /// The configuration never deletes anything.
     Off,
-    /// It was made a short while ago, or another replica is at it.
+    /// It was made a short while ago, or another replica is making it.
     NotNow,
-    /// This replica's clock is not PostgreSQL's, so one of them is wrong, and nobody knows what is old.
+    /// This replica's clock differs from PostgreSQL's, so the age of rows is uncertain.
     WrongClock,
-    /// The server shuts down.
+    /// The server is shutting down.
     Stopped,
 }
 
@@ -127,7 +125,7 @@ impl Runner {
         Self { store, clock, retention }
     }
 
-    /// Runs every job whenever it is due, until told to stop.
+    /// Runs every job when it is due, until it is stopped.
     pub async fn run(self, mut stop: watch::Receiver<bool>) {
         let (mut wrong_clock, mut looked) = (false, None::<Instant>);
         while !stopped_within(LOOK, &mut stop).await {
@@ -146,7 +144,7 @@ impl Runner {
                         }
                         break;
                     }
-                    // Another replica, or this one later, goes on.
+                    // Another replica, or this one later, continues the pass.
                     Err(error) => tracing::warn!(job = job.name, %error, "a sweep could not be finished"),
                 }
             }
@@ -157,7 +155,7 @@ impl Runner {
         }
     }
 
-    /// Brings the metrics up to date on how the jobs of all replicas stand.
+    /// Updates the metrics on the jobs of all replicas.
     async fn measure(&self) {
         let Ok(standings) = self.store.standings().await else { return };
         for standing in standings {
@@ -167,7 +165,7 @@ impl Runner {
         }
     }
 
-    /// One pass of a job, if it is due.
+    /// Runs one pass of a job if it is due.
     pub async fn pass(&self, job: &'static Job, stop: &mut watch::Receiver<bool>) -> Result<Pass, Error> {
         let Some(age) = (job.age)(&self.retention) else { return Ok(Pass::Off) };
         if !self.store.agrees_with(&self.clock).await? {
@@ -213,36 +211,36 @@ impl Runner {
     }
 }
 
-/// A pass under way.
+/// A pass in progress.
 struct Progress<'r> {
     store: &'r Store,
     job: &'static Job,
     begun: Begun,
-    /// What is older counts as old enough for more: unread commits, or rows of what has ended.
+    /// Cutoff for further deletions: unread commits, or the rows of ended conversations.
     other_cutoff: Option<DateTime<Utc>>,
     every: Duration,
-    /// What is set aside, and whether its time has come.
+    /// Skipped items, with true if their retry is due.
     aside: HashMap<String, bool>,
     stop: &'r mut watch::Receiver<bool>,
     start: Instant,
-    /// When the place was noted.
+    /// Time at which the position was last stored.
     noted: Instant,
     deleted: i64,
-    /// How much was set aside since something was done.
+    /// Consecutive failures.
     in_a_row: u32,
 }
 
-/// What came of a unit.
+/// Result of one transaction.
 enum Step {
     Done(Bitten),
-    /// It failed by itself.
+    /// Its own work failed.
     Failed(Error),
     /// The pass ends here.
     Early(Pass),
 }
 
 impl Progress<'_> {
-    /// One transaction and the rest after it.
+    /// Runs one transaction and pauses after it.
     async fn bite(&mut self, bite: Bite, place: String) -> Result<Step, Error> {
         let start = Instant::now();
         let note = self.noted.elapsed() >= NOTE;
@@ -263,13 +261,13 @@ impl Progress<'_> {
         Ok(if self.rests(start.elapsed()).await { Step::Early(Pass::Stopped) } else { step })
     }
 
-    /// Rests after work that took so long, and says whether the server is to stop.
+    /// Pauses after work of this duration, and returns whether the server is stopping.
     async fn rests(&mut self, took: Duration) -> bool {
         let factor = if self.start.elapsed() > self.every { REST_BEHIND } else { REST };
         stopped_within((took * factor).min(LONGEST_REST), self.stop).await
     }
 
-    /// Leaves something out that fails by itself. Fails where too much of it does.
+    /// Skips an item whose own work fails. Fails after too many in a row.
     async fn set_aside(&mut self, item: String, why: Error) -> Result<(), Error> {
         tracing::warn!(job = self.job.name, %why, "a part of a sweep fails and is left out for a while");
         tracing::debug!(job = self.job.name, item, "this is the part that is left out");
@@ -279,7 +277,7 @@ impl Progress<'_> {
         if self.in_a_row < MOST_IN_A_ROW { Ok(()) } else { Err(why) }
     }
 
-    /// What was set aside and was done now is left out no more.
+    /// Stops skipping items that succeeded.
     async fn take_back(&mut self, items: Vec<String>) -> Result<(), Error> {
         let items: Vec<String> = items.into_iter().filter(|item| self.aside.remove(item).is_some()).collect();
         if items.is_empty() { Ok(()) } else { self.store.take_back(self.job.name, items).await }
@@ -289,13 +287,13 @@ impl Progress<'_> {
         self.aside.get(item).is_some_and(|due| !due)
     }
 
-    /// Why the pass ended early; `None` if it was made.
+    /// Sweeps the pages of a table. Returns the reason if the pass ended early.
     async fn pages(&mut self, table: Table) -> Result<Option<Pass>, Error> {
         let end = self.store.reader_for(Lane::Background).await?.pages(table).await?;
         let mut from = self.begun.place.as_ref().and_then(|place| place.parse().ok()).unwrap_or(0);
         let mut portion = Portion::new(PAGES_AT_ONCE);
         while from < end {
-            // Up to the next page that is left out.
+            // Up to the next page that is skipped.
             let pages = (from..from + portion.size()).take_while(|page| !self.is_left_out(&page.to_string())).count();
             if pages == 0 {
                 from += 1;
@@ -371,7 +369,7 @@ impl Progress<'_> {
         }
     }
 
-    /// Deletes what is old of these conversations, a part of each in turn, until nothing is left of it.
+    /// Deletes the old rows of these conversations, a part of each in turn, until none are left.
     async fn delete(
         &mut self,
         mut due: VecDeque<String>,
@@ -411,7 +409,7 @@ impl Progress<'_> {
     }
 }
 
-/// Waits, and says whether the server is to stop, which ends the wait. So does the end of whoever would say it.
+/// Waits, and returns whether the server is stopping, which ends the wait; so does the end of the sender.
 async fn stopped_within(time: Duration, stop: &mut watch::Receiver<bool>) -> bool {
     tokio::time::timeout(time, stop.wait_for(|stop| *stop)).await.is_ok()
 }
