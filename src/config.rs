@@ -11,6 +11,7 @@ use std::time::Duration;
 use chrono::TimeDelta;
 
 use crate::ids::Did;
+use crate::nsid;
 
 /// What starts a server, whole.
 #[derive(Debug, Clone)]
@@ -312,9 +313,9 @@ impl Config {
                 },
                 auth: AuthConfig {
                     service_did,
-                    websocket_endpoint: env
-                        .text("WEBSOCKET_ENDPOINT")
-                        .unwrap_or_else(|| format!("{}/xrpc/{}", public_url.replacen("http", "ws", 1), SUBSCRIBE)),
+                    websocket_endpoint: env.text("WEBSOCKET_ENDPOINT").unwrap_or_else(|| {
+                        format!("{}/xrpc/{}", public_url.replacen("http", "ws", 1), nsid::SUBSCRIBE_CONVO_EVENTS)
+                    }),
                     public_url,
                     ticket_secret: env.text("TICKET_SECRET").or_else(|| env.text("JWT_SECRET")),
                     jwt_secret: env.text("JWT_SECRET"),
@@ -520,9 +521,6 @@ fn days(days: u64) -> Option<TimeDelta> {
 fn in_days(kept: Option<TimeDelta>) -> String {
     kept.map_or(0, |kept| kept.num_days()).to_string()
 }
-
-/// Where WebSockets are served, unless a proxy has them elsewhere.
-const SUBSCRIBE: &str = "blue.catbird.mls.subscribeConvoEvents";
 
 /// Shortest secret for development tokens and tickets: a full HMAC-SHA-256 block would be 64, its output is 32 (RFC 7518, 3.2).
 pub const MIN_JWT_SECRET_BYTES: usize = 32;

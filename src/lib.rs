@@ -65,6 +65,7 @@ pub mod limits;
 pub mod metrics;
 pub mod mls;
 pub mod net;
+pub mod nsid;
 pub mod quotas;
 pub mod redis;
 pub mod serializer;

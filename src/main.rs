@@ -18,7 +18,7 @@ use catbird_server::delivery::dead;
 use catbird_server::embedded::{self, EmbeddedError, EmbeddedPostgres, Settings};
 use catbird_server::ids::Did;
 use catbird_server::suspensions::{self, operators};
-use catbird_server::{auth, check, lexicons, server, store, telemetry};
+use catbird_server::{auth, check, lexicons, nsid, server, store, telemetry};
 use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -203,7 +203,7 @@ async fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Token { did, method, ttl } => {
             let nsid = match method.contains('.') {
                 true => method,
-                false => format!("blue.catbird.mls.{method}"),
+                false => format!("{}{method}", nsid::NAMESPACE),
             };
             if !ROUTES.iter().any(|route| route.nsid == nsid) {
                 return Err(format!("this server has no method {nsid}; /lexicons lists those that it has").into());

@@ -1,38 +1,65 @@
-//! The methods: one file each, by area. A file has the method's input, its output and the way from one to the other; policy
-//! stands as constants at its head. Reads go to the store, changes become a command for the serializer.
+//! The methods, one row each in [`methods!`], by area.
+//!
+//! A method is two files that lie together: `<area>/<method>.rs` with its input, its output and the way from one to the other, and
+//! `<area>/<method>.json`, its lexicon document. Limits are constants at the head of the file. Reads go to the store; a change becomes
+//! a command.
 
-mod convos;
-mod epochs;
-mod events;
 mod fields;
-mod key_packages;
-mod mailboxes;
-mod messages;
-mod welcomes;
 
 use crate::xrpc::Route;
 
-/// Every method of this server.
-pub const ROUTES: &[Route] = &[
-    Route::of::<convos::create_convo::CreateConvo>(),
-    Route::of::<convos::add_members::AddMembers>(),
-    Route::of::<convos::leave_convo::LeaveConvo>(),
-    Route::of::<convos::get_convos::GetConvos>(),
-    Route::of::<epochs::get_epoch::GetEpoch>(),
-    Route::of::<epochs::get_commits::GetCommits>(),
-    Route::of::<messages::send_message::SendMessage>(),
-    Route::of::<messages::get_messages::GetMessages>(),
-    Route::of::<messages::update_cursor::UpdateCursor>(),
-    Route::of::<messages::update_read::UpdateRead>(),
-    Route::of::<events::stream_convo_events::StreamConvoEvents>(),
-    Route::of::<events::get_subscription_ticket::GetSubscriptionTicket>(),
-    Route::subscription::<events::subscribe_convo_events::SubscribeConvoEvents>(),
-    Route::of::<events::send_typing_indicator::SendTypingIndicator>(),
-    Route::of::<key_packages::publish_key_package::PublishKeyPackage>(),
-    Route::of::<key_packages::claim_key_packages::ClaimKeyPackages>(),
-    Route::of::<key_packages::get_key_packages::GetKeyPackages>(),
-    Route::of::<welcomes::get_welcome::GetWelcome>(),
-    Route::of::<welcomes::confirm_welcome::ConfirmWelcome>(),
-    Route::of::<mailboxes::get_mailbox::GetMailbox>(),
-    Route::of::<mailboxes::set_mailbox::SetMailbox>(),
-];
+/// Declares the modules of the methods, and [`ROUTES`].
+///
+/// `cargo fmt` does not see modules that a macro declares: `rustfmt src/api/*/*.rs` formats them.
+macro_rules! methods {
+    ($($area:ident { $($module:ident::$method:ident $(as $kind:ident)?,)+ })+) => {
+        $(mod $area {
+            $(pub mod $module;)+
+        })+
+
+        /// Every method of this server.
+        pub const ROUTES: &[Route] = &[$($(methods!(@route $area::$module::$method $($kind)?),)+)+];
+    };
+    (@route $area:ident::$module:ident::$method:ident) => { Route::of::<$area::$module::$method>() };
+    (@route $area:ident::$module:ident::$method:ident subscription) => {
+        Route::subscription::<$area::$module::$method>()
+    };
+}
+
+methods! {
+    convos {
+        create_convo::CreateConvo,
+        add_members::AddMembers,
+        leave_convo::LeaveConvo,
+        get_convos::GetConvos,
+    }
+    epochs {
+        get_epoch::GetEpoch,
+        get_commits::GetCommits,
+    }
+    messages {
+        send_message::SendMessage,
+        get_messages::GetMessages,
+        update_cursor::UpdateCursor,
+        update_read::UpdateRead,
+    }
+    events {
+        stream_convo_events::StreamConvoEvents,
+        get_subscription_ticket::GetSubscriptionTicket,
+        subscribe_convo_events::SubscribeConvoEvents as subscription,
+        send_typing_indicator::SendTypingIndicator,
+    }
+    key_packages {
+        publish_key_package::PublishKeyPackage,
+        claim_key_packages::ClaimKeyPackages,
+        get_key_packages::GetKeyPackages,
+    }
+    welcomes {
+        get_welcome::GetWelcome,
+        confirm_welcome::ConfirmWelcome,
+    }
+    mailboxes {
+        get_mailbox::GetMailbox,
+        set_mailbox::SetMailbox,
+    }
+}

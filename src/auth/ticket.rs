@@ -19,13 +19,14 @@ use super::token::{MAX_TOKEN_BYTES, invalid};
 use crate::clock::LEEWAY_SECONDS;
 use crate::error::{Code, Error};
 use crate::ids::{ConvoId, Did};
+use crate::nsid;
 
 /// Lifetime of a ticket, in seconds; every replica adds the leeway for clocks.
 pub const TICKET_SECONDS: i64 = 30;
 /// The header's `typ`.
 const TYPE: &str = "catbird-ticket+jwt";
 /// Purpose of the key derivation.
-const PURPOSE: &[u8] = b"blue.catbird.mls.getSubscriptionTicket";
+const PURPOSE: &[u8] = nsid::GET_SUBSCRIPTION_TICKET.as_bytes();
 
 /// Issues and verifies tickets.
 pub struct Tickets {

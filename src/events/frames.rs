@@ -7,13 +7,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
 use crate::ids::ConvoId;
+use crate::nsid;
 use crate::xrpc::told;
 
 use super::cursor::Cursor;
 use super::event::Published;
 
 /// The method whose stream this is, as types of events have it.
-const METHOD: &str = "blue.catbird.mls.subscribeConvoEvents";
+const METHOD: &str = nsid::SUBSCRIBE_CONVO_EVENTS;
 
 #[derive(Serialize)]
 struct Header<'a> {
@@ -31,7 +32,7 @@ struct Failure {
 #[derive(Serialize)]
 struct Pong {
     #[serde(rename = "$type")]
-    kind: &'static str,
+    kind: String,
     cursor: String,
 }
 
@@ -48,7 +49,7 @@ pub fn error(error: &Error) -> Bytes {
 
 /// Where the stream stands: its first message, and the answer to [`FromClient::Ping`].
 pub fn pong(cursor: &Cursor) -> Bytes {
-    let kind = "blue.catbird.mls.subscribeConvoEvents#pongEvent";
+    let kind = format!("{METHOD}#pongEvent");
     message(&Header { op: 1, t: Some("#pongEvent") }, &Pong { kind, cursor: cursor.to_string() })
 }
 
@@ -119,18 +120,22 @@ mod tests {
 
     #[test]
     fn what_clients_say_is_read_in_both_forms() {
-        let typing = r#"{"$type": "blue.catbird.mls.subscribeConvoEvents#typing", "convoId": "c", "isTyping": true}"#;
+        let typing = format!(r#"{{"$type": "{METHOD}#typing", "convoId": "c", "isTyping": true}}"#);
         let said = FromClient::Typing { convo_id: "c".parse().unwrap(), is_typing: true };
         assert_eq!(FromClient::from_json(typing.as_bytes()).unwrap(), said);
-        let value: serde_json::Value = serde_json::from_str(typing).unwrap();
+        let value: serde_json::Value = serde_json::from_str(&typing).unwrap();
         assert_eq!(FromClient::from_cbor(&serde_ipld_dagcbor::to_vec(&value).unwrap()).unwrap(), said);
-        let later = br#"{"$type": "blue.catbird.mls.subscribeConvoEvents#wave", "hand": [1, {"a": null}]}"#;
-        assert_eq!(FromClient::from_json(later).unwrap(), FromClient::Unknown);
+        let later = format!(r#"{{"$type": "{METHOD}#wave", "hand": [1, {{"a": null}}]}}"#);
+        assert_eq!(FromClient::from_json(later.as_bytes()).unwrap(), FromClient::Unknown);
+        let ping = format!(r#"{{"$type": "{METHOD}#ping"}}"#);
+        assert_eq!(FromClient::from_json(ping.as_bytes()).unwrap(), FromClient::Ping {});
+        let ack = format!(r#"{{"$type": "{METHOD}#ack", "seq": 7}}"#);
+        assert_eq!(FromClient::from_json(ack.as_bytes()).unwrap(), FromClient::Ack { convo_id: None, seq: 7 });
     }
 
     #[test]
     fn garbage_is_an_error_however_deep() {
-        let ack = "blue.catbird.mls.subscribeConvoEvents#ack";
+        let ack = format!("{METHOD}#ack");
         for text in ["", "{", "[]", "7", "{}", r#"{"$type": 7}"#, &format!(r#"["{ack}", "c", 7]"#), &"[".repeat(4_000)]
         {
             assert!(FromClient::from_json(text.as_bytes()).is_err(), "{text}");

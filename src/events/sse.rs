@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use crate::error::Error;
 use crate::metrics::Metrics;
+use crate::nsid;
 use crate::xrpc::gzip::{Gzip, Stored};
 use crate::xrpc::{Answer, Heavy};
 
@@ -22,7 +23,7 @@ use super::event::{Info, Published};
 use super::subscriber::{End, Waiting};
 
 /// The method whose stream this is, as types of events have it.
-const METHOD: &str = "blue.catbird.mls.streamConvoEvents";
+const METHOD: &str = nsid::STREAM_CONVO_EVENTS;
 /// How long a client waits before it connects again, if nothing else is said, in milliseconds.
 const RETRY_MS: u64 = 1_000;
 /// About as many bytes are handed to the connection at a time.

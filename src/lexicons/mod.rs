@@ -1,53 +1,35 @@
-//! The server's own lexicon documents, one file per method, compiled into the binary.
+//! The server's own lexicon documents, compiled into the binary and published as they stand.
 //!
-//! They are the contract: the server publishes them as they stand here, and the tests hold every reply against them. This
-//! module knows no method beyond its document and checks no request; decoding does that.
+//! They are the contract, and the tests hold every reply against them. The document of a method lies beside its endpoint in
+//! `src/api`; those that belong to no method lie here. Decoding checks requests; this module does not.
 
 pub mod openapi;
 
+use std::sync::LazyLock;
+
 use serde_json::{Value, json};
 
-macro_rules! documents {
-    ($($name:literal)*) => {
-        &[$((concat!("blue.catbird.mls.", $name), include_str!(concat!($name, ".json"))),)*]
-    };
-}
+use crate::api::ROUTES;
+use crate::nsid;
 
-static DOCUMENTS: &[(&str, &str)] = documents![
-    "addMembers"
-    "authFull"
-    "authSend"
-    "claimKeyPackages"
-    "confirmWelcome"
-    "createConvo"
-    "defs"
-    "getCommits"
-    "getConvos"
-    "getEpoch"
-    "getKeyPackages"
-    "getMailbox"
-    "getMessages"
-    "getSubscriptionTicket"
-    "getWelcome"
-    "leaveConvo"
-    "publishKeyPackage"
-    "sendMessage"
-    "sendTypingIndicator"
-    "setMailbox"
-    "streamConvoEvents"
-    "subscribeConvoEvents"
-    "updateCursor"
-    "updateRead"
-];
+/// The documents that belong to no method: shared shapes and permission sets.
+const SHARED: [&str; 3] = [include_str!("defs.json"), include_str!("auth_full.json"), include_str!("auth_send.json")];
 
-/// Every document: its NSID and its JSON text, in the order of the NSIDs.
+static DOCUMENTS: LazyLock<Vec<(&str, &str)>> = LazyLock::new(|| {
+    let texts = ROUTES.iter().map(|route| route.lexicon).chain(SHARED);
+    let mut documents: Vec<_> = texts.map(|text| (nsid::of(text), text)).collect();
+    documents.sort_unstable();
+    documents
+});
+
+/// Returns every document, its NSID and its JSON text, in the order of the NSIDs.
 pub fn documents() -> &'static [(&'static str, &'static str)] {
-    DOCUMENTS
+    &DOCUMENTS
 }
 
-/// The JSON text of one document, `None` if there is no such document.
+/// Returns the JSON text of one document, `None` if there is no such document.
 pub fn find(nsid: &str) -> Option<&'static str> {
-    DOCUMENTS.iter().find(|(id, _)| *id == nsid).map(|(_, text)| *text)
+    documents().iter().find(|(id, _)| *id == nsid).map(|(_, text)| *text)
 }
 
 /// The record that publishes a document in a repository, under its NSID in the collection `com.atproto.lexicon.schema`
@@ -62,7 +44,7 @@ pub fn record(text: &str) -> Value {
 /// shared shapes), the `path` under which the server publishes it, and for a method how to `call` it. With the shared shapes goes their
 /// `description`, which says how to sign in.
 pub fn index() -> Value {
-    let entries = DOCUMENTS.iter().map(|(nsid, text)| {
+    let entries = documents().iter().map(|(nsid, text)| {
         let document: Value = serde_json::from_str(text).expect("documents are part of the build and tested to parse");
         let kind = document["defs"]["main"]["type"].as_str().unwrap_or("defs");
         let mut entry = json!({ "nsid": nsid, "type": kind, "path": format!("/lexicons/{nsid}.json") });
@@ -80,9 +62,10 @@ pub fn index() -> Value {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
+    use std::path::{Path, PathBuf};
 
     use super::*;
-    use crate::mls::MAX_MLS_BYTES;
+    use crate::mls::{DEFAULT_SUITE, MAX_MLS_BYTES, SUITES};
 
     fn parsed() -> Vec<(&'static str, Value)> {
         documents()
@@ -112,14 +95,53 @@ mod tests {
     }
 
     #[test]
-    fn every_file_beside_this_one_is_published_once_and_in_order() {
-        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/lexicons");
-        let files: BTreeSet<String> = std::fs::read_dir(folder)
-            .unwrap()
-            .filter_map(|entry| entry.unwrap().file_name().to_str().unwrap().strip_suffix(".json").map(str::to_owned))
-            .map(|name| format!("blue.catbird.mls.{name}"))
-            .collect();
-        assert!(documents().iter().map(|(nsid, _)| *nsid).eq(files.iter()), "{files:?}");
+    fn documents_are_in_the_order_of_their_names_and_each_there_once() {
+        assert!(documents().is_sorted_by(|(one, _), (other, _)| one < other));
+    }
+
+    /// A file that no row names would be compiled or published by nobody.
+    #[test]
+    fn every_file_of_a_method_has_its_row_and_its_name() {
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+        let files = |folder: &Path, extension: &str| -> Vec<PathBuf> {
+            let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+            entries.filter(|path| path.extension().is_some_and(|found| found == extension)).collect()
+        };
+        let named = |paths: Vec<PathBuf>| -> BTreeSet<String> {
+            paths.iter().map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned()).collect()
+        };
+        let areas = std::fs::read_dir(source.join("api")).unwrap().map(|entry| entry.unwrap().path());
+        let areas: Vec<_> = areas.filter(|path| path.is_dir()).collect();
+        let methods: BTreeSet<_> = ROUTES.iter().map(|route| in_snake_case(route.method())).collect();
+        for extension in ["rs", "json"] {
+            assert_eq!(named(areas.iter().flat_map(|area| files(area, extension)).collect()), methods, "{extension}");
+        }
+        let shared: BTreeSet<_> = SHARED.map(|text| in_snake_case(nsid::method(nsid::of(text)))).into();
+        assert_eq!(named(files(&source.join("lexicons"), "json")), shared);
+    }
+
+    fn in_snake_case(name: &str) -> String {
+        let letters = name.chars().flat_map(|letter| {
+            [letter.is_uppercase().then_some('_'), Some(letter.to_ascii_lowercase())].into_iter().flatten()
+        });
+        letters.collect()
+    }
+
+    /// A client that reads the lexicon asks for no suite that is refused.
+    #[test]
+    fn the_documents_name_the_suites_of_the_table_and_no_others() {
+        let names: Vec<&str> = SUITES.iter().map(|suite| suite.name).collect();
+        let mut found = 0;
+        for (nsid, document) in parsed() {
+            walk(&document, &mut |fields| {
+                let known = fields.get("knownValues").and_then(Value::as_array);
+                if let Some(known) = known.filter(|known| known[0] == DEFAULT_SUITE) {
+                    assert_eq!(*known, names, "{nsid}");
+                    found += 1;
+                }
+            });
+        }
+        assert!(found >= 2, "{found}");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 
 use serde_json::{Map, Value, json};
 
-use super::DOCUMENTS;
+use super::documents;
 use crate::error::Code;
 
 static TEXT: LazyLock<String> = LazyLock::new(|| document().to_string());
@@ -19,7 +19,7 @@ pub fn text() -> &'static str {
 }
 
 fn document() -> Value {
-    let documents: Vec<(&str, Value)> = DOCUMENTS
+    let documents: Vec<(&str, Value)> = documents()
         .iter()
         .map(|(nsid, text)| {
             (*nsid, serde_json::from_str(text).expect("documents are part of the build and tested to parse"))

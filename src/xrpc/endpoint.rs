@@ -12,6 +12,7 @@ use crate::app::App;
 use crate::auth::key::PublicKey;
 use crate::error::{Code, Error};
 use crate::ids::{ConvoId, Did};
+use crate::nsid;
 
 use super::pipeline;
 use super::reply::{Answer, Upgrade};
@@ -64,8 +65,10 @@ pub enum Tells {
 
 /// One method. Its lexicon document is the contract; this is the code that keeps it.
 pub trait Endpoint: 'static {
-    /// As in `blue.catbird.mls.sendMessage`.
-    const NSID: &'static str;
+    /// Its lexicon document.
+    const LEXICON: &'static str;
+    /// Its name, such as `blue.catbird.mls.sendMessage`.
+    const NSID: &'static str = nsid::of(Self::LEXICON);
     const KIND: Kind;
     /// What the lexicon declares, beside [`Code::COMMON`].
     const ERRORS: &'static [Code];
@@ -107,8 +110,10 @@ pub struct Guest {
 
 /// One method whose answer is a WebSocket. A ticket lets the caller in, as the parameter `ticket`.
 pub trait Subscription: 'static {
-    /// As in `blue.catbird.mls.subscribeConvoEvents`.
-    const NSID: &'static str;
+    /// Its lexicon document.
+    const LEXICON: &'static str;
+    /// Its name, such as `blue.catbird.mls.subscribeConvoEvents`.
+    const NSID: &'static str = nsid::of(Self::LEXICON);
     /// What the lexicon declares, beside [`Code::COMMON`].
     const ERRORS: &'static [Code];
 
@@ -124,6 +129,7 @@ type Running = Pin<Box<dyn Future<Output = Result<HttpResponse, Error>>>>;
 #[derive(Clone, Copy)]
 pub struct Route {
     pub nsid: &'static str,
+    pub lexicon: &'static str,
     pub kind: Kind,
     pub errors: &'static [Code],
     /// Whether HEAD goes as well: it changes nothing, and its reply ends.
@@ -135,6 +141,7 @@ impl Route {
     pub const fn of<E: Endpoint>() -> Self {
         Self {
             nsid: E::NSID,
+            lexicon: E::LEXICON,
             kind: E::KIND,
             errors: E::ERRORS,
             head: matches!(E::KIND, Kind::Query) && E::READS,
@@ -145,6 +152,7 @@ impl Route {
     pub const fn subscription<S: Subscription>() -> Self {
         Self {
             nsid: S::NSID,
+            lexicon: S::LEXICON,
             kind: Kind::Subscription,
             errors: S::ERRORS,
             head: false,
@@ -170,6 +178,6 @@ impl Route {
 
     /// The method's name without the namespace, as metrics and logs have it.
     pub fn method(&self) -> &'static str {
-        self.nsid.rsplit('.').next().unwrap_or(self.nsid)
+        nsid::method(self.nsid)
     }
 }

@@ -276,7 +276,7 @@ fn this_thread() -> String {
 struct Healthy;
 
 impl Endpoint for Healthy {
-    const NSID: &'static str = "blue.catbird.test.healthy";
+    const LEXICON: &'static str = r#"{ "id": "blue.catbird.test.healthy" }"#;
     const KIND: Kind = Kind::Procedure;
     const ERRORS: &'static [Code] = &[];
     type Input = Nothing;
@@ -291,7 +291,7 @@ impl Endpoint for Healthy {
 struct Panics;
 
 impl Endpoint for Panics {
-    const NSID: &'static str = "blue.catbird.test.panics";
+    const LEXICON: &'static str = r#"{ "id": "blue.catbird.test.panics" }"#;
     const KIND: Kind = Kind::Procedure;
     const ERRORS: &'static [Code] = &[];
     type Input = Nothing;

@@ -1,4 +1,4 @@
-//! blue.catbird.mls.addMembers: a member adds others, with the commit that adds them to the group.
+//! addMembers: a member adds others, with the commit that adds them to the group.
 
 use std::time::Instant;
 
@@ -59,7 +59,7 @@ impl From<commands::Landed> for Output {
 const AGAIN: &str = "send the same request again: AlreadyMember says that it was done";
 
 impl Endpoint for AddMembers {
-    const NSID: &'static str = "blue.catbird.mls.addMembers";
+    const LEXICON: &'static str = include_str!("add_members.json");
     const KIND: Kind = Kind::Procedure;
     const ERRORS: &'static [Code] = &[
         Code::ConvoNotFound,

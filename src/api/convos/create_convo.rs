@@ -1,4 +1,4 @@
-//! blue.catbird.mls.createConvo: a new conversation, with its first members and their Welcome.
+//! createConvo: a new conversation, with its first members and their Welcome.
 
 use serde::Deserialize;
 
@@ -53,7 +53,7 @@ pub struct Metadata {
 const AGAIN: &str = "send the same request again: ConvoAlreadyExists says that it was done";
 
 impl Endpoint for CreateConvo {
-    const NSID: &'static str = "blue.catbird.mls.createConvo";
+    const LEXICON: &'static str = include_str!("create_convo.json");
     const KIND: Kind = Kind::Procedure;
     const ERRORS: &'static [Code] = &[
         Code::InvalidCipherSuite,

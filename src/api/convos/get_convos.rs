@@ -1,4 +1,4 @@
-//! blue.catbird.mls.getConvos: the caller's conversations, newest first.
+//! getConvos: the caller's conversations, newest first.
 
 use serde::{Deserialize, Serialize};
 use ulid::Ulid;
@@ -31,7 +31,7 @@ pub struct Output {
 }
 
 impl Endpoint for GetConvos {
-    const NSID: &'static str = "blue.catbird.mls.getConvos";
+    const LEXICON: &'static str = include_str!("get_convos.json");
     const KIND: Kind = Kind::Query;
     const ERRORS: &'static [Code] = &[Code::InvalidCursor];
 

@@ -1,4 +1,4 @@
-//! blue.catbird.mls.leaveConvo: a member leaves, or the admin's commit removes one.
+//! leaveConvo: a member leaves, or the admin's commit removes one.
 
 use std::time::Instant;
 
@@ -39,7 +39,7 @@ pub struct Input {
 const AGAIN: &str = "send the same request again: TargetNotMember says that it was done";
 
 impl Endpoint for LeaveConvo {
-    const NSID: &'static str = "blue.catbird.mls.leaveConvo";
+    const LEXICON: &'static str = include_str!("leave_convo.json");
     const KIND: Kind = Kind::Procedure;
     const ERRORS: &'static [Code] = &[
         Code::ConvoNotFound,

@@ -1,4 +1,4 @@
-//! blue.catbird.mls.getCommits: the commits that create a range of epochs, page by page.
+//! getCommits: the commits that create a range of epochs, page by page.
 
 use serde::{Deserialize, Serialize};
 
@@ -48,7 +48,7 @@ pub struct Output {
 }
 
 impl Endpoint for GetCommits {
-    const NSID: &'static str = "blue.catbird.mls.getCommits";
+    const LEXICON: &'static str = include_str!("get_commits.json");
     const KIND: Kind = Kind::Query;
     const ERRORS: &'static [Code] =
         &[Code::ConvoNotFound, Code::NotMember, Code::InvalidEpochRange, Code::InvalidCursor];

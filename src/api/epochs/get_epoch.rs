@@ -1,4 +1,4 @@
-//! blue.catbird.mls.getEpoch: where a conversation stands.
+//! getEpoch: where a conversation stands.
 
 use serde::{Deserialize, Serialize};
 
@@ -27,7 +27,7 @@ pub struct Output {
 }
 
 impl Endpoint for GetEpoch {
-    const NSID: &'static str = "blue.catbird.mls.getEpoch";
+    const LEXICON: &'static str = include_str!("get_epoch.json");
     const KIND: Kind = Kind::Query;
     const ERRORS: &'static [Code] = &[Code::ConvoNotFound, Code::NotMember];
 

@@ -1,4 +1,4 @@
-//! blue.catbird.mls.getSubscriptionTicket: what lets the caller open a WebSocket once, within half a minute, for all of its
+//! getSubscriptionTicket: what lets the caller open a WebSocket once, within half a minute, for all of its
 //! conversations or for one.
 
 use chrono::{DateTime, Utc};
@@ -29,7 +29,7 @@ pub struct Output {
 }
 
 impl Endpoint for GetSubscriptionTicket {
-    const NSID: &'static str = "blue.catbird.mls.getSubscriptionTicket";
+    const LEXICON: &'static str = include_str!("get_subscription_ticket.json");
     const KIND: Kind = Kind::Procedure;
     const ERRORS: &'static [Code] = &[Code::ConvoNotFound, Code::NotMember];
 

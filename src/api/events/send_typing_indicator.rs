@@ -1,4 +1,4 @@
-//! blue.catbird.mls.sendTypingIndicator: the caller types, or has stopped. The other members who are connected are told, and
+//! sendTypingIndicator: the caller types, or has stopped. The other members who are connected are told, and
 //! nothing is stored.
 
 use serde::{Deserialize, Serialize};
@@ -26,7 +26,7 @@ pub struct Output {
 }
 
 impl Endpoint for SendTypingIndicator {
-    const NSID: &'static str = "blue.catbird.mls.sendTypingIndicator";
+    const LEXICON: &'static str = include_str!("send_typing_indicator.json");
     const KIND: Kind = Kind::Procedure;
     const ERRORS: &'static [Code] = &[Code::ConvoNotFound, Code::NotMember];
 

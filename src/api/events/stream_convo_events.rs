@@ -1,4 +1,4 @@
-//! blue.catbird.mls.streamConvoEvents: everything that happens in the caller's conversations, or in one, as server-sent events.
+//! streamConvoEvents: everything that happens in the caller's conversations, or in one, as server-sent events.
 //!
 //! From now on, or from a cursor: the parameter, or the `Last-Event-ID` that clients of server-sent events send by themselves when
 //! they connect again. The header wins, since a client that has it has come further than the address it began with.
@@ -23,7 +23,7 @@ pub struct Input {
 }
 
 impl Endpoint for StreamConvoEvents {
-    const NSID: &'static str = "blue.catbird.mls.streamConvoEvents";
+    const LEXICON: &'static str = include_str!("stream_convo_events.json");
     const KIND: Kind = Kind::Query;
     // It goes on.
     const READS: bool = false;

@@ -1,4 +1,4 @@
-//! blue.catbird.mls.subscribeConvoEvents: what streamConvoEvents sends, as a WebSocket, by which the client can say that it types
+//! subscribeConvoEvents: what streamConvoEvents sends, as a WebSocket, by which the client can say that it types
 //! and how far it has come.
 //!
 //! Who may not follow is refused before there is a WebSocket. What is wrong with a cursor is said in a frame, because clients in
@@ -30,7 +30,7 @@ pub struct Input {
 }
 
 impl Subscription for SubscribeConvoEvents {
-    const NSID: &'static str = "blue.catbird.mls.subscribeConvoEvents";
+    const LEXICON: &'static str = include_str!("subscribe_convo_events.json");
     const ERRORS: &'static [Code] = &[
         Code::ConvoNotFound,
         Code::NotMember,

@@ -1,4 +1,4 @@
-//! blue.catbird.mls.claimKeyPackages: takes one key package of each person that the caller wants to add.
+//! claimKeyPackages: takes one key package of each person that the caller wants to add.
 
 use serde::Deserialize;
 
@@ -20,7 +20,7 @@ pub struct Input {
 }
 
 impl Endpoint for ClaimKeyPackages {
-    const NSID: &'static str = "blue.catbird.mls.claimKeyPackages";
+    const LEXICON: &'static str = include_str!("claim_key_packages.json");
     const KIND: Kind = Kind::Procedure;
     const ERRORS: &'static [Code] = GetKeyPackages::ERRORS;
 

@@ -1,4 +1,4 @@
-//! blue.catbird.mls.getKeyPackages: claimKeyPackages under its earlier name and verb, and the work of both.
+//! getKeyPackages: claimKeyPackages under its earlier name and verb, and the work of both.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -56,7 +56,7 @@ pub struct KeyPackageRef {
 }
 
 impl Endpoint for GetKeyPackages {
-    const NSID: &'static str = "blue.catbird.mls.getKeyPackages";
+    const LEXICON: &'static str = include_str!("get_key_packages.json");
     const KIND: Kind = Kind::Query;
     // It takes what it answers with.
     const READS: bool = false;

@@ -1,4 +1,4 @@
-//! blue.catbird.mls.publishKeyPackage: the caller leaves a key package for others to take.
+//! publishKeyPackage: the caller leaves a key package for others to take.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
@@ -38,7 +38,7 @@ pub struct Output {
 }
 
 impl Endpoint for PublishKeyPackage {
-    const NSID: &'static str = "blue.catbird.mls.publishKeyPackage";
+    const LEXICON: &'static str = include_str!("publish_key_package.json");
     const KIND: Kind = Kind::Procedure;
     const ERRORS: &'static [Code] = &[
         Code::InvalidKeyPackage,

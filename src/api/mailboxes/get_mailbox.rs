@@ -1,4 +1,4 @@
-//! blue.catbird.mls.getMailbox: which mailbox counts for the caller, and how it is doing.
+//! getMailbox: which mailbox counts for the caller, and how it is doing.
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -37,7 +37,7 @@ pub struct Output {
 }
 
 impl Endpoint for GetMailbox {
-    const NSID: &'static str = "blue.catbird.mls.getMailbox";
+    const LEXICON: &'static str = include_str!("get_mailbox.json");
     const KIND: Kind = Kind::Query;
     const ERRORS: &'static [Code] = &[Code::ConvoNotFound, Code::NotMember];
 

@@ -1,4 +1,4 @@
-//! blue.catbird.mls.setMailbox: where the caller's entries are handed over beside the log.
+//! setMailbox: where the caller's entries are handed over beside the log.
 
 use serde::{Deserialize, Serialize};
 
@@ -43,7 +43,7 @@ pub struct Output {
 }
 
 impl Endpoint for SetMailbox {
-    const NSID: &'static str = "blue.catbird.mls.setMailbox";
+    const LEXICON: &'static str = include_str!("set_mailbox.json");
     const KIND: Kind = Kind::Procedure;
     const ERRORS: &'static [Code] = &[Code::ConvoNotFound, Code::NotMember, Code::InvalidMailbox];
 

@@ -1,4 +1,4 @@
-//! blue.catbird.mls.getMessages: a page of the log, in ascending order of `seq`.
+//! getMessages: a page of the log, in ascending order of `seq`.
 //!
 //! Without a position the newest page; backwards with `cursor`; forwards with `sinceSeq` or `sinceMessage`. Reading moves the
 //! caller's read position to the newest entry of the page, behind the reply, unless `peek` is set.
@@ -59,7 +59,7 @@ enum Place {
 }
 
 impl Endpoint for GetMessages {
-    const NSID: &'static str = "blue.catbird.mls.getMessages";
+    const LEXICON: &'static str = include_str!("get_messages.json");
     const KIND: Kind = Kind::Query;
     const ERRORS: &'static [Code] = &[Code::ConvoNotFound, Code::NotMember, Code::InvalidCursor];
 

@@ -1,4 +1,4 @@
-//! blue.catbird.mls.sendMessage: a member sends an application message.
+//! sendMessage: a member sends an application message.
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -56,7 +56,7 @@ pub struct Output {
 }
 
 impl Endpoint for SendMessage {
-    const NSID: &'static str = "blue.catbird.mls.sendMessage";
+    const LEXICON: &'static str = include_str!("send_message.json");
     const KIND: Kind = Kind::Procedure;
     const ERRORS: &'static [Code] = &[
         Code::ConvoNotFound,

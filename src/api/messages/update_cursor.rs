@@ -1,4 +1,4 @@
-//! blue.catbird.mls.updateCursor: the caller has followed a conversation this far.
+//! updateCursor: the caller has followed a conversation this far.
 
 use serde::{Deserialize, Serialize};
 
@@ -24,7 +24,7 @@ pub struct Output {
 }
 
 impl Endpoint for UpdateCursor {
-    const NSID: &'static str = "blue.catbird.mls.updateCursor";
+    const LEXICON: &'static str = include_str!("update_cursor.json");
     const KIND: Kind = Kind::Procedure;
     const ERRORS: &'static [Code] = &[Code::ConvoNotFound, Code::NotMember, Code::InvalidCursor];
 

@@ -1,4 +1,4 @@
-//! blue.catbird.mls.updateRead: the caller has read a conversation up to an entry, or all of it.
+//! updateRead: the caller has read a conversation up to an entry, or all of it.
 //!
 //! The read position moves forward only. The caller's other devices are told, and unread counts follow from it.
 
@@ -33,7 +33,7 @@ pub struct Output {
 }
 
 impl Endpoint for UpdateRead {
-    const NSID: &'static str = "blue.catbird.mls.updateRead";
+    const LEXICON: &'static str = include_str!("update_read.json");
     const KIND: Kind = Kind::Procedure;
     const ERRORS: &'static [Code] = &[Code::ConvoNotFound, Code::NotMember, Code::MessageNotFound];
 

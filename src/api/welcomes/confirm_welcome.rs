@@ -1,4 +1,4 @@
-//! blue.catbird.mls.confirmWelcome: the caller joined, or could not.
+//! confirmWelcome: the caller joined, or could not.
 
 use serde::{Deserialize, Serialize};
 
@@ -34,7 +34,7 @@ pub struct Output {
 }
 
 impl Endpoint for ConfirmWelcome {
-    const NSID: &'static str = "blue.catbird.mls.confirmWelcome";
+    const LEXICON: &'static str = include_str!("confirm_welcome.json");
     const KIND: Kind = Kind::Procedure;
     const ERRORS: &'static [Code] = &[Code::ConvoNotFound, Code::NotMember, Code::WelcomeNotFound];
 

@@ -1,4 +1,4 @@
-//! blue.catbird.mls.getWelcome: the Welcome that lets the caller into a conversation, as often as it asks until it confirms.
+//! getWelcome: the Welcome that lets the caller into a conversation, as often as it asks until it confirms.
 
 use serde::{Deserialize, Serialize};
 
@@ -37,7 +37,7 @@ pub struct Output {
 }
 
 impl Endpoint for GetWelcome {
-    const NSID: &'static str = "blue.catbird.mls.getWelcome";
+    const LEXICON: &'static str = include_str!("get_welcome.json");
     const KIND: Kind = Kind::Query;
     const ERRORS: &'static [Code] =
         &[Code::ConvoNotFound, Code::NotMember, Code::WelcomeNotFound, Code::WelcomeConsumed];

@@ -1,2 +1,0 @@
-pub mod get_commits;
-pub mod get_epoch;

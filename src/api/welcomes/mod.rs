@@ -1,2 +1,0 @@
-pub mod confirm_welcome;
-pub mod get_welcome;
