@@ -1,11 +1,13 @@
 //! The composition root: from a configuration to everything that answers requests. The only place that picks a serializer.
 
+mod metrics;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use ulid::Ulid;
 
-use crate::actors::{Limits, MailboxDepths, Registry};
+use crate::actors::{Limits, Registry};
 use crate::auth::{Authenticator, Replay, replay};
 use crate::background::Background;
 use crate::clock::Clock;
@@ -17,7 +19,6 @@ use crate::health::Probe;
 use crate::ids::{ConvoId, EntryId};
 use crate::jobs;
 use crate::limits::RateLimits;
-use crate::metrics::Metrics;
 use crate::quotas::Quotas;
 use crate::redis::Redis;
 use crate::serializer::Serializer;
@@ -25,6 +26,8 @@ use crate::store::{Store, StoreConfig, StoreError};
 use crate::suspensions::Suspensions;
 use crate::xrpc::decode::BodyRoom;
 use crate::xrpc::{Heavy, ReplyRoom};
+
+pub use metrics::Metrics;
 
 /// What every handler is given. Cheap to clone.
 #[derive(Clone)]
@@ -75,31 +78,38 @@ impl App {
     /// Puts the parts together. Opens no connection to PostgreSQL yet. Must be called inside the multi-threaded runtime that
     /// shall do the work behind the requests.
     pub async fn new(config: Config, database: tokio_postgres::Config, clock: Clock) -> Result<Self, AppError> {
-        let depths = MailboxDepths::default();
-        let metrics = Metrics::new(|registry| registry.register_collector(Box::new(depths.clone())));
+        let metrics = Metrics::default();
         let store_config = StoreConfig {
             database: database.clone(),
             max_connections: config.database_max_connections,
             pooler: config.database_pooler,
         };
-        let store = Store::new(store_config, metrics.clone())?;
+        let store = Store::new(store_config, metrics.store.clone())?;
         let redis = config.redis_url.as_deref();
-        let redis = redis.map(|url| Redis::connect(url, replay::PURPOSE, metrics.clone())).transpose()?;
-        let limits = RateLimits::new(config.rates, redis.as_ref(), metrics.clone(), store.runtime());
-        let quotas = Quotas::new(config.quotas, store.clone());
+        let redis = redis.map(|url| Redis::connect(url, replay::PURPOSE, metrics.redis.clone())).transpose()?;
+        let limits = RateLimits::new(config.rates, redis.as_ref(), metrics.limits.clone(), store.runtime());
+        let quotas = Quotas::new(config.quotas, store.clone(), metrics.quotas.clone());
         let (pooler, connections) = (config.database_pooler, config.database_max_connections);
-        let events = Events::new(&store, redis.as_ref(), database, pooler, connections, config.sse_buffer);
+        let events = Events::new(
+            &store,
+            redis.as_ref(),
+            database,
+            pooler,
+            connections,
+            config.sse_buffer,
+            metrics.events.clone(),
+        );
         let serializer = if config.actors {
-            let registry = Registry::new(store.clone(), metrics.clone(), Limits::with_idle(config.actor_idle));
-            depths.watch(&registry);
+            let registry = Registry::new(store.clone(), metrics.actors.clone(), Limits::with_idle(config.actor_idle));
             Serializer::actors(store.clone(), registry, limits.clone())
         } else {
-            Serializer::advisory(store.clone(), metrics.clone(), config.database_max_connections, limits.clone())
+            Serializer::advisory(store.clone(), metrics.queues.clone(), config.database_max_connections, limits.clone())
         };
         let replay = Replay::with(redis, store.clone());
-        let authenticator = Arc::new(Authenticator::new(config.auth.clone(), clock.clone(), replay, &store)?);
-        let suspensions = Suspensions::new(store.clone(), events.clone());
-        let delivery = Delivery::new(store.clone(), config.mailboxes);
+        let authenticator =
+            Arc::new(Authenticator::new(config.auth.clone(), clock.clone(), replay, &store, metrics.auth.clone())?);
+        let suspensions = Suspensions::new(store.clone(), events.clone(), metrics.suspensions.clone());
+        let delivery = Delivery::new(store.clone(), config.mailboxes, metrics.delivery.clone());
         let stage = Arc::new(AtomicU8::new(Stage::Starting as u8));
         let heavy = Heavy::new(store.runtime());
         let probe = Probe::new(store.clone(), clock.clone());
@@ -114,8 +124,8 @@ impl App {
             events,
             suspensions,
             delivery,
-            body_room: BodyRoom::new(metrics.clone()),
-            reply_room: ReplyRoom::new(metrics.clone()),
+            body_room: BodyRoom::new(metrics.xrpc.clone()),
+            reply_room: ReplyRoom::new(metrics.xrpc.clone()),
             heavy,
             probe,
             metrics,
@@ -143,7 +153,8 @@ impl App {
 
     /// Starts what runs beside the requests. The schema has to be there.
     pub fn start_background(&self) {
-        let sweeps = jobs::Runner::new(self.store.clone(), self.clock.clone(), self.config.retention);
+        let sweeps =
+            jobs::Runner::new(self.store.clone(), self.clock.clone(), self.config.retention, self.metrics.jobs.clone());
         self.background.start(|stop| sweeps.run(stop));
         let quotas = self.quotas.clone();
         self.background.start(|stop| quotas.keep_settling(stop));
@@ -175,7 +186,7 @@ impl App {
     /// Counts an error if it is one of losing an epoch.
     pub fn count_conflict(&self, error: &Error) {
         if Code::OTHER_EPOCH.contains(&error.code) {
-            self.metrics.epoch_conflict();
+            self.metrics.commands.epoch_conflict();
         }
     }
 }

@@ -4,11 +4,15 @@
 //! little else. An [`Error`] is one occurrence, with a sentence and the details that a client needs to recover.
 //! Unforeseen failures become [`Code::InternalServerError`]; their cause is logged and not sent.
 
+mod metrics;
+
 use actix_web::http::StatusCode;
 use serde::Serialize;
 
 use crate::ids::{EntryId, ServerIncarnation};
 use crate::wire::CommitMessage;
+
+pub use metrics::ErrorMetrics;
 
 /// Reaction of a client to an error, independent of the error's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

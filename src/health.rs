@@ -177,7 +177,8 @@ pub async fn version(app: Data<App>, request: HttpRequest) -> HttpResponse {
 pub async fn metrics(app: Data<App>, request: HttpRequest) -> HttpResponse {
     let accepted =
         request.headers().get(header::ACCEPT).and_then(|accepted| accepted.to_str().ok()).unwrap_or_default();
-    match app.metrics.render(app.store.connections(), app.config.database_max_connections) {
+    app.store.measure_connections();
+    match app.metrics.page.render() {
         Ok(text) if accepted.contains("application/openmetrics-text") => {
             HttpResponse::Ok().content_type("application/openmetrics-text; version=1.0.0; charset=utf-8").body(text)
         }

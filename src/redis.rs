@@ -3,6 +3,8 @@
 //! Redis makes things faster and decides nothing. A call to it is short or fails, no request waits for it to reconnect,
 //! and every user continues without it.
 
+mod metrics;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -13,10 +15,10 @@ use fred::types::config::{Config, Options, ReconnectPolicy, Server};
 use fred::types::{Builder, Message};
 use tokio::sync::broadcast::{self, error::RecvError};
 
-use crate::metrics::Metrics;
 use crate::net::tls;
 
 pub use fred::error::Error;
+pub use metrics::RedisMetrics;
 
 /// Maximum time of a call to Redis.
 const TIMEOUT: Duration = Duration::from_millis(50);
@@ -28,7 +30,7 @@ const RECONNECT_MS: (u32, u32) = (100, 5_000);
 #[derive(Clone)]
 pub struct Redis {
     client: Client,
-    metrics: Metrics,
+    metrics: RedisMetrics,
     /// Feature that is degraded without Redis, for the log.
     purpose: &'static str,
     /// True if Redis answered its last call for this purpose.
@@ -38,7 +40,7 @@ pub struct Redis {
 impl Redis {
     /// Connects in the background, now and whenever the connection is lost; a Redis that is not up yet is not an error.
     /// Fails if the URL is invalid.
-    pub fn connect(url: &str, purpose: &'static str, metrics: Metrics) -> Result<Self, Error> {
+    pub fn connect(url: &str, purpose: &'static str, metrics: RedisMetrics) -> Result<Self, Error> {
         tls::install();
         let config = Config { fail_fast: false, ..Config::from_url(url)? };
         let (first, most) = RECONNECT_MS;

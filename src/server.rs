@@ -114,7 +114,7 @@ pub fn build_for_operators(app: App, listener: TcpListener) -> std::io::Result<(
 fn open_doors(app: App, listener: TcpListener, doors: Doors) -> std::io::Result<(SocketAddr, Server)> {
     let address = listener.local_addr()?;
     let Doors { name, workers, connections, open, routes } = doors;
-    let (metrics, shared) = (app.metrics.clone(), Connections::new(open));
+    let (metrics, shared) = (app.metrics.connections.clone(), Connections::new(open));
     let data = Data::new(app);
     let builder = Server::build();
     let draining = builder.graceful_shutdown_signal();

@@ -21,7 +21,8 @@ use std::time::Duration;
 
 use catbird_server::clock::Clock;
 use catbird_server::config::Retention;
-use catbird_server::jobs::{JOBS, Job, Pass, Runner};
+use catbird_server::jobs::{JOBS, Job, JobMetrics, Pass, Runner};
+use catbird_server::metrics::Registry;
 use catbird_server::store::Store;
 use chrono::TimeDelta;
 use support::app::TestApp;
@@ -44,7 +45,8 @@ fn job(name: &str) -> &'static Job {
 /// One pass of a job.
 async fn pass(store: &Store, retention: Retention, name: &str) -> Pass {
     let (_stop, mut stopped) = watch::channel(false);
-    Runner::new(store.clone(), Clock::system(), retention).pass(job(name), &mut stopped).await.unwrap()
+    let metrics = JobMetrics::register(&mut Registry::default());
+    Runner::new(store.clone(), Clock::system(), retention, metrics).pass(job(name), &mut stopped).await.unwrap()
 }
 
 /// One pass of a job, which has to delete so many rows.

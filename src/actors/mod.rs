@@ -6,9 +6,11 @@
 
 mod conversation;
 mod mailbox;
+mod metrics;
 mod registry;
 
 #[cfg(test)]
 mod tests;
 
-pub use registry::{Limits, MailboxDepths, Registry};
+pub use metrics::ActorMetrics;
+pub use registry::{Limits, Registry};

@@ -10,16 +10,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
-use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
-use prometheus_client::metrics::gauge::ConstGauge;
-use sha2::{Digest, Sha256};
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::commands::{SendMessage, Sent};
 use crate::error::{Code, Error};
 use crate::ids::ConvoId;
-use crate::metrics::{Metrics, Stop};
 use crate::serializer::queues::{BATCH, BATCH_BYTES};
 use crate::serializer::sharing::Sending;
 use crate::store::{Command, Store, unconfirmed};
@@ -27,6 +22,7 @@ use crate::timing::in_time;
 
 use super::conversation::Conversation;
 use super::mailbox::{Letter, Run};
+use super::metrics::{ActorMetrics, Stop};
 
 /// How much the registry may hold.
 #[derive(Debug, Clone, Copy)]
@@ -55,7 +51,7 @@ pub struct Registry(Arc<Inner>);
 
 struct Inner {
     store: Store,
-    metrics: Metrics,
+    metrics: ActorMetrics,
     limits: Limits,
     state: Mutex<State>,
     /// Tells [`Registry::shut_down`] that an actor ended.
@@ -79,10 +75,12 @@ struct Actor {
 }
 
 impl Registry {
-    pub fn new(store: Store, metrics: Metrics, limits: Limits) -> Self {
+    pub fn new(store: Store, metrics: ActorMetrics, limits: Limits) -> Self {
         tracing::info!("Initializing ActorRegistry");
         let (state, ended) = (Mutex::default(), Notify::new());
         let registry = Self(Arc::new(Inner { store, metrics, limits, state, ended }));
+        let depths = Arc::downgrade(&registry.0);
+        registry.0.metrics.export_depths(move || depths.upgrade().map_or_else(Vec::new, |inner| Self(inner).deepest()));
         tracing::info!(most_actors = limits.actors, idle_seconds = limits.idle.as_secs(), "Actor registry initialized");
         registry
     }
@@ -112,7 +110,7 @@ impl Registry {
         match in_time(Duration::ZERO, answer).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) => {
-                self.0.metrics.actor_message_lost();
+                self.0.metrics.message_lost();
                 let failed = "the conversation's actor failed; the next request starts a new one";
                 Err(Code::InternalServerError.because(failed))
             }
@@ -140,7 +138,7 @@ impl Registry {
         let is_full = actor.pending.fetch_add(1, Ordering::AcqRel) > self.0.limits.mailbox;
         if is_full || actor.mailbox.try_send(letter).is_err() {
             actor.pending.fetch_sub(1, Ordering::AcqRel);
-            self.0.metrics.actor_mailbox_full();
+            self.0.metrics.mailbox_full();
             return Err(
                 Code::Overloaded.because("too many requests are waiting for this conversation; nothing was changed")
             );
@@ -158,7 +156,7 @@ impl Registry {
         };
         // Its mailbox closes with its entry, and nothing is pending in it, so it ends without having anything to do.
         state.actors.remove(&longest);
-        self.0.metrics.actor_stopped(Stop::Evicted);
+        self.0.metrics.stopped(Stop::Evicted);
         Ok(())
     }
 
@@ -166,7 +164,7 @@ impl Registry {
         let (mailbox, messages) = mpsc::channel(self.0.limits.mailbox + 1);
         let pending = Arc::new(AtomicUsize::new(0));
         let actor = Actor { mailbox: mailbox.clone(), pending: pending.clone(), last_used: Instant::now() };
-        self.0.metrics.actor_spawned(state.failed.remove(convo));
+        self.0.metrics.spawned(state.failed.remove(convo));
         state.actors.insert(convo.clone(), actor);
         let conversation = Conversation::new(convo.clone(), self.0.store.clone());
         let (registry, convo, weak) = (self.clone(), convo.clone(), mailbox.downgrade());
@@ -230,7 +228,7 @@ impl Registry {
                 }
             };
             for _ in 0..dealt_with {
-                self.0.metrics.actor_message(name, start.elapsed());
+                self.0.metrics.message(name, start.elapsed());
             }
             pending.fetch_sub(dealt_with, Ordering::AcqRel);
             // There is no such conversation, or the database is away: not worth an actor.
@@ -247,7 +245,7 @@ impl Registry {
             return false;
         }
         state.actors.remove(convo);
-        self.0.metrics.actor_stopped(why);
+        self.0.metrics.stopped(why);
         true
     }
 
@@ -261,7 +259,7 @@ impl Registry {
         if same {
             state.actors.remove(convo);
             state.failed.insert(convo.clone());
-            self.0.metrics.actor_stopped(Stop::Failed);
+            self.0.metrics.stopped(Stop::Failed);
             tracing::error!("a conversation's actor failed; the next request starts a new one");
         }
     }
@@ -275,7 +273,7 @@ impl Registry {
                 .actors
                 .drain()
                 .map(|(_, actor)| {
-                    self.0.metrics.actor_stopped(Stop::Shutdown);
+                    self.0.metrics.stopped(Stop::Shutdown);
                     actor.pending
                 })
                 .collect()
@@ -302,46 +300,4 @@ impl Registry {
         depths.truncate(DEEPEST);
         depths
     }
-}
-
-/// Exports the depth of the deepest mailboxes, read when somebody asks.
-#[derive(Clone, Default)]
-pub struct MailboxDepths(Arc<std::sync::OnceLock<Registry>>);
-
-impl MailboxDepths {
-    /// Says which registry to read; until then there is nothing to export.
-    pub fn watch(&self, registry: &Registry) {
-        let _ = self.0.set(registry.clone());
-    }
-}
-
-impl std::fmt::Debug for MailboxDepths {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("MailboxDepths")
-    }
-}
-
-impl Collector for MailboxDepths {
-    fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), std::fmt::Error> {
-        let Some(registry) = self.0.get() else { return Ok(()) };
-        let gauge = ConstGauge::new(0i64);
-        let mut metric = encoder.encode_descriptor(
-            "actor_mailbox_depth",
-            "Messages pending, deepest mailboxes",
-            None,
-            gauge.metric_type(),
-        )?;
-        for (convo, depth) in registry.deepest() {
-            let name = pseudonym(&convo);
-            let labels = [("actor_type", "conversation_actor"), ("convo_id", name.as_str())];
-            ConstGauge::new(depth as i64).encode(metric.encode_family(&labels)?)?;
-        }
-        Ok(())
-    }
-}
-
-/// A conversation's name on a page that anybody may read: the beginning of its id's SHA-256, as in
-/// `select id from conversations where encode(sha256(id::bytea), 'hex') like '<this>%'`.
-fn pseudonym(convo: &ConvoId) -> String {
-    crate::hex::encode(&Sha256::digest(convo.as_str())[..6])
 }

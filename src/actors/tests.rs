@@ -6,20 +6,21 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::sync::{Notify, Semaphore};
 
-use super::{Limits, Registry};
+use super::{ActorMetrics, Limits, Registry};
 use crate::cluster::{TestDatabase, database};
 use crate::error::Code;
 use crate::ids::{ConvoId, Did};
-use crate::metrics::Metrics;
+use crate::metrics::{Page, Registry as MetricsRegistry};
 use crate::store::epochs::{self, Swap};
-use crate::store::{Abort, Command, Connections, Exclusive, Hold, Store, StoreConfig};
+use crate::store::{Abort, Command, Exclusive, Hold, Store, StoreConfig, StoreMetrics};
 
 const LIMITS: Limits = Limits { actors: 4, mailbox: 8, idle: Duration::from_secs(3_600) };
 
 struct Setting {
     registry: Registry,
     store: Store,
-    metrics: Metrics,
+    metrics: ActorMetrics,
+    page: Page,
     _database: TestDatabase,
 }
 
@@ -33,11 +34,12 @@ async fn setting(limits: Limits, convos: usize) -> Setting {
         );
         client.batch_execute(&insert).await.unwrap();
     }
-    let metrics = Metrics::default();
+    let mut metrics = MetricsRegistry::default();
+    let (store_metrics, actor_metrics) = (StoreMetrics::register(&mut metrics), ActorMetrics::register(&mut metrics));
     let config = StoreConfig { database: database.config.clone(), max_connections: 10, pooler: false };
-    let store = Store::new(config, metrics.clone()).unwrap();
-    let registry = Registry::new(store.clone(), metrics.clone(), limits);
-    Setting { registry, store, metrics, _database: database }
+    let store = Store::new(config, store_metrics).unwrap();
+    let registry = Registry::new(store.clone(), actor_metrics.clone(), limits);
+    Setting { registry, store, metrics: actor_metrics, page: Page::new(metrics), _database: database }
 }
 
 fn convo(n: usize) -> ConvoId {
@@ -139,7 +141,7 @@ async fn fifty_first_requests_start_one_actor() {
     let mut seqs: Vec<i64> = steps.into_iter().map(Result::unwrap).collect();
     seqs.sort_unstable();
     assert_eq!(seqs, (1..=50).collect::<Vec<_>>());
-    assert_eq!((s.registry.active(), s.metrics.active_actors()), (1, 1));
+    assert_eq!((s.registry.active(), s.metrics.active()), (1, 1));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -164,7 +166,7 @@ async fn an_actor_that_failed_is_started_again_by_the_next_request() {
         tokio::task::yield_now().await;
     }
     assert_eq!(s.registry.run(Step(convo(0))).await.unwrap(), 2);
-    let text = s.metrics.render(Connections::default(), 0).unwrap();
+    let text = s.page.render().unwrap();
     assert!(text.contains("actor_restarts_total{actor_type=\"conversation_actor\"} 1"), "{text}");
     assert!(text.contains("actor_spawns_total{actor_type=\"conversation_actor\"} 2"), "{text}");
 }
@@ -240,5 +242,5 @@ async fn shutting_down_finishes_what_is_queued_and_takes_nothing_more() {
     s.registry.shut_down().await;
     assert!(join_all(queued).await.into_iter().all(|step| step.is_ok()));
     assert_eq!(s.registry.run(Step(convo(0))).await.unwrap_err().code, Code::Overloaded);
-    assert_eq!((s.registry.active(), s.metrics.active_actors()), (0, 0));
+    assert_eq!((s.registry.active(), s.metrics.active()), (0, 0));
 }

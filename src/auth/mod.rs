@@ -15,6 +15,7 @@ pub mod fetch;
 pub mod hs256;
 pub mod key;
 mod location;
+mod metrics;
 pub mod replay;
 pub mod resolver;
 pub mod service;
@@ -25,6 +26,7 @@ use base64::Engine;
 use chrono::{DateTime, Utc};
 
 pub use self::development::mint;
+pub use self::metrics::AuthMetrics;
 pub use self::replay::Replay;
 pub use self::service::document as service_document;
 
@@ -40,7 +42,6 @@ use crate::clock::Clock;
 use crate::config::AuthConfig;
 use crate::error::{Code, Error};
 use crate::ids::{ConvoId, Did};
-use crate::metrics::Metrics;
 use crate::store::Store;
 
 /// Bytes of an ECDSA signature over either curve, `r || s`.
@@ -53,7 +54,7 @@ pub struct Authenticator {
     replay: Replay,
     resolver: Resolver,
     tickets: Tickets,
-    metrics: Metrics,
+    metrics: AuthMetrics,
 }
 
 /// Reasons for which the authenticator cannot be created.
@@ -61,8 +62,6 @@ pub struct Authenticator {
 pub enum AuthError {
     #[error(transparent)]
     Resolver(#[from] SetupError),
-    #[error("Redis cannot be used to tell replicas of used tokens: {0}")]
-    Redis(#[from] crate::redis::Error),
 }
 
 /// A caller whose token is genuine and current. Its single use has not been checked.
@@ -79,8 +78,13 @@ pub struct Verified {
 
 impl Authenticator {
     /// Creates the authenticator. `store` keeps the documents of DIDs that have authenticated.
-    pub fn new(config: AuthConfig, clock: Clock, replay: Replay, store: &Store) -> Result<Self, AuthError> {
-        let metrics = store.metrics().clone();
+    pub fn new(
+        config: AuthConfig,
+        clock: Clock,
+        replay: Replay,
+        store: &Store,
+        metrics: AuthMetrics,
+    ) -> Result<Self, AuthError> {
         let resolver = Resolver::new(&config, clock.clone(), Archive::new(store), metrics.clone())?;
         let tickets = Tickets::new(config.service_did.clone(), config.ticket_secret.as_deref());
         Ok(Self { config, clock, replay, resolver, tickets, metrics })

@@ -21,7 +21,6 @@ use chrono::{DateTime, Utc};
 use tokio::sync::{mpsc, oneshot};
 use ulid::Ulid;
 
-use super::AuthError;
 use super::token::SERVICE_TOKEN_SECONDS;
 use crate::clock::LEEWAY_SECONDS;
 use crate::error::{Code, Error};
@@ -92,12 +91,6 @@ impl Replay {
             untold
         });
         Self { waiting: tokens, known, untold, store, redis }
-    }
-
-    /// Like [`Replay::with`], with its own connection to Redis if there is a URL. Fails if the URL is invalid.
-    pub fn new(redis_url: Option<&str>, store: Store) -> Result<Self, AuthError> {
-        let redis = redis_url.map(|url| Redis::connect(url, PURPOSE, store.metrics().clone())).transpose()?;
-        Ok(Self::with(redis, store))
     }
 
     /// Connection to Redis, if there is one, for the health check.

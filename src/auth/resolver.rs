@@ -25,10 +25,10 @@ use super::budget::Budget;
 use super::document::Document;
 use super::fetch::{Asker, Fetcher, Hosts, Unresolved};
 use super::location::{Location, locate};
+use super::metrics::{AuthMetrics, KeptDocument};
 use crate::clock::Clock;
 use crate::config::AuthConfig;
 use crate::ids::Did;
-use crate::metrics::Metrics;
 
 /// Maximum number of cached DIDs. An entry has one key and one DID, so its size is bounded too.
 const CACHE_CAPACITY: u64 = 20_000;
@@ -101,7 +101,7 @@ struct Inner {
     refresh_budget: Budget,
     renewal_budget: Budget,
     archive: Archive,
-    metrics: Metrics,
+    metrics: AuthMetrics,
 }
 
 /// Cache entry of a DID.
@@ -157,7 +157,7 @@ impl Entry {
 }
 
 impl Resolver {
-    pub fn new(config: &AuthConfig, clock: Clock, archive: Archive, metrics: Metrics) -> Result<Self, SetupError> {
+    pub fn new(config: &AuthConfig, clock: Clock, archive: Archive, metrics: AuthMetrics) -> Result<Self, SetupError> {
         let directory = Url::parse(&config.plc_directory_url)
             .ok()
             .filter(|url| matches!(url.scheme(), "http" | "https"))
@@ -289,16 +289,16 @@ impl Inner {
         if locate(did, &self.directory, self.allow_private).is_ok() {
             match self.archive.find(did).await {
                 Some((document, fetched_at)) if now < fetched_at + DOCUMENT_LIFETIME => {
-                    self.metrics.did_document_kept("current");
+                    self.metrics.document_kept(KeptDocument::Current);
                     // Another replica's clock may be ahead; that does not make a document newer.
                     let fetched_at = fetched_at.min(now);
                     return Ok(Entry::kept(Ok(Arc::new(document)), fetched_at, fetched_at.timestamp()));
                 }
                 Some(_) => {
-                    self.metrics.did_document_kept("outdated");
+                    self.metrics.document_kept(KeptDocument::Outdated);
                     known = true;
                 }
-                None => self.metrics.did_document_kept("nothing"),
+                None => self.metrics.document_kept(KeptDocument::Nothing),
             }
         }
         if let Some(outage) = self.outages.get(did).await {
@@ -348,7 +348,7 @@ impl Inner {
     async fn fetch(&self, did: &Did, asker: Asker) -> Result<Resolution, Unresolved> {
         let resolved = self.fetch_document(did, asker).await;
         let outcome = resolved.as_ref().map_or_else(Unresolved::label, |_| "found");
-        self.metrics.did_document_fetched(asker.label(), outcome);
+        self.metrics.document_fetched(asker, outcome);
         if let Err(cause) = &resolved {
             tracing::debug!(%did, %cause, "DID does not resolve");
         }

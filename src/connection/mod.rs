@@ -14,6 +14,7 @@
 mod chunks;
 mod discard;
 mod head;
+mod metrics;
 mod refusal;
 mod socket;
 mod watch;
@@ -28,6 +29,7 @@ use tokio::sync::Semaphore;
 
 use discard::Discard;
 
+pub use metrics::ConnectionMetrics;
 pub use socket::Socket;
 pub use watch::{Watched, answer, asks_for_websocket, begin};
 

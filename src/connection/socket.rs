@@ -14,12 +14,12 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_util::bytes::Buf;
 
 use crate::error::Code;
-use crate::metrics::Metrics;
 use crate::xrpc::decode::time_for;
 
 use super::chunks::Chunks;
 use super::discard::DISCARD_PIECE;
 use super::head::Scanner;
+use super::metrics::ConnectionMetrics;
 use super::refusal;
 use super::{
     Connection, Connections, Ended, HEAD_TIME, LINGER, LONG_HEAD_BYTES, Left, MAX_HEAD_BYTES, Phase, TAKE_GRACE,
@@ -34,7 +34,7 @@ pub struct Socket {
     io: TcpStream,
     connection: Connection,
     connections: Connections,
-    metrics: Metrics,
+    metrics: ConnectionMetrics,
     /// Bytes that were read and not handed over.
     read: BytesMut,
     scanner: Scanner,
@@ -55,8 +55,8 @@ pub struct Socket {
 }
 
 impl Socket {
-    pub fn new(io: TcpStream, connections: Connections, metrics: Metrics) -> Self {
-        metrics.connection_opened();
+    pub fn new(io: TcpStream, connections: Connections, metrics: ConnectionMetrics) -> Self {
+        metrics.opened();
         Self {
             io,
             connection: Connection::new(),
@@ -81,7 +81,7 @@ impl Socket {
     }
 
     fn end(&self, why: Ended) -> io::Error {
-        self.metrics.connection_ended(why);
+        self.metrics.ended(why);
         io::Error::new(io::ErrorKind::TimedOut, why.label())
     }
 
@@ -315,7 +315,7 @@ impl AsyncWrite for Socket {
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        self.metrics.connection_closed();
+        self.metrics.closed();
     }
 }
 
@@ -332,7 +332,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (io, _) = listener.accept().await.unwrap();
-        (Socket::new(io, Connections::new(true), Metrics::default()), peer)
+        (Socket::new(io, Connections::new(true), crate::app::Metrics::default().connections), peer)
     }
 
     /// Reads everything that is available without waiting for the peer.

@@ -9,6 +9,8 @@ use crate::error::Error;
 use crate::store::mailboxes::ENTRIES_AT_ONCE;
 use crate::store::{Failed, Lane, Store};
 
+use super::metrics::DeliveryMetrics;
+
 /// Interval at which the log is polled while any mailbox exists.
 const POLL: Duration = Duration::from_secs(1);
 /// Interval at which the existence of mailboxes is checked.
@@ -16,10 +18,16 @@ const LOOK: Duration = Duration::from_secs(5);
 
 /// Expands entries into envelopes until it is stopped. It notifies `made` after each expansion, and is notified by
 /// `set` when a mailbox is set.
-pub(super) async fn run(store: &Store, made: &Notify, set: &Notify, mut stop: watch::Receiver<bool>) {
+pub(super) async fn run(
+    store: &Store,
+    made: &Notify,
+    set: &Notify,
+    metrics: &DeliveryMetrics,
+    mut stop: watch::Receiver<bool>,
+) {
     let mut failing = false;
     loop {
-        let wait = match catch_up(store, made, &stop).await {
+        let wait = match catch_up(store, made, metrics, &stop).await {
             Ok(used) => {
                 failing = false;
                 if used { POLL } else { LOOK }
@@ -40,7 +48,12 @@ pub(super) async fn run(store: &Store, made: &Notify, set: &Notify, mut stop: wa
 }
 
 /// Expands all entries up to the watermark, and returns whether any mailbox exists.
-async fn catch_up(store: &Store, made: &Notify, stop: &watch::Receiver<bool>) -> Result<bool, Error> {
+async fn catch_up(
+    store: &Store,
+    made: &Notify,
+    metrics: &DeliveryMetrics,
+    stop: &watch::Receiver<bool>,
+) -> Result<bool, Error> {
     let mut portion = Portion::new(ENTRIES_AT_ONCE);
     while !*stop.borrow() {
         let now = store.reader_for(Lane::Background).await?.fan_out_state().await?;
@@ -53,7 +66,7 @@ async fn catch_up(store: &Store, made: &Notify, stop: &watch::Receiver<bool>) ->
             Err(failed) => return Err(failed.into_error()),
             Ok(Some(envelopes)) => {
                 portion.grow();
-                store.metrics().mailbox_expanded(envelopes);
+                metrics.expanded(envelopes);
                 if envelopes > 0 {
                     made.notify_one();
                 }

@@ -11,6 +11,7 @@
 pub mod dead;
 mod fan_out;
 mod hosts;
+mod metrics;
 mod outbox;
 pub mod place;
 mod webhook;
@@ -22,6 +23,8 @@ use tokio::sync::{Notify, watch};
 use crate::config::MailboxConfig;
 use crate::store::Store;
 
+pub use metrics::DeliveryMetrics;
+
 /// Delivery loops of one process. Cheap to clone.
 #[derive(Clone)]
 pub struct Delivery {
@@ -31,11 +34,12 @@ pub struct Delivery {
     made: Arc<Notify>,
     /// Notified when there is a new mailbox.
     set: Arc<Notify>,
+    metrics: DeliveryMetrics,
 }
 
 impl Delivery {
-    pub fn new(store: Store, config: MailboxConfig) -> Self {
-        Self { store, config, made: Arc::default(), set: Arc::default() }
+    pub fn new(store: Store, config: MailboxConfig, metrics: DeliveryMetrics) -> Self {
+        Self { store, config, made: Arc::default(), set: Arc::default(), metrics }
     }
 
     /// Wakes the loops after a mailbox was set here. Without it, and at other replicas, they poll every few seconds.
@@ -46,13 +50,13 @@ impl Delivery {
 
     /// Expands entries into envelopes until it is stopped.
     pub async fn fan_out(self, stop: watch::Receiver<bool>) {
-        fan_out::run(&self.store, &self.made, &self.set, stop).await;
+        fan_out::run(&self.store, &self.made, &self.set, &self.metrics, stop).await;
     }
 
     /// Delivers envelopes and sends challenges until it is stopped; running attempts are finished.
     pub async fn hand_over(self, stop: watch::Receiver<bool>) {
         match webhook::Client::new(self.config.timeout, self.config.allow_private_hosts) {
-            Ok(client) => outbox::Outbox::new(self.store, self.config, client, self.made).run(stop).await,
+            Ok(client) => outbox::Outbox::new(self.store, self.config, client, self.made, self.metrics).run(stop).await,
             Err(cause) => tracing::error!(%cause, "nothing is handed to mailboxes: there is no HTTP client"),
         }
     }

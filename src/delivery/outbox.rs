@@ -16,6 +16,7 @@ use crate::store::mailboxes::{Attempt, Challenge, End, Key, Proof, Room};
 use crate::store::{Lane, Store, chance};
 
 use super::hosts::{Hosts, MOST_AT_NEW_HOST, Verdict};
+use super::metrics::DeliveryMetrics;
 use super::place;
 use super::webhook::{Answer, Client};
 
@@ -72,11 +73,18 @@ struct Shared {
     config: MailboxConfig,
     client: Client,
     memory: Semaphore,
+    metrics: DeliveryMetrics,
 }
 
 impl Outbox {
-    pub fn new(store: Store, config: MailboxConfig, client: Client, made: Arc<Notify>) -> Self {
-        let shared = Arc::new(Shared { store, config, client, memory: Semaphore::new(MOST_KIB as usize) });
+    pub fn new(
+        store: Store,
+        config: MailboxConfig,
+        client: Client,
+        made: Arc<Notify>,
+        metrics: DeliveryMetrics,
+    ) -> Self {
+        let shared = Arc::new(Shared { store, config, client, memory: Semaphore::new(MOST_KIB as usize), metrics });
         Self {
             shared,
             made,
@@ -210,11 +218,11 @@ impl Outbox {
     }
 
     async fn count(&self) {
-        let Shared { store, .. } = &*self.shared;
+        let Shared { store, metrics, .. } = &*self.shared;
         if let Ok(reader) = store.reader_for(Lane::Background).await
             && let Ok((waiting, dead)) = reader.backlog().await
         {
-            store.metrics().mailbox_backlog(waiting, dead, self.hosts.resting(Instant::now()).len());
+            metrics.backlog(waiting, dead, self.hosts.resting(Instant::now()).len());
         }
     }
 }
@@ -228,7 +236,7 @@ impl Shared {
             Proof::Failed(_) => "failed",
             Proof::Refused(_) => "refused",
         };
-        self.store.metrics().mailbox_challenge(outcome);
+        self.metrics.challenge(outcome);
         if let Err(error) = self.store.settle_challenge(challenge, proof).await {
             tracing::warn!(%error, "the end of a challenge could not be noted; it will be repeated");
         }
@@ -281,12 +289,12 @@ impl Shared {
             End::Dead(_) | End::Misplaced(_) => "dead",
             End::Withdrawn => "withdrawn",
         };
-        self.store.metrics().mailbox_attempt(outcome, start.elapsed());
+        self.metrics.attempt(outcome, start.elapsed());
         if let End::Dead(why) | End::Misplaced(why) = &end {
             tracing::warn!(envelope = id, why, "an envelope is dead");
         }
         match self.store.settle_envelope(attempt, end, mailbox).await {
-            Ok(suspended) if suspended => self.store.metrics().mailbox_suspended(),
+            Ok(suspended) if suspended => self.metrics.suspended(),
             Ok(_) => {}
             Err(error) => {
                 tracing::warn!(envelope = id, %error, "the end of an attempt could not be noted; it will be repeated");

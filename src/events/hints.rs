@@ -12,12 +12,12 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use ulid::Ulid;
 
-use crate::metrics::Metrics;
 use crate::redis::{Listener, Redis};
 use crate::store::{self, Changes, Concerned, Store, Topic};
 
 use super::event::Typing;
 use super::hub::Hub;
+use super::metrics::EventMetrics;
 
 /// What Redis is asked for here, as the log says when it does not answer.
 const PURPOSE: &str = "telling replicas of new events";
@@ -60,16 +60,16 @@ pub struct Hints {
 }
 
 impl Hints {
-    /// Starts telling and listening, on `runtime`.
+    /// Starts telling and listening, on the runtime of the store.
     pub fn start(
         store: &Store,
         hub: &Hub,
         redis: Option<&Redis>,
         database: tokio_postgres::Config,
         pooler: bool,
-        runtime: &Handle,
+        metrics: EventMetrics,
     ) -> Self {
-        let me = Ulid::new().to_string();
+        let (me, runtime) = (Ulid::new().to_string(), store.runtime());
         let outgoing = Changes::default();
         let listening = Arc::new(AtomicBool::new(false));
         let redis = redis.map(|redis| redis.also_for(PURPOSE));
@@ -79,7 +79,6 @@ impl Hints {
             (None, true) => Transport::Poll,
         };
         runtime.spawn(relay(store.clone(), hub.clone(), outgoing.clone(), transport != Transport::Poll));
-        let metrics = store.metrics().clone();
         match &redis {
             Some(redis) => {
                 let listener = redis.listener(vec![HINTS.to_owned(), TYPING.to_owned()], listening.clone());
@@ -124,7 +123,7 @@ async fn relay(store: Store, hub: Hub, outgoing: Changes, others: bool) {
 }
 
 /// Tells the others through Redis.
-async fn tell(redis: Redis, outgoing: Changes, me: String, metrics: Metrics) {
+async fn tell(redis: Redis, outgoing: Changes, me: String, metrics: EventMetrics) {
     loop {
         let hint = write(&me, &outgoing.take().await);
         let sent = redis.publish(HINTS, hint).await;
@@ -155,7 +154,7 @@ async fn notify(
     hub: Hub,
     outgoing: Changes,
     me: String,
-    metrics: Metrics,
+    metrics: EventMetrics,
     listening: Arc<AtomicBool>,
 ) {
     loop {

@@ -91,6 +91,7 @@ pub mod frames;
 pub mod hints;
 pub mod hub;
 pub mod identities;
+mod metrics;
 pub mod socket;
 mod sse;
 pub mod subscriber;
@@ -118,6 +119,7 @@ use hints::Hints;
 use hub::Hub;
 use subscriber::Subscriber;
 
+pub use metrics::EventMetrics;
 pub use socket::Socket;
 pub use sse::Sse;
 pub use tail::POLL;
@@ -143,6 +145,7 @@ pub struct Events {
     hints: Hints,
     /// Streams that catch up take turns at the database.
     turns: Arc<Semaphore>,
+    metrics: EventMetrics,
 }
 
 /// An open stream, which lets go of the hub when it is dropped.
@@ -169,18 +172,19 @@ impl Events {
         pooler: bool,
         max_connections: usize,
         buffer: usize,
+        metrics: EventMetrics,
     ) -> Self {
-        let hub = Hub::new(buffer, store.metrics().clone());
-        let hints = Hints::start(store, &hub, redis, database, pooler, store.runtime());
+        let hub = Hub::new(buffer, metrics.clone());
+        let hints = Hints::start(store, &hub, redis, database, pooler, metrics.clone());
         store.runtime().spawn(beat(hub.clone()));
         // A quarter of the connections, so that neither writes nor the tail wait for those who come back all at once.
         let turns = Arc::new(Semaphore::new((max_connections / 4).max(1)));
-        Self { store: store.clone(), hub, hints, turns }
+        Self { store: store.clone(), hub, hints, turns, metrics }
     }
 
     /// Starts the tail.
     pub fn begin(&self) {
-        self.store.runtime().spawn(tail::run(self.store.clone(), self.hub.clone()));
+        self.store.runtime().spawn(tail::run(self.store.clone(), self.hub.clone(), self.metrics.clone()));
     }
 
     /// Opens a stream of all conversations of `did`, or of one: from now on, or from a cursor. Where the caller has as many as it may, its
@@ -257,17 +261,17 @@ impl Events {
 
     /// An open stream as server-sent events, in gzip if its client takes that.
     pub fn sse(&self, open: Open, takes_gzip: bool) -> Sse {
-        Sse::new(open, takes_gzip, self.store.metrics().clone())
+        Sse::new(open, takes_gzip, self.metrics.clone())
     }
 
     /// An open stream as a WebSocket, whose client's requests go to `handler`.
     pub fn socket(&self, open: Open, handler: socket::Handler) -> Socket {
-        Socket::new(open, handler, self.store.metrics().clone())
+        Socket::new(open, handler, self.metrics.clone())
     }
 
     /// A WebSocket that only says why there is no stream.
     pub fn refusing_socket(&self, why: Error) -> Socket {
-        Socket::refusing(why, self.store.metrics().clone())
+        Socket::refusing(why, self.metrics.clone())
     }
 
     /// Tells the other members that somebody types. Whoever calls this knows that it is a member.

@@ -18,13 +18,13 @@ use tokio::time::Sleep;
 use tokio_util::codec::{Decoder, Encoder};
 
 use crate::error::{Code, Error};
-use crate::metrics::Metrics;
 use crate::suspensions::suspended;
 use crate::xrpc::Upgrade;
 
 use super::cursor::Cursor;
 use super::event::{Info, Published};
 use super::frames::{self, FromClient};
+use super::metrics::EventMetrics;
 use super::subscriber::{End, Waiting};
 use super::{HEARTBEAT, Open};
 
@@ -53,15 +53,15 @@ pub type Work = Pin<Box<dyn Future<Output = Result<(), Error>>>>;
 /// A WebSocket that follows an open stream to its end.
 pub struct Socket {
     talk: Result<(Open, Handler), Error>,
-    metrics: Metrics,
+    metrics: EventMetrics,
 }
 
 impl Socket {
-    pub(super) fn new(open: Open, handler: Handler, metrics: Metrics) -> Self {
+    pub(super) fn new(open: Open, handler: Handler, metrics: EventMetrics) -> Self {
         Self { talk: Ok((open, handler)), metrics }
     }
 
-    pub(super) fn refusing(why: Error, metrics: Metrics) -> Self {
+    pub(super) fn refusing(why: Error, metrics: EventMetrics) -> Self {
         Self { talk: Err(why), metrics }
     }
 }
@@ -102,7 +102,7 @@ struct Body {
     /// Let go of as soon as nothing more is sent.
     open: Option<Open>,
     handler: Option<Handler>,
-    metrics: Metrics,
+    metrics: EventMetrics,
     payload: Payload,
     codec: Codec,
     /// What has come and is no whole frame yet.

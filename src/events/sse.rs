@@ -12,7 +12,6 @@ use actix_web::web::Bytes;
 use serde::Serialize;
 
 use crate::error::Error;
-use crate::metrics::Metrics;
 use crate::nsid;
 use crate::xrpc::gzip::{Gzip, Stored};
 use crate::xrpc::{Answer, Heavy};
@@ -20,6 +19,7 @@ use crate::xrpc::{Answer, Heavy};
 use super::Open;
 use super::cursor::Cursor;
 use super::event::{Info, Published};
+use super::metrics::EventMetrics;
 use super::subscriber::{End, Waiting};
 
 /// The method whose stream this is, as types of events have it.
@@ -33,7 +33,7 @@ const CHUNK: usize = 64 * 1024;
 pub struct Sse(Body);
 
 impl Sse {
-    pub(super) fn new(open: Open, takes_gzip: bool, metrics: Metrics) -> Self {
+    pub(super) fn new(open: Open, takes_gzip: bool, metrics: EventMetrics) -> Self {
         let gzip = takes_gzip.then(Gzip::begin);
         Self(Body { sent: open.from.clone(), open, metrics, begun: false, over: false, gzip })
     }
@@ -57,7 +57,7 @@ impl Answer for Sse {
 
 struct Body {
     open: Open,
-    metrics: Metrics,
+    metrics: EventMetrics,
     /// The cursor of what was sent last.
     sent: Cursor,
     begun: bool,

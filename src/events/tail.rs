@@ -13,6 +13,7 @@ use crate::store::{Lane, Reader, Store};
 
 use super::event::Info;
 use super::hub::{Begun, Hub};
+use super::metrics::EventMetrics;
 
 /// The longest time between two passes.
 pub const POLL: Duration = Duration::from_secs(1);
@@ -28,7 +29,7 @@ const MOST_TOO_LONG: u32 = 3;
 const MOST_CONVOS: usize = 100;
 
 /// Reads for ever.
-pub(super) async fn run(store: Store, hub: Hub) {
+pub(super) async fn run(store: Store, hub: Hub, metrics: EventMetrics) {
     let mut last: Option<Moment> = None;
     let mut failing = false;
     let mut too_long = 0;
@@ -40,7 +41,7 @@ pub(super) async fn run(store: Store, hub: Hub) {
         // Waiting for a connection says nothing about how much there is to read.
         let has_read = reader.is_ok();
         let moment = match reader {
-            Ok(reader) => read(&store, &hub, reader, last.as_ref(), begun, &mut told).await,
+            Ok(reader) => read(&metrics, &hub, reader, last.as_ref(), begun, &mut told).await,
             Err(cause) => Err(cause),
         };
         match moment {
@@ -49,7 +50,7 @@ pub(super) async fn run(store: Store, hub: Hub) {
                     tracing::warn!("the event tail reads again");
                 }
                 hub.end_pass(pass, &moment);
-                store.metrics().tail_passed(moment.seen().oldest_age());
+                metrics.tail_passed(moment.seen().oldest_age());
                 last = Some(moment);
                 too_long = 0;
                 told.clear();
@@ -76,7 +77,7 @@ pub(super) async fn run(store: Store, hub: Hub) {
 /// One pass. What it hands out before it fails is not handed out again: entries are known by their seq, and rows, which come after
 /// them, are noted in `told`.
 async fn read(
-    store: &Store,
+    metrics: &EventMetrics,
     hub: &Hub,
     reader: Reader,
     last: Option<&Moment>,
@@ -93,12 +94,12 @@ async fn read(
     };
     let Some((last, News { moment, convos, rows: mut page, .. })) = news else {
         let moment = reader.present(None).await?.moment;
-        read_entries(store, hub, &reader, &moment).await?;
+        read_entries(metrics, hub, &reader, &moment).await?;
         hub.publish_typing(begun.typing);
         return Ok(moment);
     };
     hub.mark_unread(&convos);
-    read_entries(store, hub, &reader, &moment).await?;
+    read_entries(metrics, hub, &reader, &moment).await?;
     // A page is handed out before the next is read, so that no more than one is in memory.
     let mut count = 0;
     loop {
@@ -106,7 +107,7 @@ async fn read(
         page.rows.retain(|row| !told.contains(&row.id));
         let memberships = memberships_of_joiners(hub, &reader, &page.rows).await?;
         for row in &page.rows {
-            store.metrics().tail_lagged((moment.at - row.emitted_at).to_std().unwrap_or_default());
+            metrics.tail_lagged((moment.at - row.emitted_at).to_std().unwrap_or_default());
             told.insert(row.id);
         }
         hub.publish_rows(page.rows, &memberships);
@@ -128,13 +129,13 @@ async fn lost(hub: &Hub, reader: &Reader) -> Result<Moment, Error> {
 }
 
 /// Reads every conversation that has something new, to its end.
-async fn read_entries(store: &Store, hub: &Hub, reader: &Reader, moment: &Moment) -> Result<(), Error> {
+async fn read_entries(metrics: &EventMetrics, hub: &Hub, reader: &Reader, moment: &Moment) -> Result<(), Error> {
     loop {
         let taken = hub.take_unread(MOST_CONVOS);
         if taken.is_empty() {
             return Ok(());
         }
-        match read_some(store, hub, reader, &taken, moment).await {
+        match read_some(metrics, hub, reader, &taken, moment).await {
             Ok(more) => {
                 if more {
                     hub.put_back(taken);
@@ -151,7 +152,7 @@ async fn read_entries(store: &Store, hub: &Hub, reader: &Reader, moment: &Moment
 /// Reads some conversations; says whether there may be more in them. Who is a member is asked after the entries were read, so that
 /// the answer is true for all of them, and only of those about whom it was not asked since the roster changed.
 async fn read_some(
-    store: &Store,
+    metrics: &EventMetrics,
     hub: &Hub,
     reader: &Reader,
     taken: &[(std::sync::Arc<str>, i64)],
@@ -163,7 +164,7 @@ async fn read_some(
     let pairs: Vec<(&str, &str)> = audience.iter().map(|(convo, did)| (convo.as_str(), did.as_str())).collect();
     let memberships = if pairs.is_empty() { Vec::new() } else { reader.memberships(&pairs).await? };
     for entry in &page.entries {
-        store.metrics().tail_lagged((moment.at - entry.created_at).to_std().unwrap_or_default());
+        metrics.tail_lagged((moment.at - entry.created_at).to_std().unwrap_or_default());
     }
     let more = page.more;
     hub.publish(&after, page, &memberships);

@@ -16,11 +16,14 @@ mod envelopes;
 mod events;
 mod key_packages;
 mod messages;
+mod metrics;
 mod nonces;
 mod records;
 mod unopened;
 mod used_tokens;
 mod welcomes;
+
+pub use metrics::JobMetrics;
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -118,11 +121,12 @@ pub struct Runner {
     store: Store,
     clock: Clock,
     retention: Retention,
+    metrics: JobMetrics,
 }
 
 impl Runner {
-    pub fn new(store: Store, clock: Clock, retention: Retention) -> Self {
-        Self { store, clock, retention }
+    pub fn new(store: Store, clock: Clock, retention: Retention, metrics: JobMetrics) -> Self {
+        Self { store, clock, retention, metrics }
     }
 
     /// Runs every job when it is due, until it is stopped.
@@ -160,7 +164,7 @@ impl Runner {
         let Ok(standings) = self.store.standings().await else { return };
         for standing in standings {
             if let Some(job) = JOBS.iter().find(|job| job.name == standing.work) {
-                self.store.metrics().background_standing(job.name, standing.age, standing.aside);
+                self.metrics.background_standing(job.name, standing.age, standing.aside);
             }
         }
     }
@@ -200,13 +204,12 @@ impl Runner {
             Work::Logs | Work::Abandoned => pass.convos().await,
         };
         let (deleted, start) = (pass.deleted, pass.start);
-        let metrics = self.store.metrics();
-        metrics.swept(job.name, deleted);
+        self.metrics.swept(job.name, deleted);
         if let Some(early) = ended? {
             return Ok(early);
         }
         self.store.finish_sweep(job.name).await?;
-        metrics.sweep_finished(job.name, self.clock.now(), start.elapsed());
+        self.metrics.sweep_finished(job.name, self.clock.now(), start.elapsed());
         Ok(Pass::Made(deleted))
     }
 }

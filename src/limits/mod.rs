@@ -13,6 +13,7 @@
 
 mod buckets;
 mod cost;
+mod metrics;
 mod shared;
 mod turns;
 
@@ -24,7 +25,6 @@ use tokio::runtime::Handle;
 use crate::config::Rates;
 use crate::error::{Code, Error};
 use crate::ids::{ConvoId, Did};
-use crate::metrics::Metrics;
 use crate::redis::Redis;
 
 use buckets::{Buckets, PaidOff};
@@ -33,6 +33,7 @@ use turns::{Turn, Turns};
 
 pub use buckets::{BURST, Key, MOST_AHEAD, MOST_AHEAD_BY_COST, MOST_BUCKETS};
 pub use cost::Work;
+pub use metrics::LimitMetrics;
 pub use turns::{LONGEST_WAIT, MOST_WAITING, at_once};
 
 /// Purpose of Redis here, as the log says when Redis does not answer.
@@ -88,7 +89,7 @@ struct Inner {
     /// Slots for large bodies.
     uploads: Turns,
     sharing: Option<Sharing>,
-    metrics: Metrics,
+    metrics: LimitMetrics,
 }
 
 /// Buckets of all limits.
@@ -211,7 +212,7 @@ pub struct ConvoBucket(Key);
 
 impl RateLimits {
     /// Creates the limits, shared through Redis if there is one, by a task on `runtime`.
-    pub fn new(rates: Rates, redis: Option<&Redis>, metrics: Metrics, runtime: &Handle) -> Self {
+    pub fn new(rates: Rates, redis: Option<&Redis>, metrics: LimitMetrics, runtime: &Handle) -> Self {
         let buckets = Arc::new(AllBuckets {
             callers: Buckets::by_cost(rates.per_did),
             convos: Buckets::new(rates.per_convo),

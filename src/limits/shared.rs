@@ -14,10 +14,10 @@ use fred::types::{ClusterHash, CustomCommand, Value};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
-use crate::metrics::{Metrics, Unshared};
 use crate::redis::{self, Redis};
 
 use super::buckets::Key;
+use super::metrics::{LimitMetrics, Unshared};
 use super::{AllBuckets, Scope};
 
 /// Maximum number of charges that wait to be sent.
@@ -38,12 +38,12 @@ type Charge = (Whose, Duration);
 #[derive(Clone)]
 pub struct Sharing {
     charges: mpsc::Sender<Charge>,
-    metrics: Metrics,
+    metrics: LimitMetrics,
 }
 
 impl Sharing {
     /// Starts the task. It ends when the last clone of this value is dropped.
-    pub fn start(redis: Redis, buckets: Arc<AllBuckets>, metrics: Metrics, runtime: &Handle) -> Self {
+    pub fn start(redis: Redis, buckets: Arc<AllBuckets>, metrics: LimitMetrics, runtime: &Handle) -> Self {
         let (charges, mut waiting) = mpsc::channel(MOST_WAITING);
         let sharing = Self { charges, metrics: metrics.clone() };
         runtime.spawn(async move {
@@ -52,7 +52,7 @@ impl Sharing {
                 let told = tell(&redis, &buckets, &batch).await;
                 redis.note(told.as_ref().err());
                 if told.is_err() {
-                    metrics.rate_limit_unshared(Unshared::Redis, batch.len());
+                    metrics.unshared(Unshared::Redis, batch.len());
                 }
                 batch.clear();
                 tokio::time::sleep(GAP).await;
@@ -64,7 +64,7 @@ impl Sharing {
     /// Queues a charge for the other replicas; drops it if too many wait.
     pub fn tell(&self, scope: Scope, key: Key, cost: Duration) {
         if self.charges.try_send(((scope, key), cost)).is_err() {
-            self.metrics.rate_limit_unshared(Unshared::QueueFull, 1);
+            self.metrics.unshared(Unshared::QueueFull, 1);
         }
     }
 }

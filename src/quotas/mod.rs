@@ -11,6 +11,7 @@
 //! reveal who talks to whom. A repeated request gets its first reply even if the quota is used up ([`Quotas::attend`]).
 
 mod ledger;
+mod metrics;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -27,6 +28,8 @@ use crate::store::allowances::Used;
 use crate::store::{Abort, Store};
 
 use ledger::Ledger;
+
+pub use metrics::QuotaMetrics;
 
 /// Pause between two settlements.
 pub const EVERY: Duration = Duration::from_secs(1);
@@ -151,6 +154,7 @@ struct Inner {
     most: QuotaLimits,
     ledger: Ledger,
     store: Store,
+    metrics: QuotaMetrics,
 }
 
 /// Reservations of a request. Dropping it counts them: the client has disconnected, and its request may still succeed.
@@ -176,8 +180,8 @@ impl Drop for Held {
 }
 
 impl Quotas {
-    pub fn new(most: QuotaLimits, store: Store) -> Self {
-        Self(Arc::new(Inner { most, ledger: Ledger::default(), store }))
+    pub fn new(most: QuotaLimits, store: Store, metrics: QuotaMetrics) -> Self {
+        Self(Arc::new(Inner { most, ledger: Ledger::default(), store, metrics }))
     }
 
     /// Reserves all charges or none. Fails with `RateLimitExceeded` and the time until the window of the exceeded quota
@@ -242,7 +246,7 @@ impl Quotas {
     }
 
     fn refusal(&self, quota: Quota, wait: Duration) -> Error {
-        self.0.store.metrics().quota_exceeded(quota);
+        self.0.metrics.exceeded(quota);
         let QuotaLimits { stored_bytes, convos, strangers, .. } = self.0.most;
         let mut error = Code::RateLimitExceeded.because(match quota {
             Quota::StoredBytes => format!("this and what you have stored within a day is more than {stored_bytes} bytes; nothing was changed"),
@@ -271,7 +275,7 @@ impl Quotas {
                 .collect();
             let asked = Instant::now();
             let totals = self.0.store.settle_allowances(used).await;
-            self.0.store.metrics().quotas_settled(totals.is_ok());
+            self.0.metrics.settled(totals.is_ok());
             let sent: HashMap<(&str, &[u8]), &(Account, u64)> =
                 batch.iter().map(|sent| ((sent.0.0.label(), &sent.0.1.bytes()[..]), sent)).collect();
             for total in totals? {

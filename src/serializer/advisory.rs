@@ -16,10 +16,10 @@ use tracing::Instrument;
 
 use crate::commands::{AddMembers, SendMessage, Shared};
 use crate::error::{Code, Error};
-use crate::metrics::Metrics;
 use crate::store::{Abort, Command, Hold, Store, unconfirmed};
 use crate::timing::in_time;
 
+use super::metrics::QueueMetrics;
 use super::queues::{Company, Job, Queues};
 use super::sharing::Waiting;
 use super::workers;
@@ -137,7 +137,7 @@ impl Job for Request {
 
 impl Advisory {
     /// Starts the workers, on the store's runtime.
-    pub fn new(store: &Store, metrics: Metrics, max_connections: usize) -> Self {
+    pub fn new(store: &Store, metrics: QueueMetrics, max_connections: usize) -> Self {
         let queues = Queues::new(metrics);
         workers::start(&queues, store, max_connections);
         Self { queues }

@@ -4,6 +4,7 @@
 //! they differ only in how requests for one conversation queue up before it.
 
 mod advisory;
+mod metrics;
 pub(crate) mod queues;
 pub(crate) mod sharing;
 mod strangers;
@@ -16,11 +17,11 @@ use crate::commands::{AddMembers, Landed, SendMessage, Sent};
 use crate::error::{Code, Error};
 use crate::ids::{ConvoId, Did};
 use crate::limits::RateLimits;
-use crate::metrics::Metrics;
 use crate::store::{Abort, Command, Hold, Store};
 use crate::timing::{Stage, measure};
 
 pub use advisory::Advisory;
+pub use metrics::QueueMetrics;
 pub use strangers::Strangers;
 
 /// One of two ways to write conversations, see the module.
@@ -33,7 +34,7 @@ pub enum Serializer {
 }
 
 impl Serializer {
-    pub fn advisory(store: Store, metrics: Metrics, max_connections: usize, limits: RateLimits) -> Self {
+    pub fn advisory(store: Store, metrics: QueueMetrics, max_connections: usize, limits: RateLimits) -> Self {
         tracing::info!(serializer = "advisory", "writes are serialised by PostgreSQL's advisory locks");
         let advisory = Advisory::new(&store, metrics, max_connections);
         let strangers = Strangers::new(&store);

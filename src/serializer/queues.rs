@@ -16,8 +16,8 @@ use tokio::sync::Notify;
 
 use crate::error::{Code, Error};
 use crate::ids::ConvoId;
-use crate::metrics::Metrics;
 
+use super::metrics::QueueMetrics;
 use super::sharing::waited_too_long;
 
 /// Most requests that wait for one conversation.
@@ -83,7 +83,7 @@ struct Inner<J> {
     state: Mutex<State<J>>,
     /// A conversation has become ready, by what its first request needs.
     ready: [Notify; 3],
-    metrics: Metrics,
+    metrics: QueueMetrics,
 }
 
 struct State<J> {
@@ -135,7 +135,7 @@ fn full(what: &str) -> Error {
 }
 
 impl<J: Job> Queues<J> {
-    pub fn new(metrics: Metrics) -> Self {
+    pub fn new(metrics: QueueMetrics) -> Self {
         let state = State { queues: HashMap::new(), ready: Default::default(), waiting: 0, contended: HashMap::new() };
         Self(Arc::new(Inner { state: Mutex::new(state), ready: Default::default(), metrics }))
     }

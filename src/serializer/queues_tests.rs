@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use futures_util::FutureExt;
 
 use super::*;
+use crate::metrics::Registry;
 
 /// A request that can be told from others.
 struct Note {
@@ -37,7 +38,7 @@ struct Setting {
 
 impl Setting {
     fn new() -> Self {
-        Self { queues: Queues::new(Metrics::default()), refused: Arc::default() }
+        Self { queues: Queues::new(QueueMetrics::register(&mut Registry::default())), refused: Arc::default() }
     }
 
     fn note(&self, name: &'static str, shares: bool) -> Note {

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, LazyLock};
 
-use deadpool_postgres::{Connect, Manager, ManagerConfig, Pool, QueueMode, RecyclingMethod, Runtime};
+use deadpool_postgres::{Connect, Manager, ManagerConfig, Pool, QueueMode, RecyclingMethod, Runtime, Status};
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tokio_postgres::NoTls;
@@ -12,12 +12,12 @@ use tokio_postgres::config::SslMode;
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::ids::ConvoId;
-use crate::metrics::Metrics;
 use crate::timing::{Stage, measure};
 
 use super::changes::Changes;
 use super::failure::Abort;
 use super::lanes::{Lane, Lanes};
+use super::metrics::{Connections, StoreMetrics};
 use super::session::{Reader, Session};
 use super::{convos, deadline, read_positions, statistics};
 
@@ -39,7 +39,7 @@ pub struct Store {
     pub(super) pooler: bool,
     /// Where connections are driven and units of work run, whichever thread asked: a worker's own runtime ends with it.
     pub(super) runtime: Handle,
-    pub(super) metrics: Metrics,
+    pub(super) metrics: StoreMetrics,
     pub(super) read_positions: read_positions::Queue,
     pub(super) groups: moka::future::Cache<ConvoId, Arc<convos::Group>>,
     pub(super) changes: Changes,
@@ -142,7 +142,7 @@ pub(super) fn tls(config: &tokio_postgres::Config) -> Result<Option<MakeRustlsCo
 
 impl Store {
     /// Makes the pool; opens no connection yet. Must be called inside the multi-threaded runtime that shall drive them.
-    pub fn new(config: StoreConfig, metrics: Metrics) -> Result<Self, StoreError> {
+    pub fn new(config: StoreConfig, metrics: StoreMetrics) -> Result<Self, StoreError> {
         let mut database = config.database;
         database
             .application_name("catbird-server")
@@ -199,15 +199,11 @@ impl Store {
         &self.runtime
     }
 
-    /// What is counted here and by those who use this.
-    pub(crate) fn metrics(&self) -> &Metrics {
-        &self.metrics
-    }
-
-    /// How the connections to PostgreSQL stand.
-    pub fn connections(&self) -> Connections {
+    /// Records the state of the connections in the metrics.
+    pub fn measure_connections(&self) {
         let (status, (waiting, unanswered)) = (self.pool.status(), self.lanes.status());
-        Connections { open: status.size, idle: status.available, waiting, unanswered }
+        let Status { size: open, available: idle, max_size: max, .. } = status;
+        self.metrics.connections(Connections { open, idle, max, waiting, unanswered });
     }
 
     /// How a transaction begins, with the settings that the session does not have.
@@ -223,19 +219,6 @@ impl Store {
         let (client, place) = measure(Stage::Connection, taking).await?;
         Ok(Session::new(client, place, self.clone()))
     }
-}
-
-/// How the connections to PostgreSQL stand.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Connections {
-    /// In the pool.
-    pub open: usize,
-    /// Of those, not in use.
-    pub idle: usize,
-    /// Requests and others who wait for one.
-    pub waiting: usize,
-    /// Those that were given up, have left the pool, and are not closed yet.
-    pub unanswered: usize,
 }
 
 /// Why a [`Store`] cannot be made.

@@ -111,7 +111,8 @@ mod tests {
     use super::*;
     use crate::clock::Clock;
     use crate::cluster::database;
-    use crate::metrics::Metrics;
+    use crate::metrics::Registry;
+    use crate::store::StoreMetrics;
 
     #[tokio::test(flavor = "multi_thread")]
     async fn who_loses_a_deadlock_spends_its_tokens_all_the_same() {
@@ -122,7 +123,7 @@ mod tests {
             "do $$ begin execute format('alter database %I set deadlock_timeout = 700', current_database()); end $$";
         watch.batch_execute(soon).await.unwrap();
         let config = StoreConfig { database: database.config.clone(), max_connections: 2, pooler: false };
-        let store = Store::new(config, Metrics::default()).unwrap();
+        let store = Store::new(config, StoreMetrics::register(&mut Registry::default())).unwrap();
         let now = Clock::system().now();
         let nonce = |jti: &str| Nonce {
             issuer: "did:plc:alice".parse().unwrap(),

@@ -19,6 +19,7 @@ use super::changes::Topic;
 use super::connect::Store;
 use super::failure::{self, Abort, Cause};
 use super::lanes::Lane;
+use super::metrics::LostCommit;
 use super::query::query;
 use super::session::{Params, Queries};
 use super::tx::Identity;
@@ -259,7 +260,7 @@ impl Store {
         let result = match result {
             Ok(done) => {
                 if in_doubt {
-                    self.metrics.commit_recovered("sent_again");
+                    self.metrics.commit_recovered(LostCommit::SentAgain);
                 }
                 Ok(Done { in_doubt, ..done })
             }
@@ -383,11 +384,11 @@ impl Store {
         while Instant::now() < deadline {
             match self.outcome(tx).await {
                 Some(Outcome::Committed) => {
-                    self.metrics.commit_recovered("committed");
+                    self.metrics.commit_recovered(LostCommit::Committed);
                     return Ok(());
                 }
                 Some(Outcome::Aborted) => {
-                    self.metrics.commit_recovered("rolled_back");
+                    self.metrics.commit_recovered(LostCommit::RolledBack);
                     return Err(Abort::Again(Cause::RolledBack));
                 }
                 Some(Outcome::Forgotten) => break,
@@ -407,7 +408,7 @@ impl Store {
     }
 
     fn unconfirmed(&self) -> Abort {
-        self.metrics.commit_recovered("unknown");
+        self.metrics.commit_recovered(LostCommit::Unknown);
         failure::unconfirmed().into()
     }
 

@@ -7,6 +7,7 @@
 //! polls for changes every [`LOOK`], which reads one row. A replica accepts no request before its first poll. While
 //! PostgreSQL does not answer, the cache is not updated, and no write is possible either.
 
+mod metrics;
 pub mod names;
 pub mod operators;
 
@@ -23,6 +24,8 @@ use crate::store::{Lane, Store};
 
 use names::{NameKey, Named};
 
+pub use metrics::SuspensionMetrics;
+
 /// Interval at which a replica polls for changed suspensions.
 pub const LOOK: Duration = Duration::from_secs(2);
 
@@ -35,6 +38,7 @@ struct Inner {
     events: Events,
     known: RwLock<Known>,
     named: Named,
+    metrics: SuspensionMetrics,
 }
 
 #[derive(Default)]
@@ -46,8 +50,8 @@ struct Known {
 
 impl Suspensions {
     /// Starts with no suspended DID; [`Suspensions::look`] reads them.
-    pub fn new(store: Store, events: Events) -> Self {
-        Self(Arc::new(Inner { store, events, known: RwLock::default(), named: Named::default() }))
+    pub fn new(store: Store, events: Events, metrics: SuspensionMetrics) -> Self {
+        Self(Arc::new(Inner { store, events, known: RwLock::default(), named: Named::default(), metrics }))
     }
 
     /// Refuses a suspended caller with `AccountSuspended`.
@@ -77,7 +81,7 @@ impl Suspensions {
         if known().version != version {
             let dids = Arc::new(reader.suspended().await?);
             tracing::info!(suspended = dids.len(), "the suspended DIDs are known");
-            self.0.store.metrics().suspended(dids.len());
+            self.0.metrics.suspended(dids.len());
             *self.0.known.write().unwrap_or_else(PoisonError::into_inner) = Known { version, dids };
         }
         let dids = known().dids.clone();

@@ -12,11 +12,11 @@ use tokio::time::Instant;
 
 use crate::error::{Code, Error, MAX_MESSAGE_BYTES};
 use crate::ids::Did;
-use crate::metrics::Metrics;
 use crate::timing::wait_for_client;
 
 use super::heavy::LARGE;
 use super::intake::Intake;
+use super::metrics::{Memory, XrpcMetrics};
 use super::room::{Full, Room, SMALL_BYTES, Share, Size};
 
 /// Most bytes of a body: a commit and a Welcome of 7 MiB each in base64, and their frame.
@@ -126,7 +126,7 @@ fn plainly(why: &str) -> String {
 #[derive(Clone)]
 pub struct BodyRoom {
     room: Room,
-    metrics: Metrics,
+    metrics: XrpcMetrics,
 }
 
 /// A body with its share of the memory.
@@ -154,7 +154,7 @@ impl Body {
 }
 
 impl BodyRoom {
-    pub fn new(metrics: Metrics) -> Self {
+    pub fn new(metrics: XrpcMetrics) -> Self {
         Self { room: Room::new(BODIES), metrics }
     }
 
@@ -178,7 +178,7 @@ impl BodyRoom {
         }
         let arriving = self.room.arriving(caller, MAX_ARRIVING);
         let mut share = arriving.map_err(|full| {
-            self.metrics.room_full("bodies", full);
+            self.metrics.memory_full(Memory::Bodies, full);
             Code::RateLimitExceeded
                 .because(format!("{MAX_ARRIVING} bodies of yours are still on their way; nothing was changed"))
         })?;
@@ -223,7 +223,7 @@ impl BodyRoom {
     }
 
     fn refusal(&self, full: Full) -> Error {
-        self.metrics.room_full("bodies", full);
+        self.metrics.memory_full(Memory::Bodies, full);
         match full {
             Full::Caller => Code::RateLimitExceeded
                 .because("your requests that are being worked on are too large together; nothing was changed"),

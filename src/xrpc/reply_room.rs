@@ -11,8 +11,8 @@ use actix_web::web::Bytes;
 
 use crate::error::{Code, Error};
 use crate::ids::Did;
-use crate::metrics::Metrics;
 
+use super::metrics::{Memory, XrpcMetrics};
 use super::room::{Full, Room, Share, Size};
 
 /// Most bytes of all replies together that their callers have not taken yet.
@@ -28,11 +28,11 @@ const RUN: usize = 8;
 #[derive(Clone)]
 pub struct ReplyRoom {
     room: Room,
-    metrics: Metrics,
+    metrics: XrpcMetrics,
 }
 
 impl ReplyRoom {
-    pub fn new(metrics: Metrics) -> Self {
+    pub fn new(metrics: XrpcMetrics) -> Self {
         Self { room: Room::new(REPLIES), metrics }
     }
 
@@ -44,7 +44,7 @@ impl ReplyRoom {
     }
 
     fn refusal(&self, full: Full) -> Error {
-        self.metrics.room_full("replies", full);
+        self.metrics.memory_full(Memory::Replies, full);
         match full {
             Full::Caller => Code::RateLimitExceeded.because("you have not taken your earlier replies yet"),
             Full::Room => Code::Overloaded.because("too many replies have not been taken yet"),
@@ -116,7 +116,7 @@ mod tests {
 
     fn room() -> ReplyRoom {
         let size = Size { small: 4 * PIECE, large: 12 * PIECE };
-        ReplyRoom { room: Room::new(size), metrics: Metrics::default() }
+        ReplyRoom { room: Room::new(size), metrics: crate::app::Metrics::default().xrpc }
     }
 
     fn caller(name: &str) -> Did {

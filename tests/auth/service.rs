@@ -3,12 +3,14 @@
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use catbird_server::auth::{Authenticator, Replay, Verified};
+use catbird_server::auth::replay::PURPOSE;
+use catbird_server::auth::{AuthMetrics, Authenticator, Replay, Verified};
 use catbird_server::clock::Clock;
 use catbird_server::config::AuthConfig;
 use catbird_server::error::{Code, Error};
-use catbird_server::metrics::Metrics;
-use catbird_server::store::{Store, StoreConfig};
+use catbird_server::metrics::Registry;
+use catbird_server::redis::{Redis, RedisMetrics};
+use catbird_server::store::{Store, StoreConfig, StoreMetrics};
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 use ulid::Ulid;
@@ -46,7 +48,14 @@ pub fn absent_store() -> Store {
 }
 
 pub fn store(database: tokio_postgres::Config) -> Store {
-    Store::new(StoreConfig { database, max_connections: 10, pooler: false }, Metrics::new(|_| {})).unwrap()
+    let metrics = StoreMetrics::register(&mut Registry::default());
+    Store::new(StoreConfig { database, max_connections: 10, pooler: false }, metrics).unwrap()
+}
+
+/// The register of used tokens, with Redis if there is a URL.
+pub fn replay(redis_url: Option<&str>, store: Store) -> Replay {
+    let metrics = RedisMetrics::register(&mut Registry::default());
+    Replay::with(redis_url.map(|url| Redis::connect(url, PURPOSE, metrics).unwrap()), store)
 }
 
 impl Setup {
@@ -69,7 +78,9 @@ impl Setup {
     pub fn start(self) -> Service {
         let clock = Clock::manual(DateTime::from_timestamp(*NOW, 0).unwrap());
         let replay = self.replay.unwrap_or_else(|| Replay::with(None, absent_store()));
-        let authenticator = Authenticator::new(self.config.clone(), clock.clone(), replay, &self.store).unwrap();
+        let metrics = AuthMetrics::register(&mut Registry::default());
+        let authenticator =
+            Authenticator::new(self.config.clone(), clock.clone(), replay, &self.store, metrics).unwrap();
         Service { config: self.config, clock, authenticator }
     }
 }

@@ -11,7 +11,7 @@ use fred::interfaces::ClientLike;
 use futures_util::future::join_all;
 use serde_json::json;
 
-use crate::service::{ALICE, NOW, Service, Setup, absent_store, claims, publish, store, token};
+use crate::service::{ALICE, NOW, Service, Setup, absent_store, claims, publish, replay, store, token};
 use crate::support::account::{Key, Spelling, document};
 use crate::support::cluster::{TestDatabase, database};
 use crate::support::directory::{Answer, Directory};
@@ -37,7 +37,7 @@ impl Fleet {
     /// A replica that sees this Redis; it is connected when this returns.
     async fn replica(&self, redis: Option<&Redis>) -> (Service, Replay) {
         let url = redis.map(Redis::url);
-        let replay = Replay::new(url.as_deref(), store(self.database.config.clone())).unwrap();
+        let replay = replay(url.as_deref(), store(self.database.config.clone()));
         if let Some(client) = replay.redis() {
             client.wait_for_connect().await.unwrap();
         }
@@ -195,7 +195,7 @@ async fn p11_a_redis_that_hangs_is_left_out() {
 #[tokio::test(flavor = "multi_thread")]
 async fn p11_a_redis_that_was_never_there_does_not_keep_the_service_from_starting() {
     let fleet = Fleet::new().await;
-    let replay = Replay::new(Some("redis://127.0.0.1:1"), store(fleet.database.config.clone())).unwrap();
+    let replay = replay(Some("redis://127.0.0.1:1"), store(fleet.database.config.clone()));
     let service = Setup { replay: Some(replay), ..Setup::new(&fleet.directory) }.start();
     let token = fleet.token();
     assert_eq!(use_token(&service, &token).await, Ok(()));
@@ -230,7 +230,7 @@ async fn p12_through_redis_replicas_tell_each_other_of_used_tokens() {
 async fn p12_a_token_that_could_not_be_recorded_is_not_used_up() {
     let fleet = Fleet::new().await;
     let redis = Redis::start();
-    let replay = Replay::new(Some(&redis.url()), absent_store()).unwrap();
+    let replay = replay(Some(&redis.url()), absent_store());
     replay.redis().expect("a URL was given").wait_for_connect().await.unwrap();
     let cut_off = Setup { replay: Some(replay), ..Setup::new(&fleet.directory) }.start();
     let (healthy, _) = fleet.replica(Some(&redis)).await;
@@ -309,7 +309,7 @@ async fn p12_what_may_have_been_used_before_a_crash_is_refused_if_it_lives_for_l
 async fn what_lives_for_minutes_is_taken_however_old_the_register_is() {
     let fleet = Fleet::new().await;
     let setup = Setup::new(&fleet.directory);
-    let replay = Replay::new(None, store(fleet.database.config.clone())).unwrap();
+    let replay = replay(None, store(fleet.database.config.clone()));
     let mut setup = Setup { replay: Some(replay), ..setup };
     setup.config.ticket_secret = Some("a secret for tickets, of some length".to_owned());
     let service = setup.start();

@@ -17,7 +17,12 @@ async fn used_tokens_go_by_the_slot_and_what_somebody_looks_at_is_tried_again() 
     let other = app.database.connect().await;
     other.batch_execute("begin; select count(*) from used_tokens").await.unwrap();
     let (_stop, mut stopped) = tokio::sync::watch::channel(false);
-    let runner = catbird_server::jobs::Runner::new(app.app.store.clone(), catbird_server::clock::Clock::system(), KEPT);
+    let runner = catbird_server::jobs::Runner::new(
+        app.app.store.clone(),
+        catbird_server::clock::Clock::system(),
+        KEPT,
+        app.app.metrics.jobs.clone(),
+    );
     assert!(runner.pass(crate::job("used_tokens"), &mut stopped).await.is_err());
     assert_eq!(column::<i64>(&db, "select count(*) from used_tokens").await, [6]);
     other.batch_execute("commit").await.unwrap();

@@ -104,10 +104,10 @@ async fn add(app: &App, caller: &Caller, input: Input) -> Result<Output, Error> 
     let landed = app.quotas.attend(held, command, adding).await.inspect_err(|error| app.count_conflict(error));
     let landed = landed.map_err(|error| if knows_itself { error } else { error.told_by(AGAIN) })?;
     if !landed.repeated {
-        app.metrics.members_added(members);
+        app.metrics.commands.members_added(members);
     }
     if !landed.repeated && commits {
-        app.metrics.epoch_incremented(start.elapsed());
+        app.metrics.commands.epoch_incremented(start.elapsed());
     }
     Ok(landed.into())
 }

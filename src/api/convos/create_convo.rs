@@ -76,8 +76,8 @@ impl Endpoint for CreateConvo {
         let created = app.quotas.attend(held, command, async |command| app.serializer.create(command).await).await;
         let created = created.map_err(|error| if keyed { error } else { error.told_by(AGAIN) })?;
         if !created.repeated {
-            app.metrics.group_created();
-            app.metrics.members_added(dids.len());
+            app.metrics.commands.group_created();
+            app.metrics.commands.members_added(dids.len());
         }
         Ok(view(created, new, dids))
     }

@@ -103,7 +103,7 @@ async fn leave(app: &App, caller: &Caller, input: Input) -> Result<Output, Error
     let landed = app.quotas.attend(held, command, leaving).await.inspect_err(|error| app.count_conflict(error));
     let landed = landed.map_err(|error| if knows_itself { error } else { error.told_by(AGAIN) })?;
     if !landed.repeated && commits {
-        app.metrics.epoch_incremented(start.elapsed());
+        app.metrics.commands.epoch_incremented(start.elapsed());
     }
     Ok(landed.into())
 }

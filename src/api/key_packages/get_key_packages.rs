@@ -98,7 +98,7 @@ impl Endpoint for GetKeyPackages {
                 }
             };
             for (shelf, package) in claimed {
-                app.metrics.key_packages_issued(shelf.label(), 1);
+                app.metrics.commands.key_package_issued(shelf);
                 if let Some(held) = held.remove(&package.owner) {
                     held.end(matches!(shelf, Shelf::Free | Shelf::Waiting));
                 }

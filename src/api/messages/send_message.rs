@@ -107,7 +107,7 @@ async fn send(app: &App, caller: &Caller, input: Input) -> Result<Output, Error>
     let sent = app.quotas.attend(held, command, sending).await.inspect_err(|error| app.count_conflict(error));
     let sent = sent.map_err(|error| if knows_itself { error } else { error.told_by_id(&id) })?;
     if !sent.repeated {
-        app.metrics.message_sent();
+        app.metrics.commands.message_sent();
     }
     Ok(Output { message_id: sent.id, received_at: sent.received_at, seq: sent.seq, epoch: sent.epoch })
 }

@@ -20,7 +20,6 @@ use tokio::sync::{Notify, watch};
 
 use crate::auth::key::PublicKey;
 use crate::ids::Did;
-use crate::metrics::Metrics;
 use crate::store::events::{Membership, Moment};
 use crate::store::{Concerned, Topic};
 use crate::wire::MessageView;
@@ -28,6 +27,7 @@ use crate::wire::MessageView;
 use super::cursor::Cursor;
 use super::event::{Event, Info, Typing};
 use super::identities;
+use super::metrics::EventMetrics;
 use super::subscriber::{End, Phase, State, Subscriber};
 
 pub use passes::Begun;
@@ -55,7 +55,7 @@ struct Shared {
     /// Most events that wait for one client.
     buffer: usize,
     next_id: AtomicU64,
-    metrics: Metrics,
+    metrics: EventMetrics,
     /// The bytes of all events that wait for somebody, each once.
     held: Arc<AtomicUsize>,
     /// When the last pass was completed.
@@ -129,7 +129,7 @@ impl Checked {
 }
 
 impl Hub {
-    pub fn new(buffer: usize, metrics: Metrics) -> Self {
+    pub fn new(buffer: usize, metrics: EventMetrics) -> Self {
         let held: Arc<AtomicUsize> = Arc::default();
         let inner = Inner {
             channels: HashMap::new(),

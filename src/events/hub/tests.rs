@@ -16,7 +16,7 @@ const CONVO: &str = "01M7ZYXXG28C7PCE4ZTPCRBEN4";
 
 /// A hub of which the tail has made one pass.
 fn hub() -> Hub {
-    let hub = Hub::new(100, Metrics::default());
+    let hub = Hub::new(100, crate::app::Metrics::default().events);
     pass(&hub);
     hub
 }

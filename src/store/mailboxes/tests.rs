@@ -3,7 +3,8 @@
 use super::super::{Store, StoreConfig};
 use super::{ENTRIES_AT_ONCE, FEW};
 use crate::cluster::database;
-use crate::metrics::Metrics;
+use crate::metrics::Registry;
+use crate::store::StoreMetrics;
 
 const CONVOS: i64 = 4;
 /// In each conversation, beside one who has left.
@@ -37,7 +38,7 @@ async fn setting(webhooks: i64) -> (Store, tokio_postgres::Client, crate::cluste
         }
     }
     let config = StoreConfig { database: database.config.clone(), max_connections: 2, pooler: false };
-    (Store::new(config, Metrics::default()).unwrap(), client, database)
+    (Store::new(config, StoreMetrics::register(&mut Registry::default())).unwrap(), client, database)
 }
 
 /// Expands everything and says how many envelopes each transaction made. Others in the cluster may keep it waiting.

@@ -11,7 +11,8 @@ use super::super::{
 use crate::cluster::{TestDatabase, database};
 use crate::error::{Code, Error};
 use crate::ids::{ConvoId, Did};
-use crate::metrics::Metrics;
+use crate::metrics::Registry;
+use crate::store::StoreMetrics;
 
 const SUCCEED: Query = Query { name: "test/succeed", text: "select 1", types: &[] };
 const FAIL: Query = Query { name: "test/fail", text: "select 1 / 0", types: &[] };
@@ -77,7 +78,7 @@ async fn setting() -> Setting {
         values ('c', 'g', 'did:plc:a', 's', 0, 0)";
     database.connect().await.batch_execute(insert).await.unwrap();
     let config = StoreConfig { database: database.config.clone(), max_connections: 1, pooler: false };
-    Setting { store: Store::new(config, Metrics::default()).unwrap(), database }
+    Setting { store: Store::new(config, StoreMetrics::register(&mut Registry::default())).unwrap(), database }
 }
 
 impl Setting {
@@ -173,7 +174,7 @@ async fn commits_are_on_the_disk_of_the_server_at_least() {
             let default = format!("alter database \"{name}\" set synchronous_commit = {given}");
             database.connect().await.batch_execute(&default).await.unwrap();
             let config = StoreConfig { database: database.config.clone(), max_connections: 1, pooler };
-            let store = Store::new(config, Metrics::default()).unwrap();
+            let store = Store::new(config, StoreMetrics::register(&mut Registry::default())).unwrap();
             let row = store.reader().await.unwrap().find(&SHOW, &[]).await.unwrap().unwrap();
             assert_eq!(row.get::<_, &str>("durability"), used, "{given}, pooler: {pooler}");
         }

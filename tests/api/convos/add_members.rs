@@ -420,7 +420,7 @@ async fn the_metrics_count_what_was_done_and_not_how_often_it_was_asked_for(app:
 }
 
 fn counts(app: &TestApp) -> [u64; 4] {
-    let text = app.app.metrics.render(Default::default(), 0).unwrap();
+    let text = app.app.metrics.page.render().unwrap();
     let names = [
         "mls_messages_sent_total",
         "mls_groups_created_total",

@@ -1,0 +1,64 @@
+//! The metrics of all components, in one registry.
+
+use crate::actors::ActorMetrics;
+use crate::auth::AuthMetrics;
+use crate::commands::CommandMetrics;
+use crate::connection::ConnectionMetrics;
+use crate::delivery::DeliveryMetrics;
+use crate::error::ErrorMetrics;
+use crate::events::EventMetrics;
+use crate::jobs::JobMetrics;
+use crate::limits::LimitMetrics;
+use crate::metrics::{Page, Registry};
+use crate::quotas::QuotaMetrics;
+use crate::redis::RedisMetrics;
+use crate::serializer::QueueMetrics;
+use crate::store::StoreMetrics;
+use crate::suspensions::SuspensionMetrics;
+use crate::xrpc::XrpcMetrics;
+
+/// The metrics of a server. Cheap to clone; clones count together.
+#[derive(Clone)]
+pub struct Metrics {
+    pub actors: ActorMetrics,
+    pub auth: AuthMetrics,
+    pub commands: CommandMetrics,
+    pub connections: ConnectionMetrics,
+    pub delivery: DeliveryMetrics,
+    pub events: EventMetrics,
+    pub jobs: JobMetrics,
+    pub limits: LimitMetrics,
+    pub queues: QueueMetrics,
+    pub quotas: QuotaMetrics,
+    pub redis: RedisMetrics,
+    pub store: StoreMetrics,
+    pub suspensions: SuspensionMetrics,
+    pub xrpc: XrpcMetrics,
+    /// The page that shows them.
+    pub page: Page,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::default();
+        let r = &mut registry;
+        let errors = ErrorMetrics::register(r);
+        Self {
+            actors: ActorMetrics::register(r),
+            auth: AuthMetrics::register(r),
+            commands: CommandMetrics::register(r),
+            connections: ConnectionMetrics::register(r, errors.clone()),
+            delivery: DeliveryMetrics::register(r),
+            events: EventMetrics::register(r, errors.clone()),
+            jobs: JobMetrics::register(r),
+            limits: LimitMetrics::register(r),
+            queues: QueueMetrics::register(r),
+            quotas: QuotaMetrics::register(r),
+            redis: RedisMetrics::register(r),
+            store: StoreMetrics::register(r),
+            suspensions: SuspensionMetrics::register(r),
+            xrpc: XrpcMetrics::register(r, errors),
+            page: Page::new(registry),
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! Metrics of statements, transactions and connections.
+
+use std::time::Duration;
+
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+
+use crate::metrics::{Buckets, Counters, Histograms, Register, Registry};
+
+use super::Cause;
+
+/// Outcome of a COMMIT whose reply was lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LostCommit {
+    Committed,
+    RolledBack,
+    /// PostgreSQL could not tell, and a retry committed.
+    SentAgain,
+    /// PostgreSQL could not tell in time.
+    Unknown,
+}
+
+impl LostCommit {
+    fn label(self) -> &'static str {
+        match self {
+            LostCommit::Committed => "committed",
+            LostCommit::RolledBack => "rolled_back",
+            LostCommit::SentAgain => "sent_again",
+            LostCommit::Unknown => "unknown",
+        }
+    }
+}
+
+/// Connections to PostgreSQL at one moment.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Connections {
+    /// Connections of the pool.
+    pub open: usize,
+    /// Those of them that are not in use.
+    pub idle: usize,
+    /// Largest number of connections in the pool.
+    pub max: usize,
+    /// Requests and tasks that wait for a connection.
+    pub waiting: usize,
+    /// Connections that the pool has discarded and that are not closed yet.
+    pub unanswered: usize,
+}
+
+/// Metrics of the store. Cheap to clone.
+#[derive(Clone)]
+pub struct StoreMetrics {
+    queries: Counters<1>,
+    query_seconds: Histograms<1>,
+    transactions: Counters<2>,
+    transaction_seconds: Histograms<1>,
+    retries: Counters<2>,
+    commits_recovered: Counters<1>,
+    lock_wait_seconds: Histogram,
+    connections_active: Gauge,
+    connections_max: Gauge,
+    connections_waiting: Gauge,
+    connections_unanswered: Gauge,
+}
+
+impl StoreMetrics {
+    pub fn register(registry: &mut Registry) -> Self {
+        let r = registry;
+        Self {
+            queries: r.counters("database_queries", "SQL statements run, by file"),
+            query_seconds: r.seconds_by(
+                "database_query_duration",
+                "Time of an SQL statement, by file",
+                Buckets::COARSE,
+            ),
+            transactions: r.counters("database_transactions", "Transactions, by name and outcome"),
+            transaction_seconds: r.seconds_by(
+                "database_transaction_duration",
+                "Time of a transaction with its retries, by name",
+                Buckets::COARSE,
+            ),
+            retries: r.counters("database_transaction_retries", "Retries of transactions, by name and cause"),
+            commits_recovered: r.counters(
+                "database_commits_recovered",
+                "COMMITs whose reply was lost, by the outcome that was found",
+            ),
+            lock_wait_seconds: r.seconds(
+                "conversation_lock_wait",
+                "Time to begin a transaction and to lock its conversation",
+                Buckets::COARSE,
+            ),
+            connections_active: r.gauge("database_connections_active", "Connections in use"),
+            connections_max: r.gauge("database_connections_max", "Largest number of connections in the pool"),
+            connections_waiting: r.gauge(
+                "database_connections_waiting",
+                "Requests and tasks that wait for a connection",
+            ),
+            connections_unanswered: r.gauge(
+                "database_connections_unanswered",
+                "Connections that were discarded and are not closed yet, such as those whose COMMIT waits for a standby",
+            ),
+        }
+    }
+
+    /// Records one statement.
+    pub(super) fn query(&self, name: &'static str, took: Duration) {
+        self.queries.get_or_create(&[("query", name)]).inc();
+        self.query_seconds.get_or_create(&[("query", name)]).observe(took.as_secs_f64());
+    }
+
+    /// Records one transaction with all its attempts.
+    pub(super) fn transaction(&self, name: &'static str, took: Duration, committed: bool) {
+        let outcome = if committed { "committed" } else { "refused" };
+        self.transactions.get_or_create(&[("name", name), ("outcome", outcome)]).inc();
+        self.transaction_seconds.get_or_create(&[("name", name)]).observe(took.as_secs_f64());
+    }
+
+    /// Counts an attempt that failed and is retried.
+    pub(super) fn transaction_retried(&self, name: &'static str, cause: Cause) {
+        self.retries.get_or_create(&[("name", name), ("cause", cause.label())]).inc();
+    }
+
+    /// Counts a COMMIT whose reply was lost.
+    pub(super) fn commit_recovered(&self, outcome: LostCommit) {
+        self.commits_recovered.get_or_create(&[("outcome", outcome.label())]).inc();
+    }
+
+    /// Records a wait for a conversation's lock.
+    pub(super) fn lock_waited(&self, took: Duration) {
+        self.lock_wait_seconds.observe(took.as_secs_f64());
+    }
+
+    /// Records the state of the connections.
+    pub(super) fn connections(&self, now: Connections) {
+        self.connections_active.set(now.open.saturating_sub(now.idle) as i64);
+        self.connections_max.set(now.max as i64);
+        self.connections_waiting.set(now.waiting as i64);
+        self.connections_unanswered.set(now.unanswered as i64);
+    }
+}

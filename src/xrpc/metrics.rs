@@ -1,0 +1,91 @@
+//! Metrics of requests and of the memory for bodies and replies.
+
+use std::time::Duration;
+
+use crate::error::{Code, ErrorMetrics};
+use crate::metrics::{Buckets, Counters, Histograms, Register, Registry};
+use crate::timing::Stage;
+
+use super::room::Full;
+
+/// Use of memory that is limited.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Memory {
+    Bodies,
+    Replies,
+}
+
+impl Memory {
+    fn label(self) -> &'static str {
+        match self {
+            Memory::Bodies => "bodies",
+            Memory::Replies => "replies",
+        }
+    }
+}
+
+/// Metrics of all methods. Cheap to clone.
+#[derive(Clone)]
+pub struct XrpcMetrics {
+    requests: Counters<2>,
+    request_seconds: Histograms<1>,
+    stage_seconds: Histograms<1>,
+    memory_full: Counters<2>,
+    errors: ErrorMetrics,
+}
+
+impl XrpcMetrics {
+    pub fn register(registry: &mut Registry, errors: ErrorMetrics) -> Self {
+        let r = registry;
+        Self {
+            requests: r.counters("http_requests", "Requests answered, by method and status"),
+            request_seconds: r.seconds_by("http_request_duration", "Time to answer a request, by method", Buckets::COARSE),
+            stage_seconds: r.seconds_by("request_stage_duration", "Time of a request in one stage, by stage", Buckets::FINE),
+            memory_full: r.counters(
+                "memory_room_full",
+                "Requests refused because the memory for bodies or replies is used up, by kind and by whose share it is",
+            ),
+            errors,
+        }
+    }
+
+    /// Records one answered request. `method` is a known method or a fixed word, and `status` is one of the error table's.
+    pub(super) fn request(&self, method: &'static str, status: u16, took: Duration) {
+        let status = match status {
+            200 => "200",
+            400 => "400",
+            401 => "401",
+            403 => "403",
+            404 => "404",
+            405 => "405",
+            409 => "409",
+            410 => "410",
+            413 => "413",
+            429 => "429",
+            501 => "501",
+            503 => "503",
+            _ => "500",
+        };
+        self.requests.get_or_create(&[("method", method), ("status", status)]).inc();
+        self.request_seconds.get_or_create(&[("method", method)]).observe(took.as_secs_f64());
+    }
+
+    /// Records one stage of an answered request.
+    pub(super) fn stage(&self, stage: Stage, took: Duration) {
+        self.stage_seconds.get_or_create(&[("stage", stage.name())]).observe(took.as_secs_f64());
+    }
+
+    /// Counts one refused request.
+    pub(super) fn error(&self, code: Code) {
+        self.errors.error(code);
+    }
+
+    /// Counts a body or a reply for which there was no memory.
+    pub(super) fn memory_full(&self, memory: Memory, full: Full) {
+        let share = match full {
+            Full::Caller => "caller",
+            Full::Room => "all",
+        };
+        self.memory_full.get_or_create(&[("room", memory.label()), ("share", share)]).inc();
+    }
+}
