@@ -1,8 +1,8 @@
-//! The methods, one by one, as members of conversations meet them: every file of `src/api` has its counterpart here, and
-//! what holds for all methods alike (strangers, repetition, bad input, the protocol around them) has files of its own.
+//! Tests of the methods as members of conversations use them. Each file of `src/api` has its counterpart here; rules
+//! for all methods (strangers, retries, bad input, the protocol) have files of their own.
 //!
-//! Whatever depends on how writes are serialised runs with either serializer. Every reply is validated against the lexicon
-//! documents, and every test proves the invariants on the database that it leaves behind.
+//! Tests that depend on how writes are serialised run with both serializers. Every reply is validated against the
+//! lexicon documents, and every test checks the invariants of the database that it leaves behind.
 
 mod support;
 

@@ -1,6 +1,6 @@
-//! Proves what `cargo bench` says about its figures: medians, ratios within a round, verdicts, the table, and the page.
+//! The report of `cargo bench`: medians, ratios within a round, verdicts, the table, and the page.
 //!
-//! The run is made up, because a measured one differs every time.
+//! The run is invented, because measured figures differ every time.
 
 #[path = "bench_report/fixture.rs"]
 mod fixture;

@@ -1,12 +1,12 @@
-//! `catbird-server check`: a sound database passes, and each invariant that is broken is named, with exit code 1. Where a
-//! constraint or a trigger keeps the violation out, it is shown to do so first, and then taken away.
+//! `catbird-server check`: a sound database passes, and each violated invariant is reported with exit code 1. If a
+//! constraint or trigger prevents a violation, the test shows that first and then removes it.
 
 mod support;
 
 use support::cluster::{OwnCluster, TestDatabase, database, empty_database};
 use support::fleet::{Fleet, Mode, run, run_as};
 
-/// A conversation of three with two commits and two messages, and a second one, as the server would have written them.
+/// A conversation of three with two commits and two messages, and a second one, as the server would write them.
 const SOUND: &str = "
     insert into conversations (id, group_id, creator_did, cipher_suite, initial_epoch, current_epoch)
     values ('c', 'group c', 'did:x:alice', 'suite', 0, 0), ('d', 'group d', 'did:x:alice', 'suite', 0, 0);
@@ -33,19 +33,19 @@ const SOUND: &str = "
     insert into messages (convo_id, seq, id, sender_did, message_type, epoch, ciphertext)
     values ('c', 4, 'm4', 'did:x:bob', 'app', 2, 'hello');";
 
-/// One more entry at the end of the log.
+/// Appends one more entry to the log.
 const ONE_MORE: &str = "update conversations set last_seq = last_seq + 1 where id = 'c';
     insert into messages (convo_id, seq, id, sender_did, message_type, epoch, ciphertext, body_hash)";
 
-/// The database of a violation, already sound.
+/// Creates a sound database for a violation.
 async fn sound() -> TestDatabase {
     let database = database().await;
     database.connect().await.batch_execute(SOUND).await.unwrap();
     database
 }
 
-/// Breaks an invariant, and sees it named, together with those that the same rows break as well. `guard` is the constraint that
-/// keeps the violation out and how to take it away.
+/// Violates an invariant, and expects it to be reported together with others that the same rows violate. `guard` is the
+/// constraint that prevents the violation, and the statement that removes it.
 async fn named(violation: &str, guard: Option<(&str, &str)>, names: &[&str]) {
     let database = sound().await;
     let client = database.connect().await;
@@ -75,7 +75,7 @@ async fn a_sound_database_passes() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn p4_settings_under_which_an_answer_may_be_lost_are_warned_of() {
-    // As throw-away clusters are; it is no violation, since nothing is lost yet.
+    // Throw-away clusters have this setting; it is not a violation, since nothing is lost yet.
     let cluster = OwnCluster::start().await;
     let client = cluster.connect().await;
     client.batch_execute("alter database catbird set synchronous_commit = off").await.unwrap();

@@ -1,5 +1,6 @@
-//! Clients in JavaScript: the programs of docs/clients.md, as they stand there, with the official AT Protocol library and an MLS library of
-//! their own, in Node through a stand-in of a PDS and directly, and in a browser. What they are, and the stand-in, is in tests/js.
+//! JavaScript clients: the programs of docs/clients.md, unchanged, with the official AT Protocol library and a separate
+//! MLS library, in Node through a stand-in for a PDS and directly, and in a browser. tests/js has the dependencies and
+//! the stand-in.
 
 mod support;
 
@@ -21,13 +22,13 @@ fn node(program: &str) -> Command {
     command
 }
 
-/// What the page has typed into a terminal, from the repository's root.
+/// Returns the commands that the page types into a terminal, from the repository's root.
 fn typed_into(terminal: u8) -> &'static str {
     let (_, rest) = PAGE.split_once(&format!("```sh in terminal {terminal}\n")).expect("the page has this terminal");
     rest.split_once("```").unwrap().0.trim()
 }
 
-/// The stand-in of a PDS, started as the page has it but at any port, and where it listens. It ends with this.
+/// Starts the stand-in for a PDS as the page does, but at any port, and returns its address. It ends with this value.
 async fn pds() -> (Child, String) {
     let mut pds = Command::new("sh");
     pds.args(["-c", &typed_into(1).replace("2583", "0")]).current_dir(env!("CARGO_MANIFEST_DIR")).kill_on_drop(true);
@@ -41,10 +42,10 @@ async fn the_programs_of_the_page_for_clients_run_both_ways_and_in_a_browser() {
     let packages = Path::new(PROGRAMS).join("node_modules");
     assert!(packages.is_dir(), "{} is missing: npm ci --prefix tests/js, which ops/test does", packages.display());
     let (_pds, pds) = pds().await;
-    // The service's DID names the port.
+    // The service's DID contains the port.
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port().to_string();
-    // The server has the settings that the page gives it, but for the two addresses.
+    // The server has the settings of the page, except for the two addresses.
     let typed = typed_into(2).replace("3000", &port).replace("http://localhost:2583", &pds);
     let (settings, program): (Vec<_>, Vec<_>) = typed.split(' ').partition(|word| word.contains('='));
     assert_eq!(program, ["ops/run"]);
@@ -61,7 +62,7 @@ async fn the_programs_of_the_page_for_clients_run_both_ways_and_in_a_browser() {
     app.finish().await;
 }
 
-/// What is typed into one terminal is meant for what runs in the others, and so are the programs' defaults.
+/// Each terminal's commands refer to programs of the others, and so do the programs' defaults.
 #[test]
 fn the_page_has_the_stand_in_and_the_server_in_one_place_each() {
     let ports = PAGE.split("http://localhost:").skip(1).map(|rest| &rest[..4]);
@@ -69,7 +70,7 @@ fn the_page_has_the_stand_in_and_the_server_in_one_place_each() {
     assert!(typed_into(1).contains("PORT=2583 ") && typed_into(2).contains("SERVER_PORT=3000 "));
 }
 
-/// Clients go by the names, so the page has all of them.
+/// Clients depend on the names, so the page must list all of them.
 #[test]
 fn the_table_of_errors_is_that_of_the_code() {
     let told = PAGE.lines().filter_map(|line| {

@@ -1,5 +1,5 @@
-//! Proves what every other test relies on: a database of one's own, a cluster that can be crashed, and a machine that looks
-//! afterwards as it did before.
+//! Test databases and clusters: each test gets its own database, a cluster can be crashed, and nothing remains on the
+//! machine.
 
 mod support;
 
@@ -14,7 +14,7 @@ use support::cluster::{OwnCluster, TestDatabase, database};
 use tokio_postgres::{Client, Config, NoTls};
 use ulid::Ulid;
 
-/// How long a condition may take to come true.
+/// Maximum time until a condition holds.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 #[tokio::test]
@@ -107,13 +107,13 @@ async fn the_server_in_test_database_url_is_used_and_left_as_it_was() {
 /// A test for [`run`] that needs databases.
 const A_TEST: &str = "two_databases_are_independent";
 
-/// Runs one test of this file in a process of its own.
+/// Runs one test of this file in its own process.
 fn run(test: &str, environment: &[(&str, &str)]) -> Output {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", test]).envs(environment.iter().copied()).stdin(Stdio::null()).output().unwrap()
 }
 
-/// A directory that PostgreSQL's user may write to, as the usual temporary directory.
+/// A directory that PostgreSQL's user may write to, for use as the temporary directory.
 struct Scratch(PathBuf);
 
 impl Scratch {
@@ -127,7 +127,7 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // Empty unless the test failed, and then its failure is what counts.
+        // It is empty unless the test failed, and then that failure counts.
         let _ = fs::remove_dir_all(&self.0);
     }
 }

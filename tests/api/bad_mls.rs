@@ -1,5 +1,5 @@
-//! Bytes that are not the MLS message that belongs in their place: cut off, padded, garbage, of another kind, or of another
-//! group. Each is refused by name and nothing is written.
+//! Bytes that are not the expected MLS message: truncated, padded, random, of another kind, or of another group. Each
+//! is refused with its own error, and nothing is written.
 
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
@@ -22,7 +22,7 @@ any_serializer! {
     a_message_of_another_group_is_refused;
 }
 
-/// One of each kind, made in the present epoch of the conversation.
+/// One message of each kind, made in the present epoch of the conversation.
 struct Bytes {
     admin: Persona,
     other: Persona,
@@ -41,7 +41,7 @@ impl Bytes {
         for handshake in [Handshake::Public, Handshake::Private] {
             made.push(Self::framed(app, handshake).await);
         }
-        // The same conversation cannot frame both ways, and none of this looks at whose commit it is.
+        // One conversation cannot use both framings; the checks do not depend on the committer.
         let [public, mut private]: [Self; 2] = made.try_into().ok().unwrap();
         private.commits[0] = public.commits[0].clone();
         private.proposals[0] = public.proposals[0].clone();
@@ -74,7 +74,7 @@ impl Bytes {
         }
     }
 
-    /// Every place where an MLS message belongs whole: the request with these bytes there, and how it is refused.
+    /// Returns each request that carries an MLS message, with these bytes in it, and the expected error.
     fn places(&self, bytes: &[u8]) -> Vec<(&'static str, &Persona, Value, &'static str)> {
         let (id, text) = (convo(&self.admin), base64_text(bytes));
         let added = json!([self.joiner.did()]);
@@ -170,7 +170,7 @@ async fn garbage_is_refused_wherever_it_is_put(app: &TestApp) {
     for _ in 0..20 {
         let garbage = proptest::collection::vec(any::<u8>(), 0..600).new_tree(&mut runner).unwrap().current();
         all.refused_everywhere(&garbage, "").await;
-        // With the beginning of a message: version and each wire format (RFC 9420, section 6).
+        // Bytes that start like a message: version and each wire format (RFC 9420, section 6).
         let format = (garbage.len() % 7) as u8;
         all.refused_everywhere(&[&[0, 1, 0, format], garbage.as_slice()].concat(), "").await;
     }
@@ -217,7 +217,7 @@ async fn nothing_but_application_messages_passes_as_ciphertext_whatever_follows_
     }
     refused(send(b"", epoch).await, 400, "InvalidMessage");
     assert_eq!(contents(app).await, before);
-    // An application message passes, padded or not.
+    // An application message is accepted, padded or not.
     for padding in [&[][..], &[0; 256]] {
         ok(send(&[all.application.as_slice(), padding].concat(), epoch).await);
     }

@@ -1,4 +1,5 @@
-//! What a connection may do: leave HTTP only where a stream is opened, send its next request while the last is answered, and no more.
+//! Rules of a connection: it leaves HTTP only for a stream, and its next request is read after the reply to the last
+//! one.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -29,7 +30,7 @@ async fn what_is_no_request_is_refused_with_a_body_too(app: &TestApp) {
         let mut first = [0; 512];
         let read = socket.read(&mut first).await.unwrap();
         assert!(first[..read].starts_with(b"HTTP/1.1 200 "));
-        // It may have heard enough before the end.
+        // The server may close before it has read everything.
         let _ = socket.write_all(head.as_bytes()).await;
         let reply = rest(&mut socket).await;
         assert!(reply.starts_with(&format!("HTTP/1.1 {status} ")), "{:.40}: {reply}", head);
@@ -39,7 +40,7 @@ async fn what_is_no_request_is_refused_with_a_body_too(app: &TestApp) {
         let id = body["requestId"].as_str().unwrap();
         assert!(reply.contains(&format!("\r\nx-request-id: {id}\r\n")), "{reply}");
         assert!(body["message"].as_str().unwrap().ends_with(&format!(" requestId={id}]")), "{reply}");
-        // Any page may read it, as any other reply here.
+        // Any page may read it, like any other reply.
         assert!(reply.contains("\r\naccess-control-allow-origin: *\r\n"), "{reply}");
         assert!(reply.contains("\r\naccess-control-expose-headers: Retry-After, X-Request-Id"), "{reply}");
     }
@@ -49,7 +50,7 @@ async fn connect(app: &TestApp) -> TcpStream {
     TcpStream::connect(app.base.trim_start_matches("http://")).await.unwrap()
 }
 
-/// What comes back on a connection until it ends, as text.
+/// Reads the connection to its end, as text.
 async fn rest(socket: &mut TcpStream) -> String {
     let mut text = Vec::new();
     let read = tokio::time::timeout(std::time::Duration::from_secs(10), socket.read_to_end(&mut text)).await;
@@ -74,7 +75,7 @@ async fn only_who_opens_a_stream_may_leave_http(app: &TestApp) {
         let reply = rest(&mut socket).await;
         assert!(reply.starts_with("HTTP/1.1 400 ") && reply.contains("Upgrade"), "{path}: {reply}");
     }
-    // Another protocol is not taken up, and does no harm.
+    // Another protocol is ignored and does no harm.
     let mut socket = connect(app).await;
     let head = "GET /health/live HTTP/1.1\r\nHost: x\r\nUpgrade: h2c\r\nConnection: close, Upgrade\r\n\r\n";
     socket.write_all(head.as_bytes()).await.unwrap();

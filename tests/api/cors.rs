@@ -1,5 +1,5 @@
-//! What browsers ask before a page of another origin may call: leave is given for all that is for everybody, also where the call itself
-//! will be refused, and never for the pages for operators.
+//! Preflight requests of browsers: allowed for every public path, even if the call itself will be refused, and never
+//! for the operators' pages.
 
 use std::collections::BTreeSet;
 
@@ -61,7 +61,7 @@ async fn any_page_may_ask_for_leave_and_gets_it(app: &TestApp) {
     let documents = ["/.well-known/did.json", "/lexicons", "/lexicons/blue.catbird.mls.defs.json", "/openapi.json"];
     let pages = documents.into_iter().chain(["/xrpc/_health"]);
     let asked = methods.chain(pages.map(|page| (page.to_owned(), "GET".to_owned())));
-    // Nobody is asked who they are, nor whether the server is ready: a page would not learn why its request was not sent.
+    // A preflight needs no token and no ready server; otherwise a page could not learn why its request was not sent.
     let starting = Starting::beside(app).await;
     for base in [&app.base, &starting.base] {
         for (path, verb) in asked.clone() {
@@ -118,7 +118,7 @@ async fn any_page_may_read_every_reply_refusals_too(app: &TestApp) {
 
 async fn the_pages_for_operators_are_for_no_other_page(app: &TestApp) {
     let http = http().unwrap();
-    // However the address is spelt.
+    // In any spelling of the path.
     let spelt = ["/%6Detrics", "/%68ealth", "/healt%68", "/%68ealth/live"];
     for page in ["/metrics", "/health", "/health/live", "/health/ready"].into_iter().chain(spelt) {
         let url = format!("{}{page}", app.base);
@@ -128,7 +128,7 @@ async fn the_pages_for_operators_are_for_no_other_page(app: &TestApp) {
         assert_ne!(reply.status(), 404, "{page}");
         assert_eq!(origins(&reply), None, "{page}");
     }
-    // Whoever asks for something else with OPTIONS is told what there is, as ever.
+    // Other OPTIONS requests get the usual answer.
     let alice = app.persona();
     let request = http.request(Method::OPTIONS, alice.xrpc.url("blue.catbird.mls.getConvos", &[]));
     refused(alice.xrpc.send("blue.catbird.mls.getConvos", request).await.unwrap(), 405, "MethodNotAllowed");

@@ -1,5 +1,5 @@
-//! What decodes input survives any input: base64 in every spelling, ids, hashes, query strings, and the MLS parsers on
-//! arbitrary bytes and on real messages with something wrong in them.
+//! Decoders accept any input without failing: base64 in every spelling, ids, hashes, query strings, and the MLS parsers
+//! on arbitrary bytes and on damaged messages.
 
 use std::sync::LazyLock;
 
@@ -20,7 +20,7 @@ use serde_json::json;
 use crate::support::client::mls::{Handshake, MlsClient};
 use crate::support::client::random_did;
 
-/// Real messages of every kind, and whose key package is among them.
+/// Real messages of every kind, and the owner of the key package.
 struct Real {
     owner: Did,
     commits: [Vec<u8>; 2],
@@ -61,14 +61,14 @@ impl Real {
     }
 }
 
-/// A way to damage a message.
+/// Kind of damage to a message.
 #[derive(Debug, Clone)]
 enum Damage {
     Flip(Index, u8),
     Cut(Index),
     Insert(Index, Vec<u8>),
     Remove(Index, u8),
-    /// The rest is that of another message.
+    /// Replaces the rest by that of another message.
     Splice(Index, Index),
 }
 
@@ -82,7 +82,7 @@ fn damage() -> impl Strategy<Value = Damage> {
     ]
 }
 
-/// Arbitrary bytes, or a real message with up to five things wrong in it.
+/// Arbitrary bytes, or a real message with up to five defects.
 fn hostile_bytes() -> impl Strategy<Value = Vec<u8>> {
     let damaged = (any::<Index>(), prop::collection::vec(damage(), 1..6)).prop_map(|(which, damages)| {
         let real = REAL.all();
@@ -112,7 +112,7 @@ fn hostile_bytes() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![1 => prop::collection::vec(any::<u8>(), 0..300), 4 => damaged]
 }
 
-/// A body or query of the kinds that methods have.
+/// A body or query with the fields that methods have.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[expect(dead_code, reason = "only that it can be decoded counts")]
@@ -233,7 +233,7 @@ proptest! {
     fn damaged_key_packages_never_pass(bytes in hostile_bytes()) {
         for mode in [MlsValidation::Strict, MlsValidation::Framing] {
             match mls::check_key_package(&bytes, &REAL.owner, suite(), mode, Clock::system().now()) {
-                // Without the frame of an MLSMessage it is still whole.
+                // Without the MLSMessage around it, it is still complete.
                 Ok(_) => prop_assert!(mode == MlsValidation::Framing || bytes == REAL.key_package || bytes == REAL.key_package[4..]),
                 Err(error) => prop_assert!([Code::InvalidKeyPackage, Code::InvalidCipherSuite, Code::ExpirationTooFar].contains(&error.code)),
             }
@@ -251,7 +251,7 @@ fn real_messages_pass_where_they_belong() {
         assert!(!parsed.frame.belongs_to("groupie") && !parsed.frame.belongs_to(""));
     }
     Welcome::parse(welcome.clone()).unwrap();
-    // Also without the frame of an MLSMessage: version and wire format go before it.
+    // Also without the MLSMessage around it, which adds version and wire format.
     Welcome::parse(welcome[4..].to_vec()).unwrap();
     for bytes in [&key_package[..], &key_package[4..]] {
         mls::check_key_package(bytes, owner, suite(), MlsValidation::Strict, Clock::system().now()).unwrap();

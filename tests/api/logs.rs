@@ -1,4 +1,5 @@
-//! What the log tells: DIDs and conversation ids at debug only, bodies and tokens never, not even when everything is logged.
+//! Logs: DIDs and conversation ids appear at debug level only; bodies and tokens never appear, even at the most verbose
+//! level.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
@@ -59,7 +60,7 @@ async fn a_constraint_that_nobody_foresaw_is_a_defect_whose_rows_stay_out_of_the
         let refused = ask(who, "createConvo", &group).await;
         assert_eq!((refused.status, refused.error()), (500, Some("InternalServerError")), "{refused}");
         let told = refused.body.to_string();
-        // The log comes through a pipe, a moment behind the reply.
+        // The log arrives through a pipe, a moment after the reply.
         let start = Instant::now();
         while !replica.log().iter().any(|line| line.contains(constraint)) {
             assert!(start.elapsed() < PATIENCE, "the log does not say what is wrong");
@@ -76,7 +77,7 @@ async fn a_constraint_that_nobody_foresaw_is_a_defect_whose_rows_stay_out_of_the
     }
 }
 
-/// A server's log of a short conversation, and what was said in it.
+/// A server's log of a short conversation, and the conversation's content.
 struct Said {
     log: String,
     secrets: Vec<String>,
@@ -145,7 +146,7 @@ impl Said {
         });
         ok(ask(&alice, "sendMessage", &good).await);
         ok(get(&bob, "getMessages", &[("convoId", &convo(&alice))]).await);
-        // Refusals are the requests that a log is most tempted to show.
+        // Refusals are the requests that a log is most likely to quote.
         let bad: [Value; 3] = [
             with(&good, json!({ "epoch": secret("this is no epoch") })),
             with(&good, json!({ "embedUri": secret("no-scheme-but-private") })),
@@ -165,7 +166,7 @@ impl Said {
     }
 }
 
-/// Where the server says that it listens, once it takes requests.
+/// Returns the address that the server logs once it accepts requests.
 async fn address(log: &Mutex<String>) -> String {
     let start = Instant::now();
     let http = crate::support::client::xrpc::http().unwrap();

@@ -1,4 +1,4 @@
-//! P10 of memory: who announces much, sends it slowly, or repeats what it sent costs others nothing.
+//! P10 for memory: clients that announce large bodies, send slowly, or repeat requests cost other clients nothing.
 
 use std::time::{Duration, Instant};
 
@@ -20,7 +20,7 @@ any_serializer! {
     p10_what_is_sent_as_a_websocket_is_refused_at_once;
 }
 
-/// A connection with the head of a call, and no more.
+/// Opens a connection and sends only the head of a call.
 async fn begin(app: &TestApp, verb: &str, call: &str, token: &str, headers: &str) -> TcpStream {
     let mut socket = TcpStream::connect(app.base.trim_start_matches("http://")).await.unwrap();
     let head = format!(
@@ -36,11 +36,11 @@ async fn p10_bodies_that_were_announced_and_do_not_come_keep_nobody_waiting(app:
     let mut held = Vec::new();
     for _ in 0..MAX_ARRIVING {
         let mut socket = begin(app, "POST", "sendMessage", &token, "Content-Length: 262144\r\n").await;
-        // What has come takes memory, and what was only announced does not: so all of them go on arriving.
+        // Only received bytes take memory, not announced ones, so all of these bodies keep arriving.
         socket.write_all(b"{").await.unwrap();
         held.push(socket);
     }
-    // One more is one too many, and by then the others are known.
+    // One more is refused once the others are counted.
     let deadline = Instant::now() + Duration::from_secs(10);
     let more = loop {
         assert!(Instant::now() < deadline, "that many bodies are on their way, and more are taken");
@@ -66,7 +66,7 @@ async fn p10_a_refusal_does_not_repeat_what_was_sent(app: &TestApp) {
     assert!(reply.body["message"].as_str().unwrap().contains("epoch"), "{reply}");
 }
 
-/// The status line of the answer, and nothing after it.
+/// Returns the status of the reply and reads no further.
 async fn status(socket: &mut TcpStream) -> u16 {
     let mut line = [0; "HTTP/1.1 200".len()];
     socket.read_exact(&mut line).await.unwrap();
@@ -102,8 +102,8 @@ async fn p10_who_does_not_take_its_replies_gets_no_more_and_others_do(app: &Test
     }
 }
 
-/// Makes the same call again and again, takes nothing of the replies, and gives the refusal that this ends with. What it holds is given up
-/// afterwards.
+/// Repeats a call without reading the replies, and returns the refusal that ends it. Its connections are closed at the
+/// end.
 async fn refusal_of_more(app: &TestApp, caller: &Persona, method: &str, body: &Value) -> u16 {
     let text = body.to_string();
     let mut held = Vec::new();
@@ -146,7 +146,7 @@ async fn p10_claimed_key_packages_are_withheld_from_who_does_not_take_its_replie
     assert_eq!(sql(app, seed, &[&owners, &alice.mls.suite_name()]).await, 100);
     let all = json!({ "dids": owners, "cipherSuite": alice.mls.suite_name() });
     assert_eq!(refusal_of_more(app, &alice, "claimKeyPackages", &all).await, 429);
-    // They are still there for whoever takes them.
+    // The packages are still available.
     let claimed = loop {
         let reply = ask(&alice, "claimKeyPackages", &all).await;
         if reply.status == 200 {

@@ -1,4 +1,4 @@
-//! Where the time of a request goes: in the metrics always, in the replies where development tokens are taken and nowhere else.
+//! Stages of a request: always in the metrics, and in replies only of servers that accept development tokens.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -20,13 +20,13 @@ either_serializer! {
     the_metrics_have_every_stage_after_a_write_and_a_read;
 }
 
-/// What a write goes through. It may ask whether its sender is a member as well, which is a query, and has a COMMIT to wait for unless
-/// that went with the rest.
+/// Stages of a write. It may also check its sender's membership, which is a query, and has a COMMIT stage unless the
+/// batch committed in its only flush.
 const WRITE: [&str; 8] = ["auth", "parse", "spend", "queue", "connection", "lock", "transaction", "encode"];
-/// What a read goes through, and nothing else.
+/// Stages of a read.
 const READ: [&str; 6] = ["auth", "parse", "spend", "connection", "query", "encode"];
 
-/// The header, in microseconds by stage. The stages add up to no more than the total.
+/// Parses the header into microseconds by stage. The stages add up to at most the total.
 #[track_caller]
 fn timing(headers: &HeaderMap) -> BTreeMap<String, u64> {
     let header = headers["server-timing"].to_str().unwrap();
@@ -43,7 +43,7 @@ fn timing(headers: &HeaderMap) -> BTreeMap<String, u64> {
     stages
 }
 
-/// The stages of a reply, which took no longer than the client waited.
+/// Returns the stages of a reply, which add up to at most the time that the client waited.
 async fn stages(call: impl Future<Output = Reply>) -> (Reply, BTreeMap<String, u64>) {
     let start = Instant::now();
     let reply = call.await;
@@ -87,7 +87,7 @@ async fn every_reply_says_where_its_time_went(app: &TestApp) {
     let (reply, written) = stages(ask(&members[0], "addMembers", &added)).await;
     ok(reply);
     assert_write(&written);
-    // In a transaction of its own, whose COMMIT is a step of its own.
+    // A transaction of its own, whose COMMIT is a separate stage.
     let alone = json!({ "convoId": id, "didList": [random_did()] });
     let (reply, written) = stages(ask(&members[0], "addMembers", &alone)).await;
     ok(reply);
@@ -103,7 +103,7 @@ async fn every_reply_says_where_its_time_went(app: &TestApp) {
     refused(reply, 404, "ConvoNotFound");
     assert_eq!(names(&read), sorted(READ));
 
-    // Made in an epoch that is over. It gets as far as its transaction, and is rolled back there.
+    // For an epoch that has passed. It reaches its transaction and is rolled back.
     let stale = with(&message(&members[1], b"late"), json!({ "epoch": 0 }));
     let (reply, lost) = stages(ask(&members[1], "sendMessage", &stale)).await;
     refused(reply, 409, "EpochMismatch");
@@ -125,7 +125,8 @@ async fn every_reply_says_where_its_time_went(app: &TestApp) {
 }
 
 async fn a_wait_counts_for_the_stage_that_waited(app: &TestApp) {
-    /// How long somebody else has the conversation's row. What is measured is a time, so there is nothing to wait for instead.
+    /// Time for which another transaction holds the conversation's row. Times are measured here, so there is no
+    /// condition to wait for.
     const HELD: Duration = Duration::from_millis(300);
     let members = app.conversation(2).await;
     let mut db = app.database.connect().await;
@@ -135,8 +136,8 @@ async fn a_wait_counts_for_the_stage_that_waited(app: &TestApp) {
     let (message_0, message_1) = (message(&members[0], b"first"), message(&members[1], b"second"));
     let first = stages(ask(&members[0], "sendMessage", &message_0));
     let rest = async {
-        // The first is at the row, and for longer than a batch of several conversations waits there: so it has a batch of its own, and
-        // whoever comes now is behind it.
+        // The first request waits for the row longer than a batch of several conversations would, so it has a batch of
+        // its own; new requests queue behind it.
         let blocked = "select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'
                         and clock_timestamp() - query_start > interval '100 milliseconds'";
         while watcher.query(blocked, &[]).await.unwrap().is_empty() {
@@ -153,11 +154,11 @@ async fn a_wait_counts_for_the_stage_that_waited(app: &TestApp) {
     assert_eq!((landed(&ok(first)).1 + 1), landed(&ok(second)).1);
     let held = HELD.as_micros() as u64;
     assert!(at_row["transaction"] >= held, "{at_row:?}");
-    // It was on its way for a part of the time.
+    // It was queued for part of the time.
     assert!(behind["queue"] >= held / 4, "{behind:?}");
 }
 
-/// How often each stage was recorded.
+/// Counts how often each stage was recorded.
 async fn recorded(app: &TestApp) -> BTreeMap<String, u64> {
     let page = reqwest::get(format!("{}/metrics", app.base)).await.unwrap().text().await.unwrap();
     let count = |line: &str| {

@@ -255,7 +255,7 @@ fn every_method_declares_exactly_the_errors_of_its_document() {
 fn every_error_is_common_or_declared_by_some_method() {
     let mut known = codes(Code::COMMON);
     known.extend(ROUTES.iter().flat_map(|route| codes(route.errors)));
-    // Paths that are no method's have no document.
+    // Paths outside the methods have no lexicon.
     known.insert(Code::NotFound.name().to_owned());
     assert_eq!(known, codes(Code::ALL));
 }
@@ -272,7 +272,7 @@ fn this_thread() -> String {
     format!("{:?}", std::thread::current().id())
 }
 
-/// Says which thread, and so which worker, answers.
+/// Returns the thread, and so the worker, that answers.
 struct Healthy;
 
 impl Endpoint for Healthy {
@@ -287,7 +287,7 @@ impl Endpoint for Healthy {
     }
 }
 
-/// Panics after it has waited for something, as a handler in the middle of its work would.
+/// Panics after an await point, as a handler in the middle of its work would.
 struct Panics;
 
 impl Endpoint for Panics {

@@ -1,4 +1,4 @@
-//! Documents that outlive a replica: who has called once is known to those that start later, and nobody else is.
+//! Stored DID documents: a replica that starts later knows the DIDs that have called before, and no others.
 
 use catbird_server::auth::fetch::STRANGERS_AT_ONCE;
 use catbird_server::auth::resolver::{DOCUMENT_LIFETIME, FRESH_FOR};
@@ -23,7 +23,7 @@ fn path() -> String {
     format!("/{ALICE}")
 }
 
-/// Waits until what is kept is so, and says what it is: DIDs and their keys.
+/// Waits until the stored documents satisfy the condition, and returns the DIDs and keys.
 async fn kept(database: &TestDatabase, so: impl Fn(&[(String, String)]) -> bool) -> Vec<(String, String)> {
     let db = database.connect().await;
     for _ in 0..1_000 {
@@ -37,7 +37,7 @@ async fn kept(database: &TestDatabase, so: impl Fn(&[(String, String)]) -> bool)
     panic!("what is kept did not become what it should");
 }
 
-/// Makes what is kept so much older.
+/// Makes the stored documents older.
 async fn age(database: &TestDatabase, by: TimeDelta) {
     let fetched_at: DateTime<Utc> = DateTime::from_timestamp(*NOW, 0).unwrap() - by;
     database.connect().await.execute("update did_documents set fetched_at = $1", &[&fetched_at]).await.unwrap();
@@ -93,7 +93,7 @@ async fn a_token_that_is_not_genuine_makes_nobody_known() {
     let document = crate::support::account::document(&web, &[method]);
     directory.put("/.well-known/did.json", Answer::Document(document));
     assert!(service.outcome(&token(&key, &web)).await.is_ok());
-    // They are written in their order.
+    // Documents are written in order.
     assert_eq!(kept(&database, |rows| !rows.is_empty()).await[0].0, web);
     assert!(service.outcome(&token(&key, ALICE)).await.is_ok());
     assert_eq!(kept(&database, |rows| rows.len() == 2).await[0].0, ALICE);
@@ -109,7 +109,7 @@ async fn a_key_that_was_changed_does_not_come_back_with_a_restart() {
     let before = kept(&database, |rows| rows.len() == 1).await;
     publish(&directory, &new);
     first.clock.advance(FRESH_FOR);
-    // With the old key, behind which the document is fetched anew.
+    // Signed with the old key, which causes a background fetch.
     let late = crate::service::token_at(&old, ALICE, first.clock.now());
     assert!(first.outcome(&late).await.is_ok());
     kept(&database, |rows| rows != before).await;

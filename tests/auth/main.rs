@@ -1,6 +1,5 @@
-//! Proves who gets in and who does not (promise P12): signatures by every kind of key, documents from real hosts that
-//! behave and misbehave, single use across
-//! replicas while Redis comes and goes, and streams that end when what opened them does not count any more.
+//! Authentication (promise P12): signatures by every kind of key, documents from hosts that behave and misbehave,
+//! single use across replicas while Redis comes and goes, and streams that close when their key is revoked.
 
 #[path = "../support/mod.rs"]
 mod support;

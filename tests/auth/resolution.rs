@@ -1,4 +1,4 @@
-//! How documents are found, remembered and refreshed, and what their hosts cannot make this server do.
+//! Resolution of DID documents: fetch, cache and refresh, and abuse that their hosts cannot cause.
 
 use std::time::Instant;
 
@@ -90,7 +90,7 @@ async fn garbage_does_not_hammer_the_directory() {
     let forged: Vec<_> = (0..50).map(|_| token(&Key::p256(9), ALICE)).collect();
     let looked = REFRESHES_OF_ONE as usize;
     for (nth, token) in forged.iter().enumerate() {
-        // The first fetch, and what may be looked for beyond it. After that nobody knows whether the key is Alice's by now.
+        // The first fetch and the budgeted refreshes. After that the server cannot know whether the key is Alice's.
         let expected = if nth <= looked { Code::InvalidToken } else { Code::IdentityUnavailable };
         assert_eq!(service.outcome(token).await, Err(expected));
     }
@@ -129,7 +129,7 @@ async fn a_directory_that_hangs_is_an_outage_within_the_limit() {
     assert!(start.elapsed() < FETCH_TIMEOUT * 2, "{:?}", start.elapsed());
 }
 
-/// What a directory gives that does not work, except nothing at all.
+/// Answers of a broken directory, except for silence.
 fn outages() -> Vec<Answer> {
     let of_another =
         document("did:plc:otherotherotherotheroth2", &[Key::p256(1).method("#atproto", Spelling::Multikey)]);
@@ -236,13 +236,13 @@ async fn a_key_that_is_changed_several_times_in_a_row_is_accepted_each_time_and_
     let service = Service::start(&directory);
     let keys: Vec<Key> =
         (1..=5).map(|seed| if seed % 2 == 0 { Key::p256(seed) } else { Key::secp256k1(seed) }).collect();
-    // The first one is fetched, each of the next is looked for.
+    // The first key is fetched, and each of the next causes a refresh.
     for (nth, key) in keys[..4].iter().enumerate() {
         publish(&directory, key);
         assert_eq!(service.outcome(&token(key, ALICE)).await.as_deref(), Ok(ALICE), "key {nth}");
         assert_eq!(directory.hits(&alice_path()), nth + 1);
     }
-    // Beyond what one account may bring about at once: it is asked to come again, and told when.
+    // Beyond the budget of one account: it is told to retry, and when.
     publish(&directory, &keys[4]);
     let error = service.check(&token(&keys[4], ALICE)).await.unwrap_err();
     assert_eq!(error.code, Code::IdentityUnavailable);
@@ -273,7 +273,7 @@ async fn a_directory_that_asks_to_wait_is_left_alone() {
     assert_eq!(directory.hits(&alice_path()), 1);
 }
 
-/// A DID that nobody has heard of.
+/// A DID that was never used before.
 pub fn stranger(n: usize) -> String {
     let letters: String = format!("{n:024}").bytes().map(|digit| char::from(digit - b'0' + b'a')).collect();
     format!("did:plc:{letters}")

@@ -1,4 +1,4 @@
-//! The service under test: an authenticator whose directory runs on loopback and whose clock stands still.
+//! Service under test: an authenticator with a directory on loopback and a manual clock.
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -23,7 +23,7 @@ pub const SERVICE_DID: &str = "did:web:mls.example";
 pub const ALICE: &str = "did:plc:ewvi7nxzyoun6zhxrhs64oiz";
 pub const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
-/// Where the clock stands, in seconds since 1970.
+/// Time of the clock, in seconds since 1970.
 pub static NOW: LazyLock<i64> = LazyLock::new(|| Clock::system().now().timestamp());
 
 pub struct Service {
@@ -32,16 +32,16 @@ pub struct Service {
     pub authenticator: Authenticator,
 }
 
-/// What a test needs to differ from the usual.
+/// Settings of a test.
 pub struct Setup {
     pub config: AuthConfig,
-    /// Without one, nothing can be spent.
+    /// Without one, no token can be used.
     pub replay: Option<Replay>,
-    /// Where documents are kept.
+    /// Store of the documents.
     pub store: Store,
 }
 
-/// A store whose database is not there.
+/// A store whose database does not exist.
 pub fn absent_store() -> Store {
     let database = "postgresql://catbird@127.0.0.1:1/none".parse().unwrap();
     store(database)
@@ -90,35 +90,35 @@ impl Service {
         Setup::new(directory).start()
     }
 
-    /// Sends a token to [`NSID`], without spending it.
+    /// Verifies a token for [`NSID`] without using it.
     pub async fn check(&self, token: &str) -> Result<Verified, Error> {
         self.authenticator.verify(Some(&format!("Bearer {token}")), NSID).await
     }
 
-    /// The same, down to who got in or why not.
+    /// Like [`Service::check`], reduced to the DID or the error code.
     pub async fn outcome(&self, token: &str) -> Result<String, Code> {
         self.check(token).await.map(|verified| verified.did.to_string()).map_err(|error| error.code)
     }
 }
 
-/// Claims that are in order, with a `jti` of their own.
+/// Valid claims with a new `jti`.
 pub fn claims(iss: &str) -> Value {
     json!({"iss": iss, "aud": SERVICE_DID, "iat": *NOW, "exp": *NOW + 60, "lxm": NSID, "jti": Ulid::new().to_string()})
 }
 
-/// The token as a PDS would sign it at this time.
+/// Signs a token as a PDS would at this time.
 pub fn token_at(key: &Key, iss: &str, now: DateTime<Utc>) -> String {
     let mut claims = claims(iss);
     (claims["iat"], claims["exp"]) = (json!(now.timestamp()), json!(now.timestamp() + 60));
     key.token(&json!({"alg": key.alg(), "typ": "JWT"}), &claims)
 }
 
-/// The token as a PDS would sign it.
+/// Signs a token as a PDS would now.
 pub fn token(key: &Key, iss: &str) -> String {
     key.token(&json!({"alg": key.alg(), "typ": "JWT"}), &claims(iss))
 }
 
-/// Publishes Alice with this key as her account's.
+/// Publishes Alice's document with this key.
 pub fn publish(directory: &Directory, key: &Key) {
     let method = key.method(&format!("{ALICE}#atproto"), Spelling::Multikey);
     directory.put(&format!("/{ALICE}"), Answer::Document(document(ALICE, &[method])));

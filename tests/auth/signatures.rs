@@ -1,4 +1,4 @@
-//! Which signatures are a caller's.
+//! Signatures that are accepted for a caller.
 
 use std::time::Duration;
 
@@ -69,7 +69,7 @@ async fn p12_both_forms_of_a_signature_are_accepted() {
                 }
             };
             let token = format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature));
-            // What is signed is the same, and so is the one use of it.
+            // The signed text is the same, and so is its single use.
             for token in [token.clone(), format!("{token}==")] {
                 assert_eq!(service.outcome(&token).await.as_deref(), Ok(ALICE));
             }
@@ -88,7 +88,7 @@ async fn p12_an_algorithm_does_not_turn_one_kind_of_key_into_another() {
     setup.config.jwt_secret = Some(SECRET.to_owned());
     let service = setup.start();
 
-    // The public key is no secret, however it is written.
+    // The public key is not a secret, in any encoding.
     for public in [key.point(true), key.point(false)] {
         let token = Token::new(&public).mint(&claims(ALICE));
         assert_eq!(service.outcome(&token).await, Err(Code::InvalidToken));

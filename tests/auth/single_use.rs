@@ -1,4 +1,4 @@
-//! A token is good for one request at one replica, with Redis, without it, and while it fails.
+//! A token is valid for one request at one replica, with Redis, without it, and while it fails.
 
 use std::time::{Duration, Instant};
 
@@ -17,10 +17,10 @@ use crate::support::cluster::{TestDatabase, database};
 use crate::support::directory::{Answer, Directory};
 use crate::support::redis::Redis;
 
-/// How long a connection may take to come or go.
+/// Maximum time for a connection to open or close.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Replicas of one service, on one database, and one Redis if there is any.
+/// Replicas of one service, on one database, with or without Redis.
 struct Fleet {
     database: TestDatabase,
     directory: Directory,
@@ -34,7 +34,7 @@ impl Fleet {
         Self { database: database().await, directory, key }
     }
 
-    /// A replica that sees this Redis; it is connected when this returns.
+    /// Starts a replica connected to this Redis; returns when it is connected.
     async fn replica(&self, redis: Option<&Redis>) -> (Service, Replay) {
         let url = redis.map(Redis::url);
         let replay = replay(url.as_deref(), store(self.database.config.clone()));
@@ -49,7 +49,7 @@ impl Fleet {
         token(&self.key, ALICE)
     }
 
-    /// As if PostgreSQL had started this long ago, and known nothing of what was before.
+    /// Pretends that PostgreSQL started this long ago with an empty register.
     async fn incarnation_began(&self, ago: &str) {
         let db = self.database.connect().await;
         db.batch_execute(&format!(
@@ -60,7 +60,7 @@ impl Fleet {
     }
 }
 
-/// A token of Alice's that lives for a minute, as the register knows it.
+/// A token of Alice's that lives for a minute, as the register identifies it.
 fn nonce(jti: &str) -> Nonce {
     let dead_at = Clock::system().now() + TimeDelta::seconds(70);
     Nonce {
@@ -72,7 +72,7 @@ fn nonce(jti: &str) -> Nonce {
     }
 }
 
-/// Verifies and spends, as a request does.
+/// Verifies and uses a token, as a request does.
 async fn use_token(service: &Service, token: &str) -> Result<(), Code> {
     let verified = service.check(token).await.map_err(|error| error.code)?;
     service.authenticator.spend(&verified).await.map_err(|error| error.code)
@@ -202,7 +202,7 @@ async fn p11_a_redis_that_was_never_there_does_not_keep_the_service_from_startin
     assert_eq!(use_token(&service, &token).await, Err(Code::TokenReplayed));
 }
 
-/// What one replica has accepted the other one knows without asking, and nobody else learns whose it was.
+/// The other replica knows without asking the database, and the message reveals no DID.
 #[tokio::test(flavor = "multi_thread")]
 async fn p12_through_redis_replicas_tell_each_other_of_used_tokens() {
     let fleet = Fleet::new().await;
@@ -215,7 +215,7 @@ async fn p12_through_redis_replicas_tell_each_other_of_used_tokens() {
         claims["jti"] = format!("told-{nth}").into();
         let token = fleet.key.token(&json!({"alg": "ES256K"}), &claims);
         assert_eq!(use_token(&a, &token).await, Ok(()));
-        // The first may be told before anybody listens.
+        // The first message may be sent before the other replica subscribes.
         tokio::time::sleep(Duration::from_millis(100)).await;
         if known_at_b.knows(&nonce(&format!("told-{nth}"))) {
             assert_eq!(use_token(&b, &token).await, Err(Code::TokenReplayed));
@@ -251,7 +251,7 @@ async fn p12_a_token_is_remembered_for_as_long_as_it_lives() {
     service.clock.advance(TimeDelta::seconds(3_609));
     let verified = service.check(&token).await.unwrap();
     assert_eq!(use_token(&service, &token).await, Err(Code::TokenReplayed));
-    // One that has started since, and knows nothing but what PostgreSQL does.
+    // A replica that started later and knows only the database.
     for minutes in [0, 20, 59] {
         let (another, _) = fleet.replica(None).await;
         another.clock.advance(TimeDelta::minutes(minutes));
@@ -264,7 +264,7 @@ async fn p12_a_token_is_remembered_for_as_long_as_it_lives() {
     assert_eq!(late.code, Code::ExpiredToken, "verified in time and spent too late");
 }
 
-/// A crash empties the register, and with it goes the knowledge of what was used.
+/// A crash empties the register and loses the record of used tokens.
 #[tokio::test(flavor = "multi_thread")]
 async fn p12_what_may_have_been_used_before_a_crash_is_refused_if_it_lives_for_long() {
     let fleet = Fleet::new().await;
@@ -280,7 +280,7 @@ async fn p12_what_may_have_been_used_before_a_crash_is_refused_if_it_lives_for_l
         claims["exp"] = (*NOW + exp).into();
         fleet.key.token(&json!({"alg": "ES256K"}), &claims)
     };
-    // Nobody knows yet since when the register is whole.
+    // The age of the register is not known yet.
     assert_eq!(use_token(&service, &token(0, 3_600)).await, Err(Code::TokenReplayed));
     assert_eq!(use_token(&service, &token(0, 60)).await, Ok(()));
     fleet.incarnation_began("10 minutes").await;
@@ -296,7 +296,7 @@ async fn p12_what_may_have_been_used_before_a_crash_is_refused_if_it_lives_for_l
     ] {
         assert_eq!(use_token(&service, &token(iat, exp)).await, outcome, "{iat} {exp}");
     }
-    // Nobody can tell when it was made, so it may not live for long at all.
+    // Its issue time is unknown, so its maximum lifetime is short.
     assert_eq!(use_token(&service, &without_iat(1_800)).await, Err(Code::InvalidToken));
     fleet.incarnation_began("2 hours").await;
     for token in [token(-1_200, 60), token(-3_000, 600)] {
@@ -304,7 +304,7 @@ async fn p12_what_may_have_been_used_before_a_crash_is_refused_if_it_lives_for_l
     }
 }
 
-/// The usual tokens, and tickets, are taken however long ago PostgreSQL has started, and say so or not when they were made.
+/// Short-lived tokens and tickets are accepted whatever the age of the register, with or without an issue time.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_lives_for_minutes_is_taken_however_old_the_register_is() {
     let fleet = Fleet::new().await;
@@ -338,7 +338,7 @@ async fn without_enforcement_a_token_may_be_used_again() {
     assert_eq!(use_token(&service, &token).await, Ok(()));
 }
 
-/// What replicas of the build before the ring do.
+/// Statement of replicas of the build before the ring of slots.
 const EARLIER_BUILD: &str = "
 insert into auth_nonces (issuer_did, jti, expires_at)
 select issuer_did, jti, expires_at from unnest($1::text[], $2::text[], $3::timestamptz[]) n (issuer_did, jti, expires_at)
@@ -346,7 +346,7 @@ select issuer_did, jti, expires_at from unnest($1::text[], $2::text[], $3::times
 on conflict (issuer_did, jti) do update set expires_at = excluded.expires_at where auth_nonces.expires_at < $4
 returning issuer_did, jti";
 
-/// Whether a replica of that build takes the token, which it remembers for two minutes.
+/// Returns true if a replica of that build accepts the token, which it records for two minutes.
 async fn takes(earlier: &tokio_postgres::Client, nonce: &Nonce) -> bool {
     let now = Clock::system().now();
     let until = nonce.dead_at.max(now + TimeDelta::seconds(120));
@@ -368,12 +368,12 @@ async fn p12_a_token_is_used_once_among_replicas_of_this_build_and_the_one_befor
     assert!(!spend(&nonce("there first")).await && !takes(&earlier, &nonce("there first")).await);
     assert!(spend(&nonce("here first")).await);
     assert!(!takes(&earlier, &nonce("here first")).await && !spend(&nonce("here first")).await);
-    // Of the same time as the token dies, or later: the replica before does not say when that is.
+    // Until the token expires, or later: that build does not record the expiry.
     let mut long = nonce("long");
     long.dead_at += TimeDelta::seconds(240);
     assert!(takes(&earlier, &long).await && !spend(&long).await);
 
-    // At once: whoever comes second waits for the first, which may still fail.
+    // Concurrent uses: the second waits for the first, which may still fail.
     for (jti, ends, taken) in [("both", "commit", false), ("first fails", "rollback", true)] {
         earlier.batch_execute("begin").await.unwrap();
         assert!(takes(&earlier, &nonce(jti)).await);
@@ -394,7 +394,7 @@ async fn p12_a_token_is_used_once_among_replicas_of_this_build_and_the_one_befor
     here.batch_execute("commit").await.unwrap();
     assert!(!waits.await.unwrap());
 
-    // What was used before there was a ring.
+    // Tokens that were used before the ring existed.
     here.batch_execute(&format!(
         "set session_replication_role = replica;
          insert into auth_nonces (issuer_did, jti, expires_at) values ('{ALICE}', 'long ago', now() + interval '1 minute')"
@@ -409,7 +409,7 @@ async fn p12_a_slot_is_emptied_only_when_nobody_takes_its_tokens_any_more() {
     let fleet = Fleet::new().await;
     let db = fleet.database.connect().await;
     fleet.incarnation_began("1 day").await;
-    // A token for each ten minutes from seventy minutes ago until those that come after the last that may be taken.
+    // One token for each ten minutes, from seventy minutes ago to beyond the last acceptable one.
     db.batch_execute(
         "insert into used_tokens select token_slot(now() + n * interval '10 minutes'), n::text::bytea from generate_series(-7, 8) n",
     )
@@ -425,13 +425,13 @@ async fn p12_a_slot_is_emptied_only_when_nobody_takes_its_tokens_any_more() {
         assert_eq!(first, [[true; 6].as_slice(), &[false; 10]].concat());
     }
     assert_eq!(emptied().await[..6], [false; 6], "there is nothing left in them");
-    // One that is in use is not even locked, which would last until the transaction ends.
+    // A slot in use is not even locked; a lock would last until the transaction ends.
     db.batch_execute("begin; select empty_used_tokens(token_slot(now()))").await.unwrap();
     let locks = "select count(*) from pg_locks where pid = pg_backend_pid() and mode = 'AccessExclusiveLock'";
     assert_eq!(db.query_one(locks, &[]).await.unwrap().get::<_, i64>(0), 0);
     db.batch_execute("rollback").await.unwrap();
 
-    // The tokens whose records may be gone are refused by PostgreSQL's clock, whatever a replica's own says.
+    // PostgreSQL's clock refuses tokens whose records may be deleted, whatever the replica's clock says.
     let store = store(fleet.database.config.clone());
     for (minutes, taken) in
         [(-11, false), (-6, false), (-4, true), (1, true), (8, true), (61, true), (69, true), (71, false), (160, false)]

@@ -1,4 +1,4 @@
-//! Streams end when the key that opened them does not speak for their caller any more, and for no other reason.
+//! Streams close when the key that opened them is revoked, and for no other reason.
 
 use std::time::{Duration, Instant};
 
@@ -24,7 +24,7 @@ struct Setting {
 impl Setting {
     async fn new() -> Self {
         let (directory, clock) = (Directory::start(), Clock::manual(Clock::system().now()));
-        // PostgreSQL's clock does not move with this one, and takes no tokens from so far ahead as used for the first time.
+        // PostgreSQL's clock does not advance with this one, and refuses tokens from that far in the future.
         let settings =
             [("PLC_DIRECTORY_URL", &*directory.url()), ("ALLOW_PRIVATE_DID_HOSTS", "true"), ("ENFORCE_JTI", "false")];
         let app = TestApp::at(clock.clone(), &settings).await;
@@ -62,7 +62,7 @@ impl Setting {
         socket
     }
 
-    /// Looks at everybody, when what is remembered is not current any more.
+    /// Checks all streams once the cached documents are out of date.
     async fn check(&mut self) {
         self.clock.advance(FRESH_FOR);
         self.checks += 1;
@@ -71,7 +71,7 @@ impl Setting {
     }
 }
 
-/// What has to come.
+/// Waits for an expected event.
 async fn soon<T>(coming: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(20), coming).await.expect("the end of a stream did not come")
 }
@@ -114,7 +114,7 @@ async fn a_stream_ends_when_its_key_is_gone_and_not_when_nobody_can_tell() {
     }
     assert!(matches!(soon(socket.next()).await.unwrap(), Some(Frame::Closed(1008, _))));
 
-    // The directory has a tombstone for it.
+    // The directory has a tombstone for the DID.
     let mut stream = setting.follow(&new).await;
     setting.directory.put(&page, Answer::Status(410));
     setting.check().await;

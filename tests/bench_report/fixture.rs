@@ -1,16 +1,16 @@
-//! A run that nobody measured, with everything in it that the report has to show.
+//! An invented run with everything that the report must show.
 
 use std::collections::BTreeMap;
 
 use crate::results::{Kind, Machine, Run, Sample, Series, Target, Who};
 
-/// Rates of the rounds at 32 connections whose ratios are 1.5, 1.0 and 1.2; the ratio of the medians would be 1.0.
+/// Rates of rounds at 32 connections with ratios 1.5, 1.0 and 1.2; the ratio of the medians would be 1.0.
 pub const YARDSTICK: [f64; 3] = [1_000.0, 3_000.0, 2_000.0];
 pub const ADVISORY: [f64; 3] = [1_500.0, 3_000.0, 2_400.0];
 
 pub const CONNECTIONS: [u32; 4] = [1, 8, 32, 128];
 
-/// Text that would break a page that does not escape it.
+/// Text that would break a page without escaping.
 pub const HOSTILE: &str = "<script>alert('1 & 2')</script> \"quoted\"";
 
 pub fn run() -> Run {
@@ -76,7 +76,7 @@ pub fn series(scenario: &str, variant: &str, who: Who, connections: u32, rates: 
     }
 }
 
-/// A closed loop's latency follows from its rate; the slow ones get slower with their rarity.
+/// A closed loop's latency follows from its rate; higher percentiles are slower.
 fn sample(round: u32, rate: f64, connections: u32) -> Sample {
     let mean_us = 1e6 * f64::from(connections) / rate;
     let at = |share: f64| mean_us * 0.6 * (1.0 - share).powf(-0.35);

@@ -22,7 +22,7 @@ fn text(of: Node) -> String {
     of.descendants().filter_map(|node| node.text().filter(|_| node.is_text())).collect()
 }
 
-/// The titles of all tooltips.
+/// Returns the titles of all tooltips.
 fn tips(document: &Document) -> Vec<String> {
     document.descendants().filter(|node| node.has_tag_name("circle")).flat_map(|c| c.children()).map(text).collect()
 }

@@ -7,7 +7,7 @@ fn plain() -> String {
     table(&fixture::run(), Paint::Plain)
 }
 
-/// The cells of the line that begins with these words.
+/// Returns the cells of the line that starts with these words.
 fn cells(text: &str, begin: &str) -> Vec<String> {
     let squeezed = text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
     let begin: Vec<&str> = begin.split_whitespace().collect();
@@ -21,7 +21,7 @@ fn cells(text: &str, begin: &str) -> Vec<String> {
 fn a_line_has_yardstick_advisory_and_actors_beside_each_other() {
     let text = plain();
     let line = cells(&text, "send spread 32 messages");
-    // Rate and latency of the yardstick; then rate, ratio, latency, the generator's share, twice.
+    // Rate and latency of the yardstick; then rate, ratio, latency and the generator's share, twice.
     assert_eq!(line.len(), 10, "{line:?}");
     assert_eq!((line[0].as_str(), line[2].as_str(), line[3].as_str()), ("2,000", "2,400", "1.20×"));
     assert_eq!((line[6].as_str(), line[7].as_str(), line[9].as_str()), ("2,100", "1.05×", "25%"));

@@ -1,5 +1,5 @@
-//! addMembers: commit, roster, Welcomes and key packages take effect together or not at all, and whoever loses an epoch is
-//! told enough to try again.
+//! addMembers: commit, roster, Welcomes and key packages take effect together or not at all, and a caller that loses an
+//! epoch gets enough to rebase.
 
 use serde_json::{Value, json};
 
@@ -49,7 +49,7 @@ async fn an_addition_says_where_it_landed_and_the_newcomer_reads_on(app: &TestAp
     merge(&mut members[0]);
     assert_eq!(only_convo(&carol).await["memberCount"], 4);
 
-    // The commit is an entry of the log like any other (it used to be kept apart, under seq 0).
+    // The commit is an entry of the log like any other (earlier versions stored it separately, under seq 0).
     let log = ok(get(&members[1], "getMessages", &[("convoId", &convo(&members[1])), ("sinceSeq", "1")]).await);
     let entry = &log.list("messages").unwrap()[0];
     assert_eq!((&entry["messageType"], &entry["seq"], &entry["epoch"]), (&json!("commit"), &json!(2), &json!(2)));
@@ -63,7 +63,7 @@ async fn an_addition_says_where_it_landed_and_the_newcomer_reads_on(app: &TestAp
     members[1].catch_up().await.unwrap();
     assert_eq!(carol.catch_up().await.unwrap(), ["hello"]);
     assert_eq!(dave.catch_up().await.unwrap(), ["hello"]);
-    // One of the two that each had published is used up.
+    // Each had published two key packages; one is used.
     let stranger = app.persona();
     assert_ne!(sha256_hex(&claim(&stranger, carol.did()).await.unwrap()), sha256_hex(&packages[0]));
     assert_eq!(claim(&app.persona(), carol.did()).await, None);
@@ -142,7 +142,7 @@ async fn p8_key_packages_that_the_caller_may_not_use_are_refused_and_nothing_is_
         let asked = with(&offer.body, json!({ "keyPackageHashes": bad }));
         refused(ask(&members[0], "addMembers", &asked).await, 409, "KeyPackageNotFound");
     }
-    // Under another owner's name, and for somebody who is not being added.
+    // Listed for another owner, and for a DID that is not being added.
     let asked = with(&offer.body, json!({ "keyPackageHashes": [entry(dave.did(), &mine)] }));
     refused(ask(&members[0], "addMembers", &asked).await, 400, "InvalidRequest");
     assert_eq!(contents(app).await, before);
@@ -169,7 +169,7 @@ async fn p9_a_stale_commit_is_told_epoch_reason_and_what_it_missed(app: &TestApp
     assert_eq!(bytes, won);
     assert_eq!(missing.iter().map(|commit| commit["epoch"].clone()).collect::<Vec<_>>(), [2, 3, 4]);
     assert!(missing.iter().all(|commit| commit["sender"] == members[0].did()));
-    // Enough to rebase: the loser follows from the refusal alone, and wins the next epoch.
+    // The refusal alone is enough to rebase: the loser catches up and wins the next epoch.
     discard(&mut members[1]);
     for commit in &bytes {
         let Persona { mls, group_id, .. } = &mut members[1];
@@ -188,7 +188,7 @@ async fn p9_what_is_missing_is_bounded_oldest_first_and_says_that_there_is_more(
     let epochs: Vec<_> =
         reply.list("missing").unwrap().iter().map(|commit| commit["epoch"].as_u64().unwrap()).collect();
     assert_eq!(epochs, (2..=51).collect::<Vec<_>>());
-    // The rest is where the reply says that it is.
+    // The reply says where the rest is.
     let rest = [("convoId", &*convo(&members[1])), ("fromEpoch", "52")];
     let rest = ok(get(&members[1], "getCommits", &rest).await);
     assert_eq!(rest.list("commits").unwrap().len(), 1);
@@ -197,7 +197,7 @@ async fn p9_what_is_missing_is_bounded_oldest_first_and_says_that_there_is_more(
 async fn p9_what_is_missing_is_bounded_in_bytes_too(app: &TestApp) {
     let mut members = app.conversation(2).await;
     let late = offer(&mut members[1], &[&app.persona()]);
-    // 1 MiB holds two of these in base64, but one that is larger than that travels alone.
+    // 1 MiB holds two of these in base64; a larger one is sent alone.
     seed_entries(app, &members[0], "commit", 3, 300_000).await;
     let reply = refused(ask(&members[1], "addMembers", &late.body).await, 409, "EpochMismatch");
     assert_eq!((reply.list("missing").unwrap().len(), &reply.body["moreMissing"]), (2, &json!(true)));
@@ -229,7 +229,7 @@ async fn p7_what_is_missing_begins_with_the_callers_own_join(app: &TestApp) {
     for _ in 0..2 {
         members[0].add(&[app.published_persona().await.did()]).await.unwrap();
     }
-    // Bob leaves, is added again on the roster, and hands in what he had made in his first membership.
+    // Bob leaves, is added to the roster again, and sends a commit of his first membership.
     ok(ask(&members[1], "leaveConvo", &json!({ "convoId": convo(&members[1]) })).await);
     let again = json!({ "convoId": convo(&members[0]), "didList": [members[1].did()] });
     ok(ask(&members[0], "addMembers", &again).await);
@@ -249,7 +249,7 @@ async fn the_roster_alone_changes_without_an_epoch(app: &TestApp) {
     assert_eq!(reply.body, json!({ "success": true, "newEpoch": 1, "epoch": 1, "seq": 1 }));
     assert_eq!(roster(&members[0]).await.last(), Some(&newcomer));
     assert_eq!(members[0].server_epoch().await.unwrap(), 1);
-    // Nobody is locked out: messages and commits of the same epoch still count.
+    // No member is locked out: messages and commits of the same epoch still count.
     ok(ask(&members[0], "sendMessage", &message(&members[0], b"still here")).await);
 }
 

@@ -1,4 +1,4 @@
-//! createConvo makes the whole conversation or nothing of it, at the epoch that its group is in, once per group.
+//! createConvo creates the whole conversation or nothing, at the epoch of its group, once per group.
 
 use serde_json::json;
 
@@ -53,7 +53,7 @@ async fn everything_that_was_asked_for_is_in_the_reply_and_stays(app: &TestApp) 
     assert_eq!(members[0]["did"], alice.did());
     assert_eq!(members.iter().map(|one| &one["isAdmin"]).collect::<Vec<_>>(), [&json!(true), &json!(false)]);
     assert!(members.iter().all(|one| one["did"] == one["userDid"] && one["joinedAt"] == created["createdAt"]));
-    // Whoever is in it sees the same, apart from the order of those who joined at the same moment.
+    // All members see the same, except for the order of members that joined at the same time.
     for member in [&alice, &bob] {
         let mut listed = only_convo(member).await;
         listed["members"].as_array_mut().unwrap().sort_by_key(|one| one["did"] != alice.did());

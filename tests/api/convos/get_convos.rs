@@ -32,7 +32,7 @@ async fn unread_counts_are_exact_and_per_member(app: &TestApp) {
         members[0].send(&n.to_string()).await.unwrap();
     }
     members[1].send("one of bob's own").await.unwrap();
-    // Exactly these, whatever anybody used to add per ten messages or per repetition.
+    // Exactly these counts; earlier versions added to them per ten messages or per retry.
     assert_eq!(
         (unread(&members[0]).await, unread(&members[1]).await, unread(&members[2]).await),
         (json!(1), json!(12), json!(13))
@@ -175,7 +175,7 @@ async fn a_page_is_bounded_by_the_rosters_on_it_but_never_empty(app: &TestApp) {
     assert!(sizes.len() >= 3, "the one that fills a page has it for itself: {sizes:?}");
 }
 
-/// Appends this many messages by somebody, as another replica would.
+/// Appends this many messages of one sender, as another replica would.
 async fn seed_messages(app: &TestApp, convo: &str, sender: &str, n: i64) {
     sql(app, "update conversations set last_seq = last_seq + $2 where id = $1", &[&convo, &n]).await;
     let seed = "insert into messages (convo_id, seq, id, sender_did, message_type, epoch, ciphertext)
@@ -207,10 +207,10 @@ async fn only_the_newest_200_entries_are_looked_at(app: &TestApp) {
     assert_eq!(only_convo(&members[1]).await.get("lastMessageAt"), None);
 }
 
-/// How many pages of tables and indexes a list of 20 conversations touches, by PostgreSQL's own count.
+/// Returns how many pages of tables and indexes a list of 20 conversations reads, by PostgreSQL's own count.
 async fn pages_touched(app: &TestApp, did: &str) -> i64 {
     let db = app.database.connect().await;
-    // Visibility is settled first, which would be counted too.
+    // Vacuum first, because setting hint bits would be counted too.
     db.batch_execute("vacuum analyze").await.unwrap();
     let list = include_str!("../../../sql/queries/convos/list.sql");
     let types = "text, text, bigint, bigint, bigint, bigint";

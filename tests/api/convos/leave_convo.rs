@@ -1,5 +1,5 @@
-//! leaveConvo: leaving, being removed, and the commit that cleans up after somebody who left. A conversation always has a
-//! member, and always one who may remove others.
+//! leaveConvo: leaving, being removed, and the commit that removes a leaf of a member that left. A conversation always
+//! has a member, and always one that may remove others.
 
 use serde_json::json;
 
@@ -31,7 +31,7 @@ any_serializer! {
     somebody_who_was_never_there_cannot_be_removed;
 }
 
-/// A request to remove `target`, with the commit that does it.
+/// Builds a request to remove `target`, with its commit.
 fn removal(remover: &mut Persona, target: &str) -> serde_json::Value {
     let staged = remover.mls.remove(&remover.group_id, &[target]).unwrap();
     json!({ "convoId": convo(remover), "targetDid": target, "commit": base64_text(&staged.commit) })
@@ -137,7 +137,8 @@ async fn two_who_leave_at_the_same_moment_do_not_both_go(app: &TestApp) {
     }
 }
 
-/// Whom a commit takes out cannot be seen, so a member without the right could take out anybody in the name of one who left.
+/// The server cannot see which leaf a commit removes, so a member without the right could remove any member in the name
+/// of one that left.
 async fn only_the_admin_commits_the_removal_of_one_who_left(app: &TestApp) {
     let mut members = app.conversation(4).await;
     let (gone, another) = (members[2].did().to_owned(), members[3].did().to_owned());
@@ -158,7 +159,7 @@ async fn only_the_admin_commits_the_removal_of_one_who_left(app: &TestApp) {
 }
 
 async fn p10_one_member_cannot_advance_the_epoch_without_end(app: &TestApp) {
-    // Which takes the creator one commit.
+    // That takes the creator one commit.
     let mut members = app.conversation(3).await;
     let gone = members[2].did().to_owned();
     ok(leave(&members[2]).await);
@@ -239,7 +240,7 @@ async fn a_removed_member_hears_that_it_is_one_no_more(app: &TestApp) {
     let members = app.conversation(2).await;
     let asked = json!({ "convoId": convo(&members[0]), "targetDid": members[1].did() });
     ok(ask(&members[0], "leaveConvo", &asked).await);
-    // Whoever was removed did not leave, so this is no repetition.
+    // A removed member did not leave, so this is not a retry.
     let reply = refused(leave(&members[1]).await, 403, "NotMember");
     assert_eq!(reply.body["recovery"], "rejoin");
 }

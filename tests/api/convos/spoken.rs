@@ -1,4 +1,4 @@
-//! MLS as it is spoken: suites of all kinds, commits that show what they do, and Welcomes cut to those who read them.
+//! MLS in practice: suites of all kinds, unencrypted commits, and Welcomes restricted to their reader.
 
 use openmls::prelude::tls_codec::Deserialize as _;
 use openmls::prelude::{Ciphersuite, MlsMessageBodyIn, MlsMessageIn};
@@ -51,13 +51,13 @@ async fn members_talk_in_suites_that_few_libraries_have(app: &TestApp) {
     }
 }
 
-/// As [`offer_with`], for packages of the member's own suite, whatever the conversation's is.
+/// Like [`offer_with`], for packages of the member's own suite instead of the conversation's.
 async fn a_welcome_or_a_key_package_of_another_suite_is_refused(app: &TestApp) {
     let other = Ciphersuite::MLS_128_DHKEMX25519_CHACHA20POLY1305_SHA256_Ed25519;
     let mut alice = app.persona();
     alice.create(random_did().as_bytes(), "test").await.unwrap();
     let bob = app.published_persona().await;
-    // Alice and Bob in another group, of another suite.
+    // Alice and Bob in another group with another suite.
     let (mut elsewhere, there) = (app.persona(), app.persona());
     elsewhere.mls = MlsClient::with_suite(elsewhere.did(), other).unwrap();
     elsewhere.create(random_did().as_bytes(), "test").await.unwrap();
@@ -85,7 +85,7 @@ async fn a_welcome_or_a_key_package_of_another_suite_is_refused(app: &TestApp) {
     ok(ask(&alice, "addMembers", &right.body).await);
 }
 
-/// A conversation of three whose commits anybody can read.
+/// A conversation of three with unencrypted commits.
 async fn in_public(app: &TestApp) -> Vec<Persona> {
     let mut alice = app.persona();
     alice.handshake = Handshake::Public;
@@ -109,7 +109,7 @@ async fn a_commit_that_shows_whom_it_adds_has_to_add_those_who_are_named(app: &T
     let alice = &mut members[0];
     let before = contents(app).await;
     let no = |reply: Reply| refused(reply, 400, "InvalidCommit");
-    // Another one, one too many, one too few, nobody at all.
+    // Another member, one too many, one too few, none at all.
     let one = offer(alice, &[&erin]);
     for named in [json!([frank.did()]), json!([erin.did(), frank.did()])] {
         no(ask(alice, "addMembers", &with(&one.body, json!({ "didList": named }))).await);
@@ -123,9 +123,9 @@ async fn a_commit_that_shows_whom_it_adds_has_to_add_those_who_are_named(app: &T
     no(ask(alice, "addMembers", &body).await);
     discard(alice);
     assert_eq!(contents(app).await, before);
-    // Strangers learn nothing of it.
+    // Strangers learn nothing from the refusal.
     refused(ask(&app.persona(), "addMembers", &body).await, 404, "ConvoNotFound");
-    // The right ones, with a device of Alice's own beside them.
+    // The right members, together with a device of Alice's.
     let device = MlsClient::new(format!("{}#phone", alice.did()));
     let packages = [erin.mls.key_package().unwrap(), frank.mls.key_package().unwrap(), device.key_package().unwrap()];
     let right = offer_with(alice, &[&erin, &frank], &packages);
@@ -147,7 +147,7 @@ async fn a_commit_that_shows_that_it_removes_nobody_is_no_removal(app: &TestApp)
         let body = json!({ "convoId": convo(alice), "targetDid": gone, "commit": base64_text(commit) });
         refused(ask(alice, "leaveConvo", &body).await, 400, "InvalidCommit");
     }
-    // Nor does whoever leaves bring anybody in.
+    // A leaving member cannot add anyone either.
     let leaving = json!({ "convoId": convo(alice), "commit": base64_text(&addition.staged.commit) });
     refused(ask(alice, "leaveConvo", &leaving).await, 400, "InvalidCommit");
     assert_eq!(contents(app).await, before);
@@ -167,7 +167,7 @@ async fn all_that_a_conversation_may_have_are_added_by_one_commit(app: &TestApp)
     assert_eq!(only_convo(alice).await["memberCount"], 1_000);
 }
 
-/// How many a Welcome is for.
+/// Counts the recipients of a Welcome.
 fn parts(welcome: &[u8]) -> usize {
     let Ok(MlsMessageBodyIn::Welcome(welcome)) =
         MlsMessageIn::tls_deserialize_exact(welcome).map(MlsMessageIn::extract)
@@ -198,7 +198,7 @@ async fn each_recipient_is_given_its_own_part_of_a_welcome_and_joins_with_it(app
     served.sort();
     served.dedup();
     assert_eq!(served.len(), 5, "nobody is given the part of another");
-    // Nothing is cut where the inviter does not say which key packages it used.
+    // The Welcome stays whole if the inviter does not say which key packages it used.
     let (bob, carol) = (app.persona(), app.persona());
     let quiet = offer(&mut alice, &[&bob, &carol]);
     ok(ask(&alice, "addMembers", &quiet.body).await);

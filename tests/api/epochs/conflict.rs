@@ -1,4 +1,5 @@
-//! `conflict`: whoever asks for a result is told by a 200 that it lost an epoch, with all that the error has, and everybody else as ever.
+//! `conflict`: a caller that asks for a result gets a lost epoch in a 200 with the fields of the error; all other
+//! callers get the error.
 
 use std::collections::BTreeSet;
 
@@ -17,7 +18,7 @@ either_serializer! {
     any_other_error_stays_one;
 }
 
-/// A message and two commits of the epoch that a member is in, none of which it will keep.
+/// A message and two commits in the member's epoch; the member keeps none of them.
 fn requests(member: &mut Persona) -> [(&'static str, Value); 3] {
     let staged = member.mls.self_update(&member.group_id).unwrap();
     member.mls.discard_pending(&member.group_id).unwrap();
@@ -37,7 +38,7 @@ fn is(reply: &Reply, result: &str) -> bool {
     reply.body["$type"] == json!(format!("{}#{result}", reply.nsid))
 }
 
-/// The fields of an error that a result has as well.
+/// Fields of an error that a result has as well.
 fn facts(refusal: &Reply) -> Map<String, Value> {
     let mut fields = refusal.body.as_object().unwrap().clone();
     fields.remove("requestId");
@@ -63,7 +64,7 @@ async fn p9_whoever_asks_for_a_result_can_rebase_with_it_alone(app: &TestApp) {
     }
     assert_eq!(contents(app).await, before);
 
-    // It loses with a commit, applies what the result has, and wins with the next.
+    // It loses with a commit, applies the commits of the result, and wins with the next one.
     let bob = &mut members[1];
     let lost = offer(bob, &[&late]);
     let told = ok(ask(bob, "addMembers", &asking(&lost.body)).await);
@@ -121,7 +122,7 @@ async fn the_same_key_gives_the_same_result_in_either_form(app: &TestApp) {
 
 async fn who_cannot_catch_up_is_told_so_by_a_result_too(app: &TestApp) {
     let mut members = app.conversation(2).await;
-    // A commit that was merged and never offered.
+    // A commit that was merged and never sent.
     let Persona { mls, group_id, .. } = &mut members[1];
     mls.self_update(group_id).unwrap();
     mls.merge_pending(group_id).unwrap();
@@ -141,7 +142,7 @@ async fn any_other_error_stays_one(app: &TestApp) {
     let stranger = app.persona();
     let requests = requests(&mut members[1]);
     members[0].add(&[app.published_persona().await.did()]).await.unwrap();
-    // P7: strangers learn nothing, in whatever form they ask.
+    // P7: strangers learn nothing in either form.
     for (method, body) in &requests {
         refused(ask(&stranger, method, &asking(body)).await, 404, "ConvoNotFound");
     }

@@ -1,4 +1,4 @@
-//! getCommits: the commits that make a range of epochs, each once, from the caller's own join on.
+//! getCommits: the commits of a range of epochs, each once, from the caller's own join on.
 
 use serde_json::{Value, json};
 
@@ -33,7 +33,7 @@ async fn a_member_follows_from_its_epoch_to_the_present(app: &TestApp) {
         made.push(offer.staged.commit);
     }
     members[0].send("between").await.unwrap();
-    // toEpoch may be left out, which used to be an error.
+    // toEpoch is optional; in earlier versions it was required.
     let reply = ok(get(&members[1], "getCommits", &[("convoId", &convo(&members[1])), ("fromEpoch", "2")]).await);
     assert_eq!((&reply.body["convoId"], &reply.body["hasMore"]), (&json!(convo(&members[1])), &json!(false)));
     let commits = reply.list("commits").unwrap();
@@ -104,7 +104,7 @@ async fn a_range_has_both_ends_and_may_lie_beyond_the_present(app: &TestApp) {
 
 async fn a_page_is_bounded_in_bytes(app: &TestApp) {
     let members = app.conversation(2).await;
-    // A PDS passes on 10 MiB, which hold two of these in base64.
+    // A PDS forwards 10 MiB, which hold two of these in base64.
     seed_entries(app, &members[0], "commit", 3, 3 * 1024 * 1024).await;
     let id = convo(&members[0]);
     let first = ok(get(&members[0], "getCommits", &[("convoId", &*id), ("fromEpoch", "2")]).await);

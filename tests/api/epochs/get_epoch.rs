@@ -1,4 +1,4 @@
-//! getEpoch: where a conversation stands, for its members.
+//! getEpoch: the position of a conversation, for its members.
 
 use serde_json::json;
 

@@ -1,4 +1,4 @@
-//! `serverIncarnation`: the name of the database's incarnation, and what it tells whoever is in an epoch that is lost.
+//! `serverIncarnation`: the id of the database's incarnation, and what a caller in a lost epoch learns from it.
 
 use serde_json::{Value, json};
 
@@ -16,13 +16,13 @@ any_serializer! {
     an_incarnation_is_a_short_text;
 }
 
-/// The name in getEpoch.
+/// Returns the id in getEpoch.
 async fn named(who: &Persona) -> String {
     let reply = ok(get(who, "getEpoch", &[("convoId", &convo(who))]).await);
     reply.string("serverIncarnation").unwrap().to_owned()
 }
 
-/// Begins another incarnation, as after a crash; whoever writes next does.
+/// Starts another incarnation, as after a crash; the next writer begins it.
 async fn restart(app: &TestApp, who: &mut Persona) {
     assert_eq!(sql(app, "delete from incarnation_witness", &[]).await, 1);
     who.send("the first of an incarnation").await.unwrap();
@@ -45,7 +45,7 @@ async fn replies_and_events_name_the_incarnation(app: &TestApp) {
         assert_eq!(event.data["serverIncarnation"], json!(name), "{event:?}");
         names.push(name);
         restart(app, &mut members[0]).await;
-        // What ends the stream has a cursor of the one before, and names none.
+        // The event that ends the stream has a cursor of the incarnation before, and names none.
         while let Some(event) = stream.next().await.unwrap() {
             let is_last = event.data["info"] == "reset";
             assert!(is_last == event.data["serverIncarnation"].is_null(), "{event:?}");
@@ -54,7 +54,7 @@ async fn replies_and_events_name_the_incarnation(app: &TestApp) {
     assert_ne!(names[0], names[1]);
 }
 
-/// A message and two commits of the epoch that a member is in, with what it says of the incarnation.
+/// Sends a message and two commits in the member's epoch, with this incarnation.
 async fn ask_all(member: &mut Persona, says: Option<&str>) -> Vec<Reply> {
     let staged = member.mls.self_update(&member.group_id).unwrap();
     member.mls.discard_pending(&member.group_id).unwrap();
@@ -77,7 +77,7 @@ async fn ask_all(member: &mut Persona, says: Option<&str>) -> Vec<Reply> {
 async fn whoever_is_in_an_epoch_that_is_lost_is_told_so(app: &TestApp) {
     let mut members = app.conversation(2).await;
     let before = named(&members[1]).await;
-    // The server accepted this, and the database has lost it.
+    // The server accepted this commit, and the database has lost it.
     let Persona { mls, group_id, .. } = &mut members[1];
     mls.self_update(group_id).unwrap();
     mls.merge_pending(group_id).unwrap();
@@ -98,7 +98,7 @@ async fn whoever_is_in_an_epoch_that_is_lost_is_told_so(app: &TestApp) {
             assert_eq!((&reply.body["recovery"], &reply.body["reason"]), (&json!("rejoin"), &reason), "{reply}");
         }
     }
-    // Who is behind is told what it lacks, whatever it has heard.
+    // A member that is behind gets the missing commits, whatever incarnation it has seen.
     for _ in 0..2 {
         members[0].add(&[app.published_persona().await.did()]).await.unwrap();
     }
@@ -106,7 +106,7 @@ async fn whoever_is_in_an_epoch_that_is_lost_is_told_so(app: &TestApp) {
         let reply = refused(reply, 409, "EpochMismatch");
         assert_eq!((&reply.body["reason"], reply.list("missing").unwrap().len()), (&json!("stale"), 1), "{reply}");
     }
-    // Nor does it learn anything if it is no member.
+    // A non-member learns nothing from it.
     let mut body = message(&members[1], b"a stranger's");
     body["serverIncarnation"] = json!(before);
     refused(ask(&app.persona(), "sendMessage", &body).await, 404, "ConvoNotFound");

@@ -1,4 +1,4 @@
-//! getSubscriptionTicket: a ticket opens one WebSocket, once, soon, for whoever asked for it and where it was asked for.
+//! getSubscriptionTicket: a ticket opens one WebSocket, once, within its lifetime, for its owner and its conversation.
 
 use std::sync::Arc;
 
@@ -43,7 +43,7 @@ async fn p7_a_ticket_for_a_conversation_is_for_its_members(app: &TestApp) {
     let stranger = app.persona();
     let asked = json!({ "convoId": convo(&members[0]) });
     refused(ask(&stranger, "getSubscriptionTicket", &asked).await, 404, "ConvoNotFound");
-    // What it could have asked for before it was removed does not outlive that.
+    // Rights that it had before it was removed do not outlive the removal.
     let early = ticket(&members[1], &asked).await;
     let all = ticket(&members[1], &json!({})).await;
     let removal = json!({ "convoId": convo(&members[0]), "targetDid": members[1].did() });
@@ -82,7 +82,7 @@ async fn p12_a_ticket_is_no_token_and_a_token_no_ticket(app: &TestApp) {
         let token = xrpc.token(nsid);
         refused(refusal(&alice, &[("ticket", &token)]).await, 401, "InvalidToken");
     }
-    // Signed with the very secret that both come from, and saying what a ticket says.
+    // Signed with the very secret of tickets and tokens, with the claims of a ticket.
     let claims = json!({ "iss": SERVICE_DID, "aud": SERVICE_DID, "sub": alice.did(), "iat": 0, "exp": 4_000_000_000u32, "jti": "1" });
     refused(refusal(&alice, &[("ticket", &Token::new(SECRET).mint(&claims))]).await, 401, "InvalidToken");
     for wrong in ["", "x", "a.b.c"] {
@@ -109,7 +109,7 @@ async fn p10_connections_count_as_requests_of_their_caller(app: &TestApp) {
     let refused = refused(refusal(&alice, &[("ticket", &tickets[0])]).await, 429, "RateLimitExceeded");
     tokio::time::sleep(refused.retry_after().unwrap()).await;
     let mut stream = open(&alice, &[("ticket", &tickets[0])]).await;
-    // So does what is said through them.
+    // The same holds for messages sent through them.
     for _ in 0..20 {
         stream.say(&typing("01JB2N0W3E8Z6TQ9K4M5V7X1YA", true)).await;
     }
@@ -143,13 +143,13 @@ async fn p12_a_ticket_is_good_once_in_a_fleet_and_nowhere_else() {
     let alice = fleet.persona(0).await;
     let at = |base: &str| Persona::new(crate::support::app::validated(base, alice.did()));
     let (first, second, stray) = (at(&fleet.replicas[0].base), at(&fleet.replicas[1].base), at(&stray.base).xrpc);
-    // Whichever comes first; the other replica knows.
+    // In either order; the other replica knows.
     for (used, late) in [(&first, &second), (&second, &first)] {
         let once = ticket(&first, &json!({})).await;
         open(used, &[("ticket", &once)]).await;
         refused(refusal(late, &[("ticket", &once)]).await, 401, "TokenReplayed");
     }
-    // All at once, at both.
+    // All at once, at both replicas.
     let once = Arc::new(ticket(&first, &json!({})).await);
     let attempts = (0..10).map(|n| {
         let (who, once) = (if n % 2 == 0 { first.xrpc.clone() } else { second.xrpc.clone() }, once.clone());

@@ -11,18 +11,18 @@ use crate::support::client::persona::Persona;
 use crate::support::client::xrpc::{Event, EventStream, Reply};
 use crate::support::lexicon::validate_event;
 
-/// How long an event that has to come may take.
+/// Maximum time until an expected event arrives.
 const PATIENCE: Duration = Duration::from_secs(20);
 const NSID: &str = "blue.catbird.mls.streamConvoEvents";
 
-/// A stream in the hands of a test: every event is validated, and what is asked for has to come.
+/// A stream under test: every event is validated, and expected events must arrive.
 pub struct Follower {
     pub stream: EventStream,
-    /// Events of this type are passed over: they come whenever somebody is added by a key package.
+    /// Events of this type are skipped: they arrive whenever a member is added with a key package.
     pub but: &'static str,
 }
 
-/// Opens a stream, or gets the refusal.
+/// Opens a stream, or returns the refusal.
 pub async fn try_follow(
     who: &Persona,
     parameters: &[(&str, &str)],
@@ -38,13 +38,13 @@ pub async fn follow(who: &Persona) -> Follower {
     try_follow(who, &[], None).await.unwrap()
 }
 
-/// Opens a stream of all conversations where another one was left.
+/// Opens a stream of all conversations from a cursor.
 pub async fn resume(who: &Persona, cursor: &str) -> Follower {
     try_follow(who, &[("cursor", cursor)], None).await.unwrap()
 }
 
 impl Follower {
-    /// The next event.
+    /// Returns the next event.
     pub async fn next(&mut self) -> Event {
         loop {
             let next = tokio::time::timeout(PATIENCE, self.stream.next()).await.expect("no event came");
@@ -56,7 +56,7 @@ impl Follower {
         }
     }
 
-    /// Where the stream stands before anything has come.
+    /// Returns the position of the stream before any event.
     pub async fn next_id(&mut self) -> String {
         while self.stream.last_id.is_none() {
             tokio::time::timeout(PATIENCE, self.stream.skip()).await.expect("no sign of life").unwrap();
@@ -64,7 +64,7 @@ impl Follower {
         self.stream.last_id.clone().unwrap()
     }
 
-    /// The end of the stream, and what came before it.
+    /// Reads to the end of the stream, and returns the events.
     pub async fn rest(&mut self) -> Vec<Event> {
         let mut rest = Vec::new();
         while let Some(event) =
@@ -76,14 +76,14 @@ impl Follower {
         rest
     }
 
-    /// The next event of this type, which has to be the next one at all.
+    /// Returns the next event, which must have this type.
     pub async fn expect(&mut self, name: &str) -> Value {
         let event = self.next().await;
         assert_eq!(event.name, name, "{}", event.data);
         event.data
     }
 
-    /// All events until this one, itself included.
+    /// Returns all events up to and including this one.
     pub async fn until(&mut self, mut is_last: impl FnMut(&Event) -> bool) -> Vec<Event> {
         let mut events = Vec::new();
         loop {
@@ -96,13 +96,13 @@ impl Follower {
         }
     }
 
-    /// The next entries of conversations, by seq, up to this one.
+    /// Returns the seqs of the next entries, up to this one.
     pub async fn seqs_until(&mut self, last: u64) -> Vec<u64> {
         self.until(|event| seq(event) == Some(last)).await.iter().filter_map(seq).collect()
     }
 }
 
-/// The seq of an entry.
+/// Returns the seq of an entry.
 pub fn seq(event: &Event) -> Option<u64> {
     event.data["message"]["seq"].as_u64()
 }

@@ -1,4 +1,4 @@
-//! sendTypingIndicator: told to the other members, stored nowhere, limited in rate.
+//! sendTypingIndicator: sent to the other members, not stored, rate-limited.
 
 use serde_json::json;
 
@@ -16,7 +16,7 @@ async fn the_other_members_are_told_and_nothing_is_stored(app: &TestApp) {
     let members = app.conversation(3).await;
     let id = convo(&members[0]);
     let (mut bob, mut own) = (follow(&members[1]).await, follow(&members[0]).await);
-    // Once they are live, nothing is lost on one replica.
+    // Once the streams are live, one replica loses nothing.
     let sent = ok(ask(&members[0], "sendMessage", &message(&members[0], b"x")).await).number("seq").unwrap();
     bob.seqs_until(sent).await;
     own.seqs_until(sent).await;
@@ -44,7 +44,7 @@ async fn p7_strangers_and_former_members_neither_send_nor_hear_it(app: &TestApp)
     stays.seqs_until(sent).await;
     let removal = json!({ "convoId": id, "targetDid": members[2].did() });
     ok(ask(&members[0], "leaveConvo", &removal).await);
-    // Whatever the tail has seen by then.
+    // Independent of how far the tail has read.
     ok(ask(&members[0], "sendTypingIndicator", &asked).await);
     refused(ask(&members[2], "sendTypingIndicator", &asked).await, 403, "NotMember");
     stays.until(|event| event.name == "typingEvent").await;

@@ -1,4 +1,4 @@
-//! streamConvoEvents: what happens is sent, to those whom it concerns, in order, and again from a cursor.
+//! streamConvoEvents: events reach the members that they concern, in order, and again from a cursor.
 
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -68,7 +68,7 @@ async fn p5_entries_come_whole_and_in_order_each_with_its_predecessor(app: &Test
     let log: Vec<_> = page.list("messages").unwrap().iter().filter(|one| one["seq"].as_u64() > Some(before)).collect();
     assert_eq!(log.len(), 6);
     for entry in log {
-        // What else is told of the last one may come before it, while the stream catches up.
+        // Other events of the last message may arrive first, while the stream catches up.
         let event = stream.until(|event| event.name == "messageEvent").await.pop().unwrap();
         assert_eq!(&event.data["message"], entry);
     }
@@ -87,7 +87,7 @@ async fn p5_a_stream_resumes_from_the_cursor_of_any_event(app: &TestApp) {
         members[0].send(&format!("message {n}")).await.unwrap();
     }
     for (n, event) in events.iter().enumerate() {
-        // As a parameter, and as clients do by themselves.
+        // As a parameter, and as a header like browsers send it.
         for by_header in [false, true] {
             let mut stream = match by_header {
                 false => resume(&members[1], &event.id).await,
@@ -100,7 +100,7 @@ async fn p5_a_stream_resumes_from_the_cursor_of_any_event(app: &TestApp) {
             assert_eq!(seqs, (first + n as u64 + 1..first + 8).collect::<Vec<_>>(), "everything after event {n}");
         }
     }
-    // The header is younger than the address, which is not even looked at.
+    // The header is newer than the parameter, which is not even parsed.
     let mut stream = try_follow(&members[1], &[("cursor", "not a cursor")], Some(&events[3].id)).await.unwrap();
     stream.until(|event| event.data["info"] == "replayed").await;
 }
@@ -130,7 +130,7 @@ async fn a_conversation_that_somebody_is_added_to_is_followed_at_once(app: &Test
     alice.send("after").await.unwrap();
     assert_eq!(stream.expect("messageEvent").await["message"]["seq"], added.seq + 1);
 
-    // So is one that is made with somebody in it.
+    // A conversation created with this member is included too.
     let body = json!({ "groupId": crate::support::client::persona::hex(random_did().as_bytes()),
         "cipherSuite": alice.mls.suite_name(), "initialMembers": [bob.did()] });
     let made = ok(ask(&alice, "createConvo", &body).await);
@@ -161,10 +161,11 @@ async fn p7_a_removed_member_gets_its_removal_and_nothing_after_it(app: &TestApp
     members[0].send("long after").await.unwrap();
     other.send("elsewhere").await.unwrap();
     assert_eq!(stream.expect("messageEvent").await["message"]["convoId"], convo(&other));
-    // The others go on.
+    // The other members continue.
     let seen = witness.until(|event| seq(event) == Some(removal.seq + 2)).await;
     assert!(seen.iter().any(|event| event.name == "membershipChangeEvent" && event.data["did"] == third));
-    // Not with a cursor from before either, but what it had not seen of its membership comes, which it can read nowhere else.
+    // Nothing with an older cursor either. It only gets the events of its own membership that it has not seen, since it
+    // can read them nowhere else.
     let mut again = resume(&members[2], &events[0].id).await;
     let replayed = again.until(|event| event.data["info"] == "replayed").await;
     let here = |event: &&Event| event.data["message"]["convoId"] == convo(&members[0]);
@@ -190,7 +191,7 @@ async fn members_are_told_who_joins_and_who_leaves(app: &TestApp) {
         assert_eq!((&event["did"], &event["action"]), (&json!(joiner.did()), &json!("joined")));
         assert_eq!(event["actor"], members[1].did());
     }
-    // Nothing of what failed, or was done before.
+    // No event for requests that failed or were replayed.
     refused(ask(&members[1], "addMembers", &added).await, 409, "AlreadyMember");
     ok(ask(&leaver, "leaveConvo", &json!({ "convoId": convo(&leaver) })).await);
     members[1].send("now").await.unwrap();
@@ -203,7 +204,7 @@ async fn the_reply_is_a_stream_of_server_sent_events(app: &TestApp) {
     let headers = stream.stream.headers();
     assert_eq!(headers["content-type"], "text/event-stream");
     assert!(headers["cache-control"] == "no-cache" && headers["x-accel-buffering"] == "no");
-    // A sign of life, with a place to come back to, though nothing has happened.
+    // A keepalive with a cursor, although nothing has happened.
     let beat = async {
         while stream.stream.comments == 0 {
             stream.stream.skip().await.unwrap();
@@ -215,7 +216,7 @@ async fn the_reply_is_a_stream_of_server_sent_events(app: &TestApp) {
     assert_eq!(resume(&alice, &id).await.expect("infoEvent").await["info"], "replayed");
 }
 
-/// A proxy that compresses replies keeps what it has until it is much, and leaves those alone that are encoded already.
+/// A proxy that compresses replies buffers small ones, and passes encoded ones on unchanged.
 async fn p5_who_takes_gzip_gets_each_event_as_it_happens_and_can_decode_it(app: &TestApp) {
     let members = app.conversation(2).await;
     let (xrpc, method) = (&members[1].xrpc, "blue.catbird.mls.streamConvoEvents");
@@ -224,7 +225,7 @@ async fn p5_who_takes_gzip_gets_each_event_as_it_happens_and_can_decode_it(app: 
     let headers = reply.headers();
     assert!(headers["content-encoding"] == "gzip" && headers["vary"] == "Accept-Encoding");
     let mut decoder = flate2::write::GzDecoder::new(Vec::new());
-    // Large ones are shared by all streams, and small ones go together.
+    // Large events are shared by all streams; small ones are batched.
     for bytes in [1, 300_000, 2, 200_000] {
         let begun = Instant::now();
         let sent = ok(ask(&members[0], "sendMessage", &message(&members[0], &vec![b'x'; bytes])).await);
@@ -234,7 +235,7 @@ async fn p5_who_takes_gzip_gets_each_event_as_it_happens_and_can_decode_it(app: 
             text.split_once(id).is_some_and(|(_, rest)| rest.contains("\n\n"))
         };
         while !whole(decoder.get_ref()) {
-            // Much sooner than there is a sign of life, which would push it out of a buffer.
+            // Much sooner than a keepalive, which would flush a buffer.
             let left = (PATIENCE / 4).saturating_sub(begun.elapsed());
             let chunk = tokio::time::timeout(left, reply.chunk()).await.expect("the event comes by itself");
             decoder.write_all(&chunk.unwrap().expect("it goes on")).unwrap();
@@ -278,7 +279,7 @@ async fn p7_a_joiner_sees_nothing_from_before_its_join(app: &TestApp) {
     let bob = app.published_persona().await;
     let added = alice.add(&[bob.did()]).await.unwrap();
     alice.send("new").await.unwrap();
-    // With a cursor from long before, which it can only have from elsewhere.
+    // With a much older cursor, which it can only have from another member.
     let mut stream = resume(&bob, &long_ago).await;
     let events = stream.until(|event| event.data["info"] == "replayed").await;
     let names: Vec<&str> = events.iter().map(|event| &*event.name).collect();
@@ -286,7 +287,8 @@ async fn p7_a_joiner_sees_nothing_from_before_its_join(app: &TestApp) {
     assert_eq!(seq(&events[2]), Some(added.seq + 1));
 }
 
-/// Events until a removal at that seq or later, through cuts by a server that lost track. An earlier removal may come twice.
+/// Reads events up to a removal at this seq or later, through cuts by a server that lost track. An earlier removal may
+/// repeat.
 async fn until_removed(who: &Persona, stream: &mut Follower, at: u64) -> Vec<Event> {
     let mut events = Vec::new();
     loop {
@@ -364,7 +366,8 @@ async fn a_cursor_that_leads_nowhere_is_refused_by_what_is_wrong_with_it(app: &T
     refused(refusal(&"7".repeat(200)).await, 400, "InvalidCursor");
     refused(refusal(&format!("{own}+")).await, 400, "InvalidCursor");
     assert!(try_follow(&alice, &[("cursor", &own)], None).await.is_ok());
-    // Nobody can make one up: of another incarnation, of another place in this one, or of the time before they were sealed.
+    // Invented cursors are refused: of another incarnation, of another position in this one, or from before cursors
+    // were sealed.
     let ulid: ulid::Ulid = own[..26].parse().unwrap();
     let incarnation = ulid::Ulid(ulid.0 ^ 1 << 40).to_string() + &own[26..];
     let place = format!("{}{}", &own[..own.len() - 1], if own.ends_with('A') { 'Q' } else { 'A' });
@@ -377,12 +380,12 @@ async fn a_cursor_of_who_has_read_what_is_lost_is_refused(app: &TestApp) {
     let mut members = app.conversation(2).await;
     let mut stream = follow(&members[1]).await;
     let mut cursors = Vec::new();
-    // The cursor of each stands before it, and says all the same that it was read.
+    // The cursor of each event is older than the event, and still says that it was read.
     for text in ["first", "second", "third"] {
         let sent = members[0].send(text).await.unwrap().seq;
         cursors.push(stream.until(|event| seq(event) == Some(sent)).await.pop().unwrap().id);
     }
-    // PostgreSQL comes back without what was written by the second one's transaction and later.
+    // PostgreSQL comes back without the second transaction and all later ones.
     sql(app, "delete from incarnation_witness", &[]).await;
     members[0].send("fourth").await.unwrap();
     let lost = "update incarnations set floor = (select tx from messages where convo_id = $1 order by seq desc offset 2 limit 1)
@@ -399,7 +402,7 @@ async fn a_cursor_of_who_has_read_what_is_lost_is_refused(app: &TestApp) {
     }
 }
 
-/// Tells somebody's devices so many things of so many letters, in one transaction.
+/// Creates this many events with this many letters for one member's devices, in one transaction.
 async fn tell_many(app: &TestApp, who: &Persona, rows: i64, letters: i32) {
     let tell = "insert into event_stream (convo_id, recipient_did, event_type, payload)
                 select $1, $2, 'cursor', jsonb_build_object('lastSeen', lpad(n::text, $4, '0')) from generate_series(1, $3::bigint) n";
@@ -409,7 +412,7 @@ async fn tell_many(app: &TestApp, who: &Persona, rows: i64, letters: i32) {
 async fn p5_rows_that_fill_more_than_a_page_all_come(app: &TestApp) {
     let members = app.conversation(1).await;
     let mut stream = follow(&members[0]).await;
-    // More rows than a page has, and then more bytes.
+    // More rows than a page holds, and then more bytes.
     for (rows, letters) in [(2_500, 8), (40, 100_000)] {
         tell_many(app, &members[0], rows, letters).await;
         for n in 1..=rows {
@@ -446,7 +449,7 @@ async fn deleted_events_make_older_cursors_outdated(app: &TestApp) {
         Ok(_) => panic!("events that are gone were passed over"),
         Err(reply) => refused(reply, 410, "OutdatedCursor"),
     };
-    // Once everything from before has ended, anywhere in the cluster, cursors are younger than what was deleted.
+    // Once all earlier transactions in the cluster have ended, cursors are newer than the deleted events.
     let start = std::time::Instant::now();
     loop {
         ok(ask(&members[0], "sendMessage", &message(&members[0], b"y")).await);
@@ -471,7 +474,7 @@ async fn what_is_read_on_one_device_is_told_to_the_others_and_to_nobody_else(app
     assert_eq!((event["seq"].as_u64(), &event["messageId"]), (Some(one.seq), &json!(one.message_id)));
     assert_eq!((&event["readAt"], &event["did"]), (&read.body["readAt"], &json!(members[1].did())));
     assert_eq!(only_convo(&members[1]).await["unreadCount"], 1);
-    // All of it, and then backwards, which changes nothing and tells nobody.
+    // Everything is read, and then an earlier position, which changes nothing and causes no event.
     let all = ok(ask(&members[1], "updateRead", &json!({ "convoId": id })).await);
     let back = ok(ask(&members[1], "updateRead", &json!({ "convoId": id, "messageId": one.message_id })).await);
     assert_eq!((all.number("seq").unwrap(), &back.body), (two.seq, &all.body));
@@ -500,7 +503,7 @@ async fn a_read_position_never_comes_before_what_was_read(app: &TestApp) {
     let all =
         ok(ask(&members[1], "updateRead", &json!({ "convoId": convo(&members[1]) })).await).number("seq").unwrap();
     let last = members[0].send("unread").await.unwrap();
-    // Whoever comes back is told in this order, and so is who breaks off anywhere in between and comes back again.
+    // A client that returns gets the events in this order, also if it disconnects anywhere in between.
     let mut from = begin.clone();
     for breaks in [true, false] {
         let mut again = resume(&members[1], &from).await;
@@ -531,7 +534,7 @@ async fn a_change_of_membership_that_comes_again_has_its_name(app: &TestApp) {
     let members = app.conversation(2).await;
     let begin = follow(&members[1]).await.next_id().await;
     let (id, gone) = (convo(&members[0]), app.persona());
-    // All at the same seq, since no commit came along.
+    // All at the same seq, because there was no commit.
     for _ in 0..2 {
         ok(ask(&members[0], "addMembers", &json!({ "convoId": id, "didList": [gone.did(), random_did()] })).await);
         ok(ask(&members[0], "leaveConvo", &json!({ "convoId": id, "targetDid": gone.did() })).await);
@@ -558,7 +561,7 @@ async fn who_has_few_key_packages_left_is_told(app: &TestApp) {
         if let Some(left) = left {
             assert_eq!(stream.expect("keyPackagesLowEvent").await["available"], left);
         }
-        // The lease gives the same one again, which takes nothing.
+        // The lease returns the same package again, which uses none.
         assert!(claim(&claimer, bob.did()).await.is_some());
     }
     assert!(claim(&alice, bob.did()).await.is_some());
@@ -577,7 +580,7 @@ async fn p10_a_stream_has_so_many_conversations_and_no_more(app: &TestApp) {
                   select id, $1, 0, 0, 0 from conversations where id <> $2 order by id limit $3";
     let own = convo(&members[1]);
     sql(app, joined, &[&members[1].did(), &own, &(most - 1)]).await;
-    // However many they are, what happens in one of them comes.
+    // Events of every conversation arrive, however many there are.
     let mut stream = follow(&members[1]).await;
     let sent = members[0].send("still here").await.unwrap().seq;
     stream.until(|event| seq(event) == Some(sent)).await;
@@ -602,7 +605,7 @@ async fn p10_a_caller_has_so_many_streams_and_no_more(app: &TestApp) {
     for _ in 0..catbird_server::events::hub::MAX_STREAMS_PER_CALLER {
         streams.push(follow(&alice).await);
     }
-    // Whoever comes last is let in, so nobody who has somebody's token keeps its owner out.
+    // The newest stream is accepted, so a thief of a token cannot lock out its owner.
     let _bob = follow(&bob).await;
     for _ in 0..3 {
         streams.push(follow(&alice).await);
@@ -611,7 +614,7 @@ async fn p10_a_caller_has_so_many_streams_and_no_more(app: &TestApp) {
         assert_eq!(end["info"], "replaced");
         assert!(end["retryAfterMs"].as_u64().unwrap() >= 30_000, "who comes back by itself replaces another");
     }
-    // One that is refused for another reason replaces none.
+    // A stream that is refused for another reason replaces none.
     assert!(try_follow(&alice, &[("cursor", "nowhere")], None).await.is_err());
     assert!(try_follow(&alice, &[("convoId", "01M7ZYXXG28C7PCE4ZTPCRBEN4")], None).await.is_err());
     let start = std::time::Instant::now();
@@ -622,7 +625,7 @@ async fn p10_a_caller_has_so_many_streams_and_no_more(app: &TestApp) {
     assert_eq!(app.app.events.streams(), catbird_server::events::hub::MAX_STREAMS_PER_CALLER + 1);
 }
 
-/// Waits until the server's own tail has handed out everything that is committed by now.
+/// Waits until the server's tail has passed everything committed so far.
 async fn tail_is_past(witness: &mut Follower, sender: &Persona) {
     let sent = ok(ask(sender, "sendMessage", &message(sender, b"marker")).await);
     witness.seqs_until(sent.number("seq").unwrap()).await;
@@ -635,12 +638,12 @@ async fn p5_a_slow_consumer_is_told_and_loses_nothing(app: &TestApp) {
     tail_is_past(&mut witness, &members[0]).await;
     let first = slow.next().await;
     let begin = seq(&first).unwrap();
-    // As much as the sockets' buffers hold, and then more than may wait.
+    // More than the sockets' buffers, plus more than may wait.
     let big = vec![b'x'; 1024 * 1024];
     let mut last = 0;
     for _ in 0..40 {
         last = ok(ask(&members[0], "sendMessage", &message(&members[0], &big)).await).number("seq").unwrap();
-        // Who reads is not held up.
+        // A client that reads is not delayed.
         witness.seqs_until(last).await;
     }
     let events = slow.rest().await;
@@ -667,7 +670,7 @@ async fn p10_events_are_bounded_in_bytes_as_well(app: &TestApp) {
     assert_eq!(events.last().unwrap().data["info"], "slowConsumer", "56 MiB waited for one client");
     let mut seen = 0;
     let mut at = events.last().unwrap().id.clone();
-    // However large they are, it gets on.
+    // It makes progress, however large the entries are.
     while seen < 8 {
         let mut stream = resume(&members[1], &at).await;
         let event = stream.until(|event| seq(event).is_some()).await.pop().unwrap();
@@ -680,7 +683,7 @@ async fn p10_events_are_bounded_in_bytes_as_well(app: &TestApp) {
     }
 }
 
-/// A transaction that has its id from the start, as another replica's would, and writes when the test says so.
+/// A transaction that has its id from the start, as at another replica, and writes when the test says so.
 async fn begin_early(db: &mut tokio_postgres::Client) -> tokio_postgres::Transaction<'_> {
     let transaction = db.transaction().await.unwrap();
     transaction.query_one("select pg_current_xact_id()::text", &[]).await.unwrap();
@@ -704,21 +707,21 @@ async fn p5_a_transaction_that_began_first_and_commits_last_is_not_passed_over(a
     let mut db = app.database.connect().await;
     let late = begin_early(&mut db).await;
     let early = send_early(&members[0]).await;
-    // Both the entries of the busy conversation and their cursors are out before the late one commits.
+    // The entries of the busy conversation and their cursors are sent before the late transaction commits.
     let events = stream.until(|event| seq(event) == Some(early)).await;
     let cursor = events.last().unwrap().id.clone();
     write_entry(&late, &quiet).await;
     late.commit().await.unwrap();
-    // Live,
+    // For a live stream,
     let came = stream.until(|event| event.data["message"]["convoId"] == convo(&quiet)).await;
     assert!(came.last().unwrap().data["message"]["id"].as_str().unwrap().starts_with("late-"));
-    // and for a client that had gone with a cursor from before.
+    // and for a client that returns with an older cursor.
     let mut again = resume(&members[1], &cursor).await;
     let replayed = again.until(|event| event.data["info"] == "replayed").await;
     assert!(replayed.iter().any(|event| event.data["message"]["convoId"] == convo(&quiet)), "{replayed:?}");
 }
 
-/// A message that begins later and commits at once; its seq.
+/// Sends a message that starts later and commits at once; returns its seq.
 async fn send_early(sender: &Persona) -> u64 {
     ok(ask(sender, "sendMessage", &message(sender, b"early")).await).number("seq").unwrap()
 }
@@ -737,7 +740,7 @@ async fn p5_a_row_that_is_no_entry_is_not_passed_over_either(app: &TestApp) {
     assert_eq!(stream.expect("cursorEvent").await["lastSeen"], "late");
 }
 
-/// As if another replica had removed a member and written on within one transaction: no pass of the tail can come in between.
+/// Like a replica that removes a member and writes more in one transaction: no pass of the tail can fall in between.
 async fn p7_what_becomes_visible_together_with_a_removal_is_kept_from_who_was_removed(app: &TestApp) {
     let members = app.conversation(3).await;
     let (mut gone, mut stays) = (follow(&members[2]).await, follow(&members[1]).await);
@@ -763,8 +766,7 @@ async fn p7_what_becomes_visible_together_with_a_removal_is_kept_from_who_was_re
     assert_eq!(stays.seqs_until(last + 2).await, [last + 1, last + 2]);
 }
 
-/// The control: what the cursor of the other streams in the field would do. It is here so that the tests above are known to be able
-/// to fail.
+/// Control: the result with the cursor of earlier event streams. It shows that the tests above can fail.
 async fn p5_the_naive_cursor_would_pass_it_over(app: &TestApp) {
     let members = app.conversation(1).await;
     let quiet = app.conversation(1).await.remove(0);
@@ -786,14 +788,14 @@ async fn p5_the_naive_cursor_would_pass_it_over(app: &TestApp) {
     assert_eq!(there, 1, "not below the watermark does");
 }
 
-/// As a replica without locks may do it: the transaction that lets somebody in again began before the one that removed it.
+/// Like a replica without locks: the transaction that adds a member again began before the one that removed it.
 async fn p5_a_removal_from_before_a_joining_that_was_told_is_not_told_again(app: &TestApp) {
     let members = app.conversation(2).await;
     let (id, did) = (convo(&members[0]), members[1].did().to_owned());
     let mut stream = follow(&members[1]).await;
     let (mut db, mut another) = (app.database.connect().await, app.database.connect().await);
     let joining = begin_early(&mut db).await;
-    // No cursor gets past this one, which is younger than the joining and older than the removal.
+    // No cursor can pass this one, which is newer than the joining and older than the removal.
     let open = begin_early(&mut another).await;
     ok(ask(&members[0], "leaveConvo", &json!({ "convoId": id, "targetDid": did })).await);
     stream.until(|event| event.name == "removedEvent").await;
@@ -830,7 +832,7 @@ async fn p5_a_transaction_that_stays_open_delays_nobody(app: &TestApp) {
         let sent = send_early(&members[0]).await;
         cursor = stream.until(|event| seq(event) == Some(sent)).await.pop().unwrap().id;
     }
-    // Nor does it make anybody's replay longer: what the cursor was given out with may come again, and little more.
+    // It does not make a replay longer either: events since the cursor's pass may repeat, and few more.
     let mut again = resume(&members[1], &cursor).await;
     let replayed = again.until(|event| event.data["info"] == "replayed").await;
     let seqs: Vec<u64> = replayed.iter().filter_map(seq).collect();
@@ -873,14 +875,14 @@ async fn p5_many_streams_at_once_lose_nothing_while_others_write(app: &TestApp) 
     let (done, over) = tokio::sync::oneshot::channel::<()>();
     let sending = tokio::spawn(async move {
         let mut last = 0;
-        // For as long as somebody waits for more.
+        // While it keeps waiting.
         while over.is_empty() {
             let body = json!({ "convoId": id, "ciphertext": { "$bytes": "aGVsbG8" }, "epoch": epoch });
             last = xrpc.procedure("sendMessage", &body).await.unwrap().number("seq").unwrap();
         }
         last
     });
-    // They come and go in the middle of it, each from where it was.
+    // They connect and disconnect meanwhile, each from its last cursor.
     let mut following = Vec::new();
     for member in &members {
         let mut cursor: Option<String> = None;
@@ -911,7 +913,7 @@ async fn p5_many_streams_at_once_lose_nothing_while_others_write(app: &TestApp) 
     }
 }
 
-/// Reading that waits for a lock is cancelled as soon as it is seen to, which PostgreSQL does after eight seconds.
+/// A read that waits for a lock is cancelled, which PostgreSQL does after eight seconds.
 async fn p10_a_tail_that_takes_too_long_gives_its_place_up_and_nobody_misses_anything(app: &TestApp) {
     const CANCEL: &str = "select pg_cancel_backend(pid) from pg_stat_activity
         where datname = current_database() and wait_event_type = 'Lock' and query like '%events/news%'";
@@ -941,7 +943,7 @@ async fn p10_a_tail_that_takes_too_long_gives_its_place_up_and_nobody_misses_any
     assert_eq!(again.seqs_until(next).await, [next]);
 }
 
-/// Slow, because a tail is waited for ten seconds.
+/// Slow: readiness waits ten seconds for the tail.
 async fn p10_a_server_whose_tail_cannot_read_is_not_ready_until_it_can(app: &TestApp) {
     let ready = async || {
         let page = http().unwrap().get(format!("{}/health/ready", app.base)).send().await.unwrap();
@@ -963,7 +965,7 @@ async fn p10_a_server_whose_tail_cannot_read_is_not_ready_until_it_can(app: &Tes
         tokio::time::sleep(Duration::from_millis(50)).await;
     };
     assert_eq!((status, &page["checks"]["database"], &page["checks"]["events"]), (503, &json!(true), &json!(false)));
-    // Nobody who comes now waits for ever.
+    // New streams do not wait for ever.
     let reply = try_follow(&members[1], &[("cursor", &cursor)], None).await.err().expect("nothing can be read");
     refused(reply, 503, "Overloaded");
     blocker.batch_execute("rollback").await.unwrap();
@@ -977,7 +979,7 @@ async fn p10_a_server_whose_tail_cannot_read_is_not_ready_until_it_can(app: &Tes
     assert_eq!(again.seqs_until(sent).await.last(), Some(&sent));
 }
 
-/// As an import does. PostgreSQL takes any one transaction for all of the table then.
+/// Like an import. PostgreSQL's statistics then assume that every transaction fills the table.
 async fn a_pass_of_the_tail_reads_no_table_whole_that_one_transaction_has_filled(app: &TestApp) {
     let db = app.database.connect().await;
     db.batch_execute(
@@ -1014,7 +1016,7 @@ async fn a_pass_of_the_tail_reads_no_table_whole_that_one_transaction_has_filled
         let whole = |line: &&str| line.contains("Seq Scan on messages") || line.contains("Seq Scan on event_stream");
         assert!(!plan.iter().any(whole), "{name}:\n{}", plan.join("\n"));
     }
-    // What no request has written is no sound database.
+    // Rows that no request has written violate the invariants.
     db.batch_execute(
         "delete from messages where convo_id = 'imported'; delete from event_stream where convo_id = 'imported'",
     )

@@ -1,4 +1,4 @@
-//! subscribeConvoEvents: the events of the other stream in frames of DAG-CBOR, and what its clients may say.
+//! subscribeConvoEvents: the same events in frames of DAG-CBOR, and the messages that clients may send.
 
 use std::collections::BTreeSet;
 
@@ -38,16 +38,16 @@ any_serializer! {
     a_client_that_answers_no_ping_is_given_up;
 }
 
-/// A WebSocket in the hands of a test: every event is validated, and what is asked for has to come.
+/// A WebSocket under test: every event is validated, and expected events must arrive.
 pub struct Follower {
     pub socket: Socket,
-    /// The cursor of the last event.
+    /// Cursor of the last event.
     pub cursor: String,
-    /// Whether it has been told where it begins.
+    /// True once the start position has arrived.
     begun: bool,
 }
 
-/// A ticket.
+/// Gets a ticket.
 pub async fn ticket(who: &Persona, asked: &Value) -> String {
     ok(ask(who, "getSubscriptionTicket", asked).await).string("ticket").unwrap().to_owned()
 }
@@ -63,7 +63,7 @@ pub async fn open(who: &Persona, parameters: &[(&str, &str)]) -> Follower {
     try_open(who, parameters).await.unwrap_or_else(|reply| panic!("{reply}"))
 }
 
-/// The reply that there is in place of a WebSocket.
+/// Returns the refusal of a WebSocket.
 pub async fn refusal(who: &Persona, parameters: &[(&str, &str)]) -> Reply {
     match try_open(who, parameters).await {
         Ok(_) => panic!("a WebSocket was opened"),
@@ -79,7 +79,7 @@ async fn enter(who: &Persona, parameters: &[(&str, &str)]) -> Follower {
     open(who, &all).await
 }
 
-/// The same, and waits until the tail supplies it: what happens from now on comes as it happens.
+/// Opens a WebSocket and waits until it is live.
 async fn enter_live(who: &Persona, parameters: &[(&str, &str)]) -> Follower {
     let mut early = enter(who, &[]).await;
     early.settle().await;
@@ -91,7 +91,7 @@ async fn enter_live(who: &Persona, parameters: &[(&str, &str)]) -> Follower {
 }
 
 impl Follower {
-    /// The first message, which says where the stream begins.
+    /// Reads the first message, which is the start position.
     async fn begins(&mut self) {
         let frame = tokio::time::timeout(PATIENCE, self.socket.next()).await.expect("nothing came").unwrap();
         let Some(Frame::Event(name, data)) = frame else { panic!("a stream begins, not {frame:?}") };
@@ -100,7 +100,7 @@ impl Follower {
         self.cursor = data["cursor"].as_str().unwrap().to_owned();
     }
 
-    /// The next message or the server's Close; `None` at the end of the connection.
+    /// Returns the next message or the server's Close; `None` at the end of the connection.
     async fn frame(&mut self) -> Option<Frame> {
         let frame = tokio::time::timeout(PATIENCE, self.socket.next()).await.expect("nothing came").unwrap();
         match &frame {
@@ -114,7 +114,7 @@ impl Follower {
         }
     }
 
-    /// The next event.
+    /// Returns the next event.
     pub async fn next(&mut self) -> Event {
         loop {
             match self.frame().await {
@@ -132,7 +132,7 @@ impl Follower {
         }
     }
 
-    /// The next event, which has to be of this type.
+    /// Returns the next event, which must have this type.
     pub async fn expect(&mut self, name: &str) -> Value {
         let event = self.next().await;
         assert_eq!(event.name, name, "{}", event.data);
@@ -155,7 +155,7 @@ impl Follower {
         self.until(|event| seq(event) == Some(last)).await.iter().filter_map(seq).collect()
     }
 
-    /// The end of the stream: an error with this name, if any, Close with this code, and the end of the connection.
+    /// Expects the end of the stream: this error, if any, a Close with this code, and the end of the connection.
     pub async fn ends(&mut self, error: Option<&str>, code: CloseCode) {
         if let Some(error) = error {
             match self.frame().await {
@@ -178,7 +178,7 @@ impl Follower {
         self.socket.send(Message::binary(cbor(what))).await.unwrap();
     }
 
-    /// Waits until the server has dealt with everything that was said.
+    /// Waits until the server has processed all sent messages.
     async fn settle(&mut self) {
         self.say(&ping()).await;
         self.expect("pongEvent").await;
@@ -201,7 +201,8 @@ fn ack(convo: Option<&str>, seq: u64) -> Value {
     ack
 }
 
-/// An event but for what differs by design: the method in its type, and the cursor, which moves on by itself.
+/// Returns an event without the parts that differ by design: the method in its type, and the cursor, which advances on
+/// its own.
 fn essence(event: &Event) -> Value {
     let mut data = event.data.clone();
     data["$type"] = json!(event.name);
@@ -222,7 +223,7 @@ async fn p5_a_websocket_gets_what_server_sent_events_get_from_every_cursor(app: 
     let gone = members[2].did().to_owned();
     members[0].remove(&gone).await.unwrap();
     let last = members[0].send("three").await.unwrap().seq;
-    // Entries and the rest come in an order of their own each.
+    // Entries and other events are ordered among themselves only.
     let complete = || {
         let mut missing = BTreeSet::from(["conversationEvent", "membershipChangeEvent", "readEvent", "the last entry"]);
         let id = convo(&members[0]);
@@ -236,7 +237,7 @@ async fn p5_a_websocket_gets_what_server_sent_events_get_from_every_cursor(app: 
     };
     let events = live.until(complete()).await;
     let same = |a: &[Event], b: &[Event]| {
-        // Which conversation comes first within one pass is of no consequence; within each, the order is.
+        // Within one pass the order of conversations does not matter; within each conversation it does.
         let split = |events: &[Event]| {
             let of = |event: &Event| {
                 event.data["message"]["convoId"].as_str().or(event.data["convoId"].as_str()).map(str::to_owned)
@@ -256,13 +257,13 @@ async fn p5_a_websocket_gets_what_server_sent_events_get_from_every_cursor(app: 
         let by_socket = enter(&members[1], &[("cursor", &event.id)]).await.until(replayed).await;
         same(&by_sse, &by_socket);
     }
-    // Nor is anything lost to who is cut off before the first event.
+    // A client that is cut off before the first event loses nothing either.
     let mut early = enter(&members[1], &[]).await;
     early.begins().await;
     let sent = members[0].send("meanwhile").await.unwrap().seq;
     let seqs = enter(&members[1], &[("cursor", &early.cursor)]).await.seqs_until(sent).await;
     assert_eq!(seqs, [sent]);
-    // A cursor is good for either, whichever gave it.
+    // A cursor works for both transports.
     let cursor = socket.cursor.clone();
     resume(&members[1], &cursor).await.until(|event| event.data["info"] == "replayed").await;
 }
@@ -281,12 +282,12 @@ async fn p7_a_removed_member_gets_its_removal_and_nothing_after_it(app: &TestApp
     assert_eq!(events.iter().filter_map(seq).collect::<Vec<_>>(), [removal.seq - 1, removal.seq]);
     members[0].send("long after").await.unwrap();
     ok(ask(&members[0], "sendTypingIndicator", &json!({ "convoId": convo(&members[0]), "isTyping": true })).await);
-    // What it says there goes nowhere any more.
+    // Its messages no longer have an effect.
     stream.say(&typing(&convo(&members[0]), true)).await;
     stream.settle().await;
     other.send("elsewhere").await.unwrap();
     assert_eq!(stream.expect("messageEvent").await["message"]["convoId"], convo(&other));
-    // Typing comes at the end of a pass, so with the second message all of it has come.
+    // Typing indicators come at the end of a pass, so the second message shows that all have arrived.
     for text in ["the end", "the very end"] {
         let sent = members[0].send(text).await.unwrap().seq;
         let heard = witness.until(|event| seq(event) == Some(sent)).await;
@@ -331,7 +332,7 @@ async fn a_request_that_asks_for_no_websocket_is_told_to(app: &TestApp) {
         let connection = reply.headers["connection"].to_str().unwrap();
         assert!(connection.contains("close"), "what would follow is not read as HTTP any more: {connection}");
     }
-    // None of them used the ticket up.
+    // None of these used the ticket.
     open(&alice, &[("ticket", &ticket)]).await;
 }
 
@@ -384,7 +385,7 @@ async fn typing_reaches_the_other_members_and_no_further(app: &TestApp) {
         assert_eq!(event["isTyping"], is_typing);
         assert_eq!(sse.expect("typingEvent").await["isTyping"], is_typing);
     }
-    // A stranger, a conversation that is not there, and one that the stream is not for.
+    // A stranger, a conversation that does not exist, and one outside the stream.
     elsewhere.say(&typing(&id, true)).await;
     elsewhere.say(&typing("01JB2N0W3E8Z6TQ9K4M5V7X1YA", true)).await;
     elsewhere.settle().await;
@@ -394,14 +395,14 @@ async fn typing_reaches_the_other_members_and_no_further(app: &TestApp) {
     let mut narrow = enter(&members[0], &[("convoId", &second)]).await;
     narrow.say(&typing(&id, true)).await;
     narrow.settle().await;
-    // Typing comes at the end of a pass, so with the second message all of it has come.
+    // Typing indicators come at the end of a pass, so the second message shows that all have arrived.
     for text in ["y", "z"] {
         let sent = members[0].send(text).await.unwrap().seq;
         assert_eq!(bob.expect("messageEvent").await["message"]["seq"], sent, "nothing in between");
         own.seqs_until(sent).await;
     }
     assert_eq!(contents(app).await.count("event_stream") - before.count("event_stream"), 1, "of createConvo");
-    // The limit is that of sendTypingIndicator: what is over it is dropped, and the stream goes on.
+    // The limit is that of sendTypingIndicator: excess indicators are dropped, and the stream continues.
     for _ in 0..20 {
         own.say(&typing(&id, true)).await;
     }
@@ -434,7 +435,7 @@ async fn an_acknowledged_entry_is_read_and_only_forward(app: &TestApp) {
     stream.say(&ack(Some(&id), first + 1)).await;
     stream.settle().await;
     assert_eq!(unread().await, 4);
-    // While one is being written, the next gather; what has no effect takes none of the others with it.
+    // While one is written, the next ones queue up; ineffective ones do not drop the others.
     let mut db = app.database.connect().await;
     let held = db.transaction().await.unwrap();
     let lock = "select 1 from members where convo_id = $1 and member_did = $2 for update";
@@ -455,7 +456,7 @@ async fn an_acknowledged_entry_is_read_and_only_forward(app: &TestApp) {
     narrow.say(&ack(None, first + 4)).await;
     narrow.settle().await;
     assert_eq!(unread().await, 1, "the stream's conversation need not be named");
-    // Nobody else's position moves, and a stranger's has nothing to move.
+    // No other position moves, and a stranger has none.
     let before = contents(app).await;
     let mut outside = enter(&stranger, &[]).await;
     outside.say(&ack(Some(&id), first + 5)).await;
@@ -508,7 +509,7 @@ async fn what_cannot_be_read_closes_the_stream_and_says_why(app: &TestApp) {
         followers.push(stream);
         assert_eq!(app.app.events.streams(), 0, "{message:?}");
     }
-    // What is no frame at all.
+    // Bytes that are not a frame.
     let raw = |opcode, finished| Message::Frame(RawFrame::message("x", opcode, finished));
     for broken in [raw(OpCode::Data(Data::Continue), true), raw(OpCode::Data(Data::Reserved(5)), true)] {
         let mut stream = enter(&alice, &[]).await;
@@ -549,7 +550,8 @@ async fn p10_messages_are_bounded_in_size_and_number(app: &TestApp) {
     stream.expect("pongEvent").await;
     stream.socket.send(padded(MAX_MESSAGE_BYTES + 1)).await.unwrap();
     stream.ends(Some("PayloadTooLarge"), CloseCode::Size).await;
-    // It is not waited for the end of what is too large, nor gathered: a terabyte is announced, and a little comes.
+    // The server neither waits for the end of an oversized frame nor buffers it: a terabyte is announced and a little
+    // arrives.
     let mut stream = enter(&alice, &[]).await;
     let head = [[0x82, 0xff].as_slice(), &(1u64 << 40).to_be_bytes(), &[0; 4], &vec![0; 8 * 1024 * 1024]].concat();
     tokio::io::AsyncWriteExt::write_all(stream.socket.stream.get_mut(), &head).await.unwrap();
@@ -558,7 +560,7 @@ async fn p10_messages_are_bounded_in_size_and_number(app: &TestApp) {
     let huge = stream.socket.send(Message::binary(vec![0; 64 * 1024 * 1024]));
     let _ = tokio::time::timeout(PATIENCE, huge).await.expect("it is taken or cut off");
     drop(stream);
-    // In small pieces either.
+    // Nor if it arrives in small pieces.
     let mut stream = enter(&alice, &[]).await;
     for n in 0..5 {
         let opcode = if n == 0 { Data::Binary } else { Data::Continue };
@@ -608,7 +610,7 @@ async fn p5_a_slow_consumer_is_told_and_loses_nothing(app: &TestApp) {
     let mut last = first;
     for _ in 0..40 {
         last = send(&big).await;
-        // Who reads is not held up.
+        // A client that reads is not delayed.
         witness.seqs_until(last).await;
     }
     let mut seen = Vec::new();
@@ -657,7 +659,7 @@ async fn a_client_that_closes_is_answered_and_forgotten(app: &TestApp) {
     stream.socket.send(Message::Close(Some(frame))).await.unwrap();
     stream.ends(None, CloseCode::Normal).await;
     assert_eq!(app.app.events.streams(), 0);
-    // One that goes without a word is noticed.
+    // A client that disappears silently is noticed.
     let stream = enter(&alice, &[]).await;
     drop(stream);
     let start = std::time::Instant::now();
@@ -667,10 +669,10 @@ async fn a_client_that_closes_is_answered_and_forgotten(app: &TestApp) {
     }
 }
 
-/// It takes as long as the limits say; others that answer are pinged meanwhile and stay.
+/// Takes as long as the limits; clients that answer pings stay connected meanwhile.
 async fn a_client_that_answers_no_ping_is_given_up(app: &TestApp) {
     let (alice, bob) = (app.persona(), app.persona());
-    // Nobody reads it, so nothing answers for it.
+    // This client does not read, so nothing answers pings.
     let mut silent = enter(&alice, &[]).await;
     let mut there = enter(&bob, &[]).await;
     there.begins().await;

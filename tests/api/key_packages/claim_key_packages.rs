@@ -1,4 +1,4 @@
-//! claimKeyPackages: what getKeyPackages does, by the verb of what changes something.
+//! claimKeyPackages: getKeyPackages as a procedure, since it changes state.
 
 use serde_json::json;
 

@@ -1,4 +1,4 @@
-//! getKeyPackages: one package for each person, each package for one caller.
+//! getKeyPackages: one package for each DID, each package for one caller.
 
 use std::collections::BTreeSet;
 
@@ -49,7 +49,7 @@ async fn p8_more_callers_than_packages_leave_some_without_and_none_with_the_same
     assert_eq!(packages.iter().collect::<BTreeSet<_>>().len(), 10);
 }
 
-/// A new conversation with `owner` that uses this package up, without a Welcome.
+/// Creates a conversation with `owner` that uses this package, without a Welcome.
 async fn use_up(app: &TestApp, caller: &Persona, owner: &Persona, hash: &str) {
     let body = json!({
         "groupId": hash[..32], "cipherSuite": caller.mls.suite_name(), "initialMembers": [owner.did()],
@@ -110,7 +110,7 @@ async fn p8_a_last_resort_serves_everybody_once_the_others_are_gone(app: &TestAp
     for caller in [&dave, &erin, &dave] {
         assert_eq!(sha256_hex(&claim(caller, bob.did()).await.unwrap()), last_resort);
     }
-    // It opens Welcomes of several conversations.
+    // A last-resort package opens Welcomes of several conversations.
     for creator in [&mut alice, &mut carol] {
         creator.create(random_did().as_bytes(), "test").await.unwrap();
         let package = claim(&dave, bob.did()).await.unwrap();

@@ -1,5 +1,5 @@
-//! Key packages put together field by field (RFC 9420, sections 7.2 and 10), with what no library here makes: signatures over P-521, and
-//! extensions that nobody knows.
+//! Key packages built field by field (RFC 9420, sections 7.2 and 10), with parts that no library here makes: signatures
+//! over P-521, and unknown extensions.
 
 use openmls_rust_crypto::RustCrypto;
 use openmls_traits::crypto::OpenMlsCrypto;
@@ -9,7 +9,7 @@ use sha2::{Digest, Sha512};
 
 pub struct Handmade {
     pub suite: u16,
-    /// Types of the extensions of the leaf, of the package, and of those that the leaf says it supports.
+    /// Types of the extensions of the leaf, of the package, and of those that the leaf lists as supported.
     pub leaf_extensions: Vec<u16>,
     pub extensions: Vec<u16>,
     pub supported: Vec<u16>,
@@ -18,7 +18,7 @@ pub struct Handmade {
 }
 
 impl Handmade {
-    /// One with Ed25519, as plain as it can be.
+    /// A plain package with Ed25519.
     pub fn living(lifetime: (u64, u64)) -> Self {
         Self {
             suite: 1,
@@ -30,7 +30,7 @@ impl Handmade {
         }
     }
 
-    /// The package of somebody, as an MLSMessage. `seed` tells packages apart.
+    /// Builds the package of a DID as an MLSMessage. `seed` distinguishes packages.
     pub fn make(&self, did: &str, seed: &str) -> Vec<u8> {
         let digest = |what: &str| Sha512::digest(format!("{seed} {what}")).to_vec();
         let signer = SigningKey::new(self.suite, &digest("signature"));
@@ -69,7 +69,7 @@ impl Handmade {
     }
 }
 
-/// A vector with its length (section 2.1.2).
+/// Encodes a vector with its length (section 2.1.2).
 fn vector(bytes: &[u8]) -> Vec<u8> {
     let length = match bytes.len() {
         n @ 0..64 => vec![n as u8],

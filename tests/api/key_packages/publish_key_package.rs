@@ -1,4 +1,4 @@
-//! publishKeyPackage: what its owner signed, for a suite that the server knows, for as long as it lives.
+//! publishKeyPackage: accepts packages that their owner signed, with a supported suite and a valid lifetime.
 
 use catbird_server::clock::Clock;
 use chrono::TimeDelta;
@@ -77,7 +77,7 @@ async fn all_suites_of_the_server_are_taken_and_handed_out_by_name(app: &TestApp
         Ciphersuite::MLS_128_DHKEMX25519_CHACHA20POLY1305_SHA256_Ed25519,
         Ciphersuite::MLS_256_DHKEMP384_AES256GCM_SHA384_P384,
         Ciphersuite::MLS_256_XWING_CHACHA20POLY1305_SHA256_Ed25519,
-        // No library here signs for it.
+        // No library here signs with it.
         Ciphersuite::MLS_256_DHKEMP521_AES256GCM_SHA512_P521,
     ];
     assert_eq!(suites.len(), catbird_server::mls::SUITES.len());
@@ -138,7 +138,7 @@ async fn a_package_of_one_of_the_owners_devices_is_taken(app: &TestApp) {
 async fn a_package_with_any_byte_of_its_signature_flipped_is_refused(app: &TestApp) {
     let bob = app.persona();
     let package = bob.mls.key_package().unwrap();
-    // The outer signature is last: 64 bytes of Ed25519 and their length before them.
+    // The outer signature comes last: its length, then 64 bytes of Ed25519.
     for from_the_end in [1, 2, 32, 64, 65, 100, package.len() / 2] {
         let mut flipped = package.clone();
         let at = flipped.len() - from_the_end;
@@ -158,7 +158,7 @@ async fn a_package_whose_lifetime_is_over_or_has_not_begun_is_refused(app: &Test
     assert_eq!(contents(app).await.count("key_packages"), 0);
 }
 
-/// Clocks differ by some seconds, and a library may date a package from the second in which it makes it.
+/// Clocks differ by some seconds, and a library may date a package to the second of its creation.
 async fn a_package_may_live_for_a_year_and_no_longer(app: &TestApp) {
     let bob = app.persona();
     let now = app.app.clock.now().timestamp().cast_unsigned();
@@ -194,7 +194,7 @@ async fn what_nobody_knows_in_a_package_is_passed_over(app: &TestApp) {
             extensions: vec![0x8a8a],
             ..plain()
         },
-        // The adder's decision.
+        // The member that adds it decides.
         Handmade { extensions: vec![0x8a8a, 0xf00d], ..plain() },
         Handmade { leaf_extensions: vec![0x4a4a], ..plain() },
         Handmade { extensions: vec![0x000a], ..plain() },
@@ -273,7 +273,7 @@ async fn p8_a_package_of_somebody_else_cannot_be_published_again(app: &TestApp) 
     assert_eq!(contents(app).await, before);
 }
 
-/// The bare key package inside an MLSMessage: without its version and wire format (RFC 9420, section 6).
+/// Returns the bare key package inside an MLSMessage: without version and wire format (RFC 9420, section 6).
 fn bare(message: &[u8]) -> &[u8] {
     &message[4..]
 }
@@ -317,7 +317,7 @@ async fn a_hundred_may_wait_and_no_more(app: &TestApp) {
     assert_eq!(sha256_hex(&first), hashes[0], "the oldest goes first");
     ok(publish(&bob, &one_more).await);
     refused(publish(&bob, &bob.mls.key_package().unwrap()).await, 409, "TooManyKeyPackages");
-    // One that is here already is not one more.
+    // A package that is already stored does not count again.
     ok(publish(&bob, &one_more).await);
 }
 

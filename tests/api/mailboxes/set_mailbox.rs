@@ -1,4 +1,4 @@
-//! setMailbox and getMailbox: what makes a mailbox, whose it may be, where it may not be, and what its owner sees.
+//! setMailbox and getMailbox: valid mailboxes, their owners, forbidden URLs, and what the owner sees.
 
 use serde_json::{Value, json};
 
@@ -106,7 +106,7 @@ async fn the_owner_sees_what_counts_where_and_how_it_is_doing(app: &TestApp) {
     assert_eq!((see(&[]).await, see(&id).await), (everywhere.clone(), everywhere.clone()));
     ok(ask(&members[0], "setMailbox", &json!({ "provider": "none", "convoId": here })).await);
     assert_eq!((see(&[]).await, see(&id).await), (everywhere, json!({ "provider": "none", "convoId": here })));
-    // Nobody else.
+    // No other member.
     assert_eq!(ok(get(&members[1], "getMailbox", &id).await).body, json!({ "provider": "none" }));
     refused(get(&app.persona(), "getMailbox", &id).await, 404, "ConvoNotFound");
     ok(ask(&members[1], "leaveConvo", &json!({ "convoId": here })).await);

@@ -1,5 +1,5 @@
-//! getMessages: the log in pages that neither skip nor repeat, from the reader's own join on, and a read position that only
-//! moves forward.
+//! getMessages: pages of the log that neither skip nor repeat entries, from the reader's own join on, and a read
+//! position that only moves forward.
 
 use serde_json::json;
 
@@ -95,7 +95,7 @@ async fn p7_a_joiner_sees_nothing_from_before_its_join_by_any_way_of_asking(app:
     for cursor in ["4", "3", "1"] {
         assert_eq!(seqs(&read(&carol, &[("cursor", cursor)]).await), Vec::<u64>::new());
     }
-    // The id of an earlier entry is as unknown to her as one that never was.
+    // She cannot distinguish the id of an earlier entry from an unknown id.
     let id = convo(&carol);
     let ask_since = async |message: &str| {
         let reply = get(&carol, "getMessages", &[("convoId", &id), ("sinceMessage", message)]).await;
@@ -142,7 +142,7 @@ async fn without_a_position_the_newest_page_comes_in_ascending_order(app: &TestA
 
 async fn a_page_is_bounded_in_bytes_but_never_empty(app: &TestApp) {
     let members = app.conversation(2).await;
-    // A PDS passes on 10 MiB, which hold two of these in base64, and the commit before them.
+    // A PDS forwards 10 MiB, which hold two of these in base64, and the commit before them.
     seed_entries(app, &members[0], "app", 3, 3 * 1024 * 1024).await;
     for (parameters, expected) in [
         (vec![], vec![3, 4]),
@@ -154,11 +154,11 @@ async fn a_page_is_bounded_in_bytes_but_never_empty(app: &TestApp) {
         assert_eq!(seqs(&page), expected, "{parameters:?}");
         assert!(page.text.len() < 10 * 1024 * 1024, "{} bytes", page.text.len());
     }
-    // What is larger than a page is from before there was this limit, and comes alone.
+    // Entries larger than a page were accepted before this limit, and are sent alone.
     seed_entries(app, &members[0], "app", 1, 10 * 1024 * 1024).await;
     assert_eq!(seqs(&read(&members[0], &[]).await), [5]);
     assert_eq!(seqs(&read(&members[0], &[("sinceSeq", "4")]).await), [5]);
-    // So do many small ones whose frames are larger than they are.
+    // Many small entries whose JSON is larger than their content.
     seed_entries(app, &members[0], "app", 100, 1).await;
     assert_eq!(seqs(&read(&members[0], &[("limit", "100")]).await), (6..=105).collect::<Vec<_>>());
 }
@@ -211,7 +211,7 @@ async fn one_position_at_a_time(app: &TestApp) {
     refused(get(&members[0], "getMessages", &both).await, 400, "InvalidRequest");
 }
 
-/// Between the look at who asks and the page, somebody may have been removed and added again.
+/// A member may be removed and added again between the membership check and the page.
 async fn p7_a_page_is_cut_to_the_membership_of_its_own_moment(app: &TestApp) {
     let mut members = app.conversation(2).await;
     members[0].send("before").await.unwrap();

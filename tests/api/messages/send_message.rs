@@ -1,4 +1,4 @@
-//! sendMessage: one entry per message, in the present epoch, whatever its size up to 7 MiB and whoever else is in the
+//! sendMessage: one entry per message, in the present epoch, for every size up to 7 MiB and any other writers of the
 //! conversation.
 
 use futures_util::future::join_all;
@@ -64,7 +64,7 @@ async fn p3_messages_and_commits_share_one_dense_order(app: &TestApp) {
     let mut members = app.conversation(3).await;
     let (sender, reader) = (members.pop().unwrap(), members.pop().unwrap());
     let sending = join_all((0..30u8).map(async |n| {
-        // Opaque messages of epoch 1 lose their race against the commit; what counts here is the numbers of the accepted.
+        // Opaque messages of epoch 1 lose their race against the commit; the test counts the accepted ones.
         let reply = ask(&sender, "sendMessage", &message(&sender, &[b'a', n])).await;
         reply.is_ok().then(|| reply.number("seq").unwrap())
     }));
@@ -237,8 +237,8 @@ async fn p1_what_begins_as_an_mls_message_is_an_encrypted_application_message(ap
         let asked = message(&members[0], &[0, 1, 0, wire_format, 0xff, 0xff, 0xff]);
         refused(ask(&members[0], "sendMessage", &asked).await, 400, "InvalidMessage");
     }
-    // A PublicMessage of this group and epoch with application content: version and wire format, group id, epoch, sender
-    // (member 0), no authenticated data, content, signature, membership tag.
+    // A PublicMessage of this group and epoch with application content: version and wire format, group id, epoch,
+    // sender (member 0), no authenticated data, content, signature, membership tag.
     let group = members[0].group_id.clone();
     let mut public = vec![0, 1, 0, 1, group.len() as u8];
     public.extend(&group);
@@ -248,7 +248,7 @@ async fn p1_what_begins_as_an_mls_message_is_an_encrypted_application_message(ap
     public.extend([1, 0, 1, 0]);
     let reply = refused(ask(&members[0], "sendMessage", &message(&members[0], &public)).await, 400, "InvalidMessage");
     assert!(reply.body["message"].as_str().unwrap().contains("encrypted"), "{reply}");
-    // An epoch that no number in JSON can name.
+    // An epoch beyond the integers of JSON.
     let Persona { mls, group_id, .. } = &mut members[0];
     let mut beyond = mls.encrypt(group_id, b"hello").unwrap();
     let epoch = 5 + group.len();
@@ -283,7 +283,7 @@ async fn a_body_beyond_any_valid_request_is_413(app: &TestApp) {
     let members = app.conversation(2).await;
     let xrpc = &members[0].xrpc;
     let nsid = "blue.catbird.mls.sendMessage";
-    // Announced, and not announced: a stream goes without a length.
+    // With a Content-Length and without: a stream has none.
     let announced = xrpc.http.post(xrpc.url(nsid, &[])).body(vec![b' '; 20 * MIB + 1]);
     let chunks = (0..21).map(|_| Ok::<_, std::io::Error>(vec![b' '; MIB]));
     let streamed =

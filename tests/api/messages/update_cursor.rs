@@ -1,4 +1,4 @@
-//! updateCursor: how far somebody's devices have followed a conversation; forward only.
+//! updateCursor: how far an account's devices have followed a conversation; forward only.
 
 use serde_json::json;
 
@@ -49,7 +49,7 @@ async fn an_entry_with_an_id_of_its_senders_was_read_and_nothing_else_moves(app:
     ok(ask(&members[1], "updateCursor", &asked(ids[0])).await);
     assert_eq!(only_convo(&members[1]).await["unreadCount"], 1);
     assert_eq!(stored(app).await, Vec::<String>::new());
-    // Not by somebody who joined after it.
+    // Not for a member that joined later.
     let carol = app.persona();
     let added = json!({ "convoId": convo(&members[0]), "didList": [carol.did()] });
     ok(ask(&members[0], "addMembers", &added).await);

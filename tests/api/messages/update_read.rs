@@ -1,4 +1,4 @@
-//! updateRead: how far somebody has read; forward only.
+//! updateRead: how far an account has read; forward only.
 
 use serde_json::json;
 
@@ -37,7 +37,7 @@ async fn an_entry_that_the_caller_cannot_see_is_not_found(app: &TestApp) {
         let asked = json!({ "convoId": convo(&members[0]), "messageId": id });
         refused(ask(&bob, "updateRead", &asked).await, 404, "MessageNotFound");
     }
-    // Nothing is new to it: all of it is what came after it.
+    // It has no unread entries of its own.
     let read = ok(ask(&bob, "updateRead", &json!({ "convoId": convo(&members[0]) })).await);
     assert_eq!(read.number("seq").unwrap(), old.seq);
 }

@@ -1,4 +1,4 @@
-//! confirmWelcome: success destroys the Welcome, failure keeps it, and saying so twice is saying it once.
+//! confirmWelcome: success deletes the Welcome, failure keeps it, and a repeated confirmation has no effect.
 
 use serde_json::json;
 
@@ -22,7 +22,7 @@ any_serializer! {
     the_details_have_a_limit;
 }
 
-/// A conversation whose creator has just added `n` people, who have not joined yet.
+/// A conversation whose creator has just added `n` members that have not joined yet.
 async fn invited(app: &TestApp, n: usize) -> (Persona, Vec<Persona>) {
     let mut creator = app.conversation(1).await.remove(0);
     let mut joiners = Vec::new();
@@ -133,7 +133,7 @@ async fn a_report_on_a_welcome_that_was_replaced_changes_nothing(app: &TestApp) 
 async fn a_report_that_waits_for_its_turn_leaves_the_next_welcome_alone(app: &TestApp) {
     let (creator, joiners) = invited(app, 1).await;
     let (joiner, id) = (&joiners[0], convo(&creator));
-    // While the report waits for the conversation, its sender is removed and added anew.
+    // While the report waits for the conversation's lock, its sender is removed and added again.
     let mut db = app.database.connect().await;
     let other = db.transaction().await.unwrap();
     let lock = "select 1 from pg_advisory_xact_lock(hashtextextended($1, 0))";
@@ -150,7 +150,7 @@ async fn a_report_that_waits_for_its_turn_leaves_the_next_welcome_alone(app: &Te
     };
     let joined = json!({ "convoId": id, "success": true });
     let (reply, ()) = tokio::join!(ask(joiner, "confirmWelcome", &joined), again);
-    // An actor has looked before it waited.
+    // An actor checks before it waits.
     assert!(reply.status == 200 || reply.error() == Some("WelcomeNotFound"), "{reply}");
     ok(get(joiner, "getWelcome", &[("convoId", &id)]).await);
     ok(ask(joiner, "confirmWelcome", &joined).await);
@@ -162,7 +162,7 @@ async fn a_report_that_waits_for_its_turn_leaves_the_next_welcome_alone(app: &Te
 async fn p2_of_two_recipients_at_two_replicas_the_last_takes_the_bytes_along(app: &TestApp) {
     let (creator, joiners) = invited(app, 2).await;
     let id = convo(&creator);
-    // The other replica is in the middle of confirming for the first one.
+    // The other replica is confirming for the first member.
     let mut db = app.database.connect().await;
     let other = db.transaction().await.unwrap();
     other.execute("update conversations set updated_at = now() where id = $1", &[&id]).await.unwrap();

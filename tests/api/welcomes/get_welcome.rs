@@ -1,4 +1,4 @@
-//! getWelcome: fetched as often as needed, each recipient's own, until it is confirmed.
+//! getWelcome: can be fetched repeatedly, by each recipient, until it is confirmed.
 
 use serde_json::json;
 
