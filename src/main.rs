@@ -13,7 +13,7 @@ use std::time::Duration;
 use catbird_server::api::ROUTES;
 use catbird_server::app::App;
 use catbird_server::clock::Clock;
-use catbird_server::config::Config;
+use catbird_server::config::{Config, table};
 use catbird_server::delivery::dead;
 use catbird_server::embedded::{self, EmbeddedError, EmbeddedPostgres, Settings};
 use catbird_server::ids::Did;
@@ -24,10 +24,10 @@ use tokio::signal::unix::{SignalKind, signal};
 
 /// An MLS delivery service on AT Protocol identity: PostgreSQL decides which commit wins an epoch.
 ///
-/// All settings are environment variables, read from the environment and from .env; docs/operations.md lists them. Without
-/// DATABASE_URL the server runs a private PostgreSQL under DATA_DIR.
+/// All settings are environment variables, read from the environment and from .env; --help and docs/operations.md list them. Without
+/// DATABASE_URL the server runs its own PostgreSQL under DATA_DIR.
 #[derive(Parser)]
-#[command(name = "catbird-server", version)]
+#[command(name = "catbird-server", version, after_long_help = table::help())]
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
@@ -286,7 +286,7 @@ async fn serve(config: Config) -> Result<ExitCode, Failure> {
 }
 
 async fn serve_until_told(config: Config) -> Result<ExitCode, Failure> {
-    let settings: Vec<String> = config.describe().into_iter().map(|(name, value)| format!("{name}={value}")).collect();
+    let settings: Vec<String> = config.in_effect().iter().map(|(name, value)| format!("{name}={value}")).collect();
     tracing::info!(settings = settings.join(" "), "starting");
     for setting in config.unsafe_settings() {
         tracing::warn!(setting, "this is for development and tests");

@@ -1,0 +1,277 @@
+//! The table of settings: one row for each environment variable.
+//!
+//! `--help`, the configuration that is printed at start, the table in the documentation and `.env.example` are made from it. A new
+//! setting is one row here and one line in [`Config::from_variables`](super::Config::from_variables).
+
+use std::fmt;
+
+use super::{DEFAULT_LOG, MIN_SECRET_BYTES};
+use crate::ids::Did;
+
+/// One environment variable that the server reads.
+#[derive(Debug)]
+pub struct Setting {
+    pub name: &'static str,
+    pub kind: Kind,
+    pub default: Default,
+    /// Its value is never printed, and can be in the file that `<NAME>_FILE` names.
+    pub is_secret: bool,
+    /// What it does, in one line of Markdown.
+    pub meaning: &'static str,
+}
+
+/// Settings that belong together.
+#[derive(Debug)]
+pub struct Section {
+    pub title: &'static str,
+    pub settings: &'static [Setting],
+}
+
+/// The values that a setting accepts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Text,
+    Path,
+    Flag,
+    /// A whole number from the first to the second.
+    Number(u64, u64),
+    OneOf(&'static [&'static str]),
+    Did,
+    /// A URL of one of two schemes, with a host.
+    Url([&'static str; 2]),
+    Secret,
+    PostgresUrl,
+    RedisUrl,
+    LogFilter,
+}
+
+/// The value in effect where the variable is missing or empty.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Default {
+    /// This value.
+    Value(&'static str),
+    /// None, which means this.
+    Unset(&'static str),
+    /// A value that follows from other settings in this way.
+    Derived(&'static str),
+}
+
+/// The highest rate limit. A request costs ten microseconds then, which the clocks behind the limit still measure.
+const MAX_PER_SECOND: u64 = 100_000;
+/// The highest quotas.
+const MAX_PER_DAY: u64 = 1_000_000_000;
+const MAX_BYTES: u64 = 1 << 50;
+/// The longest retention: a century.
+const MAX_DAYS: u64 = 36_500;
+
+use self::Default::{Derived, Unset, Value};
+use self::Kind::{Flag, LogFilter, Number, OneOf, Path, PostgresUrl, RedisUrl, Secret, Text, Url};
+
+const fn setting(name: &'static str, kind: Kind, default: Default, meaning: &'static str) -> Setting {
+    Setting { name, kind, default, is_secret: false, meaning }
+}
+
+const fn secret(name: &'static str, kind: Kind, default: Default, meaning: &'static str) -> Setting {
+    Setting { name, kind, default, is_secret: true, meaning }
+}
+
+/// Every setting, by section.
+#[rustfmt::skip]
+pub const SECTIONS: &[Section] = &[
+    Section { title: "HTTP", settings: &[
+        setting("SERVER_HOST", Text, Value("127.0.0.1"),
+            "Address on which the server accepts requests."),
+        setting("SERVER_PORT", Number(0, 65_535), Value("3000"),
+            "Port on which the server accepts requests; 0 takes a free one."),
+        setting("ADMIN_HOST", Text, Value("127.0.0.1"),
+            "Address of `/metrics` and `/health` where `ADMIN_PORT` is set."),
+        setting("ADMIN_PORT", Number(0, 65_535), Unset("none"),
+            "Port of `/metrics` and `/health`; without it every client that reaches `SERVER_PORT` can read them. 0 takes a free one."),
+        setting("MAX_CONNECTIONS", Number(1, 1_000_000), Value("22000"),
+            "HTTP connections at once, streams included; others wait to be accepted. Fewer if the process may open fewer files."),
+        setting("DRAIN_DELAY_SECONDS", Number(0, 60), Value("3"),
+            "Seconds after SIGTERM in which requests are still accepted, so that load balancers notice."),
+    ]},
+    Section { title: "PostgreSQL and Redis", settings: &[
+        secret("DATABASE_URL", PostgresUrl, Unset("embedded"),
+            "PostgreSQL 14 or newer; without it the server runs its own under `DATA_DIR`. `sslmode=require` enables TLS; with several hosts add `target_session_attrs=read-write`."),
+        setting("DATABASE_MAX_CONNECTIONS", Number(2, 10_000), Value("10"),
+            "Pooled connections of this replica. Without Redis it holds one more, to listen for notifications."),
+        setting("DATABASE_POOLER", Flag, Value("false"),
+            "`true` behind PgBouncer in transaction mode: no prepared statements, no start-up parameters, no LISTEN."),
+        setting("DATA_DIR", Path, Value(".data"),
+            "Directory of the embedded PostgreSQL."),
+        setting("PG_BIN_DIR", Path, Unset("search"),
+            "Directory with PostgreSQL's programs, for the embedded one."),
+        secret("REDIS_URL", RedisUrl, Unset("none"),
+            "One Redis, not a cluster, that speeds up what replicas tell each other: used tokens, events, typing and rate limits."),
+    ]},
+    Section { title: "Identity and tokens", settings: &[
+        setting("SERVICE_DID", Kind::Did, Derived("did:web:localhost%3A<SERVER_PORT>"),
+            "DID of the service: the audience of tokens, with or without `#atproto_mls`."),
+        setting("PUBLIC_URL", Url(["http", "https"]), Derived("the host of a did:web"),
+            "URL at which clients reach the service; it is in `/.well-known/did.json`."),
+        secret("TICKET_SECRET", Secret, Derived("as JWT_SECRET"),
+            "Signs the tickets of WebSockets, the same at all replicas. Without any secret there are only server-sent events."),
+        setting("WEBSOCKET_ENDPOINT", Url(["ws", "wss"]), Derived("below PUBLIC_URL"),
+            "URL at which clients open WebSockets, as `getSubscriptionTicket` returns it."),
+        setting("PLC_DIRECTORY_URL", Url(["http", "https"]), Value("https://plc.directory"),
+            "Directory of `did:plc` documents."),
+        setting("ENFORCE_LXM", Flag, Value("true"),
+            "Tokens must name the method that they are for."),
+        setting("ENFORCE_JTI", Flag, Value("true"),
+            "Tokens must have a `jti`, and each is accepted once."),
+        secret("JWT_SECRET", Secret, Unset("none"),
+            "Enables HS256 development tokens; a client that knows it can act as any account."),
+        setting("ALLOW_DEVELOPMENT_TOKENS", Flag, Value("false"),
+            "Lets `serve` start with `JWT_SECRET` although other machines can reach the service."),
+        setting("JTI_TTL_SECONDS", Number(1, 86_400), Value("120"),
+            "Shortest time for which a used development token is remembered."),
+        setting("ALLOW_PRIVATE_DID_HOSTS", Flag, Value("false"),
+            "Allows DID documents on private addresses, at other ports and over plain HTTP, for tests."),
+    ]},
+    Section { title: "Writes", settings: &[
+        setting("ENABLE_ACTOR_SYSTEM", Flag, Value("false"),
+            "Serializes the writes of a conversation by an actor in the process instead of PostgreSQL's advisory lock."),
+        setting("ACTOR_IDLE_SECONDS", Number(1, 86_400), Value("3600"),
+            "Seconds without work after which an actor stops."),
+        setting("MESSAGE_EPOCH_WINDOW", Number(0, 1_000), Value("0"),
+            "How many epochs behind the current one an application message may be."),
+        setting("MLS_VALIDATION", OneOf(&["strict", "framing"]), Value("strict"),
+            "`framing` skips the signatures, lifetimes and identities of key packages, and the members that public commits add or remove."),
+    ]},
+    Section { title: "Rate limits and quotas (0: no limit)", settings: &[
+        setting("RATE_LIMIT_PER_DID", Number(0, MAX_PER_SECOND), Value("100"),
+            "Requests of one caller per second, twice as many in a burst; an expensive request counts as several."),
+        setting("RATE_LIMIT_PER_CONVO", Number(0, MAX_PER_SECOND), Value("500"),
+            "Accepted writes to one conversation per second, by all its members; twice as many in a burst."),
+        setting("COMMITS_PER_MINUTE", Number(0, MAX_PER_SECOND), Value("30"),
+            "Accepted commits of one member in one conversation per minute, all of them at once if need be."),
+        setting("KEY_PACKAGES_PER_CALLER", Number(0, MAX_PER_DAY), Value("10"),
+            "One-time key packages of one person for one caller in ten minutes; ten times as many for all callers together."),
+        setting("STORED_BYTES_PER_DAY", Number(0, MAX_BYTES), Value("2147483648"),
+            "Bytes that one caller stores per day, 256 for each row included."),
+        setting("CONVOS_PER_DAY", Number(0, MAX_PER_DAY), Value("500"),
+            "Conversations that one caller creates per day."),
+        setting("STRANGERS_PER_DAY", Number(0, MAX_PER_DAY), Value("2000"),
+            "People whom one caller invites per day without sharing a conversation in which they have been active."),
+        setting("INVITATIONS_PER_HOUR", Number(0, MAX_PER_DAY), Value("20"),
+            "Invitations of one person per hour by such callers; a quarter of that by one of them."),
+    ]},
+    Section { title: "Events", settings: &[
+        setting("SSE_BUFFER_SIZE", Number(1, 1_000_000), Value("5000"),
+            "Events that wait for one client of a stream; beyond that the stream ends, and the client resumes from its cursor."),
+    ]},
+    Section { title: "Retention (0: for ever)", settings: &[
+        setting("MESSAGE_TTL_DAYS", Number(0, MAX_DAYS), Value("30"),
+            "Days until messages and idempotency records are deleted, and commits that every active member has read."),
+        setting("COMMIT_HOLD_DAYS", Number(0, MAX_DAYS), Value("90"),
+            "Days for which a commit waits for members that have not read it, and a Welcome for its recipients."),
+        setting("ABANDONED_AFTER_DAYS", Number(0, MAX_DAYS), Value("180"),
+            "Days without a change after which a conversation ends that never had more than one member."),
+        setting("EVENT_STREAM_TTL_DAYS", Number(0, MAX_DAYS), Value("7"),
+            "Days until stored events are deleted."),
+        setting("RETENTION_INTERVAL_SECONDS", Number(1, 86_400), Value("3600"),
+            "Seconds between two sweeps, of all replicas together."),
+    ]},
+    Section { title: "Mailboxes", settings: &[
+        setting("MAILBOX_TIMEOUT_SECONDS", Number(1, 60), Value("10"),
+            "Seconds in which a mailbox has to answer."),
+        setting("MAILBOX_RETRY_SECONDS", Number(1, 3_600), Value("5"),
+            "Seconds before the second attempt; the delay doubles with each attempt, up to an hour."),
+        setting("MAILBOX_MAX_ATTEMPTS", Number(1, 1_000), Value("16"),
+            "Attempts after which an envelope is dead; with the default delays that is after three to six hours."),
+        setting("ALLOW_PRIVATE_MAILBOX_HOSTS", Flag, Value("false"),
+            "Allows mailboxes on private addresses, at ports other than 443 and over plain HTTP, for tests."),
+    ]},
+    Section { title: "Log", settings: &[
+        setting("RUST_LOG", LogFilter, Value(DEFAULT_LOG),
+            "Log filter, as `tracing_subscriber::EnvFilter` reads it."),
+    ]},
+];
+
+/// Every setting, in order.
+pub fn settings() -> impl Iterator<Item = &'static Setting> {
+    SECTIONS.iter().flat_map(|section| section.settings)
+}
+
+/// The row of a setting.
+pub(super) fn row(name: &str) -> &'static Setting {
+    settings().find(|setting| setting.name == name).expect("every setting that is read has a row in the table")
+}
+
+/// The table as text for `--help`.
+pub fn help() -> String {
+    let mut text =
+        "Settings (environment variables, or lines of .env; <NAME>_FILE names a file with a secret):".to_owned();
+    for section in SECTIONS {
+        text += &format!("\n\n{}:", section.title);
+        for Setting { name, kind, default, meaning, .. } in section.settings {
+            text += &format!("\n  {name}={kind}  [default: {default}]\n      {}", meaning.replace('`', ""));
+        }
+    }
+    text
+}
+
+impl Kind {
+    /// Checks a value. The error completes a sentence that begins with the setting's name.
+    pub(super) fn check(self, value: &str) -> Result<(), String> {
+        let fits = match self {
+            Text | Path => true,
+            Flag => ["true", "1", "false", "0"].contains(&value),
+            Number(min, max) => value.parse().is_ok_and(|number: u64| (min..=max).contains(&number)),
+            OneOf(values) => values.contains(&value),
+            Kind::Did => value.parse::<Did>().is_ok(),
+            Url(schemes) => {
+                reqwest::Url::parse(value).is_ok_and(|url| schemes.contains(&url.scheme()) && url.has_host())
+            }
+            Secret => value.len() >= MIN_SECRET_BYTES,
+            PostgresUrl => value.parse::<tokio_postgres::Config>().is_ok(),
+            RedisUrl => is_redis(value) && fred::types::config::Config::from_url(value).is_ok(),
+            LogFilter => match tracing_subscriber::EnvFilter::try_new(value) {
+                Ok(_) => true,
+                Err(cause) => return Err(format!("is not a log filter: {cause}")),
+            },
+        };
+        match (fits, self) {
+            (true, _) => Ok(()),
+            (false, Secret) => Err(format!("must have at least {MIN_SECRET_BYTES} bytes")),
+            (false, PostgresUrl | RedisUrl) => Err("is not a connection URL".to_owned()),
+            (false, Number(min, max)) => Err(format!("must be a whole number from {min} to {max}")),
+            (false, Url([one, other])) => Err(format!("must be a URL with {one} or {other}")),
+            (false, Kind::Did) => Err("must be a DID without a fragment".to_owned()),
+            (false, kind) => Err(format!("must be {kind}")),
+        }
+    }
+}
+
+fn is_redis(url: &str) -> bool {
+    url.split_once("://").is_some_and(|(scheme, _)| ["redis", "rediss", "valkey", "valkeys"].contains(&scheme))
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Text => write!(f, "text"),
+            Path => write!(f, "path"),
+            // The spellings that operators of the earlier server used.
+            Flag => write!(f, "true, 1, false or 0"),
+            Number(min, max) => write!(f, "{min} to {max}"),
+            OneOf(values) => write!(f, "{}", values.join(" or ")),
+            Kind::Did => write!(f, "DID"),
+            Url([one, other]) => write!(f, "{one} or {other} URL"),
+            Secret => write!(f, "secret of at least {MIN_SECRET_BYTES} bytes"),
+            PostgresUrl => write!(f, "PostgreSQL URL"),
+            RedisUrl => write!(f, "Redis URL"),
+            LogFilter => write!(f, "log filter"),
+        }
+    }
+}
+
+impl fmt::Display for Default {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Value(text) | Unset(text) | Derived(text) => f.write_str(text),
+        }
+    }
+}
