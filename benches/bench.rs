@@ -12,7 +12,7 @@
 //! ```
 //!
 //! `scenarios` has a file for each question, `support` what they stand on, `yardstick` the SQL and the scripts of pgbench. What
-//! is found goes to `results.json` in the output directory; `support/results.rs` says what is in it.
+//! is found goes to `results.json` in the output directory; `report/results.rs` says what is in it.
 //!
 //! A run fails if a request was answered otherwise than its scenario expects, if nothing was accepted, or if a database does
 //! not pass `catbird-server check` afterwards.
@@ -25,15 +25,16 @@ mod support;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use catbird_bench_report as report;
+use catbird_bench_report::results::Run;
 use catbird_server::clock::Clock;
 use clap::Parser;
 
 use scenarios::Scenario;
 use support::bench::Bench;
 use support::plan::{Arguments, Plan};
-use support::results::Run;
 use support::stage::Stage;
-use support::{Result, machine, report, targets};
+use support::{Result, machine, targets};
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();

@@ -76,11 +76,3 @@ pub mod telemetry;
 pub mod timing;
 pub mod wire;
 pub mod xrpc;
-
-// The tests of the actors use the same throw-away databases as the integration tests, which name this crate from outside.
-#[cfg(test)]
-extern crate self as catbird_server;
-#[cfg(test)]
-#[allow(dead_code, reason = "the integration tests use the rest")]
-#[path = "../tests/support/cluster.rs"]
-mod cluster;

@@ -2,7 +2,6 @@
 
 #![warn(clippy::unwrap_used)]
 
-#[path = "../tests/support/smoke_test.rs"]
 mod smoke_test;
 
 use std::io::IsTerminal;

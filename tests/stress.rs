@@ -4,18 +4,16 @@
 //! It prints throughput, latencies and conflicts. What it asserts is that nothing fails, nothing conflicts (every
 //! conversation has one writer) and the invariants hold; the figures are for reading.
 
-mod support;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use catbird_client::mls::{Handshake, MlsClient};
+use catbird_client::random_did;
+use catbird_client::xrpc::{Xrpc, base64_text, bytes_value};
+use catbird_testkit::cluster::database;
+use catbird_testkit::fleet::{Fleet, Mode};
 use serde_json::json;
-use support::client::mls::{Handshake, MlsClient};
-use support::client::random_did;
-use support::client::xrpc::{Xrpc, base64_text, bytes_value};
-use support::cluster::database;
-use support::fleet::{Fleet, Mode};
 use tokio::sync::Semaphore;
 
 const CONVERSATIONS: usize = 1_000;
@@ -108,7 +106,7 @@ async fn call(
     limit: &Semaphore,
     method: &str,
     body: &serde_json::Value,
-) -> (support::client::xrpc::Reply, Duration) {
+) -> (catbird_client::xrpc::Reply, Duration) {
     let _place = limit.acquire().await.unwrap();
     let start = Instant::now();
     let reply = xrpc.procedure(method, body).await.unwrap();

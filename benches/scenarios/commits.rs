@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
+use catbird_bench_report::results::Who;
 use serde_json::json;
 use tokio_postgres::Client as Database;
 
@@ -16,7 +17,6 @@ use crate::support::generator::{Client, Reply, Verdict};
 use crate::support::http::Request;
 use crate::support::mls::{self, Content};
 use crate::support::plan::{EVERYBODY, Plan};
-use crate::support::results::Who;
 use crate::support::seed::{self, Convos};
 use crate::support::tokens::Minter;
 use crate::support::yardstick::Script;

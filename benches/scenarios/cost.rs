@@ -9,6 +9,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::time::Duration;
 
+use catbird_bench_report::results::{Sample, Who};
 use nix::unistd::{SysconfVar, sysconf};
 use tokio_postgres::Client as Database;
 
@@ -16,7 +17,6 @@ use super::clients::Sender;
 use crate::support::Result;
 use crate::support::bench::{Bench, Figure};
 use crate::support::plan::{EVERYBODY, Plan};
-use crate::support::results::{Sample, Who};
 use crate::support::yardstick::Script;
 
 pub const NAME: &str = "cost";

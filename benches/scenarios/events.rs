@@ -6,25 +6,21 @@
 //! nothing but that all were there; latencies are what counts. Slow readers take nothing for a while, so that they are told and
 //! cut, and come back with their cursor.
 
-#[allow(clippy::unwrap_used, reason = "client of the tests")]
-#[path = "../../tests/support/client/mod.rs"]
-pub(super) mod client;
-
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use catbird_bench_report::results::{Sample, Who};
+use catbird_client::xrpc::{self, EventStream, Xrpc, bytes_value};
+use catbird_testkit::redis::Redis;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use self::client::xrpc::{EventStream, Xrpc, bytes_value};
-use super::redis::Redis;
 use crate::support::bench::{Bench, Figure};
 use crate::support::measurement::Latencies;
 use crate::support::plan::{Plan, SERVERS, Turn};
-use crate::support::results::{Sample, Who};
 use crate::support::seed::Convo;
 use crate::support::server::Server;
 use crate::support::tokens::{SECRET, SERVICE_DID};
@@ -118,7 +114,7 @@ async fn pair(bench: &Bench, who: Who, hints: Hints, redis: &Redis) -> Result<[S
         let page = format!("http://{}/health/ready", server.address);
         let deadline = Instant::now() + PATIENCE;
         let is_told = async || -> Result<bool> {
-            let ready: Value = client::xrpc::http()?.get(&page).send().await?.json().await?;
+            let ready: Value = xrpc::http()?.get(&page).send().await?.json().await?;
             Ok(hints == Hints::Poll || ready["hints"]["listening"] == true)
         };
         while !is_told().await? {

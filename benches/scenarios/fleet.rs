@@ -7,6 +7,7 @@
 //! A transaction costs about the same for one message as for many, so with 64 connections four replicas that have 16 requests each pay
 //! four times for what one replica does at once. With more connections they need not: sends are measured with both.
 
+use catbird_bench_report::results::Sample;
 use tokio::task::JoinHandle;
 
 use super::clients::Sender;
@@ -15,7 +16,6 @@ use crate::support::Result;
 use crate::support::bench::{Bench, Figure};
 use crate::support::generator::{Client, Load};
 use crate::support::plan::{Plan, SERVERS, Turn};
-use crate::support::results::Sample;
 use crate::support::seed::Convos;
 use crate::support::server::Server;
 

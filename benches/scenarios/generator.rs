@@ -5,13 +5,14 @@
 
 use std::time::Duration;
 
+use catbird_bench_report::results::Who;
+
 use super::clients::Sender;
 use crate::support::Result;
 use crate::support::bench::{Bench, Figure};
 use crate::support::generator::Load;
 use crate::support::plan::Plan;
 use crate::support::responder::Responder;
-use crate::support::results::Who;
 use crate::support::seed;
 
 pub const NAME: &str = "generator";

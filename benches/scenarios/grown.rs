@@ -7,21 +7,21 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use catbird_bench_report::results::{Sample, Who};
+use catbird_client::xrpc::{self, EventStream};
 use catbird_server::check;
 use catbird_server::mls::DEFAULT_SUITE;
 use serde_json::json;
 use tokio_postgres::{Client as Database, Config};
 
 use super::clients::Sender;
-use super::events::{self, client::xrpc::EventStream};
-use super::{commits, reads};
+use super::{commits, events, reads};
 use crate::support::Result;
 use crate::support::bench::{Bench, Figure};
 use crate::support::generator::{Client, Load};
 use crate::support::http::Request;
 use crate::support::measurement::Latencies;
 use crate::support::plan::{Plan, Turn};
-use crate::support::results::{Sample, Who};
 use crate::support::seed::{Convo, Convos};
 use crate::support::server::Server;
 use crate::support::stage::connect;
@@ -247,7 +247,7 @@ impl House {
     async fn swept(&self) -> Result<()> {
         let page = format!("http://{}/metrics", self.server.address);
         let took = async || -> Result<Vec<String>> {
-            let text = events::client::xrpc::http()?.get(&page).send().await?.text().await?;
+            let text = xrpc::http()?.get(&page).send().await?.text().await?;
             let sums = text.lines().filter_map(|line| line.strip_prefix("sweep_duration_seconds_sum"));
             Ok(sums.map(str::to_owned).collect())
         };

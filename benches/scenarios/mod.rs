@@ -18,11 +18,6 @@ mod reads;
 mod send;
 mod tokens;
 
-// Where scenarios need one, it is that of the tests.
-#[allow(dead_code, clippy::unwrap_used, reason = "support of the tests, which use all of it")]
-#[path = "../../tests/support/redis.rs"]
-mod redis;
-
 use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
+use catbird_bench_report::results::Who;
 use serde_json::json;
 
 use self::attack::{Act, CONNECTIONS, Neighbour};
@@ -21,7 +22,6 @@ use crate::support::http::Request;
 use crate::support::mix::Dice;
 use crate::support::mls::{self, Content};
 use crate::support::plan::{Plan, Turn};
-use crate::support::results::Who;
 use crate::support::seed::{self, Convo, Convos};
 use crate::support::tokens::Minter;
 

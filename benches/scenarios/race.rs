@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
+use catbird_bench_report::results::Sample;
 use serde::Deserialize;
 use serde_json::json;
 
@@ -19,7 +20,6 @@ use crate::support::http::Request;
 use crate::support::measurement::Latencies;
 use crate::support::mls::{self, Content};
 use crate::support::plan::{Plan, SERVERS};
-use crate::support::results::Sample;
 use crate::support::seed::{self, Convos};
 use crate::support::tokens::Minter;
 

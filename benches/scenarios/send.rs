@@ -5,11 +5,12 @@
 
 use std::time::Duration;
 
+use catbird_bench_report::results::Who;
+
 use super::clients::Sender;
 use crate::support::Result;
 use crate::support::bench::{Bench, Figure};
 use crate::support::plan::{EVERYBODY, Plan};
-use crate::support::results::Who;
 use crate::support::yardstick::Script;
 
 pub const NAME: &str = "send";

@@ -6,30 +6,22 @@
 //! is what differs; `send` shows how much of that is left where there is work to do. Tokens are minted before a load begins,
 //! since signing on a curve costs the load generator more than the request.
 
-// What tests use for the same is used here: a host of DID documents, keys, and Redis.
-#[allow(dead_code, clippy::unwrap_used, reason = "support of the tests, which use all of it")]
-#[path = "../../tests/support/account.rs"]
-mod account;
-#[allow(dead_code, clippy::unwrap_used, reason = "support of the tests, which use all of it")]
-#[path = "../../tests/support/directory.rs"]
-mod directory;
-
 use std::sync::Arc;
 use std::time::Duration;
 
+use catbird_bench_report::results::{Sample, Who};
 use catbird_server::clock::Clock;
+use catbird_testkit::account::{Key, Spelling, document};
+use catbird_testkit::directory::{Answer, Directory};
+use catbird_testkit::redis::Redis;
 use serde_json::json;
 
-use self::account::{Key, Spelling, document};
-use self::directory::{Answer, Directory};
 use super::clients::Sender;
-use super::redis::Redis;
 use crate::support::Result;
 use crate::support::bench::{Bench, Figure};
 use crate::support::generator::{Client, Load, Reply, Verdict};
 use crate::support::mix::{Dice, fresh};
 use crate::support::plan::{Plan, SERVERS};
-use crate::support::results::{Sample, Who};
 use crate::support::seed::{self, Convos};
 use crate::support::server::Server;
 use crate::support::tokens::{Minter, SERVICE_DID};

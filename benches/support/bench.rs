@@ -1,8 +1,9 @@
 //! What a scenario is given: the stage, the plan, and a place for its figures.
 
+use catbird_bench_report::results::{Sample, Series, Who};
+
 use super::generator::{self, Client, Load, Timing};
 use super::plan::{Plan, Turn};
-use super::results::{Sample, Series, Who};
 use super::stage::Stage;
 use super::yardstick::Script;
 use super::{Failure, Result};

@@ -3,7 +3,7 @@
 use std::process::Command;
 use std::thread;
 
-use super::results::Machine;
+use catbird_bench_report::results::Machine;
 
 /// This machine and this build. What cannot be found out is left empty.
 pub fn describe(postgres_version: String) -> Machine {

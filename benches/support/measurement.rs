@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
+use catbird_bench_report::results::Sample;
 use hdrhistogram::Histogram;
-
-use super::results::Sample;
 
 /// The longest latency that is told apart, in microseconds. What takes longer counts as this.
 const LONGEST_US: u64 = 120_000_000;

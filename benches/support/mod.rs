@@ -1,6 +1,6 @@
 //! What the scenarios stand on. From the ground up: [`stage`] owns the processes and databases, [`seed`] fills them,
 //! [`generator`] makes load over HTTP with requests from [`http`], [`tokens`] and [`mls`], [`yardstick`] makes it with pgbench,
-//! [`measurement`] turns either into figures, [`results`] is what is kept of them, [`targets`] holds them against what was
+//! [`measurement`] turns either into figures, [`catbird_bench_report::results`] is what is kept of them, [`targets`] holds them against what was
 //! promised. A scenario sees all of it through [`bench::Bench`].
 
 pub mod bench;
@@ -11,9 +11,7 @@ pub mod measurement;
 pub mod mix;
 pub mod mls;
 pub mod plan;
-pub mod report;
 pub mod responder;
-pub mod results;
 pub mod seed;
 pub mod server;
 pub mod stage;

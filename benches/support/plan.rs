@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use catbird_bench_report::results::Who;
 use clap::Parser;
 
 use super::generator::Timing;
-use super::results::Who;
 
 /// How much of a load's time is added before it, to fill caches and pools.
 const WARM_UP_SHARE: f64 = 0.2;

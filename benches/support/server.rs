@@ -8,10 +8,10 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use catbird_bench_report::results::Who;
 use serde_json::Value;
 
 use super::Result;
-use super::results::Who;
 use super::tokens::{SECRET, SERVICE_DID};
 
 /// How long a start may take.

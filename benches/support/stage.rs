@@ -6,6 +6,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use catbird_bench_report::results::Who;
 use catbird_server::check;
 use catbird_server::embedded::{DATABASE, EmbeddedPostgres, Settings};
 use catbird_server::store;
@@ -14,7 +15,6 @@ use ulid::Ulid;
 
 use super::Result;
 use super::plan::{Plan, SERVERS};
-use super::results::Who;
 use super::seed::{self, Convos};
 use super::server::Server;
 use super::yardstick::Yardstick;

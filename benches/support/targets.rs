@@ -1,6 +1,6 @@
 //! What was promised, and how it is read off a run. One table, so that the report, docs/benchmarks.md and the scenarios agree.
 
-use super::results::{Kind, Run, Sample, Series, Target, Who};
+use catbird_bench_report::results::{Kind, Run, Sample, Series, Target, Who};
 
 /// Where targets are measured, unless they say otherwise.
 const CONNECTIONS: u32 = 32;

@@ -6,12 +6,12 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use catbird_bench_report::results::Sample;
 use tokio::process::Command;
 use tokio_postgres::Client;
 
 use super::Result;
 use super::measurement::Latencies;
-use super::results::Sample;
 
 /// Tables, data and functions.
 const SCHEMA: &str = include_str!("../yardstick/schema.sql");

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use catbird_testkit::cluster::{TestDatabase, database};
 use futures_util::future::join_all;
 use tokio::sync::{Notify, Semaphore};
 
 use super::{ActorMetrics, Limits, Registry};
-use crate::cluster::{TestDatabase, database};
 use crate::error::Code;
 use crate::ids::{ConvoId, Did};
 use crate::metrics::{Page, Registry as MetricsRegistry};

@@ -110,9 +110,9 @@ mod tests {
     use super::super::StoreConfig;
     use super::*;
     use crate::clock::Clock;
-    use crate::cluster::database;
     use crate::metrics::Registry;
     use crate::store::StoreMetrics;
+    use catbird_testkit::cluster::database;
 
     #[tokio::test(flavor = "multi_thread")]
     async fn who_loses_a_deadlock_spends_its_tokens_all_the_same() {

@@ -1,17 +1,17 @@
 //! Bytes that are not the expected MLS message: truncated, padded, random, of another kind, or of another group. Each
 //! is refused with its own error, and nothing is written.
 
+use catbird_client::mls::Handshake;
+use catbird_client::persona::{Persona, hex};
+use catbird_client::random_did;
+use catbird_client::xrpc::{base64_text, bytes_value};
+use catbird_testkit::app::TestApp;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, TestRunner};
 use serde_json::{Value, json};
 
 use crate::harness::*;
-use crate::support::app::TestApp;
-use crate::support::client::mls::Handshake;
-use crate::support::client::persona::{Persona, hex};
-use crate::support::client::random_did;
-use crate::support::client::xrpc::{base64_text, bytes_value};
 
 any_serializer! {
     a_message_cut_off_at_every_seventh_byte_is_refused_wherever_it_belongs;

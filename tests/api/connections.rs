@@ -1,11 +1,11 @@
 //! Rules of a connection: it leaves HTTP only for a stream, and its next request is read after the reply to the last
 //! one.
 
+use catbird_testkit::app::TestApp;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::harness::*;
-use crate::support::app::TestApp;
 
 any_serializer! {
     only_who_opens_a_stream_may_leave_http;

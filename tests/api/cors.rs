@@ -4,17 +4,17 @@
 use std::collections::BTreeSet;
 
 use actix_web::dev::ServerHandle;
+use catbird_client::xrpc::http;
 use catbird_server::api::ROUTES;
 use catbird_server::app::App;
 use catbird_server::clock::Clock;
 use catbird_server::config::Config;
 use catbird_server::server;
+use catbird_testkit::app::{TestApp, variables};
 use reqwest::{Client, Method, Response};
 use serde_json::Value;
 
 use crate::harness::*;
-use crate::support::app::{TestApp, variables};
-use crate::support::client::xrpc::http;
 
 any_serializer! {
     any_page_may_ask_for_leave_and_gets_it;

@@ -5,6 +5,8 @@ use std::sync::LazyLock;
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD};
+use catbird_client::mls::{Handshake, MlsClient};
+use catbird_client::random_did;
 use catbird_server::bytes::{LexBytes, from_base64, to_base64};
 use catbird_server::clock::Clock;
 use catbird_server::config::MlsValidation;
@@ -16,9 +18,6 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 use serde::Deserialize;
 use serde_json::json;
-
-use crate::support::client::mls::{Handshake, MlsClient};
-use crate::support::client::random_did;
 
 /// Real messages of every kind, and the owner of the key package.
 struct Real {

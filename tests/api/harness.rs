@@ -5,13 +5,12 @@ use std::collections::BTreeMap;
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD};
+use catbird_client::mls::Staged;
+use catbird_client::persona::{Persona, sha256_hex};
+use catbird_client::xrpc::{Reply, base64_text, bytes_value};
+use catbird_testkit::app::TestApp;
 use serde_json::{Value, json};
 use tokio_postgres::types::ToSql;
-
-use crate::support::app::TestApp;
-use crate::support::client::mls::Staged;
-use crate::support::client::persona::{Persona, sha256_hex};
-use crate::support::client::xrpc::{Reply, base64_text, bytes_value};
 
 /// Runs each test twice, with the advisory lock and with the actors, and proves the invariants afterwards.
 macro_rules! either_serializer {

@@ -6,15 +6,15 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use catbird_client::persona::{Persona, sha256_hex};
+use catbird_client::random_did;
+use catbird_client::xrpc::{base64_text, bytes_value};
+use catbird_testkit::app::{validated, variables};
+use catbird_testkit::cluster::database;
+use catbird_testkit::fleet::{Mode, Replica};
 use serde_json::{Value, json};
 
 use crate::harness::*;
-use crate::support::app::{validated, variables};
-use crate::support::client::persona::{Persona, sha256_hex};
-use crate::support::client::random_did;
-use crate::support::client::xrpc::{base64_text, bytes_value};
-use crate::support::cluster::database;
-use crate::support::fleet::{Mode, Replica};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -169,7 +169,7 @@ impl Said {
 /// Returns the address that the server logs once it accepts requests.
 async fn address(log: &Mutex<String>) -> String {
     let start = Instant::now();
-    let http = crate::support::client::xrpc::http().unwrap();
+    let http = catbird_client::xrpc::http().unwrap();
     loop {
         assert!(start.elapsed() < PATIENCE, "the server did not become ready");
         let address = log.lock().unwrap().lines().find_map(|line| {

@@ -4,18 +4,18 @@
 use std::time::{Duration, Instant};
 
 use actix_web::dev::ServerHandle;
+use catbird_client::persona::{Persona, hex};
+use catbird_client::random_did;
+use catbird_client::xrpc::{Reply, base64_text, bytes_value};
 use catbird_server::app::{App, Stage};
 use catbird_server::clock::Clock;
 use catbird_server::config::Config;
 use catbird_server::server;
+use catbird_testkit::app::{TestApp, variables};
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use crate::harness::*;
-use crate::support::app::{TestApp, variables};
-use crate::support::client::persona::{Persona, hex};
-use crate::support::client::random_did;
-use crate::support::client::xrpc::{Reply, base64_text, bytes_value};
 
 either_serializer! {
     p4_the_same_request_under_the_same_key_returns_the_first_result_and_writes_nothing;

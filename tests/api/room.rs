@@ -2,14 +2,14 @@
 
 use std::time::{Duration, Instant};
 
+use catbird_client::persona::Persona;
 use catbird_server::xrpc::decode::MAX_ARRIVING;
+use catbird_testkit::app::TestApp;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::harness::*;
-use crate::support::app::TestApp;
-use crate::support::client::persona::Persona;
 
 any_serializer! {
     p10_bodies_that_were_announced_and_do_not_come_keep_nobody_waiting;

@@ -3,13 +3,13 @@
 
 use std::collections::BTreeSet;
 
+use catbird_client::persona::Persona;
+use catbird_client::random_did;
+use catbird_client::xrpc::{Reply, base64_text, bytes_value, facts};
+use catbird_testkit::app::TestApp;
 use serde_json::{Value, json};
 
 use crate::harness::*;
-use crate::support::app::TestApp;
-use crate::support::client::persona::Persona;
-use crate::support::client::random_did;
-use crate::support::client::xrpc::{Reply, base64_text, bytes_value, facts};
 
 either_serializer! {
     p7_a_conversation_that_exists_and_one_that_does_not_answer_strangers_alike;

@@ -3,16 +3,16 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use catbird_client::xrpc::{Reply, nsid};
+use catbird_client::{persona::unique, random_did};
+use catbird_testkit::account::{Key, Spelling, document};
+use catbird_testkit::app::{SERVICE_DID, TestApp};
+use catbird_testkit::directory::{Answer, Directory};
 use futures_util::FutureExt;
 use reqwest::header::HeaderMap;
 use serde_json::json;
 
 use crate::harness::*;
-use crate::support::account::{Key, Spelling, document};
-use crate::support::app::{SERVICE_DID, TestApp};
-use crate::support::client::xrpc::{Reply, nsid};
-use crate::support::client::{persona::unique, random_did};
-use crate::support::directory::{Answer, Directory};
 
 either_serializer! {
     every_reply_says_where_its_time_went;

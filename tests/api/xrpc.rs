@@ -5,19 +5,19 @@ use std::sync::Arc;
 
 use actix_web::web::{self, Data, Payload};
 use actix_web::{HttpRequest, HttpServer};
+use catbird_client::random_did;
+use catbird_client::xrpc::{Claims, Token, Xrpc};
 use catbird_server::api::ROUTES;
 use catbird_server::app::App;
 use catbird_server::error::{Code, Error};
 use catbird_server::lexicons;
 use catbird_server::xrpc::{self, Caller, Endpoint, Kind, Route};
+use catbird_testkit::app::{SECRET, SERVICE_DID, TestApp};
 use reqwest::Method;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::harness::*;
-use crate::support::app::{SECRET, SERVICE_DID, TestApp};
-use crate::support::client::random_did;
-use crate::support::client::xrpc::{Claims, Token, Xrpc};
 
 any_serializer! {
     a_method_called_with_the_wrong_verb_is_405_and_names_the_right_one;

@@ -3,6 +3,9 @@
 
 use std::time::Duration;
 
+use catbird_client::xrpc::Reply;
+use catbird_testkit::cluster::{TestDatabase, database};
+use catbird_testkit::fleet::{Fleet, Mode, Replica};
 use futures_util::future::join_all;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -11,9 +14,6 @@ use tokio::time::Instant;
 use tokio_postgres::Client;
 
 use super::tools::{entries, eventually, lock_waiters, message, metric, recovered};
-use crate::support::client::xrpc::Reply;
-use crate::support::cluster::{TestDatabase, database};
-use crate::support::fleet::{Fleet, Mode, Replica};
 
 /// How fast a request is answered that has nothing to do with the blocked conversation, on a machine that is busy with tests.
 const QUICKLY: Duration = Duration::from_secs(2);

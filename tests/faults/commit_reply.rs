@@ -1,19 +1,19 @@
 //! P4 where it is hardest: COMMIT was sent, and the answer does not come. The server has to find out what became of it, and
 //! the client, which gave no key, gets one answer that is true.
 
+use catbird_client::mls::DEFAULT_SUITE;
+use catbird_client::persona::{Persona, hex, unique};
+use catbird_client::random_did;
+use catbird_client::xrpc::{Reply, base64_text};
+use catbird_testkit::chaos::{Chaos, Counts, Fault};
+use catbird_testkit::cluster::{TestDatabase, database};
+use catbird_testkit::fleet::{Fleet, Mode, Replica};
 use futures_util::future::join_all;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use tokio_postgres::Client;
 
 use super::tools::{SEND, accepts_commits, count, entries, eventually, message, metric, recovered};
-use crate::support::chaos::{Chaos, Counts, Fault};
-use crate::support::client::mls::DEFAULT_SUITE;
-use crate::support::client::persona::{Persona, hex, unique};
-use crate::support::client::random_did;
-use crate::support::client::xrpc::{Reply, base64_text};
-use crate::support::cluster::{TestDatabase, database};
-use crate::support::fleet::{Fleet, Mode, Replica};
 
 struct Place {
     fleet: Fleet,

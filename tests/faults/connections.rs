@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
+use catbird_testkit::chaos::{Chaos, Counts, Fault};
+use catbird_testkit::cluster::database;
+use catbird_testkit::fleet::{Fleet, Mode};
+use catbird_testkit::load::Load;
 use futures_util::future::join_all;
 use tokio::time::Instant;
 
 use super::tools::{DEADLINE, SEND, accepts_commits, count, eventually, message, recovered};
-use crate::support::chaos::{Chaos, Counts, Fault};
-use crate::support::cluster::database;
-use crate::support::fleet::{Fleet, Mode};
-use crate::support::load::Load;
 
 /// How often a load is disturbed.
 const ROUNDS: u64 = 15;

@@ -1,11 +1,11 @@
 //! P10: a PostgreSQL that has run out of disk or memory.
 
+use catbird_client::xrpc;
+use catbird_testkit::cluster::database;
+use catbird_testkit::fleet::{Fleet, Mode};
 use serde_json::json;
 
 use super::tools::{message, recovered};
-use crate::support::client::xrpc;
-use crate::support::cluster::database;
-use crate::support::fleet::{Fleet, Mode};
 
 /// The disk of a test cannot be filled for it alone, so triggers say what PostgreSQL says then.
 pub async fn a_database_without_room_refuses_writes_for_a_while_and_serves_reads(mode: Mode) {

@@ -2,6 +2,12 @@
 
 use std::time::Duration;
 
+use catbird_client::mls::DEFAULT_SUITE;
+use catbird_client::persona::{Persona, hex, unique};
+use catbird_client::random_did;
+use catbird_client::xrpc::{Xrpc, nsid};
+use catbird_testkit::cluster::database;
+use catbird_testkit::fleet::{Fleet, Mode};
 use futures_util::StreamExt;
 use futures_util::stream;
 use serde_json::{Value, json};
@@ -10,12 +16,6 @@ use tokio::net::TcpStream;
 use tokio_postgres::Client;
 
 use super::tools::{message, recovered};
-use crate::support::client::mls::DEFAULT_SUITE;
-use crate::support::client::persona::{Persona, hex, unique};
-use crate::support::client::random_did;
-use crate::support::client::xrpc::{Xrpc, nsid};
-use crate::support::cluster::database;
-use crate::support::fleet::{Fleet, Mode};
 
 const REQUESTS: usize = 300;
 

@@ -4,14 +4,14 @@
 use std::process::Command;
 use std::time::Duration;
 
+use catbird_client::persona::Persona;
+use catbird_client::xrpc::{Event, EventStream, Reply};
+use catbird_testkit::cluster::OwnCluster;
+use catbird_testkit::fleet::{Fleet, Mode};
 use serde_json::json;
 use tokio_postgres::{Client, NoTls};
 
 use super::tools::{count, eventually, message};
-use crate::support::client::persona::Persona;
-use crate::support::client::xrpc::{Event, EventStream, Reply};
-use crate::support::cluster::OwnCluster;
-use crate::support::fleet::{Fleet, Mode};
 
 /// How long an event that has to come may take.
 const PATIENCE: Duration = Duration::from_secs(20);

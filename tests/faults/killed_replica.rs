@@ -1,13 +1,13 @@
 //! SIGKILL: a replica gets no chance to finish anything, and the others go on.
 
+use catbird_client::persona::unique;
+use catbird_testkit::cluster::database;
+use catbird_testkit::fleet::{Fleet, Mode, Replica};
+use catbird_testkit::load::Load;
 use serde_json::json;
 use tokio::time::Instant;
 
 use super::tools::{DEADLINE, entries, lock_waiters, message, recovered};
-use crate::support::client::persona::unique;
-use crate::support::cluster::database;
-use crate::support::fleet::{Fleet, Mode, Replica};
-use crate::support::load::Load;
 
 /// The replica is caught after it moved the position and appended the entry, before it could commit: the test has taken the
 /// row that it writes last. Slow, because PostgreSQL notices that nobody is there any more when the wait for that row runs out.

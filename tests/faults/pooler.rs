@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
+use catbird_testkit::cluster::empty_database;
+use catbird_testkit::fleet::{Fleet, Mode};
+use catbird_testkit::load::Load;
+use catbird_testkit::pgbouncer::PgBouncer;
 use tokio::time::Instant;
 
 use super::tools::{count, recovered};
-use crate::support::cluster::empty_database;
-use crate::support::fleet::{Fleet, Mode};
-use crate::support::load::Load;
-use crate::support::pgbouncer::PgBouncer;
 
 /// Fewer than two servers' pools, so that connections really are shared.
 const CONNECTIONS: usize = 5;

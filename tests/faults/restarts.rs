@@ -1,16 +1,16 @@
 //! PostgreSQL goes away and comes back.
 
+use catbird_client::persona::unique;
+use catbird_client::random_did;
+use catbird_testkit::chaos::{Chaos, Counts, Fault};
+use catbird_testkit::cluster::OwnCluster;
+use catbird_testkit::fleet::{Fleet, Mode};
+use catbird_testkit::load::Load;
 use futures_util::future::join_all;
 use serde_json::json;
 use tokio_postgres::{Client, NoTls};
 
 use super::tools::{count, eventually, message, recovered};
-use crate::support::chaos::{Chaos, Counts, Fault};
-use crate::support::client::persona::unique;
-use crate::support::client::random_did;
-use crate::support::cluster::OwnCluster;
-use crate::support::fleet::{Fleet, Mode};
-use crate::support::load::Load;
 
 /// How a restart is done.
 #[derive(Clone, Copy, PartialEq)]

@@ -2,16 +2,16 @@
 
 use std::time::Duration;
 
+use catbird_client::persona::{Persona, sha256_hex};
+use catbird_client::random_did;
+use catbird_client::xrpc::{Reply, base64_text};
+use catbird_testkit::cluster::{TestDatabase, database};
+use catbird_testkit::fleet::{Fleet, Mode};
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::tools::metric;
-use crate::support::client::persona::{Persona, sha256_hex};
-use crate::support::client::random_did;
-use crate::support::client::xrpc::{Reply, base64_text};
-use crate::support::cluster::{TestDatabase, database};
-use crate::support::fleet::{Fleet, Mode};
 
 /// So many that those who come while the first are being done have to share.
 const CONVERSATIONS: usize = 24;

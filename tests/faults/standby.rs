@@ -2,15 +2,15 @@
 
 use std::time::Duration;
 
+use catbird_client::persona::Persona;
+use catbird_client::xrpc;
+use catbird_testkit::cluster::OwnCluster;
+use catbird_testkit::fleet::{Fleet, Mode, Replica};
 use futures_util::future::{join, join_all};
 use serde_json::Value;
 use tokio::time::Instant;
 
 use super::tools::{count, eventually, message, metric, recovered};
-use crate::support::client::persona::Persona;
-use crate::support::client::xrpc;
-use crate::support::cluster::OwnCluster;
-use crate::support::fleet::{Fleet, Mode, Replica};
 
 /// What `/health/ready` answers.
 async fn readiness(replica: &Replica) -> (u16, Value) {

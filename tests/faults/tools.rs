@@ -2,13 +2,12 @@
 
 use std::time::Duration;
 
+use catbird_client::persona::Persona;
+use catbird_client::xrpc::{self, bytes_value};
+use catbird_testkit::fleet::{Mode, Replica};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 use tokio_postgres::Client;
-
-use crate::support::client::persona::Persona;
-use crate::support::client::xrpc::{self, bytes_value};
-use crate::support::fleet::{Mode, Replica};
 
 /// How long a condition may take to come true.
 pub const DEADLINE: Duration = Duration::from_secs(30);

@@ -3,12 +3,12 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use catbird_testkit::cluster::database;
+use catbird_testkit::fleet::{Fleet, Mode, Replica};
 use futures_util::future::join_all;
 use tokio::time::Instant;
 
 use super::tools::{entries, eventually, message, metric};
-use crate::support::cluster::database;
-use crate::support::fleet::{Fleet, Mode, Replica};
 
 /// At each replica.
 const CONNECTIONS: usize = 32;

@@ -2,14 +2,13 @@
 
 use std::sync::Arc;
 
+use catbird_client::mls::MlsClient;
+use catbird_client::persona::Persona;
+use catbird_client::random_did;
+use catbird_client::xrpc::{Reply, base64_text};
+use catbird_testkit::fleet::Fleet;
 use futures_util::future::join_all;
 use serde_json::json;
-
-use crate::support::client::mls::MlsClient;
-use crate::support::client::persona::Persona;
-use crate::support::client::random_did;
-use crate::support::client::xrpc::{Reply, base64_text};
-use crate::support::fleet::Fleet;
 
 const RACERS: usize = 64;
 const EPOCHS: u64 = 50;

@@ -1,11 +1,10 @@
 //! The five races that operators know by name.
 
+use catbird_client::persona::Persona;
+use catbird_client::xrpc::{base64_text, bytes_value};
+use catbird_testkit::fleet::Fleet;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
-
-use crate::support::client::persona::Persona;
-use crate::support::client::xrpc::{base64_text, bytes_value};
-use crate::support::fleet::Fleet;
 
 /// Ten members add somebody at the same time; each rebases until it is through.
 pub async fn concurrent_add_members(fleet: &Fleet) {

@@ -8,6 +8,9 @@ use std::net::TcpListener;
 use std::sync::Arc;
 
 use actix_web::dev::ServerHandle;
+use catbird_client::persona::Persona;
+use catbird_client::random_did;
+use catbird_client::xrpc::{OnReply, Xrpc, facts};
 use catbird_server::app::{App, Stage};
 use catbird_server::check;
 use catbird_server::clock::Clock;
@@ -15,9 +18,6 @@ use catbird_server::config::Config;
 use catbird_server::server;
 use serde_json::Value;
 
-use super::client::persona::Persona;
-use super::client::random_did;
-use super::client::xrpc::{OnReply, Xrpc, facts};
 use super::cluster::{TestDatabase, database};
 use super::lexicon;
 

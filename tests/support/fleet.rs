@@ -1,19 +1,20 @@
 //! Server processes: the real binary, one or several on one database, killed as tests please.
 
 use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
+use catbird_client::persona::Persona;
+use catbird_client::random_did;
+use catbird_client::xrpc::{self, Xrpc};
 use catbird_server::check;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio_postgres::Config;
 
 use super::app::{validated, variables};
-use super::client::persona::Persona;
-use super::client::random_did;
-use super::client::xrpc::{self, Xrpc};
 
 /// How long a process may take until it is ready.
 const START: Duration = Duration::from_secs(60);
@@ -51,7 +52,7 @@ impl Replica {
 
     /// Starts a server and waits until it listens.
     pub async fn spawn(mode: Mode, database_url: &str, settings: &[(&str, &str)]) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_catbird-server"))
+        let mut child = Command::new(program())
             .env_clear()
             .envs(variables(&[("DATABASE_URL", database_url), ("ENABLE_ACTOR_SYSTEM", mode.flag())]))
             .envs(settings.iter().copied())
@@ -140,7 +141,7 @@ pub async fn run_as(
     database_url: &str,
     settings: &[(&str, &str)],
 ) -> (Option<i32>, String, String) {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_catbird-server"));
+    let mut command = Command::new(program());
     command
         .args(arguments)
         .env_clear()
@@ -151,6 +152,12 @@ pub async fn run_as(
     let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+/// The server's program. Cargo builds it before it runs a test or a bench, and puts it beside the directory of their programs.
+fn program() -> PathBuf {
+    let ours = std::env::current_exe().unwrap();
+    ours.parent().and_then(Path::parent).unwrap().join("catbird-server")
 }
 
 /// Several servers on one database, as behind a load balancer that takes turns.

@@ -11,13 +11,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use catbird_client::xrpc::{Reply, Xrpc, XrpcError};
 use reqwest::Url;
 use serde_json::Value;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::client::xrpc::{Reply, Xrpc, XrpcError};
 use super::fleet::Fleet;
 pub use ledger::{Ack, Ledger};
 

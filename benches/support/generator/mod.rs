@@ -14,6 +14,7 @@ use std::net::SocketAddr;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use catbird_bench_report::results::Sample;
 use mio::{Events, Poll};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
@@ -21,7 +22,6 @@ use tokio::sync::oneshot;
 
 use self::connection::Connection;
 use super::measurement::Latencies;
-use super::results::Sample;
 use super::{Failure, Result};
 
 /// How long the last answers may take after a load has ended.

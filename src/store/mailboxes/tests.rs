@@ -1,8 +1,9 @@
 //! The expansion of the log in portions, however small they are.
 
+use catbird_testkit::cluster::database;
+
 use super::super::{Store, StoreConfig};
 use super::{ENTRIES_AT_ONCE, FEW};
-use crate::cluster::database;
 use crate::metrics::Registry;
 use crate::store::StoreMetrics;
 
@@ -12,7 +13,7 @@ const MEMBERS: i64 = 150;
 const ENTRIES: i64 = 3;
 
 /// Conversations whose members are the same people, so many of whom have a webhook. One has left each before its last entry.
-async fn setting(webhooks: i64) -> (Store, tokio_postgres::Client, crate::cluster::TestDatabase) {
+async fn setting(webhooks: i64) -> (Store, tokio_postgres::Client, catbird_testkit::cluster::TestDatabase) {
     let database = database().await;
     let client = database.connect().await;
     let people = format!(

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
+use catbird_testkit::cluster::{TestDatabase, database};
+
 use super::super::epochs::{self, Swap};
 use super::super::query::Query;
 use super::super::session::Queries;
 use super::super::{
     Abort, Batch, Command, Exclusive, ExclusiveMany, Hold, Landing, Locks, Position, Store, StoreConfig, Topic,
 };
-use crate::cluster::{TestDatabase, database};
 use crate::error::{Code, Error};
 use crate::ids::{ConvoId, Did};
 use crate::metrics::Registry;

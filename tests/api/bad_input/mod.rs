@@ -4,9 +4,8 @@
 mod procedures;
 mod queries;
 
+use catbird_client::xrpc::Reply;
 use serde_json::{Value, json};
-
-use crate::support::client::xrpc::Reply;
 
 /// What a field holds, and so what it must not.
 #[derive(Clone, Copy, PartialEq)]

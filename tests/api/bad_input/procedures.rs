@@ -1,13 +1,13 @@
 //! The bodies of procedures: each field with what does not belong there, and bodies that are none.
 
+use catbird_client::persona::{Persona, hex};
+use catbird_client::random_did;
+use catbird_client::xrpc::{Reply, base64_text, bytes_value, nsid};
+use catbird_testkit::app::TestApp;
 use serde_json::{Value, json};
 
 use super::{Kind, hostile, is_declared_refusal};
 use crate::harness::*;
-use crate::support::app::TestApp;
-use crate::support::client::persona::{Persona, hex};
-use crate::support::client::random_did;
-use crate::support::client::xrpc::{Reply, base64_text, bytes_value, nsid};
 
 any_serializer! {
     no_field_takes_what_does_not_belong_there;

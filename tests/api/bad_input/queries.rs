@@ -1,8 +1,9 @@
 //! Query strings: each parameter with what does not belong there, given twice, or left out, and strings that are none.
 
+use catbird_testkit::app::TestApp;
+
 use super::{Kind, is_declared_refusal};
 use crate::harness::*;
-use crate::support::app::TestApp;
 
 any_serializer! {
     no_parameter_takes_what_does_not_belong_there;

@@ -1,14 +1,14 @@
 //! addMembers: commit, roster, Welcomes and key packages take effect together or not at all, and a caller that loses an
 //! epoch gets enough to rebase.
 
+use catbird_client::mls::Handshake;
+use catbird_client::persona::{Persona, sha256_hex, unique};
+use catbird_client::random_did;
+use catbird_client::xrpc::base64_text;
+use catbird_testkit::app::TestApp;
 use serde_json::{Value, json};
 
 use crate::harness::*;
-use crate::support::app::TestApp;
-use crate::support::client::mls::Handshake;
-use crate::support::client::persona::{Persona, sha256_hex, unique};
-use crate::support::client::random_did;
-use crate::support::client::xrpc::base64_text;
 
 either_serializer! {
     an_addition_says_where_it_landed_and_the_newcomer_reads_on;

@@ -1,13 +1,13 @@
 //! createConvo creates the whole conversation or nothing, at the epoch of its group, once per group.
 
+use catbird_client::mls::DEFAULT_SUITE;
+use catbird_client::persona::{Persona, hex, sha256_hex, unique};
+use catbird_client::random_did;
+use catbird_client::xrpc::base64_text;
+use catbird_testkit::app::TestApp;
 use serde_json::json;
 
 use crate::harness::*;
-use crate::support::app::TestApp;
-use crate::support::client::mls::DEFAULT_SUITE;
-use crate::support::client::persona::{Persona, hex, sha256_hex, unique};
-use crate::support::client::random_did;
-use crate::support::client::xrpc::base64_text;
 
 either_serializer! {
     everything_that_was_asked_for_is_in_the_reply_and_stays;

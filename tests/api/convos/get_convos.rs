@@ -1,9 +1,9 @@
 //! getConvos: each of the caller's conversations once, newest first, with unread counts that are exact up to a hundred.
 
+use catbird_testkit::app::TestApp;
 use serde_json::{Value, json};
 
 use crate::harness::*;
-use crate::support::app::TestApp;
 
 either_serializer! {
     unread_counts_are_exact_and_per_member;
@@ -22,7 +22,7 @@ any_serializer! {
     a_page_is_bounded_by_the_rosters_on_it_but_never_empty;
 }
 
-async fn unread(member: &crate::support::client::persona::Persona) -> Value {
+async fn unread(member: &catbird_client::persona::Persona) -> Value {
     only_convo(member).await["unreadCount"].clone()
 }
 

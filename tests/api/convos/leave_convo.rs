@@ -1,13 +1,13 @@
 //! leaveConvo: leaving, being removed, and the commit that removes a leaf of a member that left. A conversation always
 //! has a member, and always one that may remove others.
 
+use catbird_client::persona::Persona;
+use catbird_client::random_did;
+use catbird_client::xrpc::base64_text;
+use catbird_testkit::app::TestApp;
 use serde_json::json;
 
 use crate::harness::*;
-use crate::support::app::TestApp;
-use crate::support::client::persona::Persona;
-use crate::support::client::random_did;
-use crate::support::client::xrpc::base64_text;
 
 either_serializer! {
     leaving_keeps_the_epoch_and_says_where_it_happened;
@@ -37,7 +37,7 @@ fn removal(remover: &mut Persona, target: &str) -> serde_json::Value {
     json!({ "convoId": convo(remover), "targetDid": target, "commit": base64_text(&staged.commit) })
 }
 
-async fn leave(member: &Persona) -> crate::support::client::xrpc::Reply {
+async fn leave(member: &Persona) -> catbird_client::xrpc::Reply {
     ask(member, "leaveConvo", &json!({ "convoId": convo(member) })).await
 }
 

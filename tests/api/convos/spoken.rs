@@ -1,15 +1,15 @@
 //! MLS in practice: suites of all kinds, unencrypted commits, and Welcomes restricted to their reader.
 
+use catbird_client::mls::{Handshake, MlsClient};
+use catbird_client::persona::Persona;
+use catbird_client::random_did;
+use catbird_client::xrpc::{Reply, base64_text};
+use catbird_testkit::app::TestApp;
 use openmls::prelude::tls_codec::Deserialize as _;
 use openmls::prelude::{Ciphersuite, MlsMessageBodyIn, MlsMessageIn};
 use serde_json::json;
 
 use crate::harness::*;
-use crate::support::app::TestApp;
-use crate::support::client::mls::{Handshake, MlsClient};
-use crate::support::client::persona::Persona;
-use crate::support::client::random_did;
-use crate::support::client::xrpc::{Reply, base64_text};
 
 either_serializer! {
     members_talk_in_suites_that_few_libraries_have;
@@ -69,7 +69,7 @@ async fn a_welcome_or_a_key_package_of_another_suite_is_refused(app: &TestApp) {
     let swapped = with(&right.body, json!({ "welcomeMessage": foreign.body["welcomeMessage"] }));
     refused(ask(&alice, "addMembers", &swapped).await, 400, "InvalidWelcome");
     let created = json!({
-        "groupId": crate::support::client::persona::hex(random_did().as_bytes()), "cipherSuite": alice.mls.suite_name(),
+        "groupId": catbird_client::persona::hex(random_did().as_bytes()), "cipherSuite": alice.mls.suite_name(),
         "initialMembers": [bob.did()], "welcomeMessage": foreign.body["welcomeMessage"],
     });
     refused(ask(&alice, "createConvo", &created).await, 400, "InvalidWelcome");
@@ -225,7 +225,7 @@ async fn a_person_with_two_devices_is_given_both_parts_or_the_one_it_asks_for(ap
     let welcome = ok(get(&bob, "getWelcome", &[("convoId", &id)]).await).bytes("welcome").unwrap();
     assert_eq!(parts(&welcome), 2, "which of the devices asks is not known");
     devices[0].join(&welcome, Handshake::Private).unwrap();
-    let hash = crate::support::client::persona::sha256_hex(&packages[1]);
+    let hash = catbird_client::persona::sha256_hex(&packages[1]);
     let asked = [("convoId", &*id), ("keyPackageHash", &*hash)];
     let welcome = ok(get(&bob, "getWelcome", &asked).await).bytes("welcome").unwrap();
     assert_eq!(parts(&welcome), 1);

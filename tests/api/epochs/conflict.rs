@@ -3,12 +3,12 @@
 
 use std::collections::BTreeSet;
 
+use catbird_client::persona::Persona;
+use catbird_client::xrpc::{Reply, base64_text, decode_bytes};
+use catbird_testkit::app::TestApp;
 use serde_json::{Map, Value, json};
 
 use crate::harness::*;
-use crate::support::app::TestApp;
-use crate::support::client::persona::Persona;
-use crate::support::client::xrpc::{Reply, base64_text, decode_bytes};
 
 either_serializer! {
     p9_whoever_asks_for_a_result_can_rebase_with_it_alone;

@@ -1,10 +1,10 @@
 //! getCommits: the commits of a range of epochs, each once, from the caller's own join on.
 
+use catbird_client::persona::Persona;
+use catbird_testkit::app::TestApp;
 use serde_json::{Value, json};
 
 use crate::harness::*;
-use crate::support::app::TestApp;
-use crate::support::client::persona::Persona;
 
 either_serializer! {
     a_member_follows_from_its_epoch_to_the_present;
@@ -19,7 +19,7 @@ any_serializer! {
     cursors_of_another_range_are_refused;
 }
 
-fn epochs(reply: &crate::support::client::xrpc::Reply) -> Vec<u64> {
+fn epochs(reply: &catbird_client::xrpc::Reply) -> Vec<u64> {
     reply.list("commits").unwrap().iter().map(|commit| commit["epoch"].as_u64().unwrap()).collect()
 }
 

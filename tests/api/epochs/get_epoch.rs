@@ -1,9 +1,9 @@
 //! getEpoch: the position of a conversation, for its members.
 
+use catbird_testkit::app::TestApp;
 use serde_json::json;
 
 use crate::harness::*;
-use crate::support::app::TestApp;
 
 either_serializer! {
     the_epoch_follows_commits_and_nothing_else;

@@ -1,12 +1,12 @@
 //! `serverIncarnation`: the id of the database's incarnation, and what a caller in a lost epoch learns from it.
 
+use catbird_client::persona::Persona;
+use catbird_client::random_did;
+use catbird_client::xrpc::{Reply, base64_text};
+use catbird_testkit::app::TestApp;
 use serde_json::{Value, json};
 
 use crate::harness::*;
-use crate::support::app::TestApp;
-use crate::support::client::persona::Persona;
-use crate::support::client::random_did;
-use crate::support::client::xrpc::{Reply, base64_text};
 
 either_serializer! {
     whoever_is_in_an_epoch_that_is_lost_is_told_so;

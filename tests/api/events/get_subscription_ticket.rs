@@ -2,9 +2,13 @@
 
 use std::sync::Arc;
 
+use catbird_client::xrpc::Token;
 use catbird_server::auth::ticket::TICKET_SECONDS;
 use catbird_server::clock::Clock;
 use catbird_server::clock::LEEWAY_SECONDS;
+use catbird_testkit::app::{SECRET, SERVICE_DID, TestApp};
+use catbird_testkit::cluster::database;
+use catbird_testkit::fleet::{Fleet, Mode};
 use chrono::{DateTime, TimeDelta};
 use serde_json::json;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
@@ -12,10 +16,6 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use super::subscribe_convo_events::{open, refusal, ticket, typing};
 use super::*;
 use crate::harness::*;
-use crate::support::app::{SECRET, SERVICE_DID, TestApp};
-use crate::support::client::xrpc::Token;
-use crate::support::cluster::database;
-use crate::support::fleet::{Fleet, Mode};
 
 any_serializer! {
     the_reply_says_where_to_connect_and_until_when;
@@ -139,9 +139,9 @@ async fn p12_a_ticket_is_good_once_in_a_fleet_and_nowhere_else() {
     let database = database().await;
     let other = [("TICKET_SECRET", "another secret that only tests use, 32+")];
     let fleet = Fleet::start(&[Mode::Advisory, Mode::Actors], &database.config, &database.url).await;
-    let stray = crate::support::fleet::Replica::start(Mode::Advisory, &database.url, &other).await;
+    let stray = catbird_testkit::fleet::Replica::start(Mode::Advisory, &database.url, &other).await;
     let alice = fleet.persona(0).await;
-    let at = |base: &str| Persona::new(crate::support::app::validated(base, alice.did()));
+    let at = |base: &str| Persona::new(catbird_testkit::app::validated(base, alice.did()));
     let (first, second, stray) = (at(&fleet.replicas[0].base), at(&fleet.replicas[1].base), at(&stray.base).xrpc);
     // In either order; the other replica knows.
     for (used, late) in [(&first, &second), (&second, &first)] {

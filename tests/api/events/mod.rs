@@ -5,11 +5,10 @@ mod subscribe_convo_events;
 
 use std::time::Duration;
 
+use catbird_client::persona::Persona;
+use catbird_client::xrpc::{Event, EventStream, Reply};
+use catbird_testkit::lexicon::validate_event;
 use serde_json::Value;
-
-use crate::support::client::persona::Persona;
-use crate::support::client::xrpc::{Event, EventStream, Reply};
-use crate::support::lexicon::validate_event;
 
 /// Maximum time until an expected event arrives.
 const PATIENCE: Duration = Duration::from_secs(20);

@@ -1,10 +1,10 @@
 //! sendTypingIndicator: sent to the other members, not stored, rate-limited.
 
+use catbird_testkit::app::TestApp;
 use serde_json::json;
 
 use super::*;
 use crate::harness::*;
-use crate::support::app::TestApp;
 
 any_serializer! {
     the_other_members_are_told_and_nothing_is_stored;

@@ -4,14 +4,14 @@ use std::collections::BTreeSet;
 use std::io::Write;
 use std::time::Instant;
 
+use catbird_client::persona::Persona;
+use catbird_client::random_did;
+use catbird_client::xrpc::{Event, http};
+use catbird_testkit::app::TestApp;
 use serde_json::{Value, json};
 
 use super::*;
 use crate::harness::*;
-use crate::support::app::TestApp;
-use crate::support::client::persona::Persona;
-use crate::support::client::random_did;
-use crate::support::client::xrpc::{Event, http};
 
 either_serializer! {
     p5_entries_come_whole_and_in_order_each_with_its_predecessor;
@@ -131,7 +131,7 @@ async fn a_conversation_that_somebody_is_added_to_is_followed_at_once(app: &Test
     assert_eq!(stream.expect("messageEvent").await["message"]["seq"], added.seq + 1);
 
     // A conversation created with this member is included too.
-    let body = json!({ "groupId": crate::support::client::persona::hex(random_did().as_bytes()),
+    let body = json!({ "groupId": catbird_client::persona::hex(random_did().as_bytes()),
         "cipherSuite": alice.mls.suite_name(), "initialMembers": [bob.did()] });
     let made = ok(ask(&alice, "createConvo", &body).await);
     assert_eq!(stream.expect("conversationEvent").await["convoId"], made.body["id"]);

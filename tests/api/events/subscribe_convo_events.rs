@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
+use catbird_client::xrpc::{Frame, Socket, cbor};
 use catbird_server::events::socket::{MAX_FRAMES, MAX_MESSAGE_BYTES, PING_EVERY, PONG_TIME};
+use catbird_testkit::app::TestApp;
 use serde_json::json;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{CloseCode, Data, OpCode};
@@ -10,8 +12,6 @@ use tokio_tungstenite::tungstenite::protocol::frame::{CloseFrame, Frame as RawFr
 
 use super::*;
 use crate::harness::*;
-use crate::support::app::TestApp;
-use crate::support::client::xrpc::{Frame, Socket, cbor};
 
 const SUBSCRIBE: &str = "blue.catbird.mls.subscribeConvoEvents";
 

@@ -1,10 +1,10 @@
 //! claimKeyPackages: getKeyPackages as a procedure, since it changes state.
 
+use catbird_client::random_did;
+use catbird_testkit::app::TestApp;
 use serde_json::json;
 
 use crate::harness::*;
-use crate::support::app::TestApp;
-use crate::support::client::random_did;
 
 any_serializer! {
     both_names_give_the_caller_the_same_package_and_nobody_else;

@@ -2,6 +2,10 @@
 
 use std::collections::BTreeSet;
 
+use catbird_client::persona::{Persona, sha256_hex};
+use catbird_client::random_did;
+use catbird_client::xrpc::base64_text;
+use catbird_testkit::app::TestApp;
 use chrono::TimeDelta;
 use futures_util::future::join_all;
 use serde_json::json;
@@ -9,10 +13,6 @@ use serde_json::json;
 use catbird_server::clock::Clock;
 
 use crate::harness::*;
-use crate::support::app::TestApp;
-use crate::support::client::persona::{Persona, sha256_hex};
-use crate::support::client::random_did;
-use crate::support::client::xrpc::base64_text;
 
 either_serializer! {
     p8_fifty_callers_at_once_get_fifty_different_packages;

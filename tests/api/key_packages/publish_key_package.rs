@@ -1,17 +1,17 @@
 //! publishKeyPackage: accepts packages that their owner signed, with a supported suite and a valid lifetime.
 
+use catbird_client::mls::{DEFAULT_SUITE, MlsClient};
+use catbird_client::persona::sha256_hex;
+use catbird_client::random_did;
+use catbird_client::xrpc::base64_text;
 use catbird_server::clock::Clock;
+use catbird_testkit::app::TestApp;
 use chrono::TimeDelta;
 use openmls::prelude::Ciphersuite;
 use serde_json::json;
 
 use super::handmade::Handmade;
 use crate::harness::*;
-use crate::support::app::TestApp;
-use crate::support::client::mls::{DEFAULT_SUITE, MlsClient};
-use crate::support::client::persona::sha256_hex;
-use crate::support::client::random_did;
-use crate::support::client::xrpc::base64_text;
 
 any_serializer! {
     the_reply_names_the_hash_and_others_can_take_it;

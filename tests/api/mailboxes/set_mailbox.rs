@@ -1,9 +1,9 @@
 //! setMailbox and getMailbox: valid mailboxes, their owners, forbidden URLs, and what the owner sees.
 
+use catbird_testkit::app::TestApp;
 use serde_json::{Value, json};
 
 use crate::harness::*;
-use crate::support::app::TestApp;
 
 any_serializer! {
     a_mailbox_is_kept_as_it_was_set_and_replaced_by_the_next;

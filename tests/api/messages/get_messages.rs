@@ -1,12 +1,12 @@
 //! getMessages: pages of the log that neither skip nor repeat entries, from the reader's own join on, and a read
 //! position that only moves forward.
 
+use catbird_client::persona::Persona;
+use catbird_client::xrpc::Reply;
+use catbird_testkit::app::TestApp;
 use serde_json::json;
 
 use crate::harness::*;
-use crate::support::app::TestApp;
-use crate::support::client::persona::Persona;
-use crate::support::client::xrpc::Reply;
 
 either_serializer! {
     p6_reading_backwards_covers_everything_once_while_others_write;

@@ -1,14 +1,14 @@
 //! sendMessage: one entry per message, in the present epoch, for every size up to 7 MiB and any other writers of the
 //! conversation.
 
+use catbird_client::persona::{Persona, unique};
+use catbird_client::random_did;
+use catbird_client::xrpc::bytes_value;
+use catbird_testkit::app::TestApp;
 use futures_util::future::join_all;
 use serde_json::json;
 
 use crate::harness::*;
-use crate::support::app::TestApp;
-use crate::support::client::persona::{Persona, unique};
-use crate::support::client::random_did;
-use crate::support::client::xrpc::bytes_value;
 
 const MIB: usize = 1024 * 1024;
 

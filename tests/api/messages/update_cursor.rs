@@ -1,9 +1,9 @@
 //! updateCursor: how far an account's devices have followed a conversation; forward only.
 
+use catbird_testkit::app::TestApp;
 use serde_json::json;
 
 use crate::harness::*;
-use crate::support::app::TestApp;
 
 any_serializer! {
     a_cursor_moves_forward_only;

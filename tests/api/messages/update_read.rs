@@ -1,9 +1,9 @@
 //! updateRead: how far an account has read; forward only.
 
+use catbird_testkit::app::TestApp;
 use serde_json::json;
 
 use crate::harness::*;
-use crate::support::app::TestApp;
 
 any_serializer! {
     what_was_read_is_not_unread_any_more_and_stays_so;

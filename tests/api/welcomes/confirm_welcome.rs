@@ -1,10 +1,10 @@
 //! confirmWelcome: success deletes the Welcome, failure keeps it, and a repeated confirmation has no effect.
 
+use catbird_client::persona::Persona;
+use catbird_testkit::app::TestApp;
 use serde_json::json;
 
 use crate::harness::*;
-use crate::support::app::TestApp;
-use crate::support::client::persona::Persona;
 
 either_serializer! {
     success_destroys_the_welcome_and_failure_keeps_it;

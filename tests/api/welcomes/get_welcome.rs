@@ -1,11 +1,11 @@
 //! getWelcome: can be fetched repeatedly, by each recipient, until it is confirmed.
 
+use catbird_client::persona::{Persona, sha256_hex};
+use catbird_client::xrpc::base64_text;
+use catbird_testkit::app::TestApp;
 use serde_json::json;
 
 use crate::harness::*;
-use crate::support::app::TestApp;
-use crate::support::client::persona::{Persona, sha256_hex};
-use crate::support::client::xrpc::base64_text;
 
 either_serializer! {
     a_welcome_is_fetched_any_number_of_times;

@@ -3,10 +3,9 @@
 use std::collections::HashMap;
 use std::sync::Mutex;
 
+use catbird_client::persona::Persona;
 use tokio::sync::watch;
 use tokio_postgres::{Config, NoTls};
-
-use super::super::client::persona::Persona;
 
 /// One acknowledged request.
 #[derive(Debug, Clone)]

@@ -1,10 +1,10 @@
 //! The two kinds of clients.
 
+use catbird_client::persona::{Persona, unique};
+use catbird_client::random_did;
+use catbird_client::xrpc::{Reply, base64_text, bytes_value};
 use serde_json::json;
 
-use super::super::client::persona::{Persona, unique};
-use super::super::client::random_did;
-use super::super::client::xrpc::{Reply, base64_text, bytes_value};
 use super::{Ack, Desk};
 
 /// Sends messages that the server cannot look into, each one different, under a key, an id of its own, or both.

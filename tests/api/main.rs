@@ -1,0 +1,30 @@
+//! Tests of the methods as members of conversations use them. Each file of `src/api` has its counterpart here; rules
+//! for all methods (strangers, retries, bad input, the protocol) have files of their own.
+//!
+//! Tests that depend on how writes are serialised run with both serializers. Every reply is validated against the
+//! lexicon documents, and every test checks the invariants of the database that it leaves behind.
+
+#[macro_use]
+mod harness;
+
+mod auth;
+mod bad_input;
+mod bad_mls;
+mod clients;
+mod connections;
+mod convos;
+mod cors;
+mod decoders;
+mod epochs;
+mod events;
+mod key_packages;
+mod limits;
+mod logs;
+mod mailboxes;
+mod messages;
+mod once;
+mod room;
+mod strangers;
+mod timing;
+mod welcomes;
+mod xrpc;

@@ -1,0 +1,148 @@
+//! Who sends, changes rosters and follows, whatever happens to the servers, and what it comes to.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use catbird_client::random_did;
+use catbird_client::xrpc::Xrpc;
+use catbird_testkit::app::validated;
+use reqwest::Url;
+use tokio::sync::{OwnedRwLockWriteGuard, RwLock, watch};
+use tokio::task::JoinSet;
+use tokio_postgres::Client;
+
+use super::Size;
+use super::traffic::{self, Convo, Counts, Desk};
+use super::verdict::Verdict;
+use crate::delivery::checker::{Checker, Seen};
+
+/// How long the last entry may take to reach everybody when everything works.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// See the module.
+pub struct Cast {
+    pub people: Vec<Xrpc>,
+    pub checkers: Vec<Checker>,
+    pub convos: Vec<Arc<Convo>>,
+    pub counts: Arc<Counts>,
+    pub unanswered: Arc<AtomicU64>,
+    /// Where clients that follow connect, and those that ask.
+    servers: (watch::Sender<Vec<String>>, Arc<watch::Sender<Vec<Url>>>),
+    stop: watch::Sender<bool>,
+    gate: Arc<RwLock<()>>,
+    workers: JoinSet<()>,
+}
+
+impl Cast {
+    /// Lets everybody follow at these servers, creates the conversations, and begins the traffic. Where `may_lose`, the servers may
+    /// come to a database that lacks what was acknowledged.
+    pub async fn start(size: Size, bases: Vec<String>, may_lose: bool) -> Self {
+        let urls = Arc::new(watch::Sender::new(urls(&bases)));
+        let one = validated(&bases[0], &random_did());
+        let people: Vec<Xrpc> = (0..size.members).map(|_| one.signed_in_as(&random_did())).collect();
+        let (change, servers) = watch::channel(bases);
+        // Before there is any conversation, so that every membership is seen from its beginning.
+        let checkers: Vec<Checker> =
+            people.iter().enumerate().map(|(n, who)| Checker::start_at(who, servers.clone(), n)).collect();
+        for checker in &checkers {
+            assert!(checker.within(PATIENCE, |seen| seen.live).await, "a stream did not open: {:?}", checker.seen());
+        }
+        let (stop, stopping) = watch::channel(false);
+        let (counts, unanswered) = (Arc::new(Counts::default()), Arc::new(AtomicU64::new(0)));
+        let gate = Arc::new(RwLock::new(()));
+        let desk = Desk {
+            servers: urls.clone(),
+            stopping,
+            gate: gate.clone(),
+            may_lose,
+            unanswered: unanswered.clone(),
+            counts: counts.clone(),
+            people: people.clone().into(),
+        };
+        let (mut workers, mut convos) = (JoinSet::new(), Vec::new());
+        for n in 0..size.conversations {
+            let convo = Arc::new(Convo::create(&desk, n, size.roster).await);
+            workers.spawn(traffic::change(desk.clone(), convo.clone(), n));
+            workers.spawn(traffic::send(desk.clone(), convo.clone(), n));
+            convos.push(convo);
+        }
+        Self { people, checkers, convos, counts, unanswered, servers: (change, urls), stop, gate, workers }
+    }
+
+    /// Everybody goes to these servers from now on.
+    pub fn go_to(&self, bases: Vec<String>) {
+        self.servers.1.send_replace(urls(&bases));
+        self.servers.0.send_replace(bases);
+    }
+
+    /// Panics if a client has given up.
+    pub fn still_runs(&mut self) {
+        if let Some(died) = self.workers.try_join_next() {
+            panic!("a client gave up: {died:?}");
+        }
+        for checker in &self.checkers {
+            checker.with(|seen| assert!(seen.broken.is_empty(), "{:?}", seen.broken));
+        }
+    }
+
+    /// Waits until so many more messages and commits are acknowledged.
+    pub async fn progress(&mut self, more: u64) {
+        let (begin, goal) = (Instant::now(), self.acknowledged() + more);
+        while self.acknowledged() < goal {
+            assert!(begin.elapsed() < PATIENCE, "the traffic stood still");
+            self.still_runs();
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    fn acknowledged(&self) -> u64 {
+        self.counts.messages.load(Ordering::SeqCst) + self.counts.commits.load(Ordering::SeqCst)
+    }
+
+    /// Nobody asks for anything until the value is dropped. What was asked for has been answered.
+    pub async fn hold(&self) -> OwnedRwLockWriteGuard<()> {
+        self.gate.clone().write_owned().await
+    }
+
+    /// The sum of something over all clients that follow.
+    pub fn sum(&self, of: impl Fn(&Seen) -> u64) -> u64 {
+        self.checkers.iter().map(|checker| checker.with(&of)).sum()
+    }
+
+    /// How many events brought an entry, and how many of these one that its client had.
+    pub fn delivered(&self) -> (u64, u64) {
+        (self.sum(|seen| seen.counts().0), self.sum(|seen| seen.counts().1))
+    }
+
+    pub fn reconnects(&self) -> u64 {
+        self.sum(|seen| seen.connections.saturating_sub(1))
+    }
+
+    /// Ends the traffic, waits for the last event, and compares what everybody has seen with the database: what they lack, and what they
+    /// saw otherwise than they had to.
+    pub async fn end(&mut self, db: &Client) -> (Verdict, Vec<String>, Vec<String>) {
+        self.stop.send_replace(true);
+        while let Some(ended) = self.workers.join_next().await {
+            ended.unwrap();
+        }
+        let verdict = Verdict::read(db).await;
+        let deadline = Instant::now() + PATIENCE;
+        let mut missing = Vec::new();
+        for (who, checker) in self.people.iter().zip(&self.checkers) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if !checker.within(left, |seen| verdict.is_complete(&who.did, seen)).await {
+                missing.push(format!("{}: {}", who.did, checker.whereabouts()));
+            }
+        }
+        let mut wrong = Vec::new();
+        for (who, checker) in self.people.iter().zip(&self.checkers) {
+            wrong.extend(checker.with(|seen| verdict.judge(&who.did, seen)));
+        }
+        (verdict, missing, wrong)
+    }
+}
+
+fn urls(bases: &[String]) -> Vec<Url> {
+    bases.iter().map(|base| base.parse().unwrap()).collect()
+}

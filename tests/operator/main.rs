@@ -1,0 +1,9 @@
+//! The operator's side: the schema, the private PostgreSQL, the subcommands, the pages, and what retention deletes. The throw-away
+//! clusters of the tests are proved here too.
+
+mod check;
+mod cluster;
+mod embedded;
+mod migrations;
+mod operations;
+mod retention;

@@ -1,0 +1,157 @@
+//! An operator suspends somebody: at every replica it changes and follows nothing any more, reads on, and is let in again when the
+//! suspension is lifted. Others notice nothing.
+
+use std::time::{Duration, Instant};
+
+use catbird_client::xrpc::{Event, EventStream, Frame, Reply, Xrpc};
+use catbird_server::api::ROUTES;
+use catbird_server::suspensions::LOOK;
+use catbird_server::xrpc::Kind;
+use catbird_testkit::cluster::database;
+use catbird_testkit::fleet::{Fleet, Mode, run_with};
+use serde_json::json;
+
+/// What a look may take on a busy machine, beside the time between two.
+const BUSY: Duration = Duration::from_secs(8);
+
+const REFUSED: (u16, Option<&str>) = (403, Some("AccountSuspended"));
+
+async fn operator(arguments: &[&str], url: &str) -> String {
+    let (code, said, errors) = run_with(&[&["suspensions"], arguments].concat(), url).await;
+    assert_eq!((code, errors.as_str()), (Some(0), ""));
+    said
+}
+
+/// A request that only who may write is answered with 200.
+async fn write(who: &Xrpc, convo: &str) -> Reply {
+    who.procedure("updateRead", &json!({ "convoId": convo })).await.unwrap()
+}
+
+async fn until_writing_gets(status: u16, at: &[Xrpc], convo: &str) {
+    let start = Instant::now();
+    for who in at {
+        while write(who, convo).await.status != status {
+            assert!(start.elapsed() < LOOK + BUSY, "no {status} after {:?}", start.elapsed());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+async fn follow(who: &Xrpc) -> Result<EventStream, Reply> {
+    let mut stream = who.follow("streamConvoEvents", &[], None).await.unwrap()?;
+    stream.skip().await.unwrap();
+    Ok(stream)
+}
+
+/// What still comes on a stream, to its end.
+async fn rest(mut stream: EventStream) -> Vec<Event> {
+    let mut events = Vec::new();
+    while let Some(event) = tokio::time::timeout(LOOK + BUSY, stream.next()).await.expect("the stream goes on").unwrap()
+    {
+        events.push(event);
+    }
+    events
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_suspended_account_reads_and_does_nothing_else_at_any_replica() {
+    let database = database().await;
+    let fleet = Fleet::with(&[Mode::Advisory, Mode::Actors], &database.config, &database.url, &[]).await;
+    let members = fleet.conversation(2).await;
+    let convo = members[0].convo().unwrap();
+    let alice = &members[0].xrpc;
+    let mallory = [0, 1].map(|n| fleet.xrpc(n, members[1].did()));
+    let did = members[1].did();
+    let mut streams = Vec::new();
+    for who in &mallory {
+        streams.push(follow(who).await.unwrap());
+    }
+    let mut of_alice = follow(alice).await.unwrap();
+    let mut tickets = Vec::new();
+    for _ in 0..2 {
+        let reply = mallory[0].procedure("getSubscriptionTicket", &json!({})).await.unwrap();
+        tickets.push([("ticket", reply.body["ticket"].as_str().unwrap().to_owned())]);
+    }
+    let mut socket = mallory[0].subscribe("subscribeConvoEvents", &tickets[0]).await.unwrap().unwrap();
+
+    let said = operator(&["--add", did, "did:plc:nobody", "--reason", "spam"], &database.url).await;
+    assert_eq!(said, "2 suspended; every replica knows within 2 s\n");
+    until_writing_gets(403, &mallory, convo).await;
+
+    for stream in streams {
+        let last = rest(stream).await.pop().unwrap();
+        assert_eq!((last.name.as_str(), &last.data["info"]), ("infoEvent", &json!("suspended")));
+    }
+    let mut frames = Vec::new();
+    while let Some(frame) = socket.next().await.unwrap() {
+        frames.push(frame);
+    }
+    assert!(
+        frames.iter().any(|frame| matches!(frame, Frame::Error(name, _) if name == "AccountSuspended")),
+        "{frames:?}"
+    );
+    for who in &mallory {
+        for route in ROUTES {
+            let method = route.method();
+            let reply = match route.kind {
+                Kind::Procedure => who.procedure(method, &json!({})).await.unwrap(),
+                Kind::Query if method == "streamConvoEvents" => follow(who).await.err().unwrap(),
+                Kind::Query => who.query(method, &[("convoId", convo.to_owned())]).await.unwrap(),
+                Kind::Subscription => who.subscribe(method, &tickets[1]).await.unwrap().err().unwrap(),
+            };
+            let reads = route.kind == Kind::Query && !["getKeyPackages", "streamConvoEvents"].contains(&method);
+            assert_eq!((reply.status, reply.error()) != REFUSED, reads, "{method}: {reply}");
+        }
+        let read = who.query("getMessages", &[("convoId", convo.to_owned())]).await.unwrap();
+        assert_eq!(read.status, 200, "{read}");
+    }
+    assert_eq!(write(alice, convo).await.status, 200);
+    let listed = operator(&[], &database.url).await;
+    assert!(listed.contains(&format!("{}  spam\n", did)) && listed.ends_with("2 suspended\n"), "{listed}");
+
+    let said = operator(&["--lift", did, "did:plc:never"], &database.url).await;
+    assert_eq!(said, "1 lifted; every replica knows within 2 s\n");
+    until_writing_gets(200, &mallory, convo).await;
+    drop(follow(&mallory[1]).await.unwrap());
+    of_alice.skip().await.unwrap();
+    fleet.check().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_knows_the_suspended_before_it_takes_requests() {
+    let database = database().await;
+    let someone = catbird_client::random_did();
+    operator(&["--add", &someone, "--reason", "spam"], &database.url).await;
+    let fleet = Fleet::with(&[Mode::Advisory], &database.config, &database.url, &[]).await;
+    let refused = fleet.xrpc(0, &someone).procedure("createConvo", &json!({})).await.unwrap();
+    assert_eq!((refused.status, refused.error()), REFUSED);
+    let (code, _, errors) = run_with(&["suspensions", "--add", &someone], &database.url).await;
+    assert_eq!(code, Some(2), "a reason is asked for");
+    assert!(errors.contains("--reason"), "{errors}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_finds_who_is_refused_by_a_limit_and_the_log_does_not_say() {
+    let database = database().await;
+    let settings = [("RATE_LIMIT_PER_DID", "1"), ("RUST_LOG", "warn,catbird_server=info")];
+    let fleet = Fleet::with(&[Mode::Advisory], &database.config, &database.url, &settings).await;
+    let [greedy, modest] = [(); 2].map(|()| catbird_client::random_did());
+    assert_eq!(fleet.xrpc(0, &modest).query("getConvos", &[]).await.unwrap().status, 200);
+    let mut refused = 0;
+    while refused < 10 {
+        refused += usize::from(fleet.xrpc(0, &greedy).query("getConvos", &[]).await.unwrap().status == 429);
+    }
+    let named: Vec<serde_json::Value> =
+        fleet.replicas[0].log().iter().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let named: Vec<_> = named.iter().filter_map(|line| line["caller"].as_str()).collect();
+    assert_eq!(named.len(), 1, "once a minute: {named:?}");
+    assert!(!fleet.replicas[0].log().iter().any(|line| line.contains(&greedy) || line.contains(&modest)));
+
+    // A development token has no document that would be kept.
+    let keep = "insert into did_documents (did, account_key, fetched_at) select unnest($1::text[]), 'z', now()";
+    database.connect().await.execute(keep, &[&vec![&greedy, &modest]]).await.unwrap();
+    let said = operator(&["--who", named[0]], &database.url).await;
+    assert_eq!(said, format!("{greedy}\n1 found among those who have called lately\n"));
+    assert_eq!(operator(&["--name", &greedy], &database.url).await, format!("{}  {greedy}\n", named[0]));
+    assert_eq!(operator(&["--who", "0"], &database.url).await, "0 found among those who have called lately\n");
+}

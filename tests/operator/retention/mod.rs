@@ -1,0 +1,52 @@
+//! What retention deletes, and what it never does: each job on real rows with those beside them that must stay, by several replicas
+//! at once, killed in the middle, and where something fails; and P4 and P5 afterwards: what was accepted is still recognised, and no member loses a commit that
+//! it has yet to read, unless it has not come for long, and then it is told. Conversations that nobody comes back to end whole.
+
+mod ending;
+mod failures;
+mod logs;
+mod replicas;
+mod streams;
+mod tables;
+
+use std::time::Duration;
+
+use catbird_server::clock::Clock;
+use catbird_server::config::Retention;
+use catbird_server::jobs::{JOBS, Job, JobMetrics, Pass, Runner};
+use catbird_server::metrics::Registry;
+use catbird_server::store::Store;
+use catbird_testkit::app::TestApp;
+use chrono::TimeDelta;
+use tokio::sync::watch;
+use tokio_postgres::Client;
+
+/// Messages for 30 days, events for 7, what is not read or opened for 90, conversations for 180, and a pass whenever one is asked for.
+const KEPT: Retention = Retention {
+    messages: Some(TimeDelta::days(30)),
+    unread: Some(TimeDelta::days(90)),
+    abandoned: Some(TimeDelta::days(180)),
+    events: Some(TimeDelta::days(7)),
+    every: Duration::ZERO,
+};
+
+fn job(name: &str) -> &'static Job {
+    JOBS.iter().find(|job| job.name == name).unwrap()
+}
+
+/// One pass of a job.
+async fn pass(store: &Store, retention: Retention, name: &str) -> Pass {
+    let (_stop, mut stopped) = watch::channel(false);
+    let metrics = JobMetrics::register(&mut Registry::default());
+    Runner::new(store.clone(), Clock::system(), retention, metrics).pass(job(name), &mut stopped).await.unwrap()
+}
+
+/// One pass of a job, which has to delete so many rows.
+async fn sweeps(app: &TestApp, name: &str, rows: i64) {
+    assert_eq!(pass(&app.app.store, KEPT, name).await, Pass::Made(rows), "{name}");
+}
+
+/// The first column of a query, in its order.
+async fn column<T: for<'a> tokio_postgres::types::FromSql<'a>>(db: &Client, query: &str) -> Vec<T> {
+    db.query(query, &[]).await.unwrap().iter().map(|row| row.get(0)).collect()
+}

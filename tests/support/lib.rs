@@ -1,0 +1,15 @@
+//! Kit of the integration tests and the benches: throw-away clusters, servers in this process and in others, fleets, faults, and a
+//! validator of the lexicon documents. The client that speaks to the servers is [`catbird_client`].
+
+pub mod account;
+pub mod app;
+pub mod chaos;
+pub mod cluster;
+pub mod directory;
+pub mod fleet;
+pub mod lexicon;
+pub mod load;
+pub mod pgbouncer;
+pub mod proxy;
+pub mod receiver;
+pub mod redis;
