@@ -15,17 +15,16 @@ use crate::config::Config;
 use crate::delivery::Delivery;
 use crate::error::{Code, Error};
 use crate::events::Events;
-use crate::health::Probe;
 use crate::ids::{ConvoId, EntryId};
 use crate::jobs;
 use crate::limits::RateLimits;
+use crate::memory::{BodyMemory, LargeWork, ReplyMemory};
+use crate::probe::Probe;
 use crate::quotas::Quotas;
 use crate::redis::Redis;
 use crate::serializer::Serializer;
 use crate::store::{Store, StoreConfig, StoreError};
 use crate::suspensions::Suspensions;
-use crate::xrpc::decode::BodyRoom;
-use crate::xrpc::{Heavy, ReplyRoom};
 
 pub use metrics::Metrics;
 
@@ -43,9 +42,9 @@ pub struct App {
     pub suspensions: Suspensions,
     pub delivery: Delivery,
     pub metrics: Metrics,
-    pub body_room: BodyRoom,
-    pub reply_room: ReplyRoom,
-    pub heavy: Heavy,
+    pub body_memory: BodyMemory,
+    pub reply_memory: ReplyMemory,
+    pub large_work: LargeWork,
     pub probe: Probe,
     pub background: Background,
     stage: Arc<AtomicU8>,
@@ -111,7 +110,7 @@ impl App {
         let suspensions = Suspensions::new(store.clone(), events.clone(), metrics.suspensions.clone());
         let delivery = Delivery::new(store.clone(), config.mailboxes, metrics.delivery.clone());
         let stage = Arc::new(AtomicU8::new(Stage::Starting as u8));
-        let heavy = Heavy::new(store.runtime());
+        let large_work = LargeWork::new(store.runtime());
         let probe = Probe::new(store.clone(), clock.clone());
         Ok(Self {
             config: Arc::new(config),
@@ -124,9 +123,9 @@ impl App {
             events,
             suspensions,
             delivery,
-            body_room: BodyRoom::new(metrics.xrpc.clone()),
-            reply_room: ReplyRoom::new(metrics.xrpc.clone()),
-            heavy,
+            body_memory: BodyMemory::new(metrics.memory.clone()),
+            reply_memory: ReplyMemory::new(metrics.memory.clone()),
+            large_work,
             probe,
             metrics,
             background: Background::default(),

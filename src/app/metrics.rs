@@ -9,6 +9,7 @@ use crate::error::ErrorMetrics;
 use crate::events::EventMetrics;
 use crate::jobs::JobMetrics;
 use crate::limits::LimitMetrics;
+use crate::memory::MemoryMetrics;
 use crate::metrics::{Page, Registry};
 use crate::quotas::QuotaMetrics;
 use crate::redis::RedisMetrics;
@@ -28,6 +29,7 @@ pub struct Metrics {
     pub events: EventMetrics,
     pub jobs: JobMetrics,
     pub limits: LimitMetrics,
+    pub memory: MemoryMetrics,
     pub queues: QueueMetrics,
     pub quotas: QuotaMetrics,
     pub redis: RedisMetrics,
@@ -52,6 +54,7 @@ impl Default for Metrics {
             events: EventMetrics::register(r, errors.clone()),
             jobs: JobMetrics::register(r),
             limits: LimitMetrics::register(r),
+            memory: MemoryMetrics::register(r),
             queues: QueueMetrics::register(r),
             quotas: QuotaMetrics::register(r),
             redis: RedisMetrics::register(r),

@@ -7,7 +7,7 @@
 //! a request.
 //!
 //! - A head must arrive within [`HEAD_TIME`] of its first byte. Few long heads may arrive at once.
-//! - A reply must be read at [`crate::xrpc::decode::MIN_RATE`], with [`TAKE_GRACE`] on top.
+//! - A reply must be read at [`crate::xrpc::body::MIN_RATE`], with [`TAKE_GRACE`] on top.
 //! - Bodies are timed by their readers.
 //! - The library's replies to unreadable heads are sent in the form of all errors.
 

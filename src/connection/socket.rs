@@ -14,7 +14,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_util::bytes::Buf;
 
 use crate::error::Code;
-use crate::xrpc::decode::time_for;
+use crate::xrpc::body::time_for;
 
 use super::chunks::Chunks;
 use super::discard::DISCARD_PIECE;
@@ -326,7 +326,7 @@ mod tests {
 
     use super::*;
     use crate::connection::discard::DISCARD_RATE;
-    use crate::xrpc::decode::MIN_RATE;
+    use crate::xrpc::body::MIN_RATE;
 
     async fn pair() -> (Socket, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

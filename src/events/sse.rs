@@ -12,9 +12,10 @@ use actix_web::web::Bytes;
 use serde::Serialize;
 
 use crate::error::Error;
+use crate::memory::LargeWork;
 use crate::nsid;
+use crate::xrpc::Answer;
 use crate::xrpc::gzip::{Gzip, Stored};
-use crate::xrpc::{Answer, Heavy};
 
 use super::Open;
 use super::cursor::Cursor;
@@ -40,7 +41,7 @@ impl Sse {
 }
 
 impl Answer for Sse {
-    async fn response(self, _: Option<&Heavy>) -> Result<HttpResponse, Error> {
+    async fn response(self, _: Option<&LargeWork>) -> Result<HttpResponse, Error> {
         let mut response = HttpResponse::Ok();
         response
             .content_type("text/event-stream")

@@ -2,36 +2,15 @@
 //! lexicon has it is `InvalidRequest`, with the place where it went wrong.
 
 use std::borrow::Cow;
-use std::time::Duration;
 
 use actix_web::http::header::{self, HeaderMap};
-use actix_web::web::Payload;
-use futures_util::StreamExt;
 use serde::de::DeserializeOwned;
-use tokio::time::Instant;
 
 use crate::error::{Code, Error, MAX_MESSAGE_BYTES};
-use crate::ids::Did;
-use crate::timing::wait_for_client;
 
-use super::heavy::LARGE;
-use super::intake::Intake;
-use super::metrics::{Memory, XrpcMetrics};
-use super::room::{Full, Room, SMALL_BYTES, Share, Size};
-
-/// Most bytes of a body: a commit and a Welcome of 7 MiB each in base64, and their frame.
-pub const MAX_BODY_BYTES: usize = 20 * 1024 * 1024;
-/// Most bytes of all bodies together that are being read or worked on.
-pub const BODIES: Size = Size { small: 64 * 1024 * 1024, large: 448 * 1024 * 1024 };
-/// Most bodies of one caller that are on their way.
-pub const MAX_ARRIVING: usize = 256;
 /// Most bytes of a query string: a hundred DIDs of the greatest length. It stays below the 65,534 bytes of a whole URI, which is
 /// where the HTTP library refuses in words of its own.
 pub const MAX_QUERY_BYTES: usize = 60 * 1024;
-/// The slowest that bodies may come and replies may be taken, in bytes per second: a quarter of a megabit per second.
-pub const MIN_RATE: u64 = 32 * 1024;
-/// How long a body may take beyond what it needs at that rate.
-const BODY_GRACE: Duration = Duration::from_secs(20);
 
 /// Decodes a query string; repeated keys make a list.
 pub fn query<T: DeserializeOwned>(text: &str) -> Result<T, Error> {
@@ -122,133 +101,6 @@ fn plainly(why: &str) -> String {
     why
 }
 
-/// The memory that bodies share. Cheap to clone.
-#[derive(Clone)]
-pub struct BodyRoom {
-    room: Room,
-    metrics: XrpcMetrics,
-}
-
-/// A body with its share of the memory.
-pub(super) struct Body {
-    /// In blocks of [`LARGE`] bytes and a rest. To make one piece of them touches as much new memory as there is, which takes a kernel
-    /// milliseconds, so that is left to whoever decodes it.
-    blocks: Vec<Vec<u8>>,
-    share: Share,
-}
-
-impl Body {
-    pub(super) fn is_large(&self) -> bool {
-        self.blocks.len() > 1
-    }
-
-    /// All of it in one piece, and its share apart.
-    pub(super) fn into_parts(mut self) -> (Vec<u8>, Share) {
-        if !self.is_large() {
-            return (self.blocks.pop().unwrap_or_default(), self.share);
-        }
-        let mut bytes = Vec::with_capacity(self.blocks.iter().map(Vec::len).sum());
-        self.blocks.into_iter().for_each(|block| bytes.extend_from_slice(&block));
-        (bytes, self.share)
-    }
-}
-
-impl BodyRoom {
-    pub fn new(metrics: XrpcMetrics) -> Self {
-        Self { room: Room::new(BODIES), metrics }
-    }
-
-    /// Reads a caller's body, as far as it may go, and takes memory for it as it comes. Beyond [`LARGE`] bytes it is read when its caller
-    /// has a turn for it; of one that is announced to be larger nothing is read before.
-    pub(super) async fn read(
-        &self,
-        caller: &Did,
-        announced: Option<usize>,
-        payload: Payload,
-        intake: &mut Intake<'_>,
-    ) -> Result<Body, Error> {
-        let too_large = || Code::PayloadTooLarge.because(format!("the body has more than {MAX_BODY_BYTES} bytes"));
-        let most = announced.unwrap_or(MAX_BODY_BYTES);
-        if most > MAX_BODY_BYTES {
-            return Err(too_large());
-        }
-        let mut is_large = announced.is_some_and(|bytes| bytes > LARGE);
-        if is_large {
-            intake.large().await?;
-        }
-        let arriving = self.room.arriving(caller, MAX_ARRIVING);
-        let mut share = arriving.map_err(|full| {
-            self.metrics.memory_full(Memory::Bodies, full);
-            Code::RateLimitExceeded
-                .because(format!("{MAX_ARRIVING} bodies of yours are still on their way; nothing was changed"))
-        })?;
-        let mut payload = payload;
-        let (mut blocks, mut arrived, mut room) = (vec![Vec::new()], 0, 0);
-        let mut begun = Instant::now();
-        loop {
-            let deadline = begun + BODY_GRACE + time_for(arrived);
-            let chunk = wait_for_client(tokio::time::timeout_at(deadline, payload.next())).await.map_err(|_| {
-                Code::InvalidRequest
-                    .because(format!("the body came more slowly than {} KiB per second", MIN_RATE / 1024))
-            })?;
-            let Some(chunk) = chunk else { break };
-            let chunk =
-                chunk.map_err(|e| Code::InvalidRequest.because(format!("the body did not arrive whole: {e}")))?;
-            let length = arrived + chunk.len();
-            if length > MAX_BODY_BYTES {
-                return Err(too_large());
-            }
-            if length > most {
-                return Err(Code::InvalidRequest.because("the body is longer than was announced"));
-            }
-            let waiting = Instant::now();
-            if length > LARGE && !is_large {
-                is_large = true;
-                intake.large().await?;
-            }
-            // The rest is still to be sent, so nobody waits for an answer yet.
-            wait_for_client(intake.received(length)).await;
-            // The client need not make up for that.
-            begun += waiting.elapsed();
-            if length > room {
-                // What was announced may never come, so it is not believed beyond the first bytes.
-                room = length.next_power_of_two().max(SMALL_BYTES).min(most);
-                share.grow_to(room).map_err(|full| self.refusal(full))?;
-            }
-            append(&mut blocks, &chunk);
-            arrived = length;
-        }
-        share.arrived();
-        Ok(Body { blocks, share })
-    }
-
-    fn refusal(&self, full: Full) -> Error {
-        self.metrics.memory_full(Memory::Bodies, full);
-        match full {
-            Full::Caller => Code::RateLimitExceeded
-                .because("your requests that are being worked on are too large together; nothing was changed"),
-            Full::Room => Code::Overloaded.because("too many large requests are being worked on; nothing was changed"),
-        }
-    }
-}
-
-/// Appends bytes to blocks, of which all but the last one are full.
-fn append(blocks: &mut Vec<Vec<u8>>, mut bytes: &[u8]) {
-    while let Some(block) = blocks.last_mut().filter(|_| !bytes.is_empty()) {
-        let (part, rest) = bytes.split_at(bytes.len().min(LARGE - block.len()));
-        block.extend_from_slice(part);
-        bytes = rest;
-        if !rest.is_empty() {
-            blocks.push(Vec::with_capacity(LARGE));
-        }
-    }
-}
-
-/// How long so many bytes may take at the smallest rate.
-pub fn time_for(bytes: usize) -> Duration {
-    Duration::from_millis((bytes as u64).saturating_mul(1_000) / MIN_RATE)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -289,27 +141,5 @@ mod tests {
         {
             assert_eq!(said(bad), Err(Code::InvalidRequest), "{bad}");
         }
-    }
-
-    #[test]
-    fn a_body_is_whole_however_it_came() {
-        let bytes: Vec<u8> = (0..2 * LARGE + 5).map(|n| (n % 251) as u8).collect();
-        for (length, large) in [(0, false), (1, false), (LARGE, false), (LARGE + 1, true), (2 * LARGE + 5, true)] {
-            for size in [1_000, LARGE - 1, LARGE, 3 * LARGE] {
-                let mut blocks = vec![Vec::new()];
-                bytes[..length].chunks(size).for_each(|chunk| append(&mut blocks, chunk));
-                let share = Room::new(BODIES).share(&"did:plc:a".parse().unwrap());
-                let body = Body { blocks, share };
-                assert_eq!(body.is_large(), large, "{length} bytes in pieces of {size}");
-                assert!(body.into_parts().0 == bytes[..length], "{length} bytes in pieces of {size}");
-            }
-        }
-    }
-
-    #[test]
-    fn ten_megabytes_at_half_a_megabit_per_second_are_in_time() {
-        let bytes = 14 * 1024 * 1024;
-        let taken = Duration::from_secs_f64(bytes as f64 * 8.0 / 500_000.0);
-        assert!(taken < BODY_GRACE + time_for(bytes), "{taken:?}");
     }
 }

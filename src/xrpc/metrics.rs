@@ -1,4 +1,4 @@
-//! Metrics of requests and of the memory for bodies and replies.
+//! Metrics of requests.
 
 use std::time::Duration;
 
@@ -6,31 +6,12 @@ use crate::error::{Code, ErrorMetrics};
 use crate::metrics::{Buckets, Counters, Histograms, Register, Registry};
 use crate::timing::Stage;
 
-use super::room::Full;
-
-/// Use of memory that is limited.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Memory {
-    Bodies,
-    Replies,
-}
-
-impl Memory {
-    fn label(self) -> &'static str {
-        match self {
-            Memory::Bodies => "bodies",
-            Memory::Replies => "replies",
-        }
-    }
-}
-
 /// Metrics of all methods. Cheap to clone.
 #[derive(Clone)]
 pub struct XrpcMetrics {
     requests: Counters<2>,
     request_seconds: Histograms<1>,
     stage_seconds: Histograms<1>,
-    memory_full: Counters<2>,
     errors: ErrorMetrics,
 }
 
@@ -39,11 +20,15 @@ impl XrpcMetrics {
         let r = registry;
         Self {
             requests: r.counters("http_requests", "Requests answered, by method and status"),
-            request_seconds: r.seconds_by("http_request_duration", "Time to answer a request, by method", Buckets::COARSE),
-            stage_seconds: r.seconds_by("request_stage_duration", "Time of a request in one stage, by stage", Buckets::FINE),
-            memory_full: r.counters(
-                "memory_room_full",
-                "Requests refused because the memory for bodies or replies is used up, by kind and by whose share it is",
+            request_seconds: r.seconds_by(
+                "http_request_duration",
+                "Time to answer a request, by method",
+                Buckets::COARSE,
+            ),
+            stage_seconds: r.seconds_by(
+                "request_stage_duration",
+                "Time of a request in one stage, by stage",
+                Buckets::FINE,
             ),
             errors,
         }
@@ -78,14 +63,5 @@ impl XrpcMetrics {
     /// Counts one refused request.
     pub(super) fn error(&self, code: Code) {
         self.errors.error(code);
-    }
-
-    /// Counts a body or a reply for which there was no memory.
-    pub(super) fn memory_full(&self, memory: Memory, full: Full) {
-        let share = match full {
-            Full::Caller => "caller",
-            Full::Room => "all",
-        };
-        self.memory_full.get_or_create(&[("room", memory.label()), ("share", share)]).inc();
     }
 }

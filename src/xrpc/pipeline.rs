@@ -23,16 +23,15 @@ use crate::app::App;
 use crate::error::{Code, Error};
 use crate::ids::Did;
 use crate::limits::{Account, Work};
+use crate::memory::{LARGE, Reservation};
 use crate::store;
 use crate::timing::{self, Stage, Timings, measure};
 
 use super::endpoint::{Caller, Endpoint, Guest, Kind, Route, Subscription, Tells};
-use super::heavy::LARGE;
 use super::intake::Intake;
 use super::reply::{Answer, Upgrade};
 use super::request_id::RequestId;
-use super::room::Share;
-use super::{decode, gzip, reply};
+use super::{body, decode, gzip, reply};
 
 /// How much later than a request has to be answered it is given up. What waits within it knows better what to answer.
 const GRACE: Duration = Duration::from_millis(250);
@@ -73,9 +72,9 @@ async fn answer<E: Endpoint>(
     }
     request.extensions_mut().insert(verified.did.clone());
     let mut intake = Intake::new(app, &verified, app.limits.admit(&verified.did)?);
-    // A body keeps its share of the memory until the request is answered.
+    // A body keeps its memory until the request is answered.
     let reading = input::<E>(app, &verified.did, request, payload, &mut intake);
-    let (input, _share) = match measure(Stage::Parse, reading).await {
+    let (input, _reservation) = match measure(Stage::Parse, reading).await {
         Ok(input) => input,
         Err(error) => {
             tokio::spawn(intake.refused());
@@ -92,12 +91,13 @@ async fn answer<E: Endpoint>(
     begun.set(true);
     let output = E::call(app, &caller, input).await?;
     let (bytes, tells) = (E::bytes(&output), E::tells(&output));
-    // It may have to wait until it is made, and has its share of the memory by then.
-    let share = if bytes > LARGE { Some(app.reply_room.reserve(&caller.did, bytes)?) } else { None };
-    let mut response = measure(Stage::Encode, output.response(share.is_some().then_some(&app.heavy))).await?;
+    // Reserved before the reply is encoded, which may have to wait.
+    let reservation = if bytes > LARGE { Some(app.reply_memory.reserve(&caller.did, bytes)?) } else { None };
+    let large = reservation.is_some().then_some(&app.large_work);
+    let mut response = measure(Stage::Encode, output.response(large)).await?;
     response.extensions_mut().insert(tells);
-    if let Some(share) = share {
-        response.extensions_mut().insert(share);
+    if let Some(reservation) = reservation {
+        response.extensions_mut().insert(reservation);
     }
     if let BodySize::Sized(bytes) = response.body().size() {
         account.charge(Work::Bytes(bytes as usize));
@@ -162,20 +162,20 @@ async fn input<E: Endpoint>(
     request: &HttpRequest,
     payload: Payload,
     intake: &mut Intake<'_>,
-) -> Result<(E::Input, Option<Share>), Error> {
+) -> Result<(E::Input, Option<Reservation>), Error> {
     match E::KIND {
         Kind::Query | Kind::Subscription => Ok((decode::query(request.query_string())?, None)),
         Kind::Procedure => {
             decode::content_type(request.headers())?;
             let announced = request.headers().get(header::CONTENT_LENGTH);
             let announced = announced.and_then(|length| length.to_str().ok()?.parse().ok());
-            let body = app.body_room.read(caller, announced, payload, intake).await?;
+            let body = body::read(&app.body_memory, caller, announced, payload, intake).await?;
             let large = body.is_large();
             let decode = move || {
-                let (bytes, share) = body.into_parts();
-                Ok((decode::body(&bytes)?, Some(share)))
+                let (bytes, reservation) = body.into_parts();
+                Ok((decode::body(&bytes)?, Some(reservation)))
             };
-            if large { app.heavy.run(decode).await? } else { decode() }
+            if large { app.large_work.run(decode).await? } else { decode() }
         }
     }
 }
@@ -193,7 +193,7 @@ pub async fn dispatch(
     let route = routes.iter().find(|route| route.nsid == nsid);
     let method = route.map_or("unknown", Route::method);
     let span = tracing::info_span!("request", id = %id, given = id.given(), method);
-    let (metrics, replies, asking) = (app.metrics.xrpc.clone(), app.reply_room.clone(), request.clone());
+    let (metrics, replies, asking) = (app.metrics.xrpc.clone(), app.reply_memory.clone(), request.clone());
     let suspensions = app.suspensions.clone();
     // Times tell strangers things, such as whether somebody else waits for the same conversation. So they are for development,
     // which is where HS256 tokens are taken, and never for others.

@@ -10,8 +10,8 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::error::{Code, Details, Error, Recovery};
+use crate::memory::LargeWork;
 
-use super::heavy::Heavy;
 use super::request_id::RequestId;
 
 /// The body of every error, as `blue.catbird.mls.defs#errorReply` declares it.
@@ -29,15 +29,15 @@ struct ErrorReply<'a> {
 /// What an endpoint answers with when all went well: anything that becomes JSON, or a reply of its own kind.
 pub trait Answer {
     /// The reply. What is `large` is made where it holds nobody up.
-    fn response(self, large: Option<&Heavy>) -> impl Future<Output = Result<HttpResponse, Error>>;
+    fn response(self, large: Option<&LargeWork>) -> impl Future<Output = Result<HttpResponse, Error>>;
 }
 
 impl<T: Serialize + Send + 'static> Answer for T {
     /// 200 with a JSON body.
-    async fn response(self, large: Option<&Heavy>) -> Result<HttpResponse, Error> {
+    async fn response(self, large: Option<&LargeWork>) -> Result<HttpResponse, Error> {
         let encode = move || serde_json::to_vec(&self).map_err(Error::internal);
         let body = match large {
-            Some(heavy) => heavy.run(encode).await??,
+            Some(work) => work.run(encode).await??,
             None => encode()?,
         };
         Ok(HttpResponse::Ok().content_type("application/json").body(body))

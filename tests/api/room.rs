@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use catbird_client::persona::Persona;
-use catbird_server::xrpc::decode::MAX_ARRIVING;
+use catbird_server::memory::MAX_ARRIVING;
 use catbird_testkit::app::TestApp;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
