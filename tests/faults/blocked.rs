@@ -1,5 +1,5 @@
-//! P7, P10: a conversation that somebody holds for ever is refused in time, and nobody else notices; what the holder changed
-//! meanwhile counts.
+//! P7, P10: a conversation whose lock is held for ever is refused in time, and other conversations are not affected;
+//! changes of the lock's holder count.
 
 use std::time::Duration;
 
@@ -15,10 +15,10 @@ use tokio_postgres::Client;
 
 use super::tools::{entries, eventually, lock_waiters, message, metric, recovered};
 
-/// How fast a request is answered that has nothing to do with the blocked conversation, on a machine that is busy with tests.
+/// Maximum time of a request outside the blocked conversation, on a busy machine.
 const QUICKLY: Duration = Duration::from_secs(2);
 
-/// Blocks a conversation from outside, with what the mode's writers wait for, until the connection is dropped.
+/// Blocks a conversation with the lock that the mode's writers need, until the connection is dropped.
 pub async fn block(database: &TestDatabase, mode: Mode, convo: &str) -> Client {
     let blocker = database.connect().await;
     blocker.batch_execute("begin").await.unwrap();
@@ -35,10 +35,11 @@ fn is_overloaded(reply: &Reply) -> bool {
     named && reply.headers.contains_key("retry-after") && reply.body["recovery"] == "retrySame"
 }
 
-/// An AT Protocol PDS hangs up after ten seconds, so whoever asks through one would not be told to come again.
+/// Maximum time of an answer: an AT Protocol PDS disconnects after ten seconds, and its client would not learn to
+/// retry.
 pub const ANSWERED: Duration = Duration::from_millis(9_500);
 
-/// Slow, because `lock_timeout` is five seconds and the longest wait for a turn six.
+/// Slow: `lock_timeout` is five seconds, and the maximum wait in a queue six.
 pub async fn a_blocked_conversation_is_refused_in_time_and_starves_nobody(mode: Mode) {
     let database = database().await;
     let fleet = Fleet::start(&[mode], &database.config, &database.url).await;
@@ -63,7 +64,7 @@ pub async fn a_blocked_conversation_is_refused_in_time_and_starves_nobody(mode: 
     let passing = async {
         lock_waiters(&watcher, 1).await;
         let mut sent = 0;
-        // The pool has ten connections and a hundred requests wait; the others have to get through all the same.
+        // The pool has ten connections and a hundred requests wait; the others must get through.
         while start.elapsed() < Duration::from_secs(4) {
             let asked = Instant::now();
             let reply = free[0].xrpc.procedure("sendMessage", &message(&free[0], &sent.to_string())).await.unwrap();
@@ -100,14 +101,14 @@ async fn refused_by_the_queue(mode: Mode, replica: &Replica) -> f64 {
     metric(replica, name).await
 }
 
-/// 256 wait behind those whose turn it is, a batch at most; everybody else is told at once to come again.
+/// 256 requests wait behind the running batch; all others are refused at once with a time to retry.
 pub async fn a_full_queue_refuses_at_once_and_loses_nobody_who_is_in_it(mode: Mode) {
     const REQUESTS: usize = 400;
     const WAITING: usize = 256;
     const BATCH: usize = 64;
     let database = database().await;
     let fleet = Fleet::start(&[mode], &database.config, &database.url).await;
-    // Of two, since the bodies of one are not all let in at once.
+    // Of two members, since one member's bodies are not all accepted at once.
     let members = fleet.conversation(2).await;
     let convo = members[0].convo().unwrap();
     let watcher = database.connect().await;
@@ -132,7 +133,8 @@ pub async fn a_full_queue_refuses_at_once_and_loses_nobody_who_is_in_it(mode: Mo
     fleet.check().await;
 }
 
-/// P7. Whoever writes the roster without the lock holds the conversation's row, and moves neither its epoch nor its seq.
+/// P7. A writer that changes the roster without the lock holds the conversation's row, and changes neither its epoch
+/// nor its seq.
 pub async fn somebody_who_is_removed_while_its_message_waits_cannot_send_it(mode: Mode) {
     let database = database().await;
     let fleet = Fleet::start(&[mode], &database.config, &database.url).await;
@@ -161,11 +163,11 @@ pub async fn somebody_who_is_removed_while_its_message_waits_cannot_send_it(mode
     fleet.check().await;
 }
 
-/// Backends that have stopped, which neither answer nor close their connections.
+/// Stopped backends, which neither answer nor close their connections.
 struct Stopped(Vec<Pid>);
 
 impl Stopped {
-    /// Stops those of servers under test that wait for a lock.
+    /// Stops the backends of servers under test that wait for a lock.
     async fn those_that_wait(watcher: &Client) -> Self {
         const WAITING: &str = "select pid from pg_stat_activity
             where datname = current_database() and application_name = 'catbird-server' and wait_event_type = 'Lock'";
@@ -182,7 +184,7 @@ impl Drop for Stopped {
     }
 }
 
-/// P4, P10. What was sent may have been done, and the reply says so, and when to come again.
+/// P4, P10. A statement that was sent may have succeeded; the reply says so, and when to retry.
 pub async fn a_backend_that_has_stopped_is_answered_for_in_time(mode: Mode) {
     let database = database().await;
     let fleet = Fleet::start(&[mode], &database.config, &database.url).await;

@@ -1,5 +1,5 @@
-//! P4 where it is hardest: COMMIT was sent, and the answer does not come. The server has to find out what became of it, and
-//! the client, which gave no key, gets one answer that is true.
+//! P4 in the hardest case: COMMIT was sent and its reply is lost. The server must find out the outcome, and a client
+//! without an idempotency key gets one true answer.
 
 use catbird_client::mls::DEFAULT_SUITE;
 use catbird_client::persona::{Persona, hex, unique};
@@ -22,7 +22,7 @@ struct Place {
     client: Client,
 }
 
-/// One server behind the proxy, and a connection that sees the database as it is.
+/// One server behind the proxy, and a direct connection to the database.
 async fn place(mode: Mode) -> Place {
     let database = database().await;
     let chaos = Chaos::before(&database.config).await;
@@ -31,17 +31,17 @@ async fn place(mode: Mode) -> Place {
     Place { fleet, chaos, database, client }
 }
 
-/// A mutation without a key, the statement that its transaction is known by, and what must be true after its success.
+/// A request without a key, the statement that identifies its transaction, and the condition that its success implies.
 struct Mutation {
     method: &'static str,
     statement: &'static str,
     body: Value,
-    /// Counts what it leaves behind, given `name`.
+    /// Query that counts its effects, given `name`.
     trace: &'static str,
     name: String,
 }
 
-/// One mutation of each kind by the creator of a conversation of four, in an order in which they can be done.
+/// One request of each kind by the creator of a conversation of four, in a possible order.
 fn mutations(mode: Mode, members: &mut [Persona]) -> Vec<Mutation> {
     let convo = members[0].convo().unwrap().to_owned();
     let group_id = members[0].group_id.clone();
@@ -89,7 +89,7 @@ fn mutations(mode: Mode, members: &mut [Persona]) -> Vec<Mutation> {
     mutations
 }
 
-/// The server's sense of where it ends up agrees with the database's.
+/// The position that the server reports agrees with the database's.
 async fn agrees(client: &Client, convo: &str, reply: &Reply) {
     let (epoch, seq) = (reply.number("epoch").unwrap(), reply.number("seq").unwrap());
     let row =
@@ -97,7 +97,7 @@ async fn agrees(client: &Client, convo: &str, reply: &Reply) {
     assert_eq!((row.get::<_, i64>(0) as u64, row.get::<_, i64>(1) as u64), (epoch, seq), "{reply}");
 }
 
-/// Runs each mutation once with a fault at its COMMIT.
+/// Runs each request once with a fault at its COMMIT.
 async fn each_once(mode: Mode, fault: Fault) -> Place {
     let place = place(mode).await;
     let mut members = place.fleet.conversation(4).await;
@@ -114,7 +114,7 @@ async fn each_once(mode: Mode, fault: Fault) -> Place {
             agrees(&place.client, &creator_convo, &reply).await;
         }
     }
-    // What shares a transaction is sent again: messages, and without actors commits. PostgreSQL is asked about all others.
+    // Batched commands are sent again: messages, and commits without actors. For all others PostgreSQL is asked.
     let asked = if fault == Fault::CutBefore { "rolled_back" } else { "committed" };
     let shared = if mode == Mode::Advisory { 2.0 } else { 1.0 };
     for (outcome, times) in [(asked, kinds - shared), ("sent_again", shared)] {
@@ -136,7 +136,7 @@ pub async fn a_commit_that_never_arrived_is_made_again(mode: Mode) {
     assert_eq!(Counts::get(&place.chaos.counts().withheld), 5, "each fault happened");
 }
 
-/// Slow, because the server waits five seconds for a reply before it looks elsewhere.
+/// Slow: the server waits five seconds for a reply before it asks on another connection.
 pub async fn a_reply_to_commit_that_never_comes_is_found_out(mode: Mode) {
     let place = place(mode).await;
     let mut conversations = join_all((0..5).map(|_| place.fleet.conversation(1))).await;
@@ -152,7 +152,7 @@ pub async fn a_reply_to_commit_that_never_comes_is_found_out(mode: Mode) {
                     json!({ "convoId": convo, "didList": [random_did()], "commit": base64_text(&staged.commit) });
                 ("addMembers", accepts_commits(mode), body)
             }
-            // Each of these has a transaction of its own.
+            // Each of these has its own transaction.
             _ => ("addMembers", "members/join", json!({ "convoId": convo, "didList": [random_did()] })),
         };
         place.chaos.on_commit(statement, Fault::HangAfter);
@@ -173,8 +173,8 @@ pub async fn a_reply_to_commit_that_never_comes_is_found_out(mode: Mode) {
     place.fleet.check().await;
 }
 
-/// PostgreSQL commits, and from then on nothing of it reaches the server. What has neither key nor commit is told how its repetition tells
-/// whether it was done, and nothing is done twice by who follows that.
+/// PostgreSQL commits, and after that nothing reaches the server. A request with neither key nor commit is told how a
+/// retry reveals the outcome, and a client that follows this does nothing twice.
 pub async fn what_is_not_confirmed_says_how_to_find_out(mode: Mode) {
     let place = place(mode).await;
     let members = place.fleet.conversation(1).await;
@@ -211,8 +211,8 @@ pub async fn what_is_not_confirmed_says_how_to_find_out(mode: Mode) {
     place.fleet.check().await;
 }
 
-/// A COMMIT arrives late: the batch has been given up and is sent again while the first one still holds its conversation. Whoever comes
-/// second waits for that, and finds that it was done.
+/// A COMMIT arrives late: the batch was given up and is sent again while the first transaction still holds the
+/// conversation. The second waits for it and finds that it succeeded.
 pub async fn a_commit_that_arrives_late_is_found_by_the_batch_that_was_sent_again(mode: Mode) {
     let place = place(mode).await;
     let (mut adding, sending) = (place.fleet.conversation(1).await, place.fleet.conversation(1).await);
@@ -243,8 +243,8 @@ pub async fn a_commit_that_arrives_late_is_found_by_the_batch_that_was_sent_agai
     place.fleet.check().await;
 }
 
-/// A replica stands still between its last statement and its COMMIT. PostgreSQL ends the transaction after eight seconds idle,
-/// another replica goes on, and what the first one does when it wakes up changes nothing that was acknowledged.
+/// A replica stops between its last statement and its COMMIT. PostgreSQL ends the idle transaction after eight seconds,
+/// another replica continues, and the first one's late COMMIT changes nothing that was acknowledged.
 pub async fn a_stalled_replica_loses_its_transaction_and_its_late_commit_does_nothing(mode: Mode) {
     let mut place = place(mode).await;
     place.fleet.replicas.push(Replica::start(mode, &place.database.url, &[]).await);
@@ -273,7 +273,7 @@ pub async fn a_stalled_replica_loses_its_transaction_and_its_late_commit_does_no
         fleet.replicas[0].signal(Signal::SIGCONT);
     };
     let (mut reply, ()) = tokio::join!(stalling, going_on);
-    // It may have been away for longer than a request may take, and says so then.
+    // It may have been stopped for longer than a request may take, and then reports it.
     while reply.status == 503 {
         reply = stalled.procedure("sendMessage", &body).await.unwrap();
     }

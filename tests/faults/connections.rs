@@ -1,4 +1,4 @@
-//! Connections to PostgreSQL that end, or that look alive and are not.
+//! Connections to PostgreSQL that break, or that look alive and are not.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::tools::{DEADLINE, SEND, accepts_commits, count, eventually, message, recovered};
 
-/// How often a load is disturbed.
+/// Number of times that a load is disturbed.
 const ROUNDS: u64 = 15;
 
 pub async fn terminated_backends_lose_nothing(mode: Mode) {
@@ -36,7 +36,7 @@ pub async fn terminated_backends_lose_nothing(mode: Mode) {
     fleet.check().await;
 }
 
-/// Cuts everything at moments of chance, and some connections at the worst moment on purpose.
+/// Cuts all connections at random moments, and some connections at the worst moment on purpose.
 pub async fn cut_connections_lose_nothing(mode: Mode) {
     let database = database().await;
     let chaos = Chaos::before(&database.config).await;
@@ -66,8 +66,8 @@ pub async fn cut_connections_lose_nothing(mode: Mode) {
     fleet.check().await;
 }
 
-/// PostgreSQL is there and answers nothing. Slow, because every limit on waiting has to run out: at most ten seconds for a read
-/// or a write, and thirteen more for a COMMIT that was sent.
+/// PostgreSQL accepts connections and answers nothing. Slow: every time limit must expire, at most ten seconds for a
+/// read or a write, and thirteen more for a COMMIT that was sent.
 pub async fn a_black_hole_is_answered_in_time_and_recovered_from(mode: Mode) {
     let database = database().await;
     let chaos = Chaos::before(&database.config).await;
@@ -78,7 +78,7 @@ pub async fn a_black_hole_is_answered_in_time_and_recovered_from(mode: Mode) {
     chaos.black_hole(true);
     let before = load.unanswered();
 
-    // More requests than the pool has connections; those of the load are caught in the middle of what they do.
+    // More requests than the pool has connections; those of the load are interrupted.
     let start = Instant::now();
     let asking = (0..30).map(|n| {
         let sender = &members[n % members.len()];
@@ -117,14 +117,14 @@ pub async fn a_black_hole_is_answered_in_time_and_recovered_from(mode: Mode) {
     fleet.check().await;
 }
 
-/// Connections that a firewall has forgotten, or whose backend is stopped: open, and silent for ever. The first that is met costs
-/// those who wait for it their requests; then the idle ones are thrown away as well, and nobody meets those.
+/// Connections that a firewall has dropped, or whose backend is stopped: open, and silent for ever. The first one costs
+/// the requests that wait for it; then the idle connections are discarded too, so no later request meets one.
 pub async fn a_connection_that_looks_alive_costs_one_request_and_no_other(mode: Mode) {
     let database = database().await;
     let chaos = Chaos::before(&database.config).await;
     let fleet = Fleet::start(&[mode], &database.config, &chaos.url()).await;
     let conversations = join_all((0..20).map(|_| fleet.conversation(1))).await;
-    // Messages share connections, reads have one each: together they meet every connection in the pool.
+    // Messages share connections and each read has its own, so together they meet every connection of the pool.
     let everybody_asks = async |round: &str| {
         let asking = conversations.iter().map(async |members| {
             let body = message(&members[0], round);

@@ -1,4 +1,4 @@
-//! P10: a PostgreSQL that has run out of disk or memory.
+//! P10: PostgreSQL is out of disk or memory.
 
 use catbird_client::xrpc;
 use catbird_testkit::cluster::database;
@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::tools::{message, recovered};
 
-/// The disk of a test cannot be filled for it alone, so triggers say what PostgreSQL says then.
+/// A test cannot fill the disk for itself alone, so triggers raise PostgreSQL's errors.
 pub async fn a_database_without_room_refuses_writes_for_a_while_and_serves_reads(mode: Mode) {
     let database = database().await;
     let db = database.connect().await;

@@ -1,4 +1,4 @@
-//! Clients that send a request and are gone before the answer, or in the middle of the request.
+//! Clients that disconnect before the reply, or in the middle of the request.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use super::tools::{message, recovered};
 
 const REQUESTS: usize = 300;
 
-/// Messages, new conversations and additions to a roster, each under a key of its own.
+/// Messages, new conversations and additions to a roster, each with its own key.
 fn request(members: &[Persona], n: usize) -> (&Xrpc, &'static str, Value) {
     let caller = &members[n % members.len()];
     let (method, mut body) = match n % 3 {
@@ -34,7 +34,7 @@ fn request(members: &[Persona], n: usize) -> (&Xrpc, &'static str, Value) {
     (&caller.xrpc, method, body)
 }
 
-/// Sends a request, or every seventh time only the first half of it, and hangs up after up to fifteen milliseconds.
+/// Sends a request, or every seventh time only its first half, and disconnects after up to fifteen milliseconds.
 async fn hang_up(n: usize, xrpc: &Xrpc, method: &str, body: &Value) {
     let nsid = nsid(method);
     let (host, body) = (xrpc.base.authority(), body.to_string());
@@ -46,7 +46,7 @@ async fn hang_up(n: usize, xrpc: &Xrpc, method: &str, body: &Value) {
     );
     let sent = if n.is_multiple_of(7) { &text[..text.len() - body.len() / 2] } else { &text };
     let mut connection = TcpStream::connect(host).await.unwrap();
-    // Every second client does not say good-bye either: a reset is what makes the server drop what it does for it.
+    // Every second client resets the connection: a reset makes the server drop its work for the client.
     if n.is_multiple_of(2) {
         connection.set_zero_linger().unwrap();
     }
@@ -54,7 +54,8 @@ async fn hang_up(n: usize, xrpc: &Xrpc, method: &str, body: &Value) {
     tokio::time::sleep(Duration::from_micros((n * 1_373 % 15_000) as u64)).await;
 }
 
-/// How many mutations of each kind are there, in one snapshot: as many traces as records of keys, so that each is whole or absent.
+/// Counts the effects of each kind in one snapshot: as many effects as records of keys, so that each request is
+/// complete or absent.
 async fn whole(client: &Client, convo: &str) -> [i64; 3] {
     const KINDS: [(&str, &str); 3] = [
         ("sendMessage", "select count(*) from messages where convo_id = $1 and message_type = 'app'"),
@@ -81,13 +82,13 @@ pub async fn a_client_that_hangs_up_leaves_a_whole_mutation_or_none(mode: Mode) 
     stream::iter(requests.iter().enumerate())
         .for_each_concurrent(20, |(n, (xrpc, method, body))| hang_up(n, xrpc, method, body))
         .await;
-    // What was begun is finished, although nobody waits for it.
+    // Work in progress is finished although no client waits for it.
     recovered(&fleet.replicas[0], &members[0]).await;
     let landed: i64 = whole(&client, convo).await.iter().sum();
     assert!(0 < landed && landed < REQUESTS as i64, "{landed} of {REQUESTS} were done: some have to be, and some not");
     fleet.check().await;
 
-    // Nothing blocks what comes now: each client asks again, properly, and each mutation is there once.
+    // Nothing blocks new requests: each client retries properly, and each request has happened once.
     stream::iter(&requests)
         .for_each_concurrent(20, |(xrpc, method, body)| async move {
             let reply = xrpc.procedure(method, body).await.unwrap();

@@ -1,5 +1,5 @@
-//! P5 while transaction ids come again: PostgreSQL crashes, or another cluster has the data. Nobody misses an entry for it, and nobody is
-//! told again what is over.
+//! P5 when transaction ids repeat: PostgreSQL crashes, or another cluster has the data. No client misses an entry, and
+//! none gets entries of an ended membership again.
 
 use std::process::Command;
 use std::time::Duration;
@@ -13,14 +13,14 @@ use tokio_postgres::{Client, NoTls};
 
 use super::tools::{count, eventually, message};
 
-/// How long an event that has to come may take.
+/// Maximum time until an expected event arrives.
 const PATIENCE: Duration = Duration::from_secs(20);
 const AHEAD: &str = "select pg_snapshot_xmax(pg_current_snapshot())::text::bigint where $1 <> ''";
 
-/// Entries that were written with ids which a cursor's snapshot had seen used reach whoever comes back with it.
+/// Entries with ids that a cursor's snapshot had seen as used reach clients that return with it.
 pub async fn ids_that_come_again_after_a_crash_hide_nothing(mode: Mode) {
     let mut cluster = OwnCluster::start().await;
-    // What nobody waits for stays in memory for ten seconds instead of a fifth of one, so that the crash loses it.
+    // Unflushed write-ahead log stays in memory for ten seconds instead of a fifth of one, so that the crash loses it.
     connect(&cluster.url()).await.batch_execute("alter system set wal_writer_delay = '10s'").await.unwrap();
     cluster.stop().await;
     cluster.resume().await;
@@ -34,7 +34,7 @@ pub async fn ids_that_come_again_after_a_crash_hide_nothing(mode: Mode) {
         let seen = count(&client, AHEAD, "now").await;
         let typing = json!({ "convoId": members[0].convo().unwrap(), "isTyping": true });
         let mut cursor = String::new();
-        // An event carries the cursor of the pass before its own. So the second one's is of a time after those ids.
+        // An event carries the cursor of the pass before its own, so the second one's is from after those ids.
         for _ in 0..2 {
             eventually("somebody may type", async || {
                 members[0].xrpc.procedure("sendTypingIndicator", &typing).await.unwrap().status == 200
@@ -54,7 +54,7 @@ pub async fn ids_that_come_again_after_a_crash_hide_nothing(mode: Mode) {
         let newest = count(&client, newest, members[0].convo().unwrap()).await;
         burn(&client, (seen - survived).max(0) + 100).await;
 
-        // Who followed all the while was cut, and told where to go on; until then, whoever comes is cut as well.
+        // The stream that stayed open was cut and told where to resume; until then new streams are cut as well.
         let rest = rest(&mut stream).await;
         assert_eq!(rest.last().map(|event| &event.data["info"]), Some(&"reset".into()), "{rest:?}");
         let mut again = follow(&members[1], Some(&cursor)).await.unwrap();
@@ -62,7 +62,7 @@ pub async fn ids_that_come_again_after_a_crash_hide_nothing(mode: Mode) {
         let seqs: Vec<u64> = replayed.iter().filter_map(seq).collect();
         assert!(sent.iter().all(|seq| seqs.contains(seq)), "{seqs:?} lack some of {sent:?}");
         came_again |= newest < seen;
-        // PostgreSQL may have written the ids down by chance.
+        // PostgreSQL may have flushed the ids by chance.
         if came_again {
             break;
         }
@@ -71,8 +71,8 @@ pub async fn ids_that_come_again_after_a_crash_hide_nothing(mode: Mode) {
     fleet.check().await;
 }
 
-/// A dump of a cluster with higher ids goes on in another cluster, in another database of its own, and over the tables that it was made
-/// of. Old cursors are refused, new ones lead on, and what was over stays over.
+/// A dump of a cluster with higher ids continues in another cluster, in another database of its own cluster, and over
+/// its own tables. Old cursors are refused, new ones resume, and ended memberships stay ended.
 pub async fn a_restored_dump_refuses_old_cursors_and_goes_on(mode: Mode) {
     let there = OwnCluster::start().await;
     let before = connect(&there.url()).await;
@@ -81,7 +81,7 @@ pub async fn a_restored_dump_refuses_old_cursors_and_goes_on(mode: Mode) {
     let members = fleet.conversation(2).await;
     let mut stream = follow(&members[1], None).await.unwrap();
     let (convo, did) = (members[0].convo().unwrap(), members[1].did());
-    // One after the other has to be told: a stream that both reach at once is cut, and resumes.
+    // Each event is awaited before the next: a stream that gets both at once is cut and resumes.
     for (method, body, event) in [
         ("leaveConvo", json!({ "convoId": convo, "targetDid": did }), "removedEvent"),
         ("addMembers", json!({ "convoId": convo, "didList": [did] }), "conversationEvent"),
@@ -92,7 +92,7 @@ pub async fn a_restored_dump_refuses_old_cursors_and_goes_on(mode: Mode) {
     }
     let first = send(&members[0], "before the dump").await;
     let cursor = until(&mut stream, |event| seq(event) == Some(first)).await.pop().unwrap().id;
-    // Retention has been there.
+    // Retention has run.
     before.batch_execute("update event_horizon set tx = pg_snapshot_xmax(pg_current_snapshot())").await.unwrap();
     let dump = std::env::temp_dir().join(format!("catbird-{}.dump", ulid::Ulid::new()));
     tool("pg_dump", &["--format=custom", "--file", dump.to_str().unwrap(), &there.url()]);
@@ -120,7 +120,7 @@ pub async fn a_restored_dump_refuses_old_cursors_and_goes_on(mode: Mode) {
         let begin = stream.last_id.clone().unwrap();
         let reply = alice.procedure("sendMessage", &message(&members[0], "after the restore")).await.unwrap();
         assert_eq!((reply.status, reply.body["seq"].as_u64()), (200, Some(lost)), "{reply}");
-        // Past the ids of the rows that the dump brought along.
+        // Beyond the ids of the rows from the dump.
         burn(&connect(&url).await, 6_000).await;
         let reply = alice.procedure("sendMessage", &message(&members[0], "at last")).await.unwrap();
         assert_eq!(reply.status, 200, "{reply}");
@@ -134,7 +134,7 @@ pub async fn a_restored_dump_refuses_old_cursors_and_goes_on(mode: Mode) {
         }
         restored.check().await;
     }
-    // The server that ran while its tables were replaced has sent its streams away.
+    // The server that ran while its tables were replaced has closed its streams.
     let rest = rest(&mut stream).await;
     assert_eq!(rest.last().map(|event| &event.data["info"]), Some(&"reset".into()), "{rest:?}");
     std::fs::remove_file(dump).unwrap();
@@ -151,7 +151,7 @@ async fn send(sender: &Persona, text: &str) -> u64 {
     reply.number("seq").unwrap()
 }
 
-/// Opens a stream, where another was left if there is a cursor, once the server has got over what happened.
+/// Opens a stream, from a cursor if there is one, once the server has recovered.
 async fn follow(who: &Persona, cursor: Option<&str>) -> Result<EventStream, Reply> {
     let start = tokio::time::Instant::now();
     loop {
@@ -198,7 +198,7 @@ fn seq(event: &Event) -> Option<u64> {
     event.data["message"]["seq"].as_u64()
 }
 
-/// Uses so many transaction ids up, for nothing.
+/// Consumes this many transaction ids.
 async fn burn(client: &Client, ids: i64) {
     let loops = format!("do $$ begin for i in 1..{ids} loop perform pg_current_xact_id(); commit; end loop; end $$");
     client.batch_execute(&loops).await.unwrap();

@@ -1,4 +1,4 @@
-//! SIGKILL: a replica gets no chance to finish anything, and the others go on.
+//! SIGKILL: a replica cannot finish anything, and the others continue.
 
 use catbird_client::persona::unique;
 use catbird_testkit::cluster::database;
@@ -9,8 +9,8 @@ use tokio::time::Instant;
 
 use super::tools::{DEADLINE, entries, lock_waiters, message, recovered};
 
-/// The replica is caught after it moved the position and appended the entry, before it could commit: the test has taken the
-/// row that it writes last. Slow, because PostgreSQL notices that nobody is there any more when the wait for that row runs out.
+/// The replica is killed after it moved the position and appended the entry, before its COMMIT: the test holds the row
+/// that it writes last. Slow: PostgreSQL notices the closed connection when the wait for that row times out.
 pub async fn a_replica_killed_inside_a_transaction_leaves_nothing_behind(mode: Mode) {
     let database = database().await;
     let mut fleet = Fleet::start(&[mode, mode], &database.config, &database.url).await;

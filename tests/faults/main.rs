@@ -1,9 +1,9 @@
-//! P1 to P4, P10 and P11 while things break: replicas are killed, connections are cut at the worst moment, PostgreSQL crashes,
-//! clients hang up, locks are never released.
+//! P1 to P4, P10 and P11 under faults: replicas are killed, connections are cut at the worst moment, PostgreSQL
+//! crashes, clients disconnect, locks are never released.
 //!
-//! Every test proves that its fault happened, that what was acknowledged is in the database once and nothing else is, and that
-//! the servers recover by themselves. Waits are for conditions, with a deadline; where a test is slow, it waits for one of the
-//! server's own limits to run out.
+//! Each test checks that its fault happened, that acknowledged requests are in the database exactly once and nothing
+//! else is, and that the servers recover by themselves. Tests wait for conditions with a deadline; a slow test waits
+//! for one of the server's own limits.
 
 mod blocked;
 mod commit_reply;

@@ -1,4 +1,4 @@
-//! PgBouncer in transaction mode: every transaction may run on another connection, and nothing survives it.
+//! PgBouncer in transaction mode: each transaction may run on another connection, and no session state survives it.
 
 use std::time::Duration;
 
@@ -10,10 +10,11 @@ use tokio::time::Instant;
 
 use super::tools::{count, recovered};
 
-/// Fewer than two servers' pools, so that connections really are shared.
+/// Fewer than two servers' pools, so that connections are really shared.
 const CONNECTIONS: usize = 5;
 
-/// Two servers start at once on an empty database and migrate it, a conversation is held, a race is run, all through the pooler.
+/// Two servers start at once on an empty database and migrate it; a conversation and a race follow, all through the
+/// pooler.
 pub async fn everything_works_through_a_pooler_in_transaction_mode(mode: Mode) {
     let database = empty_database().await;
     let pooler = PgBouncer::start(&database.config, CONNECTIONS);
@@ -47,12 +48,12 @@ pub async fn everything_works_through_a_pooler_in_transaction_mode(mode: Mode) {
     }
     fleet.check().await;
 
-    // A restart finds the schema there.
+    // A restarted server finds the schema.
     let again = Fleet::with(&[mode], &database.config, &pooler.url(), &settings).await;
     recovered(&again.replicas[0], &members[0]).await;
 }
 
-/// The pooler keeps the settings of sessions to itself, so each read brings its time limits along.
+/// The pooler keeps session settings to itself, so each read sets its own time limits.
 pub async fn reads_end_in_time_behind_a_pooler(mode: Mode) {
     const WAITING: &str = "select count(*) from pg_stat_activity 
         where datname = $1 and wait_event_type = 'Lock' and clock_timestamp() - query_start > interval '6 seconds'";
@@ -66,7 +67,7 @@ pub async fn reads_end_in_time_behind_a_pooler(mode: Mode) {
     let start = Instant::now();
     let read = member.xrpc.query("getConvos", &[]).await.unwrap();
     assert_eq!((read.status, &read.body["error"]), (503, &"Overloaded".into()), "{read}");
-    // PostgreSQL gave up by itself (lock_timeout); this server would have waited for ten seconds.
+    // PostgreSQL cancelled it (lock_timeout); this server would have waited for ten seconds.
     assert!(start.elapsed() < Duration::from_secs(8), "{:?}", start.elapsed());
     assert_eq!(count(&client, WAITING, database.config.get_dbname().unwrap()).await, 0);
     client.batch_execute("commit").await.unwrap();

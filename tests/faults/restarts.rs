@@ -1,4 +1,4 @@
-//! PostgreSQL goes away and comes back.
+//! Restarts of PostgreSQL.
 
 use catbird_client::persona::unique;
 use catbird_client::random_did;
@@ -12,7 +12,7 @@ use tokio_postgres::{Client, NoTls};
 
 use super::tools::{count, eventually, message, recovered};
 
-/// How a restart is done.
+/// Kind of restart.
 #[derive(Clone, Copy, PartialEq)]
 enum Restart {
     InOrder,
@@ -50,7 +50,7 @@ async fn under_load(mode: Mode, restart: Restart, times: usize) {
     fleet.check().await;
 }
 
-/// All connections of the pool are dead after a restart, and no request fails of that.
+/// All pooled connections are dead after a restart, and no request fails because of that.
 pub async fn connections_from_before_a_restart_cost_no_request(mode: Mode) {
     const POOL: &str = "select count(*) from pg_stat_activity where application_name = $1";
     let mut cluster = OwnCluster::start().await;
@@ -74,11 +74,11 @@ pub async fn connections_from_before_a_restart_cost_no_request(mode: Mode) {
     fleet.check().await;
 }
 
-/// PostgreSQL does not write down which transaction ids it gives out, so after a crash it gives out the last ones again. Asked
-/// about an id from before the crash it then speaks of somebody else's transaction, and may call it committed.
+/// PostgreSQL does not flush each transaction id, so after a crash it assigns the last ones again. Asked about an id
+/// from before the crash, it reports on another transaction, possibly as committed.
 pub async fn a_transaction_id_that_is_used_again_after_a_crash_is_no_success(mode: Mode) {
     let mut cluster = OwnCluster::start().await;
-    // What nobody waits for stays in memory for ten seconds instead of a fifth of one, so that the crash loses it.
+    // Unflushed write-ahead log stays in memory for ten seconds instead of a fifth of one, so that the crash loses it.
     connect(&cluster).await.batch_execute("alter system set wal_writer_delay = '10s'").await.unwrap();
     cluster.stop().await;
     cluster.resume().await;
@@ -102,7 +102,7 @@ pub async fn a_transaction_id_that_is_used_again_after_a_crash_is_no_success(mod
         }
         assert_eq!((reply.status, count(&client, on_roster, convo).await), (200, round), "{reply}");
         given_again |= lost;
-        // PostgreSQL may have written the id down by chance, because it filled a page of its log.
+        // PostgreSQL may have flushed the id by chance, because it filled a page of its log.
         if given_again {
             break;
         }
@@ -112,14 +112,14 @@ pub async fn a_transaction_id_that_is_used_again_after_a_crash_is_no_success(mod
     fleet.check().await;
 }
 
-/// Crashes PostgreSQL while the `nth` COMMIT is held, and uses up transaction ids until that transaction's is used again. Says
-/// whether it was.
+/// Crashes PostgreSQL while the `nth` COMMIT is held, and consumes transaction ids until that transaction's id repeats.
+/// Returns whether it did.
 async fn crash_holding_a_commit(cluster: &mut OwnCluster, chaos: &Chaos, nth: i64) -> bool {
     let client = connect(cluster).await;
     eventually("a COMMIT is held", async || Counts::get(&chaos.counts().held) as i64 == nth).await;
     let lost = "select max(backend_xid::text::bigint) from pg_stat_activity where application_name = $1";
     let lost = count(&client, lost, "catbird-server").await;
-    // The server shall not ask before the id has been given out again.
+    // The server must not ask before the id has been assigned again.
     chaos.black_hole(true);
     cluster.restart_immediate().await;
     let client = connect(cluster).await;

@@ -1,4 +1,4 @@
-//! P1, P4, P7, P8: commands of many conversations at once share transactions, and each of them gets what it would have got alone.
+//! P1, P4, P7, P8: commands of many conversations run in one batch, and each gets the same result as alone.
 
 use std::time::Duration;
 
@@ -13,9 +13,9 @@ use tokio::time::Instant;
 
 use super::tools::metric;
 
-/// So many that those who come while the first are being done have to share.
+/// So many that requests which arrive during the first batch must be batched.
 const CONVERSATIONS: usize = 24;
-/// Far less than anybody waits for a lock.
+/// Far less than any wait for a lock.
 const QUICKLY: Duration = Duration::from_secs(3);
 
 struct Place {
@@ -34,7 +34,7 @@ async fn place(mode: Mode) -> Place {
     Place { database, fleet, creators }
 }
 
-/// Somebody joins, with a commit that the caller's client has made for the epoch it knows.
+/// Builds an addition with a commit for the epoch that the caller knows.
 fn commit(creator: &mut Persona, key: &str) -> Value {
     let group_id = creator.group_id.clone();
     let staged = creator.mls.self_update(&group_id).unwrap();
@@ -47,7 +47,7 @@ fn commit(creator: &mut Persona, key: &str) -> Value {
 }
 
 impl Place {
-    /// What everybody asks, at once, and when it was answered.
+    /// Sends all requests at once, and returns each reply with its time.
     async fn ask(&self, bodies: &[Value]) -> Vec<(Reply, Duration)> {
         let start = Instant::now();
         let asking =
@@ -57,7 +57,7 @@ impl Place {
         join_all(asking).await
     }
 
-    /// How many transactions had several commands in them and were committed.
+    /// Counts the committed batches with several commands.
     async fn shared(&self) -> f64 {
         metric(
             &self.fleet.replicas[0],
@@ -73,7 +73,7 @@ impl Place {
     }
 }
 
-/// Those who lose their epoch, or name a key that they used for something else, get their own answer and cost nobody else theirs.
+/// Requests that lose their epoch, or reuse a key for something else, get their own error and do not affect the others.
 pub async fn of_commits_at_once_each_gets_its_own_answer(mode: Mode) {
     let mut place = place(mode).await;
     let mut bodies: Vec<Value> = place.creators.iter_mut().map(|creator| commit(creator, "first")).collect();
@@ -84,7 +84,7 @@ pub async fn of_commits_at_once_each_gets_its_own_answer(mode: Mode) {
         let shared = place.shared().await;
         assert!((1.0..CONVERSATIONS as f64).contains(&shared), "{shared} transactions for {CONVERSATIONS} commands");
     }
-    // The same again, word for word: everybody gets the same answer, and nothing happens.
+    // The same requests again: all get the same replies, and nothing happens.
     for (reply, _) in place.ask(&bodies).await {
         assert_eq!((reply.status, reply.number("epoch").unwrap()), (200, 1), "{reply}");
     }
@@ -92,13 +92,13 @@ pub async fn of_commits_at_once_each_gets_its_own_answer(mode: Mode) {
     for (n, creator) in place.creators.iter_mut().enumerate() {
         let group_id = creator.group_id.clone();
         match n {
-            // Who does not know that it won commits for the same epoch again.
+            // A client that does not know that it won commits for the same epoch again.
             3 => creator.mls.discard_pending(&group_id).unwrap(),
             _ => drop(creator.mls.merge_pending(&group_id).unwrap()),
         }
     }
     bodies = place.creators.iter_mut().map(|creator| commit(creator, "second")).collect();
-    // Beside one for an epoch that is over: one under a key that was used, and one for nobody's package.
+    // Beside one for a past epoch: one with a used key, and one for an unknown package.
     bodies[7]["idempotencyKey"] = json!("first");
     bodies[11]["keyPackageHashes"] = json!([{ "did": bodies[11]["didList"][0], "hash": "00".repeat(32) }]);
     let replies = place.ask(&bodies).await;
@@ -115,7 +115,7 @@ pub async fn of_commits_at_once_each_gets_its_own_answer(mode: Mode) {
     place.fleet.check().await;
 }
 
-/// Whoever is locked out waits alone.
+/// A request for a locked conversation waits alone.
 pub async fn a_conversation_locked_elsewhere_holds_up_no_other_commit(mode: Mode) {
     let mut place = place(mode).await;
     let bodies: Vec<Value> = place.creators.iter_mut().map(|creator| commit(creator, "once")).collect();
@@ -134,7 +134,7 @@ pub async fn a_conversation_locked_elsewhere_holds_up_no_other_commit(mode: Mode
     place.fleet.check().await;
 }
 
-/// P8. In one transaction or in several, a package is used up by one.
+/// P8. In one transaction or in several, a package is used by one request.
 pub async fn a_key_package_that_everybody_names_at_once_is_used_by_one(mode: Mode) {
     let mut place = place(mode).await;
     let wanted = Persona::new(place.fleet.xrpc(0, &random_did()));
@@ -154,8 +154,8 @@ pub async fn a_key_package_that_everybody_names_at_once_is_used_by_one(mode: Mod
     place.fleet.check().await;
 }
 
-/// P5, P6, P8. What comes along with a commit is there when it has shared its transaction: the Welcome, the membership, the event, and
-/// the key package that is used up by then.
+/// P5, P6, P8. Everything that belongs to a batched commit is stored with it: the Welcome, the membership, the event,
+/// and the used key package.
 pub async fn commits_that_share_bring_everything_along(mode: Mode) {
     let mut place = place(mode).await;
     let (mut joiners, mut bodies) = (Vec::new(), Vec::new());
@@ -200,7 +200,7 @@ pub async fn commits_that_share_bring_everything_along(mode: Mode) {
         (select count(*) from idempotency_records where method = 'addMembers' and reply = '{\"epoch\": 1, \"seq\": 1}')";
     let row = client.query_one(left_behind, &[]).await.unwrap();
     assert_eq!([0, 1, 2].map(|column| row.get::<_, i64>(column)), [CONVERSATIONS as i64; 3]);
-    // Word for word again: the same answer from the record, and nothing happens.
+    // The same requests again: the recorded replies, and nothing happens.
     for (reply, _) in place.ask(&bodies).await {
         assert_eq!(
             (reply.status, reply.number("epoch").unwrap(), reply.number("seq").unwrap()),
@@ -211,7 +211,7 @@ pub async fn commits_that_share_bring_everything_along(mode: Mode) {
     place.fleet.check().await;
 }
 
-/// Of many who commit for one epoch one wins, and the others are answered together, with what they lack.
+/// Of many commits for one epoch one wins; the others are answered together, with the missing commits.
 pub async fn losers_of_one_epoch_are_answered_together(mode: Mode) {
     let place = place(mode).await;
     let mut members = place.fleet.conversation(16).await;
@@ -226,7 +226,7 @@ pub async fn losers_of_one_epoch_are_answered_together(mode: Mode) {
         assert_eq!(loser.number("serverEpoch").unwrap(), epoch + 1, "{loser}");
         assert_eq!(loser.list("missing").unwrap().len(), 1, "{loser}");
     }
-    // A stranger with a commit for an epoch that is over learns nothing.
+    // A stranger with a commit for a past epoch learns nothing.
     let stranger = Persona::new(place.fleet.xrpc(0, &random_did()));
     let reply = stranger.xrpc.procedure("addMembers", &bodies[0]).await.unwrap();
     assert_eq!((reply.status, reply.error()), (404, Some("ConvoNotFound")), "{reply}");

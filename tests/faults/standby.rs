@@ -1,4 +1,4 @@
-//! P4, P10: a server that only reads, and COMMITs that wait for a standby.
+//! P4, P10: a read-only server, and COMMITs that wait for a standby.
 
 use std::time::Duration;
 
@@ -12,13 +12,13 @@ use tokio::time::Instant;
 
 use super::tools::{count, eventually, message, metric, recovered};
 
-/// What `/health/ready` answers.
+/// Returns the reply of `/health/ready`.
 async fn readiness(replica: &Replica) -> (u16, Value) {
     let page = xrpc::http().unwrap().get(format!("{}/health/ready", replica.base)).send().await.unwrap();
     (page.status().as_u16(), page.json().await.unwrap())
 }
 
-/// Nobody is told that the server is at fault, and nobody is sent to it.
+/// No error is reported as the server's fault, and load balancers send it no requests.
 async fn refuses_for_now(replica: &Replica, member: &Persona) {
     eventually("the server is not ready", async || readiness(replica).await.0 == 503).await;
     let (_, page) = readiness(replica).await;
@@ -31,7 +31,7 @@ async fn refuses_for_now(replica: &Replica, member: &Persona) {
     }
 }
 
-/// A failover may leave the address with a server that is still in recovery, and that is promoted a moment later.
+/// After a failover the address may lead to a server in recovery that is promoted a moment later.
 pub async fn a_standby_is_not_ready_until_it_is_promoted(mode: Mode) {
     let mut cluster = OwnCluster::start().await;
     let fleet = Fleet::start(&[mode], &cluster.config(), &cluster.url()).await;
@@ -49,7 +49,7 @@ pub async fn a_standby_is_not_ready_until_it_is_promoted(mode: Mode) {
     assert!(defects.is_empty(), "{defects:?}");
 }
 
-/// A primary that is being replaced is set to read only while its connections live.
+/// A primary that is being replaced becomes read-only while its connections stay open.
 pub async fn a_primary_that_is_set_to_read_only_is_left(mode: Mode) {
     let cluster = OwnCluster::start().await;
     let fleet = Fleet::start(&[mode], &cluster.config(), &cluster.url()).await;
@@ -72,10 +72,10 @@ pub async fn a_primary_that_is_set_to_read_only_is_left(mode: Mode) {
     recovered(replica, &member).await;
 }
 
-/// With `synchronous_standby_names` set and no such standby there, a COMMIT waits for ever, and its backend with it.
+/// With `synchronous_standby_names` set and no such standby, a COMMIT waits for ever, and its backend with it.
 pub async fn commits_that_wait_for_a_standby_take_no_more_connections_than_there_may_be(mode: Mode) {
     const CONNECTIONS: i64 = 5;
-    /// Longer than two COMMITs are waited for one after the other.
+    /// Longer than two consecutive COMMIT timeouts.
     const TIME: Duration = Duration::from_secs(12);
     const POOL: &str = "select count(*) from pg_stat_activity where application_name = $1 and query !~* '^listen'";
     let cluster = OwnCluster::start().await;

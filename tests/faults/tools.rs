@@ -1,4 +1,4 @@
-//! What the tests of faults have in common.
+//! Helpers of the fault tests.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 use tokio_postgres::Client;
 
-/// How long a condition may take to come true.
+/// Maximum time until a condition holds.
 pub const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Waits until a condition holds.
@@ -21,7 +21,7 @@ pub async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     }
 }
 
-/// The value of a metric of a replica, its labels included in the name; 0 while it has none.
+/// Returns the value of a replica's metric, with the labels in the name; 0 if it does not exist.
 pub async fn metric(replica: &Replica, name: &str) -> f64 {
     let page = xrpc::http().unwrap().get(format!("{}/metrics", replica.base)).send().await.unwrap();
     let text = page.text().await.unwrap();
@@ -29,7 +29,7 @@ pub async fn metric(replica: &Replica, name: &str) -> f64 {
     line.map_or(0.0, |value| value.parse().unwrap())
 }
 
-/// Waits until a replica holds no connection and nobody waits for one, and has a plain request answered.
+/// Waits until a replica holds no connection and no request waits for one, and answers a plain request.
 pub async fn recovered(replica: &Replica, member: &Persona) {
     eventually("the pool is whole again", async || {
         metric(replica, "database_connections_active").await == 0.0
@@ -40,7 +40,7 @@ pub async fn recovered(replica: &Replica, member: &Persona) {
     assert_eq!(reply.status, 200, "a plain request after the fault: {reply}");
 }
 
-/// A message that the server cannot look into. Its text makes it unique.
+/// Builds an opaque message. Its text makes it unique.
 pub fn message(sender: &Persona, text: &str) -> Value {
     json!({
         "convoId": sender.convo().unwrap(),
@@ -50,17 +50,17 @@ pub fn message(sender: &Persona, text: &str) -> Value {
     })
 }
 
-/// The only value of a query with one text parameter.
+/// Returns the only value of a query with one text parameter.
 pub async fn count(client: &Client, query: &str, parameter: &str) -> i64 {
     client.query_one(query, &[&parameter]).await.unwrap().get(0)
 }
 
-/// How many entries the log of a conversation has.
+/// Counts the entries in the log of a conversation.
 pub async fn entries(client: &Client, convo: &str) -> i64 {
     count(client, "select count(*) from messages where convo_id = $1", convo).await
 }
 
-/// Waits until so many backends of servers under test wait for a lock in this database.
+/// Waits until this many backends of servers under test wait for a lock in this database.
 pub async fn lock_waiters(client: &Client, backends: i64) {
     const WAITING: &str = "select count(*) from pg_stat_activity
         where datname = current_database() and application_name = $1 and wait_event_type = 'Lock'";
@@ -68,10 +68,10 @@ pub async fn lock_waiters(client: &Client, backends: i64) {
         .await;
 }
 
-/// The statement by which replicas of either kind append application messages, by which the proxy knows their transactions.
+/// Statement with which replicas append messages; the proxy identifies their transactions by it.
 pub const SEND: &str = "messages/append_batch";
 
-/// The statement by which a replica of this kind accepts a commit that adds somebody.
+/// Statement with which a replica of this mode accepts a commit that adds a member.
 pub fn accepts_commits(mode: Mode) -> &'static str {
     if mode == Mode::Advisory { "members/add_batch" } else { "messages/append_commit" }
 }

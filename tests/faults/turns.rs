@@ -1,4 +1,4 @@
-//! P3, P10: several replicas that write one conversation take turns with a batch each, as one replica would by itself.
+//! P3, P10: several replicas that write one conversation alternate batches, like one replica alone.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -51,7 +51,7 @@ pub async fn replicas_that_write_one_conversation_take_turns_with_batches(mode: 
     fleet.check().await;
 }
 
-/// A batch that waits for somebody else's transaction takes along what arrives until that ends.
+/// A batch that waits for another transaction includes requests that arrive meanwhile.
 pub async fn what_arrives_while_a_batch_waits_for_its_turn_goes_with_it() {
     let database = database().await;
     let fleet = Fleet::start(&[Mode::Advisory], &database.config, &database.url).await;
@@ -69,7 +69,7 @@ pub async fn what_arrives_while_a_batch_waits_for_its_turn_goes_with_it() {
         eventually("the first one waits", async || watcher.query_one(waiting, &[]).await.unwrap().get::<_, i64>(0) > 0)
             .await;
         let release = async {
-            // Some of them have come by then.
+            // Some of them have arrived by then.
             tokio::time::sleep(Duration::from_millis(500)).await;
             client.batch_execute("commit").await.unwrap();
         };

@@ -1,5 +1,5 @@
-//! Proves that the private PostgreSQL can be relied on: data stays, crashes of either side need no hands, nobody shares a
-//! cluster, and nothing is left behind by one that was meant to be thrown away.
+//! The private PostgreSQL: data stays, crashes of either side recover without help, a cluster is never shared, and
+//! throw-away clusters leave nothing behind.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 use tokio_postgres::{Client, NoTls};
 use ulid::Ulid;
 
-/// How long a condition may take to come true.
+/// Maximum time until a condition holds.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Tells the helper which cluster to run.
@@ -147,7 +147,7 @@ async fn a_stale_pid_that_now_belongs_to_an_innocent_process_does_not_prevent_a_
     let account = fs::metadata(&pid_file).unwrap();
     postgres.stop().await.unwrap();
 
-    // The innocent process has the same owner as PostgreSQL: that is the case that PostgreSQL itself cannot tell apart.
+    // The unrelated process has PostgreSQL's owner: the case that PostgreSQL itself cannot detect.
     let mut innocent = Helper(as_owner(&account, "sleep").arg("600").stdout(Stdio::null()).spawn().unwrap());
     let stale = was.lines().skip(1).fold(innocent.0.id().to_string(), |text, line| format!("{text}\n{line}"));
     fs::write(&pid_file, &stale).unwrap();
@@ -230,7 +230,7 @@ async fn a_data_directory_with_odd_characters_works() {
 
 #[tokio::test]
 async fn a_data_directory_behind_a_door_that_only_root_opens_leads_to_a_cluster_elsewhere() {
-    // To a server that is not root this is a directory like any other.
+    // For a server that is not root, this is an ordinary directory.
     let dir = Scratch::new();
     fs::create_dir(&dir.0).unwrap();
     fs::set_permissions(&dir.0, fs::Permissions::from_mode(0o700)).unwrap();
@@ -299,7 +299,7 @@ async fn helper_that_owns_a_cluster_until_it_is_killed() {
     std::future::pending::<()>().await;
 }
 
-/// Another process, which runs a cluster or just exists.
+/// Another process, which runs a cluster or sleeps.
 struct Helper(Child);
 
 impl Helper {
@@ -325,7 +325,7 @@ impl Helper {
 
 impl Drop for Helper {
     fn drop(&mut self) {
-        // A test that ended well has killed it already.
+        // A test that succeeded has already killed it.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
@@ -384,7 +384,7 @@ fn postmaster(data_dir: &Path) -> Pid {
     Pid::from_raw(file.lines().next().unwrap().parse().unwrap())
 }
 
-/// PostgreSQL, and the processes of its supervisor.
+/// Returns PostgreSQL and the processes of its supervisor.
 fn group_of(postmaster: Pid) -> Vec<Pid> {
     let group = nix::unistd::getpgid(Some(postmaster)).unwrap();
     let ps = Command::new("ps").args(["-eo", "pid=,pgid="]).output().unwrap();
@@ -393,13 +393,13 @@ fn group_of(postmaster: Pid) -> Vec<Pid> {
     all.lines().map(numbers).filter(|line| line[1] == group).map(|line| line[0]).collect()
 }
 
-/// A process that has ended but that nobody has asked about yet does not count.
+/// Returns true for a living process; zombies do not count.
 fn is_alive(pid: Pid) -> bool {
     let ps = Command::new("ps").args(["-o", "stat=", "-p", &pid.to_string()]).output().unwrap();
     String::from_utf8(ps.stdout).unwrap().trim_start().starts_with(|state| state != 'Z')
 }
 
-/// The processes whose command line names a directory: PostgreSQL's and its supervisor's.
+/// Returns the processes whose command line names a directory: PostgreSQL's and its supervisor's.
 fn processes_in(dir: &Path) -> Vec<String> {
     let ps = Command::new("ps").args(["-eo", "pid=,args="]).output().unwrap();
     let all = String::from_utf8_lossy(&ps.stdout).into_owned();

@@ -1,5 +1,6 @@
-//! What the server is made of: every crate that is built here may be used under a licence that asks for nothing but to be named, or, of
-//! MPL-2.0, for its own files. Advisories need the network: `cargo install cargo-audit`, then `cargo audit`.
+//! Dependencies of the server: every crate that is built may be used under a licence that requires only attribution or,
+//! for MPL-2.0, publication of its own files. Advisories need the network: `cargo install cargo-audit`, then `cargo
+//! audit`.
 
 use std::process::Command;
 
@@ -19,7 +20,8 @@ const ALLOWED: [&str; 11] = [
     "Zlib",
 ];
 
-/// Whether an SPDX expression leaves a choice that is allowed. A slash is how crates once wrote OR. AND binds more tightly.
+/// Returns true if an SPDX expression allows a permitted choice. Old crates write a slash for OR. AND binds more
+/// tightly.
 fn is_allowed(expression: &str) -> bool {
     let expression = expression.replace('/', " OR ").replace('(', " ( ").replace(')', " ) ");
     let words: Vec<&str> = expression.split_whitespace().collect();
@@ -67,7 +69,7 @@ fn cargo(arguments: &[&str]) -> Value {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-/// Names and licences of the packages that are built for this platform, all of which are here.
+/// Returns names and licences of the packages that are built for this platform; all of them are available offline.
 fn packages() -> Vec<(String, String)> {
     let rustc = Command::new("rustc").arg("-vV").output().unwrap();
     let version = String::from_utf8(rustc.stdout).unwrap();

@@ -1,4 +1,4 @@
-//! The lexicon validator that the other tests lean on refuses what it should: each type, with examples on both sides.
+//! The lexicon validator of the tests refuses invalid values: each type, with examples on both sides.
 
 use catbird_testkit::lexicon::{Catalogue, validate_error, validate_event, validate_input, validate_output};
 use serde_json::{Value, json};
@@ -8,7 +8,7 @@ const GET: &str = "blue.catbird.mls.getMessages";
 const CREATE: &str = "blue.catbird.mls.createConvo";
 const EPOCH: &str = "blue.catbird.mls.getEpoch";
 
-/// Whether `field` of a body with the given schema may hold `value`.
+/// Checks `value` as a `field` of a body with this schema.
 fn field(schema: Value, value: Value) -> Result<(), String> {
     let body = json!({ "type": "object", "required": ["field"], "properties": { "field": schema } });
     let catalogue = Catalogue::new([json!({ "id": "test.one", "defs": {
@@ -46,7 +46,7 @@ fn refusal(code: &str) -> Value {
     json!({ "error": code, "message": "It could not be done.", "recovery": "giveUp" })
 }
 
-/// Why `body` is no reply of getMessages, with one field of its only message replaced, or removed by `None`.
+/// Validates a reply of getMessages with one field of its message replaced, or removed with `None`.
 fn changed_message(name: &str, value: Option<Value>) -> Result<(), String> {
     let mut message = message();
     match value {

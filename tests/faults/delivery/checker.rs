@@ -1,6 +1,6 @@
-//! A client that follows the stream at whatever replica answers, comes back from its cursor whenever it is cut off, records
-//! everything, and holds each event against what it has seen before. Where it is told to start anew, it forgets what it knows, follows
-//! without a cursor, and reads its conversations.
+//! A client that follows the stream at any replica that answers, reconnects with its cursor when it is cut off, records
+//! everything, and compares each event with its records. When it is told to start over, it drops its records,
+//! subscribes without a cursor, and reads its conversations.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -15,61 +15,62 @@ use tokio::task::JoinHandle;
 use super::*;
 
 const NSID: &str = "blue.catbird.mls.streamConvoEvents";
-/// The pause before it tries the next server.
+/// Pause before it tries the next server.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// What a client is about.
+/// Activity of a client.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub enum Doing {
-    /// It asks for a stream, or waits to ask again.
+    /// It requests a stream, or waits to request one again.
     #[default]
     Connecting,
-    /// It has an answer and waits for the stream to begin.
+    /// It has a reply and waits for the stream to start.
     Beginning,
     Reading,
 }
 
-/// What one client saw.
+/// Records of one client.
 #[derive(Debug, Default, Clone)]
 pub struct Seen {
-    /// The entries of each conversation in the order in which they came, repetitions included.
+    /// Entries of each conversation in order of arrival, repetitions included.
     pub entries: BTreeMap<String, Vec<u64>>,
-    /// How many of these came, and how many of them again.
+    /// Number of these that arrived, and number that were repetitions.
     pub came: u64,
     pub again: u64,
-    /// The same entries, each once, and those that were read from the log.
+    /// The same entries without repetitions, and the entries that were read from the log.
     pub distinct: BTreeMap<String, BTreeSet<u64>>,
-    /// The memberships that it was told of while it followed: where each began, or ended with `false`.
+    /// Memberships that the stream has reported: each start, and each end with `false`.
     pub memberships: BTreeMap<String, BTreeSet<(u64, bool)>>,
-    /// The id of each entry that it has.
+    /// Ids of its entries.
     pub ids: BTreeMap<String, BTreeMap<u64, String>>,
-    /// Whether it was told last that it is a member, for each conversation that it was told of.
+    /// Last reported membership of each conversation.
     pub is_member: BTreeMap<String, bool>,
-    /// How far it has read each log where it began anew. The stream, which began sooner, brings some of that later.
+    /// Position up to which it has read each log when it started over. The stream, which started earlier, repeats some
+    /// of these entries.
     pub read_to: BTreeMap<String, u64>,
-    /// How often it was told to start anew, by error.
+    /// Number of times that it was told to start over, by error.
     pub anew: BTreeMap<String, u64>,
-    /// How often it had to connect.
+    /// Number of connections.
     pub connections: u64,
-    /// What it does now: where a client that lacks something waits.
+    /// Its present activity, which shows where a client that lacks an event waits.
     pub doing: Doing,
-    /// How often it was told why its stream ended, by reason.
+    /// Number of final events, by reason.
     pub farewells: BTreeMap<String, u64>,
-    /// What else it was told, by type.
+    /// Other events, by type.
     pub others: Vec<(String, Value)>,
-    /// Whether it has been told that it is up to date since it connected last, or began without a cursor.
+    /// True once it was told that it is up to date since its last connection, or started without a cursor.
     pub live: bool,
-    /// What no client should ever see, in words.
+    /// Violations, as sentences.
     pub broken: Vec<String>,
 }
 
 impl Seen {
-    /// Whether it has seen an entry.
+    /// Returns true if it has seen an entry.
     pub fn has(&self, convo: &str, seq: u64) -> bool {
         self.distinct.get(convo).is_some_and(|seqs| seqs.contains(&seq))
     }
 
-    /// Panics unless the entries of a conversation, taken together, are exactly these, and each that was new came in order.
+    /// Panics unless it has exactly these entries of a conversation, each first seen in order.
     #[track_caller]
     pub fn is_exactly(&self, convo: &str, wanted: std::ops::RangeInclusive<u64>) {
         assert!(self.broken.is_empty(), "{:?}", self.broken);
@@ -82,12 +83,12 @@ impl Seen {
         assert_eq!((seqs.iter().min(), newest), (Some(wanted.start()), *wanted.end()), "{seqs:?}");
     }
 
-    /// How many events brought an entry, and how many of these one that it had already.
+    /// Returns the number of events with an entry, and the number of repetitions.
     pub fn counts(&self) -> (u64, u64) {
         (self.came, self.again)
     }
 
-    /// Takes one event. What came before may come again; what is new has to come where it belongs.
+    /// Records one event. Earlier events may repeat; new ones must be in order.
     fn take(&mut self, name: &str, data: &Value) {
         let number = |value: &Value| value.as_u64().unwrap_or_default();
         match name {
@@ -112,7 +113,7 @@ impl Seen {
         self.others.push((name.to_owned(), data.clone()));
     }
 
-    /// Notes the id of an entry, which never changes.
+    /// Records the id of an entry, which never changes.
     fn take_id(&mut self, convo: &str, entry: &Value) {
         let (seq, id) = (entry["seq"].as_u64().unwrap_or_default(), entry["id"].as_str().unwrap_or_default());
         let before = self.ids.entry(convo.to_owned()).or_default().insert(seq, id.to_owned());
@@ -121,7 +122,7 @@ impl Seen {
         }
     }
 
-    /// Forgets what it knows, as `error` says.
+    /// Drops its records, as `error` demands.
     fn start_anew(&mut self, error: &str) {
         *self.anew.entry(error.to_owned()).or_default() += 1;
         self.entries.clear();
@@ -132,7 +133,7 @@ impl Seen {
         self.read_to.clear();
     }
 
-    /// Takes an entry that it has read from the log.
+    /// Records an entry from the log.
     fn take_read(&mut self, convo: &str, entry: &Value) {
         self.take_id(convo, entry);
         let seq = entry["seq"].as_u64().unwrap_or_default();
@@ -142,11 +143,12 @@ impl Seen {
 
     fn take_entry(&mut self, convo: &str, seq: u64, prev: u64) {
         let distinct = self.distinct.entry(convo.to_owned()).or_default();
-        // The memberships that it knows of, unless it was in the conversation before it followed.
+        // The memberships that it knows, unless it was a member before it subscribed.
         let told = self.memberships.get(convo);
         let came_back = self.connections > 1;
         if came_back && told.is_none() && distinct.first().is_some_and(|first| seq < *first) {
-            // From before it followed: its cursor is older than that if a transaction was under way then, anywhere in the cluster.
+            // An entry from before it subscribed: its cursor is older if a transaction was open then, anywhere in the
+            // cluster.
             if prev + 1 != seq {
                 self.broken.push(format!("entry {seq} of {convo} is said to follow {prev}"));
             }
@@ -177,7 +179,7 @@ impl Seen {
     }
 }
 
-/// See the module. Ends with its value.
+/// A running client. It ends with this value.
 pub struct Checker {
     seen: Arc<Mutex<Seen>>,
     changed: watch::Receiver<u64>,
@@ -191,12 +193,12 @@ impl Drop for Checker {
 }
 
 impl Checker {
-    /// Follows everything that concerns `who`, at these servers in turn.
+    /// Follows all events of `who`, at these servers in turn.
     pub fn start(who: &Xrpc, servers: watch::Receiver<Vec<String>>) -> Self {
         Self::start_at(who, servers, 0)
     }
 
-    /// As [`Checker::start`], at the `turn`-th server first.
+    /// Like [`Checker::start`], beginning at the `turn`-th server.
     pub fn start_at(who: &Xrpc, servers: watch::Receiver<Vec<String>>, turn: usize) -> Self {
         let seen = Arc::new(Mutex::new(Seen::default()));
         let (change, changed) = watch::channel(0);
@@ -204,31 +206,31 @@ impl Checker {
         Self { seen, changed, task }
     }
 
-    /// What it has seen by now.
+    /// Returns a copy of its records.
     pub fn seen(&self) -> Seen {
         self.seen.lock().unwrap().clone()
     }
 
-    /// Something of what it has seen by now.
+    /// Reads its records.
     pub fn with<T>(&self, read: impl FnOnce(&Seen) -> T) -> T {
         read(&self.seen.lock().unwrap())
     }
 
-    /// Where it is in following, in words.
+    /// Describes its present activity.
     pub fn whereabouts(&self) -> String {
         let (doing, live) = self.with(|seen| (seen.doing, seen.live));
         let died = if self.task.is_finished() { ", and has given up" } else { "" };
         format!("{doing:?}, live: {live}{died}")
     }
 
-    /// Waits until it has seen enough, for as long as nothing takes; whether it has.
+    /// Waits until its records satisfy a condition, and returns false if nothing arrives for this long.
     pub async fn within(&self, patience: Duration, enough: impl Fn(&Seen) -> bool) -> bool {
         let mut changed = self.changed.clone();
         let come = changed.wait_for(|_| enough(&self.seen.lock().unwrap()));
         tokio::time::timeout(patience, come).await.is_ok_and(|come| come.is_ok())
     }
 
-    /// Waits until it has seen enough.
+    /// Waits until its records satisfy a condition.
     pub async fn until(&self, what: &str, enough: impl Fn(&Seen) -> bool) {
         assert!(self.within(PATIENCE, enough).await, "{what} did not come: {:?}", self.seen());
     }
@@ -262,7 +264,7 @@ async fn follow(
                 continue;
             }
             refused => {
-                // A server that dies, drains or has no database refuses. Nothing is wrong with the cursor or the caller.
+                // A server that dies, drains or has no database refuses. Cursor and caller are valid.
                 let wrong = match refused {
                     Ok(Err(reply)) if !matches!(reply.status, 429 | 503) => Some(format!("refused: {reply}")),
                     Err(why @ XrpcError::Silent { .. }) => Some(why.to_string()),
@@ -283,7 +285,7 @@ async fn follow(
             seen.live = cursor.is_none() && !anew;
         });
         if anew {
-            // Where the log cannot be read, it begins once more with what it has by then, which it may have read a part of.
+            // If the log cannot be read, it starts again with its records, which may include part of the log.
             let Some(read) = read_all(&who.at(server)).await else {
                 note(&mut |seen| seen.start_anew("unread"));
                 cursor = None;
@@ -312,12 +314,12 @@ async fn follow(
                 Ok(None) | Err(_) => break,
             }
         }
-        // Also one that came with no event.
+        // Also an id without an event.
         cursor = stream.last_id.or(cursor);
     }
 }
 
-/// Everything that somebody may read, by conversation. `None`: some of it could not be read.
+/// Reads everything that this account may read, by conversation. `None` if part of it could not be read.
 async fn read_all(who: &Xrpc) -> Option<BTreeMap<String, Vec<Value>>> {
     let mut all = BTreeMap::new();
     let convos = who.query("getConvos", &[("limit", "100".to_owned())]).await.ok().filter(Reply::is_ok)?;
@@ -334,7 +336,7 @@ async fn read_all(who: &Xrpc) -> Option<BTreeMap<String, Vec<Value>>> {
             ];
             let page = who.query("getMessages", &position).await.ok()?;
             match page.status {
-                // It was removed meanwhile, will be told, and cannot read the rest.
+                // It was removed meanwhile. The stream will say so, and it cannot read the rest.
                 403 | 404 => continue 'convos,
                 200 if page.list("messages").unwrap().is_empty() => break,
                 200 => entries.extend_from_slice(page.list("messages").unwrap()),

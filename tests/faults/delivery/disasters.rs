@@ -1,6 +1,7 @@
-//! The database itself dies, is replaced by a standby that has everything or lacks the end, is restored from a dump, or has a transaction
-//! open all the time, while members send, commit and follow without pause. Each comes back from its cursor. In the end it has what the
-//! database has for it, entry by entry and id by id; where something was lost, whoever had it was told to start anew.
+//! Disasters of the database itself: it is killed, replaced by a standby that is complete or lacks the end, restored
+//! from a dump, or has a transaction open all the time, while members send, commit and follow without pause. Each
+//! client returns with its cursor. In the end it has what the database has, entry by entry and id by id; if something
+//! was lost, each client that had it was told to start over.
 
 use std::process::Command;
 use std::sync::atomic::Ordering;
@@ -18,15 +19,15 @@ use super::soak::cast::Cast;
 use super::*;
 
 const MODES: [Mode; 2] = [Mode::Advisory, Mode::Actors];
-/// For every run of the tests.
+/// Size of the runs in every test.
 const SHORT: Size =
     Size { lasts: Duration::ZERO, members: 12, conversations: 4, roster: 5, pace: Duration::from_millis(500) };
-/// How much is acknowledged between two events.
+/// Number of acknowledged requests between two events.
 const SOME: u64 = 40;
 
 struct Scene {
     postgres: OwnCluster,
-    /// What servers connect to unless they know the hosts. It stays where it is when another PostgreSQL takes over.
+    /// Address that servers use unless they know the hosts. It stays the same when another PostgreSQL takes over.
     address: Proxy,
     url: String,
     replicas: Vec<Replica>,
@@ -38,7 +39,7 @@ impl Scene {
         Self::with(OwnCluster::start().await, None, size, may_lose).await
     }
 
-    /// Servers that reach PostgreSQL at `url`, or through a proxy.
+    /// Starts servers that connect to PostgreSQL at `url`, or through a proxy.
     async fn with(postgres: OwnCluster, url: Option<String>, size: Size, may_lose: bool) -> Self {
         let address = Proxy::before(&format!("http://127.0.0.1:{}", postgres.port())).await;
         let proxied = format!("postgresql://catbird@{}/catbird", address.base().trim_start_matches("http://"));
@@ -54,26 +55,26 @@ impl Scene {
         self.postgres.resume().await;
     }
 
-    /// A standby that every COMMIT waits for.
+    /// Starts a standby that every COMMIT waits for.
     async fn standby_in_step(&self) -> OwnCluster {
         let standby = self.postgres.standby().await;
         in_step(&self.postgres).await;
         standby
     }
 
-    /// A standby takes over from a PostgreSQL that is killed.
+    /// Kills PostgreSQL and promotes a standby.
     async fn promote(&mut self, standby: OwnCluster) {
         self.postgres.kill().await;
         let client = standby.connect().await;
         assert!(client.query_one("select pg_promote()", &[]).await.unwrap().get::<_, bool>(0));
-        // Others are there sooner than the servers, and use the ids that the lost end had.
+        // Other clients arrive before the servers, and use the transaction ids of the lost end.
         burn(&client, 100).await;
         self.postgres = standby;
         self.address.redirect(&format!("http://127.0.0.1:{}", self.postgres.port()));
         self.address.cut_all();
     }
 
-    /// The servers are stopped, and started on another cluster that a dump was restored into. What was written after the dump is lost.
+    /// Stops the servers and starts them on another cluster with a restored dump. Later writes are lost.
     async fn restore(&mut self) {
         let dump = std::env::temp_dir().join(format!("catbird-{}.dump", ulid::Ulid::new()));
         let file = dump.to_str().unwrap().to_owned();
@@ -93,9 +94,10 @@ impl Scene {
         self.cast.go_to(bases(&self.replicas));
     }
 
-    /// Kills PostgreSQL when everybody has a cursor from after ids that it forgets. Whether entries got such ids.
+    /// Kills PostgreSQL when all clients have a cursor from after ids that it forgets. Returns whether entries got such
+    /// ids.
     async fn kill_where_ids_come_again(&mut self) -> bool {
-        // A dump has brought entries along whose ids mean nothing here.
+        // A dump has brought entries whose ids have no meaning here.
         const NEWEST: &str = "select coalesce(max(tx::text::bigint), 0) from messages
                                where era = (select era from incarnations order by id desc limit 1)";
         let held = self.cast.hold().await;
@@ -103,7 +105,7 @@ impl Scene {
         burn(&client, 300).await;
         let seen: i64 = number(&client, "select pg_snapshot_xmax(pg_current_snapshot())::text::bigint").await;
         let newest = number(&client, NEWEST).await;
-        // An event carries the cursor of the pass before its own, so the second one's is of a time after those ids.
+        // An event carries the cursor of the pass before its own, so the second one's is from after those ids.
         for times in 1..=2 {
             for convo in &self.cast.convos {
                 let members = convo.members();
@@ -117,7 +119,7 @@ impl Scene {
                 let before = other.with(here);
                 let typing = json!({ "convoId": convo.id, "isTyping": times == 1 });
                 until("an event", async || {
-                    // Without Redis nobody at the other replicas is told.
+                    // Without Redis the other replicas are not notified.
                     for replica in &self.replicas {
                         let sent =
                             one.at(replica.base.parse().unwrap()).procedure("sendTypingIndicator", &typing).await;
@@ -141,12 +143,12 @@ impl Scene {
         came_again
     }
 
-    /// Ends the traffic and compares. Nothing acknowledged may be lost, unless it may.
+    /// Ends the traffic and compares. Nothing acknowledged may be lost, unless `may_lose`.
     async fn end(mut self, may_lose: bool) {
         let db = self.postgres.connect().await;
         let (verdict, missing, wrong) = self.cast.end(&db).await;
         if !missing.is_empty() || !wrong.is_empty() {
-            // What the servers say may tell why.
+            // The servers' logs may show the cause.
             self.replicas.iter().flat_map(Replica::log).for_each(|line| println!("{line}"));
         }
         assert!(wrong.is_empty(), "{} findings, incomplete: {missing:#?}\n{}", wrong.len(), wrong.join("\n"));
@@ -161,7 +163,7 @@ impl Scene {
         assert!(report.is_clean(), "{report}");
     }
 
-    /// How often somebody was told to start anew.
+    /// Returns how often clients were told to start over.
     fn anew(&self) -> u64 {
         self.cast.sum(|seen| seen.anew.values().sum())
     }
@@ -173,18 +175,18 @@ impl Scene {
     }
 }
 
-/// How often PostgreSQL is killed until ids have come again.
+/// Maximum number of kills until ids repeat.
 const MOST_KILLS: u32 = 12;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn p5_ids_come_again_when_postgres_is_killed_and_nobody_misses_anything() {
     let mut scene = Scene::set(SHORT, false).await;
-    // What nobody waits for stays in memory for ten seconds instead of a fifth of one, so that it is lost.
+    // Unflushed write-ahead log stays in memory for ten seconds instead of a fifth of one, so that the crash loses it.
     set(&scene.postgres, "wal_writer_delay", "10s").await;
     let mut came_again = false;
     for _ in 0..MOST_KILLS {
         scene.cast.progress(SOME).await;
-        // PostgreSQL may have written the ids down by chance, which it does the more often the busier the machine is.
+        // PostgreSQL may have flushed the ids by chance, which is more likely on a busy machine.
         came_again |= scene.kill_where_ids_come_again().await;
         scene.cast.progress(SOME).await;
         scene.kill().await;
@@ -229,13 +231,13 @@ async fn p5_a_standby_that_lacks_the_end_takes_over_and_whoever_had_it_is_told()
     scene.end(true).await;
 }
 
-/// The last event that somebody had is all that is lost: its cursor says that it was read.
+/// The last event that a client had is all that is lost: its cursor shows that it was read.
 #[tokio::test(flavor = "multi_thread")]
 async fn p5_whoever_had_the_only_entry_that_is_lost_is_told() {
     the_last_entry_is_lost(false).await;
 }
 
-/// The same where it came to whoever was away, by a server that did not see it happen.
+/// The same for a client that was away, at a server that did not see the entry arrive.
 #[tokio::test(flavor = "multi_thread")]
 async fn p5_whoever_caught_up_on_the_only_entry_that_is_lost_is_told() {
     the_last_entry_is_lost(true).await;
@@ -290,7 +292,7 @@ async fn p5_a_dump_goes_on_in_a_cluster_with_lower_ids_and_everybody_is_told() {
     scene.end(true).await;
 }
 
-/// It neither delays anybody nor makes whoever comes back be sent everything since it began.
+/// It neither delays clients nor repeats everything since its start to those that return.
 #[tokio::test(flavor = "multi_thread")]
 async fn p5_a_transaction_that_stays_open_makes_nobody_miss_anything_and_little_come_twice() {
     let mut scene = Scene::set(SHORT, false).await;
@@ -312,7 +314,7 @@ async fn p5_a_transaction_that_stays_open_makes_nobody_miss_anything_and_little_
     scene.end(false).await;
 }
 
-/// All of them, one after the other, for as long as a soak lasts.
+/// Runs all of them one after the other for the time of a soak.
 pub async fn soak(size: Size) {
     let mut scene = Scene::set(size, true).await;
     set(&scene.postgres, "wal_writer_delay", "10s").await;
@@ -360,7 +362,7 @@ fn bases(replicas: &[Replica]) -> Vec<String> {
     replicas.iter().map(|replica| replica.base.clone()).collect()
 }
 
-/// From now on every COMMIT of `primary` waits for its standby.
+/// Makes every COMMIT of `primary` wait for its standby.
 async fn in_step(primary: &OwnCluster) {
     set(primary, "synchronous_standby_names", "standby").await;
     let client = primary.connect().await;
@@ -370,7 +372,7 @@ async fn in_step(primary: &OwnCluster) {
     .await;
 }
 
-/// The standby gets nothing any more, and nobody waits for it.
+/// Stops replication to the standby; COMMITs no longer wait for it.
 async fn fall_behind(primary: &OwnCluster, standby: &OwnCluster) {
     set(standby, "primary_conninfo", "").await;
     let client = primary.connect().await;
@@ -388,7 +390,7 @@ async fn number(client: &Client, query: &str) -> i64 {
     client.query_one(query, &[]).await.unwrap().get(0)
 }
 
-/// Uses so many transaction ids up, for nothing.
+/// Consumes this many transaction ids.
 async fn burn(client: &Client, ids: i64) {
     let loops = format!("do $$ begin for i in 1..{ids} loop perform pg_current_xact_id(); commit; end loop; end $$");
     client.batch_execute(&loops).await.unwrap();

@@ -1,4 +1,4 @@
-//! What carries hints, and what happens without it.
+//! Transports of notifications, and delivery without them.
 
 use catbird_client::persona::Persona;
 use catbird_client::xrpc::bytes_value;
@@ -23,7 +23,7 @@ async fn send(sender: &Persona) -> u64 {
     reply.number("seq").unwrap()
 }
 
-/// A conversation of two at two replicas: the sender at the first, and what the other sees at the second.
+/// A conversation of two at two replicas: the sender at the first, the other's stream at the second.
 struct Pair {
     fleet: Fleet,
     sender: Persona,
@@ -44,7 +44,7 @@ impl Pair {
         Self { fleet, sender, checker, convo, _database: database }
     }
 
-    /// Sends some, one after the other, and says how long each took from its reply to the event; sorted.
+    /// Sends messages one after the other, and returns the time of each from its reply to the event; sorted.
     async fn times(&self, n: usize) -> Vec<Duration> {
         let mut times = Vec::new();
         for _ in 0..n {
@@ -64,7 +64,7 @@ impl Pair {
     }
 }
 
-/// The servers for a checker: only the `n`-th.
+/// Servers for a checker: only the `n`-th.
 fn watch(
     fleet: &Fleet,
     n: usize,
@@ -72,7 +72,8 @@ fn watch(
     tokio::sync::watch::channel(vec![fleet.replicas[n].base.clone()])
 }
 
-/// Well below the time of the poll, so that it is known what brought the event. The luckiest, since the machine is shared.
+/// Well below the poll interval, so the event came by notification. The fastest one counts, since the machine is
+/// shared.
 #[track_caller]
 fn were_told(times: &[Duration]) {
     println!("median {:?}, fastest {:?}, slowest {:?}", times[times.len() / 2], times[0], times[times.len() - 1]);

@@ -1,4 +1,4 @@
-//! Real members, who decrypt what they are sent and commit, and who know of it by the stream alone.
+//! Real members that decrypt and commit, and learn everything from the stream.
 
 use catbird_client::persona::{Events, Persona};
 use catbird_testkit::cluster::database;
@@ -10,30 +10,30 @@ use super::*;
 
 const MODES: [Mode; 2] = [Mode::Advisory, Mode::Actors];
 
-/// Something for a member to do.
+/// Task of a member.
 enum Task {
     Send(String),
     Add(String),
     Remove(String),
-    /// Its stream is cut, wherever it is.
+    /// Cut its stream at any point.
     Cut,
-    /// Says where it is.
+    /// Report its state.
     Tell(oneshot::Sender<State>),
 }
 
-/// Where a member is.
+/// State of a member.
 #[derive(Debug, Clone, Default)]
 struct State {
     /// `None` if it is in no conversation.
     epoch: Option<(u64, Vec<u8>)>,
     last_seq: u64,
-    /// What the others said, in order.
+    /// Texts of the others, in order.
     texts: Vec<String>,
     gaps: u64,
     connections: u64,
 }
 
-/// A member with a task of its own, which deals with one thing after the other: what it is told to do, or what the stream brings.
+/// A member with its own task, which handles one thing after the other: tasks and events.
 struct Member {
     did: String,
     tasks: mpsc::Sender<Task>,
@@ -121,7 +121,7 @@ async fn p5_members_stay_in_one_epoch_by_the_stream_alone_while_replicas_die() {
     for (n, persona) in personas.into_iter().enumerate() {
         members.push(Member::start(persona, &proxies, n).await);
     }
-    // Two more, who are added while they follow, and one of whom is removed and added again.
+    // Two more are added while they follow, and one of them is removed and added again.
     for n in 0..2 {
         members.push(Member::start(fleet.persona(n).await, &proxies, n).await);
     }
@@ -157,7 +157,7 @@ async fn p5_members_stay_in_one_epoch_by_the_stream_alone_while_replicas_die() {
     say(5).await;
     until("the removal", async || erin.state().await.epoch.is_none()).await;
     agreed(&db, &convo, &[alice, bob, carol, dave, frank]).await;
-    // There is a key package left for that.
+    // One key package is left for that.
     alice.task(Task::Add(dids[4].clone())).await;
     dave.task(Task::Cut).await;
     say(6).await;

@@ -1,4 +1,4 @@
-//! Replicas that die, drain and come back, and connections to PostgreSQL that break, under clients that follow.
+//! Replicas that die, drain and return, and connections to PostgreSQL that break, with clients that follow.
 
 use catbird_client::xrpc::bytes_value;
 use catbird_testkit::chaos::Chaos;
@@ -14,12 +14,12 @@ use super::*;
 
 const MODES: [Mode; 3] = [Mode::Advisory, Mode::Actors, Mode::Advisory];
 
-/// The servers that checkers connect to.
+/// Returns the addresses for checkers.
 fn bases(fleet: &Fleet) -> Vec<String> {
     fleet.replicas.iter().map(|replica| replica.base.clone()).collect()
 }
 
-/// Sends until it is told to stop, at whatever server answers; the seqs it was given.
+/// Sends until it is stopped, at any server that answers; returns the seqs.
 fn sender(
     who: catbird_client::xrpc::Xrpc,
     convo: String,
@@ -51,7 +51,7 @@ async fn newest(database: &tokio_postgres::Client, convo: &str) -> u64 {
     row.get::<_, i64>(0).cast_unsigned()
 }
 
-/// Three replicas, one of which is killed and replaced time and again while members send and follow, each at another one.
+/// Runs three replicas, of which one is killed and replaced repeatedly while members send and follow at different ones.
 async fn replicas_die(settings: &[(&str, &str)]) {
     let database = database().await;
     let db = database.connect().await;
@@ -182,7 +182,7 @@ async fn sigterm_tells_streams_when_to_come_back_and_load_balancers_that_it_is_n
     assert_eq!((&*told.name, &told.data["info"]), ("infoEvent", &json!("draining")));
     assert!(stream.retry_ms.is_some());
     assert!(stream.next().await.unwrap().is_none(), "the stream ends in good order");
-    // Still there to say that it is not ready, and to do what reaches it.
+    // Still there to report that it is not ready, and to serve requests that reach it.
     let http = catbird_client::xrpc::http().unwrap();
     assert_eq!(http.get(&ready).send().await.unwrap().status(), 503);
     assert_eq!(who.query("getConvos", &[]).await.unwrap().status, 200);

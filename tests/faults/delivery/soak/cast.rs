@@ -1,4 +1,5 @@
-//! Who sends, changes rosters and follows, whatever happens to the servers, and what it comes to.
+//! Clients of a soak: they send, change rosters and follow, whatever happens to the servers; and the comparison at the
+//! end.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,17 +18,17 @@ use super::traffic::{self, Convo, Counts, Desk};
 use super::verdict::Verdict;
 use crate::delivery::checker::{Checker, Seen};
 
-/// How long the last entry may take to reach everybody when everything works.
+/// Maximum time for the last entry to reach all clients once everything works.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// See the module.
+/// All clients of a soak.
 pub struct Cast {
     pub people: Vec<Xrpc>,
     pub checkers: Vec<Checker>,
     pub convos: Vec<Arc<Convo>>,
     pub counts: Arc<Counts>,
     pub unanswered: Arc<AtomicU64>,
-    /// Where clients that follow connect, and those that ask.
+    /// Servers for clients that follow and for those that call methods.
     servers: (watch::Sender<Vec<String>>, Arc<watch::Sender<Vec<Url>>>),
     stop: watch::Sender<bool>,
     gate: Arc<RwLock<()>>,
@@ -35,14 +36,14 @@ pub struct Cast {
 }
 
 impl Cast {
-    /// Lets everybody follow at these servers, creates the conversations, and begins the traffic. Where `may_lose`, the servers may
-    /// come to a database that lacks what was acknowledged.
+    /// Starts the clients that follow at these servers, creates the conversations, and starts the traffic. With
+    /// `may_lose` the servers may get a database that lacks acknowledged requests.
     pub async fn start(size: Size, bases: Vec<String>, may_lose: bool) -> Self {
         let urls = Arc::new(watch::Sender::new(urls(&bases)));
         let one = validated(&bases[0], &random_did());
         let people: Vec<Xrpc> = (0..size.members).map(|_| one.signed_in_as(&random_did())).collect();
         let (change, servers) = watch::channel(bases);
-        // Before there is any conversation, so that every membership is seen from its beginning.
+        // Before any conversation exists, so that each membership is seen from its start.
         let checkers: Vec<Checker> =
             people.iter().enumerate().map(|(n, who)| Checker::start_at(who, servers.clone(), n)).collect();
         for checker in &checkers {
@@ -70,7 +71,7 @@ impl Cast {
         Self { people, checkers, convos, counts, unanswered, servers: (change, urls), stop, gate, workers }
     }
 
-    /// Everybody goes to these servers from now on.
+    /// Moves all clients to these servers.
     pub fn go_to(&self, bases: Vec<String>) {
         self.servers.1.send_replace(urls(&bases));
         self.servers.0.send_replace(bases);
@@ -86,7 +87,7 @@ impl Cast {
         }
     }
 
-    /// Waits until so many more messages and commits are acknowledged.
+    /// Waits until this many more messages and commits are acknowledged.
     pub async fn progress(&mut self, more: u64) {
         let (begin, goal) = (Instant::now(), self.acknowledged() + more);
         while self.acknowledged() < goal {
@@ -100,17 +101,17 @@ impl Cast {
         self.counts.messages.load(Ordering::SeqCst) + self.counts.commits.load(Ordering::SeqCst)
     }
 
-    /// Nobody asks for anything until the value is dropped. What was asked for has been answered.
+    /// Pauses all requests until the value is dropped. Requests in progress are answered first.
     pub async fn hold(&self) -> OwnedRwLockWriteGuard<()> {
         self.gate.clone().write_owned().await
     }
 
-    /// The sum of something over all clients that follow.
+    /// Sums a value over all clients that follow.
     pub fn sum(&self, of: impl Fn(&Seen) -> u64) -> u64 {
         self.checkers.iter().map(|checker| checker.with(&of)).sum()
     }
 
-    /// How many events brought an entry, and how many of these one that its client had.
+    /// Returns the number of events with an entry, and the number of repetitions.
     pub fn delivered(&self) -> (u64, u64) {
         (self.sum(|seen| seen.counts().0), self.sum(|seen| seen.counts().1))
     }
@@ -119,8 +120,8 @@ impl Cast {
         self.sum(|seen| seen.connections.saturating_sub(1))
     }
 
-    /// Ends the traffic, waits for the last event, and compares what everybody has seen with the database: what they lack, and what they
-    /// saw otherwise than they had to.
+    /// Ends the traffic, waits for the last event, and compares the records of all clients with the database: missing
+    /// events and wrong ones.
     pub async fn end(&mut self, db: &Client) -> (Verdict, Vec<String>, Vec<String>) {
         self.stop.send_replace(true);
         while let Some(ended) = self.workers.join_next().await {

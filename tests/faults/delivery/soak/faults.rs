@@ -1,32 +1,32 @@
-//! What goes wrong, one after the other.
+//! Faults, one after the other.
 
 use super::stage::Stage;
 
-/// Something that goes wrong.
+/// A fault.
 #[derive(Debug, Clone, Copy)]
 pub enum Fault {
-    /// A replica is killed, and another one takes its place when it has started.
+    /// A replica is killed, and a new one takes its place.
     Kill(usize),
-    /// Another one takes its place, and then it is told to end.
+    /// A new one takes its place, and then it drains.
     Drain(usize),
-    /// Every connection between clients and servers is cut, whatever is under way on it.
+    /// Every connection between clients and servers is cut, whatever is in progress on it.
     CutClients,
-    /// Every connection to PostgreSQL is cut, whatever is under way on it.
+    /// Every connection to PostgreSQL is cut, whatever is in progress on it.
     CutPostgres,
-    /// Whoever listens for NOTIFY is cut off, and hears of nothing until it listens again.
+    /// Connections that LISTEN are cut, and receive nothing until they listen again.
     Deafen,
     /// Redis is killed.
     KillRedis,
-    /// It comes back with nothing in it.
+    /// Redis returns empty.
     ResumeRedis,
-    /// Redis answers nothing; what was sent through it is not delivered.
+    /// Redis answers nothing; published messages are not delivered.
     FreezeRedis,
     ThawRedis,
 }
 
 use Fault::*;
 
-/// The order for a fleet. Something that takes hints away comes right before something that cuts.
+/// Order of faults for a fleet. A fault that stops notifications comes right before one that cuts connections.
 pub fn of(replicas: usize, redis: bool) -> Vec<Fault> {
     let kill = |n: usize| Kill(n % replicas);
     match redis {
@@ -47,7 +47,7 @@ pub fn of(replicas: usize, redis: bool) -> Vec<Fault> {
     }
 }
 
-/// Makes it happen.
+/// Causes the fault.
 pub async fn commit(stage: &mut Stage, fault: Fault) {
     match fault {
         Kill(n) => stage.replace(n, true).await,

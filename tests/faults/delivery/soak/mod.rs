@@ -20,23 +20,23 @@ use std::time::Duration;
 
 use stage::Stage;
 
-/// How large a soak is.
+/// Size of a soak.
 #[derive(Debug, Clone, Copy)]
 pub struct Size {
     pub lasts: Duration,
     pub members: usize,
     pub conversations: usize,
-    /// Members that each conversation begins with.
+    /// Initial members of each conversation.
     pub roster: usize,
-    /// The pause between two faults.
+    /// Pause between two faults.
     pub pace: Duration,
 }
 
-/// For every run of the tests.
+/// Size of the runs in every test.
 const SHORT: Size =
     Size { lasts: Duration::from_secs(9), members: 24, conversations: 6, roster: 6, pace: Duration::from_millis(700) };
 
-/// What the environment says.
+/// Reads the size from the environment.
 pub fn long() -> Size {
     let lasts = Duration::from_secs(setting("SOAK_SECONDS", 60) as u64);
     let size = Size {
@@ -58,7 +58,7 @@ fn setting(name: &str, default: usize) -> usize {
     }
 }
 
-/// Plays it to the end, prints the table, and panics if anybody missed anything.
+/// Runs a soak to the end, prints the table, and panics if a client missed anything.
 async fn soak(size: Size, replicas: usize, redis: bool) {
     let mut stage = Stage::set(size, replicas, redis).await;
     let begin = tokio::time::Instant::now();
@@ -87,7 +87,7 @@ async fn p5_everybody_sees_everything_of_one_replica_without_redis() {
     soak(SHORT, 1, false).await;
 }
 
-/// Run by name; see [`super`].
+/// Run by name; see the module documentation.
 mod long {
     #[tokio::test(flavor = "multi_thread")]
     #[ignore = "takes minutes; run it by name"]

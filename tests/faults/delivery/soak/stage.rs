@@ -1,4 +1,4 @@
-//! Everything that takes part in a soak, and what it comes to.
+//! Servers, proxies and clients of a soak, and its result.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -13,15 +13,15 @@ use super::Size;
 use super::cast::Cast;
 use super::verdict::Verdict;
 
-/// The modes of replicas, in turn.
+/// Modes of the replicas, in turn.
 const MODES: [Mode; 3] = [Mode::Advisory, Mode::Actors, Mode::Advisory];
 
-/// See the module.
+/// Everything that takes part in a soak.
 pub struct Stage {
     pub fleet: Fleet,
-    /// In front of each replica, and where clients connect.
+    /// Proxies in front of the replicas, to which clients connect.
     pub proxies: Vec<Proxy>,
-    /// Between the replicas and PostgreSQL.
+    /// Proxy between the replicas and PostgreSQL.
     pub postgres: Chaos,
     pub redis: Option<Redis>,
     pub frozen: bool,
@@ -37,7 +37,7 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// Starts the replicas, lets everybody follow, creates the conversations, and begins the traffic.
+    /// Starts the replicas and the clients, creates the conversations, and starts the traffic.
     pub async fn set(size: Size, replicas: usize, redis: bool) -> Self {
         let database = database().await;
         let postgres = Chaos::before(&database.config).await;
@@ -81,7 +81,7 @@ impl Stage {
         self.cast.still_runs();
     }
 
-    /// A server in the place of the `n`-th, which ends now: killed, or drained.
+    /// Replaces the `n`-th server, which is killed or drained.
     pub async fn replace(&mut self, n: usize, kill: bool) {
         match kill {
             true => {
@@ -104,7 +104,7 @@ impl Stage {
         Replica::start(MODES[n % MODES.len()], &self.postgres.url(), &borrowed(&self.settings)).await
     }
 
-    /// One line about how far it is.
+    /// Returns one line on the progress.
     pub fn progress(&self) -> String {
         let (events, again) = self.cast.delivered();
         format!(
@@ -117,7 +117,7 @@ impl Stage {
         )
     }
 
-    /// Everything works again.
+    /// Ends all faults.
     pub async fn heal(&mut self) {
         if let Some(redis) = &mut self.redis {
             redis.kill();
@@ -134,7 +134,7 @@ impl Stage {
         let (verdict, missing, wrong) = self.cast.end(&self.database.connect().await).await;
         self.print(&verdict, self.began.elapsed());
         if !missing.is_empty() {
-            // What the servers say may tell why.
+            // The servers' logs may show the cause.
             self.fleet.replicas.iter().flat_map(Replica::log).for_each(|line| println!("{line}"));
         }
         assert!(wrong.is_empty(), "{} findings, incomplete: {missing:#?}\n{}", wrong.len(), wrong.join("\n"));

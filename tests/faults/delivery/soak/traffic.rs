@@ -1,7 +1,7 @@
-//! Those who send, and those who change who is a member.
+//! Clients that send, and clients that change rosters.
 //!
-//! The creator of a conversation makes all its commits, so that none conflicts; what conflicts do is proved elsewhere. Members are
-//! whoever the server says they are: MLS is played by the creator alone, whose commits the server cannot look into.
+//! The creator of a conversation makes all its commits, so none conflicts; other tests cover conflicts. The server's
+//! roster counts: only the creator has MLS state, and the server cannot decrypt its commits.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,32 +16,32 @@ use reqwest::Url;
 use serde_json::{Value, json};
 use tokio::sync::{Mutex, OwnedRwLockReadGuard, RwLock, watch};
 
-/// The pause between two changes of a roster.
+/// Pause between two changes of a roster.
 const CHANGE: Duration = Duration::from_millis(250);
-/// The pause between two messages to one conversation.
+/// Pause between two messages to one conversation.
 const SEND: Duration = Duration::from_millis(15);
 
-/// What was acknowledged.
+/// Acknowledged requests.
 #[derive(Debug, Default)]
 pub struct Counts {
     pub messages: AtomicU64,
     pub commits: AtomicU64,
-    /// How often a creator was told that its commits are lost.
+    /// Number of times that a creator was told that its commits are lost.
     pub rolled_back: AtomicU64,
 }
 
-/// What all clients share.
+/// State shared by all clients.
 #[derive(Clone)]
 pub struct Desk {
     pub servers: Arc<watch::Sender<Vec<Url>>>,
     pub stopping: watch::Receiver<bool>,
-    /// Held by whoever asks for something, so that it can be waited for.
+    /// Held during each request, so that a pause can wait for requests.
     pub gate: Arc<RwLock<()>>,
-    /// What was acknowledged may be lost.
+    /// Acknowledged requests may be lost.
     pub may_lose: bool,
     pub unanswered: Arc<AtomicU64>,
     pub counts: Arc<Counts>,
-    /// Everybody.
+    /// All clients.
     pub people: Arc<[Xrpc]>,
 }
 
@@ -50,7 +50,7 @@ impl Desk {
         insist(&self.servers, &self.unanswered, who, turn, method, body).await
     }
 
-    /// Waits for a turn. `None`: there is none any more.
+    /// Waits for a turn. `None` once the traffic has ended.
     async fn pause(&self, pause: Duration) -> Option<OwnedRwLockReadGuard<()>> {
         tokio::time::sleep(pause).await;
         let turn = self.gate.clone().read_owned().await;
@@ -62,15 +62,15 @@ impl Desk {
 pub struct Convo {
     pub id: String,
     group: Vec<u8>,
-    /// Held by whoever changes the roster.
+    /// Held while the roster changes.
     state: Mutex<State>,
-    /// The members by their number among all people, the creator first, and the epoch, for those who send meanwhile.
+    /// Members by client number, the creator first, and the epoch, for concurrent senders.
     present: watch::Sender<(Vec<usize>, u64)>,
 }
 
 struct State {
     mls: MlsClient,
-    /// What the creator has heard last of the database's incarnation.
+    /// Incarnation that the creator saw last.
     incarnation: Option<Value>,
 }
 
@@ -81,7 +81,7 @@ impl Convo {
         let mut distinct = members.clone();
         distinct.sort_unstable();
         distinct.dedup();
-        // Whoever would be in it twice is in it once; the creator stays first.
+        // Duplicate members are merged; the creator stays first.
         let members: Vec<usize> =
             std::iter::once(members[0]).chain(distinct.into_iter().filter(|member| *member != members[0])).collect();
         let creator = &desk.people[members[0]];
@@ -106,24 +106,24 @@ impl Convo {
         }
     }
 
-    /// The epoch as far as the clients know.
+    /// Epoch as far as the clients know.
     pub fn epoch(&self) -> u64 {
         self.present.borrow().1
     }
 
-    /// The members as far as the clients know, the creator first.
+    /// Members as far as the clients know, the creator first.
     pub fn members(&self) -> Vec<usize> {
         self.present.borrow().0.clone()
     }
 }
 
-/// Adds and removes members, and lets some leave by themselves, until told to stop.
+/// Adds and removes members, and lets some leave, until it is stopped.
 pub async fn change(desk: Desk, convo: Arc<Convo>, turn: usize) {
     for n in turn.. {
         let Some(_turn) = desk.pause(CHANGE).await else { return };
         let members = convo.members();
         let outsiders: Vec<usize> = (0..desk.people.len()).filter(|one| !members.contains(one)).collect();
-        // Small ones grow and large ones shrink; now and then somebody who was removed a moment ago is added again.
+        // Small ones grow and large ones shrink; sometimes a member that was just removed is added again.
         match (members.len(), n % 3) {
             (..=3, _) | (_, 0) if !outsiders.is_empty() => {
                 let count = (n % 2 + 1).min(outsiders.len());
@@ -139,7 +139,7 @@ pub async fn change(desk: Desk, convo: Arc<Convo>, turn: usize) {
                 let member = members[1 + n % (len - 1)];
                 match n % 2 {
                     0 => leave(&desk, &convo, n, member).await,
-                    // Out and in again, as fast as it goes.
+                    // Removed and added again as fast as possible.
                     _ => {
                         commit(&desk, &convo, n, &[], Some(member)).await;
                         commit(&desk, &convo, n, &[member], None).await;
@@ -150,7 +150,7 @@ pub async fn change(desk: Desk, convo: Arc<Convo>, turn: usize) {
     }
 }
 
-/// A commit by the creator that adds these or removes one.
+/// Sends a commit by the creator that adds these members or removes one.
 async fn commit(desk: &Desk, convo: &Convo, turn: usize, added: &[usize], removed: Option<usize>) {
     let mut state = convo.state.lock().await;
     let staged = state.mls.self_update(&convo.group).unwrap();
@@ -190,15 +190,15 @@ async fn commit(desk: &Desk, convo: &Convo, turn: usize, added: &[usize], remove
     });
 }
 
-/// What the server says of the database's incarnation, if it does.
+/// Returns the server's incarnation, if it names one.
 async fn incarnation(desk: &Desk, convo: &Convo, creator: &Xrpc, turn: usize) -> Option<Value> {
     let url = desk.servers.borrow()[turn % desk.servers.borrow().len()].clone();
     let reply = creator.at(url).query("getEpoch", &[("convoId", convo.id.clone())]).await.ok()?;
     reply.body.get("serverIncarnation").cloned()
 }
 
-/// The server has lost commits, or members: the creator takes its word, and has a group of its own in the server's epoch, as if it
-/// had come back into it. The server cannot tell the two apart.
+/// Starts over after the server has lost commits or members: the creator creates a group in the server's epoch, as if
+/// it had rejoined. The server cannot distinguish the two.
 async fn begin_anew(desk: &Desk, convo: &Convo, turn: usize, state: &mut State) {
     let creator = &desk.people[convo.members()[0]];
     let url = desk.servers.borrow()[turn % desk.servers.borrow().len()].clone();
@@ -224,16 +224,16 @@ async fn begin_anew(desk: &Desk, convo: &Convo, turn: usize, state: &mut State) 
     });
 }
 
-/// A member leaves by itself, which is no entry of the log.
+/// Lets a member leave, which is not an entry of the log.
 async fn leave(desk: &Desk, convo: &Convo, turn: usize, member: usize) {
     let _held = convo.state.lock().await;
     let reply = desk.insist(&desk.people[member], turn, "leaveConvo", &json!({ "convoId": convo.id })).await;
-    // Whoever joined in a time that was lost never did.
+    // A member that joined in a lost period never joined.
     assert!(reply.status == 200 || desk.may_lose && matches!(reply.status, 403 | 404), "{reply}");
     convo.present.send_modify(|(members, _)| members.retain(|one| *one != member));
 }
 
-/// Sends, as one member after the other, until told to stop.
+/// Sends as one member after the other until it is stopped.
 pub async fn send(desk: Desk, convo: Arc<Convo>, turn: usize) {
     for n in turn.. {
         let Some(_turn) = desk.pause(SEND).await else { return };
@@ -252,7 +252,7 @@ pub async fn send(desk: Desk, convo: Arc<Convo>, turn: usize) {
             }
             // A commit or its own removal came first.
             (409, Some("EpochMismatch")) | (403, Some("NotMember")) => {}
-            // Or the database has lost the epoch, or even the conversation, and nobody has noticed yet.
+            // Or the database has lost the epoch or the conversation, and the clients do not know yet.
             (409, Some("EpochAhead" | "ServerRolledBack")) | (404, Some("ConvoNotFound")) if desk.may_lose => {}
             _ => panic!("{reply}"),
         }

@@ -1,4 +1,4 @@
-//! What the database says that each member had to see, and the comparison with what it saw.
+//! Events that each member had to see according to the database, and the comparison with its records.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -7,24 +7,24 @@ use tokio_postgres::Client;
 
 use crate::delivery::checker::Seen;
 
-/// Most findings that are told of one member.
+/// Maximum number of findings that are printed for one member.
 const MOST: usize = 5;
 
-/// What one member had to see of one conversation: of every membership the entries after its beginning, up to its end.
+/// Entries of one conversation that one member had to see: for each membership, those from its start to its end.
 #[derive(Debug, Default)]
 struct Due {
     entries: BTreeSet<u64>,
-    /// Where memberships began, or ended with `false`.
+    /// Start of each membership, and each end with `false`.
     memberships: BTreeSet<(u64, bool)>,
-    /// Where the present one began, if it has not ended.
+    /// Start of the present membership.
     since: Option<u64>,
 }
 
-/// See the module.
+/// Events that all members had to see.
 pub struct Verdict {
     /// By member and conversation.
     due: HashMap<String, BTreeMap<String, Due>>,
-    /// The ids of all entries that are there still.
+    /// Ids of all entries that still exist.
     ids: HashMap<String, BTreeMap<u64, String>>,
     pub entries: u64,
     pub begun: u64,
@@ -32,7 +32,7 @@ pub struct Verdict {
 }
 
 impl Verdict {
-    /// Reads it when nothing is written any more.
+    /// Reads the database after the last write.
     pub async fn read(db: &Client) -> Self {
         let mut verdict = Self { due: HashMap::new(), ids: HashMap::new(), entries: 0, begun: 0, ended: 0 };
         let changes = "select convo_id, recipient_did, event_type, payload::text from event_stream
@@ -78,7 +78,7 @@ impl Verdict {
         self.due.entry(did.to_owned()).or_default().entry(convo.to_owned()).or_default()
     }
 
-    /// The rows that tell of members are not the roster, so they may not be taken at their word.
+    /// The roster must agree with the membership events.
     async fn compare_with_roster(&self, db: &Client) {
         let roster = "select member_did, convo_id, joined_seq from members where left_at is null";
         let roster: BTreeSet<(String, String, u64)> = db
@@ -95,7 +95,7 @@ impl Verdict {
         assert_eq!(told, roster, "what was told of members is not the roster");
     }
 
-    /// Whether a member has seen as much as it had to. What it saw beyond that is for [`Verdict::judge`].
+    /// Returns true if a member has seen everything that it had to. [`Verdict::judge`] checks the rest.
     pub fn is_complete(&self, did: &str, seen: &Seen) -> bool {
         if !seen.anew.is_empty() {
             return seen.live && self.compare(did, seen).is_empty();
@@ -106,7 +106,7 @@ impl Verdict {
         })
     }
 
-    /// Where what a member has is not what the database has for it, in words.
+    /// Returns the differences between a member's records and the database, as sentences.
     fn compare(&self, did: &str, seen: &Seen) -> Vec<String> {
         let mut findings = Vec::new();
         let (nothing, no_ids) = (BTreeMap::new(), BTreeMap::new());
@@ -131,7 +131,8 @@ impl Verdict {
         findings
     }
 
-    /// What a member saw otherwise than it had to, in words. Whoever was told to start anew has to have what the database has.
+    /// Returns a member's wrong events, as sentences. A member that was told to start over must have what the database
+    /// has.
     pub fn judge(&self, did: &str, seen: &Seen) -> Vec<String> {
         let mut findings = [seen.broken.clone(), self.compare(did, seen)].concat();
         if !seen.anew.is_empty() {
