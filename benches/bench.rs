@@ -1,8 +1,8 @@
-//! `cargo bench`: the server in front of PostgreSQL, measured against PostgreSQL without it.
+//! `cargo bench` measures the server in front of PostgreSQL against PostgreSQL alone.
 //!
-//! Real server processes, one per mode, answer real HTTP on a durable PostgreSQL. `pgbench` runs the same transactions straight
-//! against that PostgreSQL, in turns with them, and every speed is quoted beside its ratio to that (median over the rounds of
-//! the ratio within a round).
+//! Real server processes, one per mode, answer real HTTP on a durable PostgreSQL. They take turns with `pgbench`, which
+//! runs the same transactions directly against that PostgreSQL. Every speed is quoted beside its ratio to `pgbench`
+//! (the median over the rounds of the ratio within a round).
 //!
 //! ```text
 //! cargo bench                            everything but `grown`, which takes half an hour
@@ -14,8 +14,8 @@
 //! `scenarios` has a file for each question, `support` what they stand on, `yardstick` the SQL and the scripts of pgbench. What
 //! is found goes to `results.json` in the output directory; `report/results.rs` says what is in it.
 //!
-//! A run fails if a request was answered otherwise than its scenario expects, if nothing was accepted, or if a database does
-//! not pass `catbird-server check` afterwards.
+//! A run fails if a request got a reply that its scenario does not expect, if nothing was accepted, or if a database
+//! does not pass `catbird-server check` afterwards.
 
 #![warn(clippy::unwrap_used)]
 
@@ -38,7 +38,7 @@ use support::{Result, machine, targets};
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    // The loads have a thread of their own; what runs here only waits for them.
+    // The loads run on a thread of their own. This runtime only waits for them.
     let outcome = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
@@ -60,7 +60,7 @@ async fn bench(arguments: &Arguments) -> Result<()> {
     if chosen.is_empty() {
         let names: Vec<&str> = scenarios::ALL.iter().map(|scenario| scenario.name).collect();
         let none = format!("no scenario has a name with one of these words; there are {}", names.join(", "));
-        // `cargo test` gives every target the same words, and what they find may be in another.
+        // `cargo test` passes the same words to every target; they may name a test of another one.
         if plan.quick {
             eprintln!("{none}");
             return Ok(());
@@ -92,7 +92,7 @@ async fn bench(arguments: &Arguments) -> Result<()> {
     report::print(&run)?;
     report::write_html(&run, &plan.out.join("report.html"))?;
     eprintln!("{} s; report.html and results.json are in {}", begin.elapsed().as_secs(), plan.out.display());
-    // Only now, so that what was measured until then is not lost.
+    // Reported after the results are written, so the completed measurements are kept.
     measured?;
     match failures.len() {
         0 => Ok(()),
@@ -108,7 +108,7 @@ fn choose(words: &[String], quick: bool) -> Vec<&'static Scenario> {
     scenarios::ALL.iter().filter(wanted).collect()
 }
 
-/// Says what is coming and how long it takes.
+/// Prints the chosen scenarios and the time that their loads take.
 fn announce(plan: &Plan, chosen: &[&Scenario]) {
     let names: Vec<&str> = chosen.iter().map(|scenario| scenario.name).collect();
     let time: Duration = chosen.iter().map(|scenario| (scenario.time)(plan)).sum();

@@ -1,15 +1,14 @@
-//! The lines that both the table and the page show, and how figures are written.
+//! The rows of the table and of the page, and the format of figures.
 
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 
 use crate::results::{Run, Series, Who, median};
 
-/// Who may stand in a line, in the order of the columns. The yardstick comes first, because it is what the others are
-/// divided by.
+/// Subjects in the order of the columns. The yardstick is first, because the others are divided by it.
 pub const ORDER: [Who; 4] = [Who::Yardstick, Who::Advisory, Who::Actors, Who::Generator];
 
-/// The loads that were measured under one name, in the order of their first measurement.
+/// Loads with the same name, in the order of their first measurement.
 pub struct Group<'a> {
     pub scenario: &'a str,
     pub variant: &'a str,
@@ -18,13 +17,13 @@ pub struct Group<'a> {
     pub rows: Vec<Row<'a>>,
 }
 
-/// One load at one number of connections, by everybody who took part.
+/// One load at one number of connections, for all subjects.
 pub struct Row<'a> {
     pub connections: u32,
     series: Vec<&'a Series>,
 }
 
-/// What a series comes to: medians over its rounds.
+/// Summary of a series: medians over its rounds.
 pub struct Figures<'a> {
     pub series: &'a Series,
     pub rate: f64,
@@ -32,9 +31,9 @@ pub struct Figures<'a> {
     pub rates: RangeInclusive<f64>,
     pub p50_us: f64,
     pub p99_us: f64,
-    /// The median of the rounds' ratios to the yardstick; `None` for the yardstick itself and where there is none.
+    /// The median of the rounds' ratios to the yardstick; `None` for the yardstick itself and without one.
     pub ratio: Option<f64>,
-    /// What the load generator's thread used of one core; `None` where pgbench generated the load.
+    /// The load generator's share of one core; `None` if pgbench generated the load.
     pub client_cpu: Option<f64>,
 }
 
@@ -58,17 +57,17 @@ pub fn groups(run: &Run) -> Vec<Group<'_>> {
 }
 
 impl<'a> Group<'a> {
-    /// Who was measured at any number of connections, in [`ORDER`].
+    /// Subjects that were measured at any number of connections, in [`ORDER`].
     pub fn who(&self) -> impl Iterator<Item = Who> {
         ORDER.into_iter().filter(|who| self.rows.iter().any(|row| row.find(*who).is_some()))
     }
 
-    /// What `who` did at each number of connections.
+    /// Summaries of `who` by number of connections.
     pub fn line(&self, who: Who) -> Vec<Figures<'a>> {
         self.rows.iter().filter_map(|row| row.figures(who)).collect()
     }
 
-    /// The row whose latencies are shown: with `preferred` connections, or else the one with most.
+    /// The row whose latencies are shown: with `preferred` connections, else with the most.
     pub fn row_at(&self, preferred: u32) -> Option<&Row<'a>> {
         self.rows.iter().find(|row| row.connections == preferred).or(self.rows.last())
     }
@@ -80,7 +79,7 @@ impl<'a> Row<'a> {
         self.series.iter().find(|series| series.who == who).copied()
     }
 
-    /// What `who` did; `None` if it was not measured or has no rounds.
+    /// Summary of `who`; `None` if it was not measured or has no rounds.
     pub fn figures(&self, who: Who) -> Option<Figures<'a>> {
         let series = self.find(who)?;
         let yardstick = self.find(Who::Yardstick).filter(|_| who != Who::Yardstick);
@@ -98,7 +97,7 @@ impl<'a> Row<'a> {
     }
 }
 
-/// The notes of all series, each once, with the load that it is about.
+/// The notes of all series, each once, with its load.
 pub fn notes(run: &Run) -> Vec<String> {
     let mut notes: Vec<String> = Vec::new();
     for series in run.series.iter().filter(|series| !series.note.is_empty()) {
@@ -110,17 +109,17 @@ pub fn notes(run: &Run) -> Vec<String> {
     notes
 }
 
-/// What the generator's thread used per answer, in µs: it stands beside the generator's share, not among what a scenario
-/// measured.
+/// Name of the generator's processor time per reply in µs. It is shown beside the generator's share, not among the
+/// scenario's own figures.
 pub const CLIENT_CPU: &str = "client_cpu_us";
 
-/// The names of what only this scenario measured.
+/// Names of the scenario's own measurements.
 pub fn extras(series: &Series) -> BTreeSet<&str> {
     let names = series.samples.iter().flat_map(|sample| sample.extra.keys()).map(String::as_str);
     names.filter(|name| *name != CLIENT_CPU).collect()
 }
 
-/// The median of what was measured under a name, and its range over the rounds that have it.
+/// Median and range of a measurement over the rounds that have it.
 pub fn extra(series: &Series, name: &str) -> Option<(f64, RangeInclusive<f64>)> {
     let found: Vec<f64> = series.samples.iter().filter_map(|sample| sample.extra.get(name).copied()).collect();
     let low = found.iter().copied().reduce(f64::min)?;
@@ -128,7 +127,7 @@ pub fn extra(series: &Series, name: &str) -> Option<(f64, RangeInclusive<f64>)> 
     Some((median(found)?, low..=high))
 }
 
-/// What has to be said before any figure is believed.
+/// Warnings about the validity of the figures.
 pub fn warnings(run: &Run) -> Vec<String> {
     let mut warnings = Vec::new();
     if !run.machine.optimised {
@@ -147,7 +146,7 @@ pub fn warnings(run: &Run) -> Vec<String> {
     warnings
 }
 
-/// Scenario and variant in one.
+/// Scenario and variant as one name.
 pub fn label(scenario: &str, variant: &str) -> String {
     if variant.is_empty() { scenario.to_owned() } else { format!("{scenario} {variant}") }
 }

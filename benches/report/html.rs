@@ -1,7 +1,6 @@
-//! The page: one file that shows everything a run found.
+//! The page: one file with all results of a run.
 //!
-//! It is written so that it parses as XML too, which lets a test look into it. All text goes through maud, which
-//! escapes it.
+//! It is well-formed XML too, so a test can parse it. maud escapes all text.
 
 use std::collections::BTreeSet;
 
@@ -15,7 +14,7 @@ use super::plots::{self, Plot};
 use super::table::{direction, verdict};
 use crate::results::{Run, Series, Target, Who};
 
-/// maud would leave out the slashes, which XML wants.
+/// maud omits the slashes that XML requires.
 const META: &str = r#"<meta charset="utf-8"/><meta name="viewport" content="width=device-width, initial-scale=1"/>"#;
 
 const STYLE: &str = include_str!("style.css");
@@ -189,7 +188,7 @@ fn figures_row(group: &Group, figures: &Figures) -> Markup {
     }
 }
 
-/// A table per scenario that measured more than rates and latencies, such as what a message costs.
+/// A table for each scenario with measurements besides rates and latencies, such as the cost of a message.
 fn costs(groups: &[Group]) -> Markup {
     let mut scenarios: Vec<&str> = groups.iter().map(|group| group.scenario).collect();
     scenarios.dedup();

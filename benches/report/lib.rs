@@ -1,4 +1,4 @@
-//! What a reader sees of a run: a table in the terminal and one HTML page with plots.
+//! The report of a run: a table in the terminal and one HTML page with plots.
 //!
 //! Everything here is made from a [`Run`] and nothing else, so a page can be made again from `results.json`. Nothing
 //! here measures, and nothing decides whether a target is met: that is in [`results`]. `benches/bench.rs` calls
@@ -31,7 +31,7 @@ pub fn write_html(run: &Run, path: &Path) -> io::Result<()> {
     std::fs::write(path, page(run))
 }
 
-/// What a reader calls it.
+/// Name of the subject for the reader.
 pub fn name(who: Who) -> &'static str {
     match who {
         Who::Advisory => "Advisory",

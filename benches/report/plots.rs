@@ -1,10 +1,8 @@
-//! The two plots of a group, as SVG elements to stand in the page: throughput against connections, and how latencies
-//! are distributed.
+//! The two plots of a group as SVG elements for the page: throughput by connections, and the distribution of latencies.
 //!
-//! plotters draws axes, lines and marks; what it has no notion of is put around its drawing here: text for those who
-//! cannot see it, and tooltips. It writes colours as attributes, which the page's style sheet overrides by their value,
-//! so that one drawing is right in the light and in the dark. Differences are never told by colour alone: everybody has
-//! a mark of their own.
+//! plotters draws axes, lines and marks. This module adds alternative text and tooltips around the drawing. plotters
+//! writes colours as attributes; the page's style sheet overrides them by value, so that one drawing fits a light and a
+//! dark page. Each subject also has its own mark, so colour is never the only difference.
 
 use std::fmt::Write;
 
@@ -17,33 +15,33 @@ use super::figures::{Figures, Group, ORDER, number};
 use super::name;
 use crate::results::{Series, Who};
 
-/// The drawing's own units. A page shows it at half of that or less, so rounding to whole units does not show.
+/// Size of the drawing in its own units. The page shows it at half of that or less, so rounding to whole units is
+/// invisible.
 const SIZE: (u32, u32) = (1_120, 720);
 const FONT: (&str, i32) = ("sans-serif", 34);
 const LINE: u32 = 5;
 const MARK: i32 = 10;
-/// Marks at the same number of connections stand side by side, so that their whiskers can be told apart: each this
-/// factor further right than the one before.
+/// Horizontal factor between marks at the same number of connections, so that their whiskers do not overlap.
 const ASIDE: f64 = 1.05;
-/// Room for the tooltip's finger.
+/// Radius of the area that shows a tooltip.
 const TARGET: u32 = 26;
 
-/// Latencies are shown for this many connections, where they were measured.
+/// Number of connections whose latencies are shown, if they were measured.
 pub const SHOWN_CONNECTIONS: u32 = 32;
 
-/// The distribution goes to the slowest one in so many, where there are as many: 99.99 %.
+/// The distribution ends at the slowest request in this many, if there are as many: 99.99 %.
 const RAREST: f64 = 10_000.0;
 /// Points of a percentile curve.
 const STEPS: u32 = 120;
-/// What has a tick, a mark and a tooltip: the latency that one request in so many exceeds, as a percentile.
+/// Percentiles with a tick, a mark and a tooltip, as the number of requests of which one exceeds the latency.
 const MARKED: [(f64, &str); 5] = [(2.0, "50"), (10.0, "90"), (100.0, "99"), (1_000.0, "99.9"), (10_000.0, "99.99")];
 
-/// These three never reach a reader: the style sheet replaces them.
+/// The style sheet replaces these three colours.
 const INK: RGBColor = RGBColor(0x11, 0x11, 0x11);
 const AXIS: RGBColor = RGBColor(0x88, 0x88, 0x88);
 const GRID: RGBColor = RGBColor(0xdd, 0xdd, 0xdd);
 
-/// From the palette of Okabe and Ito, which colour-blind readers can tell apart. The style sheet names the same values.
+/// From the palette of Okabe and Ito, which colour-blind readers can distinguish. The style sheet has the same values.
 pub fn colour(who: Who) -> RGBColor {
     match who {
         Who::Yardstick => RGBColor(0x77, 0x77, 0x77),
@@ -53,7 +51,7 @@ pub fn colour(who: Who) -> RGBColor {
     }
 }
 
-/// One plot, ready to stand in the page.
+/// One plot for the page.
 pub struct Plot {
     pub title: String,
     pub svg: Markup,
@@ -71,7 +69,7 @@ pub fn swatch(who: Who) -> Markup {
     html! { svg.swatch viewBox={ "0 0 " (size.0) " " (size.1) } aria-hidden="true" { (drawing) } }
 }
 
-/// Rate against connections: the median of the rounds, with a whisker from the slowest to the fastest.
+/// Rate by connections: the median of the rounds, with a whisker from the slowest to the fastest.
 pub fn throughput(group: &Group) -> Plot {
     let title = format!("Throughput, {}", group.unit);
     let lines: Vec<(Who, Vec<Figures>)> = group.who().map(|who| (who, group.line(who))).collect();
@@ -117,8 +115,8 @@ fn rate_tip(who: Who, figures: &Figures, unit: &str) -> String {
     tip
 }
 
-/// The latency below which a share of the requests stayed: all rounds together as a line, the rounds' range as a band.
-/// `None` if nobody's latencies were recorded.
+/// Latency by percentile: all rounds together as a line, the rounds' range as a band. `None` if no latencies were
+/// recorded.
 pub fn latency(group: &Group) -> Option<Plot> {
     let row = group.row_at(SHOWN_CONNECTIONS)?;
     let curves: Vec<(Who, Curve)> = ORDER.iter().filter_map(|who| Some((*who, Curve::of(row.find(*who)?)?))).collect();
@@ -167,7 +165,7 @@ struct Curve {
 
 #[derive(Clone, Copy)]
 struct Point {
-    /// One request in so many took longer.
+    /// Number of requests of which one took longer.
     one_in: f64,
     /// All rounds together.
     all: f64,
@@ -177,7 +175,7 @@ struct Point {
 }
 
 impl Curve {
-    /// As far to the right as there are requests to tell: one in a thousand needs a thousand.
+    /// The distribution is limited by the number of requests: one in a thousand needs a thousand.
     fn of(series: &Series) -> Option<Self> {
         let rounds: Vec<Counts> = series.samples.iter().map(|sample| Counts::new(sample.latency.clone())).collect();
         let all = Counts::new(series.samples.iter().flat_map(|sample| sample.latency.iter().copied()).collect());
@@ -185,7 +183,7 @@ impl Curve {
         if all.total == 0 {
             return None;
         }
-        // Evenly on the logarithmic axis, and exactly what is marked.
+        // Evenly spaced on the logarithmic axis, and exact at the marks.
         let mut at: Vec<f64> = (0..=STEPS).map(|step| rarest.powf(f64::from(step) / f64::from(STEPS))).collect();
         at.extend(MARKED.iter().map(|(one_in, _)| *one_in).filter(|one_in| *one_in <= rarest));
         at.sort_by(f64::total_cmp);
@@ -203,7 +201,7 @@ impl Curve {
     }
 }
 
-/// Latencies as (upper bound in µs, how many), ascending.
+/// Latencies as (upper bound in µs, count), ascending.
 struct Counts {
     buckets: Vec<(u64, u64)>,
     total: u64,
@@ -212,7 +210,7 @@ struct Counts {
 impl Counts {
     fn new(mut buckets: Vec<(u64, u64)>) -> Self {
         buckets.sort_unstable();
-        // The same bucket of several rounds becomes one.
+        // Equal buckets of several rounds are merged.
         buckets.dedup_by(|later, kept| {
             let same = later.0 == kept.0;
             kept.1 += if same { later.1 } else { 0 };
@@ -222,7 +220,7 @@ impl Counts {
         Self { buckets, total }
     }
 
-    /// The latency in ms that this share of the requests did not exceed, taken to be spread evenly within a bucket.
+    /// The latency in ms that this share of the requests did not exceed, interpolated linearly within a bucket.
     fn quantile(&self, share: f64) -> Option<f64> {
         let wanted = (self.total as f64 * share).max(1.0);
         // The first bucket's lower bound is not known.
@@ -253,7 +251,7 @@ fn percentile(one_in: f64) -> String {
     marked.map_or_else(String::new, |(_, percentile)| format!("{percentile}%"))
 }
 
-/// Ends and ticks of a logarithmic axis: every 1, 2 and 5, or only powers of ten where that would be too many.
+/// Ends and ticks of a logarithmic axis: 1, 2 and 5 of each decade, or only powers of ten if that is too many.
 fn log_ticks(lowest: f64, highest: f64) -> (f64, f64, Vec<f64>) {
     let (bottom, top) = (lowest / 1.15, highest * 1.15);
     let steps: &[f64] = if top / bottom > 500.0 { &[1.0] } else { &[1.0, 2.0, 5.0] };
@@ -264,10 +262,10 @@ fn log_ticks(lowest: f64, highest: f64) -> (f64, f64, Vec<f64>) {
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 type Drawn = Result<(), DrawingAreaErrorKind<std::io::Error>>;
-/// Where a tooltip is and what it says.
+/// Position and text of a tooltip.
 type Tips = Vec<((i32, i32), String)>;
 
-/// What plotters draws, without its own frame, and the tooltips above it.
+/// The drawing of plotters without its own frame, and the tooltips above it.
 fn draw(size: (u32, u32), content: impl FnOnce(&Area, &mut Tips) -> Drawn) -> Markup {
     let mut text = String::new();
     let mut tips = Tips::new();
@@ -322,7 +320,7 @@ fn mesh<'a, X: Ranged<ValueType = f64> + ValueFormatter<f64>, Y: Ranged<ValueTyp
         .draw()
 }
 
-/// Everybody's own shape.
+/// The shape of each subject's mark.
 fn mark<'a>(who: Who, at: (i32, i32)) -> DynElement<'a, SVGBackend<'a>, (i32, i32)> {
     let filled = colour(who).filled();
     match who {

@@ -1,4 +1,5 @@
-//! What a run found, as plain data. The scenarios fill it, the report reads it, and `results.json` is exactly this.
+//! The results of a run as plain data. The scenarios fill it, the report reads it, and `results.json` has the same
+//! form.
 //!
 //! Nothing here measures or prints. Rates are per second, times are microseconds, sizes are bytes.
 
@@ -7,20 +8,20 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-/// Everything that one `cargo bench` measured.
+/// All measurements of one `cargo bench`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Run {
     pub machine: Machine,
-    /// The command line that makes this run again.
+    /// The command line that repeats this run.
     pub command: String,
-    /// When it began, RFC 3339.
+    /// Start of the run, RFC 3339.
     pub started: String,
-    /// In the order in which they were measured first.
+    /// In the order of their first measurement.
     pub series: Vec<Series>,
     pub targets: Vec<Target>,
 }
 
-/// Where it was measured. Absolute figures mean something only beside this.
+/// The machine. Absolute figures are meaningless without it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Machine {
     pub cores: u32,
@@ -28,7 +29,7 @@ pub struct Machine {
     pub memory_bytes: u64,
     pub os: String,
     pub postgres_version: String,
-    /// What `rustc --version` says, where there is one.
+    /// Output of `rustc --version`, if there is a rustc.
     pub rustc: Option<String>,
     /// The commit that was built, with `-dirty` if the worktree differed from it.
     pub commit: Option<String>,
@@ -36,7 +37,7 @@ pub struct Machine {
     pub optimised: bool,
 }
 
-/// Who did the work.
+/// The subject of a load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Who {
@@ -44,33 +45,33 @@ pub enum Who {
     Advisory,
     /// The server with an actor per conversation.
     Actors,
-    /// pgbench, straight against the same PostgreSQL.
+    /// pgbench, directly against the same PostgreSQL.
     Yardstick,
-    /// The load generator against a responder that does nothing.
+    /// The load generator against a responder that does no work.
     Generator,
 }
 
 /// One line of a plot at one number of connections: the same load, once per round.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Series {
-    /// Such as `send`: the file under `benches/scenarios` where it is described.
+    /// The file under `benches/scenarios` that describes it, such as `send`.
     pub scenario: String,
-    /// Which load of that scenario, such as `spread` or `hot`. Series that are compared have the same one.
+    /// The load of that scenario, such as `spread` or `hot`. Series that are compared have the same variant.
     pub variant: String,
     pub who: Who,
     pub connections: u32,
-    /// What `rate` counts, such as `messages/s`.
+    /// Unit of `rate`, such as `messages/s`.
     pub unit: String,
     /// One per round, in order.
     pub samples: Vec<Sample>,
-    /// What a reader has to know about this series; empty for most.
+    /// A remark about this series for the reader; empty for most.
     pub note: String,
 }
 
 /// One load for a few seconds.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Sample {
-    /// Counted from 1. Samples of one round ran next to each other and are what ratios are made of.
+    /// Counted from 1. Samples of one round ran next to each other; ratios are computed from them.
     pub round: u32,
     /// Accepted per second.
     pub rate: f64,
@@ -78,20 +79,20 @@ pub struct Sample {
     pub p90_us: f64,
     pub p99_us: f64,
     pub max_us: f64,
-    /// Latencies of accepted requests as (upper bound of the bucket in µs, how many), ascending, without empty buckets.
+    /// Latencies of accepted requests as (upper bound of the bucket in µs, count), ascending, without empty buckets.
     /// The counts of a yardstick are those of the transactions that pgbench logged.
     pub latency: Vec<(u64, u64)>,
-    /// Answers that the scenario expects but does not count as accepted, such as a lost race's 409.
+    /// Replies that the scenario expects but does not count as accepted, such as the 409 of a lost race.
     pub refused: u64,
-    /// Everything else: a full run has none.
+    /// All other replies. A full run has none.
     pub failed: u64,
-    /// What the load generator's own thread used, as a share of one core. 0 where pgbench generated the load.
+    /// Processor time of the load generator's thread, as a share of one core. 0 if pgbench generated the load.
     pub client_cpu_share: f64,
-    /// What only this scenario measures, by name; names end in their unit, such as `wal_bytes_per_message`.
+    /// Measurements of this scenario alone, by name. Names end in their unit, such as `wal_bytes_per_message`.
     pub extra: BTreeMap<String, f64>,
 }
 
-/// A figure that was promised, and what came out.
+/// A goal and its result.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Target {
     /// A sentence such as `send, 1,000 conversations, against the yardstick`.
@@ -99,14 +100,14 @@ pub struct Target {
     pub who: Who,
     /// The median over rounds of the ratio within a round.
     pub measured: f64,
-    /// What has to be reached.
+    /// The required value.
     pub bound: f64,
-    /// What is hoped for.
+    /// The desired value.
     pub aim: f64,
     pub kind: Kind,
 }
 
-/// In which direction a target is missed.
+/// The direction in which a target is missed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
@@ -115,12 +116,12 @@ pub enum Kind {
 }
 
 impl Target {
-    /// Whether what has to be reached was.
+    /// Whether the required value was reached.
     pub fn is_met(&self) -> bool {
         self.kind.holds(self.measured, self.bound)
     }
 
-    /// Whether what is hoped for was reached too.
+    /// Whether the desired value was reached too.
     pub fn reaches_aim(&self) -> bool {
         self.kind.holds(self.measured, self.aim)
     }
@@ -136,7 +137,7 @@ impl Kind {
 }
 
 impl Run {
-    /// The series of that name, if it was measured.
+    /// Returns the series of that name, if it was measured.
     pub fn series(&self, scenario: &str, variant: &str, who: Who, connections: u32) -> Option<&Series> {
         self.series.iter().find(|series| {
             series.scenario == scenario

@@ -1,4 +1,4 @@
-//! The table in the terminal: a line per load and number of connections, then the targets. At most 140 columns.
+//! The table in the terminal: a line for each load and number of connections, then the targets. At most 140 columns.
 
 use std::fmt::Write;
 
@@ -6,17 +6,17 @@ use super::figures::{Figures, extra, extras, groups, label, ms, notes, number, p
 use super::name;
 use crate::results::{Kind, Run, Target, Who};
 
-/// The column of names is as wide as the longest, up to this.
+/// Maximum width of the column of names.
 const LONGEST_LABEL: usize = 34;
 
-/// Whether escape sequences may stand in the text.
+/// Whether the text may contain escape sequences.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Paint {
     Plain,
     Colours,
 }
 
-/// The whole text, ending with a line feed.
+/// Returns the whole text, ending with a line feed.
 pub fn table(run: &Run, paint: Paint) -> String {
     let mut text = String::from("\n");
     for warning in warnings(run) {
@@ -78,7 +78,7 @@ fn cells(figures: Option<&Figures>) -> (String, String, String, String) {
     )
 }
 
-/// What the generator can do when nothing slows it down, so that its share above can be judged.
+/// The generator's own limit, to compare with its share above.
 fn generator(text: &mut String, run: &Run) {
     for group in groups(run) {
         for figures in group.line(Who::Generator) {
@@ -91,7 +91,7 @@ fn generator(text: &mut String, run: &Run) {
     }
 }
 
-/// What scenarios measured beside rates and latencies: a line each for a load and everybody who took part.
+/// Measurements besides rates and latencies: a line for each load and subject.
 fn beside(text: &mut String, run: &Run) {
     for group in groups(run) {
         for figures in group.who().flat_map(|who| group.line(who)) {
@@ -124,7 +124,7 @@ fn targets(text: &mut String, targets: &[Target], paint: Paint) {
     }
 }
 
-/// In words, which the page uses too.
+/// The verdict in words, also for the page.
 pub fn verdict(target: &Target) -> &'static str {
     match (target.is_met(), target.reaches_aim()) {
         (true, true) => "aim reached",
@@ -133,7 +133,7 @@ pub fn verdict(target: &Target) -> &'static str {
     }
 }
 
-/// In words, which the page uses too.
+/// The verdict in words, also for the page.
 pub fn direction(kind: Kind) -> &'static str {
     match kind {
         Kind::AtLeast => "at least",

@@ -13,17 +13,17 @@ use crate::support::mls::{self, Content};
 use crate::support::seed::{Convo, Convos};
 use crate::support::tokens::Minter;
 
-/// Sends a message to any of its conversations, from any of their members, and then to any other.
+/// Sends messages to random conversations of its own, from random members.
 pub struct Sender {
     convos: Convos,
-    /// A message for each conversation; what is sent again and again is the same ciphertext under new tokens.
+    /// A message for each conversation. It is sent repeatedly, with new tokens.
     requests: Arc<[Request]>,
     minter: Minter,
     dice: Dice,
 }
 
 impl Sender {
-    /// So many of them on the same conversations, which are at epoch 0.
+    /// Returns this many senders on the same conversations, which are at epoch 0.
     pub fn several(count: u32, convos: &Convos) -> Vec<Box<dyn Client>> {
         let requests: Arc<[Request]> = convos.iter().map(message).collect();
         let sender = |_| -> Box<dyn Client> {

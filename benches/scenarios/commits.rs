@@ -1,7 +1,7 @@
-//! What moving an epoch costs: addMembers with a commit, spread over 1,000 conversations.
+//! The cost of advancing an epoch: addMembers with a commit, spread over 1,000 conversations.
 //!
-//! Every connection has conversations of its own, so nobody ever loses a race. Each commit adds somebody new, which is work that
-//! the yardstick's `commit` does not have.
+//! Every connection has its own conversations, so no commit loses a race. Each commit adds a new member, which the
+//! yardstick's `commit` does not do.
 
 use std::time::Duration;
 
@@ -47,7 +47,7 @@ pub async fn run(bench: &mut Bench) -> Result<()> {
     Ok(())
 }
 
-/// Where the conversations stand, in step with them.
+/// Epochs of the conversations, by index.
 pub(super) async fn epochs(database: &Database, convos: &Convos) -> Result<Vec<u64>> {
     let ids: Vec<&str> = convos.iter().map(|convo| convo.id.as_str()).collect();
     let rows = database
@@ -60,7 +60,7 @@ pub(super) async fn epochs(database: &Database, convos: &Convos) -> Result<Vec<u
     Ok(rows.iter().map(|row| row.get::<_, i64>(0).unsigned_abs()).collect())
 }
 
-/// So many clients with conversations of their own, which stand at these epochs.
+/// Returns this many clients, each with its own conversations, which are at these epochs.
 pub(super) fn committers(count: u32, convos: &Convos, epochs: &[u64]) -> Vec<Box<dyn Client>> {
     let share = |nth: usize| -> Vec<(usize, u64)> {
         epochs.iter().copied().enumerate().skip(nth).step_by(count as usize).collect()
@@ -71,12 +71,12 @@ pub(super) fn committers(count: u32, convos: &Convos, epochs: &[u64]) -> Vec<Box
     (0..count as usize).map(committer).collect()
 }
 
-/// Commits in one of its conversations after the other, as their creator.
+/// Commits in its conversations in turn, as their creator.
 struct Committer {
     convos: Convos,
-    /// Its conversations by number, and the epoch that each stands at.
+    /// Indexes of its conversations, and their epochs.
     share: Vec<(usize, u64)>,
-    /// Which of them is next.
+    /// Index of the next one.
     turn: usize,
     minter: Minter,
 }

@@ -1,9 +1,10 @@
-//! What an accepted message costs, apart from time: processor time of the server and of PostgreSQL, bytes of write-ahead log,
-//! and statements. Messages spread over 1,000 conversations on 32 connections.
+//! The cost of an accepted message apart from latency: processor time of the server and of PostgreSQL, bytes of
+//! write-ahead log, and statements. Messages are spread over 1,000 conversations on 32 connections.
 //!
-//! Everything is counted over the whole load, its beginning included, and divided by the messages that it left in the log.
-//! PostgreSQL's processes are those of the whole cluster, where nobody else is at work. Bytes of the log are the distance
-//! between two positions of it: `pg_stat_wal` counts the same, but backends report to it with up to a second's delay.
+//! Everything is counted over the whole load, including its warm-up, and divided by the messages that it appended.
+//! PostgreSQL's processes are those of the whole cluster, which does no other work. The bytes of write-ahead log are
+//! the distance between two positions: `pg_stat_wal` counts the same, but backends report to it with a delay of up to a
+//! second.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -59,12 +60,12 @@ pub async fn run(bench: &mut Bench) -> Result<()> {
     Ok(())
 }
 
-/// The plan with the connections of this scenario.
+/// Returns the plan with the connections of this scenario.
 fn costing(plan: &Plan) -> Plan {
     Plan { connections: if plan.quick { QUICK_CONNECTIONS } else { CONNECTIONS }, ..plan.clone() }
 }
 
-/// What has been used so far.
+/// Resources used so far.
 struct Meters {
     server_cpu: Option<Duration>,
     postgres_cpu: Duration,
@@ -100,7 +101,7 @@ impl Meters {
         })
     }
 
-    /// Adds what was used since then, per message.
+    /// Adds the resources used since then, per message.
     fn since(&self, before: &Self, sample: &mut Sample) {
         let messages = self.messages - before.messages;
         if messages == 0 {
@@ -118,7 +119,7 @@ impl Meters {
     }
 }
 
-/// What `/proc/<pid>/stat` says of a process.
+/// Processor time of a process from `/proc/<pid>/stat`.
 struct Process {
     parent: u32,
     /// Of all its threads.
@@ -129,7 +130,8 @@ struct Process {
 
 fn process(pid: u32) -> Result<Process> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    // The name of the program stands in brackets and may hold anything; what follows are numbers, from the third field on.
+    // The name of the program is in parentheses and may contain any character. The fields after it, from the third on,
+    // are numbers.
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
     let field = |number: usize| -> Result<u64> {
         let text = fields.get(number - 3).ok_or_else(|| format!("/proc/{pid}/stat has no field {number}"))?;
@@ -144,7 +146,7 @@ fn process(pid: u32) -> Result<Process> {
     })
 }
 
-/// A process with its children, those that have ended included.
+/// A process with its children, including those that have ended.
 fn family_cpu(parent: u32) -> Result<Duration> {
     let head = process(parent)?;
     let mut cpu = head.cpu + head.children_cpu;
@@ -160,7 +162,7 @@ fn family_cpu(parent: u32) -> Result<Duration> {
     Ok(cpu)
 }
 
-/// Whether a process ended before it was looked at.
+/// Whether a process ended before it was read.
 fn has_ended(failure: &crate::support::Failure) -> bool {
     const NO_SUCH_PROCESS: i32 = nix::errno::Errno::ESRCH as i32;
     failure

@@ -1,10 +1,10 @@
-//! How soon an event is there: from the answer to a message until the event of it at a client of another replica, with each of the
-//! ways in which replicas tell each other, and beside clients that read too slowly.
+//! Latency of events: from the reply to a message until its event is at a client of another replica, for each way in
+//! which replicas notify each other, and beside clients that read too slowly.
 //!
-//! Messages are sent at a steady pace that does not depend on answers or events, so that figures of polling are not in step with the
-//! poll. Each load has two replicas of its own: one is sent to, the other is followed at. Rates are those of events and say
-//! nothing but that all were there; latencies are what counts. Slow readers take nothing for a while, so that they are told and
-//! cut, and come back with their cursor.
+//! Messages are sent at a steady pace that is independent of replies and events, so that the figures of polling are not
+//! in step with the poll. Each load has two replicas of its own: clients send to one and follow at the other. The rate
+//! only shows that all events arrived; the latency is the result. Slow readers read nothing for a while, are
+//! disconnected, and resume with their cursor.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -28,15 +28,16 @@ use crate::support::{Failure, Result};
 
 pub const NAME: &str = "events";
 
-/// How long the last event may take.
+/// Maximum wait for the last event.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How long a slow reader takes nothing, before it reads until it is cut or has everything, and begins again.
+/// Time for which a slow reader reads nothing. Then it reads until it is disconnected or has everything, and starts
+/// again.
 const STALL: Duration = Duration::from_millis(2_500);
-/// When nothing comes for so long, it has everything.
+/// A reader that receives nothing for this long has everything.
 const SILENCE: Duration = Duration::from_millis(100);
 const METHOD: &str = "streamConvoEvents";
 
-/// How replicas tell each other.
+/// How replicas notify each other.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Hints {
     Redis,
@@ -49,12 +50,12 @@ struct Course {
     variant: &'static str,
     note: &'static str,
     hints: Hints,
-    /// Conversations, each with a member that sends.
+    /// Number of conversations, each with one sending member.
     convos: u32,
-    /// Members of each that follow, and that read slowly.
+    /// Members of each conversation that follow, and that read slowly.
     followers: usize,
     slow: usize,
-    /// Messages per second to each.
+    /// Messages per second to each conversation.
     pace: f64,
     bytes: usize,
 }
@@ -90,14 +91,14 @@ pub async fn run(bench: &mut Bench) -> Result<()> {
         for course in &COURSES {
             let sample = measure(bench, course, turn.who, &redis).await?;
             let figure = Figure { scenario: NAME, variant: course.variant, unit: "events/s", note: course.note };
-            // The connections that are measured are those of the clients that follow.
+            // The measured connections are those of the clients that follow.
             bench.record(&figure, Turn { connections: course.convos * course.followers as u32, ..turn }, sample)?;
         }
     }
     Ok(())
 }
 
-/// Two replicas: where messages are sent, and where they are followed.
+/// Two replicas: clients send to one and follow at the other.
 async fn pair(bench: &Bench, who: Who, hints: Hints, redis: &Redis) -> Result<[Server; 2]> {
     let url = redis.url();
     let settings = match hints {
@@ -127,10 +128,10 @@ async fn pair(bench: &Bench, who: Who, hints: Hints, redis: &Redis) -> Result<[S
     Ok(pair)
 }
 
-/// The newest entries by conversation, when nothing is sent any more.
+/// The newest entry of each conversation, after the last message.
 type Newest = watch::Receiver<Option<HashMap<String, u64>>>;
 
-/// When something was there, by conversation and seq.
+/// Arrival times by conversation and seq.
 type Moments = HashMap<(String, u64), Instant>;
 
 async fn measure(bench: &Bench, course: &Course, who: Who, redis: &Redis) -> Result<Sample> {
@@ -174,7 +175,7 @@ async fn measure(bench: &Bench, course: &Course, who: Who, redis: &Redis) -> Res
         let arrived = joined(follower).await?;
         for (entry, at) in arrived {
             if let Some(answer) = answered.get(&entry).filter(|answer| **answer >= begin) {
-                // It may be there before the answer is.
+                // The event may arrive before the reply.
                 latencies.add(at.saturating_duration_since(*answer));
             }
         }
@@ -197,7 +198,7 @@ async fn joined<T>(task: JoinHandle<Result<T>>) -> Result<T> {
 }
 
 fn message(convo: &Convo, bytes: usize) -> Value {
-    // Nothing that the server could take for an MLS message.
+    // Bytes that the server does not parse as an MLS message.
     json!({ "convoId": convo.id, "ciphertext": bytes_value(&vec![b'x'; bytes]), "epoch": 0 })
 }
 
@@ -211,7 +212,7 @@ pub(super) fn sign_in(server: &Server, did: &str) -> Result<Xrpc> {
     Ok(Xrpc::new(&format!("http://{}", server.address), did, SECRET, SERVICE_DID)?)
 }
 
-/// Sends at a steady pace, and notes when each message was answered.
+/// Sends at a steady pace, and records the time of each reply.
 async fn send(who: Xrpc, message: Value, pace: f64, first: Duration, end: Instant) -> Result<Moments> {
     let mut clock = tokio::time::interval_at(tokio::time::Instant::now() + first, Duration::from_secs_f64(1.0 / pace));
     clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -228,7 +229,7 @@ async fn send(who: Xrpc, message: Value, pace: f64, first: Duration, end: Instan
     Ok(answered)
 }
 
-/// Follows until it has the newest entry that there is when nothing is sent any more, and notes when each event was there.
+/// Follows until it has the newest entry after the last message, and records the time of each event.
 async fn follow(mut stream: EventStream, convo: String, mut newest: Newest) -> Result<Moments> {
     let mut arrived = Moments::new();
     let mut last = None;
@@ -238,7 +239,7 @@ async fn follow(mut stream: EventStream, convo: String, mut newest: Newest) -> R
     loop {
         let event = tokio::select! {
             event = stream.next() => event?.ok_or("a stream ended that was read")?,
-            // Only where nothing more comes is the stream given up in the middle.
+            // The stream is dropped only when no more events are expected.
             _ = newest.wait_for(|newest| has_all(newest, last)) => return Ok(arrived),
             () = tokio::time::sleep(PATIENCE) => return Err("an event did not arrive".into()),
         };
@@ -250,7 +251,7 @@ async fn follow(mut stream: EventStream, convo: String, mut newest: Newest) -> R
     }
 }
 
-/// Stalls again and again, and comes back whenever it is cut.
+/// Stalls repeatedly, and reconnects whenever it is disconnected.
 async fn stall(who: Xrpc, mut stream: EventStream, told: Arc<AtomicU64>, mut newest: Newest) -> Result<()> {
     let mut cursor = stream.last_id.clone();
     loop {

@@ -1,11 +1,13 @@
-//! What more replicas cost: the same load at one, two and four servers in front of one database, as behind a load balancer.
+//! The cost of more replicas: the same load at one, two and four servers in front of one database, as behind a load
+//! balancer.
 //!
-//! All of them are on this machine, so more of them cannot be faster where its processors are used up: what is promised is that they
-//! are hardly slower. Sends are spread over many conversations, or all go into one; committers race in one; and a last one has streams
-//! open at every replica, so that each message is also told to many.
+//! All replicas run on this machine, so more of them cannot be faster once its processors are busy. The goal is that
+//! they are hardly slower. Messages are spread over many conversations, or all go to one; members race to commit in
+//! one; and one load has streams open at every replica, so each message is also delivered to many.
 //!
-//! A transaction costs about the same for one message as for many, so with 64 connections four replicas that have 16 requests each pay
-//! four times for what one replica does at once. With more connections they need not: sends are measured with both.
+//! A transaction costs about the same for one message as for many. With 64 connections, four replicas with 16 requests
+//! each pay four times for what one replica does at once. With more connections they do not, so messages are measured
+//! with both.
 
 use catbird_bench_report::results::Sample;
 use tokio::task::JoinHandle;
@@ -22,18 +24,18 @@ use crate::support::server::Server;
 pub const NAME: &str = "fleet";
 
 const REPLICAS: [usize; 3] = [1, 2, 4];
-/// Over all replicas.
+/// Connections over all replicas.
 const CONNECTIONS: u32 = 64;
-/// Over all replicas, where enough requests wait at each of four to fill most of a transaction. The queue of one conversation holds 256,
-/// those that the load before has left behind included.
+/// Connections over all replicas at which enough requests wait at each of four to fill most of a transaction. The queue
+/// of one conversation holds 256, including those left from the load before.
 const MANY_CONNECTIONS: u32 = 192;
-/// Of each conversation: one for each connection, so that no caller's requests wait for each other.
+/// Members of each conversation: one for each connection, so that no caller's requests wait for each other.
 const MEMBERS: u32 = MANY_CONNECTIONS;
 const CONVOS: u32 = 1_000;
-/// Streams of the one conversation, over all replicas, in the load that has any.
+/// Streams of the conversation over all replicas, in the load that has streams.
 const LISTENERS: usize = 100;
 
-/// What is done at the replicas.
+/// The work at the replicas.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Work {
     Spread,
@@ -55,7 +57,7 @@ impl Work {
         }
     }
 
-    /// With how many connections it is done.
+    /// Numbers of connections.
     const fn connections(self) -> &'static [u32] {
         match self {
             Work::Spread | Work::Hot => &[CONNECTIONS, MANY_CONNECTIONS],
@@ -73,7 +75,7 @@ pub fn time(plan: &Plan) -> std::time::Duration {
     (plan.timing.warm_up + plan.timing.measured) * plan.rounds * (SERVERS.len() * loads * replicas(plan).len()) as u32
 }
 
-/// How many replicas are tried.
+/// Numbers of replicas.
 fn replicas(plan: &Plan) -> &'static [usize] {
     if plan.quick { &REPLICAS[..2] } else { &REPLICAS }
 }
@@ -120,7 +122,7 @@ async fn sample(bench: &mut Bench, servers: &[Server], clients: Vec<Box<dyn Clie
     Ok(sample)
 }
 
-/// Opens streams of members of the conversation at all replicas, and reads whatever comes.
+/// Opens streams of members of the conversation at all replicas, and reads all events.
 async fn listen(servers: &[Server], convos: &Convos) -> Result<Vec<JoinHandle<()>>> {
     let mut listeners = Vec::new();
     for n in 0..LISTENERS {

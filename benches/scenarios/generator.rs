@@ -1,7 +1,7 @@
-//! What the load generator can do: the requests of `send`, tokens included, answered by a responder that does nothing.
+//! Limit of the load generator: the requests of `send`, including tokens, answered by a responder that does no work.
 //!
-//! A server's figure near this one says something about the generator and nothing about the server. The responder shares the
-//! machine too, so on an idle machine this is a lower bound.
+//! A server's figure near this one describes the generator and not the server. The responder shares the machine too, so
+//! on an idle machine this is a lower bound.
 
 use std::time::Duration;
 

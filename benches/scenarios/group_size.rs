@@ -1,6 +1,6 @@
-//! Whether a message costs more in a larger group: 2, 100 and 10,000 members.
+//! The cost of a message by group size: 2, 100 and 10,000 members.
 //!
-//! Spread over the same few conversations for each size, so that size is all that differs.
+//! Messages are spread over the same number of conversations for each size, so only the size differs.
 
 use std::time::Duration;
 

@@ -1,8 +1,8 @@
-//! What a database costs that has grown: the same loads on a small one and on one with a thousand times as much in it.
+//! The cost of a grown database: the same loads on a small one and on one with a thousand times as many rows.
 //!
-//! Ten million messages, three million memberships of 30,000 people in 300,000 conversations, and forty million used tokens, written
-//! straight into the tables. What is asked for is the same at both: it should cost the same. Seeding takes longer than measuring, so
-//! a run does this scenario only where it is named: `cargo bench -- grown`.
+//! Ten million messages, three million memberships of 30,000 people in 300,000 conversations, and forty million used
+//! tokens are written directly into the tables. The requests are the same at both, and should cost the same. Seeding
+//! takes longer than measuring, so this scenario runs only if it is named: `cargo bench -- grown`.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -30,30 +30,30 @@ pub const NAME: &str = "grown";
 
 const WHO: Who = Who::Advisory;
 const CONNECTIONS: u32 = 32;
-/// Of each conversation.
+/// Members of each conversation.
 const MEMBERS: i64 = 10;
 const MESSAGES: i64 = 33;
-/// In how many conversations each person is.
+/// Number of conversations of each person.
 const CONVOS_OF_EACH: i64 = 100;
-/// Conversations that messages are sent to, and as many that commits are made in.
+/// Number of conversations for messages, and of as many others for commits.
 const USED: i64 = 100;
-/// One conversation in so many is old, so that a sweep finds something.
+/// One conversation in this many is old, so that a sweep finds rows.
 const OLD: i64 = 100;
-/// People with mailboxes, of whom a small database has fewer.
+/// Number of people with mailboxes. A small database has fewer.
 const MAILBOXES: [i64; 2] = [1, 10_000];
-/// How many streams one sample resumes, and events it waits for.
+/// Number of streams that one sample resumes, and of events that it waits for.
 const STREAMS: usize = 50;
-/// Conversations and tokens that are seeded at a time.
+/// Number of conversations and tokens that one statement seeds.
 const CONVOS_AT_ONCE: i64 = 30_000;
 const PEOPLE_AT_ONCE: i64 = 3_000;
-/// How long anything in the background may take.
+/// Maximum time for background work.
 const PATIENCE: Duration = Duration::from_secs(1_800);
 const POLL: Duration = Duration::from_millis(20);
-/// An answer with less in it is not what was asked for.
+/// Minimum size of a reply in bytes. A smaller one is not the requested data.
 const PAGE_BYTES: usize = 30 * 128 * 4 / 3;
 const CONVOS_BYTES: usize = 100 * 50;
 
-/// How large a database is.
+/// Size of a database.
 #[derive(Clone, Copy)]
 struct Size {
     name: &'static str,
@@ -65,7 +65,7 @@ const SMALL: Size = Size { name: "grown_small", convos: 300, tokens_of_each: 10 
 const GROWN: Size = Size { name: "grown", convos: 300_000, tokens_of_each: 1_334 };
 const QUICK_GROWN: Size = Size { name: "grown", convos: 3_000, tokens_of_each: 20 };
 
-/// What is asked of both.
+/// The requests to both databases.
 #[derive(Clone, Copy)]
 enum Work {
     Send,
@@ -76,7 +76,7 @@ enum Work {
     Event,
 }
 
-/// With the names of the variants, small and grown, and the unit.
+/// The loads, with the names of their variants (small, grown) and their unit.
 const WORK: [(Work, [&str; 2], &str); 6] = [
     (Work::Send, ["send, small", "send, grown"], "messages/s"),
     (Work::Commit, ["commits, small", "commits, grown"], "commits/s"),
@@ -126,7 +126,7 @@ struct House {
     name: &'static str,
     database: Config,
     server: Server,
-    /// Conversations that messages are sent to, and those that commits are made in.
+    /// Conversations for messages, and those for commits.
     sent_to: Convos,
     committed: Convos,
 }
@@ -142,7 +142,7 @@ impl House {
         // So that the server knows that there are any.
         client.execute(MAILBOXES_OF, &[&MAILBOXES[0]]).await?;
         eprintln!("{}: seeded in {} s", size.name, begin.elapsed().as_secs());
-        // The used tokens are there to be looked among.
+        // The lookup of a used token searches all of them.
         let server = bench.stage.server_of(WHO, size.name, &[("ENFORCE_JTI", "true")]).await?;
         Ok(Self { name: size.name, database, server, sent_to: sent_to.into(), committed: committed.into() })
     }
@@ -161,7 +161,7 @@ impl House {
                 reads::readers(&list, &members(&self.sent_to), CONVOS_BYTES, CONNECTIONS)
             }
             Work::Page => {
-                // One conversation for each connection, so that pages lie in many places.
+                // One conversation for each connection, so that the pages are in many places.
                 let pages = self.sent_to.iter().take(CONNECTIONS as usize).flat_map(|convo| {
                     let page = Request::query("getMessages", &format!("convoId={}&limit=30", convo.id));
                     reads::readers(&page, &convo.members.iter().cloned().collect(), PAGE_BYTES, 1)
@@ -179,7 +179,7 @@ impl House {
         Ok(sample)
     }
 
-    /// Somebody was away while one message was sent: how long it takes from coming back until that is there.
+    /// Measures a resume: the time from the reconnection until the one missed message arrives.
     async fn resume(&self) -> Result<Sample> {
         let (begin, mut latencies) = (Instant::now(), Latencies::new());
         for convo in self.sent_to.iter().cycle().take(STREAMS) {
@@ -197,7 +197,7 @@ impl House {
         Ok(Sample { rate: STREAMS as f64 / begin.elapsed().as_secs_f64(), ..latencies.sample() })
     }
 
-    /// How long it takes from the answer to a message until its event is there.
+    /// Measures an event: the time from the reply to a message until its event arrives.
     async fn event(&self) -> Result<Sample> {
         let (begin, mut latencies) = (Instant::now(), Latencies::new());
         for convo in self.sent_to.iter().cycle().take(STREAMS) {
@@ -222,7 +222,8 @@ impl House {
         Ok(reply.number("seq")?)
     }
 
-    /// Gives so many people a mailbox, sends one message to each conversation, and waits until all envelopes are written.
+    /// Gives this many people a mailbox, sends one message to each conversation, and waits until all envelopes are
+    /// written.
     async fn fan_out(&self, people: i64) -> Result<Sample> {
         let database = connect(&self.database).await?;
         database.execute(MAILBOXES_OF, &[&people]).await?;
@@ -243,7 +244,7 @@ impl House {
         Ok(Sample { rate: self.sent_to.len() as f64 / took, extra, ..Sample::default() })
     }
 
-    /// Waits until each job has made its first pass, and says how long that took.
+    /// Waits until each job has completed its first pass, and prints the times.
     async fn swept(&self) -> Result<()> {
         let page = format!("http://{}/metrics", self.server.address);
         let took = async || -> Result<Vec<String>> {
@@ -257,7 +258,7 @@ impl House {
     }
 }
 
-/// Waits for what happens in the background.
+/// Waits for background work.
 async fn until(what: &str, done: impl AsyncFn() -> Result<bool>) -> Result<()> {
     let begin = Instant::now();
     while !done().await? {
@@ -269,7 +270,7 @@ async fn until(what: &str, done: impl AsyncFn() -> Result<bool>) -> Result<()> {
     Ok(())
 }
 
-/// Reads until a message is there.
+/// Reads until a message arrives.
 async fn arrival(stream: &mut EventStream, convo: &Convo, seq: u64) -> Result<()> {
     while let Some(event) = stream.next().await? {
         if event.data["message"]["convoId"] == convo.id.as_str() && event.data["message"]["seq"] == seq {
@@ -289,7 +290,7 @@ select member_did, '', 'webhook', 'https://mailbox.invalid/', 'mailbox.invalid',
  limit $1
 on conflict do nothing";
 
-/// $1, $2 the numbers of conversations   $3 how many people there are
+/// $1, $2 first and last conversation $3 number of people
 const CONVERSATIONS: &str = "
 insert into conversations (id, group_id, creator_did, cipher_suite, initial_epoch, current_epoch, last_seq, member_count)
 select '01' || lpad(n::text, 24, '0'), md5('group ' || n), pg_temp.person(n % $3::bigint), $4, 0, 0, $5, $6
@@ -304,14 +305,14 @@ select '01' || lpad(n::text, 24, '0'), seq, '02' || lpad((n * 100 + seq)::text, 
        pg_temp.person((n + seq % $4::bigint * $3::bigint / $4) % $3), 'app', 0, decode(repeat(md5(seq::text), 8), 'hex'),
        now() - case when n % $6::bigint = 0 then interval '40 days' else interval '1 day' end
   from generate_series($1::bigint, $2::bigint) n, generate_series(1, $5::bigint) seq";
-/// Development tokens, as the loads have.   $1, $2 the numbers of people   $3 how many of each
+/// Development tokens, as in the loads. $1, $2 first and last person $3 tokens of each
 const TOKENS: &str = "
 insert into auth_nonces (issuer_did, jti, expires_at, lasting)
 select pg_temp.person(p), 'grown-' || n, now() + interval '5 min' - n * interval '65 min' / $3, true
   from generate_series($1::bigint, $2::bigint) p, generate_series(1, $3::bigint) n";
 
-/// Writes it all. Triggers are left out, which took most of the time; what they hold to is held to by construction, and proved by
-/// the check that ends a run.
+/// Writes all rows. Triggers are disabled, because they took most of the time. The rows satisfy them by construction,
+/// and the check at the end of a run proves it.
 async fn seed(database: &Database, size: Size) -> Result<()> {
     let people = size.convos * MEMBERS / CONVOS_OF_EACH;
     database.batch_execute("set session_replication_role = replica; set synchronous_commit = off").await?;
@@ -332,8 +333,8 @@ async fn seed(database: &Database, size: Size) -> Result<()> {
     Ok(())
 }
 
-/// Conversations from all over the database, with their members. None of them is old, and few have a member in common: a caller's requests
-/// take turns.
+/// Conversations from the whole database, with their members. None is old, and few share a member, because a caller's
+/// requests take turns.
 async fn some(database: &Database, convos: i64) -> Result<Vec<Convo>> {
     let rows = database
         .query(

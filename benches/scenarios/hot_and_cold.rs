@@ -1,7 +1,7 @@
-//! Whether one hot conversation starves the others: messages to 1,000 cold ones on 8 connections, with and without more and
-//! more connections that all write to a hot one.
+//! The effect of one hot conversation on others: messages to 1,000 cold ones on 8 connections, without and with an
+//! increasing number of connections that write to a hot one.
 //!
-//! What counts is the cold ones' p99. The number of connections is that of the hot conversation.
+//! The result is the p99 of the cold ones. The number of connections is that of the hot conversation.
 
 use std::time::Duration;
 

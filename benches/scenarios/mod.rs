@@ -1,7 +1,7 @@
-//! What is measured, one file per question.
+//! The scenarios, one file for each question.
 //!
-//! A scenario seeds what it needs, takes the plan's turns one by one, and records a sample for each. To add one: a file here
-//! and a line in [`ALL`].
+//! A scenario seeds its data, takes the plan's turns one by one, and records a sample for each. To add a scenario, add
+//! a file here and a line in [`ALL`].
 
 mod clients;
 mod commits;
@@ -32,9 +32,9 @@ type Running<'a> = Pin<Box<dyn Future<Output = Result<()>> + 'a>>;
 pub struct Scenario {
     pub name: &'static str,
     pub run: for<'a> fn(&'a mut Bench) -> Running<'a>,
-    /// About how long its loads take.
+    /// Approximate time of its loads.
     pub time: fn(&Plan) -> Duration,
-    /// It takes so long that a full run leaves it out unless it is named.
+    /// A full run skips it unless it is named, because it takes long.
     pub only_by_name: bool,
 }
 

@@ -1,8 +1,10 @@
-//! What honest callers notice of one account, or of strangers, that do one dear or nasty thing as often as they are allowed to.
+//! The effect on honest callers of one account, or of callers without a token, that repeat one expensive or hostile
+//! action as often as allowed.
 //!
-//! Twenty honest requests per second, over ten methods and from many people, first alone and then beside each kind of neighbour. What
-//! counts is the honest ones' p99, and that each of them is answered. The server has the rate limits that operators get; the neighbour is
-//! allowed a burst of 200 requests and then 100 per second ([`attack`]), and begins with the load: nothing of it is left out as a warm-up.
+//! Twenty honest requests per second, over ten methods and from many people, run first alone and then beside each kind
+//! of neighbour. The result is their p99; each of them must be answered. The server has the default rate limits. The
+//! neighbour is allowed a burst of 200 requests and then 100 per second ([`attack`]). It starts with the load, without
+//! a warm-up.
 
 mod attack;
 
@@ -27,27 +29,27 @@ use crate::support::tokens::Minter;
 
 pub const NAME: &str = "neighbour";
 
-/// The settings under which operators run, where a bench differs from them otherwise. The quotas of a day stay off: they would end some
-/// of what is measured here within seconds.
+/// Default settings, where the other scenarios use different ones. Daily quotas are off, because they would end some of
+/// these loads within seconds.
 const SETTINGS: [(&str, &str); 3] =
     [("RATE_LIMIT_PER_DID", "100"), ("RATE_LIMIT_PER_CONVO", "500"), ("ENFORCE_JTI", "true")];
 
 const HONEST_CONNECTIONS: u32 = 4;
-/// Between two requests of an honest connection: 20 per second over all of them.
+/// Interval between two requests of an honest connection: 20 per second over all connections.
 const HONEST_PAUSE: Duration = Duration::from_millis(200);
 
-/// The conversations of the neighbour that lists them, and the members of each.
+/// Number of conversations that the neighbour lists, and of the members of each.
 const CONVOS: u32 = 101;
 const MEMBERS: u32 = 999;
-/// Two such messages fill the largest page.
+/// Size of a message in bytes. Two of them fill the largest page.
 const PAGE_HALF: usize = 7 << 19;
-/// What the neighbour has missed that comes back with an old cursor: three messages of a MiB.
+/// Messages that the neighbour with an old cursor has missed: three of 1 MiB.
 const MISSED: (usize, usize) = (3, 1 << 20);
-/// The largest Welcome and the largest bodies.
+/// Sizes of the largest Welcome and the largest bodies in bytes.
 const WELCOME_BYTES: usize = (7 << 20) - 64;
 const BODY_BYTES: usize = 19 << 20;
 
-/// What the neighbours do, in the order in which it is measured.
+/// Kinds of neighbours, in the order of measurement.
 const KINDS: [&str; 12] = [
     "beside lists of conversations",
     "beside new conversations",
@@ -72,7 +74,7 @@ pub fn time(plan: &Plan) -> Duration {
 }
 
 pub async fn run(bench: &mut Bench) -> Result<()> {
-    // The mode makes no difference to what is limited here, so one of them is enough.
+    // These limits are the same in both modes, so one mode is enough.
     let who = Who::Advisory;
     let mut scene = Scene::seed(bench, who).await?;
     let server = bench.stage.another_server(who, NAME, &SETTINGS).await?;
@@ -105,12 +107,12 @@ pub async fn run(bench: &mut Bench) -> Result<()> {
     Ok(())
 }
 
-/// Everybody's conversations, and what is asked of them.
+/// All conversations, and the requests about them.
 struct Scene {
     convos: Convos,
     /// One request of each of the ten methods, for each conversation.
     asked: Arc<[[Request; 10]]>,
-    /// Who does what, in step with [`KINDS`]: each has a budget of its own.
+    /// Neighbours by index of [`KINDS`]. Each has its own budget.
     neighbours: Vec<(String, Act)>,
 }
 
@@ -142,7 +144,7 @@ impl Scene {
             Act::Ask(page(full)),
             Act::Sip(page(sipped)),
             Act::Silence,
-            // With a cursor once there is one, see [`Scene::miss_something`].
+            // [`Scene::miss_something`] adds the cursor.
             Act::Follow(Request::query("streamConvoEvents", ""), "\nid: "),
             Act::Follow(Request::query("streamConvoEvents", ""), "\nid: "),
             Act::Ask(welcome_of_nothing(size(WELCOME_BYTES))),
@@ -162,7 +164,7 @@ impl Scene {
         Ok(Self { asked, convos, neighbours: accounts.into_iter().zip(acts).collect() })
     }
 
-    /// Lets the neighbour that replays have something to be sent again.
+    /// Gives the neighbour that replays events to replay.
     async fn miss_something(&mut self, bench: &Bench, server: std::net::SocketAddr) -> Result<()> {
         let (account, act) = &mut self.neighbours[6];
         let cursor = attack::cursor(server, account).await?;
@@ -195,7 +197,7 @@ impl Scene {
     }
 }
 
-/// A conversation with a Welcome that is for nobody, as often as it has room for (RFC 9420, section 12.4.3.1): each of its secrets is three
+/// A conversation with a Welcome that has as many empty secrets as fit (RFC 9420, section 12.4.3.1): each is three
 /// empty vectors.
 fn welcome_of_nothing(bytes: usize) -> Request {
     let secrets = bytes / 3 * 3;
@@ -211,7 +213,7 @@ fn welcome_of_nothing(bytes: usize) -> Request {
     )
 }
 
-/// Gives a conversation two messages of so many bytes, which no compression makes smaller.
+/// Gives a conversation two incompressible messages of this size.
 async fn fill(database: &tokio_postgres::Client, convo: &Convo, bytes: u32) -> Result<()> {
     let blocks = i64::from(bytes / 32);
     database.batch_execute("set session_replication_role = replica").await?;
@@ -248,7 +250,7 @@ fn ten_methods(convo: &Convo) -> [Request; 10] {
     ]
 }
 
-/// One person after another, a method at a time.
+/// Honest callers: one person after another, one method after another.
 struct Honest {
     convos: Convos,
     asked: Arc<[[Request; 10]]>,

@@ -1,8 +1,8 @@
-//! What it costs when everybody wants the same epoch: 2, 8 and 64 members who commit in one conversation as fast as they can.
+//! The cost of a race for one epoch: 2, 8 and 64 members who commit in one conversation as fast as they can.
 //!
-//! Who loses reads `serverEpoch` from the 409 and tries again at once. Beside the accepted commits it counts the attempts that
-//! were in vain, and how long a loser waits until a commit of its own is accepted. Each commit adds somebody, so the group
-//! grows while it is raced for; every load has a conversation of its own and begins with the same one.
+//! A loser reads `serverEpoch` from the 409 and retries at once. Besides the accepted commits, the scenario counts
+//! wasted attempts, and measures how long a loser waits until its own commit is accepted. Each commit adds a member, so
+//! the group grows during the race. Every load has its own conversation, of the same initial size.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -25,10 +25,10 @@ use crate::support::tokens::Minter;
 
 pub const NAME: &str = "race";
 
-/// How many race, each on a connection of its own.
+/// Numbers of racers, each on its own connection.
 const RACERS: &[u32] = &[2, 8, 64];
 const QUICK_RACERS: &[u32] = &[2, 8];
-/// Of each conversation: as many as race in it at most.
+/// Members of each conversation: the maximum number of racers.
 const MEMBERS: u32 = 64;
 
 const FIGURE: Figure<'_> = Figure {
@@ -56,7 +56,7 @@ pub async fn run(bench: &mut Bench) -> Result<()> {
     Ok(())
 }
 
-/// So many members who race in a conversation that is at epoch 0.
+/// Returns this many members who race in a conversation at epoch 0.
 pub(super) fn racers(count: u32, convos: &Convos, convo: usize) -> Vec<Box<dyn Client>> {
     with_fates(count, convos, convo, &Arc::new(Mutex::new(Fates::new(count))))
 }
@@ -69,19 +69,19 @@ fn with_fates(count: u32, convos: &Convos, convo: usize, fates: &Arc<Mutex<Fates
     (0..count as usize).map(racer).collect()
 }
 
-/// The plan with racers for connections.
+/// Returns the plan with the racers as connections.
 fn racing(plan: &Plan) -> Plan {
     Plan { connections: if plan.quick { QUICK_RACERS } else { RACERS }, ..plan.clone() }
 }
 
-/// How the racers of one load fare.
+/// Results of the racers of one load.
 struct Fates {
-    /// When each lost, if it has not won since.
+    /// Time of each racer's first loss since its last win.
     lost: Vec<Option<Instant>>,
-    /// How often each won in the measured time.
+    /// Number of wins of each in the measured time.
     wins: Vec<u64>,
     waits: Latencies,
-    /// When anybody last heard anything in the measured time.
+    /// Time of the last reply in the measured time.
     end: Option<Instant>,
 }
 
@@ -109,8 +109,8 @@ impl Fates {
         }
     }
 
-    /// Adds what became of everybody. Who is still waiting counts with the wait so far: without them the figure would be best
-    /// where nobody but one ever wins.
+    /// Adds the results of all racers. A racer that still waits counts with its wait so far; otherwise the figure would
+    /// be best if only one racer ever wins.
     fn note(&self, sample: &mut Sample, measured: Duration) {
         let mut waits = self.waits.clone();
         for lost in self.lost.iter().flatten() {
@@ -139,11 +139,11 @@ struct Racer {
     member: usize,
     epoch: u64,
     minter: Minter,
-    /// Everybody's. Racers take turns on one thread, so nobody ever waits for this.
+    /// Results of all racers. They take turns on one thread, so the lock is never contended.
     fates: Arc<Mutex<Fates>>,
 }
 
-/// The part of a refusal that a loser needs.
+/// The part of an error that a loser needs.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Refusal<'a> {

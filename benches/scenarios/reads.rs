@@ -1,7 +1,7 @@
-//! What reading costs: where a conversation stands, pages of a short and of a very long log, a list of many conversations, and
-//! taking key packages, which is a read that writes.
+//! The cost of reading: the epoch of a conversation, pages of a short and of a very long log, a list of many
+//! conversations, and claims of key packages, which also write.
 //!
-//! A page should cost the same wherever it lies in a log of any length.
+//! A page should cost the same at any position in a log of any length.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -22,19 +22,19 @@ use crate::support::tokens::Minter;
 pub const NAME: &str = "reads";
 
 const MEMBERS: u32 = 10;
-/// How many conversations one person is in, and the messages that it has not read in each.
+/// Number of conversations of one person, and of its unread messages in each.
 const CONVOS: u32 = 500;
 const UNREAD: i64 = 10;
-/// Whose key packages are taken.
+/// Number of owners of key packages.
 const OWNERS: u32 = 1_000;
-/// Key packages are one-time, so each load finds new ones: as many as a server could give out in a second.
+/// Key packages for each second of a load. They are one-time, so each load needs new ones.
 const PACKAGES_PER_SECOND: f64 = 15_000.0;
 
-/// An answer with less in it is not what was asked for. A page has 50 messages of 512 bytes, in base64.
+/// Minimum size of a page in bytes: 50 messages of 512 bytes in base64.
 const PAGE_BYTES: usize = 50 * 512 * 4 / 3;
-/// A hundred conversations, of which ids and group ids alone are more.
+/// Minimum size of a list of a hundred conversations in bytes; ids and group ids alone are larger.
 const CONVOS_BYTES: usize = 100 * 50;
-/// A position, or one key package.
+/// Minimum size of an epoch or of one key package in bytes.
 const SMALL_BYTES: usize = 20;
 
 const LOADS: u32 = 6;
@@ -61,13 +61,13 @@ pub async fn run(bench: &mut Bench) -> Result<()> {
     Ok(())
 }
 
-/// Enough key packages for one load.
+/// Returns the number of key packages for one load.
 fn packages(plan: &Plan) -> i64 {
     let time = plan.timing.warm_up + plan.timing.measured;
     (PACKAGES_PER_SECOND * time.as_secs_f64()) as i64
 }
 
-/// What there is to read.
+/// The data to read.
 struct Library {
     readings: Vec<Reading>,
     owners: Vec<String>,
@@ -75,7 +75,7 @@ struct Library {
     claims: Arc<[Request]>,
 }
 
-/// One kind of request, and who makes it.
+/// One kind of request, and its callers.
 struct Reading {
     variant: &'static str,
     request: Request,
@@ -84,7 +84,7 @@ struct Reading {
 }
 
 impl Library {
-    /// Writes it into both databases.
+    /// Writes the data into both databases.
     async fn seed(bench: &Bench) -> Result<Self> {
         let (short, long) = (1_000, i64::from(bench.plan.size(1_000_000, 2_000)));
         let logs = seed::convos(2, MEMBERS);
@@ -122,7 +122,7 @@ impl Library {
     }
 }
 
-/// Conversations that have their first member in common.
+/// Conversations with the same first member.
 fn convos_of_one(count: u32) -> Convos {
     let one = seed::person();
     let mut convos = seed::convos(count, MEMBERS);
@@ -132,10 +132,10 @@ fn convos_of_one(count: u32) -> Convos {
     convos
 }
 
-/// Gives each of the conversations, which are empty, so many messages of its second member.
+/// Gives each of the conversations, which are empty, this many messages of its second member.
 ///
-/// Triggers are left out, which took most of the time for a million rows. What they hold to is held to here by construction,
-/// and proved by the check that ends a run.
+/// Triggers are disabled, because they took most of the time for a million rows. The rows satisfy them by construction,
+/// and the check at the end of a run proves it.
 async fn fill(database: &Database, convos: &[Convo], messages: i64) -> Result<()> {
     let (ids, senders): (Vec<&str>, Vec<&str>) =
         convos.iter().map(|convo| (convo.id.as_str(), convo.members[1].as_str())).unzip();
@@ -154,7 +154,7 @@ async fn fill(database: &Database, convos: &[Convo], messages: i64) -> Result<()
     Ok(())
 }
 
-/// Gives the owners new key packages, so many in all. The server only looks into them when they are published.
+/// Gives the owners this many new key packages in all. The server parses them only when they are published.
 async fn publish(database: &Database, owners: &[String], packages: i64) -> Result<()> {
     let batch = i64::try_from(fresh())?;
     database
@@ -171,7 +171,7 @@ async fn publish(database: &Database, owners: &[String], packages: i64) -> Resul
     Ok(())
 }
 
-/// So many clients that make the same request, each time as one of the callers.
+/// Returns this many clients that repeat the same request, each time as one of the callers.
 pub(super) fn readers(
     request: &Request,
     callers: &Arc<[String]>,
@@ -190,7 +190,7 @@ pub(super) fn readers(
     (0..count).map(reader).collect()
 }
 
-/// Makes the same request again and again, as one caller or another.
+/// Repeats the same request, as one caller or another.
 struct Reader {
     request: Request,
     callers: Arc<[String]>,
@@ -210,7 +210,8 @@ impl Client for Reader {
     }
 }
 
-/// So many clients that take key packages of the owners in turn: an owner chosen at random may have none left while others do.
+/// Returns this many clients that claim key packages of the owners in turn. A random owner may have none left while
+/// others do.
 fn claimers(claims: &Arc<[Request]>, count: u32) -> Vec<Box<dyn Client>> {
     let next = Arc::new(AtomicUsize::new(0));
     let claimer = |_| -> Box<dyn Client> {
@@ -219,10 +220,11 @@ fn claimers(claims: &Arc<[Request]>, count: u32) -> Vec<Box<dyn Client>> {
     (0..count).map(claimer).collect()
 }
 
-/// Takes a key package of the next owner, each time as somebody new: who asks twice gets the same one twice.
+/// Claims a key package of the next owner, each time as a new caller: a caller that claims twice gets the same one
+/// twice.
 struct Claimer {
     claims: Arc<[Request]>,
-    /// The next owner's place, one count for all claimers of a load.
+    /// Index of the next owner, shared by all claimers of a load.
     next: Arc<AtomicUsize>,
     minter: Minter,
 }
@@ -234,7 +236,7 @@ impl Client for Claimer {
     }
 
     fn hear(&mut self, reply: &Reply<'_>) -> Verdict {
-        // Where none was left, the answer says whose.
+        // If an owner has none left, the reply names the owner.
         let missing = reply.body.windows(9).any(|part| part == b"\"missing\"");
         if missing || reply.body.len() < SMALL_BYTES { Verdict::Failed } else { reply.must_be_ok() }
     }

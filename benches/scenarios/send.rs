@@ -1,7 +1,7 @@
-//! What sending a message costs: spread over 1,000 conversations of 10 members, and all into one.
+//! The cost of sending a message: spread over 1,000 conversations of 10 members, and all into one.
 //!
-//! The yardstick does the same transaction with as many connections of its own. The server has ten, tokens to check and JSON to
-//! read; what it can win back is one transaction for many messages.
+//! The yardstick runs the same transaction with as many connections. The server has ten connections, verifies tokens
+//! and parses JSON; it gains from one transaction for many messages.
 
 use std::time::Duration;
 
@@ -15,9 +15,9 @@ use crate::support::yardstick::Script;
 
 pub const NAME: &str = "send";
 
-/// Of each conversation, as the yardstick has it.
+/// Members of each conversation, as in the yardstick.
 const MEMBERS: u32 = 10;
-/// The variants: how many conversations, and what they are held against.
+/// The variants: number of conversations, and the script of the yardstick.
 const VARIANTS: [(&str, u32, Script); 2] = [("spread", 1_000, Script::Send), ("hot", 1, Script::SendHot)];
 
 pub fn time(plan: &Plan) -> Duration {

@@ -1,10 +1,10 @@
-//! What the proof of identity costs: signatures by HS256, ES256 and ES256K, and spending a token once or not at all, each without
-//! and with Redis. PostgreSQL decides; through Redis replicas tell each other which tokens are used (and hints and rate limits, which
-//! is why not spending is measured with it too).
+//! The cost of authentication: signatures by HS256, ES256 and ES256K, and single use of tokens or none, each without
+//! and with Redis. PostgreSQL decides. Redis distributes used tokens (and notifications and rate limits, so no single
+//! use is measured with Redis too).
 //!
-//! Each way of spending has a server of its own per mode. The request is the cheapest there is, `getEpoch`, so that the token
-//! is what differs; `send` shows how much of that is left where there is work to do. Tokens are minted before a load begins,
-//! since signing on a curve costs the load generator more than the request.
+//! Each variant of single use has its own server per mode. The request is the cheapest one, `getEpoch`, so that only
+//! the token differs; `send` shows the difference for a request that writes. Tokens are created before a load begins,
+//! because a signature on a curve costs the load generator more than the request.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,35 +28,35 @@ use crate::support::tokens::{Minter, SERVICE_DID};
 
 pub const NAME: &str = "tokens";
 
-/// One connection shows what a token adds to a request, 32 what it takes from the rate.
+/// Numbers of connections. One shows what a token adds to the latency, 32 what it takes from the rate.
 const CONNECTIONS: &[u32] = &[1, 32];
 const QUICK_CONNECTIONS: &[u32] = &[8];
 
-/// Whose tokens they are. Each has a key on either curve.
+/// Number of accounts. Each has a key on either curve.
 const ACCOUNTS: u32 = 10;
-/// For sending, as in `send`.
+/// Number of conversations for messages, as in `send`.
 const CONVOS: u32 = 1_000;
 const QUICK_CONVOS: u32 = 50;
 const MEMBERS: u32 = 10;
 
 const NSID: &str = "blue.catbird.mls.getEpoch";
-/// How many requests per second a load has minted tokens for. Beyond that they are minted while it runs.
+/// Requests per second for which tokens are created before a load. Further tokens are created during the load.
 const MINTED_PER_SECOND: u32 = 8_000;
-/// A build without optimisation mints slowly, and asks slowly.
+/// An unoptimised build creates tokens slowly, and sends slowly.
 const QUICK_MINTED_PER_SECOND: u32 = 1_000;
-/// How long before its use a token is minted at most; it lives longer.
+/// Maximum age of a token at its use; its lifetime is longer.
 const MINTED_AHEAD: Duration = Duration::from_secs(30);
-/// How long a token lives.
+/// Lifetime of a token.
 const LIFETIME_SECONDS: i64 = 240;
 
-/// How tokens are spent, and the end of a variant's name.
+/// Single use of tokens, and the end of a variant's name.
 const SPENDING: [(Spending, &str); 4] = [
     (Spending::Off, "jti off"),
     (Spending::Postgres, "jti in PostgreSQL"),
     (Spending::OffWithRedis, "jti off, Redis"),
     (Spending::Redis, "jti and Redis"),
 ];
-/// How they are signed, and the beginning of its name.
+/// Signature of tokens, and the beginning of a variant's name.
 const SIGNING: [(Signing, &str); 3] = [(Signing::Secret, "HS256"), (Signing::P256, "ES256"), (Signing::K256, "ES256K")];
 const SENDING: &str = "send";
 
@@ -83,8 +83,8 @@ pub fn time(plan: &Plan) -> Duration {
 pub async fn run(bench: &mut Bench) -> Result<()> {
     let redis = Redis::start();
     let accounts = Accounts::open();
-    // A conversation of all the accounts, and for each way of spending conversations that only its server writes: an actor
-    // would notice anybody else.
+    // One conversation of all accounts, and for each variant conversations that only its server writes. An actor would
+    // detect another writer.
     let club = accounts.club(bench).await?;
     let mut houses = Vec::new();
     for (spending, name) in SPENDING {
@@ -122,15 +122,15 @@ async fn load(bench: &mut Bench, servers: &[(Who, Server)], who: Who, clients: V
     Ok(sample)
 }
 
-/// The plan with the connections of this scenario.
+/// Returns the plan with the connections of this scenario.
 fn proving(plan: &Plan) -> Plan {
     Plan { connections: if plan.quick { QUICK_CONNECTIONS } else { CONNECTIONS }, ..plan.clone() }
 }
 
-/// People with DID documents on a host of our own.
+/// Accounts with DID documents on the bench's own host.
 struct Accounts {
     directory: Directory,
-    /// By curve, with their DIDs.
+    /// Keys by curve, with their DIDs.
     p256: Arc<[(String, Key)]>,
     k256: Arc<[(String, Key)]>,
 }
@@ -151,7 +151,7 @@ impl Accounts {
         Self { directory, p256, k256 }
     }
 
-    /// A conversation that all of them are in.
+    /// A conversation of all accounts.
     async fn club(&self, bench: &Bench) -> Result<Convos> {
         let mut convos = seed::convos(1, 0);
         for convo in Arc::get_mut(&mut convos).into_iter().flatten() {
@@ -184,7 +184,7 @@ impl Accounts {
         bench.stage.another_server(who, name, &settings).await
     }
 
-    /// Clients who ask where the club stands, with tokens minted now.
+    /// Returns clients that request the epoch of that conversation, with tokens created now.
     fn callers(&self, count: u32, signing: Signing, club: &Convos, plan: &Plan) -> Vec<Box<dyn Client>> {
         let time = (plan.timing.warm_up + plan.timing.measured).min(MINTED_AHEAD);
         let per_second = plan.size(MINTED_PER_SECOND, QUICK_MINTED_PER_SECOND);
@@ -214,9 +214,9 @@ impl Accounts {
     }
 }
 
-/// Asks the same question with a new token each time.
+/// Repeats one request with a new token each time.
 struct Caller {
-    /// The request up to its token, after which nothing but the end of the head follows.
+    /// The request up to its token. Only the end of the head follows.
     before: String,
     signer: Signer,
     minted: Vec<String>,
@@ -235,7 +235,7 @@ impl Client for Caller {
     }
 }
 
-/// Mints tokens of one account or another: with its own key, or with the secret that servers share.
+/// Creates tokens of the accounts: with their own keys, or with the servers' shared secret.
 struct Signer {
     accounts: Arc<[(String, Key)]>,
     secret: Option<Minter>,

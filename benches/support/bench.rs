@@ -1,4 +1,4 @@
-//! What a scenario is given: the stage, the plan, and a place for its figures.
+//! The context of a scenario: the stage, the plan, and its figures.
 
 use catbird_bench_report::results::{Sample, Series, Who};
 
@@ -13,18 +13,18 @@ pub struct Bench {
     pub plan: Plan,
     pub stage: Stage,
     pub series: Vec<Series>,
-    /// What went otherwise than expected, in words. A run with any has failed.
+    /// Unexpected outcomes, one sentence each. A run with any has failed.
     pub failures: Vec<String>,
 }
 
-/// What a figure is about.
+/// The subject of a figure.
 #[derive(Debug, Clone, Copy)]
 pub struct Figure<'a> {
     pub scenario: &'static str,
     pub variant: &'a str,
-    /// What its rate counts.
+    /// The unit of its rate.
     pub unit: &'static str,
-    /// What a reader has to know; empty for most.
+    /// A remark for the reader; empty for most.
     pub note: &'static str,
 }
 
@@ -33,19 +33,19 @@ impl Bench {
         Self { plan, stage, series: Vec::new(), failures: Vec::new() }
     }
 
-    /// One load on the server of a mode, a connection for each client.
+    /// Runs one load on the server of a mode, with a connection for each client.
     pub async fn load(&mut self, who: Who, clients: Vec<Box<dyn Client>>) -> Result<Sample> {
         let server = self.stage.address(who)?;
         let [sample] = self.loads([Load { servers: vec![server], clients }]).await?;
         Ok(sample)
     }
 
-    /// Several loads beside each other.
+    /// Runs several loads concurrently.
     pub async fn loads<const N: usize>(&mut self, loads: [Load; N]) -> Result<[Sample; N]> {
         self.loads_for(self.plan.timing, loads).await
     }
 
-    /// The same for another time than the plan's.
+    /// Runs several loads concurrently, for another time than the plan's.
     pub async fn loads_for<const N: usize>(&mut self, timing: Timing, loads: [Load; N]) -> Result<[Sample; N]> {
         let outcomes = generator::run(Vec::from(loads), timing).await?;
         let mut samples = Vec::new();
@@ -62,7 +62,7 @@ impl Bench {
         samples.try_into().map_err(|_| Failure::from("the generator gives an outcome for each load"))
     }
 
-    /// One load straight on PostgreSQL.
+    /// Runs one load directly on PostgreSQL.
     pub async fn yardstick(&mut self, script: Script, connections: u32) -> Result<Sample> {
         let sample = self.stage.yardstick.run(script, connections, self.plan.timing.measured).await?;
         if sample.failed > 0 {
@@ -71,7 +71,7 @@ impl Bench {
         Ok(sample)
     }
 
-    /// Keeps a sample, and says so.
+    /// Stores a sample and prints it.
     pub fn record(&mut self, figure: &Figure<'_>, turn: Turn, sample: Sample) -> Result<()> {
         let Figure { scenario, variant, unit, note } = *figure;
         let Turn { round, connections, who } = turn;
@@ -82,7 +82,8 @@ impl Bench {
             sample.rate,
             sample.p50_us / 1000.0,
         );
-        // A quick run may sit out its moment on a busy machine; that anything was accepted was checked with the load.
+        // On a busy machine, a quick run may accept nothing in the measured time. The load has already checked that
+        // anything was accepted.
         if sample.rate <= 0.0 && !self.plan.quick {
             self.fail(format!(
                 "{scenario} {variant} {who:?} with {connections} connections: nothing was accepted in time"
@@ -108,7 +109,7 @@ impl Bench {
         Ok(())
     }
 
-    /// Notes what must not happen. It ends a quick run at once; a full one goes on, and fails when it has measured the rest.
+    /// Records a failure. It ends a quick run at once. A full run continues and fails after it has measured the rest.
     fn fail(&mut self, what: String) -> Result<()> {
         if self.plan.quick {
             return Err(what.into());

@@ -1,16 +1,16 @@
-//! HTTP/1.1 as far as a closed loop on a kept-alive connection needs it: requests as bytes, and where a message ends.
+//! HTTP/1.1 as far as a closed loop on a persistent connection needs it: requests as bytes, and the end of a message.
 
 use super::Result;
 use super::tokens::Minter;
 
-/// Most headers of a message. A server that sends more is not ours.
+/// Maximum number of headers of a message. Our server sends fewer.
 const MAX_HEADERS: usize = 32;
 
-/// A request that lacks nothing but its token, so that sending it is three copies and a signature.
+/// A request without its token. Sending it costs three copies and a signature.
 #[derive(Clone)]
 pub struct Request {
     nsid: String,
-    /// Up to and with `Bearer `.
+    /// The beginning, up to and including `Bearer `.
     before: Vec<u8>,
     /// The end of the head, and the body.
     after: Vec<u8>,
@@ -24,7 +24,7 @@ impl Request {
         Self::new("POST", method, "", &head, body.as_bytes())
     }
 
-    /// A call of a query, such as `getEpoch`, with its parameters as they stand in the URL.
+    /// A call of a query, such as `getEpoch`, with its parameters as in the URL.
     pub fn query(method: &str, parameters: &str) -> Self {
         Self::new("GET", method, &format!("?{parameters}"), "", b"")
     }
@@ -35,35 +35,36 @@ impl Request {
         Self { nsid, before: before.into_bytes(), after: [b"\r\n\r\n", body].concat() }
     }
 
-    /// Appends the request with a token of its own for `did`.
+    /// Appends the request with a new token for `did`.
     pub fn render(&self, minter: &mut Minter, did: &str, to: &mut Vec<u8>) {
         self.begin(minter, did, to);
         to.extend_from_slice(&self.after);
     }
 
-    /// Appends it up to and with that token. [`Request::rest`] is what follows, for whoever had better not copy it.
+    /// Appends the request up to and including the token. [`Request::rest`] is the remainder, for callers that do not
+    /// copy it.
     pub fn begin(&self, minter: &mut Minter, did: &str, to: &mut Vec<u8>) {
         to.extend_from_slice(&self.before);
         to.extend_from_slice(minter.token(did, &self.nsid).as_bytes());
     }
 
-    /// What follows the token.
+    /// The bytes after the token.
     pub fn rest(&self) -> &[u8] {
         &self.after
     }
 }
 
-/// Where a message that has arrived whole begins and ends.
+/// The boundaries of a complete message.
 pub struct Extent {
-    /// Of a response; 0 for a request.
+    /// Status of a response; 0 for a request.
     pub status: u16,
-    /// Where the body begins.
+    /// Offset of the body.
     pub head: usize,
-    /// Where the message ends.
+    /// Offset of the end of the message.
     pub end: usize,
 }
 
-/// The response at the start of `bytes`; `None` until it is there whole.
+/// The response at the start of `bytes`; `None` until it is complete.
 pub fn response(bytes: &[u8]) -> Result<Option<Extent>> {
     let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
     let mut response = httparse::Response::new(&mut headers);
@@ -73,7 +74,7 @@ pub fn response(bytes: &[u8]) -> Result<Option<Extent>> {
     Ok((bytes.len() >= end).then_some(Extent { status, head, end }))
 }
 
-/// The request at the start of `bytes`; `None` until it is there whole.
+/// The request at the start of `bytes`; `None` until it is complete.
 pub fn request(bytes: &[u8]) -> Result<Option<Extent>> {
     let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
     let mut request = httparse::Request::new(&mut headers);

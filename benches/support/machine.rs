@@ -1,11 +1,11 @@
-//! Where and what it is that was measured.
+//! Description of the machine and of the build that were measured.
 
 use std::process::Command;
 use std::thread;
 
 use catbird_bench_report::results::Machine;
 
-/// This machine and this build. What cannot be found out is left empty.
+/// This machine and this build. Unknown values are empty.
 pub fn describe(postgres_version: String) -> Machine {
     let memory_kib: u64 = value_of("/proc/meminfo", "MemTotal", ':')
         .and_then(|memory| memory.split_whitespace().next()?.parse().ok())
@@ -28,7 +28,7 @@ fn commit() -> Option<String> {
     Some(if clean { commit } else { commit + "-dirty" })
 }
 
-/// What stands behind `name` and a separator in a file of such lines.
+/// The value after `name` and a separator in a file of such lines.
 fn value_of(file: &str, name: &str, separator: char) -> Option<String> {
     let text = std::fs::read_to_string(file).ok()?;
     let line = text.lines().find(|line| line.starts_with(name))?;

@@ -1,17 +1,17 @@
-//! Latencies, collected and summed up.
+//! Collection and summary of latencies.
 
 use std::time::Duration;
 
 use catbird_bench_report::results::Sample;
 use hdrhistogram::Histogram;
 
-/// The longest latency that is told apart, in microseconds. What takes longer counts as this.
+/// Maximum latency that is recorded, in microseconds. Longer ones count as this.
 const LONGEST_US: u64 = 120_000_000;
-/// The first bucket of what is kept ends here, in microseconds, and each next one is wider by this factor.
+/// End of the first stored bucket in microseconds, and the factor by which each further bucket is wider.
 const FIRST_BUCKET_US: u64 = 10;
 const BUCKET_GROWTH: f64 = 1.1;
 
-/// How long things took.
+/// Recorded latencies.
 #[derive(Clone)]
 pub struct Latencies(Histogram<u64>);
 
@@ -29,17 +29,17 @@ impl Latencies {
         self.0.saturating_record(us);
     }
 
-    /// How many.
+    /// Number of latencies.
     pub fn count(&self) -> u64 {
         self.0.len()
     }
 
-    /// The latency in µs that this share of them, such as 0.99, does not exceed.
+    /// The latency in µs that this share of the requests, such as 0.99, does not exceed.
     pub fn quantile_us(&self, share: f64) -> f64 {
         self.0.value_at_quantile(share) as f64
     }
 
-    /// A sample with these latencies and nothing else.
+    /// A sample that has only these latencies.
     pub fn sample(&self) -> Sample {
         let buckets = self.0.iter_log(FIRST_BUCKET_US, BUCKET_GROWTH);
         Sample {

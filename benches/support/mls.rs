@@ -1,11 +1,11 @@
-//! MLS messages as a server sees them: framing in the clear around bytes that nobody here can open.
+//! MLS messages as a server sees them: plaintext framing around opaque bytes.
 //!
-//! Written by hand, because making real ones costs a thousand times more than sending them, and the server cannot tell the
-//! difference: it parses the frame (RFC 9420, section 6.3) and reads group, epoch and kind.
+//! They are assembled by hand, because real ones cost a thousand times more to create than to send. The server cannot
+//! detect the difference: it parses the frame (RFC 9420, section 6.3) and reads group, epoch and kind.
 
 use super::mix::{fresh, mix};
 
-/// The bytes of one message in every scenario, framing included.
+/// Size of one message in every scenario in bytes, including framing.
 pub const MESSAGE_BYTES: usize = 512;
 
 /// The content types of RFC 9420, section 6.
@@ -15,7 +15,7 @@ pub enum Content {
     Commit = 3,
 }
 
-/// A PrivateMessage of [`MESSAGE_BYTES`] for a group and an epoch, unlike any other of this process.
+/// Returns a PrivateMessage of [`MESSAGE_BYTES`] for a group and an epoch. It differs from all others of this process.
 pub fn private_message(group_id: &[u8], epoch: u64, content: Content) -> Vec<u8> {
     const SENDER_DATA_BYTES: usize = 28;
     let mut message = Vec::with_capacity(MESSAGE_BYTES);
@@ -26,13 +26,13 @@ pub fn private_message(group_id: &[u8], epoch: u64, content: Content) -> Vec<u8>
     opaque(&mut message, &[]); // authenticated_data
     let mut noise = Noise::new();
     opaque(&mut message, &noise.bytes(SENDER_DATA_BYTES));
-    // The length of what is left takes two bytes.
+    // The length of the remainder takes two bytes.
     let left = MESSAGE_BYTES - message.len() - 2;
     opaque(&mut message, &noise.bytes(left));
     message
 }
 
-/// A vector with its length before it, in the variable-size encoding of RFC 9420, section 2.1.2.
+/// Appends a vector after its length, in the variable-size encoding of RFC 9420, section 2.1.2.
 fn opaque(to: &mut Vec<u8>, bytes: &[u8]) {
     match bytes.len() {
         short @ 0..64 => to.push(short as u8),
@@ -41,7 +41,7 @@ fn opaque(to: &mut Vec<u8>, bytes: &[u8]) {
     to.extend(bytes);
 }
 
-/// What stands for ciphertext.
+/// Bytes in place of ciphertext.
 struct Noise(u64);
 
 impl Noise {

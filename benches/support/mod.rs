@@ -19,7 +19,7 @@ pub mod targets;
 pub mod tokens;
 pub mod yardstick;
 
-/// Why a bench cannot go on, in words for whoever started it.
+/// The reason why a bench cannot continue, for the person who started it.
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 pub type Result<T> = std::result::Result<T, Failure>;

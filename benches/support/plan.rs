@@ -1,4 +1,4 @@
-//! What is to be done: the command line, and the order of the loads.
+//! The plan of a run: the command line, and the order of the loads.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,25 +8,25 @@ use clap::Parser;
 
 use super::generator::Timing;
 
-/// How much of a load's time is added before it, to fill caches and pools.
+/// Warm-up before a load, as a share of its time. It fills caches and pools.
 const WARM_UP_SHARE: f64 = 0.2;
 
-/// Measures the server in front of PostgreSQL against PostgreSQL without it.
+/// Measures the server in front of PostgreSQL against PostgreSQL alone.
 ///
-/// Real server processes, one per mode, and pgbench take turns on one durable PostgreSQL. Without --bench, which `cargo bench`
-/// adds and `cargo test` does not, every scenario only runs for a moment, to prove that it still works.
+/// Real server processes, one per mode, and pgbench take turns on one durable PostgreSQL. Without --bench, which `cargo
+/// bench` adds and `cargo test` does not, every scenario runs only for a moment, to prove that it still works.
 #[derive(Parser, Debug)]
 #[command(override_usage = "cargo bench -- [WORD]... [--rounds N] [--seconds S] [--out DIR]")]
 pub struct Arguments {
-    /// Only scenarios whose name contains one of these words
+    /// Run only scenarios whose name contains one of these words
     pub words: Vec<String>,
-    /// How often everything is measured; figures are medians over the rounds [3]
+    /// Number of rounds; figures are medians over the rounds [3]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: Option<u32>,
-    /// How long each load is measured [3]
+    /// Seconds for which each load is measured [3]
     #[arg(long, value_parser = seconds)]
     seconds: Option<f64>,
-    /// Where logs, figures and the report go [target/bench-report, or target/bench-quick without --bench]
+    /// Directory for logs, figures and the report [target/bench-report, or target/bench-quick without --bench]
     #[arg(long)]
     out: Option<PathBuf>,
     #[arg(long, hide = true)]
@@ -40,10 +40,10 @@ fn seconds(text: &str) -> Result<f64, String> {
     }
 }
 
-/// The command line with everything filled in.
+/// The command line with all defaults applied.
 #[derive(Debug, Clone)]
 pub struct Plan {
-    /// Only to see that everything works.
+    /// The run only proves that every scenario works.
     pub quick: bool,
     pub rounds: u32,
     pub timing: Timing,
@@ -51,7 +51,7 @@ pub struct Plan {
     pub out: PathBuf,
 }
 
-/// One load of many: who makes it, with how many connections, in which round.
+/// One load: its subject, its number of connections, and its round.
 #[derive(Debug, Clone, Copy)]
 pub struct Turn {
     pub round: u32,
@@ -59,9 +59,9 @@ pub struct Turn {
     pub who: Who,
 }
 
-/// Who takes part where pgbench can do the same.
+/// Subjects of scenarios that pgbench can run too.
 pub const EVERYBODY: [Who; 3] = [Who::Yardstick, Who::Advisory, Who::Actors];
-/// Who takes part where only a server can.
+/// Subjects of scenarios that only a server can run.
 pub const SERVERS: [Who; 2] = [Who::Advisory, Who::Actors];
 
 impl Arguments {
@@ -83,7 +83,7 @@ impl Arguments {
 }
 
 impl Plan {
-    /// Everybody's loads in an order in which those that are compared run next to each other, and nobody always goes first.
+    /// The loads of all subjects. Loads that are compared run next to each other, and the first subject alternates.
     pub fn turns(&self, who: &[Who]) -> Vec<Turn> {
         let mut turns = Vec::new();
         for round in 1..=self.rounds {
@@ -98,12 +98,12 @@ impl Plan {
         turns
     }
 
-    /// `full`, or `quick` where it only has to work.
+    /// Returns `full`, or `quick` in a quick run.
     pub fn size(&self, full: u32, quick: u32) -> u32 {
         if self.quick { quick } else { full }
     }
 
-    /// How long this many loads take in each turn of each of `who`.
+    /// Time of this many loads in each turn of each of `who`.
     pub fn time(&self, loads: u32, who: &[Who]) -> Duration {
         (self.timing.warm_up + self.timing.measured) * loads * self.turns(who).len() as u32
     }

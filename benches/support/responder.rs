@@ -1,4 +1,4 @@
-//! A server that does nothing, to see what the load generator can do: every request gets the same bytes, from one thread.
+//! A server that does no work, to measure the load generator: one thread sends the same bytes to every request.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::SocketAddr;
@@ -11,14 +11,14 @@ use mio::{Events, Interest, Poll, Token, Waker};
 
 use super::{Result, http};
 
-/// About what the server answers to `sendMessage`.
+/// Approximately the server's reply to `sendMessage`.
 const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 114\r\ncontent-type: application/json\r\n\r\n\
     {\"messageId\":\"01K0000000000000000000000000\",\"receivedAt\":\"2000-01-01T00:00:00.000Z\",\"seq\":1234567,\"epoch\":1234567}";
 
 const LISTENER: Token = Token(usize::MAX);
 const STOP: Token = Token(usize::MAX - 1);
 
-/// Answers until it is dropped.
+/// A responder. It replies until it is dropped.
 pub struct Responder {
     pub address: SocketAddr,
     stop: Arc<AtomicBool>,
@@ -49,7 +49,7 @@ impl Drop for Responder {
         if self.waker.wake().is_ok()
             && let Some(thread) = self.thread.take()
         {
-            // It has said so if it panicked.
+            // If it panicked, it has already printed the panic.
             let _ = thread.join();
         }
     }
@@ -90,7 +90,7 @@ fn serve((stream, pending): &mut (TcpStream, Vec<u8>), room: &mut [u8]) -> Resul
         }
         while let Some(request) = http::request(pending)? {
             pending.drain(..request.end);
-            // In a closed loop there is never more than one answer in the socket's buffer.
+            // In a closed loop the socket's buffer never has more than one reply.
             stream.write_all(ANSWER)?;
         }
     }

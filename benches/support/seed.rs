@@ -1,5 +1,6 @@
-//! Conversations by the thousand, written straight into the tables, because making them through the server takes longer than
-//! measuring it. Constraints and triggers see every row, and `catbird-server check` has the last word after a run.
+//! Thousands of conversations, written directly into the tables, because creating them through the server takes longer
+//! than the measurement. Constraints and triggers check every row, and `catbird-server check` checks the databases
+//! after a run.
 
 use std::sync::Arc;
 
@@ -11,21 +12,21 @@ use ulid::Ulid;
 use super::Result;
 use super::mix::{fresh, mix};
 
-/// Most rows in one statement.
+/// Maximum number of rows in one statement.
 const ROWS: usize = 10_000;
 
 /// A conversation at epoch 0 with an empty log.
 pub struct Convo {
     pub id: String,
     pub group_id: Vec<u8>,
-    /// The members' DIDs; the first one created it. Nobody is in two conversations.
+    /// DIDs of the members; the first one created it. No DID is in two conversations.
     pub members: Vec<String>,
 }
 
 /// Conversations that clients share.
 pub type Convos = Arc<[Convo]>;
 
-/// New conversations, not in any database yet.
+/// Returns new conversations that are in no database yet.
 pub fn convos(count: u32, members: u32) -> Convos {
     let convo = |_| {
         let group_id = [mix(fresh()), mix(fresh())].map(u64::to_be_bytes).concat();
@@ -34,7 +35,7 @@ pub fn convos(count: u32, members: u32) -> Convos {
     (0..count).map(convo).collect()
 }
 
-/// The DID of somebody new, as a did:plc looks: 24 letters and digits of base32.
+/// Returns a new DID in the form of did:plc: 24 letters and digits of base32.
 pub fn person() -> String {
     const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
     let number = fresh();

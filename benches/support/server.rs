@@ -1,5 +1,5 @@
-//! Server processes: the real binary as an operator would start it. It logs into a file, because reading a pipe costs time
-//! that belongs to the measurement.
+//! Server processes: the real binary as an operator starts it. It logs to a file, because reading a pipe would cost
+//! measured time.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -14,28 +14,27 @@ use serde_json::Value;
 use super::Result;
 use super::tokens::{SECRET, SERVICE_DID};
 
-/// How long a start may take.
+/// Maximum time of a start.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How often a starting server is asked.
+/// Interval at which a starting server is polled.
 const POLL: Duration = Duration::from_millis(10);
-/// Requests per second, the most that the server takes as a setting: rate limits are checked with every request and never
-/// reached.
+/// Requests per second, the maximum of the setting: rate limits are checked for every request and never reached.
 const NO_LIMIT: &str = "100000";
 
-/// One server process, ended with its value.
+/// One server process. It ends when the value is dropped.
 pub struct Server {
     pub address: SocketAddr,
     child: Child,
 }
 
 impl Server {
-    /// Starts a server on a database with the defaults that operators get, apart from `settings`, and waits until it is ready.
+    /// Starts a server on a database with the default settings, except `settings`, and waits until it is ready.
     pub async fn start(who: Who, database_url: &str, settings: &[(&str, &str)], log: &Path) -> Result<Self> {
         let child = Command::new(env!("CARGO_BIN_EXE_catbird-server"))
             .env_clear()
             .envs([("SERVER_PORT", "0"), ("SERVICE_DID", SERVICE_DID), ("JWT_SECRET", SECRET)])
             .envs([("DATABASE_URL", database_url), ("ENABLE_ACTOR_SYSTEM", actors(who)?)])
-            // What the single use of tokens costs is a scenario of its own.
+            // The scenario `tokens` measures the cost of single use.
             .env("ENFORCE_JTI", "false")
             .envs([
                 ("RATE_LIMIT_PER_DID", NO_LIMIT),
@@ -48,7 +47,7 @@ impl Server {
                 ("INVITATIONS_PER_HOUR", "0"),
             ])
             .envs(settings.iter().copied())
-            // Where no .env is.
+            // A directory without .env.
             .current_dir(log.parent().ok_or("a log lies in a directory")?)
             .stdin(Stdio::null())
             .stdout(File::create(log)?)
@@ -93,10 +92,10 @@ fn actors(who: Who) -> Result<&'static str> {
     }
 }
 
-/// The address in the log, once it is there.
+/// The address in the log, once the server has written it.
 fn listens_at(log: &Path) -> Result<Option<SocketAddr>> {
     for line in std::fs::read_to_string(log)?.lines() {
-        // The last line may be half written.
+        // The last line may be incomplete.
         let entry: Value = serde_json::from_str(line).unwrap_or_default();
         if let ("listening", Some(address)) = (entry["message"].as_str().unwrap_or_default(), entry["address"].as_str())
         {

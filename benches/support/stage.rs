@@ -1,7 +1,7 @@
 //! The stage of a run: one PostgreSQL, a database for the yardstick and one for each mode, and a server for each mode.
 //!
-//! All share the cluster, its settings and its disk. The cluster is durable, so a commit waits for the disk as it would for an
-//! operator; only a quick run does without, since it measures nothing.
+//! All share the cluster, its settings and its disk. The cluster is durable, so a commit waits for the disk as in
+//! production. A quick run measures nothing and uses a cluster without fsync.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -19,12 +19,12 @@ use super::seed::{self, Convos};
 use super::server::Server;
 use super::yardstick::Yardstick;
 
-/// pgbench's connections, the servers' pools, and our own.
+/// Connections of pgbench, of the servers' pools, and of the stage.
 const MAX_CONNECTIONS: u32 = 300;
 
-/// What a machine that is only there for PostgreSQL would be given: room for all the data, and no checkpoint in a load.
+/// Settings of a machine that is dedicated to PostgreSQL: memory for all data, and no checkpoint during a load.
 const FULL: [(&str, &str); 3] = [("shared_buffers", "1GB"), ("max_wal_size", "8GB"), ("checkpoint_timeout", "30min")];
-/// For a run that only has to work.
+/// Settings of a quick run.
 const QUICK: [(&str, &str); 3] = [("shared_buffers", "128MB"), ("fsync", "off"), ("full_page_writes", "off")];
 
 /// See the module.
@@ -37,7 +37,7 @@ pub struct Stage {
     out: PathBuf,
 }
 
-/// The directory of the cluster; removed when everything in it has ended.
+/// The directory of the cluster, removed after all processes in it have ended.
 struct Home(Vec<PathBuf>);
 
 impl Drop for Home {
@@ -53,11 +53,11 @@ impl Drop for Home {
 }
 
 impl Stage {
-    /// Starts everything. Logs go to the plan's directory.
+    /// Starts all processes. Logs go to the plan's directory.
     pub async fn set(plan: &Plan) -> Result<Self> {
         std::fs::create_dir_all(&plan.out)?;
         let out = plan.out.canonicalize()?;
-        // On the disk of the build, since the directory for temporary files is often no disk at all.
+        // On the disk of the build, because the directory for temporary files is often in memory.
         let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("bench-{}", Ulid::new()));
         let mut home = Home(vec![dir.clone()]);
         let settings = if plan.quick { QUICK } else { FULL };
@@ -92,7 +92,7 @@ impl Stage {
         connect(&self.database(who)).await
     }
 
-    /// The server of a mode, with the settings that operators get.
+    /// The server of a mode, with default settings.
     pub fn server(&self, who: Who) -> Result<&Server> {
         match who {
             Who::Advisory => Ok(&self.advisory),
@@ -101,18 +101,18 @@ impl Stage {
         }
     }
 
-    /// Where that server listens.
+    /// The address of that server.
     pub fn address(&self, who: Who) -> Result<SocketAddr> {
         Ok(self.server(who)?.address)
     }
 
-    /// Another server of that mode on the same database, with other settings. `name` is for its log.
+    /// Starts another server of that mode on the same database, with other settings. `name` names its log.
     pub async fn another_server(&self, who: Who, name: &str, settings: &[(&str, &str)]) -> Result<Server> {
         let log = log_of(&self.out, &format!("{}_{name}", name_of(who)));
         Server::start(who, &with_database(&self.cluster.url(), name_of(who)), settings, &log).await
     }
 
-    /// A database of its own that is migrated and empty, beside those of the modes.
+    /// Creates a further database, migrated and empty.
     pub async fn another_database(&self, name: &str) -> Result<Config> {
         let admin = connect(&self.cluster.config()).await?;
         admin.batch_execute(&format!("create database {name}")).await?;
@@ -122,12 +122,12 @@ impl Stage {
         Ok(config)
     }
 
-    /// A server of that mode on such a database.
+    /// Starts a server of that mode on such a database.
     pub async fn server_of(&self, who: Who, database: &str, settings: &[(&str, &str)]) -> Result<Server> {
         Server::start(who, &with_database(&self.cluster.url(), database), settings, &log_of(&self.out, database)).await
     }
 
-    /// New conversations, the same ones for both modes.
+    /// Creates new conversations, the same for both modes.
     pub async fn seed(&self, convos: u32, members: u32) -> Result<Convos> {
         let convos = seed::convos(convos, members);
         for who in SERVERS {
@@ -138,7 +138,7 @@ impl Stage {
         Ok(convos)
     }
 
-    /// The yardstick's tables and data, made anew.
+    /// Creates the yardstick's tables and data again.
     pub async fn reset_yardstick(&self) -> Result<()> {
         self.yardstick.reset(&self.connect(Who::Yardstick).await?).await
     }
@@ -148,7 +148,7 @@ impl Stage {
         Ok(self.connect(Who::Yardstick).await?.query_one("show server_version", &[]).await?.get(0))
     }
 
-    /// Proves the invariants on what the loads have left in both databases.
+    /// Checks the invariants of both databases after the loads.
     pub async fn check(&self) -> Result<()> {
         for who in SERVERS {
             let report = check::run(&self.database(who)).await?;
@@ -159,7 +159,7 @@ impl Stage {
         Ok(())
     }
 
-    /// Ends everything and leaves nothing but the logs.
+    /// Ends all processes and removes everything but the logs.
     pub async fn clear(self) -> Result<()> {
         let Self { advisory, actors, cluster, home, .. } = self;
         drop((advisory, actors));
@@ -181,7 +181,7 @@ fn log_of(out: &Path, name: &str) -> PathBuf {
     out.join(name).with_extension("log")
 }
 
-/// The URL of an embedded PostgreSQL with another database.
+/// Returns the URL of another database of an embedded PostgreSQL.
 fn with_database(url: &str, name: &str) -> String {
     url.replacen(&format!("/{DATABASE}?"), &format!("/{name}?"), 1)
 }

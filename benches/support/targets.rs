@@ -1,22 +1,22 @@
-//! What was promised, and how it is read off a run. One table, so that the report, docs/benchmarks.md and the scenarios agree.
+//! The goals, and how to compute each from a run. The report and docs/benchmarks.md quote this table.
 
 use catbird_bench_report::results::{Kind, Run, Sample, Series, Target, Who};
 
-/// Where targets are measured, unless they say otherwise.
+/// Number of connections at which targets are measured by default.
 const CONNECTIONS: u32 = 32;
-/// Where the scenario `neighbour` is measured: the connections of the neighbour beside the honest callers.
+/// Number of connections of the neighbour in the scenario `neighbour`.
 const NEIGHBOUR_CONNECTIONS: u32 = 50;
-/// Where the scenario `fleet` is measured, over all replicas: with few requests for each transaction at four of them, and with as many as
-/// make full ones.
+/// Numbers of connections over all replicas in the scenario `fleet`: with few requests for each transaction at four
+/// replicas, and with enough requests for full transactions.
 const FLEET_CONNECTIONS: u32 = 64;
 const FLEET_MANY_CONNECTIONS: u32 = 192;
 
-/// One series of a run, for a mode that is being judged.
+/// One series of a run, for the mode that is evaluated.
 #[derive(Clone, Copy)]
 struct Of {
     scenario: &'static str,
     variant: &'static str,
-    /// `None`: the mode that is being judged.
+    /// `None` means the mode that is evaluated.
     who: Option<Who>,
     connections: u32,
 }
@@ -229,7 +229,7 @@ const PROMISES: [Promise; 30] = [
     ),
 ];
 
-/// Every target whose series were measured, for each mode.
+/// Returns every target whose series were measured, for each mode.
 pub fn of_run(run: &Run) -> Vec<Target> {
     let judge = |promise: &Promise, who: Who| {
         let ratio = promise.of.find(run, who)?.ratio(promise.to.find(run, who)?, promise.figure)?;

@@ -1,8 +1,8 @@
-//! Development tokens by the thousand: the same that `catbird-server token` mints, from parts that are prepared once.
+//! Thousands of development tokens, as `catbird-server token` creates them, from parts that are prepared once.
 //!
-//! A token is good for one request, so each request costs its sender a signature as well. It is made between two requests, on
-//! the generator's thread: HMAC and base64 are cheap beside the system calls of a request, and the scenario `generator`, whose
-//! figures include them, shows that there is room.
+//! A token is valid for one request, so each request also costs its sender a signature. The generator's thread creates
+//! it between two requests. HMAC and base64 are cheap compared with the system calls of a request; the figures of the
+//! scenario `generator` include them.
 
 use std::fmt::Write;
 
@@ -14,18 +14,18 @@ use sha2::Sha256;
 
 use super::mix::{fresh, mix};
 
-/// What servers on the stage know as `JWT_SECRET`.
+/// `JWT_SECRET` of the servers on the stage.
 pub const SECRET: &str = "a secret that only benches ever use, 32+";
-/// Who servers on the stage are.
+/// DID of the servers on the stage.
 pub const SERVICE_DID: &str = "did:web:mls.bench";
-/// How long a token lives: what an account's host gives it.
+/// Lifetime of a token, as a PDS sets it.
 const LIFETIME_SECONDS: i64 = 60;
 
-/// Mints tokens. Keeps its buffers, so it belongs to one client.
+/// Creates tokens. It reuses its buffers, so each client has its own.
 #[derive(Clone)]
 pub struct Minter {
     clock: Clock,
-    /// The secret, already worked into the hash.
+    /// HMAC state after the secret.
     keyed: Hmac<Sha256>,
     /// Header and dot.
     header: String,
@@ -44,7 +44,7 @@ impl Minter {
         }
     }
 
-    /// A token by which `did` may call the method `nsid` once, now.
+    /// Creates a token with which `did` may call the method `nsid` once, now.
     pub fn token(&mut self, did: &str, nsid: &str) -> &str {
         let now = self.clock.now().timestamp();
         let (jti, exp) = (mix(fresh()), now + LIFETIME_SECONDS);

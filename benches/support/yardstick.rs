@@ -1,6 +1,7 @@
-//! The yardstick: pgbench with our own scripts (`benches/yardstick`), straight against the PostgreSQL that the servers use.
+//! The yardstick: pgbench with the scripts in `benches/yardstick`, directly against the PostgreSQL that the servers
+//! use.
 //!
-//! Every speed of the server is held against it, measured seconds before or after on the same machine.
+//! Every speed of the server is compared with it, measured seconds before or after on the same machine.
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -16,12 +17,12 @@ use super::measurement::Latencies;
 /// Tables, data and functions.
 const SCHEMA: &str = include_str!("../yardstick/schema.sql");
 const SCRIPTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/yardstick");
-/// What the files are called into which pgbench writes latencies.
+/// Prefix of the files into which pgbench writes latencies.
 const LOG_PREFIX: &str = "pgbench-log";
 /// Threads of pgbench itself.
 const THREADS: &str = "2";
 
-/// What pgbench does over and over.
+/// The transaction that pgbench repeats.
 #[derive(Clone, Copy, Debug)]
 pub enum Script {
     Send,
@@ -39,16 +40,16 @@ impl Script {
     }
 }
 
-/// pgbench and the database that it works on.
+/// pgbench and its database.
 pub struct Yardstick {
     pgbench: PathBuf,
     url: String,
-    /// Where its logs go for as long as they are read.
+    /// Directory of its logs while they are read.
     logs: PathBuf,
 }
 
 impl Yardstick {
-    /// Finds pgbench: the one that belongs to the running server, else the first on the search path.
+    /// Finds pgbench: the one of the running PostgreSQL, else the first in PATH.
     pub async fn find(database: &Client, url: String, logs: PathBuf) -> Result<Self> {
         let row = database.query_one("select setting from pg_config() where name = 'BINDIR'", &[]).await?;
         let beside = Path::new(row.get::<_, &str>("setting")).join("pgbench");
@@ -64,17 +65,18 @@ impl Yardstick {
         }
     }
 
-    /// Makes tables and data anew.
+    /// Creates tables and data again.
     pub async fn reset(&self, database: &Client) -> Result<()> {
         database.batch_execute(SCHEMA).await?;
         database.batch_execute("vacuum analyze yardstick.conversations, yardstick.members, yardstick.messages").await?;
         Ok(())
     }
 
-    /// Runs a script; pgbench counts whole seconds, and at least one. The sample lacks its round.
+    /// Runs a script for whole seconds, at least one. The sample has no round yet.
     pub async fn run(&self, script: Script, connections: u32, time: Duration) -> Result<Sample> {
         let seconds = time.as_secs_f64().round().max(1.0);
-        // One transaction in ten is plenty where there are many, and each is a line to write.
+        // With many connections, a sample of one transaction in ten is enough; each logged transaction is a line to
+        // write.
         let logged = if connections == 1 { "1" } else { "0.1" };
         let output = Command::new(&self.pgbench)
             .args(["--no-vacuum", "--protocol=prepared", "--log", "--jobs", THREADS])
@@ -95,8 +97,8 @@ impl Yardstick {
         Ok(Sample { rate, failed, ..self.latencies()?.sample() })
     }
 
-    /// Reads what pgbench logged, and removes it. A line is client, number, latency in µs, and more (pgbench's manual,
-    /// "Per-Transaction Logging").
+    /// Reads pgbench's log and removes it. A line is client, number, latency in µs, and further fields (pgbench's
+    /// manual, "Per-Transaction Logging").
     fn latencies(&self) -> Result<Latencies> {
         let mut latencies = Latencies::new();
         for entry in std::fs::read_dir(&self.logs)? {
@@ -106,7 +108,7 @@ impl Yardstick {
             }
             for line in std::fs::read_to_string(&path)?.lines() {
                 let us = line.split(' ').nth(2).ok_or_else(|| format!("not a line of pgbench's log: {line}"))?;
-                // Instead of a latency it says "failed", which is counted from its summary.
+                // A failed transaction has "failed" instead of a latency; it is counted from the summary.
                 if let Ok(us) = us.parse() {
                     latencies.add_us(us);
                 }
@@ -117,7 +119,7 @@ impl Yardstick {
     }
 }
 
-/// The number after `name` in what pgbench printed.
+/// Returns the number after `name` in pgbench's output.
 fn figure(text: &str, name: &str) -> Option<f64> {
     text.split_once(name)?.1.split_whitespace().next()?.parse().ok()
 }

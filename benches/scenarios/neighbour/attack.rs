@@ -1,5 +1,5 @@
-//! What a neighbour does to a server: one kind of request or connection again and again, as often as it is allowed to, on a thread of its
-//! own, so that the honest callers' clock is never its.
+//! A neighbour: it repeats one kind of request or connection as often as allowed, on a thread of its own, so that it
+//! does not delay the honest callers' clock.
 
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -19,41 +19,41 @@ use crate::support::mix::fresh;
 use crate::support::seed;
 use crate::support::tokens::Minter;
 
-/// What the neighbour has open at once.
+/// Number of connections of the neighbour.
 pub const CONNECTIONS: u32 = 50;
-/// What it may begin per second, and at once: the rate limit of one caller.
+/// Requests per second and burst of the neighbour: the rate limit of one caller.
 const RATE: u32 = 100;
 const BURST: usize = 2 * RATE as usize;
-/// What strangers begin per second, whom no limit by caller holds.
+/// Requests per second of callers without a token, to which no limit by caller applies.
 const STRANGERS_RATE: u32 = 2_000;
-/// How much a slow reader takes, and how often: a little more than has to be taken.
+/// Bytes that a slow reader reads, and how often: slightly more than the minimum rate.
 const SIP: (usize, Duration) = (20 * 1024, Duration::from_millis(500));
 
-/// What is done again and again.
+/// The repeated action.
 #[derive(Clone)]
 pub enum Act {
     /// A request.
     Ask(Request),
-    /// A conversation with so many members, of whom none exists. Its group id is new each time.
+    /// A conversation with this many members, none of whom exists. Its group id is new each time.
     NewConvo(u32),
-    /// A request whose reply is taken as slowly as it may be.
+    /// A request whose reply is read as slowly as allowed.
     Sip(Request),
-    /// The head of a request whose body never comes.
+    /// The head of a request whose body never arrives.
     Silence,
-    /// A stream that ends when something has come in which this stands.
+    /// A stream that is closed once this text has arrived.
     Follow(Request, &'static str),
-    /// A page that anybody may read.
+    /// A public page.
     Page(&'static str),
 }
 
-/// What came of it.
+/// Result of one action.
 #[derive(Debug, Default)]
 pub struct Score {
     pub accepted: AtomicU64,
     pub refused: AtomicU64,
 }
 
-/// A neighbour at work. It stops with this value.
+/// A running neighbour. It stops when the value is dropped.
 pub struct Neighbour {
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -61,7 +61,7 @@ pub struct Neighbour {
 }
 
 impl Neighbour {
-    /// Begins at once.
+    /// Starts a neighbour.
     pub fn begin(server: SocketAddr, account: &str, act: &Act) -> Result<Self> {
         let (stop, stopped) = oneshot::channel::<()>();
         let score = Arc::new(Score::default());
@@ -79,7 +79,7 @@ impl Neighbour {
         Ok(Self { stop: Some(stop), thread: Some(thread), score })
     }
 
-    /// Ends it: how much was accepted, and how much refused.
+    /// Stops it. Returns the numbers of accepted and of refused requests.
     pub fn end(mut self) -> (u64, u64) {
         self.halt();
         (self.score.accepted.load(Ordering::Relaxed), self.score.refused.load(Ordering::Relaxed))
@@ -99,7 +99,7 @@ impl Drop for Neighbour {
     }
 }
 
-/// Does it on all connections, none of them sooner than the rate allows.
+/// Repeats the action on all connections, at the allowed rate.
 async fn work(server: SocketAddr, account: String, act: Arc<Act>, score: Arc<Score>) {
     let (rate, burst) = match *act {
         Act::Page(_) => (STRANGERS_RATE, 0),
@@ -115,7 +115,7 @@ async fn work(server: SocketAddr, account: String, act: Arc<Act>, score: Arc<Sco
                 permit.forget();
                 match act.once(server, &account, &mut minter).await {
                     Ok(200) => score.accepted.fetch_add(1, Ordering::Relaxed),
-                    // To be refused is what limits are for.
+                    // Refusals are expected: the limits apply.
                     _ => score.refused.fetch_add(1, Ordering::Relaxed),
                 };
             }
@@ -135,13 +135,13 @@ async fn work(server: SocketAddr, account: String, act: Arc<Act>, score: Arc<Sco
 }
 
 impl Act {
-    /// Does it once, on a connection of its own; returns the status.
+    /// Performs the action once, on its own connection. Returns the status.
     async fn once(&self, server: SocketAddr, account: &str, minter: &mut Minter) -> Result<u16> {
         let mut bytes = Vec::new();
         let mut rest: &[u8] = &[];
         match self {
             Act::Ask(request) | Act::Follow(request, _) | Act::Sip(request) => {
-                // Megabytes are not copied each time: what the neighbour does shall cost the server, not the machine.
+                // Large bodies are not copied: the neighbour should cost the server, not the machine.
                 request.begin(minter, account, &mut bytes);
                 rest = request.rest();
             }
@@ -161,7 +161,7 @@ impl Act {
             socket.set_recv_buffer_size(4 * 1024)?;
         }
         let (mut from, mut to) = socket.connect(server).await?.into_split();
-        // A refusal may come before all of it was sent, and then the rest need not be.
+        // A refusal may arrive before the request is complete; the rest is then not sent.
         let mut sending = pin!(async {
             to.write_all(&bytes).await?;
             to.write_all(rest).await
@@ -176,7 +176,7 @@ impl Act {
         }
     }
 
-    /// Reads the answer, as it does.
+    /// Reads the reply at its own pace.
     async fn answer(&self, from: &mut (impl AsyncReadExt + Unpin)) -> Result<u16> {
         let (mut answer, mut piece) = (Vec::new(), vec![0; 64 * 1024]);
         loop {
@@ -194,7 +194,7 @@ impl Act {
                     if answer.windows(last.len()).any(|part| part == last.as_bytes()) {
                         return Ok(200);
                     }
-                    // What stands across two pieces is found all the same.
+                    // The text may span two reads.
                     let keep = answer.len().saturating_sub(last.len());
                     answer.drain(16.min(keep)..keep);
                 }
@@ -221,7 +221,7 @@ fn new_convo(members: u32) -> Request {
     )
 }
 
-/// The first cursor of a stream of somebody.
+/// Returns the first cursor of a stream.
 pub async fn cursor(server: SocketAddr, did: &str) -> Result<String> {
     let mut bytes = Vec::new();
     Request::query("streamConvoEvents", "").render(&mut Minter::new(), did, &mut bytes);
@@ -239,7 +239,7 @@ pub async fn cursor(server: SocketAddr, did: &str) -> Result<String> {
     }
 }
 
-/// Sends a request and reads its answer, which has to be a 200.
+/// Sends a request and reads its reply, which must be a 200.
 pub async fn must(server: SocketAddr, did: &str, request: Request) -> Result<()> {
     match Act::Ask(request).once(server, did, &mut Minter::new()).await? {
         200 => Ok(()),

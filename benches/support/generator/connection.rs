@@ -1,4 +1,4 @@
-//! One kept-alive connection with the client that asks on it. At most one request is on the way.
+//! One persistent connection with its client. At most one request is in flight.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::SocketAddr;
@@ -10,7 +10,7 @@ use mio::{Interest, Registry, Token};
 use super::{Client, Reply, Tally, Window};
 use crate::support::{Result, http};
 
-/// What a connection has room for at first. Most answers are far smaller.
+/// Initial size of a connection's buffer in bytes. Most replies are far smaller.
 const ROOM: usize = 16 * 1024;
 
 pub(super) struct Connection {
@@ -18,7 +18,7 @@ pub(super) struct Connection {
     server: SocketAddr,
     registry: Registry,
     token: Token,
-    /// Which tally is its own.
+    /// Index of its tally.
     load: usize,
     client: Box<dyn Client>,
     request: Vec<u8>,
@@ -57,12 +57,12 @@ impl Connection {
         })
     }
 
-    /// Whether an answer is still to come.
+    /// Whether a reply is outstanding.
     pub fn is_waiting(&self) -> bool {
         self.waiting
     }
 
-    /// Whether the client pauses; what the connection says meanwhile is heard after the next request.
+    /// Whether the client pauses. Input of the connection is read after the next request.
     pub fn is_resting(&self) -> bool {
         self.resting
     }
@@ -86,7 +86,7 @@ impl Connection {
         self.write(tallies)
     }
 
-    /// Takes what has arrived. True when nothing is on the way (any more), so that the client may ask (again).
+    /// Reads available input. Returns true if no request is in flight, so the client may send the next one.
     pub fn hear(&mut self, window: &Window, tallies: &mut [Tally]) -> Result<bool> {
         if self.written < self.request.len() {
             self.write(tallies)?;
@@ -128,7 +128,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Counts a request whose answer never came, and connects anew. The client does not hear of it.
+    /// Counts a request without a reply, and reconnects. The client is not informed.
     fn lose(&mut self, why: &str, tallies: &mut [Tally]) -> Result<bool> {
         tallies[self.load].fail(|| format!("no answer: {why}"));
         self.stream = connect(&self.registry, self.token, self.server)?;

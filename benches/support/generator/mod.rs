@@ -1,10 +1,11 @@
-//! The load generator: clients that each hold one connection and ask again as soon as they are answered (a closed loop).
+//! The load generator: clients with one connection each that send the next request as soon as they have a reply (a
+//! closed loop).
 //!
-//! It shares the machine with what it measures, so it is one thread around one epoll, without tasks, locks or allocation per
-//! request. What it uses of its core is measured with every sample (`client_cpu_share`): far below 1, it waited for the
-//! server and not the other way round. The scenario `generator` shows what it can do when nothing else is the limit.
+//! It shares the machine with the server, so it is one thread around one epoll, without tasks, locks or allocations per
+//! request. Every sample has its share of a core (`client_cpu_share`). Far below 1, the generator waited for the server
+//! and not the other way round. The scenario `generator` shows its own limit.
 //!
-//! Several loads may run beside each other, each with figures of its own.
+//! Several loads may run concurrently, each with its own figures.
 
 mod connection;
 
@@ -24,85 +25,85 @@ use self::connection::Connection;
 use super::measurement::Latencies;
 use super::{Failure, Result};
 
-/// How long the last answers may take after a load has ended.
+/// Maximum wait for the last replies after a load has ended.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Most of a failure's text that is kept.
+/// Maximum length of the text of a failure.
 const MAX_FAILURE_BYTES: usize = 500;
 
-/// One client on one connection. Everything that it takes to make a request or to understand an answer is its own.
+/// One client on one connection. It owns everything that it needs to create a request and to interpret a reply.
 pub trait Client: Send {
     /// Appends the next request, head and body.
     fn ask(&mut self, request: &mut Vec<u8>);
 
-    /// What the answer means.
+    /// Interprets the reply.
     fn hear(&mut self, reply: &Reply<'_>) -> Verdict;
 
-    /// How long after one request was sent the next one is, unless its answer takes longer. None: right after the answer.
+    /// Interval between two requests, unless a reply takes longer. `None`: the next request follows the reply at once.
     fn pause(&self) -> Duration {
         Duration::ZERO
     }
 }
 
-/// The answer to the last request.
+/// The reply to the last request.
 pub struct Reply<'a> {
     pub status: u16,
     pub body: &'a [u8],
-    /// When the request was sent, and when its answer was there.
+    /// Time of the request, and time of its reply.
     pub asked: Instant,
     pub heard: Instant,
-    /// Whether this falls in the measured time.
+    /// Whether the reply is within the measured time.
     pub counts: bool,
 }
 
 impl Reply<'_> {
-    /// The verdict where nothing but a 200 is expected.
+    /// The verdict if only a 200 is expected.
     pub fn must_be_ok(&self) -> Verdict {
         if self.status == 200 { Verdict::Accepted } else { Verdict::Failed }
     }
 }
 
-/// What an answer means to the scenario.
+/// The scenario's verdict on a reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     Accepted,
-    /// Expected, and not what was asked for, such as a lost race.
+    /// Expected, but not a success, such as a lost race.
     Refused,
     Failed,
 }
 
-/// Clients and the servers that they ask, each of them one, by turns.
+/// Clients and their servers. Clients are assigned to the servers in turn.
 pub struct Load {
     pub servers: Vec<SocketAddr>,
     pub clients: Vec<Box<dyn Client>>,
 }
 
-/// How long a load runs.
+/// Duration of a load.
 #[derive(Debug, Clone, Copy)]
 pub struct Timing {
-    /// Before anything counts.
+    /// Warm-up, which is not measured.
     pub warm_up: Duration,
     pub measured: Duration,
 }
 
-/// What came of one load. Its sample has everything but the round.
+/// The outcome of one load. Its sample has everything but the round.
 pub struct Outcome {
     pub sample: Sample,
-    /// How many were accepted, the measured time or not.
+    /// Number of accepted requests, including the warm-up.
     pub accepted_ever: u64,
-    /// What the first unexpected answer said.
+    /// Text of the first unexpected reply.
     pub first_failure: Option<String>,
 }
 
-/// Runs loads beside each other on a thread of their own, and gives an outcome for each.
+/// Runs loads concurrently on a thread of their own. Returns an outcome for each.
 pub async fn run(loads: Vec<Load>, timing: Timing) -> Result<Vec<Outcome>> {
     let (done, outcome) = oneshot::channel();
     let thread = thread::Builder::new().name("generator".to_owned());
-    // Nobody listens any more when the bench was interrupted.
+    // There is no receiver if the bench was interrupted.
     thread.spawn(move || drop(done.send(drive(loads, timing))))?;
     outcome.await.map_err(|_| "the load generator panicked")?
 }
 
-/// What is counted for one load.
+/// Counts of one load.
 struct Tally {
     latencies: Latencies,
     accepted: u64,
@@ -117,7 +118,7 @@ impl Tally {
         Self { latencies: Latencies::new(), accepted: 0, accepted_ever: 0, refused: 0, failed: 0, first_failure: None }
     }
 
-    /// Failures count whenever they happen, everything else in the measured time.
+    /// Failures always count; everything else counts within the measured time.
     fn count(&mut self, verdict: Verdict, reply: &Reply<'_>) {
         self.accepted_ever += u64::from(verdict == Verdict::Accepted);
         match verdict {
@@ -154,7 +155,7 @@ impl Tally {
     }
 }
 
-/// The measured time, and what this thread used of the processor meanwhile.
+/// The measured time, and the processor time of this thread within it.
 struct Window {
     from: Instant,
     until: Instant,
@@ -167,7 +168,7 @@ impl Window {
         (self.from..self.until).contains(&moment)
     }
 
-    /// Reads the thread's processor time at either end. Called often, so the ends are met closely.
+    /// Reads the thread's processor time at both ends. It is called often, so the error is small.
     fn watch(&mut self, now: Instant) -> Result<()> {
         if now >= self.from && self.cpu_before.is_none() {
             self.cpu_before = Some(thread_cpu()?);
@@ -194,7 +195,7 @@ fn drive(loads: Vec<Load>, timing: Timing) -> Result<Vec<Outcome>> {
     for connection in &mut connections {
         connection.ask(&mut tallies)?;
     }
-    // When a client that pauses asks next, the earliest first.
+    // Times at which pausing clients send their next requests, the earliest first.
     let mut paused: BinaryHeap<Reverse<(Instant, usize)>> = BinaryHeap::new();
     loop {
         let now = Instant::now();
@@ -245,7 +246,7 @@ fn unanswered(connections: &[Connection]) -> Failure {
     format!("{waiting} requests were not answered within {} s", PATIENCE.as_secs()).into()
 }
 
-/// What this thread has used of the processor so far.
+/// Processor time of this thread.
 fn thread_cpu() -> Result<Duration> {
     let usage = getrusage(UsageWho::RUSAGE_THREAD)?;
     let us = usage.user_time().num_microseconds() + usage.system_time().num_microseconds();
