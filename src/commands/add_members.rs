@@ -45,7 +45,7 @@ impl Command for AddMembers {
         self.commit.is_some()
     }
 
-    fn concerned(&self) -> Vec<&Did> {
+    fn affected(&self) -> Vec<&Did> {
         self.dids.iter().collect()
     }
 

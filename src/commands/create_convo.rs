@@ -44,7 +44,7 @@ impl Command for CreateConvo {
         &self.new.creator
     }
 
-    fn concerned(&self) -> Vec<&Did> {
+    fn affected(&self) -> Vec<&Did> {
         std::iter::once(&self.new.creator).chain(&self.initial_members).collect()
     }
 

@@ -39,7 +39,7 @@ impl Command for LeaveConvo {
         self.commit.is_some()
     }
 
-    fn concerned(&self) -> Vec<&Did> {
+    fn affected(&self) -> Vec<&Did> {
         vec![&self.target]
     }
 

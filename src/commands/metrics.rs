@@ -6,7 +6,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::histogram::Histogram;
 
 use crate::metrics::{Buckets, Counters, Register, Registry};
-use crate::store::key_packages::Shelf;
+use crate::store::key_packages::ClaimSource;
 
 /// Metrics of the domain. Cheap to clone.
 #[derive(Clone)]
@@ -62,7 +62,7 @@ impl CommandMetrics {
     }
 
     /// Counts an issued key package.
-    pub fn key_package_issued(&self, shelf: Shelf) {
-        self.key_packages_issued.get_or_create(&[("shelf", shelf.label())]).inc();
+    pub fn key_package_issued(&self, source: ClaimSource) {
+        self.key_packages_issued.get_or_create(&[("shelf", source.label())]).inc();
     }
 }

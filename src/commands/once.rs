@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 
 use crate::error::{Code, Error};
 use crate::ids::Did;
-use crate::store::{Abort, Queries, Tx, requests};
+use crate::store::{Abort, Queries, Tx, idempotency};
 
 /// A digest of a request's fields. Field order and lengths are part of it, spellings of JSON are not.
 #[derive(Debug, Default, Clone)]
@@ -71,7 +71,7 @@ impl Once {
     /// What the same request got earlier. Another request under the same key is `IdempotencyConflict`.
     pub(super) async fn earlier<T: DeserializeOwned>(&self, db: &(impl Queries + Sync)) -> Result<Option<T>, Abort> {
         let Some(key) = &self.key else { return Ok(None) };
-        let Some(record) = requests::find(db, &self.caller, self.method, key).await? else { return Ok(None) };
+        let Some(record) = idempotency::find(db, &self.caller, self.method, key).await? else { return Ok(None) };
         if record.fingerprint != self.fingerprint {
             let message = "this idempotencyKey was used for a different request; use a new key for each request";
             return Err(Code::IdempotencyConflict.because(message).into());
@@ -83,6 +83,6 @@ impl Once {
     pub(super) async fn remember<T: Serialize>(&self, tx: &Tx, reply: &T) -> Result<(), Abort> {
         let Some(key) = &self.key else { return Ok(()) };
         let reply = serde_json::to_value(reply).map_err(Error::internal)?;
-        requests::insert(tx, &self.caller, self.method, key, &self.fingerprint, &reply).await
+        idempotency::insert(tx, &self.caller, self.method, key, &self.fingerprint, &reply).await
     }
 }

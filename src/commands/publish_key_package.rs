@@ -7,7 +7,7 @@ use crate::error::{Code, Error};
 use crate::hex;
 use crate::ids::Did;
 use crate::store::key_packages::{self, NewKeyPackage, Seen};
-use crate::store::{Abort, Errand, Reader, Tx};
+use crate::store::{Abort, Reader, Transaction, Tx};
 
 use super::{Once, Repeatable};
 
@@ -35,7 +35,7 @@ pub struct Published {
     pub repeated: bool,
 }
 
-impl Errand for PublishKeyPackage {
+impl Transaction for PublishKeyPackage {
     const NAME: &'static str = "publishKeyPackage";
     type Output = Published;
 

@@ -2,7 +2,7 @@
 
 use crate::ids::{ConvoId, Did};
 use crate::store::mailboxes::{self, Webhook};
-use crate::store::{Abort, Errand, Tx, members};
+use crate::store::{Abort, Transaction, Tx, members};
 
 /// See the module.
 #[derive(Debug)]
@@ -14,7 +14,7 @@ pub struct SetMailbox {
     pub mailbox: Option<Webhook>,
 }
 
-impl Errand for SetMailbox {
+impl Transaction for SetMailbox {
     const NAME: &'static str = "setMailbox";
     type Output = ();
 

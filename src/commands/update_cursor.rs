@@ -5,7 +5,7 @@ use ulid::Ulid;
 use crate::error::Code;
 use crate::events::cursor::Sealed;
 use crate::ids::{ConvoId, Did, Malformed};
-use crate::store::{Abort, Errand, Tx, cursors, events, members, messages};
+use crate::store::{Abort, Transaction, Tx, cursors, events, members, messages};
 
 /// See the module.
 #[derive(Debug)]
@@ -16,11 +16,11 @@ pub struct UpdateCursor {
     pub cursor: String,
 }
 
-impl Errand for UpdateCursor {
+impl Transaction for UpdateCursor {
     const NAME: &'static str = "updateCursor";
     type Output = ();
 
-    fn concerned(&self) -> Vec<&str> {
+    fn affected(&self) -> Vec<&str> {
         vec![self.caller.as_str()]
     }
 

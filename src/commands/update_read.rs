@@ -3,7 +3,7 @@
 use crate::error::Code;
 use crate::ids::{ConvoId, Did, EntryId};
 use crate::store::events::{self, ReadTo};
-use crate::store::{Abort, Errand, Tx, members, messages};
+use crate::store::{Abort, Transaction, Tx, members, messages};
 
 /// See the module.
 #[derive(Debug)]
@@ -14,11 +14,11 @@ pub struct UpdateRead {
     pub message_id: Option<EntryId>,
 }
 
-impl Errand for UpdateRead {
+impl Transaction for UpdateRead {
     const NAME: &'static str = "updateRead";
     type Output = ReadTo;
 
-    fn concerned(&self) -> Vec<&str> {
+    fn affected(&self) -> Vec<&str> {
         vec![self.caller.as_str()]
     }
 

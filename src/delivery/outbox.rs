@@ -324,10 +324,10 @@ impl Shared {
     async fn hand_over(&self, attempt: &Attempt, tells: &mut Option<(Key, bool)>) -> Result<(End, Verdict), Error> {
         let kib = u32::try_from(attempt.bytes / 1024 + 1).unwrap_or(MOST_KIB).min(MOST_KIB);
         let _memory = self.memory.acquire_many(kib).await.expect("nobody closes it");
-        let Some(letter) = self.store.reader_for(Lane::Background).await?.letter(attempt).await? else {
+        let Some(body) = self.store.reader_for(Lane::Background).await?.envelope_body(attempt).await? else {
             return Ok((End::Dead("the entry is not kept any more".to_owned()), Verdict::Unasked));
         };
-        let Some(mailbox) = letter.mailbox else { return Ok((End::Withdrawn, Verdict::Unasked)) };
+        let Some(mailbox) = body.mailbox else { return Ok((End::Withdrawn, Verdict::Unasked)) };
         if !mailbox.verified {
             // About as often as the mailbox is challenged.
             let pause = wait(self.config.first_retry, 2 * mailbox.challenges - 1);
@@ -340,7 +340,7 @@ impl Shared {
             return Ok((End::Misplaced(why.to_string()), Verdict::Unasked));
         }
         let now = Clock::system().now();
-        let answer = self.client.post(&mailbox.webhook, &attempt.id, &attempt.recipient, &letter.message, now).await;
+        let answer = self.client.post(&mailbox.webhook, &attempt.id, &attempt.recipient, &body.message, now).await;
         Ok(match answer {
             Answer::Taken => (End::Delivered, Verdict::Well),
             Answer::Gone(why) => (End::Dead(why), Verdict::Unasked),

@@ -13,7 +13,7 @@ use tokio::runtime::Handle;
 use ulid::Ulid;
 
 use crate::redis::{Listener, Redis};
-use crate::store::{self, Changes, Concerned, Store, Topic};
+use crate::store::{self, Affected, ChangeSet, Store, Topic};
 
 use super::event::Typing;
 use super::hub::Hub;
@@ -70,7 +70,7 @@ impl Hints {
         metrics: EventMetrics,
     ) -> Self {
         let (me, runtime) = (Ulid::new().to_string(), store.runtime());
-        let outgoing = Changes::default();
+        let outgoing = ChangeSet::default();
         let listening = Arc::new(AtomicBool::new(false));
         let redis = redis.map(|redis| redis.also_for(PURPOSE));
         let transport = match (&redis, pooler) {
@@ -112,18 +112,18 @@ impl Hints {
 }
 
 /// Wakes this replica's tail, and gathers what the others have to be told.
-async fn relay(store: Store, hub: Hub, outgoing: Changes, others: bool) {
+async fn relay(store: Store, hub: Hub, outgoing: ChangeSet, others: bool) {
     loop {
-        let concerned = store.changes().take().await;
-        hub.wake(&concerned);
+        let affected = store.changes().take().await;
+        hub.wake(&affected);
         if others {
-            outgoing.add(concerned);
+            outgoing.add(affected);
         }
     }
 }
 
 /// Tells the others through Redis.
-async fn tell(redis: Redis, outgoing: Changes, me: String, metrics: EventMetrics) {
+async fn tell(redis: Redis, outgoing: ChangeSet, me: String, metrics: EventMetrics) {
     loop {
         let hint = write(&me, &outgoing.take().await);
         let sent = redis.publish(HINTS, hint).await;
@@ -143,7 +143,7 @@ async fn hear(mut listener: Listener, hub: Hub, me: String) {
                 }
             }
             // It listens anew, and may have missed some.
-            _ => hub.wake(&Concerned::Everybody),
+            _ => hub.wake(&Affected::All),
         }
     }
 }
@@ -152,7 +152,7 @@ async fn hear(mut listener: Listener, hub: Hub, me: String) {
 async fn notify(
     database: tokio_postgres::Config,
     hub: Hub,
-    outgoing: Changes,
+    outgoing: ChangeSet,
     me: String,
     metrics: EventMetrics,
     listening: Arc<AtomicBool>,
@@ -163,7 +163,7 @@ async fn notify(
             continue;
         };
         listening.store(true, Ordering::Relaxed);
-        hub.wake(&Concerned::Everybody);
+        hub.wake(&Affected::All);
         let mut not_before = tokio::time::Instant::now();
         loop {
             tokio::select! {
@@ -171,8 +171,8 @@ async fn notify(
                     Some(text) => heard(&text, &me, &hub),
                     None => break,
                 },
-                concerned = async { tokio::time::sleep_until(not_before).await; outgoing.take().await } => {
-                    let sent = channel.notify(&write(&me, &concerned)).await;
+                affected = async { tokio::time::sleep_until(not_before).await; outgoing.take().await } => {
+                    let sent = channel.notify(&write(&me, &affected)).await;
                     metrics.hint(Transport::Notify, sent);
                     not_before = tokio::time::Instant::now() + NOTIFY_GAP;
                     if !sent {
@@ -187,10 +187,10 @@ async fn notify(
 }
 
 /// A hint as text: who sends it, and whom it concerns.
-fn write(me: &str, concerned: &Concerned) -> String {
-    match concerned {
-        Concerned::Everybody => format!("{me} *"),
-        Concerned::Topics(topics) => {
+fn write(me: &str, affected: &Affected) -> String {
+    match affected {
+        Affected::All => format!("{me} *"),
+        Affected::Topics(topics) => {
             let mut text = String::with_capacity(me.len() + topics.len() * 17);
             text.push_str(me);
             topics.iter().for_each(|Topic(topic)| text.push_str(&format!(" {topic:016x}")));
@@ -206,18 +206,18 @@ fn heard(text: &str, me: &str, hub: &Hub) {
         return;
     }
     let topics: Option<Vec<Topic>> = words.map(|word| u64::from_str_radix(word, 16).ok().map(Topic)).collect();
-    hub.wake(&topics.map_or(Concerned::Everybody, Concerned::Topics));
+    hub.wake(&topics.map_or(Affected::All, Affected::Topics));
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::MOST_TOPICS;
+    use crate::store::MAX_TOPICS;
 
     #[test]
     fn the_longest_hint_fits_into_a_notification() {
-        let topics = (0..MOST_TOPICS as u64).map(|n| Topic(u64::MAX - n)).collect();
-        let longest = write(&Ulid::new().to_string(), &Concerned::Topics(topics));
+        let topics = (0..MAX_TOPICS as u64).map(|n| Topic(u64::MAX - n)).collect();
+        let longest = write(&Ulid::new().to_string(), &Affected::Topics(topics));
         assert!(longest.len() < 8_000, "PostgreSQL takes less than 8000 bytes, this has {}", longest.len());
     }
 }

@@ -35,7 +35,7 @@ use crate::background::portion::Portion;
 use crate::clock::Clock;
 use crate::config::Retention;
 use crate::error::{Code, Error};
-use crate::store::sweeps::{Begun, Bite, Bitten, Sweep, Table, USED_TOKEN_SLOTS};
+use crate::store::sweeps::{Begun, Chunk, ChunkResult, Sweep, Table, USED_TOKEN_SLOTS};
 use crate::store::{Failed, Lane, Store};
 
 /// Interval at which the task checks for due jobs. It waits before the first check, so that a start is not slowed down.
@@ -102,7 +102,7 @@ pub static JOBS: [Job; 12] = [
 
 /// Result of a pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Pass {
+pub enum SweepOutcome {
     /// It is complete and has deleted this many rows.
     Made(i64),
     /// The configuration never deletes anything.
@@ -135,14 +135,14 @@ impl Runner {
         while !stopped_within(LOOK, &mut stop).await {
             for job in &JOBS {
                 match self.pass(job, &mut stop).await {
-                    Ok(Pass::Stopped) => return,
-                    Ok(Pass::Made(deleted)) => {
+                    Ok(SweepOutcome::Stopped) => return,
+                    Ok(SweepOutcome::Made(deleted)) => {
                         wrong_clock = false;
                         tracing::info!(job = job.name, deleted, "swept");
                     }
-                    Ok(Pass::Off) => {}
-                    Ok(Pass::NotNow) => wrong_clock = false,
-                    Ok(Pass::WrongClock) => {
+                    Ok(SweepOutcome::Off) => {}
+                    Ok(SweepOutcome::NotNow) => wrong_clock = false,
+                    Ok(SweepOutcome::WrongClock) => {
                         if !std::mem::replace(&mut wrong_clock, true) {
                             tracing::error!("nothing is swept here: this machine's clock and PostgreSQL's differ");
                         }
@@ -170,13 +170,13 @@ impl Runner {
     }
 
     /// Runs one pass of a job if it is due.
-    pub async fn pass(&self, job: &'static Job, stop: &mut watch::Receiver<bool>) -> Result<Pass, Error> {
-        let Some(age) = (job.age)(&self.retention) else { return Ok(Pass::Off) };
+    pub async fn pass(&self, job: &'static Job, stop: &mut watch::Receiver<bool>) -> Result<SweepOutcome, Error> {
+        let Some(age) = (job.age)(&self.retention) else { return Ok(SweepOutcome::Off) };
         if !self.store.agrees_with(&self.clock).await? {
-            return Ok(Pass::WrongClock);
+            return Ok(SweepOutcome::WrongClock);
         }
         let every = self.retention.every.min(job.at_least_every.unwrap_or(Duration::MAX));
-        let Some(begun) = self.store.begin_sweep(job.name, every, age).await? else { return Ok(Pass::NotNow) };
+        let Some(begun) = self.store.begin_sweep(job.name, every, age).await? else { return Ok(SweepOutcome::NotNow) };
         let other_age = match job.work {
             Work::Pages(_) | Work::UsedTokens => None,
             Work::Logs => self.retention.unread,
@@ -210,7 +210,7 @@ impl Runner {
         }
         self.store.finish_sweep(job.name).await?;
         self.metrics.sweep_finished(job.name, self.clock.now(), start.elapsed());
-        Ok(Pass::Made(deleted))
+        Ok(SweepOutcome::Made(deleted))
     }
 }
 
@@ -235,33 +235,33 @@ struct Progress<'r> {
 
 /// Result of one transaction.
 enum Step {
-    Done(Bitten),
+    Done(ChunkResult),
     /// Its own work failed.
     Failed(Error),
     /// The pass ends here.
-    Early(Pass),
+    Early(SweepOutcome),
 }
 
 impl Progress<'_> {
     /// Runs one transaction and pauses after it.
-    async fn bite(&mut self, bite: Bite, place: String) -> Result<Step, Error> {
+    async fn sweep_chunk(&mut self, chunk: Chunk, place: String) -> Result<Step, Error> {
         let start = Instant::now();
         let note = self.noted.elapsed() >= NOTE;
         let (job, cutoff) = (self.job.name, self.begun.cutoff);
-        let step = match self.store.unit(Sweep { job, cutoff, bite, place, note }).await {
-            Ok(None) => return Ok(Step::Early(Pass::NotNow)),
-            Ok(Some(bitten)) => {
-                if bitten.deleted > 0 || note {
+        let step = match self.store.unit(Sweep { job, cutoff, chunk, place, note }).await {
+            Ok(None) => return Ok(Step::Early(SweepOutcome::NotNow)),
+            Ok(Some(result)) => {
+                if result.deleted > 0 || note {
                     self.noted = Instant::now();
                 }
-                self.deleted += bitten.deleted;
+                self.deleted += result.deleted;
                 self.in_a_row = 0;
-                Step::Done(bitten)
+                Step::Done(result)
             }
             Err(Failed::Itself(error)) => Step::Failed(error),
             Err(around) => return Err(around.into_error()),
         };
-        Ok(if self.rests(start.elapsed()).await { Step::Early(Pass::Stopped) } else { step })
+        Ok(if self.rests(start.elapsed()).await { Step::Early(SweepOutcome::Stopped) } else { step })
     }
 
     /// Pauses after work of this duration, and returns whether the server is stopping.
@@ -291,7 +291,7 @@ impl Progress<'_> {
     }
 
     /// Sweeps the pages of a table. Returns the reason if the pass ended early.
-    async fn pages(&mut self, table: Table) -> Result<Option<Pass>, Error> {
+    async fn pages(&mut self, table: Table) -> Result<Option<SweepOutcome>, Error> {
         let end = self.store.reader_for(Lane::Background).await?.pages(table).await?;
         let mut from = self.begun.place.as_ref().and_then(|place| place.parse().ok()).unwrap_or(0);
         let mut portion = Portion::new(PAGES_AT_ONCE);
@@ -303,8 +303,8 @@ impl Progress<'_> {
                 continue;
             }
             let next = from + pages as i64;
-            match self.bite(Bite::Pages { table, from, pages: pages as i64 }, next.to_string()).await? {
-                Step::Done(bitten) if bitten.more.contains(&from.to_string()) => {}
+            match self.sweep_chunk(Chunk::Pages { table, from, pages: pages as i64 }, next.to_string()).await? {
+                Step::Done(result) if result.more.contains(&from.to_string()) => {}
                 Step::Done(_) => {
                     self.take_back((from..next).map(|page| page.to_string()).collect()).await?;
                     from = next;
@@ -321,9 +321,9 @@ impl Progress<'_> {
         Ok(None)
     }
 
-    async fn used_tokens(&mut self) -> Result<Option<Pass>, Error> {
+    async fn used_tokens(&mut self) -> Result<Option<SweepOutcome>, Error> {
         for slot in 0..USED_TOKEN_SLOTS {
-            match self.bite(Bite::UsedTokens { slot }, slot.to_string()).await? {
+            match self.sweep_chunk(Chunk::UsedTokens { slot }, slot.to_string()).await? {
                 Step::Done(_) => {}
                 Step::Failed(why) => return Err(why),
                 Step::Early(early) => return Ok(Some(early)),
@@ -332,7 +332,7 @@ impl Progress<'_> {
         Ok(None)
     }
 
-    async fn convos(&mut self) -> Result<Option<Pass>, Error> {
+    async fn convos(&mut self) -> Result<Option<SweepOutcome>, Error> {
         let mut after = self.begun.place.take().unwrap_or_default();
         let (mut looking, mut deleting) = (Portion::new(CONVOS_AT_ONCE), Portion::new(ENTRIES_AT_ONCE));
         loop {
@@ -345,7 +345,7 @@ impl Progress<'_> {
             };
             drop(reader);
             if self.rests(start.elapsed()).await {
-                return Ok(Some(Pass::Stopped));
+                return Ok(Some(SweepOutcome::Stopped));
             }
             let (due, last) = match looked {
                 Ok(looked) => looked,
@@ -378,25 +378,25 @@ impl Progress<'_> {
         mut due: VecDeque<String>,
         after: &str,
         portion: &mut Portion,
-    ) -> Result<Option<Pass>, Error> {
+    ) -> Result<Option<SweepOutcome>, Error> {
         while !due.is_empty() {
             let at_once = if let Work::Abandoned = self.job.work { 1 } else { LOGS_AT_ONCE };
             let convos = (due.len() as i64).min(portion.size()).min(at_once);
             let part: Vec<String> = due.iter().take(convos as usize).cloned().collect();
-            let bite = match (&self.job.work, self.other_cutoff) {
+            let chunk = match (&self.job.work, self.other_cutoff) {
                 (Work::Abandoned, Some(ended_before)) => {
-                    Bite::Convo { convo: part.concat(), rows: portion.size(), ended_before }
+                    Chunk::Convo { convo: part.concat(), rows: portion.size(), ended_before }
                 }
                 (_, unread_before) => {
-                    Bite::Logs { convos: part.clone(), entries: portion.size() / convos, unread_before }
+                    Chunk::Logs { convos: part.clone(), entries: portion.size() / convos, unread_before }
                 }
             };
-            match self.bite(bite, after.to_owned()).await? {
-                Step::Done(bitten) => {
+            match self.sweep_chunk(chunk, after.to_owned()).await? {
+                Step::Done(result) => {
                     portion.grow();
                     due.drain(..part.len());
                     let (more, done): (Vec<_>, Vec<_>) =
-                        part.into_iter().partition(|convo| bitten.more.contains(convo));
+                        part.into_iter().partition(|convo| result.more.contains(convo));
                     due.extend(more);
                     self.take_back(done).await?;
                 }

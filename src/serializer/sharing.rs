@@ -8,7 +8,7 @@ use tracing::Span;
 
 use crate::commands::{SendMessage, Shared};
 use crate::error::{Code, Error};
-use crate::store::{Command, Done, LONGEST_LOCK_WAIT, Landing, Locks, Store, unconfirmed};
+use crate::store::{Command, Done, Landing, Locks, MAX_LOCK_WAIT, Store, unconfirmed};
 use crate::timing::{Taken, Timings};
 
 /// A command, since when it waits, who waits for its answer, and under which request it is logged and timed.
@@ -133,7 +133,7 @@ where
             Landing::Contended => Next::Contended,
         };
         let waiting = Waiting { in_doubt: request.in_doubt || in_doubt, ..request };
-        match next == Next::Contended && waiting.since.elapsed() > LONGEST_LOCK_WAIT {
+        match next == Next::Contended && waiting.since.elapsed() > MAX_LOCK_WAIT {
             true => waiting.answer(Err(waited_too_long())),
             false => outcome.undone.push(Undone { waiting, next }),
         }

@@ -7,7 +7,7 @@ use crate::error::Error;
 use super::lanes::Lane;
 use super::query::query;
 use super::session::Queries;
-use super::{Abort, Errand, Store, Tx};
+use super::{Abort, Store, Transaction, Tx};
 
 query! {
     SETTLE = "allowances/settle" (TEXT_ARRAY, BYTEA_ARRAY, INT8_ARRAY, FLOAT8_ARRAY);
@@ -41,7 +41,7 @@ pub(crate) struct Total {
 
 struct Settle(Vec<Used>);
 
-impl Errand for Settle {
+impl Transaction for Settle {
     const NAME: &'static str = "settleAllowances";
     const LANE: Lane = Lane::Background;
     type Output = Vec<Total>;
@@ -66,6 +66,6 @@ impl Store {
     /// Adds to these accounts, no one twice, and says what each has come to. An attempt that got no answer may have been counted
     /// too, when another one is made.
     pub(crate) async fn settle_allowances(&self, used: Vec<Used>) -> Result<Vec<Total>, Error> {
-        self.errand(Settle(used)).await
+        self.transact(Settle(used)).await
     }
 }

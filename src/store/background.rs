@@ -11,7 +11,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use super::lanes::Lane;
 use super::query::query;
 use super::session::Queries;
-use super::{Abort, Errand, Reader, Store, Tx};
+use super::{Abort, Reader, Store, Transaction, Tx};
 use crate::clock::Clock;
 use crate::error::{Code, Error};
 
@@ -27,9 +27,9 @@ query! {
 /// large, and two such statements still end before the transaction has to.
 pub(super) const STATEMENT: Duration = Duration::from_secs(3);
 /// Most that is set aside of one kind of work. What a thousand things fail for is none of them.
-const MOST_ASIDE: i64 = 1_000;
+const MAX_SET_ASIDE: i64 = 1_000;
 /// How far a replica's clock may be from PostgreSQL's. Far less than the margins that are granted for it.
-const MOST_SKEW: TimeDelta = TimeDelta::minutes(1);
+const MAX_CLOCK_SKEW: TimeDelta = TimeDelta::minutes(1);
 
 /// Why a unit was not done.
 #[derive(Debug)]
@@ -48,20 +48,20 @@ impl Failed {
     }
 }
 
-/// An errand that notes whether its own statements were reached.
-struct Unit<E> {
-    errand: E,
+/// A transaction that records whether its own statements were reached.
+struct Unit<T> {
+    transaction: T,
     reached: Arc<AtomicBool>,
 }
 
-impl<E: Errand> Errand for Unit<E> {
-    const NAME: &'static str = E::NAME;
-    const LANE: Lane = E::LANE;
-    type Output = E::Output;
+impl<T: Transaction> Transaction for Unit<T> {
+    const NAME: &'static str = T::NAME;
+    const LANE: Lane = T::LANE;
+    type Output = T::Output;
 
-    async fn execute(&self, tx: &Tx) -> Result<E::Output, Abort> {
+    async fn execute(&self, tx: &Tx) -> Result<T::Output, Abort> {
         self.reached.store(true, Ordering::Relaxed);
-        self.errand.execute(tx).await
+        self.transaction.execute(tx).await
     }
 }
 
@@ -71,13 +71,13 @@ struct SetAside {
     why: String,
 }
 
-impl Errand for SetAside {
+impl Transaction for SetAside {
     const NAME: &'static str = "setAside";
     const LANE: Lane = Lane::Background;
     type Output = ();
 
     async fn execute(&self, tx: &Tx) -> Result<(), Abort> {
-        tx.rows(&SET_ASIDE, &[&self.work, &self.item, &self.why, &MOST_ASIDE]).await?;
+        tx.rows(&SET_ASIDE, &[&self.work, &self.item, &self.why, &MAX_SET_ASIDE]).await?;
         Ok(())
     }
 }
@@ -87,7 +87,7 @@ struct TakeBack {
     items: Vec<String>,
 }
 
-impl Errand for TakeBack {
+impl Transaction for TakeBack {
     const NAME: &'static str = "takeBack";
     const LANE: Lane = Lane::Background;
     type Output = ();
@@ -110,9 +110,9 @@ pub(crate) struct Standing {
 
 impl Store {
     /// Runs a unit of background work.
-    pub(crate) async fn unit<E: Errand>(&self, errand: E) -> Result<E::Output, Failed> {
+    pub(crate) async fn unit<T: Transaction>(&self, transaction: T) -> Result<T::Output, Failed> {
         let reached = Arc::new(AtomicBool::new(false));
-        let done = self.errand(Unit { errand, reached: reached.clone() }).await;
+        let done = self.transact(Unit { transaction, reached: reached.clone() }).await;
         done.map_err(|error| match reached.load(Ordering::Relaxed) && error.code != Code::DatabaseUnavailable {
             true => Failed::Itself(error),
             false => Failed::Around(error),
@@ -121,12 +121,12 @@ impl Store {
 
     /// Leaves something out of this work until its time comes.
     pub(crate) async fn set_aside(&self, work: &'static str, item: String, why: &Error) -> Result<(), Error> {
-        self.errand(SetAside { work, item, why: format!("{}: {}", why.code.name(), why.message) }).await
+        self.transact(SetAside { work, item, why: format!("{}: {}", why.code.name(), why.message) }).await
     }
 
     /// These are left out no more.
     pub(crate) async fn take_back(&self, work: &'static str, items: Vec<String>) -> Result<(), Error> {
-        self.errand(TakeBack { work, items }).await
+        self.transact(TakeBack { work, items }).await
     }
 
     /// What is left out of this work, and for each whether its time has come.
@@ -140,7 +140,7 @@ impl Store {
         let reader = self.reader_for(Lane::Vital).await?;
         let before = clock.now();
         let there = reader.now().await?;
-        Ok(there > before - MOST_SKEW && there < clock.now() + MOST_SKEW)
+        Ok(there > before - MAX_CLOCK_SKEW && there < clock.now() + MAX_CLOCK_SKEW)
     }
 
     /// How each kind of work stands.

@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 use crate::ids::{ConvoId, Did};
 
 /// Most topics that wait; with more, everybody is concerned.
-pub const MOST_TOPICS: usize = 400;
+pub const MAX_TOPICS: usize = 400;
 
 /// A conversation or a person, as a hash that tells nobody's name. Two that collide wake each other for nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -39,24 +39,24 @@ impl From<&Did> for Topic {
 
 /// Whom something concerns.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Concerned {
+pub enum Affected {
     Topics(Vec<Topic>),
-    /// More than can be named.
-    Everybody,
+    /// More topics than can be listed.
+    All,
 }
 
 /// Where they are noted. Cheap to clone.
 #[derive(Clone, Default)]
-pub struct Changes(Arc<Shared>);
+pub struct ChangeSet(Arc<Shared>);
 
 #[derive(Default)]
 struct Shared {
-    /// One more than [`MOST_TOPICS`] stands for too many.
+    /// One more than [`MAX_TOPICS`] stands for too many.
     waiting: Mutex<HashSet<Topic>>,
     arrived: Notify,
 }
 
-impl Changes {
+impl ChangeSet {
     /// Notes whom a committed transaction concerns. Never waits.
     pub(super) fn note(&self, topics: impl IntoIterator<Item = Topic>) {
         let mut topics = topics.into_iter().peekable();
@@ -66,7 +66,7 @@ impl Changes {
         {
             let mut waiting = self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner);
             for topic in topics {
-                if waiting.len() > MOST_TOPICS {
+                if waiting.len() > MAX_TOPICS {
                     break;
                 }
                 waiting.insert(topic);
@@ -76,21 +76,21 @@ impl Changes {
     }
 
     /// Notes what was taken from another of these.
-    pub(crate) fn add(&self, concerned: Concerned) {
-        match concerned {
-            Concerned::Topics(topics) => self.note(topics),
-            Concerned::Everybody => self.note((0..=MOST_TOPICS as u64).map(Topic)),
+    pub(crate) fn add(&self, affected: Affected) {
+        match affected {
+            Affected::Topics(topics) => self.note(topics),
+            Affected::All => self.note((0..=MAX_TOPICS as u64).map(Topic)),
         }
     }
 
     /// Waits for something, and takes everything that has been noted by then. There is one who does.
-    pub async fn take(&self) -> Concerned {
+    pub async fn take(&self) -> Affected {
         loop {
             let taken = std::mem::take(&mut *self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner));
             match taken.len() {
                 0 => self.0.arrived.notified().await,
-                1..=MOST_TOPICS => return Concerned::Topics(taken.into_iter().collect()),
-                _ => return Concerned::Everybody,
+                1..=MAX_TOPICS => return Affected::Topics(taken.into_iter().collect()),
+                _ => return Affected::All,
             }
         }
     }
@@ -102,18 +102,18 @@ mod tests {
 
     #[tokio::test]
     async fn what_came_meanwhile_is_taken_together_and_too_much_of_it_is_everybody() {
-        let changes = Changes::default();
+        let changes = ChangeSet::default();
         changes.note(["a".into(), "b".into(), "a".into()]);
         changes.note(["b".into()]);
-        let Concerned::Topics(mut topics) = changes.take().await else { panic!("two can be named") };
+        let Affected::Topics(mut topics) = changes.take().await else { panic!("two can be named") };
         topics.sort_by_key(|topic| topic.0);
         let mut both: [Topic; 2] = ["a".into(), "b".into()];
         both.sort_by_key(|topic| topic.0);
         assert_eq!(topics, both);
-        changes.note((0..MOST_TOPICS as u64).map(Topic));
-        assert!(matches!(changes.take().await, Concerned::Topics(topics) if topics.len() == MOST_TOPICS));
-        changes.note((0..=MOST_TOPICS as u64).map(Topic));
-        assert_eq!(changes.take().await, Concerned::Everybody);
+        changes.note((0..MAX_TOPICS as u64).map(Topic));
+        assert!(matches!(changes.take().await, Affected::Topics(topics) if topics.len() == MAX_TOPICS));
+        changes.note((0..=MAX_TOPICS as u64).map(Topic));
+        assert_eq!(changes.take().await, Affected::All);
         assert!(tokio::time::timeout(std::time::Duration::ZERO, changes.take()).await.is_err(), "nothing is left");
     }
 }

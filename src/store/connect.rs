@@ -14,7 +14,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use crate::ids::ConvoId;
 use crate::timing::{Stage, measure};
 
-use super::changes::Changes;
+use super::changes::ChangeSet;
 use super::failure::Abort;
 use super::lanes::{Lane, Lanes};
 use super::metrics::{Connections, StoreMetrics};
@@ -42,7 +42,7 @@ pub struct Store {
     pub(super) metrics: StoreMetrics,
     pub(super) read_positions: read_positions::Queue,
     pub(super) groups: moka::future::Cache<ConvoId, Arc<convos::Group>>,
-    pub(super) changes: Changes,
+    pub(super) changes: ChangeSet,
 }
 
 /// Settings that PostgreSQL keeps for us, as start-up parameters.
@@ -170,7 +170,7 @@ impl Store {
             .build()?;
         let read_positions = read_positions::Queue::default();
         let groups = moka::future::Cache::new(convos::GROUPS);
-        let changes = Changes::default();
+        let changes = ChangeSet::default();
         let lanes = Lanes::new(config.max_connections);
         let pooler = config.pooler;
         let store = Self { pool, lanes, pooler, runtime, metrics, read_positions, groups, changes };
@@ -190,7 +190,7 @@ impl Store {
     }
 
     /// Whom committed transactions concern.
-    pub fn changes(&self) -> &Changes {
+    pub fn changes(&self) -> &ChangeSet {
         &self.changes
     }
 

@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 
 use super::query::query;
 use super::session::Queries;
-use super::sweeps::{Bitten, LOG_BYTES};
+use super::sweeps::{ChunkResult, LOG_BYTES};
 use super::{Abort, Tx, welcomes};
 
 query! {
@@ -27,7 +27,7 @@ pub(super) async fn portion(
     rows: i64,
     cutoff: DateTime<Utc>,
     ended_before: DateTime<Utc>,
-) -> Result<Bitten, Abort> {
+) -> Result<ChunkResult, Abort> {
     let done = async {
         if tx.find(&TRY, &[&convo]).await?.is_none() {
             return Ok(0);
@@ -41,7 +41,7 @@ pub(super) async fn portion(
     };
     let deleted = done.await?;
     let more = (deleted > 0).then(|| convo.to_owned());
-    Ok(Bitten { deleted, more: HashSet::from_iter(more) })
+    Ok(ChunkResult { deleted, more: HashSet::from_iter(more) })
 }
 
 /// Lets members go; with the last one the conversation has ended.

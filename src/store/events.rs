@@ -34,7 +34,7 @@ query! {
 }
 
 /// Fewer one-time key packages than this are few, and their owner is told when one is taken.
-pub const FEW_KEY_PACKAGES: i64 = 5;
+pub const LOW_KEY_PACKAGES: i64 = 5;
 /// Most entries of one conversation that are read at a time.
 pub const PAGE: i64 = 200;
 /// Most bytes of MLS data in what is read at a time, unless a single entry has more.
@@ -304,7 +304,7 @@ pub(crate) async fn read(
 /// Tells those of the owners who have few key packages left.
 pub(crate) async fn key_packages_low(tx: &Tx, owners: &[&str], now: DateTime<Utc>) -> Result<(), Abort> {
     if !owners.is_empty() {
-        tx.rows(&KEY_PACKAGES_LOW, &[&owners, &now, &FEW_KEY_PACKAGES]).await?;
+        tx.rows(&KEY_PACKAGES_LOW, &[&owners, &now, &LOW_KEY_PACKAGES]).await?;
     }
     Ok(())
 }

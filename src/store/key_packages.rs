@@ -59,26 +59,26 @@ pub struct Claim<'a> {
     pub lease_ends: DateTime<Utc>,
 }
 
-/// Where to look for packages, in the order in which they are tried.
+/// Kind of key packages that a claim looks at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Shelf {
-    /// Issued to the same caller a short while ago.
+pub enum ClaimSource {
+    /// Packages that were issued to the same caller a short while ago.
     Leased,
-    /// Free, passing over those that somebody else is just taking.
-    Free,
-    /// Free, waiting for those: only after that "none" is true.
-    Waiting,
-    /// Never used up.
+    /// Free packages, except those that another transaction has locked.
+    SkipLocked,
+    /// Free packages, after waiting for those that another transaction has locked. Only this proves that there is none.
+    Wait,
+    /// Packages of last resort, which are never used up.
     LastResort,
 }
 
-impl Shelf {
+impl ClaimSource {
     /// The label in the metrics.
     pub fn label(self) -> &'static str {
         match self {
-            Shelf::Leased => "leased",
-            Shelf::Free | Shelf::Waiting => "one_time",
-            Shelf::LastResort => "last_resort",
+            ClaimSource::Leased => "leased",
+            ClaimSource::SkipLocked | ClaimSource::Wait => "one_time",
+            ClaimSource::LastResort => "last_resort",
         }
     }
 }
@@ -123,15 +123,15 @@ pub(crate) async fn insert(tx: &Tx, new: &NewKeyPackage) -> Result<bool, Abort> 
     Ok(row.is_some())
 }
 
-/// Issues at most one package per owner from one shelf.
-pub(crate) async fn issue(tx: &Tx, shelf: Shelf, claim: &Claim<'_>) -> Result<Vec<Issued>, Abort> {
+/// Issues at most one package per owner from one source.
+pub(crate) async fn issue(tx: &Tx, source: ClaimSource, claim: &Claim<'_>) -> Result<Vec<Issued>, Abort> {
     let Claim { owners, cipher_suite, caller, now, lease_ends } = claim;
     let caller = caller.as_str();
-    let rows = match shelf {
-        Shelf::Leased => tx.rows(&LEASED, &[owners, cipher_suite, &caller, now]).await?,
-        Shelf::Free => tx.rows(&CLAIM_FREE, &[owners, cipher_suite, &caller, now, lease_ends]).await?,
-        Shelf::Waiting => tx.rows(&CLAIM_WAITING, &[owners, cipher_suite, &caller, now, lease_ends]).await?,
-        Shelf::LastResort => tx.rows(&LAST_RESORT, &[owners, cipher_suite, now]).await?,
+    let rows = match source {
+        ClaimSource::Leased => tx.rows(&LEASED, &[owners, cipher_suite, &caller, now]).await?,
+        ClaimSource::SkipLocked => tx.rows(&CLAIM_FREE, &[owners, cipher_suite, &caller, now, lease_ends]).await?,
+        ClaimSource::Wait => tx.rows(&CLAIM_WAITING, &[owners, cipher_suite, &caller, now, lease_ends]).await?,
+        ClaimSource::LastResort => tx.rows(&LAST_RESORT, &[owners, cipher_suite, now]).await?,
     };
     Ok(rows.iter().map(issued).collect())
 }

@@ -12,7 +12,7 @@ use super::{MigrationError, deadline};
 /// How long a notification may take to be handed over.
 const NOTIFY: Duration = Duration::from_secs(2);
 /// Most notifications that wait to be heard; more are dropped, since they say nothing new by then.
-const MOST_WAITING: usize = 256;
+const MAX_WAITING: usize = 256;
 
 /// One channel, listened to and spoken on.
 pub struct Channel {
@@ -29,7 +29,7 @@ pub async fn listen(database: &Config, name: &'static str) -> Result<Channel, Mi
         .connect_timeout(deadline::CONNECT)
         .tcp_user_timeout(deadline::TCP_USER)
         .keepalives_idle(deadline::TCP_USER);
-    let (told, heard) = mpsc::channel(MOST_WAITING);
+    let (told, heard) = mpsc::channel(MAX_WAITING);
     let client = match tls(&database)? {
         Some(tls) => {
             let (client, connection) = database.connect(tls).await?;

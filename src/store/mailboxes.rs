@@ -14,7 +14,7 @@ use crate::wire::MessageView;
 use super::lanes::Lane;
 use super::query::query;
 use super::session::{Params, Queries};
-use super::{Abort, Errand, Failed, Reader, Store, Tx, messages};
+use super::{Abort, Failed, Reader, Store, Transaction, Tx, messages};
 
 query! {
     SET = "mailboxes/set" (TEXT, TEXT, TEXT, TEXT, TEXT, TEXT, BYTEA);
@@ -26,7 +26,7 @@ query! {
     DUE = "mailboxes/due" (TIMESTAMPTZ, FLOAT8);
     CLAIM = "mailboxes/claim" (INT8, FLOAT8, TEXT_ARRAY, INT8_ARRAY, INT8, TEXT_ARRAY, INT8_ARRAY, INT8, TIMESTAMPTZ);
     POSTPONE = "mailboxes/postpone" (TEXT_ARRAY, FLOAT8_ARRAY, INT8, TIMESTAMPTZ);
-    LETTER = "mailboxes/letter" (TEXT, INT8, TEXT);
+    ENVELOPE_BODY = "mailboxes/envelope_body" (TEXT, INT8, TEXT);
     DELIVERED = "mailboxes/delivered" (TEXT);
     FAILED = "mailboxes/failed" (TEXT, INT4, FLOAT8, TEXT);
     EARLY = "mailboxes/early" (TEXT, INT4, FLOAT8, TEXT);
@@ -44,24 +44,24 @@ query! {
 }
 
 /// How long a transaction that makes envelopes runs at most, the wait for its COMMIT included.
-const LONGEST_MAKING: Duration = Duration::from_secs(15);
+const MAX_EXPAND_TIME: Duration = Duration::from_secs(15);
 /// Entries that are expanded together, beside those that one transaction wrote.
 pub(crate) const ENTRIES_AT_ONCE: i64 = 200;
 /// For each of them, envelopes that one transaction makes, and members that it looks at.
 const ENVELOPES_EACH: i64 = 25;
 const MEMBERS_EACH: i64 = 100;
 /// As long as there are no more webhooks than this, they are looked for in the conversations, not the other way round.
-const FEW: i64 = 100;
+const FEW_WEBHOOKS: i64 = 100;
 /// Challenges in a day for one member whatever it names, and, where none has been answered, for one member to one URL, and to one URL
 /// whoever names it. The last is larger than that before it, so that it takes several strangers to keep a URL from its owner.
 const CHALLENGES_PER_MEMBER: i32 = 50;
 const CHALLENGES_PER_MEMBER_AND_URL: i32 = 5;
 const CHALLENGES_PER_URL: i32 = 25;
 /// A mailbox is suspended after so many envelopes in a row that were given up, or when a second one is and none was taken for so long.
-const MOST_GIVEN_UP: i32 = 100;
-const LONGEST_FAILURE: Duration = Duration::from_secs(24 * 3_600);
+const MAX_GIVEN_UP: i32 = 100;
+const MAX_FAILURE_TIME: Duration = Duration::from_secs(24 * 3_600);
 /// How far the backlog is counted.
-const MOST_COUNTED: i64 = 100_000;
+const MAX_COUNTED: i64 = 100_000;
 
 /// Where a member's entries are handed over.
 #[derive(Debug, Clone)]
@@ -176,7 +176,7 @@ pub(crate) struct Attempt {
 }
 
 /// What an envelope holds and where it goes now.
-pub(crate) struct Letter {
+pub(crate) struct EnvelopeBody {
     pub message: MessageView,
     /// `None`: the recipient has no mailbox any more, or none that is handed anything.
     pub mailbox: Option<Found>,
@@ -221,7 +221,7 @@ pub(crate) struct FanOut {
 /// One portion of the expansion: of so many entries, at most.
 struct Expand(i64);
 
-impl Errand for Expand {
+impl Transaction for Expand {
     const NAME: &'static str = "expandEnvelopes";
     const LANE: Lane = Lane::Background;
     /// Envelopes made; `None` if another replica is at it.
@@ -234,7 +234,7 @@ impl Errand for Expand {
         let (next_era, next_below): (i32, &str) = (range.get("next_era"), range.get("next_below"));
         let (convo, member): (&str, &str) = (range.get("convo"), range.get("member"));
         let (members, envelopes) = (entries * MEMBERS_EACH, entries * ENVELOPES_EACH);
-        let params: Params<'_> = &[&low, &high, &era, &convo, &member, &members, &envelopes, &FEW];
+        let params: Params<'_> = &[&low, &high, &era, &convo, &member, &members, &envelopes, &FEW_WEBHOOKS];
         let Some(made) = tx.find(&EXPAND, params).await? else { return Ok(Some(0)) };
         match (made.get("convo_id"), made.get("member_did")) {
             (Some(convo), Some(member)) => {
@@ -273,7 +273,7 @@ struct Postpone {
     since: DateTime<Utc>,
 }
 
-impl Errand for Postpone {
+impl Transaction for Postpone {
     const NAME: &'static str = "postponeEnvelopes";
     const LANE: Lane = Lane::Background;
     type Output = ();
@@ -283,7 +283,7 @@ impl Errand for Postpone {
     }
 }
 
-impl Errand for Claim {
+impl Transaction for Claim {
     const NAME: &'static str = "claimEnvelopes";
     const LANE: Lane = Lane::Background;
     type Output = Vec<Attempt>;
@@ -321,7 +321,7 @@ struct Settle {
     mailbox: Option<(Key, bool)>,
 }
 
-impl Errand for Settle {
+impl Transaction for Settle {
     const NAME: &'static str = "settleEnvelope";
     const LANE: Lane = Lane::Background;
     /// Whether the mailbox was suspended for it.
@@ -343,11 +343,11 @@ impl Errand for Settle {
                 return Ok(false);
             }
             End::Delivered | End::Withdrawn | End::Early(..) => return Ok(false),
-            End::Failed(_, why) => (0, MOST_GIVEN_UP, why),
-            End::Dead(why) => (1, MOST_GIVEN_UP, why),
+            End::Failed(_, why) => (0, MAX_GIVEN_UP, why),
+            End::Dead(why) => (1, MAX_GIVEN_UP, why),
             End::Misplaced(why) => (1, 1, why),
         };
-        let longest = LONGEST_FAILURE.as_secs_f64();
+        let longest = MAX_FAILURE_TIME.as_secs_f64();
         let blamed = tx.find(&BLAME, &[member, convo, set_at, &given_up, &most, &longest, why]).await?;
         Ok(blamed.is_some())
     }
@@ -358,7 +358,7 @@ struct ClaimChallenge {
     lease: Duration,
 }
 
-impl Errand for ClaimChallenge {
+impl Transaction for ClaimChallenge {
     const NAME: &'static str = "claimChallenge";
     const LANE: Lane = Lane::Background;
     type Output = Option<Challenge>;
@@ -405,7 +405,7 @@ struct SettleChallenge {
     proof: Proof,
 }
 
-impl Errand for SettleChallenge {
+impl Transaction for SettleChallenge {
     const NAME: &'static str = "settleChallenge";
     const LANE: Lane = Lane::Background;
     type Output = ();
@@ -443,7 +443,7 @@ impl Store {
         lease: Duration,
         since: DateTime<Utc>,
     ) -> Result<Vec<Attempt>, Error> {
-        self.errand(Claim { room, lease, since }).await
+        self.transact(Claim { room, lease, since }).await
     }
 
     /// Puts envelopes off that are due at these hosts, until about the end of the rest of each; at most so many.
@@ -454,7 +454,7 @@ impl Store {
         since: DateTime<Utc>,
     ) -> Result<(), Error> {
         let (hosts, seconds) = resting.iter().map(|(host, rest)| ((*host).to_owned(), rest.as_secs_f64())).unzip();
-        self.errand(Postpone { hosts, seconds, most, since }).await
+        self.transact(Postpone { hosts, seconds, most, since }).await
     }
 
     /// Notes how an attempt ended, and of which mailbox that tells something (and whether its last attempts failed). Only the newest
@@ -465,17 +465,17 @@ impl Store {
         end: End,
         mailbox: Option<(Key, bool)>,
     ) -> Result<bool, Error> {
-        self.errand(Settle { attempt, end, mailbox }).await
+        self.transact(Settle { attempt, end, mailbox }).await
     }
 
     /// Takes a mailbox that is to be challenged, at none of the hosts that are `full`. It counts as failed after `lease`.
     pub(crate) async fn claim_challenge(&self, full: Vec<String>, lease: Duration) -> Result<Option<Challenge>, Error> {
-        self.errand(ClaimChallenge { full, lease }).await
+        self.transact(ClaimChallenge { full, lease }).await
     }
 
     /// Notes how a challenge ended, unless the mailbox was set anew meanwhile.
     pub(crate) async fn settle_challenge(&self, challenge: Challenge, proof: Proof) -> Result<(), Error> {
-        self.errand(SettleChallenge { challenge, proof }).await
+        self.transact(SettleChallenge { challenge, proof }).await
     }
 }
 
@@ -503,21 +503,21 @@ impl Reader {
 
     /// Whose time has come, among the envelopes that are due from `since` on ([`Due`]), or all of them.
     pub(crate) async fn mailboxes_due(&self, since: Option<DateTime<Utc>>) -> Result<Due, Error> {
-        let row = self.find(&DUE, &[&since, &LONGEST_MAKING.as_secs_f64()]).await.map_err(Abort::into_error)?;
+        let row = self.find(&DUE, &[&since, &MAX_EXPAND_TIME.as_secs_f64()]).await.map_err(Abort::into_error)?;
         let row = row.ok_or_else(|| Error::internal("an expression has no value"))?;
         Ok(Due { envelopes: row.get("envelopes"), challenges: row.get("challenges"), since: row.get("since") })
     }
 
-    /// How many envelopes wait and how many are dead, each counted up to [`MOST_COUNTED`].
+    /// How many envelopes wait and how many are dead, each counted up to [`MAX_COUNTED`].
     pub(crate) async fn backlog(&self) -> Result<(i64, i64), Error> {
-        let row = self.find(&BACKLOG, &[&MOST_COUNTED]).await.map_err(Abort::into_error)?;
+        let row = self.find(&BACKLOG, &[&MAX_COUNTED]).await.map_err(Abort::into_error)?;
         Ok(row.map_or((0, 0), |row| (row.get("pending"), row.get("dead"))))
     }
 
     /// What an envelope holds; `None` if the entry is not kept any more.
-    pub(crate) async fn letter(&self, attempt: &Attempt) -> Result<Option<Letter>, Error> {
+    pub(crate) async fn envelope_body(&self, attempt: &Attempt) -> Result<Option<EnvelopeBody>, Error> {
         let Attempt { convo, seq, recipient, .. } = attempt;
-        let row = self.find(&LETTER, &[&convo.as_str(), seq, recipient]).await.map_err(Abort::into_error)?;
+        let row = self.find(&ENVELOPE_BODY, &[&convo.as_str(), seq, recipient]).await.map_err(Abort::into_error)?;
         let Some(row) = row else { return Ok(None) };
         let state: Option<&str> = row.get("mailbox_state");
         let is_there = row.get::<_, Option<&str>>("url").is_some() && matches!(state, Some("unverified" | "verified"));
@@ -532,7 +532,7 @@ impl Reader {
             challenges: row.get("mailbox_challenges"),
             fails: row.get("mailbox_fails"),
         });
-        Ok(Some(Letter { message: messages::message_view(convo, &row)?, mailbox }))
+        Ok(Some(EnvelopeBody { message: messages::message_view(convo, &row)?, mailbox }))
     }
 }
 

@@ -6,7 +6,7 @@
 //!   writing that conversation, which every function that changes a log or a roster demands;
 //! - [`Store::batch`] runs a [`Batch`] of commands and gives it an [`ExclusiveMany`], the same proof for those of their conversations
 //!   that nobody else is writing;
-//! - [`Store::errand`] runs an [`Errand`], which changes what belongs to one person (key packages, cursors).
+//! - [`Store::transact`] runs a [`Transaction`], which needs no conversation lock (key packages, cursors, sweeps, envelopes).
 //!
 //! Each says what its connection is for, so that no kind of work keeps another from the database ([`Lane`]).
 //!
@@ -37,22 +37,22 @@ pub mod cursors;
 pub mod did_documents;
 pub mod epochs;
 pub mod events;
+pub mod idempotency;
 pub mod key_packages;
 pub mod mailboxes;
 pub mod members;
 pub mod messages;
 pub mod nonces;
 pub mod read_positions;
-pub mod requests;
 pub mod suspensions;
 pub mod sweeps;
 pub mod welcomes;
 
 pub(crate) use background::Failed;
 pub use batch::{Batch, Landing, Locks};
-pub use changes::{Changes, Concerned, MOST_TOPICS, Topic};
+pub use changes::{Affected, ChangeSet, MAX_TOPICS, Topic};
 pub use connect::{Store, StoreConfig, StoreError, connect};
-pub use deadline::LOCK as LONGEST_LOCK_WAIT;
+pub use deadline::LOCK as MAX_LOCK_WAIT;
 pub(crate) use epochs::not_found;
 pub(crate) use failure::unconfirmed;
 pub use failure::{Abort, Cause, in_words, words_of};
@@ -66,4 +66,4 @@ pub(crate) use session::Queries;
 pub use session::Reader;
 pub use tx::{Exclusive, ExclusiveMany, Hold, Tx};
 pub(crate) use write::chance;
-pub use write::{Command, Done, Errand};
+pub use write::{Command, Done, Transaction};

@@ -12,11 +12,11 @@ use tokio::sync::{Notify, watch};
 use crate::ids::{ConvoId, Did};
 
 use super::lanes::Lane;
-use super::write::Errand;
+use super::write::Transaction;
 use super::{Abort, Store, Tx, cursors};
 
 /// Most positions that wait to be written.
-const MOST_WAITING: usize = 10_000;
+const MAX_WAITING: usize = 10_000;
 /// Most positions in one statement.
 const BATCH: usize = 500;
 
@@ -44,7 +44,7 @@ impl Queue {
     /// entries count as unread once more, and nobody waits for that.
     pub fn push(&self, convo: &ConvoId, did: &Did, seq: i64) {
         let mut waiting = self.waiting();
-        if waiting.len() >= MOST_WAITING {
+        if waiting.len() >= MAX_WAITING {
             tracing::warn!("too many read positions wait to be written; one is dropped");
             return;
         }
@@ -88,7 +88,7 @@ impl Queue {
                 read.dids.push(did.clone());
                 read.seqs.push(*seq);
             }
-            if let Err(error) = store.errand(read).await {
+            if let Err(error) = store.transact(read).await {
                 tracing::warn!(%error, positions = batch.len(), "read positions could not be written; they count as unread");
             }
         }
@@ -102,7 +102,7 @@ struct Read {
     seqs: Vec<i64>,
 }
 
-impl Errand for Read {
+impl Transaction for Read {
     const NAME: &'static str = "readPositions";
     const LANE: Lane = Lane::Background;
     type Output = ();

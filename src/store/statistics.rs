@@ -22,7 +22,7 @@ const PERIOD: Duration = Duration::from_secs(1);
 /// From how many pages on a table is left to autovacuum.
 const SMALL_PAGES: i32 = 1_000;
 /// So few pages cost the same whichever way they are read.
-const FEWEST_PAGES: i32 = 4;
+const MIN_PAGES: i32 = 4;
 
 /// Looks after the tables for as long as the runtime lives.
 pub(super) fn start(store: &Store) {
@@ -43,7 +43,7 @@ pub(super) fn start(store: &Store) {
 impl Store {
     async fn count_outgrown(&self) -> Result<(), Abort> {
         let reader = Reader(self.session(Lane::Background).await?);
-        for row in reader.rows(&OUTGROWN, &[&SMALL_PAGES, &FEWEST_PAGES]).await? {
+        for row in reader.rows(&OUTGROWN, &[&SMALL_PAGES, &MIN_PAGES]).await? {
             let table: &str = row.get("name");
             reader.0.doubt();
             // Whoever else is at it does it for this replica too.

@@ -12,7 +12,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use super::lanes::Lane;
 use super::query::{Query, query};
 use super::session::{Params, Queries};
-use super::{Abort, Errand, Reader, Store, Tx, background, ending, welcomes};
+use super::{Abort, Reader, Store, Transaction, Tx, background, ending, welcomes};
 use crate::error::Error;
 
 query! {
@@ -90,9 +90,9 @@ impl Table {
     }
 }
 
-/// What one transaction of a sweep deletes.
+/// Rows that one transaction of a sweep deletes.
 #[derive(Debug, Clone)]
-pub enum Bite {
+pub enum Chunk {
     /// The old rows among so many pages of a table, from this one on.
     Pages { table: Table, from: i64, pages: i64 },
     /// Old entries at the beginnings of these conversations' logs, so many of each; commits too that were made before this, whoever has
@@ -104,9 +104,9 @@ pub enum Bite {
     Convo { convo: String, rows: i64, ended_before: DateTime<Utc> },
 }
 
-/// What came of it.
+/// Result of one transaction of a sweep.
 #[derive(Debug, Clone)]
-pub struct Bitten {
+pub struct ChunkResult {
     /// Rows that were deleted.
     pub deleted: i64,
     /// What may have more of the same: conversations, or the page that was begun with.
@@ -117,59 +117,59 @@ pub struct Bitten {
 pub(crate) struct Sweep {
     pub job: &'static str,
     pub cutoff: DateTime<Utc>,
-    pub bite: Bite,
+    pub chunk: Chunk,
     /// Where the pass goes on when this is done, for whoever does.
     pub place: String,
     /// Note the place even if nothing was deleted.
     pub note: bool,
 }
 
-impl Errand for Sweep {
+impl Transaction for Sweep {
     const NAME: &'static str = "sweep";
     const LANE: Lane = Lane::Background;
     /// `None`: another replica is at it.
-    type Output = Option<Bitten>;
+    type Output = Option<ChunkResult>;
 
-    async fn execute(&self, tx: &Tx) -> Result<Option<Bitten>, Abort> {
+    async fn execute(&self, tx: &Tx) -> Result<Option<ChunkResult>, Abort> {
         let limit = background::STATEMENT.as_millis().to_string();
         if tx.find(&LOCK, &[&self.job, &limit]).await?.is_none() {
             return Ok(None);
         }
-        let bitten = match &self.bite {
-            Bite::Pages { table: Table::UnopenedWelcomes, from, pages } => {
+        let result = match &self.chunk {
+            Chunk::Pages { table: Table::UnopenedWelcomes, from, pages } => {
                 unopened(tx, *from, *pages, self.cutoff).await?
             }
-            Bite::Pages { table, from, pages } => {
+            Chunk::Pages { table, from, pages } => {
                 let (first, end) = (format!("({from},0)"), format!("({},0)", from + pages));
                 let row = tx.find(table.query(), &[&first, &end, &self.cutoff]).await?;
-                Bitten { deleted: row.map_or(0, |row| row.get("deleted")), more: HashSet::new() }
+                ChunkResult { deleted: row.map_or(0, |row| row.get("deleted")), more: HashSet::new() }
             }
-            Bite::UsedTokens { slot } => {
+            Chunk::UsedTokens { slot } => {
                 let row = tx.find(&USED_TOKENS, &[slot]).await?;
-                Bitten { deleted: row.map_or(0, |row| row.get("deleted")), more: HashSet::new() }
+                ChunkResult { deleted: row.map_or(0, |row| row.get("deleted")), more: HashSet::new() }
             }
-            Bite::Convo { convo, rows, ended_before } => {
+            Chunk::Convo { convo, rows, ended_before } => {
                 ending::portion(tx, convo, *rows, self.cutoff, *ended_before).await?
             }
-            Bite::Logs { convos, entries, unread_before } => {
+            Chunk::Logs { convos, entries, unread_before } => {
                 let messages = tx.find(&LOGS, &[convos, &self.cutoff, entries, &LOG_BYTES]).await?;
                 let commits = tx.find(&LOG_COMMITS, &[convos, entries, &LOG_BYTES, unread_before]).await?;
                 let both = || messages.iter().chain(&commits);
-                Bitten {
+                ChunkResult {
                     deleted: both().map(|row| row.get::<_, i64>("deleted")).sum(),
                     more: both().flat_map(|row| row.get::<_, Vec<String>>("more")).collect(),
                 }
             }
         };
-        if bitten.deleted > 0 || self.note {
-            tx.rows(&NOTE, &[&self.job, &bitten.deleted, &self.place]).await?;
+        if result.deleted > 0 || self.note {
+            tx.rows(&NOTE, &[&self.job, &result.deleted, &self.place]).await?;
         }
-        Ok(Some(bitten))
+        Ok(Some(result))
     }
 }
 
 /// Deletes Welcomes that nobody has opened, from these pages of their bytes.
-async fn unopened(tx: &Tx, from: i64, pages: i64, cutoff: DateTime<Utc>) -> Result<Bitten, Abort> {
+async fn unopened(tx: &Tx, from: i64, pages: i64, cutoff: DateTime<Utc>) -> Result<ChunkResult, Abort> {
     let (first, end) = (format!("({from},0)"), format!("({},0)", from + pages));
     let lines = tx.rows(&UNOPENED, &[&first, &end, &cutoff, &LOG_BYTES]).await?;
     let more = lines.first().is_some_and(|line| line.get("more")).then(|| from.to_string());
@@ -181,7 +181,7 @@ async fn unopened(tx: &Tx, from: i64, pages: i64, cutoff: DateTime<Utc>) -> Resu
         None => 0,
     };
     welcomes::forget(tx, welcomes).await?;
-    Ok(Bitten { deleted, more: HashSet::from_iter(more) })
+    Ok(ChunkResult { deleted, more: HashSet::from_iter(more) })
 }
 
 /// A pass that was begun, or taken over.
@@ -199,7 +199,7 @@ struct Begin {
     age: TimeDelta,
 }
 
-impl Errand for Begin {
+impl Transaction for Begin {
     const NAME: &'static str = "beginSweep";
     const LANE: Lane = Lane::Background;
     type Output = Option<Begun>;
@@ -214,7 +214,7 @@ impl Errand for Begin {
 
 struct Finish(&'static str);
 
-impl Errand for Finish {
+impl Transaction for Finish {
     const NAME: &'static str = "finishSweep";
     const LANE: Lane = Lane::Background;
     type Output = ();
@@ -234,12 +234,12 @@ impl Store {
         every: Duration,
         age: TimeDelta,
     ) -> Result<Option<Begun>, Error> {
-        self.errand(Begin { job, every, age }).await
+        self.transact(Begin { job, every, age }).await
     }
 
     /// Ends a pass.
     pub(crate) async fn finish_sweep(&self, job: &'static str) -> Result<(), Error> {
-        self.errand(Finish(job)).await
+        self.transact(Finish(job)).await
     }
 }
 

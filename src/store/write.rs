@@ -54,7 +54,7 @@ pub trait Command: Send + Sync + 'static {
         false
     }
     /// Who has to hear of it, beside those who follow the conversation.
-    fn concerned(&self) -> Vec<&Did> {
+    fn affected(&self) -> Vec<&Did> {
         Vec::new()
     }
 
@@ -62,14 +62,14 @@ pub trait Command: Send + Sync + 'static {
 }
 
 /// A use case that changes what belongs to one person.
-pub trait Errand: Send + Sync + 'static {
+pub trait Transaction: Send + Sync + 'static {
     const NAME: &'static str;
     /// Whose connections it uses.
     const LANE: Lane = Lane::Write;
     type Output: Send + 'static;
 
     /// Who has to hear of it.
-    fn concerned(&self) -> Vec<&str> {
+    fn affected(&self) -> Vec<&str> {
         Vec::new()
     }
 
@@ -100,7 +100,7 @@ pub(super) enum Opening<'w> {
     Lock(&'w ConvoId),
 }
 
-/// A command, an errand or a batch, to the write path.
+/// A command, a transaction or a batch, to the write path.
 pub(super) trait Work: Sync {
     const NAME: &'static str;
     const LANE: Lane;
@@ -144,7 +144,7 @@ impl<S: Steps> Work for S {
 
 /// Whom a command concerns once it is committed.
 fn topics<C: Command>(command: &C) -> Vec<Topic> {
-    std::iter::once(command.convo().into()).chain(command.concerned().into_iter().map(Topic::from)).collect()
+    std::iter::once(command.convo().into()).chain(command.affected().into_iter().map(Topic::from)).collect()
 }
 
 struct OnConvo<C>(Arc<C>, Hold);
@@ -174,20 +174,20 @@ impl<C: Command> Steps for OnConvo<C> {
 
 struct Alone<E>(E);
 
-impl<E: Errand> Steps for Alone<E> {
-    const NAME: &'static str = E::NAME;
-    const LANE: Lane = E::LANE;
-    type Output = E::Output;
+impl<T: Transaction> Steps for Alone<T> {
+    const NAME: &'static str = T::NAME;
+    const LANE: Lane = T::LANE;
+    type Output = T::Output;
 
     fn opening(&self) -> Opening<'_> {
         Opening::Free
     }
 
     fn topics(&self) -> Vec<Topic> {
-        self.0.concerned().into_iter().map(Topic::from).collect()
+        self.0.affected().into_iter().map(Topic::from).collect()
     }
 
-    async fn execute(&self, tx: &Tx) -> Result<Done<E::Output>, Abort> {
+    async fn execute(&self, tx: &Tx) -> Result<Done<T::Output>, Abort> {
         Ok(Done::new(self.0.execute(tx).await?, None))
     }
 }
@@ -201,9 +201,9 @@ impl Store {
         measure(Stage::Transaction, self.attempts(OnConvo(command, hold))).await
     }
 
-    /// Runs an errand to its end, whether or not the caller stays.
-    pub(crate) async fn errand<E: Errand>(&self, errand: E) -> Result<E::Output, Error> {
-        Ok(self.to_the_end(Alone(errand)).await?.output)
+    /// Runs a transaction to its end, even if the caller disconnects.
+    pub(crate) async fn transact<T: Transaction>(&self, transaction: T) -> Result<T::Output, Error> {
+        Ok(self.to_the_end(Alone(transaction)).await?.output)
     }
 
     pub(super) async fn to_the_end<W: Work + Send + 'static>(&self, work: W) -> Result<Done<W::Output>, Error>

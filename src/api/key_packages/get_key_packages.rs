@@ -13,7 +13,7 @@ use crate::hex;
 use crate::ids::Did;
 use crate::mls::{DEFAULT_SUITE, Suite};
 use crate::quotas::Held;
-use crate::store::key_packages::{Issued, Shelf};
+use crate::store::key_packages::{ClaimSource, Issued};
 use crate::xrpc::{Caller, Endpoint, Kind};
 
 /// Most DIDs in one request.
@@ -21,10 +21,10 @@ pub(super) const MAX_DIDS: usize = 100;
 
 /// Where is looked for whom: for owners whose stock is spared, and for the others. "None" is only true after a look that waits for
 /// those who are just taking one.
-const LOOKS: [(bool, &[Shelf]); 3] = [
-    (true, &[Shelf::Leased, Shelf::LastResort]),
-    (false, &[Shelf::Leased, Shelf::Free]),
-    (false, &[Shelf::Leased, Shelf::Waiting, Shelf::LastResort]),
+const LOOKS: [(bool, &[ClaimSource]); 3] = [
+    (true, &[ClaimSource::Leased, ClaimSource::LastResort]),
+    (false, &[ClaimSource::Leased, ClaimSource::SkipLocked]),
+    (false, &[ClaimSource::Leased, ClaimSource::Wait, ClaimSource::LastResort]),
 ];
 
 pub struct GetKeyPackages;
@@ -82,25 +82,25 @@ impl Endpoint for GetKeyPackages {
             }
         }
         let mut found = Vec::new();
-        for (spared, shelves) in LOOKS {
+        for (spared, sources) in LOOKS {
             let owners: Vec<String> =
                 wanted.iter().filter(|owner| waits.contains_key(*owner) == spared).cloned().collect();
             if owners.is_empty() {
                 continue;
             }
             let claim =
-                ClaimKeyPackages { caller: caller.did.clone(), owners, cipher_suite, shelves, now: app.clock.now() };
-            let claimed = match app.store.errand(claim).await {
+                ClaimKeyPackages { caller: caller.did.clone(), owners, cipher_suite, sources, now: app.clock.now() };
+            let claimed = match app.store.transact(claim).await {
                 Ok(claimed) => claimed,
                 Err(error) => {
                     held.into_values().for_each(|held| held.end(false));
                     return Err(error);
                 }
             };
-            for (shelf, package) in claimed {
-                app.metrics.commands.key_package_issued(shelf);
+            for (source, package) in claimed {
+                app.metrics.commands.key_package_issued(source);
                 if let Some(held) = held.remove(&package.owner) {
-                    held.end(matches!(shelf, Shelf::Free | Shelf::Waiting));
+                    held.end(matches!(source, ClaimSource::SkipLocked | ClaimSource::Wait));
                 }
                 wanted.retain(|owner| *owner != package.owner);
                 found.push(package);

@@ -70,7 +70,7 @@ impl Endpoint for PublishKeyPackage {
         let bytes = package.as_ref().map_or(0, |package| package.bytes.len());
         let held = app.quotas.hold(vec![Charge::stored(&owner, bytes, 1)]);
         let command = commands::PublishKeyPackage { owner, package, now, once };
-        let published = app.quotas.attend(held, command, async |command| app.store.errand(command).await).await?;
+        let published = app.quotas.attend(held, command, async |command| app.store.transact(command).await).await?;
         Ok(Output { success: true, key_package_hash: published.hash })
     }
 }

@@ -70,7 +70,7 @@ impl Endpoint for SetMailbox {
                 return Err(Code::InvalidRequest.because("provider webhook needs url and secret"));
             }
         };
-        app.store.errand(commands::SetMailbox { caller: caller.did.clone(), convo_id, mailbox }).await?;
+        app.store.transact(commands::SetMailbox { caller: caller.did.clone(), convo_id, mailbox }).await?;
         app.delivery.look();
         Ok(Output { success: true })
     }

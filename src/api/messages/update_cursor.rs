@@ -33,7 +33,7 @@ impl Endpoint for UpdateCursor {
 
     async fn call(app: &App, caller: &Caller, input: Input) -> Result<Output, Error> {
         let Input { convo_id, cursor } = input;
-        app.store.errand(commands::UpdateCursor { convo_id, caller: caller.did.clone(), cursor }).await?;
+        app.store.transact(commands::UpdateCursor { convo_id, caller: caller.did.clone(), cursor }).await?;
         Ok(Output { success: true })
     }
 }

@@ -42,7 +42,8 @@ impl Endpoint for UpdateRead {
 
     async fn call(app: &App, caller: &Caller, input: Input) -> Result<Output, Error> {
         let Input { convo_id, message_id } = input;
-        let read = app.store.errand(commands::UpdateRead { convo_id, caller: caller.did.clone(), message_id }).await?;
+        let read =
+            app.store.transact(commands::UpdateRead { convo_id, caller: caller.did.clone(), message_id }).await?;
         Ok(Output { seq: read.seq, read_at: read.at })
     }
 }

@@ -21,7 +21,7 @@ use tokio::sync::{Notify, watch};
 use crate::auth::key::PublicKey;
 use crate::ids::Did;
 use crate::store::events::{Membership, Moment};
-use crate::store::{Concerned, Topic};
+use crate::store::{Affected, Topic};
 use crate::wire::MessageView;
 
 use super::cursor::Cursor;
@@ -165,10 +165,10 @@ impl Hub {
     }
 
     /// Makes the tail look, if any of these are listened to here.
-    pub fn wake(&self, concerned: &Concerned) {
-        let listened = match concerned {
-            Concerned::Everybody => true,
-            Concerned::Topics(topics) => {
+    pub fn wake(&self, affected: &Affected) {
+        let listened = match affected {
+            Affected::All => true,
+            Affected::Topics(topics) => {
                 let inner = self.inner();
                 topics.iter().any(|topic| inner.topics.contains_key(topic))
             }

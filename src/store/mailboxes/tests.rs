@@ -3,7 +3,7 @@
 use catbird_testkit::cluster::database;
 
 use super::super::{Store, StoreConfig};
-use super::{ENTRIES_AT_ONCE, FEW};
+use super::{ENTRIES_AT_ONCE, FEW_WEBHOOKS};
 use crate::metrics::Registry;
 use crate::store::StoreMetrics;
 
@@ -57,7 +57,7 @@ async fn expand(store: &Store, client: &tokio_postgres::Client, entries: i64) ->
 
 #[tokio::test(flavor = "multi_thread")]
 async fn everybody_gets_its_own_entries_however_small_the_portions_are() {
-    for webhooks in [1, FEW, FEW + 1, MEMBERS] {
+    for webhooks in [1, FEW_WEBHOOKS, FEW_WEBHOOKS + 1, MEMBERS] {
         // The one who has left lacks the last entry, the second has none of one conversation, the third sent all.
         let right = CONVOS * (webhooks * ENTRIES - 1)
             - if webhooks >= 2 { ENTRIES } else { 0 }

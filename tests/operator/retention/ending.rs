@@ -6,7 +6,7 @@ use catbird_testkit::app::TestApp;
 use serde_json::json;
 use tokio_postgres::Client;
 
-use catbird_server::jobs::Pass;
+use catbird_server::jobs::SweepOutcome;
 
 use crate::retention::{KEPT, column, pass, sweeps};
 
@@ -115,7 +115,7 @@ async fn a_conversation_with_people_who_never_came_ends_and_its_group_id_stays_t
     sweeps(&app, "abandoned", 0).await;
     age(&db, 2).await;
     db.batch_execute("update messages set created_at = created_at - interval '300 days'; update idempotency_records set created_at = created_at - interval '300 days'").await.unwrap();
-    assert!(matches!(pass(&app.app.store, KEPT, "abandoned").await, Pass::Made(9..)));
+    assert!(matches!(pass(&app.app.store, KEPT, "abandoned").await, SweepOutcome::Made(9..)));
     assert_eq!(tables(&db, &convo).await, [""; 0]);
     clean().await;
     taken().await;

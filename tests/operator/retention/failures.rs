@@ -2,7 +2,7 @@
 
 use catbird_client::persona::Persona;
 use catbird_server::clock::Clock;
-use catbird_server::jobs::{Pass, Runner};
+use catbird_server::jobs::{Runner, SweepOutcome};
 use catbird_testkit::app::TestApp;
 use chrono::TimeDelta;
 use tokio::sync::watch;
@@ -151,7 +151,7 @@ async fn a_replica_whose_clock_is_wrong_deletes_nothing_and_is_not_ready() {
         .await
         .unwrap();
         let runner = Runner::new(app.app.store.clone(), clock, KEPT, app.app.metrics.jobs.clone());
-        assert_eq!(runner.pass(job("events"), &mut stopped).await.unwrap(), Pass::WrongClock);
+        assert_eq!(runner.pass(job("events"), &mut stopped).await.unwrap(), SweepOutcome::WrongClock);
         assert_eq!(column::<i64>(&db, "select count(*) from event_stream").await, [2]);
         let ready = catbird_client::xrpc::http().unwrap().get(format!("{}/health/ready", app.base)).send().await;
         let ready = ready.unwrap();
@@ -159,6 +159,6 @@ async fn a_replica_whose_clock_is_wrong_deletes_nothing_and_is_not_ready() {
         let ready: serde_json::Value = ready.json().await.unwrap();
         assert_eq!((&ready["checks"]["schema"], &ready["checks"]["clock"]), (&true.into(), &false.into()), "{ready}");
         // A replica whose clock is right deletes what is old, and nothing else.
-        assert_eq!(pass(&app.app.store, KEPT, "events").await, Pass::Made(1));
+        assert_eq!(pass(&app.app.store, KEPT, "events").await, SweepOutcome::Made(1));
     }
 }

@@ -3,7 +3,7 @@
 use catbird_client::persona::Persona;
 use catbird_client::xrpc::{Reply, base64_text};
 use catbird_server::config::Retention;
-use catbird_server::jobs::Pass;
+use catbird_server::jobs::SweepOutcome;
 use catbird_testkit::app::TestApp;
 use serde_json::json;
 use tokio_postgres::Client;
@@ -89,7 +89,7 @@ async fn old_messages_go_and_commits_wait_for_whoever_has_yet_to_read_them() {
     sweeps(&app, "messages", 0).await;
     assert_eq!(kept(&db, &convo).await, "1c 2a 3a 4c 5a 6c 7a");
     age(&db, &convo, 2).await;
-    assert_eq!(pass(&app.app.store, Retention { messages: None, ..KEPT }, "messages").await, Pass::Off);
+    assert_eq!(pass(&app.app.store, Retention { messages: None, ..KEPT }, "messages").await, SweepOutcome::Off);
     assert_eq!(kept(&db, &convo).await, "1c 2a 3a 4c 5a 6c 7a");
 
     // Carol's last commit was her own addition. The newest entry is a message, and stays.
@@ -161,7 +161,7 @@ async fn commits_wait_no_longer_than_so_and_who_comes_back_later_is_told() {
     assert!(lost.sentence().contains("if your own state is in epoch 3, build it anew"), "{lost}");
     assert_eq!((&lost.body["missing"], &lost.body["moreMissing"]), (&json!([]), &json!(true)), "{lost}");
     age(&db, &convo, 1).await;
-    assert_eq!(pass(&app.app.store, Retention { unread: None, ..KEPT }, "messages").await, Pass::Made(0));
+    assert_eq!(pass(&app.app.store, Retention { unread: None, ..KEPT }, "messages").await, SweepOutcome::Made(0));
     sweeps(&app, "messages", 1).await;
     assert_eq!(kept(&db, &convo).await, "7a");
     let reply = commits(carol).await;

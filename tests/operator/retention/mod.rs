@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use catbird_server::clock::Clock;
 use catbird_server::config::Retention;
-use catbird_server::jobs::{JOBS, Job, JobMetrics, Pass, Runner};
+use catbird_server::jobs::{JOBS, Job, JobMetrics, Runner, SweepOutcome};
 use catbird_server::metrics::Registry;
 use catbird_server::store::Store;
 use catbird_testkit::app::TestApp;
@@ -35,7 +35,7 @@ fn job(name: &str) -> &'static Job {
 }
 
 /// One pass of a job.
-async fn pass(store: &Store, retention: Retention, name: &str) -> Pass {
+async fn pass(store: &Store, retention: Retention, name: &str) -> SweepOutcome {
     let (_stop, mut stopped) = watch::channel(false);
     let metrics = JobMetrics::register(&mut Registry::default());
     Runner::new(store.clone(), Clock::system(), retention, metrics).pass(job(name), &mut stopped).await.unwrap()
@@ -43,7 +43,7 @@ async fn pass(store: &Store, retention: Retention, name: &str) -> Pass {
 
 /// One pass of a job, which has to delete so many rows.
 async fn sweeps(app: &TestApp, name: &str, rows: i64) {
-    assert_eq!(pass(&app.app.store, KEPT, name).await, Pass::Made(rows), "{name}");
+    assert_eq!(pass(&app.app.store, KEPT, name).await, SweepOutcome::Made(rows), "{name}");
 }
 
 /// The first column of a query, in its order.

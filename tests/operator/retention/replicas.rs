@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use catbird_server::config::Retention;
-use catbird_server::jobs::Pass;
+use catbird_server::jobs::SweepOutcome;
 use catbird_testkit::app::TestApp;
 use catbird_testkit::cluster::database;
 use catbird_testkit::fleet::{Mode, Replica};
@@ -36,14 +36,14 @@ async fn of_two_replicas_that_begin_at_once_one_makes_the_pass() {
     let passes =
         tokio::join!(pass(store, hourly, "nonces"), pass(store, hourly, "nonces"), pass(store, hourly, "nonces"));
     let mut passes = [passes.0, passes.1, passes.2];
-    passes.sort_by_key(|pass| matches!(pass, Pass::NotNow));
-    assert_eq!(passes, [Pass::Made(5_000), Pass::NotNow, Pass::NotNow]);
-    assert_eq!(pass(store, hourly, "nonces").await, Pass::NotNow, "it was made a short while ago");
+    passes.sort_by_key(|pass| matches!(pass, SweepOutcome::NotNow));
+    assert_eq!(passes, [SweepOutcome::Made(5_000), SweepOutcome::NotNow, SweepOutcome::NotNow]);
+    assert_eq!(pass(store, hourly, "nonces").await, SweepOutcome::NotNow, "it was made a short while ago");
     let note = "select deleted from sweeps where job = 'nonces' and finished_at >= started_at";
     assert_eq!(column::<i64>(&db, note).await, [5_000]);
     // An hour later, as far as the table knows.
     db.batch_execute("update sweeps set started_at = now() - interval '61 minutes'").await.unwrap();
-    assert_eq!(pass(store, hourly, "nonces").await, Pass::Made(0));
+    assert_eq!(pass(store, hourly, "nonces").await, SweepOutcome::Made(0));
     app.finish().await;
 }
 
@@ -53,10 +53,10 @@ async fn nothing_is_deleted_while_another_replica_is_at_it() {
     let db = app.database.connect().await;
     old_nonces(&db, 10).await;
     db.batch_execute("begin; select pg_advisory_xact_lock(hashtextextended('nonces', 3))").await.unwrap();
-    assert_eq!(pass(&app.app.store, KEPT, "nonces").await, Pass::NotNow);
+    assert_eq!(pass(&app.app.store, KEPT, "nonces").await, SweepOutcome::NotNow);
     db.batch_execute("rollback").await.unwrap();
     assert_eq!(column::<i64>(&db, "select count(*) from auth_nonces").await, [11]);
-    assert_eq!(pass(&app.app.store, KEPT, "nonces").await, Pass::Made(10));
+    assert_eq!(pass(&app.app.store, KEPT, "nonces").await, SweepOutcome::Made(10));
     app.finish().await;
 }
 

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use catbird_client::persona::Persona;
 use catbird_client::xrpc::{Event, EventStream, Reply};
-use catbird_server::jobs::Pass;
+use catbird_server::jobs::SweepOutcome;
 use catbird_testkit::app::TestApp;
 
 use crate::retention::logs::age;
@@ -45,7 +45,7 @@ async fn p5_a_cursor_from_before_a_deleted_message_is_refused_and_a_later_one_le
     assert_eq!(next(&mut again, "messageEvent").await.data["message"]["seq"], 2);
 
     age(&app.database.connect().await, &convo, 31).await;
-    assert!(matches!(pass(&app.app.store, KEPT, "messages").await, Pass::Made(1..)));
+    assert!(matches!(pass(&app.app.store, KEPT, "messages").await, SweepOutcome::Made(1..)));
     match follow(&members[1], Some(&early)).await {
         Ok(_) => panic!("a message that is gone was passed over"),
         Err(reply) => assert_eq!((reply.status, &reply.body["error"]), (410, &"OutdatedCursor".into()), "{reply}"),

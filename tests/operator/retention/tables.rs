@@ -31,7 +31,7 @@ async fn used_tokens_go_by_the_slot_and_what_somebody_looks_at_is_tried_again() 
     db.batch_execute("update sweeps set started_at = now() - interval '1 hour', moved_at = now() - interval '1 hour'")
         .await
         .unwrap();
-    assert!(matches!(pass(&app.app.store, KEPT, "used_tokens").await, catbird_server::jobs::Pass::Made(2..=3)));
+    assert!(matches!(pass(&app.app.store, KEPT, "used_tokens").await, catbird_server::jobs::SweepOutcome::Made(2..=3)));
     app.finish().await;
 }
 
@@ -112,7 +112,7 @@ async fn records_of_requests_are_kept_as_long_as_messages() {
         column::<String>(&db, "select method from idempotency_records where method = 'sendMessage'").await.is_empty()
     );
     let forever = catbird_server::config::Retention { messages: None, ..KEPT };
-    assert_eq!(pass(&app.app.store, forever, "records").await, catbird_server::jobs::Pass::Off);
+    assert_eq!(pass(&app.app.store, forever, "records").await, catbird_server::jobs::SweepOutcome::Off);
     app.finish().await;
 }
 
@@ -264,7 +264,7 @@ async fn a_welcome_that_nobody_opens_ends_and_its_recipient_can_be_added_again()
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;
     }
     db.batch_execute("commit").await.unwrap();
-    assert_eq!(sweep.await.unwrap(), catbird_server::jobs::Pass::Made(2));
+    assert_eq!(sweep.await.unwrap(), catbird_server::jobs::SweepOutcome::Made(2));
     assert_eq!(column::<i64>(&db, "select count(*) from welcomes").await, [0]);
     let report = catbird_server::check::run(&app.database.config).await.unwrap();
     assert!(report.is_clean(), "{report}");

@@ -7,8 +7,8 @@ use super::session::Queries;
 use super::{Abort, Tx};
 
 query! {
-    FIND = "requests/find" (TEXT, TEXT, TEXT);
-    INSERT = "requests/insert" (TEXT, TEXT, TEXT, BYTEA, JSONB);
+    FIND = "idempotency/find" (TEXT, TEXT, TEXT);
+    INSERT = "idempotency/insert" (TEXT, TEXT, TEXT, BYTEA, JSONB);
 }
 
 /// What an earlier request under the same key was, and what it got.
