@@ -41,6 +41,9 @@ pub(crate) use shared::Shared;
 pub use update_cursor::UpdateCursor;
 pub use update_read::UpdateRead;
 
+#[cfg(test)]
+mod tests;
+
 use serde::{Deserialize, Serialize};
 
 use crate::store::Position;
