@@ -1,8 +1,8 @@
-//! A thousand conversations at once against a real server process, in either mode. Ignored by default:
-//! `cargo test --release --test stress test_1000_conversations_concurrent -- --ignored --nocapture`
+//! A thousand conversations at once against a real server process, in either mode. Ignored by default: `cargo test
+//! --release --test stress test_1000_conversations_concurrent -- --ignored --nocapture`
 //!
-//! It prints throughput, latencies and conflicts. What it asserts is that nothing fails, nothing conflicts (every
-//! conversation has one writer) and the invariants hold; the figures are for reading.
+//! It prints throughput, latencies and conflicts. It asserts that nothing fails, nothing conflicts (every conversation
+//! has one writer) and the invariants hold; the figures are informative.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -36,7 +36,7 @@ async fn test_1000_conversations_concurrent() {
     }
 }
 
-/// What one conversation saw.
+/// Figures of one conversation.
 #[derive(Default)]
 struct Outcome {
     sends: Vec<Duration>,
@@ -67,7 +67,7 @@ async fn run(fleet: &Fleet) -> Vec<Outcome> {
     outcomes
 }
 
-/// Creates a conversation, adds somebody with a commit, and sends.
+/// Creates a conversation, adds a member with a commit, and sends.
 async fn converse(xrpc: &Xrpc, limit: &Semaphore) -> Outcome {
     let mut outcome = Outcome::default();
     let group = random_did().into_bytes();

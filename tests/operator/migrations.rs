@@ -1,5 +1,5 @@
-//! The schema: applied once, whoever comes first; no request is served before; what goes wrong is reported; and operators find
-//! the tables of the earlier server under their old names.
+//! The schema: applied once, by whichever replica comes first; no request is served before; failures are reported; and
+//! operators find the tables of the earlier server under their old names.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use tokio_postgres::{Client, SimpleQueryMessage};
 
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// The versions on record, in the order in which they were applied.
+/// Returns the recorded versions in the order in which they were applied.
 async fn applied(client: &Client) -> Vec<i64> {
     let history = "select version::bigint from refinery_schema_history order by applied_on::timestamptz, version";
     client.query(history, &[]).await.unwrap().iter().map(|row| row.get(0)).collect()
@@ -36,7 +36,7 @@ async fn two_replicas_that_start_at_once_on_an_empty_database_migrate_it_once() 
     assert_eq!((code, said.as_str()), (Some(0), "0 migrations applied; the schema is up to date\n"));
 }
 
-/// The slot of a token that dies at that time, and whether it is taken: as every build spends.
+/// Marks a token with this expiry as used, as every build does; returns whether it was unused.
 const SPEND: &str = "insert into used_tokens (slot, token) select token_slot($1::timestamptz), $2::bytea
     on conflict do nothing returning slot";
 
@@ -44,7 +44,7 @@ const SPEND: &str = "insert into used_tokens (slot, token) select token_slot($1:
 async fn what_was_used_stays_used_when_the_ring_of_tokens_grows() {
     let database = database().await;
     let (client, earlier) = (database.connect().await, database.connect().await);
-    // As it was before.
+    // The state before the step.
     let slots: String = (8..16).map(|slot| format!("drop table used_tokens_{slot};")).collect();
     client.batch_execute(&slots).await.unwrap();
     client
@@ -56,7 +56,7 @@ async fn what_was_used_stays_used_when_the_ring_of_tokens_grows() {
         .unwrap();
     let now = Clock::system().now();
     let dies = [-4, 1, 9].map(|minutes| now + chrono::TimeDelta::minutes(minutes));
-    // A plan that is kept, as a replica that runs has it.
+    // A prepared plan, as a running replica has.
     let spend = earlier.prepare(SPEND).await.unwrap();
     for round in 0_u8..8 {
         for dies_at in &dies {
@@ -64,7 +64,7 @@ async fn what_was_used_stays_used_when_the_ring_of_tokens_grows() {
             assert_eq!(earlier.query(&spend, &[dies_at, &token]).await.unwrap().len(), 1);
         }
     }
-    // Somebody is just spending one.
+    // Another client is using a token at this moment.
     let mut other = database.connect().await;
     let held = other.transaction().await.unwrap();
     held.query(SPEND, &[&dies[1], &b"held".as_slice()]).await.unwrap();
@@ -82,7 +82,7 @@ async fn what_was_used_stays_used_when_the_ring_of_tokens_grows() {
         }
     }
     assert_eq!(earlier.query(&spend, &[&dies[1], &b"held".as_slice()]).await.unwrap().len(), 0);
-    // The plan that was kept goes by the new ring.
+    // The prepared plan uses the new ring.
     for minutes in [0, 20, 40, 60] {
         let dies_at = now + chrono::TimeDelta::minutes(minutes);
         let row = earlier.query_one(&spend, &[&dies_at, &b"new".as_slice()]).await.unwrap();
@@ -90,7 +90,7 @@ async fn what_was_used_stays_used_when_the_ring_of_tokens_grows() {
     }
 }
 
-/// Whether somebody waits for any lock in this database, and whether for an advisory one.
+/// Returns whether a backend waits for any lock in this database, and whether for an advisory one.
 const WAITS_FOR_A_LOCK: &str =
     "select exists (select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock')";
 const WAITS_FOR_ITS_TURN: &str = "select exists (select from pg_locks where locktype = 'advisory' and not granted
@@ -142,13 +142,13 @@ async fn a_replica_whose_database_has_lost_its_schema_is_not_ready() {
     let status = async || http().unwrap().get(format!("{}/health/ready", replica.base)).send().await.unwrap().status();
     let start = Instant::now();
     while status().await != 503 {
-        // What was found of the database is good for a second.
+        // The result of a check is cached for a second.
         assert!(start.elapsed() < DEADLINE, "it goes on being ready");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 
-/// Neither `migrate` nor `serve` goes on, and both say why.
+/// Both `migrate` and `serve` fail, and report the reason.
 async fn is_reported(database: &TestDatabase, why: &str) {
     for command in ["migrate", "serve"] {
         let (code, _, errors) = run(command, &database.url).await;
@@ -192,7 +192,7 @@ async fn rosters_of_earlier_builds_are_counted_and_go_on_being() {
         let counts = "select member_count, roster_version from conversations order by id";
         client.query(counts, &[]).await.unwrap().iter().map(|row| (row.get(0), row.get(1))).collect()
     };
-    // As a database looks before the last step.
+    // State of a database before the last step.
     let before =
         "drop function count_joined cascade; drop function count_gone cascade; drop function count_moved cascade";
     client.batch_execute(&format!("{before}; {roster}")).await.unwrap();
@@ -201,7 +201,8 @@ async fn rosters_of_earlier_builds_are_counted_and_go_on_being() {
     client.batch_execute(&format!("begin; {step}; commit")).await.unwrap();
     assert_eq!(counts().await, [(0, 0), (1, 0), (2, 0)]);
 
-    // What builds do that do not know of it: add several people, one of whom left; remove one; move a read position.
+    // Writes of builds that do not know the step: add several members, one of whom left; remove one; move a read
+    // position.
     let leave = "update members set left_at = now(), left_by = member_did, left_epoch = 0, left_seq = 0";
     let add = "insert into members (convo_id, member_did, joined_seq, joined_epoch, last_read_seq)
             select convo, 'did:x:' || n, 0, 0, 0 from unnest('{c1,c2}'::text[]) convo, generate_series(1, 4) n
@@ -222,7 +223,7 @@ async fn rosters_of_earlier_builds_are_counted_and_go_on_being() {
 async fn mailboxes_of_earlier_builds_have_proved_themselves_if_they_ever_took_something() {
     let database = database().await;
     let client = database.connect().await;
-    // As a database looks before the step.
+    // State of a database before the step.
     let before = "drop trigger mailbox_begins_anew on mailboxes; drop function mailbox_begins_anew; drop table mailbox_challenges;
         alter table mailboxes drop state, drop reason, drop begun_at, drop challenges, drop challenge_at, drop failing_since, drop failed;
         insert into mailboxes (member_did, convo_id, provider, url, host, secret)
@@ -241,7 +242,7 @@ async fn mailboxes_of_earlier_builds_have_proved_themselves_if_they_ever_took_so
     assert_eq!(states, expected);
 }
 
-/// The tables of the earlier server, and their columns.
+/// Tables of the earlier server, with their columns.
 const LEGACY: [(&str, &[&str]); 11] = [
     (
         "conversations",
@@ -311,7 +312,7 @@ const LEGACY: [(&str, &[&str]); 11] = [
     ("idempotency_cache", &["key", "endpoint", "response_body", "status_code", "created_at", "expires_at"]),
 ];
 
-/// The rows of a query in psql's text form, as an operator with the old tables in its search path sees them.
+/// Returns the rows of a query in psql's text form, as an operator with the old tables in the search path sees them.
 async fn rows(client: &Client, query: &str) -> Vec<Vec<Option<String>>> {
     let messages = client.simple_query(&format!("set search_path = legacy, public; {query}")).await.unwrap();
     let row = |message| match message {
@@ -363,7 +364,7 @@ async fn operators_old_queries_tell_the_truth() {
     let welcomes = "select count(*) from welcome_messages where consumed and confirmed_at is not null";
     assert_eq!(rows(&client, welcomes).await, of(&["2"]));
 
-    // The query finds what it looks for: the same log with the guard taken away and a second commit let in.
+    // The query finds a violation: the same log without the constraint and with a second commit.
     let second = "set search_path = public; drop index messages_commit_epoch_key;
         update conversations set last_seq = last_seq + 1;
         insert into messages (convo_id, seq, id, sender_did, message_type, epoch, ciphertext, body_hash)

@@ -1,5 +1,5 @@
-//! The test client against itself, without a server: that it does what MLS says, and writes and reads the wire's forms, before
-//! it is used to judge anybody.
+//! The test client without a server: it follows MLS and reads and writes the wire formats, before it is used to test a
+//! server.
 
 use catbird_client::mls::{Handshake, MlsClient, MlsError, Processed};
 use catbird_client::persona::Persona;

@@ -1,4 +1,4 @@
-//! The race that matters most: everybody commits on the same epoch, over and over.
+//! All members commit in the same epoch, repeatedly.
 
 use std::sync::Arc;
 
@@ -13,14 +13,14 @@ use serde_json::json;
 const RACERS: usize = 64;
 const EPOCHS: u64 = 50;
 
-/// A member, and whom it tries to add.
+/// A member, and the candidate that it tries to add.
 struct Racer {
     persona: Persona,
     candidate: MlsClient,
 }
 
-/// In each of fifty epochs 64 members hand in a commit at once: exactly one is accepted, and the 63 others learn from their
-/// refusal alone how to follow. In the end all clients share one history.
+/// In each of fifty epochs 64 members commit at once: exactly one commit is accepted, and the other 63 catch up from
+/// their refusal alone. In the end all clients share one history.
 pub async fn sixty_four_for_one(fleet: &Fleet) {
     let members = fleet.conversation(RACERS).await;
     let mut racers: Vec<_> =
@@ -43,7 +43,7 @@ pub async fn sixty_four_for_one(fleet: &Fleet) {
     assert_eq!(racers[0].persona.server_epoch().await.unwrap(), racers[0].persona.epoch().unwrap());
 }
 
-/// Makes a commit that adds the candidate, and hands it in.
+/// Makes a commit that adds the candidate, and sends it.
 async fn commit(mut racer: Racer) -> (Racer, Reply) {
     let (racer, staged) = tokio::task::spawn_blocking(move || {
         let package = racer.candidate.key_package().unwrap();
@@ -62,7 +62,7 @@ async fn commit(mut racer: Racer) -> (Racer, Reply) {
     (racer, reply)
 }
 
-/// Goes on to the next epoch: the winner by its own commit, a loser by what its refusal carries.
+/// Advances to the next epoch: the winner with its own commit, a loser with the refusal's commits.
 fn follow(mut racer: Racer, reply: &Reply, epoch: u64) -> Racer {
     let Racer { persona, candidate } = &mut racer;
     if reply.status == 200 {

@@ -1,6 +1,6 @@
-//! P1, P2, P3 and P9 under concurrency, with real commits over HTTP: one winner per epoch, one dense order, and losers who can
-//! rebase from what they are told. Every test runs against one advisory replica, one actor replica, three replicas on one
-//! database, and a fleet of both kinds, while a transaction stays open, and proves the invariants on the database afterwards.
+//! P1, P2, P3 and P9 under concurrency, with real commits over HTTP: one winner per epoch, one dense order, and losers
+//! that can rebase from their refusal. Every test runs with one advisory replica, one actor replica, three replicas on
+//! one database, and a mixed fleet, while a transaction stays open, and checks the invariants afterwards.
 
 mod epochs;
 mod names;
@@ -54,8 +54,8 @@ fleets! {
     mixed_fleet: [Mode::Advisory, Mode::Actors, Mode::Actors];
 }
 
-/// Runs a race on a fresh database and proves the invariants on what it left. All the while somebody's transaction is open, in front of
-/// which nothing that dies can be removed.
+/// Runs a race on a fresh database and checks the invariants afterwards. An open transaction keeps dead rows from being
+/// removed meanwhile.
 async fn race(modes: &[Mode], race: impl AsyncFnOnce(&Fleet)) {
     const BEGIN: &str =
         "begin isolation level repeatable read; select pg_current_xact_id(); select count(*) from conversations";
@@ -75,9 +75,9 @@ async fn race(modes: &[Mode], race: impl AsyncFnOnce(&Fleet)) {
     }
 }
 
-/// The compare-and-swap under the lock decided every race. Unique keys and the trigger stop a second winner too, and the one they stop
-/// tries again and gets the right answer, so without this no race would notice that the swap were gone. (Where a replica takes no lock
-/// they have work to do.)
+/// Checks that the compare-and-swap under the lock decided every race. Unique keys and the trigger stop a second winner
+/// too, and that writer then retries and gets the right answer, so without this check no race would notice a missing
+/// compare-and-swap. (Replicas without locks need them.)
 async fn nothing_was_rescued(replica: &Replica) {
     let page =
         xrpc::http().unwrap().get(format!("{}/metrics", replica.base)).send().await.unwrap().text().await.unwrap();

@@ -1,4 +1,4 @@
-//! The five races that operators know by name.
+//! Five races that operators know by name.
 
 use catbird_client::persona::Persona;
 use catbird_client::xrpc::{base64_text, bytes_value};
@@ -6,7 +6,7 @@ use catbird_testkit::fleet::Fleet;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
-/// Ten members add somebody at the same time; each rebases until it is through.
+/// Ten members add another one at the same time; each rebases until it succeeds.
 pub async fn concurrent_add_members(fleet: &Fleet) {
     let members = fleet.conversation(10).await;
     let before = members[0].epoch().unwrap();
@@ -44,7 +44,7 @@ pub async fn concurrent_send_and_read(fleet: &Fleet) {
     assert_eq!(read, (0..50).map(|n| format!("message {n}")).collect::<Vec<_>>(), "each message once and in order");
     assert_eq!(unread(&idle).await, 50, "who has read nothing has everything unread");
     assert_eq!(idle.catch_up().await.unwrap().len(), 50);
-    // Read positions are written behind the reply.
+    // Read positions are written after the reply.
     for persona in [&reader, &idle, &sender] {
         while unread(persona).await != 0 {
             tokio::task::yield_now().await;
@@ -57,7 +57,7 @@ async fn unread(persona: &Persona) -> u64 {
     reply.body["conversations"][0]["unreadCount"].as_u64().unwrap()
 }
 
-/// Twenty messages at the same time get twenty numbers in a row.
+/// Twenty concurrent messages get twenty consecutive numbers.
 pub async fn sequence_numbers(fleet: &Fleet) {
     let members = fleet.conversation(5).await;
     let last = members[0].last_seq;
@@ -71,11 +71,11 @@ pub async fn sequence_numbers(fleet: &Fleet) {
     assert_eq!(seqs, (last + 1..=last + 20).collect::<Vec<_>>());
 }
 
-/// A commit that comes too late is refused whenever it comes, and one that comes too early as well.
+/// A commit for a past epoch is always refused, and so is one for a future epoch.
 pub async fn out_of_order_commits(fleet: &Fleet) {
     let mut members = fleet.conversation(5).await;
     let first = members[0].epoch().unwrap();
-    // Everybody makes a commit for the same epoch, and hands it in only later.
+    // Each member makes a commit for the same epoch, and sends it later.
     let mut kept = Vec::new();
     for member in &mut members {
         let newcomer = fleet.persona(0).await;
@@ -96,7 +96,7 @@ pub async fn out_of_order_commits(fleet: &Fleet) {
         assert_eq!((reply.body["reason"].as_str(), reply.number("serverEpoch").unwrap()), (Some("stale"), now));
         assert_eq!(reply.list("missing").unwrap().len(), 5);
     }
-    // One who merged its own commit without asking is ahead of everybody.
+    // A member that merged its own commit without asking is ahead of the others.
     let ahead = &mut members[4];
     ahead.mls.self_update(&ahead.group_id).unwrap();
     ahead.mls.merge_pending(&ahead.group_id).unwrap();
@@ -112,7 +112,7 @@ pub async fn out_of_order_commits(fleet: &Fleet) {
     assert_eq!(epochs, (1..=now).collect::<Vec<_>>(), "the log has one commit per epoch, in order");
 }
 
-/// Adds, sends and leaves at the same time.
+/// Concurrent additions, messages and departures.
 pub async fn mixed_operations(fleet: &Fleet) {
     let mut members = fleet.conversation(12).await;
     let seq = members[0].last_seq;
@@ -131,7 +131,7 @@ pub async fn mixed_operations(fleet: &Fleet) {
     assert_eq!(seqs, (seq + 1..=seq + 10).collect::<Vec<_>>(), "ten entries, and leaving is none");
 }
 
-/// A message that the server cannot look into.
+/// An opaque message.
 fn opaque_message(sender: &Persona, byte: u8) -> Value {
     json!({
         "convoId": sender.convo().unwrap(),

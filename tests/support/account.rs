@@ -1,5 +1,5 @@
-//! An AT Protocol account: a DID, a signing key on either curve, its DID document, and the service tokens that its PDS
-//! would sign.
+//! An AT Protocol account: a DID, a signing key on either curve, its DID document, and service tokens as its PDS signs
+//! them.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -13,24 +13,24 @@ pub enum Key {
     Secp256k1(k256::ecdsa::SigningKey),
 }
 
-/// How a document writes a key.
+/// Encoding of a key in a document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Spelling {
     Multikey,
     Jwk,
-    /// The point alone, under a type that names its curve; compressed or not.
+    /// The bare point, under a type that names its curve; compressed or not.
     Bare {
         compress: bool,
     },
 }
 
 impl Key {
-    /// The key on P-256 with this seed.
+    /// Creates a key on P-256 from this seed.
     pub fn p256(seed: u8) -> Self {
         Self::P256(p256::ecdsa::SigningKey::from_slice(&[seed; 32]).unwrap())
     }
 
-    /// The key on secp256k1 with this seed.
+    /// Creates a key on secp256k1 from this seed.
     pub fn secp256k1(seed: u8) -> Self {
         Self::Secp256k1(k256::ecdsa::SigningKey::from_slice(&[seed; 32]).unwrap())
     }
@@ -42,7 +42,7 @@ impl Key {
         }
     }
 
-    /// The public key as a compressed or uncompressed SEC 1 point.
+    /// Returns the public key as a compressed or uncompressed SEC 1 point.
     pub fn point(&self, compress: bool) -> Vec<u8> {
         match self {
             Self::P256(key) => key.verifying_key().to_encoded_point(compress).as_bytes().to_vec(),
@@ -50,7 +50,7 @@ impl Key {
         }
     }
 
-    /// A signature with the lower `s`, and the one with the higher that verifies by the same mathematics.
+    /// Returns the signature with the lower `s` and the equally valid one with the higher `s`.
     pub fn sign_both_ways(&self, message: &str) -> [Vec<u8>; 2] {
         match self {
             Self::P256(key) => {
@@ -66,7 +66,7 @@ impl Key {
         }
     }
 
-    /// The verification method `id` with this key.
+    /// Returns the verification method `id` with this key.
     pub fn method(&self, id: &str, spelling: Spelling) -> Value {
         let (codec, crv) = match self {
             Self::P256(_) => ([0x80, 0x24], "P-256"),
@@ -94,7 +94,7 @@ impl Key {
         }
     }
 
-    /// The token with this header and these claims.
+    /// Returns the token with this header and these claims.
     pub fn token(&self, header: &Value, claims: &Value) -> String {
         let signed = signing_input(header, claims);
         let [signature, _] = self.sign_both_ways(&signed);
@@ -102,12 +102,12 @@ impl Key {
     }
 }
 
-/// What a token's signature is made over.
+/// Returns the text that a token's signature covers.
 pub fn signing_input(header: &Value, claims: &Value) -> String {
     [header, claims].map(|part| URL_SAFE_NO_PAD.encode(part.to_string())).join(".")
 }
 
-/// The document of `did` with these verification methods.
+/// Returns the document of `did` with these verification methods.
 pub fn document(did: &str, methods: &[Value]) -> Value {
     json!({
         "@context": ["https://www.w3.org/ns/did/v1", "https://w3id.org/security/multikey/v1"],

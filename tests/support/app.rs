@@ -1,7 +1,7 @@
-//! A server in the test's own process, on a database of its own, spoken to over real HTTP.
+//! A server in the test's own process, on its own database, used over real HTTP.
 //!
-//! Every reply that any client of it receives is validated against the lexicon documents, and [`TestApp::finish`] proves the
-//! invariants on what the test left behind.
+//! Every reply is validated against the lexicon documents, and [`TestApp::finish`] checks the invariants of the
+//! database.
 
 use std::collections::BTreeMap;
 use std::net::TcpListener;
@@ -21,12 +21,12 @@ use serde_json::Value;
 use super::cluster::{TestDatabase, database};
 use super::lexicon;
 
-/// The secret of development tokens in tests.
+/// Secret of development tokens in tests.
 pub const SECRET: &str = "a secret that only tests ever use, 32+";
-/// The service that tests talk to.
+/// DID of the service in tests.
 pub const SERVICE_DID: &str = "did:web:mls.test";
 
-/// See the module.
+/// A running server with its database.
 pub struct TestApp {
     pub app: App,
     pub base: String,
@@ -35,22 +35,22 @@ pub struct TestApp {
 }
 
 impl TestApp {
-    /// A server with the default serializer.
+    /// Starts a server with the default serializer.
     pub async fn start() -> Self {
         Self::with(&[]).await
     }
 
-    /// A server with these settings on top of the tests' own.
+    /// Starts a server with these settings on top of the tests' own.
     pub async fn with(settings: &[(&str, &str)]) -> Self {
         Self::at(Clock::system(), settings).await
     }
 
-    /// A server whose time is the test's.
+    /// Starts a server with a manual clock.
     pub async fn at(clock: Clock, settings: &[(&str, &str)]) -> Self {
         Self::listening(None, clock, settings).await
     }
 
-    /// A server whose name has to be known before it listens.
+    /// Starts a server whose address must be known before it listens.
     pub async fn on(listener: TcpListener, settings: &[(&str, &str)]) -> Self {
         Self::listening(Some(listener), Clock::system(), settings).await
     }
@@ -67,19 +67,19 @@ impl TestApp {
         Self { app, base: format!("http://{address}"), database, server }
     }
 
-    /// Somebody new, signed in.
+    /// Creates a new persona.
     pub fn persona(&self) -> Persona {
         Persona::new(self.xrpc(&random_did()))
     }
 
-    /// Somebody new with key packages for others to take.
+    /// Creates a new persona with published key packages.
     pub async fn published_persona(&self) -> Persona {
         let persona = self.persona();
         persona.publish_key_packages(2).await.unwrap();
         persona
     }
 
-    /// A conversation of `n`: its creator first, everybody joined and caught up.
+    /// Creates a conversation of `n`: its creator first, all joined and caught up.
     pub async fn conversation(&self, n: usize) -> Vec<Persona> {
         let mut creator = self.persona();
         creator.create(random_did().as_bytes(), "test").await.unwrap();
@@ -102,17 +102,17 @@ impl TestApp {
         members
     }
 
-    /// A signed-in connection whose every reply is validated.
+    /// Returns a signed-in connection whose replies are validated.
     pub fn xrpc(&self, did: &str) -> Xrpc {
         validated(&self.base, did)
     }
 
-    /// Waits until read positions that were moved by reading are written.
+    /// Waits until read positions are written.
     pub async fn settle(&self) {
         self.app.store.read_positions().flush().await;
     }
 
-    /// Stops the server and proves the invariants.
+    /// Stops the server and checks the invariants.
     pub async fn finish(self) {
         server::drain(&self.app, &self.server).await;
         let report = check::run(&self.database.config).await.unwrap();
@@ -120,14 +120,14 @@ impl TestApp {
     }
 }
 
-/// A connection to any server of the tests, whose every reply is validated.
+/// Returns a connection to any test server, whose replies are validated.
 pub fn validated(base: &str, did: &str) -> Xrpc {
     let mut xrpc = Xrpc::new(base, did, SECRET, SERVICE_DID).unwrap();
     xrpc.on_reply = Some(on_reply());
     xrpc
 }
 
-/// Panics on a reply that is not as its lexicon document says.
+/// Panics on a reply that violates its lexicon document.
 fn on_reply() -> OnReply {
     Arc::new(|nsid, reply| {
         let checked = match reply.status {
@@ -143,7 +143,7 @@ fn on_reply() -> OnReply {
     })
 }
 
-/// Whether an error's message ends with the facts that the body has as fields.
+/// Checks that an error's message ends with the details that the body has as fields.
 fn tells_its_facts(body: &Value) -> Result<(), String> {
     let message = body["message"].as_str().unwrap_or_default();
     let (_, facts) = facts(message).ok_or_else(|| format!("no facts in {message:?}"))?;
@@ -155,8 +155,8 @@ fn tells_its_facts(body: &Value) -> Result<(), String> {
     if told == had { Ok(()) } else { Err(format!("the message tells {told:?} and the body has {had:?}")) }
 }
 
-/// The settings of a server under test, with some of them replaced. Nothing is limited in rate or amount, and no drain waits for
-/// load balancers, unless a test wants it.
+/// Settings of a server under test, some of them replaced. By default there are no limits or quotas, and a drain does
+/// not wait for load balancers.
 pub fn variables(settings: &[(&str, &str)]) -> Vec<(String, String)> {
     let mut all = vec![
         ("SERVER_PORT".to_owned(), "0".to_owned()),

@@ -1,8 +1,8 @@
-//! A proxy between a server and PostgreSQL that does what networks do at the worst moment.
+//! A proxy between a server and PostgreSQL that causes network faults at the worst moment.
 //!
-//! It speaks enough of PostgreSQL's protocol (version 3) to know which statements a transaction ran, so that a fault can be
-//! aimed at the COMMIT of one kind of transaction: `on_commit("members/leave", …)` meets the next COMMIT that follows that
-//! query file on its connection. Whatever it does it counts, because a test of a fault that did not happen proves nothing.
+//! It understands enough of PostgreSQL's protocol (version 3) to know the statements of a transaction, so a fault can
+//! be aimed at the COMMIT of one kind of transaction: `on_commit("members/leave", …)` hits the next COMMIT after that
+//! query file on its connection. It counts its faults, because a test without its fault proves nothing.
 
 mod wire;
 
@@ -19,12 +19,12 @@ use tokio_postgres::config::Host;
 
 use wire::{Reader, Statements, Writer};
 
-/// What happens to a COMMIT.
+/// Fault at a COMMIT.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// PostgreSQL commits, its reply is swallowed, and the connection is cut.
+    /// PostgreSQL commits, its reply is dropped, and the connection is cut.
     LoseReply,
-    /// PostgreSQL commits, its reply is swallowed, and nothing ever comes again.
+    /// PostgreSQL commits, its reply is dropped, and nothing follows.
     HangAfter,
     /// PostgreSQL never sees the COMMIT; the connection is cut.
     CutBefore,
@@ -35,49 +35,49 @@ pub enum Fault {
 type Incoming = Box<dyn AsyncRead + Send + Unpin>;
 type Outgoing = Box<dyn AsyncWrite + Send + Unpin>;
 
-/// The proxy. Ends with the runtime that started it.
+/// The proxy. It ends with the runtime that started it.
 #[derive(Clone)]
 pub struct Chaos(Arc<Inner>);
 
 struct Inner {
     address: SocketAddr,
     upstream: Config,
-    /// Faults that wait for their COMMIT, by the statement that has to precede it.
+    /// Faults that wait for their COMMIT, by the preceding statement.
     armed: Mutex<Vec<(&'static str, Fault)>>,
-    /// The present weather; connections watch it.
+    /// Present state of the network, which connections watch.
     weather: watch::Sender<Weather>,
     counts: Counts,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
 struct Weather {
-    /// Nothing passes, and nobody is told.
+    /// No frame passes, silently.
     black_hole: bool,
-    /// Nothing passes on connections before this one.
+    /// No frame passes on connections before this one.
     frozen_before: u64,
-    /// Each frame takes this long.
+    /// Delay of each frame.
     delay: Duration,
     /// Connections made before this generation are cut.
     generation: u64,
-    /// Held COMMITs of earlier generations go on.
+    /// Held COMMITs of earlier generations continue.
     released: u64,
 }
 
-/// What has really happened.
+/// Counts of faults that happened.
 #[derive(Debug, Default)]
 pub struct Counts {
     pub connections: AtomicU64,
-    /// COMMITs that PostgreSQL was sent.
+    /// COMMITs that were sent to PostgreSQL.
     pub commits: AtomicU64,
-    /// Successful replies to COMMIT that were swallowed.
+    /// Successful replies to COMMIT that were dropped.
     pub swallowed: AtomicU64,
     /// COMMITs that PostgreSQL never saw.
     pub withheld: AtomicU64,
-    /// COMMITs that were held, so far.
+    /// COMMITs that were held so far.
     pub held: AtomicU64,
     /// Connections that were cut by [`Chaos::cut_all`].
     pub cut: AtomicU64,
-    /// Frames that met a black hole.
+    /// Frames stuck in a black hole.
     pub stuck: AtomicU64,
 }
 
@@ -92,7 +92,7 @@ fn count(counter: &AtomicU64) {
 }
 
 impl Chaos {
-    /// A proxy in front of this database.
+    /// Starts a proxy in front of this database.
     pub async fn before(database: &Config) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let inner = Inner {
@@ -112,7 +112,7 @@ impl Chaos {
         chaos
     }
 
-    /// The database through the proxy.
+    /// URL of the database through the proxy.
     pub fn url(&self) -> String {
         let Inner { address, upstream, .. } = &*self.0;
         let (user, database) = (upstream.get_user().unwrap_or_default(), upstream.get_dbname().unwrap_or_default());
@@ -124,33 +124,35 @@ impl Chaos {
         &self.0.counts
     }
 
-    /// Does this to the next COMMIT of a transaction that ran the query file `after`. Each call is good for one COMMIT.
+    /// Causes this fault at the next COMMIT of a transaction that ran the query file `after`. Each call is for one
+    /// COMMIT.
     pub fn on_commit(&self, after: &'static str, fault: Fault) {
         self.0.armed.lock().unwrap().push((after, fault));
     }
 
-    /// Lets COMMITs that are held go on to PostgreSQL.
+    /// Forwards held COMMITs to PostgreSQL.
     pub fn let_go(&self) {
         self.0.weather.send_modify(|weather| weather.released += 1);
     }
 
-    /// Cuts every connection that is open now.
+    /// Cuts every open connection.
     pub fn cut_all(&self) {
         self.0.weather.send_modify(|weather| weather.generation += 1);
     }
 
-    /// From now on nothing passes, or everything again.
+    /// Stops all frames, or lets them pass again.
     pub fn black_hole(&self, on: bool) {
         self.0.weather.send_modify(|weather| weather.black_hole = on);
     }
 
-    /// From now on nothing passes on the connections that are open now; new ones work. They look alive and never answer.
+    /// Stops all frames on the connections that are open now; new ones work. The stopped ones look alive and never
+    /// answer.
     pub fn freeze_all(&self) {
         let next = Counts::get(&self.0.counts.connections);
         self.0.weather.send_modify(|weather| weather.frozen_before = next);
     }
 
-    /// Each frame in either direction takes this long from now on.
+    /// Delays each frame in either direction from now on.
     pub fn delay(&self, delay: Duration) {
         self.0.weather.send_modify(|weather| weather.delay = delay);
     }
@@ -162,7 +164,7 @@ impl Chaos {
         client.set_nodelay(true).unwrap();
         let Ok((from_server, to_server)) = self.upstream().await else { return };
         let (from_client, to_client) = client.into_split();
-        // What the client's half tells the server's half: swallow the reply that comes next, and then cut or hang.
+        // Message from the client's half to the server's half: drop the next reply, then cut or hang.
         let (swallow, swallowing) = watch::channel(None);
         let cut = async {
             let _ = weather.wait_for(|weather| weather.generation != born).await;
@@ -174,7 +176,7 @@ impl Chaos {
         }
     }
 
-    /// A connection to PostgreSQL itself, over whatever it listens on.
+    /// Opens a connection to PostgreSQL itself, over the transport that it listens on.
     async fn upstream(&self) -> std::io::Result<(Incoming, Outgoing)> {
         let port = self.0.upstream.get_ports().first().copied().unwrap_or(5432);
         match self.0.upstream.get_hosts().first() {
@@ -191,7 +193,7 @@ impl Chaos {
         }
     }
 
-    /// From the server under test to PostgreSQL. Returns when the connection is over.
+    /// Forwards from the server under test to PostgreSQL, until the connection ends.
     async fn upward(
         &self,
         id: u64,
@@ -210,7 +212,7 @@ impl Chaos {
         while let Ok(frame) = from.frame().await {
             self.pass(id, &mut weather).await;
             if frame.is_simple_query("commit") {
-                // What stands in front of it in the same flush has arrived, whatever becomes of it.
+                // Frames before it in the same flush are forwarded in any case.
                 if to.send(&[], true).await.is_err() {
                     return;
                 }
@@ -235,7 +237,7 @@ impl Chaos {
         }
     }
 
-    /// From PostgreSQL to the server under test.
+    /// Forwards from PostgreSQL to the server under test.
     async fn downward(
         &self,
         id: u64,
@@ -261,7 +263,7 @@ impl Chaos {
         }
     }
 
-    /// Waits while nothing passes on this connection.
+    /// Waits while nothing may pass on this connection.
     async fn pass(&self, id: u64, weather: &mut watch::Receiver<Weather>) {
         let stuck = |weather: &Weather| weather.black_hole || id < weather.frozen_before;
         let now = *weather.borrow_and_update();
@@ -274,7 +276,7 @@ impl Chaos {
         }
     }
 
-    /// The fault for the COMMIT of a transaction that ran these statements, if one is armed.
+    /// Returns the armed fault for the COMMIT of a transaction with these statements.
     fn aim(&self, statements: &Statements) -> Option<Fault> {
         let mut armed = self.0.armed.lock().unwrap();
         let hit = armed.iter().position(|(after, _)| statements.ran(after))?;

@@ -1,9 +1,9 @@
-//! Databases for tests. Every test gets one of its own, already migrated, from [`database`]; the tests that hurt PostgreSQL
-//! itself get a whole cluster from [`OwnCluster::start`]. Nothing is shared between tests except time on the same machine:
-//! advisory locks, roles' connections and statistics are per database.
+//! Databases for tests. Each test gets its own migrated database from [`database`]; tests that harm PostgreSQL itself
+//! get a cluster from [`OwnCluster::start`]. Tests share nothing but the machine's time: advisory locks, connections
+//! and statistics are per database.
 //!
-//! The databases live in one throw-away cluster per test process, or on the server in `TEST_DATABASE_URL`, whose role needs
-//! the right to create databases. They go away with their [`TestDatabase`], and the cluster with the process.
+//! The databases are in one throw-away cluster per test process, or on the server of `TEST_DATABASE_URL`, whose role
+//! must be allowed to create databases. They are dropped with their [`TestDatabase`], and the cluster with the process.
 
 use std::net::TcpListener;
 use std::os::unix::fs::MetadataExt;
@@ -18,16 +18,16 @@ use tokio::sync::OnceCell;
 use tokio_postgres::{Client, Config, NoTls};
 use ulid::Ulid;
 
-/// How long the processes of a PostgreSQL that was killed may hold their memory.
+/// Maximum time for which the processes of a killed PostgreSQL hold their memory.
 const REMAINS: Duration = Duration::from_secs(20);
 
-/// How often a port that turns out to be taken is replaced by another.
+/// Number of attempts to find a free port.
 const PORT_ATTEMPTS: usize = 5;
 
-/// What every test database is called, so that one whose test was killed can be told from an operator's.
+/// Prefix of test databases, which identifies leftovers of killed tests.
 const PREFIX: &str = "catbird_test_";
 
-/// A fresh database with the schema of this build.
+/// Creates a fresh database with the schema of this build.
 pub async fn database() -> TestDatabase {
     let server = SERVER.get_or_init(Server::find).await;
     let database = server.create_database(server.copy.unwrap_or_default()).await;
@@ -37,12 +37,12 @@ pub async fn database() -> TestDatabase {
     database
 }
 
-/// A fresh database with nothing in it.
+/// Creates an empty database.
 pub async fn empty_database() -> TestDatabase {
     SERVER.get_or_init(Server::find).await.create_database("").await
 }
 
-/// A database for one test, dropped with this value, open connections or not.
+/// Database of one test, dropped with this value even if connections are open.
 #[derive(Debug)]
 pub struct TestDatabase {
     pub config: Config,
@@ -52,7 +52,7 @@ pub struct TestDatabase {
 }
 
 impl TestDatabase {
-    /// A connection outside of every pool.
+    /// Opens a connection outside every pool.
     pub async fn connect(&self) -> Client {
         connect(&self.config).await
     }
@@ -60,7 +60,7 @@ impl TestDatabase {
 
 impl Drop for TestDatabase {
     fn drop(&mut self) {
-        // A thread of its own, because this one may be driving the test's runtime.
+        // On a thread of its own, because this one may be driving the test's runtime.
         let (admin, drop) = (self.admin.clone(), format!("drop database \"{}\" with (force)", self.name));
         let dropped = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -70,13 +70,13 @@ impl Drop for TestDatabase {
     }
 }
 
-/// Where the databases of this process are made. It lives as long as the process, whose end ends the cluster too.
+/// Server with the databases of this process. It lives as long as the process, whose end ends the cluster too.
 static SERVER: OnceCell<Server> = OnceCell::const_new();
 
 struct Server {
     url: String,
-    /// How databases are made: by copying a migrated one on our own cluster, empty on somebody else's, where a template
-    /// would stay behind.
+    /// Databases are copied from a migrated template on our own cluster, and created empty on an external server, where
+    /// a template would stay behind.
     copy: Option<&'static str>,
     _cluster: Option<EmbeddedPostgres>,
 }
@@ -91,8 +91,8 @@ impl Server {
         let url = with_database(&cluster.url(), "postgres");
         let client = connect(&url.parse().unwrap()).await;
         let version = client.query_one("select current_setting('server_version_num')::int", &[]).await.unwrap();
-        // Copying files costs a checkpoint, which is nothing without fsync, and took a third of the time of the new
-        // default, which copies through the write-ahead log. PostgreSQL 14 knows no other way.
+        // Copying files costs a checkpoint, which is free without fsync, and took a third of the time of the new
+        // default, which copies through the write-ahead log. PostgreSQL 14 supports only file copies.
         let copy = match version.get::<_, i32>(0) {
             ..150_000 => "template catbird",
             _ => "template catbird strategy file_copy",
@@ -109,7 +109,7 @@ impl Server {
     }
 }
 
-/// A whole cluster for one test, which may stop and crash it. Its database is migrated. Nothing of it survives the test.
+/// A cluster of one test, which may stop and crash it. Its database is migrated. It is removed at the end.
 #[derive(Debug)]
 pub struct OwnCluster {
     cluster: EmbeddedPostgres,
@@ -123,7 +123,7 @@ impl OwnCluster {
         cluster
     }
 
-    /// A cluster whose database has nothing in it.
+    /// Starts a cluster with an empty database.
     pub async fn start_empty() -> Self {
         for _ in 0..PORT_ATTEMPTS {
             let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
@@ -136,37 +136,37 @@ impl OwnCluster {
         panic!("no free port in {PORT_ATTEMPTS} attempts");
     }
 
-    /// The port of 127.0.0.1 that the cluster listens on, the same after every start.
+    /// Port of 127.0.0.1 that the cluster listens on, the same after every start.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// The database through TCP.
+    /// URL of the database through TCP.
     pub fn url(&self) -> String {
         format!("postgresql://catbird@127.0.0.1:{}/catbird", self.port)
     }
 
-    /// The database through TCP.
+    /// Connection settings of the database through TCP.
     pub fn config(&self) -> Config {
         self.url().parse().unwrap()
     }
 
-    /// The database through the socket.
+    /// URL of the database through the socket.
     pub fn socket_url(&self) -> String {
         self.cluster.url()
     }
 
-    /// The database through the socket.
+    /// Connection settings of the database through the socket.
     pub fn socket_config(&self) -> Config {
         self.cluster.config()
     }
 
-    /// A connection of its own.
+    /// Opens a connection.
     pub async fn connect(&self) -> Client {
         connect(&self.config()).await
     }
 
-    /// A standby that follows this cluster by streaming replication, under the name `standby`.
+    /// Starts a standby that follows this cluster by streaming replication, with the name `standby`.
     pub async fn standby(&self) -> Self {
         let mut standby = Self::start_empty().await;
         standby.stop().await;
@@ -191,8 +191,8 @@ impl OwnCluster {
         self.cluster.dir().join("postgres")
     }
 
-    /// From its next start on, which may come after [`OwnCluster::stop`], it is a standby that waits for what its primary writes
-    /// (PostgreSQL manual 27.2.2).
+    /// Makes the cluster, from its next start on, a standby that waits for its primary's writes (PostgreSQL manual
+    /// 27.2.2). The start may follow [`OwnCluster::stop`].
     pub fn stand_by(&self) {
         let signal = self.pgdata().join("standby.signal");
         std::fs::write(&signal, "").unwrap();
@@ -204,12 +204,12 @@ impl OwnCluster {
         self.cluster.halt(Shutdown::Fast).await.unwrap();
     }
 
-    /// Shuts down as a crash would.
+    /// Shuts down like a crash.
     pub async fn crash(&mut self) {
         self.cluster.halt(Shutdown::Immediate).await.unwrap();
     }
 
-    /// SIGKILL: PostgreSQL gets no chance to do anything. Its other processes notice a moment later.
+    /// SIGKILL: PostgreSQL can do nothing. Its other processes notice a moment later.
     pub async fn kill(&mut self) {
         let pid = std::fs::read_to_string(self.pgdata().join("postmaster.pid")).unwrap();
         let pid = pid.lines().next().unwrap().trim().parse().unwrap();
@@ -243,7 +243,7 @@ fn give(path: &Path, as_is: &Path) {
     }
 }
 
-/// Brings a database to the schema of this build.
+/// Migrates a database to the schema of this build.
 async fn migrate(config: &Config) {
     catbird_server::store::migrate(config).await.unwrap();
 }
@@ -267,7 +267,8 @@ async fn connect(config: &Config) -> Client {
     client
 }
 
-/// The same server, another database. Understands both forms of connection strings.
+/// Returns the connection string of another database on the same server. Both forms of connection strings are
+/// supported.
 fn with_database(url: &str, name: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else { return format!("{url} dbname={name}") };
     let (place, options) = rest.split_once('?').map_or((rest, String::new()), |(p, o)| (p, format!("?{o}")));

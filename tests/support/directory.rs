@@ -1,5 +1,5 @@
-//! A host of DID documents on loopback, for did:plc and did:web alike. What it answers at a path is whatever the test last
-//! put there, misbehaviour included, and it counts who asks.
+//! A host of DID documents on loopback, for did:plc and did:web. Each path answers as the test has set it, correctly or
+//! not, and requests are counted.
 
 use std::collections::HashMap;
 use std::net::TcpListener;
@@ -12,18 +12,18 @@ use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
 use serde_json::Value;
 use tokio::sync::Notify;
 
-/// What stands at a path.
+/// Answer at a path.
 #[derive(Debug, Clone)]
 pub enum Answer {
     Document(Value),
     Body(Vec<u8>),
     Status(u16),
     Redirect(String),
-    /// 429, and how many seconds to wait.
+    /// 429 with this many seconds to wait.
     Busy(u64),
-    /// Nothing, for ever.
+    /// No answer, for ever.
     Hang,
-    /// The document, once [`Directory::release`] was called.
+    /// The document, after [`Directory::release`].
     Held(Value),
 }
 
@@ -64,22 +64,22 @@ impl Directory {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    /// Replaces what stands at a path such as `/did:plc:abc` or `/.well-known/did.json`.
+    /// Sets the answer at a path such as `/did:plc:abc` or `/.well-known/did.json`.
     pub fn put(&self, path: &str, answer: Answer) {
         self.pages.answers.lock().unwrap().insert(path.to_owned(), answer);
     }
 
-    /// How often a path was asked for.
+    /// Counts the requests for a path.
     pub fn hits(&self, path: &str) -> usize {
         self.pages.hits.lock().unwrap().get(path).copied().unwrap_or(0)
     }
 
-    /// Waits until somebody asks for anything.
+    /// Waits for the next request.
     pub async fn asked(&self) {
         self.pages.asked.notified().await;
     }
 
-    /// Lets everybody go who waits for [`Answer::Held`].
+    /// Releases all requests that wait for [`Answer::Held`].
     pub fn release(&self) {
         self.pages.release.notify_waiters();
         self.pages.release.notify_one();
@@ -88,7 +88,7 @@ impl Directory {
 
 impl Drop for Directory {
     fn drop(&mut self) {
-        // The command is sent by the call; the future would only wait for its end.
+        // The call sends the command; the future would only wait for its end.
         drop(self.server.stop(false));
     }
 }

@@ -1,4 +1,4 @@
-//! Server processes: the real binary, one or several on one database, killed as tests please.
+//! Server processes: one or several instances of the real binary on one database, which tests may kill.
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -16,10 +16,10 @@ use tokio_postgres::Config;
 
 use super::app::{validated, variables};
 
-/// How long a process may take until it is ready.
+/// Maximum time until a process is ready.
 const START: Duration = Duration::from_secs(60);
 
-/// How a replica serialises its writes.
+/// Serializer of a replica.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
     Advisory,
@@ -35,7 +35,7 @@ impl Mode {
     }
 }
 
-/// One server process. Killed when dropped.
+/// One server process, killed when dropped.
 pub struct Replica {
     pub base: String,
     child: Child,
@@ -65,7 +65,7 @@ impl Replica {
         let log = Arc::new(Mutex::new(Vec::new()));
         let kept = log.clone();
         let (told, address) = mpsc::channel();
-        // Reads to the end, so that the server never waits for somebody to read its log.
+        // Reads to the end, so that the server never blocks on its log.
         std::thread::spawn(move || {
             for line in stdout.lines().map_while(Result::ok) {
                 let entry: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
@@ -84,12 +84,12 @@ impl Replica {
         Self { base: format!("http://{}", address.expect("the server said where it listens")), child, log }
     }
 
-    /// The lines it has logged so far.
+    /// Returns the lines that it has logged.
     pub fn log(&self) -> Vec<String> {
         self.log.lock().unwrap().clone()
     }
 
-    /// Waits until the server takes requests.
+    /// Waits until the server accepts requests.
     pub async fn ready(&self) {
         let http = xrpc::http().unwrap();
         let url = format!("{}/health/ready", self.base);
@@ -100,7 +100,7 @@ impl Replica {
         }
     }
 
-    /// SIGKILL: it gets no chance to finish anything.
+    /// SIGKILL: it cannot finish anything.
     pub fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
@@ -111,7 +111,7 @@ impl Replica {
         kill(Pid::from_raw(self.child.id().cast_signed()), signal).unwrap();
     }
 
-    /// SIGTERM, and the exit code.
+    /// Sends SIGTERM and returns the exit code.
     pub async fn terminate(mut self) -> Option<i32> {
         self.signal(Signal::SIGTERM);
         tokio::task::spawn_blocking(move || self.child.wait().unwrap().code()).await.unwrap()
@@ -125,17 +125,17 @@ impl Drop for Replica {
     }
 }
 
-/// Runs the binary with this argument on a database to its end: the exit code, and what it wrote to both outputs.
+/// Runs the binary with this argument on a database; returns the exit code and both outputs.
 pub async fn run(argument: &'static str, database_url: &str) -> (Option<i32>, String, String) {
     run_with(&[argument], database_url).await
 }
 
-/// As [`run`], with several arguments.
+/// Like [`run`], with several arguments.
 pub async fn run_with(arguments: &[&str], database_url: &str) -> (Option<i32>, String, String) {
     run_as(arguments, database_url, &[]).await
 }
 
-/// The same, with these settings.
+/// Like [`run_with`], with these settings.
 pub async fn run_as(
     arguments: &[&str],
     database_url: &str,
@@ -160,7 +160,7 @@ fn program() -> PathBuf {
     ours.parent().and_then(Path::parent).unwrap().join("catbird-server")
 }
 
-/// Several servers on one database, as behind a load balancer that takes turns.
+/// Several servers on one database, as behind a round-robin load balancer.
 pub struct Fleet {
     pub replicas: Vec<Replica>,
     database: Config,
@@ -171,7 +171,7 @@ impl Fleet {
         Self::with(modes, database, database_url, &[]).await
     }
 
-    /// As [`Fleet::start`], with these settings for each server.
+    /// Like [`Fleet::start`], with these settings for each server.
     pub async fn with(modes: &[Mode], database: &Config, database_url: &str, settings: &[(&str, &str)]) -> Self {
         let mut replicas = Vec::new();
         for mode in modes {
@@ -183,19 +183,19 @@ impl Fleet {
         Self { replicas, database: database.clone() }
     }
 
-    /// A signed-in connection to the `n`-th replica, round and round.
+    /// Returns a signed-in connection to the `n`-th replica, modulo their number.
     pub fn xrpc(&self, n: usize, did: &str) -> Xrpc {
         validated(&self.replicas[n % self.replicas.len()].base, did)
     }
 
-    /// Somebody new at the `n`-th replica, with key packages.
+    /// Creates a persona at the `n`-th replica, with key packages.
     pub async fn persona(&self, n: usize) -> Persona {
         let persona = Persona::new(self.xrpc(n, &random_did()));
         persona.publish_key_packages(2).await.unwrap();
         persona
     }
 
-    /// A conversation of `n` people, spread over the replicas; its creator first.
+    /// Creates a conversation of `n` members, spread over the replicas; its creator first.
     pub async fn conversation(&self, n: usize) -> Vec<Persona> {
         let mut members = vec![self.persona(0).await];
         members[0].create(random_did().as_bytes(), "race").await.unwrap();
@@ -217,7 +217,7 @@ impl Fleet {
         members
     }
 
-    /// Proves the invariants on what is in the database now.
+    /// Checks the invariants of the database now.
     pub async fn check(&self) {
         let report = check::run(&self.database).await.unwrap();
         assert!(report.is_clean(), "{report}");

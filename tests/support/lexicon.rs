@@ -1,8 +1,8 @@
-//! Holds requests, replies and errors against the server's own lexicon documents.
+//! Validates requests, replies and errors against the server's own lexicon documents.
 //!
-//! Stricter than AT Protocol asks of a reader: a reply may not hold a field that its document does not declare, so that the
-//! documents stay complete, and `$bytes` has exactly one form. Requests may hold unknown fields, as the server ignores them.
-//! A document that uses something this validator does not know is an error too; nothing passes unchecked.
+//! It is stricter than AT Protocol requires of readers: a reply must not have undeclared fields, so that the documents
+//! stay complete, and `$bytes` has exactly one form. Requests may have unknown fields, which the server ignores. A
+//! document that uses a feature unknown to this validator is an error too.
 
 mod format;
 mod value;
@@ -19,35 +19,34 @@ static OURS: LazyLock<Catalogue> = LazyLock::new(|| {
     Catalogue::new(lexicons::documents().iter().map(|(_, text)| serde_json::from_str(text).expect("documents parse")))
 });
 
-/// Whether `body` is what the method may answer with 200. The error names the offending field.
+/// Validates `body` as a 200 reply of the method. The error names the offending field.
 pub fn validate_output(nsid: &str, body: &Value) -> Result<(), String> {
     OURS.output(nsid, body)
 }
 
-/// Whether `input` is what the method may be asked: the body of a procedure, or the parameters of a query as an object of
-/// typed values.
+/// Validates `input` of the method: the body of a procedure, or the parameters of a query as an object of typed values.
 pub fn validate_input(nsid: &str, input: &Value) -> Result<(), String> {
     OURS.input(nsid, input)
 }
 
-/// Whether `body` is what the method may answer with any other status: `defs#errorReply`, under a name that the method
-/// declares or that every method may give.
+/// Validates `body` as an error reply: `defs#errorReply`, with an error name that the method declares or that is common
+/// to all.
 pub fn validate_error(nsid: &str, body: &Value) -> Result<(), String> {
     OURS.error(nsid, body)
 }
 
-/// Whether `event` is one that the method's stream may hold.
+/// Validates `event` as an event of the method's stream.
 pub fn validate_event(nsid: &str, event: &Value) -> Result<(), String> {
     OURS.event(nsid, event)
 }
 
-/// Whether `value` is what this definition, such as `blue.catbird.mls.defs#messageView`, says.
+/// Validates `value` against this definition, such as `blue.catbird.mls.defs#messageView`.
 pub fn validate_def(reference: &str, value: &Value) -> Result<(), String> {
     let (home, schema) = OURS.resolve("", reference)?;
     OURS.check(&home, schema, value, "$", Unknown::Refused)
 }
 
-/// A set of lexicon documents that refer to one another, by NSID.
+/// Lexicon documents that refer to each other, by NSID.
 pub struct Catalogue {
     documents: BTreeMap<String, Value>,
 }
@@ -62,7 +61,7 @@ impl Catalogue {
     pub fn output(&self, nsid: &str, body: &Value) -> Result<(), String> {
         let method = self.method(nsid)?;
         let schema = json_schema(method, "output").ok_or_else(|| format!("{nsid} declares no output"))?;
-        // An output with two results requires no field for both; what it has to have depends on which one it is.
+        // An output with two results has no field required for both; each result has its own.
         match self.documents[nsid]["defs"].get("accepted") {
             Some(accepted) if body.get("$type").is_none() => self.check(nsid, accepted, body, "$", Unknown::Refused),
             Some(_) => {
@@ -115,7 +114,7 @@ impl Catalogue {
         }
     }
 
-    /// What `reference`, written in the document `home`, points to, and the document that it lives in.
+    /// Resolves `reference`, written in the document `home`, to its document and definition.
     fn resolve(&self, home: &str, reference: &str) -> Result<(String, &Value), String> {
         let (nsid, name) = match reference.split_once('#') {
             Some(("", name)) => (home, name),

@@ -1,8 +1,9 @@
-//! A load that keeps books: clients that send messages and commits without pause, ask again for as long as they get no
-//! answer, and note every acknowledgement, so that afterwards the database can be held to each one of them.
+//! A load with records: clients send messages and commits without pause, retry until they get an answer, and record
+//! every acknowledgement, so that the database can be compared with the records.
 //!
-//! A client repeats the very same request (same key, same message id, same commit bytes) after 503 and after silence, at the
-//! next server, until it is accepted or refused. So in the end the log must hold what was acknowledged and nothing else.
+//! A client repeats the same request (same key, same message id, same commit bytes) after 503 and after silence, at the
+//! next server, until it is accepted or refused. In the end the log must contain the acknowledged requests and nothing
+//! else.
 
 mod ledger;
 mod workers;
@@ -21,15 +22,15 @@ use tokio::time::Instant;
 use super::fleet::Fleet;
 pub use ledger::{Ack, Ledger};
 
-/// How long a client asks for an answer, and how long a test waits for the load to get on.
+/// Time for which a client retries, and for which a test waits for progress.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// A client's pause before it asks again: shorter than the server proposes, to put it under pressure.
+/// Pause before a client retries: shorter than the server proposes, to put it under pressure.
 const PAUSE: Duration = Duration::from_millis(25);
 
-/// What all clients share.
+/// State shared by all clients.
 #[derive(Clone)]
 pub struct Desk {
-    /// Where the servers are now.
+    /// Present addresses of the servers.
     servers: Arc<watch::Sender<Vec<Url>>>,
     stopping: watch::Receiver<bool>,
     ledger: Arc<Ledger>,
@@ -68,18 +69,18 @@ impl Load {
         Self { desk, stop, workers }
     }
 
-    /// Says where the servers are from now on.
+    /// Sets the addresses of the servers.
     pub fn servers(&self, fleet: &Fleet) {
         let servers = fleet.replicas.iter().map(|replica| replica.base.parse().unwrap()).collect();
         self.desk.servers.send_replace(servers);
     }
 
-    /// How often a client got 503 or nothing at all.
+    /// Counts how often a client got 503 or no answer.
     pub fn unanswered(&self) -> u64 {
         self.desk.unanswered.load(Ordering::SeqCst)
     }
 
-    /// Waits until so many more requests are acknowledged.
+    /// Waits until this many more requests are acknowledged.
     pub async fn progress(&mut self, more: u64) {
         let mut acknowledged = self.desk.ledger.acknowledged();
         let goal = *acknowledged.borrow() + more;
@@ -91,7 +92,7 @@ impl Load {
         }
     }
 
-    /// Lets every client get its last answer, and closes the books.
+    /// Waits for the last answer of every client, and returns the records.
     pub async fn stop(mut self) -> Arc<Ledger> {
         self.stop.send_replace(true);
         while let Some(ended) = self.workers.join_next().await {
@@ -106,14 +107,14 @@ impl Desk {
         *self.stopping.borrow()
     }
 
-    /// Sends one request until it is answered. `turn` decides which server is asked first.
+    /// Sends one request until it is answered. `turn` selects the first server.
     async fn insist(&self, xrpc: &Xrpc, turn: usize, method: &str, body: &Value) -> Reply {
         insist(&self.servers, &self.unanswered, xrpc, turn, method, body).await
     }
 }
 
-/// Sends one request to these servers until it is answered. `turn` decides which is asked first, and `unanswered` counts how
-/// often there was none.
+/// Sends one request to these servers until it is answered. `turn` selects the first one, and `unanswered` counts
+/// failed attempts.
 pub async fn insist(
     servers: &watch::Sender<Vec<Url>>,
     unanswered: &AtomicU64,

@@ -1,4 +1,4 @@
-//! A PgBouncer of a test's own, in transaction mode, in front of one PostgreSQL. It ends with its value.
+//! A PgBouncer in transaction mode in front of one PostgreSQL. It ends with its value.
 
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::MetadataExt;
@@ -11,7 +11,7 @@ use tokio_postgres::Config;
 use tokio_postgres::config::Host;
 use ulid::Ulid;
 
-/// How long a start may take.
+/// Maximum time of a start.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 pub struct PgBouncer {
@@ -22,7 +22,7 @@ pub struct PgBouncer {
 }
 
 impl PgBouncer {
-    /// A pooler with so many connections to this database.
+    /// Starts a pooler with this many connections to this database.
     pub fn start(database: &Config, connections: usize) -> Self {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let dir = std::env::temp_dir().join(format!("catbird-pgbouncer-{}", Ulid::new()));
@@ -62,7 +62,7 @@ impl PgBouncer {
         Self { port, dir, database: name.to_owned(), process }
     }
 
-    /// The database through the pooler.
+    /// URL of the database through the pooler.
     pub fn url(&self) -> String {
         format!("postgresql://anybody@127.0.0.1:{}/{}", self.port, self.database)
     }

@@ -1,5 +1,5 @@
-//! A proxy between clients and a server that stays where it is when the server is replaced by another, and cuts connections,
-//! those in the middle of a reply too.
+//! A proxy between clients and a server: it keeps its address when the server is replaced, and cuts connections, also
+//! in the middle of a reply.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-/// The proxy. Ends with the runtime that started it.
+/// The proxy. It ends with the runtime that started it.
 #[derive(Clone)]
 pub struct Proxy {
     address: SocketAddr,
@@ -23,7 +23,7 @@ struct State {
 }
 
 impl Proxy {
-    /// A proxy in front of the server at this address, such as `http://127.0.0.1:3000`.
+    /// Starts a proxy in front of the server at this address, such as `http://127.0.0.1:3000`.
     pub async fn before(base: &str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -37,17 +37,17 @@ impl Proxy {
         Self { address, state }
     }
 
-    /// Where clients connect.
+    /// Address for clients.
     pub fn base(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// New connections go to another server.
+    /// Directs new connections to another server.
     pub fn redirect(&self, base: &str) {
         self.state.send_modify(|state| state.to = address_of(base));
     }
 
-    /// Cuts every connection that is open now.
+    /// Cuts every open connection.
     pub fn cut_all(&self) {
         self.state.send_modify(|state| state.generation += 1);
     }

@@ -1,4 +1,4 @@
-//! A webhook's host: real HTTP over TCP, which keeps what it was sent and answers as tests please, well or badly.
+//! Host of a webhook: real HTTP over TCP, which records its requests and answers as the test sets it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -13,42 +13,42 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-/// The key of signatures in tests.
+/// Key of signatures in tests.
 pub const SECRET: &[u8] = b"thirty-two bytes of test secret!";
-/// How long anything may take that comes by itself.
+/// Maximum time for anything that happens by itself.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What the host does with a challenge.
+/// Answer to a challenge.
 #[derive(Debug, Clone)]
 pub enum Repeats {
-    /// It repeats it in an object.
+    /// Returns it in an object.
     Object,
-    /// It repeats it and nothing else.
+    /// Returns it alone.
     Bare,
-    /// It says something else, and all is well.
+    /// Returns something else with a good status.
     Otherwise,
-    /// It does not know what that is.
+    /// Answers like any other request.
     Not(Answer),
 }
 
-/// What the host does with a request.
+/// Answer to a request.
 #[derive(Debug, Clone)]
 pub enum Answer {
     Status(u16),
     Redirect(String),
-    /// 429, and how many seconds to wait.
+    /// 429 with this many seconds to wait.
     Busy(u64),
-    /// Nothing, for ever.
+    /// No answer, for ever.
     Hang,
-    /// Bytes that are no HTTP.
+    /// Bytes that are not HTTP.
     Garbage,
-    /// A good status, and a body that never ends.
+    /// A good status, and a body without end.
     Endless,
     /// Closes the connection without a word.
     Die,
 }
 
-/// A request that was read whole.
+/// A request that was read completely.
 #[derive(Debug, Clone)]
 pub struct Delivery {
     pub path: String,
@@ -65,7 +65,7 @@ impl Delivery {
         self.headers["webhook-id"].clone()
     }
 
-    /// Whether it is signed with this key, as Standard Webhooks are.
+    /// Returns true if it is signed with this key, as in Standard Webhooks.
     pub fn is_signed_with(&self, secret: &[u8]) -> bool {
         let mut mac = Hmac::<Sha256>::new_from_slice(secret).unwrap();
         mac.update(format!("{}.{}.", self.headers["webhook-id"], self.headers["webhook-timestamp"]).as_bytes());
@@ -88,7 +88,7 @@ pub struct Receiver {
 }
 
 impl Receiver {
-    /// A host that answers challenges and takes everything.
+    /// Starts a host that answers challenges and accepts everything.
     pub async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let receiver = Self {
@@ -113,47 +113,47 @@ impl Receiver {
         format!("http://127.0.0.1:{}/in", self.port)
     }
 
-    /// The body of setMailbox that names this host.
+    /// Returns the body of setMailbox that names this host.
     pub fn mailbox(&self) -> Value {
         json!({ "provider": "webhook", "url": self.url(), "secret": { "$bytes": STANDARD.encode(SECRET) } })
     }
 
-    /// Answers challenges like this from now on.
+    /// Sets the answer to challenges.
     pub fn repeat(&self, repeats: Repeats) {
         *self.repeats.lock().unwrap() = repeats;
     }
 
-    /// The challenges that it was sent so far.
+    /// Returns the challenges received so far.
     pub fn challenges(&self) -> Vec<Delivery> {
         self.challenges.borrow().clone()
     }
 
-    /// Waits until it was sent so many challenges, and returns all of them.
+    /// Waits for this many challenges, and returns all of them.
     pub async fn have_challenges(&self, most: usize) -> Vec<Delivery> {
         wait_for(&self.challenges, most).await
     }
 
-    /// Answers everything else like this from now on.
+    /// Sets the answer to everything else.
     pub fn answer(&self, answer: Answer) {
         *self.answer.lock().unwrap() = answer;
     }
 
-    /// Answers the next requests like these, one each, before anything else.
+    /// Sets the answers to the next requests, one each.
     pub fn answer_first(&self, answers: &[Answer]) {
         *self.first.lock().unwrap() = answers.to_vec();
     }
 
-    /// Everything it was sent so far.
+    /// Returns all envelopes received so far.
     pub fn received(&self) -> Vec<Delivery> {
         self.received.borrow().clone()
     }
 
-    /// The ids of the envelopes that it was sent so far, each as often as it came.
+    /// Returns the ids of the envelopes received so far, repetitions included.
     pub fn ids(&self) -> Vec<String> {
         self.received.borrow().iter().map(Delivery::id).collect()
     }
 
-    /// Waits until it was sent so many, and returns all of them.
+    /// Waits for this many envelopes, and returns all of them.
     pub async fn have(&self, requests: usize) -> Vec<Delivery> {
         wait_for(&self.received, requests).await
     }
@@ -184,7 +184,7 @@ impl Receiver {
     }
 }
 
-/// Waits until there are so many, and returns all of them.
+/// Waits for this many deliveries, and returns all of them.
 async fn wait_for(deliveries: &watch::Sender<Vec<Delivery>>, most: usize) -> Vec<Delivery> {
     let mut there = deliveries.subscribe();
     let enough = there.wait_for(|there| there.len() >= most);
@@ -219,7 +219,7 @@ async fn reply(mut connection: TcpStream, answer: Answer) {
     let _ = connection.shutdown().await;
 }
 
-/// One request; `None` if its sender went away before its end.
+/// Reads one request; `None` if its sender disconnected before its end.
 async fn read(connection: &mut TcpStream) -> Option<Delivery> {
     let mut bytes = Vec::new();
     loop {

@@ -1,4 +1,4 @@
-//! A Redis of a test's own, on loopback, without persistence. It ends with its value.
+//! A Redis of one test, on loopback, without persistence. It ends with its value.
 
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
@@ -9,7 +9,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use ulid::Ulid;
 
-/// How long a start may take.
+/// Maximum time of a start.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 pub struct Redis {
@@ -32,7 +32,7 @@ impl Redis {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
-    /// Ends it without a word, as a crash would. What it knew is gone.
+    /// Kills it like a crash. Its data is lost.
     pub fn kill(&mut self) {
         if let Some(mut process) = self.process.take() {
             process.kill().unwrap();
@@ -57,12 +57,12 @@ impl Redis {
         }
     }
 
-    /// Stops it in mid-air: connections stay open and nothing is answered.
+    /// Stops the process: connections stay open and nothing is answered.
     pub fn freeze(&self) {
         self.signal(Signal::SIGSTOP);
     }
 
-    /// Lets a frozen one go on.
+    /// Continues a stopped process.
     pub fn thaw(&self) {
         self.signal(Signal::SIGCONT);
     }
@@ -72,7 +72,7 @@ impl Redis {
         kill(Pid::from_raw(process.id().try_into().unwrap()), signal).unwrap();
     }
 
-    /// Runs a command by `redis-cli` and gives what it prints, by line.
+    /// Runs a command with `redis-cli` and returns its output by line.
     pub fn run(&self, command: &[&str]) -> Vec<String> {
         let output = Command::new("redis-cli").args(["-p", &self.port.to_string()]).args(command).output().unwrap();
         assert!(output.status.success(), "{output:?}");

@@ -1,4 +1,5 @@
-//! Bodies that are large, that never come whole, or that come without a length: whom they are charged to, and whom they keep waiting.
+//! Bodies that are large, incomplete, or without a length: the callers that pay for them, and the callers that wait for
+//! them.
 
 use std::time::{Duration, Instant};
 
@@ -16,7 +17,7 @@ use crate::limits::{ask, metric, until};
 
 const MIB: usize = 1 << 20;
 
-/// A connection with the head of a call, and no more.
+/// Opens a connection and sends only the head of a call.
 async fn begin(base: &str, method: &str, token: &str, length: &str) -> TcpStream {
     let mut socket = TcpStream::connect(base.trim_start_matches("http://").trim_end_matches('/')).await.unwrap();
     let head =
@@ -25,7 +26,7 @@ async fn begin(base: &str, method: &str, token: &str, length: &str) -> TcpStream
     socket
 }
 
-/// The status of the answer.
+/// Returns the status of the reply.
 async fn status(socket: &mut TcpStream) -> u16 {
     let mut line = [0; "HTTP/1.1 200".len()];
     socket.read_exact(&mut line).await.unwrap();
@@ -46,7 +47,7 @@ async fn p10_a_large_body_is_charged_as_it_comes_and_comes_no_faster_than_its_se
     let begun = Instant::now();
     let charged = async || metric(&app.base, "request_cost_units_total{for=\"bytes\"}").await.unwrap_or_default();
     until("the charge for what has come", async || charged().await > 20.0).await;
-    // It comes at the sender's rate, and leaves the sender half of a burst.
+    // It arrives at the sender's rate, and leaves half of a burst.
     assert!(charged().await < 15.0 * (2.0 + begun.elapsed().as_secs_f64()));
     assert_eq!(ask(&alice.xrpc).await.status, 200);
     drop(sending.await.unwrap());
@@ -66,12 +67,12 @@ async fn p10_p12_nobody_takes_its_owners_turns_with_a_used_token() {
     let request = owner.http.post(owner.url(&send, &[])).bearer_auth(&token).json(&large);
     assert_eq!(owner.send(&send, request).await.unwrap().status, 404, "it is used now");
 
-    // The other replica has not heard of it. Neither what is announced to be large nor what turns out to be waits in the owner's line.
+    // The other replica does not know it. Neither announced large bodies nor chunked ones wait in the owner's queue.
     for length in [format!("Content-Length: {MIB}"), "Transfer-Encoding: chunked".to_owned()] {
         let mut sockets = Vec::new();
         for _ in 0..2 * catbird_server::limits::at_once() {
             let mut socket = begin(elsewhere.base.as_str(), "sendMessage", &token, &length).await;
-            // It may be refused before it has taken all of this.
+            // It may be refused before the server has read all of this.
             let _ = socket.write_all(format!("{:x}\r\n{}", MIB, " ".repeat(MIB / 2)).as_bytes()).await;
             sockets.push(socket);
         }
@@ -100,7 +101,7 @@ async fn p10_small_bodies_without_a_length_need_no_turn() {
         socket.read_exact(&mut asks_for_the_body).await.unwrap();
         assert!(asks_for_the_body.starts_with(b"HTTP/1.1 100 "));
     }
-    // The one that came last is answered while none of those before it has a body.
+    // The last one is answered while the earlier ones have no body yet.
     for socket in sockets.iter_mut().rev() {
         socket.write_all(format!("{:x}\r\n{body}\r\n0\r\n\r\n", body.len()).as_bytes()).await.unwrap();
         let status = tokio::time::timeout(Duration::from_secs(5), status(socket)).await;

@@ -1,4 +1,4 @@
-//! The limit of one caller.
+//! Limit of one caller.
 
 use std::time::Instant;
 
@@ -42,7 +42,7 @@ async fn p10_a_limit_is_one_callers_own_and_counts_all_its_requests() {
     let app = TestApp::with(&[LIMITED]).await;
     let (alice, bob) = (app.persona().xrpc, app.persona().xrpc);
     let mut asked = 0;
-    // Requests that fail, and of several methods.
+    // Failed requests count too, and so do several methods.
     let refusal = loop {
         let reply = match asked % 3 {
             0 => ask(&alice).await,
@@ -87,7 +87,7 @@ async fn p12_who_repeats_somebody_elses_used_token_uses_up_nobodys_limit() {
         let reply = ask_with(&alice, &used).await;
         assert_eq!((reply.status, reply.error()), (401, Some("TokenReplayed")), "{reply}");
     }
-    // What is left of a burst of two seconds' worth.
+    // The rest of a burst of two seconds' worth.
     for _ in 0..9 {
         assert_eq!(ask(&alice).await.status, 200);
     }
@@ -102,7 +102,8 @@ async fn p12_nor_does_who_repeats_it_with_another_body_at_another_replica() {
     let elsewhere = alice.at(fleet.replicas[1].base.parse().unwrap());
     let used = alice.token(CHEAP);
     assert_eq!(ask_with(&alice, &used).await.status, 200);
-    // That it is used is asked behind the reply. Until that is known each counts as its owner's, and then none does.
+    // The use of the token is checked after the reply. Until it is known, each repetition counts for the owner; after
+    // that none does.
     let refusals = ["InvalidRequest", "RateLimitExceeded", "TokenReplayed"];
     for n in 1.. {
         let malformed = elsewhere.http.post(elsewhere.url(CHEAP, &[])).bearer_auth(&used).body("{");
@@ -112,7 +113,7 @@ async fn p12_nor_does_who_repeats_it_with_another_body_at_another_replica() {
             break;
         }
     }
-    // Were they charged, nothing would be left of a burst of two seconds' worth.
+    // If they were charged, nothing would be left of a burst of two seconds' worth.
     for _ in 0..5 {
         assert_eq!(ask(&elsewhere).await.status, 200);
     }
@@ -133,8 +134,8 @@ async fn p12_nor_does_who_repeats_a_used_ticket_that_was_read_in_an_address() {
         };
         assert_eq!((reply.status, reply.error()), (401, Some("TokenReplayed")), "{reply}");
     }
-    // Of a burst of two seconds' worth, the ticket and the WebSocket have used two and PostgreSQL's time for them some more, which on a
-    // busy machine may be half a second. Were the others charged, nothing would be left.
+    // Of a burst of two seconds' worth, the ticket and the WebSocket have used two units plus PostgreSQL's time for
+    // them, up to half a second on a busy machine. If the others were charged, nothing would be left.
     for _ in 0..5 {
         assert_eq!(ask(&alice).await.status, 200);
     }

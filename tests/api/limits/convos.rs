@@ -1,4 +1,4 @@
-//! The limit of one conversation, with either serializer.
+//! Limit of one conversation, with either serializer.
 
 use std::time::Instant;
 
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::limits::{metric, most, told_to_wait};
 
-/// One write a second: what was used up stays so for a while.
+/// One write per second, so that the limit stays used up for a while.
 const RATE: u32 = 1;
 const LIMITED: (&str, &str) = ("RATE_LIMIT_PER_CONVO", "1");
 
@@ -44,19 +44,19 @@ either_serializer! {
     a_former_member_that_goes_on_writing_is_kept_away_from_the_lock;
 }
 
-/// An opaque message in the member's epoch.
+/// Sends an opaque message in the member's epoch.
 async fn send(sender: &Persona, convo: &str, epoch: u64) -> Reply {
     let body = json!({ "convoId": convo, "ciphertext": bytes_value(b"opaque"), "epoch": epoch });
     sender.xrpc.procedure("sendMessage", &body).await.unwrap()
 }
 
-/// Everything that the log holds.
+/// Returns the whole log.
 async fn log(member: &Persona, convo: &str) -> Vec<Value> {
     let parameters = [("convoId", convo.to_owned()), ("sinceSeq", "0".to_owned()), ("limit", "100".to_owned())];
     member.xrpc.query("getMessages", &parameters).await.unwrap().list("messages").unwrap().to_vec()
 }
 
-/// Sends until the conversation is over its limit: how often that went well, and the refusal.
+/// Sends until the conversation is over its limit; returns the number of successes, and the refusal.
 async fn exhaust(senders: &[&Persona], convo: &str, epoch: u64) -> (usize, Reply) {
     for accepted in 0.. {
         let reply = send(senders[accepted % senders.len()], convo, epoch).await;
@@ -67,8 +67,8 @@ async fn exhaust(senders: &[&Persona], convo: &str, epoch: u64) -> (usize, Reply
     unreachable!("a limit that lets everything through")
 }
 
-/// Sends many messages at once, most of which begin before any of them counts: how many were accepted. The conversation is far
-/// over its limit afterwards.
+/// Sends many messages at once, most of which start before any of them counts; returns how many were accepted. The
+/// conversation is far over its limit afterwards.
 async fn flood(sender: &Persona, convo: &str, epoch: u64) -> usize {
     let replies = join_all((0..8).map(|_| send(sender, convo, epoch))).await;
     let accepted = replies.iter().filter(|reply| reply.status == 200).count();
@@ -109,7 +109,7 @@ async fn p7_strangers_neither_use_a_limit_up_nor_learn_of_it(app: &TestApp) {
     let alice = app.conversation(1).await.remove(0);
     let (convo, epoch) = (alice.convo().unwrap(), alice.epoch().unwrap());
     let stranger = app.persona();
-    // Nothing but the request's own id may differ.
+    // Only the request's own id may differ.
     let refused = async |convo: &str| {
         let reply = send(&stranger, convo, epoch).await;
         assert_eq!((reply.status, reply.error()), (404, Some("ConvoNotFound")), "{reply}");
@@ -121,7 +121,7 @@ async fn p7_strangers_neither_use_a_limit_up_nor_learn_of_it(app: &TestApp) {
         body
     };
     let missing = refused("01JB2N0W3E8Z6TQ9K4M5V7X1YA").await;
-    // So that the conversation has an actor, where there are any.
+    // This starts the conversation's actor, if there are actors.
     assert_eq!(send(&alice, convo, epoch).await.status, 200);
     for _ in 0..20 {
         assert_eq!(refused(convo).await, missing);
@@ -148,7 +148,7 @@ async fn p10_writes_that_were_refused_use_nothing_up(app: &TestApp) {
     }
 }
 
-/// How many statements have been run for writing.
+/// Returns the write statements that were run.
 async fn statements(app: &TestApp) -> Vec<String> {
     let http = catbird_client::xrpc::http().unwrap();
     let text = http.get(format!("{}/metrics", app.base)).send().await.unwrap().text().await.unwrap();
@@ -190,13 +190,13 @@ async fn p7_members_and_strangers_who_are_looked_for_together_are_told_apart(app
     let replies =
         join_all(writing.map(async |(writer, convo)| (writer, convo, send(writer, convo, epoch).await))).await;
     for (writer, convo, reply) in replies {
-        // The limit may be reached, which only members learn.
+        // Only members learn that the limit is reached.
         let told: &[u16] = if writer.convo().unwrap() == convo { &[200, 429] } else { &[404] };
         assert!(told.contains(&reply.status), "{reply}");
     }
 }
 
-/// Asks again for as long as the conversation is over its limit, which is not what is tried here.
+/// Retries while the conversation is over its limit, which is not under test here.
 async fn unhurried(asking: impl AsyncFn() -> Reply) -> Reply {
     loop {
         let reply = asking().await;
@@ -228,7 +228,7 @@ async fn a_former_member_that_goes_on_writing_is_kept_away_from_the_lock(app: &T
     told_to_wait(&send(bob, convo, epoch).await);
     assert_eq!(statements(app).await, before);
     assert!(metric(&app.base, "rate_limited_total{scope=\"former\"}").await >= Some(2.0));
-    // It is no former member when it is added again.
+    // A member that was added again is not a former member.
     let add = json!({ "convoId": convo, "didList": [bob.did()] });
     let added = unhurried(async || alice.xrpc.procedure("addMembers", &add).await.unwrap()).await;
     assert_eq!(added.status, 200, "{added}");

@@ -1,4 +1,4 @@
-//! What dear requests cost, and how many of one caller are worked on at once.
+//! Cost of expensive requests, and the number of concurrent requests of one caller.
 
 use std::time::{Duration, Instant};
 
@@ -13,9 +13,9 @@ use serde_json::json;
 
 use crate::limits::{ask, metric, most, told_to_wait, until};
 
-/// What makes a page of 4 MiB: some forty units each time that it is sent or read.
+/// A page of 4 MiB costs about forty units each time that it is sent or read.
 const LARGE: usize = 4 << 20;
-/// Two seconds' worth is less than one such page, and enough to make a conversation.
+/// Two seconds' worth is less than one such page, and enough to create a conversation.
 const LIMITED: (&str, &str) = ("RATE_LIMIT_PER_DID", "15");
 
 async fn send_large(sender: &Persona) -> Reply {
@@ -27,7 +27,7 @@ async fn send_large(sender: &Persona) -> Reply {
     sender.xrpc.procedure("sendMessage", &body).await.unwrap()
 }
 
-/// A page of the newest messages.
+/// Reads a page of the newest messages.
 async fn page(reader: &Persona) -> Reply {
     let parameters = [("convoId", reader.convo().unwrap().to_owned()), ("peek", "true".to_owned())];
     reader.xrpc.query("getMessages", &parameters).await.unwrap()
@@ -39,7 +39,7 @@ async fn p10_dear_requests_use_a_limit_up_sooner_than_as_many_cheap_ones() {
     let members = app.conversation(1).await;
     let alice = &members[0];
     until("the end of what making it has charged", async || ask(&alice.xrpc).await.status == 200).await;
-    // They come at the sender's rate, a few at once, and those that have waited for too long are told to wait.
+    // They run at the sender's rate, a few at a time; those that wait too long are refused with a wait.
     let begun = Instant::now();
     let sent = join_all((0..6).map(|_| send_large(alice))).await;
     let accepted = sent.iter().filter(|reply| reply.status == 200).count();
@@ -48,7 +48,7 @@ async fn p10_dear_requests_use_a_limit_up_sooner_than_as_many_cheap_ones() {
         told_to_wait(refused);
     }
 
-    // What goes is charged when it is known how much it is. A few are read at once, and the others are refused when it is their turn.
+    // A reply is charged once its size is known. A few run at once, and the others are refused when they get a slot.
     let read = join_all((0..10).map(|_| page(alice))).await;
     let refused: Vec<&Reply> = read.iter().filter(|reply| reply.status == 429).collect();
     assert!(!refused.is_empty() && refused.len() < 10, "{} of 10 were refused", refused.len());
@@ -69,7 +69,7 @@ async fn p10_dear_requests_use_a_limit_up_sooner_than_as_many_cheap_ones() {
 async fn p10_few_requests_of_one_caller_are_worked_on_at_once_and_the_others_wait() {
     let app = TestApp::with(&[("RATE_LIMIT_PER_DID", "10000")]).await;
     let members = app.conversation(2).await;
-    // The one that looks is in no transaction, where it would see the same all the time.
+    // The observer is not in a transaction, in which it would always see the same.
     let (database, looking) = (app.database.connect().await, app.database.connect().await);
     database.batch_execute("begin; lock table messages in access exclusive mode").await.unwrap();
     let held = async {
@@ -78,7 +78,7 @@ async fn p10_few_requests_of_one_caller_are_worked_on_at_once_and_the_others_wai
         let count = async || looking.query_one(busy, &[]).await.unwrap().get::<_, i64>(0);
         let at_once = catbird_server::limits::at_once() as i64;
         until("reads that wait for the table", async || count().await == at_once).await;
-        // Others are answered meanwhile.
+        // Other callers are answered meanwhile.
         let epoch = [("convoId", members[1].convo().unwrap().to_owned())];
         assert_eq!(members[1].xrpc.query("getEpoch", &epoch).await.unwrap().status, 200);
         let begun = Instant::now();

@@ -1,4 +1,4 @@
-//! Quotas: what one person may have stored and begin in a day, and how often others may be invited.
+//! Quotas: stored bytes and new conversations of one caller per day, and invitations of one DID.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::limits::{metric, told_to_wait, until};
 
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// A conversation of the caller's with these people.
+/// A conversation of the caller with these DIDs.
 fn conversation(with: &[&str]) -> Value {
     json!({
         "groupId": ulid::Ulid::new().to_bytes().map(|byte| format!("{byte:02x}")).concat(),
@@ -28,7 +28,7 @@ async fn create(caller: &Xrpc, with: &[&str]) -> Reply {
     caller.procedure("createConvo", &conversation(with)).await.unwrap()
 }
 
-/// How often the caller can begin a conversation with these people, up to `most`.
+/// Counts how often the caller can create a conversation with these DIDs, up to `most`.
 async fn creates(caller: &Xrpc, with: &[&str], most: usize) -> usize {
     for created in 0..most {
         let reply = create(caller, with).await;
@@ -40,11 +40,11 @@ async fn creates(caller: &Xrpc, with: &[&str], most: usize) -> usize {
     most
 }
 
-/// Waits until the replicas have added up that so much was used.
+/// Waits until the replicas have settled this usage.
 async fn settled(db: &Client, used: i64) {
     let query = "select coalesce(sum(used), 0)::bigint from allowances where quota = 'convos'";
     until("the settlement", async || db.query_one(query, &[]).await.unwrap().get::<_, i64>(0) == used).await;
-    // The replica learns of it a moment later.
+    // The replica reads it a moment later.
     tokio::time::sleep(Duration::from_millis(100)).await;
 }
 
@@ -61,14 +61,14 @@ async fn p10_replicas_keep_a_quota_together_until_its_window_ends() {
     let wait = told_to_wait(&create(&here, &[]).await);
     assert!(wait <= DAY && wait > DAY - Duration::from_secs(60), "{wait:?}");
     settled(&db, 3).await;
-    // The other replica knows nothing of her before it has added up what she did there.
+    // The other replica does not know her usage before it settles.
     assert_eq!(creates(&there, &[], 1).await, 1);
     settled(&db, 4).await;
     assert_eq!(creates(&there, &[], 10).await, 0);
     assert_eq!(creates(&fleet.xrpc(1, &random_did()), &[], 10).await, 3, "it is her own quota");
     settled(&db, 7).await;
 
-    // The window is over, as far as the table knows; a replica that has not heard of her asks it.
+    // The window is over according to the table; a replica without her account asks it.
     db.batch_execute("update allowances set ends_at = now()").await.unwrap();
     let third = catbird_testkit::fleet::Replica::start(Mode::Advisory, &database.url, &limited).await;
     let anew = here.at(third.base.parse().unwrap());
@@ -147,7 +147,7 @@ async fn p4_what_was_done_is_answered_again_beyond_the_quota_and_what_is_refused
     let refused = send(&alice, "three", epoch + 1, 30_000).await;
     told_to_wait(&refused);
     assert!(refused.body["message"].as_str().unwrap().contains("60000 bytes"), "{refused}");
-    // What still fits is taken, until nothing does.
+    // Messages that still fit are accepted.
     let mut more = 0;
     for bytes in [2_000, 1] {
         while send(&alice, &format!("more-{more}"), epoch + 1, bytes).await.status == 200 {
@@ -173,7 +173,7 @@ async fn p4_what_was_done_is_answered_again_beyond_the_quota_and_what_is_refused
     told_to_wait(&ask(&alice, "publishKeyPackage", &more_packages).await);
     assert_eq!(contents().await, before + more);
 
-    // Others have quotas of their own, and nobody is kept from reading and leaving.
+    // Other callers have their own quotas, and reading and leaving are free.
     assert_eq!(create(&bob.xrpc, &[]).await.status, 200);
     let read = alice.xrpc.query("getMessages", &[("convoId", convo.clone())]).await.unwrap();
     assert_eq!(read.status, 200, "{read}");
@@ -203,7 +203,7 @@ async fn p10_only_so_many_strangers_can_be_named() {
     let (mallory, bob) = (app.persona().xrpc, app.persona().xrpc);
     let first = create(&mallory, &[&bob.did]).await;
     let convo = first.string("id").unwrap().to_owned();
-    // Having put him there once is no acquaintance.
+    // An earlier invitation alone does not make them acquainted.
     assert_eq!(create(&mallory, &[&bob.did]).await.status, 200);
     let add = async |did: &str| {
         let body = json!({ "convoId": convo, "didList": [did] });
@@ -216,18 +216,18 @@ async fn p10_only_so_many_strangers_can_be_named() {
     told_to_wait(&create(&mallory, &[&bob.did]).await);
     assert_eq!(create(&mallory, &[]).await.status, 200);
 
-    // Whoever is no member learns nothing by it.
+    // A non-member learns nothing from it.
     let stranger = app.persona().xrpc;
     let reply = stranger.procedure("addMembers", &json!({ "convoId": convo, "didList": [carol] })).await.unwrap();
     assert_eq!((reply.status, reply.error()), (404, Some("ConvoNotFound")), "{reply}");
 
     let message = json!({ "convoId": convo, "ciphertext": bytes_value(b"hello"), "epoch": 0 });
     assert_eq!(mallory.procedure("sendMessage", &message).await.unwrap().status, 200);
-    // Once he has read what he was put into, they have to do with each other.
+    // After he has read the conversation, they share one.
     assert_eq!(bob.query("getMessages", &[("convoId", convo.clone())]).await.unwrap().status, 200);
     app.settle().await;
     assert_eq!(creates(&mallory, &[&bob.did], 3).await, 3);
-    // And to him she is no stranger, since she has made it.
+    // She is not a stranger to him, since she created it.
     assert_eq!(creates(&bob, &[&mallory.did], 5).await, 5);
     app.finish().await;
 }

@@ -1,4 +1,4 @@
-//! Limits that replicas keep together through Redis, and each for itself without it.
+//! Limits that replicas share through Redis, and count alone without it.
 
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ const PER_DID: (&str, &str) = ("RATE_LIMIT_PER_DID", "5");
 const PER_CONVO: (&str, &str) = ("RATE_LIMIT_PER_CONVO", "5");
 const MODES: [Mode; 2] = [Mode::Advisory, Mode::Actors];
 
-/// Two replicas with these settings, connected to Redis.
+/// Starts two replicas with these settings, connected to Redis.
 async fn fleet(redis: &Redis, database: &TestDatabase, settings: &[(&str, &str)]) -> Fleet {
     let url = redis.url();
     let settings = [&[("REDIS_URL", url.as_str())], settings].concat();
@@ -31,20 +31,20 @@ async fn fleet(redis: &Redis, database: &TestDatabase, settings: &[(&str, &str)]
     fleet
 }
 
-/// How long the server waits for Redis where it waits at all.
+/// Time limit of the server's calls to Redis.
 const REDIS_TIMEOUT: Duration = Duration::from_millis(50);
 
-/// What became of requests.
+/// Outcome of the requests.
 struct Outcome {
     accepted: usize,
     refused: usize,
-    /// The shortest time in which one was accepted.
+    /// Shortest time of an accepted request.
     fastest: Duration,
-    /// The most that one limit for all would have let through.
+    /// Maximum that one shared limit would have accepted.
     most: f64,
 }
 
-/// Sends the requests one after the other; each has to be accepted or refused for its rate.
+/// Sends the requests one after the other; each must be accepted or refused for its rate.
 async fn count(requests: usize, mut send: impl AsyncFnMut(usize) -> Reply) -> Outcome {
     let start = Instant::now();
     let (mut accepted, mut refused, mut fastest) = (0, 0, Duration::MAX);
@@ -63,7 +63,7 @@ async fn count(requests: usize, mut send: impl AsyncFnMut(usize) -> Reply) -> Ou
 }
 
 impl Outcome {
-    /// Two replicas that know nothing of each other let twice as much through as one.
+    /// Two replicas that do not share would accept twice as much as one.
     #[track_caller]
     fn is_shared(&self) {
         let Self { accepted, refused, most, .. } = self;
@@ -71,7 +71,7 @@ impl Outcome {
         assert!(*accepted as f64 <= 1.4 * most, "{accepted} were accepted where one replica lets {most} through");
     }
 
-    /// As much as two bursts: neither knows of the other.
+    /// As much as two bursts: the replicas do not share.
     #[track_caller]
     fn is_each_replicas_own(&self) {
         let Self { accepted, refused, most, .. } = self;
@@ -85,7 +85,7 @@ impl Outcome {
     }
 }
 
-/// Requests of one caller, at each replica in turn.
+/// Requests of one caller, alternating between the replicas.
 async fn of_one_caller(fleet: &Fleet) -> Outcome {
     let did = random_did();
     let at: Vec<Xrpc> = (0..MODES.len()).map(|n| fleet.xrpc(n, &did)).collect();
@@ -128,7 +128,7 @@ async fn p10_replicas_share_a_members_limit_on_commits() {
     let redis = Redis::start();
     let database = database().await;
     let fleet = fleet(&redis, &database, &[("COMMITS_PER_MINUTE", "3")]).await;
-    // Which takes the creator one commit.
+    // That takes the creator one commit.
     let mut members = fleet.conversation(6).await;
     let others: Vec<String> = members.drain(1..).map(|member| member.did().to_owned()).collect();
     let mut creator = members.remove(0);
@@ -150,7 +150,7 @@ async fn p10_replicas_share_a_members_limit_on_commits() {
         assert_eq!(reply.status, 200, "{reply}");
         creator.mls.merge_pending(&creator.group_id).unwrap();
         accepted += 1;
-        // What the others have accepted is learnt a moment later.
+        // Usage of the other replica arrives a moment later.
         tokio::time::sleep(Duration::from_millis(300)).await;
     }
     assert!(
@@ -179,7 +179,7 @@ async fn p11_without_redis_every_replica_keeps_the_limit_alone_and_nothing_fails
     of_one_caller(&fleet).await.is_each_replicas_own();
     for (replica, (gone, back)) in fleet.replicas.iter().zip(&said_before) {
         let (gone_now, back_now) = said(&replica.log());
-        // The log comes through a pipe, a moment behind.
+        // The log arrives through a pipe, a moment later.
         assert!(gone_now >= 1 && gone_now <= gone + 1 && back_now <= back + 1, "it is not said with every request");
     }
 
@@ -199,7 +199,7 @@ async fn p11_without_redis_every_replica_keeps_the_limit_alone_and_nothing_fails
 async fn p11_a_redis_that_hangs_delays_nobody_and_limits_hold() {
     let redis = Redis::start();
     let database = database().await;
-    // Single use would ask Redis too, and wait for it as long as it may.
+    // Redis is also used for single use; its waits would count here.
     let fleet = fleet(&redis, &database, &[PER_DID, ("ENFORCE_JTI", "false")]).await;
     redis.freeze();
     let outcome = of_one_caller(&fleet).await;
@@ -208,12 +208,12 @@ async fn p11_a_redis_that_hangs_delays_nobody_and_limits_hold() {
     fleet.check().await;
 }
 
-/// The buckets that Redis holds.
+/// Returns the buckets in Redis.
 fn keys(redis: &Redis) -> Vec<String> {
     redis.run(&["keys", "catbird:limit:*"]).into_iter().filter(|key| !key.is_empty()).collect()
 }
 
-/// How often the log says that sharing limits has ended, and that it has begun again.
+/// Counts the log lines that say that sharing has stopped, and that it has resumed.
 fn said(log: &[String]) -> (usize, usize) {
     let count =
         |what: &str| log.iter().filter(|line| line.contains(what) && line.contains("sharing rate limits")).count();

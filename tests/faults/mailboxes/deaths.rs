@@ -1,5 +1,5 @@
-//! P5 for mailboxes: real processes are killed at every step of the way from the log to a mailbox, and no recipient is missed and
-//! none has two envelopes for one entry.
+//! P5 for mailboxes: processes are killed at every step from the log to a mailbox; no recipient is missed, and none
+//! gets two envelopes for one entry.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -12,12 +12,13 @@ use catbird_testkit::receiver::{Answer, Receiver};
 
 use crate::mailboxes::{LOCAL, all_delivered, count, set, until};
 
-/// A replica is killed when it waits for the COMMIT of a transaction that ran this: once before PostgreSQL sees it, once after.
+/// Kills a replica while it waits for the COMMIT of a transaction with this statement: before PostgreSQL sees it, or
+/// after.
 async fn killed_at(statement: &'static str, fault: Fault) {
     let database = database().await;
     let db = database.connect().await;
     let receiver = Receiver::start().await;
-    // Those who talk have a server of their own, whose own hand-over is out of the way: its lock is taken.
+    // Members write through a server of their own, whose delivery is blocked: its lock is held.
     let chaos = Chaos::before(&database.config).await;
     let mut victim = Fleet::with(&[Mode::Advisory], &database.config, &chaos.url(), &LOCAL).await;
     let mut members = victim.conversation(3).await;
@@ -90,7 +91,7 @@ async fn three_replicas_die_and_return_while_everybody_talks_and_the_mailbox_fal
     let db = database.connect().await;
     let receiver = Receiver::start().await;
     let modes = [Mode::Advisory, Mode::Actors, Mode::Advisory];
-    // The first one stays, because the personas here know no other.
+    // The first server stays, because the personas are connected to it.
     let mut fleet = Fleet::with(&modes, &database.config, &database.url, &LOCAL).await;
     let mut groups = Vec::new();
     for _ in 0..3 {

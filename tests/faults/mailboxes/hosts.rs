@@ -1,4 +1,4 @@
-//! P10: a mailbox that fails, hangs, lies or dies is asked again later, and costs nobody else anything.
+//! P10: a mailbox that fails, hangs, lies or dies is retried later and affects no other.
 
 use std::time::Duration;
 
@@ -64,7 +64,7 @@ async fn waits_grow_from_one_attempt_to_the_next() {
         receiver.have(n).await;
         came.push(Instant::now());
     }
-    // After one, two and four seconds, of which half may be missing and a poll may be added.
+    // After one, two and four seconds; half of each may be missing and a poll may be added.
     for (n, least) in [(1, 500), (2, 1_000), (3, 2_000)] {
         assert!(came[n] - came[n - 1] >= Duration::from_millis(least) - Duration::from_millis(100), "{came:?}");
     }
@@ -153,7 +153,7 @@ async fn a_host_that_never_asked_for_it_is_left_alone() {
     let put_off =
         "select count(*) from envelopes where state = 'pending' and next_attempt_at > now() + interval '20 seconds'";
     until("the rest", async || db.query_one(put_off, &[]).await.unwrap().get::<_, i64>(0) == 40).await;
-    // Those that were under way when the last failure too many came.
+    // Attempts that were running at the last failure.
     assert!(receiver.received().len() <= 8 + 2, "{}", receiver.received().len());
     let tried: i64 = db.query_one("select sum(attempts) from envelopes", &[]).await.unwrap().get(0);
     assert!(tried <= 10, "{tried}: who waits loses no attempt");
@@ -161,7 +161,7 @@ async fn a_host_that_never_asked_for_it_is_left_alone() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn many_names_that_hang_do_not_keep_others_waiting() {
-    // For longer than this test has patience.
+    // Longer than this test waits.
     let app = start(&[("MAILBOX_TIMEOUT_SECONDS", "60")]).await;
     let mut members = app.conversation(10).await;
     let mut slow = Vec::new();
@@ -210,7 +210,7 @@ async fn one_recipient_has_no_more_attempts_by_having_many_names() {
     until("all envelopes", async || count(&db, "pending").await == 16).await;
     let all = || slow.iter().map(|receiver| receiver.received().len()).sum::<usize>();
     until("as many attempts as there may be", async || all() == 8).await;
-    // The next look for envelopes has been made when somebody else's has come.
+    // The next poll for envelopes is over when another recipient's envelope arrives.
     let mut members = app.conversation(2).await;
     let other = Receiver::start().await;
     set(&members[1], &other).await;

@@ -1,6 +1,6 @@
-//! Mailboxes: every recipient gets one envelope for each entry that is its own, and nothing else (P7), whoever dies in between (P5);
-//! what a mailbox does badly costs only itself (P10); who has not asked for anything is sent nothing but a few challenges; and operators
-//! see what was given up, and put it back.
+//! Mailboxes: each recipient gets one envelope for each of its entries and nothing else (P7), whichever process dies
+//! (P5). A bad mailbox affects only itself (P10). A host that did not ask for envelopes gets at most a few challenges.
+//! Operators can list and requeue dead envelopes.
 
 mod deaths;
 mod hosts;
@@ -20,18 +20,18 @@ use tokio_postgres::Client;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A server whose mailboxes may be in this test, which asks quickly again.
+/// Settings that allow local mailboxes and shorten retries.
 const LOCAL: [(&str, &str); 3] =
     [("ALLOW_PRIVATE_MAILBOX_HOSTS", "true"), ("MAILBOX_RETRY_SECONDS", "1"), ("MAILBOX_TIMEOUT_SECONDS", "1")];
 
-/// A server in this process that hands entries over.
+/// Starts a server in this process that delivers envelopes.
 async fn start(settings: &[(&str, &str)]) -> TestApp {
     let app = TestApp::with(&[&LOCAL, settings].concat()).await;
     app.app.start_background();
     app
 }
 
-/// Gives somebody a mailbox at this host for all of its conversations, and waits until it has proved itself.
+/// Sets a mailbox at this host for all conversations of a member, and waits until it is verified.
 async fn set(member: &Persona, receiver: &Receiver) {
     set_with(member, receiver.mailbox()).await;
 }
@@ -43,13 +43,13 @@ async fn set_with(member: &Persona, body: Value) {
     }
 }
 
-/// Gives somebody a mailbox, which has proved nothing yet.
+/// Sets a mailbox that is not verified yet.
 async fn ask(member: &Persona, body: &Value) {
     let reply = member.xrpc.procedure("setMailbox", body).await.unwrap();
     assert_eq!(reply.status, 200, "{reply}");
 }
 
-/// What getMailbox says.
+/// Returns the reply of getMailbox.
 async fn mailbox(member: &Persona, convo: Option<&str>) -> Value {
     let convo: Vec<_> = convo.map(|convo| ("convoId", convo.to_owned())).into_iter().collect();
     let reply = member.xrpc.query("getMailbox", &convo).await.unwrap();
@@ -57,13 +57,13 @@ async fn mailbox(member: &Persona, convo: Option<&str>) -> Value {
     reply.body
 }
 
-/// What getMailbox says once it is known what the mailbox is worth.
+/// Returns the reply of getMailbox once the mailbox is verified or refused.
 async fn judged(member: &Persona, convo: Option<&str>) -> Value {
     until("a judgement", async || mailbox(member, convo).await["state"] != "unverified").await;
     mailbox(member, convo).await
 }
 
-/// Waits for something that comes by itself.
+/// Waits for a condition that comes true by itself.
 async fn until(what: &str, mut come: impl AsyncFnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !come().await {
@@ -72,18 +72,18 @@ async fn until(what: &str, mut come: impl AsyncFnMut() -> bool) {
     }
 }
 
-/// How many envelopes are in this state.
+/// Counts the envelopes in this state.
 async fn count(db: &Client, state: &str) -> i64 {
     db.query_one("select count(*) from envelopes where state = $1", &[&state]).await.unwrap().get(0)
 }
 
-/// Envelopes as "recipient seq", in order.
+/// Returns envelopes as "recipient seq", in order.
 async fn rows(db: &Client, query: &str) -> Vec<(String, i64)> {
     db.query(query, &[]).await.unwrap().iter().map(|row| (row.get(0), row.get(1))).collect()
 }
 
-/// The envelopes that there are, and those that there have to be: one for each recipient of an entry that has a mailbox and had it
-/// before the entry.
+/// Returns the existing envelopes and the expected ones: one for each recipient of an entry whose mailbox is older than
+/// the entry.
 async fn owed(db: &Client) -> (Vec<(String, i64)>, Vec<(String, i64)>) {
     let made = "select recipient_did || ' ' || convo_id, seq from envelopes order by 1, 2";
     let due = "select r.recipient_did || ' ' || r.convo_id, r.seq
@@ -93,7 +93,7 @@ async fn owed(db: &Client) -> (Vec<(String, i64)>, Vec<(String, i64)>) {
     (rows(db, made).await, rows(db, due).await)
 }
 
-/// Waits until everything owed is made and delivered, and proves that nothing else was made.
+/// Waits until all expected envelopes are delivered, and checks that there are no others.
 async fn all_delivered(db: &Client) {
     until("the last envelope", async || {
         let (made, due) = owed(db).await;

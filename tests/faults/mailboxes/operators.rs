@@ -1,4 +1,4 @@
-//! What operators see of envelopes that were given up, and how they put them back.
+//! Dead envelopes as operators see and requeue them.
 
 use catbird_testkit::cluster::database;
 use catbird_testkit::fleet::{Fleet, Mode, run, run_with};

@@ -1,5 +1,5 @@
-//! Only to whom wants it: a mailbox proves itself before anything is handed over, is not asked often, and is given up when it fails for
-//! long; and its owner is told.
+//! Consent: a mailbox is verified before anything is delivered, is not challenged often, and is suspended when it fails
+//! for long; its owner is told.
 
 use catbird_client::persona::Persona;
 use catbird_client::xrpc::EventStream;
@@ -10,7 +10,7 @@ use tokio_postgres::Client;
 
 use crate::mailboxes::{PATIENCE, all_delivered, ask, count, judged, mailbox, set, start, until};
 
-/// What somebody is told of its mailbox.
+/// Mailbox events of an owner.
 struct Told(EventStream);
 
 impl Told {
@@ -19,7 +19,7 @@ impl Told {
     }
 
     async fn next(&mut self) -> Value {
-        // The stream itself goes on for as long as there are signs of life.
+        // Keepalives alone would keep the stream open.
         let next = async {
             loop {
                 let event = self.0.next().await.unwrap().unwrap();
@@ -33,7 +33,7 @@ impl Told {
     }
 }
 
-/// Has the next challenge of a mailbox that has had so many begin now.
+/// Makes the next challenge of a mailbox with this many challenges due now.
 async fn hurry(db: &Client, begun: i32) {
     let hurry = "update mailboxes set challenge_at = now() where challenge_at > now() and challenges = $1";
     db.execute(hurry, &[&begun]).await.unwrap();
@@ -41,7 +41,7 @@ async fn hurry(db: &Client, begun: i32) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_handed_over_before_the_challenge_is_answered() {
-    // What comes too early is no attempt.
+    // An attempt before verification does not count.
     let app = start(&[("MAILBOX_MAX_ATTEMPTS", "1")]).await;
     let db = app.database.connect().await;
     let receiver = Receiver::start().await;
@@ -77,7 +77,7 @@ async fn nothing_is_handed_over_before_the_challenge_is_answered() {
     let ids: Vec<String> = receiver.challenges().iter().map(|challenge| challenge.id()).collect();
     assert!(ids[0] != ids[1] && receiver.challenges()[1].json()["data"]["challenge"] != data["challenge"]);
 
-    // It has proved itself, however often it is set, until it is another one.
+    // It stays verified however often it is set, until it changes.
     let asked = receiver.challenges().len();
     ask(&members[1], &body).await;
     assert_eq!(mailbox(&members[1], None).await["state"], "verified");
@@ -113,7 +113,7 @@ async fn who_does_not_answer_is_asked_five_times_a_day_by_each_and_sent_nothing(
     until("the withdrawal", async || count(&db, "pending").await == 0).await;
     members[0].send("no envelope").await.unwrap();
 
-    // Whoever has named it brings no more about, nor does anybody when many have.
+    // A member that has named it often causes no more challenges, and nor do other members once many have.
     let too_often = async |member: &Persona| {
         ask(member, &victim.mailbox()).await;
         let seen = judged(member, None).await;
@@ -128,21 +128,21 @@ async fn who_does_not_answer_is_asked_five_times_a_day_by_each_and_sent_nothing(
     let all = "select count(*) from envelopes";
     until("the withdrawal", async || db.query_one(all, &[]).await.unwrap().get::<_, i64>(0) == 0).await;
 
-    // One stranger does not keep it from its owner.
+    // One stranger does not lock out its owner.
     db.execute(by_all, &[&5]).await.unwrap();
     victim.repeat(Repeats::Object);
     set(&members[2], &victim).await;
     assert_eq!(victim.challenges().len(), 6);
     too_often(&members[1]).await;
 
-    // The next day, and when it has answered once, as often as need be.
+    // On the next day, and after one success, without limit.
     db.execute("update mailbox_challenges set forget_at = now()", &[]).await.unwrap();
     for _ in 0..6 {
         ask(&members[1], &json!({ "provider": "none" })).await;
         set(&members[1], &victim).await;
     }
     assert_eq!(victim.challenges().len(), 6 + 6);
-    // But not by one who sets one mailbox after the other.
+    // But a member may not set one mailbox after the other.
     db.execute("update mailbox_challenges set sent = 50 where whom = 'member ' || $1", &[&members[1].did()])
         .await
         .unwrap();
@@ -170,7 +170,7 @@ async fn what_a_member_has_proved_once_counts_for_all_of_its_conversations() {
     ask(&members[1], &here).await;
     assert_eq!(judged(&members[1], here["convoId"].as_str()).await["state"], "verified");
     assert_eq!(receiver.challenges().len(), 1);
-    // Not with another secret, which is another owner's for all that the host knows.
+    // Not with another secret, which could be another owner's.
     here["secret"] = json!({ "$bytes": "QUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUE" });
     ask(&members[1], &here).await;
     assert_eq!(judged(&members[1], here["convoId"].as_str()).await["state"], "refused");
@@ -218,14 +218,14 @@ async fn a_mailbox_that_fails_for_long_is_suspended_until_it_is_set_again() {
     let mut told = Told::by(&members[1]).await;
     set(&members[1], &receiver).await;
     assert_eq!(told.next().await["state"], "verified");
-    // One that was given up and then silence are no reason.
+    // One dead envelope and then silence are not enough.
     db.batch_execute("update mailboxes set failing_since = now() - interval '25 hours', failed = 1").await.unwrap();
     receiver.answer(Answer::Status(500));
     members[0].send("not taken yet").await.unwrap();
     let failed = "select exists (select from envelopes where state = 'pending' and last_error is not null)";
     until("a failed attempt", async || db.query_one(failed, &[]).await.unwrap().get(0)).await;
     assert_eq!(mailbox(&members[1], None).await["state"], "verified");
-    // To its end: an attempt that runs on would speak for the mailbox later.
+    // To its end: an attempt that continues would count for the mailbox later.
     receiver.answer(Answer::Status(204));
     all_delivered(&db).await;
     let delivered = async |seq: u64| {
@@ -234,12 +234,12 @@ async fn a_mailbox_that_fails_for_long_is_suspended_until_it_is_set_again() {
         until("a delivery", async || db.query_one(delivered, &[&seq]).await.unwrap().get(0)).await;
     };
     for (standing, answer, reason) in [
-        // The hundredth in a row that is given up.
+        // The hundredth dead envelope in a row.
         ("failed = 99, failing_since = now()", 410, "the mailbox answered 410"),
-        // And the second one when nothing has been taken for a day.
+        // And the second one if none was accepted for a day.
         ("failed = 1, failing_since = now() - interval '25 hours'", 410, "the mailbox answered 410"),
     ] {
-        // A success makes up for everything.
+        // A success resets everything.
         db.batch_execute(&format!("update mailboxes set {standing}")).await.unwrap();
         receiver.answer(Answer::Status(204));
         delivered(members[0].send("taken").await.unwrap().seq).await;
@@ -256,7 +256,7 @@ async fn a_mailbox_that_fails_for_long_is_suspended_until_it_is_set_again() {
         until("the withdrawal", async || count(&db, "pending").await == 0).await;
         let asked = receiver.challenges().len();
 
-        // Nothing is made or sent for it, until it is set again, which begins with a challenge, and with what is written after that.
+        // Nothing is made or sent for it until it is set again. That starts with a challenge, and with later entries.
         let unwanted = i64::try_from(members[0].send("not wanted").await.unwrap().seq).unwrap();
         receiver.answer(Answer::Status(204));
         set(&members[1], &receiver).await;

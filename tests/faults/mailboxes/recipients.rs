@@ -1,4 +1,4 @@
-//! Who gets what: members with a mailbox, entries of others, from when they joined and had it until they left or gave it up.
+//! Recipients: members with a mailbox, entries of others, from joining and setting it until leaving or removing it.
 
 use catbird_client::persona::Persona;
 use catbird_client::xrpc::http;
@@ -10,19 +10,19 @@ use tokio_postgres::Client;
 
 use crate::mailboxes::{all_delivered, count, owed, rows, set, set_with, start, until};
 
-/// The seqs of the envelopes for somebody, in order.
+/// Returns the seqs of a member's envelopes, in order.
 async fn seqs(db: &Client, member: &Persona) -> Vec<i64> {
     let made = format!("select '', seq from envelopes where recipient_did = '{}' order by seq", member.did());
     rows(db, &made).await.into_iter().map(|(_, seq)| seq).collect()
 }
 
-/// Waits until the log is expanded as far as it goes now.
+/// Waits until the log is expanded up to now.
 async fn expanded(db: &Client) {
     let behind = "select exists (select from messages m, fan_out f where (m.era, m.tx) >= (f.era, f.below))";
     until("the end of the log", async || !db.query_one(behind, &[]).await.unwrap().get::<_, bool>(0)).await;
 }
 
-/// How often the log was looked at.
+/// Counts the polls of the log.
 async fn looks(app: &TestApp) -> u64 {
     let page = http().unwrap().get(format!("{}/metrics", app.base)).send().await.unwrap().text().await.unwrap();
     let count = page.lines().find_map(|line| line.strip_prefix("database_queries_total{query=\"mailboxes/behind\"} "));
@@ -69,7 +69,8 @@ async fn p7_everybody_gets_the_entries_of_its_own_membership_and_nothing_else() 
     let receiver = Receiver::start().await;
     let mut members = app.conversation(4).await;
     members[0].send("before there were mailboxes").await.unwrap();
-    // Alice and Bob have one, Carol gets one now, Dave has none. 1 is the commit that made them members, 2 the message.
+    // Alice and Bob have a mailbox, Carol sets one now, Dave has none. Entry 1 is the commit that added them, 2 the
+    // message.
     for member in [0, 1, 2] {
         set(&members[member], &receiver).await;
     }
@@ -170,11 +171,11 @@ async fn p5_a_writer_that_came_first_and_commits_last_is_not_passed_over() {
     );
     late.batch_execute(&append).await.unwrap();
 
-    // A second message is written by a transaction that began later, and is committed before.
+    // A second message is written by a transaction that started later and commits first.
     here[0].send("in between").await.unwrap();
     let naive = "select max(tx::text::bigint) from messages";
     let naive: i64 = db.query_one(naive, &[]).await.unwrap().get(0);
-    // It has the chance to go wrong.
+    // The expansion has run, so a mistake would show.
     let looked = looks(&app).await;
     until("another look", async || looks(&app).await >= looked + 2).await;
     assert_eq!(owed(&db).await.0, vec![], "nothing beyond a transaction that runs is expanded");

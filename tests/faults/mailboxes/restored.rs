@@ -4,7 +4,8 @@ use catbird_testkit::receiver::Receiver;
 
 use crate::mailboxes::{count, rows, set, start, until};
 
-/// What a restore leaves: rows with the ids of another cluster, far ahead of this one's, and the incarnations of that cluster.
+/// State after a restore: rows with the ids of another cluster, far ahead of this one's, and the incarnations of that
+/// cluster.
 const RESTORE: &str = "
     update messages set tx = (tx::text::bigint + 1000000)::text::xid8;
     update event_stream set tx = (tx::text::bigint + 1000000)::text::xid8;
@@ -25,7 +26,7 @@ async fn p5_a_restored_database_goes_on_handing_over_each_entry_once() {
     }
     until("the first envelopes", async || count(&db, "delivered").await == 3).await;
 
-    // Not expanded yet when the dump is made: a transaction runs that began before.
+    // Not expanded when the dump is made: an older transaction is still running.
     let mut early = app.database.connect().await;
     let early = early.transaction().await.unwrap();
     early.query_one("select pg_current_xact_id()::text", &[]).await.unwrap();
@@ -33,7 +34,7 @@ async fn p5_a_restored_database_goes_on_handing_over_each_entry_once() {
     for _ in 0..2 {
         wanted.push(members[0].send("not yet").await.unwrap().seq);
     }
-    // Retention may have been there, so that envelopes cannot tell what was handed over.
+    // Retention may have run, so envelopes do not show what was delivered.
     let restore = format!("begin; delete from envelopes; {RESTORE}; commit");
     db.batch_execute(&restore).await.unwrap();
     early.rollback().await.unwrap();

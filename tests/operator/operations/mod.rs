@@ -1,4 +1,4 @@
-//! What operators rely on: health pages, metrics that are really recorded, logs that give nobody away, an orderly end.
+//! Operations: health pages, metrics that are recorded, logs without DIDs, and an orderly shutdown.
 
 mod pages;
 mod suspensions;
@@ -21,7 +21,7 @@ async fn get_json(url: String) -> (u16, Value) {
     (status, serde_json::from_str(&text).unwrap())
 }
 
-/// A conversation of two with a message, a refused message and a removal.
+/// Creates a conversation of two with a message, a refused message and a removal.
 async fn some_traffic(base: &str) -> (Persona, Persona, String) {
     let mut alice = Persona::new(validated(base, &random_did()));
     let mut bob = Persona::new(validated(base, &random_did()));
@@ -114,7 +114,7 @@ async fn logs_are_json_and_hold_no_secret_no_body_and_no_name() {
         let request = alice.xrpc.http.get(url.clone()).header("x-request-id", "find-me").bearer_auth(&token);
         request.send().await.unwrap();
     }
-    // The log comes through a pipe, a moment behind the reply.
+    // The log arrives through a pipe, a moment after the reply.
     let found = |log: &[String]| log.iter().filter(|line| line.contains("\"given\":\"find-me\"")).count();
     let start = std::time::Instant::now();
     while found(&replica.log()) < 2 && start.elapsed() < std::time::Duration::from_secs(10) {
@@ -173,7 +173,7 @@ async fn the_smoke_test_passes_on_a_server_that_works_and_says_so_step_by_step()
     assert!(said.lines().count() > 8 && said.contains("ok ") && said.trim_end().ends_with("no fork."), "{said}");
     let (code, _, errors) = run_with(&["smoke-test", "http://127.0.0.1:9"], &database.url).await;
     assert!(code == Some(1) && errors.contains("is the server running there?"), "{errors}");
-    // Nor is a token minted for what is no method.
+    // No token is minted for an unknown method either.
     let (code, said, errors) = run_with(&["token", "did:plc:alice", "noSuchMethod"], &database.url).await;
     assert_eq!((code, said.as_str()), (Some(2), ""));
     assert!(errors.contains("no method blue.catbird.mls.noSuchMethod"), "{errors}");

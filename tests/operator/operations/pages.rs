@@ -1,4 +1,4 @@
-//! Who may read the pages for operators, and what asking costs.
+//! Access to the operators' pages, and their cost.
 
 use std::time::Instant;
 
@@ -56,7 +56,7 @@ async fn pages_for_operators_can_have_a_place_of_their_own() {
             "{page}"
         );
     }
-    // Pages of other origins may read what is for everybody, refusals too, and nothing of the other.
+    // Pages of other origins may read everything public, refusals included, and nothing else.
     for (base, open) in [(replica.base.trim_start_matches("http://"), true), (&*address, false)] {
         for request in ["GET /%6Detrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", "no request\r\n\r\n"] {
             let mut socket = TcpStream::connect(base).await.unwrap();
@@ -82,7 +82,7 @@ async fn metrics_are_in_the_format_that_is_asked_for() {
     assert_eq!(kind, "text/plain; version=0.0.4; charset=utf-8");
     assert!(text.contains("\n# TYPE rate_limited_total counter\n") || text.contains("_total counter\n"), "{text}");
     assert!(!text.contains("# EOF") && !text.contains("# UNIT"), "{text}");
-    // Every sample is of a declared family, which text readers insist on.
+    // Every sample belongs to a declared family, as text parsers require.
     let declared: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
     for sample in text.lines().filter(|line| !line.starts_with('#')) {
         let name = sample.split(['{', ' ']).next().unwrap();

@@ -1,5 +1,5 @@
-//! An operator suspends somebody: at every replica it changes and follows nothing any more, reads on, and is let in again when the
-//! suspension is lifted. Others notice nothing.
+//! Suspension: the account cannot write or subscribe at any replica, can still read, and is accepted again when the
+//! suspension is lifted. Other accounts are not affected.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use catbird_testkit::cluster::database;
 use catbird_testkit::fleet::{Fleet, Mode, run_with};
 use serde_json::json;
 
-/// What a look may take on a busy machine, beside the time between two.
+/// Time of a poll on a busy machine, in addition to the interval.
 const BUSY: Duration = Duration::from_secs(8);
 
 const REFUSED: (u16, Option<&str>) = (403, Some("AccountSuspended"));
@@ -22,7 +22,7 @@ async fn operator(arguments: &[&str], url: &str) -> String {
     said
 }
 
-/// A request that only who may write is answered with 200.
+/// A request that needs the right to write.
 async fn write(who: &Xrpc, convo: &str) -> Reply {
     who.procedure("updateRead", &json!({ "convoId": convo })).await.unwrap()
 }
@@ -43,7 +43,7 @@ async fn follow(who: &Xrpc) -> Result<EventStream, Reply> {
     Ok(stream)
 }
 
-/// What still comes on a stream, to its end.
+/// Reads a stream to its end.
 async fn rest(mut stream: EventStream) -> Vec<Event> {
     let mut events = Vec::new();
     while let Some(event) = tokio::time::timeout(LOOK + BUSY, stream.next()).await.expect("the stream goes on").unwrap()
@@ -147,7 +147,7 @@ async fn an_operator_finds_who_is_refused_by_a_limit_and_the_log_does_not_say() 
     assert_eq!(named.len(), 1, "once a minute: {named:?}");
     assert!(!fleet.replicas[0].log().iter().any(|line| line.contains(&greedy) || line.contains(&modest)));
 
-    // A development token has no document that would be kept.
+    // A development token has no document that would be stored.
     let keep = "insert into did_documents (did, account_key, fetched_at) select unnest($1::text[]), 'z', now()";
     database.connect().await.execute(keep, &[&vec![&greedy, &modest]]).await.unwrap();
     let said = operator(&["--who", named[0]], &database.url).await;

@@ -1,4 +1,4 @@
-//! Conversations that nobody comes back to end, whole and for good, and no others do.
+//! Abandoned conversations end completely and for good, and no others do.
 
 use catbird_client::persona::Persona;
 use catbird_client::random_did;
@@ -10,13 +10,13 @@ use catbird_server::jobs::SweepOutcome;
 
 use crate::retention::{KEPT, column, pass, sweeps};
 
-/// Makes all conversations look as if nothing had happened for so long.
+/// Makes all conversations look inactive for this many days.
 async fn age(db: &Client, days: i32) {
     db.execute("update conversations set updated_at = updated_at - make_interval(days => $1)", &[&days]).await.unwrap();
     db.execute("update conversations set ended_at = ended_at - make_interval(days => $1)", &[&days]).await.unwrap();
 }
 
-/// The tables that hold anything of a conversation.
+/// Returns the tables with rows of a conversation.
 async fn tables(db: &Client, convo: &str) -> Vec<String> {
     let query = format!(
         "select distinct name from (
@@ -60,7 +60,7 @@ async fn a_conversation_with_people_who_never_came_ends_and_its_group_id_stays_t
     let mut mallory = app.persona();
     mallory.create(random_did().as_bytes(), "a name").await.unwrap();
     let convo = mallory.convo().unwrap().to_owned();
-    // A person with a key package and a Welcome, two who were only named, and one that has gone.
+    // One invited account with a key package and a Welcome, two that do not exist, and one that has left.
     let invited = app.published_persona().await;
     mallory.add(&[invited.did()]).await.unwrap();
     let gone = app.persona();
@@ -77,11 +77,11 @@ async fn a_conversation_with_people_who_never_came_ends_and_its_group_id_stays_t
     age(&db, 179).await;
     sweeps(&app, "abandoned", 0).await;
     age(&db, 2).await;
-    // Somebody is at it, so it is not abandoned.
+    // A writer holds the lock, so it is not abandoned.
     db.execute("select pg_advisory_lock(hashtextextended($1, 0))", &[&convo]).await.unwrap();
     sweeps(&app, "abandoned", 0).await;
     db.execute("select pg_advisory_unlock(hashtextextended($1, 0))", &[&convo]).await.unwrap();
-    // Four members, and the end.
+    // Four members, and the conversation itself.
     sweeps(&app, "abandoned", 5).await;
     let told = async {
         loop {
@@ -128,7 +128,7 @@ async fn a_conversation_with_people_who_never_came_ends_and_its_group_id_stays_t
 async fn a_conversation_of_two_who_were_there_stays_however_silent_it_is() {
     let app = TestApp::start().await;
     let db = app.database.connect().await;
-    // Bob has opened his Welcome, and that is all.
+    // Bob has opened his Welcome and done nothing else.
     let opened: Vec<Persona> = app.conversation(2).await;
     // Dave has only read.
     let (carol, dave) = (app.persona(), app.persona());
@@ -154,7 +154,7 @@ async fn a_conversation_of_two_who_were_there_stays_however_silent_it_is() {
     age(&db, 500).await;
     sweeps(&app, "abandoned", 0).await;
     assert_eq!(column::<i64>(&db, "select count(*) from members where left_at is null").await, [6]);
-    // One of them goes, and after that time the other one is alone.
+    // One of them leaves, and after that time the other one is alone.
     let leave = json!({ "convoId": read });
     assert_eq!(carol.xrpc.procedure("leaveConvo", &leave).await.unwrap().status, 200);
     sweeps(&app, "abandoned", 0).await;

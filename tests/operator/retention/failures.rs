@@ -1,4 +1,5 @@
-//! What fails stops nothing else: it is tried in smaller parts, then left out and tried again later, and a pass goes on where it was.
+//! Failures stop nothing else: the work is retried in smaller parts, then skipped and retried later, and a pass
+//! continues from its position.
 
 use catbird_client::persona::Persona;
 use catbird_server::clock::Clock;
@@ -10,7 +11,7 @@ use tokio_postgres::Client;
 
 use crate::retention::{KEPT, column, job, pass, sweeps};
 
-/// Two conversations with ten old messages each and a young one: the one with the lower id, which is swept first, and the other.
+/// Two conversations with ten old messages and a new one each; the first is swept first.
 async fn two_logs(app: &TestApp) -> [String; 2] {
     let mut convos = Vec::new();
     for _ in 0..2 {
@@ -36,7 +37,7 @@ async fn left(db: &Client, convo: &str) -> i64 {
     column(db, &format!("select count(*) from messages where convo_id = '{convo}'")).await[0]
 }
 
-/// A statement that deletes a certain entry of this conversation, or more than so many, fails as if its time were over.
+/// Makes a statement fail with a timeout if it deletes this entry of the conversation, or more than `most` entries.
 async fn fail(db: &Client, convo: &str, seq: i64, most: i64) {
     let trigger = format!(
         "create function fail() returns trigger language plpgsql as $$ begin
@@ -68,7 +69,7 @@ async fn what_fails_by_itself_is_left_out_for_a_while_and_the_others_are_swept()
     let [one, other] = two_logs(&app).await;
     let db = app.database.connect().await;
     fail(&db, &one, 5, 1_000).await;
-    // Entries 1 to 4 of the one, all old ones of the other.
+    // Entries 1 to 4 of the first, all old ones of the second.
     sweeps(&app, "messages", 15).await;
     assert_eq!((left(&db, &one).await, left(&db, &other).await), (8, 1));
     let aside = "select item || ' ' || failures || ' ' || last_error from set_aside where work = 'messages'";
@@ -77,7 +78,7 @@ async fn what_fails_by_itself_is_left_out_for_a_while_and_the_others_are_swept()
     let standing = "select last_finished_at > now() - interval '1 minute' from sweeps where job = 'messages'";
     assert_eq!(column::<bool>(&db, standing).await, [true]);
 
-    // It is left out until its time comes, then fails again, and is done once it can be.
+    // It is skipped until its retry is due, then fails again, and succeeds once the fault is gone.
     sweeps(&app, "messages", 0).await;
     assert_eq!(column::<String>(&db, aside).await, [noted]);
     db.batch_execute("update set_aside set retry_at = now()").await.unwrap();
@@ -131,7 +132,7 @@ async fn where_everything_fails_the_pass_ends_and_goes_on_from_there() {
     db.batch_execute("drop trigger fail on event_stream; update sweeps set place = '20'").await.unwrap();
     let before: i64 = column(&db, "select count(*) from event_stream where ctid < '(20,0)'::tid").await[0];
     sweeps(&app, "events", 500 - before).await;
-    // From the beginning again, once it has come to its end; without those that are left out.
+    // From the beginning again, once the pass has ended; without the skipped ones.
     db.batch_execute("update set_aside set retry_at = now()").await.unwrap();
     sweeps(&app, "events", before).await;
     assert_eq!(column::<i64>(&db, aside).await, [0]);
@@ -158,7 +159,7 @@ async fn a_replica_whose_clock_is_wrong_deletes_nothing_and_is_not_ready() {
         assert_eq!(ready.status(), 503);
         let ready: serde_json::Value = ready.json().await.unwrap();
         assert_eq!((&ready["checks"]["schema"], &ready["checks"]["clock"]), (&true.into(), &false.into()), "{ready}");
-        // A replica whose clock is right deletes what is old, and nothing else.
+        // A replica with the right clock deletes old rows and nothing else.
         assert_eq!(pass(&app.app.store, KEPT, "events").await, SweepOutcome::Made(1));
     }
 }

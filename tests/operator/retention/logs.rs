@@ -1,4 +1,5 @@
-//! Logs: messages go by age, commits wait for their readers, the newest entry stays, and nothing accepted is forgotten.
+//! Logs: messages are deleted by age, commits wait for their readers, the newest entry stays, and accepted requests are
+//! still recognised.
 
 use catbird_client::persona::Persona;
 use catbird_client::xrpc::{Reply, base64_text};
@@ -10,7 +11,7 @@ use tokio_postgres::Client;
 
 use crate::retention::{KEPT, column, pass, sweeps};
 
-/// Makes everything in a log older than it is, with what was recorded of it.
+/// Makes all entries of a log older, with their records.
 pub(crate) async fn age(db: &Client, convo: &str, days: i32) {
     for older in [
         "update idempotency_records r set created_at = r.created_at - make_interval(days => $2)
@@ -21,7 +22,7 @@ pub(crate) async fn age(db: &Client, convo: &str, days: i32) {
     }
 }
 
-/// The entries that are kept, as in "3c 5a": a commit and a message.
+/// Returns the kept entries, as in "3c 5a": a commit and a message.
 async fn kept(db: &Client, convo: &str) -> String {
     let entries = format!("select seq || left(message_type, 1) from messages where convo_id = '{convo}' order by seq");
     column::<String>(db, &entries).await.join(" ")
@@ -50,8 +51,8 @@ fn epochs(reply: &Reply) -> Vec<u64> {
     reply.list("commits").unwrap().iter().map(|commit| reply.number_in(commit, "epoch").unwrap()).collect()
 }
 
-/// Alice, Bob and Carol (1 commit), two messages, Dave (a commit), a message, Erin (a commit), a message:
-/// 1c 2a 3a 4c 5a 6c 7a. Bob has read everything, Carol nothing after her join.
+/// Alice, Bob and Carol (1 commit), two messages, Dave (a commit), a message, Erin (a commit), a message: 1c 2a 3a 4c
+/// 5a 6c 7a. Bob has read everything, Carol nothing after she joined.
 async fn told(app: &TestApp) -> Vec<Persona> {
     let mut members = app.conversation(3).await;
     members[0].send("one").await.unwrap();
@@ -65,7 +66,7 @@ async fn told(app: &TestApp) -> Vec<Persona> {
     for reader in [0, 1] {
         members[reader].catch_up().await.unwrap();
     }
-    // The newcomers have read what came after they did, too.
+    // The new members have read everything after they joined.
     let convo = members[0].convo().unwrap().to_owned();
     for newcomer in &mut members[3..] {
         newcomer.join(&convo).await.unwrap();
@@ -83,7 +84,7 @@ async fn old_messages_go_and_commits_wait_for_whoever_has_yet_to_read_them() {
     let db = app.database.connect().await;
     assert_eq!(kept(&db, &convo).await, "1c 2a 3a 4c 5a 6c 7a");
 
-    // Nothing is old, and then only what is older than the limit.
+    // First no entry is old; then only entries beyond the limit are deleted.
     sweeps(&app, "messages", 0).await;
     age(&db, &convo, 29).await;
     sweeps(&app, "messages", 0).await;
@@ -112,7 +113,7 @@ async fn old_messages_go_and_commits_wait_for_whoever_has_yet_to_read_them() {
     let reply = commits(&members[0]).await;
     assert_eq!((epochs(&reply), &reply.body["firstEpoch"]), (vec![2, 3], &json!(2)), "{reply}");
 
-    // She reads them, and they go. The log goes on behind its newest entry.
+    // She reads them, and they are deleted. The log continues after its newest entry.
     app.settle().await;
     sweeps(&app, "messages", 0).await;
     page(&members[2], &[("sinceSeq", "1")]).await;
@@ -133,7 +134,7 @@ async fn commits_wait_no_longer_than_so_and_who_comes_back_later_is_told() {
     let mut members = told(&app).await;
     let convo = members[0].convo().unwrap().to_owned();
     let db = app.database.connect().await;
-    // Carol stands at her join, and makes a commit there.
+    // Carol is in her first epoch, and makes a commit there.
     let carol = &mut members[2];
     let staged = carol.mls.add(&carol.group_id, &[app.persona().mls.key_package().unwrap()]).unwrap();
     let stale = json!({ "convoId": convo, "didList": ["did:plc:late"], "commit": base64_text(&staged.commit) });
@@ -144,12 +145,12 @@ async fn commits_wait_no_longer_than_so_and_who_comes_back_later_is_told() {
     assert_eq!(kept(&db, &convo).await, "4c 6c 7a");
     let lost = carol.xrpc.procedure("addMembers", &stale).await.unwrap();
     assert_eq!((lost.status, lost.list("missing").unwrap().len()), (409, 2), "{lost}");
-    // The younger of the two has a day more.
+    // The newer of the two has a day more.
     db.execute("update messages set created_at = created_at - interval '1 day' where seq = 4", &[]).await.unwrap();
     sweeps(&app, "messages", 1).await;
     assert_eq!(kept(&db, &convo).await, "6c 7a");
 
-    // Nothing is passed over: what is missing is said, and a commit that cannot be applied is not offered.
+    // Nothing is skipped silently: missing entries are reported, and a commit that cannot be applied is not returned.
     let reply = page(carol, &[("sinceSeq", "1"), ("peek", "true")]).await;
     assert_eq!((seqs(&reply), &reply.body["logStart"]), (vec![6, 7], &json!(7)), "{reply}");
     let reply = commits(carol).await;
@@ -196,7 +197,7 @@ async fn a_young_entry_ends_the_sweep_wherever_it_lies() {
     let members = told(&app).await;
     let convo = members[0].convo().unwrap().to_owned();
     let db = app.database.connect().await;
-    // Entry 3 is younger than its successors, as clocks of transactions that waited for each other may have it.
+    // Entry 3 is newer than its successors, as clocks of transactions that waited for each other allow.
     age(&db, &convo, 31).await;
     db.execute("update messages set created_at = now() where convo_id = $1 and seq = 3", &[&convo]).await.unwrap();
     sweeps(&app, "messages", 2).await;
@@ -216,7 +217,7 @@ async fn p4_a_commit_whose_bytes_are_gone_is_recognised() {
     let again = json!({ "convoId": convo, "didList": [members[1].did()], "commit": base64_text(&commit) });
     let reply = members[0].xrpc.procedure("addMembers", &again).await.unwrap();
     assert_eq!((reply.status, &reply.body["newEpoch"], &reply.body["seq"]), (200, &json!(1), &json!(1)), "{reply}");
-    // By its sender only.
+    // Only for its sender.
     let reply = members[1].xrpc.procedure("addMembers", &again).await.unwrap();
     assert_eq!(reply.status, 409, "{reply}");
     app.finish().await;
@@ -234,7 +235,7 @@ async fn a_commit_that_went_too_early_is_named_by_the_check() {
     db.batch_execute(too_early).await.unwrap();
     let report = catbird_server::check::run(&app.database.config).await.unwrap();
     assert_eq!(report.violated(), ["unread_commits"], "{report}");
-    // And an application message that should have gone with its neighbours, and one that should not have gone.
+    // And a message that should have been deleted, and one that should not.
     db.batch_execute("update log_starts set seq = 8").await.unwrap();
     let report = catbird_server::check::run(&app.database.config).await.unwrap();
     assert!(report.violated().contains(&"sequence_gaps"), "{report}");

@@ -1,6 +1,6 @@
-//! What retention deletes, and what it never does: each job on real rows with those beside them that must stay, by several replicas
-//! at once, killed in the middle, and where something fails; and P4 and P5 afterwards: what was accepted is still recognised, and no member loses a commit that
-//! it has yet to read, unless it has not come for long, and then it is told. Conversations that nobody comes back to end whole.
+//! Retention: each job deletes the right rows and keeps their neighbours, with several replicas at once, killed in the
+//! middle, and with failures. P4 and P5 hold afterwards: accepted requests are still recognised, and a member never
+//! misses an unread commit without being told. Abandoned conversations end completely.
 
 mod ending;
 mod failures;
@@ -21,7 +21,8 @@ use chrono::TimeDelta;
 use tokio::sync::watch;
 use tokio_postgres::Client;
 
-/// Messages for 30 days, events for 7, what is not read or opened for 90, conversations for 180, and a pass whenever one is asked for.
+/// Messages for 30 days, events for 7, unread and unopened entries for 90, conversations for 180, and a pass on every
+/// call.
 const KEPT: Retention = Retention {
     messages: Some(TimeDelta::days(30)),
     unread: Some(TimeDelta::days(90)),
@@ -34,19 +35,19 @@ fn job(name: &str) -> &'static Job {
     JOBS.iter().find(|job| job.name == name).unwrap()
 }
 
-/// One pass of a job.
+/// Runs one pass of a job.
 async fn pass(store: &Store, retention: Retention, name: &str) -> SweepOutcome {
     let (_stop, mut stopped) = watch::channel(false);
     let metrics = JobMetrics::register(&mut Registry::default());
     Runner::new(store.clone(), Clock::system(), retention, metrics).pass(job(name), &mut stopped).await.unwrap()
 }
 
-/// One pass of a job, which has to delete so many rows.
+/// Runs one pass of a job, which must delete this many rows.
 async fn sweeps(app: &TestApp, name: &str, rows: i64) {
     assert_eq!(pass(&app.app.store, KEPT, name).await, SweepOutcome::Made(rows), "{name}");
 }
 
-/// The first column of a query, in its order.
+/// Returns the first column of a query, in its order.
 async fn column<T: for<'a> tokio_postgres::types::FromSql<'a>>(db: &Client, query: &str) -> Vec<T> {
     db.query(query, &[]).await.unwrap().iter().map(|row| row.get(0)).collect()
 }

@@ -1,4 +1,4 @@
-//! Several replicas, one pass: whoever begins it makes it alone, and whoever dies in the middle leaves a sound rest to the others.
+//! Several replicas, one pass: one replica makes it, and if it dies the others continue.
 
 use std::time::{Duration, Instant};
 
@@ -41,7 +41,7 @@ async fn of_two_replicas_that_begin_at_once_one_makes_the_pass() {
     assert_eq!(pass(store, hourly, "nonces").await, SweepOutcome::NotNow, "it was made a short while ago");
     let note = "select deleted from sweeps where job = 'nonces' and finished_at >= started_at";
     assert_eq!(column::<i64>(&db, note).await, [5_000]);
-    // An hour later, as far as the table knows.
+    // An hour later, according to the table.
     db.batch_execute("update sweeps set started_at = now() - interval '61 minutes'").await.unwrap();
     assert_eq!(pass(store, hourly, "nonces").await, SweepOutcome::Made(0));
     app.finish().await;
@@ -60,7 +60,7 @@ async fn nothing_is_deleted_while_another_replica_is_at_it() {
     app.finish().await;
 }
 
-/// How many old tokens are remembered.
+/// Counts the stored old tokens.
 async fn left(db: &Client) -> i64 {
     column(db, "select count(*) from auth_nonces where expires_at < now() - interval '1 hour'").await[0]
 }

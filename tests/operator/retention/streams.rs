@@ -1,4 +1,4 @@
-//! Streams: who comes back with a cursor from before what was deleted is told so, and one from after it leads on.
+//! Streams: a cursor from before a deletion is refused, and one from after it resumes.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use catbird_testkit::app::TestApp;
 use crate::retention::logs::age;
 use crate::retention::{KEPT, pass};
 
-/// How long an event that has to come may take.
+/// Maximum time until an expected event arrives.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 async fn follow(who: &Persona, cursor: Option<&str>) -> Result<EventStream, Reply> {
@@ -18,7 +18,7 @@ async fn follow(who: &Persona, cursor: Option<&str>) -> Result<EventStream, Repl
     who.xrpc.follow("streamConvoEvents", &cursor, None).await.unwrap()
 }
 
-/// The next event of this type.
+/// Returns the next event of this type.
 async fn next(stream: &mut EventStream, name: &str) -> Event {
     let found = async {
         loop {
@@ -40,7 +40,7 @@ async fn p5_a_cursor_from_before_a_deleted_message_is_refused_and_a_later_one_le
     members[0].send("one").await.unwrap();
     let early = next(&mut stream, "messageEvent").await.id;
     members[0].send("two").await.unwrap();
-    // Nothing is deleted yet, and the cursor is good.
+    // Nothing is deleted yet, and the cursor is valid.
     let mut again = follow(&members[1], Some(&early)).await.unwrap();
     assert_eq!(next(&mut again, "messageEvent").await.data["message"]["seq"], 2);
 
@@ -50,7 +50,7 @@ async fn p5_a_cursor_from_before_a_deleted_message_is_refused_and_a_later_one_le
         Ok(_) => panic!("a message that is gone was passed over"),
         Err(reply) => assert_eq!((reply.status, &reply.body["error"]), (410, &"OutdatedCursor".into()), "{reply}"),
     }
-    // Once everything from before has ended, anywhere in the cluster, cursors are younger than what was deleted.
+    // Once all earlier transactions in the cluster have ended, cursors are newer than the deleted events.
     let start = Instant::now();
     loop {
         members[0].send("on").await.unwrap();

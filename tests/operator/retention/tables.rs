@@ -1,4 +1,4 @@
-//! The tables that are swept page by page: what is old goes, and what is beside it stays.
+//! Tables that are swept page by page: old rows are deleted, and their neighbours stay.
 
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ async fn used_tokens_go_by_the_slot_and_what_somebody_looks_at_is_tried_again() 
     assert!(runner.pass(crate::retention::job("used_tokens"), &mut stopped).await.is_err());
     assert_eq!(column::<i64>(&db, "select count(*) from used_tokens").await, [6]);
     other.batch_execute("commit").await.unwrap();
-    // Whoever goes on does so when nothing was heard for long, as far as the table knows.
+    // Another replica takes over after a long silence, according to the table.
     db.batch_execute("update sweeps set started_at = now() - interval '1 hour', moved_at = now() - interval '1 hour'")
         .await
         .unwrap();
@@ -64,7 +64,7 @@ async fn what_was_used_of_quotas_is_forgotten_after_its_window() {
     let kept = async || column::<String>(&db, "select quota from allowances order by quota").await;
     assert_eq!(kept().await, ["-1 hour", "9 minutes"]);
 
-    // What somebody uses just then is left to the next sweep, which holds nothing that the user may want next.
+    // A row in use is left to the next sweep, which holds no lock that its user may need.
     db.batch_execute("update allowances set ends_at = now() - interval '11 minutes'").await.unwrap();
     let user = app.database.connect().await;
     user.batch_execute("begin; update allowances set used = 2 where quota = '9 minutes'").await.unwrap();
@@ -122,7 +122,7 @@ async fn a_record_whose_message_went_first_is_no_violation_but_one_of_a_young_me
     let mut members = app.conversation(2).await;
     members[0].send("one").await.unwrap();
     members[0].send("two").await.unwrap();
-    // The commit goes as well once it is noted that everybody has read it.
+    // The commit is deleted once it is recorded that all members have read it.
     app.settle().await;
     let db = app.database.connect().await;
     db.batch_execute(
@@ -205,7 +205,7 @@ async fn key_packages_that_are_of_no_use_go_and_issued_ones_leave_their_hash() {
     sweeps(&app, "key_packages", 0).await;
     let named = "select convert_from(hash, 'utf8') from key_packages
         where claimed_by <> '' or consumed_convo <> '' or claimed_at > 'epoch' or consumed_at > 'epoch' order by 1";
-    // Whoever lost its lease may still use the package that it was handed.
+    // A claimer that lost its lease may still use its package.
     assert_eq!(column::<String>(&db, named).await, ["issued just now", "issued, lost", "used just now"]);
     let still = "select count(*) from key_packages where claimed_by is null and consumed_at is null";
     assert_eq!(column::<i64>(&db, still).await, [3], "an issued one does not look as if it had not been");
@@ -239,7 +239,7 @@ async fn a_welcome_that_nobody_opens_ends_and_its_recipient_can_be_added_again()
     let app = TestApp::start().await;
     let mut members = app.conversation(1).await;
     let (mut early, late) = (app.published_persona().await, app.published_persona().await);
-    // One Welcome for two, of whom one opens it just when it ends, and another for one.
+    // One Welcome for two members, one of whom opens it just when it expires, and another for one.
     members[0].add(&[early.did(), late.did()]).await.unwrap();
     let mut third = app.published_persona().await;
     members[0].add(&[third.did()]).await.unwrap();

@@ -1,4 +1,4 @@
-//! As much of PostgreSQL's protocol (version 3, manual chapter 55) as a proxy has to understand.
+//! The part of PostgreSQL's protocol (version 3, manual chapter 55) that the proxy needs.
 
 use std::collections::HashMap;
 use std::io;
@@ -19,24 +19,24 @@ impl Frame {
         &self.bytes[5..]
     }
 
-    /// Query with this text.
+    /// Returns true for a Query with this text.
     pub fn is_simple_query(&self, text: &str) -> bool {
         self.kind() == b'Q'
             && strings(self.body()).next().is_some_and(|query| query.eq_ignore_ascii_case(text.as_bytes()))
     }
 
-    /// CommandComplete with this tag.
+    /// Returns true for CommandComplete with this tag.
     pub fn is_command_complete(&self, tag: &str) -> bool {
         self.kind() == b'C' && strings(self.body()).next() == Some(tag.as_bytes())
     }
 }
 
-/// The zero-terminated strings that a body begins with.
+/// Reads the zero-terminated strings at the start of a body.
 fn strings(body: &[u8]) -> impl Iterator<Item = &[u8]> {
     body.split(|byte| *byte == 0)
 }
 
-/// Reads whole messages.
+/// Reads complete messages.
 pub struct Reader<R>(BufReader<R>);
 
 impl<R: AsyncRead + Unpin> Reader<R> {
@@ -44,7 +44,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         Self(BufReader::new(half))
     }
 
-    /// The first message of a client, which has no type.
+    /// Reads a client's first message, which has no type.
     pub async fn startup(&mut self) -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
         self.rest(&mut bytes).await?;
@@ -57,7 +57,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         Ok(Frame { bytes })
     }
 
-    /// A length, which counts itself, and as much as it says.
+    /// Reads a length, which includes itself, and the bytes that it announces.
     async fn rest(&mut self, bytes: &mut Vec<u8>) -> io::Result<()> {
         let length = self.0.read_u32().await?;
         let start = bytes.len();
@@ -67,13 +67,13 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         Ok(())
     }
 
-    /// Whether nothing more has been received yet.
+    /// Returns true if no more bytes have been received.
     pub fn is_drained(&self) -> bool {
         self.0.buffer().is_empty()
     }
 }
 
-/// Writes whole messages.
+/// Writes complete messages.
 pub struct Writer<W>(BufWriter<W>);
 
 impl<W: AsyncWrite + Unpin> Writer<W> {
@@ -90,7 +90,7 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
     }
 }
 
-/// Which statements a connection has prepared, and which its transaction has run.
+/// Statements that a connection has prepared, and those that its transaction has run.
 #[derive(Default)]
 pub struct Statements {
     prepared: HashMap<Vec<u8>, String>,
@@ -98,7 +98,7 @@ pub struct Statements {
 }
 
 impl Statements {
-    /// Notes what a client's message says.
+    /// Records a client's message.
     pub fn note(&mut self, frame: &Frame) {
         let mut strings = strings(frame.body());
         let mut next = || strings.next().unwrap_or_default().to_vec();
@@ -119,7 +119,7 @@ impl Statements {
         }
     }
 
-    /// Whether the transaction ran this query file, which its opening comment names.
+    /// Returns true if the transaction ran this query file, which its first comment names.
     pub fn ran(&self, file: &str) -> bool {
         let opening = format!("-- {file}:");
         self.ran.iter().any(|text| text.starts_with(&opening))

@@ -1,11 +1,11 @@
-//! The string formats of AT Protocol that the documents use, as <https://atproto.com/specs/lexicon> defines them.
+//! String formats of AT Protocol that the documents use, as <https://atproto.com/specs/lexicon> defines them.
 
 use chrono::DateTime;
 
-/// Longest DID that AT Protocol allows, in bytes.
+/// Maximum length of a DID in AT Protocol, in bytes.
 const MAX_DID: usize = 2_048;
 
-/// Longest URI, and longest at-uri, that AT Protocol allows, in bytes.
+/// Maximum length of a URI and of an at-uri in AT Protocol, in bytes.
 const MAX_URI: usize = 8_192;
 
 pub fn check(format: &str, value: &str) -> Result<(), String> {
@@ -30,7 +30,7 @@ fn did(value: &str) -> bool {
         && rest.bytes().all(|b| b.is_ascii_alphanumeric() || b"._:%-".contains(&b))
 }
 
-/// RFC 3339 with a capital T, seconds, and a time zone that is not the unknown one.
+/// Checks for RFC 3339 with a capital T, seconds, and a known time zone.
 fn datetime(value: &str) -> bool {
     value.as_bytes().get(10) == Some(&b'T')
         && !value.ends_with('z')
@@ -47,7 +47,7 @@ fn uri(value: &str) -> bool {
         && rest.bytes().all(|b| b.is_ascii_graphic())
 }
 
-/// `at://` with an authority and, if there is more, a collection and a record key.
+/// Checks for `at://` with an authority and, optionally, a collection and a record key.
 fn at_uri(value: &str) -> bool {
     let Some(rest) = value.strip_prefix("at://") else { return false };
     let mut parts = rest.split('/');
@@ -59,7 +59,7 @@ fn at_uri(value: &str) -> bool {
         && parts.next().is_none()
 }
 
-/// A handle or an NSID: labels of letters, digits and inner hyphens, at least so many.
+/// Checks for a handle or an NSID: labels of letters, digits and inner hyphens, at least this many.
 fn dotted(value: &str, at_least: usize) -> bool {
     let label = |label: &str| {
         !label.is_empty()

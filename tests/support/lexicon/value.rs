@@ -1,4 +1,4 @@
-//! One JSON value against one lexicon schema.
+//! Validation of one JSON value against one lexicon schema.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use super::{Catalogue, format, list};
 
-/// What to do about fields that a schema does not declare.
+/// Treatment of fields that a schema does not declare.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Unknown {
     Refused,
@@ -77,7 +77,7 @@ impl Catalogue {
         Ok(())
     }
 
-    /// The member whose name `$type` gives. An open union admits others in requests only: a reply has to be documented.
+    /// Checks the member that `$type` names. An open union allows others in requests only: a reply must be documented.
     fn check_union(
         &self,
         home: &str,
@@ -127,7 +127,7 @@ fn integer(schema: &Value, number: &serde_json::Number) -> Result<(), String> {
     if below || above { Err(format!("{value} is out of range")) } else { Ok(()) }
 }
 
-/// Bytes are `{"$bytes": …}` and nothing beside, in the standard alphabet without padding.
+/// Checks that bytes are `{"$bytes": …}` and nothing else, in the standard alphabet without padding.
 fn bytes(schema: &Value, value: &Value) -> Result<(), String> {
     let only = value.as_object().filter(|fields| fields.len() == 1).and_then(|fields| fields.get("$bytes"));
     let Some(Value::String(encoded)) = only else {
@@ -144,7 +144,7 @@ fn length(schema: &Value, length: usize, unit: &str) -> Result<(), String> {
     if short || long { Err(format!("{length} {unit} is out of range")) } else { Ok(()) }
 }
 
-/// The first keyword of `schema` that has no meaning here. A schema without a known type has only unknown ones.
+/// Returns the first keyword of `schema` that is not supported. Without a known type, none is.
 fn unsupported_keyword<'a>(kind: &str, schema: &'a Value) -> Option<&'a str> {
     let known: &[&str] = match kind {
         "ref" => &["ref"],
@@ -162,12 +162,12 @@ fn unsupported_keyword<'a>(kind: &str, schema: &'a Value) -> Option<&'a str> {
     keywords.into_iter().find(|keyword| !["type", "description"].contains(keyword) && !known.contains(keyword))
 }
 
-/// What a schema says where only a string makes sense.
+/// Returns a string of a schema.
 fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_else(|| panic!("a lexicon document holds {value} where a string belongs"))
 }
 
-/// The beginning of a value, short enough for a test's output.
+/// Returns the beginning of a value, short enough for a test's output.
 fn excerpt(value: &Value) -> String {
     let text = value.to_string();
     match text.char_indices().nth(80) {

@@ -1,4 +1,4 @@
-//! What was acknowledged, and the audit that compares it with the database, row by row.
+//! Acknowledged requests, and their comparison with the database, row by row.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -10,25 +10,25 @@ use tokio_postgres::{Config, NoTls};
 /// One acknowledged request.
 #[derive(Debug, Clone)]
 pub struct Ack {
-    /// The message's id; commits have none that clients see.
+    /// Id of the message; commits have none that clients see.
     pub id: Option<String>,
     pub key: Option<String>,
-    /// Whom the commit added.
+    /// DID that the commit added.
     pub newcomer: Option<String>,
     pub seq: u64,
     pub epoch: u64,
-    /// The ciphertext or the commit. No two requests of a load have the same.
+    /// The ciphertext or the commit, unique in a load.
     pub bytes: Vec<u8>,
 }
 
 #[derive(Debug)]
 struct Book {
-    /// The last entry from before the load.
+    /// The last entry before the load.
     after: u64,
     acks: Vec<(String, Ack)>,
 }
 
-/// The acknowledgements of a load, by conversation.
+/// Acknowledgements of a load, by conversation.
 #[derive(Debug, Default)]
 pub struct Ledger {
     books: Mutex<HashMap<String, Book>>,
@@ -52,7 +52,8 @@ impl Ledger {
         self.count.subscribe()
     }
 
-    /// Compares with the database: each acknowledgement is one row where it was said to be, there is no other row, and what
+    /// Compares with the database: each acknowledgement is one row at its position, there is no other row, and the rows
+    /// that belong to a commit or a key exist.
     /// belongs to a commit or a key is there as well.
     pub async fn audit(&self, database: &Config) {
         let (client, connection) = database.connect(NoTls).await.unwrap();

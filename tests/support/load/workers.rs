@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::{Ack, Desk};
 
-/// Sends messages that the server cannot look into, each one different, under a key, an id of its own, or both.
+/// Sends opaque, distinct messages with a key, an id, or both.
 pub(super) async fn send(desk: Desk, member: Persona, turn: usize) {
     let mut epoch = member.epoch().unwrap();
     let mut last = 0;
@@ -45,7 +45,7 @@ pub(super) async fn send(desk: Desk, member: Persona, turn: usize) {
     }
 }
 
-/// Commits and adds somebody with each commit, following the other committer by what conflicts carry.
+/// Commits with an addition each, catching up with the other committer from its refusals.
 pub(super) async fn commit(desk: Desk, mut member: Persona) {
     for n in 0usize.. {
         if desk.is_stopping() {
@@ -58,7 +58,7 @@ pub(super) async fn commit(desk: Desk, mut member: Persona) {
             "didList": [newcomer],
             "commit": base64_text(&staged.commit),
         });
-        // Without a key the commit's bytes have to be enough.
+        // Without a key, the commit's bytes identify the request.
         let key = n.is_multiple_of(2).then(unique);
         if let Some(key) = &key {
             body["idempotencyKey"] = json!(key);
@@ -80,7 +80,7 @@ pub(super) async fn commit(desk: Desk, mut member: Persona) {
     }
 }
 
-/// The server's epoch, if it refused because of that. Any other refusal is a failure of the test.
+/// Returns the server's epoch if that caused the refusal; any other refusal fails the test.
 fn conflict(reply: &Reply) -> Option<u64> {
     match (reply.status, reply.error()) {
         (200, _) => None,
