@@ -17,7 +17,8 @@ use catbird_client::xrpc::{Xrpc, causes, http};
 
 use report::{Failure, equal, step};
 
-/// Plays it against the server at `url`, or at the usual place, and says on standard output what is done and on standard error what failed.
+/// Runs it against the server at `url`, or at the default address; progress goes to standard output and the failure to
+/// standard error.
 pub async fn run(url: Option<String>) -> ExitCode {
     match play(url).await {
         Ok(success) => {
@@ -31,7 +32,7 @@ pub async fn run(url: Option<String>) -> ExitCode {
     }
 }
 
-/// What the environment says about the server.
+/// The server's settings from the environment.
 struct Server {
     url: String,
     secret: String,
@@ -177,7 +178,7 @@ async fn play(url: Option<String>) -> Result<String, Failure> {
     Ok(format!("The server at {} works: 5 members, {epoch} epochs, {} entries, no fork.", server.url, alice.last_seq))
 }
 
-/// Both commits are made in the same epoch, whichever request arrives first, so exactly one of them has to be refused.
+/// Makes both commits in the same epoch; in any order exactly one of them must be refused.
 async fn commit_at_once(
     alice: &mut Persona,
     bob: &mut Persona,
@@ -209,7 +210,7 @@ async fn commit_at_once(
 
 type Calls = Arc<Mutex<Vec<(String, u16)>>>;
 
-/// Keeps a list of the calls that are made from now on, and of how each was answered.
+/// Records the following calls and their replies.
 fn record(xrpc: &mut Xrpc) -> Calls {
     let calls = Calls::default();
     let seen = calls.clone();
@@ -226,7 +227,7 @@ async fn catch_up(members: &mut [&mut Persona]) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Every member is in the epoch the server names, with the same secret and the same roster.
+/// Checks that every member is in the server's epoch, with the same secret and roster.
 async fn agree(members: &[&Persona]) -> Result<(), Box<dyn Error>> {
     let authenticator = members[0].epoch_authenticator()?;
     let roster = members[0].mls.members(&members[0].group_id)?;
@@ -256,7 +257,7 @@ async fn find_server(url: Option<String>) -> Result<Server, Box<dyn Error>> {
     Ok(Server { url, secret, service_did })
 }
 
-/// The `id` of the server's own DID document.
+/// Reads the `id` of the server's own DID document.
 async fn ask_for_did(url: &str) -> Result<String, Box<dyn Error>> {
     let address = format!("{url}/.well-known/did.json");
     let response = http()?.get(&address).send().await.map_err(|why| format!("no answer: {}", causes(&why)))?;

@@ -11,7 +11,7 @@ pub mod xrpc;
 use openmls::prelude::{OpenMlsProvider, OpenMlsRand};
 use openmls_rust_crypto::OpenMlsRustCrypto;
 
-/// A DID nobody has used before: `did:plc:` and 24 characters of base32 (15 random bytes), as PLC writes them.
+/// Returns a new DID: `did:plc:` and 24 characters of base32 (15 random bytes), as PLC writes them.
 pub fn random_did() -> String {
     const BASE32: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
     let bytes: [u8; 15] = OpenMlsRustCrypto::default().rand().random_array().expect("the system has random bytes");

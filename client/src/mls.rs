@@ -1,8 +1,8 @@
-//! The MLS half of a client: one DID with its signature key, its key packages and the groups it is a member of.
+//! MLS half of a client: one DID with its signature key, its key packages and its groups.
 //!
-//! All state is in memory and dies with the value. A commit that this client makes stays pending until the caller says what
-//! became of it ([`MlsClient::merge_pending`], [`MlsClient::discard_pending`]) or shows it the winner ([`MlsClient::apply`]);
-//! meanwhile it refuses to make another. Nothing here talks to a server.
+//! All state is in memory. A commit stays pending until the caller reports its outcome ([`MlsClient::merge_pending`],
+//! [`MlsClient::discard_pending`]) or applies the winner ([`MlsClient::apply`]); until then the client refuses to make
+//! another. It does not talk to a server.
 
 mod commits;
 mod crypto;
@@ -25,10 +25,10 @@ pub use error::MlsError;
 pub use groups::Handshake;
 pub use messages::Processed;
 
-/// The suite every MLS implementation has to support (RFC 9420, section 17.1).
+/// Cipher suite that every MLS implementation must support (RFC 9420, section 17.1).
 pub const DEFAULT_SUITE: Ciphersuite = Ciphersuite::MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519;
 
-/// One member-to-be: a DID and all the secrets that MLS wants it to keep.
+/// A DID with the secrets that MLS requires.
 pub struct MlsClient {
     did: String,
     suite: Ciphersuite,
@@ -37,19 +37,19 @@ pub struct MlsClient {
     groups: HashMap<Vec<u8>, Group>,
 }
 
-/// A group, and the bytes of this client's own commit while it is undecided.
+/// A group, and the bytes of this client's own pending commit.
 struct Group {
     mls: MlsGroup,
     pending: Option<Vec<u8>>,
 }
 
 impl MlsClient {
-    /// A client with a fresh Ed25519 key whose basic credential is the DID.
+    /// Creates a client with a fresh Ed25519 key, whose basic credential is the DID.
     pub fn new(did: impl Into<String>) -> Self {
         Self::with_suite(did, DEFAULT_SUITE).expect("the provider implements the mandatory suite")
     }
 
-    /// As [`MlsClient::new`], for another suite and the signature scheme that goes with it.
+    /// Like [`MlsClient::new`], for another suite and its signature scheme.
     pub fn with_suite(did: impl Into<String>, suite: Ciphersuite) -> Result<Self, MlsError> {
         let did = did.into();
         let signer = SignatureKeyPair::new(suite.signature_algorithm())
@@ -57,32 +57,32 @@ impl MlsClient {
         Ok(Self { did, suite, provider: Provider::default(), signer, groups: HashMap::new() })
     }
 
-    /// The DID, which is also the identity in the credential.
+    /// DID of the client, which is also the identity in its credential.
     pub fn did(&self) -> &str {
         &self.did
     }
 
-    /// The suite's name as the lexicon spells it.
+    /// Name of the suite in the lexicon's spelling.
     pub fn suite_name(&self) -> String {
         format!("{:?}", self.suite)
     }
 
-    /// A new one-time key package, as a serialised MLSMessage. Its private half stays here until a Welcome uses it.
+    /// Creates a one-time key package as a serialised MLSMessage. Its private keys stay here until a Welcome uses it.
     pub fn key_package(&self) -> Result<Vec<u8>, MlsError> {
         self.build(KeyPackage::builder())
     }
 
-    /// A key package with the last_resort extension: it may be handed out many times, and opens many Welcomes.
+    /// Creates a key package with the last_resort extension: it may be issued repeatedly, and opens many Welcomes.
     pub fn last_resort_key_package(&self) -> Result<Vec<u8>, MlsError> {
         self.build(KeyPackage::builder().mark_as_last_resort())
     }
 
-    /// A key package valid between two instants, in seconds since 1970.
+    /// Creates a key package valid between two times, in seconds since 1970.
     pub fn key_package_with_lifetime(&self, not_before: u64, not_after: u64) -> Result<Vec<u8>, MlsError> {
         self.build(KeyPackage::builder().key_package_lifetime(Lifetime::init(not_before, not_after)))
     }
 
-    /// A well-made key package that went out of date in 2001.
+    /// Creates a valid key package that expired in 2001.
     pub fn expired_key_package(&self) -> Result<Vec<u8>, MlsError> {
         self.key_package_with_lifetime(999_990_000, 1_000_000_000)
     }
@@ -108,7 +108,7 @@ impl MlsClient {
     }
 }
 
-/// What each leaf says it understands beyond the defaults: an extension in a key package has to be listed by its leaf, and so has a suite.
+/// Capabilities of a leaf beyond the defaults: a leaf must list the extensions of its key package, and its suite.
 fn capabilities() -> Capabilities {
     let suites = vec![
         DEFAULT_SUITE,

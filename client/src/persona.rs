@@ -1,9 +1,9 @@
-//! A member of a conversation: MLS state and a signed-in connection, and the rules that keep the two in step.
+//! A member of a conversation: MLS state and a signed-in connection, kept in step.
 //!
-//! A persona does what a careful client does. It merges its commit only after a 200, rebases from a 409 with nothing but what
-//! the 409 carries, and reads the log without a gap. When the server answers with success and yet breaks a promise (a hole in
-//! `seq`, an epoch that is not the next one, a sender who is somebody else), that is an error of its own,
-//! [`PersonaError::Broken`], so no test has to look for it.
+//! A persona acts like a careful client. It merges its commit only after a 200, rebases from a 409 with only the data
+//! in the 409, and reads the log without a gap. If the server answers with success and breaks a promise (a hole in
+//! `seq`, an epoch that is not the next one, another sender), it fails with [`PersonaError::Broken`], so no test has to
+//! check for it.
 
 mod commits;
 mod error;
@@ -19,11 +19,11 @@ use super::xrpc::{Reply, Xrpc, XrpcError, base64_text};
 pub use error::PersonaError;
 pub use follow::Events;
 
-/// How often one call is repeated because the server asks for patience (429, 503) before the persona gives up.
+/// Maximum number of retries of one call that the server asks to retry (429, 503).
 const MAX_RETRIES: u32 = 5;
-/// The longest wait it grants at a time. A server that asks for more is reported as it answered.
+/// Maximum wait before a retry. A longer wait is reported as the server's answer.
 const MAX_WAIT: std::time::Duration = std::time::Duration::from_secs(10);
-/// How often a call is repeated that got no answer, and the pause before it is, where the persona insists on one.
+/// Number of retries of an unanswered call, and the pause before each, if the persona insists.
 const MAX_SILENCES: u32 = 200;
 const PAUSE: std::time::Duration = std::time::Duration::from_millis(50);
 
@@ -31,38 +31,38 @@ const PAUSE: std::time::Duration = std::time::Duration::from_millis(50);
 pub struct Persona {
     pub mls: MlsClient,
     pub xrpc: Xrpc,
-    /// The conversation's id, from [`Persona::create`] or [`Persona::join`] on.
+    /// Id of the conversation, from [`Persona::create`] or [`Persona::join`] on.
     pub convo_id: Option<String>,
-    /// The conversation's MLS group id.
+    /// MLS group id of the conversation.
     pub group_id: Vec<u8>,
-    /// The last entry of the log that this member has seen.
+    /// Last entry of the log that this member has seen.
     pub last_seq: u64,
-    /// How it frames its commits.
+    /// Framing of its commits.
     pub handshake: Handshake,
-    /// Whether it makes a call again that got no answer. Whatever it asks for is the same request then, which is done once.
+    /// True if it retries unanswered calls. Each retry is the same request, which takes effect once.
     pub insists: bool,
-    /// How often it had to read the log because an event left an entry out.
+    /// Number of times that it read the log because an event was missing.
     pub gaps: u64,
 }
 
-/// Where a change landed in the conversation's log.
+/// Position of a change in the conversation's log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Landed {
-    /// The epoch the conversation is in because of it.
+    /// Epoch of the conversation after the change.
     pub epoch: u64,
     pub seq: u64,
-    /// How often it had to be made again because another commit came first.
+    /// Number of times that another commit came first.
     pub conflicts: u32,
 }
 
-/// A call as data, so that it can be made more than once.
+/// A call as data, so that it can be repeated.
 enum Call<'a> {
     Procedure(&'a str, &'a Value),
     Query(&'a str, &'a [(&'a str, String)]),
 }
 
 impl Persona {
-    /// A persona for the DID that `xrpc` is signed in as, with fresh keys and no conversation.
+    /// Creates a persona for the DID of `xrpc`, with fresh keys and no conversation.
     pub fn new(xrpc: Xrpc) -> Self {
         Self {
             mls: MlsClient::new(xrpc.did.clone()),
@@ -80,22 +80,22 @@ impl Persona {
         self.mls.did()
     }
 
-    /// The conversation this persona is in.
+    /// Returns the id of this persona's conversation.
     pub fn convo(&self) -> Result<&str, PersonaError> {
         self.convo_id.as_deref().ok_or_else(|| PersonaError::NoConversation { did: self.did().to_owned() })
     }
 
-    /// This persona's MLS epoch.
+    /// Returns this persona's MLS epoch.
     pub fn epoch(&self) -> Result<u64, PersonaError> {
         Ok(self.mls.epoch(&self.group_id)?)
     }
 
-    /// The secret that only members with the same history share.
+    /// Returns the secret that only members with the same history share.
     pub fn epoch_authenticator(&self) -> Result<Vec<u8>, PersonaError> {
         Ok(self.mls.epoch_authenticator(&self.group_id)?)
     }
 
-    /// The epoch that the server says the conversation is in.
+    /// Returns the conversation's epoch according to the server.
     pub async fn server_epoch(&self) -> Result<u64, PersonaError> {
         let reply = self.query("getEpoch", &[("convoId", self.convo()?.to_owned())]).await?;
         Ok(reply.number("currentEpoch")?)
@@ -124,7 +124,7 @@ impl Persona {
         Ok(hash)
     }
 
-    /// Creates a conversation of which this persona is the only member.
+    /// Creates a conversation with this persona as its only member.
     pub async fn create(&mut self, group_id: &[u8], name: &str) -> Result<(), PersonaError> {
         let body = json!({
             "groupId": hex(group_id),
@@ -143,7 +143,7 @@ impl Persona {
         Ok(())
     }
 
-    /// Joins a conversation that somebody has added this persona to.
+    /// Joins a conversation that this persona was added to.
     pub async fn join(&mut self, convo_id: &str) -> Result<(), PersonaError> {
         let reply = self.query("getWelcome", &[("convoId", convo_id.to_owned())]).await?;
         self.group_id = self.mls.join(&reply.bytes("welcome")?, self.handshake)?;
@@ -155,7 +155,7 @@ impl Persona {
         Ok(())
     }
 
-    /// Leaves the conversation and forgets its keys. The others still have to commit the removal.
+    /// Leaves the conversation and forgets its keys. The others must still commit the removal.
     pub async fn leave(&mut self) -> Result<Landed, PersonaError> {
         let reply = self.procedure("leaveConvo", &json!({ "convoId": self.convo()? })).await?;
         self.mls.forget(&self.group_id)?;
@@ -163,12 +163,12 @@ impl Persona {
         Ok(Landed { epoch: reply.number("epoch")?, seq: reply.number("seq")?, conflicts: 0 })
     }
 
-    /// A procedure that has to succeed, sooner or later.
+    /// Calls a procedure that must succeed, possibly after retries.
     async fn procedure(&self, method: &str, body: &Value) -> Result<Reply, PersonaError> {
         self.accepted(self.patient(Call::Procedure(method, body)).await?)
     }
 
-    /// A query that has to succeed, sooner or later.
+    /// Calls a query that must succeed, possibly after retries.
     async fn query(&self, method: &str, parameters: &[(&str, String)]) -> Result<Reply, PersonaError> {
         self.accepted(self.patient(Call::Query(method, parameters)).await?)
     }
@@ -181,7 +181,7 @@ impl Persona {
         PersonaError::Refused { did: self.did().to_owned(), reply: Box::new(reply) }
     }
 
-    /// Makes the same call again, with a new token, for as long as the server asks for patience and says how much.
+    /// Repeats a call with a new token while the server asks for a retry with a wait.
     async fn patient(&self, call: Call<'_>) -> Result<Reply, PersonaError> {
         let (mut retries, mut silences) = (0, 0);
         loop {
@@ -207,7 +207,7 @@ impl Persona {
         }
     }
 
-    /// The server has kept its word, or else it has not and `how` says how.
+    /// Fails with [`PersonaError::Broken`] if the server has broken its promise, as `how` describes.
     fn expect(&self, kept: bool, how: impl FnOnce() -> String) -> Result<(), PersonaError> {
         if kept { Ok(()) } else { Err(self.broken(how())) }
     }
@@ -217,7 +217,7 @@ impl Persona {
     }
 }
 
-/// The lower-case hexadecimal SHA-256 of a key package as it goes over the wire: its name in `keyPackageHashes`.
+/// Returns the lower-case hexadecimal SHA-256 of a key package as sent: its name in `keyPackageHashes`.
 pub fn sha256_hex(bytes: &[u8]) -> String {
     hex(&Sha256::digest(bytes))
 }
@@ -226,7 +226,7 @@ pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// An idempotency key that was never used before.
+/// Returns a new idempotency key.
 pub fn unique() -> String {
     ulid::Ulid::new().to_string()
 }

@@ -1,7 +1,7 @@
-//! XRPC over HTTP as a signed-in client speaks it: one method call, one fresh token, one reply.
+//! XRPC over HTTP as a signed-in client uses it: one method call, one fresh token, one reply.
 //!
-//! It reports every status as a value and repeats nothing by itself; whether a refusal is worth another try is a decision of the
-//! caller (see [`super::persona`]). Only a connection that fails, or an answer that lacks what was promised, is an error.
+//! It returns every status as a value and does not retry; the caller decides about retries (see [`super::persona`]).
+//! Only a failed connection, or an answer without a promised field, is an error.
 
 mod reply;
 mod socket;
@@ -19,45 +19,45 @@ pub use socket::{Frame, Socket, cbor};
 pub use stream::{Event, EventStream};
 pub use token::{Claims, Token};
 
-/// What stands before every method's name.
+/// Prefix of every method's name.
 pub const NAMESPACE: &str = "blue.catbird.mls";
 
-/// How long one call may take. The server promises to answer overload sooner than this, so a call that takes longer hangs.
+/// Maximum time of one call. The server promises to answer overload sooner, so a longer call hangs.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Called with the full NSID and the reply of every call, so that a harness can check all of them against the lexicons.
+/// Callback with the full NSID and the reply of every call, with which a harness validates all of them.
 pub type OnReply = Arc<dyn Fn(&str, &Reply) + Send + Sync>;
 
 /// One DID signed in at one server.
 #[derive(Clone)]
 pub struct Xrpc {
-    /// The server's address, without a path.
+    /// Address of the server, without a path.
     pub base: Url,
-    /// Who calls: the `iss` of every token.
+    /// DID of the caller: the `iss` of every token.
     pub did: String,
-    /// Whom the tokens are for: their `aud`.
+    /// DID of the service: the `aud` of every token.
     pub service_did: String,
-    /// The connections. Clones share them; they belong to the async runtime that made the first call.
+    /// HTTP connections. Clones share them; they belong to the async runtime of the first call.
     pub http: Client,
     pub on_reply: Option<OnReply>,
     token: Token,
 }
 
-/// A call without an answer to speak of.
+/// A call without a usable answer.
 #[derive(Debug, thiserror::Error)]
 pub enum XrpcError {
     #[error("{0:?} is not the address of a server: {1}")]
     Address(String, String),
 
-    /// Nothing, or only a part of an answer, came back. The server may have done what was asked.
+    /// No answer, or only part of one, arrived. The server may have executed the request.
     #[error("{nsid}: no answer: {}", causes(.source))]
     NoAnswer { nsid: String, source: reqwest::Error },
 
-    /// A stream was not begun in time, or it is open and even the signs of life that keep it open do not come.
+    /// A stream did not start in time, or its keepalives stopped.
     #[error("{nsid}: nothing has come for {} s", .waited.as_secs())]
     Silent { nsid: String, waited: Duration },
 
-    /// The connection of a WebSocket broke, or what came is no message of an event stream.
+    /// The connection of a WebSocket broke, or a message is not one of an event stream.
     #[error("{nsid}: {why}")]
     Socket { nsid: String, why: String },
 
@@ -66,7 +66,7 @@ pub enum XrpcError {
 }
 
 impl Xrpc {
-    /// Signs `did` in at the server at `base`, with the secret that the server has as `JWT_SECRET`.
+    /// Signs `did` in at the server at `base`, with the server's `JWT_SECRET`.
     pub fn new(base: &str, did: &str, secret: &str, service_did: &str) -> Result<Self, XrpcError> {
         let address = |why: String| XrpcError::Address(base.to_owned(), why);
         let url = Url::parse(base).map_err(|why| address(why.to_string()))?;
@@ -83,18 +83,18 @@ impl Xrpc {
         })
     }
 
-    /// The same server and connections for another DID.
+    /// Returns the same server and connections for another DID.
     pub fn signed_in_as(&self, did: &str) -> Self {
         Self { did: did.to_owned(), ..self.clone() }
     }
 
-    /// The same DID and connections at another server.
+    /// Returns the same DID and connections at another server.
     pub fn at(&self, base: Url) -> Self {
         Self { base, ..self.clone() }
     }
 
-    /// The same DID at the same server, with a connection of its own for each call. A connection that waits to be used again may end at the
-    /// moment when it is, and then some call may wait for an answer to nothing.
+    /// Returns the same DID at the same server, with a new connection for each call. An idle connection may close just
+    /// as it is reused, and the call would then wait for nothing.
     pub fn with_own_connections(&self) -> Self {
         let http = builder().pool_max_idle_per_host(0).build().expect("a limit is no reason to fail");
         Self { http, ..self.clone() }
@@ -107,14 +107,14 @@ impl Xrpc {
         self.send(&nsid, request.bearer_auth(self.token(&nsid))).await
     }
 
-    /// Calls a query: GET with parameters, of which one may come several times.
+    /// Calls a query: GET with parameters, which may repeat.
     pub async fn query(&self, method: &str, parameters: &[(&str, String)]) -> Result<Reply, XrpcError> {
         let nsid = nsid(method);
         let request = self.http.get(self.url(&nsid, parameters));
         self.send(&nsid, request.bearer_auth(self.token(&nsid))).await
     }
 
-    /// Follows the events of a method's stream from where `cursor` says, or the reply that refuses it.
+    /// Follows the events of a method's stream from `cursor`, or returns the reply that refuses it.
     pub async fn follow(
         &self,
         method: &str,
@@ -122,7 +122,7 @@ impl Xrpc {
         last_event_id: Option<&str>,
     ) -> Result<Result<EventStream, Reply>, XrpcError> {
         let nsid = nsid(method);
-        // A stream lasts as long as it lasts.
+        // A stream has no maximum time.
         let mut request = self.http.get(self.url(&nsid, parameters)).timeout(Duration::from_secs(86_400));
         if let Some(id) = last_event_id {
             request = request.header("last-event-id", id);
@@ -138,7 +138,7 @@ impl Xrpc {
         }
     }
 
-    /// Opens a WebSocket at a method of this server, or gets the reply that refuses it.
+    /// Opens a WebSocket at a method of this server, or returns the reply that refuses it.
     pub async fn subscribe(
         &self,
         method: &str,
@@ -152,12 +152,12 @@ impl Xrpc {
         Ok(opened)
     }
 
-    /// A token for one call of `nsid` within the next minute.
+    /// Mints a token for one call of `nsid` within the next minute.
     pub fn token(&self, nsid: &str) -> String {
         self.token.mint(&Claims::new(&self.did, &self.service_did, nsid))
     }
 
-    /// Where a method is served.
+    /// URL of a method.
     pub fn url(&self, nsid: &str, parameters: &[(&str, String)]) -> Url {
         let mut url = self.base.clone();
         url.set_path(&format!("/xrpc/{nsid}"));
@@ -167,7 +167,7 @@ impl Xrpc {
         url
     }
 
-    /// Sends a request that the caller has made itself, such as one with a damaged token.
+    /// Sends a request that the caller has built, such as one with a damaged token.
     pub async fn send(&self, nsid: &str, request: RequestBuilder) -> Result<Reply, XrpcError> {
         let reply = Reply::read(nsid, request).await?;
         if let Some(on_reply) = &self.on_reply {
@@ -177,23 +177,23 @@ impl Xrpc {
     }
 }
 
-/// The full name of a method: `getEpoch` is `blue.catbird.mls.getEpoch`.
+/// Full name of a method: `getEpoch` is `blue.catbird.mls.getEpoch`.
 pub fn nsid(method: &str) -> String {
     format!("{NAMESPACE}.{method}")
 }
 
-/// A client with connections of its own and the TLS provider that reqwest was built to expect from outside.
+/// Creates an HTTP client with its own connections, and the TLS provider that reqwest expects the process to install.
 pub fn http() -> Result<Client, reqwest::Error> {
     builder().build()
 }
 
 fn builder() -> ClientBuilder {
-    // Refused when a provider is installed already, by an earlier call or by the server under test. That is as good.
+    // It fails if a provider is already installed, by an earlier call or by the server under test, which is as good.
     let _ = rustls::crypto::ring::default_provider().install_default();
     Client::builder().timeout(TIMEOUT)
 }
 
-/// An error with everything below it: reqwest names the reason ("connection refused") only at the bottom.
+/// Formats an error with all its causes: reqwest names the reason ("connection refused") only at the bottom.
 pub fn causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut below = error.source();

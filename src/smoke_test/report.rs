@@ -1,4 +1,4 @@
-//! One line per step for whoever runs the smoke test, and everything there is to say about the step that failed.
+//! Output of the smoke test: one line per step, and all details of a failed step.
 
 use std::error::Error;
 use std::fmt;
@@ -7,7 +7,7 @@ use std::time::Instant;
 use catbird_client::persona::PersonaError;
 use catbird_client::xrpc::XrpcError;
 
-/// A step that did not do what it should.
+/// A failed step.
 pub struct Failure {
     step: String,
     expected: String,
@@ -34,7 +34,7 @@ impl fmt::Display for Failure {
     }
 }
 
-/// Runs one step and prints how long it took.
+/// Runs one step and prints its time.
 pub async fn step<T>(
     what: &str,
     expected: &str,
@@ -47,12 +47,12 @@ pub async fn step<T>(
     Ok(done)
 }
 
-/// Fails the step it is used in when what came is not what was due.
+/// Fails the step if a value differs from the expected one.
 pub fn equal<T: PartialEq + fmt::Debug>(what: &str, got: T, due: T) -> Result<(), Box<dyn Error>> {
     if got == due { Ok(()) } else { Err(format!("{what}: {got:?} instead of {due:?}").into()) }
 }
 
-/// What a failure usually means, whatever the step.
+/// Returns the usual cause of a failure.
 fn hint(got: &(dyn Error + 'static)) -> Option<&'static str> {
     let persona = got.downcast_ref::<PersonaError>();
     if let Some(reply) = persona.and_then(PersonaError::reply) {

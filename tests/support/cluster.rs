@@ -234,7 +234,7 @@ impl OwnCluster {
     }
 }
 
-/// Gives a file, or a directory and what is in it, to the owner of another.
+/// Changes the owner of a file, or of a directory with its content, to that of another.
 fn give(path: &Path, as_is: &Path) {
     let owner = std::fs::metadata(as_is).unwrap();
     std::os::unix::fs::chown(path, Some(owner.uid()), Some(owner.gid())).unwrap();

@@ -44,7 +44,7 @@ pub enum Answer {
     Garbage,
     /// A good status, and a body without end.
     Endless,
-    /// Closes the connection without a word.
+    /// Closes the connection without an answer.
     Die,
 }
 

@@ -1,4 +1,4 @@
-//! Commits: making one, and learning what became of it.
+//! Commits: creating them, and handling their outcome.
 
 use openmls::prelude::{
     CommitMessageBundle, KeyPackage, LeafNodeIndex, LeafNodeParameters, MlsMessageBodyIn, MlsMessageIn,
@@ -7,14 +7,14 @@ use openmls::prelude::{
 
 use super::{Group, MlsClient, MlsError};
 
-/// A commit that is made but not decided, and what goes to the server with it.
+/// A pending commit, with the messages that go to the server.
 #[derive(Debug, Clone)]
 pub struct Staged {
-    /// The commit, a serialised MLSMessage.
+    /// The commit, as a serialised MLSMessage.
     pub commit: Vec<u8>,
-    /// One Welcome for all members it adds, with the ratchet tree inside. Empty when it adds nobody.
+    /// One Welcome for all members that it adds, with the ratchet tree. Empty if it adds none.
     pub welcome: Vec<u8>,
-    /// The epoch it was made in. If it wins, the group is in the next one.
+    /// Epoch in which it was made. If it wins, the group is in the next one.
     pub made_in: u64,
 }
 
@@ -44,12 +44,12 @@ impl MlsClient {
         self.commit(group_id, "commit a removal", Vec::new(), removed)
     }
 
-    /// Makes a commit that changes nothing but this client's own keys.
+    /// Makes a commit that only updates this client's own keys.
     pub fn self_update(&mut self, group_id: &[u8]) -> Result<Staged, MlsError> {
         self.commit(group_id, "commit an update of its keys", Vec::new(), Vec::new())
     }
 
-    /// The pending commit won: go to the epoch it makes. Returns that epoch. Does nothing when none is pending.
+    /// Merges the pending commit, which won, and returns the new epoch. Does nothing if none is pending.
     pub fn merge_pending(&mut self, group_id: &[u8]) -> Result<u64, MlsError> {
         let Self { did, provider, groups, .. } = self;
         let group = groups.get_mut(group_id).ok_or_else(|| MlsError::unknown(did, group_id))?;
@@ -62,7 +62,7 @@ impl MlsClient {
         Ok(group.mls.epoch().as_u64())
     }
 
-    /// The pending commit lost: stay in the epoch and be ready to make another.
+    /// Discards the pending commit, which lost; the client can then make another.
     pub fn discard_pending(&mut self, group_id: &[u8]) -> Result<(), MlsError> {
         let Self { did, provider, groups, .. } = self;
         let group = groups.get_mut(group_id).ok_or_else(|| MlsError::unknown(did, group_id))?;
@@ -75,7 +75,7 @@ impl MlsClient {
         Ok(())
     }
 
-    /// Every commit carries an update path, so that two of them made in one epoch really exclude each other.
+    /// Each commit has an update path, so two commits in one epoch always exclude each other.
     fn commit(
         &mut self,
         group_id: &[u8],

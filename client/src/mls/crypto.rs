@@ -1,5 +1,5 @@
-//! The cryptography of openmls' own provider, for every suite that it has the parts of: it counts some as unsupported, X-Wing with
-//! ChaCha20-Poly1305 and P-384 among them, although nothing is missing.
+//! Cryptography of openmls' own provider, with all suites that it has the parts for: it reports some as unsupported,
+//! such as X-Wing with ChaCha20-Poly1305 and P-384, although nothing is missing.
 
 use openmls_rust_crypto::RustCrypto;
 use openmls_traits::crypto::OpenMlsCrypto;

@@ -1,8 +1,8 @@
-//! Why an MLS operation did not happen. Every variant says who tried what, since a test runs dozens of clients at once.
+//! Errors of MLS operations. Each names the client and the operation, since a test runs dozens of clients at once.
 
 use std::fmt::Write;
 
-/// An operation that a [`super::MlsClient`] refused; its state is as before.
+/// An operation that a [`super::MlsClient`] refused; its state is unchanged.
 #[derive(Debug, thiserror::Error)]
 pub enum MlsError {
     #[error("{did} has no group {group}")]
@@ -14,15 +14,15 @@ pub enum MlsError {
     #[error("{did} expected {expected} and got {bytes} bytes that are something else: {why}")]
     Unreadable { did: String, expected: &'static str, bytes: usize, why: String },
 
-    /// A commit made by this client that it has since discarded: the keys it needs are gone, only a new Welcome helps.
+    /// A commit by this client that it has discarded: its keys are gone, and only a new Welcome helps.
     #[error("{did} is shown its own commit for epoch {epoch}, which it discarded")]
     Discarded { did: String, epoch: u64 },
 
-    /// MLS itself said no, for instance because the message belongs to another epoch.
+    /// MLS refused it, for instance because the message belongs to another epoch.
     #[error("{did} could not {what} at epoch {epoch}: {why}")]
     Refused { did: String, what: &'static str, epoch: u64, why: Box<dyn std::error::Error + Send + Sync> },
 
-    /// As [`MlsError::Refused`], where no group and so no epoch is involved yet.
+    /// Like [`MlsError::Refused`], before there is a group and an epoch.
     #[error("{did} could not {what}: {why}")]
     Outside { did: String, what: &'static str, why: Box<dyn std::error::Error + Send + Sync> },
 }

@@ -1,4 +1,4 @@
-//! Groups as a whole: creating one, joining by Welcome, forgetting, and what can be read off the state.
+//! Groups as a whole: creating, joining by Welcome, forgetting, and reading the state.
 
 use openmls::prelude::{
     BasicCredential, Credential, GroupId, MIXED_CIPHERTEXT_WIRE_FORMAT_POLICY, MIXED_PLAINTEXT_WIRE_FORMAT_POLICY,
@@ -8,18 +8,19 @@ use openmls::prelude::{
 
 use super::{Group, MlsClient, MlsError, capabilities};
 
-/// How many epochs back an application message may come from. Losers of a race catch up on commits first and read later.
+/// Number of past epochs from which application messages are accepted. Losers of a race apply commits first and read
+/// later.
 const PAST_EPOCHS: usize = 64;
-/// How many messages of one sender may be overtaken, and how many may be missing in between.
+/// Number of messages of one sender that may be overtaken, and number that may be missing in between.
 const OVERTAKEN: u32 = 100;
 const MISSING: u32 = 10_000;
 
-/// How this client frames its commits. It accepts both, so members of one group may differ.
+/// Framing of a client's commits. It accepts both, so members of one group may differ.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Handshake {
-    /// PublicMessage: the server can see who commits what.
+    /// PublicMessage: the server can see the content of commits.
     Public,
-    /// PrivateMessage: the server sees group, epoch and content type. What RFC 9420 recommends (section 6).
+    /// PrivateMessage: the server sees group, epoch and content type. Recommended by RFC 9420 (section 6).
     #[default]
     Private,
 }
@@ -34,7 +35,7 @@ impl Handshake {
 }
 
 impl MlsClient {
-    /// Starts a group at epoch 0 with this client as its only member.
+    /// Creates a group at epoch 0 with this client as its only member.
     pub fn create_group(&mut self, group_id: &[u8], handshake: Handshake) -> Result<(), MlsError> {
         let mls = MlsGroup::builder()
             .with_group_id(GroupId::from_slice(group_id))
@@ -50,8 +51,8 @@ impl MlsClient {
         Ok(())
     }
 
-    /// Joins with a Welcome made for one of this client's key packages and returns the group id. State that is left from an
-    /// earlier membership in the same group is replaced.
+    /// Joins with a Welcome for one of this client's key packages and returns the group id. State of an earlier
+    /// membership in the same group is replaced.
     pub fn join(&mut self, welcome: &[u8], handshake: Handshake) -> Result<Vec<u8>, MlsError> {
         let unreadable = |why: String| MlsError::Unreadable {
             did: self.did.clone(),
@@ -88,22 +89,23 @@ impl MlsClient {
             .map_err(|why| MlsError::refused(&self.did, "forget the group", epoch, why))
     }
 
-    /// The epoch this client is in.
+    /// Returns the client's epoch.
     pub fn epoch(&self, group_id: &[u8]) -> Result<u64, MlsError> {
         Ok(self.group(group_id)?.mls.epoch().as_u64())
     }
 
-    /// A secret that two clients share exactly when they agree on the whole history of the group (RFC 9420, section 8.7).
+    /// Returns a secret that two clients share exactly if they agree on the group's whole history (RFC 9420, section
+    /// 8.7).
     pub fn epoch_authenticator(&self, group_id: &[u8]) -> Result<Vec<u8>, MlsError> {
         Ok(self.group(group_id)?.mls.epoch_authenticator().as_slice().to_vec())
     }
 
-    /// The DIDs in the ratchet tree, in leaf order.
+    /// Returns the DIDs in the ratchet tree, in leaf order.
     pub fn members(&self, group_id: &[u8]) -> Result<Vec<String>, MlsError> {
         self.group(group_id)?.mls.members().map(|member| self.identity(&member.credential)).collect()
     }
 
-    /// The DID that a basic credential holds.
+    /// Returns the DID in a basic credential.
     pub(super) fn identity(&self, credential: &Credential) -> Result<String, MlsError> {
         const WHAT: &str = "read a credential";
         let basic =

@@ -1,4 +1,4 @@
-//! Messages in and out: encrypting, and taking entries of the log one after the other.
+//! Encryption of messages, and processing of log entries in order.
 
 use openmls::prelude::{
     ContentType, MlsMessageIn, OpenMlsProvider, ProcessedMessageContent, ProtocolMessage, tls_codec::Deserialize,
@@ -6,21 +6,21 @@ use openmls::prelude::{
 
 use super::{Group, MlsClient, MlsError};
 
-/// What an incoming message turned out to be. A commit has been merged by the time this is returned.
+/// Result of an incoming message. A commit is already merged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Processed {
-    /// An application message; `sender` is the DID in the sender's credential, not what a server claims.
+    /// An application message; `sender` is the DID in the sender's credential, not the server's claim.
     Application { sender: String, plaintext: Vec<u8> },
-    /// A commit, this client's own or another's. `epoch` is the one it made.
+    /// A commit of this or another client. `epoch` is the new one.
     Commit { epoch: u64, removed_me: bool },
-    /// A proposal, kept for the commit that refers to it.
+    /// A proposal, stored for the commit that refers to it.
     Proposal,
-    /// An application message or proposal that this client sent. MLS gives its sender no key to read it.
+    /// A message or proposal of this client. MLS gives its sender no key to read it.
     OwnMessage,
 }
 
 impl MlsClient {
-    /// Encrypts an application message for the current epoch.
+    /// Encrypts an application message for the present epoch.
     pub fn encrypt(&mut self, group_id: &[u8], plaintext: &[u8]) -> Result<Vec<u8>, MlsError> {
         let Self { did, provider, signer, groups, .. } = self;
         let Group { mls, .. } = groups.get_mut(group_id).ok_or_else(|| MlsError::unknown(did, group_id))?;
@@ -31,8 +31,8 @@ impl MlsClient {
             .map_err(|why| MlsError::refused(did, "serialise a message", epoch, why))
     }
 
-    /// A standalone proposal to remove oneself: a handshake message that is no commit. Sending it is up to the caller; this
-    /// client goes on as if it had never made it, and forgets any proposal it has received.
+    /// Creates a standalone proposal to remove oneself: a handshake message that is not a commit. The caller may send
+    /// it; this client ignores it afterwards, and forgets received proposals.
     pub fn propose_leave(&mut self, group_id: &[u8]) -> Result<Vec<u8>, MlsError> {
         const WHAT: &str = "propose to leave";
         let Self { did, provider, signer, groups, .. } = self;
@@ -43,7 +43,8 @@ impl MlsClient {
         proposal.to_bytes().map_err(|why| MlsError::refused(did, WHAT, epoch, why))
     }
 
-    /// Takes one entry of the log, whoever sent it: this client's own pending commit is merged, anything else is processed.
+    /// Processes one entry of the log from any sender: this client's own pending commit is merged, all others are
+    /// processed.
     pub fn apply(&mut self, group_id: &[u8], entry: &[u8]) -> Result<Processed, MlsError> {
         if self.group(group_id)?.pending.as_deref() == Some(entry) {
             return Ok(Processed::Commit { epoch: self.merge_pending(group_id)?, removed_me: false });
@@ -51,8 +52,8 @@ impl MlsClient {
         self.process(group_id, entry)
     }
 
-    /// Takes one message from another member. A commit is merged at once, and a pending one of this client's own is dropped
-    /// with it, since it was made in an epoch that is over.
+    /// Processes one message of another member. A commit is merged at once, and a pending commit of this client is
+    /// dropped with it, since its epoch is over.
     pub fn process(&mut self, group_id: &[u8], message: &[u8]) -> Result<Processed, MlsError> {
         let message = self.read_message(message)?;
         let content_type = message.content_type();

@@ -1,15 +1,15 @@
-//! Where openmls keeps secrets: the ones it reads back, in memory, and nothing else.
+//! Storage of openmls: only the secrets that it reads back, in memory.
 //!
-//! openmls writes a group's whole state through its storage after every step, so that it survives a restart. These clients do
-//! not restart: their groups are values they hold. Serialising that state was four fifths of the time of a commit in a group of
-//! 64, so it is dropped here. The price is that a group cannot be loaded again, and [`super::MlsClient`] never tries.
+//! openmls stores a group's whole state after every step, so that it survives a restart. These clients do not restart:
+//! their groups are values. Serialising that state took four fifths of the time of a commit in a group of 64, so it is
+//! dropped. A group cannot be loaded again, and [`super::MlsClient`] never tries.
 
 use super::crypto::Crypto;
 use openmls_rust_crypto::{MemoryStorage, MemoryStorageError, RustCrypto};
 use openmls_traits::OpenMlsProvider;
 use openmls_traits::storage::{CURRENT_VERSION, StorageProvider, traits};
 
-/// The cryptography of openmls' own provider over the smaller storage.
+/// Cryptography of openmls' own provider, with the smaller storage.
 #[derive(Default)]
 pub struct Provider {
     crypto: Crypto,
@@ -34,13 +34,13 @@ impl OpenMlsProvider for Provider {
     }
 }
 
-/// Private keys that belong to no group value: those of key packages, of path nodes and of proposed leaves.
+/// Private keys outside group values: those of key packages, path nodes and proposed leaves.
 #[derive(Default)]
 pub struct Storage {
     kept: MemoryStorage,
 }
 
-/// Methods that hand their arguments to the memory storage.
+/// Methods that pass their arguments to the memory storage.
 macro_rules! kept {
     ($($name:ident [$($bound:ident),+] ($($argument:ident: $type:ty),+) -> $answer:ty;)+) => {$(
         fn $name<$($bound: traits::$bound<CURRENT_VERSION>),+>(
@@ -51,7 +51,7 @@ macro_rules! kept {
     )+};
 }
 
-/// Methods that do nothing and answer as an empty storage would.
+/// Methods that do nothing and answer like an empty storage.
 macro_rules! dropped {
     ($($name:ident [$($bound:ident),+] ($($type:ty),+) -> $answer:ty;)+) => {$(
         fn $name<$($bound: traits::$bound<CURRENT_VERSION>),+>(&self, $(_: $type),+) -> Result<$answer, Self::Error> {

@@ -1,4 +1,4 @@
-//! Commits: make one, offer it, and when another one won, make it again on top of that.
+//! Commits: making one, sending it, and rebasing it when another one has won.
 
 use serde_json::{Value, json};
 
@@ -6,23 +6,23 @@ use super::super::mls::{Processed, Staged};
 use super::super::xrpc::{Reply, base64_text};
 use super::{Call, Landed, Persona, PersonaError, sha256_hex, unique};
 
-/// How often a change is made again before the persona gives up. In a race of n members the last one loses n - 1 times.
+/// Maximum number of attempts for one change. In a race of n members the last one loses n - 1 times.
 pub(super) const MAX_ATTEMPTS: u32 = 100;
 
-/// What a commit is to change, apart from the epoch it is made in.
+/// Change of a commit, independent of its epoch.
 enum Change {
     Add(Vec<Served>),
     Remove(String),
 }
 
-/// A key package as the server handed it out.
+/// A key package as the server issued it.
 struct Served {
     did: String,
     bytes: Vec<u8>,
 }
 
 impl Persona {
-    /// Adds members: claims a key package for each, commits, and hands the server commit and Welcome in one request.
+    /// Adds members: claims a key package for each, and sends commit and Welcome in one request.
     pub async fn add(&mut self, dids: &[&str]) -> Result<Landed, PersonaError> {
         let change = Change::Add(self.claim(dids).await?);
         self.commit("addMembers", change).await
@@ -33,7 +33,7 @@ impl Persona {
         self.commit("leaveConvo", Change::Remove(did.to_owned())).await
     }
 
-    /// Offers the change until it wins, made anew in each epoch that it meets.
+    /// Sends the change until it wins, rebuilt in each new epoch.
     async fn commit(&mut self, method: &str, change: Change) -> Result<Landed, PersonaError> {
         let mut conflicts = 0;
         loop {
@@ -52,7 +52,7 @@ impl Persona {
         }
     }
 
-    /// Makes the commit in the present epoch, and the request that offers it. What others have done meanwhile is left out.
+    /// Makes the commit in the present epoch, and its request. Changes that others have made meanwhile are omitted.
     fn stage(&mut self, change: &Change) -> Result<(Staged, Value), PersonaError> {
         let convo = self.convo()?.to_owned();
         let members = self.mls.members(&self.group_id)?;
@@ -87,7 +87,7 @@ impl Persona {
         }
     }
 
-    /// Catches up with what a 409 carries, and with nothing else; any other refusal is final.
+    /// Catches up with the commits of a 409 and nothing else; any other refusal is final.
     pub(super) fn rebase(&mut self, reply: Reply, conflicts: u32) -> Result<(), PersonaError> {
         if reply.error() != Some("EpochMismatch") {
             return Err(self.refused(reply));
@@ -107,7 +107,7 @@ impl Persona {
         self.expect(after > before, || format!("a refusal in epoch {before} brings nothing to rebase on: {reply}"))
     }
 
-    /// Takes a commit from the log. One that this persona has passed already is skipped.
+    /// Applies a commit from the log. An epoch that this persona has passed is skipped.
     pub(super) fn take_commit(&mut self, makes: u64, bytes: &[u8]) -> Result<(), PersonaError> {
         if makes <= self.epoch()? {
             return Ok(());

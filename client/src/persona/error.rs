@@ -1,15 +1,15 @@
-//! Why a persona could not do what it was told.
+//! Errors of a persona.
 
 use super::super::mls::MlsError;
 use super::super::xrpc::{Reply, XrpcError};
 
-/// Who failed, and at what. The text is one sentence and fits a line of a report.
+/// The persona and the failed step, as one sentence that fits a line of a report.
 #[derive(Debug, thiserror::Error)]
 pub enum PersonaError {
     #[error(transparent)]
     Mls(#[from] MlsError),
 
-    /// The call has no readable answer. A commit stays pending then, since it may have been accepted; the log tells.
+    /// The call has no readable answer. A commit then stays pending, since it may have been accepted; the log shows it.
     #[error(transparent)]
     Xrpc(#[from] XrpcError),
 
@@ -19,14 +19,14 @@ pub enum PersonaError {
     #[error("{did} was refused {attempts} times, each time after catching up: {reply}")]
     NeverFirst { did: String, attempts: u32, reply: Box<Reply> },
 
-    /// The answer was a success, and yet not what the server promises.
+    /// The answer was a success that breaks a promise of the server.
     #[error("{did} caught the server breaking a promise: {how}")]
     Broken { did: String, how: String },
 
     #[error("{did} found no key package of {of}")]
     NoKeyPackage { did: String, of: String },
 
-    /// While this persona was catching up, somebody else did what it had in mind.
+    /// While this persona was catching up, another member made the same change.
     #[error("{did} has nothing left to do: another member's commit did it first")]
     Overtaken { did: String },
 
@@ -38,7 +38,7 @@ pub enum PersonaError {
 }
 
 impl PersonaError {
-    /// The reply that was a refusal, if one was.
+    /// Returns the reply if it was a refusal.
     pub fn reply(&self) -> Option<&Reply> {
         match self {
             Self::Refused { reply, .. } | Self::NeverFirst { reply, .. } => Some(reply),

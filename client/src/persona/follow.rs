@@ -1,4 +1,5 @@
-//! Living by the stream: entries are taken as events bring them, and the log is only read where an event shows that one is missing.
+//! Following by the stream: entries are taken from events, and the log is read only if an event shows that one is
+//! missing.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,14 +12,14 @@ use tokio::task::JoinHandle;
 use super::super::xrpc::{Event, Xrpc};
 use super::{Persona, PersonaError};
 
-/// The method.
+/// Method of the stream.
 const METHOD: &str = "streamConvoEvents";
-/// The pause before the next server is tried.
+/// Pause before the next server is tried.
 const PAUSE: Duration = Duration::from_millis(20);
-/// Most events that wait for the persona. The connection is read no faster than it deals with them.
+/// Maximum number of events that wait for the persona. The connection is read only as fast as it processes them.
 const MOST_WAITING: usize = 64;
 
-/// The events of one DID at whatever server answers, through every reconnection. Ends with its value.
+/// Events of one DID from any server that answers, through every reconnection. It ends with this value.
 pub struct Events {
     received: mpsc::Receiver<Event>,
     cut: watch::Sender<u64>,
@@ -33,7 +34,7 @@ impl Drop for Events {
 }
 
 impl Events {
-    /// Follows as `who` at these servers in turn, the `turn`-th first. Ready when the first stream is open.
+    /// Follows as `who` at these servers in turn, starting with the `turn`-th. Returns when the first stream is open.
     pub async fn follow(who: &Xrpc, servers: Vec<Url>, turn: usize) -> Self {
         let (send, received) = mpsc::channel(MOST_WAITING);
         let (cut, cuts) = watch::channel(0);
@@ -45,28 +46,28 @@ impl Events {
             open.send_replace(());
         };
         let task = tokio::spawn(pump(who.clone(), servers, turn, send, cuts, connected));
-        // The task has the other end for as long as this value lives.
+        // The task holds the other end while this value lives.
         let _ = opened.changed().await;
         Self { received, cut, connections, task }
     }
 
-    /// The next event. May be given up at any time.
+    /// Returns the next event. Cancel-safe.
     pub async fn next(&mut self) -> Option<Event> {
         self.received.recv().await
     }
 
-    /// Cuts the connection, in the middle of whatever it brings.
+    /// Cuts the connection at any point.
     pub fn cut(&self) {
         self.cut.send_modify(|cuts| *cuts += 1);
     }
 
-    /// How often it had to connect.
+    /// Number of connections so far.
     pub fn connections(&self) -> u64 {
         self.connections.load(Ordering::SeqCst)
     }
 }
 
-/// Connects, hands events over, and comes back with the cursor of the last one that was.
+/// Connects, passes events on, and reconnects with the cursor of the last one.
 async fn pump(
     who: Xrpc,
     servers: Vec<Url>,
@@ -104,9 +105,9 @@ async fn pump(
 }
 
 impl Persona {
-    /// Deals with an event, and returns the texts of others that it brought: of one message for the most part, of several where the
-    /// log had to be read because one was missing. What came before changes nothing. Being added is followed by joining, and being
-    /// removed by forgetting.
+    /// Processes an event, and returns the new texts of other members: usually of one message, or of several if the log
+    /// was read because one was missing. Repeated events change nothing. Being added leads to joining, and being
+    /// removed to forgetting.
     pub async fn take_event(&mut self, event: &Event) -> Result<Vec<String>, PersonaError> {
         let reply = event.as_reply(METHOD);
         match event.name.as_str() {

@@ -6,7 +6,7 @@ use super::super::mls::Processed;
 use super::super::xrpc::{Reply, bytes_value};
 use super::{Call, Persona, PersonaError, unique};
 
-/// How many entries one page of the log may have. The most that the lexicon allows.
+/// Entries per page of the log, the maximum of the lexicon.
 const PAGE: u32 = 100;
 
 /// A message that the server has acknowledged.
@@ -15,12 +15,12 @@ pub struct Sent {
     pub message_id: String,
     pub epoch: u64,
     pub seq: u64,
-    /// How often it had to be encrypted again because the epoch had moved on.
+    /// Number of times that it was encrypted again because the epoch had moved on.
     pub conflicts: u32,
 }
 
 impl Persona {
-    /// Encrypts and sends a text; encrypts it anew when a commit came first.
+    /// Encrypts and sends a text; encrypts it again if a commit came first.
     pub async fn send(&mut self, text: &str) -> Result<Sent, PersonaError> {
         let mut conflicts = 0;
         loop {
@@ -49,7 +49,7 @@ impl Persona {
         }
     }
 
-    /// Reads the log to its end, applies the commits, and returns the texts of the others in order.
+    /// Reads the log to its end, applies the commits, and returns the other members' texts in order.
     pub async fn catch_up(&mut self) -> Result<Vec<String>, PersonaError> {
         let mut texts = Vec::new();
         loop {
@@ -72,7 +72,7 @@ impl Persona {
         }
     }
 
-    /// Takes the next entry of the log.
+    /// Processes the next entry of the log.
     pub(super) fn take(&mut self, reply: &Reply, entry: &Value) -> Result<Option<String>, PersonaError> {
         let (seq, next) = (reply.number_in(entry, "seq")?, self.last_seq + 1);
         self.expect(seq == next, || format!("entry {seq} was served where {next} is due"))?;

@@ -1,4 +1,4 @@
-//! What came back: status, headers and body, and the fields in it.
+//! Reply of a call: status, headers and body, and access to its fields.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,15 +14,15 @@ use serde_json::{Value, json};
 
 use super::XrpcError;
 
-/// The answer to one call, whatever its status.
+/// Reply of one call, with any status.
 #[derive(Debug, Clone)]
 pub struct Reply {
     pub nsid: String,
     pub status: u16,
     pub headers: HeaderMap,
-    /// The body as JSON, or null when it is none.
+    /// Body as JSON, or null if it is not JSON.
     pub body: Value,
-    /// The body as it came.
+    /// Body as it was received.
     pub text: String,
 }
 
@@ -39,7 +39,7 @@ impl Reply {
         let status = response.status().as_u16();
         let headers = response.headers().clone();
         let text = response.text().await.map_err(no_answer)?;
-        // A body that is no JSON is for the caller to see in `text`; null has none of the fields that anybody looks for.
+        // A body that is not JSON is in `text` only; null has none of the fields.
         let body = serde_json::from_str(&text).unwrap_or(Value::Null);
         Ok(Self { nsid: nsid.to_owned(), status, headers, body, text })
     }
@@ -48,55 +48,55 @@ impl Reply {
         self.status == 200
     }
 
-    /// The lexicon's name of the error, such as `EpochMismatch`.
+    /// Name of the error, such as `EpochMismatch`.
     pub fn error(&self) -> Option<&str> {
         self.body["error"].as_str()
     }
 
-    /// What the error says to a person, without the facts behind it.
+    /// Sentence of the error, without its details.
     pub fn sentence(&self) -> &str {
         let message = self.body["message"].as_str().unwrap_or_default();
         facts(message).map_or(message, |(sentence, _)| sentence)
     }
 
-    /// How long the server asks to wait: the exact `retryAfterMs`, else the `Retry-After` header, which is in seconds.
+    /// Wait that the server asks for: the exact `retryAfterMs`, else the `Retry-After` header in seconds.
     pub fn retry_after(&self) -> Option<Duration> {
         let exact = self.body["retryAfterMs"].as_u64().map(Duration::from_millis);
         let header = || self.headers.get(RETRY_AFTER)?.to_str().ok()?.parse().ok().map(Duration::from_secs);
         exact.or_else(header)
     }
 
-    /// A field that has to be a string.
+    /// Returns a field that must be a string.
     pub fn string(&self, field: &str) -> Result<&str, XrpcError> {
         self.string_in(&self.body, field)
     }
 
-    /// A field that has to be a whole number of 0 or more.
+    /// Returns a field that must be a whole number of 0 or more.
     pub fn number(&self, field: &str) -> Result<u64, XrpcError> {
         self.number_in(&self.body, field)
     }
 
-    /// A field that has to hold bytes, in either form.
+    /// Returns a field that must hold bytes, in either form.
     pub fn bytes(&self, field: &str) -> Result<Vec<u8>, XrpcError> {
         self.bytes_in(&self.body, field)
     }
 
-    /// A field that has to be a list.
+    /// Returns a field that must be a list.
     pub fn list(&self, field: &str) -> Result<&[Value], XrpcError> {
         self.body[field].as_array().map(Vec::as_slice).ok_or_else(|| self.malformed(&self.body, field, "a list"))
     }
 
-    /// As [`Reply::string`], in an object somewhere inside the body.
+    /// Like [`Reply::string`], in an object inside the body.
     pub fn string_in<'a>(&self, object: &'a Value, field: &str) -> Result<&'a str, XrpcError> {
         object[field].as_str().ok_or_else(|| self.malformed(object, field, "a string"))
     }
 
-    /// As [`Reply::number`], in an object somewhere inside the body.
+    /// Like [`Reply::number`], in an object inside the body.
     pub fn number_in(&self, object: &Value, field: &str) -> Result<u64, XrpcError> {
         object[field].as_u64().ok_or_else(|| self.malformed(object, field, "a number"))
     }
 
-    /// As [`Reply::bytes`], in an object somewhere inside the body.
+    /// Like [`Reply::bytes`], in an object inside the body.
     pub fn bytes_in(&self, object: &Value, field: &str) -> Result<Vec<u8>, XrpcError> {
         decode_bytes(&object[field]).ok_or_else(|| self.malformed(object, field, "bytes as base64"))
     }
@@ -106,8 +106,7 @@ impl Reply {
     }
 }
 
-/// `409 blue.catbird.mls.addMembers {"error":…}`: one line for a person who looks for what went wrong, cut off where it would
-/// be nothing but base64.
+/// Formats as `409 blue.catbird.mls.addMembers {"error":…}`: one line for a reader, cut where only base64 would follow.
 impl fmt::Display for Reply {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = if self.text.is_empty() { "(empty body)" } else { &self.text };
@@ -115,25 +114,25 @@ impl fmt::Display for Reply {
     }
 }
 
-/// An error's `message` taken apart: the sentence, and the facts in brackets behind it, which are all that a proxy leaves of the body's
-/// other fields.
+/// Splits an error's `message` into its sentence and the details in brackets, which are all that a proxy forwards of
+/// the body's other fields.
 pub fn facts(message: &str) -> Option<(&str, BTreeMap<&str, &str>)> {
     let (sentence, facts) = message.strip_suffix(']')?.rsplit_once(" [")?;
     let facts = facts.split(' ').map(|fact| fact.split_once('=')).collect::<Option<_>>()?;
     Some((sentence, facts))
 }
 
-/// Bytes as the data model of AT Protocol has them: `{"$bytes": …}`, standard alphabet without padding.
+/// Returns bytes in AT Protocol's data model: `{"$bytes": …}`, standard alphabet without padding.
 pub fn bytes_value(bytes: &[u8]) -> Value {
     json!({ "$bytes": STANDARD_NO_PAD.encode(bytes) })
 }
 
-/// Bytes in a string field: standard alphabet with padding.
+/// Returns bytes as a string field: standard alphabet with padding.
 pub fn base64_text(bytes: &[u8]) -> String {
     STANDARD.encode(bytes)
 }
 
-/// Reads bytes in either form, in either alphabet, padded or not.
+/// Decodes bytes in either form and alphabet, padded or not.
 pub fn decode_bytes(value: &Value) -> Option<Vec<u8>> {
     const LENIENT: GeneralPurposeConfig =
         GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);

@@ -1,4 +1,4 @@
-//! A stream of events as a WebSocket: messages of two DAG-CBOR objects each, read as AT Protocol's event streams are.
+//! An event stream over a WebSocket: each message is two DAG-CBOR objects, as in AT Protocol.
 
 use futures_util::{SinkExt, StreamExt};
 use ipld_core::ipld::Ipld;
@@ -12,25 +12,25 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 use super::reply::bytes_value;
 use super::{Reply, XrpcError};
 
-/// An event of 10 MiB, and its frame.
+/// Maximum size of a message: an event of 10 MiB, with its frame.
 const MAX_MESSAGE: usize = 16 * 1024 * 1024;
 
 /// One message of the server.
 #[derive(Debug, Clone)]
 pub enum Frame {
-    /// The header's `t`, and what follows.
+    /// The header's `t`, and the payload.
     Event(String, Value),
-    /// The error's name and its sentence. The server closes after it.
+    /// The error's name and sentence. The server closes after it.
     Error(String, String),
-    /// How the server closed: the code and what it says.
+    /// Close frame of the server: code and reason.
     Closed(u16, String),
 }
 
-/// An open WebSocket. Pings are answered by the library while somebody reads.
+/// An open WebSocket. The library answers pings while it is read.
 pub struct Socket {
     nsid: String,
     pub stream: WebSocketStream<MaybeTlsStream<TcpStream>>,
-    /// How often the server has pinged.
+    /// Number of pings from the server.
     pub pings: u64,
 }
 
@@ -57,7 +57,7 @@ impl Socket {
         }
     }
 
-    /// The next message; `None` when the connection has ended, after the server has closed. Waits as long as it takes.
+    /// Returns the next message; `None` when the connection has ended after the server's close. Waits without a limit.
     pub async fn next(&mut self) -> Result<Option<Frame>, XrpcError> {
         loop {
             let broken = |why: String| XrpcError::Socket { nsid: self.nsid.clone(), why };
@@ -77,19 +77,19 @@ impl Socket {
         }
     }
 
-    /// Sends a message as it is.
+    /// Sends a message unchanged.
     pub async fn send(&mut self, message: Message) -> Result<(), XrpcError> {
         let sent = self.stream.send(message).await;
         sent.map_err(|why| XrpcError::Socket { nsid: self.nsid.clone(), why: why.to_string() })
     }
 }
 
-/// A value in DAG-CBOR.
+/// Encodes a value in DAG-CBOR.
 pub fn cbor(value: &Value) -> Vec<u8> {
     serde_ipld_dagcbor::to_vec(value).expect("JSON has nothing that CBOR lacks")
 }
 
-/// The header and what follows it. Nothing may come after, and both have to be in the one canonical form.
+/// Decodes header and payload. Nothing may follow, and both must be in canonical form.
 fn decode(bytes: &[u8]) -> Result<Frame, String> {
     let mut rest = bytes;
     let mut part = || -> Result<Value, String> {
@@ -117,7 +117,7 @@ fn decode(bytes: &[u8]) -> Result<Frame, String> {
     }
 }
 
-/// The same in JSON, as AT Protocol's data model has it. There are no floats in it.
+/// Converts to JSON in AT Protocol's data model, which has no floats.
 fn json_of(object: Ipld) -> Result<Value, String> {
     Ok(match object {
         Ipld::Null => Value::Null,

@@ -1,4 +1,4 @@
-//! A stream of server-sent events, read event by event as the HTML standard says (9.2.6).
+//! A stream of server-sent events, parsed as in the HTML standard (9.2.6).
 
 use std::time::Duration;
 
@@ -8,21 +8,21 @@ use serde_json::Value;
 
 use super::{Reply, TIMEOUT, XrpcError};
 
-/// A stream in which nothing comes for so long is dead: signs of life come every 15 s.
+/// Time without bytes after which a stream is dead: keepalives arrive every 15 s.
 const SILENCE: Duration = Duration::from_secs(45);
 
 /// One event.
 #[derive(Debug, Clone)]
 pub struct Event {
-    /// Its type, such as `messageEvent`.
+    /// Type, such as `messageEvent`.
     pub name: String,
     pub data: Value,
-    /// The last id by then: what to come back with.
+    /// Last id up to this event, from which to resume.
     pub id: String,
 }
 
 impl Event {
-    /// As a reply, whose fields are read in the same way.
+    /// Returns it as a reply, for the same field access.
     pub fn as_reply(&self, method: &str) -> Reply {
         let (headers, body) = (HeaderMap::new(), self.data.clone());
         Reply { nsid: super::nsid(method), status: 200, headers, text: body.to_string(), body }
@@ -33,13 +33,13 @@ impl Event {
 pub struct EventStream {
     nsid: String,
     response: Response,
-    /// What has come and is no whole line yet.
+    /// Bytes of an incomplete line.
     buffer: Vec<u8>,
-    /// The last id that came, with an event or alone.
+    /// Last id, with an event or alone.
     pub last_id: Option<String>,
-    /// How long to wait before coming back, as the server last said, in milliseconds.
+    /// Reconnection delay that the server sent last, in milliseconds.
     pub retry_ms: Option<u64>,
-    /// How many comments have come.
+    /// Number of comments.
     pub comments: u64,
 }
 
@@ -59,7 +59,7 @@ impl EventStream {
         self.response.headers()
     }
 
-    /// The next event; `None` when the server has ended the stream in good order. Waits for as long as there are signs of life.
+    /// Returns the next event; `None` when the server has ended the stream in order. Waits while keepalives arrive.
     pub async fn next(&mut self) -> Result<Option<Event>, XrpcError> {
         loop {
             let Some((name, data)) = self.block().await? else { return Ok(None) };
@@ -71,13 +71,13 @@ impl EventStream {
         }
     }
 
-    /// Passes over what comes next, an event or a sign of life. A stream begins with one of the latter.
+    /// Skips the next event or keepalive. A stream starts with a keepalive.
     pub async fn skip(&mut self) -> Result<(), XrpcError> {
         self.block().await.map(drop)
     }
 
-    /// The lines up to an empty one: a type and data, each perhaps empty. Only then does its id count, so that one that is cut
-    /// off is asked for again.
+    /// Reads the lines up to an empty one: a type and data, each possibly empty. Its id counts only then, so an event
+    /// that is cut off is requested again.
     async fn block(&mut self) -> Result<Option<(String, String)>, XrpcError> {
         let (mut name, mut data, mut id) = (String::new(), String::new(), None);
         loop {

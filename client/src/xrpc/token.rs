@@ -8,23 +8,24 @@ use hmac::{Hmac, Mac};
 use serde::Serialize;
 use sha2::Sha256;
 
-/// How long a token lives, in seconds. Development tokens may live for a day; hours let a test move the server's clock.
+/// Lifetime of a token, in seconds. Development tokens may live for a day; hours allow a test to advance the server's
+/// clock.
 const LIFETIME: i64 = 3 * 3_600;
 
-/// What a token says. The fields are open, so that a test can get one of them wrong.
+/// Claims of a token. The fields are public, so that a test can make one invalid.
 #[derive(Debug, Clone, Serialize)]
 pub struct Claims {
-    /// The caller's DID.
+    /// DID of the caller.
     pub iss: String,
-    /// The service's DID.
+    /// DID of the service.
     pub aud: String,
-    /// The one method that the token is good for, as a full NSID.
+    /// Method that the token is for, as a full NSID.
     pub lxm: String,
     /// Seconds since 1970.
     pub iat: i64,
     /// Seconds since 1970.
     pub exp: i64,
-    /// Different in every token, so that none can be used twice.
+    /// Different in every token, since a token is used once.
     pub jti: String,
 }
 
@@ -43,7 +44,7 @@ impl Claims {
     }
 }
 
-/// The key that signs.
+/// Signing key.
 #[derive(Clone)]
 pub struct Token(Hmac<Sha256>);
 
