@@ -288,7 +288,7 @@ impl Error {
     /// For an unknown outcome, adds how a retry reveals it.
     pub fn told_by(mut self, how: &str) -> Self {
         if self.details.outcome == Some(Outcome::Unknown) {
-            self.message = format!("the database went away before it confirmed; {how}");
+            self.message = format!("the connection to the database was lost before it confirmed the commit; {how}");
         }
         self
     }
@@ -299,7 +299,7 @@ impl Error {
             self.code = Code::MessageUnconfirmed;
             self.details.message_id = Some(id.clone());
         }
-        self.told_by(&format!("send it again with msgId {id}, else it may be there twice"))
+        self.told_by(&format!("send it again with msgId {id}, or it may be stored twice"))
     }
 
     /// Creates an error for a defect or an unforeseen outage: the cause goes to the log, not to the client.

@@ -75,7 +75,7 @@ pub async fn version(app: Data<App>, request: HttpRequest) -> HttpResponse {
     match app.probe.health().await.answers {
         true => HttpResponse::Ok().json(json!({ "version": env!("CARGO_PKG_VERSION") })),
         false => {
-            let error = Code::DatabaseUnavailable.because("the database does not answer just now");
+            let error = Code::DatabaseUnavailable.because("the database does not answer");
             xrpc::error_response(&error, &RequestId::of(&request))
         }
     }

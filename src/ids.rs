@@ -17,10 +17,10 @@ pub const MAX_ID_BYTES: usize = 64;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Malformed {
     #[error(
-        "a DID looks like did:plc:abc or did:web:example.com, without fragment, path or query, of at most {MAX_DID_BYTES} bytes"
+        "a DID must look like did:plc:abc or did:web:example.com, without a fragment, path or query, and have at most {MAX_DID_BYTES} bytes"
     )]
     Did,
-    #[error("an id has 1 to {MAX_ID_BYTES} letters, digits, hyphens or underscores")]
+    #[error("an id must have 1 to {MAX_ID_BYTES} letters, digits, hyphens or underscores")]
     Id,
 }
 

@@ -168,7 +168,7 @@ async fn run(command: Command) -> Result<ExitCode, Failure> {
                     let unknown: Vec<&str> =
                         requeue.iter().map(String::as_str).filter(|id| !back.iter().any(|back| back == id)).collect();
                     if !unknown.is_empty() {
-                        eprintln!("no dead envelope is called {}", unknown.join(", "));
+                        eprintln!("no dead envelope has the id {}", unknown.join(", "));
                         return Ok(ExitCode::FAILURE);
                     }
                 } else {
@@ -205,7 +205,7 @@ async fn run(command: Command) -> Result<ExitCode, Failure> {
                 false => format!("{}{method}", nsid::NAMESPACE),
             };
             if !ROUTES.iter().any(|route| route.nsid == nsid) {
-                return Err(format!("this server has no method {nsid}; /lexicons lists those that it has").into());
+                return Err(format!("this server has no method {nsid}; /lexicons lists its methods").into());
             }
             let token = auth::mint(&config.auth, &Clock::system(), &did, Some(&nsid), Duration::from_secs(ttl))?;
             println!("{token}");
@@ -220,12 +220,12 @@ async fn with_tables(
     work: impl AsyncFnOnce(&tokio_postgres::Config) -> Result<ExitCode, Failure>,
 ) -> Result<ExitCode, Failure> {
     if config.database_url.is_none() && !embedded::exists(&config.data_dir) {
-        let nothing = "there is no database: DATABASE_URL is not set, and DATA_DIR has none yet; `serve` and `migrate` make one there";
+        let nothing = "there is no database: DATABASE_URL is not set, and DATA_DIR has none yet; `serve` and `migrate` create one there";
         return Err(nothing.into());
     }
     with_database(config, async |database| match store::is_migrated(database).await? {
         true => work(database).await,
-        false => Err("the database has no tables of this server; run `catbird-server migrate`".into()),
+        false => Err("the database does not have this server's tables; run `catbird-server migrate`".into()),
     })
     .await
 }
@@ -275,7 +275,7 @@ async fn serve(config: Config) -> Result<ExitCode, Failure> {
     telemetry::start(&config.log)?;
     let outcome = serve_until_told(config).await;
     if let Err(failure) = &outcome {
-        tracing::error!(cause = with_causes(&**failure), "the server cannot go on");
+        tracing::error!(cause = with_causes(&**failure), "the server cannot continue");
         // Whoever reads the log here need not read it twice.
         if std::io::stdout().is_terminal() {
             return Ok(ExitCode::from(COULD_NOT));
@@ -288,14 +288,14 @@ async fn serve_until_told(config: Config) -> Result<ExitCode, Failure> {
     let settings: Vec<String> = config.in_effect().iter().map(|(name, value)| format!("{name}={value}")).collect();
     tracing::info!(settings = settings.join(" "), "starting");
     for setting in config.unsafe_settings() {
-        tracing::warn!(setting, "this is for development and tests");
+        tracing::warn!(setting, "this setting is for development and tests");
     }
     if nix::unistd::Uid::effective().is_root() {
-        tracing::warn!("the server runs as root, which it has no need of; give it a user of its own");
+        tracing::warn!("the server runs as root, which it does not need; run it as its own user");
     }
     if config.shows_operators_pages() {
         tracing::warn!(
-            "whoever reaches SERVER_HOST can read /metrics and /health; ADMIN_PORT gives them a place of their own"
+            "any client that reaches SERVER_HOST can read /metrics and /health; set ADMIN_PORT to serve them on a port of their own"
         );
     }
     let mut terminate = signal(SignalKind::terminate())?;

@@ -56,7 +56,7 @@ pub const MAX_INITIAL_EPOCH: i64 = 1 << 40;
 /// Reason for refusing bytes that are not an MLS message.
 const UNREADABLE: &str = "it does not parse as an MLSMessage (RFC 9420, section 6)";
 /// Reason for refusing an MLS message with an epoch above [`MAX_POSITION`].
-const BEYOND: &str = "its epoch is larger than any that a conversation can reach";
+const BEYOND: &str = "its epoch is larger than a conversation can reach";
 
 /// Returns a group id in the spelling that is stored, lower-case hex. `None` if it is not hex.
 pub fn canonical_group_id(text: &str) -> Option<String> {
@@ -115,11 +115,11 @@ impl Commit {
                     return Err(no_commit("it is another kind of message"));
                 }
                 if !message.is_sealed {
-                    return Err(no_commit("there is nothing in it"));
+                    return Err(no_commit("it is empty"));
                 }
                 (Frame::of(message.group_id, message.epoch), None)
             }
-            Some(_) => return Err(no_commit("it is something else")),
+            Some(_) => return Err(no_commit("it is another kind of message")),
             None => return Err(no_commit(UNREADABLE)),
         };
         if !reader.is_empty() {
@@ -133,7 +133,7 @@ impl Commit {
     pub fn check_suite(&self, group: Suite) -> Result<(), Error> {
         match &self.shown {
             Some(shown) if shown.suites.iter().any(|suite| *suite != group.id) => {
-                Err(no_commit("it adds somebody by a key package of another suite than the group's"))
+                Err(no_commit("it adds a member by a key package of another cipher suite than the group's"))
             }
             _ => Ok(()),
         }
@@ -145,11 +145,11 @@ impl Commit {
         self.check_committer(caller)?;
         let is_named = |did: &str| did == caller.as_str() || named.iter().any(|named| named.as_str() == did);
         if !shown.added.iter().all(|did| did.as_deref().is_some_and(is_named)) {
-            return Err(no_commit("it adds somebody whom didList does not name"));
+            return Err(no_commit("it adds a member that didList does not name"));
         }
         let adds = |did: &Did| shown.added.contains(&Some(did.as_str().to_owned()));
         if !shown.refers && !named.iter().all(adds) {
-            return Err(no_commit("it does not add everybody whom didList names"));
+            return Err(no_commit("it does not add every member that didList names"));
         }
         Ok(())
     }
@@ -160,10 +160,10 @@ impl Commit {
         let Some(shown) = self.shown.as_ref().filter(|_| mode == MlsValidation::Strict) else { return Ok(()) };
         self.check_committer(caller)?;
         if !shown.added.is_empty() {
-            return Err(no_commit("it adds somebody"));
+            return Err(no_commit("it adds a member"));
         }
         if of_another && !shown.refers && !shown.removes {
-            return Err(no_commit("it removes nobody"));
+            return Err(no_commit("it removes no member"));
         }
         Ok(())
     }
@@ -172,7 +172,7 @@ impl Commit {
     fn check_committer(&self, caller: &Did) -> Result<(), Error> {
         match &self.shown {
             Some(shown) if shown.from_outside && shown.committer.as_deref() != Some(caller.as_str()) => {
-                Err(no_commit("it is made from outside the group, and its leaf names somebody else"))
+                Err(no_commit("it comes from outside the group, and its leaf names another DID"))
             }
             _ => Ok(()),
         }
@@ -187,12 +187,14 @@ fn no_commit(why: &str) -> Error {
 fn check_shown(sender: Sender, shown: &Shown) -> Result<(), Error> {
     match sender {
         Sender::Member { leaf } if leaf as usize >= MAX_LEAVES => {
-            return Err(no_commit("its sender is no leaf of a group"));
+            return Err(no_commit("its sender is not a leaf of the group"));
         }
         Sender::External | Sender::NewMemberProposal => {
-            return Err(no_commit("its sender is not in the group and does not come in by it"));
+            return Err(no_commit("its sender is neither in the group nor joining it"));
         }
-        Sender::NewMemberCommit if !shown.has_path => return Err(no_commit("it comes from outside and has no path")),
+        Sender::NewMemberCommit if !shown.has_path => {
+            return Err(no_commit("it comes from outside the group and has no path"));
+        }
         Sender::Member { .. } | Sender::NewMemberCommit => {}
     }
     if shown.is_empty {
@@ -224,7 +226,7 @@ pub struct WelcomeSuite(u16);
 impl WelcomeSuite {
     /// Checks that it is the group's suite.
     pub fn check(self, group: Suite) -> Result<(), Error> {
-        if self.0 == group.id { Ok(()) } else { Err(no_welcome("it is of another suite than the group")) }
+        if self.0 == group.id { Ok(()) } else { Err(no_welcome("its cipher suite is not the group's")) }
     }
 }
 
@@ -237,13 +239,13 @@ impl Welcome {
         let parts = Parts::read(&bytes).map_err(|why| match why {
             NoWelcome::TooMany => no_welcome("it is for more devices than a conversation can have"),
             NoWelcome::Unreadable if begins_as_mls(&bytes) && !bytes.starts_with(&welcome::FRAMED) => {
-                no_welcome("it is something else")
+                no_welcome("it is another kind of message")
             }
             NoWelcome::Unreadable => no_welcome("it does not parse as an MLSMessage or a Welcome (RFC 9420)"),
         })?;
         // A framed Welcome that is truncated at the right place reads as a bare one without recipients.
         if parts.recipients() == 0 {
-            return Err(no_welcome("it lets nobody in"));
+            return Err(no_welcome("it is for no member"));
         }
         if parts.repeats_itself() {
             return Err(no_welcome("it has two parts for one key package"));
@@ -309,13 +311,13 @@ pub fn check_application(bytes: &[u8], epoch: i64) -> Result<Option<Frame>, Erro
         _ => return refused("it is a Welcome, a GroupInfo or a key package"),
     }
     let Some(message) = Private::read(&mut reader) else {
-        return refused("it begins as an MLSMessage and does not parse as one");
+        return refused("it starts like an MLSMessage but does not parse as one");
     };
     if message.content != Content::Application {
         return refused("it is a commit or a proposal; commits go through addMembers and leaveConvo");
     }
     if !message.is_sealed {
-        return refused("there is nothing in it");
+        return refused("it is empty");
     }
     let Some(frame) = Frame::of(message.group_id, message.epoch) else { return refused(BEYOND) };
     if frame.epoch != epoch {
@@ -377,7 +379,7 @@ pub fn check_key_package(
     if let Source::KeyPackage { not_before, not_after } = package.leaf.source {
         let now = u64::try_from(now.timestamp()).unwrap_or_default();
         if not_after <= now {
-            return Err(refused("its lifetime is over"));
+            return Err(refused("its lifetime has ended"));
         }
         if not_before > now + CLOCK_SECONDS {
             return Err(refused("its lifetime has not begun"));
@@ -393,8 +395,8 @@ pub fn check_key_package(
     }
     match package.leaf.did() {
         Some(did) if did == owner.as_str() => Ok(facts),
-        Some(_) => Err(refused("its credential names somebody else")),
-        None => Err(refused("its credential is not a basic one, or names nobody")),
+        Some(_) => Err(refused("its credential names another DID")),
+        None => Err(refused("its credential is not basic, or is not a DID")),
     }
 }
 
@@ -418,7 +420,7 @@ mod tests {
             let secrets = wire::vector(&(0..recipients).flat_map(part).collect::<Vec<u8>>());
             [&welcome::FRAMED[..], &[0, 1], &secrets, &[0]].concat()
         };
-        for (recipients, why) in [(1_000_000, "more devices"), (MAX_LEAVES + 1, "more devices"), (0, "nobody")] {
+        for (recipients, why) in [(1_000_000, "more devices"), (MAX_LEAVES + 1, "more devices"), (0, "no member")] {
             for skip in [0, welcome::FRAMED.len()] {
                 let welcome = for_so_many(recipients);
                 let refused = Welcome::parse(welcome[skip..].to_vec()).unwrap_err();
@@ -501,10 +503,10 @@ mod tests {
             (MEMBER, &[], false, Some("neither proposals nor a path")),
             (MEMBER, REMOVE, false, Some("one of its proposals needs one")),
             (MEMBER, &context, false, Some("one of its proposals needs one")),
-            (&[1, 0, 1, 0x86, 0xa0], REMOVE, true, Some("no leaf of a group")),
-            (&[1, 0xff, 0xff, 0xff, 0xff], REMOVE, true, Some("no leaf of a group")),
-            (&[2, 0, 0, 0, 0], REMOVE, true, Some("not in the group")),
-            (&[3], REMOVE, true, Some("not in the group")),
+            (&[1, 0, 1, 0x86, 0xa0], REMOVE, true, Some("not a leaf of the group")),
+            (&[1, 0xff, 0xff, 0xff, 0xff], REMOVE, true, Some("not a leaf of the group")),
+            (&[2, 0, 0, 0, 0], REMOVE, true, Some("neither in the group")),
+            (&[3], REMOVE, true, Some("neither in the group")),
             (&[4], &external, false, Some("has no path")),
             (&[5], REMOVE, true, Some("does not parse")),
             (MEMBER, &[1, 0, 3, 0, 0], true, Some("does not parse")),
@@ -533,7 +535,7 @@ mod tests {
         let (alice, mallory) = ("did:plc:alice".parse().unwrap(), "did:plc:mallory".parse().unwrap());
         let check = |caller| commit.check_additions(caller, &[], MlsValidation::Strict);
         assert!(check(&alice).is_ok());
-        assert!(check(&mallory).unwrap_err().message.contains("somebody else"));
+        assert!(check(&mallory).unwrap_err().message.contains("another DID"));
         assert!(commit.check_additions(&mallory, &[], MlsValidation::Framing).is_ok());
     }
 

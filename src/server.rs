@@ -52,7 +52,10 @@ pub fn allow_many_connections() {
     });
     match raised {
         Ok(files) if files < MAX_STREAMS as u64 => {
-            tracing::warn!(files, "fewer files may be open than streams; connections beyond that are refused");
+            tracing::warn!(
+                files,
+                "the limit on open files is below the limit on streams; connections beyond it are refused"
+            );
         }
         Ok(files) => tracing::debug!(files, "files that may be open"),
         Err(cause) => tracing::warn!(%cause, "the limit on open files cannot be raised"),
@@ -178,7 +181,7 @@ fn settle(socket: &tokio::net::TcpStream) {
         Ok(())
     });
     if let Err(cause) = settled {
-        tracing::debug!(%cause, "a connection has no time limits of the kernel's");
+        tracing::debug!(%cause, "the kernel's time limits could not be set on a connection");
     }
 }
 
@@ -192,7 +195,7 @@ async fn front(mut request: ServiceRequest, next: Next<BoxBody>) -> Result<Servi
         (Some(leave), _) => request.into_response(leave),
         (None, false) => next.call(request).await?,
         (None, true) => {
-            let error = Code::InvalidRequest.because("there is no WebSocket here; leave out the header Upgrade");
+            let error = Code::InvalidRequest.because("this path has no WebSocket; omit the Upgrade header");
             let mut refusal = xrpc::error_response(&error, &RequestId::of(request.request()));
             refusal.head_mut().set_connection_type(ConnectionType::Close);
             request.into_response(refusal)
@@ -256,7 +259,7 @@ where
     let read = [web::get(), web::head()].map(|route| route.to(read.clone()));
     let page = read.into_iter().fold(web::resource(path), actix_web::Resource::route);
     page.default_service(web::to(|request: HttpRequest| async move {
-        let error = Code::MethodNotAllowed.because("this page is only there to be read: GET, HEAD");
+        let error = Code::MethodNotAllowed.because("this page allows only GET and HEAD");
         let mut refusal = xrpc::error_response(&error, &RequestId::of(&request));
         refusal.headers_mut().insert(header::ALLOW, header::HeaderValue::from_static("GET, HEAD"));
         refusal
@@ -275,8 +278,7 @@ async fn lexicon(request: HttpRequest) -> HttpResponse {
 }
 
 fn not_found(request: &HttpRequest) -> HttpResponse {
-    let error =
-        Code::NotFound.because("there is nothing here; methods are under /xrpc/, their documents under /lexicons");
+    let error = Code::NotFound.because("not found; methods are under /xrpc/, their lexicons under /lexicons");
     xrpc::error_response(&error, &RequestId::of(request))
 }
 
@@ -288,7 +290,7 @@ pub async fn open(app: &App, database: &tokio_postgres::Config) -> Result<(), Mi
             Ok(applied) => {
                 tracing::info!(applied, "the schema is up to date");
                 while let Err(error) = app.suspensions.look().await {
-                    tracing::warn!(%error, "who is suspended cannot be read; trying until it can");
+                    tracing::warn!(%error, "suspended DIDs cannot be read; retrying");
                     tokio::time::sleep(START_PAUSE).await;
                 }
                 app.enter(Stage::Serving);
@@ -298,7 +300,7 @@ pub async fn open(app: &App, database: &tokio_postgres::Config) -> Result<(), Mi
             Err(MigrationError::Connection(cause)) => {
                 let cause = store::in_words(&cause);
                 if told != cause {
-                    tracing::warn!(cause, "the database cannot be used; trying until it can");
+                    tracing::warn!(cause, "the database cannot be used; retrying");
                     told = cause;
                 }
                 tokio::time::sleep(START_PAUSE).await;
@@ -322,7 +324,7 @@ pub async fn drain(app: &App, server: &ServerHandle) {
         app.store.read_positions().flush().await;
         app.background.stopped().await;
         if let Err(error) = app.quotas.settle().await {
-            tracing::warn!(%error, "what was used of quotas last is forgotten");
+            tracing::warn!(%error, "the last used quotas could not be written and are lost");
         }
     });
     if emptied.await.is_err() {

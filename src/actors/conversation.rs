@@ -111,7 +111,7 @@ impl Conversation {
         if self.at.is_none()
             && let Err(error) = self.position().await
         {
-            tracing::debug!(%error, "an actor could not learn where its conversation stands");
+            tracing::debug!(%error, "an actor could not read its conversation's position");
         }
         for send in alone {
             if send.since.elapsed() > LONGEST_WAIT {

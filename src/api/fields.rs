@@ -64,7 +64,7 @@ impl TryFrom<String> for Key {
     fn try_from(text: String) -> Result<Self, String> {
         match storable(&text) && (1..=MAX_KEY_BYTES).contains(&text.len()) {
             true => Ok(Self(text)),
-            false => Err(format!("an idempotencyKey has 1 to {MAX_KEY_BYTES} bytes and no NUL")),
+            false => Err(format!("idempotencyKey must have 1 to {MAX_KEY_BYTES} bytes and no NUL")),
         }
     }
 }
@@ -78,7 +78,7 @@ pub fn storable(text: &str) -> bool {
 pub fn text(text: Option<String>, most: usize, code: Code, what: &str) -> Result<Option<String>, Error> {
     match text {
         Some(text) if !storable(&text) || text.len() > most => {
-            Err(code.because(format!("{what} has at most {most} bytes in UTF-8 and no NUL")))
+            Err(code.because(format!("{what} must have at most {most} bytes in UTF-8 and no NUL")))
         }
         text => Ok(text),
     }
@@ -147,15 +147,16 @@ pub struct KeyPackageHash {
 /// Checks a list of `keyPackageHashes`, of which there is one at most for each of so many DIDs.
 pub fn key_package_hashes(entries: Vec<KeyPackageHash>, most: usize) -> Result<Vec<(Did, Hash)>, Error> {
     if entries.len() > most {
-        return Err(Code::InvalidRequest.because(format!("keyPackageHashes has at most {most} entries")));
+        return Err(Code::InvalidRequest.because(format!("keyPackageHashes must have at most {most} entries")));
     }
     entries.into_iter().map(|entry| Ok((entry.did, key_package_hash(&entry.hash)?))).collect()
 }
 
 /// Checks one hash: the hex SHA-256 of a key package's bytes.
 pub fn key_package_hash(text: &str) -> Result<Hash, Error> {
-    hex::decode_hash(text)
-        .ok_or_else(|| Code::InvalidRequest.because("a key package hash is 64 hex digits, the SHA-256 of its bytes"))
+    hex::decode_hash(text).ok_or_else(|| {
+        Code::InvalidRequest.because("a key package hash must be 64 hex digits (the SHA-256 of its bytes)")
+    })
 }
 
 /// Checks a list of DIDs for duplicates.
@@ -200,7 +201,7 @@ pub async fn same_group(
         return Ok(group.suite);
     }
     app.store.reader().await?.membership(convo, &caller.did).await?;
-    Err(code.because("the message belongs to another MLS group than this conversation"))
+    Err(code.because("the message's MLS group is not this conversation's"))
 }
 
 #[cfg(test)]

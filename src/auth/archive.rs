@@ -66,7 +66,7 @@ async fn look_all(store: Store, mut looked_for: mpsc::Receiver<(Did, oneshot::Se
     while looked_for.recv_many(&mut arrived, BATCH).await > 0 {
         let dids: Vec<&Did> = arrived.iter().map(|(did, _)| did).collect();
         let found = store.did_documents(&dids).await.unwrap_or_else(|error| {
-            tracing::debug!(%error, "kept DID documents cannot be read");
+            tracing::debug!(%error, "stored DID documents cannot be read");
             Vec::new()
         });
         let found: HashMap<String, Kept> = found.into_iter().collect();
@@ -94,7 +94,7 @@ async fn write_all(store: Store, mut written: mpsc::Receiver<(Did, Option<Kept>)
             Ok::<_, crate::error::Error>(())
         };
         if let Err(error) = writing.await {
-            tracing::debug!(%error, "DID documents cannot be kept");
+            tracing::debug!(%error, "DID documents cannot be stored");
         }
     }
 }

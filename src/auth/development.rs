@@ -22,7 +22,7 @@ pub enum MintError {
         "development tokens need the server's own JWT_SECRET, of at least 32 bytes, in the environment or in .env; ops/run makes one"
     )]
     NoSecret,
-    #[error("a development token lives from 1 to {DEVELOPMENT_TOKEN_SECONDS} seconds")]
+    #[error("a development token's lifetime must be 1 to {DEVELOPMENT_TOKEN_SECONDS} seconds")]
     Lifetime,
     #[error("the token cannot be signed: {0}")]
     Signing(#[from] jsonwebtoken::errors::Error),

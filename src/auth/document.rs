@@ -36,8 +36,8 @@ impl Unusable {
     /// The reason as a sentence for the client's developer.
     pub fn reason(self) -> &'static str {
         match self {
-            Self::NotADocument => "what its host gave is not a DID document",
-            Self::OfAnother => "its host gave the document of another DID",
+            Self::NotADocument => "its host did not return a DID document",
+            Self::OfAnother => "its host returned the document of another DID",
         }
     }
 }

@@ -37,7 +37,7 @@ pub const STRANGERS_AT_ONCE: u32 = 40;
 /// Maximum pause that a host can ask for with `Retry-After`.
 const MAX_PAUSE: Duration = Duration::from_secs(60);
 
-const NOT_ASKED: &str = "the host is not asked just now";
+const NOT_ASKED: &str = "requests to this host are paused";
 
 /// Reasons for which a DID has no document now.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -175,10 +175,10 @@ impl Fetcher {
         match status {
             StatusCode::OK => return Ok(response),
             StatusCode::NOT_FOUND | StatusCode::GONE => {
-                return Err(Unresolved::Absent("its host knows no such DID"));
+                return Err(Unresolved::Absent("its host has no such DID"));
             }
             _ if status.is_redirection() && self.hosts != Hosts::Directory => {
-                return Err(Unresolved::Absent("its host redirects, which is not followed"));
+                return Err(Unresolved::Absent("its host redirects, and redirects are not followed"));
             }
             _ => {}
         }

@@ -29,18 +29,18 @@ pub fn locate(did: &Did, directory: &Url, allow_private: bool) -> Result<Locatio
     match did.as_str().strip_prefix("did:").and_then(|rest| rest.split_once(':')) {
         Some(("plc", id)) => plc(id, did, directory).map(Location::Directory),
         Some(("web", id)) => web(id, allow_private).map(Location::Named),
-        _ => Err(Unresolved::Absent("only did:plc and did:web are known here")),
+        _ => Err(Unresolved::Absent("only did:plc and did:web are supported")),
     }
 }
 
 fn plc(id: &str, did: &Did, directory: &Url) -> Result<Url, Unresolved> {
     let well_formed = id.len() == PLC_CHARS && id.bytes().all(|b| matches!(b, b'a'..=b'z' | b'2'..=b'7'));
     if !well_formed {
-        return Err(Unresolved::Absent("a did:plc has 24 characters of base32"));
+        return Err(Unresolved::Absent("a did:plc must have 24 base32 characters"));
     }
     let mut url = directory.clone();
     url.path_segments_mut()
-        .map_err(|()| Unresolved::Absent("the directory's URL takes no path"))?
+        .map_err(|()| Unresolved::Absent("the directory's URL cannot have a path"))?
         .pop_if_empty()
         .push(did.as_str());
     Ok(url)
@@ -52,12 +52,12 @@ fn plc(id: &str, did: &Did, directory: &Url) -> Result<Url, Unresolved> {
 fn web(id: &str, allow_private: bool) -> Result<Url, Unresolved> {
     const MALFORMED: Unresolved = Unresolved::Absent("the did:web is malformed");
     if id.contains(':') {
-        return Err(Unresolved::Absent("a did:web names a host without a path"));
+        return Err(Unresolved::Absent("a did:web must name a host without a path"));
     }
     let authority = id.replace("%3A", ":").replace("%3a", ":");
     let (host, port) = match authority.split_once(':') {
         None => (authority.as_str(), None),
-        Some(_) if !allow_private => return Err(Unresolved::Absent("a did:web names a host without a port")),
+        Some(_) if !allow_private => return Err(Unresolved::Absent("a did:web must name a host without a port")),
         Some((host, port)) => (host, Some(port.parse::<u16>().map_err(|_| MALFORMED)?)),
     };
     // Percent-encoding is accepted for the port only; it could hide slashes and dots.
@@ -76,7 +76,7 @@ fn web(id: &str, allow_private: bool) -> Result<Url, Unresolved> {
     let url = Url::parse(&format!("{scheme}://{host}{port}/.well-known/did.json")).map_err(|_| MALFORMED)?;
     // The URL parser decides what is an address: it knows that 127.1 and 0x7f000001 are addresses too.
     if url.domain().is_none() && !allow_private {
-        return Err(Unresolved::Absent("a did:web names a host, not an IP address"));
+        return Err(Unresolved::Absent("a did:web must name a host, not an IP address"));
     }
     Ok(url)
 }

@@ -217,7 +217,7 @@ impl Authenticator {
         if secret.is_some_and(|secret| development::verifies(secret, token.signed, token.signature)) {
             Ok(())
         } else {
-            Err(invalid("the token's signature is not that of the shared secret"))
+            Err(invalid("the token's signature does not match the shared secret"))
         }
     }
 
@@ -240,7 +240,7 @@ impl Authenticator {
                 return Ok(key);
             }
             if found.fresh {
-                return Err(invalid("the token's signature is not that of the key in the issuer's DID document"));
+                return Err(invalid("the token's signature does not match the key in the issuer's DID document"));
             }
             // The account may have changed its key since the document was fetched.
             found = self.resolver.newer(&token.issuer, &found).await.map_err(refusal)?;
@@ -249,18 +249,18 @@ impl Authenticator {
 }
 
 fn used_ticket() -> Error {
-    Code::TokenReplayed.because("the ticket was used before; ask for one for each connection")
+    Code::TokenReplayed.because("the ticket was already used; get a new one for each connection")
 }
 
 fn replayed() -> Error {
-    Code::TokenReplayed.because("the token was used before; mint one for each request")
+    Code::TokenReplayed.because("the token was already used; mint a new one for each request")
 }
 
 fn refusal(unresolved: Unresolved) -> Error {
     match unresolved {
         Unresolved::Absent(why) => invalid(format!("the issuer's DID does not resolve: {why}")),
         Unresolved::Unavailable { retry_after, .. } => {
-            let mut error = Code::IdentityUnavailable.because("the issuer's DID document cannot be fetched just now");
+            let mut error = Code::IdentityUnavailable.because("the issuer's DID document is unavailable");
             if let Some(wait) = retry_after {
                 let ms = wait.as_nanos().div_ceil(1_000_000);
                 error.details.retry_after_ms = Some(u64::try_from(ms).unwrap_or(u64::MAX));

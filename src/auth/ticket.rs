@@ -114,7 +114,7 @@ impl Tickets {
     /// Verifies everything except single use. Fails with `InvalidToken` or `ExpiredToken`.
     pub fn check(&self, text: &str, now: DateTime<Utc>) -> Result<Ticket, Error> {
         let (_, key) = self.keys.as_ref().ok_or_else(no_secret)?;
-        let wrong = || invalid("the ticket is none that getSubscriptionTicket of this service gave");
+        let wrong = || invalid("the ticket was not issued by getSubscriptionTicket of this service");
         if text.len() > MAX_TOKEN_BYTES {
             return Err(wrong());
         }
@@ -131,7 +131,7 @@ impl Tickets {
         let made_at = DateTime::from_timestamp(claims.iat, 0).ok_or_else(wrong)?;
         let dead_at = DateTime::from_timestamp(claims.exp, 0).ok_or_else(wrong)? + TimeDelta::seconds(LEEWAY_SECONDS);
         if dead_at <= now {
-            return Err(Code::ExpiredToken.because("the ticket has expired; ask for another"));
+            return Err(Code::ExpiredToken.because("the ticket has expired; get a new one"));
         }
         let key = claims.key.map(|key| PublicKey::from_multibase(&key).ok_or_else(wrong)).transpose()?;
         Ok(Ticket { did: claims.sub, key, convo: claims.convo_id, jti: claims.jti, made_at, dead_at })
@@ -145,7 +145,7 @@ impl Tickets {
 }
 
 fn no_secret() -> Error {
-    let message = "this service has no TICKET_SECRET, so it has no WebSockets; streamConvoEvents sends the same events";
+    let message = "this service has no TICKET_SECRET, so WebSockets are off; streamConvoEvents sends the same events";
     Code::MethodNotImplemented.because(message)
 }
 

@@ -146,7 +146,7 @@ impl Header {
             return Err(invalid("the token's typ must be JWT"));
         }
         if self.crit.is_some() {
-            return Err(invalid("the token has critical header parameters, and none are known here"));
+            return Err(invalid("the token has critical header parameters (crit), and none are supported"));
         }
         match self.alg.as_str() {
             "ES256" => Ok(Proof::Key(Curve::P256)),
@@ -160,7 +160,7 @@ impl Header {
 
 impl Claims {
     fn issuer(&self) -> Result<Did, Error> {
-        self.iss.parse().map_err(|_| invalid("the token's iss must be a DID without fragment"))
+        self.iss.parse().map_err(|_| invalid("the token's iss must be a DID without a fragment"))
     }
 
     fn check_audience(&self, service: &Did) -> Result<(), Error> {
@@ -191,12 +191,13 @@ impl Claims {
             return Err(Code::ExpiredToken.because("the token has expired"));
         }
         if exp > now + longest + LEEWAY_SECONDS {
-            return Err(invalid(format!("the token's exp lies more than {longest} seconds ahead")));
+            return Err(invalid(format!("the token's exp is more than {longest} seconds in the future")));
         }
         if [self.iat, self.nbf].into_iter().flatten().any(|Seconds(start)| start > now + LEEWAY_SECONDS) {
-            return Err(invalid("the token's iat or nbf lies in the future"));
+            return Err(invalid("the token's iat or nbf is in the future"));
         }
-        let dead_at = DateTime::from_timestamp(dead_at, 0).ok_or_else(|| invalid("the token's exp is no time"))?;
+        let dead_at =
+            DateTime::from_timestamp(dead_at, 0).ok_or_else(|| invalid("the token's exp is not a valid time"))?;
         // Before that, `exp` was too far in the future, whatever `iat` says.
         let earliest = dead_at - TimeDelta::seconds(longest + 2 * LEEWAY_SECONDS);
         let minted_at = self.iat.and_then(|Seconds(iat)| DateTime::from_timestamp(iat, 0));
@@ -208,7 +209,7 @@ impl Claims {
         match &self.lxm {
             Some(lxm) if lxm == nsid => Ok(()),
             Some(_) => Err(invalid(format!("the token's lxm must be {nsid}"))),
-            None if required => Err(invalid(format!("the token lacks lxm, which must be {nsid}"))),
+            None if required => Err(invalid(format!("the token has no lxm; it must be {nsid}"))),
             None => Ok(()),
         }
     }
@@ -219,7 +220,7 @@ impl Claims {
                 Ok(())
             }
             Some(_) => Err(invalid(format!("the token's jti must have 1 to {MAX_JTI_BYTES} visible ASCII characters"))),
-            None if required => Err(invalid("the token lacks jti")),
+            None if required => Err(invalid("the token has no jti")),
             None => Ok(()),
         }
     }
@@ -227,12 +228,11 @@ impl Claims {
 
 fn decode<T: DeserializeOwned>(part: &str) -> Result<T, Error> {
     let json = BASE64URL.decode(part).map_err(|_| not_a_jwt())?;
-    serde_json::from_slice(&json)
-        .map_err(|cause| invalid(format!("the token's header or claims are not usable: {cause}")))
+    serde_json::from_slice(&json).map_err(|cause| invalid(format!("the token's header or claims are invalid: {cause}")))
 }
 
 fn not_a_jwt() -> Error {
-    invalid("the token is not a JWT: three parts in base64url")
+    invalid("the token is not a JWT (three base64url parts)")
 }
 
 /// Returns the error for a token with which a retry cannot succeed.

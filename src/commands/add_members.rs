@@ -71,7 +71,7 @@ impl Command for AddMembers {
         let added: Vec<&Did> = self.dids.iter().collect();
         let before = members::join(x, &added, at, &self.caller, self.invitation.welcome.is_some()).await?;
         if let Some(did) = before.present.first() {
-            return Err(Code::AlreadyMember.because(format!("{did} is a member already")).into());
+            return Err(Code::AlreadyMember.because(format!("{did} is already a member")).into());
         }
         if before.active + self.dids.len() as i64 > MAX_MEMBERS {
             return Err(too_many().into());

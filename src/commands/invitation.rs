@@ -40,7 +40,7 @@ impl Invitation {
                 return Err(Code::InvalidRequest.because(message));
             };
             if hashes.len() == MAX_KEY_PACKAGES {
-                let message = format!("keyPackageHashes has at most {MAX_KEY_PACKAGES} entries for {did}");
+                let message = format!("keyPackageHashes must have at most {MAX_KEY_PACKAGES} entries for {did}");
                 return Err(Code::InvalidRequest.because(message));
             }
             hashes.push(*hash);

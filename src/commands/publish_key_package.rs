@@ -88,6 +88,6 @@ impl Repeatable for PublishKeyPackage {
 fn own(package: &NewKeyPackage, seen: Seen) -> Result<Published, Error> {
     match seen.owner == package.owner.as_str() {
         true => Ok(Published { hash: hex::encode(&seen.hash), repeated: true }),
-        false => Err(Code::InvalidKeyPackage.because("this key package belongs to somebody else")),
+        false => Err(Code::InvalidKeyPackage.because("this key package belongs to another DID")),
     }
 }

@@ -44,7 +44,7 @@ async fn describe(
         stale(db, convo, caller, (epoch, member.joined_epoch), at, &place).await?
     } else if incarnation.is_some_and(|seen| !is_present(seen)) {
         Code::ServerRolledBack.because(format!(
-            "{place}: the database is not the one that you heard from, and has lost the commits in between"
+            "{place}: the database has been restored since you last read it and has lost the commits in between"
         ))
     } else {
         let mut error = Code::EpochAhead.because(format!("{place}: a commit that you merged was never accepted"));
@@ -81,7 +81,7 @@ async fn stale(
         // What is kept leads on from a later epoch, which getCommits says.
         code = Code::EpochExpired;
         message = format!(
-            "{place}, and commits after epoch {epoch} have been deleted: if your own state is in epoch {}, build it anew, else ask to \
+            "{place}, and commits after epoch {epoch} have been deleted: if your own state is in epoch {}, rebuild it; otherwise ask to \
              be added anew",
             at.epoch
         );

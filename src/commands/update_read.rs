@@ -28,7 +28,7 @@ impl Transaction for UpdateRead {
             None => None,
             Some(id) => match messages::find_seq(tx, &self.convo_id, id, member.joined_seq).await? {
                 Some(seq) => Some(seq),
-                None => return Err(Code::MessageNotFound.because("there is no such entry that you can see").into()),
+                None => return Err(Code::MessageNotFound.because("you cannot see an entry with this id").into()),
             },
         };
         let entry = self.message_id.as_ref().map(EntryId::as_str);

@@ -160,7 +160,7 @@ impl fmt::Debug for AuthConfig {
 
 /// Every problem of the environment, one line each.
 #[derive(Debug, thiserror::Error)]
-#[error("the configuration is not usable:\n{}", .0.iter().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n"))]
+#[error("the configuration is invalid:\n{}", .0.iter().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n"))]
 pub struct ConfigError(Vec<String>);
 
 /// Returns the URL of a service that sets none: the host of its did:web, unless that is this machine.

@@ -15,8 +15,8 @@ pub(super) fn instead_of(bytes: &[u8], open: bool) -> Option<Vec<u8>> {
     }
     let message = match line.get(..3)? {
         "431" => "the head of the request is too large: it has more than 128 KiB or more than 96 headers",
-        "408" => "the request did not come in time",
-        _ => "this is no request of HTTP/1.1, or its address is longer than 64 KiB",
+        "408" => "the request did not arrive in time",
+        _ => "this is not an HTTP/1.1 request, or its URL is longer than 64 KiB",
     };
     let error = Code::InvalidRequest.because(message);
     let id = RequestId::of_none();

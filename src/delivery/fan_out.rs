@@ -34,7 +34,7 @@ pub(super) async fn run(
             }
             Err(error) => {
                 if !std::mem::replace(&mut failing, true) {
-                    tracing::warn!(%error, "entries cannot be expanded for mailboxes; trying until they can");
+                    tracing::warn!(%error, "entries cannot be expanded for mailboxes; retrying");
                 }
                 POLL
             }

@@ -57,7 +57,7 @@ impl Delivery {
     pub async fn hand_over(self, stop: watch::Receiver<bool>) {
         match webhook::Client::new(self.config.timeout, self.config.allow_private_hosts) {
             Ok(client) => outbox::Outbox::new(self.store, self.config, client, self.made, self.metrics).run(stop).await,
-            Err(cause) => tracing::error!(%cause, "nothing is handed to mailboxes: there is no HTTP client"),
+            Err(cause) => tracing::error!(%cause, "mailbox delivery is off: the HTTP client cannot be built"),
         }
     }
 }

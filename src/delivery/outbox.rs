@@ -110,7 +110,7 @@ impl Outbox {
                 }
                 Err(error) => {
                     if !std::mem::replace(&mut failing, true) {
-                        tracing::warn!(%error, "envelopes cannot be read; trying until they can");
+                        tracing::warn!(%error, "envelopes cannot be read; retrying");
                     }
                     0
                 }
@@ -238,7 +238,7 @@ impl Shared {
         };
         self.metrics.challenge(outcome);
         if let Err(error) = self.store.settle_challenge(challenge, proof).await {
-            tracing::warn!(%error, "the end of a challenge could not be noted; it will be repeated");
+            tracing::warn!(%error, "the result of a challenge could not be stored; the challenge will be retried");
         }
         // A challenge does not count for its host: it says nothing about how the host accepts envelopes, and a stranger
         // could otherwise make an unrelated host pause. Challenges have limits of their own.
@@ -297,7 +297,7 @@ impl Shared {
             Ok(suspended) if suspended => self.metrics.suspended(),
             Ok(_) => {}
             Err(error) => {
-                tracing::warn!(envelope = id, %error, "the end of an attempt could not be noted; it will be repeated");
+                tracing::warn!(envelope = id, %error, "the result of an attempt could not be stored; the attempt will be retried");
             }
         }
         verdict
@@ -323,9 +323,9 @@ impl Shared {
 
     async fn hand_over(&self, attempt: &Attempt, tells: &mut Option<(Key, bool)>) -> Result<(End, Verdict), Error> {
         let kib = u32::try_from(attempt.bytes / 1024 + 1).unwrap_or(MOST_KIB).min(MOST_KIB);
-        let _memory = self.memory.acquire_many(kib).await.expect("nobody closes it");
+        let _memory = self.memory.acquire_many(kib).await.expect("the semaphore is never closed");
         let Some(body) = self.store.reader_for(Lane::Background).await?.envelope_body(attempt).await? else {
-            return Ok((End::Dead("the entry is not kept any more".to_owned()), Verdict::Unasked));
+            return Ok((End::Dead("the entry is no longer stored".to_owned()), Verdict::Unasked));
         };
         let Some(mailbox) = body.mailbox else { return Ok((End::Withdrawn, Verdict::Unasked)) };
         if !mailbox.verified {

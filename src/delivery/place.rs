@@ -21,15 +21,15 @@ pub struct Place {
 /// Reasons for which a URL may not be a mailbox; a sentence for the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NotAllowed {
-    #[error("url is no URL of at most {MAX_URL_BYTES} bytes")]
+    #[error("url must be a valid URL of at most {MAX_URL_BYTES} bytes")]
     Malformed,
     #[error("url must be an https URL")]
     Insecure,
-    #[error("url must not carry a user, a password or a fragment")]
+    #[error("url must not contain a user, a password or a fragment")]
     Decorated,
-    #[error("url must not name a port: mailboxes are called at the one for https")]
+    #[error("url must not contain a port: mailboxes are called on port 443")]
     Port,
-    #[error("url must name a host of the public Internet, not an address and nothing local")]
+    #[error("url must name a host on the public Internet, not an IP address or a local name")]
     Private,
 }
 

@@ -32,7 +32,7 @@ pub enum EmbeddedError {
     )]
     InUse { dir: PathBuf, pid: Option<String> },
 
-    #[error("{0} exists already; a throw-away cluster only uses a directory that it made itself, since it removes it")]
+    #[error("{0} already exists; a throw-away cluster needs a new directory, because it deletes it at the end")]
     NotNew(PathBuf),
 
     #[error(
@@ -51,7 +51,7 @@ pub enum EmbeddedError {
     )]
     Unreachable { account: String, barrier: PathBuf },
 
-    #[error("{0} is not a private directory of ours (owner or permissions differ); remove it")]
+    #[error("{0} is not a private directory of this user (its owner or permissions differ); remove it")]
     NotPrivate(PathBuf),
 
     #[error("initdb failed:\n{0}")]

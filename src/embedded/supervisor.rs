@@ -130,7 +130,7 @@ fn listen(mut child: Child, said: &watch::Sender<State>) {
         }
     }
     if let Err(error) = child.wait() {
-        tracing::warn!(%error, "the supervisor of the embedded PostgreSQL could not be waited for");
+        tracing::warn!(%error, "waiting for the supervisor of the embedded PostgreSQL failed");
     }
     said.send_replace(State::Gone);
 }

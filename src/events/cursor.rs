@@ -132,7 +132,7 @@ impl FromStr for Sealed {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
-        let wrong = || Code::InvalidCursor.because("cursor is none that an event of this server carried");
+        let wrong = || Code::InvalidCursor.because("cursor does not come from an event of this server");
         let head = text.get(..HEAD).ok_or_else(wrong)?;
         let Ulid(head) = Ulid::from_string(head).map_err(|_| wrong())?;
         let tail = text.as_bytes()[HEAD..].iter();

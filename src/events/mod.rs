@@ -207,10 +207,10 @@ impl Events {
         let mut open = Open { hub: self.hub.clone(), subscriber, from: nowhere };
         let opening = self.hub.after(self.hub.begun());
         if tokio::time::timeout(OPENING, opening).await.is_err() {
-            return Err(Code::Overloaded.because("the database has not been read in time; connect again"));
+            return Err(Code::Overloaded.because("the database could not be read in time; reconnect"));
         }
         let Ok(turn) = tokio::time::timeout(TURN, self.turns.acquire()).await else {
-            return Err(Code::Overloaded.because("too many streams catch up just now; connect again"));
+            return Err(Code::Overloaded.because("too many streams are catching up; reconnect"));
         };
         let reader = self.store.reader().await?;
         let present = reader.present(cursor.as_ref().map(|cursor| cursor.incarnation)).await?;
@@ -224,7 +224,8 @@ impl Events {
         }
         let attachments = reader.attachments(did, only, seen, MAX_CONVOS as i64 + 1).await?;
         if attachments.len() > MAX_CONVOS {
-            let message = format!("you are in more than {MAX_CONVOS} conversations; follow some of them by convoId");
+            let message =
+                format!("you are in more than {MAX_CONVOS} conversations; subscribe to some of them by convoId");
             return Err(Code::TooManyConversations.because(message));
         }
         let replayed = match seen {
@@ -237,7 +238,7 @@ impl Events {
         // What was deleted before it could be read has moved the horizon, and what was read in two incarnations belongs to neither.
         let after = reader.present(None).await?;
         if after.moment.incarnation != present.moment.incarnation {
-            return Err(Code::Overloaded.because("the database was restarted just now; connect again"));
+            return Err(Code::Overloaded.because("the database has just restarted; reconnect"));
         }
         if let Some(seen) = seen {
             check(seen, after.horizon, &after.moment)?;
@@ -323,13 +324,13 @@ impl Events {
 /// Where a stream begins that comes with this cursor: at what it surely has had, in the numbering of the present.
 async fn begin(cursor: Sealed, present: &Present, reader: &Reader) -> Result<Cursor, Error> {
     let lost = || {
-        let message = "the cursor is of another database, or of a time that this one has lost; follow without it, then read your conversations";
+        let message = "the cursor belongs to another database, or to a time that this one has lost; subscribe without it, then read your conversations";
         Code::FutureCursor.because(message)
     };
     let opened = present.then.as_ref().and_then(|then| Some((then, cursor.open(then)?)));
     let (then, seen) = opened.ok_or_else(lost)?;
     if then.era != present.moment.seen().era {
-        let message = "the database was restored since the cursor; follow without it, then read your conversations";
+        let message = "the database was restored since the cursor; subscribe without it, then read your conversations";
         return Err(Code::OutdatedCursor.because(message));
     }
     let seen = match then.floor {
@@ -348,7 +349,7 @@ fn check(seen: &Seen, horizon: i64, now: &Moment) -> Result<(), Error> {
 
 fn outdated() -> Error {
     Code::OutdatedCursor
-        .because("too much has happened since the cursor; follow without it, then read your conversations")
+        .because("there are too many events since the cursor; subscribe without it, then read your conversations")
 }
 
 /// One clock for the signs of life of all streams, which take turns.

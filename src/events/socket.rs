@@ -187,7 +187,7 @@ impl Body {
                 },
                 Err(ProtocolError::Overflow) => self.fail_by_size(),
                 Err(why) => {
-                    let error = Code::InvalidRequest.because(format!("this is no WebSocket: {why}"));
+                    let error = Code::InvalidRequest.because(format!("the WebSocket protocol was violated: {why}"));
                     self.fail(&error, CloseCode::Protocol);
                 }
             }
@@ -203,7 +203,7 @@ impl Body {
         let now = Instant::now();
         self.pulse.heard();
         if !self.allowance.admits(now) {
-            let message = format!("more than {MAX_FRAMES} frames came within {} s", FRAMES_TIME.as_secs());
+            let message = format!("more than {MAX_FRAMES} frames arrived within {} s", FRAMES_TIME.as_secs());
             return self.fail(&Code::RateLimitExceeded.because(message), CloseCode::Policy);
         }
         match frame {
@@ -279,13 +279,13 @@ impl Body {
                         Beat::Ping => self.write(Message::Ping(Bytes::new())),
                         Beat::Dead => {
                             self.metrics.stream_ended("silent");
-                            self.write(close(CloseCode::Policy, "no pong came"));
+                            self.write(close(CloseCode::Policy, "no pong arrived"));
                             self.end();
                         }
                     }
                 }
                 Ok(None) => break,
-                Err(End::Over) => self.close(CloseCode::Normal, "what was followed is over"),
+                Err(End::Over) => self.close(CloseCode::Normal, "the subscription has ended"),
                 Err(End::Told(info)) => self.bid_farewell(info),
             }
         }
@@ -305,8 +305,10 @@ impl Body {
             }
             Info::Suspended => self.fail(&suspended(), CloseCode::Policy),
             Info::Replaced => self.close(CloseCode::Policy, "you have opened more streams than you may have"),
-            Info::IdentityChanged => self.close(CloseCode::Policy, "the key that opened this is not yours any more"),
-            Info::Draining => self.close(CloseCode::Away, "this replica is going away"),
+            Info::IdentityChanged => {
+                self.close(CloseCode::Policy, "the key that opened this subscription is no longer yours")
+            }
+            Info::Draining => self.close(CloseCode::Away, "this replica is shutting down"),
             Info::Reset | Info::Replayed | Info::Expired => {
                 self.close(CloseCode::Restart, "connect again with your cursor")
             }

@@ -59,12 +59,14 @@ pub(super) async fn run(store: Store, hub: Hub, metrics: EventMetrics) {
             }
             Err(cause) => {
                 if !std::mem::replace(&mut failing, true) {
-                    tracing::warn!(%cause, "the event tail cannot read; trying until it can");
+                    tracing::warn!(%cause, "the event tail cannot read; retrying");
                 }
                 // While the database cannot be reached, nothing is given up: what is missing then is not too much yet.
                 too_long = if has_read && cause.code == Code::Overloaded { too_long + 1 } else { 0 };
                 if too_long >= MOST_TOO_LONG {
-                    tracing::warn!("the event tail gives its place up; streams are cut and resume from their cursors");
+                    tracing::warn!(
+                        "the event tail gives up its position; streams are closed and resume from their cursors"
+                    );
                     hub.end_all(Info::Reset, false);
                     (last, too_long) = (None, 0);
                 }
@@ -123,7 +125,7 @@ async fn read(
 
 /// What became visible since the last pass is too much to tell, or that was in another incarnation.
 async fn lost(hub: &Hub, reader: &Reader) -> Result<Moment, Error> {
-    tracing::warn!("the event tail lost its place; streams are cut and resume from their cursors");
+    tracing::warn!("the event tail lost its position; streams are closed and resume from their cursors");
     hub.end_all(Info::Reset, false);
     Ok(reader.present(None).await?.moment)
 }

@@ -144,12 +144,12 @@ impl Runner {
                     Ok(SweepOutcome::NotNow) => wrong_clock = false,
                     Ok(SweepOutcome::WrongClock) => {
                         if !std::mem::replace(&mut wrong_clock, true) {
-                            tracing::error!("nothing is swept here: this machine's clock and PostgreSQL's differ");
+                            tracing::error!("sweeps are off on this replica: its clock and PostgreSQL's differ");
                         }
                         break;
                     }
                     // Another replica, or this one later, continues the pass.
-                    Err(error) => tracing::warn!(job = job.name, %error, "a sweep could not be finished"),
+                    Err(error) => tracing::warn!(job = job.name, %error, "a sweep failed"),
                 }
             }
             if looked.is_none_or(|at| at.elapsed() >= STANDING) {
@@ -272,8 +272,8 @@ impl Progress<'_> {
 
     /// Skips an item whose own work fails. Fails after too many in a row.
     async fn set_aside(&mut self, item: String, why: Error) -> Result<(), Error> {
-        tracing::warn!(job = self.job.name, %why, "a part of a sweep fails and is left out for a while");
-        tracing::debug!(job = self.job.name, item, "this is the part that is left out");
+        tracing::warn!(job = self.job.name, %why, "part of a sweep fails; it is skipped for a while");
+        tracing::debug!(job = self.job.name, item, "the skipped part of the sweep");
         self.store.set_aside(self.job.name, item.clone(), &why).await?;
         self.aside.insert(item, false);
         self.in_a_row += 1;

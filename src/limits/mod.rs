@@ -381,24 +381,26 @@ impl RateLimits {
         let mut error = Code::RateLimitExceeded.because(match scope {
             Scope::Did => {
                 format!(
-                    "more than {} requests per second come from you, dear ones counted as several",
+                    "you send more than {} requests per second (an expensive request counts as several)",
                     self.0.rates.per_did
                 )
             }
             Scope::Turns => {
-                format!("{} of your requests are worked on and others have waited too long, or are too many", at_once())
+                format!("too many of your requests are in progress (at most {}) or waiting", at_once())
             }
-            Scope::Typing => format!("more than {TYPING_RATE} typing indicators per second come from you here"),
+            Scope::Typing => {
+                format!("you send more than {TYPING_RATE} typing indicators per second in this conversation")
+            }
             Scope::Commits => {
                 format!(
-                    "more than {} commits per minute come from you in this conversation; nothing was changed",
+                    "you send more than {} commits per minute in this conversation; nothing was changed",
                     self.0.rates.commits
                 )
             }
-            Scope::Former => "you are no longer a member of this conversation, and go on writing to it".to_owned(),
+            Scope::Former => "you are no longer a member of this conversation; stop writing to it".to_owned(),
             Scope::Convo => {
                 format!(
-                    "more than {} writes per second go to this conversation; nothing was changed",
+                    "this conversation receives more than {} writes per second; nothing was changed",
                     self.0.rates.per_convo
                 )
             }

@@ -30,7 +30,7 @@ impl BodyMemory {
         self.budget.arriving(caller, MAX_ARRIVING).map_err(|full| {
             self.metrics.full(Kind::Bodies, full);
             Code::RateLimitExceeded
-                .because(format!("{MAX_ARRIVING} bodies of yours are still on their way; nothing was changed"))
+                .because(format!("you are already sending {MAX_ARRIVING} request bodies; nothing was changed"))
         })
     }
 
@@ -42,10 +42,8 @@ impl BodyMemory {
             self.metrics.full(Kind::Bodies, full);
             match full {
                 Full::Caller => Code::RateLimitExceeded
-                    .because("your requests that are being worked on are too large together; nothing was changed"),
-                Full::All => {
-                    Code::Overloaded.because("too many large requests are being worked on; nothing was changed")
-                }
+                    .because("your requests in progress are too large in total; nothing was changed"),
+                Full::All => Code::Overloaded.because("too many large requests are in progress; nothing was changed"),
             }
         })
     }

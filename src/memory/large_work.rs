@@ -35,7 +35,7 @@ impl LargeWork {
     /// Errors: `Overloaded` after [`MAX_WAIT`].
     pub(crate) async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Error> {
         let Ok(permit) = within(MAX_WAIT, self.permits.clone().acquire_owned()).await else {
-            return Err(Code::Overloaded.because("large bodies and replies wait for too long; nothing was changed"));
+            return Err(Code::Overloaded.because("too many large requests are waiting; nothing was changed"));
         };
         let permit = permit.expect("the semaphore is never closed");
         let working = self.runtime.spawn_blocking(move || {
@@ -43,6 +43,6 @@ impl LargeWork {
             drop(permit);
             done
         });
-        working.await.map_err(|_| Error::internal("a large body or reply could not be worked on"))
+        working.await.map_err(|_| Error::internal("a large body or reply could not be processed"))
     }
 }

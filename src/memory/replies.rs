@@ -48,8 +48,8 @@ impl ReplyMemory {
     fn refusal(&self, full: Full) -> Error {
         self.metrics.full(Kind::Replies, full);
         match full {
-            Full::Caller => Code::RateLimitExceeded.because("you have not taken your earlier replies yet"),
-            Full::All => Code::Overloaded.because("too many replies have not been taken yet"),
+            Full::Caller => Code::RateLimitExceeded.because("you have not read your earlier replies yet"),
+            Full::All => Code::Overloaded.because("too many replies have not been read yet"),
         }
     }
 

@@ -83,13 +83,13 @@ pub(super) struct KeyPackage<'b> {
 /// Defects of a key package that parses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Wrong {
-    #[error("its leaf is not one for a key package")]
+    #[error("its leaf is not a key package's leaf")]
     Leaf,
     #[error("its leaf is not signed by its own key")]
     LeafSignature,
     #[error("it is not signed by its own key")]
     Signature,
-    #[error("its init key is its encryption key, too")]
+    #[error("its init key equals its encryption key")]
     Keys,
 }
 

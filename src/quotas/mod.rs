@@ -249,17 +249,17 @@ impl Quotas {
         self.0.metrics.exceeded(quota);
         let QuotaLimits { stored_bytes, convos, strangers, .. } = self.0.most;
         let mut error = Code::RateLimitExceeded.because(match quota {
-            Quota::StoredBytes => format!("this and what you have stored within a day is more than {stored_bytes} bytes; nothing was changed"),
-            Quota::Convos => format!("you have begun {convos} conversations within a day; nothing was changed"),
+            Quota::StoredBytes => format!("this would exceed the {stored_bytes} bytes that you may store per day; nothing was changed"),
+            Quota::Convos => format!("you have created {convos} conversations in a day; nothing was changed"),
             Quota::Strangers => format!(
-                "with these you name more than {strangers} people within a day whom you have nothing to do with; nothing was changed"
+                "these are more than {strangers} strangers (DIDs that share no conversation with you) in a day; nothing was changed"
             ),
             Quota::Invitations | Quota::InvitationsByOne => {
-                "somebody among these was invited too often lately by people who have nothing to do with it; nothing was changed"
+                "strangers have invited one of these DIDs too often recently; nothing was changed"
                     .to_owned()
             }
             Quota::KeyPackages | Quota::KeyPackagesForOne => {
-                "too many key packages of these people were issued lately, and they have none for such times".to_owned()
+                "too many key packages of these DIDs were issued recently, and they have no last-resort key package".to_owned()
             }
         });
         error.details.retry_after_ms = Some(u64::try_from(wait.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX));
@@ -294,7 +294,7 @@ impl Quotas {
             match self.settle().await {
                 Ok(()) => told = false,
                 Err(error) if !std::mem::replace(&mut told, true) => {
-                    tracing::warn!(%error, "what was used of quotas cannot be settled; this replica counts alone until it can");
+                    tracing::warn!(%error, "used quotas cannot be written; this replica counts on its own until they can");
                 }
                 Err(_) => {}
             }

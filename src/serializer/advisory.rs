@@ -163,7 +163,7 @@ impl Advisory {
         self.queues.push(&convo, request(waiting));
         match in_time(Duration::ZERO, answer).await {
             Ok(Ok(answer)) => answer,
-            Ok(Err(_)) => Err(Code::InternalServerError.because("the request's worker failed; the log says where")),
+            Ok(Err(_)) => Err(Code::InternalServerError.because("the request's worker failed; the log has the cause")),
             Err(_) => Err(unconfirmed()),
         }
     }

@@ -49,10 +49,12 @@ impl Strangers {
         }
         let (reply, answer) = oneshot::channel();
         if self.looking.try_send((pair.clone(), reply)).is_err() {
-            return Err(Code::Overloaded.because("too many requests wait for a look into rosters; nothing was changed"));
+            return Err(
+                Code::Overloaded.because("too many requests are waiting for membership checks; nothing was changed")
+            );
         }
         let Ok(answer) = in_time(Duration::ZERO, answer).await else {
-            return Err(Code::Overloaded.because("looking into a roster took too long; nothing was changed"));
+            return Err(Code::Overloaded.because("the membership check took too long; nothing was changed"));
         };
         match answer.unwrap_or_else(|_| Err(Code::InternalServerError.because("the roster could not be read")))? {
             true => self.acquainted.insert(pair, ()),

@@ -91,7 +91,7 @@ async fn wait_together<C: Queued>(store: &Store, taken: (Held, Vec<Request>)) {
 async fn share<C: Queued>(queues: Queues<Request>, store: Store) {
     let room = Arc::new(Semaphore::new(UNDER_WAY));
     loop {
-        let place = room.clone().acquire_owned().await.expect("nobody closes it");
+        let place = room.clone().acquire_owned().await.expect("the semaphore is never closed");
         let batch = take(&queues, C::COMPANY).await;
         let working = store.clone();
         let work = store.runtime().spawn(async move {

@@ -67,7 +67,7 @@ impl From<Error> for Abort {
 /// What a violated constraint says, by name. A name that is not here is a defect.
 fn constraint(name: &str) -> Option<Abort> {
     let (code, message) = match name {
-        "messages_id_key" => (Code::IdempotencyConflict, "this msgId is taken in this conversation"),
+        "messages_id_key" => (Code::IdempotencyConflict, "this msgId is already used in this conversation"),
         "idempotency_records_pkey" => {
             (Code::IdempotencyConflict, "this idempotencyKey is being used by another request")
         }
@@ -86,7 +86,7 @@ pub fn overloaded(what: &str) -> Error {
 
 /// The error when PostgreSQL stayed away for longer than a request can wait.
 pub fn unavailable() -> Error {
-    Code::DatabaseUnavailable.because("the database cannot be reached just now; nothing was changed")
+    Code::DatabaseUnavailable.because("the database cannot be reached; nothing was changed")
 }
 
 impl From<tokio_postgres::Error> for Abort {
@@ -132,7 +132,7 @@ fn is_exhausted(code: &SqlState) -> bool {
 
 fn exhausted(db: &DbError) -> Error {
     tracing::error!(sqlstate = db.code().code(), "PostgreSQL has run out of disk or memory");
-    let mut error = Code::DatabaseUnavailable.because("the database has no room just now; nothing was changed");
+    let mut error = Code::DatabaseUnavailable.because("the database is out of space; nothing was changed");
     error.details.retry_after_ms = u64::try_from(EXHAUSTED.as_millis()).ok();
     error
 }

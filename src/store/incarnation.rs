@@ -42,9 +42,6 @@ pub(super) async fn renew(session: &Session) -> Result<(), Abort> {
     };
     let incarnation = rows?.first().map(|row| row.get::<_, i32>("id"));
     session.settle();
-    tracing::warn!(
-        incarnation,
-        "transaction ids may come again, or are those of another cluster: a new incarnation has begun"
-    );
+    tracing::warn!(incarnation, "transaction ids may repeat or belong to another cluster: a new incarnation has begun");
     Ok(())
 }

@@ -162,6 +162,6 @@ pub(crate) async fn consume(
     if found.len() == named.len() {
         return Ok(());
     }
-    let message = "a key package named in keyPackageHashes is unknown, used up, issued to somebody else, or of another suite than the conversation's; ask getKeyPackages again";
+    let message = "a key package in keyPackageHashes is unknown, used, issued to another caller, or of another cipher suite than the conversation's; call getKeyPackages again";
     Err(Error::new(Code::KeyPackageNotFound, message).into())
 }

@@ -514,7 +514,7 @@ impl Reader {
         Ok(row.map_or((0, 0), |row| (row.get("pending"), row.get("dead"))))
     }
 
-    /// What an envelope holds; `None` if the entry is not kept any more.
+    /// What an envelope holds; `None` if the entry is no longer stored.
     pub(crate) async fn envelope_body(&self, attempt: &Attempt) -> Result<Option<EnvelopeBody>, Error> {
         let Attempt { convo, seq, recipient, .. } = attempt;
         let row = self.find(&ENVELOPE_BODY, &[&convo.as_str(), seq, recipient]).await.map_err(Abort::into_error)?;

@@ -45,7 +45,7 @@ impl Queue {
     pub fn push(&self, convo: &ConvoId, did: &Did, seq: i64) {
         let mut waiting = self.waiting();
         if waiting.len() >= MAX_WAITING {
-            tracing::warn!("too many read positions wait to be written; one is dropped");
+            tracing::warn!("too many read positions are waiting; one is dropped");
             return;
         }
         let position = waiting.entry((convo.to_string(), did.to_string())).or_insert(seq);

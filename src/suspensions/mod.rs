@@ -80,7 +80,7 @@ impl Suspensions {
         let known = || self.0.known.read().unwrap_or_else(PoisonError::into_inner);
         if known().version != version {
             let dids = Arc::new(reader.suspended().await?);
-            tracing::info!(suspended = dids.len(), "the suspended DIDs are known");
+            tracing::info!(suspended = dids.len(), "suspended DIDs were read");
             self.0.metrics.suspended(dids.len());
             *self.0.known.write().unwrap_or_else(PoisonError::into_inner) = Known { version, dids };
         }
@@ -99,7 +99,7 @@ impl Suspensions {
             match self.look().await {
                 Ok(()) => told = false,
                 Err(error) if !told => {
-                    tracing::warn!(%error, "who is suspended cannot be read; trying until it can");
+                    tracing::warn!(%error, "suspended DIDs cannot be read; retrying");
                     told = true;
                 }
                 Err(_) => {}
@@ -110,5 +110,5 @@ impl Suspensions {
 
 /// Error for a suspended caller.
 pub fn suspended() -> Error {
-    Code::AccountSuspended.because("an operator of this service has suspended you: you can read, and nothing else")
+    Code::AccountSuspended.because("an operator of this service has suspended your account; you can only read")
 }

@@ -71,16 +71,17 @@ pub(super) async fn read(
     loop {
         let deadline = begun + BODY_GRACE + time_for(arrived);
         let chunk = wait_for_client(tokio::time::timeout_at(deadline, payload.next())).await.map_err(|_| {
-            Code::InvalidRequest.because(format!("the body came more slowly than {} KiB per second", MIN_RATE / 1024))
+            Code::InvalidRequest
+                .because(format!("the body arrived more slowly than {} KiB per second", MIN_RATE / 1024))
         })?;
         let Some(chunk) = chunk else { break };
-        let chunk = chunk.map_err(|e| Code::InvalidRequest.because(format!("the body did not arrive whole: {e}")))?;
+        let chunk = chunk.map_err(|e| Code::InvalidRequest.because(format!("the body is incomplete: {e}")))?;
         let length = arrived + chunk.len();
         if length > MAX_BODY_BYTES {
             return Err(too_large());
         }
         if length > most {
-            return Err(Code::InvalidRequest.because("the body is longer than was announced"));
+            return Err(Code::InvalidRequest.because("the body is longer than its Content-Length"));
         }
         let waiting = Instant::now();
         if length > LARGE && !is_large {

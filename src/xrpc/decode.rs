@@ -32,7 +32,7 @@ pub fn content_type(headers: &HeaderMap) -> Result<(), Error> {
         .any(|known| named.eq_ignore_ascii_case(known))
     {
         true => Ok(()),
-        false => Err(Code::InvalidRequest.because("the body has to be JSON, and Content-Type application/json")),
+        false => Err(Code::InvalidRequest.because("the body must be JSON, and Content-Type must be application/json")),
     }
 }
 
@@ -87,7 +87,7 @@ const PLAINLY: [(&str, &str); 18] = [
     ("number too large to fit in target type", "the number is too large"),
     ("number too small to fit in target type", "the number is too small"),
     ("provided string was not `true` or `false`", "it must be true or false"),
-    ("unsupported value", "it must be there once"),
+    ("unsupported value", "it must be given once"),
     ("number out of range", "the number is too large"),
 ];
 

@@ -54,7 +54,7 @@ pub(super) async fn run<E: Endpoint>(
 }
 
 fn too_late() -> Error {
-    Code::Overloaded.because("it took too long; nothing was changed")
+    Code::Overloaded.because("the request took too long; nothing was changed")
 }
 
 async fn answer<E: Endpoint>(
@@ -137,7 +137,7 @@ async fn open_socket<S: Subscription>(
     let parameters = request.query_string();
     let (Ticketed { ticket }, input) = (decode::query(parameters)?, decode::query::<S::Input>(parameters)?);
     ws::verify_handshake(request.head())
-        .map_err(|why| Code::UpgradeRequired.because(format!("open a WebSocket: {why}")))?;
+        .map_err(|why| Code::UpgradeRequired.because(format!("this method needs a WebSocket: {why}")))?;
     let ticket = app.authenticator.verify_ticket(&ticket)?;
     // It stands in an address, so others than its owner may have read it.
     app.authenticator.refuse_known_ticket(&ticket)?;
@@ -202,11 +202,11 @@ pub async fn dispatch(
     let calling = async {
         let Some(route) = route else {
             return Err(
-                Code::MethodNotImplemented.because("there is no such method here; /lexicons lists those that are")
+                Code::MethodNotImplemented.because("this server has no such method; /lexicons lists its methods")
             );
         };
         if !route.takes(request.method()) {
-            return Err(Code::MethodNotAllowed.because(format!("this method is called with {}", route.allow())));
+            return Err(Code::MethodNotAllowed.because(format!("this method must be called with {}", route.allow())));
         }
         match AssertUnwindSafe((route.run)(app, request, payload)).catch_unwind().await {
             Ok(result) => result,

@@ -51,7 +51,7 @@ async fn p10_bodies_that_were_announced_and_do_not_come_keep_nobody_waiting(app:
         }
     };
     let more = refused(more, 429, "RateLimitExceeded");
-    let sentence = format!("{MAX_ARRIVING} bodies of yours are still on their way");
+    let sentence = format!("you are already sending {MAX_ARRIVING} request bodies");
     assert!(more.text.contains(&sentence), "{more}");
     let body = json!({ "convoId": "none", "isTyping": true });
     refused(ask(&bob, "sendTypingIndicator", &body).await, 404, "ConvoNotFound");

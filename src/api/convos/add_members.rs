@@ -127,15 +127,15 @@ async fn hold(app: &App, command: &commands::AddMembers) -> Result<Held, Error> 
 
 async fn command(app: &App, caller: &Caller, input: Input) -> Result<commands::AddMembers, Error> {
     match input.did_list.len() {
-        0 => return Err(Code::InvalidRequest.because("didList must name somebody")),
+        0 => return Err(Code::InvalidRequest.because("didList must not be empty")),
         1..=MAX_DIDS => {}
-        _ => return Err(Code::TooManyMembers.because(format!("didList has at most {MAX_DIDS} DIDs"))),
+        _ => return Err(Code::TooManyMembers.because(format!("didList must have at most {MAX_DIDS} DIDs"))),
     }
     fields::distinct(&input.did_list, "didList")?;
     let key_packages = fields::key_package_hashes(input.key_package_hashes, MAX_DIDS)?;
     // Whether the commit that it was made with wins is only known when the commit comes along.
     if input.welcome_message.is_some() && input.commit.is_none() {
-        return Err(Code::InvalidWelcome.because("a Welcome belongs to a commit; send both in one request"));
+        return Err(Code::InvalidWelcome.because("a Welcome needs its commit; send both in one request"));
     }
     let welcome = fields::welcome(input.welcome_message).await?;
     let fingerprint = Fingerprint::default()

@@ -129,13 +129,13 @@ async fn command(app: &App, caller: &Caller, input: Input) -> Result<commands::C
     let group_id =
         mls::canonical_group_id(&input.group_id).filter(|hex| hex.len() <= MAX_GROUP_ID).ok_or_else(|| {
             let message =
-                format!("groupId is the MLS group id in hex: an even number of digits, at most {MAX_GROUP_ID}");
+                format!("groupId must be the MLS group id in hex: an even number of digits, at most {MAX_GROUP_ID}");
             Code::InvalidRequest.because(message)
         })?;
     let suite = Suite::named(&input.cipher_suite)?;
     if input.initial_members.len() > MAX_INITIAL_MEMBERS {
         return Err(Code::TooManyMembers
-            .because(format!("initialMembers has at most {MAX_INITIAL_MEMBERS} DIDs; add the others later")));
+            .because(format!("initialMembers must have at most {MAX_INITIAL_MEMBERS} DIDs; add the others later")));
     }
     fields::distinct(&input.initial_members, "initialMembers")?;
     let metadata = input.metadata.map(metadata).transpose()?;
@@ -145,7 +145,7 @@ async fn command(app: &App, caller: &Caller, input: Input) -> Result<commands::C
     // A Welcome only exists after a commit, so whoever sends one stands at epoch 1 unless it says otherwise.
     let epoch = input.current_epoch.map_or(i64::from(welcome.is_some()), |epoch| epoch.0);
     if epoch > MAX_INITIAL_EPOCH {
-        return Err(Code::InvalidRequest.because(format!("currentEpoch is at most {MAX_INITIAL_EPOCH}")));
+        return Err(Code::InvalidRequest.because(format!("currentEpoch must be at most {MAX_INITIAL_EPOCH}")));
     }
     let key_packages = fields::key_package_hashes(input.key_package_hashes, MAX_INITIAL_MEMBERS)?;
 

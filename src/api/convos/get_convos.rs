@@ -55,5 +55,5 @@ impl Endpoint for GetConvos {
 fn position(cursor: &str) -> Result<ConvoId, Error> {
     let is_ours = Ulid::from_string(cursor).is_ok_and(|id| id.to_string() == cursor);
     let convo = cursor.parse().ok().filter(|_| is_ours);
-    convo.ok_or_else(|| Code::InvalidCursor.because("cursor is not one that getConvos gave out"))
+    convo.ok_or_else(|| Code::InvalidCursor.because("cursor was not issued by getConvos"))
 }

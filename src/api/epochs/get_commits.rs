@@ -65,13 +65,13 @@ impl Endpoint for GetCommits {
         let member = reader.membership(&input.convo_id, &caller.did).await?;
         let to_epoch = input.to_epoch.map_or(MAX_POSITION, |epoch| epoch.0);
         if input.from_epoch < 0 || input.from_epoch > to_epoch || to_epoch > MAX_POSITION {
-            return Err(Code::InvalidEpochRange.because("fromEpoch must be from 0 to toEpoch"));
+            return Err(Code::InvalidEpochRange.because("fromEpoch must be between 0 and toEpoch"));
         }
         let first = match &input.cursor {
             None => input.from_epoch,
             Some(cursor) => {
                 cursor.parse().ok().filter(|epoch| (input.from_epoch..=to_epoch).contains(epoch)).ok_or_else(|| {
-                    Code::InvalidCursor.because("cursor is not one that getCommits gave out for this range")
+                    Code::InvalidCursor.because("cursor was not issued by getCommits for this range")
                 })?
             }
         };

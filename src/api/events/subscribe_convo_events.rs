@@ -95,7 +95,7 @@ async fn heed(app: &App, did: Did, only: Option<ConvoId>, said: FromClient) -> R
         FromClient::Typing { .. } | FromClient::Ping {} | FromClient::Unknown => Ok(()),
     };
     if let Err(why) = done {
-        tracing::debug!(error = why.code.name(), "what a client said had no effect");
+        tracing::debug!(error = why.code.name(), "a client's message had no effect");
     }
     Ok(())
 }

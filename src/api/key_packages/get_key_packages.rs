@@ -119,9 +119,9 @@ impl Endpoint for GetKeyPackages {
 /// The DIDs asked for, each once, in one order for everybody.
 fn owners(dids: Vec<String>) -> Result<Vec<String>, Error> {
     match dids.len() {
-        0 => return Err(Code::InvalidRequest.because("dids must name somebody")),
+        0 => return Err(Code::InvalidRequest.because("dids must not be empty")),
         1..=MAX_DIDS => {}
-        _ => return Err(Code::TooManyDids.because(format!("dids has at most {MAX_DIDS} DIDs"))),
+        _ => return Err(Code::TooManyDids.because(format!("dids must have at most {MAX_DIDS} DIDs"))),
     }
     let mut owners = Vec::with_capacity(dids.len());
     for text in dids {

@@ -87,12 +87,12 @@ fn check(
     let suite = Suite::named(cipher_suite)?;
     let latest = now + MAX_LIFETIME;
     if expires.is_some_and(|expires| expires > latest) {
-        return Err(Code::ExpirationTooFar.because("expires lies more than 90 days ahead"));
+        return Err(Code::ExpirationTooFar.because("expires is more than 90 days in the future"));
     }
     let facts = mls::check_key_package(&bytes, &caller.did, suite, app.config.mls_validation, now)?;
     let expires_at = [expires, facts.not_after].into_iter().flatten().fold(latest, DateTime::min);
     if expires_at <= now {
-        return Err(Code::InvalidKeyPackage.because("expires lies in the past"));
+        return Err(Code::InvalidKeyPackage.because("expires is in the past"));
     }
     Ok(NewKeyPackage {
         hash: facts.hash,

@@ -59,12 +59,12 @@ impl Endpoint for SetMailbox {
                 let place = place::check(&url, app.config.mailboxes.allow_private_hosts)
                     .map_err(|why| Code::InvalidMailbox.because(why.to_string()))?;
                 if !SECRET_BYTES.contains(&secret.0.len()) {
-                    return Err(Code::InvalidMailbox.because("secret has 24 to 64 bytes"));
+                    return Err(Code::InvalidMailbox.because("secret must have 24 to 64 bytes"));
                 }
                 Some(Webhook { url: place.url, host: place.host, zone, secret: Secret(secret.0) })
             }
             (Provider::None, ..) => {
-                return Err(Code::InvalidMailbox.because("provider none goes without zone, url and secret"));
+                return Err(Code::InvalidMailbox.because("provider none must not have zone, url or secret"));
             }
             (Provider::Webhook, ..) => {
                 return Err(Code::InvalidRequest.because("provider webhook needs url and secret"));

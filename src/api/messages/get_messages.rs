@@ -113,15 +113,15 @@ async fn place(reader: &Reader, input: &Input, member: Membership) -> Result<Pla
         (None, None, None) => Ok(Place::Before(i64::MAX)),
         (Some(cursor), None, None) => match cursor.parse() {
             Ok(seq @ 1..) => Ok(Place::Before(seq)),
-            _ => Err(invalid("cursor is not one that getMessages gave out")),
+            _ => Err(invalid("cursor was not issued by getMessages")),
         },
         (None, Some(seq), None) => Ok(Place::After(seq.0)),
         (None, None, Some(id)) => {
             let id: EntryId = id.parse().map_err(|_| invalid("sinceMessage is not a message id"))?;
             let seq = reader.seq_of(&input.convo_id, &id, member.joined_seq).await?;
             seq.map(Place::After)
-                .ok_or_else(|| invalid("sinceMessage names no message that you can see in this conversation"))
+                .ok_or_else(|| invalid("sinceMessage is not a message that you can see in this conversation"))
         }
-        _ => Err(Code::InvalidRequest.because("give one of cursor, sinceSeq and sinceMessage, not several")),
+        _ => Err(Code::InvalidRequest.because("give only one of cursor, sinceSeq and sinceMessage")),
     }
 }

@@ -100,7 +100,7 @@ async fn send(app: &App, caller: &Caller, input: Input) -> Result<Output, Error>
     let embed = [&message.embed_type, &message.embed_uri].into_iter().flatten().map(String::len).sum::<usize>();
     // One that was accepted before there was this limit is known all the same.
     let held = match message.ciphertext.len() > MAX_MLS_BYTES {
-        true => Err(Code::MessageTooLarge.because(format!("ciphertext has at most {MAX_MLS_BYTES} bytes"))),
+        true => Err(Code::MessageTooLarge.because(format!("ciphertext must have at most {MAX_MLS_BYTES} bytes"))),
         false => app.quotas.hold(vec![Charge::stored(&caller.did, message.ciphertext.len() + embed, 1)]),
     };
     let sending = async |command| app.serializer.send(command).await;

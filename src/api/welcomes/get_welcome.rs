@@ -67,7 +67,7 @@ impl Endpoint for GetWelcome {
                 })
             }
             Some(Found::Consumed) => {
-                Err(Code::WelcomeConsumed.because("you confirmed this Welcome, which destroyed it"))
+                Err(Code::WelcomeConsumed.because("you confirmed this Welcome, which deleted it"))
             }
             None | Some(Found::Past) => Err(Code::WelcomeNotFound.because("no Welcome is waiting for you here")),
         }

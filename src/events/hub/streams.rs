@@ -47,15 +47,19 @@ impl Hub {
     ) -> Result<Arc<Subscriber>, Error> {
         let mut inner = self.inner();
         if inner.closed {
-            return Err(Code::Overloaded.because("this replica is going away; connect again to reach another"));
+            return Err(Code::Overloaded.because("this replica is shutting down; reconnect to reach another"));
         }
         if inner.open >= MAX_STREAMS {
-            return Err(Code::Overloaded.because(format!("this replica has {MAX_STREAMS} streams open, its most")));
+            return Err(
+                Code::Overloaded.because(format!("this replica has reached its limit of {MAX_STREAMS} streams"))
+            );
         }
         let own = inner.people.get(did.as_str()).map_or(0, Vec::len);
         // Until it is attached it replaces none, and one that was replaced is there until its client has taken the end.
         if own >= 2 * MAX_STREAMS_PER_CALLER {
-            return Err(Code::RateLimitExceeded.because("too many of your streams are being opened or closed here"));
+            return Err(
+                Code::RateLimitExceeded.because("too many of your streams are being opened or closed on this replica")
+            );
         }
         let id = self.0.next_id.fetch_add(1, Ordering::Relaxed);
         let subscriber = Arc::new(Subscriber::new(id, did.clone(), key.cloned(), only.cloned(), from));

@@ -159,7 +159,7 @@ async fn commits_wait_no_longer_than_so_and_who_comes_back_later_is_told() {
     assert_eq!((lost.status, lost.error()), (409, Some("EpochExpired")), "{lost}");
     assert_eq!(lost.body["recovery"], "rejoin", "{lost}");
     // Only she knows whether her state is as old as the request.
-    assert!(lost.sentence().contains("if your own state is in epoch 3, build it anew"), "{lost}");
+    assert!(lost.sentence().contains("if your own state is in epoch 3, rebuild it"), "{lost}");
     assert_eq!((&lost.body["missing"], &lost.body["moreMissing"]), (&json!([]), &json!(true)), "{lost}");
     age(&db, &convo, 1).await;
     assert_eq!(pass(&app.app.store, Retention { unread: None, ..KEPT }, "messages").await, SweepOutcome::Made(0));
