@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-/// How far the clock of whoever signs a token or a key package and the server's may be apart, in seconds.
+/// Maximum difference between the server's clock and that of the signer of a token or key package, in seconds.
 pub const LEEWAY_SECONDS: i64 = 10;
 
 /// Source of the current time. Cheap to clone; clones of a manual clock advance together.

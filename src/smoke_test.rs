@@ -1,8 +1,8 @@
-//! `catbird-server smoke-test [URL]`: plays a whole conversation against a running server, with real keys.
+//! `catbird-server smoke-test [URL]`: runs a whole conversation against a running server, with real keys.
 //!
-//! It uses the same client as the tests and knows nothing of the server but what goes over the wire. It needs `JWT_SECRET` as the
-//! server has it; `SERVICE_DID` is asked of the server when it is not set. All DIDs and the group are new in every run, so it can be run
-//! against a server with data, as often as one likes. Exit code 0 after one line of success, 1 after a description of the step that failed.
+//! It is the tests' client and knows the server only through the wire. It needs the server's `JWT_SECRET`; without
+//! `SERVICE_DID` it asks the server. All DIDs and the group are new in every run, so it can run against a server with data,
+//! repeatedly. Exit code 0 after one line of success, 1 after a description of the failed step.
 
 mod report;
 

@@ -9,8 +9,7 @@
 //! The register's tables are unlogged, so they are empty after a crash of PostgreSQL or a failover. Tokens that live
 //! longer than five minutes and were made before the crash or in the minute after it then count as used. Shorter tokens
 //! could be used once more in the rest of their lifetime; refusing them too would refuse every caller for that minute.
-//! `V022__used_tokens.sql` has the argument that no clock deletes a record early, and `V025__hour_long_tokens.sql` the
-//! figures.
+//! `V022__used_tokens.sql` and `V025__hour_long_tokens.sql` show that no clock deletes a record early.
 
 use std::collections::HashSet;
 use std::sync::Arc;

@@ -1,11 +1,11 @@
-//! Logs, from their beginning: application messages by age alone; of the commits among them, those that every active member has read
-//! past. What "read" means is the read position (`members.last_read_seq`), all that the server knows: it starts where a member
-//! joined, and moves when the member fetches entries or says that it has read them. A member that never does holds commits back for
-//! `COMMIT_HOLD_DAYS`; when it comes back, `firstEpoch` and `logStart` tell it that it has to be added anew.
+//! Deletes logs from their beginning: application messages by age, and among them the commits that every active member
+//! has read. The read position (`members.last_read_seq`) starts where a member joined and moves when the member fetches
+//! entries or marks them read. A member that never reads holds commits back for `COMMIT_HOLD_DAYS`; when it returns,
+//! `firstEpoch` and `logStart` tell it that it must be added again.
 //!
-//! The newest entry always stays, because the next one has to follow it. A commit that goes leaves a line in `retired_commits`, by
-//! which the same bytes are recognised for ever. A concurrent writer cannot be harmed: whoever joins meanwhile joins at the log's
-//! end, read positions only move forward, and nothing here touches the row that writers share.
+//! The newest entry always stays, because the next one must follow it. A deleted commit leaves a row in `retired_commits`,
+//! by which the same bytes are recognised for ever. Concurrent writers are safe: new members join at the log's end, read
+//! positions only move forward, and no row that writers share is touched.
 
 use super::{Job, Work};
 

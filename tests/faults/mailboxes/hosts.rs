@@ -96,7 +96,7 @@ async fn a_host_that_hangs_does_not_keep_others_waiting() {
     seqs.sort_unstable();
     assert_eq!(seqs, (82..102).collect::<Vec<_>>());
     assert!(slow.received().len() <= 8, "{} attempts run at a host that hangs", slow.received().len());
-    // They would take the rest of their 20 seconds, which nobody has to wait for.
+    // The hanging attempts would take the rest of their 20 seconds; the test does not wait for them.
 }
 
 #[tokio::test(flavor = "multi_thread")]

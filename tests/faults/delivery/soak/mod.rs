@@ -1,14 +1,14 @@
-//! A soak: many members in many conversations who send, join and leave without pause while everything between them and the log
-//! dies, is cut, freezes and comes back. Each member follows the stream; in the end what each has seen is compared with the
-//! database, entry by entry.
+//! A soak: many members in many conversations send, join and leave without pause while everything between them and the log
+//! dies, is cut, freezes and returns. Each member follows the stream; in the end its records are compared with the database,
+//! entry by entry.
 //!
-//! The tests of every run last seconds. The long ones are run by name, and print how it goes and a table at the end:
+//! The tests of every run last seconds. The long ones run by name, and print progress and a table at the end:
 //! ```text
 //! SOAK_SECONDS=600 cargo test --release --test faults soak::long -- --ignored --nocapture
 //! ```
-//! `long::disasters` lets PostgreSQL itself die, be replaced by a standby, and be restored from a dump (`tests/faults/delivery/disasters.rs`).
-//! `SOAK_SECONDS` (60), `SOAK_MEMBERS` (200), `SOAK_CONVERSATIONS` (50) and `SOAK_ROSTER` (10, members that each conversation
-//! begins with) set how long and how large; `long::three_replicas` and `long::one_replica` run one of the two.
+//! `long::disasters` kills PostgreSQL, replaces it by a standby, and restores it from a dump
+//! (`tests/faults/delivery/disasters.rs`). `SOAK_SECONDS` (60), `SOAK_MEMBERS` (200), `SOAK_CONVERSATIONS` (50) and
+//! `SOAK_ROSTER` (10, initial members of each conversation) set duration and size.
 
 pub mod cast;
 mod faults;
