@@ -1,22 +1,24 @@
-//! The composition root: from a configuration to everything that answers requests. The only place that picks a serializer.
+//! Composition root: builds every component from the configuration. No other module chooses a serializer.
 
 mod metrics;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
 
 use ulid::Ulid;
 
 use crate::actors::{Limits, Registry};
 use crate::auth::{Authenticator, Replay, replay};
-use crate::background::Background;
+use crate::background::{Background, tasks};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::delivery::Delivery;
 use crate::error::{Code, Error};
-use crate::events::Events;
-use crate::ids::{ConvoId, EntryId};
+use crate::events::{EventConfig, Events};
+use crate::ids::FromUlid;
 use crate::jobs;
+use crate::lifecycle::{self, Lifecycle};
 use crate::limits::RateLimits;
 use crate::memory::{BodyMemory, LargeWork, ReplyMemory};
 use crate::probe::Probe;
@@ -28,7 +30,7 @@ use crate::suspensions::Suspensions;
 
 pub use metrics::Metrics;
 
-/// What every handler is given. Cheap to clone.
+/// Components of a server, given to every request handler. Cheap to clone.
 #[derive(Clone)]
 pub struct App {
     pub config: Arc<Config>,
@@ -47,22 +49,10 @@ pub struct App {
     pub large_work: LargeWork,
     pub probe: Probe,
     pub background: Background,
-    stage: Arc<AtomicU8>,
+    lifecycle: lifecycle::Current,
 }
 
-/// Where in its life a server is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Stage {
-    /// The schema is not known to be there yet.
-    Starting = 0,
-    /// Requests are answered.
-    Serving = 1,
-    /// What runs is finished, nothing new should come.
-    Draining = 2,
-}
-
-/// Why an [`App`] cannot be put together.
+/// Errors of [`App::new`].
 #[derive(Debug, thiserror::Error)]
 pub enum AppError {
     #[error(transparent)]
@@ -74,8 +64,8 @@ pub enum AppError {
 }
 
 impl App {
-    /// Puts the parts together. Opens no connection to PostgreSQL yet. Must be called inside the multi-threaded runtime that
-    /// shall do the work behind the requests.
+    /// Builds the components, and starts the tasks that need no schema. Opens no connection to PostgreSQL yet. Must be
+    /// called inside the multi-threaded runtime that does the work behind the requests.
     pub async fn new(config: Config, database: tokio_postgres::Config, clock: Clock) -> Result<Self, AppError> {
         let metrics = Metrics::default();
         let store_config = StoreConfig {
@@ -83,33 +73,44 @@ impl App {
             max_connections: config.database_max_connections,
             pooler: config.database_pooler,
         };
+        let background = Background::new();
         let store = Store::new(store_config, metrics.store.clone())?;
+        background.start(&tasks::READ_POSITIONS, store.write_read_positions());
+        background.start(&tasks::TABLE_STATISTICS, store.keep_statistics());
         let redis = config.redis_url.as_deref();
         let redis = redis.map(|url| Redis::connect(url, replay::PURPOSE, metrics.redis.clone())).transpose()?;
-        let limits = RateLimits::new(config.rates, redis.as_ref(), metrics.limits.clone(), store.runtime());
+        let limits = RateLimits::new(config.rates, redis.as_ref(), metrics.limits.clone(), &background);
         let quotas = Quotas::new(config.quotas, store.clone(), metrics.quotas.clone());
-        let (pooler, connections) = (config.database_pooler, config.database_max_connections);
-        let events = Events::new(
-            &store,
-            redis.as_ref(),
+        let event_config = EventConfig {
             database,
-            pooler,
-            connections,
-            config.sse_buffer,
-            metrics.events.clone(),
-        );
+            pooler: config.database_pooler,
+            max_connections: config.database_max_connections,
+            buffer: config.sse_buffer,
+        };
+        let events = Events::new(&store, redis.as_ref(), event_config, metrics.events.clone(), &background);
         let serializer = if config.actors {
             let registry = Registry::new(store.clone(), metrics.actors.clone(), Limits::with_idle(config.actor_idle));
-            Serializer::actors(store.clone(), registry, limits.clone())
+            Serializer::actors(store.clone(), registry, limits.clone(), &background)
         } else {
-            Serializer::advisory(store.clone(), metrics.queues.clone(), config.database_max_connections, limits.clone())
+            Serializer::advisory(
+                store.clone(),
+                metrics.queues.clone(),
+                config.database_max_connections,
+                limits.clone(),
+                &background,
+            )
         };
-        let replay = Replay::with(redis, store.clone());
-        let authenticator =
-            Arc::new(Authenticator::new(config.auth.clone(), clock.clone(), replay, &store, metrics.auth.clone())?);
+        let replay = Replay::with(redis, store.clone(), &background);
+        let authenticator = Arc::new(Authenticator::new(
+            config.auth.clone(),
+            clock.clone(),
+            replay,
+            &store,
+            metrics.auth.clone(),
+            &background,
+        )?);
         let suspensions = Suspensions::new(store.clone(), events.clone(), metrics.suspensions.clone());
         let delivery = Delivery::new(store.clone(), config.mailboxes, metrics.delivery.clone());
-        let stage = Arc::new(AtomicU8::new(Stage::Starting as u8));
         let large_work = LargeWork::new(store.runtime());
         let probe = Probe::new(store.clone(), clock.clone());
         Ok(Self {
@@ -128,52 +129,47 @@ impl App {
             large_work,
             probe,
             metrics,
-            background: Background::default(),
-            stage,
+            background,
+            lifecycle: lifecycle::Current::default(),
         })
     }
 
-    /// Where in its life the server is.
-    pub fn stage(&self) -> Stage {
-        match self.stage.load(Ordering::Acquire) {
-            0 => Stage::Starting,
-            1 => Stage::Serving,
-            _ => Stage::Draining,
+    /// Returns the current phase of the lifecycle.
+    pub fn lifecycle(&self) -> Lifecycle {
+        self.lifecycle.get()
+    }
+
+    /// Advances to a later phase, never back. Serving starts the event tail.
+    pub fn enter(&self, phase: Lifecycle) {
+        if self.lifecycle.advance(phase) && phase == Lifecycle::Serving {
+            self.events.start_tail(&self.background);
         }
     }
 
-    /// Moves on to a later stage; never back.
-    pub fn enter(&self, stage: Stage) {
-        let before = self.stage.fetch_max(stage as u8, Ordering::AcqRel);
-        if stage == Stage::Serving && before == Stage::Starting as u8 {
-            self.events.begin();
-        }
-    }
-
-    /// Starts what runs beside the requests. The schema has to be there.
+    /// Starts the tasks that need the schema.
     pub fn start_background(&self) {
         let sweeps =
             jobs::Runner::new(self.store.clone(), self.clock.clone(), self.config.retention, self.metrics.jobs.clone());
-        self.background.start(|stop| sweeps.run(stop));
+        self.background.start_stoppable(&tasks::RETENTION, |stop| sweeps.run(stop));
         let quotas = self.quotas.clone();
-        self.background.start(|stop| quotas.keep_settling(stop));
+        self.background.start_stoppable(&tasks::QUOTA_SETTLEMENT, |stop| quotas.keep_settling(stop));
         let suspensions = self.suspensions.clone();
-        self.background.start(|stop| suspensions.watch(stop));
+        self.background.start_stoppable(&tasks::SUSPENSIONS, |stop| suspensions.watch(stop));
         let (events, authenticator) = (self.events.clone(), self.authenticator.clone());
-        self.background.start(|stop| events.watch_identities(authenticator, stop));
+        self.background.start_stoppable(&tasks::STREAM_IDENTITIES, |stop| events.watch_identities(authenticator, stop));
         let delivery = self.delivery.clone();
-        self.background.start(|stop| delivery.fan_out(stop));
+        self.background.start_stoppable(&tasks::MAILBOX_ENVELOPES, |stop| delivery.fan_out(stop));
         let delivery = self.delivery.clone();
-        self.background.start(|stop| delivery.hand_over(stop));
+        self.background.start_stoppable(&tasks::MAILBOX_DELIVERY, |stop| delivery.hand_over(stop));
     }
 
-    /// Refuses work until the schema is there. A draining server still answers what reaches it.
+    /// Refuses requests until the schema is up to date. A draining server still answers.
     pub fn ensure_ready(&self) -> Result<(), Error> {
-        match self.stage() {
-            Stage::Starting => {
+        match self.lifecycle() {
+            Lifecycle::Starting => {
                 Err(Code::DatabaseUnavailable.because("the server is starting; its database is not ready yet"))
             }
-            Stage::Serving | Stage::Draining => Ok(()),
+            Lifecycle::Serving | Lifecycle::Draining => Ok(()),
         }
     }
 
@@ -187,28 +183,5 @@ impl App {
         if Code::OTHER_EPOCH.contains(&error.code) {
             self.metrics.commands.epoch_conflict();
         }
-    }
-}
-
-/// An identifier that the server makes.
-pub trait FromUlid {
-    fn from_ulid(ulid: Ulid) -> Self;
-}
-
-impl FromUlid for String {
-    fn from_ulid(ulid: Ulid) -> Self {
-        ulid.to_string()
-    }
-}
-
-impl FromUlid for ConvoId {
-    fn from_ulid(ulid: Ulid) -> Self {
-        ulid.to_string().parse().expect("26 letters and digits are an id")
-    }
-}
-
-impl FromUlid for EntryId {
-    fn from_ulid(ulid: Ulid) -> Self {
-        ulid.to_string().parse().expect("26 letters and digits are an id")
     }
 }

@@ -6,9 +6,10 @@ use actix_web::web::Data;
 use actix_web::{HttpRequest, HttpResponse};
 use serde_json::json;
 
-use crate::app::{App, Stage};
+use crate::app::App;
 use crate::error::Code;
 use crate::exposition;
+use crate::lifecycle::Lifecycle;
 use crate::xrpc::{self, RequestId};
 
 /// The state of the parts, as the earlier server showed it.
@@ -45,24 +46,21 @@ pub async fn live() -> HttpResponse {
 /// Whether requests should be sent here: the database answers and takes writes, its schema is the one this build needs, its clock and
 /// this machine's agree to a minute, the event tail has read it within ten seconds, and the server is neither starting nor draining.
 pub async fn ready(app: Data<App>) -> HttpResponse {
-    let stage = app.stage();
+    let phase = app.lifecycle();
     let database = app.probe.health().await;
     let events = app.events.are_current();
-    let ready = stage == Stage::Serving && database.is_fit() && events;
+    let tasks = app.background.failed().is_none();
+    let ready = phase == Lifecycle::Serving && database.is_fit() && events && tasks;
     let body = json!({
         "ready": ready,
-        "stage": match stage {
-            Stage::Starting => "starting",
-            Stage::Serving => "serving",
-            Stage::Draining => "draining",
-        },
+        "stage": phase.name(),
         "checks": {
             "database": database.answers,
             "writes": database.writes,
             "schema": database.current,
             "clock": database.clock,
             "events": events,
-            "actors": true,
+            "tasks": tasks,
         },
         // Without hints events come later, and that is no reason to send anybody elsewhere.
         "hints": { "by": app.events.hints().transport().name(), "listening": app.events.hints().listening() },

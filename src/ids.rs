@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize, Serializer};
 use sha2::{Digest, Sha256};
+use ulid::Ulid;
 
 /// Maximum length of a DID, in bytes: `did:web:` and the longest host name. AT Protocol allows 2048, but a did:plc has
 /// 32.
@@ -129,6 +130,29 @@ fn is_did(text: &str) -> bool {
 fn is_id(text: &str) -> bool {
     (1..=MAX_ID_BYTES).contains(&text.len())
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+}
+
+/// Identifier that the server creates.
+pub trait FromUlid {
+    fn from_ulid(ulid: Ulid) -> Self;
+}
+
+impl FromUlid for String {
+    fn from_ulid(ulid: Ulid) -> Self {
+        ulid.to_string()
+    }
+}
+
+impl FromUlid for ConvoId {
+    fn from_ulid(ulid: Ulid) -> Self {
+        ulid.to_string().parse().expect("26 letters and digits are an id")
+    }
+}
+
+impl FromUlid for EntryId {
+    fn from_ulid(ulid: Ulid) -> Self {
+        ulid.to_string().parse().expect("26 letters and digits are an id")
+    }
 }
 
 #[cfg(test)]

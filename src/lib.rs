@@ -61,6 +61,7 @@ pub mod hex;
 pub mod ids;
 pub mod jobs;
 pub mod lexicons;
+pub mod lifecycle;
 pub mod limits;
 pub mod memory;
 pub mod metrics;

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use catbird_server::api::ROUTES;
 use catbird_server::app::App;
+use catbird_server::background::tasks;
 use catbird_server::clock::Clock;
 use catbird_server::config::{Config, table};
 use catbird_server::delivery::dead;
@@ -18,7 +19,7 @@ use catbird_server::embedded::{self, EmbeddedError, EmbeddedPostgres, Settings};
 use catbird_server::ids::Did;
 use catbird_server::suspensions::{self, operators};
 use catbird_server::{auth, check, lexicons, nsid, server, store, telemetry};
-use clap::{Parser, Subcommand};
+use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// An MLS delivery service on AT Protocol identity: PostgreSQL decides which commit wins an epoch.
@@ -29,11 +30,11 @@ use tokio::signal::unix::{SignalKind, signal};
 #[command(name = "catbird-server", version, after_long_help = table::help())]
 struct Cli {
     #[command(subcommand)]
-    command: Option<Command>,
+    command: Option<Subcommand>,
 }
 
-#[derive(Subcommand)]
-enum Command {
+#[derive(clap::Subcommand)]
+enum Subcommand {
     /// Serve requests until SIGTERM or Ctrl-C (the default)
     Serve,
     /// Bring the database's schema up to date and exit
@@ -104,7 +105,7 @@ fn main() -> ExitCode {
         .enable_all()
         .build()
         .map_err(Failure::from)
-        .and_then(|runtime| runtime.block_on(run(cli.command.unwrap_or(Command::Serve))));
+        .and_then(|runtime| runtime.block_on(run(cli.command.unwrap_or(Subcommand::Serve))));
     result.unwrap_or_else(|failure| {
         eprintln!("catbird-server: {}", with_causes(&*failure));
         ExitCode::from(COULD_NOT)
@@ -135,16 +136,16 @@ fn write_lexicons(folder: &Path) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn run(command: Command) -> Result<ExitCode, Failure> {
-    if let Command::Lexicons { folder } = &command {
+async fn run(command: Subcommand) -> Result<ExitCode, Failure> {
+    if let Subcommand::Lexicons { folder } = &command {
         return write_lexicons(folder);
     }
     let config = Config::from_env()?;
     match command {
-        Command::Lexicons { .. } => unreachable!("needs no settings, so it is done before they are read"),
-        Command::Serve => serve(config.to_serve()?).await,
-        Command::SmokeTest { url } => Ok(smoke_test::run(url).await),
-        Command::Migrate => {
+        Subcommand::Lexicons { .. } => unreachable!("needs no settings, so it is done before they are read"),
+        Subcommand::Serve => serve(config.to_serve()?).await,
+        Subcommand::SmokeTest { url } => Ok(smoke_test::run(url).await),
+        Subcommand::Migrate => {
             with_database(&config, async |database| {
                 let applied = store::migrate(database).await?;
                 println!("{applied} migrations applied; the schema is up to date");
@@ -152,7 +153,7 @@ async fn run(command: Command) -> Result<ExitCode, Failure> {
             })
             .await
         }
-        Command::Check => {
+        Subcommand::Check => {
             with_tables(&config, async |database| {
                 let report = check::run(database).await?;
                 print!("{report}");
@@ -160,7 +161,7 @@ async fn run(command: Command) -> Result<ExitCode, Failure> {
             })
             .await
         }
-        Command::Envelopes { requeue, all } => {
+        Subcommand::Envelopes { requeue, all } => {
             with_tables(&config, async |database| {
                 if all || !requeue.is_empty() {
                     let back = dead::requeue(database, (!all).then_some(&requeue[..])).await?;
@@ -178,7 +179,7 @@ async fn run(command: Command) -> Result<ExitCode, Failure> {
             })
             .await
         }
-        Command::Suspensions { add, reason, lift, name, who } => {
+        Subcommand::Suspensions { add, reason, lift, name, who } => {
             with_tables(&config, async |database| {
                 if let Some(reason) = reason {
                     let suspended = operators::add(database, &add, &reason).await?;
@@ -199,7 +200,7 @@ async fn run(command: Command) -> Result<ExitCode, Failure> {
             })
             .await
         }
-        Command::Token { did, method, ttl } => {
+        Subcommand::Token { did, method, ttl } => {
             let nsid = match method.contains('.') {
                 true => method,
                 false => format!("{}{method}", nsid::NAMESPACE),
@@ -271,6 +272,13 @@ async fn ended(embedded: Option<&EmbeddedPostgres>) -> Option<i32> {
     }
 }
 
+/// Runs an HTTP server and logs its failure.
+async fn report(server: impl Future<Output = std::io::Result<()>>) {
+    if let Err(cause) = server.await {
+        tracing::error!(%cause, "an HTTP server failed");
+    }
+}
+
 async fn serve(config: Config) -> Result<ExitCode, Failure> {
     telemetry::start(&config.log)?;
     let outcome = serve_until_told(config).await;
@@ -312,13 +320,13 @@ async fn serve_until_told(config: Config) -> Result<ExitCode, Failure> {
     let (address, http) = server::build(app.clone(), listener)?;
     tracing::info!(%address, "listening");
     let handle = http.handle();
-    let mut http = tokio::spawn(http);
+    app.background.start(&tasks::HTTP_SERVER, report(http));
     let mut operators = None;
     if let Some(listener) = for_operators {
         let (address, pages) = server::build_for_operators(app.clone(), listener)?;
         tracing::info!(%address, "pages for operators");
         operators = Some(pages.handle());
-        tokio::spawn(pages);
+        app.background.start(&tasks::OPERATOR_PAGES, report(pages));
     }
 
     let opening = server::open(&app, &database);
@@ -334,7 +342,7 @@ async fn serve_until_told(config: Config) -> Result<ExitCode, Failure> {
                 let code = code.map_or_else(|| "unknown".to_owned(), |code| code.to_string());
                 break Err(format!("the embedded PostgreSQL ended by itself (exit code {code}); its log is in the data directory").into());
             }
-            ended = &mut http => break Err(format!("the HTTP server ended: {ended:?}").into()),
+            task = app.background.failure() => break Err(format!("the task `{}` ended: {}", task.name, task.reason).into()),
             _ = terminate.recv() => break Ok(ExitCode::SUCCESS),
             _ = interrupt.recv() => break Ok(ExitCode::SUCCESS),
         }

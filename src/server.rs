@@ -16,11 +16,12 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 #[cfg(target_os = "linux")]
 use nix::sys::socket::{setsockopt, sockopt};
 
-use crate::app::{App, Stage};
+use crate::app::App;
 use crate::config::Config;
 use crate::connection::{self, Connections, HEAD_TIME, Socket, Watched};
 use crate::error::Code;
 use crate::events::hub::MAX_STREAMS;
+use crate::lifecycle::Lifecycle;
 use crate::store::{self, MigrationError};
 use crate::xrpc::{self, Kind, RequestId};
 use crate::{api, auth, cors, health, lexicons};
@@ -79,13 +80,13 @@ fn listen(host: &str, port: u16, settings: &str) -> std::io::Result<TcpListener>
     })
 }
 
-/// What a listener is for.
-struct Doors {
+/// Configuration of one listener.
+struct Listener {
     name: &'static str,
     workers: usize,
     connections: usize,
-    /// Whether it is for everybody.
-    open: bool,
+    /// True if clients connect to it, and not operators alone.
+    is_public: bool,
     routes: fn(&mut web::ServiceConfig),
 }
 
@@ -98,7 +99,7 @@ pub fn build(app: App, listener: TcpListener) -> std::io::Result<(SocketAddr, Se
         None => |config: &mut web::ServiceConfig| routes(config.configure(pages_for_operators)),
         Some(_) => routes,
     };
-    open_doors(app, listener, Doors { name: "http", workers, connections, open: true, routes })
+    serve(app, listener, Listener { name: "http", workers, connections, is_public: true, routes })
 }
 
 /// Makes the one for the pages for operators alone.
@@ -107,17 +108,17 @@ pub fn build_for_operators(app: App, listener: TcpListener) -> std::io::Result<(
         pages_for_all(config.configure(pages_for_operators));
         config.default_service(web::to(|request: HttpRequest| async move { not_found(&request) }));
     };
-    open_doors(
+    serve(
         app,
         listener,
-        Doors { name: "operators", workers: 1, connections: ADMIN_CONNECTIONS, open: false, routes },
+        Listener { name: "operators", workers: 1, connections: ADMIN_CONNECTIONS, is_public: false, routes },
     )
 }
 
-fn open_doors(app: App, listener: TcpListener, doors: Doors) -> std::io::Result<(SocketAddr, Server)> {
-    let address = listener.local_addr()?;
-    let Doors { name, workers, connections, open, routes } = doors;
-    let (metrics, shared) = (app.metrics.connections.clone(), Connections::new(open));
+fn serve(app: App, socket: TcpListener, listener: Listener) -> std::io::Result<(SocketAddr, Server)> {
+    let address = socket.local_addr()?;
+    let Listener { name, workers, connections, is_public, routes } = listener;
+    let (metrics, shared) = (app.metrics.connections.clone(), Connections::new(is_public));
     let data = Data::new(app);
     let builder = Server::build();
     let draining = builder.graceful_shutdown_signal();
@@ -126,7 +127,7 @@ fn open_doors(app: App, listener: TcpListener, doors: Doors) -> std::io::Result<
         .max_concurrent_connections((connections / workers).max(1))
         .shutdown_timeout(DRAIN_TIME.as_secs())
         .disable_signals()
-        .listen(name, listener, move || {
+        .listen(name, socket, move || {
             let (data, draining) = (data.clone(), draining.clone());
             let (metrics, shared) = (metrics.clone(), shared.clone());
             let app = ActixApp::new().app_data(data).configure(routes).wrap(from_fn(front));
@@ -293,7 +294,7 @@ pub async fn open(app: &App, database: &tokio_postgres::Config) -> Result<(), Mi
                     tracing::warn!(%error, "suspended DIDs cannot be read; retrying");
                     tokio::time::sleep(START_PAUSE).await;
                 }
-                app.enter(Stage::Serving);
+                app.enter(Lifecycle::Serving);
                 app.start_background();
                 return Ok(());
             }
@@ -312,7 +313,7 @@ pub async fn open(app: &App, database: &tokio_postgres::Config) -> Result<(), Mi
 
 /// Ends the server: not ready any more, streams sent away, then no new connections, requests in progress finished, queues emptied.
 pub async fn drain(app: &App, server: &ServerHandle) {
-    app.enter(Stage::Draining);
+    app.enter(Lifecycle::Draining);
     tracing::info!("draining");
     app.background.tell_to_stop();
     app.events.drain();

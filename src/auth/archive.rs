@@ -13,6 +13,7 @@ use chrono::{DateTime, Utc};
 use tokio::sync::{mpsc, oneshot};
 
 use super::document::Document;
+use crate::background::{Background, tasks};
 use crate::ids::Did;
 use crate::store::Store;
 use crate::store::did_documents::Kept;
@@ -31,12 +32,12 @@ pub struct Archive {
 }
 
 impl Archive {
-    /// Starts both tasks on the store's runtime.
-    pub fn new(store: &Store) -> Self {
+    /// Starts both tasks.
+    pub fn new(store: &Store, background: &Background) -> Self {
         let (looking, looked_for) = mpsc::channel(MOST_WAITING);
         let (writing, written) = mpsc::channel(MOST_WAITING);
-        store.runtime().spawn(look_all(store.clone(), looked_for));
-        store.runtime().spawn(write_all(store.clone(), written));
+        background.start(&tasks::DID_DOCUMENT_READER, look_all(store.clone(), looked_for));
+        background.start(&tasks::DID_DOCUMENT_WRITER, write_all(store.clone(), written));
         Self { looking, writing }
     }
 

@@ -38,6 +38,7 @@ use self::replay::Nonce;
 use self::resolver::{Resolver, SetupError};
 use self::ticket::{Issued, Ticket, Tickets};
 use self::token::{Proof, Token, invalid};
+use crate::background::Background;
 use crate::clock::Clock;
 use crate::config::AuthConfig;
 use crate::error::{Code, Error};
@@ -84,8 +85,9 @@ impl Authenticator {
         replay: Replay,
         store: &Store,
         metrics: AuthMetrics,
+        background: &Background,
     ) -> Result<Self, AuthError> {
-        let resolver = Resolver::new(&config, clock.clone(), Archive::new(store), metrics.clone())?;
+        let resolver = Resolver::new(&config, clock.clone(), Archive::new(store, background), metrics.clone())?;
         let tickets = Tickets::new(config.service_did.clone(), config.ticket_secret.as_deref());
         Ok(Self { config, clock, replay, resolver, tickets, metrics })
     }

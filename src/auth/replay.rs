@@ -21,6 +21,7 @@ use tokio::sync::{mpsc, oneshot};
 use ulid::Ulid;
 
 use super::token::SERVICE_TOKEN_SECONDS;
+use crate::background::{Background, tasks};
 use crate::clock::LEEWAY_SECONDS;
 use crate::error::{Code, Error};
 use crate::redis::{Listener, Redis};
@@ -74,19 +75,17 @@ struct Spending {
 }
 
 impl Replay {
-    /// Starts the tasks on the store's runtime: one that checks tokens, and with Redis two that publish and receive
-    /// used ones.
-    pub fn with(redis: Option<Redis>, store: Store) -> Self {
+    /// Starts the tasks: one that checks tokens, and with Redis two that publish and receive used ones.
+    pub fn with(redis: Option<Redis>, store: Store, background: &Background) -> Self {
         let (tokens, waiting) = mpsc::channel(MOST_WAITING);
-        let runtime = store.runtime().clone();
-        runtime.spawn(answer_all(store.clone(), waiting));
+        background.start(&tasks::TOKEN_REGISTER, answer_all(store.clone(), waiting));
         let known = moka::sync::Cache::builder().max_capacity(MOST_KNOWN).time_to_live(KNOWN_FOR).build();
         let untold = redis.as_ref().map(|redis| {
             let (untold, telling) = mpsc::channel(MOST_WAITING);
             let me = Ulid::new().to_string();
             let listener = redis.listener(vec![USED.to_owned()], Arc::new(AtomicBool::new(false)));
-            runtime.spawn(hear(listener, known.clone(), me.clone()));
-            runtime.spawn(tell(redis.clone(), telling, me));
+            background.start(&tasks::USED_TOKEN_RECEIVER, hear(listener, known.clone(), me.clone()));
+            background.start(&tasks::USED_TOKEN_PUBLISHER, tell(redis.clone(), telling, me));
             untold
         });
         Self { waiting: tokens, known, untold, store, redis }

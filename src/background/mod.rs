@@ -1,43 +1,134 @@
-//! What a process does beside answering requests: sweeping ([`crate::jobs`]), handing entries over ([`crate::delivery`]), adding up
-//! what was used of quotas ([`crate::quotas`]), learning who is suspended ([`crate::suspensions`]), and looking whether those who follow
-//! are who they were ([`crate::events::identities`]). It begins when the schema is there, stops when the server drains, and can be
-//! stopped anywhere: what is half done is rolled back, or due again later. [`portion`] is how such work is cut.
+//! Long-lived tasks of the process, and their owner.
+//!
+//! Every task that is meant to run as long as the process is a row of [`tasks`] and is started by [`Background`], which keeps its handle
+//! and its name. A task that panics, or ends before the server drains, is logged by name as an error. If it is essential, the server is
+//! not ready any more, drains, and exits with a failure. Tasks of single requests, streams, connections and actors are not started here.
+//!
+//! [`portion`] is the way in which such tasks divide their work.
 
 pub mod portion;
+pub mod tasks;
 
-use std::sync::{Arc, Mutex, PoisonError};
+#[cfg(test)]
+mod tests;
 
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::runtime::Handle;
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use tokio::task::{AbortHandle, JoinError, JoinHandle};
 
-/// The tasks, and how they are told to stop. Cheap to clone; clones mean the same tasks.
-#[derive(Clone, Default)]
+use tasks::Task;
+
+/// Owner of the long-lived tasks. Cheap to clone; clones own the same tasks.
+#[derive(Clone)]
 pub struct Background(Arc<Inner>);
 
-#[derive(Default)]
 struct Inner {
+    runtime: Handle,
+    /// True once the server drains: tasks may end from then on.
     stop: watch::Sender<bool>,
-    tasks: Mutex<Vec<JoinHandle<()>>>,
+    /// The first essential task that ended too early.
+    failed: watch::Sender<Option<&'static Task>>,
+    running: Mutex<Vec<Running>>,
+}
+
+/// A task that was started.
+struct Running {
+    task: &'static Task,
+    abort: AbortHandle,
+    /// Ends when the task has ended and that has been noted.
+    noted: JoinHandle<()>,
+    /// Ends by itself when the server drains.
+    is_stoppable: bool,
 }
 
 impl Background {
-    /// Starts a task on the current runtime. It ends soon after `stop` turns true.
-    pub fn start<F: Future<Output = ()> + Send + 'static>(&self, task: impl FnOnce(watch::Receiver<bool>) -> F) {
-        let task = tokio::spawn(task(self.0.stop.subscribe()));
-        self.0.tasks.lock().unwrap_or_else(PoisonError::into_inner).push(task);
+    /// Creates an owner that starts its tasks on the current runtime.
+    #[expect(clippy::new_without_default, reason = "it needs a runtime")]
+    pub fn new() -> Self {
+        Self(Arc::new(Inner {
+            runtime: Handle::current(),
+            stop: watch::Sender::new(false),
+            failed: watch::Sender::new(None),
+            running: Mutex::default(),
+        }))
     }
 
-    /// Tells every task to stop, without waiting for it.
+    /// Starts a task that runs until the process ends.
+    pub fn start(&self, task: &'static Task, work: impl Future<Output = ()> + Send + 'static) {
+        self.spawn(task, work, false);
+    }
+
+    /// Starts a task that finishes soon after `stop` turns true.
+    pub fn start_stoppable<F: Future<Output = ()> + Send + 'static>(
+        &self,
+        task: &'static Task,
+        work: impl FnOnce(watch::Receiver<bool>) -> F,
+    ) {
+        self.spawn(task, work(self.0.stop.subscribe()), true);
+    }
+
+    fn spawn(&self, task: &'static Task, work: impl Future<Output = ()> + Send + 'static, is_stoppable: bool) {
+        let work = self.0.runtime.spawn(work);
+        let abort = work.abort_handle();
+        let owner = self.clone();
+        let noted = self.0.runtime.spawn(async move { owner.note_end(task, work.await) });
+        self.running().push(Running { task, abort, noted, is_stoppable });
+    }
+
+    fn running(&self) -> MutexGuard<'_, Vec<Running>> {
+        // No code panics while it holds this lock.
+        self.0.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note_end(&self, task: &'static Task, ended: Result<(), JoinError>) {
+        if ended.is_ok() && *self.0.stop.borrow() {
+            return;
+        }
+        let Task { name, reason, is_essential } = task;
+        let cause = ended.err().map_or_else(|| "it returned".to_owned(), |error| error.to_string());
+        if *is_essential {
+            tracing::error!(task = name, cause, reason, "an essential task ended; the server cannot go on");
+            self.0.failed.send_if_modified(|failed| failed.is_none() && failed.replace(task).is_none());
+        } else {
+            tracing::error!(task = name, cause, reason, "a task ended; the server runs on without it");
+        }
+    }
+
+    /// Returns the essential task that ended too early, if there is one.
+    pub fn failed(&self) -> Option<&'static Task> {
+        *self.0.failed.borrow()
+    }
+
+    /// Waits until an essential task ends too early.
+    pub async fn failure(&self) -> &'static Task {
+        let mut failed = self.0.failed.subscribe();
+        let failed = failed.wait_for(Option::is_some).await.expect("this owner holds the sender");
+        (*failed).expect("it was waited for")
+    }
+
+    /// Names of the tasks that have ended, each once.
+    pub fn ended(&self) -> Vec<&'static str> {
+        let running = self.running();
+        let mut ended: Vec<_> = running.iter().filter(|task| task.abort.is_finished()).map(|of| of.task.name).collect();
+        ended.dedup();
+        ended
+    }
+
+    /// Tells every stoppable task to finish, without waiting for it. From now on no end of a task is a failure.
     pub fn tell_to_stop(&self) {
         self.0.stop.send_replace(true);
     }
 
-    /// Waits until every task has stopped.
+    /// Waits until every stoppable task has ended.
     pub async fn stopped(&self) {
-        let tasks = std::mem::take(&mut *self.0.tasks.lock().unwrap_or_else(PoisonError::into_inner));
-        for task in tasks {
-            // One that panicked has stopped, too; the log has where.
-            let _ = task.await;
+        let all = std::mem::take(&mut *self.running());
+        let (stoppable, others): (Vec<_>, Vec<_>) = all.into_iter().partition(|running| running.is_stoppable);
+        *self.running() = others;
+        for task in stoppable {
+            // Noting an end does not panic, and a task that panicked is in the log.
+            let _ = task.noted.await;
         }
     }
 }

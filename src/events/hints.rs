@@ -12,6 +12,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use ulid::Ulid;
 
+use crate::background::{Background, tasks};
 use crate::redis::{Listener, Redis};
 use crate::store::{self, Affected, ChangeSet, Store, Topic};
 
@@ -60,7 +61,7 @@ pub struct Hints {
 }
 
 impl Hints {
-    /// Starts telling and listening, on the runtime of the store.
+    /// Starts telling and listening.
     pub fn start(
         store: &Store,
         hub: &Hub,
@@ -68,8 +69,9 @@ impl Hints {
         database: tokio_postgres::Config,
         pooler: bool,
         metrics: EventMetrics,
+        background: &Background,
     ) -> Self {
-        let (me, runtime) = (Ulid::new().to_string(), store.runtime());
+        let me = Ulid::new().to_string();
         let outgoing = ChangeSet::default();
         let listening = Arc::new(AtomicBool::new(false));
         let redis = redis.map(|redis| redis.also_for(PURPOSE));
@@ -78,15 +80,21 @@ impl Hints {
             (None, false) => Transport::Notify,
             (None, true) => Transport::Poll,
         };
-        runtime.spawn(relay(store.clone(), hub.clone(), outgoing.clone(), transport != Transport::Poll));
+        background.start(
+            &tasks::EVENT_RELAY,
+            relay(store.clone(), hub.clone(), outgoing.clone(), transport != Transport::Poll),
+        );
         match &redis {
             Some(redis) => {
                 let listener = redis.listener(vec![HINTS.to_owned(), TYPING.to_owned()], listening.clone());
-                runtime.spawn(hear(listener, hub.clone(), me.clone()));
-                runtime.spawn(tell(redis.clone(), outgoing, me, metrics));
+                background.start(&tasks::EVENT_RECEIVER, hear(listener, hub.clone(), me.clone()));
+                background.start(&tasks::EVENT_PUBLISHER, tell(redis.clone(), outgoing, me, metrics));
             }
             None if !pooler => {
-                runtime.spawn(notify(database, hub.clone(), outgoing, me, metrics, listening.clone()));
+                background.start(
+                    &tasks::EVENT_NOTIFIER,
+                    notify(database, hub.clone(), outgoing, me, metrics, listening.clone()),
+                );
             }
             None => {}
         }

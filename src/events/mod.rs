@@ -106,6 +106,7 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::auth::Authenticator;
 use crate::auth::key::PublicKey;
+use crate::background::{Background, tasks};
 use crate::error::{Code, Error};
 use crate::ids::{ConvoId, Did};
 use crate::limits::Account;
@@ -162,29 +163,39 @@ impl Drop for Open {
     }
 }
 
+/// Settings of the events of one replica.
+pub struct EventConfig {
+    /// For the connection that listens, where there is no Redis.
+    pub database: tokio_postgres::Config,
+    /// A pooler is in front of the database, so LISTEN does not work.
+    pub pooler: bool,
+    /// Size of the pool; streams that catch up use a quarter of it.
+    pub max_connections: usize,
+    /// Most events that wait for one client.
+    pub buffer: usize,
+}
+
 impl Events {
-    /// Puts the parts together and starts them, except the tail, which needs the schema; see [`Events::begin`]. `buffer` is how many
-    /// events may wait for one client.
+    /// Puts the parts together and starts them, except the tail, which needs the schema; see [`Events::start_tail`].
     pub fn new(
         store: &Store,
         redis: Option<&Redis>,
-        database: tokio_postgres::Config,
-        pooler: bool,
-        max_connections: usize,
-        buffer: usize,
+        config: EventConfig,
         metrics: EventMetrics,
+        background: &Background,
     ) -> Self {
+        let EventConfig { database, pooler, max_connections, buffer } = config;
         let hub = Hub::new(buffer, metrics.clone());
-        let hints = Hints::start(store, &hub, redis, database, pooler, metrics.clone());
-        store.runtime().spawn(beat(hub.clone()));
+        let hints = Hints::start(store, &hub, redis, database, pooler, metrics.clone(), background);
+        background.start(&tasks::STREAM_HEARTBEAT, beat(hub.clone()));
         // A quarter of the connections, so that neither writes nor the tail wait for those who come back all at once.
         let turns = Arc::new(Semaphore::new((max_connections / 4).max(1)));
         Self { store: store.clone(), hub, hints, turns, metrics }
     }
 
     /// Starts the tail.
-    pub fn begin(&self) {
-        self.store.runtime().spawn(tail::run(self.store.clone(), self.hub.clone(), self.metrics.clone()));
+    pub fn start_tail(&self, background: &Background) {
+        background.start(&tasks::EVENT_TAIL, tail::run(self.store.clone(), self.hub.clone(), self.metrics.clone()));
     }
 
     /// Opens a stream of all conversations of `did`, or of one: from now on, or from a cursor. Where the caller has as many as it may, its

@@ -20,8 +20,7 @@ mod turns;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::runtime::Handle;
-
+use crate::background::Background;
 use crate::config::Rates;
 use crate::error::{Code, Error};
 use crate::ids::{ConvoId, Did};
@@ -211,8 +210,8 @@ pub struct CommitBucket(Key);
 pub struct ConvoBucket(Key);
 
 impl RateLimits {
-    /// Creates the limits, shared through Redis if there is one, by a task on `runtime`.
-    pub fn new(rates: Rates, redis: Option<&Redis>, metrics: LimitMetrics, runtime: &Handle) -> Self {
+    /// Creates the limits, shared through Redis if there is one, by a task.
+    pub fn new(rates: Rates, redis: Option<&Redis>, metrics: LimitMetrics, background: &Background) -> Self {
         let buckets = Arc::new(AllBuckets {
             callers: Buckets::by_cost(rates.per_did),
             convos: Buckets::new(rates.per_convo),
@@ -221,7 +220,7 @@ impl RateLimits {
             former: Buckets::per(FORMER_RATE, FORMER_PERIOD),
         });
         let sharing =
-            redis.map(|redis| Sharing::start(redis.also_for(PURPOSE), buckets.clone(), metrics.clone(), runtime));
+            redis.map(|redis| Sharing::start(redis.also_for(PURPOSE), buckets.clone(), metrics.clone(), background));
         Self(Arc::new(Inner {
             rates,
             buckets,

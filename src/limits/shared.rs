@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 
 use fred::interfaces::ClientLike;
 use fred::types::{ClusterHash, CustomCommand, Value};
-use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
+use crate::background::{Background, tasks};
 use crate::redis::{self, Redis};
 
 use super::buckets::Key;
@@ -43,10 +43,10 @@ pub struct Sharing {
 
 impl Sharing {
     /// Starts the task. It ends when the last clone of this value is dropped.
-    pub fn start(redis: Redis, buckets: Arc<AllBuckets>, metrics: LimitMetrics, runtime: &Handle) -> Self {
+    pub fn start(redis: Redis, buckets: Arc<AllBuckets>, metrics: LimitMetrics, background: &Background) -> Self {
         let (charges, mut waiting) = mpsc::channel(MOST_WAITING);
         let sharing = Self { charges, metrics: metrics.clone() };
-        runtime.spawn(async move {
+        background.start(&tasks::RATE_LIMIT_SHARING, async move {
             let mut batch = Vec::with_capacity(BATCH);
             while waiting.recv_many(&mut batch, BATCH).await > 0 {
                 let told = tell(&redis, &buckets, &batch).await;

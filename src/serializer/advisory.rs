@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use tracing::Instrument;
 
+use crate::background::Background;
 use crate::commands::{AddMembers, SendMessage, Shared};
 use crate::error::{Code, Error};
 use crate::store::{Abort, Command, Hold, Store, unconfirmed};
@@ -136,10 +137,10 @@ impl Job for Request {
 }
 
 impl Advisory {
-    /// Starts the workers, on the store's runtime.
-    pub fn new(store: &Store, metrics: QueueMetrics, max_connections: usize) -> Self {
+    /// Starts the workers.
+    pub fn new(store: &Store, metrics: QueueMetrics, max_connections: usize, background: &Background) -> Self {
         let queues = Queues::new(metrics);
-        workers::start(&queues, store, max_connections);
+        workers::start(&queues, store, max_connections, background);
         Self { queues }
     }
 

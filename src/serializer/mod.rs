@@ -13,6 +13,7 @@ mod workers;
 use std::sync::Arc;
 
 use crate::actors::Registry;
+use crate::background::Background;
 use crate::commands::{AddMembers, Landed, SendMessage, Sent};
 use crate::error::{Code, Error};
 use crate::ids::{ConvoId, Did};
@@ -34,16 +35,22 @@ pub enum Serializer {
 }
 
 impl Serializer {
-    pub fn advisory(store: Store, metrics: QueueMetrics, max_connections: usize, limits: RateLimits) -> Self {
+    pub fn advisory(
+        store: Store,
+        metrics: QueueMetrics,
+        max_connections: usize,
+        limits: RateLimits,
+        background: &Background,
+    ) -> Self {
         tracing::info!(serializer = "advisory", "writes are serialised by PostgreSQL's advisory locks");
-        let advisory = Advisory::new(&store, metrics, max_connections);
-        let strangers = Strangers::new(&store);
+        let advisory = Advisory::new(&store, metrics, max_connections, background);
+        let strangers = Strangers::new(&store, background);
         Self::Advisory { store, advisory, strangers, limits }
     }
 
-    pub fn actors(store: Store, registry: Registry, limits: RateLimits) -> Self {
+    pub fn actors(store: Store, registry: Registry, limits: RateLimits, background: &Background) -> Self {
         tracing::info!(serializer = "actors", "writes are serialised by an actor per conversation");
-        let strangers = Strangers::new(&store);
+        let strangers = Strangers::new(&store, background);
         Self::Actors { store, registry, strangers, limits }
     }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
+use crate::background::{Background, tasks};
 use crate::error::{Code, Error};
 use crate::ids::{ConvoId, Did};
 use crate::store::{Store, not_found};
@@ -34,10 +35,10 @@ pub struct Strangers {
 }
 
 impl Strangers {
-    /// Starts to look, on the store's runtime.
-    pub fn new(store: &Store) -> Self {
+    /// Starts to look.
+    pub fn new(store: &Store, background: &Background) -> Self {
         let (looking, looked_for) = mpsc::channel(MOST_WAITING);
-        store.runtime().spawn(look(store.clone(), looked_for));
+        background.start(&tasks::ROSTER_READER, look(store.clone(), looked_for));
         Self { looking, acquainted: moka::sync::Cache::new(MOST_REMEMBERED) }
     }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures_util::{StreamExt, stream};
 use tokio::sync::Semaphore;
 
+use crate::background::{Background, tasks};
 use crate::commands::{AddMembers, SendMessage};
 use crate::ids::ConvoId;
 use crate::store::{Locks, Store};
@@ -24,13 +25,13 @@ const LOOKING: usize = 8;
 /// Most transactions that one worker has begun and not ended.
 const UNDER_WAY: usize = 4;
 
-/// Starts the workers, on the store's runtime.
-pub(super) fn start(queues: &Queues<Request>, store: &Store, max_connections: usize) {
-    store.runtime().spawn(share::<SendMessage>(queues.clone(), store.clone()));
-    store.runtime().spawn(share::<AddMembers>(queues.clone(), store.clone()));
+/// Starts the workers.
+pub(super) fn start(queues: &Queues<Request>, store: &Store, max_connections: usize, background: &Background) {
+    background.start(&tasks::MESSAGE_BATCHES, share::<SendMessage>(queues.clone(), store.clone()));
+    background.start(&tasks::COMMIT_BATCHES, share::<AddMembers>(queues.clone(), store.clone()));
     // Half of the connections, so that reads never wait for writes that wait for locks.
     for _ in 0..(max_connections / 2).max(1) {
-        store.runtime().spawn(wait(queues.clone(), store.clone()));
+        background.start(&tasks::LOCK_WORKER, wait(queues.clone(), store.clone()));
     }
 }
 

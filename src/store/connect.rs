@@ -19,7 +19,7 @@ use super::failure::Abort;
 use super::lanes::{Lane, Lanes};
 use super::metrics::{Connections, StoreMetrics};
 use super::session::{Reader, Session};
-use super::{convos, deadline, read_positions, statistics};
+use super::{convos, deadline, read_positions};
 
 /// What a [`Store`] is made of.
 #[derive(Debug, Clone)]
@@ -173,10 +173,7 @@ impl Store {
         let changes = ChangeSet::default();
         let lanes = Lanes::new(config.max_connections);
         let pooler = config.pooler;
-        let store = Self { pool, lanes, pooler, runtime, metrics, read_positions, groups, changes };
-        store.read_positions.start(store.clone());
-        statistics::start(&store);
-        Ok(store)
+        Ok(Self { pool, lanes, pooler, runtime, metrics, read_positions, groups, changes })
     }
 
     /// A connection that can only read, for a request.

@@ -63,18 +63,15 @@ impl Queue {
         let _ = settled.wait_for(|batches| *batches >= now + 2).await;
     }
 
-    pub(super) fn start(&self, store: Store) {
-        let queue = self.clone();
-        store.runtime.clone().spawn(async move {
-            loop {
-                queue.0.arrived.notified().await;
-                // Twice, so that a flush that arrives during the first batch is answered by the second.
-                for _ in 0..2 {
-                    queue.write(&store).await;
-                    queue.0.settled.send_modify(|batches| *batches += 1);
-                }
+    async fn write_all(&self, store: &Store) {
+        loop {
+            self.0.arrived.notified().await;
+            // Twice, so that a flush that arrives during the first batch is answered by the second.
+            for _ in 0..2 {
+                self.write(store).await;
+                self.0.settled.send_modify(|batches| *batches += 1);
             }
-        });
+        }
     }
 
     async fn write(&self, store: &Store) {
@@ -116,5 +113,11 @@ impl Store {
     /// Where readers note what they have read.
     pub fn read_positions(&self) -> &Queue {
         &self.read_positions
+    }
+
+    /// Returns the task that writes the read positions, for as long as the process runs.
+    pub fn write_read_positions(&self) -> impl Future<Output = ()> + Send + use<> {
+        let store = self.clone();
+        async move { store.read_positions.write_all(&store).await }
     }
 }

@@ -24,23 +24,23 @@ const SMALL_PAGES: i32 = 1_000;
 /// So few pages cost the same whichever way they are read.
 const MIN_PAGES: i32 = 4;
 
-/// Looks after the tables for as long as the runtime lives.
-pub(super) fn start(store: &Store) {
-    let store = store.clone();
-    store.runtime.clone().spawn(async move {
-        let mut ticks = tokio::time::interval(PERIOD);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            ticks.tick().await;
-            // A database that is away, or without tables yet, has nothing to count.
-            if let Err(abort) = store.count_outgrown().await {
-                tracing::debug!(error = %abort.into_error(), "young tables could not be counted");
+impl Store {
+    /// Returns the task that analyzes young tables, for as long as the process runs.
+    pub fn keep_statistics(&self) -> impl Future<Output = ()> + Send + use<> {
+        let store = self.clone();
+        async move {
+            let mut ticks = tokio::time::interval(PERIOD);
+            ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+            loop {
+                ticks.tick().await;
+                // A database that is away, or without tables yet, has nothing to count.
+                if let Err(abort) = store.count_outgrown().await {
+                    tracing::debug!(error = %abort.into_error(), "young tables could not be counted");
+                }
             }
         }
-    });
-}
+    }
 
-impl Store {
     async fn count_outgrown(&self) -> Result<(), Abort> {
         let reader = Reader(self.session(Lane::Background).await?);
         for row in reader.rows(&OUTGROWN, &[&SMALL_PAGES, &MIN_PAGES]).await? {

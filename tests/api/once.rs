@@ -7,9 +7,10 @@ use actix_web::dev::ServerHandle;
 use catbird_client::persona::{Persona, hex};
 use catbird_client::random_did;
 use catbird_client::xrpc::{Reply, base64_text, bytes_value};
-use catbird_server::app::{App, Stage};
+use catbird_server::app::App;
 use catbird_server::clock::Clock;
 use catbird_server::config::Config;
+use catbird_server::lifecycle::Lifecycle;
 use catbird_server::server;
 use catbird_testkit::app::{TestApp, variables};
 use futures_util::future::join_all;
@@ -287,7 +288,7 @@ impl Beside {
     async fn start(other: &TestApp, actors: bool) -> Self {
         let config = Config::from_variables(variables(&[("ENABLE_ACTOR_SYSTEM", &actors.to_string())])).unwrap();
         let app = App::new(config, other.database.config.clone(), Clock::system()).await.unwrap();
-        app.enter(Stage::Serving);
+        app.enter(Lifecycle::Serving);
         let listener = server::bind(&app.config).unwrap();
         let (address, running) = server::build(app.clone(), listener).unwrap();
         let server = running.handle();

@@ -11,10 +11,11 @@ use actix_web::dev::ServerHandle;
 use catbird_client::persona::Persona;
 use catbird_client::random_did;
 use catbird_client::xrpc::{OnReply, Xrpc, facts};
-use catbird_server::app::{App, Stage};
+use catbird_server::app::App;
 use catbird_server::check;
 use catbird_server::clock::Clock;
 use catbird_server::config::Config;
+use catbird_server::lifecycle::Lifecycle;
 use catbird_server::server;
 use serde_json::Value;
 
@@ -59,7 +60,7 @@ impl TestApp {
         let database = database().await;
         let config = Config::from_variables(variables(settings)).unwrap().to_serve().unwrap();
         let app = App::new(config, database.config.clone(), clock).await.unwrap();
-        app.enter(Stage::Serving);
+        app.enter(Lifecycle::Serving);
         let listener = listener.unwrap_or_else(|| server::bind(&app.config).unwrap());
         let (address, running) = server::build(app.clone(), listener).unwrap();
         let server = running.handle();

@@ -116,6 +116,18 @@ impl Replica {
         self.signal(Signal::SIGTERM);
         tokio::task::spawn_blocking(move || self.child.wait().unwrap().code()).await.unwrap()
     }
+
+    /// Waits until the process ends by itself, and returns its exit code.
+    pub async fn exit_code(&mut self) -> Option<i32> {
+        let start = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status.code();
+            }
+            assert!(start.elapsed() < START, "{} goes on running", self.base);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
 }
 
 impl Drop for Replica {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use catbird_server::auth::replay::PURPOSE;
 use catbird_server::auth::{AuthMetrics, Authenticator, Replay, Verified};
+use catbird_server::background::Background;
 use catbird_server::clock::Clock;
 use catbird_server::config::AuthConfig;
 use catbird_server::error::{Code, Error};
@@ -54,7 +55,7 @@ pub fn store(database: tokio_postgres::Config) -> Store {
 /// The register of used tokens, with Redis if there is a URL.
 pub fn replay(redis_url: Option<&str>, store: Store) -> Replay {
     let metrics = RedisMetrics::register(&mut Registry::default());
-    Replay::with(redis_url.map(|url| Redis::connect(url, PURPOSE, metrics).unwrap()), store)
+    Replay::with(redis_url.map(|url| Redis::connect(url, PURPOSE, metrics).unwrap()), store, &Background::new())
 }
 
 impl Setup {
@@ -76,10 +77,11 @@ impl Setup {
 
     pub fn start(self) -> Service {
         let clock = Clock::manual(DateTime::from_timestamp(*NOW, 0).unwrap());
-        let replay = self.replay.unwrap_or_else(|| Replay::with(None, absent_store()));
+        let replay = self.replay.unwrap_or_else(|| Replay::with(None, absent_store(), &Background::new()));
         let metrics = AuthMetrics::register(&mut Registry::default());
         let authenticator =
-            Authenticator::new(self.config.clone(), clock.clone(), replay, &self.store, metrics).unwrap();
+            Authenticator::new(self.config.clone(), clock.clone(), replay, &self.store, metrics, &Background::new())
+                .unwrap();
         Service { config: self.config, clock, authenticator }
     }
 }

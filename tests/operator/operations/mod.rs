@@ -2,6 +2,7 @@
 
 mod pages;
 mod suspensions;
+mod tasks;
 
 use catbird_client::persona::Persona;
 use catbird_client::xrpc::{self, Xrpc};
