@@ -19,32 +19,32 @@ use crate::store::Store;
 use crate::store::did_documents::Kept;
 
 /// Maximum number of DIDs that wait to be read, and of DIDs that wait to be written.
-const MOST_WAITING: usize = 10_000;
+const MAX_WAITING: usize = 10_000;
 /// Maximum number of DIDs in one statement.
-const BATCH: usize = 256;
+const MAX_BATCH: usize = 256;
 
 /// Handle of the reading and the writing task. Cheap to clone.
 #[derive(Clone)]
 pub struct Archive {
-    looking: mpsc::Sender<(Did, oneshot::Sender<Option<Kept>>)>,
+    reads: mpsc::Sender<(Did, oneshot::Sender<Option<Kept>>)>,
     /// Document to store for a DID; `None` deletes it.
-    writing: mpsc::Sender<(Did, Option<Kept>)>,
+    writes: mpsc::Sender<(Did, Option<Kept>)>,
 }
 
 impl Archive {
     /// Starts both tasks.
     pub fn new(store: &Store, background: &Background) -> Self {
-        let (looking, looked_for) = mpsc::channel(MOST_WAITING);
-        let (writing, written) = mpsc::channel(MOST_WAITING);
-        background.start(&tasks::DID_DOCUMENT_READER, look_all(store.clone(), looked_for));
-        background.start(&tasks::DID_DOCUMENT_WRITER, write_all(store.clone(), written));
-        Self { looking, writing }
+        let (reads, read_requests) = mpsc::channel(MAX_WAITING);
+        let (writes, write_requests) = mpsc::channel(MAX_WAITING);
+        background.start(&tasks::DID_DOCUMENT_READER, read_all(store.clone(), read_requests));
+        background.start(&tasks::DID_DOCUMENT_WRITER, write_all(store.clone(), write_requests));
+        Self { reads, writes }
     }
 
     /// Returns the stored document of a DID and the time of its fetch.
     pub async fn find(&self, did: &Did) -> Option<(Document, DateTime<Utc>)> {
         let (reply, answer) = oneshot::channel();
-        self.looking.try_send((did.clone(), reply)).ok()?;
+        self.reads.try_send((did.clone(), reply)).ok()?;
         let kept = answer.await.ok()??;
         Some((Document::with_key(&kept.account_key)?, kept.fetched_at))
     }
@@ -52,19 +52,19 @@ impl Archive {
     /// Stores the document of a DID that has authenticated.
     pub fn keep(&self, did: &Did, document: &Document, fetched_at: DateTime<Utc>) {
         if let Some(key) = document.key() {
-            let _ = self.writing.try_send((did.clone(), Some(Kept { account_key: key.to_multibase(), fetched_at })));
+            let _ = self.writes.try_send((did.clone(), Some(Kept { account_key: key.to_multibase(), fetched_at })));
         }
     }
 
     /// Deletes the document of a DID that the directory no longer knows.
     pub fn forget(&self, did: &Did) {
-        let _ = self.writing.try_send((did.clone(), None));
+        let _ = self.writes.try_send((did.clone(), None));
     }
 }
 
-async fn look_all(store: Store, mut looked_for: mpsc::Receiver<(Did, oneshot::Sender<Option<Kept>>)>) {
-    let mut arrived = Vec::with_capacity(BATCH);
-    while looked_for.recv_many(&mut arrived, BATCH).await > 0 {
+async fn read_all(store: Store, mut read_requests: mpsc::Receiver<(Did, oneshot::Sender<Option<Kept>>)>) {
+    let mut arrived = Vec::with_capacity(MAX_BATCH);
+    while read_requests.recv_many(&mut arrived, MAX_BATCH).await > 0 {
         let dids: Vec<&Did> = arrived.iter().map(|(did, _)| did).collect();
         let found = store.did_documents(&dids).await.unwrap_or_else(|error| {
             tracing::debug!(%error, "stored DID documents cannot be read");
@@ -78,14 +78,14 @@ async fn look_all(store: Store, mut looked_for: mpsc::Receiver<(Did, oneshot::Se
     }
 }
 
-async fn write_all(store: Store, mut written: mpsc::Receiver<(Did, Option<Kept>)>) {
-    let mut arrived = Vec::with_capacity(BATCH);
-    while written.recv_many(&mut arrived, BATCH).await > 0 {
+async fn write_all(store: Store, mut write_requests: mpsc::Receiver<(Did, Option<Kept>)>) {
+    let mut arrived = Vec::with_capacity(MAX_BATCH);
+    while write_requests.recv_many(&mut arrived, MAX_BATCH).await > 0 {
         // The last write for each DID wins.
         let latest: HashMap<Did, Option<Kept>> = arrived.drain(..).collect();
         let kept: Vec<(&Did, &Kept)> = latest.iter().filter_map(|(did, kept)| Some((did, kept.as_ref()?))).collect();
         let gone: Vec<&Did> = latest.iter().filter(|(_, kept)| kept.is_none()).map(|(did, _)| did).collect();
-        let writing = async {
+        let writes = async {
             if !kept.is_empty() {
                 store.keep_did_documents(&kept).await?;
             }
@@ -94,7 +94,7 @@ async fn write_all(store: Store, mut written: mpsc::Receiver<(Did, Option<Kept>)
             }
             Ok::<_, crate::error::Error>(())
         };
-        if let Err(error) = writing.await {
+        if let Err(error) = writes.await {
             tracing::debug!(%error, "DID documents cannot be stored");
         }
     }

@@ -8,7 +8,7 @@ pub struct Budget {
     interval: Duration,
     burst: Duration,
     /// Time at which the budget is full again.
-    paid_off: Mutex<Instant>,
+    full_at: Mutex<Instant>,
 }
 
 impl Budget {
@@ -19,18 +19,18 @@ impl Budget {
 
     /// Allows one operation per interval and `burst` of them at once, starting full at `now`.
     pub fn every(interval: Duration, burst: u32, now: Instant) -> Self {
-        Self { interval, burst: interval * burst.max(1), paid_off: Mutex::new(now) }
+        Self { interval, burst: interval * burst.max(1), full_at: Mutex::new(now) }
     }
 
     /// Takes one operation, or returns the time to wait and takes nothing.
     pub fn take(&self, now: Instant) -> Result<(), Duration> {
         // No code panics while it holds this lock.
-        let mut paid_off = self.paid_off.lock().unwrap_or_else(PoisonError::into_inner);
-        let next = now.max(*paid_off) + self.interval;
+        let mut full_at = self.full_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let next = now.max(*full_at) + self.interval;
         match next.saturating_duration_since(now).checked_sub(self.burst).filter(|excess| !excess.is_zero()) {
             Some(excess) => Err(excess),
             None => {
-                *paid_off = next;
+                *full_at = next;
                 Ok(())
             }
         }
@@ -38,8 +38,8 @@ impl Budget {
 
     /// Returns an operation that was taken and not used.
     pub fn give_back(&self) {
-        let mut paid_off = self.paid_off.lock().unwrap_or_else(PoisonError::into_inner);
-        *paid_off = paid_off.checked_sub(self.interval).unwrap_or(*paid_off);
+        let mut full_at = self.full_at.lock().unwrap_or_else(PoisonError::into_inner);
+        *full_at = full_at.checked_sub(self.interval).unwrap_or(*full_at);
     }
 }
 

@@ -32,7 +32,7 @@ const MAX_CONCURRENT_FETCHES: usize = 16;
 
 /// Fetches for strangers per second, and at once. Tokens of further strangers are refused with a time to retry after.
 pub const STRANGERS_PER_SECOND: u32 = 20;
-pub const STRANGERS_AT_ONCE: u32 = 40;
+pub const STRANGERS_BURST: u32 = 40;
 
 /// Maximum pause that a host can ask for with `Retry-After`.
 const MAX_PAUSE: Duration = Duration::from_secs(60);
@@ -131,7 +131,7 @@ impl Fetcher {
             hosts,
             known: Semaphore::new(MAX_CONCURRENT_FETCHES),
             strangers: Semaphore::new(MAX_CONCURRENT_FETCHES),
-            budget: Budget::new(STRANGERS_PER_SECOND, STRANGERS_AT_ONCE),
+            budget: Budget::new(STRANGERS_PER_SECOND, STRANGERS_BURST),
             paused: Mutex::new(None),
         })
     }
@@ -142,7 +142,7 @@ impl Fetcher {
         if let Some(wait) = self.paused().and_then(|until| until.checked_duration_since(now)) {
             return Err(Unresolved::busy(wait));
         }
-        let turns = match asker {
+        let permits = match asker {
             Asker::Known => &self.known,
             Asker::Stranger => {
                 self.budget.take(now).map_err(Unresolved::busy)?;
@@ -150,7 +150,7 @@ impl Fetcher {
             }
         };
         let fetched = async {
-            let _turn = turns.acquire().await.map_err(|cause| Unresolved::outage(cause.to_string()))?;
+            let _permit = permits.acquire().await.map_err(|cause| Unresolved::outage(cause.to_string()))?;
             let response = self.client.get(url).header(ACCEPT, "application/did+ld+json, application/json").send();
             body(self.accept(response.await.map_err(unanswered)?)?).await
         };

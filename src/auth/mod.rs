@@ -2,7 +2,7 @@
 //!
 //! A request authenticates its caller with a bearer token that is signed with the key in the caller's DID document,
 //! made for this service and this method, valid for minutes and used once. [`Authenticator::verify`] checks everything
-//! except single use, and [`Authenticator::spend`] enforces that. They are separate so that a request which is refused
+//! except single use, and [`Authenticator::consume`] enforces that. They are separate so that a request which is refused
 //! for another reason does not use up its token. The pipeline of every XRPC route calls both before the method runs.
 //!
 //! The identity is the claim `iss`. No other claim of a token, in particular not `sub`, identifies the caller.
@@ -34,7 +34,7 @@ use self::archive::Archive;
 use self::document::Document;
 use self::fetch::Unresolved;
 use self::key::{Curve, PublicKey};
-use self::replay::Nonce;
+use self::replay::TokenId;
 use self::resolver::{Resolver, SetupError};
 use self::ticket::{Issued, Ticket, Tickets};
 use self::token::{Proof, Token, invalid};
@@ -73,8 +73,8 @@ pub struct Verified {
     /// Key of its DID document that verified the token; `None` for a development token.
     pub key: Option<PublicKey>,
     jti: Option<String>,
-    minted_at: DateTime<Utc>,
-    dead_at: DateTime<Utc>,
+    issued_at: DateTime<Utc>,
+    expires_at: DateTime<Utc>,
 }
 
 impl Authenticator {
@@ -103,7 +103,7 @@ impl Authenticator {
 
     /// Refuses a token that this replica knows to be used, without asking the database. Other tokens may be used too.
     pub fn refuse_known(&self, verified: &Verified) -> Result<(), Error> {
-        match self.nonce(verified).is_some_and(|nonce| self.replay.knows(&nonce)) {
+        match self.token_id(verified).is_some_and(|token_id| self.replay.knows(&token_id)) {
             true => {
                 self.metrics.authentication(Code::TokenReplayed.name());
                 Err(replayed())
@@ -113,30 +113,36 @@ impl Authenticator {
     }
 
     /// Checks whether the token was used, without using it. Returns false if the database cannot be asked.
-    pub fn is_spent(&self, verified: &Verified) -> impl Future<Output = bool> + Send + use<> {
-        let (nonce, replay, now) = (self.nonce(verified), self.replay.clone(), self.clock.now());
+    pub fn is_used(&self, verified: &Verified) -> impl Future<Output = bool> + Send + use<> {
+        let (token_id, replay, now) = (self.token_id(verified), self.replay.clone(), self.clock.now());
         async move {
-            match nonce {
-                Some(nonce) => replay.is_spent(&nonce, now).await,
+            match token_id {
+                Some(token_id) => replay.is_used(&token_id, now).await,
                 None => false,
             }
         }
     }
 
     /// Identity of a token in the replay register; `None` if single use is not enforced for it.
-    fn nonce(&self, verified: &Verified) -> Option<Nonce> {
+    fn token_id(&self, verified: &Verified) -> Option<TokenId> {
         let jti = verified.jti.clone().filter(|_| self.config.enforce_jti)?;
-        let Verified { did, key, minted_at, dead_at, .. } = verified;
+        let Verified { did, key, issued_at, expires_at, .. } = verified;
         // A development token may live for a day.
-        Some(Nonce { issuer: did.clone(), jti, minted_at: *minted_at, dead_at: *dead_at, lasting: key.is_none() })
+        Some(TokenId {
+            issuer: did.clone(),
+            jti,
+            issued_at: *issued_at,
+            expires_at: *expires_at,
+            long_lived: key.is_none(),
+        })
     }
 
     /// Uses the token. Fails with `TokenReplayed` if it was used before at any replica, with `ExpiredToken` if it
     /// expired since it was verified, and with the database's error if the register cannot be asked.
-    pub async fn spend(&self, verified: &Verified) -> Result<(), Error> {
-        let spent = self.use_up(verified).await;
-        self.metrics.authentication(spent.as_ref().map_or_else(|error| error.code.name(), |()| "accepted"));
-        spent
+    pub async fn consume(&self, verified: &Verified) -> Result<(), Error> {
+        let outcome = self.consume_token(verified).await;
+        self.metrics.authentication(outcome.as_ref().map_or_else(|error| error.code.name(), |()| "accepted"));
+        outcome
     }
 
     /// Issues a ticket with which `did`, authenticated by this key, may open a WebSocket once, at any replica.
@@ -146,7 +152,7 @@ impl Authenticator {
 
     /// Checks whether a key has certainly been revoked for a DID: the current document has another key or none, or the
     /// directory says that the DID does not exist. Returns false if the document is unavailable.
-    pub async fn has_ceased(&self, did: &Did, key: &PublicKey) -> bool {
+    pub async fn is_revoked(&self, did: &Did, key: &PublicKey) -> bool {
         match self.resolver.current(did).await {
             Some(Ok(document)) => document.key() != Some(key),
             Some(Err(_)) => true,
@@ -162,27 +168,27 @@ impl Authenticator {
 
     /// Refuses a ticket that this replica knows to be used, without asking the database.
     pub fn refuse_known_ticket(&self, ticket: &Ticket) -> Result<(), Error> {
-        if self.replay.knows(&self.ticket_nonce(ticket)) {
+        if self.replay.knows(&self.ticket_id(ticket)) {
             self.metrics.authentication(Code::TokenReplayed.name());
             return Err(used_ticket());
         }
         Ok(())
     }
 
-    fn ticket_nonce(&self, ticket: &Ticket) -> Nonce {
+    fn ticket_id(&self, ticket: &Ticket) -> TokenId {
         let (issuer, jti) = (self.tickets.issuer().clone(), ticket.jti.clone());
-        Nonce { issuer, jti, minted_at: ticket.made_at, dead_at: ticket.dead_at, lasting: false }
+        TokenId { issuer, jti, issued_at: ticket.issued_at, expires_at: ticket.expires_at, long_lived: false }
     }
 
-    /// Uses a ticket, also if single use of tokens is not enforced. Fails as [`Authenticator::spend`] does.
-    pub async fn spend_ticket(&self, ticket: &Ticket) -> Result<(), Error> {
-        let spent = match self.use_up_once(self.ticket_nonce(ticket)).await {
+    /// Uses a ticket, also if single use of tokens is not enforced. Fails as [`Authenticator::consume`] does.
+    pub async fn consume_ticket(&self, ticket: &Ticket) -> Result<(), Error> {
+        let outcome = match self.consume_once(self.ticket_id(ticket)).await {
             Ok(true) => Ok(()),
             Ok(false) => Err(used_ticket()),
             Err(error) => Err(error),
         };
-        self.metrics.authentication(spent.as_ref().map_or_else(|error| error.code.name(), |()| "accepted"));
-        spent
+        self.metrics.authentication(outcome.as_ref().map_or_else(|error| error.code.name(), |()| "accepted"));
+        outcome
     }
 
     async fn check(&self, authorization: Option<&str>, nsid: &str) -> Result<Verified, Error> {
@@ -195,23 +201,29 @@ impl Authenticator {
             }
             Proof::Key(curve) => Some(self.check_key(&token, curve).await?),
         };
-        Ok(Verified { did: token.issuer, key, jti: token.jti, minted_at: token.minted_at, dead_at: token.dead_at })
+        Ok(Verified {
+            did: token.issuer,
+            key,
+            jti: token.jti,
+            issued_at: token.issued_at,
+            expires_at: token.expires_at,
+        })
     }
 
-    async fn use_up(&self, verified: &Verified) -> Result<(), Error> {
-        let Some(nonce) = self.nonce(verified) else { return Ok(()) };
-        if self.use_up_once(nonce).await? { Ok(()) } else { Err(replayed()) }
+    async fn consume_token(&self, verified: &Verified) -> Result<(), Error> {
+        let Some(token_id) = self.token_id(verified) else { return Ok(()) };
+        if self.consume_once(token_id).await? { Ok(()) } else { Err(replayed()) }
     }
 
     /// Returns false if the token was used before at any replica.
-    async fn use_up_once(&self, nonce: Nonce) -> Result<bool, Error> {
-        let (now, dead_at) = (self.clock.now(), nonce.dead_at);
+    async fn consume_once(&self, token_id: TokenId) -> Result<bool, Error> {
+        let (now, expires_at) = (self.clock.now(), token_id.expires_at);
         // The record of an expired token may be deleted, so an expired token is refused even if it was verified in
         // time.
-        if dead_at <= now {
+        if expires_at <= now {
             return Err(Code::ExpiredToken.because("the token has expired"));
         }
-        self.replay.spend(nonce, dead_at.max(now + self.config.jti_ttl), now).await
+        self.replay.consume(token_id, expires_at.max(now + self.config.jti_ttl), now).await
     }
 
     fn check_secret(&self, token: &Token<'_>) -> Result<(), Error> {

@@ -27,45 +27,45 @@ use crate::error::{Code, Error};
 use crate::redis::{Listener, Redis};
 use crate::store::Store;
 
-pub use crate::store::nonces::{Nonce, Used};
+pub use crate::store::nonces::{TokenDigest, TokenId};
 
 /// Purpose of Redis here, as the log says when Redis does not answer.
-pub const PURPOSE: &str = "telling replicas of used tokens";
+pub const PURPOSE: &str = "sharing used tokens between replicas";
 
 /// Channel on which used tokens are published, as digests, so that Redis learns no DID.
-const USED: &str = "catbird:used";
+const CHANNEL: &str = "catbird:used";
 /// Minimum time between two messages on that channel, and maximum number of tokens in one.
-const GAP: Duration = Duration::from_millis(50);
-const TOLD_AT_ONCE: usize = 1_000;
+const PUBLISH_INTERVAL: Duration = Duration::from_millis(50);
+const MAX_PUBLISHED: usize = 1_000;
 
 /// Maximum number of tokens that wait to be checked.
-const MOST_WAITING: usize = 10_000;
+const MAX_WAITING: usize = 10_000;
 /// Maximum number of tokens in one call.
-const BATCH: usize = 256;
+const MAX_BATCH: usize = 256;
 /// Maximum time that a token waits for its call.
-const LONGEST_WAIT: Duration = Duration::from_secs(5);
+const MAX_WAIT: Duration = Duration::from_secs(5);
 /// Maximum number of used tokens that this replica remembers, and for how long: the maximum lifetime of an account's
 /// token.
-const MOST_KNOWN: u64 = 100_000;
-const KNOWN_FOR: Duration = Duration::from_secs((SERVICE_TOKEN_SECONDS + LEEWAY_SECONDS) as u64);
+const MAX_KNOWN: u64 = 100_000;
+const KNOWN_LIFETIME: Duration = Duration::from_secs((SERVICE_TOKEN_SECONDS + LEEWAY_SECONDS) as u64);
 
 /// The replay register. Cheap to clone.
 #[derive(Clone)]
 pub struct Replay {
     /// Tokens that wait to be checked.
-    waiting: mpsc::Sender<Spending>,
+    waiting: mpsc::Sender<Pending>,
     /// Tokens that this replica knows to be used; repeating one costs no query.
-    known: moka::sync::Cache<Used, ()>,
+    known: moka::sync::Cache<TokenDigest, ()>,
     /// Used tokens that wait to be published, if there is Redis.
-    untold: Option<mpsc::Sender<Used>>,
+    unpublished: Option<mpsc::Sender<TokenDigest>>,
     store: Store,
     redis: Option<Redis>,
 }
 
 /// A token that waits to be checked.
-struct Spending {
-    nonce: Nonce,
-    used: Used,
+struct Pending {
+    token_id: TokenId,
+    used: TokenDigest,
     /// End of the record if the token may live for long; no earlier than the token's own end.
     until: DateTime<Utc>,
     now: DateTime<Utc>,
@@ -77,18 +77,18 @@ struct Spending {
 impl Replay {
     /// Starts the tasks: one that checks tokens, and with Redis two that publish and receive used ones.
     pub fn with(redis: Option<Redis>, store: Store, background: &Background) -> Self {
-        let (tokens, waiting) = mpsc::channel(MOST_WAITING);
-        background.start(&tasks::TOKEN_REGISTER, answer_all(store.clone(), waiting));
-        let known = moka::sync::Cache::builder().max_capacity(MOST_KNOWN).time_to_live(KNOWN_FOR).build();
-        let untold = redis.as_ref().map(|redis| {
-            let (untold, telling) = mpsc::channel(MOST_WAITING);
+        let (tokens, waiting) = mpsc::channel(MAX_WAITING);
+        background.start(&tasks::TOKEN_REGISTER, consume_all(store.clone(), waiting));
+        let known = moka::sync::Cache::builder().max_capacity(MAX_KNOWN).time_to_live(KNOWN_LIFETIME).build();
+        let unpublished = redis.as_ref().map(|redis| {
+            let (unpublished, waiting_to_publish) = mpsc::channel(MAX_WAITING);
             let me = Ulid::new().to_string();
-            let listener = redis.listener(vec![USED.to_owned()], Arc::new(AtomicBool::new(false)));
-            background.start(&tasks::USED_TOKEN_RECEIVER, hear(listener, known.clone(), me.clone()));
-            background.start(&tasks::USED_TOKEN_PUBLISHER, tell(redis.clone(), telling, me));
-            untold
+            let listener = redis.listener(vec![CHANNEL.to_owned()], Arc::new(AtomicBool::new(false)));
+            background.start(&tasks::USED_TOKEN_RECEIVER, receive_all(listener, known.clone(), me.clone()));
+            background.start(&tasks::USED_TOKEN_PUBLISHER, publish_all(redis.clone(), waiting_to_publish, me));
+            unpublished
         });
-        Self { waiting: tokens, known, untold, store, redis }
+        Self { waiting: tokens, known, unpublished, store, redis }
     }
 
     /// Connection to Redis, if there is one, for the health check.
@@ -97,61 +97,61 @@ impl Replay {
     }
 
     /// Returns true if this replica knows the token to be used. A token that it does not know may be used too.
-    pub fn knows(&self, nonce: &Nonce) -> bool {
-        self.known.contains_key(&nonce.digest())
+    pub fn knows(&self, token_id: &TokenId) -> bool {
+        self.known.contains_key(&token_id.digest())
     }
 
     /// Checks whether the token is used, without using it. Returns false if the database cannot be asked.
-    pub async fn is_spent(&self, nonce: &Nonce, now: DateTime<Utc>) -> bool {
-        if !self.knows(nonce) && self.store.is_spent(nonce, now).await.unwrap_or(false) {
-            self.known.insert(nonce.digest(), ());
+    pub async fn is_used(&self, token_id: &TokenId, now: DateTime<Utc>) -> bool {
+        if !self.knows(token_id) && self.store.is_used(token_id, now).await.unwrap_or(false) {
+            self.known.insert(token_id.digest(), ());
         }
-        self.knows(nonce)
+        self.knows(token_id)
     }
 
     /// Uses a token. The record stays until the token has expired and, for a token that may live for long, until
     /// `until`. Returns false if the token was used before.
-    pub async fn spend(&self, nonce: Nonce, until: DateTime<Utc>, now: DateTime<Utc>) -> Result<bool, Error> {
-        let used = nonce.digest();
+    pub async fn consume(&self, token_id: TokenId, until: DateTime<Utc>, now: DateTime<Utc>) -> Result<bool, Error> {
+        let used = token_id.digest();
         let (reply, answer) = oneshot::channel();
-        let spending = Spending { nonce, used, until, now, since: Instant::now(), reply };
-        if self.waiting.try_send(spending).is_err() {
+        let pending = Pending { token_id, used, until, now, since: Instant::now(), reply };
+        if self.waiting.try_send(pending).is_err() {
             return Err(too_busy());
         }
-        let spent =
+        let outcome =
             answer.await.unwrap_or_else(|_| Err(Code::InternalServerError.because("the token could not be checked")));
-        if let Ok(first) = spent {
+        if let Ok(first) = outcome {
             // By this call or by an earlier one.
             self.known.insert(used, ());
-            if let (true, Some(untold)) = (first, &self.untold) {
+            if let (true, Some(unpublished)) = (first, &self.unpublished) {
                 // If the queue is full, the other replicas ask PostgreSQL.
-                let _ = untold.try_send(used);
+                let _ = unpublished.try_send(used);
             }
         }
-        spent
+        outcome
     }
 }
 
 /// Publishes used tokens to the other replicas, in batches.
-async fn tell(redis: Redis, mut telling: mpsc::Receiver<Used>, me: String) {
-    let mut used = Vec::with_capacity(TOLD_AT_ONCE);
-    while telling.recv_many(&mut used, TOLD_AT_ONCE).await > 0 {
-        redis.publish(USED, write(&me, &used)).await;
+async fn publish_all(redis: Redis, mut waiting_to_publish: mpsc::Receiver<TokenDigest>, me: String) {
+    let mut used = Vec::with_capacity(MAX_PUBLISHED);
+    while waiting_to_publish.recv_many(&mut used, MAX_PUBLISHED).await > 0 {
+        redis.publish(CHANNEL, encode(&me, &used)).await;
         used.clear();
-        tokio::time::sleep(GAP).await;
+        tokio::time::sleep(PUBLISH_INTERVAL).await;
     }
 }
 
 /// Receives the tokens that other replicas have used.
-async fn hear(mut listener: Listener, known: moka::sync::Cache<Used, ()>, me: String) {
+async fn receive_all(mut listener: Listener, known: moka::sync::Cache<TokenDigest, ()>, me: String) {
     // Replicas that miss a message ask PostgreSQL.
     while let Some((_, text)) = listener.next().await {
-        read(&text, &me).for_each(|used| known.insert(used, ()));
+        decode(&text, &me).for_each(|used| known.insert(used, ()));
     }
 }
 
 /// Encodes a message: the sender, then the digests of used tokens.
-fn write(me: &str, used: &[Used]) -> String {
+fn encode(me: &str, used: &[TokenDigest]) -> String {
     let mut text = String::with_capacity(me.len() + used.len() * 33);
     text.push_str(me);
     for used in used {
@@ -162,7 +162,7 @@ fn write(me: &str, used: &[Used]) -> String {
 }
 
 /// Decodes the tokens of a message; none if this replica sent it. Words that do not parse are skipped.
-fn read<'a>(text: &'a str, me: &str) -> impl Iterator<Item = Used> + 'a {
+fn decode<'a>(text: &'a str, me: &str) -> impl Iterator<Item = TokenDigest> + 'a {
     let mut words = text.split(' ');
     let from_others = words.next() != Some(me);
     words.filter(move |_| from_others).filter_map(|word| Some(u128::from_str_radix(word, 16).ok()?.to_be_bytes()))
@@ -173,25 +173,25 @@ fn too_busy() -> Error {
 }
 
 /// Checks waiting tokens in batches, one call at a time, until all senders are dropped.
-async fn answer_all(store: Store, mut waiting: mpsc::Receiver<Spending>) {
-    let mut arrived = Vec::with_capacity(BATCH);
-    while waiting.recv_many(&mut arrived, BATCH).await > 0 {
+async fn consume_all(store: Store, mut waiting: mpsc::Receiver<Pending>) {
+    let mut arrived = Vec::with_capacity(MAX_BATCH);
+    while waiting.recv_many(&mut arrived, MAX_BATCH).await > 0 {
         // If a batch holds a token twice, the first request uses it and the second is refused.
         let (mut firsts, mut seconds, mut seen) = (Vec::new(), Vec::new(), HashSet::new());
-        for spending in arrived.drain(..) {
-            if spending.since.elapsed() > LONGEST_WAIT {
-                let _ = spending.reply.send(Err(too_busy()));
-            } else if seen.insert(spending.used) {
-                firsts.push(spending);
+        for pending in arrived.drain(..) {
+            if pending.since.elapsed() > MAX_WAIT {
+                let _ = pending.reply.send(Err(too_busy()));
+            } else if seen.insert(pending.used) {
+                firsts.push(pending);
             } else {
-                seconds.push(spending);
+                seconds.push(pending);
             }
         }
         // The earliest time, so that no record counts as expired too early.
         let Some(now) = firsts.iter().map(|token| token.now).min() else { continue };
-        let nonces: Vec<_> = firsts.iter().map(|token| (&token.nonce, token.until)).collect();
-        let answers: Vec<Result<bool, Error>> = match store.spend_nonces(&nonces, now).await {
-            Ok(spent) => spent.into_iter().chain(seconds.iter().map(|_| false)).map(Ok).collect(),
+        let ids: Vec<_> = firsts.iter().map(|token| (&token.token_id, token.until)).collect();
+        let answers: Vec<Result<bool, Error>> = match store.consume_tokens(&ids, now).await {
+            Ok(outcome) => outcome.into_iter().chain(seconds.iter().map(|_| false)).map(Ok).collect(),
             Err(error) => firsts.iter().chain(&seconds).map(|_| Err(error.clone())).collect(),
         };
         for (token, answer) in firsts.into_iter().chain(seconds).zip(answers) {
@@ -205,14 +205,14 @@ async fn answer_all(store: Store, mut waiting: mpsc::Receiver<Spending>) {
 mod tests {
     use super::*;
 
-    fn used(issuer: &str, jti: &str) -> Used {
+    fn used(issuer: &str, jti: &str) -> TokenDigest {
         let issuer = issuer.parse().unwrap();
-        Nonce {
+        TokenId {
             issuer,
             jti: jti.to_owned(),
-            minted_at: DateTime::UNIX_EPOCH,
-            dead_at: DateTime::UNIX_EPOCH,
-            lasting: false,
+            issued_at: DateTime::UNIX_EPOCH,
+            expires_at: DateTime::UNIX_EPOCH,
+            long_lived: false,
         }
         .digest()
     }
@@ -228,11 +228,11 @@ mod tests {
     #[test]
     fn a_message_names_nobody_and_is_understood_by_others_alone() {
         let tokens = [used("did:plc:alice", "1"), [0; 16], used("did:plc:bob", "2")];
-        let text = write("me", &tokens);
+        let text = encode("me", &tokens);
         assert!(!text.contains("plc"), "{text}");
-        assert_eq!(read(&text, "another").collect::<Vec<_>>(), tokens);
-        assert_eq!(read(&text, "me").count(), 0);
-        assert_eq!(read("another not-a-token 0g", "me").count(), 0);
-        assert_eq!(read("", "me").count(), 0);
+        assert_eq!(decode(&text, "another").collect::<Vec<_>>(), tokens);
+        assert_eq!(decode(&text, "me").count(), 0);
+        assert_eq!(decode("another not-a-token 0g", "me").count(), 0);
+        assert_eq!(decode("", "me").count(), 0);
     }
 }

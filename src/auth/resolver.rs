@@ -48,11 +48,11 @@ const OUTAGE_LIFETIME: Duration = Duration::from_secs(5);
 /// Refreshes that tokens with a wrong signature can cause for one DID: one per interval, and a burst. An account that
 /// changes its key two or three times in a row is accepted each time.
 pub const REFRESH_INTERVAL: Duration = Duration::from_secs(10);
-pub const REFRESHES_OF_ONE: u32 = 3;
+pub const REFRESHES_PER_DID: u32 = 3;
 
 /// Refreshes per second, and at once, that tokens with wrong signatures can cause in all.
 const REFRESHES_PER_SECOND: u32 = 20;
-const REFRESHES_AT_ONCE: u32 = 100;
+const REFRESH_BURST: u32 = 100;
 
 /// Time for which the budget of one DID is kept: until it is full again.
 const REFRESHES_REMEMBERED: Duration = Duration::from_secs(60);
@@ -60,10 +60,10 @@ const REFRESHES_REMEMBERED: Duration = Duration::from_secs(60);
 /// Refreshes per second, and at once, in the background and for open streams. A document beyond that is served on, and
 /// a later request tries again.
 const RENEWALS_PER_SECOND: u32 = 50;
-const RENEWALS_AT_ONCE: u32 = 200;
+const RENEWAL_BURST: u32 = 200;
 
 /// Time after which the stored copy of a document is written again if its key has not changed.
-const KEPT_FOR: TimeDelta = TimeDelta::hours(1);
+const STORED_COPY_LIFETIME: TimeDelta = TimeDelta::hours(1);
 
 /// Reasons for which the resolver cannot be created.
 #[derive(Debug, thiserror::Error)]
@@ -78,7 +78,7 @@ pub enum SetupError {
 type Resolution = Result<Arc<Document>, &'static str>;
 
 /// A document and its origin.
-pub struct Found {
+pub struct Resolved {
     pub document: Arc<Document>,
     /// True if it was fetched for this call, so there is nothing newer.
     pub fresh: bool,
@@ -172,15 +172,15 @@ impl Resolver {
             documents: Cache::builder().max_capacity(CACHE_CAPACITY).expire_after(Lifetimes).build(),
             refreshes: Cache::builder().max_capacity(CACHE_CAPACITY).time_to_idle(REFRESHES_REMEMBERED).build(),
             outages: Cache::builder().max_capacity(CACHE_CAPACITY).time_to_live(OUTAGE_LIFETIME).build(),
-            refresh_budget: Budget::new(REFRESHES_PER_SECOND, REFRESHES_AT_ONCE),
-            renewal_budget: Budget::new(RENEWALS_PER_SECOND, RENEWALS_AT_ONCE),
+            refresh_budget: Budget::new(REFRESHES_PER_SECOND, REFRESH_BURST),
+            renewal_budget: Budget::new(RENEWALS_PER_SECOND, RENEWAL_BURST),
             archive,
             metrics,
         })))
     }
 
     /// Returns the document of `did` from the cache, the database or its host.
-    pub async fn find(&self, did: &Did) -> Result<Found, Unresolved> {
+    pub async fn find(&self, did: &Did) -> Result<Resolved, Unresolved> {
         let inner = &self.0;
         let now = inner.clock.now();
         let mut known = false;
@@ -189,8 +189,8 @@ impl Resolver {
                 Err(why) => return Err(Unresolved::Absent(why)),
                 Ok(document) if now < entry.fetched_at + DOCUMENT_LIFETIME => {
                     let document = document.clone();
-                    self.refresh_behind(did, &entry, now);
-                    return Ok(Found { document, fresh: false, entry });
+                    self.refresh_in_background(did, &entry, now);
+                    return Ok(Resolved { document, fresh: false, entry });
                 }
                 Ok(_) => {
                     known = true;
@@ -198,8 +198,8 @@ impl Resolver {
                 }
             }
         }
-        let coming_by = inner.come_by(did, known, now);
-        let entry = inner.documents.entry_by_ref(did).or_try_insert_with(coming_by).await;
+        let loading = inner.load(did, known, now);
+        let entry = inner.documents.entry_by_ref(did).or_try_insert_with(loading).await;
         let entry = entry.map_err(|outage| Unresolved::clone(&outage))?;
         let inserted = entry.is_fresh();
         let entry = entry.into_value();
@@ -207,16 +207,16 @@ impl Resolver {
         // A stored document may be out of date, and so may one that another request has fetched.
         let fresh = inserted && entry.kept.load(Ordering::Relaxed) == NEVER;
         if !fresh {
-            self.refresh_behind(did, &entry, now);
+            self.refresh_in_background(did, &entry, now);
         }
-        Ok(Found { document, fresh, entry })
+        Ok(Resolved { document, fresh, entry })
     }
 
     /// Stores a document that has verified a token of its DID; this makes the DID a known one.
-    pub fn keep(&self, did: &Did, found: &Found) {
+    pub fn keep(&self, did: &Did, found: &Resolved) {
         let fetched_at = found.entry.fetched_at;
         let (kept, fetched) = (found.entry.kept.load(Ordering::Relaxed), fetched_at.timestamp());
-        if fetched.saturating_sub(kept) >= KEPT_FOR.num_seconds()
+        if fetched.saturating_sub(kept) >= STORED_COPY_LIFETIME.num_seconds()
             && found.entry.kept.compare_exchange(kept, fetched, Ordering::Relaxed, Ordering::Relaxed).is_ok()
         {
             self.0.archive.keep(did, &found.document, fetched_at);
@@ -225,7 +225,7 @@ impl Resolver {
 
     /// Returns the document of `did` that replaces one which has not verified a token: one that another request has
     /// fetched since, or a new one from its host. Beyond the budget it fails as unavailable, with the time to wait.
-    pub async fn newer(&self, did: &Did, than: &Found) -> Result<Found, Unresolved> {
+    pub async fn newer(&self, did: &Did, than: &Resolved) -> Result<Resolved, Unresolved> {
         let inner = &self.0;
         let (came, now) = (Instant::now(), inner.clock.instant());
         let new = async { Arc::new(Refreshes::new(now)) };
@@ -248,7 +248,7 @@ impl Resolver {
             }
         };
         let document = entry.resolution.clone().map_err(Unresolved::Absent)?;
-        Ok(Found { document, fresh, entry })
+        Ok(Resolved { document, fresh, entry })
     }
 
     /// Returns the current document of `did`, or that it has none, fetched if the cache is not current. `None` if its
@@ -267,7 +267,7 @@ impl Resolver {
     }
 
     /// Starts a background refresh of a document if it is due; requests continue with the cached one.
-    fn refresh_behind(&self, did: &Did, entry: &Entry, now: DateTime<Utc>) {
+    fn refresh_in_background(&self, did: &Did, entry: &Entry, now: DateTime<Utc>) {
         if entry.is_due(now) && self.0.renewal_budget.take(Instant::now()).is_ok() {
             let (inner, did) = (self.0.clone(), did.clone());
             // The outcome is in the cache and in the log.
@@ -278,13 +278,13 @@ impl Resolver {
 
 impl Refreshes {
     fn new(now: Instant) -> Self {
-        Self { budget: Budget::every(REFRESH_INTERVAL, REFRESHES_OF_ONE, now), failed: tokio::sync::Mutex::default() }
+        Self { budget: Budget::every(REFRESH_INTERVAL, REFRESHES_PER_DID, now), failed: tokio::sync::Mutex::default() }
     }
 }
 
 impl Inner {
     /// Loads the document of a DID that is not cached or has expired: from the database, else from its host.
-    async fn come_by(&self, did: &Did, mut known: bool, now: DateTime<Utc>) -> Result<Arc<Entry>, Unresolved> {
+    async fn load(&self, did: &Did, mut known: bool, now: DateTime<Utc>) -> Result<Arc<Entry>, Unresolved> {
         // A DID without a valid location causes no lookup.
         if locate(did, &self.directory, self.allow_private).is_ok() {
             match self.archive.find(did).await {

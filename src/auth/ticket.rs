@@ -51,9 +51,9 @@ pub struct Ticket {
     /// The only conversation that it is valid for, if it names one.
     pub convo: Option<ConvoId>,
     pub(super) jti: String,
-    pub(super) made_at: DateTime<Utc>,
+    pub(super) issued_at: DateTime<Utc>,
     /// Time from which every replica refuses it.
-    pub(super) dead_at: DateTime<Utc>,
+    pub(super) expires_at: DateTime<Utc>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -128,13 +128,14 @@ impl Tickets {
         if token.header.typ.as_deref() != Some(TYPE) || claims.iss != self.service || claims.aud != self.service {
             return Err(wrong());
         }
-        let made_at = DateTime::from_timestamp(claims.iat, 0).ok_or_else(wrong)?;
-        let dead_at = DateTime::from_timestamp(claims.exp, 0).ok_or_else(wrong)? + TimeDelta::seconds(LEEWAY_SECONDS);
-        if dead_at <= now {
+        let issued_at = DateTime::from_timestamp(claims.iat, 0).ok_or_else(wrong)?;
+        let expires_at =
+            DateTime::from_timestamp(claims.exp, 0).ok_or_else(wrong)? + TimeDelta::seconds(LEEWAY_SECONDS);
+        if expires_at <= now {
             return Err(Code::ExpiredToken.because("the ticket has expired; get a new one"));
         }
         let key = claims.key.map(|key| PublicKey::from_multibase(&key).ok_or_else(wrong)).transpose()?;
-        Ok(Ticket { did: claims.sub, key, convo: claims.convo_id, jti: claims.jti, made_at, dead_at })
+        Ok(Ticket { did: claims.sub, key, convo: claims.convo_id, jti: claims.jti, issued_at, expires_at })
     }
 
     /// Issuer under which tickets are recorded as used: the service's own DID, so that they cannot collide with a

@@ -56,9 +56,9 @@ pub struct Token<'a> {
     pub issuer: Did,
     pub jti: Option<String>,
     /// Time at which it was made: no replica has accepted it earlier than this less the leeway.
-    pub minted_at: DateTime<Utc>,
+    pub issued_at: DateTime<Utc>,
     /// Time from which every replica refuses it: `exp` plus the leeway.
-    pub dead_at: DateTime<Utc>,
+    pub expires_at: DateTime<Utc>,
     /// Signed text: header and claims as they were sent.
     pub signed: &'a str,
     /// The signature as it was sent, in base64url.
@@ -130,10 +130,10 @@ impl<'a> Token<'a> {
         let proof = header.proof(config)?;
         let issuer = claims.issuer()?;
         claims.check_audience(&config.service_did)?;
-        let (minted_at, dead_at) = claims.check_times(claims.longest(proof, config), now)?;
+        let (issued_at, expires_at) = claims.check_times(claims.longest(proof, config), now)?;
         claims.check_method(nsid, config.enforce_lxm)?;
         claims.check_jti(config.enforce_jti)?;
-        Ok(Self { proof, issuer, jti: claims.jti, minted_at, dead_at, signed, signature })
+        Ok(Self { proof, issuer, jti: claims.jti, issued_at, expires_at, signed, signature })
     }
 }
 
@@ -186,8 +186,8 @@ impl Claims {
     fn check_times(&self, longest: i64, now: DateTime<Utc>) -> Result<(DateTime<Utc>, DateTime<Utc>), Error> {
         let now = now.timestamp();
         let Seconds(exp) = self.exp;
-        let dead_at = exp.saturating_add(LEEWAY_SECONDS);
-        if dead_at <= now {
+        let expires_at = exp.saturating_add(LEEWAY_SECONDS);
+        if expires_at <= now {
             return Err(Code::ExpiredToken.because("the token has expired"));
         }
         if exp > now + longest + LEEWAY_SECONDS {
@@ -196,12 +196,12 @@ impl Claims {
         if [self.iat, self.nbf].into_iter().flatten().any(|Seconds(start)| start > now + LEEWAY_SECONDS) {
             return Err(invalid("the token's iat or nbf is in the future"));
         }
-        let dead_at =
-            DateTime::from_timestamp(dead_at, 0).ok_or_else(|| invalid("the token's exp is not a valid time"))?;
+        let expires_at =
+            DateTime::from_timestamp(expires_at, 0).ok_or_else(|| invalid("the token's exp is not a valid time"))?;
         // Before that, `exp` was too far in the future, whatever `iat` says.
-        let earliest = dead_at - TimeDelta::seconds(longest + 2 * LEEWAY_SECONDS);
-        let minted_at = self.iat.and_then(|Seconds(iat)| DateTime::from_timestamp(iat, 0));
-        Ok((minted_at.map_or(earliest, |minted_at| minted_at.max(earliest)), dead_at))
+        let earliest = expires_at - TimeDelta::seconds(longest + 2 * LEEWAY_SECONDS);
+        let issued_at = self.iat.and_then(|Seconds(iat)| DateTime::from_timestamp(iat, 0));
+        Ok((issued_at.map_or(earliest, |issued_at| issued_at.max(earliest)), expires_at))
     }
 
     /// A token that names a method is valid for that method only, also if `lxm` is not required.

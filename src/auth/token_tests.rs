@@ -177,7 +177,7 @@ fn when_a_token_was_made_is_never_earlier_than_it_can_have_been_accepted() {
         let text =
             format!("{}.{}.c2ln", encode(&json!({"alg": "ES256"})), encode(&claims(json!({"iat": iat, "exp": exp}))));
         let token = Token::parse(&text, NSID, &config(), now).unwrap();
-        assert_eq!(token.minted_at.timestamp() - NOW, made, "{iat} {exp}");
+        assert_eq!(token.issued_at.timestamp() - NOW, made, "{iat} {exp}");
     }
 }
 

@@ -34,7 +34,7 @@ pub(super) async fn watch(hub: &Hub, authenticator: &Authenticator, mut stop: wa
 /// Ends streams whose time to be looked at has come by `now`, and whose keys have ceased to speak for their callers.
 pub(super) async fn check(hub: &Hub, authenticator: &Authenticator, now: Instant) {
     let looking = stream::iter(hub.to_identify(now)).for_each_concurrent(AT_ONCE, async |(did, key)| {
-        if authenticator.has_ceased(&did, &key).await {
+        if authenticator.is_revoked(&did, &key).await {
             hub.end(Info::IdentityChanged, |one| one.did == did && one.key.as_ref() == Some(&key));
         }
     });

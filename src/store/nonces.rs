@@ -22,27 +22,27 @@ query! {
 
 /// What makes a token one of a kind.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Nonce {
+pub struct TokenId {
     pub issuer: Did,
     pub jti: String,
     /// When it was made: nobody has accepted it more than ten seconds before.
-    pub minted_at: DateTime<Utc>,
+    pub issued_at: DateTime<Utc>,
     /// When every replica refuses it.
-    pub dead_at: DateTime<Utc>,
+    pub expires_at: DateTime<Utc>,
     /// Whether it is of a kind that may live for long. Kinds have registers of their own, so nothing but the token may decide this.
-    pub lasting: bool,
+    pub long_lived: bool,
 }
 
 /// What a token is known by: SHA-256 of its issuer and `jti`, cut in half, which leaves nobody a chance to find another one.
-pub type Used = [u8; 16];
+pub type TokenDigest = [u8; 16];
 
-impl Nonce {
-    /// See [`Used`].
-    pub fn digest(&self) -> Used {
+impl TokenId {
+    /// See [`TokenDigest`].
+    pub fn digest(&self) -> TokenDigest {
         // The bar cannot be part of a DID, so no two nonces have one text.
         let digest =
             Sha256::new().chain_update(self.issuer.as_str()).chain_update("|").chain_update(&self.jti).finalize();
-        let mut used = Used::default();
+        let mut used = TokenDigest::default();
         used.copy_from_slice(&digest[..16]);
         used
     }
@@ -50,10 +50,10 @@ impl Nonce {
 
 impl Store {
     /// Whether a token is marked as used.
-    pub async fn is_spent(&self, nonce: &Nonce, now: DateTime<Utc>) -> Result<bool, Error> {
-        let Nonce { issuer, jti, dead_at, .. } = nonce;
-        let digest = nonce.digest();
-        Ok(!self.within(&FIND, &[&digest.as_slice(), &issuer.as_str(), jti, dead_at, &now]).await?.is_empty())
+    pub async fn is_used(&self, token_id: &TokenId, now: DateTime<Utc>) -> Result<bool, Error> {
+        let TokenId { issuer, jti, expires_at, .. } = token_id;
+        let digest = token_id.digest();
+        Ok(!self.within(&FIND, &[&digest.as_slice(), &issuer.as_str(), jti, expires_at, &now]).await?.is_empty())
     }
 
     /// Runs a statement, which is a transaction by itself, within the time that a token may take, the wait for a connection included.
@@ -79,23 +79,24 @@ impl Store {
 
     /// Marks tokens as used, all in one statement; says for each, in step, whether it was not used before. No token twice. Those that may
     /// live for long are remembered until their time; a record of one that ended before `now` counts as none.
-    pub async fn spend_nonces(
+    pub async fn consume_tokens(
         &self,
-        nonces: &[(&Nonce, DateTime<Utc>)],
+        ids: &[(&TokenId, DateTime<Utc>)],
         now: DateTime<Utc>,
     ) -> Result<Vec<bool>, Error> {
-        let digests: Vec<Used> = nonces.iter().map(|(nonce, _)| nonce.digest()).collect();
-        let digests: Vec<&[u8]> = digests.iter().map(Used::as_slice).collect();
-        let issuers: Vec<&str> = nonces.iter().map(|(nonce, _)| nonce.issuer.as_str()).collect();
-        let jtis: Vec<&str> = nonces.iter().map(|(nonce, _)| nonce.jti.as_str()).collect();
-        let dead_at: Vec<DateTime<Utc>> = nonces.iter().map(|(nonce, _)| nonce.dead_at).collect();
-        let lasting: Vec<bool> = nonces.iter().map(|(nonce, _)| nonce.lasting).collect();
-        let minted_at: Vec<DateTime<Utc>> = nonces.iter().map(|(nonce, _)| nonce.minted_at).collect();
-        let until: Vec<DateTime<Utc>> = nonces.iter().map(|(_, until)| *until).collect();
+        let digests: Vec<TokenDigest> = ids.iter().map(|(token_id, _)| token_id.digest()).collect();
+        let digests: Vec<&[u8]> = digests.iter().map(TokenDigest::as_slice).collect();
+        let issuers: Vec<&str> = ids.iter().map(|(token_id, _)| token_id.issuer.as_str()).collect();
+        let jtis: Vec<&str> = ids.iter().map(|(token_id, _)| token_id.jti.as_str()).collect();
+        let expires_at: Vec<DateTime<Utc>> = ids.iter().map(|(token_id, _)| token_id.expires_at).collect();
+        let long_lived: Vec<bool> = ids.iter().map(|(token_id, _)| token_id.long_lived).collect();
+        let issued_at: Vec<DateTime<Utc>> = ids.iter().map(|(token_id, _)| token_id.issued_at).collect();
+        let until: Vec<DateTime<Utc>> = ids.iter().map(|(_, until)| *until).collect();
         // One statement is a transaction by itself.
-        let rows =
-            self.within(&SPEND, &[&digests, &issuers, &jtis, &dead_at, &lasting, &until, &now, &minted_at]).await?;
-        let mut new = vec![false; nonces.len()];
+        let rows = self
+            .within(&SPEND, &[&digests, &issuers, &jtis, &expires_at, &long_lived, &until, &now, &issued_at])
+            .await?;
+        let mut new = vec![false; ids.len()];
         for row in rows {
             new[row.get::<_, i64>("place") as usize - 1] = true;
         }
@@ -125,33 +126,33 @@ mod tests {
         let config = StoreConfig { database: database.config.clone(), max_connections: 2, pooler: false };
         let store = Store::new(config, StoreMetrics::register(&mut Registry::default())).unwrap();
         let now = Clock::system().now();
-        let nonce = |jti: &str| Nonce {
+        let token_id = |jti: &str| TokenId {
             issuer: "did:plc:alice".parse().unwrap(),
             jti: jti.to_owned(),
-            minted_at: now,
-            dead_at: now + TimeDelta::seconds(60),
-            lasting: false,
+            issued_at: now,
+            expires_at: now + TimeDelta::seconds(60),
+            long_lived: false,
         };
-        let mut tokens = [nonce("1"), nonce("2")];
-        tokens.sort_by_key(Nonce::digest);
+        let mut tokens = [token_id("1"), token_id("2")];
+        tokens.sort_by_key(TokenId::digest);
         let [first, second] = tokens;
         // So that there is a connection.
-        assert!(!store.is_spent(&first, now).await.unwrap());
+        assert!(!store.is_used(&first, now).await.unwrap());
         // The other one takes them in the other order, and is not the one who notices.
         other.batch_execute("set deadlock_timeout = '30s'; begin").await.unwrap();
         let take = "insert into used_tokens (slot, token) values (token_slot($1), $2)";
-        other.execute(take, &[&second.dead_at, &second.digest().as_slice()]).await.unwrap();
+        other.execute(take, &[&second.expires_at, &second.digest().as_slice()]).await.unwrap();
         let spending = tokio::spawn({
             let (store, first, second) = (store.clone(), first.clone(), second.clone());
-            async move { store.spend_nonces(&[(&first, first.dead_at), (&second, second.dead_at)], now).await }
+            async move { store.consume_tokens(&[(&first, first.expires_at), (&second, second.expires_at)], now).await }
         });
         let waits = "select exists (select from pg_locks where not granted and locktype = 'transactionid')";
         while !watch.query_one(waits, &[]).await.unwrap().get::<_, bool>(0) {
             tokio::time::sleep(std::time::Duration::from_millis(1)).await;
         }
-        other.execute(take, &[&first.dead_at, &first.digest().as_slice()]).await.unwrap();
+        other.execute(take, &[&first.expires_at, &first.digest().as_slice()]).await.unwrap();
         other.batch_execute("rollback").await.unwrap();
         assert_eq!(spending.await.unwrap().unwrap(), [true, true]);
-        assert_eq!(store.spend_nonces(&[(&first, first.dead_at)], now).await.unwrap(), [false]);
+        assert_eq!(store.consume_tokens(&[(&first, first.expires_at)], now).await.unwrap(), [false]);
     }
 }

@@ -23,11 +23,11 @@ impl<'a> Intake<'a> {
     }
 
     /// Spends the token, if it is not spent yet. Somebody may repeat a token that its owner has used, and then the owner is not charged.
-    pub(super) async fn spend(&mut self) -> Result<(), Error> {
+    pub(super) async fn consume(&mut self) -> Result<(), Error> {
         if std::mem::replace(&mut self.spent, true) {
             return Ok(());
         }
-        let spent = measure(Stage::Spend, self.app.authenticator.spend(self.verified)).await;
+        let spent = measure(Stage::Spend, self.app.authenticator.consume(self.verified)).await;
         if spent.as_ref().is_err_and(|error| error.code == Code::TokenReplayed) {
             self.admission.forgive();
         }
@@ -36,7 +36,7 @@ impl<'a> Intake<'a> {
 
     /// The body turns out to be large. It needs one of its caller's turns, and for that its token is spent.
     pub(super) async fn large(&mut self) -> Result<(), Error> {
-        self.spend().await?;
+        self.consume().await?;
         self.admission.upload().await
     }
 
@@ -49,7 +49,7 @@ impl<'a> Intake<'a> {
     /// It ends before the token had to be spent. The caller is charged, unless somebody else has sent it with a used token; nothing waits
     /// for the answer to that.
     pub(super) fn refused(self) -> impl Future<Output = ()> + use<> {
-        let asking = (!self.spent).then(|| self.app.authenticator.is_spent(self.verified));
+        let asking = (!self.spent).then(|| self.app.authenticator.is_used(self.verified));
         let mut admission = self.admission;
         async move {
             if let Some(asking) = asking

@@ -81,7 +81,7 @@ async fn answer<E: Endpoint>(
             return Err(error);
         }
     };
-    intake.spend().await?;
+    intake.consume().await?;
     drop(intake);
     let account = open_account(app, &verified.did, E::TURN).await?;
     let last_event_id = request.headers().get(LAST_EVENT_ID).map(|id| id.to_str().unwrap_or("?").to_owned());
@@ -143,7 +143,7 @@ async fn open_socket<S: Subscription>(
     app.authenticator.refuse_known_ticket(&ticket)?;
     app.suspensions.refuse(&ticket.did)?;
     let mut admission = app.limits.admit(&ticket.did).inspect_err(|_| app.suspensions.note_refusal(&ticket.did))?;
-    if let Err(error) = measure(Stage::Spend, app.authenticator.spend_ticket(&ticket)).await {
+    if let Err(error) = measure(Stage::Spend, app.authenticator.consume_ticket(&ticket)).await {
         if error.code == Code::TokenReplayed {
             admission.forgive();
         }

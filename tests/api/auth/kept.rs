@@ -1,6 +1,6 @@
 //! Stored DID documents: a replica that starts later knows the DIDs that have called before, and no others.
 
-use catbird_server::auth::fetch::STRANGERS_AT_ONCE;
+use catbird_server::auth::fetch::STRANGERS_BURST;
 use catbird_server::auth::resolver::{DOCUMENT_LIFETIME, FRESH_FOR};
 use catbird_server::error::Code;
 use catbird_testkit::account::Key;
@@ -72,7 +72,7 @@ async fn strangers_who_use_up_their_budget_keep_nobody_out_who_is_known() {
     for outdated in [TimeDelta::zero(), DOCUMENT_LIFETIME] {
         age(&database, outdated).await;
         let second = replica(&directory, &database);
-        let tokens: Vec<_> = (0..4 * STRANGERS_AT_ONCE as usize).map(|n| token(&key, &stranger(n))).collect();
+        let tokens: Vec<_> = (0..4 * STRANGERS_BURST as usize).map(|n| token(&key, &stranger(n))).collect();
         let outcomes = join_all(tokens.iter().map(|token| second.outcome(token))).await;
         assert!(outcomes.contains(&Err(Code::IdentityUnavailable)), "the budget is used up");
         let asked = directory.hits(&path());

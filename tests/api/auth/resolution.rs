@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
-use catbird_server::auth::fetch::{FETCH_TIMEOUT, MAX_DOCUMENT_BYTES, STRANGERS_AT_ONCE, STRANGERS_PER_SECOND};
-use catbird_server::auth::resolver::{REFRESH_INTERVAL, REFRESHES_OF_ONE};
+use catbird_server::auth::fetch::{FETCH_TIMEOUT, MAX_DOCUMENT_BYTES, STRANGERS_BURST, STRANGERS_PER_SECOND};
+use catbird_server::auth::resolver::{REFRESH_INTERVAL, REFRESHES_PER_DID};
 use catbird_server::error::Code;
 use catbird_testkit::account::{Key, Spelling, document};
 use catbird_testkit::directory::{Answer, Directory};
@@ -88,7 +88,7 @@ async fn garbage_does_not_hammer_the_directory() {
     let key = Key::p256(1);
     publish(&directory, &key);
     let forged: Vec<_> = (0..50).map(|_| token(&Key::p256(9), ALICE)).collect();
-    let looked = REFRESHES_OF_ONE as usize;
+    let looked = REFRESHES_PER_DID as usize;
     for (nth, token) in forged.iter().enumerate() {
         // The first fetch and the budgeted refreshes. After that the server cannot know whether the key is Alice's.
         let expected = if nth <= looked { Code::InvalidToken } else { Code::IdentityUnavailable };
@@ -319,7 +319,7 @@ async fn tokens_of_strangers_do_not_hammer_the_directory() {
         }
     }
     let asked: usize = (0..300).map(|n| directory.hits(&format!("/{}", stranger(n)))).sum();
-    let allowed = f64::from(STRANGERS_AT_ONCE + 1) + f64::from(STRANGERS_PER_SECOND) * start.elapsed().as_secs_f64();
+    let allowed = f64::from(STRANGERS_BURST + 1) + f64::from(STRANGERS_PER_SECOND) * start.elapsed().as_secs_f64();
     assert!(asked as f64 <= allowed, "{asked} fetches, {allowed} allowed");
     assert_eq!(asked + waits, 300);
 }

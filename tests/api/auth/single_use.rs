@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use catbird_server::auth::Replay;
-use catbird_server::auth::replay::Nonce;
+use catbird_server::auth::replay::TokenId;
 use catbird_server::clock::Clock;
 use catbird_server::error::Code;
 use catbird_testkit::account::{Key, Spelling, document};
@@ -61,21 +61,21 @@ impl Fleet {
 }
 
 /// A token of Alice's that lives for a minute, as the register identifies it.
-fn nonce(jti: &str) -> Nonce {
-    let dead_at = Clock::system().now() + TimeDelta::seconds(70);
-    Nonce {
+fn token_id(jti: &str) -> TokenId {
+    let expires_at = Clock::system().now() + TimeDelta::seconds(70);
+    TokenId {
         issuer: ALICE.parse().unwrap(),
         jti: jti.to_owned(),
-        minted_at: Clock::system().now(),
-        dead_at,
-        lasting: false,
+        issued_at: Clock::system().now(),
+        expires_at,
+        long_lived: false,
     }
 }
 
 /// Verifies and uses a token, as a request does.
 async fn use_token(service: &Service, token: &str) -> Result<(), Code> {
     let verified = service.check(token).await.map_err(|error| error.code)?;
-    service.authenticator.spend(&verified).await.map_err(|error| error.code)
+    service.authenticator.consume(&verified).await.map_err(|error| error.code)
 }
 
 async fn until_disconnected(replay: &Replay) {
@@ -217,7 +217,7 @@ async fn p12_through_redis_replicas_tell_each_other_of_used_tokens() {
         assert_eq!(use_token(&a, &token).await, Ok(()));
         // The first message may be sent before the other replica subscribes.
         tokio::time::sleep(Duration::from_millis(100)).await;
-        if known_at_b.knows(&nonce(&format!("told-{nth}"))) {
+        if known_at_b.knows(&token_id(&format!("told-{nth}"))) {
             assert_eq!(use_token(&b, &token).await, Err(Code::TokenReplayed));
             break;
         }
@@ -260,7 +260,7 @@ async fn p12_a_token_is_remembered_for_as_long_as_it_lives() {
 
     service.clock.advance(TimeDelta::seconds(1));
     assert_eq!(use_token(&service, &token).await, Err(Code::ExpiredToken));
-    let late = service.authenticator.spend(&verified).await.unwrap_err();
+    let late = service.authenticator.consume(&verified).await.unwrap_err();
     assert_eq!(late.code, Code::ExpiredToken, "verified in time and spent too late");
 }
 
@@ -322,8 +322,8 @@ async fn what_lives_for_minutes_is_taken_however_old_the_register_is() {
         }
         let ticket = service.authenticator.issue_ticket(&ALICE.parse().unwrap(), None, None).unwrap();
         let ticket = service.authenticator.verify_ticket(&ticket.text).unwrap();
-        service.authenticator.spend_ticket(&ticket).await.unwrap_or_else(|error| panic!("{age}: {error:?}"));
-        assert_eq!(service.authenticator.spend_ticket(&ticket).await.unwrap_err().code, Code::TokenReplayed);
+        service.authenticator.consume_ticket(&ticket).await.unwrap_or_else(|error| panic!("{age}: {error:?}"));
+        assert_eq!(service.authenticator.consume_ticket(&ticket).await.unwrap_err().code, Code::TokenReplayed);
     }
 }
 
@@ -347,10 +347,10 @@ on conflict (issuer_did, jti) do update set expires_at = excluded.expires_at whe
 returning issuer_did, jti";
 
 /// Returns true if a replica of that build accepts the token, which it records for two minutes.
-async fn takes(earlier: &tokio_postgres::Client, nonce: &Nonce) -> bool {
+async fn takes(earlier: &tokio_postgres::Client, token_id: &TokenId) -> bool {
     let now = Clock::system().now();
-    let until = nonce.dead_at.max(now + TimeDelta::seconds(120));
-    let (issuers, jtis, untils) = (vec![nonce.issuer.as_str()], vec![nonce.jti.as_str()], vec![until]);
+    let until = token_id.expires_at.max(now + TimeDelta::seconds(120));
+    let (issuers, jtis, untils) = (vec![token_id.issuer.as_str()], vec![token_id.jti.as_str()], vec![until]);
     let rows = earlier.query(EARLIER_BUILD, &[&issuers, &jtis, &untils, &now]).await.unwrap();
     !rows.is_empty()
 }
@@ -359,37 +359,41 @@ async fn takes(earlier: &tokio_postgres::Client, nonce: &Nonce) -> bool {
 async fn p12_a_token_is_used_once_among_replicas_of_this_build_and_the_one_before() {
     let fleet = Fleet::new().await;
     let store = store(fleet.database.config.clone());
-    let spend = async |nonce: &Nonce| {
+    let spend = async |token_id: &TokenId| {
         let now = Clock::system().now();
-        store.spend_nonces(&[(nonce, nonce.dead_at)], now).await.unwrap()[0]
+        store.consume_tokens(&[(token_id, token_id.expires_at)], now).await.unwrap()[0]
     };
     let earlier = fleet.database.connect().await;
-    assert!(takes(&earlier, &nonce("there first")).await);
-    assert!(!spend(&nonce("there first")).await && !takes(&earlier, &nonce("there first")).await);
-    assert!(spend(&nonce("here first")).await);
-    assert!(!takes(&earlier, &nonce("here first")).await && !spend(&nonce("here first")).await);
+    assert!(takes(&earlier, &token_id("there first")).await);
+    assert!(!spend(&token_id("there first")).await && !takes(&earlier, &token_id("there first")).await);
+    assert!(spend(&token_id("here first")).await);
+    assert!(!takes(&earlier, &token_id("here first")).await && !spend(&token_id("here first")).await);
     // Until the token expires, or later: that build does not record the expiry.
-    let mut long = nonce("long");
-    long.dead_at += TimeDelta::seconds(240);
+    let mut long = token_id("long");
+    long.expires_at += TimeDelta::seconds(240);
     assert!(takes(&earlier, &long).await && !spend(&long).await);
 
     // Concurrent uses: the second waits for the first, which may still fail.
     for (jti, ends, taken) in [("both", "commit", false), ("first fails", "rollback", true)] {
         earlier.batch_execute("begin").await.unwrap();
-        assert!(takes(&earlier, &nonce(jti)).await);
-        let (store, second) = (store.clone(), nonce(jti));
+        assert!(takes(&earlier, &token_id(jti)).await);
+        let (store, second) = (store.clone(), token_id(jti));
         let spending =
-            tokio::spawn(async move { store.spend_nonces(&[(&second, second.dead_at)], Clock::system().now()).await });
+            tokio::spawn(
+                async move { store.consume_tokens(&[(&second, second.expires_at)], Clock::system().now()).await },
+            );
         tokio::time::sleep(Duration::from_millis(100)).await;
         earlier.batch_execute(ends).await.unwrap();
         assert_eq!(spending.await.unwrap().unwrap(), [taken], "{jti}");
     }
     let here = fleet.database.connect().await;
     here.batch_execute("begin").await.unwrap();
-    let digest = nonce("other way").digest();
-    let dead_at = nonce("other way").dead_at;
-    here.execute("insert into used_tokens values (token_slot($1), $2)", &[&dead_at, &digest.as_slice()]).await.unwrap();
-    let waits = tokio::spawn(async move { takes(&earlier, &nonce("other way")).await });
+    let digest = token_id("other way").digest();
+    let expires_at = token_id("other way").expires_at;
+    here.execute("insert into used_tokens values (token_slot($1), $2)", &[&expires_at, &digest.as_slice()])
+        .await
+        .unwrap();
+    let waits = tokio::spawn(async move { takes(&earlier, &token_id("other way")).await });
     tokio::time::sleep(Duration::from_millis(100)).await;
     here.batch_execute("commit").await.unwrap();
     assert!(!waits.await.unwrap());
@@ -401,7 +405,7 @@ async fn p12_a_token_is_used_once_among_replicas_of_this_build_and_the_one_befor
     ))
     .await
     .unwrap();
-    assert!(!spend(&nonce("long ago")).await);
+    assert!(!spend(&token_id("long ago")).await);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -436,17 +440,21 @@ async fn p12_a_slot_is_emptied_only_when_nobody_takes_its_tokens_any_more() {
     for (minutes, taken) in
         [(-11, false), (-6, false), (-4, true), (1, true), (8, true), (61, true), (69, true), (71, false), (160, false)]
     {
-        let dead_at = Clock::system().now() + TimeDelta::minutes(minutes);
-        let token = Nonce { dead_at, ..nonce(&format!("{minutes}")) };
-        let skewed = dead_at - TimeDelta::minutes(1);
-        assert_eq!(store.spend_nonces(&[(&token, dead_at)], skewed).await.unwrap(), [taken], "{minutes}");
-        assert_eq!(store.spend_nonces(&[(&token, dead_at)], skewed).await.unwrap(), [false], "{minutes}");
-        assert_eq!(store.is_spent(&token, skewed).await.unwrap(), taken, "{minutes}");
+        let expires_at = Clock::system().now() + TimeDelta::minutes(minutes);
+        let token = TokenId { expires_at, ..token_id(&format!("{minutes}")) };
+        let skewed = expires_at - TimeDelta::minutes(1);
+        assert_eq!(store.consume_tokens(&[(&token, expires_at)], skewed).await.unwrap(), [taken], "{minutes}");
+        assert_eq!(store.consume_tokens(&[(&token, expires_at)], skewed).await.unwrap(), [false], "{minutes}");
+        assert_eq!(store.is_used(&token, skewed).await.unwrap(), taken, "{minutes}");
     }
     // A development token may live for a day.
-    let lasting = Nonce { dead_at: Clock::system().now() + TimeDelta::hours(23), lasting: true, ..nonce("lasting") };
+    let long_lived =
+        TokenId { expires_at: Clock::system().now() + TimeDelta::hours(23), long_lived: true, ..token_id("lasting") };
     for taken in [true, false] {
-        assert_eq!(store.spend_nonces(&[(&lasting, lasting.dead_at)], Clock::system().now()).await.unwrap(), [taken]);
+        assert_eq!(
+            store.consume_tokens(&[(&long_lived, long_lived.expires_at)], Clock::system().now()).await.unwrap(),
+            [taken]
+        );
     }
-    assert!(store.is_spent(&lasting, Clock::system().now()).await.unwrap());
+    assert!(store.is_used(&long_lived, Clock::system().now()).await.unwrap());
 }
