@@ -59,7 +59,7 @@ pub(super) async fn run(
                 let little = gaps.len() < MOST_CONVOS && gaps.iter().all(|gap| gap.head - gap.position <= PAGE);
                 pages = if little { pages + 1 } else { 0 };
                 tokio::select! {
-                    () = account.spare() => {}
+                    () = account.wait_for_capacity() => {}
                     () = subscriber.ended() => return,
                 }
                 supply(&store, &hub, &subscriber, &gaps, &turns, &account).await

@@ -14,12 +14,12 @@ use sha2::{Digest, Sha256};
 pub const BURST: Duration = Duration::from_secs(2);
 /// Maximum time that a bucket may be ahead, through charges that could not be refused or that other replicas report:
 /// twice a burst. It limits the wait that a client is told.
-pub const MOST_AHEAD: Duration = Duration::from_secs(4);
+pub const MAX_AHEAD: Duration = Duration::from_secs(4);
 /// Maximum time ahead for a caller, whose requests are charged for their cost afterwards: ten seconds beyond a burst.
-pub const MOST_AHEAD_BY_COST: Duration = Duration::from_secs(12);
+pub const MAX_AHEAD_BY_COST: Duration = Duration::from_secs(12);
 /// Maximum number of buckets of one limit. Beyond that many keys in debt, further keys are not stored and so not
 /// limited.
-pub const MOST_BUCKETS: usize = 131_072;
+pub const MAX_BUCKETS: usize = 131_072;
 
 /// Number of maps that the buckets are spread over, so that threads rarely contend and sweeps are short.
 const SHARDS: usize = 16;
@@ -48,14 +48,14 @@ pub struct Buckets {
     /// Maximum time ahead at which a request is accepted.
     burst: u64,
     /// Maximum time that a bucket may be ahead.
-    most_ahead: u64,
+    max_ahead: u64,
     shards: [Mutex<Shard>; SHARDS],
 }
 
 #[derive(Default)]
 struct Shard {
     /// Time at which each key's charges will have drained. A time in the past means the same as no entry.
-    paid_off: HashMap<Key, u64>,
+    drained_at: HashMap<Key, u64>,
     swept: u64,
 }
 
@@ -65,17 +65,17 @@ fn nanos(time: Duration) -> u64 {
 
 /// Time at which a charge will have drained, by the buckets' clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PaidOff(u64);
+pub struct DrainedAt(u64);
 
 impl Buckets {
     /// Creates buckets for `rate` requests per second, at least 1.
     pub fn new(rate: u32) -> Self {
-        Self::with_burst(Duration::from_secs(1) / rate.max(1), BURST, MOST_AHEAD)
+        Self::with_burst(Duration::from_secs(1) / rate.max(1), BURST, MAX_AHEAD)
     }
 
     /// Creates buckets for limits that charge some requests more than one unit.
     pub fn by_cost(rate: u32) -> Self {
-        Self::with_burst(Duration::from_secs(1) / rate.max(1), BURST, MOST_AHEAD_BY_COST)
+        Self::with_burst(Duration::from_secs(1) / rate.max(1), BURST, MAX_AHEAD_BY_COST)
     }
 
     /// Creates buckets for `most` requests in a period, all of them at once if need be; `most` is at least 1.
@@ -83,14 +83,14 @@ impl Buckets {
         Self::with_burst(period / most.max(1), period, 2 * period)
     }
 
-    fn with_burst(interval: Duration, burst: Duration, most_ahead: Duration) -> Self {
-        let [interval, burst, most_ahead] = [interval, burst, most_ahead].map(nanos);
-        Self { made: Instant::now(), interval, burst, most_ahead, shards: Default::default() }
+    fn with_burst(interval: Duration, burst: Duration, max_ahead: Duration) -> Self {
+        let [interval, burst, max_ahead] = [interval, burst, max_ahead].map(nanos);
+        Self { made: Instant::now(), interval, burst, max_ahead, shards: Default::default() }
     }
 
     /// Maximum time that a bucket may be ahead.
-    pub fn most_ahead(&self) -> Duration {
-        Duration::from_nanos(self.most_ahead)
+    pub fn max_ahead(&self) -> Duration {
+        Duration::from_nanos(self.max_ahead)
     }
 
     /// Cost of one request, as time at the limit's rate.
@@ -99,11 +99,11 @@ impl Buckets {
     }
 
     /// Charges one request and returns when it will have drained, or returns the time to wait and charges nothing.
-    pub fn take(&self, key: Key, now: Instant) -> Result<PaidOff, Duration> {
-        self.with(key, now, |paid_off, now| match self.excess(*paid_off, now) {
+    pub fn take(&self, key: Key, now: Instant) -> Result<DrainedAt, Duration> {
+        self.with(key, now, |drained_at, now| match self.excess(*drained_at, now) {
             None => {
-                *paid_off = now.max(*paid_off) + self.interval;
-                Ok(PaidOff(*paid_off))
+                *drained_at = now.max(*drained_at) + self.interval;
+                Ok(DrainedAt(*drained_at))
             }
             Some(wait) => Err(wait),
         })
@@ -112,46 +112,46 @@ impl Buckets {
     /// Returns how long to wait until one request fits; `None` if it fits now.
     pub fn wait(&self, key: Key, now: Instant) -> Option<Duration> {
         let now = self.time(now);
-        let paid_off = self.shard(key).paid_off.get(&key).copied()?;
-        self.excess(paid_off, now)
+        let drained_at = self.shard(key).drained_at.get(&key).copied()?;
+        self.excess(drained_at, now)
     }
 
     /// Returns how long to wait until one request fits, if more than a burst is charged already.
     pub fn debt(&self, key: Key, now: Instant) -> Option<Duration> {
         let now = self.time(now);
-        let paid_off = self.shard(key).paid_off.get(&key).copied()?;
-        if paid_off.saturating_sub(now) > self.burst { self.excess(paid_off, now) } else { None }
+        let drained_at = self.shard(key).drained_at.get(&key).copied()?;
+        if drained_at.saturating_sub(now) > self.burst { self.excess(drained_at, now) } else { None }
     }
 
     /// Returns how long to wait until at most half a burst is charged; `None` if that is so now.
-    pub fn beyond_half(&self, key: Key, now: Instant) -> Option<Duration> {
+    pub fn wait_for_half(&self, key: Key, now: Instant) -> Option<Duration> {
         let now = self.time(now);
-        let paid_off = self.shard(key).paid_off.get(&key).copied()?;
-        paid_off.saturating_sub(now).checked_sub(self.burst / 2).filter(|wait| *wait > 0).map(Duration::from_nanos)
+        let drained_at = self.shard(key).drained_at.get(&key).copied()?;
+        drained_at.saturating_sub(now).checked_sub(self.burst / 2).filter(|wait| *wait > 0).map(Duration::from_nanos)
     }
 
     /// Charges past work, as time at the limit's rate, even if it exceeds the limit.
     pub fn charge(&self, key: Key, cost: Duration, now: Instant) {
-        self.with(key, now, |paid_off, now| {
-            *paid_off = now.max(*paid_off).saturating_add(nanos(cost)).min(now + self.most_ahead);
+        self.with(key, now, |drained_at, now| {
+            *drained_at = now.max(*drained_at).saturating_add(nanos(cost)).min(now + self.max_ahead);
         });
     }
 
     /// Refunds the part of one request's charge that has not drained.
-    pub fn refund(&self, key: Key, charge: PaidOff, now: Instant) {
-        self.with(key, now, |paid_off, now| {
+    pub fn refund(&self, key: Key, charge: DrainedAt, now: Instant) {
+        self.with(key, now, |drained_at, now| {
             let unpaid = charge.0.saturating_sub(now).min(self.interval);
-            *paid_off = paid_off.saturating_sub(unpaid).max(now.min(*paid_off));
+            *drained_at = drained_at.saturating_sub(unpaid).max(now.min(*drained_at));
         });
     }
 
     /// Merges how far ahead all replicas together were at that time, if that is more than is known here.
-    pub fn learn(&self, key: Key, ahead: Duration, at: Instant) {
-        self.with(key, at, |paid_off, at| *paid_off = (*paid_off).max(at + nanos(ahead).min(self.most_ahead)));
+    pub fn merge(&self, key: Key, ahead: Duration, at: Instant) {
+        self.with(key, at, |drained_at, at| *drained_at = (*drained_at).max(at + nanos(ahead).min(self.max_ahead)));
     }
 
-    fn excess(&self, paid_off: u64, now: u64) -> Option<Duration> {
-        let ahead = paid_off.saturating_sub(now) + self.interval;
+    fn excess(&self, drained_at: u64, now: u64) -> Option<Duration> {
+        let ahead = drained_at.saturating_sub(now) + self.interval;
         ahead.checked_sub(self.burst).filter(|excess| *excess > 0).map(Duration::from_nanos)
     }
 
@@ -168,13 +168,13 @@ impl Buckets {
     fn with<T>(&self, key: Key, now: Instant, change: impl FnOnce(&mut u64, u64) -> T) -> T {
         let now = self.time(now);
         let mut shard = self.shard(key);
-        if let Some(paid_off) = shard.paid_off.get_mut(&key) {
-            return change(paid_off, now);
+        if let Some(drained_at) = shard.drained_at.get_mut(&key) {
+            return change(drained_at, now);
         }
-        let mut paid_off = now;
-        let result = change(&mut paid_off, now);
+        let mut drained_at = now;
+        let result = change(&mut drained_at, now);
         if shard.has_room(now, self.burst) {
-            shard.paid_off.insert(key, paid_off);
+            shard.drained_at.insert(key, drained_at);
         }
         result
     }
@@ -184,11 +184,11 @@ impl Shard {
     /// Checks whether another bucket fits, after deleting drained ones. A sweep that found nothing is not repeated
     /// until something can have changed.
     fn has_room(&mut self, now: u64, burst: u64) -> bool {
-        if self.paid_off.len() >= MOST_BUCKETS / SHARDS && now.saturating_sub(self.swept) >= burst / 2 {
-            self.paid_off.retain(|_, paid_off| *paid_off > now);
+        if self.drained_at.len() >= MAX_BUCKETS / SHARDS && now.saturating_sub(self.swept) >= burst / 2 {
+            self.drained_at.retain(|_, drained_at| *drained_at > now);
             self.swept = now;
         }
-        self.paid_off.len() < MOST_BUCKETS / SHARDS
+        self.drained_at.len() < MAX_BUCKETS / SHARDS
     }
 }
 
@@ -260,7 +260,7 @@ mod tests {
         for _ in 0..1_000 {
             buckets.charge(key, buckets.interval(), now);
         }
-        assert_eq!(buckets.wait(key, now), Some(MOST_AHEAD - BURST + 100 * MS));
+        assert_eq!(buckets.wait(key, now), Some(MAX_AHEAD - BURST + 100 * MS));
     }
 
     #[test]
@@ -271,8 +271,8 @@ mod tests {
         buckets.charge(key, 250 * MS, now);
         assert_eq!(buckets.debt(key, now), Some(350 * MS));
         assert_eq!(buckets.debt(key, now + 250 * MS), None);
-        assert_eq!(buckets.beyond_half(key, now), Some(1_250 * MS));
-        assert_eq!(buckets.beyond_half(key, now + 1_250 * MS), None);
+        assert_eq!(buckets.wait_for_half(key, now), Some(1_250 * MS));
+        assert_eq!(buckets.wait_for_half(key, now + 1_250 * MS), None);
         buckets.charge(key, Duration::MAX, now);
         assert_eq!(buckets.wait(key, now), Some(10_000 * MS + 100 * MS));
         assert_eq!(taken(&buckets, key, now + 10_100 * MS), 1);
@@ -282,22 +282,22 @@ mod tests {
     fn what_others_used_counts_once_and_within_bounds() {
         let (buckets, key, now) = (Buckets::new(10), Key::of("a"), Instant::now());
         assert_eq!(buckets.take(key, now).map(drop), Ok(()));
-        buckets.learn(key, 1_500 * MS, now);
+        buckets.merge(key, 1_500 * MS, now);
         assert_eq!(taken(&buckets, key, now), 5);
-        buckets.learn(key, 1_500 * MS, now);
+        buckets.merge(key, 1_500 * MS, now);
         assert_eq!(buckets.wait(key, now), Some(100 * MS), "what is known already changes nothing");
-        buckets.learn(key, Duration::from_secs(1_000_000), now);
-        assert_eq!(buckets.wait(key, now), Some(MOST_AHEAD - BURST + 100 * MS));
+        buckets.merge(key, Duration::from_secs(1_000_000), now);
+        assert_eq!(buckets.wait(key, now), Some(MAX_AHEAD - BURST + 100 * MS));
     }
 
     #[test]
     fn memory_is_bounded_and_freed_when_debts_are_paid() {
         let (buckets, now) = (Buckets::new(1), Instant::now());
-        let kept = || -> usize { buckets.shards.iter().map(|shard| shard.lock().unwrap().paid_off.len()).sum() };
-        for n in 0..2 * MOST_BUCKETS {
+        let kept = || -> usize { buckets.shards.iter().map(|shard| shard.lock().unwrap().drained_at.len()).sum() };
+        for n in 0..2 * MAX_BUCKETS {
             assert_eq!(buckets.take(Key::of(&n.to_string()), now).map(drop), Ok(()), "without room nobody is limited");
         }
-        assert_eq!(kept(), MOST_BUCKETS);
+        assert_eq!(kept(), MAX_BUCKETS);
         let later = now + 2 * BURST;
         for n in 0..SHARDS * 100 {
             buckets.take(Key::of(&format!("later {n}")), later).unwrap();

@@ -5,10 +5,10 @@ local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local ahead = {}
 for i, key in ipairs(KEYS) do
-    local paid_off = tonumber(redis.call('GET', key) or now)
-    paid_off = math.min(math.max(paid_off, now) + ARGV[2 * i], now + ARGV[2 * i - 1])
-    ahead[i] = paid_off - now
+    local drained_at = tonumber(redis.call('GET', key) or now)
+    drained_at = math.min(math.max(drained_at, now) + ARGV[2 * i], now + ARGV[2 * i - 1])
+    ahead[i] = drained_at - now
     -- As a whole number: Lua would write one of this size with an exponent and lose its end.
-    redis.call('SET', key, string.format('%.0f', paid_off), 'PX', math.ceil(ahead[i] / 1000))
+    redis.call('SET', key, string.format('%.0f', drained_at), 'PX', math.ceil(ahead[i] / 1000))
 end
 return ahead

@@ -3,7 +3,7 @@
 //! - Per DID: all requests, whatever their outcome. The pipeline charges a request once it knows the caller, before it
 //!   reads the body or uses the token; a repeated token is not charged, because its owner may not have sent it. Extra
 //!   cost is charged to the same bucket once it is known ([`cost`]).
-//! - Per DID: concurrent requests and concurrent large bodies ([`turns`]). Further ones queue.
+//! - Per DID: concurrent requests and concurrent large bodies ([`slots`]). Further ones queue.
 //! - Per conversation: accepted writes of all members, charged after the write, so strangers cannot use the limit up.
 //! - Per DID and conversation: typing indicators, accepted commits (each one makes the other members' pending commits
 //!   stale), and writes of a former member (each takes the conversation's lock, since it may repeat an accepted one).
@@ -15,7 +15,7 @@ mod buckets;
 mod cost;
 mod metrics;
 mod shared;
-mod turns;
+mod slots;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -26,14 +26,14 @@ use crate::error::{Code, Error};
 use crate::ids::{ConvoId, Did};
 use crate::redis::Redis;
 
-use buckets::{Buckets, PaidOff};
+use buckets::{Buckets, DrainedAt};
 use shared::Sharing;
-use turns::{Turn, Turns};
+use slots::{Slot, Slots};
 
-pub use buckets::{BURST, Key, MOST_AHEAD, MOST_AHEAD_BY_COST, MOST_BUCKETS};
+pub use buckets::{BURST, Key, MAX_AHEAD, MAX_AHEAD_BY_COST, MAX_BUCKETS};
 pub use cost::Work;
 pub use metrics::LimitMetrics;
-pub use turns::{LONGEST_WAIT, MOST_WAITING, at_once};
+pub use slots::{MAX_WAIT, MAX_WAITING, max_concurrent};
 
 /// Purpose of Redis here, as the log says when Redis does not answer.
 const PURPOSE: &str = "sharing rate limits between replicas";
@@ -44,7 +44,7 @@ pub enum Scope {
     /// One caller.
     Did,
     /// One caller's concurrent requests.
-    Turns,
+    Slots,
     /// One conversation.
     Convo,
     /// One caller's typing indicators in one conversation.
@@ -60,7 +60,7 @@ impl Scope {
     pub fn label(self) -> &'static str {
         match self {
             Scope::Did => "did",
-            Scope::Turns => "turns",
+            Scope::Slots => "turns",
             Scope::Convo => "convo",
             Scope::Typing => "typing",
             Scope::Commits => "commits",
@@ -84,9 +84,9 @@ pub struct RateLimits(Arc<Inner>);
 struct Inner {
     rates: Rates,
     buckets: Arc<AllBuckets>,
-    turns: Turns,
+    slots: Slots,
     /// Slots for large bodies.
-    uploads: Turns,
+    uploads: Slots,
     sharing: Option<Sharing>,
     metrics: LimitMetrics,
 }
@@ -103,7 +103,7 @@ struct AllBuckets {
 impl AllBuckets {
     fn of(&self, scope: Scope) -> &Buckets {
         match scope {
-            Scope::Did | Scope::Turns => &self.callers,
+            Scope::Did | Scope::Slots => &self.callers,
             Scope::Convo => &self.convos,
             Scope::Typing => &self.typing,
             Scope::Commits => &self.commits,
@@ -116,19 +116,19 @@ impl AllBuckets {
 pub struct Admission {
     limits: RateLimits,
     /// The caller's bucket, and the time at which it will have drained. `None`: nothing to publish.
-    charge: Option<(Key, PaidOff)>,
+    charge: Option<(Key, DrainedAt)>,
     /// Bytes that arrived with it, and how many of them are charged.
     received: usize,
     charged: usize,
     /// Slot of a large body, which is charged while it arrives.
-    upload: Option<Turn>,
+    upload: Option<Slot>,
 }
 
 impl Admission {
     /// Waits for one of the caller's slots for large bodies, as [`RateLimits::open`] does for requests.
     pub async fn upload(&mut self) -> Result<(), Error> {
         if let Some((key, _)) = self.charge {
-            self.upload = Some(self.limits.turn(&self.limits.0.uploads, key).await?);
+            self.upload = Some(self.limits.slot(&self.limits.0.uploads, key).await?);
         }
         Ok(())
     }
@@ -146,7 +146,7 @@ impl Admission {
     /// leaves capacity for the sender's other requests.
     pub async fn pace(&self) {
         if let (Some((key, _)), Some(_)) = (self.charge, &self.upload) {
-            self.limits.spare(key).await;
+            self.limits.wait_for_capacity(key).await;
         }
     }
 
@@ -159,9 +159,9 @@ impl Admission {
     }
 
     /// Refunds the charge: another client sent the request, with a token that its owner had used before.
-    pub fn forgive(&mut self) {
-        if let Some((key, paid_off)) = self.charge.take() {
-            self.limits.0.buckets.callers.refund(key, paid_off, Instant::now());
+    pub fn refund(&mut self) {
+        if let Some((key, drained_at)) = self.charge.take() {
+            self.limits.0.buckets.callers.refund(key, drained_at, Instant::now());
         }
     }
 }
@@ -170,7 +170,7 @@ impl Drop for Admission {
     fn drop(&mut self) {
         if let Some((key, _)) = self.charge {
             let unit = self.limits.0.buckets.callers.interval();
-            self.limits.tell(Scope::Did, key, unit);
+            self.limits.publish(Scope::Did, key, unit);
             self.charge_received();
         }
     }
@@ -181,7 +181,7 @@ pub struct Account {
     limits: RateLimits,
     /// The caller's bucket; `None` if nothing is charged.
     key: Option<Key>,
-    _turn: Option<Turn>,
+    _slot: Option<Slot>,
 }
 
 impl Account {
@@ -194,9 +194,9 @@ impl Account {
 
     /// Waits until half of a burst is left. Work that the server does for the caller on its own then takes no more than
     /// the caller's rate, and leaves capacity for its requests.
-    pub async fn spare(&self) {
+    pub async fn wait_for_capacity(&self) {
         if let Some(key) = self.key {
-            self.limits.spare(key).await;
+            self.limits.wait_for_capacity(key).await;
         }
     }
 }
@@ -224,8 +224,8 @@ impl RateLimits {
         Self(Arc::new(Inner {
             rates,
             buckets,
-            turns: Turns::new(at_once()),
-            uploads: Turns::new(at_once()),
+            slots: Slots::new(max_concurrent()),
+            uploads: Slots::new(max_concurrent()),
             sharing,
             metrics,
         }))
@@ -238,39 +238,39 @@ impl RateLimits {
         }
         let key = Key::of(caller.as_str());
         match self.0.buckets.callers.take(key, Instant::now()) {
-            Ok(paid_off) => Ok(self.admission(Some((key, paid_off)))),
+            Ok(drained_at) => Ok(self.admission(Some((key, drained_at)))),
             Err(wait) => Err(self.refusal(Scope::Did, wait)),
         }
     }
 
-    fn admission(&self, charge: Option<(Key, PaidOff)>) -> Admission {
+    fn admission(&self, charge: Option<(Key, DrainedAt)>) -> Admission {
         Admission { limits: self.clone(), charge, received: 0, charged: 0, upload: None }
     }
 
-    /// Opens the account of a caller for an admitted request. With `needs_turn` it waits for a slot, for
-    /// [`LONGEST_WAIT`] at most. It fails with `RateLimitExceeded` if too many of the caller's requests wait, or if the
+    /// Opens the account of a caller for an admitted request. With `needs_slot` it waits for a slot, for
+    /// [`MAX_WAIT`] at most. It fails with `RateLimitExceeded` if too many of the caller's requests wait, or if the
     /// caller has exceeded its rate meanwhile.
-    pub async fn open(&self, caller: &Did, needs_turn: bool) -> Result<Account, Error> {
+    pub async fn open(&self, caller: &Did, needs_slot: bool) -> Result<Account, Error> {
         let mut account = self.account(caller);
-        if let Some(key) = account.key.filter(|_| needs_turn) {
-            account._turn = Some(self.turn(&self.0.turns, key).await?);
+        if let Some(key) = account.key.filter(|_| needs_slot) {
+            account._slot = Some(self.slot(&self.0.slots, key).await?);
         }
         Ok(account)
     }
 
-    async fn turn(&self, turns: &Turns, key: Key) -> Result<Turn, Error> {
-        let Some(turn) = turns.take(key).await else {
-            return Err(self.refusal(Scope::Turns, turns::TOLD_WAIT));
+    async fn slot(&self, slots: &Slots, key: Key) -> Result<Slot, Error> {
+        let Some(slot) = slots.take(key).await else {
+            return Err(self.refusal(Scope::Slots, slots::RETRY_AFTER));
         };
         match self.0.buckets.callers.debt(key, Instant::now()) {
             Some(wait) => Err(self.refusal(Scope::Did, wait)),
-            None => Ok(turn),
+            None => Ok(slot),
         }
     }
 
-    /// Waits as [`Account::spare`] does.
-    async fn spare(&self, key: Key) {
-        while let Some(wait) = self.0.buckets.callers.beyond_half(key, Instant::now()) {
+    /// Waits as [`Account::wait_for_capacity`] does.
+    async fn wait_for_capacity(&self, key: Key) {
+        while let Some(wait) = self.0.buckets.callers.wait_for_half(key, Instant::now()) {
             tokio::time::sleep(wait).await;
         }
     }
@@ -278,7 +278,7 @@ impl RateLimits {
     /// Opens the account of a caller for work after its request was answered.
     pub fn account(&self, caller: &Did) -> Account {
         let key = (self.0.rates.per_did > 0).then(|| Key::of(caller.as_str()));
-        Account { limits: self.clone(), key, _turn: None }
+        Account { limits: self.clone(), key, _slot: None }
     }
 
     /// Charges a caller for the part of the work that exceeds the free allowance.
@@ -291,7 +291,7 @@ impl RateLimits {
         if units > 0.0 {
             let cost = self.0.buckets.callers.interval().mul_f64(units);
             self.0.buckets.callers.charge(key, cost, Instant::now());
-            self.tell(Scope::Did, key, cost);
+            self.publish(Scope::Did, key, cost);
             self.0.metrics.charged(work, units);
         }
     }
@@ -317,7 +317,7 @@ impl RateLimits {
         if self.0.rates.commits > 0 {
             let unit = self.0.buckets.commits.interval();
             self.0.buckets.commits.charge(bucket.0, unit, Instant::now());
-            self.tell(Scope::Commits, bucket.0, unit);
+            self.publish(Scope::Commits, bucket.0, unit);
         }
     }
 
@@ -333,7 +333,7 @@ impl RateLimits {
     }
 
     /// Charges a write that was refused because the caller is no longer a member.
-    pub fn told_former(&self, caller: &Did, convo: &ConvoId) {
+    pub fn charge_former(&self, caller: &Did, convo: &ConvoId) {
         let former = &self.0.buckets.former;
         former.charge(Key::of(&format!("{caller} {convo}")), former.interval(), Instant::now());
     }
@@ -360,7 +360,7 @@ impl RateLimits {
         if self.0.rates.per_convo > 0 {
             let unit = self.0.buckets.convos.interval();
             self.0.buckets.convos.charge(convo.0, unit, Instant::now());
-            self.tell(Scope::Convo, convo.0, unit);
+            self.publish(Scope::Convo, convo.0, unit);
         }
     }
 
@@ -369,9 +369,9 @@ impl RateLimits {
         self.refusal(Scope::Convo, wait)
     }
 
-    fn tell(&self, scope: Scope, key: Key, cost: Duration) {
+    fn publish(&self, scope: Scope, key: Key, cost: Duration) {
         if let Some(sharing) = &self.0.sharing {
-            sharing.tell(scope, key, cost);
+            sharing.publish(scope, key, cost);
         }
     }
 
@@ -384,8 +384,8 @@ impl RateLimits {
                     self.0.rates.per_did
                 )
             }
-            Scope::Turns => {
-                format!("too many of your requests are in progress (at most {}) or waiting", at_once())
+            Scope::Slots => {
+                format!("too many of your requests are in progress (at most {}) or waiting", max_concurrent())
             }
             Scope::Typing => {
                 format!("you send more than {TYPING_RATE} typing indicators per second in this conversation")

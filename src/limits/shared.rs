@@ -21,18 +21,18 @@ use super::metrics::{LimitMetrics, Unshared};
 use super::{AllBuckets, Scope};
 
 /// Maximum number of charges that wait to be sent.
-const MOST_WAITING: usize = 10_000;
+const MAX_WAITING: usize = 10_000;
 /// Maximum number of charges in one call.
-const BATCH: usize = 512;
+const MAX_BATCH: usize = 512;
 /// Pause between two calls, which merges frequent charges and limits the load on Redis.
-const GAP: Duration = Duration::from_millis(2);
+const PUBLISH_INTERVAL: Duration = Duration::from_millis(2);
 /// Prefix of the keys in Redis. The scope and a hash follow, so that Redis stores no DID.
 const KEY_PREFIX: &str = "catbird:limit:";
 
 /// Bucket of a charge.
-type Whose = (Scope, Key);
+type BucketId = (Scope, Key);
 /// A charge that waits, as time at the limit's rate.
-type Charge = (Whose, Duration);
+type Charge = (BucketId, Duration);
 
 /// Sender of charges. Cheap to clone.
 #[derive(Clone)]
@@ -44,25 +44,25 @@ pub struct Sharing {
 impl Sharing {
     /// Starts the task. It ends when the last clone of this value is dropped.
     pub fn start(redis: Redis, buckets: Arc<AllBuckets>, metrics: LimitMetrics, background: &Background) -> Self {
-        let (charges, mut waiting) = mpsc::channel(MOST_WAITING);
+        let (charges, mut waiting) = mpsc::channel(MAX_WAITING);
         let sharing = Self { charges, metrics: metrics.clone() };
         background.start(&tasks::RATE_LIMIT_SHARING, async move {
-            let mut batch = Vec::with_capacity(BATCH);
-            while waiting.recv_many(&mut batch, BATCH).await > 0 {
-                let told = tell(&redis, &buckets, &batch).await;
-                redis.note(told.as_ref().err());
-                if told.is_err() {
+            let mut batch = Vec::with_capacity(MAX_BATCH);
+            while waiting.recv_many(&mut batch, MAX_BATCH).await > 0 {
+                let sent = send(&redis, &buckets, &batch).await;
+                redis.note(sent.as_ref().err());
+                if sent.is_err() {
                     metrics.unshared(Unshared::Redis, batch.len());
                 }
                 batch.clear();
-                tokio::time::sleep(GAP).await;
+                tokio::time::sleep(PUBLISH_INTERVAL).await;
             }
         });
         sharing
     }
 
     /// Queues a charge for the other replicas; drops it if too many wait.
-    pub fn tell(&self, scope: Scope, key: Key, cost: Duration) {
+    pub fn publish(&self, scope: Scope, key: Key, cost: Duration) {
         if self.charges.try_send(((scope, key), cost)).is_err() {
             self.metrics.unshared(Unshared::QueueFull, 1);
         }
@@ -70,23 +70,23 @@ impl Sharing {
 }
 
 /// Sends one batch to Redis and merges the reply.
-async fn tell(redis: &Redis, buckets: &AllBuckets, batch: &[Charge]) -> Result<(), redis::Error> {
-    let mut sums: HashMap<Whose, Duration> = HashMap::new();
-    for (whose, cost) in batch {
-        *sums.entry(*whose).or_default() += *cost;
+async fn send(redis: &Redis, buckets: &AllBuckets, batch: &[Charge]) -> Result<(), redis::Error> {
+    let mut sums: HashMap<BucketId, Duration> = HashMap::new();
+    for (bucket, cost) in batch {
+        *sums.entry(*bucket).or_default() += *cost;
     }
     let sums: Vec<Charge> = sums.into_iter().collect();
     let mut arguments: Vec<Value> = vec![include_str!("charge.lua").into(), (sums.len() as i64).into()];
     arguments.extend(sums.iter().map(|((scope, key), _)| redis_key(*scope, *key).into()));
     arguments
-        .extend(sums.iter().flat_map(|((scope, _), cost)| [micros(buckets.of(*scope).most_ahead()), micros(*cost)]));
+        .extend(sums.iter().flat_map(|((scope, _), cost)| [micros(buckets.of(*scope).max_ahead()), micros(*cost)]));
     // The client offers EVAL only without a time limit.
     let eval = CustomCommand::new_static("EVAL", ClusterHash::FirstKey, false);
     let asked = Instant::now();
     let ahead: Vec<u64> = redis.hasty().custom(eval, arguments).await?;
     for (((scope, key), _), ahead) in sums.into_iter().zip(ahead) {
         // As of the time of the call, so that the reply's delay is not charged.
-        buckets.of(scope).learn(key, Duration::from_micros(ahead), asked);
+        buckets.of(scope).merge(key, Duration::from_micros(ahead), asked);
     }
     Ok(())
 }

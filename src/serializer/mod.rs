@@ -131,7 +131,7 @@ impl Serializer {
                 self.limits().written(bucket);
                 budget.into_iter().for_each(|budget| self.limits().committed(budget));
             }
-            Err(error) if error.code == Code::NotMember => self.limits().told_former(caller, convo),
+            Err(error) if error.code == Code::NotMember => self.limits().charge_former(caller, convo),
             Err(_) => {}
         }
         done

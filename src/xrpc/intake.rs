@@ -29,7 +29,7 @@ impl<'a> Intake<'a> {
         }
         let spent = measure(Stage::Spend, self.app.authenticator.consume(self.verified)).await;
         if spent.as_ref().is_err_and(|error| error.code == Code::TokenReplayed) {
-            self.admission.forgive();
+            self.admission.refund();
         }
         spent
     }
@@ -55,7 +55,7 @@ impl<'a> Intake<'a> {
             if let Some(asking) = asking
                 && asking.await
             {
-                admission.forgive();
+                admission.refund();
             }
         }
     }

@@ -145,7 +145,7 @@ async fn open_socket<S: Subscription>(
     let mut admission = app.limits.admit(&ticket.did).inspect_err(|_| app.suspensions.note_refusal(&ticket.did))?;
     if let Err(error) = measure(Stage::Spend, app.authenticator.consume_ticket(&ticket)).await {
         if error.code == Code::TokenReplayed {
-            admission.forgive();
+            admission.refund();
         }
         return Err(error);
     }

@@ -70,7 +70,7 @@ async fn p10_p12_nobody_takes_its_owners_turns_with_a_used_token() {
     // The other replica does not know it. Neither announced large bodies nor chunked ones wait in the owner's queue.
     for length in [format!("Content-Length: {MIB}"), "Transfer-Encoding: chunked".to_owned()] {
         let mut sockets = Vec::new();
-        for _ in 0..2 * catbird_server::limits::at_once() {
+        for _ in 0..2 * catbird_server::limits::max_concurrent() {
             let mut socket = begin(elsewhere.base.as_str(), "sendMessage", &token, &length).await;
             // It may be refused before the server has read all of this.
             let _ = socket.write_all(format!("{:x}\r\n{}", MIB, " ".repeat(MIB / 2)).as_bytes()).await;

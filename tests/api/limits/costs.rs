@@ -76,7 +76,7 @@ async fn p10_few_requests_of_one_caller_are_worked_on_at_once_and_the_others_wai
         let busy = "select count(*) from pg_stat_activity
                      where datname = current_database() and wait_event_type = 'Lock' and query like '%messages/list_before%'";
         let count = async || looking.query_one(busy, &[]).await.unwrap().get::<_, i64>(0);
-        let at_once = catbird_server::limits::at_once() as i64;
+        let at_once = catbird_server::limits::max_concurrent() as i64;
         until("reads that wait for the table", async || count().await == at_once).await;
         // Other callers are answered meanwhile.
         let epoch = [("convoId", members[1].convo().unwrap().to_owned())];
