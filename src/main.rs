@@ -183,10 +183,13 @@ async fn run(command: Subcommand) -> Result<ExitCode, Failure> {
             with_tables(&config, async |database| {
                 if let Some(reason) = reason {
                     let suspended = operators::add(database, &add, &reason).await?;
-                    println!("{suspended} suspended; every replica knows within {} s", suspensions::LOOK.as_secs());
+                    println!(
+                        "{suspended} suspended; every replica knows within {} s",
+                        suspensions::POLL_INTERVAL.as_secs()
+                    );
                 } else if !lift.is_empty() {
                     let lifted = operators::lift(database, &lift).await?;
-                    println!("{lifted} lifted; every replica knows within {} s", suspensions::LOOK.as_secs());
+                    println!("{lifted} lifted; every replica knows within {} s", suspensions::POLL_INTERVAL.as_secs());
                 } else if !name.is_empty() {
                     operators::names(database, &name).await?.iter().for_each(|line| println!("{line}"));
                 } else if let Some(name) = who {

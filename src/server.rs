@@ -290,7 +290,7 @@ pub async fn open(app: &App, database: &tokio_postgres::Config) -> Result<(), Mi
         match store::migrate(database).await {
             Ok(applied) => {
                 tracing::info!(applied, "the schema is up to date");
-                while let Err(error) = app.suspensions.look().await {
+                while let Err(error) = app.suspensions.refresh().await {
                     tracing::warn!(%error, "suspended DIDs cannot be read; retrying");
                     tokio::time::sleep(START_PAUSE).await;
                 }

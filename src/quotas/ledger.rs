@@ -9,11 +9,11 @@ use super::Account;
 
 /// Maximum number of accounts in memory. Beyond it, settled accounts are dropped first; an account for which there is
 /// no room is not limited.
-pub(super) const MOST_ACCOUNTS: usize = 262_144;
+pub(super) const MAX_ACCOUNTS: usize = 262_144;
 /// Number of maps that the accounts are spread over, so that threads rarely contend.
 const SHARDS: usize = 16;
 /// Minimum time between two searches of a full map for room.
-const SEARCH: Duration = Duration::from_secs(1);
+const SEARCH_INTERVAL: Duration = Duration::from_secs(1);
 
 #[derive(Default)]
 pub(super) struct Ledger {
@@ -32,18 +32,18 @@ struct Entry {
     /// Usage here since then.
     unsettled: u64,
     /// Reservations of running requests.
-    held: u64,
+    reserved: u64,
     /// End of the window; counted from the first use here until the table has returned the real end.
     ends: Instant,
 }
 
 impl Entry {
     fn new(account: Account, now: Instant) -> Self {
-        Self { known: 0, unsettled: 0, held: 0, ends: now + account.0.window() }
+        Self { known: 0, unsettled: 0, reserved: 0, ends: now + account.0.window() }
     }
 
     /// Starts the next window if this one is over. Unsettled usage then counts for the next window.
-    fn look(&mut self, account: Account, now: Instant) {
+    fn roll_window(&mut self, account: Account, now: Instant) {
         if now >= self.ends {
             (self.known, self.ends) = (0, now + account.0.window());
         }
@@ -51,7 +51,7 @@ impl Entry {
 
     /// Returns true if the table has all of it.
     fn is_settled(&self) -> bool {
-        self.unsettled == 0 && self.held == 0
+        self.unsettled == 0 && self.reserved == 0
     }
 }
 
@@ -63,22 +63,22 @@ impl Ledger {
     }
 
     /// Reserves an amount, or returns the time to the end of the window in which it would exceed `most`.
-    pub(super) fn hold(&self, account: Account, amount: u64, most: u64, now: Instant) -> Result<(), Duration> {
+    pub(super) fn reserve(&self, account: Account, amount: u64, most: u64, now: Instant) -> Result<(), Duration> {
         let mut shard = self.shard(account);
         let Some(entry) = shard.entry(account, now) else { return Ok(()) };
-        let used = entry.known.saturating_add(entry.unsettled).saturating_add(entry.held);
+        let used = entry.known.saturating_add(entry.unsettled).saturating_add(entry.reserved);
         if used.saturating_add(amount) > most {
             return Err(entry.ends - now);
         }
-        entry.held += amount;
+        entry.reserved += amount;
         Ok(())
     }
 
     /// Ends a reservation that was used or not.
-    pub(super) fn end(&self, account: Account, amount: u64, used: bool, now: Instant) {
+    pub(super) fn finish(&self, account: Account, amount: u64, used: bool, now: Instant) {
         let mut shard = self.shard(account);
         let Some(entry) = shard.entry(account, now) else { return };
-        entry.held = entry.held.saturating_sub(amount);
+        entry.reserved = entry.reserved.saturating_sub(amount);
         if used {
             entry.unsettled = entry.unsettled.saturating_add(amount);
         }
@@ -112,25 +112,25 @@ impl Shard {
             return None;
         }
         let entry = self.accounts.entry(account).or_insert_with(|| Entry::new(account, now));
-        entry.look(account, now);
+        entry.roll_window(account, now);
         Some(entry)
     }
 
     /// Checks whether another account fits, after dropping those whose window is over and, if need be, all settled
     /// ones.
     fn has_room(&mut self, now: Instant) -> bool {
-        const MOST: usize = MOST_ACCOUNTS / SHARDS;
-        if self.accounts.len() < MOST {
+        const MAX_PER_SHARD: usize = MAX_ACCOUNTS / SHARDS;
+        if self.accounts.len() < MAX_PER_SHARD {
             return true;
         }
-        if self.searched.is_none_or(|at| now >= at + SEARCH) {
+        if self.searched.is_none_or(|at| now >= at + SEARCH_INTERVAL) {
             self.searched = Some(now);
             self.accounts.retain(|_, entry| !entry.is_settled() || now < entry.ends);
-            if self.accounts.len() > MOST / 2 {
+            if self.accounts.len() > MAX_PER_SHARD / 2 {
                 self.accounts.retain(|_, entry| !entry.is_settled());
             }
         }
-        self.accounts.len() < MOST
+        self.accounts.len() < MAX_PER_SHARD
     }
 }
 
@@ -149,37 +149,37 @@ mod tests {
     #[test]
     fn what_is_reserved_counts_and_what_was_not_used_is_given_back() {
         let (ledger, alice, now) = (Ledger::default(), account("alice"), Instant::now());
-        assert_eq!(ledger.hold(alice, 6, 10, now), Ok(()));
-        assert_eq!(ledger.hold(alice, 5, 10, now + SECOND), Err(Duration::from_secs(3_599)));
-        assert_eq!(ledger.hold(account("bob"), 10, 10, now), Ok(()), "everybody has an account of its own");
-        ledger.end(alice, 6, false, now);
-        assert_eq!(ledger.hold(alice, 10, 10, now), Ok(()));
-        ledger.end(alice, 10, true, now);
-        assert_eq!(ledger.hold(alice, 1, 10, now), Err(Duration::from_secs(3_600)));
+        assert_eq!(ledger.reserve(alice, 6, 10, now), Ok(()));
+        assert_eq!(ledger.reserve(alice, 5, 10, now + SECOND), Err(Duration::from_secs(3_599)));
+        assert_eq!(ledger.reserve(account("bob"), 10, 10, now), Ok(()), "everybody has an account of its own");
+        ledger.finish(alice, 6, false, now);
+        assert_eq!(ledger.reserve(alice, 10, 10, now), Ok(()));
+        ledger.finish(alice, 10, true, now);
+        assert_eq!(ledger.reserve(alice, 1, 10, now), Err(Duration::from_secs(3_600)));
         assert_eq!(ledger.unsettled(), [(alice, 10)]);
     }
 
     #[test]
     fn what_others_used_counts_and_the_window_is_theirs_too() {
         let (ledger, alice, now) = (Ledger::default(), account("alice"), Instant::now());
-        ledger.end(alice, 2, true, now);
+        ledger.finish(alice, 2, true, now);
         // One more is used while it is settled.
-        ledger.end(alice, 1, true, now);
+        ledger.finish(alice, 1, true, now);
         ledger.settled(alice, 2, 8, now + 60 * SECOND);
         assert_eq!(ledger.unsettled(), [(alice, 1)]);
-        assert_eq!(ledger.hold(alice, 1, 10, now), Ok(()));
-        assert_eq!(ledger.hold(alice, 1, 10, now), Err(60 * SECOND));
+        assert_eq!(ledger.reserve(alice, 1, 10, now), Ok(()));
+        assert_eq!(ledger.reserve(alice, 1, 10, now), Err(60 * SECOND));
     }
 
     #[test]
     fn a_window_that_is_over_leaves_nothing_but_what_is_not_settled() {
         let (ledger, alice, now) = (Ledger::default(), account("alice"), Instant::now());
-        ledger.end(alice, 9, true, now);
+        ledger.finish(alice, 9, true, now);
         ledger.settled(alice, 9, 10, now + 60 * SECOND);
-        ledger.end(alice, 1, true, now);
-        assert_eq!(ledger.hold(alice, 1, 10, now + 59 * SECOND), Err(SECOND));
-        assert_eq!(ledger.hold(alice, 9, 10, now + 60 * SECOND), Ok(()));
-        assert_eq!(ledger.hold(alice, 1, 10, now + 60 * SECOND), Err(3_600 * SECOND));
+        ledger.finish(alice, 1, true, now);
+        assert_eq!(ledger.reserve(alice, 1, 10, now + 59 * SECOND), Err(SECOND));
+        assert_eq!(ledger.reserve(alice, 9, 10, now + 60 * SECOND), Ok(()));
+        assert_eq!(ledger.reserve(alice, 1, 10, now + 60 * SECOND), Err(3_600 * SECOND));
     }
 
     #[test]
@@ -187,11 +187,11 @@ mod tests {
         let (ledger, now) = (Ledger::default(), Instant::now());
         let kept = || -> usize { ledger.shards.iter().map(|shard| shard.lock().unwrap().accounts.len()).sum() };
         let alice = account("alice");
-        ledger.end(alice, 10, true, now);
-        for n in 0..2 * MOST_ACCOUNTS {
-            ledger.end(account(&n.to_string()), 0, true, now + SECOND * (n as u32 / 100_000));
+        ledger.finish(alice, 10, true, now);
+        for n in 0..2 * MAX_ACCOUNTS {
+            ledger.finish(account(&n.to_string()), 0, true, now + SECOND * (n as u32 / 100_000));
         }
-        assert!(kept() <= MOST_ACCOUNTS, "{}", kept());
-        assert!(ledger.hold(alice, 1, 10, now).is_err());
+        assert!(kept() <= MAX_ACCOUNTS, "{}", kept());
+        assert!(ledger.reserve(alice, 1, 10, now).is_err());
     }
 }

@@ -3,12 +3,12 @@
 //!
 //! All quotas are one ledger, the table `allowances`, so replicas count together. A request never waits for it. It
 //! reserves its amount in memory ([`ledger`]); the amount counts when the request succeeds, and is given back when it
-//! is refused or replayed. Once per [`EVERY`] a task adds the usage to the table and reads the usage of all replicas. A
+//! is refused or replayed. Once per [`SETTLE_INTERVAL`] a task adds the usage to the table and reads the usage of all replicas. A
 //! quota can therefore be exceeded by what the other replicas accept in that time, and by a replica that has just
 //! started or has dropped the account.
 //!
 //! The window of a quota starts with the first use and has a fixed length. An account is a hash, so the table does not
-//! reveal who talks to whom. A repeated request gets its first reply even if the quota is used up ([`Quotas::attend`]).
+//! reveal who talks to whom. A repeated request gets its first reply even if the quota is used up ([`Quotas::run_reserved`]).
 
 mod ledger;
 mod metrics;
@@ -32,9 +32,9 @@ use ledger::Ledger;
 pub use metrics::QuotaMetrics;
 
 /// Pause between two settlements.
-pub const EVERY: Duration = Duration::from_secs(1);
+pub const SETTLE_INTERVAL: Duration = Duration::from_secs(1);
 /// Maximum number of accounts in one statement.
-const BATCH: usize = 1_000;
+const MAX_BATCH: usize = 1_000;
 
 const TEN_MINUTES: Duration = Duration::from_secs(600);
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -43,9 +43,9 @@ const DAY: Duration = Duration::from_secs(86_400);
 /// Cost of a row beside the bytes that its caller sent: its header, ids and indexes.
 pub const ROW_BYTES: usize = 256;
 /// Each stranger may make this fraction of the invitations that one DID receives from strangers: a quarter.
-const INVITERS: u64 = 4;
+const INVITATION_SHARES: u64 = 4;
 /// Ratio between the key packages of one DID that all callers together get and those that one caller gets.
-const CALLERS: u64 = 10;
+const CALLER_SHARES: u64 = 10;
 
 /// Kind of usage that is limited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -97,8 +97,8 @@ impl QuotaLimits {
             Quota::Convos => self.convos,
             Quota::Strangers => self.strangers,
             Quota::Invitations => self.invitations,
-            Quota::InvitationsByOne => self.invitations.div_ceil(INVITERS),
-            Quota::KeyPackages => self.key_packages.saturating_mul(CALLERS),
+            Quota::InvitationsByOne => self.invitations.div_ceil(INVITATION_SHARES),
+            Quota::KeyPackages => self.key_packages.saturating_mul(CALLER_SHARES),
             Quota::KeyPackagesForOne => self.key_packages,
         };
         (most > 0).then_some(most)
@@ -158,24 +158,24 @@ struct Inner {
 }
 
 /// Reservations of a request. Dropping it counts them: the client has disconnected, and its request may still succeed.
-pub struct Held {
+pub struct Reservation {
     quotas: Quotas,
     charges: Vec<Charge>,
 }
 
-impl Held {
+impl Reservation {
     /// Counts the reservations if they were used, and gives them back if not.
-    pub fn end(mut self, used: bool) {
+    pub fn finish(mut self, used: bool) {
         let charges = std::mem::take(&mut self.charges);
         let ledger = &self.quotas.0.ledger;
-        charges.iter().for_each(|charge| ledger.end(charge.account, charge.amount, used, Instant::now()));
+        charges.iter().for_each(|charge| ledger.finish(charge.account, charge.amount, used, Instant::now()));
     }
 }
 
-impl Drop for Held {
+impl Drop for Reservation {
     fn drop(&mut self) {
         let ledger = &self.quotas.0.ledger;
-        self.charges.iter().for_each(|charge| ledger.end(charge.account, charge.amount, true, Instant::now()));
+        self.charges.iter().for_each(|charge| ledger.finish(charge.account, charge.amount, true, Instant::now()));
     }
 }
 
@@ -186,29 +186,29 @@ impl Quotas {
 
     /// Reserves all charges or none. Fails with `RateLimitExceeded` and the time until the window of the exceeded quota
     /// ends.
-    pub fn hold(&self, charges: Vec<Charge>) -> Result<Held, Error> {
-        self.reserve(charges).map_err(|(quota, wait)| self.refusal(quota, wait))
+    pub fn reserve(&self, charges: Vec<Charge>) -> Result<Reservation, Error> {
+        self.try_reserve(charges).map_err(|(quota, wait)| self.refusal(quota, wait))
     }
 
-    fn reserve(&self, charges: Vec<Charge>) -> Result<Held, (Quota, Duration)> {
-        let mut held = Held { quotas: self.clone(), charges: Vec::with_capacity(charges.len()) };
+    fn try_reserve(&self, charges: Vec<Charge>) -> Result<Reservation, (Quota, Duration)> {
+        let mut reservation = Reservation { quotas: self.clone(), charges: Vec::with_capacity(charges.len()) };
         for charge in charges {
             let quota = charge.account.0;
             let Some(most) = self.0.most.of(quota).filter(|_| charge.amount > 0) else { continue };
-            match self.0.ledger.hold(charge.account, charge.amount, most, Instant::now()) {
-                Ok(()) => held.charges.push(charge),
+            match self.0.ledger.reserve(charge.account, charge.amount, most, Instant::now()) {
+                Ok(()) => reservation.charges.push(charge),
                 Err(wait) => {
-                    held.end(false);
+                    reservation.finish(false);
                     return Err((quota, wait));
                 }
             }
         }
-        Ok(held)
+        Ok(reservation)
     }
 
     /// Reserves a one-time key package of an owner for a caller, or returns how long the owner's stock is protected.
-    pub fn hold_key_package(&self, caller: &Did, owner: &str) -> Result<Held, Duration> {
-        self.reserve(Charge::key_package(caller, owner).to_vec()).map_err(|(_, wait)| wait)
+    pub fn reserve_key_package(&self, caller: &Did, owner: &str) -> Result<Reservation, Duration> {
+        self.try_reserve(Charge::key_package(caller, owner).to_vec()).map_err(|(_, wait)| wait)
     }
 
     /// Error for a caller if all owners' remaining key packages are protected.
@@ -218,7 +218,7 @@ impl Quotas {
 
     /// Returns the charges for naming these DIDs; DIDs that share a conversation with the caller are free. It runs one
     /// statement, or none without limits. The caller must be allowed to name DIDs at all.
-    pub async fn introductions(&self, caller: &Did, named: &[Did]) -> Result<Vec<Charge>, Error> {
+    pub async fn stranger_charges(&self, caller: &Did, named: &[Did]) -> Result<Vec<Charge>, Error> {
         if named.is_empty() || (self.0.most.strangers == 0 && self.0.most.invitations == 0) {
             return Ok(Vec::new());
         }
@@ -227,21 +227,21 @@ impl Quotas {
     }
 
     /// Runs the command with its reservations. If they were refused, an equal earlier request still gets its reply.
-    pub(crate) async fn attend<C: Repeatable>(
+    pub(crate) async fn run_reserved<C: Repeatable>(
         &self,
-        held: Result<Held, Error>,
+        reservation: Result<Reservation, Error>,
         command: C,
         work: impl AsyncFnOnce(C) -> Result<C::Output, Error>,
     ) -> Result<C::Output, Error> {
-        let held = match held {
-            Ok(held) => held,
+        let reservation = match reservation {
+            Ok(reservation) => reservation,
             Err(refusal) => {
                 let reader = self.0.store.reader().await?;
                 return command.earlier(&reader).await.map_err(Abort::into_error)?.ok_or(refusal);
             }
         };
         let done = work(command).await;
-        held.end(done.as_ref().is_ok_and(C::is_new));
+        reservation.finish(done.as_ref().is_ok_and(C::is_new));
         done
     }
 
@@ -268,7 +268,7 @@ impl Quotas {
 
     /// Adds the usage of this replica to the table, and reads the usage of all replicas.
     pub async fn settle(&self) -> Result<(), Error> {
-        for batch in self.0.ledger.unsettled().chunks(BATCH) {
+        for batch in self.0.ledger.unsettled().chunks(MAX_BATCH) {
             let used: Vec<Used> = batch
                 .iter()
                 .map(|((quota, key), used)| Used::new(quota.label(), quota.window(), key.bytes(), *used))
@@ -290,7 +290,7 @@ impl Quotas {
     /// Settles until it is stopped. Usage that a replica has not settled when it dies is lost.
     pub async fn keep_settling(self, mut stop: watch::Receiver<bool>) {
         let mut told = false;
-        while tokio::time::timeout(EVERY, stop.wait_for(|stop| *stop)).await.is_err() {
+        while tokio::time::timeout(SETTLE_INTERVAL, stop.wait_for(|stop| *stop)).await.is_err() {
             match self.settle().await {
                 Ok(()) => told = false,
                 Err(error) if !std::mem::replace(&mut told, true) => {

@@ -4,7 +4,7 @@
 //! `AccountSuspended`, and its open streams are closed. It can still read its conversations, and its data stays.
 //!
 //! The table `suspensions` is the truth. Each replica caches the DIDs in memory, so a request costs one set lookup, and
-//! polls for changes every [`LOOK`], which reads one row. A replica accepts no request before its first poll. While
+//! polls for changes every [`POLL_INTERVAL`], which reads one row. A replica accepts no request before its first poll. While
 //! PostgreSQL does not answer, the cache is not updated, and no write is possible either.
 
 mod metrics;
@@ -22,12 +22,12 @@ use crate::events::Events;
 use crate::ids::Did;
 use crate::store::{Lane, Store};
 
-use names::{NameKey, Named};
+use names::{NameKey, RecentlyLogged};
 
 pub use metrics::SuspensionMetrics;
 
 /// Interval at which a replica polls for changed suspensions.
-pub const LOOK: Duration = Duration::from_secs(2);
+pub const POLL_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Suspended DIDs known to this replica. Cheap to clone.
 #[derive(Clone)]
@@ -37,7 +37,7 @@ struct Inner {
     store: Store,
     events: Events,
     known: RwLock<Known>,
-    named: Named,
+    named: RecentlyLogged,
     metrics: SuspensionMetrics,
 }
 
@@ -49,9 +49,9 @@ struct Known {
 }
 
 impl Suspensions {
-    /// Starts with no suspended DID; [`Suspensions::look`] reads them.
+    /// Starts with no suspended DID; [`Suspensions::refresh`] reads them.
     pub fn new(store: Store, events: Events, metrics: SuspensionMetrics) -> Self {
-        Self(Arc::new(Inner { store, events, known: RwLock::default(), named: Named::default(), metrics }))
+        Self(Arc::new(Inner { store, events, known: RwLock::default(), named: RecentlyLogged::default(), metrics }))
     }
 
     /// Refuses a suspended caller with `AccountSuspended`.
@@ -61,16 +61,16 @@ impl Suspensions {
         if known.dids.contains(did.as_str()) { Err(suspended()) } else { Ok(()) }
     }
 
-    /// Logs a caller that a limit refused, at most once per [`names::EVERY`] and caller, under a name that only
+    /// Logs a caller that a limit refused, at most once per [`names::LOG_INTERVAL`] and caller, under a name that only
     /// operators can resolve.
-    pub fn note_refusal(&self, did: &Did) {
+    pub fn log_refusal(&self, did: &Did) {
         if let Some(caller) = self.0.named.name(did, Instant::now()) {
             tracing::info!(caller, "a caller was refused by a limit; others of its refusals may follow unsaid");
         }
     }
 
     /// Reads the suspended DIDs, and closes their streams.
-    pub async fn look(&self) -> Result<(), Error> {
+    pub async fn refresh(&self) -> Result<(), Error> {
         let reader = self.0.store.reader_for(Lane::Vital).await?;
         if self.0.named.key.get().is_none() {
             let _ = self.0.named.key.set(NameKey(reader.names_key().await?));
@@ -95,8 +95,8 @@ impl Suspensions {
     /// Polls until it is stopped.
     pub async fn watch(self, mut stop: watch::Receiver<bool>) {
         let mut told = false;
-        while tokio::time::timeout(LOOK, stop.wait_for(|stop| *stop)).await.is_err() {
-            match self.look().await {
+        while tokio::time::timeout(POLL_INTERVAL, stop.wait_for(|stop| *stop)).await.is_err() {
+            match self.refresh().await {
                 Ok(()) => told = false,
                 Err(error) if !told => {
                     tracing::warn!(%error, "suspended DIDs cannot be read; retrying");

@@ -15,9 +15,9 @@ use crate::hex;
 use crate::ids::Did;
 
 /// Minimum time between two log lines about one caller, at one replica.
-pub const EVERY: Duration = Duration::from_secs(60);
+pub const LOG_INTERVAL: Duration = Duration::from_secs(60);
 /// Maximum number of callers that are named in that time. The metrics count the others.
-pub const MOST: usize = 1_000;
+pub const MAX_LOGGED: usize = 1_000;
 /// Bytes of a name, which has two hex digits for each.
 const NAME_BYTES: usize = 8;
 
@@ -36,29 +36,29 @@ impl NameKey {
 
 /// Callers that the log has named recently.
 #[derive(Default)]
-pub(super) struct Named {
+pub(super) struct RecentlyLogged {
     /// Empty before the first poll of the database.
     pub key: OnceLock<NameKey>,
-    lately: Mutex<HashMap<String, Instant>>,
+    recent: Mutex<HashMap<String, Instant>>,
 }
 
-impl Named {
+impl RecentlyLogged {
     /// Returns the name of a caller if it may be logged now.
     pub fn name(&self, did: &Did, now: Instant) -> Option<String> {
         let key = self.key.get()?;
         // No code panics while it holds this lock.
-        let mut lately = self.lately.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_over = |at: &Instant| now.saturating_duration_since(*at) >= EVERY;
-        if lately.get(did.as_str()).is_some_and(|at| !is_over(at)) {
+        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_over = |at: &Instant| now.saturating_duration_since(*at) >= LOG_INTERVAL;
+        if recent.get(did.as_str()).is_some_and(|at| !is_over(at)) {
             return None;
         }
-        if lately.len() >= MOST && !lately.contains_key(did.as_str()) {
-            lately.retain(|_, at| !is_over(at));
-            if lately.len() >= MOST {
+        if recent.len() >= MAX_LOGGED && !recent.contains_key(did.as_str()) {
+            recent.retain(|_, at| !is_over(at));
+            if recent.len() >= MAX_LOGGED {
                 return None;
             }
         }
-        lately.insert(did.as_str().to_owned(), now);
+        recent.insert(did.as_str().to_owned(), now);
         Some(key.name(did.as_str()))
     }
 }
@@ -69,17 +69,17 @@ mod tests {
 
     #[test]
     fn a_caller_is_named_once_a_minute_and_not_more_of_them_than_there_is_room_for() {
-        let (named, now) = (Named::default(), Instant::now());
+        let (named, now) = (RecentlyLogged::default(), Instant::now());
         let did = |n: usize| format!("did:web:{n}.example").parse::<Did>().unwrap();
         assert_eq!(named.name(&did(0), now), None, "without a key there are no names");
         assert!(named.key.set(NameKey(vec![7; 32])).is_ok());
         let name = named.name(&did(0), now).unwrap();
-        assert_eq!((name.len(), named.name(&did(0), now + EVERY / 2)), (2 * NAME_BYTES, None));
-        for n in 1..MOST {
-            assert!(named.name(&did(n), now + EVERY / 2).is_some_and(|other| other != name));
+        assert_eq!((name.len(), named.name(&did(0), now + LOG_INTERVAL / 2)), (2 * NAME_BYTES, None));
+        for n in 1..MAX_LOGGED {
+            assert!(named.name(&did(n), now + LOG_INTERVAL / 2).is_some_and(|other| other != name));
         }
-        assert_eq!(named.name(&did(MOST), now + EVERY / 2), None);
-        assert!(named.name(&did(MOST), now + EVERY).is_some(), "the first one has made room");
-        assert_eq!(named.name(&did(0), now + 2 * EVERY), Some(name));
+        assert_eq!(named.name(&did(MAX_LOGGED), now + LOG_INTERVAL / 2), None);
+        assert!(named.name(&did(MAX_LOGGED), now + LOG_INTERVAL).is_some(), "the first one has made room");
+        assert_eq!(named.name(&did(0), now + 2 * LOG_INTERVAL), Some(name));
     }
 }

@@ -17,9 +17,9 @@ const NAMES_KEY: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/sql/q
 const KNOWN: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/sql/queries/suspensions/known.sql"));
 
 /// Number of DIDs that are searched at a time.
-const KNOWN_AT_ONCE: i64 = 10_000;
+const MAX_BATCH: i64 = 10_000;
 /// Maximum number of DIDs in one list, the latest first. The table `suspensions` has them all.
-pub const MOST_LISTED: i64 = 1_000;
+pub const MAX_LISTED: i64 = 1_000;
 
 /// List of suspended DIDs; prints one line each.
 pub struct Suspended(Vec<String>);
@@ -30,7 +30,7 @@ impl fmt::Display for Suspended {
             writeln!(f, "{line}")?;
         }
         match self.0.len() as i64 {
-            MOST_LISTED => writeln!(f, "{MOST_LISTED} suspended, and perhaps more: select * from suspensions"),
+            MAX_LISTED => writeln!(f, "{MAX_LISTED} suspended, and perhaps more: select * from suspensions"),
             listed => writeln!(f, "{listed} suspended"),
         }
     }
@@ -39,7 +39,7 @@ impl fmt::Display for Suspended {
 /// Lists the suspended DIDs with time and reason.
 pub async fn list(database: &tokio_postgres::Config) -> Result<Suspended, MigrationError> {
     let (client, connection) = store::connect(database).await?;
-    let rows = client.query_typed(LIST, &[(&MOST_LISTED, Type::INT8)]).await?;
+    let rows = client.query_typed(LIST, &[(&MAX_LISTED, Type::INT8)]).await?;
     connection.abort();
     let line = |row: &Row| {
         let since: chrono::DateTime<chrono::Utc> = row.get("suspended_at");
@@ -80,7 +80,7 @@ pub async fn who(database: &tokio_postgres::Config, name: &str) -> Result<Vec<St
     let key = key(&client).await?;
     let (mut found, mut after) = (Vec::new(), String::new());
     loop {
-        let rows = client.query_typed(KNOWN, &[(&after, Type::TEXT), (&KNOWN_AT_ONCE, Type::INT8)]).await?;
+        let rows = client.query_typed(KNOWN, &[(&after, Type::TEXT), (&MAX_BATCH, Type::INT8)]).await?;
         let dids = rows.iter().map(|row| row.get::<_, &str>("did"));
         found.extend(dids.filter(|did| key.name(did) == name).map(str::to_owned));
         match rows.last() {

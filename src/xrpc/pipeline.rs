@@ -142,7 +142,7 @@ async fn open_socket<S: Subscription>(
     // It stands in an address, so others than its owner may have read it.
     app.authenticator.refuse_known_ticket(&ticket)?;
     app.suspensions.refuse(&ticket.did)?;
-    let mut admission = app.limits.admit(&ticket.did).inspect_err(|_| app.suspensions.note_refusal(&ticket.did))?;
+    let mut admission = app.limits.admit(&ticket.did).inspect_err(|_| app.suspensions.log_refusal(&ticket.did))?;
     if let Err(error) = measure(Stage::Spend, app.authenticator.consume_ticket(&ticket)).await {
         if error.code == Code::TokenReplayed {
             admission.refund();
@@ -222,7 +222,7 @@ pub async fn dispatch(
     let refusing = async |error: Error| {
         let name = noting(error.code);
         if let (Code::RateLimitExceeded, Some(caller)) = (error.code, asking.extensions().get::<Did>()) {
-            suspensions.note_refusal(caller);
+            suspensions.log_refusal(caller);
         }
         (measure(Stage::Encode, async { refusal(&error, route, &id) }).await, Some(name))
     };

@@ -10,7 +10,7 @@ use crate::bytes::LexBytes;
 use crate::commands::{self, Fingerprint, Invitation, Once};
 use crate::error::{Code, Error};
 use crate::ids::{ConvoId, Did};
-use crate::quotas::{Charge, Held};
+use crate::quotas::{Charge, Reservation};
 use crate::xrpc::{Caller, Conflict, Endpoint, Judged, Kind, Tells};
 
 /// Most DIDs in one request: all that a conversation may have beside the caller.
@@ -101,7 +101,7 @@ async fn add(app: &App, caller: &Caller, input: Input) -> Result<Output, Error> 
     let knows_itself = commits || command.once.has_key();
     let held = hold(app, &command).await;
     let adding = async |command| app.serializer.add(command).await;
-    let landed = app.quotas.attend(held, command, adding).await.inspect_err(|error| app.count_conflict(error));
+    let landed = app.quotas.run_reserved(held, command, adding).await.inspect_err(|error| app.count_conflict(error));
     let landed = landed.map_err(|error| if knows_itself { error } else { error.told_by(AGAIN) })?;
     if !landed.repeated {
         app.metrics.commands.members_added(members);
@@ -114,15 +114,15 @@ async fn add(app: &App, caller: &Caller, input: Input) -> Result<Output, Error> 
 
 /// Reserves what it will use: its bytes, and whom it names. Strangers to the conversation are told so first: what they name is not
 /// looked at.
-async fn hold(app: &App, command: &commands::AddMembers) -> Result<Held, Error> {
+async fn hold(app: &App, command: &commands::AddMembers) -> Result<Reservation, Error> {
     app.serializer.refuse_stranger(&command.convo_id, &command.caller).await?;
     let commit = command.commit.as_ref().map_or(0, |commit| commit.bytes.len());
     let bytes = commit + command.invitation.bytes(&command.dids);
     // The entry and the event, beside those that the invitation has.
     let rows = 2 + command.invitation.rows(command.dids.len());
     let mut charges = vec![Charge::stored(&command.caller, bytes, rows)];
-    charges.extend(app.quotas.introductions(&command.caller, &command.dids).await?);
-    app.quotas.hold(charges)
+    charges.extend(app.quotas.stranger_charges(&command.caller, &command.dids).await?);
+    app.quotas.reserve(charges)
 }
 
 async fn command(app: &App, caller: &Caller, input: Input) -> Result<commands::AddMembers, Error> {

@@ -9,7 +9,7 @@ use crate::commands::{self, Created, Fingerprint, Invitation, Once};
 use crate::error::{Code, Error};
 use crate::ids::Did;
 use crate::mls::{self, MAX_INITIAL_EPOCH, Suite};
-use crate::quotas::{Charge, Held};
+use crate::quotas::{Charge, Reservation};
 use crate::store::convos::NewConvo;
 use crate::wire::{ConvoMetadata, ConvoView, MemberView};
 use crate::xrpc::{Caller, Endpoint, Kind};
@@ -73,7 +73,7 @@ impl Endpoint for CreateConvo {
         dids.extend(command.initial_members.iter().cloned());
         let held = hold(app, &command).await;
         let keyed = command.once.has_key();
-        let created = app.quotas.attend(held, command, async |command| app.serializer.create(command).await).await;
+        let created = app.quotas.run_reserved(held, command, async |command| app.serializer.create(command).await).await;
         let created = created.map_err(|error| if keyed { error } else { error.told_by(AGAIN) })?;
         if !created.repeated {
             app.metrics.commands.group_created();
@@ -84,7 +84,7 @@ impl Endpoint for CreateConvo {
 }
 
 /// Reserves what it will use: a conversation, its bytes, and whom it names.
-async fn hold(app: &App, command: &commands::CreateConvo) -> Result<Held, Error> {
+async fn hold(app: &App, command: &commands::CreateConvo) -> Result<Reservation, Error> {
     let creator = &command.new.creator;
     let metadata = command.new.metadata.as_ref();
     let texts = metadata.into_iter().flat_map(|metadata| [&metadata.name, &metadata.description]).flatten();
@@ -94,8 +94,8 @@ async fn hold(app: &App, command: &commands::CreateConvo) -> Result<Held, Error>
         Charge::convo(creator),
         Charge::stored(creator, bytes, 4 + command.invitation.rows(command.initial_members.len())),
     ];
-    charges.extend(app.quotas.introductions(creator, &command.initial_members).await?);
-    app.quotas.hold(charges)
+    charges.extend(app.quotas.stranger_charges(creator, &command.initial_members).await?);
+    app.quotas.reserve(charges)
 }
 
 /// The conversation as it was made, also for whoever asks again later.

@@ -98,9 +98,9 @@ async fn leave(app: &App, caller: &Caller, input: Input) -> Result<Output, Error
     let knows_itself = commits || command.target == command.caller || command.once.has_key();
     // Leaving is free; a commit is stored.
     let charges = command.commit.as_ref().map(|commit| Charge::stored(&caller.did, commit.bytes.len(), 2));
-    let held = app.quotas.hold(charges.into_iter().collect());
+    let held = app.quotas.reserve(charges.into_iter().collect());
     let leaving = async |command| app.serializer.run(command).await;
-    let landed = app.quotas.attend(held, command, leaving).await.inspect_err(|error| app.count_conflict(error));
+    let landed = app.quotas.run_reserved(held, command, leaving).await.inspect_err(|error| app.count_conflict(error));
     let landed = landed.map_err(|error| if knows_itself { error } else { error.told_by(AGAIN) })?;
     if !landed.repeated && commits {
         app.metrics.commands.epoch_incremented(start.elapsed());

@@ -12,7 +12,7 @@ use crate::error::{Code, Error};
 use crate::hex;
 use crate::ids::Did;
 use crate::mls::{DEFAULT_SUITE, Suite};
-use crate::quotas::Held;
+use crate::quotas::Reservation;
 use crate::store::key_packages::{ClaimSource, Issued};
 use crate::xrpc::{Caller, Endpoint, Kind};
 
@@ -74,9 +74,9 @@ impl Endpoint for GetKeyPackages {
         let asked = input.dids.clone();
         let mut wanted = owners(input.dids)?;
         // One package of each is reserved before any is looked for, so that requests that come at once count too.
-        let (mut held, mut waits) = (HashMap::<String, Held>::new(), HashMap::<String, Duration>::new());
+        let (mut held, mut waits) = (HashMap::<String, Reservation>::new(), HashMap::<String, Duration>::new());
         for owner in &wanted {
-            match app.quotas.hold_key_package(&caller.did, owner) {
+            match app.quotas.reserve_key_package(&caller.did, owner) {
                 Ok(reserved) => _ = held.insert(owner.clone(), reserved),
                 Err(wait) => _ = waits.insert(owner.clone(), wait),
             }
@@ -93,20 +93,20 @@ impl Endpoint for GetKeyPackages {
             let claimed = match app.store.transact(claim).await {
                 Ok(claimed) => claimed,
                 Err(error) => {
-                    held.into_values().for_each(|held| held.end(false));
+                    held.into_values().for_each(|held| held.finish(false));
                     return Err(error);
                 }
             };
             for (source, package) in claimed {
                 app.metrics.commands.key_package_issued(source);
                 if let Some(held) = held.remove(&package.owner) {
-                    held.end(matches!(source, ClaimSource::SkipLocked | ClaimSource::Wait));
+                    held.finish(matches!(source, ClaimSource::SkipLocked | ClaimSource::Wait));
                 }
                 wanted.retain(|owner| *owner != package.owner);
                 found.push(package);
             }
         }
-        held.into_values().for_each(|held| held.end(false));
+        held.into_values().for_each(|held| held.finish(false));
         if let (true, Some(wait)) = (found.is_empty(), wanted.iter().filter_map(|owner| waits.get(owner)).min()) {
             return Err(app.quotas.refuse_key_package(*wait));
         }

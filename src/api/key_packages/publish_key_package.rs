@@ -68,9 +68,9 @@ impl Endpoint for PublishKeyPackage {
         let owner = caller.did.clone();
         let once = Once::new(owner.clone(), "publishKeyPackage", key, fingerprint);
         let bytes = package.as_ref().map_or(0, |package| package.bytes.len());
-        let held = app.quotas.hold(vec![Charge::stored(&owner, bytes, 1)]);
+        let held = app.quotas.reserve(vec![Charge::stored(&owner, bytes, 1)]);
         let command = commands::PublishKeyPackage { owner, package, now, once };
-        let published = app.quotas.attend(held, command, async |command| app.store.transact(command).await).await?;
+        let published = app.quotas.run_reserved(held, command, async |command| app.store.transact(command).await).await?;
         Ok(Output { success: true, key_package_hash: published.hash })
     }
 }

@@ -101,10 +101,10 @@ async fn send(app: &App, caller: &Caller, input: Input) -> Result<Output, Error>
     // One that was accepted before there was this limit is known all the same.
     let held = match message.ciphertext.len() > MAX_MLS_BYTES {
         true => Err(Code::MessageTooLarge.because(format!("ciphertext must have at most {MAX_MLS_BYTES} bytes"))),
-        false => app.quotas.hold(vec![Charge::stored(&caller.did, message.ciphertext.len() + embed, 1)]),
+        false => app.quotas.reserve(vec![Charge::stored(&caller.did, message.ciphertext.len() + embed, 1)]),
     };
     let sending = async |command| app.serializer.send(command).await;
-    let sent = app.quotas.attend(held, command, sending).await.inspect_err(|error| app.count_conflict(error));
+    let sent = app.quotas.run_reserved(held, command, sending).await.inspect_err(|error| app.count_conflict(error));
     let sent = sent.map_err(|error| if knows_itself { error } else { error.told_by_id(&id) })?;
     if !sent.repeated {
         app.metrics.commands.message_sent();

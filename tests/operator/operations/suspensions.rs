@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use catbird_client::xrpc::{Event, EventStream, Frame, Reply, Xrpc};
 use catbird_server::api::ROUTES;
-use catbird_server::suspensions::LOOK;
+use catbird_server::suspensions::POLL_INTERVAL;
 use catbird_server::xrpc::Kind;
 use catbird_testkit::cluster::database;
 use catbird_testkit::fleet::{Fleet, Mode, run_with};
@@ -31,7 +31,7 @@ async fn until_writing_gets(status: u16, at: &[Xrpc], convo: &str) {
     let start = Instant::now();
     for who in at {
         while write(who, convo).await.status != status {
-            assert!(start.elapsed() < LOOK + BUSY, "no {status} after {:?}", start.elapsed());
+            assert!(start.elapsed() < POLL_INTERVAL + BUSY, "no {status} after {:?}", start.elapsed());
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
@@ -46,7 +46,8 @@ async fn follow(who: &Xrpc) -> Result<EventStream, Reply> {
 /// Reads a stream to its end.
 async fn rest(mut stream: EventStream) -> Vec<Event> {
     let mut events = Vec::new();
-    while let Some(event) = tokio::time::timeout(LOOK + BUSY, stream.next()).await.expect("the stream goes on").unwrap()
+    while let Some(event) =
+        tokio::time::timeout(POLL_INTERVAL + BUSY, stream.next()).await.expect("the stream goes on").unwrap()
     {
         events.push(event);
     }
