@@ -10,7 +10,7 @@ use tokio_postgres::{IsolationLevel, SimpleQueryMessage};
 use crate::store::{self, MigrationError};
 
 /// Maximum number of findings that are printed for one invariant.
-const MOST_SHOWN: usize = 20;
+const MAX_SHOWN: usize = 20;
 
 macro_rules! checks {
     ($($name:literal),* $(,)?) => {
@@ -65,11 +65,11 @@ impl fmt::Display for Report {
                 0 => writeln!(f, "ok        {name}")?,
                 n => writeln!(f, "VIOLATED  {name}: {meaning} ({n} found)")?,
             }
-            for finding in findings.iter().take(MOST_SHOWN) {
+            for finding in findings.iter().take(MAX_SHOWN) {
                 writeln!(f, "          {finding}")?;
             }
-            if findings.len() > MOST_SHOWN {
-                writeln!(f, "          and {} more", findings.len() - MOST_SHOWN)?;
+            if findings.len() > MAX_SHOWN {
+                writeln!(f, "          and {} more", findings.len() - MAX_SHOWN)?;
             }
         }
         for advice in &self.advice {

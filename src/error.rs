@@ -37,7 +37,7 @@ pub enum Recovery {
 
 impl Recovery {
     /// Returns true if the same request may succeed later.
-    fn is_patience(self) -> bool {
+    fn is_retry(self) -> bool {
         matches!(self, Recovery::RetrySame | Recovery::RetryWithMsgId)
     }
 }
@@ -276,7 +276,7 @@ pub const MAX_MESSAGE_BYTES: usize = 400;
 impl Error {
     /// Creates an error with this code. Codes that ask for a retry get a wait.
     pub fn new(code: Code, message: impl Into<String>) -> Self {
-        let retry_after_ms = code.recovery().is_patience().then_some(RETRY_AFTER_MS);
+        let retry_after_ms = code.recovery().is_retry().then_some(RETRY_AFTER_MS);
         let mut message = message.into();
         if message.len() > MAX_MESSAGE_BYTES {
             message.truncate(message.floor_char_boundary(MAX_MESSAGE_BYTES));
@@ -286,20 +286,20 @@ impl Error {
     }
 
     /// For an unknown outcome, adds how a retry reveals it.
-    pub fn told_by(mut self, how: &str) -> Self {
+    pub fn with_retry_hint(mut self, how: &str) -> Self {
         if self.details.outcome == Some(Outcome::Unknown) {
             self.message = format!("the connection to the database was lost before it confirmed the commit; {how}");
         }
         self
     }
 
-    /// Like [`Error::told_by`], for a message that only this id identifies.
-    pub fn told_by_id(mut self, id: &EntryId) -> Self {
+    /// Like [`Error::with_retry_hint`], for a message that only this id identifies.
+    pub fn with_message_id(mut self, id: &EntryId) -> Self {
         if self.details.outcome == Some(Outcome::Unknown) {
             self.code = Code::MessageUnconfirmed;
             self.details.message_id = Some(id.clone());
         }
-        self.told_by(&format!("send it again with msgId {id}, or it may be stored twice"))
+        self.with_retry_hint(&format!("send it again with msgId {id}, or it may be stored twice"))
     }
 
     /// Creates an error for a defect or an unforeseen outage: the cause goes to the log, not to the client.
@@ -341,11 +341,11 @@ mod tests {
     fn a_message_that_nothing_is_known_by_has_an_error_of_its_own() {
         let mut unknown = Code::DatabaseUnavailable.because("");
         unknown.details.outcome = Some(Outcome::Unknown);
-        let told = unknown.clone().told_by_id(&"m1".parse().unwrap());
+        let told = unknown.clone().with_message_id(&"m1".parse().unwrap());
         assert_eq!((told.code, told.code.recovery()), (Code::MessageUnconfirmed, Recovery::RetryWithMsgId));
-        assert_eq!(unknown.told_by("").code.recovery(), Recovery::RetrySame);
+        assert_eq!(unknown.with_retry_hint("").code.recovery(), Recovery::RetrySame);
         // An error that has certainly changed nothing keeps its code.
-        let refused = Code::DatabaseUnavailable.because("").told_by_id(&"m1".parse().unwrap());
+        let refused = Code::DatabaseUnavailable.because("").with_message_id(&"m1".parse().unwrap());
         assert_eq!((refused.code, refused.details.message_id), (Code::DatabaseUnavailable, None));
     }
 }

@@ -15,8 +15,8 @@ use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 
 use self::leaf::{KeyPackage, Source};
-use self::message::{Content, MAX_LEAVES, Private, Public, Sender, Shown};
-use self::welcome::{NoWelcome, Parts};
+use self::message::{Content, MAX_LEAVES, Private, Public, PublicCommit, Sender};
+use self::welcome::{Parts, WelcomeError};
 use self::wire::Reader;
 use crate::clock::LEEWAY_SECONDS;
 use crate::config::MlsValidation;
@@ -49,14 +49,14 @@ const PRIVATE_MESSAGE: u16 = 2;
 const KEY_PACKAGE: u16 = 5;
 /// Size from which a message counts as large, number of large ones that are parsed at once, and maximum wait for that.
 const LARGE_BYTES: usize = 64 * 1024;
-const MOST_LARGE: usize = 2;
+const MAX_LARGE: usize = 2;
 const LARGE_WAIT: Duration = Duration::from_secs(5);
 /// Largest epoch at which a conversation may start, so far below [`MAX_POSITION`] that its epochs cannot run out.
 pub const MAX_INITIAL_EPOCH: i64 = 1 << 40;
 /// Reason for refusing bytes that are not an MLS message.
 const UNREADABLE: &str = "it does not parse as an MLSMessage (RFC 9420, section 6)";
 /// Reason for refusing an MLS message with an epoch above [`MAX_POSITION`].
-const BEYOND: &str = "its epoch is larger than a conversation can reach";
+const EPOCH_TOO_LARGE: &str = "its epoch is larger than a conversation can reach";
 
 /// Returns a group id in the spelling that is stored, lower-case hex. `None` if it is not hex.
 pub fn canonical_group_id(text: &str) -> Option<String> {
@@ -91,7 +91,7 @@ pub struct Commit {
     pub hash: [u8; 32],
     pub frame: Frame,
     /// Plaintext of the commit; `None` if it is encrypted.
-    shown: Option<Shown>,
+    public: Option<PublicCommit>,
 }
 
 impl Commit {
@@ -99,41 +99,41 @@ impl Commit {
     /// members can apply, as far as that can be checked without the group's tree.
     pub fn parse(bytes: Vec<u8>) -> Result<Self, Error> {
         if bytes.len() > MAX_MLS_BYTES {
-            return Err(no_commit("it has more than 7 MiB"));
+            return Err(invalid_commit("it has more than 7 MiB"));
         }
         let mut reader = Reader::new(&bytes);
-        let (frame, shown) = match wire_format(&mut reader) {
+        let (frame, public) = match wire_format(&mut reader) {
             Some(PUBLIC_MESSAGE) => {
-                let message = Public::read(&mut reader).ok_or_else(|| no_commit(UNREADABLE))?;
-                let shown = message.commit.ok_or_else(|| no_commit("it is another kind of message"))?;
-                check_shown(message.sender, &shown)?;
-                (Frame::of(message.group_id, message.epoch), Some(shown))
+                let message = Public::read(&mut reader).ok_or_else(|| invalid_commit(UNREADABLE))?;
+                let public = message.commit.ok_or_else(|| invalid_commit("it is another kind of message"))?;
+                check_public(message.sender, &public)?;
+                (Frame::of(message.group_id, message.epoch), Some(public))
             }
             Some(PRIVATE_MESSAGE) => {
-                let message = Private::read(&mut reader).ok_or_else(|| no_commit(UNREADABLE))?;
+                let message = Private::read(&mut reader).ok_or_else(|| invalid_commit(UNREADABLE))?;
                 if message.content != Content::Commit {
-                    return Err(no_commit("it is another kind of message"));
+                    return Err(invalid_commit("it is another kind of message"));
                 }
                 if !message.is_sealed {
-                    return Err(no_commit("it is empty"));
+                    return Err(invalid_commit("it is empty"));
                 }
                 (Frame::of(message.group_id, message.epoch), None)
             }
-            Some(_) => return Err(no_commit("it is another kind of message")),
-            None => return Err(no_commit(UNREADABLE)),
+            Some(_) => return Err(invalid_commit("it is another kind of message")),
+            None => return Err(invalid_commit(UNREADABLE)),
         };
         if !reader.is_empty() {
-            return Err(no_commit(UNREADABLE));
+            return Err(invalid_commit(UNREADABLE));
         }
-        let frame = frame.ok_or_else(|| no_commit(BEYOND))?;
-        Ok(Self { frame, hash: Sha256::digest(&bytes).into(), bytes, shown })
+        let frame = frame.ok_or_else(|| invalid_commit(EPOCH_TOO_LARGE))?;
+        Ok(Self { frame, hash: Sha256::digest(&bytes).into(), bytes, public })
     }
 
     /// Checks the cipher suites of the key packages that it adds against the group's.
     pub fn check_suite(&self, group: Suite) -> Result<(), Error> {
-        match &self.shown {
-            Some(shown) if shown.suites.iter().any(|suite| *suite != group.id) => {
-                Err(no_commit("it adds a member by a key package of another cipher suite than the group's"))
+        match &self.public {
+            Some(public) if public.suites.iter().any(|suite| *suite != group.id) => {
+                Err(invalid_commit("it adds a member by a key package of another cipher suite than the group's"))
             }
             _ => Ok(()),
         }
@@ -141,15 +141,15 @@ impl Commit {
 
     /// Checks its plaintext against the request of `caller` to add these DIDs. It may also add devices of the caller.
     pub fn check_additions(&self, caller: &Did, named: &[Did], mode: MlsValidation) -> Result<(), Error> {
-        let Some(shown) = self.shown.as_ref().filter(|_| mode == MlsValidation::Strict) else { return Ok(()) };
+        let Some(public) = self.public.as_ref().filter(|_| mode == MlsValidation::Strict) else { return Ok(()) };
         self.check_committer(caller)?;
         let is_named = |did: &str| did == caller.as_str() || named.iter().any(|named| named.as_str() == did);
-        if !shown.added.iter().all(|did| did.as_deref().is_some_and(is_named)) {
-            return Err(no_commit("it adds a member that didList does not name"));
+        if !public.added.iter().all(|did| did.as_deref().is_some_and(is_named)) {
+            return Err(invalid_commit("it adds a member that didList does not name"));
         }
-        let adds = |did: &Did| shown.added.contains(&Some(did.as_str().to_owned()));
-        if !shown.refers && !named.iter().all(adds) {
-            return Err(no_commit("it does not add every member that didList names"));
+        let adds = |did: &Did| public.added.contains(&Some(did.as_str().to_owned()));
+        if !public.refers && !named.iter().all(adds) {
+            return Err(invalid_commit("it does not add every member that didList names"));
         }
         Ok(())
     }
@@ -157,51 +157,51 @@ impl Commit {
     /// Checks its plaintext against the request of `caller` to remove another member, or only to leave. The removed
     /// leaf can be identified only with the group's tree.
     pub fn check_removal(&self, caller: &Did, of_another: bool, mode: MlsValidation) -> Result<(), Error> {
-        let Some(shown) = self.shown.as_ref().filter(|_| mode == MlsValidation::Strict) else { return Ok(()) };
+        let Some(public) = self.public.as_ref().filter(|_| mode == MlsValidation::Strict) else { return Ok(()) };
         self.check_committer(caller)?;
-        if !shown.added.is_empty() {
-            return Err(no_commit("it adds a member"));
+        if !public.added.is_empty() {
+            return Err(invalid_commit("it adds a member"));
         }
-        if of_another && !shown.refers && !shown.removes {
-            return Err(no_commit("it removes no member"));
+        if of_another && !public.refers && !public.removes {
+            return Err(invalid_commit("it removes no member"));
         }
         Ok(())
     }
 
     /// An external commit must carry the caller's own leaf.
     fn check_committer(&self, caller: &Did) -> Result<(), Error> {
-        match &self.shown {
-            Some(shown) if shown.from_outside && shown.committer.as_deref() != Some(caller.as_str()) => {
-                Err(no_commit("it comes from outside the group, and its leaf names another DID"))
+        match &self.public {
+            Some(public) if public.from_outside && public.committer.as_deref() != Some(caller.as_str()) => {
+                Err(invalid_commit("it comes from outside the group, and its leaf names another DID"))
             }
             _ => Ok(()),
         }
     }
 }
 
-fn no_commit(why: &str) -> Error {
+fn invalid_commit(why: &str) -> Error {
     Code::InvalidCommit.because(format!("commit must be an MLSMessage with a commit: {why}"))
 }
 
 /// Refuses commits that no member would accept (RFC 9420, sections 6 and 12.4).
-fn check_shown(sender: Sender, shown: &Shown) -> Result<(), Error> {
+fn check_public(sender: Sender, public: &PublicCommit) -> Result<(), Error> {
     match sender {
         Sender::Member { leaf } if leaf as usize >= MAX_LEAVES => {
-            return Err(no_commit("its sender is not a leaf of the group"));
+            return Err(invalid_commit("its sender is not a leaf of the group"));
         }
         Sender::External | Sender::NewMemberProposal => {
-            return Err(no_commit("its sender is neither in the group nor joining it"));
+            return Err(invalid_commit("its sender is neither in the group nor joining it"));
         }
-        Sender::NewMemberCommit if !shown.has_path => {
-            return Err(no_commit("it comes from outside the group and has no path"));
+        Sender::NewMemberCommit if !public.has_path => {
+            return Err(invalid_commit("it comes from outside the group and has no path"));
         }
         Sender::Member { .. } | Sender::NewMemberCommit => {}
     }
-    if shown.is_empty {
-        return Err(no_commit("it has neither proposals nor a path"));
+    if public.is_empty {
+        return Err(invalid_commit("it has neither proposals nor a path"));
     }
-    if shown.needs_path && !shown.has_path {
-        return Err(no_commit("it has no path, and one of its proposals needs one"));
+    if public.needs_path && !public.has_path {
+        return Err(invalid_commit("it has no path, and one of its proposals needs one"));
     }
     Ok(())
 }
@@ -226,7 +226,7 @@ pub struct WelcomeSuite(u16);
 impl WelcomeSuite {
     /// Checks that it is the group's suite.
     pub fn check(self, group: Suite) -> Result<(), Error> {
-        if self.0 == group.id { Ok(()) } else { Err(no_welcome("its cipher suite is not the group's")) }
+        if self.0 == group.id { Ok(()) } else { Err(invalid_welcome("its cipher suite is not the group's")) }
     }
 }
 
@@ -234,44 +234,47 @@ impl Welcome {
     /// Parses `bytes` as a Welcome, framed as an MLSMessage or bare, with at least one recipient and one part for each.
     pub fn parse(bytes: Vec<u8>) -> Result<Self, Error> {
         if bytes.len() > MAX_MLS_BYTES {
-            return Err(no_welcome("it has more than 7 MiB"));
+            return Err(invalid_welcome("it has more than 7 MiB"));
         }
         let parts = Parts::read(&bytes).map_err(|why| match why {
-            NoWelcome::TooMany => no_welcome("it is for more devices than a conversation can have"),
-            NoWelcome::Unreadable if begins_as_mls(&bytes) && !bytes.starts_with(&welcome::FRAMED) => {
-                no_welcome("it is another kind of message")
+            WelcomeError::TooMany => invalid_welcome("it is for more devices than a conversation can have"),
+            WelcomeError::Unreadable if begins_as_mls(&bytes) && !bytes.starts_with(&welcome::FRAMED) => {
+                invalid_welcome("it is another kind of message")
             }
-            NoWelcome::Unreadable => no_welcome("it does not parse as an MLSMessage or a Welcome (RFC 9420)"),
+            WelcomeError::Unreadable => invalid_welcome("it does not parse as an MLSMessage or a Welcome (RFC 9420)"),
         })?;
         // A framed Welcome that is truncated at the right place reads as a bare one without recipients.
         if parts.recipients() == 0 {
-            return Err(no_welcome("it is for no member"));
+            return Err(invalid_welcome("it is for no member"));
         }
-        if parts.repeats_itself() {
-            return Err(no_welcome("it has two parts for one key package"));
+        if parts.has_duplicates() {
+            return Err(invalid_welcome("it has two parts for one key package"));
         }
         let suite = WelcomeSuite(parts.suite);
         Ok(Self { bytes, suite })
     }
 }
 
-fn no_welcome(why: &str) -> Error {
+fn invalid_welcome(why: &str) -> Error {
     Code::InvalidWelcome.because(format!("welcomeMessage must be an MLS Welcome: {why}"))
 }
 
 /// Returns a Welcome with the parts of these key packages only, so that their owner does not download the other
 /// recipients' parts. A Welcome without a part for each of them is returned unchanged.
-pub fn cut_welcome(welcome: Vec<u8>, references: &[&[u8]]) -> Vec<u8> {
-    let cut = Parts::read(&welcome).ok().and_then(|parts| parts.cut_to(references));
+pub fn restrict_welcome(welcome: Vec<u8>, references: &[&[u8]]) -> Vec<u8> {
+    let cut = Parts::read(&welcome).ok().and_then(|parts| parts.restrict_to(references));
     cut.unwrap_or(welcome)
 }
 
 /// Parses bytes that may be large. Reading and hashing seven megabytes blocks a thread for some hundredths of a second,
-/// so large ones are parsed on separate threads, [`MOST_LARGE`] at a time.
+/// so large ones are parsed on separate threads, [`MAX_LARGE`] at a time.
 ///
 /// Errors: those of `parse`, and `Overloaded` after [`LARGE_WAIT`].
-pub async fn apart<T: Send + 'static>(bytes: Vec<u8>, parse: fn(Vec<u8>) -> Result<T, Error>) -> Result<T, Error> {
-    static LARGE: Semaphore = Semaphore::const_new(MOST_LARGE);
+pub async fn parse_large<T: Send + 'static>(
+    bytes: Vec<u8>,
+    parse: fn(Vec<u8>) -> Result<T, Error>,
+) -> Result<T, Error> {
+    static LARGE: Semaphore = Semaphore::const_new(MAX_LARGE);
     if bytes.len() <= LARGE_BYTES {
         return parse(bytes);
     }
@@ -319,7 +322,7 @@ pub fn check_application(bytes: &[u8], epoch: i64) -> Result<Option<Frame>, Erro
     if !message.is_sealed {
         return refused("it is empty");
     }
-    let Some(frame) = Frame::of(message.group_id, message.epoch) else { return refused(BEYOND) };
+    let Some(frame) = Frame::of(message.group_id, message.epoch) else { return refused(EPOCH_TOO_LARGE) };
     if frame.epoch != epoch {
         return refused("its epoch is not the one in the request");
     }

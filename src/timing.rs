@@ -92,7 +92,7 @@ pub struct Timings(Arc<Inner>);
 
 /// Time of each stage at some moment, in nanoseconds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Taken([u64; Stage::ALL.len()]);
+pub struct StageTimes([u64; Stage::ALL.len()]);
 
 type End = Box<dyn FnOnce(Duration) + Send + Sync>;
 
@@ -119,7 +119,7 @@ impl Timings {
     /// Creates the timings of a request that has just arrived.
     pub fn of_request() -> Self {
         let timings = Self::default();
-        timings.set_until(Some(Instant::now() + BUDGET));
+        timings.set_deadline(Some(Instant::now() + BUDGET));
         timings
     }
 
@@ -134,16 +134,16 @@ impl Timings {
     }
 
     /// Returns the deadline of this task's request. `None` without a request or deadline.
-    pub fn until() -> Option<Instant> {
-        Self::find()?.until_now()
+    pub fn deadline() -> Option<Instant> {
+        Self::find()?.current_deadline()
     }
 
-    fn until_now(&self) -> Option<Instant> {
+    fn current_deadline(&self) -> Option<Instant> {
         // No code panics while it holds this lock.
         *self.0.until.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn set_until(&self, until: Option<Instant>) {
+    fn set_deadline(&self, until: Option<Instant>) {
         *self.0.until.lock().unwrap_or_else(PoisonError::into_inner) = until;
     }
 
@@ -153,7 +153,7 @@ impl Timings {
     }
 
     /// Adds the time of work that was shared with other requests, without the part before this one joined.
-    pub fn add(&self, shared: &Timings, missed: &Taken) {
+    pub fn add(&self, shared: &Timings, missed: &StageTimes) {
         for (stage, took) in shared.taken() {
             let took = took.saturating_sub(Duration::from_nanos(missed.0[stage as usize]));
             self.count(stage, took);
@@ -170,8 +170,8 @@ impl Timings {
     }
 
     /// Returns the times until now, to subtract them later.
-    pub fn so_far(&self) -> Taken {
-        Taken(array::from_fn(|n| self.0.nanos[n].load(Ordering::Relaxed)))
+    pub fn so_far(&self) -> StageTimes {
+        StageTimes(array::from_fn(|n| self.0.nanos[n].load(Ordering::Relaxed)))
     }
 
     /// Returns the stages of the request and the time of each.
@@ -209,32 +209,32 @@ pub async fn wait_for_client<F: Future>(waiting: F) -> F::Output {
     let begun = Instant::now();
     let came = waiting.await;
     if let Some(timings) = Timings::find()
-        && let Some(until) = timings.until_now()
+        && let Some(until) = timings.current_deadline()
     {
-        timings.set_until(Some(until + begun.elapsed()));
+        timings.set_deadline(Some(until + begun.elapsed()));
     }
     came
 }
 
 /// The deadline of the request passed before the work was done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Late;
+pub struct DeadlineExceeded;
 
 /// Waits for work for at most this long, and until the deadline of this task's request.
-pub async fn within<F: Future>(longest: Duration, work: F) -> Result<F::Output, Late> {
-    tokio::time::timeout(longest, in_time(Duration::ZERO, work)).await.unwrap_or(Err(Late))
+pub async fn within<F: Future>(longest: Duration, work: F) -> Result<F::Output, DeadlineExceeded> {
+    tokio::time::timeout(longest, within_deadline(Duration::ZERO, work)).await.unwrap_or(Err(DeadlineExceeded))
 }
 
 /// Waits for work until this long after the deadline of this task's request.
-pub async fn in_time<F: Future>(grace: Duration, work: F) -> Result<F::Output, Late> {
+pub async fn within_deadline<F: Future>(grace: Duration, work: F) -> Result<F::Output, DeadlineExceeded> {
     let mut work = pin!(work);
     loop {
-        let Some(until) = Timings::until() else { return Ok(work.await) };
+        let Some(until) = Timings::deadline() else { return Ok(work.await) };
         match tokio::time::timeout_at((until + grace).into(), &mut work).await {
             Ok(done) => return Ok(done),
             // The deadline has moved because the client took time.
-            Err(_) if Timings::until() > Some(until) => {}
-            Err(_) => return Err(Late),
+            Err(_) if Timings::deadline() > Some(until) => {}
+            Err(_) => return Err(DeadlineExceeded),
         }
     }
 }
@@ -243,12 +243,12 @@ pub async fn in_time<F: Future>(grace: Duration, work: F) -> Result<F::Output, L
 pub async fn measure<F: Future>(stage: Stage, work: F) -> F::Output {
     let Some(timings) = Timings::find() else { return work.await };
     let others = timings.sum();
-    let _counted = Measuring { timings, stage, start: Instant::now(), others };
+    let _counted = StageTimer { timings, stage, start: Instant::now(), others };
     work.await
 }
 
 /// A stage that is counted when this is dropped, because it is done or no longer awaited.
-struct Measuring {
+struct StageTimer {
     timings: Timings,
     stage: Stage,
     start: Instant,
@@ -256,7 +256,7 @@ struct Measuring {
     others: Duration,
 }
 
-impl Drop for Measuring {
+impl Drop for StageTimer {
     fn drop(&mut self) {
         let others = self.timings.sum().saturating_sub(self.others);
         self.timings.count(self.stage, self.start.elapsed().saturating_sub(others));
@@ -310,13 +310,16 @@ mod tests {
         let begun = tokio::time::Instant::now();
         assert_eq!(within(BUDGET, std::future::ready(7)).await, Ok(7));
         let other = timings.scope(within(Duration::from_secs(2), std::future::pending::<()>()));
-        assert_eq!((other.await, begun.elapsed()), (Err(Late), Duration::from_secs(2)));
-        let until = timings.until_now().unwrap();
+        assert_eq!((other.await, begun.elapsed()), (Err(DeadlineExceeded), Duration::from_secs(2)));
+        let until = timings.current_deadline().unwrap();
         // The real clock is not paused, so it takes a moment.
         timings.scope(wait_for_client(async { std::thread::sleep(Duration::from_millis(20)) })).await;
-        assert!(timings.until_now().unwrap() >= until + Duration::from_millis(20));
-        assert_eq!(timings.scope(in_time(Duration::ZERO, std::future::pending::<()>())).await, Err(Late));
-        let nobody = Timings::default().scope(in_time(Duration::ZERO, tokio::time::sleep(10 * BUDGET)));
+        assert!(timings.current_deadline().unwrap() >= until + Duration::from_millis(20));
+        assert_eq!(
+            timings.scope(within_deadline(Duration::ZERO, std::future::pending::<()>())).await,
+            Err(DeadlineExceeded)
+        );
+        let nobody = Timings::default().scope(within_deadline(Duration::ZERO, tokio::time::sleep(10 * BUDGET)));
         assert_eq!(nobody.await, Ok(()), "nobody waits for it");
     }
 
@@ -332,7 +335,7 @@ mod tests {
             timings.count(stage, Duration::from_millis(ms));
             shared.count(stage, Duration::from_millis(100 * ms));
         }
-        timings.add(&shared, &Taken::default());
+        timings.add(&shared, &StageTimes::default());
         let at_work = timings.clone();
         drop(timings);
         assert_eq!(told.get(), None, "somebody still works for it");
@@ -365,8 +368,8 @@ mod tests {
         timings.count(Stage::Auth, Duration::from_nanos(123_999));
         timings.count(Stage::Queue, Duration::from_nanos(1));
         shared.count(Stage::Commit, Duration::from_millis(1_002));
-        timings.add(&shared, &Taken::default());
-        timings.add(&shared, &Taken::default());
+        timings.add(&shared, &StageTimes::default());
+        timings.add(&shared, &StageTimes::default());
         let header = timings.header(Duration::from_micros(2_345_678));
         assert_eq!(header, "auth;dur=0.123, queue;dur=0.000, commit;dur=2004.000, total;dur=2345.678");
     }

@@ -18,7 +18,7 @@ use crate::ids::ConvoId;
 use crate::serializer::queues::{BATCH, BATCH_BYTES};
 use crate::serializer::sharing::Sending;
 use crate::store::{Command, Store, unconfirmed};
-use crate::timing::in_time;
+use crate::timing::within_deadline;
 
 use super::conversation::Conversation;
 use super::mailbox::{Letter, Run};
@@ -107,7 +107,7 @@ impl Registry {
     }
 
     async fn answer<T>(&self, answer: oneshot::Receiver<Result<T, Error>>) -> Result<T, Error> {
-        match in_time(Duration::ZERO, answer).await {
+        match within_deadline(Duration::ZERO, answer).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) => {
                 self.0.metrics.message_lost();

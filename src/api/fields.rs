@@ -171,7 +171,7 @@ pub fn distinct(dids: &[Did], what: &str) -> Result<(), Error> {
 /// The Welcome in a request: that it is one is checked where large ones hold nobody up.
 pub async fn welcome(given: Option<LexBytes>) -> Result<Option<Welcome>, Error> {
     let Some(bytes) = given else { return Ok(None) };
-    Ok(Some(mls::apart(bytes.0, Welcome::parse).await?))
+    Ok(Some(mls::parse_large(bytes.0, Welcome::parse).await?))
 }
 
 /// Parses a request's commit and checks that it belongs to the conversation's group, whose suite it returns too.
@@ -182,7 +182,7 @@ pub async fn commit(
     bytes: Option<LexBytes>,
 ) -> Result<Option<(Commit, Suite)>, Error> {
     let Some(bytes) = bytes else { return Ok(None) };
-    let commit = mls::apart(bytes.0, Commit::parse).await?;
+    let commit = mls::parse_large(bytes.0, Commit::parse).await?;
     let group = same_group(app, caller, convo, &commit.frame, Code::InvalidCommit).await?;
     Ok(Some((commit, group)))
 }

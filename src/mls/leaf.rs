@@ -82,7 +82,7 @@ pub(super) struct KeyPackage<'b> {
 
 /// Defects of a key package that parses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Wrong {
+pub(super) enum KeyPackageError {
     #[error("its leaf is not a key package's leaf")]
     Leaf,
     #[error("its leaf is not signed by its own key")]
@@ -120,20 +120,20 @@ impl<'b> KeyPackage<'b> {
     }
 
     /// Checks the signatures and keys (section 10.1, except for the checks that need the group).
-    pub fn check(&self, suite: Suite) -> Result<(), Wrong> {
+    pub fn check(&self, suite: Suite) -> Result<(), KeyPackageError> {
         let leaf = &self.leaf;
         if !matches!(leaf.source, Source::KeyPackage { .. }) {
-            return Err(Wrong::Leaf);
+            return Err(KeyPackageError::Leaf);
         }
         if leaf.encryption_key == self.init_key {
-            return Err(Wrong::Keys);
+            return Err(KeyPackageError::Keys);
         }
         if !suite.verifies(leaf.signature_key, "LeafNodeTBS", leaf.signed, leaf.signature) {
-            return Err(Wrong::LeafSignature);
+            return Err(KeyPackageError::LeafSignature);
         }
         match suite.verifies(leaf.signature_key, "KeyPackageTBS", self.signed, self.signature) {
             true => Ok(()),
-            false => Err(Wrong::Signature),
+            false => Err(KeyPackageError::Signature),
         }
     }
 

@@ -66,12 +66,12 @@ pub(super) struct Public<'b> {
     pub epoch: u64,
     pub sender: Sender,
     /// `None`: it is not a commit.
-    pub commit: Option<Shown>,
+    pub commit: Option<PublicCommit>,
 }
 
 /// Plaintext of a commit (section 12.4).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Shown {
+pub(super) struct PublicCommit {
     /// DIDs of the members that it adds: from the credential of each Add, if it has one.
     pub added: BTreeSet<Option<String>>,
     /// Numbers of the suites of those key packages.
@@ -109,26 +109,26 @@ impl<'b> Public<'b> {
         if Content::read(bytes)? != Content::Commit {
             return Some(Self { group_id, epoch, sender, commit: None });
         }
-        let mut shown = Shown { from_outside: sender == Sender::NewMemberCommit, ..Shown::default() };
+        let mut public = PublicCommit { from_outside: sender == Sender::NewMemberCommit, ..PublicCommit::default() };
         let mut proposals = 0_u32;
         bytes.list(|proposal| {
             proposals += 1;
             match proposal.u8()? {
-                1 => shown.proposal(proposal),
+                1 => public.proposal(proposal),
                 2 => {
-                    shown.refers = true;
+                    public.refers = true;
                     proposal.vector().map(drop)
                 }
                 _ => None,
             }
         })?;
-        shown.has_path = optional(bytes, |bytes| shown.path(bytes))?;
-        shown.is_empty = proposals == 0 && !shown.has_path;
+        public.has_path = optional(bytes, |bytes| public.path(bytes))?;
+        public.is_empty = proposals == 0 && !public.has_path;
         let (_signature, _confirmation_tag) = (bytes.vector()?, bytes.vector()?);
         if let Sender::Member { .. } = sender {
             let _membership_tag = bytes.vector()?;
         }
-        Some(Self { group_id, epoch, sender, commit: Some(shown) })
+        Some(Self { group_id, epoch, sender, commit: Some(public) })
     }
 }
 
@@ -141,7 +141,7 @@ fn optional<'b>(bytes: &mut Reader<'b>, read: impl FnOnce(&mut Reader<'b>) -> Op
     }
 }
 
-impl Shown {
+impl PublicCommit {
     /// Reads a proposal (section 12.1). An unknown type must be a single vector, as libraries write theirs.
     fn proposal(&mut self, bytes: &mut Reader<'_>) -> Option<()> {
         let kind = bytes.u16()?;

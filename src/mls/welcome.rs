@@ -21,7 +21,7 @@ pub(super) struct Parts<'b> {
 
 /// Reasons for which bytes are not a Welcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum NoWelcome {
+pub(super) enum WelcomeError {
     Unreadable,
     /// More recipients than a group can have.
     TooMany,
@@ -29,17 +29,17 @@ pub(super) enum NoWelcome {
 
 impl<'b> Parts<'b> {
     /// Reads a Welcome, framed as an MLSMessage or bare.
-    pub fn read(bytes: &'b [u8]) -> Result<Self, NoWelcome> {
+    pub fn read(bytes: &'b [u8]) -> Result<Self, WelcomeError> {
         let framed = bytes.strip_prefix(&FRAMED).map(|bare| Self::bare(bare, true));
         match framed {
-            Some(Err(NoWelcome::Unreadable)) | None => Self::bare(bytes, false),
+            Some(Err(WelcomeError::Unreadable)) | None => Self::bare(bytes, false),
             Some(framed) => framed,
         }
     }
 
-    fn bare(bytes: &'b [u8], is_framed: bool) -> Result<Self, NoWelcome> {
+    fn bare(bytes: &'b [u8], is_framed: bool) -> Result<Self, WelcomeError> {
         let (mut bytes, mut secrets) = (Reader::new(bytes), Vec::new());
-        let suite = bytes.u16().ok_or(NoWelcome::Unreadable)?;
+        let suite = bytes.u16().ok_or(WelcomeError::Unreadable)?;
         let mut too_many = false;
         let listed = bytes.list(|recipient| {
             // Counting millions of recipients would block a thread for a tenth of a second.
@@ -55,10 +55,10 @@ impl<'b> Parts<'b> {
             (!too_many).then_some(())
         });
         if too_many {
-            return Err(NoWelcome::TooMany);
+            return Err(WelcomeError::TooMany);
         }
         let sealed_group_info = listed.and_then(|()| bytes.vector()).filter(|_| bytes.is_empty());
-        let sealed_group_info = sealed_group_info.ok_or(NoWelcome::Unreadable)?;
+        let sealed_group_info = sealed_group_info.ok_or(WelcomeError::Unreadable)?;
         Ok(Self { suite, secrets, sealed_group_info, is_framed })
     }
 
@@ -68,13 +68,13 @@ impl<'b> Parts<'b> {
     }
 
     /// Returns true if it has two parts for one key package.
-    pub fn repeats_itself(&self) -> bool {
+    pub fn has_duplicates(&self) -> bool {
         let mut seen = HashSet::with_capacity(self.secrets.len());
         !self.secrets.iter().all(|(_, reference)| seen.insert(reference))
     }
 
     /// Returns this Welcome with the parts of these key packages only. `None` unless it has a part for each of them.
-    pub fn cut_to(&self, references: &[&[u8]]) -> Option<Vec<u8>> {
+    pub fn restrict_to(&self, references: &[&[u8]]) -> Option<Vec<u8>> {
         let own: Vec<&[u8]> =
             self.secrets.iter().filter(|(_, of)| references.contains(of)).map(|(whole, _)| *whole).collect();
         if own.len() != references.len() {

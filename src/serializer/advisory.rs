@@ -18,7 +18,7 @@ use crate::background::Background;
 use crate::commands::{AddMembers, SendMessage, Shared};
 use crate::error::{Code, Error};
 use crate::store::{Abort, Command, Hold, Store, unconfirmed};
-use crate::timing::in_time;
+use crate::timing::within_deadline;
 
 use super::metrics::QueueMetrics;
 use super::queues::{Company, Job, Queues};
@@ -162,7 +162,7 @@ impl Advisory {
         let convo = command.convo().clone();
         let (waiting, answer): (_, oneshot::Receiver<_>) = Waiting::new(command);
         self.queues.push(&convo, request(waiting));
-        match in_time(Duration::ZERO, answer).await {
+        match within_deadline(Duration::ZERO, answer).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) => Err(Code::InternalServerError.because("the request's worker failed; the log has the cause")),
             Err(_) => Err(unconfirmed()),

@@ -9,7 +9,7 @@ use tracing::Span;
 use crate::commands::{SendMessage, Shared};
 use crate::error::{Code, Error};
 use crate::store::{Command, Done, Landing, Locks, MAX_LOCK_WAIT, Store, unconfirmed};
-use crate::timing::{Taken, Timings};
+use crate::timing::{StageTimes, Timings};
 
 /// A command, since when it waits, who waits for its answer, and under which request it is logged and timed.
 pub(crate) struct Waiting<C: Command> {
@@ -160,12 +160,12 @@ impl<C: Command> Clone for Company<C> {
 struct Member<C: Command> {
     request: Waiting<C>,
     /// How long the stages had taken that were over when it came.
-    missed: Taken,
+    missed: StageTimes,
 }
 
 impl<C: Shared> Company<C> {
     fn new(requests: Vec<Waiting<C>>) -> Self {
-        let members = requests.into_iter().map(|request| Member { request, missed: Taken::default() });
+        let members = requests.into_iter().map(|request| Member { request, missed: StageTimes::default() });
         Self(Arc::new(Mutex::new(members.collect())))
     }
 

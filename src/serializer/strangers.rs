@@ -13,7 +13,7 @@ use crate::background::{Background, tasks};
 use crate::error::{Code, Error};
 use crate::ids::{ConvoId, Did};
 use crate::store::{Store, not_found};
-use crate::timing::in_time;
+use crate::timing::within_deadline;
 
 /// Most requests that wait to be looked for.
 const MOST_WAITING: usize = 10_000;
@@ -54,7 +54,7 @@ impl Strangers {
                 Code::Overloaded.because("too many requests are waiting for membership checks; nothing was changed")
             );
         }
-        let Ok(answer) = in_time(Duration::ZERO, answer).await else {
+        let Ok(answer) = within_deadline(Duration::ZERO, answer).await else {
             return Err(Code::Overloaded.because("the membership check took too long; nothing was changed"));
         };
         match answer.unwrap_or_else(|_| Err(Code::InternalServerError.because("the roster could not be read")))? {

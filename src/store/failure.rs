@@ -55,7 +55,7 @@ impl Cause {
 pub fn unconfirmed() -> Error {
     let mut error = Code::DatabaseUnavailable.because("");
     error.details.outcome = Some(Outcome::Unknown);
-    error.told_by("send the same request again to learn the outcome")
+    error.with_retry_hint("send the same request again to learn the outcome")
 }
 
 impl From<Error> for Abort {

@@ -13,7 +13,7 @@ use tokio_postgres::error::SqlState;
 
 use crate::error::{Code, Error};
 use crate::ids::{ConvoId, Did};
-use crate::timing::{Stage, Timings, in_time, measure};
+use crate::timing::{Stage, Timings, measure, within_deadline};
 
 use super::changes::Topic;
 use super::connect::Store;
@@ -223,7 +223,7 @@ impl Store {
     ) -> Result<T, Error> {
         use tracing::Instrument;
         let working = self.runtime.spawn(Timings::current().scope(work).in_current_span());
-        match in_time(Duration::ZERO, working).await {
+        match within_deadline(Duration::ZERO, working).await {
             Ok(Ok(result)) => result,
             // What a panic said may quote values; the log has where it happened.
             Ok(Err(_)) => Err(Error::internal("a unit of work panicked")),
@@ -234,7 +234,7 @@ impl Store {
     async fn attempts<W: Work>(&self, work: W) -> Result<Done<W::Output>, Abort> {
         let start = Instant::now();
         let deadline = start + deadline::WRITE;
-        let deadline = Timings::until().map_or(deadline, |until| deadline.min(until - deadline::ENDING));
+        let deadline = Timings::deadline().map_or(deadline, |until| deadline.min(until - deadline::ENDING));
         let (mut pause, mut taken, mut in_doubt) = (FIRST_PAUSE, 0, false);
         let result = loop {
             let cause = match self.attempt(&work, deadline).await {

@@ -46,7 +46,7 @@ pub(super) async fn run<E: Endpoint>(
 ) -> Result<HttpResponse, Error> {
     // Whether its work may have begun, of which nobody can say then whether it is done.
     let begun = Cell::new(false);
-    match timing::in_time(GRACE, answer::<E>(app, request, payload, &begun)).await {
+    match timing::within_deadline(GRACE, answer::<E>(app, request, payload, &begun)).await {
         Ok(answer) => answer,
         Err(_) if begun.get() && E::KIND == Kind::Procedure => Err(store::unconfirmed()),
         Err(_) => Err(too_late()),
@@ -125,7 +125,7 @@ pub(super) async fn subscribe<S: Subscription>(
     request: &HttpRequest,
     payload: Payload,
 ) -> Result<HttpResponse, Error> {
-    timing::in_time(GRACE, open_socket::<S>(app, request, payload)).await.unwrap_or_else(|_| Err(too_late()))
+    timing::within_deadline(GRACE, open_socket::<S>(app, request, payload)).await.unwrap_or_else(|_| Err(too_late()))
 }
 
 async fn open_socket<S: Subscription>(

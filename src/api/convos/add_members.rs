@@ -102,7 +102,7 @@ async fn add(app: &App, caller: &Caller, input: Input) -> Result<Output, Error> 
     let held = hold(app, &command).await;
     let adding = async |command| app.serializer.add(command).await;
     let landed = app.quotas.run_reserved(held, command, adding).await.inspect_err(|error| app.count_conflict(error));
-    let landed = landed.map_err(|error| if knows_itself { error } else { error.told_by(AGAIN) })?;
+    let landed = landed.map_err(|error| if knows_itself { error } else { error.with_retry_hint(AGAIN) })?;
     if !landed.repeated {
         app.metrics.commands.members_added(members);
     }

@@ -74,7 +74,7 @@ impl Endpoint for CreateConvo {
         let held = hold(app, &command).await;
         let keyed = command.once.has_key();
         let created = app.quotas.run_reserved(held, command, async |command| app.serializer.create(command).await).await;
-        let created = created.map_err(|error| if keyed { error } else { error.told_by(AGAIN) })?;
+        let created = created.map_err(|error| if keyed { error } else { error.with_retry_hint(AGAIN) })?;
         if !created.repeated {
             app.metrics.commands.group_created();
             app.metrics.commands.members_added(dids.len());

@@ -101,7 +101,7 @@ async fn leave(app: &App, caller: &Caller, input: Input) -> Result<Output, Error
     let held = app.quotas.reserve(charges.into_iter().collect());
     let leaving = async |command| app.serializer.run(command).await;
     let landed = app.quotas.run_reserved(held, command, leaving).await.inspect_err(|error| app.count_conflict(error));
-    let landed = landed.map_err(|error| if knows_itself { error } else { error.told_by(AGAIN) })?;
+    let landed = landed.map_err(|error| if knows_itself { error } else { error.with_retry_hint(AGAIN) })?;
     if !landed.repeated && commits {
         app.metrics.commands.epoch_incremented(start.elapsed());
     }

@@ -105,7 +105,7 @@ async fn send(app: &App, caller: &Caller, input: Input) -> Result<Output, Error>
     };
     let sending = async |command| app.serializer.send(command).await;
     let sent = app.quotas.run_reserved(held, command, sending).await.inspect_err(|error| app.count_conflict(error));
-    let sent = sent.map_err(|error| if knows_itself { error } else { error.told_by_id(&id) })?;
+    let sent = sent.map_err(|error| if knows_itself { error } else { error.with_message_id(&id) })?;
     if !sent.repeated {
         app.metrics.commands.message_sent();
     }

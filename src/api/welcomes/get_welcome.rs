@@ -57,7 +57,7 @@ impl Endpoint for GetWelcome {
         match reader.welcome(&input.convo_id, &caller.did, &which).await? {
             Some(Found::Available { welcome, key_package_hash, epoch, own_parts }) => {
                 let own: Vec<&[u8]> = own_parts.iter().flatten().map(Vec::as_slice).collect();
-                let welcome = if own.is_empty() { welcome } else { mls::cut_welcome(welcome, &own) };
+                let welcome = if own.is_empty() { welcome } else { mls::restrict_welcome(welcome, &own) };
                 Ok(Output {
                     convo_id: input.convo_id,
                     welcome: to_base64(&welcome),
