@@ -160,7 +160,7 @@ impl App {
         let delivery = self.delivery.clone();
         self.background.start_stoppable(&tasks::MAILBOX_ENVELOPES, |stop| delivery.fan_out(stop));
         let delivery = self.delivery.clone();
-        self.background.start_stoppable(&tasks::MAILBOX_DELIVERY, |stop| delivery.hand_over(stop));
+        self.background.start_stoppable(&tasks::MAILBOX_DELIVERY, |stop| delivery.deliver(stop));
     }
 
     /// Refuses requests until the schema is up to date. A draining server still answers.

@@ -10,7 +10,7 @@ const LIST: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/sql/querie
 const REQUEUE: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/sql/queries/mailboxes/requeue.sql"));
 
 /// Maximum number of dead envelopes in one list, the newest first. The view `dead_envelopes` has them all.
-pub const MOST_LISTED: i64 = 1_000;
+pub const MAX_LISTED: i64 = 1_000;
 
 /// List of dead envelopes; prints one line each.
 pub struct Dead(Vec<String>);
@@ -21,7 +21,7 @@ impl fmt::Display for Dead {
             writeln!(f, "{line}")?;
         }
         match self.0.len() as i64 {
-            MOST_LISTED => writeln!(f, "{MOST_LISTED} dead envelopes, and perhaps more: select * from dead_envelopes"),
+            MAX_LISTED => writeln!(f, "{MAX_LISTED} dead envelopes, and perhaps more: select * from dead_envelopes"),
             listed => writeln!(f, "{listed} dead envelopes"),
         }
     }
@@ -30,7 +30,7 @@ impl fmt::Display for Dead {
 /// Lists the dead envelopes.
 pub async fn list(database: &tokio_postgres::Config) -> Result<Dead, MigrationError> {
     let (client, connection) = store::connect(database).await?;
-    let rows = client.query_typed(LIST, &[(&MOST_LISTED, Type::INT8)]).await?;
+    let rows = client.query_typed(LIST, &[(&MAX_LISTED, Type::INT8)]).await?;
     connection.abort();
     let line = |row: &tokio_postgres::Row| {
         let text = |column| row.get::<_, &str>(column);

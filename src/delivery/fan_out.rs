@@ -12,9 +12,9 @@ use crate::store::{Failed, Lane, Store};
 use super::metrics::DeliveryMetrics;
 
 /// Interval at which the log is polled while any mailbox exists.
-const POLL: Duration = Duration::from_secs(1);
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// Interval at which the existence of mailboxes is checked.
-const LOOK: Duration = Duration::from_secs(5);
+const IDLE_POLL_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Expands entries into envelopes until it is stopped. It notifies `made` after each expansion, and is notified by
 /// `set` when a mailbox is set.
@@ -30,13 +30,13 @@ pub(super) async fn run(
         let wait = match catch_up(store, made, metrics, &stop).await {
             Ok(used) => {
                 failing = false;
-                if used { POLL } else { LOOK }
+                if used { POLL_INTERVAL } else { IDLE_POLL_INTERVAL }
             }
             Err(error) => {
                 if !std::mem::replace(&mut failing, true) {
                     tracing::warn!(%error, "entries cannot be expanded for mailboxes; retrying");
                 }
-                POLL
+                POLL_INTERVAL
             }
         };
         tokio::select! {

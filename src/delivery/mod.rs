@@ -13,8 +13,8 @@ mod fan_out;
 mod hosts;
 mod metrics;
 mod outbox;
-pub mod place;
 mod webhook;
+pub mod webhook_url;
 
 use std::sync::Arc;
 
@@ -43,7 +43,7 @@ impl Delivery {
     }
 
     /// Wakes the loops after a mailbox was set here. Without it, and at other replicas, they poll every few seconds.
-    pub fn look(&self) {
+    pub fn wake(&self) {
         self.made.notify_one();
         self.set.notify_one();
     }
@@ -54,7 +54,7 @@ impl Delivery {
     }
 
     /// Delivers envelopes and sends challenges until it is stopped; running attempts are finished.
-    pub async fn hand_over(self, stop: watch::Receiver<bool>) {
+    pub async fn deliver(self, stop: watch::Receiver<bool>) {
         match webhook::Client::new(self.config.timeout, self.config.allow_private_hosts) {
             Ok(client) => outbox::Outbox::new(self.store, self.config, client, self.made, self.metrics).run(stop).await,
             Err(cause) => tracing::error!(%cause, "mailbox delivery is off: the HTTP client cannot be built"),

@@ -15,38 +15,38 @@ use crate::error::Error;
 use crate::store::mailboxes::{Attempt, Challenge, End, Key, Proof, Room};
 use crate::store::{Lane, Store, chance};
 
-use super::hosts::{Hosts, MOST_AT_NEW_HOST, Verdict};
+use super::hosts::{HostResult, Hosts, MAX_AT_NEW_HOST};
 use super::metrics::DeliveryMetrics;
-use super::place;
-use super::webhook::{Answer, Client};
+use super::webhook::{Client, WebhookResult};
+use super::webhook_url;
 
 /// Maximum number of concurrent attempts of one replica.
-const MOST_AT_ONCE: usize = 64;
+const MAX_CONCURRENT: usize = 64;
 /// Maximum number of them for one recipient, over all of its mailboxes.
-const MOST_PER_RECIPIENT: usize = 8;
+const MAX_PER_RECIPIENT: usize = 8;
 /// Maximum number of concurrent challenges of one replica; they count as attempts.
-const MOST_CHALLENGES_AT_ONCE: usize = 8;
+const MAX_CONCURRENT_CHALLENGES: usize = 8;
 /// Unanswered challenges after which a mailbox is refused.
-const MOST_CHALLENGES: i32 = 5;
+const MAX_CHALLENGES: i32 = 5;
 /// Attempts after which an envelope is dead that is answered with a permanent 4xx.
-const MOST_REFUSALS: i32 = 3;
+const MAX_REFUSALS: i32 = 3;
 /// Envelopes that are postponed in one statement because their hosts pause.
-const POSTPONED_AT_ONCE: i64 = 1_000;
+const MAX_POSTPONED: i64 = 1_000;
 /// Maximum ciphertext of concurrent attempts, in KiB. Each attempt holds it about three times.
-const MOST_KIB: u32 = 32 * 1024;
+const MAX_KIB: u32 = 32 * 1024;
 /// Interval at which due envelopes are polled.
-const POLL: Duration = Duration::from_secs(1);
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// Interval at which all waiting envelopes are checked, not only those due since the last poll. This finds envelopes of
 /// transactions that ran unusually long.
-const LOOK: Duration = Duration::from_secs(15);
+const FULL_SCAN_INTERVAL: Duration = Duration::from_secs(15);
 /// Maximum wait between two attempts.
-const LONGEST_RETRY: Duration = Duration::from_secs(3_600);
+const MAX_RETRY_WAIT: Duration = Duration::from_secs(3_600);
 /// Part of a lease beyond the time of its attempt, to read the entry and to store the result.
 const LEASE_MARGIN: Duration = Duration::from_secs(5);
 /// Interval at which the backlog is counted.
-const COUNT: Duration = Duration::from_secs(15);
+const BACKLOG_INTERVAL: Duration = Duration::from_secs(15);
 /// Reason for an attempt that timed out.
-const LATE: &str = "the mailbox did not answer in time";
+const TIMED_OUT: &str = "the mailbox did not answer in time";
 
 /// The delivery loop, with the state that its attempts share.
 pub(super) struct Outbox {
@@ -55,7 +55,7 @@ pub(super) struct Outbox {
     hosts: Hosts,
     /// Running attempts by task.
     at: HashMap<Id, Running>,
-    running: JoinSet<Verdict>,
+    running: JoinSet<HostResult>,
     /// Time before which no envelope is due, by PostgreSQL's clock, and the time of the last full check.
     since: Option<DateTime<Utc>>,
     looked: Option<Instant>,
@@ -84,7 +84,7 @@ impl Outbox {
         made: Arc<Notify>,
         metrics: DeliveryMetrics,
     ) -> Self {
-        let shared = Arc::new(Shared { store, config, client, memory: Semaphore::new(MOST_KIB as usize), metrics });
+        let shared = Arc::new(Shared { store, config, client, memory: Semaphore::new(MAX_KIB as usize), metrics });
         Self {
             shared,
             made,
@@ -115,11 +115,11 @@ impl Outbox {
                     0
                 }
             };
-            if counted.is_none_or(|at| at.elapsed() >= COUNT) {
+            if counted.is_none_or(|at| at.elapsed() >= BACKLOG_INTERVAL) {
                 counted = Some(Instant::now());
                 self.count().await;
             }
-            if begun > 0 && self.running.len() < MOST_AT_ONCE {
+            if begun > 0 && self.running.len() < MAX_CONCURRENT {
                 continue;
             }
             tokio::select! {
@@ -129,16 +129,16 @@ impl Outbox {
                     }
                 }
                 () = self.made.notified() => {}
-                () = tokio::time::sleep(POLL) => {}
+                () = tokio::time::sleep(POLL_INTERVAL) => {}
                 _ = stop.wait_for(|stop| *stop) => {}
             }
         }
         while self.running.join_next().await.is_some() {}
     }
 
-    fn ended(&mut self, ended: Result<(Id, Verdict), tokio::task::JoinError>) {
+    fn ended(&mut self, ended: Result<(Id, HostResult), tokio::task::JoinError>) {
         // An attempt that panicked is retried when its lease ends.
-        let (id, verdict) = ended.unwrap_or_else(|panicked| (panicked.id(), Verdict::Unasked));
+        let (id, verdict) = ended.unwrap_or_else(|panicked| (panicked.id(), HostResult::NotCalled));
         if let Some(Running { host, .. }) = self.at.remove(&id) {
             let first = self.shared.config.first_retry;
             self.hosts.ended(&host, verdict, Instant::now(), |number| wait(first, number));
@@ -147,10 +147,10 @@ impl Outbox {
 
     /// Starts due attempts and challenges within the limits, and returns how many.
     async fn begin(&mut self) -> Result<usize, Error> {
-        if self.running.len() >= MOST_AT_ONCE {
+        if self.running.len() >= MAX_CONCURRENT {
             return Ok(0);
         }
-        if self.looked.is_none_or(|at| at.elapsed() >= LOOK) {
+        if self.looked.is_none_or(|at| at.elapsed() >= FULL_SCAN_INTERVAL) {
             (self.since, self.looked) = (None, Some(Instant::now()));
         }
         let due = self.shared.store.reader_for(Lane::Background).await?.mailboxes_due(self.since).await?;
@@ -163,8 +163,8 @@ impl Outbox {
     /// Claims one challenge at a time, because the limit of a host depends on its running attempts.
     async fn begin_challenges(&mut self) -> Result<usize, Error> {
         let mut begun = 0;
-        while self.running.len() < MOST_AT_ONCE
-            && self.at.values().filter(|running| running.is_challenge).count() < MOST_CHALLENGES_AT_ONCE
+        while self.running.len() < MAX_CONCURRENT
+            && self.at.values().filter(|running| running.is_challenge).count() < MAX_CONCURRENT_CHALLENGES
         {
             let full = self.hosts.room(Instant::now()).filter(|(_, room)| *room == 0).map(|(host, _)| host).collect();
             let lease = self.shared.config.timeout + LEASE_MARGIN;
@@ -177,26 +177,26 @@ impl Outbox {
     }
 
     async fn begin_attempts(&mut self, since: DateTime<Utc>) -> Result<usize, Error> {
-        let room = MOST_AT_ONCE - self.running.len();
+        let room = MAX_CONCURRENT - self.running.len();
         if room == 0 {
             return Ok(0);
         }
         let now = Instant::now();
         let resting = self.hosts.resting(now);
         if !resting.is_empty() {
-            self.shared.store.postpone_envelopes(&resting, POSTPONED_AT_ONCE, since).await?;
+            self.shared.store.postpone_envelopes(&resting, MAX_POSTPONED, since).await?;
         }
         let mut busy: HashMap<String, usize> = HashMap::new();
         for running in self.at.values() {
             *busy.entry(running.recipient.clone()).or_default() += 1;
         }
-        let left = busy.into_iter().map(|(recipient, running)| (recipient, MOST_PER_RECIPIENT.saturating_sub(running)));
+        let left = busy.into_iter().map(|(recipient, running)| (recipient, MAX_PER_RECIPIENT.saturating_sub(running)));
         let room = Room {
             all: room,
             hosts: self.hosts.room(now).collect(),
-            other_host: MOST_AT_NEW_HOST,
+            other_host: MAX_AT_NEW_HOST,
             recipients: left.collect(),
-            other_recipient: MOST_PER_RECIPIENT,
+            other_recipient: MAX_PER_RECIPIENT,
         };
         let lease = self.shared.config.timeout + LEASE_MARGIN;
         let attempts = self.shared.store.claim_envelopes(room, lease, since).await?;
@@ -210,7 +210,7 @@ impl Outbox {
 
     fn start<F>(&mut self, host: String, recipient: String, is_challenge: bool, work: impl FnOnce(Arc<Shared>) -> F)
     where
-        F: Future<Output = Verdict> + Send + 'static,
+        F: Future<Output = HostResult> + Send + 'static,
     {
         self.hosts.begun(&host);
         let id = self.running.spawn(work(self.shared.clone())).id();
@@ -229,7 +229,7 @@ impl Outbox {
 
 impl Shared {
     /// Sends one challenge and stores the result. If storing fails, the end of the lease is the result.
-    async fn ask(&self, challenge: Challenge) -> Verdict {
+    async fn ask(&self, challenge: Challenge) -> HostResult {
         let proof = self.proof(&challenge).await;
         let outcome = match &proof {
             Proof::Given => "verified",
@@ -242,33 +242,33 @@ impl Shared {
         }
         // A challenge does not count for its host: it says nothing about how the host accepts envelopes, and a stranger
         // could otherwise make an unrelated host pause. Challenges have limits of their own.
-        Verdict::Unasked
+        HostResult::NotCalled
     }
 
     async fn proof(&self, challenge: &Challenge) -> Proof {
         if let Some(why) = challenge.futile {
             return Proof::Refused(why.to_owned());
         }
-        if let Err(why) = place::check(&challenge.mailbox.url, self.config.allow_private_hosts) {
+        if let Err(why) = webhook_url::check(&challenge.mailbox.url, self.config.allow_private_hosts) {
             return Proof::Refused(why.to_string());
         }
         if challenge.proved {
             return Proof::Given;
         }
-        if challenge.number > MOST_CHALLENGES {
+        if challenge.number > MAX_CHALLENGES {
             return Proof::Refused("no challenge came to an end".to_owned());
         }
         let id = format!("challenge-{}", Ulid::new());
         let asking = self.client.challenge(challenge, &id, Clock::system().now());
         let answer = tokio::time::timeout(self.config.timeout, asking).await;
-        let answer = answer.unwrap_or_else(|_| Answer::Failed(LATE.to_owned(), None));
+        let answer = answer.unwrap_or_else(|_| WebhookResult::Failed(TIMED_OUT.to_owned(), None));
         let (why, asked) = match answer {
-            Answer::Taken => return Proof::Given,
-            Answer::Gone(why) => return Proof::Refused(why),
-            Answer::Refused(why) => (why, None),
-            Answer::Failed(why, asked) => (why, asked.map(|wait| wait.min(LONGEST_RETRY))),
+            WebhookResult::Accepted => return Proof::Given,
+            WebhookResult::Gone(why) => return Proof::Refused(why),
+            WebhookResult::Refused(why) => (why, None),
+            WebhookResult::Failed(why, asked) => (why, asked.map(|wait| wait.min(MAX_RETRY_WAIT))),
         };
-        if challenge.number >= MOST_CHALLENGES {
+        if challenge.number >= MAX_CHALLENGES {
             return Proof::Refused(why);
         }
         // Four times as long each time.
@@ -277,7 +277,7 @@ impl Shared {
     }
 
     /// Makes one attempt and stores the result. If storing fails, the end of the lease is the result.
-    async fn attempt(&self, attempt: Attempt) -> Verdict {
+    async fn attempt(&self, attempt: Attempt) -> HostResult {
         let start = Instant::now();
         let id = attempt.id.clone();
         let mut mailbox = None;
@@ -304,51 +304,51 @@ impl Shared {
     }
 
     /// Makes the attempt, and reports the mailbox that it concerns and whether that was failing.
-    async fn end(&self, attempt: &Attempt, mailbox: &mut Option<(Key, bool)>) -> (End, Verdict) {
+    async fn end(&self, attempt: &Attempt, mailbox: &mut Option<(Key, bool)>) -> (End, HostResult) {
         // Only a lease that was never settled has such a number.
         if attempt.number > self.config.max_attempts {
-            return (End::Dead("no attempt came to an end".to_owned()), Verdict::Unasked);
+            return (End::Dead("no attempt came to an end".to_owned()), HostResult::NotCalled);
         }
-        match tokio::time::timeout(self.config.timeout, self.hand_over(attempt, mailbox)).await {
+        match tokio::time::timeout(self.config.timeout, self.deliver(attempt, mailbox)).await {
             Ok(Ok(ended)) => ended,
             Ok(Err(error)) => {
                 let why = format!("the entry could not be read: {}", error.code.name());
-                (self.failed(attempt, why, None), Verdict::Unasked)
+                (self.failed(attempt, why, None), HostResult::NotCalled)
             }
             // The time was spent on memory or the database, and the host was not called.
-            Err(_) if mailbox.is_none() => (self.failed(attempt, LATE.to_owned(), None), Verdict::Unasked),
-            Err(_) => (self.failed(attempt, LATE.to_owned(), None), Verdict::Badly(None)),
+            Err(_) if mailbox.is_none() => (self.failed(attempt, TIMED_OUT.to_owned(), None), HostResult::NotCalled),
+            Err(_) => (self.failed(attempt, TIMED_OUT.to_owned(), None), HostResult::Failed(None)),
         }
     }
 
-    async fn hand_over(&self, attempt: &Attempt, tells: &mut Option<(Key, bool)>) -> Result<(End, Verdict), Error> {
-        let kib = u32::try_from(attempt.bytes / 1024 + 1).unwrap_or(MOST_KIB).min(MOST_KIB);
+    async fn deliver(&self, attempt: &Attempt, tells: &mut Option<(Key, bool)>) -> Result<(End, HostResult), Error> {
+        let kib = u32::try_from(attempt.bytes / 1024 + 1).unwrap_or(MAX_KIB).min(MAX_KIB);
         let _memory = self.memory.acquire_many(kib).await.expect("the semaphore is never closed");
         let Some(body) = self.store.reader_for(Lane::Background).await?.envelope_body(attempt).await? else {
-            return Ok((End::Dead("the entry is no longer stored".to_owned()), Verdict::Unasked));
+            return Ok((End::Dead("the entry is no longer stored".to_owned()), HostResult::NotCalled));
         };
-        let Some(mailbox) = body.mailbox else { return Ok((End::Withdrawn, Verdict::Unasked)) };
+        let Some(mailbox) = body.mailbox else { return Ok((End::Withdrawn, HostResult::NotCalled)) };
         if !mailbox.verified {
             // About as often as the mailbox is challenged.
             let pause = wait(self.config.first_retry, 2 * mailbox.challenges - 1);
             let why = "the mailbox has not answered its challenge yet".to_owned();
-            return Ok((End::Early(pause, why), Verdict::Unasked));
+            return Ok((End::Early(pause, why), HostResult::NotCalled));
         }
         *tells = Some((mailbox.key, mailbox.fails));
         // The rules may have changed since it was set, and the client does not check addresses that need no lookup.
-        if let Err(why) = place::check(&mailbox.webhook.url, self.config.allow_private_hosts) {
-            return Ok((End::Misplaced(why.to_string()), Verdict::Unasked));
+        if let Err(why) = webhook_url::check(&mailbox.webhook.url, self.config.allow_private_hosts) {
+            return Ok((End::Misplaced(why.to_string()), HostResult::NotCalled));
         }
         let now = Clock::system().now();
         let answer = self.client.post(&mailbox.webhook, &attempt.id, &attempt.recipient, &body.message, now).await;
         Ok(match answer {
-            Answer::Taken => (End::Delivered, Verdict::Well),
-            Answer::Gone(why) => (End::Dead(why), Verdict::Unasked),
-            Answer::Refused(why) if attempt.number >= MOST_REFUSALS => (End::Dead(why), Verdict::Badly(None)),
-            Answer::Refused(why) => (self.failed(attempt, why, None), Verdict::Badly(None)),
-            Answer::Failed(why, asked) => {
-                let asked = asked.map(|wait| wait.min(LONGEST_RETRY));
-                (self.failed(attempt, why, asked), Verdict::Badly(asked))
+            WebhookResult::Accepted => (End::Delivered, HostResult::Succeeded),
+            WebhookResult::Gone(why) => (End::Dead(why), HostResult::NotCalled),
+            WebhookResult::Refused(why) if attempt.number >= MAX_REFUSALS => (End::Dead(why), HostResult::Failed(None)),
+            WebhookResult::Refused(why) => (self.failed(attempt, why, None), HostResult::Failed(None)),
+            WebhookResult::Failed(why, asked) => {
+                let asked = asked.map(|wait| wait.min(MAX_RETRY_WAIT));
+                (self.failed(attempt, why, asked), HostResult::Failed(asked))
             }
         })
     }
@@ -366,7 +366,7 @@ impl Shared {
 /// that failed together are not retried together.
 fn wait(first: Duration, number: i32) -> Duration {
     let doubled = 2_u32.saturating_pow(number.saturating_sub(1).clamp(0, 31).cast_unsigned());
-    let whole = first.saturating_mul(doubled).min(LONGEST_RETRY);
+    let whole = first.saturating_mul(doubled).min(MAX_RETRY_WAIT);
     whole / 2 + (whole / 2).mul_f64(chance())
 }
 

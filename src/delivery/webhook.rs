@@ -81,8 +81,8 @@ struct QuestionData<'a> {
 
 /// Result of an attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Answer {
-    Taken,
+pub(super) enum WebhookResult {
+    Accepted,
     /// It is refused for good.
     Gone(String),
     /// The host reports an error in the request; another attempt succeeds only if the host changes.
@@ -119,7 +119,7 @@ impl Client {
         recipient: &str,
         message: &MessageView,
         now: DateTime<Utc>,
-    ) -> Answer {
+    ) -> WebhookResult {
         let zone = mailbox.zone.as_deref();
         let data = Data { id, recipient, zone, message };
         let envelope = Envelope { kind: "blue.catbird.mls.envelope", timestamp: message.created_at, data };
@@ -137,14 +137,14 @@ impl Client {
         match sealed {
             Ok((body, signature)) => {
                 let sent = self.send(mailbox, id, timestamp, signature, body).await;
-                sent.map_or_else(|failed| failed, |(status, _, wait)| judge(status, wait))
+                sent.map_or_else(|failed| failed, |(status, _, wait)| classify(status, wait))
             }
-            Err(cause) => Answer::Failed(cause.to_string(), None),
+            Err(cause) => WebhookResult::Failed(cause.to_string(), None),
         }
     }
 
     /// Sends one challenge with this id, at `now`. It is accepted if the token came back.
-    pub async fn challenge(&self, challenge: &Challenge, id: &str, now: DateTime<Utc>) -> Answer {
+    pub async fn challenge(&self, challenge: &Challenge, id: &str, now: DateTime<Utc>) -> WebhookResult {
         let Challenge { mailbox, token, .. } = challenge;
         let (recipient, convo_id) = (challenge.recipient(), challenge.convo());
         let data = QuestionData { challenge: token, recipient, convo_id, zone: mailbox.zone.as_deref() };
@@ -152,13 +152,13 @@ impl Client {
         let timestamp = now.timestamp().to_string();
         let body = match serde_json::to_vec(&question) {
             Ok(body) => body,
-            Err(cause) => return Answer::Failed(cause.to_string(), None),
+            Err(cause) => return WebhookResult::Failed(cause.to_string(), None),
         };
         let signature = signature(&mailbox.secret.0, id, &timestamp, &body);
         match self.send(mailbox, id, timestamp, signature, body).await {
-            Ok((status, body, wait)) => match judge(status, wait) {
-                Answer::Taken if !repeats(&body, token) => {
-                    Answer::Refused("the mailbox did not repeat the challenge".to_owned())
+            Ok((status, body, wait)) => match classify(status, wait) {
+                WebhookResult::Accepted if !contains_token(&body, token) => {
+                    WebhookResult::Refused("the mailbox did not repeat the challenge".to_owned())
                 }
                 answer => answer,
             },
@@ -174,7 +174,7 @@ impl Client {
         timestamp: String,
         signature: String,
         body: Vec<u8>,
-    ) -> Result<(StatusCode, Vec<u8>, Option<Duration>), Answer> {
+    ) -> Result<(StatusCode, Vec<u8>, Option<Duration>), WebhookResult> {
         let request = self
             .0
             .post(&mailbox.url)
@@ -183,7 +183,7 @@ impl Client {
             .header("webhook-timestamp", timestamp)
             .header("webhook-signature", signature)
             .body(body);
-        let mut answer = request.send().await.map_err(|cause| Answer::Failed(reason(cause), None))?;
+        let mut answer = request.send().await.map_err(|cause| WebhookResult::Failed(reason(cause), None))?;
         let (status, wait) = (answer.status(), retry_after(&answer));
         // The answer is read so that the connection can be reused; a failure here does not change the status.
         let mut read = Vec::new();
@@ -196,21 +196,21 @@ impl Client {
     }
 }
 
-fn judge(status: StatusCode, wait: Option<Duration>) -> Answer {
+fn classify(status: StatusCode, wait: Option<Duration>) -> WebhookResult {
     let why = format!("the mailbox answered {}", status.as_u16());
     match status {
-        status if status.is_success() => Answer::Taken,
-        StatusCode::GONE => Answer::Gone(why),
+        status if status.is_success() => WebhookResult::Accepted,
+        StatusCode::GONE => WebhookResult::Gone(why),
         StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY | StatusCode::TOO_MANY_REQUESTS => {
-            Answer::Failed(why, wait)
+            WebhookResult::Failed(why, wait)
         }
-        status if status.is_client_error() => Answer::Refused(why),
-        _ => Answer::Failed(why, wait),
+        status if status.is_client_error() => WebhookResult::Refused(why),
+        _ => WebhookResult::Failed(why, wait),
     }
 }
 
 /// Returns true if a body is the token, or a JSON object with it.
-fn repeats(body: &[u8], token: &str) -> bool {
+fn contains_token(body: &[u8], token: &str) -> bool {
     // A struct could also be read from a list.
     let in_object = |object: Map<String, Value>| object.get("challenge").is_some_and(|challenge| challenge == token);
     body.trim_ascii() == token.as_bytes() || serde_json::from_slice(body).is_ok_and(in_object)
@@ -250,23 +250,26 @@ mod tests {
     #[test]
     fn a_challenge_is_repeated_by_itself_or_in_an_object() {
         for body in ["abc", " abc\r\n", r#"{"challenge":"abc"}"#, r#" {"ok": true, "challenge": "abc"} "#] {
-            assert!(repeats(body.as_bytes(), "abc"), "{body}");
+            assert!(contains_token(body.as_bytes(), "abc"), "{body}");
         }
         for body in ["", "ab", "abcd", "{}", r#"{"challenge":"ab"}"#, r#""abc""#, r#"["abc"]"#, r#"{"token":"abc"}"#] {
-            assert!(!repeats(body.as_bytes(), "abc"), "{body}");
+            assert!(!contains_token(body.as_bytes(), "abc"), "{body}");
         }
     }
 
     #[test]
     fn what_a_status_means() {
-        let judged = |status: u16| judge(StatusCode::from_u16(status).unwrap(), None);
+        let classified = |status: u16| classify(StatusCode::from_u16(status).unwrap(), None);
         for status in [400, 401, 403, 404, 405, 409, 413, 422, 451] {
-            assert!(matches!(judged(status), Answer::Refused(_)), "{status}");
+            assert!(matches!(classified(status), WebhookResult::Refused(_)), "{status}");
         }
         for status in [301, 307, 408, 425, 429, 500, 502, 503, 504] {
-            assert!(matches!(judged(status), Answer::Failed(..)), "{status}");
+            assert!(matches!(classified(status), WebhookResult::Failed(..)), "{status}");
         }
-        assert!(matches!((judged(200), judged(204), judged(410)), (Answer::Taken, Answer::Taken, Answer::Gone(_))));
+        assert!(matches!(
+            (classified(200), classified(204), classified(410)),
+            (WebhookResult::Accepted, WebhookResult::Accepted, WebhookResult::Gone(_))
+        ));
     }
 
     #[test]

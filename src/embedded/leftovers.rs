@@ -37,7 +37,7 @@ async fn end(pgdata: &Path, patience: Duration) -> Result<(), EmbeddedError> {
             for pid in postmaster.map_or(running, |pid| vec![pid]) {
                 if !told.contains(&pid) {
                     tracing::info!(%pid, %signal, "ending a PostgreSQL that an earlier server left running");
-                    tell(pid, signal)?;
+                    send_signal(pid, signal)?;
                     told.push(pid);
                 }
             }
@@ -47,7 +47,7 @@ async fn end(pgdata: &Path, patience: Duration) -> Result<(), EmbeddedError> {
     Err(EmbeddedError::Immortal { dir: pgdata.to_owned() })
 }
 
-fn tell(pid: Pid, signal: Signal) -> Result<(), EmbeddedError> {
+fn send_signal(pid: Pid, signal: Signal) -> Result<(), EmbeddedError> {
     match kill(pid, signal) {
         Ok(()) | Err(Errno::ESRCH) => Ok(()),
         Err(e) => Err(EmbeddedError::io(format!("signal process {pid}"), e.into())),

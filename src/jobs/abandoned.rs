@@ -3,7 +3,7 @@
 //! exist. A conversation in which two members were active never ends by itself.
 //!
 //! First all members are removed, as if each had left; their streams report it. Then no more writes are possible, and
-//! the rest is deleted [`LINGER`] later, in chunks, the conversation's row last. Its group id stays taken
+//! the rest is deleted [`ENDED_RETENTION`] later, in chunks, the conversation's row last. Its group id stays taken
 //! (`ended_groups`).
 
 use chrono::TimeDelta;
@@ -12,7 +12,7 @@ use super::{Job, Work};
 
 /// Time for which the rows of an ended conversation stay. Until then a returning client learns, from its cursor or the
 /// reply, that it is no longer a member; later, that the conversation does not exist.
-pub(super) const LINGER: TimeDelta = TimeDelta::days(30);
+pub(super) const ENDED_RETENTION: TimeDelta = TimeDelta::days(30);
 
 pub(super) const JOB: Job =
-    Job { name: "abandoned", at_least_every: None, age: |retention| retention.abandoned, work: Work::Abandoned };
+    Job { name: "abandoned", max_interval: None, age: |retention| retention.abandoned, work: Work::Abandoned };

@@ -5,7 +5,7 @@ use chrono::TimeDelta;
 use super::{Job, Table, Work};
 
 /// Time for which a DID counts as known after the last fetch of its document.
-const KEPT: TimeDelta = TimeDelta::days(30);
+const RETENTION: TimeDelta = TimeDelta::days(30);
 
 pub(super) const JOB: Job =
-    Job { name: "did_documents", at_least_every: None, age: |_| Some(KEPT), work: Work::Pages(Table::DidDocuments) };
+    Job { name: "did_documents", max_interval: None, age: |_| Some(RETENTION), work: Work::Pages(Table::DidDocuments) };

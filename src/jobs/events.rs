@@ -5,4 +5,4 @@
 use super::{Job, Table, Work};
 
 pub(super) const JOB: Job =
-    Job { name: "events", at_least_every: None, age: |retention| retention.events, work: Work::Pages(Table::Events) };
+    Job { name: "events", max_interval: None, age: |retention| retention.events, work: Work::Pages(Table::Events) };

@@ -9,4 +9,4 @@ use super::{Job, Table, Work};
 const MARGIN: TimeDelta = TimeDelta::days(1);
 
 pub(super) const JOB: Job =
-    Job { name: "key_packages", at_least_every: None, age: |_| Some(MARGIN), work: Work::Pages(Table::KeyPackages) };
+    Job { name: "key_packages", max_interval: None, age: |_| Some(MARGIN), work: Work::Pages(Table::KeyPackages) };

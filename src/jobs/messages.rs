@@ -10,4 +10,4 @@
 use super::{Job, Work};
 
 pub(super) const JOB: Job =
-    Job { name: "messages", at_least_every: None, age: |retention| retention.messages, work: Work::Logs };
+    Job { name: "messages", max_interval: None, age: |retention| retention.messages, work: Work::Logs };

@@ -39,34 +39,34 @@ use crate::store::sweeps::{Begun, Chunk, ChunkResult, Sweep, Table, USED_TOKEN_S
 use crate::store::{Failed, Lane, Store};
 
 /// Interval at which the task checks for due jobs. It waits before the first check, so that a start is not slowed down.
-const LOOK: Duration = Duration::from_secs(5);
+const POLL_INTERVAL: Duration = Duration::from_secs(5);
 /// Ratio between the pause and the transaction before it, normally and while a pass is behind.
-const REST: u32 = 4;
-const REST_BEHIND: u32 = 1;
+const PAUSE_FACTOR: u32 = 4;
+const PAUSE_FACTOR_BEHIND: u32 = 1;
 /// Maximum pause.
-const LONGEST_REST: Duration = Duration::from_secs(2);
+const MAX_PAUSE: Duration = Duration::from_secs(2);
 /// Pages of a table in one transaction: half a megabyte, at most some thousand small rows.
-const PAGES_AT_ONCE: i64 = 64;
+const MAX_PAGES: i64 = 64;
 /// Entries of logs in one transaction, of one or several conversations, and members and rows of a conversation that
 /// ends; the bytes of entries have a separate limit.
-const ENTRIES_AT_ONCE: i64 = 500;
+const MAX_ENTRIES: i64 = 500;
 /// Conversations in one such transaction.
-const LOGS_AT_ONCE: i64 = 50;
+const MAX_LOGS: i64 = 50;
 /// Conversations that one statement examines.
-const CONVOS_AT_ONCE: i64 = 200;
+const MAX_CONVOS: i64 = 200;
 /// Number of consecutive failures after which the pass ends, because their cause is not in the items.
-const MOST_IN_A_ROW: u32 = 10;
+const MAX_CONSECUTIVE_FAILURES: u32 = 10;
 /// Interval at which a pass stores its position even if it finds nothing.
-const NOTE: Duration = Duration::from_secs(5);
+const POSITION_INTERVAL: Duration = Duration::from_secs(5);
 /// Interval at which the state of the jobs at all replicas is measured.
-const STANDING: Duration = Duration::from_secs(15);
+const STATUS_INTERVAL: Duration = Duration::from_secs(15);
 
 /// A retention job.
 pub struct Job {
     /// Name in metrics, in the log, and in the table `sweeps`.
     pub name: &'static str,
     /// Maximum time between two passes, whatever the configuration says.
-    at_least_every: Option<Duration>,
+    max_interval: Option<Duration>,
     /// Age from which rows are deleted; `None` if none are.
     age: fn(&Retention) -> Option<TimeDelta>,
     work: Work,
@@ -132,7 +132,7 @@ impl Runner {
     /// Runs every job when it is due, until it is stopped.
     pub async fn run(self, mut stop: watch::Receiver<bool>) {
         let (mut wrong_clock, mut looked) = (false, None::<Instant>);
-        while !stopped_within(LOOK, &mut stop).await {
+        while !stopped_within(POLL_INTERVAL, &mut stop).await {
             for job in &JOBS {
                 match self.pass(job, &mut stop).await {
                     Ok(SweepOutcome::Stopped) => return,
@@ -152,7 +152,7 @@ impl Runner {
                     Err(error) => tracing::warn!(job = job.name, %error, "a sweep failed"),
                 }
             }
-            if looked.is_none_or(|at| at.elapsed() >= STANDING) {
+            if looked.is_none_or(|at| at.elapsed() >= STATUS_INTERVAL) {
                 looked = Some(Instant::now());
                 self.measure().await;
             }
@@ -175,12 +175,12 @@ impl Runner {
         if !self.store.agrees_with(&self.clock).await? {
             return Ok(SweepOutcome::WrongClock);
         }
-        let every = self.retention.every.min(job.at_least_every.unwrap_or(Duration::MAX));
+        let every = self.retention.every.min(job.max_interval.unwrap_or(Duration::MAX));
         let Some(begun) = self.store.begin_sweep(job.name, every, age).await? else { return Ok(SweepOutcome::NotNow) };
         let other_age = match job.work {
             Work::Pages(_) | Work::UsedTokens => None,
             Work::Logs => self.retention.unread,
-            Work::Abandoned => Some(abandoned::LINGER),
+            Work::Abandoned => Some(abandoned::ENDED_RETENTION),
         };
         let other_cutoff = other_age.map(|other| begun.cutoff + age - other);
         let aside = self.store.aside(job.name).await?;
@@ -196,7 +196,7 @@ impl Runner {
             start: now,
             noted: now,
             deleted: 0,
-            in_a_row: 0,
+            consecutive_failures: 0,
         };
         let ended = match job.work {
             Work::Pages(table) => pass.pages(table).await,
@@ -230,7 +230,7 @@ struct Progress<'r> {
     noted: Instant,
     deleted: i64,
     /// Consecutive failures.
-    in_a_row: u32,
+    consecutive_failures: u32,
 }
 
 /// Result of one transaction.
@@ -246,7 +246,7 @@ impl Progress<'_> {
     /// Runs one transaction and pauses after it.
     async fn sweep_chunk(&mut self, chunk: Chunk, place: String) -> Result<Step, Error> {
         let start = Instant::now();
-        let note = self.noted.elapsed() >= NOTE;
+        let note = self.noted.elapsed() >= POSITION_INTERVAL;
         let (job, cutoff) = (self.job.name, self.begun.cutoff);
         let step = match self.store.unit(Sweep { job, cutoff, chunk, place, note }).await {
             Ok(None) => return Ok(Step::Early(SweepOutcome::NotNow)),
@@ -255,19 +255,19 @@ impl Progress<'_> {
                     self.noted = Instant::now();
                 }
                 self.deleted += result.deleted;
-                self.in_a_row = 0;
+                self.consecutive_failures = 0;
                 Step::Done(result)
             }
             Err(Failed::Itself(error)) => Step::Failed(error),
             Err(around) => return Err(around.into_error()),
         };
-        Ok(if self.rests(start.elapsed()).await { Step::Early(SweepOutcome::Stopped) } else { step })
+        Ok(if self.pause(start.elapsed()).await { Step::Early(SweepOutcome::Stopped) } else { step })
     }
 
     /// Pauses after work of this duration, and returns whether the server is stopping.
-    async fn rests(&mut self, took: Duration) -> bool {
-        let factor = if self.start.elapsed() > self.every { REST_BEHIND } else { REST };
-        stopped_within((took * factor).min(LONGEST_REST), self.stop).await
+    async fn pause(&mut self, took: Duration) -> bool {
+        let factor = if self.start.elapsed() > self.every { PAUSE_FACTOR_BEHIND } else { PAUSE_FACTOR };
+        stopped_within((took * factor).min(MAX_PAUSE), self.stop).await
     }
 
     /// Skips an item whose own work fails. Fails after too many in a row.
@@ -276,8 +276,8 @@ impl Progress<'_> {
         tracing::debug!(job = self.job.name, item, "the skipped part of the sweep");
         self.store.set_aside(self.job.name, item.clone(), &why).await?;
         self.aside.insert(item, false);
-        self.in_a_row += 1;
-        if self.in_a_row < MOST_IN_A_ROW { Ok(()) } else { Err(why) }
+        self.consecutive_failures += 1;
+        if self.consecutive_failures < MAX_CONSECUTIVE_FAILURES { Ok(()) } else { Err(why) }
     }
 
     /// Stops skipping items that succeeded.
@@ -286,7 +286,7 @@ impl Progress<'_> {
         if items.is_empty() { Ok(()) } else { self.store.take_back(self.job.name, items).await }
     }
 
-    fn is_left_out(&self, item: &str) -> bool {
+    fn is_skipped(&self, item: &str) -> bool {
         self.aside.get(item).is_some_and(|due| !due)
     }
 
@@ -294,10 +294,10 @@ impl Progress<'_> {
     async fn pages(&mut self, table: Table) -> Result<Option<SweepOutcome>, Error> {
         let end = self.store.reader_for(Lane::Background).await?.pages(table).await?;
         let mut from = self.begun.place.as_ref().and_then(|place| place.parse().ok()).unwrap_or(0);
-        let mut portion = Portion::new(PAGES_AT_ONCE);
+        let mut portion = Portion::new(MAX_PAGES);
         while from < end {
             // Up to the next page that is skipped.
-            let pages = (from..from + portion.size()).take_while(|page| !self.is_left_out(&page.to_string())).count();
+            let pages = (from..from + portion.size()).take_while(|page| !self.is_skipped(&page.to_string())).count();
             if pages == 0 {
                 from += 1;
                 continue;
@@ -334,7 +334,7 @@ impl Progress<'_> {
 
     async fn convos(&mut self) -> Result<Option<SweepOutcome>, Error> {
         let mut after = self.begun.place.take().unwrap_or_default();
-        let (mut looking, mut deleting) = (Portion::new(CONVOS_AT_ONCE), Portion::new(ENTRIES_AT_ONCE));
+        let (mut looking, mut deleting) = (Portion::new(MAX_CONVOS), Portion::new(MAX_ENTRIES));
         loop {
             let start = Instant::now();
             let reader = self.store.reader_for(Lane::Background).await?;
@@ -344,7 +344,7 @@ impl Progress<'_> {
                 (_, unread_before) => reader.logs_due(&after, cutoff, size, unread_before).await,
             };
             drop(reader);
-            if self.rests(start.elapsed()).await {
+            if self.pause(start.elapsed()).await {
                 return Ok(Some(SweepOutcome::Stopped));
             }
             let (due, last) = match looked {
@@ -361,7 +361,7 @@ impl Progress<'_> {
                 }
             };
             looking.grow();
-            let due = due.into_iter().filter(|convo| !self.is_left_out(convo)).collect();
+            let due = due.into_iter().filter(|convo| !self.is_skipped(convo)).collect();
             if let Some(early) = self.delete(due, &after, &mut deleting).await? {
                 return Ok(Some(early));
             }
@@ -380,7 +380,7 @@ impl Progress<'_> {
         portion: &mut Portion,
     ) -> Result<Option<SweepOutcome>, Error> {
         while !due.is_empty() {
-            let at_once = if let Work::Abandoned = self.job.work { 1 } else { LOGS_AT_ONCE };
+            let at_once = if let Work::Abandoned = self.job.work { 1 } else { MAX_LOGS };
             let convos = (due.len() as i64).min(portion.size()).min(at_once);
             let part: Vec<String> = due.iter().take(convos as usize).cloned().collect();
             let chunk = match (&self.job.work, self.other_cutoff) {

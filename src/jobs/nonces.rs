@@ -9,11 +9,7 @@ use super::{Job, Table, Work};
 /// Time for which a record outlives its token: far longer than the clocks of replicas differ.
 const MARGIN: TimeDelta = TimeDelta::hours(1);
 /// Every request with such a token leaves a record, so records must not accumulate.
-const AT_LEAST_EVERY: Duration = Duration::from_secs(600);
+const MAX_INTERVAL: Duration = Duration::from_secs(600);
 
-pub(super) const JOB: Job = Job {
-    name: "nonces",
-    at_least_every: Some(AT_LEAST_EVERY),
-    age: |_| Some(MARGIN),
-    work: Work::Pages(Table::Nonces),
-};
+pub(super) const JOB: Job =
+    Job { name: "nonces", max_interval: Some(MAX_INTERVAL), age: |_| Some(MARGIN), work: Work::Pages(Table::Nonces) };

@@ -2,9 +2,5 @@
 
 use super::{Job, Table, Work};
 
-pub(super) const JOB: Job = Job {
-    name: "records",
-    at_least_every: None,
-    age: |retention| retention.messages,
-    work: Work::Pages(Table::Records),
-};
+pub(super) const JOB: Job =
+    Job { name: "records", max_interval: None, age: |retention| retention.messages, work: Work::Pages(Table::Records) };

@@ -5,7 +5,7 @@ use super::{Job, Table, Work};
 
 pub(super) const JOB: Job = Job {
     name: "unopened_welcomes",
-    at_least_every: None,
+    max_interval: None,
     age: |retention| retention.unread,
     work: Work::Pages(Table::UnopenedWelcomes),
 };

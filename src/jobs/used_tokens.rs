@@ -9,11 +9,11 @@ use chrono::TimeDelta;
 use super::{Job, Work};
 
 /// The interval at which a slot may become ready.
-const AT_LEAST_EVERY: Duration = Duration::from_secs(600);
+const MAX_INTERVAL: Duration = Duration::from_secs(600);
 
 pub(super) const JOB: Job = Job {
     name: "used_tokens",
-    at_least_every: Some(AT_LEAST_EVERY),
+    max_interval: Some(MAX_INTERVAL),
     // The slots know their age (V025).
     age: |_| Some(TimeDelta::minutes(10)),
     work: Work::UsedTokens,

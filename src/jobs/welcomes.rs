@@ -6,7 +6,7 @@ use chrono::TimeDelta;
 use super::{Job, Table, Work};
 
 /// Time for which getWelcome reports that a Welcome was opened rather than that there is none.
-const KEPT: TimeDelta = TimeDelta::days(30);
+const RETENTION: TimeDelta = TimeDelta::days(30);
 
 pub(super) const JOB: Job =
-    Job { name: "welcomes", at_least_every: None, age: |_| Some(KEPT), work: Work::Pages(Table::Welcomes) };
+    Job { name: "welcomes", max_interval: None, age: |_| Some(RETENTION), work: Work::Pages(Table::Welcomes) };

@@ -6,7 +6,7 @@ use crate::api::fields;
 use crate::app::App;
 use crate::bytes::LexBytes;
 use crate::commands;
-use crate::delivery::place;
+use crate::delivery::webhook_url;
 use crate::error::{Code, Error};
 use crate::ids::ConvoId;
 use crate::store::mailboxes::{Secret, Webhook};
@@ -56,7 +56,7 @@ impl Endpoint for SetMailbox {
         let mailbox = match (provider, url, secret) {
             (Provider::None, None, None) if zone.is_none() => None,
             (Provider::Webhook, Some(url), Some(secret)) => {
-                let place = place::check(&url, app.config.mailboxes.allow_private_hosts)
+                let place = webhook_url::check(&url, app.config.mailboxes.allow_private_hosts)
                     .map_err(|why| Code::InvalidMailbox.because(why.to_string()))?;
                 if !SECRET_BYTES.contains(&secret.0.len()) {
                     return Err(Code::InvalidMailbox.because("secret must have 24 to 64 bytes"));
@@ -71,7 +71,7 @@ impl Endpoint for SetMailbox {
             }
         };
         app.store.transact(commands::SetMailbox { caller: caller.did.clone(), convo_id, mailbox }).await?;
-        app.delivery.look();
+        app.delivery.wake();
         Ok(Output { success: true })
     }
 }

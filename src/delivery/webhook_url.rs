@@ -12,7 +12,7 @@ pub const MAX_URL_BYTES: usize = 2_048;
 
 /// A URL that may be called.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
+pub struct WebhookUrl {
     pub url: String,
     /// Its host, with the port if it is not the default; limits apply per host.
     pub host: String,
@@ -34,7 +34,7 @@ pub enum NotAllowed {
 }
 
 /// Checks a URL. `allow_private` allows addresses, local hosts, any port, and plain HTTP.
-pub fn check(text: &str, allow_private: bool) -> Result<Place, NotAllowed> {
+pub fn check(text: &str, allow_private: bool) -> Result<WebhookUrl, NotAllowed> {
     if text.len() > MAX_URL_BYTES {
         return Err(NotAllowed::Malformed);
     }
@@ -62,7 +62,7 @@ pub fn check(text: &str, allow_private: bool) -> Result<Place, NotAllowed> {
     };
     // The normalised URL may be longer than the original.
     let url = String::from(url);
-    if url.len() > MAX_URL_BYTES { Err(NotAllowed::Malformed) } else { Ok(Place { url, host }) }
+    if url.len() > MAX_URL_BYTES { Err(NotAllowed::Malformed) } else { Ok(WebhookUrl { url, host }) }
 }
 
 /// Checks for a name that only the local network can resolve.
