@@ -1,5 +1,5 @@
-// Runs what docs/clients.md shows against a server (SERVER) and the stand-in of a PDS (PDS): in Node both ways, and in a browser, whose page
-// is of a third origin. DIRECTORY is where the page's programs are written.
+// Runs the programs of docs/clients.md against a server (SERVER) and the stand-in for a PDS (PDS): in Node in both ways, and in
+// a browser, with a page of a third origin. The programs are written to DIRECTORY.
 
 import assert from 'node:assert/strict'
 import { execFile, execFileSync, spawn } from 'node:child_process'
@@ -19,12 +19,12 @@ const { call, directly, facts, service, signIn, throughPds } = await program('ca
 const { Member } = await program('member.mjs')
 const { Group } = await program('mls.mjs')
 
-/** What the PDS has passed on since it was asked last. */
+/** Returns the requests that the PDS has forwarded since the last call. */
 const passed = async () => (await fetch(`${PDS}/passed`)).json()
 const catbird = await service(SERVER)
 const WAYS = { pds: throughPds, direct: directly }
 
-/** Where the browser is, by one of its names. */
+/** Returns the path of the browser, under one of its names. */
 const chromium = () =>
   execFileSync('sh', ['-c', 'command -v chromium || command -v chromium-browser || command -v google-chrome'], { encoding: 'utf8' }).trim()
 
@@ -52,12 +52,12 @@ async function behind(way) {
 
 for (const way of Object.keys(WAYS)) {
   test(`the conversation of the page, ${way}`, async () => {
-    // Dave has an account of another name, since somebody else has his.
+    // Dave's account has another name, since his is taken.
     const dave = { DAVE: `dave-${way}.test`, DAVE_PASSWORD: 'his own' }
     await signIn(PDS, dave.DAVE, dave.DAVE_PASSWORD)
     await signIn(PDS, 'dave.test', 'of somebody else')
     await passed()
-    // As the page has it typed, for one of its ways.
+    // As on the page, for one of its ways.
     const lines = typedInto(3).replaceAll('/tmp/clients', DIRECTORY).split('\n')
     const typed = lines.filter((line) => !line.startsWith('WAY=') || line.startsWith(`WAY=${way} `)).join('\n')
     const options = { cwd: fileURLToPath(new URL('../..', import.meta.url)), env: { ...process.env, ...dave }, timeout: 60_000 }
@@ -92,7 +92,7 @@ for (const way of Object.keys(WAYS)) {
       return call(bob.client, 'sendMessage', { convoId: bob.convoId, ciphertext, epoch: bob.group.epoch })
     }
     const lost = await send().catch((error) => error)
-    // What the official client makes of 409, whichever way it came.
+    // The official client's error for a 409, in both ways.
     assert.deepEqual([lost.error, lost.status], ['EpochMismatch', 400])
     const { serverEpoch, reason, moreMissing, recovery, requestId } = facts(lost.message)
     assert.deepEqual({ serverEpoch, reason, moreMissing, recovery }, {
@@ -117,7 +117,7 @@ for (const way of Object.keys(WAYS)) {
   })
 
   test(`who is told to wait is told for how long, and gets through, ${way}`, async () => {
-    // One who sees the refusal, and one who is patient.
+    // One member sees the refusal, and one retries.
     const [seen, patient] = await Promise.all(
       ['seen', 'patient'].map(async (name) => {
         const agent = await signIn(PDS, `late-${name}-${way}.test`, 'password')
@@ -159,7 +159,7 @@ test('whoever reads passes over what cannot be decrypted, says so, and loses not
   const told = mock.calls.map(({ arguments: [sentence] }) => sentence)
   assert.deepEqual(told.map((sentence) => Number(sentence.match(/^entry (\d+), of did:plc:\w+, cannot/)[1])), [second, noise])
 
-  // Nobody gets past a commit that cannot be applied. What came before it is handed over, and the error comes again.
+  // A commit that cannot be applied stops the log. Entries before it are returned, and the error repeats.
   await alice.send('before')
   const { keyPackages } = await call(alice.client, 'getKeyPackages', { dids: [dave.did] })
   const { commit, welcome } = await alice.group.add([Buffer.from(keyPackages[0].keyPackage, 'base64')])
@@ -175,7 +175,7 @@ test('whoever reads passes over what cannot be decrypted, says so, and loses not
 test('whatever is accepted can be read through the PDS, which passes on ten megabytes', async () => {
   const alice = await member('pds')
   await alice.create('Birds')
-  // The server takes what is no MLS message for one that is padded; what counts here is its size.
+  // The server accepts bytes that are not an MLS message as padded; only their size matters here.
   const send = async (bytes) => {
     const ciphertext = crypto.getRandomValues(new Uint8Array(65_536))
     const whole = new Uint8Array(bytes).map((_, n) => ciphertext[n % 65_536])
@@ -244,7 +244,7 @@ test('the program of the page runs in a browser, on a page of another origin', a
     format: 'esm',
     logLevel: 'warning',
   })
-  // The page as it is, and a script beside it that tells what it shows.
+  // The page unchanged, with a script beside it that reports its content.
   const tell = `<script>
     const tell = (what) => fetch('/told', { method: 'POST', body: what })
     addEventListener('error', ({ message }) => tell('error: ' + message))
@@ -279,7 +279,7 @@ test('the program of the page runs in a browser, on a page of another origin', a
   const late = setTimeout(wake, 60_000)
   await enough
   clearTimeout(late)
-  // It has processes of its own.
+  // The browser has child processes.
   process.kill(-browser.pid, 'SIGKILL')
   origin.close()
   origin.closeAllConnections()

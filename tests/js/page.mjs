@@ -1,5 +1,5 @@
-// The programs of docs/clients.md: every code block that has a file's name behind its language becomes that file. `node page.mjs DIRECTORY` writes
-// them.
+// The programs of docs/clients.md: each code block with a file name after its language becomes that file.
+// `node page.mjs DIRECTORY` writes them.
 
 import fs from 'node:fs'
 import path from 'node:path'
@@ -8,7 +8,7 @@ import { fileURLToPath } from 'node:url'
 const text = fs.readFileSync(new URL('../../docs/clients.md', import.meta.url), 'utf8')
 const blocks = [...text.matchAll(/^```\w+ (\S+)( prints)?\n(.*?)^```$/gms)]
 
-/** Writes the programs into a directory, where they find the packages that are installed beside this file. */
+/** Writes the programs into a directory, with a link to the packages that are installed beside this file. */
 export function writePrograms(directory) {
   fs.mkdirSync(directory, { recursive: true })
   const packages = path.join(directory, 'node_modules')
@@ -20,10 +20,10 @@ export function writePrograms(directory) {
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) writePrograms(process.argv[2])
 
-/** What the page has typed into a terminal, from the repository's root. */
+/** Returns the commands that the page types into a terminal, from the repository's root. */
 export const typedInto = (terminal) => text.split(`\`\`\`sh in terminal ${terminal}\n`)[1].split('```')[0]
 
-/** What the page says that a program prints. */
+/** Returns the output that the page shows for a program. */
 export function printsOf(name) {
   const found = blocks.find(([, of, prints]) => of === name && prints)
   if (!found) throw new Error(`docs/clients.md does not say what ${name} prints`)

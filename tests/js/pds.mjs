@@ -1,14 +1,14 @@
-// A stand-in for a personal data server and a PLC directory: it signs people in, mints service tokens, publishes DID documents, and passes
-// requests on to the service that the header atproto-proxy names, with what the real one takes away on the way:
+// A stand-in for a personal data server and a PLC directory. It signs accounts in, mints service tokens, publishes DID
+// documents, and forwards requests to the service that the header atproto-proxy names, with the restrictions of the real one:
 //
 // - errors keep status, name, sentence and Retry-After, and nothing else; 500 becomes 502 UpstreamFailure;
 // - only the headers named below pass in either direction;
-// - what is compressible goes through gzip, which holds back what is not flushed, unless it comes compressed;
-// - a reply may have 10 MiB, its head has to come within 10 seconds, and its body may pause for 30.
+// - compressible replies go through gzip, which holds back unflushed bytes, unless they are already compressed;
+// - a reply may have 10 MiB, its head must arrive within 10 seconds, and its body may pause for 30.
 //
-// Whoever signs in has an account from then on, with that password. Every other account's key is written as directories wrote it before there
-// was Multikey, which networks for development still do. The directory fails when it is asked first for somebody whose handle begins with
-// "late". It listens at PORT, or at any, says on standard output where, and keeps a list of what it has passed on.
+// The first sign-in creates an account with that password. Every second account's key has the encoding from before Multikey,
+// which development networks still use. The directory fails at the first request for a handle that starts with "late". The
+// server listens at PORT, or at any port, prints its address, and records the requests that it forwards.
 
 import { createHash, createPrivateKey, createPublicKey, generateKeyPairSync, randomUUID, sign } from 'node:crypto'
 import http from 'node:http'
@@ -44,7 +44,7 @@ function account(handle, password) {
     const { privateKey, publicKey } = generateKeyPairSync('ec', { namedCurve: 'secp256k1' })
     const { x, y } = publicKey.export({ format: 'jwk' })
     const [left, right] = [x, y].map((part) => Buffer.from(part, 'base64url'))
-    // The point as it is, under a type that names its curve; or the multicodec of compressed secp256k1 keys, and the compressed point.
+    // The bare point, under a type that names its curve; or the multicodec of compressed secp256k1 keys with the compressed point.
     const method = accounts.size % 2
       ? { type: 'EcdsaSecp256k1VerificationKey2019', key: [Buffer.from([4]), left, right] }
       : { type: 'Multikey', key: [Buffer.from([0xe7, 0x01, 2 + (right[31] & 1)]), left] }
@@ -167,7 +167,7 @@ async function refusal(upstream) {
   try {
     told = JSON.parse(Buffer.concat(chunks))
   } catch {
-    // What is no JSON tells nothing.
+    // A body that is not JSON has no error name.
   }
   const status = upstream.statusCode === 500 ? 502 : upstream.statusCode
   const error = typeof told.error === 'string' ? told.error : 'UpstreamFailure'
@@ -245,6 +245,6 @@ const server = http.createServer((request, response) => {
 
 const here = () => `http://localhost:${server.address().port}`
 server.listen(process.env.PORT ?? 0, 'localhost', () => console.log(here()))
-// It ends with whoever has started it.
+// It ends with the process that started it.
 process.stdin.resume()
 process.stdin.on('end', () => process.exit())
