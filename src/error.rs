@@ -329,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_may_try_again_is_told_when_and_nobody_else_is() {
+    fn only_codes_that_ask_for_a_retry_have_a_wait() {
         for code in Code::ALL {
             let waits = code.because("").details.retry_after_ms.is_some();
             let tries = matches!(code.recovery(), Recovery::RetrySame | Recovery::RetryWithMsgId);

@@ -436,7 +436,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_that_are_no_mls_are_refused_in_words_for_whoever_sent_them() {
+    fn bytes_that_are_not_mls_are_refused_with_a_clear_sentence() {
         let owner = "did:plc:bob".parse().unwrap();
         let suite = Suite::named(DEFAULT_SUITE).unwrap();
         let package = check_key_package(b"lll", &owner, suite, MlsValidation::Strict, DateTime::UNIX_EPOCH);
@@ -483,7 +483,7 @@ mod tests {
     }
 
     #[test]
-    fn a_commit_that_shows_what_no_group_would_take_is_refused() {
+    fn a_public_commit_that_no_group_would_accept_is_refused() {
         const MEMBER: &[u8] = &[1, 0, 0, 0, 2];
         const REMOVE: &[u8] = &[1, 0, 3, 0, 0, 0, 1];
         let pre_shared_key = [&[1, 0, 4, 1][..], &wire::vector(b"id"), &wire::vector(b"nonce")].concat();
@@ -532,7 +532,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_commits_from_outside_as_somebody_else() {
+    fn an_external_commit_must_carry_the_callers_did() {
         let external = [&[1, 0, 6][..], &wire::vector(b"kem")].concat();
         let commit = Commit::parse(public(&[4], &external, true)).unwrap();
         let (alice, mallory) = ("did:plc:alice".parse().unwrap(), "did:plc:mallory".parse().unwrap());
@@ -568,7 +568,7 @@ mod tests {
 
     /// Each length has only one valid form (section 2.1.2).
     #[test]
-    fn a_length_that_is_longer_than_it_need_be_is_refused() {
+    fn a_length_in_a_longer_form_is_refused() {
         let right = public(&[1, 0, 0, 0, 0], &[], true);
         let at = 4;
         assert_eq!(right[at], 5, "the length of the group's id");

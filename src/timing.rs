@@ -324,7 +324,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn at_the_end_of_all_work_it_is_told_what_postgresql_did_for_this_request_alone() {
+    async fn the_end_callback_gets_postgresqls_time_for_this_request_alone() {
         let (timings, shared) = (Timings::default(), Timings::default());
         let told = Arc::new(OnceLock::new());
         let tell = told.clone();
@@ -344,7 +344,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_nobody_waits_for_any_more_counts_as_far_as_it_got() {
+    async fn work_that_is_no_longer_awaited_counts_up_to_that_point() {
         let timings = Timings::default();
         let working = timings.scope(measure(Stage::Query, std::future::pending::<()>()));
         let gone = tokio::time::timeout(Duration::from_millis(1), working).await;
@@ -353,7 +353,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn another_task_works_for_the_request_only_when_told_to() {
+    async fn another_task_works_for_the_request_only_in_its_scope() {
         let timings = Timings::default();
         let at_work = || measure(Stage::Commit, async {});
         timings.scope(async { tokio::spawn(at_work()).await.unwrap() }).await;

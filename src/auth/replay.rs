@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_token_is_known_by_is_its_own() {
+    fn a_token_digest_is_unique_to_its_token() {
         let a = used("did:plc:alice", "1");
         assert_ne!(a, used("did:plc:alice", "2"));
         assert_ne!(a, used("did:plc:bob", "1"));
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_names_nobody_and_is_understood_by_others_alone() {
+    fn a_message_reveals_no_did_and_is_ignored_by_its_sender() {
         let tokens = [used("did:plc:alice", "1"), [0; 16], used("did:plc:bob", "2")];
         let text = encode("me", &tokens);
         assert!(!text.contains("plc"), "{text}");

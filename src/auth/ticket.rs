@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn what_another_service_or_another_secret_made_is_no_ticket() {
+    fn tickets_of_another_service_or_secret_are_refused() {
         let tickets = Tickets::new(service(), Some(SECRET));
         let elsewhere = Tickets::new("did:web:other.test".parse().unwrap(), Some(SECRET));
         let forged = Tickets::new(service(), Some("another secret, and 32 bytes of it"));
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_secret_there_are_none() {
+    fn without_a_secret_no_ticket_is_accepted() {
         let none = Tickets::new(service(), None);
         assert_eq!(none.issue(Did::nobody(), None, None, at(0)).unwrap_err().code, Code::MethodNotImplemented);
         assert_eq!(none.check("x", at(0)).unwrap_err().code, Code::MethodNotImplemented);

@@ -295,7 +295,7 @@ proptest! {
 }
 
 #[test]
-fn a_development_token_to_a_server_without_a_secret_is_told_so() {
+fn a_development_token_is_refused_with_the_reason_without_a_secret() {
     let text = format!("{}.{}.c2ln", encode(&json!({"alg": "HS256"})), encode(&good_claims()));
     let now = DateTime::from_timestamp(NOW, 0).unwrap();
     let refused = Token::parse(&text, NSID, &config(), now).expect_err("there is no secret to check it by");

@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_chunked_body_has_no_end() {
+    fn bytes_that_are_not_a_chunked_body_have_no_end() {
         for bytes in ["", "5\r\nhel", "0\r\nTrailer: of it\r\n", "ffffffffffffffffffff\r\n0\r\n\r\n", "x\r"] {
             let mut chunks = Chunks::default();
             assert_eq!(chunks.take(bytes.as_bytes()), bytes.len(), "{bytes:?}");

@@ -377,7 +377,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn bodies_that_nobody_reads_are_thrown_away_at_a_rate_for_all_connections_together() {
+    async fn unread_bodies_are_discarded_at_one_rate_for_all_connections() {
         const MIB: usize = 1024 * 1024;
         let connections = Connections::new(true);
         let begun = Instant::now();

@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn names_without_end_take_no_memory_without_end() {
+    fn endless_host_names_take_bounded_memory() {
         let (mut hosts, now) = (Hosts::default(), Instant::now());
         for n in 0..2 * MAX_HOSTS {
             let name = n.to_string();

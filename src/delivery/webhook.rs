@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_status_means() {
+    fn statuses_are_classified() {
         let classified = |status: u16| classify(StatusCode::from_u16(status).unwrap(), None);
         for status in [400, 401, 403, 404, 405, 409, 413, 422, 451] {
             assert!(matches!(classified(status), WebhookResult::Refused(_)), "{status}");

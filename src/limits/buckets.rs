@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_not_be_refused_is_paid_for_later_within_bounds() {
+    fn past_charges_delay_later_requests_within_bounds() {
         let (buckets, key, now) = (Buckets::new(10), Key::of("a"), Instant::now());
         for _ in 0..25 {
             buckets.charge(key, buckets.interval(), now);
@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn what_others_used_counts_once_and_within_bounds() {
+    fn usage_of_other_replicas_counts_once_and_within_bounds() {
         let (buckets, key, now) = (Buckets::new(10), Key::of("a"), Instant::now());
         assert_eq!(buckets.take(key, now).map(drop), Ok(()));
         buckets.merge(key, 1_500 * MS, now);

@@ -48,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_cheap_costs_nothing_more_and_what_is_dear_costs_in_proportion() {
+    fn cheap_work_costs_nothing_extra_and_expensive_work_costs_in_proportion() {
         assert_eq!(Work::Database(FREE_TIME).units(), 0.0);
         assert_eq!(Work::Database(FREE_TIME + 40 * TIME_UNIT).units(), 40.0);
         assert_eq!(Work::Bytes(FREE_BYTES).units(), 0.0);

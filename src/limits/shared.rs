@@ -104,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_in_redis_names_nobody_and_is_one_buckets_own() {
+    fn a_key_in_redis_reveals_no_did_and_is_unique_to_its_bucket() {
         let key = |scope, name| redis_key(scope, Key::of(name));
         let alice = key(Scope::Did, "did:plc:alice");
         assert!(alice.starts_with("catbird:limit:did:") && !alice.contains("alice"), "{alice}");

@@ -110,7 +110,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn so_many_have_a_turn_and_the_others_wait_in_order_for_a_bounded_time() {
+    async fn a_fixed_number_run_and_the_others_wait_in_order_for_a_bounded_time() {
         let (slots, key) = (Slots::new(4), Key::of("a"));
         let mut had: Vec<Slot> = std::iter::from_fn(|| slots.take(key).now_or_never().flatten()).collect();
         assert_eq!(had.len(), 4);
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_bounded_number_waits_and_nothing_is_kept_of_who_was_there() {
+    async fn a_bounded_number_waits_and_no_state_remains_afterwards() {
         let (slots, key) = (Slots::new(4), Key::of("a"));
         let mut waiting: Vec<_> = (0..4 + MAX_WAITING).map(|_| Box::pin(slots.take(key))).collect();
         let had: Vec<_> = waiting.iter_mut().filter_map(|one| one.as_mut().now_or_never()).collect();

@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_reserved_counts_and_what_was_not_used_is_given_back() {
+    fn reservations_count_and_unused_ones_are_given_back() {
         let (ledger, alice, now) = (Ledger::default(), account("alice"), Instant::now());
         assert_eq!(ledger.reserve(alice, 6, 10, now), Ok(()));
         assert_eq!(ledger.reserve(alice, 5, 10, now + SECOND), Err(Duration::from_secs(3_599)));
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn what_others_used_counts_and_the_window_is_theirs_too() {
+    fn usage_of_other_replicas_counts_with_their_window() {
         let (ledger, alice, now) = (Ledger::default(), account("alice"), Instant::now());
         ledger.finish(alice, 2, true, now);
         // One more is used while it is settled.
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn a_window_that_is_over_leaves_nothing_but_what_is_not_settled() {
+    fn a_window_that_is_over_leaves_only_unsettled_usage() {
         let (ledger, alice, now) = (Ledger::default(), account("alice"), Instant::now());
         ledger.finish(alice, 9, true, now);
         ledger.settled(alice, 9, 10, now + 60 * SECOND);
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_bounded_and_what_the_table_does_not_know_is_forgotten_last() {
+    fn memory_is_bounded_and_unsettled_usage_is_dropped_last() {
         let (ledger, now) = (Ledger::default(), Instant::now());
         let kept = || -> usize { ledger.shards.iter().map(|shard| shard.lock().unwrap().accounts.len()).sum() };
         let alice = account("alice");

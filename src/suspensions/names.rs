@@ -68,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_caller_is_named_once_a_minute_and_not_more_of_them_than_there_is_room_for() {
+    fn a_caller_is_logged_once_a_minute_and_the_number_of_callers_is_bounded() {
         let (named, now) = (RecentlyLogged::default(), Instant::now());
         let did = |n: usize| format!("did:web:{n}.example").parse::<Did>().unwrap();
         assert_eq!(named.name(&did(0), now), None, "without a key there are no names");

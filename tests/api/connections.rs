@@ -8,14 +8,14 @@ use tokio::net::TcpStream;
 use crate::harness::*;
 
 any_serializer! {
-    only_who_opens_a_stream_may_leave_http;
+    only_a_stream_may_leave_http;
     requests_that_come_together_are_answered_in_their_order;
     a_chunked_body_ends_where_it_ends;
-    pages_are_not_taken_for_what_they_are_not;
-    what_is_no_request_is_refused_with_a_body_too;
+    pages_have_content_types_that_browsers_do_not_guess;
+    bytes_that_are_not_a_request_are_refused_with_a_body;
 }
 
-async fn what_is_no_request_is_refused_with_a_body_too(app: &TestApp) {
+async fn bytes_that_are_not_a_request_are_refused_with_a_body(app: &TestApp) {
     let live = |more: String| format!("GET /health/live{more}\r\n\r\n");
     for (head, status) in [
         (live(format!("?{} HTTP/1.1\r\nHost: x", "x".repeat(70_000))), 400),
@@ -59,7 +59,7 @@ async fn rest(socket: &mut TcpStream) -> String {
     text
 }
 
-async fn only_who_opens_a_stream_may_leave_http(app: &TestApp) {
+async fn only_a_stream_may_leave_http(app: &TestApp) {
     let alice = app.persona();
     for (path, length) in [
         ("POST /xrpc/blue.catbird.mls.createConvo", "Content-Length: 1\r\n"),
@@ -128,7 +128,7 @@ async fn a_chunked_body_ends_where_it_ends(app: &TestApp) {
     assert_eq!(text.matches("ConvoNotFound").count(), 3, "{text}");
 }
 
-async fn pages_are_not_taken_for_what_they_are_not(app: &TestApp) {
+async fn pages_have_content_types_that_browsers_do_not_guess(app: &TestApp) {
     let alice = app.persona();
     assert_eq!(get(&alice, "getConvos", &[]).await.headers["x-content-type-options"], "nosniff");
     for page in ["/health/live", "/lexicons", "/nothing"] {

@@ -28,7 +28,7 @@ async fn bodies_and_tokens_are_never_logged_not_even_when_everything_is() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn at_the_usual_level_the_log_names_nobody_and_no_conversation() {
+async fn at_the_default_level_the_log_has_no_dids_and_no_conversation_ids() {
     let said = Said::through_a_server("catbird_server=info,warn").await;
     assert!(said.log.contains("sendMessage"));
     for name in said.dids.iter().chain(&said.secrets).chain([&said.convo]) {
@@ -37,7 +37,7 @@ async fn at_the_usual_level_the_log_names_nobody_and_no_conversation() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_constraint_that_nobody_foresaw_is_a_defect_whose_rows_stay_out_of_the_log() {
+async fn an_unforeseen_constraint_violation_is_a_defect_whose_rows_stay_out_of_the_log() {
     let database = database().await;
     let replica = Replica::start(Mode::Advisory, &database.url, &[("RUST_LOG", "warn,catbird_server=info")]).await;
     let [alice, bob] = [(); 2].map(|()| Persona::new(validated(&replica.base, &random_did())));

@@ -30,7 +30,7 @@ either_serializer! {
     p4_an_addition_is_known_by_its_bytes_long_after;
     p4_a_removal_is_known_by_its_bytes_long_after;
     p4_a_request_whose_client_went_away_is_done_once;
-    p4_replicas_of_both_kinds_agree_on_what_was_sent_before;
+    p4_replicas_of_both_kinds_recognise_repeated_requests;
 }
 
 /// A request that changes something, and another one that the same caller could send in its place.
@@ -297,7 +297,7 @@ impl Beside {
     }
 }
 
-async fn p4_replicas_of_both_kinds_agree_on_what_was_sent_before(app: &TestApp) {
+async fn p4_replicas_of_both_kinds_recognise_repeated_requests(app: &TestApp) {
     let beside = Beside::start(app, app.app.serializer.registry().is_none()).await;
     let mut all = cases(app).await;
     let mut members = app.conversation(2).await;

@@ -12,12 +12,12 @@ use tokio::net::TcpStream;
 use crate::harness::*;
 
 any_serializer! {
-    p10_bodies_that_were_announced_and_do_not_come_keep_nobody_waiting;
-    p10_a_refusal_does_not_repeat_what_was_sent;
-    p10_who_does_not_take_its_replies_gets_no_more_and_others_do;
-    p10_a_result_that_tells_of_a_lost_epoch_is_withheld_from_who_does_not_take_its_replies;
-    p10_claimed_key_packages_are_withheld_from_who_does_not_take_its_replies;
-    p10_what_is_sent_as_a_websocket_is_refused_at_once;
+    p10_announced_bodies_that_do_not_arrive_delay_no_other_request;
+    p10_a_refusal_does_not_echo_the_request;
+    p10_a_client_that_does_not_read_its_replies_gets_no_more_and_others_do;
+    p10_results_of_lost_epochs_are_withheld_from_clients_that_do_not_read_their_replies;
+    p10_claimed_key_packages_are_withheld_from_clients_that_do_not_read_their_replies;
+    p10_messages_of_a_websocket_are_limited_at_once;
 }
 
 /// Opens a connection and sends only the head of a call.
@@ -30,7 +30,7 @@ async fn begin(app: &TestApp, verb: &str, call: &str, token: &str, headers: &str
     socket
 }
 
-async fn p10_bodies_that_were_announced_and_do_not_come_keep_nobody_waiting(app: &TestApp) {
+async fn p10_announced_bodies_that_do_not_arrive_delay_no_other_request(app: &TestApp) {
     let (mallory, bob) = (app.persona(), app.persona());
     let token = mallory.xrpc.token("blue.catbird.mls.sendMessage");
     let mut held = Vec::new();
@@ -58,7 +58,7 @@ async fn p10_bodies_that_were_announced_and_do_not_come_keep_nobody_waiting(app:
     drop(held);
 }
 
-async fn p10_a_refusal_does_not_repeat_what_was_sent(app: &TestApp) {
+async fn p10_a_refusal_does_not_echo_the_request(app: &TestApp) {
     let alice = app.persona();
     let body = json!({ "convoId": "none", "ciphertext": "", "epoch": "\u{e000}".repeat(500_000) });
     let reply = refused(ask(&alice, "sendMessage", &body).await, 400, "InvalidRequest");
@@ -73,7 +73,7 @@ async fn status(socket: &mut TcpStream) -> u16 {
     std::str::from_utf8(&line[9..]).unwrap().parse().unwrap()
 }
 
-async fn p10_who_does_not_take_its_replies_gets_no_more_and_others_do(app: &TestApp) {
+async fn p10_a_client_that_does_not_read_its_replies_gets_no_more_and_others_do(app: &TestApp) {
     let members = app.conversation(2).await;
     let id = convo(&members[0]);
     sql(app, "update conversations set last_seq = last_seq + 2 where id = $1", &[&id]).await;
@@ -120,7 +120,7 @@ async fn refusal_of_more(app: &TestApp, caller: &Persona, method: &str, body: &V
     }
 }
 
-async fn p10_a_result_that_tells_of_a_lost_epoch_is_withheld_from_who_does_not_take_its_replies(app: &TestApp) {
+async fn p10_results_of_lost_epochs_are_withheld_from_clients_that_do_not_read_their_replies(app: &TestApp) {
     let members = app.conversation(2).await;
     let behind = with(&message(&members[1], b"in this epoch"), json!({ "conflict": "result" }));
     seed_entries(app, &members[0], "commit", 1, 7 << 20).await;
@@ -136,7 +136,7 @@ async fn p10_a_result_that_tells_of_a_lost_epoch_is_withheld_from_who_does_not_t
     assert_eq!(refusal_of_more(app, &members[1], "sendMessage", &behind).await, 429);
 }
 
-async fn p10_claimed_key_packages_are_withheld_from_who_does_not_take_its_replies(app: &TestApp) {
+async fn p10_claimed_key_packages_are_withheld_from_clients_that_do_not_read_their_replies(app: &TestApp) {
     let alice = app.persona();
     let owners: Vec<String> = (0..100).map(|n| format!("did:plc:owner{n}")).collect();
     let seed =
@@ -157,7 +157,7 @@ async fn p10_claimed_key_packages_are_withheld_from_who_does_not_take_its_replie
     assert_eq!(claimed.list("keyPackages").unwrap().len(), 100);
 }
 
-async fn p10_what_is_sent_as_a_websocket_is_refused_at_once(app: &TestApp) {
+async fn p10_messages_of_a_websocket_are_limited_at_once(app: &TestApp) {
     let alice = app.persona();
     for (verb, method, headers) in [
         ("POST", "sendMessage", "Content-Length: 1\r\nUpgrade: websocket\r\n"),

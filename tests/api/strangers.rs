@@ -13,7 +13,7 @@ use crate::harness::*;
 
 either_serializer! {
     p7_a_conversation_that_exists_and_one_that_does_not_answer_strangers_alike;
-    p7_somebody_who_was_removed_is_told_so_and_nothing_more;
+    p7_a_removed_member_learns_only_that_it_was_removed;
 }
 
 /// A request of somebody who knows more about the conversation than it should.
@@ -171,7 +171,7 @@ async fn p7_a_conversation_that_exists_and_one_that_does_not_answer_strangers_al
     assert_eq!(contents(app).await, before);
 }
 
-async fn p7_somebody_who_was_removed_is_told_so_and_nothing_more(app: &TestApp) {
+async fn p7_a_removed_member_learns_only_that_it_was_removed(app: &TestApp) {
     let mut members = app.conversation(3).await;
     let removed = json!({ "convoId": convo(&members[0]), "targetDid": members[2].did() });
     ok(ask(&members[0], "leaveConvo", &removed).await);

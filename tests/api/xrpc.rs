@@ -28,7 +28,7 @@ any_serializer! {
     a_panic_is_500_and_its_worker_goes_on;
     head_is_get_without_the_body_and_changes_nothing;
     the_version_is_where_other_services_have_it;
-    what_is_said_to_be_no_json_is_refused;
+    a_body_with_another_content_type_is_refused;
     a_token_past_its_time_calls_for_a_new_one_with_the_same_request;
 }
 
@@ -84,7 +84,7 @@ async fn the_version_is_where_other_services_have_it(app: &TestApp) {
     assert_eq!(http.post(&url).send().await.unwrap().status(), 501);
 }
 
-async fn what_is_said_to_be_no_json_is_refused(app: &TestApp) {
+async fn a_body_with_another_content_type_is_refused(app: &TestApp) {
     let alice = app.persona();
     let nsid = "blue.catbird.mls.getSubscriptionTicket";
     for (said, status) in [

@@ -40,7 +40,7 @@ fn is_overloaded(reply: &Reply) -> bool {
 pub const ANSWERED: Duration = Duration::from_millis(9_500);
 
 /// Slow: `lock_timeout` is five seconds, and the maximum wait in a queue six.
-pub async fn a_blocked_conversation_is_refused_in_time_and_starves_nobody(mode: Mode) {
+pub async fn a_blocked_conversation_is_refused_in_time_and_starves_no_other(mode: Mode) {
     let database = database().await;
     let fleet = Fleet::start(&[mode], &database.config, &database.url).await;
     let blocked = fleet.conversation(1).await;
@@ -102,7 +102,7 @@ async fn refused_by_the_queue(mode: Mode, replica: &Replica) -> f64 {
 }
 
 /// 256 requests wait behind the running batch; all others are refused at once with a time to retry.
-pub async fn a_full_queue_refuses_at_once_and_loses_nobody_who_is_in_it(mode: Mode) {
+pub async fn a_full_queue_refuses_at_once_and_loses_no_queued_request(mode: Mode) {
     const REQUESTS: usize = 400;
     const WAITING: usize = 256;
     const BATCH: usize = 64;
@@ -135,7 +135,7 @@ pub async fn a_full_queue_refuses_at_once_and_loses_nobody_who_is_in_it(mode: Mo
 
 /// P7. A writer that changes the roster without the lock holds the conversation's row, and changes neither its epoch
 /// nor its seq.
-pub async fn somebody_who_is_removed_while_its_message_waits_cannot_send_it(mode: Mode) {
+pub async fn a_member_removed_while_its_message_waits_cannot_send_it(mode: Mode) {
     let database = database().await;
     let fleet = Fleet::start(&[mode], &database.config, &database.url).await;
     let members = fleet.conversation(2).await;

@@ -175,7 +175,7 @@ pub async fn a_reply_to_commit_that_never_comes_is_found_out(mode: Mode) {
 
 /// PostgreSQL commits, and after that nothing reaches the server. A request with neither key nor commit is told how a
 /// retry reveals the outcome, and a client that follows this does nothing twice.
-pub async fn what_is_not_confirmed_says_how_to_find_out(mode: Mode) {
+pub async fn an_unconfirmed_request_is_told_how_to_find_out(mode: Mode) {
     let place = place(mode).await;
     let members = place.fleet.conversation(1).await;
     let (convo, xrpc) = (members[0].convo().unwrap(), &members[0].xrpc);

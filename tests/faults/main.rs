@@ -43,14 +43,14 @@ macro_rules! with_each_serializer {
 }
 
 with_each_serializer! {
-    blocked::a_blocked_conversation_is_refused_in_time_and_starves_nobody,
+    blocked::a_blocked_conversation_is_refused_in_time_and_starves_no_other,
     blocked::a_backend_that_has_stopped_is_answered_for_in_time,
-    blocked::a_full_queue_refuses_at_once_and_loses_nobody_who_is_in_it,
-    blocked::somebody_who_is_removed_while_its_message_waits_cannot_send_it,
+    blocked::a_full_queue_refuses_at_once_and_loses_no_queued_request,
+    blocked::a_member_removed_while_its_message_waits_cannot_send_it,
     commit_reply::a_lost_reply_to_commit_is_still_one_success,
     commit_reply::a_commit_that_never_arrived_is_made_again,
     commit_reply::a_reply_to_commit_that_never_comes_is_found_out,
-    commit_reply::what_is_not_confirmed_says_how_to_find_out,
+    commit_reply::an_unconfirmed_request_is_told_how_to_find_out,
     commit_reply::a_commit_that_arrives_late_is_found_by_the_batch_that_was_sent_again,
     commit_reply::a_stalled_replica_loses_its_transaction_and_its_late_commit_does_nothing,
     connections::terminated_backends_lose_nothing,
@@ -71,7 +71,7 @@ with_each_serializer! {
     restarts::a_transaction_id_that_is_used_again_after_a_crash_is_no_success,
     sharing::of_commits_at_once_each_gets_its_own_answer,
     sharing::a_conversation_locked_elsewhere_holds_up_no_other_commit,
-    sharing::a_key_package_that_everybody_names_at_once_is_used_by_one,
+    sharing::a_key_package_in_concurrent_requests_is_used_by_one,
     sharing::commits_that_share_bring_everything_along,
     sharing::losers_of_one_epoch_are_answered_together,
     standby::a_standby_is_not_ready_until_it_is_promoted,
@@ -81,6 +81,6 @@ with_each_serializer! {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_arrives_while_a_batch_waits_for_its_turn_goes_with_it() {
-    turns::what_arrives_while_a_batch_waits_for_its_turn_goes_with_it().await;
+async fn requests_that_arrive_while_a_batch_waits_join_it() {
+    turns::requests_that_arrive_while_a_batch_waits_join_it().await;
 }

@@ -135,7 +135,7 @@ pub async fn a_conversation_locked_elsewhere_holds_up_no_other_commit(mode: Mode
 }
 
 /// P8. In one transaction or in several, a package is used by one request.
-pub async fn a_key_package_that_everybody_names_at_once_is_used_by_one(mode: Mode) {
+pub async fn a_key_package_in_concurrent_requests_is_used_by_one(mode: Mode) {
     let mut place = place(mode).await;
     let wanted = Persona::new(place.fleet.xrpc(0, &random_did()));
     let hash = wanted.publish_key_packages(1).await.unwrap().remove(0);

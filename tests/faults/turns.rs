@@ -52,7 +52,7 @@ pub async fn replicas_that_write_one_conversation_take_turns_with_batches(mode: 
 }
 
 /// A batch that waits for another transaction includes requests that arrive meanwhile.
-pub async fn what_arrives_while_a_batch_waits_for_its_turn_goes_with_it() {
+pub async fn requests_that_arrive_while_a_batch_waits_join_it() {
     let database = database().await;
     let fleet = Fleet::start(&[Mode::Advisory], &database.config, &database.url).await;
     let members = fleet.conversation(1).await;

@@ -93,7 +93,7 @@ async fn a_database_that_cannot_be_checked_is_neither_sound_nor_unsound() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn where_there_is_no_database_none_is_made_to_be_checked() {
+async fn a_check_creates_no_database() {
     let dir = std::env::temp_dir().join(format!("catbird-none-{}", ulid::Ulid::new()));
     let settings = [("DATA_DIR", dir.to_str().unwrap())];
     for command in ["check", "envelopes", "suspensions"] {
@@ -105,7 +105,7 @@ async fn where_there_is_no_database_none_is_made_to_be_checked() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_server_writes_passes() {
+async fn values_that_the_server_writes_pass() {
     let database = database().await;
     let fleet = Fleet::start(&[Mode::Advisory, Mode::Actors], &database.config, &database.url).await;
     let mut members = fleet.conversation(3).await;
@@ -177,7 +177,7 @@ async fn rows_without_a_conversation_are_named() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_entry_by_somebody_who_had_left_is_named() {
+async fn an_entry_by_a_former_member_is_reported() {
     let left = "update members set left_at = now(), left_by = member_did, left_epoch = 1, left_seq = 1
         where convo_id = 'c' and member_did = 'did:x:bob'";
     named(left, None, &["late_entries"]).await;
@@ -194,7 +194,7 @@ async fn a_wrong_number_of_members_is_named() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_welcome_for_somebody_who_is_no_member_is_named() {
+async fn a_welcome_for_a_non_member_is_reported() {
     let orphan = "insert into welcome_messages (id, convo_id, recipient_did, welcome_id, epoch)
         values ('w2', 'c', 'did:x:mallory', 'w', 2)";
     let guard =
@@ -210,7 +210,7 @@ async fn a_welcome_of_a_commit_that_lost_is_named() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_welcome_that_nobody_waits_for_is_named() {
+async fn a_welcome_that_no_member_waits_for_is_reported() {
     named("insert into welcomes (id, welcome) values ('w2', 'welcome')", None, &["welcomes"]).await;
 }
 
@@ -231,14 +231,14 @@ async fn a_key_package_that_was_used_elsewhere_is_named_unless_that_is_forgotten
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_answer_without_what_it_answers_is_named() {
+async fn a_record_without_its_entry_is_reported() {
     let answers = "insert into idempotency_records (caller_did, method, key, fingerprint, reply)
         values ('did:x:bob', 'createConvo', 'other key', '', '{\"id\": \"nowhere\"}')";
     named(answers, None, &["replies"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_envelope_for_somebody_whom_it_does_not_belong_to_is_named() {
+async fn an_envelope_for_another_recipient_is_reported() {
     for (recipient, seq, message) in [("bob", 4, "m4"), ("mallory", 1, "m1"), ("alice", 4, "m4")] {
         let envelope = format!(
             "update members set left_at = now(), left_by = member_did, left_epoch = 2, left_seq = 3 where convo_id = 'c' and member_did = 'did:x:alice';

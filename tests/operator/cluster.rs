@@ -46,7 +46,7 @@ async fn databases_can_be_made_and_dropped_all_at_once() {
 }
 
 #[tokio::test]
-async fn a_database_goes_although_somebody_is_connected() {
+async fn a_database_is_dropped_despite_open_connections() {
     let observer = database().await;
     let doomed = database().await;
     let client = doomed.connect().await;

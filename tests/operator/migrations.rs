@@ -41,7 +41,7 @@ const SPEND: &str = "insert into used_tokens (slot, token) select token_slot($1:
     on conflict do nothing returning slot";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_used_stays_used_when_the_ring_of_tokens_grows() {
+async fn used_tokens_stay_used_when_the_ring_of_slots_grows() {
     let database = database().await;
     let (client, earlier) = (database.connect().await, database.connect().await);
     // The state before the step.

@@ -326,7 +326,7 @@ fn an_error_reply_has_its_shape() {
 }
 
 #[test]
-fn there_is_no_reply_of_what_is_not_a_method() {
+fn a_reply_of_an_unknown_method_is_refused() {
     for nsid in ["blue.catbird.mls.defs", "blue.catbird.mls.noSuchMethod"] {
         assert!(validate_output(nsid, &json!({})).is_err());
         assert!(validate_input(nsid, &json!({})).is_err());

@@ -211,7 +211,7 @@ fn an_expired_key_package_is_not_added() {
 }
 
 #[test]
-fn a_proposal_to_leave_is_told_from_a_commit_and_binds_nobody_by_itself() {
+fn a_proposal_to_leave_is_not_a_commit_and_has_no_effect_by_itself() {
     for handshake in [Handshake::Public, Handshake::Private] {
         let [mut alice, mut bob, mut carol] = three(handshake);
         let proposal = carol.propose_leave(GROUP).unwrap();

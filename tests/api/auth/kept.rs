@@ -44,7 +44,7 @@ async fn age(database: &TestDatabase, by: TimeDelta) {
 }
 
 #[tokio::test]
-async fn a_replica_that_has_just_started_knows_who_called_before() {
+async fn a_replica_that_has_just_started_knows_earlier_callers() {
     let (directory, database) = (Directory::start(), database().await);
     for key in [Key::p256(1), Key::secp256k1(1)] {
         publish(&directory, &key);
@@ -63,7 +63,7 @@ async fn a_replica_that_has_just_started_knows_who_called_before() {
 }
 
 #[tokio::test]
-async fn strangers_who_use_up_their_budget_keep_nobody_out_who_is_known() {
+async fn strangers_that_use_up_their_budget_do_not_lock_out_known_dids() {
     let (directory, database) = (Directory::start(), database().await);
     let key = Key::p256(1);
     publish(&directory, &key);
@@ -82,7 +82,7 @@ async fn strangers_who_use_up_their_budget_keep_nobody_out_who_is_known() {
 }
 
 #[tokio::test]
-async fn a_token_that_is_not_genuine_makes_nobody_known() {
+async fn a_token_that_is_not_genuine_makes_no_did_known() {
     let (directory, database) = (Directory::start(), database().await);
     let service = replica(&directory, &database);
     let key = Key::p256(1);
@@ -137,7 +137,7 @@ async fn a_did_that_the_directory_gave_up_is_forgotten() {
 }
 
 #[tokio::test]
-async fn what_is_kept_serves_for_a_day_without_the_directory_and_no_longer() {
+async fn stored_documents_serve_for_a_day_without_the_directory_and_no_longer() {
     let (directory, database) = (Directory::start(), database().await);
     let key = Key::p256(1);
     publish(&directory, &key);

@@ -147,7 +147,7 @@ fn outages() -> Vec<Answer> {
 }
 
 #[tokio::test]
-async fn an_outage_is_nobodys_fault_and_not_remembered() {
+async fn an_outage_is_not_cached_as_an_absent_document() {
     let directory = Directory::start();
     let service = Service::start(&directory);
     let key = Key::p256(1);
@@ -280,7 +280,7 @@ pub fn stranger(n: usize) -> String {
 }
 
 #[tokio::test]
-async fn strangers_do_not_take_the_turns_of_those_who_are_known() {
+async fn strangers_do_not_take_the_permits_of_known_dids() {
     let directory = Directory::start();
     let service = Service::start(&directory);
     let (old, new) = (Key::p256(1), Key::p256(2));

@@ -136,7 +136,7 @@ async fn p12_the_identity_is_the_issuer_whatever_the_subject_says() {
 }
 
 #[tokio::test]
-async fn p12_nobody_is_asked_about_a_token_that_is_wrong_on_its_face() {
+async fn p12_an_obviously_invalid_token_causes_no_fetch() {
     let directory = Directory::start();
     let service = Service::start(&directory);
     let key = Key::p256(1);

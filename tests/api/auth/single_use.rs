@@ -266,7 +266,7 @@ async fn p12_a_token_is_remembered_for_as_long_as_it_lives() {
 
 /// A crash empties the register and loses the record of used tokens.
 #[tokio::test(flavor = "multi_thread")]
-async fn p12_what_may_have_been_used_before_a_crash_is_refused_if_it_lives_for_long() {
+async fn p12_long_lived_tokens_from_before_a_crash_are_refused() {
     let fleet = Fleet::new().await;
     let (service, _) = fleet.replica(None).await;
     let token = |iat: i64, exp: i64| {
@@ -306,7 +306,7 @@ async fn p12_what_may_have_been_used_before_a_crash_is_refused_if_it_lives_for_l
 
 /// Short-lived tokens and tickets are accepted whatever the age of the register, with or without an issue time.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_lives_for_minutes_is_taken_however_old_the_register_is() {
+async fn short_lived_tokens_are_accepted_whatever_the_age_of_the_register() {
     let fleet = Fleet::new().await;
     let setup = Setup::new(&fleet.directory);
     let replay = replay(None, store(fleet.database.config.clone()));
@@ -409,7 +409,7 @@ async fn p12_a_token_is_used_once_among_replicas_of_this_build_and_the_one_befor
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn p12_a_slot_is_emptied_only_when_nobody_takes_its_tokens_any_more() {
+async fn p12_a_slot_is_emptied_only_when_no_replica_accepts_its_tokens() {
     let fleet = Fleet::new().await;
     let db = fleet.database.connect().await;
     fleet.incarnation_began("1 day").await;

@@ -83,7 +83,7 @@ async fn goes_on(stream: &mut EventStream, socket: &mut Socket) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stream_ends_when_its_key_is_gone_and_not_when_nobody_can_tell() {
+async fn a_stream_ends_when_its_key_is_revoked_and_not_while_that_is_unknown() {
     let mut setting = Setting::new().await;
     let page = format!("/{ALICE}");
     let (old, new) = (Key::p256(1), Key::secp256k1(2));

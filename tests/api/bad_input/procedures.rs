@@ -10,7 +10,7 @@ use super::{Kind, hostile, is_declared_refusal};
 use crate::harness::*;
 
 any_serializer! {
-    no_field_takes_what_does_not_belong_there;
+    every_field_refuses_invalid_values;
     a_required_field_cannot_be_missing_or_null;
     an_optional_field_that_is_null_is_absent;
     a_body_that_is_no_json_object_is_refused;
@@ -168,7 +168,7 @@ async fn procedures(app: &TestApp) -> Vec<Procedure> {
     ]
 }
 
-async fn no_field_takes_what_does_not_belong_there(app: &TestApp) {
+async fn every_field_refuses_invalid_values(app: &TestApp) {
     for procedure in procedures(app).await {
         let before = contents(app).await;
         for (name, kind, _, _) in &procedure.fields {

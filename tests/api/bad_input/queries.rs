@@ -6,8 +6,8 @@ use super::{Kind, is_declared_refusal};
 use crate::harness::*;
 
 any_serializer! {
-    no_parameter_takes_what_does_not_belong_there;
-    a_query_string_that_is_none_is_refused;
+    every_parameter_refuses_invalid_values;
+    a_malformed_query_string_is_refused;
 }
 
 /// A parameter: what it holds, whether it must be there, and a value that it takes; empty where there is none.
@@ -48,7 +48,7 @@ fn queries(member: &str, convo: &str) -> Vec<(&'static str, Vec<Parameter>)> {
     ]
 }
 
-async fn no_parameter_takes_what_does_not_belong_there(app: &TestApp) {
+async fn every_parameter_refuses_invalid_values(app: &TestApp) {
     let mut creator = app.conversation(1).await.remove(0);
     let (invited, somebody) = (app.published_persona().await, app.persona());
     creator.add(&[invited.did()]).await.unwrap();
@@ -101,7 +101,7 @@ async fn no_parameter_takes_what_does_not_belong_there(app: &TestApp) {
     assert_eq!(contents(app).await, before);
 }
 
-async fn a_query_string_that_is_none_is_refused(app: &TestApp) {
+async fn a_malformed_query_string_is_refused(app: &TestApp) {
     let members = app.conversation(1).await;
     let id = convo(&members[0]);
     let nsid = "blue.catbird.mls.getEpoch";

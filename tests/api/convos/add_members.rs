@@ -16,22 +16,22 @@ either_serializer! {
     p2_a_refusal_after_the_swap_takes_the_swap_back;
     p2_a_welcome_comes_with_its_commit_or_not_at_all;
     p8_key_packages_that_the_caller_may_not_use_are_refused_and_nothing_is_written;
-    p9_a_stale_commit_is_told_epoch_reason_and_what_it_missed;
-    p9_what_is_missing_is_bounded_oldest_first_and_says_that_there_is_more;
-    p9_what_is_missing_is_bounded_in_bytes_too;
-    p9_a_commit_from_the_future_is_told_so;
-    p7_what_is_missing_begins_with_the_callers_own_join;
+    p9_a_stale_commit_gets_epoch_reason_and_missing_commits;
+    p9_missing_commits_are_limited_oldest_first_with_a_note_of_more;
+    p9_missing_commits_are_limited_in_bytes;
+    p9_a_commit_for_a_future_epoch_gets_epoch_ahead;
+    p7_missing_commits_start_with_the_callers_own_join;
     the_roster_alone_changes_without_an_epoch;
-    somebody_who_left_can_be_added_again_and_sees_only_what_follows;
-    somebody_who_was_removed_can_be_added_again;
+    a_former_member_can_be_added_again_and_sees_only_later_entries;
+    a_removed_member_may_rejoin;
     a_member_cannot_be_added_twice;
     a_conversation_has_at_most_10_000_members;
     a_former_member_cannot_add;
-    the_metrics_count_what_was_done_and_not_how_often_it_was_asked_for;
+    the_metrics_count_effects_and_not_retries;
 }
 any_serializer! {
     every_spelling_of_base64_is_the_same_commit;
-    snake_case_is_accepted_and_what_is_unknown_is_ignored;
+    snake_case_is_accepted_and_unknown_fields_are_ignored;
     one_request_names_1_to_999_different_people;
     one_request_uses_at_most_10_key_packages_of_one_person;
     public_and_private_commits_are_both_understood;
@@ -151,7 +151,7 @@ async fn p8_key_packages_that_the_caller_may_not_use_are_refused_and_nothing_is_
     ok(ask(&members[0], "addMembers", &asked).await);
 }
 
-async fn p9_a_stale_commit_is_told_epoch_reason_and_what_it_missed(app: &TestApp) {
+async fn p9_a_stale_commit_gets_epoch_reason_and_missing_commits(app: &TestApp) {
     let mut members = app.conversation(2).await;
     let late = offer(&mut members[1], &[&app.persona()]);
     let mut won = Vec::new();
@@ -179,7 +179,7 @@ async fn p9_a_stale_commit_is_told_epoch_reason_and_what_it_missed(app: &TestApp
     assert_eq!(landed(&ok(ask(&members[1], "addMembers", &rebased.body).await)).0, 5);
 }
 
-async fn p9_what_is_missing_is_bounded_oldest_first_and_says_that_there_is_more(app: &TestApp) {
+async fn p9_missing_commits_are_limited_oldest_first_with_a_note_of_more(app: &TestApp) {
     let mut members = app.conversation(2).await;
     let late = offer(&mut members[1], &[&app.persona()]);
     seed_entries(app, &members[0], "commit", 51, 100).await;
@@ -194,7 +194,7 @@ async fn p9_what_is_missing_is_bounded_oldest_first_and_says_that_there_is_more(
     assert_eq!(rest.list("commits").unwrap().len(), 1);
 }
 
-async fn p9_what_is_missing_is_bounded_in_bytes_too(app: &TestApp) {
+async fn p9_missing_commits_are_limited_in_bytes(app: &TestApp) {
     let mut members = app.conversation(2).await;
     let late = offer(&mut members[1], &[&app.persona()]);
     // 1 MiB holds two of these in base64; a larger one is sent alone.
@@ -209,7 +209,7 @@ async fn p9_what_is_missing_is_bounded_in_bytes_too(app: &TestApp) {
     assert_eq!((reply.list("missing").unwrap().len(), &reply.body["moreMissing"]), (1, &json!(true)));
 }
 
-async fn p9_a_commit_from_the_future_is_told_so(app: &TestApp) {
+async fn p9_a_commit_for_a_future_epoch_gets_epoch_ahead(app: &TestApp) {
     let mut members = app.conversation(2).await;
     let Persona { mls, group_id, .. } = &mut members[0];
     mls.self_update(group_id).unwrap();
@@ -223,7 +223,7 @@ async fn p9_a_commit_from_the_future_is_told_so(app: &TestApp) {
     assert_eq!(contents(app).await, before);
 }
 
-async fn p7_what_is_missing_begins_with_the_callers_own_join(app: &TestApp) {
+async fn p7_missing_commits_start_with_the_callers_own_join(app: &TestApp) {
     let mut members = app.conversation(2).await;
     let mut stale = offer(&mut members[1], &[&app.persona()]);
     for _ in 0..2 {
@@ -253,7 +253,7 @@ async fn the_roster_alone_changes_without_an_epoch(app: &TestApp) {
     ok(ask(&members[0], "sendMessage", &message(&members[0], b"still here")).await);
 }
 
-async fn somebody_who_left_can_be_added_again_and_sees_only_what_follows(app: &TestApp) {
+async fn a_former_member_can_be_added_again_and_sees_only_later_entries(app: &TestApp) {
     let mut members = app.conversation(3).await;
     members[0].send("before").await.unwrap();
     let mut bob = members.remove(1);
@@ -271,7 +271,7 @@ async fn somebody_who_left_can_be_added_again_and_sees_only_what_follows(app: &T
     assert_eq!(only_convo(&bob).await["unreadCount"], 0);
 }
 
-async fn somebody_who_was_removed_can_be_added_again(app: &TestApp) {
+async fn a_removed_member_may_rejoin(app: &TestApp) {
     let mut members = app.conversation(2).await;
     let mut bob = members.remove(1);
     let convo = convo(&bob);
@@ -331,7 +331,7 @@ async fn every_spelling_of_base64_is_the_same_commit(app: &TestApp) {
     assert_eq!(members[1].epoch().unwrap(), 9);
 }
 
-async fn snake_case_is_accepted_and_what_is_unknown_is_ignored(app: &TestApp) {
+async fn snake_case_is_accepted_and_unknown_fields_are_ignored(app: &TestApp) {
     let mut members = app.conversation(2).await;
     let carol = app.published_persona().await;
     let package = claim(&members[0], carol.did()).await.unwrap();
@@ -389,7 +389,7 @@ async fn one_request_uses_at_most_10_key_packages_of_one_person(app: &TestApp) {
     assert_eq!(contents(app).await.count("welcome_messages"), 10);
 }
 
-async fn the_metrics_count_what_was_done_and_not_how_often_it_was_asked_for(app: &TestApp) {
+async fn the_metrics_count_effects_and_not_retries(app: &TestApp) {
     let mut members = app.conversation(1).await;
     let (left, id) = (app.persona(), convo(&members[0]));
     let (carol, dave) = (app.persona(), app.persona());

@@ -14,17 +14,17 @@ either_serializer! {
     the_first_members_join_with_the_welcome_and_read_each_other;
     a_conversation_starts_at_the_epoch_of_its_group;
     p2_a_refused_creation_leaves_nothing;
-    p8_a_key_package_that_was_issued_to_somebody_else_cannot_be_used;
+    p8_a_key_package_issued_to_another_caller_cannot_be_used;
 }
 any_serializer! {
     a_group_id_is_taken_once_whatever_the_case_of_its_hex;
     a_member_named_twice_is_refused_and_the_creator_may_name_itself;
     at_most_999_others_come_along;
     a_welcome_in_every_spelling_of_base64_is_the_same_welcome;
-    snake_case_is_accepted_and_what_is_unknown_is_ignored;
+    snake_case_is_accepted_and_unknown_fields_are_ignored;
     an_unknown_cipher_suite_is_refused_by_name;
     texts_and_epochs_have_their_limits;
-    a_welcome_for_nobody_is_not_kept;
+    a_welcome_without_recipients_is_not_stored;
 }
 
 fn minimal() -> serde_json::Value {
@@ -134,7 +134,7 @@ async fn p2_a_refused_creation_leaves_nothing(app: &TestApp) {
     ok(ask(&alice, "createConvo", &better).await);
 }
 
-async fn p8_a_key_package_that_was_issued_to_somebody_else_cannot_be_used(app: &TestApp) {
+async fn p8_a_key_package_issued_to_another_caller_cannot_be_used(app: &TestApp) {
     let (alice, bob, mallory) = (app.persona(), app.published_persona().await, app.persona());
     let package = claim(&alice, bob.did()).await.unwrap();
     let before = contents(app).await;
@@ -188,7 +188,7 @@ async fn a_welcome_in_every_spelling_of_base64_is_the_same_welcome(app: &TestApp
     }
 }
 
-async fn snake_case_is_accepted_and_what_is_unknown_is_ignored(app: &TestApp) {
+async fn snake_case_is_accepted_and_unknown_fields_are_ignored(app: &TestApp) {
     let (mut alice, bob) = (app.persona(), app.persona());
     let hash = bob.publish_key_packages(1).await.unwrap().remove(0);
     let asked = json!({
@@ -237,7 +237,7 @@ async fn texts_and_epochs_have_their_limits(app: &TestApp) {
     ok(ask(&alice, "createConvo", &with(&minimal(), longest)).await);
 }
 
-async fn a_welcome_for_nobody_is_not_kept(app: &TestApp) {
+async fn a_welcome_without_recipients_is_not_stored(app: &TestApp) {
     let mut alice = app.persona();
     let welcome = base64_text(&welcome(&mut alice, &app.persona()));
     ok(ask(&alice, "createConvo", &with(&minimal(), json!({ "welcomeMessage": welcome }))).await);

@@ -8,16 +8,16 @@ use crate::harness::*;
 either_serializer! {
     unread_counts_are_exact_and_per_member;
     the_newest_message_is_dated_and_commits_are_not_messages;
-    p7_what_was_said_before_a_join_is_not_unread;
+    p7_entries_from_before_a_join_are_not_unread;
     p6_pages_cover_everything_once_while_others_write;
 }
 any_serializer! {
     at_most_100_unread_messages_are_counted;
     only_the_newest_200_entries_are_looked_at;
     a_list_costs_the_same_however_much_is_unread_and_however_many_are_members;
-    whoever_is_in_nothing_gets_an_empty_list;
+    a_caller_without_conversations_gets_an_empty_list;
     conversations_that_were_left_are_not_listed;
-    a_cursor_that_is_none_is_refused;
+    a_malformed_cursor_is_refused;
     limits_are_1_to_100;
     a_page_is_bounded_by_the_rosters_on_it_but_never_empty;
 }
@@ -67,7 +67,7 @@ async fn the_newest_message_is_dated_and_commits_are_not_messages(app: &TestApp)
     assert_eq!(unread(&members[1]).await, json!(1));
 }
 
-async fn p7_what_was_said_before_a_join_is_not_unread(app: &TestApp) {
+async fn p7_entries_from_before_a_join_are_not_unread(app: &TestApp) {
     let mut members = app.conversation(2).await;
     members[0].send("a secret").await.unwrap();
     let carol = app.published_persona().await;
@@ -107,7 +107,7 @@ async fn p6_pages_cover_everything_once_while_others_write(app: &TestApp) {
     assert_eq!(seen, ids);
 }
 
-async fn whoever_is_in_nothing_gets_an_empty_list(app: &TestApp) {
+async fn a_caller_without_conversations_gets_an_empty_list(app: &TestApp) {
     app.conversation(2).await;
     assert_eq!(ok(get(&app.persona(), "getConvos", &[]).await).body, json!({ "conversations": [] }));
 }
@@ -118,7 +118,7 @@ async fn conversations_that_were_left_are_not_listed(app: &TestApp) {
     assert_eq!(ok(get(&members[1], "getConvos", &[]).await).list("conversations").unwrap().len(), 0);
 }
 
-async fn a_cursor_that_is_none_is_refused(app: &TestApp) {
+async fn a_malformed_cursor_is_refused(app: &TestApp) {
     let alice = app.persona();
     for cursor in [
         "",

@@ -15,20 +15,20 @@ either_serializer! {
     a_removal_is_a_commit_and_ends_the_membership;
     only_the_admin_removes_others;
     when_the_creator_leaves_the_longest_standing_member_may_remove;
-    a_creator_who_comes_back_may_remove_again;
+    a_creator_that_rejoins_may_remove_again;
     the_last_member_cannot_leave;
-    two_who_leave_at_the_same_moment_do_not_both_go;
-    only_the_admin_commits_the_removal_of_one_who_left;
+    two_concurrent_departures_do_not_both_succeed;
+    only_the_admin_commits_the_removal_of_a_former_member;
     p10_one_member_cannot_advance_the_epoch_without_end with ("COMMITS_PER_MINUTE", "3");
     a_removal_without_a_commit_changes_the_roster_only;
-    p9_a_stale_removal_is_told_what_it_missed_and_removes_nobody;
+    p9_a_stale_removal_gets_the_missing_commits_and_removes_no_member;
     p2_a_refused_removal_takes_its_swap_back;
     p7_a_welcome_that_waited_is_gone_with_the_membership;
     a_removed_member_hears_that_it_is_one_no_more;
 }
 any_serializer! {
     every_spelling_of_base64_and_of_fields_is_accepted;
-    somebody_who_was_never_there_cannot_be_removed;
+    a_did_that_was_never_a_member_cannot_be_removed;
 }
 
 /// Builds a request to remove `target`, with its commit.
@@ -109,7 +109,7 @@ async fn when_the_creator_leaves_the_longest_standing_member_may_remove(app: &Te
     assert_eq!(roster(&members[1]).await, [members[1].did()]);
 }
 
-async fn a_creator_who_comes_back_may_remove_again(app: &TestApp) {
+async fn a_creator_that_rejoins_may_remove_again(app: &TestApp) {
     let members = app.conversation(3).await;
     ok(leave(&members[0]).await);
     let back = json!({ "convoId": convo(&members[1]), "didList": [members[0].did()] });
@@ -127,7 +127,7 @@ async fn the_last_member_cannot_leave(app: &TestApp) {
     ok(ask(&members[0], "sendMessage", &message(&members[0], b"still here")).await);
 }
 
-async fn two_who_leave_at_the_same_moment_do_not_both_go(app: &TestApp) {
+async fn two_concurrent_departures_do_not_both_succeed(app: &TestApp) {
     for _ in 0..5 {
         let members = app.conversation(2).await;
         let (one, other) = tokio::join!(leave(&members[0]), leave(&members[1]));
@@ -139,7 +139,7 @@ async fn two_who_leave_at_the_same_moment_do_not_both_go(app: &TestApp) {
 
 /// The server cannot see which leaf a commit removes, so a member without the right could remove any member in the name
 /// of one that left.
-async fn only_the_admin_commits_the_removal_of_one_who_left(app: &TestApp) {
+async fn only_the_admin_commits_the_removal_of_a_former_member(app: &TestApp) {
     let mut members = app.conversation(4).await;
     let (gone, another) = (members[2].did().to_owned(), members[3].did().to_owned());
     ok(leave(&members[2]).await);
@@ -194,7 +194,7 @@ async fn a_removal_without_a_commit_changes_the_roster_only(app: &TestApp) {
     refused(ask(&members[0], "leaveConvo", &asked).await, 409, "TargetNotMember");
 }
 
-async fn p9_a_stale_removal_is_told_what_it_missed_and_removes_nobody(app: &TestApp) {
+async fn p9_a_stale_removal_gets_the_missing_commits_and_removes_no_member(app: &TestApp) {
     let mut members = app.conversation(3).await;
     let target = members[2].did().to_owned();
     let asked = removal(&mut members[0], &target);
@@ -264,7 +264,7 @@ async fn every_spelling_of_base64_and_of_fields_is_accepted(app: &TestApp) {
     assert_eq!(roster(&members[0]).await.len(), 1);
 }
 
-async fn somebody_who_was_never_there_cannot_be_removed(app: &TestApp) {
+async fn a_did_that_was_never_a_member_cannot_be_removed(app: &TestApp) {
     let members = app.conversation(2).await;
     let asked = json!({ "convoId": convo(&members[0]), "targetDid": random_did() });
     let reply = refused(ask(&members[0], "leaveConvo", &asked).await, 409, "TargetNotMember");

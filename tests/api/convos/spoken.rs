@@ -14,8 +14,8 @@ use crate::harness::*;
 either_serializer! {
     members_talk_in_suites_that_few_libraries_have;
     a_welcome_or_a_key_package_of_another_suite_is_refused;
-    a_commit_that_shows_whom_it_adds_has_to_add_those_who_are_named;
-    a_commit_that_shows_that_it_removes_nobody_is_no_removal;
+    a_public_commit_must_add_the_members_in_the_request;
+    a_public_commit_without_a_remove_is_not_a_removal;
     all_that_a_conversation_may_have_are_added_by_one_commit;
 }
 
@@ -103,7 +103,7 @@ async fn in_public(app: &TestApp) -> Vec<Persona> {
     members
 }
 
-async fn a_commit_that_shows_whom_it_adds_has_to_add_those_who_are_named(app: &TestApp) {
+async fn a_public_commit_must_add_the_members_in_the_request(app: &TestApp) {
     let mut members = in_public(app).await;
     let (erin, frank) = (app.persona(), app.persona());
     let alice = &mut members[0];
@@ -134,7 +134,7 @@ async fn a_commit_that_shows_whom_it_adds_has_to_add_those_who_are_named(app: &T
     assert_eq!(roster(alice).await.len(), 5);
 }
 
-async fn a_commit_that_shows_that_it_removes_nobody_is_no_removal(app: &TestApp) {
+async fn a_public_commit_without_a_remove_is_not_a_removal(app: &TestApp) {
     let mut members = in_public(app).await;
     let gone = members[2].did().to_owned();
     let alice = &mut members[0];

@@ -11,10 +11,10 @@ use serde_json::{Map, Value, json};
 use crate::harness::*;
 
 either_serializer! {
-    p9_whoever_asks_for_a_result_can_rebase_with_it_alone;
-    whoever_does_not_ask_is_answered_as_ever;
+    p9_a_conflict_result_is_enough_to_rebase;
+    callers_that_do_not_ask_for_a_result_get_errors;
     the_same_key_gives_the_same_result_in_either_form;
-    who_cannot_catch_up_is_told_so_by_a_result_too;
+    a_member_that_cannot_catch_up_learns_it_from_a_result_too;
     any_other_error_stays_one;
 }
 
@@ -46,7 +46,7 @@ fn facts(refusal: &Reply) -> Map<String, Value> {
     fields
 }
 
-async fn p9_whoever_asks_for_a_result_can_rebase_with_it_alone(app: &TestApp) {
+async fn p9_a_conflict_result_is_enough_to_rebase(app: &TestApp) {
     let mut members = app.conversation(2).await;
     let (newcomer, late) = (app.published_persona().await, app.persona());
     let requests = requests(&mut members[1]);
@@ -79,7 +79,7 @@ async fn p9_whoever_asks_for_a_result_can_rebase_with_it_alone(app: &TestApp) {
     assert_eq!(reply.number("newEpoch").unwrap(), bob.epoch().unwrap());
 }
 
-async fn whoever_does_not_ask_is_answered_as_ever(app: &TestApp) {
+async fn callers_that_do_not_ask_for_a_result_get_errors(app: &TestApp) {
     let mut members = app.conversation(4).await;
     let keys = |reply: &Reply| reply.body.as_object().unwrap().keys().cloned().collect::<BTreeSet<_>>();
     for conflict in [None, Some(Value::Null), Some(json!("error"))] {
@@ -120,7 +120,7 @@ async fn the_same_key_gives_the_same_result_in_either_form(app: &TestApp) {
     }
 }
 
-async fn who_cannot_catch_up_is_told_so_by_a_result_too(app: &TestApp) {
+async fn a_member_that_cannot_catch_up_learns_it_from_a_result_too(app: &TestApp) {
     let mut members = app.conversation(2).await;
     // A commit that was merged and never sent.
     let Persona { mls, group_id, .. } = &mut members[1];

@@ -15,7 +15,7 @@ any_serializer! {
     a_range_has_both_ends_and_may_lie_beyond_the_present;
     a_page_is_bounded_in_bytes;
     commits_from_before_the_join_are_not_even_walked;
-    ranges_that_are_none_are_refused;
+    malformed_ranges_are_refused;
     cursors_of_another_range_are_refused;
 }
 
@@ -114,7 +114,7 @@ async fn a_page_is_bounded_in_bytes(app: &TestApp) {
     assert_eq!(epochs(&ok(get(&members[0], "getCommits", &rest).await)), [4]);
 }
 
-async fn ranges_that_are_none_are_refused(app: &TestApp) {
+async fn malformed_ranges_are_refused(app: &TestApp) {
     let members = app.conversation(2).await;
     let id = convo(&members[0]);
     for (from, to) in [("2", "1"), ("-1", "1"), ("0", "-1"), ("0", "9007199254740992")] {

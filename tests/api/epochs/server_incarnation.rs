@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::harness::*;
 
 either_serializer! {
-    whoever_is_in_an_epoch_that_is_lost_is_told_so;
+    a_caller_in_a_lost_epoch_is_told_so;
 }
 any_serializer! {
     replies_and_events_name_the_incarnation;
@@ -74,7 +74,7 @@ async fn ask_all(member: &mut Persona, says: Option<&str>) -> Vec<Reply> {
     replies
 }
 
-async fn whoever_is_in_an_epoch_that_is_lost_is_told_so(app: &TestApp) {
+async fn a_caller_in_a_lost_epoch_is_told_so(app: &TestApp) {
     let mut members = app.conversation(2).await;
     let before = named(&members[1]).await;
     // The server accepted this commit, and the database has lost it.

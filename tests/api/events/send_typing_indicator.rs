@@ -7,12 +7,12 @@ use super::*;
 use crate::harness::*;
 
 any_serializer! {
-    the_other_members_are_told_and_nothing_is_stored;
+    the_other_members_get_it_and_nothing_is_stored;
     p7_strangers_and_former_members_neither_send_nor_hear_it;
-    p10_who_sends_too_many_is_told_to_wait;
+    p10_a_caller_with_too_many_requests_is_told_to_wait;
 }
 
-async fn the_other_members_are_told_and_nothing_is_stored(app: &TestApp) {
+async fn the_other_members_get_it_and_nothing_is_stored(app: &TestApp) {
     let members = app.conversation(3).await;
     let id = convo(&members[0]);
     let (mut bob, mut own) = (follow(&members[1]).await, follow(&members[0]).await);
@@ -54,7 +54,7 @@ async fn p7_strangers_and_former_members_neither_send_nor_hear_it(app: &TestApp)
     gone.expect("conversationEvent").await;
 }
 
-async fn p10_who_sends_too_many_is_told_to_wait(app: &TestApp) {
+async fn p10_a_caller_with_too_many_requests_is_told_to_wait(app: &TestApp) {
     let members = app.conversation(2).await;
     let asked = json!({ "convoId": convo(&members[0]), "isTyping": true });
     let mut replies = Vec::new();

@@ -17,40 +17,40 @@ either_serializer! {
     p5_entries_come_whole_and_in_order_each_with_its_predecessor;
     p5_a_stream_resumes_from_the_cursor_of_any_event;
     p5_a_stream_that_is_cut_off_before_its_first_event_resumes_too;
-    a_conversation_that_somebody_is_added_to_is_followed_at_once;
+    a_stream_follows_a_new_conversation_at_once;
     p7_a_removed_member_gets_its_removal_and_nothing_after_it;
-    members_are_told_who_joins_and_who_leaves;
+    members_get_an_event_for_each_join_and_leave;
 }
 
 any_serializer! {
     the_reply_is_a_stream_of_server_sent_events;
-    p5_who_takes_gzip_gets_each_event_as_it_happens_and_can_decode_it;
+    p5_a_gzip_stream_delivers_each_event_as_it_happens;
     p7_a_stream_of_one_conversation_is_for_its_members_and_ends_with_their_membership;
     p7_a_joiner_sees_nothing_from_before_its_join;
-    p7_a_member_from_before_its_rejoining_sees_nothing_of_what_was_between;
-    p5_who_is_removed_while_it_is_away_is_sent_the_rest_of_each_membership;
-    a_cursor_that_leads_nowhere_is_refused_by_what_is_wrong_with_it;
-    a_cursor_of_who_has_read_what_is_lost_is_refused;
+    p7_a_rejoined_member_sees_nothing_from_between_its_memberships;
+    p5_a_client_removed_while_away_gets_the_rest_of_each_membership;
+    an_unusable_cursor_is_refused_with_the_reason;
+    a_cursor_from_after_a_lost_entry_is_refused;
     deleted_events_make_older_cursors_outdated;
     p5_rows_that_fill_more_than_a_page_all_come;
     p10_a_replay_is_bounded_in_bytes_as_well;
-    what_is_read_on_one_device_is_told_to_the_others_and_to_nobody_else;
-    a_read_position_never_comes_before_what_was_read;
+    a_read_position_is_sent_to_the_callers_other_devices_only;
+    a_read_position_never_precedes_the_entries_that_were_read;
     a_change_of_membership_that_comes_again_has_its_name;
-    who_has_few_key_packages_left_is_told;
+    an_owner_with_few_key_packages_left_is_told;
     p10_a_caller_has_so_many_streams_and_no_more;
     p10_a_stream_has_so_many_conversations_and_no_more;
-    p5_a_slow_consumer_is_told_and_loses_nothing with ("SSE_BUFFER_SIZE", "20");
+    p5_a_slow_consumer_is_closed_with_a_reason_and_loses_nothing with ("SSE_BUFFER_SIZE", "20");
     p10_events_are_bounded_in_bytes_as_well;
     p5_a_transaction_that_began_first_and_commits_last_is_not_passed_over;
     p5_a_row_that_is_no_entry_is_not_passed_over_either;
     p5_the_naive_cursor_would_pass_it_over;
-    p5_a_removal_from_before_a_joining_that_was_told_is_not_told_again;
-    p7_what_becomes_visible_together_with_a_removal_is_kept_from_who_was_removed;
-    p5_a_transaction_that_stays_open_delays_nobody;
+    p5_a_removal_older_than_a_sent_joining_is_not_sent_again;
+    p7_entries_that_become_visible_with_a_removal_are_not_sent_to_the_removed;
+    p5_a_transaction_that_stays_open_delays_no_event;
     a_pass_of_the_tail_reads_no_table_whole_that_one_transaction_has_filled;
     a_drained_server_sends_its_streams_away;
-    p10_a_tail_that_takes_too_long_gives_its_place_up_and_nobody_misses_anything;
+    p10_a_tail_that_takes_too_long_gives_up_its_position_and_no_event_is_missed;
     p10_a_server_whose_tail_cannot_read_is_not_ready_until_it_can;
     p5_many_streams_at_once_lose_nothing_while_others_write;
 }
@@ -115,7 +115,7 @@ async fn p5_a_stream_that_is_cut_off_before_its_first_event_resumes_too(app: &Te
     assert_eq!(resume(&members[1], &cursor).await.seqs_until(sent).await.last(), Some(&sent));
 }
 
-async fn a_conversation_that_somebody_is_added_to_is_followed_at_once(app: &TestApp) {
+async fn a_stream_follows_a_new_conversation_at_once(app: &TestApp) {
     let mut alice = app.conversation(1).await.remove(0);
     let mut bob = app.published_persona().await;
     let mut stream = follow(&bob).await;
@@ -175,7 +175,7 @@ async fn p7_a_removed_member_gets_its_removal_and_nothing_after_it(app: &TestApp
     assert!(replayed.iter().position(told) > end, "it learns it, however late, and last");
 }
 
-async fn members_are_told_who_joins_and_who_leaves(app: &TestApp) {
+async fn members_get_an_event_for_each_join_and_leave(app: &TestApp) {
     let mut members = app.conversation(3).await;
     let mut stream = follow(&members[0]).await;
     let leaver = members.pop().unwrap();
@@ -217,7 +217,7 @@ async fn the_reply_is_a_stream_of_server_sent_events(app: &TestApp) {
 }
 
 /// A proxy that compresses replies buffers small ones, and passes encoded ones on unchanged.
-async fn p5_who_takes_gzip_gets_each_event_as_it_happens_and_can_decode_it(app: &TestApp) {
+async fn p5_a_gzip_stream_delivers_each_event_as_it_happens(app: &TestApp) {
     let members = app.conversation(2).await;
     let (xrpc, method) = (&members[1].xrpc, "blue.catbird.mls.streamConvoEvents");
     let asking = xrpc.http.get(xrpc.url(method, &[])).bearer_auth(xrpc.token(method));
@@ -302,7 +302,7 @@ async fn until_removed(who: &Persona, stream: &mut Follower, at: u64) -> Vec<Eve
     }
 }
 
-async fn p7_a_member_from_before_its_rejoining_sees_nothing_of_what_was_between(app: &TestApp) {
+async fn p7_a_rejoined_member_sees_nothing_from_between_its_memberships(app: &TestApp) {
     let mut alice = app.conversation(1).await.remove(0);
     let bob = app.persona();
     let added = json!({ "convoId": convo(&alice), "didList": [bob.did()] });
@@ -321,7 +321,7 @@ async fn p7_a_member_from_before_its_rejoining_sees_nothing_of_what_was_between(
     }
 }
 
-async fn p5_who_is_removed_while_it_is_away_is_sent_the_rest_of_each_membership(app: &TestApp) {
+async fn p5_a_client_removed_while_away_gets_the_rest_of_each_membership(app: &TestApp) {
     let mut alice = app.conversation(1).await.remove(0);
     let bob = app.persona();
     let added = json!({ "convoId": convo(&alice), "didList": [bob.did()] });
@@ -351,7 +351,7 @@ async fn p5_who_is_removed_while_it_is_away_is_sent_the_rest_of_each_membership(
     assert_eq!((names.first(), ends), (Some(&"conversationEvent"), 3), "{names:?}");
 }
 
-async fn a_cursor_that_leads_nowhere_is_refused_by_what_is_wrong_with_it(app: &TestApp) {
+async fn an_unusable_cursor_is_refused_with_the_reason(app: &TestApp) {
     let alice = app.persona();
     let refusal = async |cursor: &str| match try_follow(&alice, &[("cursor", cursor)], None).await {
         Ok(_) => panic!("{cursor} opened a stream"),
@@ -376,7 +376,7 @@ async fn a_cursor_that_leads_nowhere_is_refused_by_what_is_wrong_with_it(app: &T
     }
 }
 
-async fn a_cursor_of_who_has_read_what_is_lost_is_refused(app: &TestApp) {
+async fn a_cursor_from_after_a_lost_entry_is_refused(app: &TestApp) {
     let mut members = app.conversation(2).await;
     let mut stream = follow(&members[1]).await;
     let mut cursors = Vec::new();
@@ -462,7 +462,7 @@ async fn deleted_events_make_older_cursors_outdated(app: &TestApp) {
     }
 }
 
-async fn what_is_read_on_one_device_is_told_to_the_others_and_to_nobody_else(app: &TestApp) {
+async fn a_read_position_is_sent_to_the_callers_other_devices_only(app: &TestApp) {
     let mut members = app.conversation(2).await;
     let (mut own, mut others) = (follow(&members[1]).await, follow(&members[0]).await);
     let (one, two) = (members[0].send("one").await.unwrap(), members[0].send("two").await.unwrap());
@@ -494,7 +494,7 @@ async fn what_is_read_on_one_device_is_told_to_the_others_and_to_nobody_else(app
     assert!(seen.iter().all(|event| event.name == "messageEvent"), "{seen:?}");
 }
 
-async fn a_read_position_never_comes_before_what_was_read(app: &TestApp) {
+async fn a_read_position_never_precedes_the_entries_that_were_read(app: &TestApp) {
     let mut members = app.conversation(2).await;
     let begin = follow(&members[1]).await.next_id().await;
     for n in 0..3 {
@@ -550,7 +550,7 @@ async fn a_change_of_membership_that_comes_again_has_its_name(app: &TestApp) {
     assert_eq!(told[0].iter().collect::<BTreeSet<_>>().len(), 6, "{told:?}");
 }
 
-async fn who_has_few_key_packages_left_is_told(app: &TestApp) {
+async fn an_owner_with_few_key_packages_left_is_told(app: &TestApp) {
     let (alice, bob) = (app.persona(), app.persona());
     bob.publish_key_packages(6).await.unwrap();
     let mut stream = follow(&bob).await;
@@ -631,7 +631,7 @@ async fn tail_is_past(witness: &mut Follower, sender: &Persona) {
     witness.seqs_until(sent.number("seq").unwrap()).await;
 }
 
-async fn p5_a_slow_consumer_is_told_and_loses_nothing(app: &TestApp) {
+async fn p5_a_slow_consumer_is_closed_with_a_reason_and_loses_nothing(app: &TestApp) {
     let members = app.conversation(3).await;
     let mut witness = follow(&members[2]).await;
     let mut slow = follow(&members[1]).await;
@@ -741,7 +741,7 @@ async fn p5_a_row_that_is_no_entry_is_not_passed_over_either(app: &TestApp) {
 }
 
 /// Like a replica that removes a member and writes more in one transaction: no pass of the tail can fall in between.
-async fn p7_what_becomes_visible_together_with_a_removal_is_kept_from_who_was_removed(app: &TestApp) {
+async fn p7_entries_that_become_visible_with_a_removal_are_not_sent_to_the_removed(app: &TestApp) {
     let members = app.conversation(3).await;
     let (mut gone, mut stays) = (follow(&members[2]).await, follow(&members[1]).await);
     let last = send_early(&members[0]).await;
@@ -789,7 +789,7 @@ async fn p5_the_naive_cursor_would_pass_it_over(app: &TestApp) {
 }
 
 /// Like a replica without locks: the transaction that adds a member again began before the one that removed it.
-async fn p5_a_removal_from_before_a_joining_that_was_told_is_not_told_again(app: &TestApp) {
+async fn p5_a_removal_older_than_a_sent_joining_is_not_sent_again(app: &TestApp) {
     let members = app.conversation(2).await;
     let (id, did) = (convo(&members[0]), members[1].did().to_owned());
     let mut stream = follow(&members[1]).await;
@@ -822,7 +822,7 @@ async fn p5_a_removal_from_before_a_joining_that_was_told_is_not_told_again(app:
     open.rollback().await.unwrap();
 }
 
-async fn p5_a_transaction_that_stays_open_delays_nobody(app: &TestApp) {
+async fn p5_a_transaction_that_stays_open_delays_no_event(app: &TestApp) {
     let members = app.conversation(2).await;
     let mut db = app.database.connect().await;
     let open = begin_early(&mut db).await;
@@ -914,7 +914,7 @@ async fn p5_many_streams_at_once_lose_nothing_while_others_write(app: &TestApp) 
 }
 
 /// A read that waits for a lock is cancelled, which PostgreSQL does after eight seconds.
-async fn p10_a_tail_that_takes_too_long_gives_its_place_up_and_nobody_misses_anything(app: &TestApp) {
+async fn p10_a_tail_that_takes_too_long_gives_up_its_position_and_no_event_is_missed(app: &TestApp) {
     const CANCEL: &str = "select pg_cancel_backend(pid) from pg_stat_activity
         where datname = current_database() and wait_event_type = 'Lock' and query like '%events/news%'";
     let mut members = app.conversation(2).await;

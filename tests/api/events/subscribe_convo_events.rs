@@ -16,23 +16,23 @@ use crate::harness::*;
 const SUBSCRIBE: &str = "blue.catbird.mls.subscribeConvoEvents";
 
 either_serializer! {
-    p5_a_websocket_gets_what_server_sent_events_get_from_every_cursor;
+    p5_a_websocket_gets_the_same_events_as_sse_from_every_cursor;
     p7_a_removed_member_gets_its_removal_and_nothing_after_it;
 }
 
 any_serializer! {
     large_events_come_whole;
-    a_request_that_asks_for_no_websocket_is_told_to;
+    a_request_without_an_upgrade_is_told_to_open_a_websocket;
     p7_a_stream_of_one_conversation_closes_with_the_membership;
     a_cursor_that_leads_nowhere_is_refused_in_a_frame;
     typing_reaches_the_other_members_and_no_further;
     an_acknowledged_entry_is_read_and_only_forward;
     a_ping_is_answered_in_both_ways;
-    what_cannot_be_read_closes_the_stream_and_says_why;
-    what_is_not_known_is_ignored_and_pieces_are_put_together;
+    an_unreadable_message_closes_the_stream_with_the_reason;
+    unknown_messages_are_ignored_and_fragments_are_joined;
     p10_messages_are_bounded_in_size_and_number;
     p10_a_caller_has_so_many_streams_of_both_kinds;
-    p5_a_slow_consumer_is_told_and_loses_nothing with ("SSE_BUFFER_SIZE", "20");
+    p5_a_slow_consumer_is_closed_with_a_reason_and_loses_nothing with ("SSE_BUFFER_SIZE", "20");
     a_drained_server_says_goodbye_and_closes;
     a_client_that_closes_is_answered_and_forgotten;
     a_client_that_answers_no_ping_is_given_up;
@@ -210,7 +210,7 @@ fn essence(event: &Event) -> Value {
     data
 }
 
-async fn p5_a_websocket_gets_what_server_sent_events_get_from_every_cursor(app: &TestApp) {
+async fn p5_a_websocket_gets_the_same_events_as_sse_from_every_cursor(app: &TestApp) {
     let mut members = app.conversation(3).await;
     let mut other = app.conversation(1).await.remove(0);
     let mut live = follow(&members[1]).await;
@@ -305,7 +305,7 @@ async fn large_events_come_whole(app: &TestApp) {
     }
 }
 
-async fn a_request_that_asks_for_no_websocket_is_told_to(app: &TestApp) {
+async fn a_request_without_an_upgrade_is_told_to_open_a_websocket(app: &TestApp) {
     let alice = app.persona();
     let ticket = ticket(&alice, &json!({})).await;
     let xrpc = &alice.xrpc;
@@ -481,7 +481,7 @@ async fn a_ping_is_answered_in_both_ways(app: &TestApp) {
     assert!(again.iter().filter_map(seq).any(|seq| seq == sent + 1), "the cursor leads on");
 }
 
-async fn what_cannot_be_read_closes_the_stream_and_says_why(app: &TestApp) {
+async fn an_unreadable_message_closes_the_stream_with_the_reason(app: &TestApp) {
     let alice = app.persona();
     let id = "01JB2N0W3E8Z6TQ9K4M5V7X1YA";
     let mut garbage: Vec<Message> =
@@ -518,7 +518,7 @@ async fn what_cannot_be_read_closes_the_stream_and_says_why(app: &TestApp) {
     }
 }
 
-async fn what_is_not_known_is_ignored_and_pieces_are_put_together(app: &TestApp) {
+async fn unknown_messages_are_ignored_and_fragments_are_joined(app: &TestApp) {
     let alice = app.persona();
     let mut stream = enter(&alice, &[]).await;
     for unknown in [json!({ "$type": "#ping" }), json!({ "$type": "x", "deep": [{ "er": [null, 1.5] }] })] {
@@ -596,7 +596,7 @@ async fn p10_a_caller_has_so_many_streams_of_both_kinds(app: &TestApp) {
     oldest.ends(None, CloseCode::Policy).await;
 }
 
-async fn p5_a_slow_consumer_is_told_and_loses_nothing(app: &TestApp) {
+async fn p5_a_slow_consumer_is_closed_with_a_reason_and_loses_nothing(app: &TestApp) {
     let members = app.conversation(3).await;
     let mut witness = enter(&members[2], &[]).await;
     let mut slow = enter(&members[1], &[]).await;

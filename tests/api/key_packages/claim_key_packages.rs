@@ -7,11 +7,11 @@ use serde_json::json;
 use crate::harness::*;
 
 any_serializer! {
-    both_names_give_the_caller_the_same_package_and_nobody_else;
-    whoever_cannot_be_asked_for_is_refused;
+    both_methods_return_the_same_package_and_only_to_its_caller;
+    requests_that_cannot_be_authenticated_are_refused;
 }
 
-async fn both_names_give_the_caller_the_same_package_and_nobody_else(app: &TestApp) {
+async fn both_methods_return_the_same_package_and_only_to_its_caller(app: &TestApp) {
     let (alice, mallory, bob, nobody) = (app.persona(), app.persona(), app.published_persona().await, random_did());
     let asked = json!({ "dids": [bob.did(), nobody], "cipher_suite": bob.mls.suite_name() });
     let claimed = ok(ask(&alice, "claimKeyPackages", &asked).await);
@@ -23,7 +23,7 @@ async fn both_names_give_the_caller_the_same_package_and_nobody_else(app: &TestA
     assert_ne!(claim(&mallory, bob.did()).await.as_ref(), Some(&taken));
 }
 
-async fn whoever_cannot_be_asked_for_is_refused(app: &TestApp) {
+async fn requests_that_cannot_be_authenticated_are_refused(app: &TestApp) {
     let alice = app.persona();
     let dids = |count: usize| json!({ "dids": (0..count).map(|_| random_did()).collect::<Vec<_>>() });
     ok(ask(&alice, "claimKeyPackages", &dids(100)).await);

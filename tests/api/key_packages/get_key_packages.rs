@@ -16,17 +16,17 @@ use crate::harness::*;
 
 either_serializer! {
     p8_fifty_callers_at_once_get_fifty_different_packages;
-    p8_more_callers_than_packages_leave_some_without_and_none_with_the_same;
+    p8_with_more_callers_than_packages_no_two_get_the_same;
 }
 any_serializer! {
     p8_the_same_caller_gets_the_same_package_again;
     p8_one_caller_asking_twenty_times_at_once_takes_one_package;
-    p8_a_last_resort_serves_everybody_once_the_others_are_gone;
+    p8_a_last_resort_package_serves_all_callers_once_the_others_are_used;
     many_dids_are_a_repeated_parameter_and_each_is_answered_once;
-    dids_that_are_none_or_too_many_are_refused;
+    malformed_or_too_many_dids_are_refused;
     an_unknown_suite_is_refused;
     a_package_is_issued_for_its_own_suite_only;
-    p10_one_caller_does_not_use_up_somebodys_stock with ("KEY_PACKAGES_PER_CALLER", "3");
+    p10_one_caller_cannot_exhaust_an_owners_key_packages with ("KEY_PACKAGES_PER_CALLER", "3");
 }
 
 async fn p8_fifty_callers_at_once_get_fifty_different_packages(app: &TestApp) {
@@ -39,7 +39,7 @@ async fn p8_fifty_callers_at_once_get_fifty_different_packages(app: &TestApp) {
     assert_eq!(claim(&app.persona(), bob.did()).await, None);
 }
 
-async fn p8_more_callers_than_packages_leave_some_without_and_none_with_the_same(app: &TestApp) {
+async fn p8_with_more_callers_than_packages_no_two_get_the_same(app: &TestApp) {
     let bob = app.persona();
     bob.publish_key_packages(10).await.unwrap();
     let callers: Vec<_> = (0..25).map(|_| app.persona()).collect();
@@ -59,7 +59,7 @@ async fn use_up(app: &TestApp, caller: &Persona, owner: &Persona, hash: &str) {
     app.settle().await;
 }
 
-async fn p10_one_caller_does_not_use_up_somebodys_stock(app: &TestApp) {
+async fn p10_one_caller_cannot_exhaust_an_owners_key_packages(app: &TestApp) {
     let (mallory, carol, bob, dave) = (app.persona(), app.persona(), app.persona(), app.persona());
     let last_resort = bob.publish_last_resort().await.unwrap();
     bob.publish_key_packages(6).await.unwrap();
@@ -101,7 +101,7 @@ async fn p8_one_caller_asking_twenty_times_at_once_takes_one_package(app: &TestA
     assert_eq!(taken.into_iter().collect::<BTreeSet<_>>().len(), 1);
 }
 
-async fn p8_a_last_resort_serves_everybody_once_the_others_are_gone(app: &TestApp) {
+async fn p8_a_last_resort_package_serves_all_callers_once_the_others_are_used(app: &TestApp) {
     let (mut alice, mut carol, mut bob) = (app.persona(), app.persona(), app.persona());
     let last_resort = bob.publish_last_resort().await.unwrap();
     let once = bob.publish_key_packages(1).await.unwrap().remove(0);
@@ -138,7 +138,7 @@ async fn many_dids_are_a_repeated_parameter_and_each_is_answered_once(app: &Test
     assert_eq!(reply.body["missing"], json!([nobody]));
 }
 
-async fn dids_that_are_none_or_too_many_are_refused(app: &TestApp) {
+async fn malformed_or_too_many_dids_are_refused(app: &TestApp) {
     let alice = app.persona();
     refused(get(&alice, "getKeyPackages", &[]).await, 400, "InvalidRequest");
     for did in ["", "alice", "did:plc:", "did:plc:a#b", "did:plc:a,did:plc:b", "\0", "did:plc:é"] {
@@ -165,7 +165,7 @@ async fn a_package_is_issued_for_its_own_suite_only(app: &TestApp) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn p8_after_the_lease_a_package_is_nobodys_and_an_expired_one_is_never_issued() {
+async fn p8_a_package_is_free_after_its_lease_and_never_issued_after_its_expiry() {
     let clock = Clock::manual(Clock::system().now());
     let app = TestApp::at(clock.clone(), &[]).await;
     let (alice, bob) = (app.persona(), app.persona());
@@ -198,7 +198,7 @@ async fn p8_after_the_lease_a_package_is_nobodys_and_an_expired_one_is_never_iss
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_last_resort_is_found_by_the_index_of_what_is_free() {
+async fn a_last_resort_package_is_found_by_the_index_of_free_packages() {
     let app = TestApp::start().await;
     let db = app.database.connect().await;
     let query = include_str!("../../../sql/queries/key_packages/last_resort.sql");

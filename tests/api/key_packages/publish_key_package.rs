@@ -18,20 +18,20 @@ any_serializer! {
     every_spelling_of_base64_and_of_fields_is_the_same_package;
     all_suites_of_the_server_are_taken_and_handed_out_by_name;
     a_package_of_another_suite_than_the_request_is_refused;
-    a_package_that_names_somebody_else_is_refused;
+    a_package_with_another_did_is_refused;
     a_package_of_one_of_the_owners_devices_is_taken;
     a_package_with_any_byte_of_its_signature_flipped_is_refused;
     a_package_whose_lifetime_is_over_or_has_not_begun_is_refused;
     a_package_may_live_for_a_year_and_no_longer;
-    what_nobody_knows_in_a_package_is_passed_over;
+    unknown_extensions_of_a_package_are_skipped;
     a_leaf_that_was_made_for_something_else_is_no_package;
     expires_lies_ahead_and_no_further_than_90_days;
     p8_an_issued_package_that_is_published_again_is_never_issued_again;
-    p8_a_package_of_somebody_else_cannot_be_published_again;
+    p8_another_owners_package_cannot_be_published;
     p8_a_package_in_another_spelling_is_the_same_package;
-    p8_a_package_of_somebody_else_in_another_spelling_is_refused with ("MLS_VALIDATION", "framing");
+    p8_another_owners_package_in_another_spelling_is_refused with ("MLS_VALIDATION", "framing");
     a_hundred_may_wait_and_no_more;
-    framing_takes_what_parses_and_believes_no_marker_without_a_signature with ("MLS_VALIDATION", "framing");
+    framing_mode_accepts_what_parses_and_ignores_unsigned_markers with ("MLS_VALIDATION", "framing");
 }
 
 async fn the_reply_names_the_hash_and_others_can_take_it(app: &TestApp) {
@@ -120,7 +120,7 @@ async fn a_package_of_another_suite_than_the_request_is_refused(app: &TestApp) {
     assert_eq!(contents(app).await.count("key_packages"), 0);
 }
 
-async fn a_package_that_names_somebody_else_is_refused(app: &TestApp) {
+async fn a_package_with_another_did_is_refused(app: &TestApp) {
     let bob = app.persona();
     for other in [random_did(), format!("{}x", bob.did()), bob.did()[..bob.did().len() - 1].to_owned()] {
         let package = MlsClient::new(other).key_package().unwrap();
@@ -183,7 +183,7 @@ async fn a_package_may_live_for_a_year_and_no_longer(app: &TestApp) {
 }
 
 /// RFC 9420, sections 13.4 and 13.5.
-async fn what_nobody_knows_in_a_package_is_passed_over(app: &TestApp) {
+async fn unknown_extensions_of_a_package_are_skipped(app: &TestApp) {
     let (alice, bob) = (app.persona(), app.persona());
     let now = app.app.clock.now().timestamp().cast_unsigned();
     let plain = || Handmade::living((now - 60, now + 3_600));
@@ -263,7 +263,7 @@ async fn p8_an_issued_package_that_is_published_again_is_never_issued_again(app:
     }
 }
 
-async fn p8_a_package_of_somebody_else_cannot_be_published_again(app: &TestApp) {
+async fn p8_another_owners_package_cannot_be_published(app: &TestApp) {
     let (bob, mallory) = (app.persona(), app.persona());
     let package = bob.mls.key_package().unwrap();
     ok(publish(&bob, &package).await);
@@ -298,7 +298,7 @@ async fn p8_a_package_in_another_spelling_is_the_same_package(app: &TestApp) {
     }
 }
 
-async fn p8_a_package_of_somebody_else_in_another_spelling_is_refused(app: &TestApp) {
+async fn p8_another_owners_package_in_another_spelling_is_refused(app: &TestApp) {
     let (bob, mallory) = (app.persona(), app.persona());
     let package = bob.mls.key_package().unwrap();
     ok(publish(&bob, &package).await);
@@ -321,7 +321,7 @@ async fn a_hundred_may_wait_and_no_more(app: &TestApp) {
     ok(publish(&bob, &one_more).await);
 }
 
-async fn framing_takes_what_parses_and_believes_no_marker_without_a_signature(app: &TestApp) {
+async fn framing_mode_accepts_what_parses_and_ignores_unsigned_markers(app: &TestApp) {
     let (alice, carol, bob) = (app.persona(), app.persona(), app.persona());
     let mut unsigned = bob.mls.last_resort_key_package().unwrap();
     *unsigned.last_mut().unwrap() ^= 1;

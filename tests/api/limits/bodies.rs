@@ -55,7 +55,7 @@ async fn p10_a_large_body_is_charged_as_it_comes_and_comes_no_faster_than_its_se
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn p10_p12_nobody_takes_its_owners_turns_with_a_used_token() {
+async fn p10_p12_a_used_token_takes_no_slot_of_its_owner() {
     let database = database().await;
     let settings = [("RATE_LIMIT_PER_DID", "10000")];
     let fleet = Fleet::with(&[Mode::Advisory; 2], &database.config, &database.url, &settings).await;

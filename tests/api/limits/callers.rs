@@ -63,7 +63,7 @@ async fn p10_a_limit_is_one_callers_own_and_counts_all_its_requests() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn p12_who_proves_no_identity_uses_up_nobodys_limit() {
+async fn p12_an_unauthenticated_request_uses_no_limit() {
     let app = TestApp::with(&[LIMITED]).await;
     let alice = app.persona().xrpc;
     let token = alice.token(CHEAP);
@@ -78,7 +78,7 @@ async fn p12_who_proves_no_identity_uses_up_nobodys_limit() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn p12_who_repeats_somebody_elses_used_token_uses_up_nobodys_limit() {
+async fn p12_repeating_a_used_token_uses_no_limit_of_its_owner() {
     let app = TestApp::with(&[LIMITED]).await;
     let alice = app.persona().xrpc;
     let used = alice.token(CHEAP);
@@ -95,7 +95,7 @@ async fn p12_who_repeats_somebody_elses_used_token_uses_up_nobodys_limit() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn p12_nor_does_who_repeats_it_with_another_body_at_another_replica() {
+async fn p12_repeating_a_used_token_at_another_replica_uses_no_limit_of_its_owner() {
     let database = database().await;
     let fleet = Fleet::with(&[Mode::Advisory, Mode::Advisory], &database.config, &database.url, &[LIMITED]).await;
     let alice = fleet.persona(0).await.xrpc;
@@ -121,7 +121,7 @@ async fn p12_nor_does_who_repeats_it_with_another_body_at_another_replica() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn p12_nor_does_who_repeats_a_used_ticket_that_was_read_in_an_address() {
+async fn p12_repeating_a_used_ticket_from_a_url_uses_no_limit_of_its_owner() {
     let app = TestApp::with(&[LIMITED]).await;
     let alice = app.persona().xrpc;
     let issued = alice.procedure("getSubscriptionTicket", &serde_json::json!({})).await.unwrap();

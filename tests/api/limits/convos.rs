@@ -38,9 +38,9 @@ macro_rules! either_serializer {
 either_serializer! {
     p10_members_together_are_held_to_the_conversations_limit_and_refusals_change_nothing;
     p7_strangers_neither_use_a_limit_up_nor_learn_of_it;
-    p7_members_and_strangers_who_are_looked_for_together_are_told_apart;
+    p7_members_and_strangers_in_one_membership_query_are_distinguished;
     p10_writes_that_were_refused_use_nothing_up;
-    p7_what_strangers_write_begins_no_transaction;
+    p7_writes_of_strangers_start_no_transaction;
     a_former_member_that_goes_on_writing_is_kept_away_from_the_lock;
 }
 
@@ -160,7 +160,7 @@ async fn statements(app: &TestApp) -> Vec<String> {
     text.lines().filter(counts).map(str::to_owned).collect()
 }
 
-async fn p7_what_strangers_write_begins_no_transaction(app: &TestApp) {
+async fn p7_writes_of_strangers_start_no_transaction(app: &TestApp) {
     let mut alice = app.conversation(1).await.remove(0);
     let (convo, epoch) = (alice.convo().unwrap().to_owned(), alice.epoch().unwrap());
     let stranger = app.persona();
@@ -182,7 +182,7 @@ async fn p7_what_strangers_write_begins_no_transaction(app: &TestApp) {
     assert_eq!(statements(app).await, before);
 }
 
-async fn p7_members_and_strangers_who_are_looked_for_together_are_told_apart(app: &TestApp) {
+async fn p7_members_and_strangers_in_one_membership_query_are_distinguished(app: &TestApp) {
     let (here, there) = (app.conversation(6).await, app.conversation(6).await);
     let (epoch, convos) = (here[0].epoch().unwrap(), [here[0].convo().unwrap(), there[0].convo().unwrap()]);
     // Each is a member of one of the two, and writes to both.

@@ -97,7 +97,7 @@ async fn p10_few_requests_of_one_caller_are_worked_on_at_once_and_the_others_wai
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn p10_who_hangs_up_is_charged_for_what_goes_on() {
+async fn p10_a_client_that_disconnects_is_charged_for_its_running_request() {
     let app = TestApp::with(&[LIMITED]).await;
     let alice = app.persona();
     let database = app.database.connect().await;
@@ -113,7 +113,7 @@ async fn p10_who_hangs_up_is_charged_for_what_goes_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn p10_replicas_tell_each_other_what_requests_cost() {
+async fn p10_replicas_share_the_cost_of_requests() {
     let redis = Redis::start();
     let database = database().await;
     let url = redis.url();

@@ -110,11 +110,11 @@ macro_rules! either_serializer {
 }
 
 either_serializer! {
-    p4_what_was_done_is_answered_again_beyond_the_quota_and_what_is_refused_changes_nothing with ("STORED_BYTES_PER_DAY", "60000");
-    what_was_not_done_does_not_count with ("CONVOS_PER_DAY", "2");
+    p4_repeated_requests_succeed_beyond_the_quota_and_refused_ones_change_nothing with ("STORED_BYTES_PER_DAY", "60000");
+    failed_requests_do_not_count with ("CONVOS_PER_DAY", "2");
 }
 
-async fn p4_what_was_done_is_answered_again_beyond_the_quota_and_what_is_refused_changes_nothing(app: &TestApp) {
+async fn p4_repeated_requests_succeed_beyond_the_quota_and_refused_ones_change_nothing(app: &TestApp) {
     let mut members = app.conversation(2).await;
     let bob = members.remove(1);
     let mut alice = members.remove(0);
@@ -181,7 +181,7 @@ async fn p4_what_was_done_is_answered_again_beyond_the_quota_and_what_is_refused
     assert_eq!(left.status, 200, "{left}");
 }
 
-async fn what_was_not_done_does_not_count(app: &TestApp) {
+async fn failed_requests_do_not_count(app: &TestApp) {
     let (alice, bob) = (app.persona(), app.persona());
     let taken = conversation(&[]);
     assert_eq!(bob.xrpc.procedure("createConvo", &taken).await.unwrap().status, 200);
@@ -233,7 +233,7 @@ async fn p10_only_so_many_strangers_can_be_named() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn p10_somebody_is_invited_by_strangers_only_so_often() {
+async fn p10_invitations_by_strangers_are_limited() {
     let app = TestApp::with(&[("INVITATIONS_PER_HOUR", "8")]).await;
     let (bob, friend) = (app.persona().xrpc, app.persona().xrpc);
     assert_eq!(create(&bob, &[&friend.did]).await.status, 200);

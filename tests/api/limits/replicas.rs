@@ -93,7 +93,7 @@ async fn of_one_caller(fleet: &Fleet) -> Outcome {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn p10_replicas_share_a_callers_limit_and_redis_learns_nobodys_name() {
+async fn p10_replicas_share_a_callers_limit_and_redis_learns_no_did() {
     let redis = Redis::start();
     let database = database().await;
     let fleet = fleet(&redis, &database, &[PER_DID]).await;
@@ -196,7 +196,7 @@ async fn p11_without_redis_every_replica_keeps_the_limit_alone_and_nothing_fails
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn p11_a_redis_that_hangs_delays_nobody_and_limits_hold() {
+async fn p11_a_redis_that_hangs_delays_no_request_and_limits_hold() {
     let redis = Redis::start();
     let database = database().await;
     // Redis is also used for single use; its waits would count here.

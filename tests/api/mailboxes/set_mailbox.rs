@@ -7,10 +7,10 @@ use crate::harness::*;
 
 any_serializer! {
     a_mailbox_is_kept_as_it_was_set_and_replaced_by_the_next;
-    what_makes_no_mailbox_is_refused_and_changes_nothing;
+    an_invalid_mailbox_is_refused_and_changes_nothing;
     members_only_where_a_conversation_is_named;
-    the_owner_sees_what_counts_where_and_how_it_is_doing;
-    snake_case_is_accepted_and_what_is_unknown_is_ignored;
+    the_owner_sees_the_mailbox_in_effect_and_its_state;
+    snake_case_is_accepted_and_unknown_fields_are_ignored;
 }
 
 fn webhook() -> Value {
@@ -42,7 +42,7 @@ async fn a_mailbox_is_kept_as_it_was_set_and_replaced_by_the_next(app: &TestApp)
     assert_eq!(stored(app).await, [" none".to_owned(), format!("{} none", convo(&members[0]))]);
 }
 
-async fn what_makes_no_mailbox_is_refused_and_changes_nothing(app: &TestApp) {
+async fn an_invalid_mailbox_is_refused_and_changes_nothing(app: &TestApp) {
     let somebody = app.persona();
     let before = contents(app).await;
     let bytes = |n: usize| json!({ "$bytes": "A".repeat(n * 4 / 3) });
@@ -89,7 +89,7 @@ async fn members_only_where_a_conversation_is_named(app: &TestApp) {
     assert_eq!(stored(app).await.len(), 1);
 }
 
-async fn the_owner_sees_what_counts_where_and_how_it_is_doing(app: &TestApp) {
+async fn the_owner_sees_the_mailbox_in_effect_and_its_state(app: &TestApp) {
     let members = app.conversation(2).await;
     let (here, id) = (convo(&members[0]), [("convoId", convo(&members[0]))]);
     let id: Vec<(&str, &str)> = id.iter().map(|(name, id)| (*name, id.as_str())).collect();
@@ -113,7 +113,7 @@ async fn the_owner_sees_what_counts_where_and_how_it_is_doing(app: &TestApp) {
     refused(get(&members[1], "getMailbox", &id).await, 403, "NotMember");
 }
 
-async fn snake_case_is_accepted_and_what_is_unknown_is_ignored(app: &TestApp) {
+async fn snake_case_is_accepted_and_unknown_fields_are_ignored(app: &TestApp) {
     let members = app.conversation(1).await;
     let here = with(&webhook(), json!({ "convo_id": convo(&members[0]), "colour": {} }));
     ok(ask(&members[0], "setMailbox", &here).await);

@@ -19,7 +19,7 @@ any_serializer! {
     without_a_position_the_newest_page_comes_in_ascending_order;
     a_page_is_bounded_in_bytes_but_never_empty;
     an_empty_log_is_an_empty_page;
-    positions_that_are_none_are_refused;
+    malformed_positions_are_refused;
     one_position_at_a_time;
     p7_a_page_is_cut_to_the_membership_of_its_own_moment;
 }
@@ -172,7 +172,7 @@ async fn an_empty_log_is_an_empty_page(app: &TestApp) {
     }
 }
 
-async fn positions_that_are_none_are_refused(app: &TestApp) {
+async fn malformed_positions_are_refused(app: &TestApp) {
     let members = app.conversation(2).await;
     let id = convo(&members[0]);
     for (name, value) in [

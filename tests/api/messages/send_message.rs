@@ -15,8 +15,8 @@ const MIB: usize = 1024 * 1024;
 either_serializer! {
     everything_that_was_sent_is_in_the_log;
     p3_messages_and_commits_share_one_dense_order;
-    p9_a_stale_message_is_told_what_it_missed;
-    p9_a_message_from_the_future_is_told_so;
+    p9_a_stale_message_gets_the_missing_commits;
+    p9_a_message_for_a_future_epoch_gets_epoch_ahead;
     a_window_lets_messages_lag with ("MESSAGE_EPOCH_WINDOW", "2");
     seven_mib_fit_through_a_pds_and_one_byte_more_is_refused;
     p4_a_message_from_before_there_was_this_limit_is_known_by_its_id;
@@ -25,10 +25,10 @@ either_serializer! {
 }
 any_serializer! {
     every_spelling_of_base64_is_the_same_message;
-    snake_case_is_accepted_and_what_is_unknown_is_ignored;
+    snake_case_is_accepted_and_unknown_fields_are_ignored;
     the_sender_is_the_tokens_issuer;
     a_message_that_says_it_is_of_another_epoch_than_the_request_is_refused;
-    p1_what_begins_as_an_mls_message_is_an_encrypted_application_message;
+    p1_bytes_that_start_like_an_mls_message_must_be_an_encrypted_application_message;
     embeds_have_their_shape;
     a_body_beyond_any_valid_request_is_413;
 }
@@ -79,7 +79,7 @@ async fn p3_messages_and_commits_share_one_dense_order(app: &TestApp) {
     assert_eq!(read, seqs, "each of them once, which is how often it was sent");
 }
 
-async fn p9_a_stale_message_is_told_what_it_missed(app: &TestApp) {
+async fn p9_a_stale_message_gets_the_missing_commits(app: &TestApp) {
     let mut members = app.conversation(2).await;
     let winner = offer(&mut members[0], &[&app.persona()]);
     ok(ask(&members[0], "addMembers", &winner.body).await);
@@ -98,7 +98,7 @@ async fn p9_a_stale_message_is_told_what_it_missed(app: &TestApp) {
     assert_eq!(reply.body["missing"][0]["epoch"], 2);
 }
 
-async fn p9_a_message_from_the_future_is_told_so(app: &TestApp) {
+async fn p9_a_message_for_a_future_epoch_gets_epoch_ahead(app: &TestApp) {
     let members = app.conversation(2).await;
     for epoch in [2u64, 1 << 40, (1 << 53) - 1] {
         let early = with(&message(&members[0], b"early"), json!({ "epoch": epoch }));
@@ -200,7 +200,7 @@ async fn every_spelling_of_base64_is_the_same_message(app: &TestApp) {
     }
 }
 
-async fn snake_case_is_accepted_and_what_is_unknown_is_ignored(app: &TestApp) {
+async fn snake_case_is_accepted_and_unknown_fields_are_ignored(app: &TestApp) {
     let members = app.conversation(2).await;
     let asked = json!({
         "convo_id": convo(&members[0]), "ciphertext": "aGVsbG8=", "epoch": 1, "sender_did": members[0].did(),
@@ -230,7 +230,7 @@ async fn a_message_that_says_it_is_of_another_epoch_than_the_request_is_refused(
     }
 }
 
-async fn p1_what_begins_as_an_mls_message_is_an_encrypted_application_message(app: &TestApp) {
+async fn p1_bytes_that_start_like_an_mls_message_must_be_an_encrypted_application_message(app: &TestApp) {
     let mut members = app.conversation(2).await;
     let before = contents(app).await;
     for wire_format in 1..=5 {

@@ -9,8 +9,8 @@ any_serializer! {
     a_cursor_moves_forward_only;
     a_cursor_that_is_an_entry_says_that_it_was_read;
     an_entry_with_an_id_of_its_senders_was_read_and_nothing_else_moves;
-    what_is_neither_a_ulid_nor_an_entry_is_refused;
-    snake_case_is_accepted_and_what_is_unknown_is_ignored;
+    a_cursor_that_is_neither_a_ulid_nor_an_entry_is_refused;
+    snake_case_is_accepted_and_unknown_fields_are_ignored;
     a_former_member_has_no_cursor_to_move;
 }
 
@@ -56,7 +56,7 @@ async fn an_entry_with_an_id_of_its_senders_was_read_and_nothing_else_moves(app:
     refused(ask(&carol, "updateCursor", &asked(ids[0])).await, 400, "InvalidCursor");
 }
 
-async fn what_is_neither_a_ulid_nor_an_entry_is_refused(app: &TestApp) {
+async fn a_cursor_that_is_neither_a_ulid_nor_an_entry_is_refused(app: &TestApp) {
     let members = app.conversation(2).await;
     let before = contents(app).await;
     for cursor in
@@ -68,7 +68,7 @@ async fn what_is_neither_a_ulid_nor_an_entry_is_refused(app: &TestApp) {
     assert_eq!(contents(app).await, before);
 }
 
-async fn snake_case_is_accepted_and_what_is_unknown_is_ignored(app: &TestApp) {
+async fn snake_case_is_accepted_and_unknown_fields_are_ignored(app: &TestApp) {
     let members = app.conversation(2).await;
     let asked = json!({ "convo_id": convo(&members[0]), "cursor": "01JB2N0W3E8Z6TQ9K4M5V7X1YA", "colour": {} });
     ok(ask(&members[0], "updateCursor", &asked).await);

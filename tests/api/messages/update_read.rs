@@ -6,12 +6,12 @@ use serde_json::json;
 use crate::harness::*;
 
 any_serializer! {
-    what_was_read_is_not_unread_any_more_and_stays_so;
+    read_entries_stay_read;
     an_entry_that_the_caller_cannot_see_is_not_found;
-    reading_what_was_read_before_writes_nothing;
+    reading_again_writes_nothing;
 }
 
-async fn what_was_read_is_not_unread_any_more_and_stays_so(app: &TestApp) {
+async fn read_entries_stay_read(app: &TestApp) {
     let mut members = app.conversation(2).await;
     let mut sent = Vec::new();
     for text in ["one", "two", "three"] {
@@ -42,7 +42,7 @@ async fn an_entry_that_the_caller_cannot_see_is_not_found(app: &TestApp) {
     assert_eq!(read.number("seq").unwrap(), old.seq);
 }
 
-async fn reading_what_was_read_before_writes_nothing(app: &TestApp) {
+async fn reading_again_writes_nothing(app: &TestApp) {
     let mut members = app.conversation(2).await;
     let sent = members[0].send("one").await.unwrap();
     let asked = json!({ "convoId": convo(&members[1]), "messageId": sent.message_id });

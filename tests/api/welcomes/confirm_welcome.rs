@@ -18,7 +18,7 @@ either_serializer! {
     p2_of_two_recipients_at_two_replicas_the_last_takes_the_bytes_along;
 }
 any_serializer! {
-    snake_case_is_accepted_and_what_is_unknown_is_ignored;
+    snake_case_is_accepted_and_unknown_fields_are_ignored;
     the_details_have_a_limit;
 }
 
@@ -186,7 +186,7 @@ async fn p2_of_two_recipients_at_two_replicas_the_last_takes_the_bytes_along(app
     assert_eq!(contents(app).await.count("welcomes"), 0);
 }
 
-async fn snake_case_is_accepted_and_what_is_unknown_is_ignored(app: &TestApp) {
+async fn snake_case_is_accepted_and_unknown_fields_are_ignored(app: &TestApp) {
     let (creator, joiners) = invited(app, 1).await;
     let welcome = ok(get(&joiners[0], "getWelcome", &[("convoId", &convo(&creator))]).await);
     let asked = json!({

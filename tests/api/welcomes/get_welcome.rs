@@ -11,8 +11,8 @@ either_serializer! {
     a_welcome_is_fetched_any_number_of_times;
     each_key_package_has_a_line_of_its_own;
     a_member_without_a_welcome_is_told_to_wait;
-    whoever_lost_its_state_recovers_by_being_added_again;
-    whoever_is_added_again_without_a_welcome_is_told_to_wait;
+    a_member_that_lost_its_state_recovers_by_being_added_again;
+    a_member_added_again_without_a_welcome_is_told_to_wait;
     an_addition_replaces_the_welcome_that_was_still_waiting;
 }
 any_serializer! {
@@ -84,7 +84,7 @@ async fn a_member_without_a_welcome_is_told_to_wait(app: &TestApp) {
     assert_eq!(reply.body["recovery"], "waitForWelcome");
 }
 
-async fn whoever_lost_its_state_recovers_by_being_added_again(app: &TestApp) {
+async fn a_member_that_lost_its_state_recovers_by_being_added_again(app: &TestApp) {
     let mut members = app.conversation(2).await;
     let id = convo(&members[0]);
     let mut bob = members.pop().unwrap();
@@ -98,7 +98,7 @@ async fn whoever_lost_its_state_recovers_by_being_added_again(app: &TestApp) {
     refused(get(&bob, "getWelcome", &[("convoId", &id)]).await, 410, "WelcomeConsumed");
 }
 
-async fn whoever_is_added_again_without_a_welcome_is_told_to_wait(app: &TestApp) {
+async fn a_member_added_again_without_a_welcome_is_told_to_wait(app: &TestApp) {
     let mut members = app.conversation(2).await;
     let id = convo(&members[0]);
     let bob = members.pop().unwrap();

@@ -179,7 +179,7 @@ impl Scene {
 const MOST_KILLS: u32 = 12;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn p5_ids_come_again_when_postgres_is_killed_and_nobody_misses_anything() {
+async fn p5_ids_repeat_after_postgres_is_killed_and_no_event_is_missed() {
     let mut scene = Scene::set(SHORT, false).await;
     // Unflushed write-ahead log stays in memory for ten seconds instead of a fifth of one, so that the crash loses it.
     set(&scene.postgres, "wal_writer_delay", "10s").await;
@@ -201,7 +201,7 @@ async fn p5_ids_come_again_when_postgres_is_killed_and_nobody_misses_anything() 
 
 /// The servers know both hosts, as docs/operations.md describes.
 #[tokio::test(flavor = "multi_thread")]
-async fn p5_a_standby_that_has_everything_takes_over_and_nobody_misses_anything() {
+async fn p5_a_complete_standby_takes_over_and_no_event_is_missed() {
     let postgres = OwnCluster::start().await;
     let standby = postgres.standby().await;
     in_step(&postgres).await;
@@ -215,7 +215,7 @@ async fn p5_a_standby_that_has_everything_takes_over_and_nobody_misses_anything(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn p5_a_standby_that_lacks_the_end_takes_over_and_whoever_had_it_is_told() {
+async fn p5_an_incomplete_standby_takes_over_and_clients_of_lost_entries_are_told() {
     let mut scene = Scene::set(SHORT, true).await;
     let standby = scene.postgres.standby().await;
     scene.cast.progress(SOME).await;
@@ -233,13 +233,13 @@ async fn p5_a_standby_that_lacks_the_end_takes_over_and_whoever_had_it_is_told()
 
 /// The last event that a client had is all that is lost: its cursor shows that it was read.
 #[tokio::test(flavor = "multi_thread")]
-async fn p5_whoever_had_the_only_entry_that_is_lost_is_told() {
+async fn p5_a_client_with_the_only_lost_entry_is_told() {
     the_last_entry_is_lost(false).await;
 }
 
 /// The same for a client that was away, at a server that did not see the entry arrive.
 #[tokio::test(flavor = "multi_thread")]
-async fn p5_whoever_caught_up_on_the_only_entry_that_is_lost_is_told() {
+async fn p5_a_client_that_caught_up_on_a_lost_entry_is_told() {
     the_last_entry_is_lost(true).await;
 }
 
@@ -282,7 +282,7 @@ async fn the_last_entry_is_lost(away: bool) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn p5_a_dump_goes_on_in_a_cluster_with_lower_ids_and_everybody_is_told() {
+async fn p5_a_dump_continues_in_a_cluster_with_lower_ids_and_all_clients_are_told() {
     let mut scene = Scene::set(SHORT, true).await;
     scene.cast.progress(SOME).await;
     scene.restore().await;
@@ -294,7 +294,7 @@ async fn p5_a_dump_goes_on_in_a_cluster_with_lower_ids_and_everybody_is_told() {
 
 /// It neither delays clients nor repeats everything since its start to those that return.
 #[tokio::test(flavor = "multi_thread")]
-async fn p5_a_transaction_that_stays_open_makes_nobody_miss_anything_and_little_come_twice() {
+async fn p5_with_a_transaction_that_stays_open_no_event_is_missed_and_few_repeat() {
     let mut scene = Scene::set(SHORT, false).await;
     let open = scene.postgres.connect().await;
     let begin = "begin isolation level repeatable read; select pg_current_xact_id(); select count(*) from messages";

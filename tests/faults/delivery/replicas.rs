@@ -101,18 +101,18 @@ async fn replicas_die(settings: &[(&str, &str)]) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn p5_replicas_die_and_nobody_misses_anything() {
+async fn p5_replicas_die_and_no_event_is_missed() {
     replicas_die(&[]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn p5_replicas_die_with_redis_and_nobody_misses_anything() {
+async fn p5_replicas_die_with_redis_and_no_event_is_missed() {
     let redis = Redis::start();
     replicas_die(&[("REDIS_URL", &redis.url())]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn p5_connections_to_postgres_break_and_nobody_misses_anything() {
+async fn p5_connections_to_postgres_break_and_no_event_is_missed() {
     let database = database().await;
     let chaos = Chaos::before(&database.config).await;
     let db = database.connect().await;

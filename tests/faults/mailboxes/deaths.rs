@@ -86,7 +86,7 @@ async fn killed_while_the_mailbox_thinks() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn three_replicas_die_and_return_while_everybody_talks_and_the_mailbox_falters() {
+async fn three_replicas_die_and_return_while_members_send_and_the_mailbox_fails() {
     let database = database().await;
     let db = database.connect().await;
     let receiver = Receiver::start().await;

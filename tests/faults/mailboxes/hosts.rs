@@ -116,7 +116,7 @@ async fn a_mailbox_that_is_gone_is_not_asked_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_leads_into_the_servers_own_network_is_not_called_even_if_it_was_allowed_once() {
+async fn a_url_into_the_servers_network_is_not_called_even_if_it_was_once_allowed() {
     let app = start(&[("ALLOW_PRIVATE_MAILBOX_HOSTS", "false"), ("MAILBOX_MAX_ATTEMPTS", "1")]).await;
     let db = app.database.connect().await;
     let receiver = Receiver::start().await;

@@ -89,7 +89,7 @@ async fn nothing_is_handed_over_before_the_challenge_is_answered() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_does_not_answer_is_asked_five_times_a_day_by_each_and_sent_nothing() {
+async fn a_host_that_does_not_answer_gets_five_challenges_a_day_from_each_member() {
     let app = start(&[]).await;
     let db = app.database.connect().await;
     let victim = Receiver::start().await;
@@ -156,7 +156,7 @@ async fn who_does_not_answer_is_asked_five_times_a_day_by_each_and_sent_nothing(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_member_has_proved_once_counts_for_all_of_its_conversations() {
+async fn a_verified_url_counts_for_all_conversations_of_its_member() {
     let app = start(&[]).await;
     let db = app.database.connect().await;
     let receiver = Receiver::start().await;
@@ -196,7 +196,7 @@ async fn a_place_that_a_replica_of_an_earlier_build_has_written_has_proved_nothi
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_mailbox_refuses_is_not_tried_often() {
+async fn an_envelope_refused_with_4xx_is_not_retried_often() {
     let app = start(&[]).await;
     let db = app.database.connect().await;
     let receiver = Receiver::start().await;

@@ -63,7 +63,7 @@ async fn an_envelope_holds_the_entry_and_is_signed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn p7_everybody_gets_the_entries_of_its_own_membership_and_nothing_else() {
+async fn p7_each_recipient_gets_the_entries_of_its_membership_and_nothing_else() {
     let app = start(&[]).await;
     let db = app.database.connect().await;
     let receiver = Receiver::start().await;
@@ -134,7 +134,7 @@ async fn one_conversation_can_have_another_mailbox_or_none() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_on_the_way_follows_its_owner_to_a_new_mailbox_or_is_withdrawn() {
+async fn waiting_envelopes_follow_their_owner_to_a_new_mailbox_or_are_withdrawn() {
     let app = start(&[("MAILBOX_RETRY_SECONDS", "1")]).await;
     let db = app.database.connect().await;
     let (old, new) = (Receiver::start().await, Receiver::start().await);

@@ -41,7 +41,7 @@ async fn some_traffic(base: &str) -> (Persona, Persona, String) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn health_pages_say_what_operators_expect() {
+async fn health_pages_have_the_documented_content() {
     let database = database().await;
     for mode in [Mode::Advisory, Mode::Actors] {
         let replica = Replica::start(mode, &database.url, &[]).await;
@@ -135,7 +135,7 @@ async fn logs_are_json_and_hold_no_secret_no_body_and_no_name() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_keeps_a_server_from_serving_keeps_no_operator_from_checking() {
+async fn an_unready_server_does_not_prevent_a_check() {
     let database = database().await;
     let settings = [("SERVER_HOST", "0.0.0.0"), ("SERVICE_DID", "did:web:mls.example.com")];
     for (command, code) in [("serve", 2), ("check", 0), ("migrate", 0)] {

@@ -132,7 +132,7 @@ async fn a_replica_knows_the_suspended_before_it_takes_requests() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_operator_finds_who_is_refused_by_a_limit_and_the_log_does_not_say() {
+async fn an_operator_can_resolve_the_log_name_of_a_refused_caller() {
     let database = database().await;
     let settings = [("RATE_LIMIT_PER_DID", "1"), ("RUST_LOG", "warn,catbird_server=info")];
     let fleet = Fleet::with(&[Mode::Advisory], &database.config, &database.url, &settings).await;

@@ -53,9 +53,9 @@ macro_rules! either_serializer {
     };
 }
 
-either_serializer!(a_conversation_with_people_who_never_came_ends_and_its_group_id_stays_taken);
+either_serializer!(a_conversation_with_members_that_never_joined_ends_and_its_group_id_stays_taken);
 
-async fn a_conversation_with_people_who_never_came_ends_and_its_group_id_stays_taken(app: TestApp) {
+async fn a_conversation_with_members_that_never_joined_ends_and_its_group_id_stays_taken(app: TestApp) {
     let db = app.database.connect().await;
     let mut mallory = app.persona();
     mallory.create(random_did().as_bytes(), "a name").await.unwrap();
@@ -125,7 +125,7 @@ async fn a_conversation_with_people_who_never_came_ends_and_its_group_id_stays_t
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_conversation_of_two_who_were_there_stays_however_silent_it_is() {
+async fn a_silent_conversation_of_two_active_members_stays() {
     let app = TestApp::start().await;
     let db = app.database.connect().await;
     // Bob has opened his Welcome and done nothing else.

@@ -52,7 +52,7 @@ async fn fail(db: &Client, convo: &str, seq: i64, most: i64) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_takes_too_long_is_done_in_smaller_parts() {
+async fn slow_work_is_done_in_smaller_parts() {
     let app = TestApp::start().await;
     let [one, other] = two_logs(&app).await;
     let db = app.database.connect().await;
@@ -64,7 +64,7 @@ async fn what_takes_too_long_is_done_in_smaller_parts() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_fails_by_itself_is_left_out_for_a_while_and_the_others_are_swept() {
+async fn failing_items_are_skipped_for_a_while_and_the_others_are_swept() {
     let app = TestApp::start().await;
     let [one, other] = two_logs(&app).await;
     let db = app.database.connect().await;

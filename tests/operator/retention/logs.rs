@@ -77,7 +77,7 @@ async fn told(app: &TestApp) -> Vec<Persona> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn old_messages_go_and_commits_wait_for_whoever_has_yet_to_read_them() {
+async fn old_messages_are_deleted_and_commits_wait_for_their_readers() {
     let app = TestApp::start().await;
     let mut members = told(&app).await;
     let convo = members[0].convo().unwrap().to_owned();
@@ -129,7 +129,7 @@ async fn old_messages_go_and_commits_wait_for_whoever_has_yet_to_read_them() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn commits_wait_no_longer_than_so_and_who_comes_back_later_is_told() {
+async fn commits_wait_for_a_limited_time_and_later_readers_are_told() {
     let app = TestApp::start().await;
     let mut members = told(&app).await;
     let convo = members[0].convo().unwrap().to_owned();
@@ -171,7 +171,7 @@ async fn commits_wait_no_longer_than_so_and_who_comes_back_later_is_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_has_left_holds_nothing_back_and_other_conversations_are_left_alone() {
+async fn former_members_hold_nothing_back_and_other_conversations_are_untouched() {
     let app = TestApp::start().await;
     let mut members = told(&app).await;
     let others = told(&app).await;

@@ -7,7 +7,7 @@ use catbird_testkit::app::TestApp;
 use crate::retention::{KEPT, column, pass, sweeps};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn used_tokens_go_by_the_slot_and_what_somebody_looks_at_is_tried_again() {
+async fn used_tokens_are_deleted_by_slot_and_slots_in_use_are_retried() {
     let app = TestApp::start().await;
     let db = app.database.connect().await;
     db.batch_execute(
@@ -51,7 +51,7 @@ async fn tokens_are_remembered_an_hour_longer_than_they_live() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_used_of_quotas_is_forgotten_after_its_window() {
+async fn quota_usage_is_deleted_after_its_window() {
     let app = TestApp::start().await;
     let db = app.database.connect().await;
     db.batch_execute(
@@ -235,7 +235,7 @@ async fn an_opened_welcome_is_forgotten_and_one_that_waits_is_not() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_welcome_that_nobody_opens_ends_and_its_recipient_can_be_added_again() {
+async fn an_unopened_welcome_ends_and_its_recipient_can_be_added_again() {
     let app = TestApp::start().await;
     let mut members = app.conversation(1).await;
     let (mut early, late) = (app.published_persona().await, app.published_persona().await);

@@ -96,7 +96,7 @@ fn a_figure_without_latencies_keeps_its_throughput() {
 }
 
 #[test]
-fn what_was_measured_beside_has_a_table_with_medians() {
+fn side_measurements_have_a_table_with_medians() {
     let html = page(&fixture::run());
     let document = parse(&html);
     let tables = find(document.root(), "table");

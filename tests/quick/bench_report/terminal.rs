@@ -43,19 +43,19 @@ fn every_load_has_a_line_at_each_number_of_connections() {
 }
 
 #[test]
-fn what_has_no_yardstick_has_no_ratio() {
+fn a_series_without_a_yardstick_has_no_ratio() {
     let line = cells(&plain(), "group_size 10,000 members 32 messages");
     assert_eq!((line[0].as_str(), line[3].as_str(), line[7].as_str()), ("-", "-", "-"));
 }
 
 #[test]
-fn the_generator_alone_is_told_apart() {
+fn the_generator_alone_is_listed_separately() {
     let text = plain();
     assert!(text.contains("generator calibration alone, 32 connections: 91,000 messages/s, 25% of a core"), "{text}");
 }
 
 #[test]
-fn what_was_measured_beside_has_a_line_with_medians() {
+fn side_measurements_have_a_line_with_medians() {
     let text = plain();
     let line = "cost spread, Actors, 32 connections: server cpu us per message 81.5, wal bytes per message 2,100\n";
     assert!(text.contains(line), "{text}");

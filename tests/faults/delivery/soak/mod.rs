@@ -78,12 +78,12 @@ async fn soak(size: Size, replicas: usize, redis: bool) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn p5_everybody_sees_everything_while_three_replicas_and_redis_die() {
+async fn p5_all_members_see_all_events_while_three_replicas_and_redis_die() {
     soak(SHORT, 3, true).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn p5_everybody_sees_everything_of_one_replica_without_redis() {
+async fn p5_all_members_see_all_events_of_one_replica_without_redis() {
     soak(SHORT, 1, false).await;
 }
 
