@@ -195,7 +195,7 @@ async fn run(command: Subcommand) -> Result<ExitCode, Failure> {
                 } else if let Some(name) = who {
                     let found = operators::who(database, &name).await?;
                     found.iter().for_each(|did| println!("{did}"));
-                    println!("{} found among those who have called lately", found.len());
+                    println!("{} found among recent callers", found.len());
                 } else {
                     print!("{}", operators::list(database).await?);
                 }

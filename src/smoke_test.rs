@@ -55,7 +55,7 @@ async fn play(url: Option<String>) -> Result<String, Failure> {
     let (mut alice, mut bob, mut carol, mut dave, mut erin) = (persona(), persona(), persona(), persona(), persona());
 
     step(
-        "five people publish key packages",
+        "five members publish key packages",
         "200 with the SHA-256 of each key package as its hash",
         "publishKeyPackage: this is the first call that needs a token",
         async {
@@ -76,7 +76,7 @@ async fn play(url: Option<String>) -> Result<String, Failure> {
     step(
         "alice adds bob and carol with one commit",
         "200, and the conversation in epoch 1",
-        "getKeyPackages hands out what was published; addMembers takes commit and Welcome together",
+        "getKeyPackages returns the published packages; addMembers accepts commit and Welcome together",
         async {
             let landed = alice.add(&[bob.did(), carol.did()]).await?;
             equal("epoch, conflicts", (landed.epoch, landed.conflicts), (1, 0))
@@ -87,7 +87,7 @@ async fn play(url: Option<String>) -> Result<String, Failure> {
     step(
         "bob and carol join from their Welcome",
         "a Welcome that opens with the key package it was made for, into the epoch the server names",
-        "getWelcome and confirmWelcome; the Welcome has to come back byte for byte",
+        "getWelcome and confirmWelcome; the Welcome must be returned byte for byte",
         async {
             bob.join(&convo).await?;
             carol.join(&convo).await?;
@@ -120,7 +120,7 @@ async fn play(url: Option<String>) -> Result<String, Failure> {
     .await?;
 
     step(
-        "dave and erin join; everybody catches up",
+        "dave and erin join; all members catch up",
         "five members in one epoch with one epoch authenticator",
         "the Welcome of the commit that lost must never be served, the one of its second try must be",
         async {
@@ -135,7 +135,7 @@ async fn play(url: Option<String>) -> Result<String, Failure> {
     step(
         "carol leaves; alice commits the removal",
         "a leave that keeps the epoch, then a commit that moves it on by one",
-        "leaveConvo without a commit, then with targetDid and commit for somebody who has left already",
+        "leaveConvo without a commit, then with targetDid and commit for a member that has left",
         async {
             let before = alice.epoch()?;
             let left = carol.leave().await?;
@@ -150,7 +150,7 @@ async fn play(url: Option<String>) -> Result<String, Failure> {
 
     step(
         "alice adds carol again; carol joins, sends and is read",
-        "a new Welcome for a former member, and her message in everybody's log",
+        "a new Welcome for a former member, and her message in every member's log",
         "addMembers for a DID that has left; carol's log starts at her second join",
         async {
             alice.add(&[carol.did()]).await?;

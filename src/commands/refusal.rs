@@ -69,7 +69,7 @@ async fn stale(
     let (commits, limits) = ((epoch + 1, at.epoch), (MAX_MISSING, MAX_MISSING_BYTES));
     let mut missing = messages::list_commits(db, convo, caller, commits, limits).await?;
     let mut more = missing.last().map(|last| last.epoch < at.epoch);
-    let (mut code, mut message) = (Code::EpochMismatch, format!("{place}: apply `missing`, then build it anew"));
+    let (mut code, mut message) = (Code::EpochMismatch, format!("{place}: apply `missing`, then rebuild it"));
     // Whether the first one that it lacks is not there, if it lacks any.
     let is_gone = |joined: i64| {
         let next = epoch.max(joined) + 1;

@@ -256,7 +256,7 @@ impl Shared {
             return Proof::Given;
         }
         if challenge.number > MAX_CHALLENGES {
-            return Proof::Refused("no challenge came to an end".to_owned());
+            return Proof::Refused("every challenge timed out".to_owned());
         }
         let id = format!("challenge-{}", Ulid::new());
         let asking = self.client.challenge(challenge, &id, Clock::system().now());
@@ -307,7 +307,7 @@ impl Shared {
     async fn end(&self, attempt: &Attempt, mailbox: &mut Option<(Key, bool)>) -> (End, HostResult) {
         // Only a lease that was never settled has such a number.
         if attempt.number > self.config.max_attempts {
-            return (End::Dead("no attempt came to an end".to_owned()), HostResult::NotCalled);
+            return (End::Dead("every attempt timed out".to_owned()), HostResult::NotCalled);
         }
         match tokio::time::timeout(self.config.timeout, self.deliver(attempt, mailbox)).await {
             Ok(Ok(ended)) => ended,

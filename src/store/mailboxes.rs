@@ -374,13 +374,13 @@ impl Transaction for ClaimChallenge {
         let futile = if proved {
             None
         } else if row.get("late") {
-            Some("the mailbox could not be asked for a day")
+            Some("no challenge could be sent for a day")
         } else if !charge(tx, &member_key, CHALLENGES_PER_MEMBER).await? {
-            Some("you have set too many mailboxes that had to be asked; set it again tomorrow")
+            Some("you have set too many mailboxes that needed a challenge; set it again tomorrow")
         } else if !charge(tx, &format!("{member_key} {url_key}"), CHALLENGES_PER_MEMBER_AND_URL).await?
             || !charge(tx, &url_key, CHALLENGES_PER_URL).await?
         {
-            Some("the URL was asked too often without answering; set it again tomorrow")
+            Some("the URL was challenged too often without an answer; set it again tomorrow")
         } else {
             None
         };

@@ -152,7 +152,7 @@ async fn an_operator_can_resolve_the_log_name_of_a_refused_caller() {
     let keep = "insert into did_documents (did, account_key, fetched_at) select unnest($1::text[]), 'z', now()";
     database.connect().await.execute(keep, &[&vec![&greedy, &modest]]).await.unwrap();
     let said = operator(&["--who", named[0]], &database.url).await;
-    assert_eq!(said, format!("{greedy}\n1 found among those who have called lately\n"));
+    assert_eq!(said, format!("{greedy}\n1 found among recent callers\n"));
     assert_eq!(operator(&["--name", &greedy], &database.url).await, format!("{}  {greedy}\n", named[0]));
-    assert_eq!(operator(&["--who", "0"], &database.url).await, "0 found among those who have called lately\n");
+    assert_eq!(operator(&["--who", "0"], &database.url).await, "0 found among recent callers\n");
 }
