@@ -21,7 +21,6 @@ COPY target/release/catbird-server /usr/local/bin/catbird-server
 
 FROM rust:1-bookworm AS build
 WORKDIR /src
-ENV CARGO_PROFILE_RELEASE_STRIP=symbols CARGO_PROFILE_RELEASE_LTO=thin CARGO_PROFILE_RELEASE_CODEGEN_UNITS=4
 COPY . .
 RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/src/target \
     cargo build --release --locked --bin catbird-server \

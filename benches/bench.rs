@@ -17,8 +17,6 @@
 //! A run fails if a request got a reply that its scenario does not expect, if nothing was accepted, or if a database
 //! does not pass `catbird-server check` afterwards.
 
-#![warn(clippy::unwrap_used)]
-
 mod scenarios;
 mod support;
 

@@ -135,3 +135,51 @@ apt_install() {
         apt-get -qq -y --no-install-recommends -o DPkg::Lock::Timeout=120 install "$@"
     ' install "$@" >&2
 }
+
+# stage NAME COMMAND…: runs the command, and prints its name before and its time after.
+stage() {
+    local name=$1 start=$SECONDS
+    shift
+    say "==> $name"
+    if ! "$@"; then
+        say "==> $name: FAILED after $((SECONDS - start)) s"
+        exit 1
+    fi
+    say "==> $name: ok, $((SECONDS - start)) s"
+}
+
+# The minimal profile of rustup lacks rustfmt and clippy.
+rust_tools() {
+    cargo fmt --version >/dev/null 2>&1 || rustup component add rustfmt
+    cargo clippy --version >/dev/null 2>&1 || rustup component add clippy
+}
+
+# cargo fmt does not see the modules that a macro declares.
+format() { cargo fmt --all --check && rustfmt --check --edition 2024 src/api/*/*.rs; }
+
+# tests ARGUMENTS…: cargo test, with the time of each target and the sum of all at the end.
+tests() {
+    cargo test --no-fail-fast "$@" 2>&1 | summary
+    return "${PIPESTATUS[0]}"
+}
+
+# Prints its input, then the seconds that each target of cargo took, longest first, and the sum of their results.
+summary() {
+    local line target='' start=$SECONDS passed=0 failed=0 ignored=0 times=()
+    while IFS= read -r line; do
+        printf '%s\n' "$line"
+        if [[ $line =~ ^\ +Running\ (unittests\ )?([^\ ]+)\ \( || $line =~ ^\ +(Doc-tests)\ (.+) || $line =~ ^error: ]]; then
+            [[ -z $target ]] || times+=("$((SECONDS - start)) $target")
+            target=${BASH_REMATCH[2]:-} start=$SECONDS
+        elif [[ $line =~ ^test\ result:\ .*\ ([0-9]+)\ passed\;\ ([0-9]+)\ failed\;\ ([0-9]+)\ ignored ]]; then
+            passed=$((passed + BASH_REMATCH[1])) failed=$((failed + BASH_REMATCH[2])) ignored=$((ignored + BASH_REMATCH[3]))
+        fi
+    done
+    [[ -z $target ]] || times+=("$((SECONDS - start)) $target")
+    printf '\n'
+    ((${#times[@]} == 0)) || printf '%s\n' "${times[@]}" | sort -rn | while read -r start target; do printf '%5d s  %s\n' "$start" "$target"; done
+    printf 'all targets: %d passed; %d failed; %d ignored\n' "$passed" "$failed" "$ignored"
+}
+
+# Tests wait more than they compute: for time-outs, for PostgreSQL, for streams.
+export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$((2 * $(nproc)))}

@@ -36,7 +36,7 @@ impl Clock {
     }
 
     /// Returns the current time, in microseconds as PostgreSQL stores it.
-    #[allow(clippy::disallowed_methods, reason = "this is the one place that asks the operating system")]
+    #[expect(clippy::disallowed_methods, reason = "this is the one place that asks the operating system")]
     pub fn now(&self) -> DateTime<Utc> {
         match &self.manual {
             Some(manual) => DateTime::from_timestamp_micros(manual.now.load(Ordering::SeqCst))

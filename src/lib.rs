@@ -37,8 +37,6 @@
 //! [`config`] reads the environment, [`app`] puts the parts together, [`server`] opens and closes the doors, [`error`] is the
 //! closed table of everything that can go wrong, [`lexicons`] is the contract, [`mls`] is all that is looked at in MLS bytes.
 
-#![warn(clippy::unwrap_used)]
-
 pub mod actors;
 pub mod api;
 pub mod app;

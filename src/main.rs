@@ -1,7 +1,5 @@
 //! The command line: `serve`, `migrate`, `check`, `envelopes`, `suspensions`, `token`, `lexicons`, `smoke-test`.
 
-#![warn(clippy::unwrap_used)]
-
 mod smoke_test;
 
 use std::io::IsTerminal;

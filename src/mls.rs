@@ -518,10 +518,10 @@ mod tests {
             let bytes = public(sender, proposals, path);
             match (Commit::parse(bytes.clone()), why) {
                 (Ok(commit), None) => {
-                    assert_eq!((commit.frame.epoch, commit.frame.belongs_to("67726f7570")), (7, true))
+                    assert_eq!((commit.frame.epoch, commit.frame.belongs_to("67726f7570")), (7, true));
                 }
                 (Err(error), Some(why)) => {
-                    assert!(error.message.contains(why), "{sender:?} {proposals:?} {path}: {error}")
+                    assert!(error.message.contains(why), "{sender:?} {proposals:?} {path}: {error}");
                 }
                 (outcome, _) => panic!("{sender:?} {proposals:?} {path}: {outcome:?}, not {why:?}"),
             }

@@ -244,7 +244,7 @@ fn texts(texts: &[&str]) -> Vec<String> {
     texts.iter().map(|text| (*text).to_owned()).collect()
 }
 
-#[allow(clippy::disallowed_methods, reason = "the settings of a client, which knows the server's only by their names")]
+#[expect(clippy::disallowed_methods, reason = "the settings of a client, which knows the server's only by their names")]
 async fn find_server(url: Option<String>) -> Result<Server, Box<dyn Error>> {
     let port = env::var("SERVER_PORT").unwrap_or_else(|_| "3000".to_owned());
     let url = url.unwrap_or_else(|| format!("http://127.0.0.1:{port}"));

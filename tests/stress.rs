@@ -4,6 +4,8 @@
 //! It prints throughput, latencies and conflicts. It asserts that nothing fails, nothing conflicts (every conversation
 //! has one writer) and the invariants hold; the figures are informative.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};

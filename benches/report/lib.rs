@@ -2,7 +2,7 @@
 //!
 //! Everything here is made from a [`Run`] and nothing else, so a page can be made again from `results.json`. Nothing
 //! here measures, and nothing decides whether a target is met: that is in [`results`]. `benches/bench.rs` calls
-//! [`print`] and [`write_html`] when a run ends, and `tests/quick/bench_report` checks both against a made-up run.
+//! [`print()`] and [`write_html`] when a run ends, and `tests/quick/bench_report` checks both against a made-up run.
 
 pub mod results;
 

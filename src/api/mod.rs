@@ -1,4 +1,4 @@
-//! The methods, one row each in [`methods!`], by area.
+//! The methods, one row each in `methods!`, by area.
 //!
 //! A method is two files that lie together: `<area>/<method>.rs` with its input, its output and the way from one to the other, and
 //! `<area>/<method>.json`, its lexicon document. Limits are constants at the head of the file. Reads go to the store; a change becomes

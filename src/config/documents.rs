@@ -65,7 +65,7 @@ fn files(directory: &str, ending: &str) -> Vec<PathBuf> {
 }
 
 /// Compares a file with what it should be, or writes it if `UPDATE_DOCS` is set.
-#[allow(clippy::disallowed_methods, reason = "a switch of this test, not a setting of the server")]
+#[expect(clippy::disallowed_methods, reason = "a switch of this test, not a setting of the server")]
 fn hold(file: &Path, current: &str, generated: &str) {
     if std::env::var_os("UPDATE_DOCS").is_some() {
         fs::write(file, generated).unwrap();

@@ -173,7 +173,7 @@ fn url_of(service: &Did, port: u16) -> String {
 
 impl Config {
     /// Reads the process environment, and `.env` in the working directory if there is one. The environment takes precedence.
-    #[allow(clippy::disallowed_methods, reason = "this is the one place that reads the environment")]
+    #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the environment")]
     pub fn from_env() -> Result<Self, ConfigError> {
         if let Err(e) = dotenvy::dotenv()
             && !e.not_found()

@@ -80,7 +80,7 @@ impl Supervisor {
         Ok(Self { orders, state })
     }
 
-    /// Orders PostgreSQL to start. [`Supervisor::watch`] shows the result.
+    /// Orders PostgreSQL to start. `Supervisor::watch` shows the result.
     pub fn start(&mut self) -> io::Result<()> {
         self.state.send_replace(State::Idle);
         self.order("start")

@@ -218,7 +218,7 @@ impl Body {
             Frame::Binary(bytes) => self.take(Form::Binary, &bytes),
             Frame::Continuation(Item::FirstText(bytes)) => self.pieces = Some((Form::Text, BytesMut::from(&*bytes))),
             Frame::Continuation(Item::FirstBinary(bytes)) => {
-                self.pieces = Some((Form::Binary, BytesMut::from(&*bytes)))
+                self.pieces = Some((Form::Binary, BytesMut::from(&*bytes)));
             }
             Frame::Continuation(Item::Continue(bytes)) => self.add_piece(&bytes),
             Frame::Continuation(Item::Last(bytes)) => {
@@ -310,7 +310,7 @@ impl Body {
             }
             Info::Draining => self.close(CloseCode::Away, "this replica is shutting down"),
             Info::Reset | Info::Replayed | Info::Expired => {
-                self.close(CloseCode::Restart, "connect again with your cursor")
+                self.close(CloseCode::Restart, "connect again with your cursor");
             }
         }
     }

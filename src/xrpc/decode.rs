@@ -107,7 +107,7 @@ mod tests {
 
     #[derive(Debug, serde::Deserialize)]
     struct Epoch {
-        #[allow(dead_code, reason = "only its refusal is looked at")]
+        #[expect(dead_code, reason = "only its refusal is looked at")]
         epoch: i64,
     }
 

@@ -4,6 +4,8 @@
 //! Tests that depend on how writes are serialised run with both serializers. Every reply is validated against the
 //! lexicon documents, and every test checks the invariants of the database that it leaves behind.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
+
 #[macro_use]
 mod harness;
 

@@ -5,6 +5,8 @@
 //! else is, and that the servers recover by themselves. Tests wait for conditions with a deadline; a slow test waits
 //! for one of the server's own limits.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
+
 mod blocked;
 mod commit_reply;
 mod connections;

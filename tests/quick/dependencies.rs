@@ -1,7 +1,8 @@
 //! Dependencies of the server: every crate that is built may be used under a licence that requires only attribution or,
-//! for MPL-2.0, publication of its own files. Advisories need the network: `cargo install cargo-audit`, then `cargo
-//! audit`.
+//! for MPL-2.0, publication of its own files; and no crate is built in several versions for an unknown reason. Advisories
+//! need the network: `.github/workflows/ci.yml` runs `cargo audit`.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
 use serde_json::Value;
@@ -63,10 +64,10 @@ fn one(rest: &mut &[&str]) -> Option<bool> {
     Some(allowed)
 }
 
-fn cargo(arguments: &[&str]) -> Value {
+fn cargo(arguments: &[&str]) -> String {
     let output = Command::new(env!("CARGO")).args(arguments).current_dir(env!("CARGO_MANIFEST_DIR")).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    serde_json::from_slice(&output.stdout).unwrap()
+    String::from_utf8(output.stdout).unwrap()
 }
 
 /// Returns names and licences of the packages that are built for this platform; all of them are available offline.
@@ -75,6 +76,7 @@ fn packages() -> Vec<(String, String)> {
     let version = String::from_utf8(rustc.stdout).unwrap();
     let host = version.lines().find_map(|line| line.strip_prefix("host: ")).unwrap();
     let metadata = cargo(&["metadata", "--format-version", "1", "--locked", "--offline", "--filter-platform", host]);
+    let metadata: Value = serde_json::from_str(&metadata).unwrap();
     let built: Vec<&Value> = metadata["resolve"]["nodes"].as_array().unwrap().iter().map(|node| &node["id"]).collect();
     let package = |package: &Value| {
         let text = |field: &str| package[field].as_str().unwrap_or_default().to_owned();
@@ -82,6 +84,55 @@ fn packages() -> Vec<(String, String)> {
     };
     let all = metadata["packages"].as_array().unwrap().iter();
     all.filter(|one| built.contains(&&one["id"])).map(package).collect()
+}
+
+/// Crates that the server's program is built from in more than one version, by who keeps the older or the newer one.
+const IN_SEVERAL_VERSIONS: [(&str, &[&str]); 5] = [
+    (
+        "k256 and p256 are on an earlier generation of the RustCrypto crates than openmls_rust_crypto and tokio-postgres",
+        &[
+            "block-buffer",
+            "chacha20",
+            "const-oid",
+            "cpufeatures",
+            "crypto-common",
+            "curve25519-dalek",
+            "der",
+            "digest",
+            "hkdf",
+            "hmac",
+            "pkcs8",
+            "rand_core",
+            "sha1",
+            "sha2",
+            "signature",
+            "spki",
+            "x25519-dalek",
+        ],
+    ),
+    ("fred, tungstenite and actix-http are on three generations of rand", &["getrandom", "rand", "rand_chacha"]),
+    ("actix-http 3 has types of http 0.2, reqwest of http 1", &["http"]),
+    ("reqwest is ahead of actix-http, fred behind everything", &["base64", "socket2"]),
+    ("macros move to syn 3 one by one", &["syn"]),
+];
+
+/// Returns the names of the packages that the server's program is built from in more than one version.
+fn duplicates() -> BTreeSet<String> {
+    let tree = ["tree", "--offline", "--locked", "-p", "catbird-server", "-e", "normal,build", "--duplicates"];
+    let roots = ["--prefix", "none", "--depth", "0", "--format", "{p}"];
+    let tree = cargo(&[&tree[..], &roots].concat());
+    let mut versions = BTreeMap::<&str, BTreeSet<&str>>::new();
+    for (name, version) in tree.lines().filter_map(|line| line.split_once(' ')) {
+        // One version is named twice if it is built with different features.
+        versions.entry(name).or_default().insert(version.split(' ').next().unwrap());
+    }
+    versions.into_iter().filter(|(_, versions)| versions.len() > 1).map(|(name, _)| name.to_owned()).collect()
+}
+
+#[test]
+fn every_crate_is_built_in_one_version_unless_its_second_one_is_known() {
+    let known = IN_SEVERAL_VERSIONS.iter().flat_map(|(_, names)| *names).map(|name| (*name).to_owned());
+    assert_eq!(duplicates(), known.collect(), "the left ones are built in several versions, the right ones are listed");
 }
 
 #[test]

@@ -1,6 +1,9 @@
-//! Tests that need no server: the contract, the dependencies, the MLS client of the tests, and the report of the benches.
+//! Tests that need no server: the contract, the migrations, the dependencies, the MLS client of the tests, and the report of the benches.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
 
 mod bench_report;
 mod dependencies;
 mod lexicons;
+mod migrations;
 mod mls_client;

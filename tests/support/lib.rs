@@ -1,6 +1,8 @@
 //! Kit of the integration tests and the benches: throw-away clusters, servers in this process and in others, fleets, faults, and a
 //! validator of the lexicon documents. The client that speaks to the servers is [`catbird_client`].
 
+#![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
+
 pub mod account;
 pub mod app;
 pub mod chaos;

@@ -153,7 +153,7 @@ impl Act {
                 bytes.extend_from_slice(format!("{head}\r\nauthorization: Bearer {token}\r\n\r\n").as_bytes());
             }
             Act::Page(path) => {
-                bytes.extend_from_slice(format!("GET {path} HTTP/1.1\r\nhost: bench\r\n\r\n").as_bytes())
+                bytes.extend_from_slice(format!("GET {path} HTTP/1.1\r\nhost: bench\r\n\r\n").as_bytes());
             }
         }
         let socket = TcpSocket::new_v4()?;

@@ -30,7 +30,7 @@ pub struct Claims {
 }
 
 impl Claims {
-    #[allow(clippy::disallowed_methods, reason = "a client has a clock of its own")]
+    #[expect(clippy::disallowed_methods, reason = "a client has a clock of its own")]
     pub fn new(iss: &str, aud: &str, lxm: &str) -> Self {
         let iat = chrono::Utc::now().timestamp();
         Self {

@@ -108,7 +108,7 @@ async fn a_stream_ends_when_its_key_is_revoked_and_not_while_that_is_unknown() {
     assert!(soon(stream.next()).await.unwrap().is_none());
     match soon(socket.next()).await.unwrap() {
         Some(Frame::Event(name, data)) => {
-            assert_eq!((&*name, &data["info"]), ("#infoEvent", &json!("identityChanged")))
+            assert_eq!((&*name, &data["info"]), ("#infoEvent", &json!("identityChanged")));
         }
         frame => panic!("{frame:?}"),
     }

@@ -28,7 +28,7 @@ any_serializer! {
 
 async fn the_reply_says_where_to_connect_and_until_when(app: &TestApp) {
     let alice = app.persona();
-    #[allow(clippy::disallowed_methods, reason = "a client has a clock of its own")]
+    #[expect(clippy::disallowed_methods, reason = "a client has a clock of its own")]
     let now = chrono::Utc::now();
     let reply = ok(ask(&alice, "getSubscriptionTicket", &json!({})).await);
     assert_eq!(reply.body["endpoint"], "wss://mls.test/xrpc/blue.catbird.mls.subscribeConvoEvents");
@@ -129,7 +129,7 @@ async fn a_ticket_dies_after_its_time() {
     app.finish().await;
 }
 
-#[allow(clippy::disallowed_methods, reason = "a client has a clock of its own")]
+#[expect(clippy::disallowed_methods, reason = "a client has a clock of its own")]
 fn chrono_now() -> i64 {
     chrono::Utc::now().timestamp()
 }
