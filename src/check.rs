@@ -7,7 +7,7 @@ use std::fmt;
 
 use tokio_postgres::{IsolationLevel, SimpleQueryMessage};
 
-use crate::store::{self, MigrationError};
+use crate::store::{self, ConnectError};
 
 /// Maximum number of findings that are printed for one invariant.
 const MAX_SHOWN: usize = 20;
@@ -83,7 +83,7 @@ impl fmt::Display for Report {
 }
 
 /// Runs all checks in one snapshot of the database.
-pub async fn run(database: &tokio_postgres::Config) -> Result<Report, MigrationError> {
+pub async fn run(database: &tokio_postgres::Config) -> Result<Report, ConnectError> {
     let (mut client, connection) = store::connect(database).await?;
     let snapshot =
         client.build_transaction().isolation_level(IsolationLevel::RepeatableRead).read_only(true).start().await?;

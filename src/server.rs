@@ -22,7 +22,7 @@ use crate::connection::{self, Connections, HEAD_TIME, Socket, Watched};
 use crate::error::Code;
 use crate::events::hub::MAX_STREAMS;
 use crate::lifecycle::Lifecycle;
-use crate::store::{self, MigrationError};
+use crate::store::{self, ConnectError, MigrationError};
 use crate::xrpc::{self, Kind, RequestId};
 use crate::{api, auth, cors, health, lexicons};
 
@@ -298,7 +298,7 @@ pub async fn open(app: &App, database: &tokio_postgres::Config) -> Result<(), Mi
                 app.start_background();
                 return Ok(());
             }
-            Err(MigrationError::Connection(cause)) => {
+            Err(MigrationError::Connection(ConnectError::Database(cause))) => {
                 let cause = store::in_words(&cause);
                 if told != cause {
                     tracing::warn!(cause, "the database cannot be used; retrying");

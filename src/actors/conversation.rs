@@ -66,11 +66,11 @@ impl Conversation {
             match self.store.run(command.clone(), hold).await {
                 Ok(done) => return Ok(self.finish(done)),
                 Err(Abort::Moved(actual)) => self.remember(actual),
-                Err(abort) => return Err(abort.into_error()),
+                Err(abort) => return Err(Error::from(abort)),
             }
         }
         self.contended = Some(Instant::now());
-        let done = self.store.run(command, Hold::Lock).await.map_err(Abort::into_error)?;
+        let done = self.store.run(command, Hold::Lock).await?;
         Ok(self.finish(done))
     }
 

@@ -13,6 +13,7 @@ use crate::hex;
 use crate::ids::{ConvoId, Did};
 use crate::mls::{self, Commit, Frame, MAX_POSITION, Suite, Welcome};
 use crate::store::key_packages::Hash;
+use crate::store::members;
 use crate::xrpc::Caller;
 
 /// Entries on a page when the request does not say.
@@ -200,7 +201,7 @@ pub async fn same_group(
     if let Some(group) = app.store.group(convo).await?.filter(|group| frame.belongs_to(&group.id)) {
         return Ok(group.suite);
     }
-    app.store.reader().await?.membership(convo, &caller.did).await?;
+    members::membership(&app.store.reader().await?, convo, &caller.did).await?;
     Err(code.because("the message's MLS group is not this conversation's"))
 }
 

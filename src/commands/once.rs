@@ -69,7 +69,7 @@ impl Once {
     }
 
     /// What the same request got earlier. Another request under the same key is `IdempotencyConflict`.
-    pub(super) async fn earlier<T: DeserializeOwned>(&self, db: &(impl Queries + Sync)) -> Result<Option<T>, Abort> {
+    pub(super) async fn earlier<T: DeserializeOwned>(&self, db: &impl Queries) -> Result<Option<T>, Abort> {
         let Some(key) = &self.key else { return Ok(None) };
         let Some(record) = idempotency::find(db, &self.caller, self.method, key).await? else { return Ok(None) };
         if record.fingerprint != self.fingerprint {

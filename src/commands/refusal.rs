@@ -17,7 +17,7 @@ pub(super) struct MadeIn<'a> {
 /// (`EpochMismatch`) or not any more (`EpochExpired`), and one that is ahead was there in another incarnation (`ServerRolledBack`) or
 /// never (`EpochAhead`). Only members learn it.
 pub(super) async fn epoch_mismatch(
-    db: &(impl Queries + Sync),
+    db: &impl Queries,
     convo: &ConvoId,
     caller: &Did,
     made_in: MadeIn<'_>,
@@ -30,7 +30,7 @@ pub(super) async fn epoch_mismatch(
 }
 
 async fn describe(
-    db: &(impl Queries + Sync),
+    db: &impl Queries,
     convo: &ConvoId,
     caller: &Did,
     made_in: MadeIn<'_>,
@@ -59,7 +59,7 @@ async fn describe(
 
 /// Another commit won the epoch: the ones after it, for whoever joined in `joined`.
 async fn stale(
-    db: &(impl Queries + Sync),
+    db: &impl Queries,
     convo: &ConvoId,
     caller: &Did,
     (epoch, joined): (i64, i64),

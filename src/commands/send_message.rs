@@ -80,7 +80,7 @@ impl SendMessage {
 
     /// The same message, by its idempotency key or its id: the sender may have chosen that, and an attempt that got no answer may
     /// have been committed. Only the sender's own are looked at, so neither tells anybody else anything.
-    async fn sent_before(&self, db: &(impl Queries + Sync)) -> Result<Option<Sent>, Abort> {
+    async fn sent_before(&self, db: &impl Queries) -> Result<Option<Sent>, Abort> {
         if let Some(earlier) = self.once.earlier(db).await? {
             return Ok(Some(earlier));
         }

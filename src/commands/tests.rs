@@ -22,7 +22,7 @@ use crate::ids::{ConvoId, Did, EntryId};
 use crate::metrics::Registry;
 use crate::mls::Commit;
 use crate::store::messages::AppMessage;
-use crate::store::{Abort, Command, Hold, Landing, Locks, Position, Store, StoreConfig, StoreMetrics};
+use crate::store::{Command, Hold, Landing, Locks, Position, Store, StoreConfig, StoreMetrics};
 
 const CASES: u32 = 96;
 const CONVOS: usize = 3;
@@ -168,7 +168,7 @@ impl Twin {
             true => Hold::Remembered(self.position(command.convo()).await),
             false => Hold::Lock,
         };
-        self.store.run(command, hold).await.map(|done| done.output).map_err(Abort::into_error)
+        self.store.run(command, hold).await.map(|done| done.output).map_err(Error::from)
     }
 
     /// Runs commands in batches, and alone what these refuse. Returns them in the order in which they were done, with their replies.

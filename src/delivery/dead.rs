@@ -2,12 +2,8 @@
 
 use std::fmt;
 
-use tokio_postgres::types::Type;
-
-use crate::store::{self, MigrationError};
-
-const LIST: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/sql/queries/mailboxes/list_dead.sql"));
-const REQUEUE: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/sql/queries/mailboxes/requeue.sql"));
+use crate::store::mailboxes::DeadEnvelope;
+use crate::store::{ConnectError, Operator};
 
 /// Maximum number of dead envelopes in one list, the newest first. The view `dead_envelopes` has them all.
 pub const MAX_LISTED: i64 = 1_000;
@@ -28,32 +24,20 @@ impl fmt::Display for Dead {
 }
 
 /// Lists the dead envelopes.
-pub async fn list(database: &tokio_postgres::Config) -> Result<Dead, MigrationError> {
-    let (client, connection) = store::connect(database).await?;
-    let rows = client.query_typed(LIST, &[(&MAX_LISTED, Type::INT8)]).await?;
-    connection.abort();
-    let line = |row: &tokio_postgres::Row| {
-        let text = |column| row.get::<_, &str>(column);
-        let made: chrono::DateTime<chrono::Utc> = row.get("created_at");
+pub async fn list(database: &tokio_postgres::Config) -> Result<Dead, ConnectError> {
+    let envelopes = Operator::connect(database).await?.dead_envelopes(MAX_LISTED).await?;
+    let line = |envelope: DeadEnvelope| {
+        let DeadEnvelope { id, created_at, convo, seq, recipient, host, attempts, last_error } = envelope;
+        let created_at = created_at.to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
         format!(
-            "{}  {}  conversation {} entry {} for {} at {}, {} attempts: {}",
-            text("id"),
-            made.to_rfc3339_opts(chrono::SecondsFormat::Secs, true),
-            text("convo_id"),
-            row.get::<_, i64>("seq"),
-            text("recipient_did"),
-            text("host"),
-            row.get::<_, i32>("attempts"),
-            text("last_error"),
+            "{id}  {created_at}  conversation {convo} entry {seq} for {recipient} at {host}, {attempts} attempts: \
+             {last_error}"
         )
     };
-    Ok(Dead(rows.iter().map(line).collect()))
+    Ok(Dead(envelopes.into_iter().map(line).collect()))
 }
 
 /// Requeues these dead envelopes, or all, with a fresh count of attempts. Returns their ids.
-pub async fn requeue(database: &tokio_postgres::Config, ids: Option<&[String]>) -> Result<Vec<String>, MigrationError> {
-    let (client, connection) = store::connect(database).await?;
-    let rows = client.query_typed(REQUEUE, &[(&ids, Type::TEXT_ARRAY)]).await?;
-    connection.abort();
-    Ok(rows.iter().map(|row| row.get("id")).collect())
+pub async fn requeue(database: &tokio_postgres::Config, ids: Option<&[String]>) -> Result<Vec<String>, ConnectError> {
+    Operator::connect(database).await?.requeue_envelopes(ids).await
 }

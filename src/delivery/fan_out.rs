@@ -63,7 +63,7 @@ async fn catch_up(
         match store.expand(portion.size()).await {
             Ok(None) => return Ok(true),
             Err(Failed::Itself(_)) if portion.shrink() => {}
-            Err(failed) => return Err(failed.into_error()),
+            Err(failed) => return Err(failed.into()),
             Ok(Some(envelopes)) => {
                 portion.grow();
                 metrics.expanded(envelopes);

@@ -12,7 +12,7 @@ use ulid::Ulid;
 use crate::clock::Clock;
 use crate::config::MailboxConfig;
 use crate::error::Error;
-use crate::store::mailboxes::{Attempt, Challenge, End, Key, Proof, Room};
+use crate::store::mailboxes::{Attempt, AttemptEnd, Challenge, ClaimLimits, MailboxKey, Proof};
 use crate::store::{Lane, Store, chance};
 
 use super::hosts::{HostResult, Hosts, MAX_AT_NEW_HOST};
@@ -191,7 +191,7 @@ impl Outbox {
             *busy.entry(running.recipient.clone()).or_default() += 1;
         }
         let left = busy.into_iter().map(|(recipient, running)| (recipient, MAX_PER_RECIPIENT.saturating_sub(running)));
-        let room = Room {
+        let room = ClaimLimits {
             all: room,
             hosts: self.hosts.room(now).collect(),
             other_host: MAX_AT_NEW_HOST,
@@ -283,14 +283,14 @@ impl Shared {
         let mut mailbox = None;
         let (end, verdict) = self.end(&attempt, &mut mailbox).await;
         let outcome = match &end {
-            End::Delivered => "delivered",
-            End::Failed(..) => "failed",
-            End::Early(..) => "early",
-            End::Dead(_) | End::Misplaced(_) => "dead",
-            End::Withdrawn => "withdrawn",
+            AttemptEnd::Delivered => "delivered",
+            AttemptEnd::Failed(..) => "failed",
+            AttemptEnd::Early(..) => "early",
+            AttemptEnd::Dead(_) | AttemptEnd::Misplaced(_) => "dead",
+            AttemptEnd::Withdrawn => "withdrawn",
         };
         self.metrics.attempt(outcome, start.elapsed());
-        if let End::Dead(why) | End::Misplaced(why) = &end {
+        if let AttemptEnd::Dead(why) | AttemptEnd::Misplaced(why) = &end {
             tracing::warn!(envelope = id, why, "an envelope is dead");
         }
         match self.store.settle_envelope(attempt, end, mailbox).await {
@@ -304,10 +304,10 @@ impl Shared {
     }
 
     /// Makes the attempt, and reports the mailbox that it concerns and whether that was failing.
-    async fn end(&self, attempt: &Attempt, mailbox: &mut Option<(Key, bool)>) -> (End, HostResult) {
+    async fn end(&self, attempt: &Attempt, mailbox: &mut Option<(MailboxKey, bool)>) -> (AttemptEnd, HostResult) {
         // Only a lease that was never settled has such a number.
         if attempt.number > self.config.max_attempts {
-            return (End::Dead("every attempt timed out".to_owned()), HostResult::NotCalled);
+            return (AttemptEnd::Dead("every attempt timed out".to_owned()), HostResult::NotCalled);
         }
         match tokio::time::timeout(self.config.timeout, self.deliver(attempt, mailbox)).await {
             Ok(Ok(ended)) => ended,
@@ -321,30 +321,36 @@ impl Shared {
         }
     }
 
-    async fn deliver(&self, attempt: &Attempt, tells: &mut Option<(Key, bool)>) -> Result<(End, HostResult), Error> {
+    async fn deliver(
+        &self,
+        attempt: &Attempt,
+        tells: &mut Option<(MailboxKey, bool)>,
+    ) -> Result<(AttemptEnd, HostResult), Error> {
         let kib = u32::try_from(attempt.bytes / 1024 + 1).unwrap_or(MAX_KIB).min(MAX_KIB);
         let _memory = self.memory.acquire_many(kib).await.expect("the semaphore is never closed");
         let Some(body) = self.store.reader_for(Lane::Background).await?.envelope_body(attempt).await? else {
-            return Ok((End::Dead("the entry is no longer stored".to_owned()), HostResult::NotCalled));
+            return Ok((AttemptEnd::Dead("the entry is no longer stored".to_owned()), HostResult::NotCalled));
         };
-        let Some(mailbox) = body.mailbox else { return Ok((End::Withdrawn, HostResult::NotCalled)) };
+        let Some(mailbox) = body.mailbox else { return Ok((AttemptEnd::Withdrawn, HostResult::NotCalled)) };
         if !mailbox.verified {
             // About as often as the mailbox is challenged.
             let pause = wait(self.config.first_retry, 2 * mailbox.challenges - 1);
             let why = "the mailbox has not answered its challenge yet".to_owned();
-            return Ok((End::Early(pause, why), HostResult::NotCalled));
+            return Ok((AttemptEnd::Early(pause, why), HostResult::NotCalled));
         }
         *tells = Some((mailbox.key, mailbox.fails));
         // The rules may have changed since it was set, and the client does not check addresses that need no lookup.
         if let Err(why) = webhook_url::check(&mailbox.webhook.url, self.config.allow_private_hosts) {
-            return Ok((End::Misplaced(why.to_string()), HostResult::NotCalled));
+            return Ok((AttemptEnd::Misplaced(why.to_string()), HostResult::NotCalled));
         }
         let now = Clock::system().now();
         let answer = self.client.post(&mailbox.webhook, &attempt.id, &attempt.recipient, &body.message, now).await;
         Ok(match answer {
-            WebhookResult::Accepted => (End::Delivered, HostResult::Succeeded),
-            WebhookResult::Gone(why) => (End::Dead(why), HostResult::NotCalled),
-            WebhookResult::Refused(why) if attempt.number >= MAX_REFUSALS => (End::Dead(why), HostResult::Failed(None)),
+            WebhookResult::Accepted => (AttemptEnd::Delivered, HostResult::Succeeded),
+            WebhookResult::Gone(why) => (AttemptEnd::Dead(why), HostResult::NotCalled),
+            WebhookResult::Refused(why) if attempt.number >= MAX_REFUSALS => {
+                (AttemptEnd::Dead(why), HostResult::Failed(None))
+            }
             WebhookResult::Refused(why) => (self.failed(attempt, why, None), HostResult::Failed(None)),
             WebhookResult::Failed(why, asked) => {
                 let asked = asked.map(|wait| wait.min(MAX_RETRY_WAIT));
@@ -354,10 +360,12 @@ impl Shared {
     }
 
     /// Result of a failed attempt; the next one is due no sooner than the host has asked for.
-    fn failed(&self, attempt: &Attempt, why: String, asked: Option<Duration>) -> End {
+    fn failed(&self, attempt: &Attempt, why: String, asked: Option<Duration>) -> AttemptEnd {
         match attempt.number >= self.config.max_attempts {
-            true => End::Dead(why),
-            false => End::Failed(wait(self.config.first_retry, attempt.number).max(asked.unwrap_or_default()), why),
+            true => AttemptEnd::Dead(why),
+            false => {
+                AttemptEnd::Failed(wait(self.config.first_retry, attempt.number).max(asked.unwrap_or_default()), why)
+            }
         }
     }
 }

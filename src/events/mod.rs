@@ -112,7 +112,7 @@ use crate::ids::{ConvoId, Did};
 use crate::limits::Account;
 use crate::redis::Redis;
 use crate::store::events::{Moment, Present, Seen};
-use crate::store::{Reader, Store};
+use crate::store::{Reader, Store, members};
 
 use cursor::{Cursor, Sealed};
 use event::{Info, Typing};
@@ -231,7 +231,7 @@ impl Events {
         };
         let seen = cursor.as_ref().map(Cursor::seen);
         if let Some(convo) = only {
-            reader.membership(convo, did).await?;
+            members::membership(&reader, convo, did).await?;
         }
         let attachments = reader.attachments(did, only, seen, MAX_CONVOS as i64 + 1).await?;
         if attachments.len() > MAX_CONVOS {

@@ -259,7 +259,7 @@ impl Progress<'_> {
                 Step::Done(result)
             }
             Err(Failed::Itself(error)) => Step::Failed(error),
-            Err(around) => return Err(around.into_error()),
+            Err(around) => return Err(around.into()),
         };
         Ok(if self.pause(start.elapsed()).await { Step::Early(SweepOutcome::Stopped) } else { step })
     }

@@ -24,8 +24,8 @@ use crate::config::QuotaLimits;
 use crate::error::{Code, Error};
 use crate::ids::Did;
 use crate::limits::Key;
+use crate::store::Store;
 use crate::store::allowances::Used;
-use crate::store::{Abort, Store};
 
 use ledger::Ledger;
 
@@ -237,7 +237,7 @@ impl Quotas {
             Ok(reservation) => reservation,
             Err(refusal) => {
                 let reader = self.0.store.reader().await?;
-                return command.earlier(&reader).await.map_err(Abort::into_error)?.ok_or(refusal);
+                return command.earlier(&reader).await?.ok_or(refusal);
             }
         };
         let done = work(command).await;

@@ -17,7 +17,7 @@ use tracing::Instrument;
 use crate::background::Background;
 use crate::commands::{AddMembers, SendMessage, Shared};
 use crate::error::{Code, Error};
-use crate::store::{Abort, Command, Hold, Store, unconfirmed};
+use crate::store::{Command, Hold, Store, unconfirmed};
 use crate::timing::within_deadline;
 
 use super::metrics::QueueMetrics;
@@ -53,7 +53,7 @@ impl<C: Command> Running for Waiting<C> {
         let (timings, span) = (self.timings.clone(), self.span.clone());
         let work = async move {
             let done = store.run(self.command.clone(), Hold::Lock).await;
-            self.answer(done.map(|done| done.output).map_err(Abort::into_error));
+            self.answer(done.map(|done| done.output).map_err(Error::from));
         };
         Box::pin(timings.scope(work).instrument(span))
     }

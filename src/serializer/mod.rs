@@ -18,7 +18,7 @@ use crate::commands::{AddMembers, Landed, SendMessage, Sent};
 use crate::error::{Code, Error};
 use crate::ids::{ConvoId, Did};
 use crate::limits::RateLimits;
-use crate::store::{Abort, Command, Hold, Store};
+use crate::store::{Command, Hold, Store, members};
 use crate::timing::{Stage, measure};
 
 pub use advisory::Advisory;
@@ -112,7 +112,8 @@ impl Serializer {
     ) -> Result<T, Error> {
         self.refuse_stranger(convo, caller).await?;
         if let Some(wait) = self.limits().former_wait(caller, convo) {
-            match self.store().reader().await?.membership(convo, caller).await {
+            let reader = self.store().reader().await?;
+            match members::membership(&reader, convo, caller).await.map_err(Error::from) {
                 Err(error) if error.code == Code::NotMember => return Err(self.limits().refuse_former(wait)),
                 member => drop(member?),
             }
@@ -148,9 +149,8 @@ impl Serializer {
     /// a queue nor an actor.
     pub(crate) async fn create<C: Command>(&self, command: C) -> Result<C::Output, Error> {
         let store = self.store().clone();
-        let creating = async move {
-            store.run(Arc::new(command), Hold::Lock).await.map(|done| done.output).map_err(Abort::into_error)
-        };
+        let creating =
+            async move { store.run(Arc::new(command), Hold::Lock).await.map(|done| done.output).map_err(Error::from) };
         self.store().detached(creating).await
     }
 

@@ -40,9 +40,9 @@ pub(crate) enum Failed {
     Around(Error),
 }
 
-impl Failed {
-    pub fn into_error(self) -> Error {
-        match self {
+impl From<Failed> for Error {
+    fn from(failed: Failed) -> Self {
+        match failed {
             Failed::Itself(error) | Failed::Around(error) => error,
         }
     }
@@ -131,7 +131,7 @@ impl Store {
 
     /// What is left out of this work, and for each whether its time has come.
     pub(crate) async fn aside(&self, work: &'static str) -> Result<HashMap<String, bool>, Error> {
-        let rows = self.reader_for(Lane::Background).await?.rows(&ASIDE, &[&work]).await.map_err(Abort::into_error)?;
+        let rows = self.reader_for(Lane::Background).await?.rows(&ASIDE, &[&work]).await?;
         Ok(rows.iter().map(|row| (row.get("item"), row.get("due"))).collect())
     }
 
@@ -145,7 +145,7 @@ impl Store {
 
     /// How each kind of work stands.
     pub(crate) async fn standings(&self) -> Result<Vec<Standing>, Error> {
-        let rows = self.reader_for(Lane::Background).await?.rows(&AGES, &[]).await.map_err(Abort::into_error)?;
+        let rows = self.reader_for(Lane::Background).await?.rows(&AGES, &[]).await?;
         let standing = |row: &tokio_postgres::Row| Standing {
             work: row.get("job"),
             age: Duration::from_secs_f64(row.get::<_, f64>("age").max(0.0)),
@@ -158,7 +158,7 @@ impl Store {
 impl Reader {
     /// What time it is at PostgreSQL.
     async fn now(&self) -> Result<DateTime<Utc>, Error> {
-        let row = self.find(&CLOCK, &[]).await.map_err(Abort::into_error)?;
+        let row = self.find(&CLOCK, &[]).await?;
         row.map(|row| row.get("now")).ok_or_else(|| Error::internal("an expression has no value"))
     }
 }

@@ -11,6 +11,7 @@ use tokio_postgres::NoTls;
 use tokio_postgres::config::SslMode;
 use tokio_postgres_rustls::MakeRustlsConnect;
 
+use crate::error::Error;
 use crate::ids::ConvoId;
 use crate::timing::{Stage, measure};
 
@@ -124,10 +125,19 @@ pub(super) async fn open(
     })
 }
 
-/// One connection of its own, outside the pool: for what operators run.
+/// Reason why a connection outside the pool cannot be opened or used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    #[error("the database cannot be used: {}", super::failure::in_words(.0))]
+    Database(#[from] tokio_postgres::Error),
+    #[error("TLS to the database cannot be set up: {0}")]
+    Tls(#[from] rustls::Error),
+}
+
+/// Opens a connection outside the pool, for operator commands.
 pub async fn connect(
     config: &tokio_postgres::Config,
-) -> Result<(tokio_postgres::Client, JoinHandle<()>), super::MigrationError> {
+) -> Result<(tokio_postgres::Client, JoinHandle<()>), ConnectError> {
     Ok(open(config.clone(), tls(config)?).await?)
 }
 
@@ -183,7 +193,7 @@ impl Store {
 
     /// A connection that can only read.
     pub(crate) async fn reader_for(&self, lane: Lane) -> Result<Reader, crate::error::Error> {
-        self.session(lane).await.map(Reader).map_err(Abort::into_error)
+        self.session(lane).await.map(Reader).map_err(Error::from)
     }
 
     /// Whom committed transactions concern.

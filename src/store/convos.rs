@@ -64,7 +64,7 @@ impl Store {
         if let Some(known) = self.groups.get(convo).await {
             return Ok(Some(known));
         }
-        let row = self.reader().await?.find(&GROUP, &[&convo.as_str()]).await.map_err(Abort::into_error)?;
+        let row = self.reader().await?.find(&GROUP, &[&convo.as_str()]).await?;
         let Some(row) = row else { return Ok(None) };
         let suite = Suite::named(row.get("cipher_suite"))?;
         let group = Arc::new(Group { id: row.get("group_id"), suite });
@@ -84,7 +84,7 @@ impl Reader {
     ) -> Result<(Vec<ConvoView>, bool), Error> {
         let before = before.map(ConvoId::as_str);
         let params: Params<'_> = &[&did.as_str(), &before, &limit, &MAX_PAGE_MEMBERS, &MAX_UNREAD, &NEWEST_ENTRIES];
-        let rows = self.rows(&LIST, params).await.map_err(Abort::into_error)?;
+        let rows = self.rows(&LIST, params).await?;
         let mut page = Vec::new();
         for row in &rows {
             let metadata = ConvoMetadata { name: row.get("name"), description: row.get("description") };
@@ -105,7 +105,7 @@ impl Reader {
         }
         let more = rows.first().is_some_and(|row| row.get::<_, i64>("found") > page.len() as i64);
         let ids: Vec<ConvoId> = page.iter().map(|convo| convo.id.clone()).collect();
-        let mut rosters = members::list(self, &ids).await.map_err(Abort::into_error)?;
+        let mut rosters = members::list(self, &ids).await?;
         for convo in &mut page {
             convo.members = rosters.remove(convo.id.as_str()).unwrap_or_default();
             convo.member_count = convo.members.len() as i64;

@@ -28,7 +28,7 @@ pub enum Swap {
 }
 
 /// Where a conversation stands. Whoever is told has to be in it.
-pub(crate) async fn find(db: &(impl Queries + Sync), convo: &ConvoId) -> Result<Option<Position>, Abort> {
+pub(crate) async fn find(db: &impl Queries, convo: &ConvoId) -> Result<Option<Position>, Abort> {
     Ok(db.find(&FIND, &[&convo.as_str()]).await?.as_ref().map(Position::from))
 }
 
@@ -96,6 +96,6 @@ pub(crate) fn not_found() -> crate::error::Error {
 impl super::Reader {
     /// Where a conversation stands, or `ConvoNotFound`.
     pub async fn position(&self, convo: &ConvoId) -> Result<Position, crate::error::Error> {
-        find(self, convo).await.map_err(Abort::into_error)?.ok_or_else(not_found)
+        find(self, convo).await?.ok_or_else(not_found)
     }
 }

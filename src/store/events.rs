@@ -340,11 +340,11 @@ fn event_row(row: &Row) -> Result<EventRow, Error> {
 impl Reader {
     /// The present, for who comes with a cursor of an incarnation. Begins the present incarnation if nobody has.
     pub async fn present(&self, of_cursor: Option<i32>) -> Result<Present, Error> {
-        let ask = async || self.find(&POSITION, &[&of_cursor]).await.map_err(Abort::into_error);
+        let ask = async || self.find(&POSITION, &[&of_cursor]).await;
         let row = match ask().await? {
             Some(row) => row,
             None => {
-                incarnation::renew(&self.0).await.map_err(Abort::into_error)?;
+                incarnation::renew(&self.0).await?;
                 ask().await?.ok_or_else(|| Error::internal("an incarnation that has begun is not the present one"))?
             }
         };
@@ -359,7 +359,7 @@ impl Reader {
 
     /// Whether the newest of what was read is there still, or was deleted in order.
     pub async fn is_kept(&self, seen: &Seen) -> Result<bool, Error> {
-        let row = self.find(&IS_KEPT, &[&seen.newest, &seen.era]).await.map_err(Abort::into_error)?;
+        let row = self.find(&IS_KEPT, &[&seen.newest, &seen.era]).await?;
         Ok(row.ok_or_else(|| Error::internal("an expression has no value"))?.get("is_kept"))
     }
 
@@ -367,7 +367,7 @@ impl Reader {
     /// begun yet.
     pub async fn news(&self, since: &Moment, most_entries: i64) -> Result<Option<News>, Error> {
         let params: Params<'_> = &[&since.snapshot, &most_entries, &PAGE_ROWS, &PAGE_ROW_BYTES];
-        let rows = self.rows(&NEWS, params).await.map_err(Abort::into_error)?;
+        let rows = self.rows(&NEWS, params).await?;
         let Some((first, rows)) = rows.split_first() else { return Ok(None) };
         let told = rows.partition_point(|row| row.get::<_, i32>("part") == 1);
         let (convos, rows) = rows.split_at(told);
@@ -380,7 +380,7 @@ impl Reader {
     pub async fn more_news(&self, since: &Moment, until: &Moment, after: i64) -> Result<RowPage, Error> {
         let params: Params<'_> =
             &[&since.snapshot, &until.snapshot, &after, &PAGE_ROWS, &PAGE_ROW_BYTES, &until.seen.era];
-        Ok(RowPage::of(&self.rows(&MORE_NEWS, params).await.map_err(Abort::into_error)?))
+        Ok(RowPage::of(&self.rows(&MORE_NEWS, params).await?))
     }
 
     /// The next entries of conversations, each after a position: at most [`PAGE`] of each and [`PAGE_BYTES`] of all, one at
@@ -388,7 +388,7 @@ impl Reader {
     pub async fn entries(&self, after: &[(&str, i64)]) -> Result<Entries, Error> {
         let convos: Vec<&str> = after.iter().map(|(convo, _)| *convo).collect();
         let seqs: Vec<i64> = after.iter().map(|(_, seq)| *seq).collect();
-        let rows = self.rows(&ENTRIES, &[&convos, &seqs, &PAGE, &PAGE_BYTES]).await.map_err(Abort::into_error)?;
+        let rows = self.rows(&ENTRIES, &[&convos, &seqs, &PAGE, &PAGE_BYTES]).await?;
         let entries =
             rows.iter().map(|row| message_view(&id(row.get("convo_id"))?, row)).collect::<Result<Vec<_>, Error>>()?;
         let bytes: i64 = entries.iter().map(|entry| entry.ciphertext.0.len() as i64).sum();
@@ -405,7 +405,7 @@ impl Reader {
     pub async fn memberships(&self, pairs: &[(&str, &str)]) -> Result<Vec<Membership>, Error> {
         let convos: Vec<&str> = pairs.iter().map(|(convo, _)| *convo).collect();
         let dids: Vec<&str> = pairs.iter().map(|(_, did)| *did).collect();
-        let rows = self.rows(&MEMBERSHIPS, &[&convos, &dids]).await.map_err(Abort::into_error)?;
+        let rows = self.rows(&MEMBERSHIPS, &[&convos, &dids]).await?;
         rows.iter()
             .map(|row| {
                 Ok(Membership {
@@ -434,7 +434,7 @@ impl Reader {
         let (ahead, era) = (seen.map(|seen| seen.ahead), seen.map(|seen| seen.era));
         let running = seen.map_or("{}".to_owned(), Seen::array);
         let params: Params<'_> = &[&did.as_str(), &only, &ahead, &running, &era, &most];
-        let rows = self.rows(&ATTACHMENTS, params).await.map_err(Abort::into_error)?;
+        let rows = self.rows(&ATTACHMENTS, params).await?;
         rows.iter()
             .map(|row| {
                 Ok(Attachment {
@@ -459,7 +459,7 @@ impl Reader {
         let only = only.map(ConvoId::as_str);
         let (rows, bytes) = most;
         let params: Params<'_> = &[&did.as_str(), &only, &seen.ahead, &seen.array(), &seen.era, &rows, &bytes];
-        let found = self.rows(&REPLAY, params).await.map_err(Abort::into_error)?;
+        let found = self.rows(&REPLAY, params).await?;
         let total = found.last().map_or(0, |row| row.get("total"));
         if found.len() as i64 > rows || total > bytes {
             return Ok(None);
@@ -470,7 +470,7 @@ impl Reader {
     /// The last entry that needs not be sent to `did`, which has had what was `seen`, of the membership that ended by the row `removal`.
     pub async fn parting(&self, convo: &ConvoId, did: &Did, seen: &Seen, removal: i64) -> Result<i64, Error> {
         let params: Params<'_> = &[&convo.as_str(), &did.as_str(), &seen.ahead, &seen.array(), &seen.era, &removal];
-        let row = self.find(&PARTING, params).await.map_err(Abort::into_error)?;
+        let row = self.find(&PARTING, params).await?;
         Ok(row.ok_or_else(|| Error::internal("an expression has no value"))?.get("position"))
     }
 }

@@ -167,10 +167,10 @@ impl From<PoolError> for Abort {
     }
 }
 
-impl Abort {
-    /// What a client is told when this is the last word.
-    pub fn into_error(self) -> Error {
-        match self {
+/// What a client is told when no retry is left.
+impl From<Abort> for Error {
+    fn from(abort: Abort) -> Self {
+        match abort {
             Abort::Refused(error) | Abort::Taken(error) => error,
             Abort::Moved(_) => overloaded("keeping up with the other writers of this conversation"),
             Abort::Again(Cause::Connection | Cause::RolledBack) => unavailable(),

@@ -19,12 +19,7 @@ pub struct Record {
 }
 
 /// The record of the caller's key for a method.
-pub(crate) async fn find(
-    db: &(impl Queries + Sync),
-    caller: &Did,
-    method: &str,
-    key: &str,
-) -> Result<Option<Record>, Abort> {
+pub(crate) async fn find(db: &impl Queries, caller: &Did, method: &str, key: &str) -> Result<Option<Record>, Abort> {
     let row = db.find(&FIND, &[&caller.as_str(), &method, &key]).await?;
     Ok(row.map(|row| Record { fingerprint: row.get("fingerprint"), reply: row.get("reply") }))
 }

@@ -105,7 +105,7 @@ pub(crate) struct Seen {
 }
 
 /// The package as it was seen before, issued or not, in this spelling or another.
-pub(crate) async fn find_seen(db: &(impl Queries + Sync), new: &NewKeyPackage) -> Result<Option<Seen>, Abort> {
+pub(crate) async fn find_seen(db: &impl Queries, new: &NewKeyPackage) -> Result<Option<Seen>, Abort> {
     let row = db.find(&FIND, &[&new.hash.as_slice(), &new.init_key_hash.as_slice()]).await?;
     Ok(row.map(|row| Seen { owner: row.get("owner_did"), hash: row.get("hash") }))
 }

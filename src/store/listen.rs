@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 use tokio_postgres::{AsyncMessage, Client, Config, NoTls};
 
 use super::connect::tls;
-use super::{MigrationError, deadline};
+use super::{ConnectError, deadline};
 
 /// How long a notification may take to be handed over.
 const NOTIFY: Duration = Duration::from_secs(2);
@@ -22,7 +22,7 @@ pub struct Channel {
 }
 
 /// Opens a connection and listens. Whatever is notified after this returns is heard, unless too much waits.
-pub async fn listen(database: &Config, name: &'static str) -> Result<Channel, MigrationError> {
+pub async fn listen(database: &Config, name: &'static str) -> Result<Channel, ConnectError> {
     let mut database = database.clone();
     database
         .application_name("catbird-server hints")

@@ -80,11 +80,7 @@ impl Standing {
 }
 
 /// What `did` is to the conversation; `None` if it never was in it or there is none.
-pub(crate) async fn standing(
-    db: &(impl Queries + Sync),
-    convo: &ConvoId,
-    did: &Did,
-) -> Result<Option<Standing>, Abort> {
+pub(crate) async fn standing(db: &impl Queries, convo: &ConvoId, did: &Did) -> Result<Option<Standing>, Abort> {
     let Some(row) = db.find(&STANDING, &[&convo.as_str(), &did.as_str()]).await? else {
         return Ok(None);
     };
@@ -107,7 +103,7 @@ pub(crate) async fn standing(
 
 /// The caller's membership, or the error for somebody who has none. Strangers cannot tell a foreign conversation from a
 /// missing one.
-pub(crate) async fn membership(db: &(impl Queries + Sync), convo: &ConvoId, did: &Did) -> Result<Membership, Abort> {
+pub(crate) async fn membership(db: &impl Queries, convo: &ConvoId, did: &Did) -> Result<Membership, Abort> {
     let standing = standing(db, convo, did).await?.ok_or_else(epochs::not_found)?;
     Ok(standing.active()?)
 }
@@ -258,10 +254,7 @@ pub(crate) async fn leave(x: &mut Exclusive<'_>, did: &Did, by: &Did, at: Positi
 }
 
 /// The active members of each conversation, in order of joining.
-pub(crate) async fn list(
-    db: &(impl Queries + Sync),
-    convos: &[ConvoId],
-) -> Result<HashMap<String, Vec<MemberView>>, Abort> {
+pub(crate) async fn list(db: &impl Queries, convos: &[ConvoId]) -> Result<HashMap<String, Vec<MemberView>>, Abort> {
     let ids: Vec<&str> = convos.iter().map(ConvoId::as_str).collect();
     let mut rosters: HashMap<String, Vec<MemberView>> = HashMap::new();
     for row in db.rows(&LIST, &[&ids]).await? {
@@ -285,22 +278,17 @@ impl Store {
         let (convos, dids): (Vec<&str>, Vec<&str>) =
             pairs.iter().map(|(convo, did)| (convo.as_str(), did.as_str())).unzip();
         // Those who write wait for it, so it shall not wait for those who read.
-        let reader = Reader(self.session(Lane::Write).await.map_err(Abort::into_error)?);
-        let rows = reader.rows(&EVER, &[&convos, &dids]).await.map_err(Abort::into_error)?;
+        let reader = Reader(self.session(Lane::Write).await?);
+        let rows = reader.rows(&EVER, &[&convos, &dids]).await?;
         Ok(rows.iter().map(|row| (row.get("convo_id"), row.get("member_did"))).collect())
     }
 }
 
 impl Reader {
-    /// The caller's membership of a conversation.
-    pub async fn membership(&self, convo: &ConvoId, did: &Did) -> Result<Membership, Error> {
-        membership(self, convo, did).await.map_err(Abort::into_error)
-    }
-
     /// Those of the list who have nothing to do with somebody: they share no conversation that they have made or read in.
     pub async fn strangers(&self, did: &Did, others: &[Did]) -> Result<Vec<String>, Error> {
         let others: Vec<&str> = others.iter().map(Did::as_str).collect();
-        let rows = self.rows(&STRANGERS, &[&did.as_str(), &others, &SHARED]).await.map_err(Abort::into_error)?;
+        let rows = self.rows(&STRANGERS, &[&did.as_str(), &others, &SHARED]).await?;
         Ok(rows.iter().map(|row| row.get("did")).collect())
     }
 }

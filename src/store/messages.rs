@@ -161,7 +161,7 @@ pub(super) async fn append_commit(x: &Exclusive<'_>, epoch: i64, commit: &NewCom
 
 /// Where the sender's commit with these very bytes landed.
 pub(crate) async fn find_commit(
-    db: &(impl Queries + Sync),
+    db: &impl Queries,
     convo: &ConvoId,
     hash: &[u8; 32],
     sender: &Did,
@@ -172,7 +172,7 @@ pub(crate) async fn find_commit(
 
 /// The sender's own message of this id.
 pub(crate) async fn find_by_id(
-    db: &(impl Queries + Sync),
+    db: &impl Queries,
     convo: &ConvoId,
     message: &AppMessage,
 ) -> Result<Option<Found>, Abort> {
@@ -189,7 +189,7 @@ pub(crate) async fn find_by_id(
 
 /// The seq of an entry that a member who joined at `joined_seq` may see.
 pub(crate) async fn find_seq(
-    db: &(impl Queries + Sync),
+    db: &impl Queries,
     convo: &ConvoId,
     id: &EntryId,
     joined_seq: i64,
@@ -199,7 +199,7 @@ pub(crate) async fn find_seq(
 
 /// The commits that create the epochs `first..=last` and that `reader` may see; ascending.
 pub(crate) async fn list_commits(
-    db: &(impl Queries + Sync),
+    db: &impl Queries,
     convo: &ConvoId,
     reader: &Did,
     (first, last): (i64, i64),
@@ -270,28 +270,22 @@ impl Reader {
         limit: i64,
     ) -> Result<Vec<MessageView>, Error> {
         let params: Params<'_> = &[&convo.as_str(), &reader.as_str(), &seq, &limit, &MAX_PAGE_BYTES];
-        let rows = self.rows(query, params).await.map_err(Abort::into_error)?;
+        let rows = self.rows(query, params).await?;
         rows.iter().map(|row| message_view(convo, row)).collect()
     }
 
     /// Where a log begins whose older entries were deleted; `None` if none was.
     pub async fn log_start(&self, convo: &ConvoId) -> Result<Option<i64>, Error> {
-        let row = self.find(&LOG_START, &[&convo.as_str()]).await.map_err(Abort::into_error)?;
+        let row = self.find(&LOG_START, &[&convo.as_str()]).await?;
         Ok(row.map(|row| row.get("seq")))
     }
 
     /// The epoch of the oldest commit whose bytes are kept; `None` if none are.
     pub async fn first_commit(&self, convo: &ConvoId) -> Result<Option<i64>, Error> {
-        let row = self.find(&FIRST_COMMIT, &[&convo.as_str()]).await.map_err(Abort::into_error)?;
+        let row = self.find(&FIRST_COMMIT, &[&convo.as_str()]).await?;
         Ok(row.map(|row| row.get("epoch")))
     }
-
-    /// The seq of an entry that a member who joined at `joined_seq` may see.
-    pub async fn seq_of(&self, convo: &ConvoId, id: &EntryId, joined_seq: i64) -> Result<Option<i64>, Error> {
-        find_seq(self, convo, id, joined_seq).await.map_err(Abort::into_error)
-    }
-
-    /// The commits that create the epochs `first..=last` and that `reader` may see, ascending: at most `limit` and
+    /// The page of commits that create the epochs `first..=last` and that `reader` may see, ascending: at most `limit` commits and
     /// [`MAX_PAGE_BYTES`].
     pub async fn commits(
         &self,
@@ -300,6 +294,6 @@ impl Reader {
         epochs: (i64, i64),
         limit: i64,
     ) -> Result<Vec<CommitMessage>, Error> {
-        list_commits(self, convo, reader, epochs, (limit, MAX_PAGE_BYTES)).await.map_err(Abort::into_error)
+        Ok(list_commits(self, convo, reader, epochs, (limit, MAX_PAGE_BYTES)).await?)
     }
 }

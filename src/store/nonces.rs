@@ -72,7 +72,7 @@ impl Store {
             }
         };
         match tokio::time::timeout(deadline::TOKENS, asking).await {
-            Ok(rows) => rows.map_err(Abort::into_error),
+            Ok(rows) => rows.map_err(Error::from),
             Err(_) => Err(failure::overloaded("checking tokens")),
         }
     }

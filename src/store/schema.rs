@@ -10,7 +10,7 @@ use tokio_postgres::Client;
 use super::lanes::Lane;
 use super::query::query;
 use super::session::Queries;
-use super::{Reader, Store, connect};
+use super::{ConnectError, Reader, Store, connect};
 
 macro_rules! migrations {
     ($($name:literal),* $(,)?) => {
@@ -73,12 +73,16 @@ const DROP_VIEWS: &str = "drop schema if exists legacy cascade;
 /// Why the schema could not be brought up to date.
 #[derive(Debug, thiserror::Error)]
 pub enum MigrationError {
-    #[error("the database cannot be used: {}", super::failure::in_words(.0))]
-    Connection(#[from] tokio_postgres::Error),
-    #[error("TLS to the database cannot be set up: {0}")]
-    Tls(#[from] rustls::Error),
+    #[error(transparent)]
+    Connection(#[from] ConnectError),
     #[error("a migration failed: {0}")]
     Migration(#[from] refinery::Error),
+}
+
+impl From<tokio_postgres::Error> for MigrationError {
+    fn from(error: tokio_postgres::Error) -> Self {
+        Self::Connection(error.into())
+    }
 }
 
 /// The newest migration of this build; readiness needs at least this one.
@@ -95,7 +99,7 @@ fn runner() -> Runner {
 }
 
 /// Whether the database has any schema of this server.
-pub async fn is_migrated(database: &tokio_postgres::Config) -> Result<bool, MigrationError> {
+pub async fn is_migrated(database: &tokio_postgres::Config) -> Result<bool, ConnectError> {
     let (client, connection) = connect(database).await?;
     let is_there = client.query_one(EXISTS.text, &[]).await?.get("is_there");
     connection.abort();
@@ -152,7 +156,7 @@ impl Store {
     pub async fn fitness(&self) -> Result<Fitness, crate::error::Error> {
         let reader: Reader = self.reader_for(Lane::Vital).await?;
         // A probe may come before the first migration, which is no error.
-        let row = reader.find(&EXISTS, &[]).await.map_err(super::Abort::into_error)?;
+        let row = reader.find(&EXISTS, &[]).await?;
         let writes = row.as_ref().is_some_and(|row| !row.get::<_, bool>("read_only"));
         if !writes {
             reader.0.demoted();
@@ -160,7 +164,7 @@ impl Store {
         if !row.is_some_and(|row| row.get("is_there")) {
             return Ok(Fitness { writes, current: false });
         }
-        let row = reader.find(&VERSION, &[]).await.map_err(super::Abort::into_error)?;
+        let row = reader.find(&VERSION, &[]).await?;
         Ok(Fitness { writes, current: row.is_some_and(|row| row.get::<_, i64>("version") >= required_version()) })
     }
 }

@@ -177,15 +177,16 @@ impl Drop for Session {
 pub struct Reader(pub(super) Session);
 
 /// Something that queries can run on: a [`Reader`], or a transaction.
-pub(crate) trait Queries {
+pub(crate) trait Queries: Sync {
     /// Runs a statement and returns its rows.
     fn rows(&self, query: &Query, params: Params<'_>) -> impl Future<Output = Result<Vec<Row>, super::Abort>> + Send;
 
     /// Runs a statement that returns at most one row.
-    fn find(&self, query: &Query, params: Params<'_>) -> impl Future<Output = Result<Option<Row>, super::Abort>> + Send
-    where
-        Self: Sync,
-    {
+    fn find(
+        &self,
+        query: &Query,
+        params: Params<'_>,
+    ) -> impl Future<Output = Result<Option<Row>, super::Abort>> + Send {
         async move { Ok(self.rows(query, params).await?.into_iter().next()) }
     }
 }

@@ -8,6 +8,8 @@
 
 use std::time::Duration;
 
+use crate::error::Error;
+
 use super::lanes::Lane;
 use super::query::query;
 use super::session::Queries;
@@ -35,7 +37,7 @@ impl Store {
                 ticks.tick().await;
                 // A database that is away, or without tables yet, has nothing to count.
                 if let Err(abort) = store.count_outgrown().await {
-                    tracing::debug!(error = %abort.into_error(), "young tables could not be counted");
+                    tracing::debug!(error = %Error::from(abort), "young tables could not be counted");
                 }
             }
         }

@@ -246,7 +246,7 @@ impl Store {
 impl Reader {
     /// How many pages a table has now.
     pub(crate) async fn pages(&self, table: Table) -> Result<i64, Error> {
-        let row = self.find(&PAGES, &[&table.name()]).await.map_err(Abort::into_error)?;
+        let row = self.find(&PAGES, &[&table.name()]).await?;
         Ok(row.map_or(0, |row| row.get("pages")))
     }
 
@@ -274,13 +274,13 @@ impl Reader {
     }
 
     async fn due(&self, query: &Query, params: Params<'_>) -> Result<(Vec<String>, Option<String>), Error> {
-        let rows = self.rows(query, params).await.map_err(Abort::into_error)?;
+        let rows = self.rows(query, params).await?;
         let last = rows.last().map(|row| row.get("id"));
         Ok((rows.iter().filter(|row| row.get("due")).map(|row| row.get("id")).collect(), last))
     }
 
     /// The conversation after this id.
     pub(crate) async fn next_convo(&self, after: &str) -> Result<Option<String>, Error> {
-        Ok(self.find(&NEXT_CONVO, &[&after]).await.map_err(Abort::into_error)?.map(|row| row.get("id")))
+        Ok(self.find(&NEXT_CONVO, &[&after]).await?.map(|row| row.get("id")))
     }
 }

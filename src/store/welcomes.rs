@@ -1,12 +1,12 @@
 //! Welcomes: handed out with the commit that they belong to, fetched as often as needed, destroyed once confirmed.
 
-use crate::error::{Code, Error};
+use crate::error::Code;
 use crate::ids::{ConvoId, Did};
 
 use super::key_packages::Hash;
 use super::query::query;
 use super::session::{Params, Queries};
-use super::{Abort, Exclusive, Reader, Tx};
+use super::{Abort, Exclusive, Tx};
 
 query! {
     INSERT = "welcomes/insert" (TEXT, BYTEA);
@@ -125,12 +125,7 @@ pub(crate) async fn report(
 }
 
 /// What has become of a member's newest Welcome, those that wait before others; `WelcomeNotFound` if there never was one.
-pub(crate) async fn state(
-    db: &(impl Queries + Sync),
-    convo: &ConvoId,
-    recipient: &Did,
-    which: &Which,
-) -> Result<State, Abort> {
+pub(crate) async fn state(db: &impl Queries, convo: &ConvoId, recipient: &Did, which: &Which) -> Result<State, Abort> {
     let params: Params<'_> = &[&convo.as_str(), &recipient.as_str(), &which.hash(), &which.epoch];
     match db.find(&STATE, params).await? {
         None => Err(Code::WelcomeNotFound.because("no Welcome was ever waiting for you here").into()),
@@ -141,7 +136,7 @@ pub(crate) async fn state(
 
 /// What waits for a member, newest first and waiting before consumed; `None` if nothing ever did.
 pub(crate) async fn find(
-    db: &(impl Queries + Sync),
+    db: &impl Queries,
     convo: &ConvoId,
     recipient: &Did,
     which: &Which,
@@ -155,16 +150,4 @@ pub(crate) async fn find(
         None if row.get("past") => Found::Past,
         None => Found::Consumed,
     }))
-}
-
-impl Reader {
-    /// See [`state`].
-    pub async fn welcome_state(&self, convo: &ConvoId, recipient: &Did, which: &Which) -> Result<State, Error> {
-        state(self, convo, recipient, which).await.map_err(Abort::into_error)
-    }
-
-    /// What waits for a member; see [`Found`].
-    pub async fn welcome(&self, convo: &ConvoId, recipient: &Did, which: &Which) -> Result<Option<Found>, Error> {
-        find(self, convo, recipient, which).await.map_err(Abort::into_error)
-    }
 }

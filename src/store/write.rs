@@ -211,7 +211,7 @@ impl Store {
         W::Output: 'static,
     {
         let store = self.clone();
-        let work = async move { store.attempts(work).await.map_err(Abort::into_error) };
+        let work = async move { store.attempts(work).await.map_err(Error::from) };
         self.detached(measure(Stage::Transaction, work)).await
     }
 
@@ -250,7 +250,7 @@ impl Store {
             in_doubt |= cause == Cause::Unanswered;
             self.metrics.transaction_retried(W::NAME, cause);
             if Instant::now() + pause >= deadline {
-                break Err(Abort::Refused(Abort::Again(cause).into_error()));
+                break Err(Abort::Refused(Abort::Again(cause).into()));
             }
             // Half of the pause is fixed and half is chance, so that those who collided do not meet again.
             let pausing = tokio::time::sleep(pause / 2 + pause.mul_f64(chance() / 2.0));
@@ -403,7 +403,7 @@ impl Store {
     /// Whether PostgreSQL has COMMITs that nobody waits for any more.
     pub(super) async fn commits_hang(&self) -> Result<bool, Error> {
         let reader = self.reader_for(Lane::Vital).await?;
-        let row = reader.find(&HANGING, &[&deadline::COMMIT.as_secs_f64()]).await.map_err(Abort::into_error)?;
+        let row = reader.find(&HANGING, &[&deadline::COMMIT.as_secs_f64()]).await?;
         Ok(row.is_some_and(|row| row.get("hanging")))
     }
 

@@ -2,19 +2,10 @@
 
 use std::fmt;
 
-use tokio_postgres::Row;
-use tokio_postgres::types::Type;
-
 use super::names::NameKey;
 use crate::ids::Did;
-use crate::store::{self, MigrationError};
-
-const ADD: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/sql/queries/suspensions/add.sql"));
-const LIFT: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/sql/queries/suspensions/lift.sql"));
-const LIST: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/sql/queries/suspensions/list.sql"));
-
-const NAMES_KEY: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/sql/queries/suspensions/names_key.sql"));
-const KNOWN: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/sql/queries/suspensions/known.sql"));
+use crate::store::suspensions::Suspension;
+use crate::store::{ConnectError, Operator};
 
 /// Number of DIDs that are searched at a time.
 const MAX_BATCH: i64 = 10_000;
@@ -37,65 +28,56 @@ impl fmt::Display for Suspended {
 }
 
 /// Lists the suspended DIDs with time and reason.
-pub async fn list(database: &tokio_postgres::Config) -> Result<Suspended, MigrationError> {
-    let (client, connection) = store::connect(database).await?;
-    let rows = client.query_typed(LIST, &[(&MAX_LISTED, Type::INT8)]).await?;
-    connection.abort();
-    let line = |row: &Row| {
-        let since: chrono::DateTime<chrono::Utc> = row.get("suspended_at");
-        let since = since.to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
-        format!("{since}  {}  {}", row.get::<_, &str>("did"), row.get::<_, &str>("reason"))
+pub async fn list(database: &tokio_postgres::Config) -> Result<Suspended, ConnectError> {
+    let suspensions = Operator::connect(database).await?.suspensions(MAX_LISTED).await?;
+    let line = |Suspension { did, since, reason }| {
+        format!("{}  {did}  {reason}", since.to_rfc3339_opts(chrono::SecondsFormat::Secs, true))
     };
-    Ok(Suspended(rows.iter().map(line).collect()))
+    Ok(Suspended(suspensions.into_iter().map(line).collect()))
 }
 
 /// Suspends these DIDs, with a reason of 1 to 1000 bytes for other operators. Returns how many are now suspended for
 /// it.
-pub async fn add(database: &tokio_postgres::Config, dids: &[Did], reason: &str) -> Result<usize, MigrationError> {
-    let (client, connection) = store::connect(database).await?;
-    let rows = client.query_typed(ADD, &[(&texts(dids), Type::TEXT_ARRAY), (&reason, Type::TEXT)]).await?;
-    connection.abort();
-    Ok(rows.len())
+pub async fn add(database: &tokio_postgres::Config, dids: &[Did], reason: &str) -> Result<usize, ConnectError> {
+    Operator::connect(database).await?.suspend(dids, reason).await
 }
 
 /// Lifts the suspension of these DIDs. Returns how many were suspended.
-pub async fn lift(database: &tokio_postgres::Config, dids: &[Did]) -> Result<usize, MigrationError> {
-    let (client, connection) = store::connect(database).await?;
-    let rows = client.query_typed(LIFT, &[(&texts(dids), Type::TEXT_ARRAY)]).await?;
-    connection.abort();
-    Ok(rows.len())
+pub async fn lift(database: &tokio_postgres::Config, dids: &[Did]) -> Result<usize, ConnectError> {
+    Operator::connect(database).await?.lift_suspensions(dids).await
+}
+
+/// Reason why log names cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum NamesError {
+    #[error(transparent)]
+    Connection(#[from] ConnectError),
+    #[error("the table caller_names is empty")]
+    NoKey,
 }
 
 /// Returns the log names of these DIDs, each with its DID.
-pub async fn names(database: &tokio_postgres::Config, dids: &[Did]) -> Result<Vec<String>, MigrationError> {
-    let (client, connection) = store::connect(database).await?;
-    let key = key(&client).await?;
-    connection.abort();
+pub async fn names(database: &tokio_postgres::Config, dids: &[Did]) -> Result<Vec<String>, NamesError> {
+    let key = key(&Operator::connect(database).await?).await?;
     Ok(dids.iter().map(|did| format!("{}  {did}", key.name(did.as_str()))).collect())
 }
 
 /// Finds the DIDs of a log name among recent callers whose DID documents are stored.
-pub async fn who(database: &tokio_postgres::Config, name: &str) -> Result<Vec<String>, MigrationError> {
-    let (client, connection) = store::connect(database).await?;
-    let key = key(&client).await?;
+pub async fn who(database: &tokio_postgres::Config, name: &str) -> Result<Vec<String>, NamesError> {
+    let operator = Operator::connect(database).await?;
+    let key = key(&operator).await?;
     let (mut found, mut after) = (Vec::new(), String::new());
     loop {
-        let rows = client.query_typed(KNOWN, &[(&after, Type::TEXT), (&MAX_BATCH, Type::INT8)]).await?;
-        let dids = rows.iter().map(|row| row.get::<_, &str>("did"));
-        found.extend(dids.filter(|did| key.name(did) == name).map(str::to_owned));
-        match rows.last() {
-            Some(last) => after = last.get("did"),
-            None => break,
+        let mut dids = operator.known_dids(&after, MAX_BATCH).await?;
+        match dids.last() {
+            Some(last) => after.clone_from(last),
+            None => return Ok(found),
         }
+        dids.retain(|did| key.name(did) == name);
+        found.append(&mut dids);
     }
-    connection.abort();
-    Ok(found)
 }
 
-async fn key(client: &tokio_postgres::Client) -> Result<NameKey, tokio_postgres::Error> {
-    Ok(NameKey(client.query_one(NAMES_KEY, &[]).await?.get("key")))
-}
-
-fn texts(dids: &[Did]) -> Vec<&str> {
-    dids.iter().map(Did::as_str).collect()
+async fn key(operator: &Operator) -> Result<NameKey, NamesError> {
+    operator.names_key().await?.map(NameKey).ok_or(NamesError::NoKey)
 }

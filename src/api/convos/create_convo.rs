@@ -73,7 +73,8 @@ impl Endpoint for CreateConvo {
         dids.extend(command.initial_members.iter().cloned());
         let held = hold(app, &command).await;
         let keyed = command.once.has_key();
-        let created = app.quotas.run_reserved(held, command, async |command| app.serializer.create(command).await).await;
+        let created =
+            app.quotas.run_reserved(held, command, async |command| app.serializer.create(command).await).await;
         let created = created.map_err(|error| if keyed { error } else { error.with_retry_hint(AGAIN) })?;
         if !created.repeated {
             app.metrics.commands.group_created();

@@ -7,6 +7,7 @@ use crate::app::App;
 use crate::error::{Code, Error};
 use crate::ids::{ConvoId, ServerIncarnation};
 use crate::mls::MAX_POSITION;
+use crate::store::members;
 use crate::wire::CommitMessage;
 use crate::xrpc::{Caller, Endpoint, Kind};
 
@@ -62,18 +63,18 @@ impl Endpoint for GetCommits {
 
     async fn call(app: &App, caller: &Caller, input: Input) -> Result<Output, Error> {
         let reader = app.store.reader().await?;
-        let member = reader.membership(&input.convo_id, &caller.did).await?;
+        let member = members::membership(&reader, &input.convo_id, &caller.did).await?;
         let to_epoch = input.to_epoch.map_or(MAX_POSITION, |epoch| epoch.0);
         if input.from_epoch < 0 || input.from_epoch > to_epoch || to_epoch > MAX_POSITION {
             return Err(Code::InvalidEpochRange.because("fromEpoch must be between 0 and toEpoch"));
         }
         let first = match &input.cursor {
             None => input.from_epoch,
-            Some(cursor) => {
-                cursor.parse().ok().filter(|epoch| (input.from_epoch..=to_epoch).contains(epoch)).ok_or_else(|| {
-                    Code::InvalidCursor.because("cursor was not issued by getCommits for this range")
-                })?
-            }
+            Some(cursor) => cursor
+                .parse()
+                .ok()
+                .filter(|epoch| (input.from_epoch..=to_epoch).contains(epoch))
+                .ok_or_else(|| Code::InvalidCursor.because("cursor was not issued by getCommits for this range"))?,
         };
         let last = to_epoch.min(member.at.epoch);
         let commits = reader.commits(&input.convo_id, &caller.did, (first, last), input.limit.0).await?;

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::app::App;
 use crate::error::{Code, Error};
 use crate::ids::{ConvoId, ServerIncarnation};
+use crate::store::members;
 use crate::xrpc::{Caller, Endpoint, Kind};
 
 pub struct GetEpoch;
@@ -36,7 +37,7 @@ impl Endpoint for GetEpoch {
 
     async fn call(app: &App, caller: &Caller, input: Input) -> Result<Output, Error> {
         // Always of the database, where a removal is seen at once, and a failover that lost epochs too.
-        let member = app.store.reader().await?.membership(&input.convo_id, &caller.did).await?;
+        let member = members::membership(&app.store.reader().await?, &input.convo_id, &caller.did).await?;
         let (current_epoch, server_incarnation) = (member.at.epoch, member.incarnation);
         Ok(Output { convo_id: input.convo_id, current_epoch, server_incarnation })
     }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::app::App;
 use crate::error::{Code, Error};
 use crate::ids::ConvoId;
+use crate::store::members;
 use crate::wire::datetime;
 use crate::xrpc::{Caller, Endpoint, Kind};
 
@@ -38,7 +39,7 @@ impl Endpoint for GetSubscriptionTicket {
 
     async fn call(app: &App, caller: &Caller, input: Input) -> Result<Output, Error> {
         if let Some(convo) = &input.convo_id {
-            app.store.reader().await?.membership(convo, &caller.did).await?;
+            members::membership(&app.store.reader().await?, convo, &caller.did).await?;
         }
         let issued = app.authenticator.issue_ticket(&caller.did, caller.key.as_ref(), input.convo_id.as_ref())?;
         let endpoint = app.config.auth.websocket_endpoint.clone();

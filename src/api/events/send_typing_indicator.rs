@@ -7,6 +7,7 @@ use crate::app::App;
 use crate::error::{Code, Error};
 use crate::events::event::Typing;
 use crate::ids::ConvoId;
+use crate::store::members;
 use crate::xrpc::{Caller, Endpoint, Kind};
 
 pub struct SendTypingIndicator;
@@ -42,7 +43,7 @@ impl Endpoint for SendTypingIndicator {
 
 /// Tells the other members, if it comes from a member and not too often.
 pub async fn tell(app: &App, typing: Typing) -> Result<(), Error> {
-    app.store.reader().await?.membership(&typing.convo_id, &typing.did).await?;
+    members::membership(&app.store.reader().await?, &typing.convo_id, &typing.did).await?;
     // After the membership, so that a limit tells strangers nothing.
     app.limits.admit_typing(&typing.did, &typing.convo_id)?;
     app.events.typing(typing);

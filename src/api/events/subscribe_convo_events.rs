@@ -15,6 +15,7 @@ use crate::events::cursor::Sealed;
 use crate::events::event::Typing;
 use crate::events::frames::FromClient;
 use crate::ids::{ConvoId, Did};
+use crate::store::members;
 use crate::xrpc::{Guest, Subscription};
 
 use super::send_typing_indicator;
@@ -103,7 +104,7 @@ async fn heed(app: &App, did: Did, only: Option<ConvoId>, said: FromClient) -> R
 /// Moves the read position as reading does: forward only, and nobody waits for it. Moves are merged before they are written, and the
 /// furthest wins, so one past the log must not get there.
 async fn acknowledge(app: &App, did: &Did, convo: &ConvoId, seq: i64) -> Result<(), Error> {
-    let member = app.store.reader().await?.membership(convo, did).await?;
+    let member = members::membership(&app.store.reader().await?, convo, did).await?;
     if seq <= member.at.seq {
         app.store.read_positions().push(convo, did, seq);
     }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::app::App;
 use crate::error::{Code, Error};
 use crate::ids::ConvoId;
+use crate::store::members;
 use crate::wire::optional_datetime;
 use crate::xrpc::{Caller, Endpoint, Kind};
 
@@ -47,7 +48,7 @@ impl Endpoint for GetMailbox {
     async fn call(app: &App, caller: &Caller, input: Input) -> Result<Output, Error> {
         let reader = app.store.reader().await?;
         if let Some(convo) = &input.convo_id {
-            reader.membership(convo, &caller.did).await?;
+            members::membership(&reader, convo, &caller.did).await?;
         }
         let none =
             Output { provider: "none", convo_id: None, zone: None, url: None, state: None, reason: None, set_at: None };

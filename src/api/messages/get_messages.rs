@@ -12,8 +12,8 @@ use crate::api::fields::{Count, Limit};
 use crate::app::App;
 use crate::error::{Code, Error};
 use crate::ids::{ConvoId, EntryId, ServerIncarnation};
-use crate::store::Reader;
-use crate::store::members::Membership;
+use crate::store::members::{self, Membership};
+use crate::store::{Reader, messages};
 use crate::wire::MessageView;
 use crate::xrpc::{Caller, Endpoint, Kind};
 
@@ -73,7 +73,7 @@ impl Endpoint for GetMessages {
     async fn call(app: &App, caller: &Caller, input: Input) -> Result<Output, Error> {
         let reader = app.store.reader().await?;
         let convo = &input.convo_id;
-        let member = reader.membership(convo, &caller.did).await?;
+        let member = members::membership(&reader, convo, &caller.did).await?;
         let (messages, first, whole) = match place(&reader, &input, member).await? {
             Place::Before(seq) => {
                 let messages = reader.messages_before(convo, &caller.did, seq, input.limit.0).await?;
@@ -118,7 +118,7 @@ async fn place(reader: &Reader, input: &Input, member: Membership) -> Result<Pla
         (None, Some(seq), None) => Ok(Place::After(seq.0)),
         (None, None, Some(id)) => {
             let id: EntryId = id.parse().map_err(|_| invalid("sinceMessage is not a message id"))?;
-            let seq = reader.seq_of(&input.convo_id, &id, member.joined_seq).await?;
+            let seq = messages::find_seq(reader, &input.convo_id, &id, member.joined_seq).await?;
             seq.map(Place::After)
                 .ok_or_else(|| invalid("sinceMessage is not a message that you can see in this conversation"))
         }

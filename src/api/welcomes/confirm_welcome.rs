@@ -7,7 +7,8 @@ use crate::app::App;
 use crate::commands;
 use crate::error::{Code, Error};
 use crate::ids::ConvoId;
-use crate::store::welcomes::{State, Which};
+use crate::store::members;
+use crate::store::welcomes::{self, State, Which};
 use crate::xrpc::{Caller, Endpoint, Kind};
 
 const MAX_ERROR_DETAILS: usize = 1_024;
@@ -52,8 +53,8 @@ impl Endpoint for ConfirmWelcome {
         };
         // Only what waits for the caller now: another invitation may come while the request waits for its turn, or for its lock.
         let reader = app.store.reader().await?;
-        reader.membership(&command.convo_id, &command.caller).await?;
-        let state = reader.welcome_state(&command.convo_id, &command.caller, &command.which).await?;
+        members::membership(&reader, &command.convo_id, &command.caller).await?;
+        let state = welcomes::state(&reader, &command.convo_id, &command.caller, &command.which).await?;
         drop(reader);
         if let State::Waits { epoch } = state {
             command.which.epoch = Some(epoch);

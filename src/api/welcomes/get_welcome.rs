@@ -9,7 +9,8 @@ use crate::error::{Code, Error};
 use crate::hex;
 use crate::ids::ConvoId;
 use crate::mls;
-use crate::store::welcomes::{Found, Which};
+use crate::store::members;
+use crate::store::welcomes::{self, Found, Which};
 use crate::xrpc::{Caller, Endpoint, Kind};
 
 pub struct GetWelcome;
@@ -52,9 +53,9 @@ impl Endpoint for GetWelcome {
     async fn call(app: &App, caller: &Caller, input: Input) -> Result<Output, Error> {
         let key_package_hash = input.key_package_hash.as_deref().map(fields::key_package_hash).transpose()?;
         let reader = app.store.reader().await?;
-        let member = reader.membership(&input.convo_id, &caller.did).await?;
+        let member = members::membership(&reader, &input.convo_id, &caller.did).await?;
         let which = Which { key_package_hash, epoch: None };
-        match reader.welcome(&input.convo_id, &caller.did, &which).await? {
+        match welcomes::find(&reader, &input.convo_id, &caller.did, &which).await? {
             Some(Found::Available { welcome, key_package_hash, epoch, own_parts }) => {
                 let own: Vec<&[u8]> = own_parts.iter().flatten().map(Vec::as_slice).collect();
                 let welcome = if own.is_empty() { welcome } else { mls::restrict_welcome(welcome, &own) };
@@ -66,9 +67,7 @@ impl Endpoint for GetWelcome {
                     seq: member.joined_seq,
                 })
             }
-            Some(Found::Consumed) => {
-                Err(Code::WelcomeConsumed.because("you confirmed this Welcome, which deleted it"))
-            }
+            Some(Found::Consumed) => Err(Code::WelcomeConsumed.because("you confirmed this Welcome, which deleted it")),
             None | Some(Found::Past) => Err(Code::WelcomeNotFound.because("no Welcome is waiting for you here")),
         }
     }

@@ -3,7 +3,7 @@
 use catbird_testkit::cluster::database;
 
 use super::super::{Store, StoreConfig};
-use super::{ENTRIES_AT_ONCE, FEW_WEBHOOKS};
+use super::expand::{ENTRIES_AT_ONCE, FEW_WEBHOOKS};
 use crate::metrics::Registry;
 use crate::store::StoreMetrics;
 
@@ -47,7 +47,7 @@ async fn expand(store: &Store, client: &tokio_postgres::Client, entries: i64) ->
     let behind = "select below <= (select max(tx) from messages) from fan_out";
     let mut made = Vec::new();
     while client.query_one(behind, &[]).await.unwrap().get::<_, bool>(0) {
-        match store.expand(entries).await.unwrap_or_else(|failed| panic!("{:?}", failed.into_error())).unwrap() {
+        match store.expand(entries).await.unwrap().unwrap() {
             0 => tokio::task::yield_now().await,
             some => made.push(some),
         }
@@ -76,11 +76,11 @@ async fn everybody_gets_its_own_entries_however_small_the_portions_are() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_place_that_an_earlier_build_has_left_behind_is_forgotten() {
     let (store, client, _database) = setting(MEMBERS).await;
-    store.expand(1).await.unwrap_or_else(|failed| panic!("{:?}", failed.into_error()));
+    store.expand(1).await.unwrap();
     let placed = "select place_below is not null and place_below = below from fan_out";
     // The first portion may be of transactions before the first entry.
     while !client.query_one(placed, &[]).await.unwrap().get::<_, bool>(0) {
-        store.expand(1).await.unwrap_or_else(|failed| panic!("{:?}", failed.into_error()));
+        store.expand(1).await.unwrap();
     }
     client.batch_execute("update fan_out set below = (select max(tx) from messages)").await.unwrap();
     let made: i64 = expand(&store, &client, ENTRIES_AT_ONCE).await.iter().sum();

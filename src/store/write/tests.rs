@@ -85,7 +85,7 @@ async fn setting() -> Setting {
 impl Setting {
     async fn careless(&self, query: &'static Query, hold: Hold) -> Result<(), Error> {
         let command = Arc::new(Careless(convo(), query));
-        self.store.run(command, hold).await.map(|_| ()).map_err(Abort::into_error)
+        self.store.run(command, hold).await.map(|_| ()).map_err(Error::from)
     }
 
     /// Where the conversation stands for everybody else.
@@ -157,7 +157,7 @@ async fn a_command_that_panics_is_rolled_back_and_gives_everything_back() {
     let setting = setting().await;
     let store = setting.store.clone();
     let panicking = setting.store.detached(async move {
-        store.run(Arc::new(Panics(convo())), Hold::Lock).await.map(|_| ()).map_err(Abort::into_error)
+        store.run(Arc::new(Panics(convo())), Hold::Lock).await.map(|_| ()).map_err(Error::from)
     });
     assert_eq!(panicking.await.unwrap_err().code, Code::InternalServerError);
     setting.careless(&SUCCEED, Hold::Lock).await.expect("the only connection and the lock are free again");

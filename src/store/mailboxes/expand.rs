@@ -1,0 +1,78 @@
+//! Envelopes made from entries of the log.
+
+use super::super::lanes::Lane;
+use super::super::query::query;
+use super::super::session::{Params, Queries};
+use super::super::{Abort, Failed, Reader, Store, Transaction, Tx};
+use crate::error::Error;
+
+query! {
+    BEHIND = "mailboxes/behind" ();
+    TAKE_FAN_OUT = "mailboxes/take_fan_out" (INT8);
+    EXPAND = "mailboxes/expand" (TEXT, TEXT, INT4, TEXT, TEXT, INT8, INT8, INT8);
+    MOVE_FAN_OUT = "mailboxes/move_fan_out" (INT4, TEXT);
+    PLACE_FAN_OUT = "mailboxes/place_fan_out" (TEXT, TEXT, INT4, TEXT, TEXT, TEXT);
+}
+
+/// Entries that are expanded together, beside those that one transaction wrote.
+pub(crate) const ENTRIES_AT_ONCE: i64 = 200;
+/// For each of them, envelopes that one transaction makes, and members that it looks at.
+const ENVELOPES_EACH: i64 = 25;
+const MEMBERS_EACH: i64 = 100;
+/// As long as there are no more webhooks than this, they are looked for in the conversations, not the other way round.
+pub(super) const FEW_WEBHOOKS: i64 = 100;
+/// What there is to expand.
+pub(crate) struct FanOutState {
+    /// Somebody has a mailbox.
+    pub used: bool,
+    /// Entries wait.
+    pub behind: bool,
+}
+
+/// One portion of the expansion: of so many entries, at most.
+struct Expand(i64);
+
+impl Transaction for Expand {
+    const NAME: &'static str = "expandEnvelopes";
+    const LANE: Lane = Lane::Background;
+    /// Envelopes made; `None` if another replica is at it.
+    type Output = Option<i64>;
+
+    async fn execute(&self, tx: &Tx) -> Result<Option<i64>, Abort> {
+        let Self(entries) = self;
+        let Some(range) = tx.find(&TAKE_FAN_OUT, &[entries]).await? else { return Ok(None) };
+        let (low, high, era): (&str, &str, i32) = (range.get("low"), range.get("high"), range.get("era"));
+        let (next_era, next_below): (i32, &str) = (range.get("next_era"), range.get("next_below"));
+        let (convo, member): (&str, &str) = (range.get("convo"), range.get("member"));
+        let (members, envelopes) = (entries * MEMBERS_EACH, entries * ENVELOPES_EACH);
+        let params: Params<'_> = &[&low, &high, &era, &convo, &member, &members, &envelopes, &FEW_WEBHOOKS];
+        let Some(made) = tx.find(&EXPAND, params).await? else { return Ok(Some(0)) };
+        match (made.get("convo_id"), made.get("member_did")) {
+            (Some(convo), Some(member)) => {
+                let (convo, member): (&str, &str) = (convo, member);
+                tx.rows(&PLACE_FAN_OUT, &[&low, &high, &next_era, &next_below, &convo, &member]).await?;
+            }
+            _ => {
+                tx.rows(&MOVE_FAN_OUT, &[&next_era, &next_below]).await?;
+            }
+        }
+        Ok(Some(made.get("made")))
+    }
+}
+
+impl Store {
+    /// Makes envelopes of entries that have none yet, of so many at once, in one transaction, and says how many; `None` if another
+    /// replica is at it.
+    pub(crate) async fn expand(&self, entries: i64) -> Result<Option<i64>, Failed> {
+        self.unit(Expand(entries)).await
+    }
+}
+
+impl Reader {
+    /// What there is to expand.
+    pub(crate) async fn fan_out_state(&self) -> Result<FanOutState, Error> {
+        let row = self.find(&BEHIND, &[]).await?;
+        let row = row.ok_or_else(|| Error::internal("an expression has no value"))?;
+        Ok(FanOutState { used: row.get("used"), behind: row.get("behind") })
+    }
+}
