@@ -19,6 +19,7 @@ mod cors;
 mod decoders;
 mod epochs;
 mod events;
+mod examples;
 mod key_packages;
 mod limits;
 mod logs;

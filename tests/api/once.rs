@@ -1,10 +1,10 @@
-//! P4: a request that is sent again, by key, by message id or by commit bytes, gets what the first one got and changes nothing,
-//! also when the two meet, and also when they meet at two replicas of different kinds.
+//! P4: a request that is sent again with the same key, message id or commit bytes gets the first reply and changes nothing, also
+//! when both arrive at once, and also when they arrive at two replicas with different serializers.
 
 use std::time::{Duration, Instant};
 
 use actix_web::dev::ServerHandle;
-use catbird_client::persona::{Persona, hex};
+use catbird_client::persona::Persona;
 use catbird_client::random_did;
 use catbird_client::xrpc::{Reply, base64_text, bytes_value};
 use catbird_server::app::App;
@@ -16,12 +16,13 @@ use catbird_testkit::app::{TestApp, variables};
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
+use crate::examples::{Example, examples, methods};
 use crate::harness::*;
 
 either_serializer! {
     p4_the_same_request_under_the_same_key_returns_the_first_result_and_writes_nothing;
     p4_another_request_under_the_same_key_is_a_conflict_and_writes_nothing;
-    p4_twenty_equal_requests_at_once_are_one_request;
+    p4_twenty_equal_requests_at_once_write_what_one_writes;
     p4_twenty_equal_messages_under_one_id_at_once_are_one_message;
     p4_twenty_equal_commits_without_a_key_at_once_are_one_commit;
     p4_a_key_belongs_to_one_caller_and_one_method;
@@ -33,64 +34,20 @@ either_serializer! {
     p4_replicas_of_both_kinds_recognise_repeated_requests;
 }
 
-/// A request that changes something, and another one that the same caller could send in its place.
-struct Case {
-    method: &'static str,
-    caller: Persona,
-    body: Value,
-    other: Value,
-    /// How many entries it adds to a log.
-    entries: i64,
+/// The examples of every method that takes a key.
+async fn cases(app: &TestApp) -> Vec<Example> {
+    let mut cases = Vec::new();
+    for method in methods().into_iter().filter(|method| method.has("idempotencyKey")) {
+        cases.extend(examples(app, method.name).await);
+    }
+    cases
 }
 
-/// Every method that takes a key, ready to be called.
-async fn cases(app: &TestApp) -> Vec<Case> {
-    let mut cases = Vec::new();
-    let mut case = |method, caller, body, other: Value, entries| {
-        let other = with(&body, other);
-        cases.push(Case { method, caller, body, other, entries });
-    };
-
-    let (alice, bob) = (app.persona(), app.published_persona().await);
-    let package = claim(&alice, bob.did()).await.unwrap();
-    let body = json!({
-        "groupId": hex(random_did().as_bytes()),
-        "cipherSuite": alice.mls.suite_name(),
-        "initialMembers": [bob.did()],
-        "keyPackageHashes": hashes(&[&bob], &[package]),
-        "metadata": { "name": "n" },
-    });
-    case("createConvo", alice, body, json!({ "metadata": { "name": "m" } }), 0);
-
-    let mut members = app.conversation(2).await;
-    let carol = app.published_persona().await;
-    let package = claim(&members[0], carol.did()).await.unwrap();
-    let body = offer_with(&mut members[0], &[&carol], std::slice::from_ref(&package)).body;
-    let body = with(&body, json!({ "keyPackageHashes": hashes(&[&carol], &[package]) }));
-    case("addMembers", members.remove(0), body, json!({ "didList": [random_did()], "keyPackageHashes": [] }), 1);
-
-    let members = app.conversation(2).await;
-    let body = json!({ "convoId": convo(&members[0]), "didList": [random_did()] });
-    case("addMembers", members.into_iter().next().unwrap(), body, json!({ "didList": [random_did()] }), 0);
-
-    let mut members = app.conversation(3).await;
-    let body = removal(&mut members[0], 2);
-    case("leaveConvo", members.remove(0), body, json!({ "commit": null }), 1);
-
-    let mut members = app.conversation(3).await;
-    let (target, body) = (members[0].did().to_owned(), json!({ "convoId": convo(&members[0]) }));
-    case("leaveConvo", members.remove(1), body, json!({ "targetDid": target }), 0);
-
-    let mut members = app.conversation(2).await;
-    let body = message(&members[0], b"hello");
-    case("sendMessage", members.remove(0), body, json!({ "ciphertext": bytes_value(b"hullo") }), 1);
-
-    let bob = app.persona();
-    let package = |owner: &Persona| base64_text(&owner.mls.key_package().unwrap());
-    let body = json!({ "keyPackage": package(&bob), "cipherSuite": bob.mls.suite_name() });
-    let other = json!({ "keyPackage": package(&bob) });
-    case("publishKeyPackage", bob, body, other, 0);
-    cases
+impl Example {
+    /// The request under a key.
+    fn keyed(&self, key: &str) -> Value {
+        keyed(&self.input(), key)
+    }
 }
 
 /// The first member's request to remove the `n`-th.
@@ -105,25 +62,26 @@ fn keyed(body: &Value, key: &str) -> Value {
 }
 
 async fn p4_the_same_request_under_the_same_key_returns_the_first_result_and_writes_nothing(app: &TestApp) {
-    for Case { method, caller, body, .. } in cases(app).await {
-        let asked = keyed(&body, "a key of mine, 🗝");
-        let first = ok(ask(&caller, method, &asked).await);
+    for case in cases(app).await {
+        let asked = case.keyed("a key of mine, 🗝");
+        let first = ok(case.send(&asked).await);
         let before = contents(app).await;
         for _ in 0..3 {
-            assert_eq!(ok(ask(&caller, method, &asked).await).body, first.body, "{method}");
+            assert_eq!(ok(case.send(&asked).await).body, first.body, "{}", case.method);
         }
-        assert_eq!(contents(app).await, before, "{method}");
+        assert_eq!(contents(app).await, before, "{}", case.method);
     }
 }
 
 async fn p4_another_request_under_the_same_key_is_a_conflict_and_writes_nothing(app: &TestApp) {
-    for Case { method, caller, body, other, .. } in cases(app).await {
-        let first = ok(ask(&caller, method, &keyed(&body, "k")).await);
+    for case in cases(app).await {
+        let (asked, other) = (case.keyed("k"), with(&case.keyed("k"), case.other.clone()));
+        let first = ok(case.send(&asked).await);
         let before = contents(app).await;
-        let reply = refused(ask(&caller, method, &keyed(&other, "k")).await, 409, "IdempotencyConflict");
+        let reply = refused(case.send(&other).await, 409, "IdempotencyConflict");
         assert_eq!(reply.body["recovery"], "giveUp");
-        assert_eq!(contents(app).await, before, "{method}");
-        assert_eq!(ok(ask(&caller, method, &keyed(&body, "k")).await).body, first.body);
+        assert_eq!(contents(app).await, before, "{}", case.method);
+        assert_eq!(ok(case.send(&asked).await).body, first.body, "{}", case.method);
     }
 }
 
@@ -139,15 +97,24 @@ fn all_equal(replies: Vec<Reply>) {
     }
 }
 
-async fn p4_twenty_equal_requests_at_once_are_one_request(app: &TestApp) {
-    for Case { method, caller, body, entries, .. } in cases(app).await {
+/// The tables that a request under a key may add rows to.
+const WRITTEN: [&str; 6] = ["conversations", "idempotency_records", "key_packages", "members", "messages", "welcomes"];
+
+/// How many rows each of those tables has more than before.
+async fn more(app: &TestApp, before: &Contents) -> Vec<(&'static str, i64)> {
+    let after = contents(app).await;
+    WRITTEN.map(|table| (table, after.count(table) - before.count(table))).to_vec()
+}
+
+async fn p4_twenty_equal_requests_at_once_write_what_one_writes(app: &TestApp) {
+    for (one, twenty) in cases(app).await.into_iter().zip(cases(app).await) {
         let before = contents(app).await;
-        all_equal(at_once(&caller, method, &keyed(&body, "k")).await);
-        let after = contents(app).await;
-        let more = |table| after.count(table) - before.count(table);
-        assert_eq!((more("messages"), more("idempotency_records")), (entries, 1), "{method}");
-        assert_eq!(more("conversations"), i64::from(method == "createConvo"));
-        assert_eq!(more("key_packages"), i64::from(method == "publishKeyPackage"));
+        ok(one.send(&one.keyed("k")).await);
+        let of_one = more(app, &before).await;
+        assert!(of_one.contains(&("idempotency_records", 1)), "{}: {of_one:?}", one.method);
+        let before = contents(app).await;
+        all_equal(at_once(&twenty.caller, twenty.method, &twenty.keyed("k")).await);
+        assert_eq!(more(app, &before).await, of_one, "{}", one.method);
     }
 }
 
@@ -299,27 +266,30 @@ impl Beside {
 
 async fn p4_replicas_of_both_kinds_recognise_repeated_requests(app: &TestApp) {
     let beside = Beside::start(app, app.app.serializer.registry().is_none()).await;
-    let mut all = cases(app).await;
     let mut members = app.conversation(2).await;
+    // By key, by message id, and by commit bytes.
+    let mut requests: Vec<_> =
+        cases(app).await.into_iter().map(|case| (case.method, case.keyed("k"), case.caller)).collect();
     for round in 0..5 {
         let body = with(&message(&members[1], b"hello"), json!({ "msgId": format!("m-{round}") }));
-        let caller = Persona::new(members[1].xrpc.clone());
-        all.push(Case { method: "sendMessage", caller, body, other: json!({}), entries: 1 });
+        requests.push(("sendMessage", body, Persona::new(members[1].xrpc.clone())));
     }
     let body = offer(&mut members[0], &[&app.persona()]).body;
-    all.push(Case { method: "addMembers", caller: members.remove(0), body, other: json!({}), entries: 1 });
-    for (n, Case { method, caller, body, entries, .. }) in all.into_iter().enumerate() {
-        // Some by key, the last ones by message id or by commit bytes alone.
-        let asked = if n < 7 { keyed(&body, "k") } else { body };
+    requests.push(("addMembers", body, members.remove(0)));
+    for (method, asked, caller) in requests {
         let mut there = caller.xrpc.clone();
         there.base = beside.base.parse().unwrap();
-        let before = contents(app).await.count("messages");
-        let requests = (0..20).map(async |n| {
+        let before = contents(app).await;
+        let replies = (0..20).map(async |n| {
             let xrpc = if n % 2 == 0 { &caller.xrpc } else { &there };
             xrpc.procedure(method, &asked).await.unwrap()
         });
-        all_equal(join_all(requests).await);
-        assert_eq!(contents(app).await.count("messages"), before + entries, "{method}");
+        all_equal(join_all(replies).await);
+        let entries = match (method, &asked["commit"]) {
+            ("sendMessage", _) | (_, Value::String(_)) => 1,
+            _ => 0,
+        };
+        assert_eq!(contents(app).await.count("messages") - before.count("messages"), entries, "{method}");
     }
     server::drain(&beside.app, &beside.server).await;
 }

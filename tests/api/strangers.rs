@@ -1,22 +1,27 @@
-//! P7: whoever is not a member learns nothing. To somebody who never was one, a conversation that exists and one that does not
-//! answer alike, whatever else is in the request; somebody who was one is told that it is over, and nothing more.
+//! P7: callers that are not members learn nothing. A caller that was never a member gets the same answer for a conversation that
+//! exists and for one that does not, whatever else is in the request. A former member is told that it was removed, and nothing more.
 
 use std::collections::BTreeSet;
 
 use catbird_client::persona::Persona;
 use catbird_client::random_did;
 use catbird_client::xrpc::{Reply, base64_text, bytes_value, facts};
+use catbird_server::xrpc::Kind;
 use catbird_testkit::app::TestApp;
 use serde_json::{Value, json};
 
+use crate::bad_input::values::{wrong, wrong_texts};
+use crate::examples::{Example, Method, examples, methods};
 use crate::harness::*;
 
 either_serializer! {
+    p7_every_method_answers_strangers_alike_whether_or_not_the_conversation_exists;
+    p7_every_method_tells_a_former_member_that_it_was_removed_and_nothing_more;
     p7_a_conversation_that_exists_and_one_that_does_not_answer_strangers_alike;
     p7_a_removed_member_learns_only_that_it_was_removed;
 }
 
-/// A request of somebody who knows more about the conversation than it should.
+/// A request of a caller that knows more about the conversation than it should.
 enum Request {
     Get(&'static str, Vec<(&'static str, String)>),
     Ask(&'static str, Value),
@@ -44,7 +49,7 @@ impl std::fmt::Debug for Request {
     }
 }
 
-/// Requests that a member could send just so, and requests that nobody could.
+/// Requests that a member could send as they are, and requests that are invalid from any caller. They add to the examples.
 async fn requests(app: &TestApp, member: &mut Persona) -> (Vec<Request>, Vec<Request>) {
     let sent = member.send("hello").await.unwrap();
     let spoken = {
@@ -65,21 +70,14 @@ async fn requests(app: &TestApp, member: &mut Persona) -> (Vec<Request>, Vec<Req
     let message = |changes| with(&json!({ "ciphertext": bytes_value(b"opaque"), "epoch": epoch }), changes);
 
     let valid = vec![
-        get("getEpoch", vec![]),
-        get("getMessages", vec![]),
-        get("getMessages", parameter("sinceSeq", "0")),
-        get("getMessages", parameter("sinceMessage", &sent.message_id)),
         get("getMessages", parameter("sinceMessage", "never-was")),
-        get("getMessages", parameter("cursor", "2")),
         get("getMessages", parameter("cursor", "not a cursor")),
         get("getCommits", parameter("fromEpoch", "0")),
-        get("getCommits", [parameter("fromEpoch", "0"), parameter("cursor", "1")].concat()),
         get("getCommits", [parameter("fromEpoch", "5"), parameter("toEpoch", "1")].concat()),
         get("getWelcome", vec![]),
         get("getWelcome", parameter("keyPackageHash", &"ab".repeat(32))),
         ask("addMembers", json!({ "didList": [roster.did()] })),
         ask("addMembers", json!({ "didList": [member.did()] })),
-        ask("addMembers", json!({ "didList": [joiner.did()], "commit": commit, "welcomeMessage": welcome })),
         ask("addMembers", json!({ "didList": [joiner.did()], "commit": base64_text(&foreign.staged.commit) })),
         ask(
             "addMembers",
@@ -87,7 +85,6 @@ async fn requests(app: &TestApp, member: &mut Persona) -> (Vec<Request>, Vec<Req
                 "didList": [joiner.did()], "keyPackageHashes": [{ "did": joiner.did(), "hash": "ab".repeat(32) }],
             }),
         ),
-        ask("leaveConvo", json!({})),
         ask("leaveConvo", json!({ "targetDid": member.did() })),
         ask("leaveConvo", json!({ "targetDid": random_did() })),
         ask("leaveConvo", json!({ "targetDid": member.did(), "commit": commit })),
@@ -95,7 +92,6 @@ async fn requests(app: &TestApp, member: &mut Persona) -> (Vec<Request>, Vec<Req
         ask("sendMessage", message(json!({}))),
         ask("sendMessage", message(json!({ "ciphertext": bytes_value(&spoken) }))),
         ask("sendMessage", message(json!({ "msgId": sent.message_id }))),
-        ask("sendMessage", message(json!({ "idempotencyKey": "k" }))),
         ask("sendMessage", message(json!({ "epoch": epoch - 1 }))),
         ask("sendMessage", message(json!({ "epoch": epoch + 1 }))),
         ask("confirmWelcome", json!({ "success": true })),
@@ -103,17 +99,8 @@ async fn requests(app: &TestApp, member: &mut Persona) -> (Vec<Request>, Vec<Req
         ask("updateCursor", json!({ "cursor": sent.message_id })),
         ask("updateCursor", json!({ "cursor": "not a ulid" })),
         ask("updateRead", json!({})),
-        ask("updateRead", json!({ "messageId": sent.message_id })),
         ask("updateRead", json!({ "messageId": "never-was" })),
-        ask("sendTypingIndicator", json!({ "isTyping": true })),
-        get("getMailbox", vec![]),
-        get("streamConvoEvents", vec![]),
-        ask("getSubscriptionTicket", json!({})),
         ask("setMailbox", json!({ "provider": "none" })),
-        ask(
-            "setMailbox",
-            json!({ "provider": "webhook", "url": "https://mail.example.com/in", "secret": bytes_value(&[7; 32]) }),
-        ),
     ];
     let invalid = vec![
         get("getMessages", parameter("limit", "0")),
@@ -141,12 +128,84 @@ async fn requests(app: &TestApp, member: &mut Persona) -> (Vec<Request>, Vec<Req
     (valid, invalid)
 }
 
-/// What a caller sees of a refusal, apart from the name of its own request.
+/// The parts of a refusal that a caller sees, without the id of its own request.
 fn seen(reply: &Reply) -> (u16, Value, BTreeSet<String>) {
     let headers = reply.headers.keys().map(ToString::to_string).collect();
     let (sentence, mut told) = facts(reply.body["message"].as_str().unwrap_or_default()).unwrap_or_default();
     told.remove("requestId");
     (reply.status, with(&reply.body, json!({ "requestId": null, "message": [sentence, told] })), headers)
+}
+
+/// Examples of the methods that name a conversation, with the id of each.
+async fn about_conversations(app: &TestApp) -> Vec<(Method, Example, String)> {
+    let mut about = Vec::new();
+    for method in methods().into_iter().filter(|method| method.has("convoId")) {
+        for example in examples(app, method.name).await {
+            let id = example.input()["convoId"].as_str().unwrap().to_owned();
+            about.push((method.clone(), example, id));
+        }
+    }
+    about
+}
+
+/// The example, then the example without each field that it can do without, then with a few values that a field does not take.
+fn variants(method: &Method, example: &Example) -> Vec<Value> {
+    let good = example.input();
+    let mut variants = vec![good.clone()];
+    for field in method.fields.iter().filter(|field| field.name != "convoId") {
+        let (name, value) = (&*field.name, &good[&field.name]);
+        if value.is_null() {
+            continue;
+        }
+        if !field.required {
+            variants.push(with(&good, json!({ name: null })));
+        }
+        let wrong = match method.kind {
+            Kind::Procedure => wrong(name, &field.schema, value),
+            _ => wrong_texts(name, &field.schema).into_iter().map(Value::from).collect(),
+        };
+        let wrong = wrong.into_iter().filter(|wrong| wrong.to_string().len() < 10_000);
+        variants.extend(wrong.take(3).map(|wrong| with(&good, json!({ name: wrong }))));
+    }
+    variants
+}
+
+async fn p7_every_method_answers_strangers_alike_whether_or_not_the_conversation_exists(app: &TestApp) {
+    for (method, example, id) in about_conversations(app).await {
+        let (stranger, before) = (app.persona(), contents(app).await);
+        for (n, input) in variants(&method, &example).iter().enumerate() {
+            let send = async |id: &str| example.send_as(&stranger, &with(input, json!({ "convoId": id }))).await;
+            let real = send(&id).await;
+            // As long as the real one, since a refusal may name the column of a field that comes later.
+            for missing in ["01JB2N0W3E8Z6TQ9K4M5V7X1YA", &*"x".repeat(id.len())] {
+                assert_eq!(seen(&real), seen(&send(missing).await), "{} {input:.300}", method.name);
+            }
+            assert!((400..500).contains(&real.status), "{} {input:.300}: {real}", method.name);
+            if n == 0 {
+                refused(real, 404, "ConvoNotFound");
+            }
+        }
+        assert_eq!(contents(app).await, before, "{}", method.name);
+    }
+}
+
+async fn p7_every_method_tells_a_former_member_that_it_was_removed_and_nothing_more(app: &TestApp) {
+    for (_, example, id) in about_conversations(app).await {
+        let creator = only_convo(&example.caller).await["creator"].as_str().unwrap().to_owned();
+        let (admin, former) = (Persona::new(example.caller.xrpc.signed_in_as(&creator)), app.persona());
+        ok(ask(&admin, "addMembers", &json!({ "convoId": id, "didList": [former.did()] })).await);
+        ok(ask(&admin, "leaveConvo", &json!({ "convoId": id, "targetDid": former.did() })).await);
+        let before = contents(app).await;
+        is_told_of_its_removal(&example.send_as(&former, &example.input()).await, example.method);
+        assert_eq!(contents(app).await, before, "{}", example.method);
+    }
+}
+
+#[track_caller]
+fn is_told_of_its_removal(reply: &Reply, request: &str) {
+    assert_eq!((reply.status, reply.error()), (403, Some("NotMember")), "{request}: {reply}");
+    assert_eq!(reply.body.as_object().unwrap().len(), 4, "error, message, recovery, requestId: {reply}");
+    assert_eq!(reply.body["recovery"], "rejoin");
 }
 
 async fn p7_a_conversation_that_exists_and_one_that_does_not_answer_strangers_alike(app: &TestApp) {
@@ -180,9 +239,7 @@ async fn p7_a_removed_member_learns_only_that_it_was_removed(app: &TestApp) {
     let before = contents(app).await;
     for request in &valid {
         let reply = request.send(&members[2], &id).await;
-        assert_eq!((reply.status, reply.error()), (403, Some("NotMember")), "{request:?}: {reply}");
-        assert_eq!(reply.body.as_object().unwrap().len(), 4, "error, message, recovery, requestId: {reply}");
-        assert_eq!(reply.body["recovery"], "rejoin");
+        is_told_of_its_removal(&reply, &format!("{request:?}"));
     }
     assert_eq!(contents(app).await, before);
 }

@@ -46,6 +46,11 @@ pub fn validate_def(reference: &str, value: &Value) -> Result<(), String> {
     OURS.check(&home, schema, value, "$", Unknown::Refused)
 }
 
+/// The definition to which a reference such as `blue.catbird.mls.defs#cipherSuite` leads.
+pub fn resolve_def(reference: &str) -> Value {
+    OURS.resolve("", reference).unwrap_or_else(|why| panic!("{why}")).1.clone()
+}
+
 /// Lexicon documents that refer to each other, by NSID.
 pub struct Catalogue {
     documents: BTreeMap<String, Value>,

@@ -1,12 +1,14 @@
 //! The bodies of procedures: each field with what does not belong there, and bodies that are none.
 
-use catbird_client::persona::{Persona, hex};
-use catbird_client::random_did;
-use catbird_client::xrpc::{Reply, base64_text, bytes_value, nsid};
+use catbird_client::persona::Persona;
+use catbird_client::xrpc::{Reply, nsid};
+use catbird_server::xrpc::Kind;
 use catbird_testkit::app::TestApp;
 use serde_json::{Value, json};
 
-use super::{Kind, hostile, is_declared_refusal};
+use super::is_declared_refusal;
+use super::values::wrong;
+use crate::examples::{Example, Field, examples, methods};
 use crate::harness::*;
 
 any_serializer! {
@@ -19,196 +21,64 @@ any_serializer! {
     an_unknown_field_may_hold_anything_that_is_json;
 }
 
-/// A procedure that the caller could call just so: its fields, with what they hold and whether they must be there.
-struct Procedure {
-    name: &'static str,
-    caller: Persona,
-    fields: Vec<(&'static str, Kind, bool, Value)>,
-}
-
-impl Procedure {
-    fn body(&self) -> Value {
-        self.fields.iter().map(|(name, _, _, value)| ((*name).to_owned(), value.clone())).collect()
+/// An example of a procedure, and the fields that it has.
+async fn procedures(app: &TestApp) -> Vec<(Example, Vec<Field>)> {
+    let mut procedures = Vec::new();
+    for method in methods().into_iter().filter(|method| method.kind == Kind::Procedure) {
+        for example in examples(app, method.name).await {
+            let fields =
+                method.fields.iter().filter(|field| example.fields.iter().any(|(name, _)| *name == field.name));
+            let fields = fields.map(|field| Field {
+                required: field.required || example.needs.contains(&&*field.name),
+                ..field.clone()
+            });
+            let fields = fields.collect();
+            procedures.push((example, fields));
+        }
     }
-}
-
-async fn procedures(app: &TestApp) -> Vec<Procedure> {
-    use Kind::*;
-    let mut members = app.conversation(1).await;
-    let invited = app.published_persona().await;
-    members[0].add(&[invited.did()]).await.unwrap();
-    let id = json!(convo(&members[0]));
-    let carol = app.published_persona().await;
-    let package = claim(&members[0], carol.did()).await.unwrap();
-    let addition = offer_with(&mut members[0], &[&carol], std::slice::from_ref(&package));
-    discard(&mut members[0]);
-    let named = hashes(&[&carol], std::slice::from_ref(&package));
-    let dave = app.published_persona().await;
-    let daves = hashes(&[&dave], &[claim(&members[0], dave.did()).await.unwrap()]);
-    let mut remover = app.conversation(3).await;
-    let target = remover.pop().unwrap().did().to_owned();
-    let mut remover = remover.swap_remove(0);
-    let removal = remover.mls.remove(&remover.group_id, &[&target]).unwrap();
-    let sender = app.conversation(1).await.remove(0);
-    let as_admin = || Persona::new(members[0].xrpc.clone());
-    let owner = app.persona();
-    vec![
-        Procedure {
-            name: "createConvo",
-            caller: as_admin(),
-            fields: vec![
-                ("groupId", Text, true, json!(hex(random_did().as_bytes()))),
-                ("cipherSuite", Suite, true, json!(owner.mls.suite_name())),
-                ("initialMembers", Dids, false, json!([dave.did()])),
-                ("welcomeMessage", Bytes, false, json!(base64_text(&addition.staged.welcome))),
-                ("keyPackageHashes", Hashes, false, daves),
-                ("metadata", Metadata, false, json!({ "name": "n", "description": "d" })),
-                ("currentEpoch", Number, false, json!(1)),
-                ("idempotencyKey", Key, false, json!("k")),
-            ],
-        },
-        Procedure {
-            name: "addMembers",
-            caller: as_admin(),
-            fields: vec![
-                ("convoId", Id, true, id.clone()),
-                ("didList", Dids, true, json!([carol.did()])),
-                ("commit", Bytes, false, json!(base64_text(&addition.staged.commit))),
-                ("welcomeMessage", Bytes, false, json!(base64_text(&addition.staged.welcome))),
-                ("keyPackageHashes", Hashes, false, named),
-                ("idempotencyKey", Key, false, json!("k")),
-            ],
-        },
-        Procedure {
-            name: "leaveConvo",
-            fields: vec![
-                ("convoId", Id, true, json!(convo(&remover))),
-                ("targetDid", Did, false, json!(target)),
-                ("commit", Bytes, false, json!(base64_text(&removal.commit))),
-                ("idempotencyKey", Key, false, json!("k")),
-            ],
-            caller: remover,
-        },
-        Procedure {
-            name: "sendMessage",
-            fields: vec![
-                ("convoId", Id, true, json!(convo(&sender))),
-                ("ciphertext", Opaque, true, bytes_value(b"hello")),
-                ("epoch", Number, true, json!(0)),
-                ("senderDid", Did, false, json!(sender.did())),
-                ("msgId", Id, false, json!("m-1")),
-                ("embedType", Text, false, json!("t")),
-                ("embedUri", Uri, false, json!("https://example.com")),
-                ("idempotencyKey", Key, false, json!("k")),
-            ],
-            caller: sender,
-        },
-        Procedure {
-            name: "updateCursor",
-            caller: as_admin(),
-            fields: vec![
-                ("convoId", Id, true, id.clone()),
-                ("cursor", Ulid, true, json!("01JB2N0W3E8Z6TQ9K4M5V7X1YA")),
-            ],
-        },
-        Procedure {
-            name: "updateRead",
-            caller: as_admin(),
-            fields: vec![("convoId", Id, true, id.clone()), ("messageId", Id, false, Value::Null)],
-        },
-        Procedure {
-            name: "sendTypingIndicator",
-            caller: as_admin(),
-            fields: vec![("convoId", Id, true, id.clone()), ("isTyping", Flag, true, json!(true))],
-        },
-        Procedure {
-            name: "getSubscriptionTicket",
-            caller: as_admin(),
-            fields: vec![("convoId", Id, false, id.clone())],
-        },
-        Procedure {
-            name: "setMailbox",
-            caller: as_admin(),
-            fields: vec![
-                ("convoId", Id, false, id.clone()),
-                ("provider", Suite, true, json!("webhook")),
-                ("url", Uri, true, json!("https://mail.example.com/in")),
-                ("secret", Bytes, true, bytes_value(&[7; 32])),
-                ("zone", Text, false, json!("home")),
-            ],
-        },
-        Procedure {
-            name: "publishKeyPackage",
-            fields: vec![
-                ("keyPackage", Bytes, true, json!(base64_text(&owner.mls.key_package().unwrap()))),
-                ("cipherSuite", Suite, true, json!(owner.mls.suite_name())),
-                ("expires", Date, false, json!((app.app.clock.now() + chrono::TimeDelta::days(1)).to_rfc3339())),
-                ("idempotencyKey", Key, false, json!("k")),
-            ],
-            caller: owner,
-        },
-        Procedure {
-            name: "claimKeyPackages",
-            caller: app.persona(),
-            fields: vec![
-                ("dids", Dids, true, json!([carol.did()])),
-                ("cipherSuite", Suite, false, json!(carol.mls.suite_name())),
-            ],
-        },
-        Procedure {
-            name: "confirmWelcome",
-            caller: invited,
-            fields: vec![
-                ("convoId", Id, true, id),
-                ("success", Flag, true, json!(false)),
-                ("errorDetails", Text, false, json!("x")),
-                ("keyPackageHash", Hash, false, Value::Null),
-            ],
-        },
-    ]
+    procedures
 }
 
 async fn every_field_refuses_invalid_values(app: &TestApp) {
-    for procedure in procedures(app).await {
-        let before = contents(app).await;
-        for (name, kind, _, _) in &procedure.fields {
-            for value in hostile(*kind) {
-                let body = with(&procedure.body(), json!({ *name: value }));
-                let reply = ask(&procedure.caller, procedure.name, &body).await;
-                is_declared_refusal(&reply, &format!("{}.{name} = {:.100}", procedure.name, value.to_string()));
+    for (example, fields) in procedures(app).await {
+        let (method, before, good) = (example.method, contents(app).await, example.input());
+        for Field { name, schema, .. } in &fields {
+            for value in wrong(name, schema, &good[name]) {
+                let reply = example.send(&with(&good, json!({ &**name: value }))).await;
+                is_declared_refusal(&reply, &format!("{method}.{name} = {:.100}", value.to_string()));
             }
         }
-        assert_eq!(contents(app).await, before, "{}", procedure.name);
-        ok(ask(&procedure.caller, procedure.name, &procedure.body()).await);
+        assert_eq!(contents(app).await, before, "{method}");
+        ok(example.send(&good).await);
     }
 }
 
 async fn a_required_field_cannot_be_missing_or_null(app: &TestApp) {
-    for procedure in procedures(app).await {
-        let before = contents(app).await;
-        for (name, ..) in procedure.fields.iter().filter(|(_, _, required, _)| *required) {
-            let missing = with(&procedure.body(), json!({ *name: null }));
+    for (example, fields) in procedures(app).await {
+        let (before, good) = (contents(app).await, example.input());
+        for Field { name, .. } in fields.iter().filter(|field| field.required) {
+            let missing = with(&good, json!({ &**name: null }));
             let mut null = missing.clone();
-            null[*name] = Value::Null;
+            null[name] = Value::Null;
             for body in [missing, null] {
-                let reply = refused(ask(&procedure.caller, procedure.name, &body).await, 400, "InvalidRequest");
-                assert!(reply.string("message").unwrap().contains(name) || reply.text.contains("null"), "{reply}");
+                let reply = refused(example.send(&body).await, 400, "InvalidRequest");
+                assert!(reply.string("message").unwrap().contains(&**name) || reply.text.contains("null"), "{reply}");
             }
         }
-        assert_eq!(contents(app).await, before, "{}", procedure.name);
+        assert_eq!(contents(app).await, before, "{}", example.method);
     }
 }
 
 async fn an_optional_field_that_is_null_is_absent(app: &TestApp) {
-    for procedure in procedures(app).await {
-        let mut body = procedure.body();
-        for (name, _, required, _) in &procedure.fields {
+    for (example, fields) in procedures(app).await {
+        let mut body = example.input();
+        for Field { name, required, .. } in &fields {
             // Without a target, a removal would be the caller's own leaving.
-            if !required && *name != "targetDid" {
-                body[*name] = Value::Null;
+            if !required && name != "targetDid" {
+                body[name] = Value::Null;
             }
         }
-        ok(ask(&procedure.caller, procedure.name, &body).await);
+        ok(example.send(&body).await);
     }
 }
 
@@ -220,11 +90,11 @@ async fn raw(caller: &Persona, method: &str, body: impl Into<reqwest::Body>) -> 
 }
 
 async fn a_body_that_is_no_json_object_is_refused(app: &TestApp) {
-    for procedure in procedures(app).await {
-        let before = contents(app).await;
-        let good = procedure.body().to_string();
+    for (example, fields) in procedures(app).await {
+        let (method, before) = (example.method, contents(app).await);
+        let good = example.input().to_string();
         // Its values in the order of the fields, which is as near to the object as a list can be.
-        let list: Value = procedure.fields.iter().map(|(_, _, _, value)| value.clone()).collect();
+        let list: Value = example.fields.iter().map(|(_, value)| value.clone()).collect();
         let mut broken_text = good.clone().into_bytes();
         let quote = broken_text.iter().rposition(|byte| *byte == b'"').unwrap();
         broken_text.insert(quote, 0xff);
@@ -252,42 +122,42 @@ async fn a_body_that_is_no_json_object_is_refused(app: &TestApp) {
             b"\x1f\x8b\x08\x00".into(),
             broken_text,
         ];
-        let needs_nothing = procedure.fields.iter().all(|(_, _, required, _)| !required);
+        let needs_nothing = fields.iter().all(|field| !field.required);
         for body in bodies {
             if needs_nothing && (body == b"{}" || body.is_empty()) {
                 continue;
             }
-            let reply = raw(&procedure.caller, procedure.name, body.clone()).await;
+            let reply = raw(&example.caller, method, body.clone()).await;
             let shown = String::from_utf8_lossy(&body[..body.len().min(60)]).into_owned();
-            is_declared_refusal(&reply, &format!("{} with body {shown}", procedure.name));
+            is_declared_refusal(&reply, &format!("{method} with body {shown}"));
         }
-        assert_eq!(contents(app).await, before, "{}", procedure.name);
-        ok(raw(&procedure.caller, procedure.name, good).await);
+        assert_eq!(contents(app).await, before, "{method}");
+        ok(raw(&example.caller, method, good).await);
     }
 }
 
 async fn a_body_cut_off_anywhere_is_refused(app: &TestApp) {
-    for procedure in procedures(app).await {
-        let before = contents(app).await;
-        let good = procedure.body().to_string();
+    for (example, _) in procedures(app).await {
+        let (method, before) = (example.method, contents(app).await);
+        let good = example.input().to_string();
         // None at all is an object without fields, which may do.
         for end in (1..good.len()).step_by(41.max(good.len() / 40)) {
-            let reply = raw(&procedure.caller, procedure.name, good[..end].to_owned()).await;
+            let reply = raw(&example.caller, method, good[..end].to_owned()).await;
             refused(reply, 400, "InvalidRequest");
         }
-        assert_eq!(contents(app).await, before, "{}", procedure.name);
+        assert_eq!(contents(app).await, before, "{method}");
     }
 }
 
 async fn a_field_given_twice_is_refused(app: &TestApp) {
-    for procedure in procedures(app).await {
-        let before = contents(app).await;
-        let good = procedure.body().to_string();
-        for (name, _, _, value) in &procedure.fields {
+    for (example, _) in procedures(app).await {
+        let (method, before) = (example.method, contents(app).await);
+        let good = example.input().to_string();
+        for (name, value) in example.fields.iter().filter(|(_, value)| !value.is_null()) {
             let twice = format!("{},\"{name}\":{value}}}", &good[..good.len() - 1]);
-            refused(raw(&procedure.caller, procedure.name, twice).await, 400, "InvalidRequest");
+            refused(raw(&example.caller, method, twice).await, 400, "InvalidRequest");
         }
-        assert_eq!(contents(app).await, before, "{}", procedure.name);
+        assert_eq!(contents(app).await, before, "{method}");
     }
     let members = app.conversation(1).await;
     let both = with(&message(&members[0], b"x"), json!({ "convo_id": convo(&members[0]) }));

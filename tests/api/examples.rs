@@ -1,0 +1,306 @@
+//! A request of each method that its caller can send as it is. The tests that hold for all methods alike are made from these and from
+//! the lexicon documents, so a method without an example fails them.
+
+use std::collections::BTreeSet;
+
+use catbird_client::persona::{Persona, hex};
+use catbird_client::random_did;
+use catbird_client::xrpc::{NAMESPACE, Reply, base64_text, bytes_value};
+use catbird_server::api::ROUTES;
+use catbird_server::lexicons;
+use catbird_server::xrpc::Kind;
+use catbird_testkit::app::TestApp;
+use catbird_testkit::lexicon::{resolve_def, validate_input};
+use serde_json::{Value, json};
+
+use crate::harness::*;
+
+any_serializer! {
+    every_method_has_an_example_with_every_field_of_its_document;
+}
+
+/// A valid request, which nobody has sent yet.
+pub struct Example {
+    pub method: &'static str,
+    pub caller: Persona,
+    /// The fields of its body or its parameters, in the order of the endpoint's input. Null stands for a field that the example does
+    /// without, since no value is good beside the others.
+    pub fields: Vec<(&'static str, Value)>,
+    /// Fields that this request needs, beside those that the document requires of all.
+    pub needs: &'static [&'static str],
+    /// Changes that make another request of it, for a method with an idempotency key.
+    pub other: Value,
+}
+
+/// A method that is called with a token, as its lexicon document describes it.
+#[derive(Clone)]
+pub struct Method {
+    pub name: &'static str,
+    pub kind: Kind,
+    /// It answers with a stream that does not end.
+    pub streams: bool,
+    pub fields: Vec<Field>,
+}
+
+/// A property of a method's input.
+#[derive(Clone)]
+pub struct Field {
+    pub name: String,
+    /// Its schema; where that is a reference, what it refers to.
+    pub schema: Value,
+    pub required: bool,
+}
+
+/// Returns the methods that are called with a token: all but subscriptions, which take a ticket.
+pub fn methods() -> Vec<Method> {
+    let methods = ROUTES.iter().filter(|route| route.kind != Kind::Subscription).map(|route| {
+        let document: Value = serde_json::from_str(lexicons::find(route.nsid).unwrap()).unwrap();
+        let main = &document["defs"]["main"];
+        let schema = match route.kind {
+            Kind::Procedure => &main["input"]["schema"],
+            _ => &main["parameters"],
+        };
+        let streams = main["output"]["encoding"] == "text/event-stream";
+        Method { name: route.method(), kind: route.kind, streams, fields: Field::of(schema) }
+    });
+    methods.collect()
+}
+
+impl Method {
+    pub fn has(&self, name: &str) -> bool {
+        self.fields.iter().any(|field| field.name == name)
+    }
+}
+
+impl Field {
+    /// The properties of an object's schema.
+    pub fn of(schema: &Value) -> Vec<Self> {
+        let required = schema["required"].as_array().map_or(&[][..], Vec::as_slice);
+        let properties = schema["properties"].as_object().into_iter().flatten();
+        let fields = properties.map(|(name, schema)| Self {
+            name: name.clone(),
+            schema: resolved(schema),
+            required: required.iter().any(|required| *required == **name),
+        });
+        fields.collect()
+    }
+}
+
+/// The schema that a schema refers to, or the schema itself.
+pub fn resolved(schema: &Value) -> Value {
+    schema["ref"].as_str().map_or_else(|| schema.clone(), resolve_def)
+}
+
+impl Example {
+    /// Its body or its parameters as an object.
+    pub fn input(&self) -> Value {
+        let given = self.fields.iter().filter(|(_, value)| !value.is_null());
+        given.map(|(name, value)| ((*name).to_owned(), value.clone())).collect()
+    }
+
+    /// Sends an input of this method as the example's caller.
+    pub async fn send(&self, input: &Value) -> Reply {
+        self.send_as(&self.caller, input).await
+    }
+
+    /// Sends it as another caller, whose DID replaces the example's where that calls itself by name.
+    pub async fn send_as(&self, caller: &Persona, input: &Value) -> Reply {
+        let mut input = input.clone();
+        for value in input.as_object_mut().unwrap().values_mut().filter(|value| *value == self.caller.did()) {
+            *value = json!(caller.did());
+        }
+        match methods().iter().find(|method| method.name == self.method).unwrap().kind {
+            Kind::Procedure => ask(caller, self.method, &input).await,
+            _ => caller.xrpc.query(self.method, &parameters(&input)).await.unwrap(),
+        }
+    }
+}
+
+/// The parameters of a query string. A list is its values, one after the other.
+pub fn parameters(input: &Value) -> Vec<(&str, String)> {
+    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    let mut parameters = Vec::new();
+    for (name, value) in input.as_object().unwrap() {
+        match value.as_array() {
+            Some(values) => parameters.extend(values.iter().map(|value| (&**name, text(value)))),
+            None => parameters.push((&**name, text(value))),
+        }
+    }
+    parameters
+}
+
+/// Makes the examples of one method: one for each set of fields that go together.
+pub async fn examples(app: &TestApp, method: &'static str) -> Vec<Example> {
+    let example = |caller, fields| Example { method, caller, fields, needs: &[], other: Value::Null };
+    match method {
+        "createConvo" => {
+            let (alice, bob, carol) = (app.persona(), app.published_persona().await, app.published_persona().await);
+            let mut creator = app.conversation(1).await.remove(0);
+            let package = claim(&alice, bob.did()).await.unwrap();
+            let fields = vec![
+                ("groupId", json!(hex(random_did().as_bytes()))),
+                ("cipherSuite", json!(alice.mls.suite_name())),
+                ("initialMembers", json!([bob.did()])),
+                ("welcomeMessage", json!(base64_text(&offer(&mut creator, &[&carol]).staged.welcome))),
+                ("keyPackageHashes", hashes(&[&bob], &[package])),
+                ("metadata", json!({ "name": "n", "description": "d" })),
+                ("currentEpoch", json!(1)),
+                ("idempotencyKey", json!("k")),
+            ];
+            vec![Example { other: json!({ "metadata": { "name": "m" } }), ..example(alice, fields) }]
+        }
+        "addMembers" => {
+            let (mut members, carol) = (app.conversation(2).await, app.published_persona().await);
+            let packages = [claim(&members[0], carol.did()).await.unwrap()];
+            let addition = offer_with(&mut members[0], &[&carol], &packages);
+            let with_commit = vec![
+                ("convoId", json!(convo(&members[0]))),
+                ("didList", json!([carol.did()])),
+                ("commit", json!(base64_text(&addition.staged.commit))),
+                ("welcomeMessage", json!(base64_text(&addition.staged.welcome))),
+                ("keyPackageHashes", hashes(&[&carol], &packages)),
+                ("idempotencyKey", json!("k")),
+                ("serverIncarnation", json!("0123456789abcdef")),
+                ("conflict", json!("error")),
+            ];
+            let other = json!({ "didList": [random_did()], "keyPackageHashes": [] });
+            let with_commit = Example { other, ..example(members.remove(0), with_commit) };
+            let member = app.conversation(2).await.remove(0);
+            let without = vec![
+                ("convoId", json!(convo(&member))),
+                ("didList", json!([random_did()])),
+                ("idempotencyKey", json!("k")),
+            ];
+            vec![with_commit, Example { other: json!({ "didList": [random_did()] }), ..example(member, without) }]
+        }
+        "leaveConvo" => {
+            let mut members = app.conversation(3).await;
+            let target = members[2].did().to_owned();
+            let admin = &mut members[0];
+            let removal = vec![
+                ("convoId", json!(convo(admin))),
+                ("targetDid", json!(target)),
+                ("commit", json!(base64_text(&admin.mls.remove(&admin.group_id, &[&target]).unwrap().commit))),
+                ("idempotencyKey", json!("k")),
+                ("serverIncarnation", json!("0123456789abcdef")),
+                ("conflict", json!("error")),
+            ];
+            let removal = Example { other: json!({ "commit": null }), ..example(members.remove(0), removal) };
+            let mut members = app.conversation(3).await;
+            let target = members[0].did().to_owned();
+            let leaving = vec![("convoId", json!(convo(&members[1]))), ("idempotencyKey", json!("k"))];
+            vec![removal, Example { other: json!({ "targetDid": target }), ..example(members.remove(1), leaving) }]
+        }
+        "sendMessage" => {
+            let mut members = app.conversation(2).await;
+            let other = || json!({ "ciphertext": bytes_value(b"hullo") });
+            let least = |sender: &Persona| {
+                vec![
+                    ("convoId", json!(convo(sender))),
+                    ("ciphertext", bytes_value(b"hello")),
+                    ("epoch", json!(sender.epoch().unwrap())),
+                    ("idempotencyKey", json!("k")),
+                ]
+            };
+            let mut all = least(&members[0]);
+            all.extend([
+                ("senderDid", json!(members[0].did())),
+                ("msgId", json!("m-1")),
+                ("embedType", json!("t")),
+                ("embedUri", json!("https://example.com")),
+                ("serverIncarnation", json!("0123456789abcdef")),
+                ("conflict", json!("error")),
+            ]);
+            let all = Example { other: other(), ..example(members.remove(0), all) };
+            let least = least(&members[0]);
+            vec![all, Example { other: other(), ..example(members.remove(0), least) }]
+        }
+        "publishKeyPackage" => {
+            let owner = app.persona();
+            let package = || json!(base64_text(&owner.mls.key_package().unwrap()));
+            let fields = vec![
+                ("keyPackage", package()),
+                ("cipherSuite", json!(owner.mls.suite_name())),
+                ("expires", json!((app.app.clock.now() + chrono::TimeDelta::days(1)).to_rfc3339())),
+                ("idempotencyKey", json!("k")),
+            ];
+            let other = json!({ "keyPackage": package() });
+            vec![Example { other, ..example(owner, fields) }]
+        }
+        "claimKeyPackages" | "getKeyPackages" => {
+            let carol = app.published_persona().await;
+            let fields = vec![("dids", json!([carol.did()])), ("cipherSuite", json!(carol.mls.suite_name()))];
+            vec![example(app.persona(), fields)]
+        }
+        "confirmWelcome" | "getWelcome" => {
+            let (mut creator, invited) = (app.conversation(1).await.remove(0), app.published_persona().await);
+            creator.add(&[invited.did()]).await.unwrap();
+            let id = convo(&creator);
+            let welcome = ok(get(&invited, "getWelcome", &[("convoId", &id)]).await).body;
+            let mut fields = vec![("convoId", json!(id)), ("keyPackageHash", welcome["keyPackageHash"].clone())];
+            if method == "confirmWelcome" {
+                fields.insert(1, ("success", json!(false)));
+                fields.insert(2, ("errorDetails", json!("x")));
+                fields.push(("epoch", welcome["epoch"].clone()));
+            }
+            vec![example(invited, fields)]
+        }
+        "setMailbox" => {
+            let member = app.conversation(1).await.remove(0);
+            let fields = vec![
+                ("convoId", json!(convo(&member))),
+                ("provider", json!("webhook")),
+                ("zone", json!("home")),
+                ("url", json!("https://mail.example.com/in")),
+                ("secret", bytes_value(&[7; 32])),
+            ];
+            vec![Example { needs: &["url", "secret"], ..example(member, fields) }]
+        }
+        "getConvos" => {
+            let fields = vec![("limit", json!(5)), ("cursor", json!("01JB2N0W3E8Z6TQ9K4M5V7X1YA"))];
+            vec![example(app.conversation(1).await.remove(0), fields)]
+        }
+        _ => {
+            let mut member = app.conversation(1).await.remove(0);
+            let sent = member.send("hello").await.unwrap();
+            let more = match method {
+                "getEpoch" | "getMailbox" | "getSubscriptionTicket" => vec![vec![]],
+                "getMessages" => vec![
+                    vec![("limit", json!(5)), ("sinceSeq", json!(0)), ("peek", json!(true))],
+                    vec![("limit", json!(5)), ("cursor", json!("3"))],
+                    vec![("sinceMessage", json!(sent.message_id))],
+                ],
+                "getCommits" => vec![vec![
+                    ("fromEpoch", json!(0)),
+                    ("toEpoch", json!(1)),
+                    ("limit", json!(5)),
+                    ("cursor", json!("1")),
+                ]],
+                "sendTypingIndicator" => vec![vec![("isTyping", json!(true))]],
+                "streamConvoEvents" => vec![vec![("cursor", Value::Null)]],
+                "updateCursor" => vec![vec![("cursor", json!("01JB2N0W3E8Z6TQ9K4M5V7X1YA"))]],
+                "updateRead" => vec![vec![("messageId", json!(sent.message_id))]],
+                _ => panic!("{method} has no example here"),
+            };
+            let whole = more.into_iter().map(|mut fields: Vec<(&'static str, Value)>| {
+                fields.insert(0, ("convoId", json!(convo(&member))));
+                let mut caller = Persona::new(member.xrpc.clone());
+                caller.convo_id.clone_from(&member.convo_id);
+                example(caller, fields)
+            });
+            whole.collect()
+        }
+    }
+}
+
+async fn every_method_has_an_example_with_every_field_of_its_document(app: &TestApp) {
+    for method in methods() {
+        let mut shown = BTreeSet::new();
+        for example in examples(app, method.name).await {
+            validate_input(&format!("{NAMESPACE}.{}", method.name), &example.input()).unwrap();
+            assert_eq!(method.has("idempotencyKey"), example.other.is_object(), "{}", method.name);
+            shown.extend(example.fields.into_iter().map(|(name, _)| name.to_owned()));
+        }
+        assert_eq!(shown, method.fields.into_iter().map(|field| field.name).collect(), "{}", method.name);
+    }
+}
