@@ -72,6 +72,7 @@ pub mod redis;
 pub mod serializer;
 pub mod server;
 pub mod store;
+pub mod streaming;
 pub mod suspensions;
 pub mod telemetry;
 pub mod timing;

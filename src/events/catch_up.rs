@@ -91,7 +91,7 @@ async fn supply(
     account.charge(Work::Database(begun.elapsed()));
     account.charge(Work::Bytes(entries.entries.iter().map(|entry| entry.ciphertext.0.len()).sum()));
     if has_hole(&after, &entries.entries) && lacks(subscriber, &reader.present(None).await?) {
-        subscriber.end(End::Told(Info::Reset));
+        subscriber.end(End::Announced(Info::Reset));
         return Ok(());
     }
     let pairs: Vec<(&str, &str)> = gaps.iter().map(|gap| (&*gap.convo, subscriber.did.as_str())).collect();
@@ -198,7 +198,7 @@ async fn supply_rest(
         }
         let mut entries = reader.entries(&[(convo.as_str(), after)]).await?;
         if has_hole(&[(convo.as_str(), after)], &entries.entries) && lacks(subscriber, &reader.present(None).await?) {
-            subscriber.end(End::Told(Info::Reset));
+            subscriber.end(End::Announced(Info::Reset));
             return Ok(());
         }
         entries.entries.retain(|entry| entry.seq <= end);

@@ -12,12 +12,13 @@ use serde::{Deserialize, Serialize};
 use crate::ids::{ConvoId, Did, ServerIncarnation};
 use crate::store::events::EventRow;
 use crate::wire::{MessageView, datetime};
-use crate::xrpc::gzip::Stored;
 
 use super::cursor::Cursor;
 
-/// About what an event takes beside the bytes in it.
+/// Approximate size of an event without its ciphertext, in bytes.
 const FRAME: usize = 512;
+/// Number of encodings of an event.
+const ENCODINGS: usize = 3;
 
 /// One event.
 #[derive(Debug, Clone, Serialize)]
@@ -100,12 +101,8 @@ pub struct Published {
     /// The incarnation of the database that it was read in. `None` for what ends a stream, whose cursor may be of an older one.
     incarnation: Option<ServerIncarnation>,
     pub size: usize,
-    /// The event as server-sent events have it, made by whoever needs it first.
-    pub(super) sse: OnceLock<Bytes>,
-    /// The same in gzip, of a large one.
-    pub(super) gzip: OnceLock<Stored>,
-    /// The same as WebSockets have it.
-    pub(super) frame: OnceLock<Bytes>,
+    /// Encodings of the event with `cursor`, made when they are first needed. Their order is up to [`crate::streaming`].
+    encodings: [OnceLock<Bytes>; ENCODINGS],
     _held: Option<Held>,
 }
 
@@ -148,16 +145,7 @@ impl Drop for Held {
 impl Published {
     pub fn new(event: Event, cursor: Cursor) -> Self {
         let (size, incarnation) = (event.size(), Some(cursor.incarnation()));
-        Self {
-            event,
-            cursor,
-            incarnation,
-            size,
-            sse: OnceLock::new(),
-            gzip: OnceLock::new(),
-            frame: OnceLock::new(),
-            _held: None,
-        }
+        Self { event, cursor, incarnation, size, encodings: Default::default(), _held: None }
     }
 
     /// The same, counted among `all` bytes for as long as it waits for anybody.
@@ -165,6 +153,11 @@ impl Published {
         all.fetch_add(self.size, Ordering::Relaxed);
         self._held = Some(Held { all: all.clone(), size: self.size });
         self
+    }
+
+    /// Returns an encoding of the event. Streams that were given the same cursor share it; for any other cursor it is made anew.
+    pub fn encoded(&self, encoding: usize, cursor: &Cursor, encode: impl FnOnce() -> Bytes) -> Bytes {
+        if *cursor == self.cursor { self.encodings[encoding].get_or_init(encode).clone() } else { encode() }
     }
 
     /// The event with its cursor, as every framing carries it, and the type that it has in the stream of this method.
@@ -235,9 +228,9 @@ impl Info {
 }
 
 impl Published {
-    /// The last event of a stream that the server ends, and after how many milliseconds to come back: spread out, so that those who
-    /// are sent away together do not come back together.
-    pub(super) fn farewell(info: Info, cursor: Cursor, seed: u64) -> (Self, u64) {
+    /// Returns the final event of a stream that the server ends, and the milliseconds after which the client should come back. The wait
+    /// is random, because clients that are sent away together should not come back together.
+    pub fn final_event(info: Info, cursor: Cursor, seed: u64) -> (Self, u64) {
         let (least, spread) = match info {
             Info::Draining | Info::Reset | Info::Suspended | Info::IdentityChanged => (250, 4_500),
             Info::SlowConsumer | Info::Replayed | Info::Expired => (250, 750),

@@ -10,7 +10,7 @@
 //! - [`subscriber`] is one open stream: its place, and a bounded buffer. It knows no framing.
 //! - [`identities`] ends streams whose callers are not who they were.
 //! - `catch_up` brings a stream from its cursor to where the tail is.
-//! - `sse` writes a stream as server-sent events, `socket` as a WebSocket, whose messages `frames` knows.
+//! - [`crate::streaming`] writes a stream as HTTP.
 //!
 //! # What may break, and why it cannot
 //!
@@ -87,13 +87,10 @@
 mod catch_up;
 pub mod cursor;
 pub mod event;
-pub mod frames;
 pub mod hints;
 pub mod hub;
 pub mod identities;
 mod metrics;
-pub mod socket;
-mod sse;
 pub mod subscriber;
 mod tail;
 
@@ -121,12 +118,10 @@ use hub::Hub;
 use subscriber::Subscriber;
 
 pub use metrics::EventMetrics;
-pub use socket::Socket;
-pub use sse::Sse;
 pub use tail::POLL;
 
-/// How often an open stream gets a sign of life, so that proxies do not take it for dead.
-pub const HEARTBEAT: Duration = Duration::from_secs(15);
+/// Time between two keepalives of a stream. They keep proxies from closing an idle connection.
+pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 /// How long a new stream waits for the tail.
 const OPENING: Duration = Duration::from_secs(5);
 /// How long it waits for its turn at the database after that.
@@ -149,15 +144,15 @@ pub struct Events {
     metrics: EventMetrics,
 }
 
-/// An open stream, which lets go of the hub when it is dropped.
-pub struct Open {
+/// An open stream. Dropping it removes it from the hub.
+pub struct OpenStream {
     hub: Hub,
     pub(crate) subscriber: Arc<Subscriber>,
-    /// Where it begins.
+    /// Cursor at which it begins.
     pub(crate) from: Cursor,
 }
 
-impl Drop for Open {
+impl Drop for OpenStream {
     fn drop(&mut self) {
         self.hub.remove(&self.subscriber);
     }
@@ -187,7 +182,7 @@ impl Events {
         let EventConfig { database, pooler, max_connections, buffer } = config;
         let hub = Hub::new(buffer, metrics.clone());
         let hints = Hints::start(store, &hub, redis, database, pooler, metrics.clone(), background);
-        background.start(&tasks::STREAM_HEARTBEAT, beat(hub.clone()));
+        background.start(&tasks::STREAM_HEARTBEAT, keep_alive(hub.clone()));
         // A quarter of the connections, so that neither writes nor the tail wait for those who come back all at once.
         let turns = Arc::new(Semaphore::new((max_connections / 4).max(1)));
         Self { store: store.clone(), hub, hints, turns, metrics }
@@ -211,11 +206,11 @@ impl Events {
         only: Option<&ConvoId>,
         cursor: Option<Sealed>,
         account: Account,
-    ) -> Result<Open, Error> {
+    ) -> Result<OpenStream, Error> {
         // It has begun to miss things now; the true beginning is not known before the tail has looked.
         let nowhere = Cursor::nowhere();
         let subscriber = self.hub.register(did, key, only, nowhere.clone())?;
-        let mut open = Open { hub: self.hub.clone(), subscriber, from: nowhere };
+        let mut open = OpenStream { hub: self.hub.clone(), subscriber, from: nowhere };
         let opening = self.hub.after(self.hub.begun());
         if tokio::time::timeout(OPENING, opening).await.is_err() {
             return Err(Code::Overloaded.because("the database could not be read in time; reconnect"));
@@ -269,21 +264,6 @@ impl Events {
         );
         self.store.runtime().spawn(catching_up);
         Ok(open)
-    }
-
-    /// An open stream as server-sent events, in gzip if its client takes that.
-    pub fn sse(&self, open: Open, takes_gzip: bool) -> Sse {
-        Sse::new(open, takes_gzip, self.metrics.clone())
-    }
-
-    /// An open stream as a WebSocket, whose client's requests go to `handler`.
-    pub fn socket(&self, open: Open, handler: socket::Handler) -> Socket {
-        Socket::new(open, handler, self.metrics.clone())
-    }
-
-    /// A WebSocket that only says why there is no stream.
-    pub fn refusing_socket(&self, why: Error) -> Socket {
-        Socket::refusing(why, self.metrics.clone())
     }
 
     /// Tells the other members that somebody types. Whoever calls this knows that it is a member.
@@ -363,13 +343,13 @@ fn outdated() -> Error {
         .because("there are too many events since the cursor; subscribe without it, then read your conversations")
 }
 
-/// One clock for the signs of life of all streams, which take turns.
-async fn beat(hub: Hub) {
+/// Sends the keepalives of all streams. Each second is the turn of some of them.
+async fn keep_alive(hub: Hub) {
     let mut clock = tokio::time::interval(Duration::from_secs(1));
     clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let turns = HEARTBEAT.as_secs();
+    let turns = KEEPALIVE_INTERVAL.as_secs();
     for turn in (0..turns).cycle() {
         clock.tick().await;
-        hub.beat(turn, turns, Instant::now());
+        hub.keep_alive(turn, turns, Instant::now());
     }
 }

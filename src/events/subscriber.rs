@@ -50,7 +50,7 @@ pub(super) struct State {
     pub identify_at: Instant,
     /// The conversations it is attached to, by the names that the hub has for them.
     pub convos: Vec<Arc<str>>,
-    waiting: VecDeque<Waiting>,
+    waiting: VecDeque<Outgoing>,
     bytes: usize,
     /// How far the caller has read and followed, to be told when the entries up to there have been sent: the newest of each conversation.
     positions: HashMap<(ConvoId, Position), Arc<Row>>,
@@ -65,21 +65,21 @@ enum Position {
     Cursor,
 }
 
-/// What waits for the client.
-pub enum Waiting {
-    /// An event, with the cursor to give out with it.
+/// Something that is sent to the client next.
+pub enum Outgoing {
+    /// An event, and the cursor that goes with it.
     Event(Arc<Published>, Cursor),
-    /// A sign of life, with a cursor if everything before has been sent.
-    Beat(Option<Cursor>),
+    /// A keepalive. It has a cursor if everything before the cursor has been sent.
+    Keepalive(Option<Cursor>),
 }
 
-/// Why a stream ends.
+/// Reason for which a stream ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
-    /// The client is told this.
-    Told(Info),
-    /// What it was opened for is over, and the client knows.
-    Over,
+    /// The server ends it, and sends this as the final event.
+    Announced(Info),
+    /// The conversation that it follows has ended for the caller, which has been sent that.
+    Finished,
 }
 
 /// How a stream is supplied. See the module [`super`] for why this order loses nothing.
@@ -133,12 +133,13 @@ impl Subscriber {
         self.only.as_ref().is_none_or(|only| Some(only) == convo)
     }
 
-    /// What the client is sent next; wakes `waker` when there is something. `Err`: nothing more, and why.
-    pub(super) fn next(&self, waker: &Waker) -> Result<Option<Waiting>, End> {
+    /// Takes what is sent to the client next. `Ok(None)`: nothing waits, and `waker` is woken when that changes. `Err`: the stream has
+    /// ended.
+    pub(crate) fn next(&self, waker: &Waker) -> Result<Option<Outgoing>, End> {
         let mut state = self.state();
         match state.waiting.pop_front() {
             Some(next) => {
-                if let Waiting::Event(event, _) = &next {
+                if let Outgoing::Event(event, _) = &next {
                     state.bytes -= event.size;
                 }
                 if state.waiting.is_empty() {
@@ -226,15 +227,15 @@ impl State {
             Phase::Live => event.cursor.clone(),
         };
         self.bytes += event.size;
-        self.waiting.push_back(Waiting::Event(event.clone(), cursor));
+        self.waiting.push_back(Outgoing::Event(event.clone(), cursor));
         self.wake();
     }
 
-    /// A sign of life, where nothing else is under way.
-    pub fn beat(&mut self, watermark: Cursor) {
+    /// Queues a keepalive, unless something else is queued.
+    pub fn keep_alive(&mut self, watermark: Cursor) {
         if self.waiting.is_empty() && self.end.is_none() {
             let cursor = matches!(self.phase, Phase::Live).then_some(watermark);
-            self.waiting.push_back(Waiting::Beat(cursor));
+            self.waiting.push_back(Outgoing::Keepalive(cursor));
             self.wake();
         }
     }
@@ -244,7 +245,7 @@ impl State {
             return;
         }
         self.end = Some(end);
-        if end != End::Over {
+        if end != End::Finished {
             self.waiting = VecDeque::new();
             self.bytes = 0;
             self.positions = HashMap::new();

@@ -4,8 +4,8 @@
 pub mod body;
 mod conflict;
 pub mod decode;
+mod encoding;
 mod endpoint;
-pub mod gzip;
 mod intake;
 mod metrics;
 mod pipeline;

@@ -31,7 +31,7 @@ use super::endpoint::{Caller, Endpoint, Guest, Kind, Route, Subscription, Tells}
 use super::intake::Intake;
 use super::reply::{Answer, Upgrade};
 use super::request_id::RequestId;
-use super::{body, decode, gzip, reply};
+use super::{body, decode, encoding, reply};
 
 /// How much later than a request has to be answered it is given up. What waits within it knows better what to answer.
 const GRACE: Duration = Duration::from_millis(250);
@@ -86,7 +86,7 @@ async fn answer<E: Endpoint>(
     let account = open_account(app, &verified.did, E::TURN).await?;
     let last_event_id = request.headers().get(LAST_EVENT_ID).map(|id| id.to_str().unwrap_or("?").to_owned());
     let looks_only = request.method() == Method::HEAD;
-    let takes_gzip = gzip::is_taken(request.headers());
+    let takes_gzip = encoding::accepts_gzip(request.headers());
     let caller = Caller { did: verified.did, key: verified.key, last_event_id, takes_gzip, looks_only };
     begun.set(true);
     let output = E::call(app, &caller, input).await?;

@@ -7,9 +7,9 @@ use serde::Deserialize;
 
 use crate::app::App;
 use crate::error::{Code, Error};
-use crate::events::Sse;
 use crate::events::cursor::Sealed;
 use crate::ids::ConvoId;
+use crate::streaming::Sse;
 use crate::xrpc::{Caller, Endpoint, Kind};
 
 pub struct StreamConvoEvents;
@@ -48,6 +48,6 @@ impl Endpoint for StreamConvoEvents {
         let account = app.limits.account(&caller.did);
         let only = input.convo_id.as_ref();
         let open = app.events.open(&caller.did, caller.key.as_ref(), only, cursor, account).await?;
-        Ok(app.events.sse(open, caller.takes_gzip))
+        Ok(Sse::new(open, caller.takes_gzip, app.metrics.events.clone()))
     }
 }

@@ -10,12 +10,12 @@ use serde::Deserialize;
 use crate::app::App;
 use crate::auth::token::invalid;
 use crate::error::{Code, Error};
-use crate::events::Socket;
 use crate::events::cursor::Sealed;
 use crate::events::event::Typing;
-use crate::events::frames::FromClient;
 use crate::ids::{ConvoId, Did};
 use crate::store::members;
+use crate::streaming::WebSocket;
+use crate::streaming::frames::FromClient;
 use crate::xrpc::{Guest, Subscription};
 
 use super::send_typing_indicator;
@@ -44,9 +44,9 @@ impl Subscription for SubscribeConvoEvents {
     ];
 
     type Input = Input;
-    type Output = Socket;
+    type Output = WebSocket;
 
-    async fn open(app: &Data<App>, guest: Guest, input: Input) -> Result<Socket, Error> {
+    async fn open(app: &Data<App>, guest: Guest, input: Input) -> Result<WebSocket, Error> {
         let only = match (guest.convo, input.convo_id) {
             (Some(bound), Some(asked)) if bound != asked => {
                 return Err(invalid("the ticket is for another conversation"));
@@ -63,9 +63,9 @@ impl Subscription for SubscribeConvoEvents {
                 let app_of_client = app.clone();
                 let handler = move |said| {
                     let (app, did, only) = (app_of_client.clone(), guest.did.clone(), only.clone());
-                    Box::pin(async move { heed(&app, did, only, said).await }) as _
+                    Box::pin(async move { handle(&app, did, only, said).await }) as _
                 };
-                Ok(app.events.socket(open, Box::new(handler)))
+                Ok(WebSocket::new(open, Box::new(handler), app.metrics.events.clone()))
             }
             Err(why)
                 if matches!(
@@ -73,7 +73,7 @@ impl Subscription for SubscribeConvoEvents {
                     Code::InvalidCursor | Code::FutureCursor | Code::OutdatedCursor | Code::TooManyConversations
                 ) =>
             {
-                Ok(app.events.refusing_socket(why))
+                Ok(WebSocket::refusing(why, app.metrics.events.clone()))
             }
             Err(why) => Err(why),
         }
@@ -82,7 +82,7 @@ impl Subscription for SubscribeConvoEvents {
 
 /// Does what a client asks for, where it may. What it may not, or what is too often, has no effect and no answer: there is none that
 /// would tell a stranger nothing. The caller's own limit holds here too, and an error ends the stream.
-async fn heed(app: &App, did: Did, only: Option<ConvoId>, said: FromClient) -> Result<(), Error> {
+async fn handle(app: &App, did: Did, only: Option<ConvoId>, said: FromClient) -> Result<(), Error> {
     app.limits.admit(&did)?;
     let within = |convo: &ConvoId| only.as_ref().is_none_or(|only| only == convo);
     let done = match said {

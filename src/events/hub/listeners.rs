@@ -66,7 +66,7 @@ impl Inner {
     }
 
     pub(super) fn remove(&mut self, subscriber: &Subscriber) {
-        subscriber.end(End::Over);
+        subscriber.end(End::Finished);
         self.detach(subscriber);
         let did = subscriber.did.as_str();
         let Some(own) = self.people.get_mut(did) else { return };
@@ -106,7 +106,7 @@ impl Inner {
         let say = |event: Event| {
             let mut state = to.state();
             if !state.push(&Arc::new(Published::new(event, watermark.clone()).counted(&held)), buffer) {
-                state.end(End::Told(Info::SlowConsumer));
+                state.end(End::Announced(Info::SlowConsumer));
             }
         };
         let action = |did: &Did, actor: &Did| if did == actor { Action::Left } else { Action::Removed };
@@ -122,7 +122,7 @@ impl Inner {
                 // the rows know where it ended.
                 match memberships.iter().find(|one| one.convo == *convo && one.did == to.did) {
                     Some(another) if another.joined_seq > *seq && to.state().is_tailed() => {
-                        to.end(End::Told(Info::Reset));
+                        to.end(End::Announced(Info::Reset));
                     }
                     Some(membership) => self.join(to, membership, *seq, watermark.clone()),
                     None => {}
@@ -150,7 +150,7 @@ impl Inner {
             }
             (Some(convo), What::Removed { .. }) if self.lacks(to, convo, row) => {
                 // It comes back and is sent the rest first.
-                to.end(End::Told(Info::Reset));
+                to.end(End::Announced(Info::Reset));
             }
             (Some(convo), What::Removed { did, actor, epoch, seq }) => {
                 let (convo_id, action) = (convo.clone(), action(did, actor));
@@ -162,7 +162,7 @@ impl Inner {
                 drop(state);
                 self.leave(to, convo.as_str());
                 if to.only.is_some() {
-                    to.end(End::Over);
+                    to.end(End::Finished);
                 }
             }
             (Some(convo), What::Read { .. } | What::Cursor { .. }) => {

@@ -178,14 +178,14 @@ impl Hub {
         }
     }
 
-    /// Gives every stream whose turn it is a sign of life, or ends it if its life is over. `turn` is one of `turns`.
-    pub fn beat(&self, turn: u64, turns: u64, now: Instant) {
+    /// Sends a keepalive to every stream whose turn it is, or ends it if its time is over. `turn` is one of `turns`.
+    pub fn keep_alive(&self, turn: u64, turns: u64, now: Instant) {
         let mut inner = self.inner();
         let mut over = Vec::new();
         for subscriber in inner.people.values().flatten().filter(|subscriber| subscriber.id % turns == turn) {
             match &inner.watermark {
                 _ if subscriber.until <= now => over.push(subscriber.clone()),
-                Some(watermark) => subscriber.state().beat(watermark.cursor.clone()),
+                Some(watermark) => subscriber.state().keep_alive(watermark.cursor.clone()),
                 None => {}
             }
         }
@@ -309,7 +309,7 @@ impl Inner {
     /// Ends streams, and tells them why.
     fn cut(&mut self, streams: &[Arc<Subscriber>], info: Info) {
         for subscriber in streams {
-            subscriber.end(End::Told(info));
+            subscriber.end(End::Announced(info));
             self.detach(subscriber);
         }
     }

@@ -112,7 +112,7 @@ impl Hub {
                     Some(membership) if membership.since != listener.since => {
                         // Whether this was of the membership that it listens by, nobody can say any more. It comes back and is
                         // told, before any cursor says that it has had this.
-                        state.end(End::Told(Info::Reset));
+                        state.end(End::Announced(Info::Reset));
                         inner.unsettled.push(listener.subscriber.clone());
                         continue;
                     }
@@ -129,7 +129,7 @@ impl Hub {
                     },
                 };
                 if may_see && !state.push(&event, self.0.buffer) {
-                    state.end(End::Told(Info::SlowConsumer));
+                    state.end(End::Announced(Info::SlowConsumer));
                     inner.unsettled.push(listener.subscriber.clone());
                 }
                 listener.position = seq;
@@ -156,7 +156,7 @@ impl Hub {
                 match &mut state.phase {
                     Phase::CatchingUp { .. } => {
                         if !state.hold(&row, self.0.buffer) {
-                            state.end(End::Told(Info::SlowConsumer));
+                            state.end(End::Announced(Info::SlowConsumer));
                         }
                     }
                     Phase::Joining { .. } | Phase::Live => {

@@ -209,7 +209,7 @@ impl Hub {
             let membership = memberships.iter().find(|one| one.convo == entry.convo_id);
             if membership.is_some_and(|one| one.since != listener.since) {
                 // Which of these were of the membership that it listens by, nobody can say any more. It comes back and is told.
-                state.end(End::Told(Info::Reset));
+                state.end(End::Announced(Info::Reset));
                 return;
             }
             if entry.seq > listener.position && membership.is_some_and(|one| listener.may_see(one, entry.seq)) {

@@ -7,7 +7,7 @@ use ulid::Ulid;
 
 use super::*;
 use crate::bytes::LexBytes;
-use crate::events::subscriber::Waiting;
+use crate::events::subscriber::Outgoing;
 use crate::ids::Did;
 use crate::store::events::{Attachment, Entries, EventRow, Key, Moment, What};
 use crate::wire::MessageType;
@@ -69,7 +69,7 @@ fn page(entries: Vec<MessageView>, roster: i64) -> Entries {
 /// The entries that wait for a client.
 fn came(subscriber: &Subscriber) -> Vec<i64> {
     let mut came = Vec::new();
-    while let Ok(Some(Waiting::Event(event, _))) = subscriber.next(Waker::noop()) {
+    while let Ok(Some(Outgoing::Event(event, _))) = subscriber.next(Waker::noop()) {
         if let Event::Message { message, .. } = &event.event {
             came.push(message.seq);
         }
@@ -140,7 +140,8 @@ fn p10_where_too_much_waits_for_all_those_go_first_for_whom_most_does() {
     let slow: Vec<_> = (0..12).map(|n| read(format!("did:plc:slow{n}"), &[8 << 20, 8 << 20, 8 << 20])).collect();
     let quick = read("did:plc:quick".to_owned(), &[8 << 20]);
     hub.relieve();
-    let ended = |stream: &Arc<Subscriber>| matches!(stream.next(Waker::noop()), Err(End::Told(Info::SlowConsumer)));
+    let ended =
+        |stream: &Arc<Subscriber>| matches!(stream.next(Waker::noop()), Err(End::Announced(Info::SlowConsumer)));
     assert_eq!(slow.iter().filter(|stream| ended(stream)).count(), 5, "no more than had to");
     assert!(!ended(&quick));
     assert!(hub.0.held.load(Ordering::Relaxed) <= MAX_HELD_BYTES);
@@ -153,11 +154,11 @@ fn p10_where_too_much_waits_for_all_those_go_first_for_whom_most_does() {
 fn a_stream_has_its_longest_life_and_ends_with_a_word() {
     let hub = hub();
     let stream = stream(&hub, "did:plc:first", 10, 10);
-    let after = |minutes: u64| hub.beat(0, 1, Instant::now() + Duration::from_secs(60 * minutes));
+    let after = |minutes: u64| hub.keep_alive(0, 1, Instant::now() + Duration::from_secs(60 * minutes));
     after(44);
-    assert!(matches!(stream.next(Waker::noop()), Ok(Some(Waiting::Beat(_)))));
+    assert!(matches!(stream.next(Waker::noop()), Ok(Some(Outgoing::Keepalive(_)))));
     after(76);
-    assert!(matches!(stream.next(Waker::noop()), Err(End::Told(Info::Expired))));
+    assert!(matches!(stream.next(Waker::noop()), Err(End::Announced(Info::Expired))));
 }
 
 #[test]

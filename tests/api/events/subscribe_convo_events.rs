@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use catbird_client::xrpc::{Frame, Socket, cbor};
-use catbird_server::events::socket::{MAX_FRAMES, MAX_MESSAGE_BYTES, PING_EVERY, PONG_TIME};
+use catbird_server::streaming::websocket::MAX_MESSAGE_BYTES;
+use catbird_server::streaming::{MAX_FRAMES, PING_INTERVAL, PONG_TIMEOUT};
 use catbird_testkit::app::TestApp;
 use serde_json::json;
 use tokio_tungstenite::tungstenite::Message;
@@ -676,13 +677,13 @@ async fn a_client_that_answers_no_ping_is_given_up(app: &TestApp) {
     let mut silent = enter(&alice, &[]).await;
     let mut there = enter(&bob, &[]).await;
     there.begins().await;
-    let longest = PING_EVERY + PONG_TIME + 2 * catbird_server::events::HEARTBEAT;
+    let longest = PING_INTERVAL + PONG_TIMEOUT + 2 * catbird_server::events::KEEPALIVE_INTERVAL;
     let start = std::time::Instant::now();
     while app.app.events.streams() > 1 {
         assert!(start.elapsed() < longest + PATIENCE, "it is still there");
         let _ = tokio::time::timeout(std::time::Duration::from_millis(200), there.socket.next()).await;
     }
-    assert!(start.elapsed() >= PONG_TIME, "it was given its time");
+    assert!(start.elapsed() >= PONG_TIMEOUT, "it was given its time");
     assert!(there.socket.pings >= 2);
     there.settle().await;
     match silent.frame().await {

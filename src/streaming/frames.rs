@@ -1,19 +1,17 @@
-//! The messages of a WebSocket, as AT Protocol's event streams have them (<https://atproto.com/specs/event-stream>): each is binary
-//! and holds two objects in DAG-CBOR, a header that says what follows, and that. Clients may send objects of their own, as DAG-CBOR
-//! or as JSON.
+//! Messages of a WebSocket, as AT Protocol's event streams have them (<https://atproto.com/specs/event-stream>). Each is binary and
+//! holds two objects in DAG-CBOR: a header with the type, and the payload. Clients send one object, as DAG-CBOR or as JSON.
 
 use actix_web::web::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
+use crate::events::cursor::Cursor;
+use crate::events::event::Published;
 use crate::ids::ConvoId;
 use crate::nsid;
 use crate::xrpc::told;
 
-use super::cursor::Cursor;
-use super::event::Published;
-
-/// The method whose stream this is, as types of events have it.
+/// Method of the stream, which prefixes the types of its events.
 const METHOD: &str = nsid::SUBSCRIBE_CONVO_EVENTS;
 
 #[derive(Serialize)]
@@ -36,18 +34,18 @@ struct Pong {
     cursor: String,
 }
 
-/// An event.
+/// Returns the message of an event.
 pub fn event(event: &Published, cursor: &Cursor) -> Bytes {
     let t = format!("#{}", event.event.name());
     message(&Header { op: 1, t: Some(&t) }, &event.view(METHOD, cursor))
 }
 
-/// The last message of a stream that went wrong.
+/// Returns the last message of a stream that failed.
 pub fn error(error: &Error) -> Bytes {
     message(&Header { op: -1, t: None }, &Failure { error: error.code.name(), message: told(error, None) })
 }
 
-/// Where the stream stands: its first message, and the answer to [`FromClient::Ping`].
+/// Returns the message that carries a cursor alone: the first of a stream, and the reply to [`FromClient::Ping`].
 pub fn pong(cursor: &Cursor) -> Bytes {
     let kind = format!("{METHOD}#pongEvent");
     message(&Header { op: 1, t: Some("#pongEvent") }, &Pong { kind, cursor: cursor.to_string() })
@@ -57,39 +55,39 @@ fn message(header: &Header<'_>, payload: &impl Serialize) -> Bytes {
     let mut bytes = Vec::new();
     let written = serde_ipld_dagcbor::to_writer(&mut bytes, header)
         .and_then(|()| serde_ipld_dagcbor::to_writer(&mut bytes, payload));
-    written.expect("memory takes what is written to it, and these are texts, numbers, flags and bytes");
+    written.expect("texts, numbers, flags and bytes are DAG-CBOR, and a Vec takes all that is written to it");
     bytes.into()
 }
 
-/// What a client may say.
+/// Message of a client.
 #[derive(Debug, PartialEq, Eq, Deserialize)]
 #[serde(tag = "$type", rename_all_fields = "camelCase")]
 pub enum FromClient {
-    /// It types, or has stopped.
+    /// The client is typing, or has stopped.
     #[serde(rename = "blue.catbird.mls.subscribeConvoEvents#typing")]
     Typing { convo_id: ConvoId, is_typing: bool },
-    /// It has dealt with the entries up to here, of the stream's only conversation if none is named.
+    /// The client has processed the entries up to `seq`: of `convo_id`, or of the only conversation of the stream.
     #[serde(rename = "blue.catbird.mls.subscribeConvoEvents#ack")]
     Ack { convo_id: Option<ConvoId>, seq: i64 },
-    /// It wants an answer.
+    /// The client asks for a reply.
     #[serde(rename = "blue.catbird.mls.subscribeConvoEvents#ping")]
     Ping {},
-    /// Something that this version does not know.
+    /// A message that this version does not know.
     #[serde(other)]
     Unknown,
 }
 
 impl FromClient {
-    /// Reads a message of text; the error is a sentence.
+    /// Parses a text message. The error is a sentence.
     pub fn from_json(bytes: &[u8]) -> Result<Self, String> {
-        // A list of the fields' values in their order would do for serde.
+        // serde would also accept a list of the fields' values in their order.
         match bytes.iter().find(|byte| !byte.is_ascii_whitespace()) {
             Some(b'{') => serde_json::from_slice(bytes).map_err(|why| why.to_string()),
             _ => Err("it must be an object".to_owned()),
         }
     }
 
-    /// Reads a binary message; the error is a sentence.
+    /// Parses a binary message. The error is a sentence.
     pub fn from_cbor(bytes: &[u8]) -> Result<Self, String> {
         // The major type of maps (RFC 8949, 3.1).
         match bytes.first() {
@@ -106,7 +104,7 @@ mod tests {
     use crate::events::event::{Event, Info};
 
     #[test]
-    fn a_message_is_a_header_and_what_it_says_in_one_canonical_form() {
+    fn a_message_is_a_header_and_a_payload_in_canonical_form() {
         let cursor = Cursor::nowhere();
         let info = Published::new(Event::Info { info: Info::Replayed, retry_after_ms: Some(500) }, cursor.clone());
         let mut expected = b"\xa2\x61t\x6a#infoEvent\x62op\x01".to_vec();
@@ -119,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn what_clients_say_is_read_in_both_forms() {
+    fn messages_of_clients_are_read_in_both_forms() {
         let typing = format!(r#"{{"$type": "{METHOD}#typing", "convoId": "c", "isTyping": true}}"#);
         let said = FromClient::Typing { convo_id: "c".parse().unwrap(), is_typing: true };
         assert_eq!(FromClient::from_json(typing.as_bytes()).unwrap(), said);

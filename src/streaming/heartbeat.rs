@@ -1,0 +1,81 @@
+//! Pings of a WebSocket, which find out whether its client is still there.
+
+use std::time::{Duration, Instant};
+
+use crate::events::KEEPALIVE_INTERVAL;
+
+/// Time between two pings of a client.
+pub const PING_INTERVAL: Duration = Duration::from_secs(30);
+/// Longest silence of a client after a ping. A large event may be on its way to it first.
+pub const PONG_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// State of the pings of one client. It is checked at the keepalives of the stream, which come every [`KEEPALIVE_INTERVAL`].
+pub(super) struct Heartbeat {
+    /// Time of the last ping, or of the connection.
+    pinged: Instant,
+    /// Time of the first ping that nothing has followed.
+    unanswered: Option<Instant>,
+}
+
+/// What a keepalive means for the client.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Beat {
+    /// No ping is due.
+    Quiet,
+    /// The client is to be pinged.
+    Ping,
+    /// The client has not answered in time.
+    Dead,
+}
+
+impl Heartbeat {
+    pub(super) fn new(now: Instant) -> Self {
+        Self { pinged: now, unanswered: None }
+    }
+
+    /// Notes that the client has sent something. Any frame counts as an answer.
+    pub(super) fn received(&mut self) {
+        self.unanswered = None;
+    }
+
+    /// Decides what is due at a keepalive. An `unscheduled` one asks for a ping at once, unless one is unanswered.
+    pub(super) fn beat(&mut self, now: Instant, unscheduled: bool) -> Beat {
+        if self.unanswered.is_some_and(|since| now.duration_since(since) >= PONG_TIMEOUT) {
+            return Beat::Dead;
+        }
+        // Keepalives may be a little early or late.
+        let due = now.duration_since(self.pinged) >= PING_INTERVAL - KEEPALIVE_INTERVAL / 2;
+        let wanted = unscheduled && self.unanswered.is_none();
+        if !due && !wanted {
+            return Beat::Quiet;
+        }
+        self.pinged = now;
+        self.unanswered.get_or_insert(now);
+        Beat::Ping
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_is_pinged_at_every_other_keepalive_and_given_up_when_it_stays_silent() {
+        let start = Instant::now();
+        let mut heartbeat = Heartbeat::new(start);
+        let at = |seconds: u64| start + Duration::from_secs(seconds);
+        assert_eq!(heartbeat.beat(at(15), false), Beat::Quiet);
+        assert_eq!(heartbeat.beat(at(30), false), Beat::Ping);
+        heartbeat.received();
+        assert_eq!(heartbeat.beat(at(45), false), Beat::Quiet);
+        assert_eq!(heartbeat.beat(at(59), false), Beat::Ping, "a keepalive may be early");
+        assert_eq!(heartbeat.beat(at(75), false), Beat::Quiet);
+        assert_eq!(heartbeat.beat(at(90), false), Beat::Ping);
+        assert_eq!(heartbeat.beat(at(118), false), Beat::Ping);
+        assert_eq!(heartbeat.beat(at(119), false), Beat::Dead, "a minute after the first unanswered ping");
+        heartbeat.received();
+        assert_eq!(heartbeat.beat(at(120), false), Beat::Quiet);
+        assert_eq!(heartbeat.beat(at(121), true), Beat::Ping, "an unscheduled keepalive asks for a ping");
+        assert_eq!(heartbeat.beat(at(122), true), Beat::Quiet, "a ping is unanswered");
+    }
+}
