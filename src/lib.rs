@@ -3,39 +3,77 @@
 //! Clients hold the keys. The server stores, orders and hands out what they send, over AT Protocol XRPC
 //! (`/xrpc/blue.catbird.mls.*`), to people who sign in with their DID. Replicas are stateless; PostgreSQL is the arbiter.
 //!
-//! # The way of a request
+//! # Data flow
 //!
 //! ```text
 //! request  xrpc  ->  api  ->  commands  ->  serializer  ->  store (Exclusive)  ->  sql  ->  PostgreSQL
 //!                      \------ reads -------------------->  store (Reader)     ->  sql  ->  PostgreSQL
-//! event    the committed row  ->  hint  ->  tail  ->  hub  ->  stream  ->  client
+//! event    committed row  ->  tail  ->  hub  ->  stream  ->  streaming  ->  client
 //! ```
 //!
-//! - [`connection`] is under the HTTP library: it hands requests over one by one, and times each head and each reply.
-//! - [`xrpc`] checks the token ([`auth`]) and how often its bearer asks ([`limits`]), decodes, answers, and knows no method.
-//! - [`api`] has one file per method. It reads, and it builds commands; it never writes a conversation by itself.
-//! - [`commands`] are the use cases as data. Each moves or holds the conversation's position first.
-//! - [`serializer`] decides who writes a conversation next: PostgreSQL's advisory lock, or an actor in this process
-//!   ([`actors`]). Nobody else knows which.
-//! - [`events`] brings what was committed to those who follow, by streams that lose nothing.
-//! - [`store`] owns every transaction. What decides is a compare-and-swap or a constraint in `sql/`, never memory.
+//! Twelve promises to clients, P1 to P12, are listed in the README. A test carries the number of the promise that it proves, and
+//! [`check`] verifies those that a database can show.
 //!
-//! Beside the requests run, in [`background`]:
+//! # Modules
 //!
+//! A module uses only what is listed below it. A test checks that (`tests/architecture.rs`), and that this list is the directory
+//! listing.
+//!
+//! The process:
+//!
+//! - [`server`] starts the listeners and workers, limits connections, and drains at the end.
+//! - [`lexicons`] serves the contract: the lexicon documents and the OpenAPI document.
+//! - [`health`] serves the pages for operators.
+//!
+//! Requests and streams:
+//!
+//! - [`api`] has one file per method. A method reads, and builds commands; it never writes a conversation itself.
+//! - [`streaming`] writes an open stream of events as HTTP.
+//! - [`xrpc`] authenticates, limits, decodes, answers, and knows no method.
+//! - [`app`] puts the parts together, and is the only place that chooses a serializer.
+//!
+//! Work:
+//!
+//! - [`serializer`] decides which command writes a conversation next, by an advisory lock or an actor. No other module knows which.
+//! - [`suspensions`] refuses callers that an operator has suspended, and ends their streams.
+//! - [`actors`] serializes the commands of a conversation in this process.
+//! - [`events`] brings committed rows to the streams that follow them, without loss.
+//! - [`quotas`] counts what each caller uses at all replicas together.
+//! - [`commands`] are the use cases as data. Each moves or locks the position of a conversation first.
+//! - [`auth`] verifies tokens and tickets.
+//! - [`delivery`] delivers log entries to mailboxes.
 //! - [`jobs`] deletes what is old.
-//! - [`delivery`] hands entries of the log to members' mailboxes.
-//! - [`quotas`] adds up what each person has used of its quotas at all replicas.
-//! - [`suspensions`] learns whom an operator has shut out.
+//! - [`check`] verifies a live database.
+//! - [`probe`] checks the database for [`health`].
+//! - [`store`] owns every transaction. A compare-and-swap or a constraint in `sql/` decides, never memory.
 //!
-//! # What holds
+//! Resources and formats:
 //!
-//! Twelve promises, P1 to P12, are listed in the README for those who write clients. Tests carry the number of the promise
-//! that they prove, and [`check`] proves those that a database can show on a live one.
+//! - [`connection`] sits below the HTTP library, hands it one request at a time, and limits the time of heads and replies.
+//! - [`limits`] limits requests, writes and commits.
+//! - [`memory`] limits the bytes of bodies and replies.
+//! - [`mls`] parses as much of MLS as the server must see.
+//! - [`error`] is the closed table of errors.
+//! - [`config`] reads the environment.
+//! - [`wire`] has the shapes that several methods return.
+//! - [`redis`] is the optional connection to Redis.
+//! - [`timing`] measures the stages of a request, and holds its deadline.
+//! - [`embedded`] runs a private PostgreSQL.
 //!
-//! # Where things are decided
+//! Values and tools:
 //!
-//! [`config`] reads the environment, [`app`] puts the parts together, [`server`] opens and closes the doors, [`error`] is the
-//! closed table of everything that can go wrong, [`lexicons`] is the contract, [`mls`] is all that is looked at in MLS bytes.
+//! - [`background`] starts and stops long-lived tasks.
+//! - [`bytes`] reads and writes binary values in JSON.
+//! - [`clock`] is the injected time.
+//! - [`cors`] lets pages of other origins call the methods.
+//! - `exposition` writes metrics in Prometheus' older format.
+//! - [`hex`] reads and writes hex.
+//! - [`ids`] are the identifiers that travel through every layer.
+//! - [`lifecycle`] is the phase of the server: starting, serving or draining.
+//! - [`metrics`] is the registry and the page of metrics.
+//! - [`net`] has TLS and the check of addresses for outgoing connections.
+//! - [`nsid`] are the names of methods.
+//! - [`telemetry`] sets up logging.
 
 pub mod actors;
 pub mod api;

@@ -118,7 +118,8 @@ pub fn build_for_operators(app: App, listener: TcpListener) -> std::io::Result<(
 fn serve(app: App, socket: TcpListener, listener: Listener) -> std::io::Result<(SocketAddr, Server)> {
     let address = socket.local_addr()?;
     let Listener { name, workers, connections, is_public, routes } = listener;
-    let (metrics, shared) = (app.metrics.connections.clone(), Connections::new(is_public));
+    let (metrics, shared) =
+        (app.metrics.connections.clone(), Connections::new(is_public, xrpc::reply_to_unreadable_head));
     let data = Data::new(app);
     let builder = Server::build();
     let draining = builder.graceful_shutdown_signal();

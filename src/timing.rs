@@ -6,7 +6,8 @@
 //! [`measure`] marks the stages. Stages may be nested, and time counts for the innermost only, so the stages never add
 //! up to more than the request took. Work for no request is not measured; work that its caller has stopped waiting for
 //! counts up to that point.
-//! caller no longer waits for is, as far as it got.
+
+mod metrics;
 
 use std::array;
 use std::fmt::Write;
@@ -15,9 +16,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+pub use metrics::RequestMetrics;
+
 /// Maximum time until a request is answered, without the time that its client takes to send it. Proxies such as an AT
 /// Protocol PDS disconnect after 10 s, and the client would then not learn whether to retry.
 pub const BUDGET: Duration = Duration::from_millis(8_500);
+
+/// Lowest rate at which a client may send a body or take a reply, in bytes per second: a quarter of a megabit per second.
+pub const MIN_RATE: u64 = 32 * 1024;
+
+/// Returns the time that `bytes` take at [`MIN_RATE`].
+pub fn time_for(bytes: usize) -> Duration {
+    Duration::from_millis((bytes as u64).saturating_mul(1_000) / MIN_RATE)
+}
 
 tokio::task_local! {
     static CURRENT: Timings;

@@ -16,7 +16,7 @@ use crate::redis::RedisMetrics;
 use crate::serializer::QueueMetrics;
 use crate::store::StoreMetrics;
 use crate::suspensions::SuspensionMetrics;
-use crate::xrpc::XrpcMetrics;
+use crate::timing::RequestMetrics;
 
 /// The metrics of a server. Cheap to clone; clones count together.
 #[derive(Clone)]
@@ -26,6 +26,7 @@ pub struct Metrics {
     pub commands: CommandMetrics,
     pub connections: ConnectionMetrics,
     pub delivery: DeliveryMetrics,
+    pub errors: ErrorMetrics,
     pub events: EventMetrics,
     pub jobs: JobMetrics,
     pub limits: LimitMetrics,
@@ -33,9 +34,9 @@ pub struct Metrics {
     pub queues: QueueMetrics,
     pub quotas: QuotaMetrics,
     pub redis: RedisMetrics,
+    pub requests: RequestMetrics,
     pub store: StoreMetrics,
     pub suspensions: SuspensionMetrics,
-    pub xrpc: XrpcMetrics,
     /// The page that shows them.
     pub page: Page,
 }
@@ -52,15 +53,16 @@ impl Default for Metrics {
             connections: ConnectionMetrics::register(r, errors.clone()),
             delivery: DeliveryMetrics::register(r),
             events: EventMetrics::register(r, errors.clone()),
+            errors,
             jobs: JobMetrics::register(r),
             limits: LimitMetrics::register(r),
             memory: MemoryMetrics::register(r),
             queues: QueueMetrics::register(r),
             quotas: QuotaMetrics::register(r),
             redis: RedisMetrics::register(r),
+            requests: RequestMetrics::register(r),
             store: StoreMetrics::register(r),
             suspensions: SuspensionMetrics::register(r),
-            xrpc: XrpcMetrics::register(r, errors),
             page: Page::new(registry),
         }
     }

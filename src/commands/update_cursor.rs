@@ -1,9 +1,6 @@
 //! Somebody notes how far it has followed a conversation, for its other devices.
 
-use ulid::Ulid;
-
 use crate::error::Code;
-use crate::events::cursor::Sealed;
 use crate::ids::{ConvoId, Did, Malformed};
 use crate::store::{Abort, Transaction, Tx, cursors, events, members, messages};
 
@@ -12,8 +9,10 @@ use crate::store::{Abort, Transaction, Tx, cursors, events, members, messages};
 pub struct UpdateCursor {
     pub convo_id: ConvoId,
     pub caller: Did,
-    /// A ULID, the cursor of an event, or the id of an entry.
+    /// As the client wrote it. An entry with this id counts as read.
     pub cursor: String,
+    /// The spelling that sorts by time; `None` if the cursor is neither a ULID nor the cursor of an event.
+    pub sortable: Option<String>,
 }
 
 impl Transaction for UpdateCursor {
@@ -31,16 +30,11 @@ impl Transaction for UpdateCursor {
             Ok(id) => messages::find_seq(tx, &self.convo_id, &id, member.joined_seq).await?,
             Err(Malformed::Id | Malformed::Did) => None,
         };
-        // Both begin with their time, so that one order holds for all.
-        let place = match self.cursor.parse::<Ulid>() {
-            Ok(ulid) => Ok(ulid.to_string()),
-            Err(_) => self.cursor.parse::<Sealed>().map(|cursor| cursor.text().to_owned()),
-        };
-        match place {
-            Ok(place) => cursors::advance(tx, &self.caller, &self.convo_id, &place).await?,
-            // Ids that senders chose have no order, so nothing but the read position moves.
-            Err(_) if entry.is_some() => {}
-            Err(_) => {
+        match &self.sortable {
+            Some(cursor) => cursors::advance(tx, &self.caller, &self.convo_id, cursor).await?,
+            // Ids that senders chose have no order, so only the read position moves.
+            None if entry.is_some() => {}
+            None => {
                 let message = "cursor must be a ULID, the cursor of an event, or the id of an entry that you can see in this conversation";
                 return Err(Code::InvalidCursor.because(message).into());
             }

@@ -7,7 +7,7 @@
 //! a request.
 //!
 //! - A head must arrive within [`HEAD_TIME`] of its first byte. Few long heads may arrive at once.
-//! - A reply must be read at [`crate::xrpc::body::MIN_RATE`], with [`TAKE_GRACE`] on top.
+//! - A reply must be read at [`crate::timing::MIN_RATE`], with [`TAKE_GRACE`] on top.
 //! - Bodies are timed by their readers.
 //! - The library's replies to unreadable heads are sent in the form of all errors.
 
@@ -15,7 +15,6 @@ mod chunks;
 mod discard;
 mod head;
 mod metrics;
-mod refusal;
 mod socket;
 mod watch;
 
@@ -72,19 +71,24 @@ impl Ended {
     }
 }
 
+/// Returns the reply to send in place of bytes that the library sends for a head that it could not parse, or `None` for any other bytes.
+/// The flag is true if pages of any origin may read the reply.
+pub type Replace = fn(&[u8], bool) -> Option<Vec<u8>>;
+
 /// State shared by all connections of a listener. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Connections {
     /// True if pages of any origin may read the replies.
     open: bool,
+    replace: Replace,
     long_heads: Arc<Semaphore>,
     discard: Discard,
 }
 
 impl Connections {
-    /// Creates the state of one listener, for all clients (`open`) or for operators.
-    pub fn new(open: bool) -> Self {
-        Self { open, long_heads: Arc::new(Semaphore::new(MAX_LONG_HEADS)), discard: Discard::default() }
+    /// Creates the state of one listener, for all clients (`open`) or for operators. `replace` replaces the library's own replies.
+    pub fn new(open: bool, replace: Replace) -> Self {
+        Self { open, replace, long_heads: Arc::new(Semaphore::new(MAX_LONG_HEADS)), discard: Discard::default() }
     }
 }
 

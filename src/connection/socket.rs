@@ -14,13 +14,12 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_util::bytes::Buf;
 
 use crate::error::Code;
-use crate::xrpc::body::time_for;
+use crate::timing::time_for;
 
 use super::chunks::Chunks;
 use super::discard::DISCARD_PIECE;
 use super::head::Scanner;
 use super::metrics::ConnectionMetrics;
-use super::refusal;
 use super::{
     Connection, Connections, Ended, HEAD_TIME, LINGER, LONG_HEAD_BYTES, Left, MAX_HEAD_BYTES, Phase, TAKE_GRACE,
 };
@@ -170,7 +169,7 @@ impl Socket {
     /// Sends the refusal that replaces `bytes`. `None`: `bytes` must be sent unchanged.
     fn poll_refusal(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<Option<io::Result<usize>>> {
         if self.refusal.is_empty() {
-            match refusal::instead_of(bytes, self.connections.open) {
+            match (self.connections.replace)(bytes, self.connections.open) {
                 Some(refusal) => self.refusal.extend_from_slice(&refusal),
                 None => return Poll::Ready(None),
             }
@@ -326,13 +325,20 @@ mod tests {
 
     use super::*;
     use crate::connection::discard::DISCARD_RATE;
-    use crate::xrpc::body::MIN_RATE;
+    use crate::timing::MIN_RATE;
 
     async fn pair() -> (Socket, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (io, _) = listener.accept().await.unwrap();
-        (Socket::new(io, Connections::new(true), crate::app::Metrics::default().connections), peer)
+        (
+            Socket::new(
+                io,
+                Connections::new(true, crate::xrpc::reply_to_unreadable_head),
+                crate::app::Metrics::default().connections,
+            ),
+            peer,
+        )
     }
 
     /// Reads everything that is available without waiting for the peer.
@@ -379,7 +385,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn unread_bodies_are_discarded_at_one_rate_for_all_connections() {
         const MIB: usize = 1024 * 1024;
-        let connections = Connections::new(true);
+        let connections = Connections::new(true, crate::xrpc::reply_to_unreadable_head);
         let begun = Instant::now();
         let throwing_away = (0..4).map(async |_| {
             let (mut socket, mut peer) = pair().await;

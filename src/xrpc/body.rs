@@ -9,14 +9,12 @@ use tokio::time::Instant;
 use crate::error::{Code, Error};
 use crate::ids::Did;
 use crate::memory::{BodyMemory, LARGE, Reservation, SMALL_BYTES};
-use crate::timing::wait_for_client;
+use crate::timing::{MIN_RATE, time_for, wait_for_client};
 
 use super::intake::Intake;
 
 /// Most bytes of a body: a commit and a Welcome of 7 MiB each in base64, and the JSON around them.
 pub const MAX_BODY_BYTES: usize = 20 * 1024 * 1024;
-/// Lowest rate at which a client may send a body or take a reply, in bytes per second: a quarter of a megabit per second.
-pub const MIN_RATE: u64 = 32 * 1024;
 /// Time that a body may take beyond what it needs at [`MIN_RATE`].
 const BODY_GRACE: Duration = Duration::from_secs(20);
 
@@ -114,11 +112,6 @@ fn append(blocks: &mut Vec<Vec<u8>>, mut bytes: &[u8]) {
             blocks.push(Vec::with_capacity(LARGE));
         }
     }
-}
-
-/// Returns the time that `bytes` take at [`MIN_RATE`].
-pub fn time_for(bytes: usize) -> Duration {
-    Duration::from_millis((bytes as u64).saturating_mul(1_000) / MIN_RATE)
 }
 
 #[cfg(test)]

@@ -1,20 +1,20 @@
 //! The XRPC protocol kit (<https://atproto.com/specs/xrpc>): what an endpoint is, how requests reach one, and how answers and
 //! errors look. It knows no method.
 
-pub mod body;
+mod body;
 mod conflict;
 pub mod decode;
 mod encoding;
 mod endpoint;
 mod intake;
-mod metrics;
 mod pipeline;
 mod reply;
 mod request_id;
+mod unreadable;
 
 pub use conflict::{Conflict, Judged};
 pub use endpoint::{Caller, Endpoint, Guest, Kind, Route, Subscription, Tells};
-pub use metrics::XrpcMetrics;
 pub use pipeline::dispatch;
 pub use reply::{Answer, Upgrade, error_body, error_response, told};
 pub use request_id::RequestId;
+pub use unreadable::reply_to_unreadable_head;

@@ -193,7 +193,8 @@ pub async fn dispatch(
     let route = routes.iter().find(|route| route.nsid == nsid);
     let method = route.map_or("unknown", Route::method);
     let span = tracing::info_span!("request", id = %id, given = id.given(), method);
-    let (metrics, replies, asking) = (app.metrics.xrpc.clone(), app.reply_memory.clone(), request.clone());
+    let (metrics, errors) = (app.metrics.requests.clone(), app.metrics.errors.clone());
+    let (replies, asking) = (app.reply_memory.clone(), request.clone());
     let suspensions = app.suspensions.clone();
     // Times tell strangers things, such as whether somebody else waits for the same conversation. So they are for development,
     // which is where HS256 tokens are taken, and never for others.
@@ -214,7 +215,7 @@ pub async fn dispatch(
         }
     };
     let noting = |code: Code| {
-        metrics.error(code);
+        errors.error(code);
         // The sentence may quote the request, so only the client gets it.
         tracing::debug!(error = code.name(), "refused");
         code.name()

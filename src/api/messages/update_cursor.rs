@@ -1,10 +1,12 @@
 //! updateCursor: the caller has followed a conversation this far.
 
 use serde::{Deserialize, Serialize};
+use ulid::Ulid;
 
 use crate::app::App;
 use crate::commands;
 use crate::error::{Code, Error};
+use crate::events::cursor::Sealed;
 use crate::ids::ConvoId;
 use crate::xrpc::{Caller, Endpoint, Kind};
 
@@ -33,7 +35,16 @@ impl Endpoint for UpdateCursor {
 
     async fn call(app: &App, caller: &Caller, input: Input) -> Result<Output, Error> {
         let Input { convo_id, cursor } = input;
-        app.store.transact(commands::UpdateCursor { convo_id, caller: caller.did.clone(), cursor }).await?;
+        let (caller, sortable) = (caller.did.clone(), sortable(&cursor));
+        app.store.transact(commands::UpdateCursor { convo_id, caller, cursor, sortable }).await?;
         Ok(Output { success: true })
+    }
+}
+
+/// Returns a ULID, or the cursor of an event, in the spelling that sorts by time. Both begin with their time, so one order holds for all.
+fn sortable(cursor: &str) -> Option<String> {
+    match cursor.parse::<Ulid>() {
+        Ok(ulid) => Some(ulid.to_string()),
+        Err(_) => cursor.parse::<Sealed>().ok().map(|cursor| cursor.text().to_owned()),
     }
 }

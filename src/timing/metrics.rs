@@ -1,22 +1,21 @@
-//! Metrics of requests.
+//! Metrics of requests: how many were answered, and how long they and their stages took.
 
 use std::time::Duration;
 
-use crate::error::{Code, ErrorMetrics};
 use crate::metrics::{Buckets, Counters, Histograms, Register, Registry};
-use crate::timing::Stage;
 
-/// Metrics of all methods. Cheap to clone.
+use super::Stage;
+
+/// Metrics of the requests of all methods. Cheap to clone.
 #[derive(Clone)]
-pub struct XrpcMetrics {
+pub struct RequestMetrics {
     requests: Counters<2>,
     request_seconds: Histograms<1>,
     stage_seconds: Histograms<1>,
-    errors: ErrorMetrics,
 }
 
-impl XrpcMetrics {
-    pub fn register(registry: &mut Registry, errors: ErrorMetrics) -> Self {
+impl RequestMetrics {
+    pub fn register(registry: &mut Registry) -> Self {
         let r = registry;
         Self {
             requests: r.counters("http_requests", "Requests answered, by method and status"),
@@ -30,12 +29,11 @@ impl XrpcMetrics {
                 "Time of a request in one stage, by stage",
                 Buckets::FINE,
             ),
-            errors,
         }
     }
 
     /// Records one answered request. `method` is a known method or a fixed word, and `status` is one of the error table's.
-    pub(super) fn request(&self, method: &'static str, status: u16, took: Duration) {
+    pub fn request(&self, method: &'static str, status: u16, took: Duration) {
         let status = match status {
             200 => "200",
             400 => "400",
@@ -56,12 +54,7 @@ impl XrpcMetrics {
     }
 
     /// Records one stage of an answered request.
-    pub(super) fn stage(&self, stage: Stage, took: Duration) {
+    pub fn stage(&self, stage: Stage, took: Duration) {
         self.stage_seconds.get_or_create(&[("stage", stage.name())]).observe(took.as_secs_f64());
-    }
-
-    /// Counts one refused request.
-    pub(super) fn error(&self, code: Code) {
-        self.errors.error(code);
     }
 }

@@ -3,11 +3,12 @@
 
 use crate::cors;
 use crate::error::Code;
-use crate::xrpc::{RequestId, error_body};
+
+use super::{RequestId, error_body};
 
 /// Returns the reply to send in place of `bytes`, if these are the library's own reply to a head that it could not
 /// parse. If the listener is `open`, any page may read it.
-pub(super) fn instead_of(bytes: &[u8], open: bool) -> Option<Vec<u8>> {
+pub fn reply_to_unreadable_head(bytes: &[u8], open: bool) -> Option<Vec<u8>> {
     let reply = std::str::from_utf8(bytes).ok()?;
     let (line, fields) = reply.strip_prefix("HTTP/1.1 ")?.split_once("\r\n")?;
     if !line.starts_with('4') || !fields.ends_with("\r\n\r\n") {
@@ -42,14 +43,14 @@ mod tests {
     #[test]
     fn only_the_librarys_own_refusals_are_replaced() {
         let theirs = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
-        let ours = |open| String::from_utf8(instead_of(theirs, open).unwrap()).unwrap();
+        let ours = |open| String::from_utf8(reply_to_unreadable_head(theirs, open).unwrap()).unwrap();
         assert!(!ours(false).contains("access-control"), "{}", ours(false));
         let ours = ours(true);
         assert!(ours.starts_with("HTTP/1.1 431 Request Header Fields Too Large\r\n"), "{ours}");
         assert!(ours.ends_with('}') && ours.contains("\"recovery\":\"giveUp\""), "{ours}");
         for other in ["HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n", "HTTP/1.1 404 Not Found\r\n\r\n{}", "4", "\u{ff}"]
         {
-            assert_eq!(instead_of(other.as_bytes(), true), None, "{other}");
+            assert_eq!(reply_to_unreadable_head(other.as_bytes(), true), None, "{other}");
         }
     }
 }
