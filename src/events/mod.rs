@@ -1,88 +1,13 @@
-//! Events: from a committed row to every client that may see it. `hint -> tail -> hub -> stream -> framing`.
+//! Events: from a committed row to every client that may see it. docs/events.md proves that nothing is lost and nothing leaks.
 //!
-//! A row that was committed is the only way in which an event can exist; typing indicators, which are of no consequence, are the one
-//! exception. A log entry is its own event. What is no entry (who joined, who left, what was read) is a row of `event_stream`,
-//! written in the transaction that did it. Handlers never speak to the hub.
+//! A committed row is the only source of an event; typing indicators, which are never stored, are the one exception. A log entry is its own
+//! event. Everything else is a row of `event_stream`, written by the transaction that caused it. Methods do not use the hub.
 //!
-//! - [`hints`] say that looking is worth while: after a commit, to all replicas, without promise.
-//! - `tail` is the one reader of this replica. It looks when it is told to, and every second.
-//! - [`hub`] knows who listens to what, and hands out what the tail has read.
-//! - [`subscriber`] is one open stream: its place, and a bounded buffer. It knows no framing.
-//! - [`identities`] ends streams whose callers are not who they were.
-//! - `catch_up` brings a stream from its cursor to where the tail is.
-//! - [`crate::streaming`] writes a stream as HTTP.
-//!
-//! # What may break, and why it cannot
-//!
-//! **A late committer is passed over** (P5). A number that was drawn before COMMIT is not in the order of commits: "greater than the
-//! last I saw" misses the transaction that drew early and committed late. So the tail's place is no number but a snapshot of
-//! PostgreSQL: a row is new if this snapshot sees it and the last one did not, which is so exactly if its transaction is in the
-//! last one's list of those that were running, or not below its end. `events/news` asks for both in the statement whose snapshot is
-//! the next place. Hence every row that is ever committed is in exactly one pass, and a transaction that stays open for
-//! hours delays nobody.
-//!
-//! **A hint is lost, or Redis** (P5, P11). Hints decide when a pass is made and nothing else; one is made every second anyway.
-//!
-//! **Entries arrive out of order or with a hole** (P5). A pass says which conversations have something new; what is handed out is
-//! read from the log by `seq`, ascending, from the last one that was handed out. Whoever writes entry n+1 has waited for the
-//! conversation's row until entry n was committed, so a snapshot that sees n+1 sees n. `prevSeq` lets clients check.
-//!
-//! **A client comes back and has missed something** (P5). The cursor that goes out with an event is a snapshot S of the tail, all of
-//! whose rows had been handed to this stream before. What may be missing was written by transactions that S did not see the end of: those
-//! that ran, and those from its end on. That is what is replayed. For the rows of `event_stream` these are ranges of an index. For
-//! the log, the first entry to send again follows the last one, by seq, that S saw: as S saw it, it saw all before it. Where more ran
-//! than a cursor can name, it ends before the first that it does not name, as if S had been taken then. So a transaction that
-//! stays open anywhere in the cluster makes no replay longer. What is sent twice is known: entries by `(convoId, seq)`, and who joined,
-//! left or was removed by `eventId`; it may be from before the client began. The cursor is from one moment and for all conversations, also
-//! those that the client did not know of.
-//!
-//! **Somebody is removed and has not had everything from before** (P5), nor can read it from the log any more. Who comes back with a
-//! cursor is sent the rest of the membership before its removal (`catch_up`), however often it joined and was removed meanwhile:
-//! the rows of `event_stream` say where each membership began and ended, which the roster forgets. Who listens has had the rest when it is
-//! told of the removal, since a pass reads entries before rows. Only where a membership began and ended, or gave way to another, between
-//! two readings can entries be missing then; the stream is cut before any cursor says that it has had them, and comes back.
-//!
-//! **Something falls between replay and live** (P5). Before anything is read for a stream it is registered, and waits for a pass that
-//! began afterwards, so that every later pass reports to it. Only then is it read where its conversations begin, and it is
-//! attached to them. Until one more pass has gone by, rows are held for it; by then all that were committed before the reading have been
-//! held, and they are sent before anything else. Entries it reads itself, to within a page of the tail. Then it *joins*: the
-//! tail reads the missing ones in its next pass, for it and nobody else. Until that pass is over its events carry the cursor that
-//! it came with, because the tail's would claim entries that are still to come.
-//!
-//! **A read position comes before what was read.** A stream that catches up is sent rows first, then entries. Positions are kept back until
-//! it is live, when every entry that its last pass saw has been sent: whoever moved a position had read the entry.
-//!
-//! **Somebody sees what is none of its business** (P7). Nothing is handed out on the word of memory. Whenever entries are read, it is
-//! read with them which version of the roster they belong to, and after them what those who listen are to the conversation, unless that was
-//! read at this very version, which moves with every join and every end. An entry goes to a listener only if it lies after its
-//! join and not after its end. The membership was read later, so one that ended in between says where it ended. A listener is attached
-//! by one membership, known by its date; after leaving and joining again it is attached anew. Rows go to those who are attached when
-//! they come, and are taken in the order of a conversation's commits (`id` is drawn while the conversation is held). So a removal
-//! detaches before anything that follows, and a joiner's first row is its own join; for a stream that was attached from what the
-//! database said, held rows before its own join are dropped. Typing is handed out at the end of a pass that began after it came,
-//! when every removal from before has been applied.
-//!
-//! **Something grows without bound** (P10). Streams are bounded per caller and per replica ([`hub`]) and in conversations; what waits for
-//! one client is bounded in events (`SSE_BUFFER_SIZE`) and bytes, and what waits for all of them in bytes; who does not read is told, cut,
-//! and loses nothing, since it resumes by its cursor. A client that catches up is read for only when it has read. A connection that takes
-//! nothing at all is reset by the kernel ([`crate::server`]). Passes, pages and replays have limits; a tail that lost its place cuts all
-//! streams, which resume.
-//!
-//! **A commit pays for it** (P10). Sending a message writes no row here and waits for nobody. NOTIFY has a connection and a task of its
-//! own.
-//!
-//! **The database goes back in time**, by a crash, a failover or a restored backup: transaction ids come again. Then a new *incarnation*
-//! begins, before anything is written (`store/incarnation`, which has the proof), and the tail, which sees in the statement of each pass
-//! that its place is of an older one, cuts all streams. A cursor of an older incarnation is taken for what surely was before it, where
-//! its numbers still mean the same, and is `OutdatedCursor` where they do not; one of an incarnation that nobody here knows, or
-//! of who has read what the present one has lost, is `FutureCursor`. For that a cursor names the newest transaction of which this replica
-//! had handed anything out, what goes with the cursor included. Where two transactions ended at once and only the one with the lower id is
-//! lost, that does not show by the cursor, but by the ids of the entries that follow.
-//!
-//! **What was missed has been deleted** ([`crate::jobs`]). Deleted rows and entries move `event_horizon`, by trigger, and a cursor that
-//! may lack something below it is `OutdatedCursor`. It is looked at after the replay was read, and again where a stream that catches up
-//! finds a hole in a log: if the horizon has passed its cursor, the stream is cut, comes back and is told. A hole from before its cursor
-//! is no matter.
+//! - [`hints`] notifies all replicas after a commit. A lost notification costs time only.
+//! - `tail` is the only reader of this replica. It reads in passes, and hands what it reads to the hub.
+//! - [`hub`] knows who follows what, and queues events for each [`subscriber`], which is one open stream.
+//! - `catch_up` brings a stream from its cursor to the position of the tail.
+//! - [`identities`] ends streams whose callers have lost their keys.
 
 mod catch_up;
 pub mod cursor;
