@@ -30,8 +30,8 @@ pub async fn health(app: Data<App>) -> HttpResponse {
             },
             "events": {
                 "streams": app.events.streams(),
-                "hints": app.events.hints().transport().name(),
-                "listening": app.events.hints().listening(),
+                "hints": app.events.notifier().transport().name(),
+                "listening": app.events.notifier().listening(),
             },
         },
     });
@@ -63,7 +63,7 @@ pub async fn ready(app: Data<App>) -> HttpResponse {
             "tasks": tasks,
         },
         // Without hints events come later, and that is no reason to send anybody elsewhere.
-        "hints": { "by": app.events.hints().transport().name(), "listening": app.events.hints().listening() },
+        "hints": { "by": app.events.notifier().transport().name(), "listening": app.events.notifier().listening() },
     });
     if ready { HttpResponse::Ok().json(body) } else { HttpResponse::ServiceUnavailable().json(body) }
 }

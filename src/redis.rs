@@ -59,7 +59,7 @@ impl Redis {
     }
 
     /// Returns the client with a time limit, which fails at once while the connection is down.
-    pub fn hasty(&self) -> WithOptions<Client> {
+    pub fn with_timeout(&self) -> WithOptions<Client> {
         self.client.with_options(&Options {
             timeout: Some(TIMEOUT),
             fail_fast: true,
@@ -70,7 +70,7 @@ impl Redis {
 
     /// Publishes a text and returns whether Redis accepted it, within the time limit.
     pub async fn publish(&self, channel: &'static str, text: String) -> bool {
-        let sent: Result<(), Error> = self.hasty().publish(channel, text).await;
+        let sent: Result<(), Error> = self.with_timeout().publish(channel, text).await;
         self.note(sent.as_ref().err());
         sent.is_ok()
     }

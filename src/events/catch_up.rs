@@ -15,59 +15,59 @@ use crate::store::events::{PAGE, Present, Seen, What};
 use crate::wire::MessageView;
 
 use super::event::{Info, Row};
-use super::hub::{Behind, Gap, Hub};
+use super::hub::{Gap, Hub, NextStep};
 use super::subscriber::{End, Subscriber};
 
 /// Most conversations in one page.
-const MOST_CONVOS: usize = 10;
+const MAX_CONVOS_PER_PAGE: usize = 10;
 /// After so many pages of a conversation that is written faster than it can be read to its end, the tail takes over where little is
 /// missing. Before that only where nothing is, so that its page does not come on top of what waits for the client.
-const PAGES: u32 = 3;
+const MAX_CLOSE_PAGES: u32 = 3;
 /// The pause after the database refused.
-const PAUSE: Duration = Duration::from_secs(1);
+const RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// Supplies a stream until the tail does, or until it ends. Rows that were `known` when it began are passed over.
 pub(super) async fn run(
     store: Store,
     hub: Hub,
     subscriber: Arc<Subscriber>,
-    turns: Arc<Semaphore>,
+    slots: Arc<Semaphore>,
     known: Option<Seen>,
     account: Account,
 ) {
     let mut pages = 0;
     loop {
-        hub.relieve();
+        hub.shed_load();
         // Also before the tail takes over, which does not wait for anybody to read.
-        if !subscriber.room(hub.buffer()).await {
+        if !subscriber.wait_for_room(hub.buffer()).await {
             return;
         }
-        let close = if pages < PAGES { 0 } else { PAGE };
-        let step = match hub.behind(&subscriber, MOST_CONVOS, close) {
-            Behind::Over => return,
-            Behind::Pass(pass) => {
+        let close = if pages < MAX_CLOSE_PAGES { 0 } else { PAGE };
+        let step = match hub.next_step(&subscriber, MAX_CONVOS_PER_PAGE, close) {
+            NextStep::Done => return,
+            NextStep::AwaitPass(pass) => {
                 tokio::select! {
                     () = hub.after(pass) => continue,
                     () = subscriber.ended() => return,
                 }
             }
-            Behind::Rows(mut rows) => {
+            NextStep::Rows(mut rows) => {
                 rows.retain(|row| known.as_ref().is_none_or(|known| !known.saw(row.tx)));
-                supply_rows(&store, &hub, &subscriber, rows, &turns).await
+                supply_rows(&store, &hub, &subscriber, rows, &slots).await
             }
-            Behind::Entries(gaps) => {
-                let little = gaps.len() < MOST_CONVOS && gaps.iter().all(|gap| gap.head - gap.position <= PAGE);
+            NextStep::Entries(gaps) => {
+                let little = gaps.len() < MAX_CONVOS_PER_PAGE && gaps.iter().all(|gap| gap.head - gap.position <= PAGE);
                 pages = if little { pages + 1 } else { 0 };
                 tokio::select! {
                     () = account.wait_for_capacity() => {}
                     () = subscriber.ended() => return,
                 }
-                supply(&store, &hub, &subscriber, &gaps, &turns, &account).await
+                supply(&store, &hub, &subscriber, &gaps, &slots, &account).await
             }
         };
         if step.is_err() {
             tokio::select! {
-                () = tokio::time::sleep(PAUSE) => {}
+                () = tokio::time::sleep(RETRY_DELAY) => {}
                 () = subscriber.ended() => return,
             }
         }
@@ -80,17 +80,17 @@ async fn supply(
     hub: &Hub,
     subscriber: &Arc<Subscriber>,
     gaps: &[Gap],
-    turns: &Semaphore,
+    slots: &Semaphore,
     account: &Account,
 ) -> Result<(), Error> {
-    let _turn = turns.acquire().await;
+    let _slot = slots.acquire().await;
     let reader = store.reader().await?;
     let begun = Instant::now();
     let after: Vec<(&str, i64)> = gaps.iter().map(|gap| (&*gap.convo, gap.position)).collect();
     let entries = reader.entries(&after).await?;
     account.charge(Work::Database(begun.elapsed()));
     account.charge(Work::Bytes(entries.entries.iter().map(|entry| entry.ciphertext.0.len()).sum()));
-    if has_hole(&after, &entries.entries) && lacks(subscriber, &reader.present(None).await?) {
+    if has_gap(&after, &entries.entries) && may_lack(subscriber, &reader.present(None).await?) {
         subscriber.end(End::Announced(Info::Reset));
         return Ok(());
     }
@@ -111,14 +111,14 @@ async fn supply(
 }
 
 /// Whether something may have been deleted that a stream lacks, or its place means nothing any more.
-fn lacks(subscriber: &Subscriber, present: &Present) -> bool {
+fn may_lack(subscriber: &Subscriber, present: &Present) -> bool {
     subscriber.begins_at().is_some_and(|from| {
         present.moment.seen().era != from.seen().era || from.seen().lacks_below(present.horizon, present.moment.seen())
     })
 }
 
 /// Whether entries were deleted that should have been among these, which follow positions without a gap otherwise.
-fn has_hole(after: &[(&str, i64)], entries: &[MessageView]) -> bool {
+fn has_gap(after: &[(&str, i64)], entries: &[MessageView]) -> bool {
     let mut last: HashMap<&str, i64> = after.iter().copied().collect();
     entries
         .iter()
@@ -130,7 +130,7 @@ async fn supply_rows(
     hub: &Hub,
     subscriber: &Arc<Subscriber>,
     rows: Vec<Arc<Row>>,
-    turns: &Semaphore,
+    slots: &Semaphore,
 ) -> Result<(), Error> {
     let rows = of_membership(rows, &subscriber.did);
     let joined = |row: &Arc<Row>| match (&row.convo, &row.what) {
@@ -141,7 +141,7 @@ async fn supply_rows(
     let pairs: Vec<(&str, &str)> = joined.iter().map(|convo| (convo.as_str(), subscriber.did.as_str())).collect();
     let mut memberships = Vec::new();
     while !pairs.is_empty() {
-        let _turn = turns.acquire().await;
+        let _slot = slots.acquire().await;
         let asked = async { store.reader().await?.memberships(&pairs).await };
         match asked.await {
             Ok(found) => {
@@ -149,7 +149,7 @@ async fn supply_rows(
                 break;
             }
             // The rows are not with the hub any more, so there is no way but on.
-            Err(_) if !subscriber.has_ended() => tokio::time::sleep(PAUSE).await,
+            Err(_) if !subscriber.has_ended() => tokio::time::sleep(RETRY_DELAY).await,
             Err(failed) => return Err(failed),
         }
     }
@@ -158,11 +158,11 @@ async fn supply_rows(
             && *did == subscriber.did
         {
             // The row is not with the hub any more, so there is no way but on.
-            while supply_rest(store, hub, subscriber, convo, row.id, *seq, turns).await.is_err() {
+            while supply_rest(store, hub, subscriber, convo, row.id, *seq, slots).await.is_err() {
                 if subscriber.has_ended() {
                     return Ok(());
                 }
-                tokio::time::sleep(PAUSE).await;
+                tokio::time::sleep(RETRY_DELAY).await;
             }
         }
         hub.supply_rows(subscriber, std::slice::from_ref(row), &memberships);
@@ -179,25 +179,25 @@ async fn supply_rest(
     convo: &ConvoId,
     removal: i64,
     end: i64,
-    turns: &Semaphore,
+    slots: &Semaphore,
 ) -> Result<(), Error> {
     let mut position: Option<i64> = None;
     loop {
-        if !subscriber.room(hub.buffer()).await {
+        if !subscriber.wait_for_room(hub.buffer()).await {
             return Ok(());
         }
         let Some(from) = subscriber.begins_at() else { return Ok(()) };
-        let _turn = turns.acquire().await;
+        let _slot = slots.acquire().await;
         let reader = store.reader().await?;
         let after = match position {
             Some(seq) => seq,
-            None => reader.parting(convo, &subscriber.did, from.seen(), removal).await?,
+            None => reader.removal_position(convo, &subscriber.did, from.seen(), removal).await?,
         };
         if after >= end {
             return Ok(());
         }
         let mut entries = reader.entries(&[(convo.as_str(), after)]).await?;
-        if has_hole(&[(convo.as_str(), after)], &entries.entries) && lacks(subscriber, &reader.present(None).await?) {
+        if has_gap(&[(convo.as_str(), after)], &entries.entries) && may_lack(subscriber, &reader.present(None).await?) {
             subscriber.end(End::Announced(Info::Reset));
             return Ok(());
         }

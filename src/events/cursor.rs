@@ -24,11 +24,11 @@ const MARK: u128 = 0xCA7B;
 /// The letters of its beginning.
 const HEAD: usize = 26;
 /// Most running transactions that it names. If there are more, it stands before the first that it does not name.
-const MOST_RUNNING: usize = 6;
+const MAX_RUNNING: usize = 6;
 /// Most letters of one.
-const MOST: usize = 128;
+const MAX_LETTERS: usize = 128;
 /// Bytes of chance after the beginning, the rest of the nonce.
-const REST: usize = 8;
+const NONCE_REST: usize = 8;
 
 /// Everything that its snapshot saw has been delivered to whoever was given this. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -79,7 +79,7 @@ impl Cursor {
             | MARK << 64
             | u128::from(incarnation.cast_unsigned()) << 32
             | chance[0] & u128::from(u32::MAX);
-        let mut rest = chance[1].to_le_bytes()[..REST].to_vec();
+        let mut rest = chance[1].to_le_bytes()[..NONCE_REST].to_vec();
         let mut body = [seen.ahead.to_be_bytes(), seen.newest.to_be_bytes()].concat();
         // All that run are within two thousand millions of the end, or PostgreSQL would stop.
         body.extend(seen.running.iter().flat_map(|tx| ((seen.ahead - tx) as u32).to_be_bytes()));
@@ -95,14 +95,14 @@ impl Cursor {
 impl From<&Moment> for Cursor {
     fn from(moment: &Moment) -> Self {
         let at = moment.at.timestamp_millis().max(0).cast_unsigned();
-        Self::sealed(moment.seen().within(MOST_RUNNING), at, moment.incarnation, &moment.key)
+        Self::sealed(moment.seen().within(MAX_RUNNING), at, moment.incarnation, &moment.key)
     }
 }
 
 fn nonce(head: u128, rest: &[u8]) -> Nonce {
     let mut nonce = [0; 12];
     nonce[..4].copy_from_slice(&head.to_be_bytes()[12..]);
-    nonce[4..].copy_from_slice(&rest[..REST]);
+    nonce[4..].copy_from_slice(&rest[..NONCE_REST]);
     Nonce::assume_unique_for_key(nonce)
 }
 
@@ -136,8 +136,8 @@ impl FromStr for Sealed {
         let head = text.get(..HEAD).ok_or_else(wrong)?;
         let Ulid(head) = Ulid::from_string(head).map_err(|_| wrong())?;
         let tail = text.as_bytes()[HEAD..].iter();
-        let is_sealed =
-            tail.len() <= MOST - HEAD && tail.copied().all(|c| c.is_ascii_alphanumeric() || c == b'-' || c == b'_');
+        let is_sealed = tail.len() <= MAX_LETTERS - HEAD
+            && tail.copied().all(|c| c.is_ascii_alphanumeric() || c == b'-' || c == b'_');
         if head >> 64 & 0xFFFF != MARK || !is_sealed {
             return Err(wrong());
         }
@@ -149,7 +149,7 @@ impl Sealed {
     /// What had been delivered, if this was sealed with the key of this incarnation.
     pub fn open(&self, then: &Then) -> Option<Seen> {
         let mut bytes = BASE64_URL_SAFE_NO_PAD.decode(&self.text[HEAD..]).ok()?;
-        let (rest, body) = bytes.split_at_mut_checked(REST)?;
+        let (rest, body) = bytes.split_at_mut_checked(NONCE_REST)?;
         let body =
             then.key.cipher().open_in_place(nonce(self.head, rest), Aad::from(self.head.to_be_bytes()), body).ok()?;
         let (ahead, body) = body.split_first_chunk()?;

@@ -9,7 +9,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use crate::error::{Code, ErrorMetrics};
 use crate::metrics::{Buckets, Counters, Register, Registry};
 
-use super::hints::Transport;
+use super::notifier::Transport;
 
 /// Metrics of events. Cheap to clone.
 #[derive(Clone)]
@@ -17,7 +17,7 @@ pub struct EventMetrics {
     streams_open: Gauge,
     streams_ended: Counters<1>,
     delivered: Counters<1>,
-    hints: Counters<2>,
+    notifications: Counters<2>,
     tail_passes: Counter,
     tail_oldest: Gauge,
     tail_lag_seconds: Histogram,
@@ -31,7 +31,7 @@ impl EventMetrics {
             streams_open: r.gauge("event_streams_open", "Open event streams"),
             streams_ended: r.counters("event_streams_ended", "Event streams that the server closed, by reason"),
             delivered: r.counters("events_delivered", "Events handed to connections, by type"),
-            hints: r.counters("event_hints", "Notifications to other replicas, by transport and outcome"),
+            notifications: r.counters("event_hints", "Notifications to other replicas, by transport and outcome"),
             tail_passes: r.counter("event_tail_passes", "Passes of the event tail"),
             tail_oldest: r.gauge(
                 "event_tail_oldest_transaction",
@@ -62,9 +62,9 @@ impl EventMetrics {
     }
 
     /// Counts a notification to other replicas.
-    pub fn hint(&self, transport: Transport, sent: bool) {
+    pub fn notification(&self, transport: Transport, sent: bool) {
         let outcome = if sent { "sent" } else { "lost" };
-        self.hints.get_or_create(&[("transport", transport.name()), ("outcome", outcome)]).inc();
+        self.notifications.get_or_create(&[("transport", transport.name()), ("outcome", outcome)]).inc();
     }
 
     /// Counts a pass of the event tail, with the age of the oldest running transaction in transactions.

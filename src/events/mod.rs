@@ -12,10 +12,10 @@
 mod catch_up;
 pub mod cursor;
 pub mod event;
-pub mod hints;
 pub mod hub;
 pub mod identities;
 mod metrics;
+pub mod notifier;
 pub mod subscriber;
 mod tail;
 
@@ -38,19 +38,19 @@ use crate::store::{Reader, Store, members};
 
 use cursor::{Cursor, Sealed};
 use event::{Info, Typing};
-use hints::Hints;
 use hub::Hub;
+use notifier::Notifier;
 use subscriber::Subscriber;
 
 pub use metrics::EventMetrics;
-pub use tail::POLL;
+pub use tail::POLL_INTERVAL;
 
 /// Time between two keepalives of a stream. They keep proxies from closing an idle connection.
 pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 /// How long a new stream waits for the tail.
-const OPENING: Duration = Duration::from_secs(5);
+const TAIL_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long it waits for its turn at the database after that.
-const TURN: Duration = Duration::from_secs(3);
+const SLOT_TIMEOUT: Duration = Duration::from_secs(3);
 /// Most conversations of one stream.
 pub const MAX_CONVOS: usize = 10_000;
 /// Most rows that are replayed, and most bytes of what they say. Who has been away for more reads its conversations anew, which is
@@ -63,9 +63,9 @@ const MAX_REPLAY_BYTES: i64 = 4 * 1024 * 1024;
 pub struct Events {
     store: Store,
     hub: Hub,
-    hints: Hints,
+    notifier: Notifier,
     /// Streams that catch up take turns at the database.
-    turns: Arc<Semaphore>,
+    slots: Arc<Semaphore>,
     metrics: EventMetrics,
 }
 
@@ -106,11 +106,11 @@ impl Events {
     ) -> Self {
         let EventConfig { database, pooler, max_connections, buffer } = config;
         let hub = Hub::new(buffer, metrics.clone());
-        let hints = Hints::start(store, &hub, redis, database, pooler, metrics.clone(), background);
+        let notifier = Notifier::start(store, &hub, redis, database, pooler, metrics.clone(), background);
         background.start(&tasks::STREAM_HEARTBEAT, keep_alive(hub.clone()));
         // A quarter of the connections, so that neither writes nor the tail wait for those who come back all at once.
-        let turns = Arc::new(Semaphore::new((max_connections / 4).max(1)));
-        Self { store: store.clone(), hub, hints, turns, metrics }
+        let slots = Arc::new(Semaphore::new((max_connections / 4).max(1)));
+        Self { store: store.clone(), hub, notifier, slots, metrics }
     }
 
     /// Starts the tail.
@@ -136,11 +136,11 @@ impl Events {
         let nowhere = Cursor::nowhere();
         let subscriber = self.hub.register(did, key, only, nowhere.clone())?;
         let mut open = OpenStream { hub: self.hub.clone(), subscriber, from: nowhere };
-        let opening = self.hub.after(self.hub.begun());
-        if tokio::time::timeout(OPENING, opening).await.is_err() {
+        let opening = self.hub.after(self.hub.current_pass());
+        if tokio::time::timeout(TAIL_TIMEOUT, opening).await.is_err() {
             return Err(Code::Overloaded.because("the database could not be read in time; reconnect"));
         }
-        let Ok(turn) = tokio::time::timeout(TURN, self.turns.acquire()).await else {
+        let Ok(slot) = tokio::time::timeout(SLOT_TIMEOUT, self.slots.acquire()).await else {
             return Err(Code::Overloaded.because("too many streams are catching up; reconnect"));
         };
         let reader = self.store.reader().await?;
@@ -174,7 +174,7 @@ impl Events {
         if let Some(seen) = seen {
             check(seen, after.horizon, &after.moment)?;
         }
-        drop((reader, turn));
+        drop((reader, slot));
         // Without a cursor, what was there already is not told.
         let known = cursor.is_none().then(|| present.moment.seen().clone());
         open.from = cursor.unwrap_or_else(|| Cursor::from(&present.moment));
@@ -183,7 +183,7 @@ impl Events {
             self.store.clone(),
             self.hub.clone(),
             open.subscriber.clone(),
-            self.turns.clone(),
+            self.slots.clone(),
             known,
             account,
         );
@@ -193,13 +193,13 @@ impl Events {
 
     /// Tells the other members that somebody types. Whoever calls this knows that it is a member.
     pub fn typing(&self, typing: Typing) {
-        self.hints.typing(&typing, self.runtime());
-        self.hub.type_in(typing);
+        self.notifier.typing(&typing, self.runtime());
+        self.hub.queue_typing(typing);
     }
 
     /// How replicas tell each other, and whether this one is told.
-    pub fn hints(&self) -> &Hints {
-        &self.hints
+    pub fn notifier(&self) -> &Notifier {
+        &self.notifier
     }
 
     /// Whether what happens reaches this replica.

@@ -22,7 +22,7 @@ use super::identities;
 pub const MAX_WAITING_BYTES: usize = 32 * 1024 * 1024;
 /// How long a stream stays open, give or take a quarter. Who it is was proved when it was opened, and is proved again by the next, so that
 /// nobody follows for ever by a token that was stolen once.
-pub const LIFE: Duration = Duration::from_secs(60 * 60);
+pub const MAX_AGE: Duration = Duration::from_secs(60 * 60);
 /// A client that catches up is read for again when no more than this waits for it.
 const LOW_EVENTS: usize = 256;
 const LOW_BYTES: usize = 4 * 1024 * 1024;
@@ -53,14 +53,14 @@ pub(super) struct State {
     waiting: VecDeque<Outgoing>,
     bytes: usize,
     /// How far the caller has read and followed, to be told when the entries up to there have been sent: the newest of each conversation.
-    positions: HashMap<(ConvoId, Position), Arc<Row>>,
+    positions: HashMap<(ConvoId, PositionKind), Arc<Row>>,
     waker: Option<Waker>,
     end: Option<End>,
 }
 
 /// What a device of the caller's tells the others of itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Position {
+enum PositionKind {
     Read,
     Cursor,
 }
@@ -114,9 +114,10 @@ impl Subscriber {
     pub(super) fn new(id: u64, did: Did, key: Option<PublicKey>, only: Option<ConvoId>, from: Cursor) -> Self {
         let phase = Phase::CatchingUp { from, held: Vec::new(), held_bytes: 0, attached: None, tell: false, looked: 0 };
         // Those that were opened together do not end together, and are not looked at together.
-        let share = 0.75 + (id.wrapping_mul(0x9E37_79B9) % 1_000) as f64 / 2_000.0;
+        let fraction = 0.75 + (id.wrapping_mul(0x9E37_79B9) % 1_000) as f64 / 2_000.0;
         let now = Instant::now();
-        let (until, identify_at) = (now + LIFE.mul_f64(share), now + identities::EVERY.mul_f64(share));
+        let (until, identify_at) =
+            (now + MAX_AGE.mul_f64(fraction), now + identities::CHECK_INTERVAL.mul_f64(fraction));
         let (convos, waiting) = (Vec::new(), VecDeque::new());
         let positions = HashMap::new();
         let state = State { phase, identify_at, convos, waiting, bytes: 0, positions, waker: None, end: None };
@@ -161,7 +162,7 @@ impl Subscriber {
     }
 
     /// Waits until the client has read most of what waits, of which there may be `most`; false if the stream has ended.
-    pub(super) async fn room(&self, most: usize) -> bool {
+    pub(super) async fn wait_for_room(&self, most: usize) -> bool {
         let low = LOW_EVENTS.min(most / 2);
         loop {
             {
@@ -262,7 +263,7 @@ impl State {
 
     /// Keeps a position until its time has come. They move forward only, so one gives way to the next.
     pub fn hold_position(&mut self, convo: &ConvoId, row: &Arc<Row>) {
-        let kind = if matches!(row.what, What::Read { .. }) { Position::Read } else { Position::Cursor };
+        let kind = if matches!(row.what, What::Read { .. }) { PositionKind::Read } else { PositionKind::Cursor };
         self.positions.insert((convo.clone(), kind), row.clone());
     }
 

@@ -1,6 +1,6 @@
 //! The one reader of this replica: pass after pass, everything that became visible since the last one goes to the hub.
 //!
-//! A pass is made when a hint says that it is worth while, and at least once in [`POLL`], which is what makes hints free to get
+//! A pass is made when a hint says that it is worth while, and at least once in [`POLL_INTERVAL`], which is what makes hints free to get
 //! lost. However many streams there are, a pass asks the database once what is new, once for the entries of the conversations
 //! that somebody here listens to, and once for who is a member of those of them whose rosters have changed.
 
@@ -12,28 +12,28 @@ use crate::store::events::{EventRow, Membership, Moment, News, What};
 use crate::store::{Lane, Reader, Store};
 
 use super::event::Info;
-use super::hub::{Begun, Hub};
+use super::hub::{Hub, Pass};
 use super::metrics::EventMetrics;
 
 /// The longest time between two passes.
-pub const POLL: Duration = Duration::from_secs(1);
+pub const POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// The shortest time between two passes: what comes meanwhile shares the next.
-const GAP: Duration = Duration::from_millis(2);
+const MIN_PASS_INTERVAL: Duration = Duration::from_millis(2);
 /// About the most rows in a pass. After an outage with more, streams are cut, and resume from their cursors.
-const MOST_ROWS: usize = 10_000;
+const MAX_ROWS: usize = 10_000;
 /// Most entries in a pass, likewise.
-const MOST_ENTRIES: i64 = 200_000;
+const MAX_ENTRIES: i64 = 200_000;
 /// So many passes in a row may take too long. Then the place is given up: the next would have more to do, not less.
-const MOST_TOO_LONG: u32 = 3;
+const MAX_SLOW_PASSES: u32 = 3;
 /// Most conversations that are read in one statement.
-const MOST_CONVOS: usize = 100;
+const MAX_CONVOS_PER_READ: usize = 100;
 
 /// Reads for ever.
 pub(super) async fn run(store: Store, hub: Hub, metrics: EventMetrics) {
     let mut last: Option<Moment> = None;
     let mut failing = false;
-    let mut too_long = 0;
-    let mut told = HashSet::new();
+    let mut slow_passes = 0;
+    let mut handed_out = HashSet::new();
     loop {
         let begun = hub.begin_pass();
         let pass = begun.pass;
@@ -41,7 +41,7 @@ pub(super) async fn run(store: Store, hub: Hub, metrics: EventMetrics) {
         // Waiting for a connection says nothing about how much there is to read.
         let has_read = reader.is_ok();
         let moment = match reader {
-            Ok(reader) => read(&metrics, &hub, reader, last.as_ref(), begun, &mut told).await,
+            Ok(reader) => read(&metrics, &hub, reader, last.as_ref(), begun, &mut handed_out).await,
             Err(cause) => Err(cause),
         };
         match moment {
@@ -52,25 +52,25 @@ pub(super) async fn run(store: Store, hub: Hub, metrics: EventMetrics) {
                 hub.end_pass(pass, &moment);
                 metrics.tail_passed(moment.seen().oldest_age());
                 last = Some(moment);
-                too_long = 0;
-                told.clear();
-                tokio::time::sleep(GAP).await;
-                let _ = tokio::time::timeout(POLL, hub.woken()).await;
+                slow_passes = 0;
+                handed_out.clear();
+                tokio::time::sleep(MIN_PASS_INTERVAL).await;
+                let _ = tokio::time::timeout(POLL_INTERVAL, hub.woken()).await;
             }
             Err(cause) => {
                 if !std::mem::replace(&mut failing, true) {
                     tracing::warn!(%cause, "the event tail cannot read; retrying");
                 }
                 // While the database cannot be reached, nothing is given up: what is missing then is not too much yet.
-                too_long = if has_read && cause.code == Code::Overloaded { too_long + 1 } else { 0 };
-                if too_long >= MOST_TOO_LONG {
+                slow_passes = if has_read && cause.code == Code::Overloaded { slow_passes + 1 } else { 0 };
+                if slow_passes >= MAX_SLOW_PASSES {
                     tracing::warn!(
                         "the event tail gives up its position; streams are closed and resume from their cursors"
                     );
                     hub.end_all(Info::Reset, false);
-                    (last, too_long) = (None, 0);
+                    (last, slow_passes) = (None, 0);
                 }
-                tokio::time::sleep(POLL).await;
+                tokio::time::sleep(POLL_INTERVAL).await;
             }
         }
     }
@@ -83,12 +83,12 @@ async fn read(
     hub: &Hub,
     reader: Reader,
     last: Option<&Moment>,
-    begun: Begun,
-    told: &mut HashSet<i64>,
+    begun: Pass,
+    handed_out: &mut HashSet<i64>,
 ) -> Result<Moment, Error> {
     // Whoever comes waits for a whole pass first, so nobody misses what a pass without listeners does not tell.
     let news = match last {
-        Some(last) if begun.listened => match reader.news(last, MOST_ENTRIES).await? {
+        Some(last) if begun.listened => match reader.news(last, MAX_ENTRIES).await? {
             Some(news) if news.moment.incarnation == last.incarnation && !news.too_many => Some((last, news)),
             _ => return lost(hub, &reader).await,
         },
@@ -106,15 +106,15 @@ async fn read(
     let mut count = 0;
     loop {
         count += page.rows.len();
-        page.rows.retain(|row| !told.contains(&row.id));
+        page.rows.retain(|row| !handed_out.contains(&row.id));
         let memberships = memberships_of_joiners(hub, &reader, &page.rows).await?;
         for row in &page.rows {
             metrics.tail_lagged((moment.at - row.emitted_at).to_std().unwrap_or_default());
-            told.insert(row.id);
+            handed_out.insert(row.id);
         }
         hub.publish_rows(page.rows, &memberships);
         let Some(after) = page.more_after else { break };
-        if count > MOST_ROWS {
+        if count > MAX_ROWS {
             return lost(hub, &reader).await;
         }
         page = reader.more_news(last, &moment, after).await?;
@@ -133,7 +133,7 @@ async fn lost(hub: &Hub, reader: &Reader) -> Result<Moment, Error> {
 /// Reads every conversation that has something new, to its end.
 async fn read_entries(metrics: &EventMetrics, hub: &Hub, reader: &Reader, moment: &Moment) -> Result<(), Error> {
     loop {
-        let taken = hub.take_unread(MOST_CONVOS);
+        let taken = hub.take_unread(MAX_CONVOS_PER_READ);
         if taken.is_empty() {
             return Ok(());
         }

@@ -83,7 +83,7 @@ async fn send(redis: &Redis, buckets: &AllBuckets, batch: &[Charge]) -> Result<(
     // The client offers EVAL only without a time limit.
     let eval = CustomCommand::new_static("EVAL", ClusterHash::FirstKey, false);
     let asked = Instant::now();
-    let ahead: Vec<u64> = redis.hasty().custom(eval, arguments).await?;
+    let ahead: Vec<u64> = redis.with_timeout().custom(eval, arguments).await?;
     for (((scope, key), _), ahead) in sums.into_iter().zip(ahead) {
         // As of the time of the call, so that the reply's delay is not charged.
         buckets.of(scope).merge(key, Duration::from_micros(ahead), asked);

@@ -30,7 +30,7 @@ query! {
     MEMBERSHIPS = "events/memberships" (TEXT_ARRAY, TEXT_ARRAY);
     ATTACHMENTS = "events/attachments" (TEXT, TEXT, INT8, TEXT, INT4, INT8);
     REPLAY = "events/replay" (TEXT, TEXT, INT8, TEXT, INT4, INT8, INT8);
-    PARTING = "events/parting" (TEXT, TEXT, INT8, TEXT, INT4, INT8);
+    REMOVAL_POSITION = "events/removal_position" (TEXT, TEXT, INT8, TEXT, INT4, INT8);
 }
 
 /// Fewer one-time key packages than this are few, and their owner is told when one is taken.
@@ -468,9 +468,9 @@ impl Reader {
     }
 
     /// The last entry that needs not be sent to `did`, which has had what was `seen`, of the membership that ended by the row `removal`.
-    pub async fn parting(&self, convo: &ConvoId, did: &Did, seen: &Seen, removal: i64) -> Result<i64, Error> {
+    pub async fn removal_position(&self, convo: &ConvoId, did: &Did, seen: &Seen, removal: i64) -> Result<i64, Error> {
         let params: Params<'_> = &[&convo.as_str(), &did.as_str(), &seen.ahead, &seen.array(), &seen.era, &removal];
-        let row = self.find(&PARTING, params).await?;
+        let row = self.find(&REMOVAL_POSITION, params).await?;
         Ok(row.ok_or_else(|| Error::internal("an expression has no value"))?.get("position"))
     }
 }

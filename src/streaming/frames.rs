@@ -9,7 +9,7 @@ use crate::events::cursor::Cursor;
 use crate::events::event::Published;
 use crate::ids::ConvoId;
 use crate::nsid;
-use crate::xrpc::told;
+use crate::xrpc::message_with_details;
 
 /// Method of the stream, which prefixes the types of its events.
 const METHOD: &str = nsid::SUBSCRIBE_CONVO_EVENTS;
@@ -42,7 +42,10 @@ pub fn event(event: &Published, cursor: &Cursor) -> Bytes {
 
 /// Returns the last message of a stream that failed.
 pub fn error(error: &Error) -> Bytes {
-    message(&Header { op: -1, t: None }, &Failure { error: error.code.name(), message: told(error, None) })
+    message(
+        &Header { op: -1, t: None },
+        &Failure { error: error.code.name(), message: message_with_details(error, None) },
+    )
 }
 
 /// Returns the message that carries a cursor alone: the first of a stream, and the reply to [`FromClient::Ping`].

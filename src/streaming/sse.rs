@@ -16,7 +16,7 @@ use crate::events::event::{Info, Published};
 use crate::events::subscriber::End;
 use crate::memory::LargeWork;
 use crate::nsid;
-use crate::xrpc::Answer;
+use crate::xrpc::Reply;
 
 use super::drain::{Drain, Drained, Framing};
 use super::gzip::{Gzip, Stored};
@@ -39,7 +39,7 @@ impl Sse {
     }
 }
 
-impl Answer for Sse {
+impl Reply for Sse {
     async fn response(self, _: Option<&LargeWork>) -> Result<HttpResponse, Error> {
         let mut response = HttpResponse::Ok();
         response

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use crate::error::{Code, Details, Error, Recovery};
 
-use super::endpoint::Tells;
+use super::endpoint::ReplyKind;
 
 /// The field `conflict`: how a caller wants to be told that it is in another epoch than the conversation.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
@@ -36,7 +36,7 @@ impl From<Option<Asked>> for Conflict {
 }
 
 /// What came of a request that can lose an epoch.
-pub enum Judged<T> {
+pub enum ConflictResult<T> {
     /// It was done, for a caller that is told of the opposite by an error.
     Done(T),
     /// It was done: `<method>#accepted`.
@@ -47,34 +47,34 @@ pub enum Judged<T> {
 
 impl Conflict {
     /// Turns the outcome of a method into what its caller asked for. Errors of any other kind stay errors.
-    pub fn judge<T>(self, nsid: &'static str, outcome: Result<T, Error>) -> Result<Judged<T>, Error> {
+    pub fn report<T>(self, nsid: &'static str, outcome: Result<T, Error>) -> Result<ConflictResult<T>, Error> {
         match (self, outcome) {
-            (Conflict::Error, outcome) => outcome.map(Judged::Done),
-            (Conflict::Result, Ok(output)) => Ok(Judged::Accepted(nsid, output)),
+            (Conflict::Error, outcome) => outcome.map(ConflictResult::Done),
+            (Conflict::Result, Ok(output)) => Ok(ConflictResult::Accepted(nsid, output)),
             (Conflict::Result, Err(error)) if Code::OTHER_EPOCH.contains(&error.code) => {
-                Ok(Judged::Stale(nsid, Box::new(error)))
+                Ok(ConflictResult::Stale(nsid, Box::new(error)))
             }
             (Conflict::Result, Err(error)) => Err(error),
         }
     }
 }
 
-impl<T> Judged<T> {
+impl<T> ConflictResult<T> {
     /// How many bytes the commits have that a caller lacks ([`Endpoint::bytes`](super::Endpoint::bytes)).
     pub fn bytes(&self) -> usize {
         match self {
-            Judged::Done(_) | Judged::Accepted(..) => 0,
-            Judged::Stale(_, error) => {
+            ConflictResult::Done(_) | ConflictResult::Accepted(..) => 0,
+            ConflictResult::Stale(_, error) => {
                 error.details.missing.iter().flatten().map(|commit| commit.commit_data.0.len()).sum()
             }
         }
     }
 
     /// Whether anything was done ([`Endpoint::tells`](super::Endpoint::tells)).
-    pub fn tells(&self) -> Tells {
+    pub fn reply_kind(&self) -> ReplyKind {
         match self {
-            Judged::Done(_) | Judged::Accepted(..) => Tells::Work,
-            Judged::Stale(_, error) => Tells::Refusal(error.code),
+            ConflictResult::Done(_) | ConflictResult::Accepted(..) => ReplyKind::Effect,
+            ConflictResult::Stale(_, error) => ReplyKind::Refusal(error.code),
         }
     }
 }
@@ -97,14 +97,14 @@ struct Stale<'a> {
     details: &'a Details,
 }
 
-impl<T: Serialize> Serialize for Judged<T> {
+impl<T: Serialize> Serialize for ConflictResult<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
-            Judged::Done(output) => output.serialize(serializer),
-            Judged::Accepted(nsid, output) => {
+            ConflictResult::Done(output) => output.serialize(serializer),
+            ConflictResult::Accepted(nsid, output) => {
                 Typed { kind: format!("{nsid}#accepted"), fields: output }.serialize(serializer)
             }
-            Judged::Stale(nsid, error) => {
+            ConflictResult::Stale(nsid, error) => {
                 let (code, details) = (error.code, &*error.details);
                 let fields = Stale { error: code.name(), message: &error.message, recovery: code.recovery(), details };
                 Typed { kind: format!("{nsid}#stale"), fields }.serialize(serializer)

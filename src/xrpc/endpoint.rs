@@ -15,7 +15,7 @@ use crate::ids::{ConvoId, Did};
 use crate::nsid;
 
 use super::pipeline;
-use super::reply::{Answer, Upgrade};
+use super::reply::{Reply, Upgrade};
 
 /// The verb that goes with a method.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,16 +49,16 @@ pub struct Caller {
     /// Whether its client takes a reply in gzip.
     pub takes_gzip: bool,
     /// It asks by HEAD, so it is sent nothing of what is found.
-    pub looks_only: bool,
+    pub head_only: bool,
 }
 
 /// What a reply that is no error tells of, and so whether it may be withheld where there is no room for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Tells {
+pub enum ReplyKind {
     /// Work that was done, which the caller has to learn.
-    Work,
+    Effect,
     /// What the caller gets again when it asks again.
-    Facts,
+    Data,
     /// That nothing was done, for this reason.
     Refusal(Code),
 }
@@ -80,7 +80,7 @@ pub trait Endpoint: 'static {
     const TURN: bool = true;
 
     type Input: DeserializeOwned + Send + 'static;
-    type Output: Answer;
+    type Output: Reply;
 
     /// How many bytes its reply has at least, where they may be many. Who tells of work leaves it: that is told in any case.
     fn bytes(_: &Self::Output) -> usize {
@@ -88,10 +88,10 @@ pub trait Endpoint: 'static {
     }
 
     /// What its reply tells of.
-    fn tells(_: &Self::Output) -> Tells {
+    fn reply_kind(_: &Self::Output) -> ReplyKind {
         match Self::KIND {
-            Kind::Procedure => Tells::Work,
-            Kind::Query | Kind::Subscription => Tells::Facts,
+            Kind::Procedure => ReplyKind::Effect,
+            Kind::Query | Kind::Subscription => ReplyKind::Data,
         }
     }
 
@@ -100,7 +100,7 @@ pub trait Endpoint: 'static {
 
 /// Who opens a WebSocket: whoever asked for the ticket, which was checked.
 #[derive(Debug, Clone)]
-pub struct Guest {
+pub struct TicketHolder {
     pub did: Did,
     /// The key by which it had proved that; `None` for a development token.
     pub key: Option<PublicKey>,
@@ -120,7 +120,11 @@ pub trait Subscription: 'static {
     type Input: DeserializeOwned;
     type Output: Upgrade;
 
-    fn open(app: &Data<App>, guest: Guest, input: Self::Input) -> impl Future<Output = Result<Self::Output, Error>>;
+    fn open(
+        app: &Data<App>,
+        holder: TicketHolder,
+        input: Self::Input,
+    ) -> impl Future<Output = Result<Self::Output, Error>>;
 }
 
 type Running = Pin<Box<dyn Future<Output = Result<HttpResponse, Error>>>>;

@@ -12,9 +12,9 @@ mod reply;
 mod request_id;
 mod unreadable;
 
-pub use conflict::{Conflict, Judged};
-pub use endpoint::{Caller, Endpoint, Guest, Kind, Route, Subscription, Tells};
+pub use conflict::{Conflict, ConflictResult};
+pub use endpoint::{Caller, Endpoint, Kind, ReplyKind, Route, Subscription, TicketHolder};
 pub use pipeline::dispatch;
-pub use reply::{Answer, Upgrade, error_body, error_response, told};
+pub use reply::{Reply, Upgrade, error_body, error_response, message_with_details};
 pub use request_id::RequestId;
 pub use unreadable::reply_to_unreadable_head;

@@ -27,9 +27,9 @@ use crate::memory::{LARGE, Reservation};
 use crate::store;
 use crate::timing::{self, Stage, Timings, measure};
 
-use super::endpoint::{Caller, Endpoint, Guest, Kind, Route, Subscription, Tells};
+use super::endpoint::{Caller, Endpoint, Kind, ReplyKind, Route, Subscription, TicketHolder};
 use super::intake::Intake;
-use super::reply::{Answer, Upgrade};
+use super::reply::{Reply, Upgrade};
 use super::request_id::RequestId;
 use super::{body, decode, encoding, reply};
 
@@ -85,17 +85,17 @@ async fn answer<E: Endpoint>(
     drop(intake);
     let account = open_account(app, &verified.did, E::TURN).await?;
     let last_event_id = request.headers().get(LAST_EVENT_ID).map(|id| id.to_str().unwrap_or("?").to_owned());
-    let looks_only = request.method() == Method::HEAD;
+    let head_only = request.method() == Method::HEAD;
     let takes_gzip = encoding::accepts_gzip(request.headers());
-    let caller = Caller { did: verified.did, key: verified.key, last_event_id, takes_gzip, looks_only };
+    let caller = Caller { did: verified.did, key: verified.key, last_event_id, takes_gzip, head_only };
     begun.set(true);
     let output = E::call(app, &caller, input).await?;
-    let (bytes, tells) = (E::bytes(&output), E::tells(&output));
+    let (bytes, reply_kind) = (E::bytes(&output), E::reply_kind(&output));
     // Reserved before the reply is encoded, which may have to wait.
     let reservation = if bytes > LARGE { Some(app.reply_memory.reserve(&caller.did, bytes)?) } else { None };
     let large = reservation.is_some().then_some(&app.large_work);
     let mut response = measure(Stage::Encode, output.response(large)).await?;
-    response.extensions_mut().insert(tells);
+    response.extensions_mut().insert(reply_kind);
     if let Some(reservation) = reservation {
         response.extensions_mut().insert(reservation);
     }
@@ -152,7 +152,7 @@ async fn open_socket<S: Subscription>(
     drop(admission);
     // Streams have turns of their own at the database.
     open_account(app, &ticket.did, false).await?;
-    let socket = S::open(app, Guest { did: ticket.did, key: ticket.key, convo: ticket.convo }, input).await?;
+    let socket = S::open(app, TicketHolder { did: ticket.did, key: ticket.key, convo: ticket.convo }, input).await?;
     socket.response(request, payload)
 }
 
@@ -230,12 +230,12 @@ pub async fn dispatch(
     let answering = async {
         let (response, error, done) = match calling.await {
             Ok(mut response) => {
-                let tells = response.extensions_mut().remove::<Tells>();
-                let refused = match tells {
-                    Some(Tells::Refusal(code)) => Some(noting(code)),
-                    Some(Tells::Work | Tells::Facts) | None => None,
+                let reply_kind = response.extensions_mut().remove::<ReplyKind>();
+                let refused = match reply_kind {
+                    Some(ReplyKind::Refusal(code)) => Some(noting(code)),
+                    Some(ReplyKind::Effect | ReplyKind::Data) | None => None,
                 };
-                (response, refused, tells == Some(Tells::Work))
+                (response, refused, reply_kind == Some(ReplyKind::Effect))
             }
             Err(error) => {
                 let (response, error) = refusing(error).await;

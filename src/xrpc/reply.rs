@@ -27,12 +27,12 @@ struct ErrorReply<'a> {
 }
 
 /// What an endpoint answers with when all went well: anything that becomes JSON, or a reply of its own kind.
-pub trait Answer {
+pub trait Reply {
     /// The reply. What is `large` is made where it holds nobody up.
     fn response(self, large: Option<&LargeWork>) -> impl Future<Output = Result<HttpResponse, Error>>;
 }
 
-impl<T: Serialize + Send + 'static> Answer for T {
+impl<T: Serialize + Send + 'static> Reply for T {
     /// 200 with a JSON body.
     async fn response(self, large: Option<&LargeWork>) -> Result<HttpResponse, Error> {
         let encode = move || serde_json::to_vec(&self).map_err(Error::internal);
@@ -52,7 +52,7 @@ pub trait Upgrade {
 /// An error's sentence and, behind it, the facts that it has: `[serverEpoch=7 reason=stale recovery=catchUpThenRebase requestId=…]`, in the
 /// order of the fields, separated by single spaces. Commits (`missing`) are left out. No value has a space or a bracket in it, so the facts
 /// are what follows the last opening bracket, whatever the sentence quotes.
-pub fn told(error: &Error, id: Option<&RequestId>) -> String {
+pub fn message_with_details(error: &Error, id: Option<&RequestId>) -> String {
     // All fields of the details, so that whoever adds one thinks of it here.
     let Details {
         server_epoch,
@@ -92,7 +92,7 @@ fn fact(value: &Option<impl Serialize>) -> Option<String> {
 pub fn error_body<'a>(error: &'a Error, id: &'a RequestId) -> impl Serialize + use<'a> {
     ErrorReply {
         error: error.code.name(),
-        message: told(error, Some(id)),
+        message: message_with_details(error, Some(id)),
         recovery: error.code.recovery(),
         request_id: id.as_str(),
         details: &error.details,

@@ -11,7 +11,7 @@ use crate::commands::{self, Fingerprint, Invitation, Once};
 use crate::error::{Code, Error};
 use crate::ids::{ConvoId, Did};
 use crate::quotas::{Charge, Reservation};
-use crate::xrpc::{Caller, Conflict, Endpoint, Judged, Kind, Tells};
+use crate::xrpc::{Caller, Conflict, Endpoint, ConflictResult, Kind, ReplyKind};
 
 /// Most DIDs in one request: all that a conversation may have beside the caller.
 const MAX_DIDS: usize = 999;
@@ -77,19 +77,19 @@ impl Endpoint for AddMembers {
     ];
 
     type Input = Input;
-    type Output = Judged<Output>;
+    type Output = ConflictResult<Output>;
 
-    fn bytes(judged: &Judged<Output>) -> usize {
+    fn bytes(judged: &ConflictResult<Output>) -> usize {
         judged.bytes()
     }
 
-    fn tells(judged: &Judged<Output>) -> Tells {
-        judged.tells()
+    fn reply_kind(judged: &ConflictResult<Output>) -> ReplyKind {
+        judged.reply_kind()
     }
 
-    async fn call(app: &App, caller: &Caller, input: Input) -> Result<Judged<Output>, Error> {
+    async fn call(app: &App, caller: &Caller, input: Input) -> Result<ConflictResult<Output>, Error> {
         let conflict = input.conflict;
-        conflict.judge(Self::NSID, add(app, caller, input).await)
+        conflict.report(Self::NSID, add(app, caller, input).await)
     }
 }
 

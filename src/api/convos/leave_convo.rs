@@ -11,7 +11,7 @@ use crate::commands::{self, Fingerprint, Once};
 use crate::error::{Code, Error};
 use crate::ids::{ConvoId, Did};
 use crate::quotas::Charge;
-use crate::xrpc::{Caller, Conflict, Endpoint, Judged, Kind, Tells};
+use crate::xrpc::{Caller, Conflict, Endpoint, ConflictResult, Kind, ReplyKind};
 
 use super::add_members::Output;
 
@@ -56,19 +56,19 @@ impl Endpoint for LeaveConvo {
     ];
 
     type Input = Input;
-    type Output = Judged<Output>;
+    type Output = ConflictResult<Output>;
 
-    fn bytes(judged: &Judged<Output>) -> usize {
+    fn bytes(judged: &ConflictResult<Output>) -> usize {
         judged.bytes()
     }
 
-    fn tells(judged: &Judged<Output>) -> Tells {
-        judged.tells()
+    fn reply_kind(judged: &ConflictResult<Output>) -> ReplyKind {
+        judged.reply_kind()
     }
 
-    async fn call(app: &App, caller: &Caller, input: Input) -> Result<Judged<Output>, Error> {
+    async fn call(app: &App, caller: &Caller, input: Input) -> Result<ConflictResult<Output>, Error> {
         let conflict = input.conflict;
-        conflict.judge(Self::NSID, leave(app, caller, input).await)
+        conflict.report(Self::NSID, leave(app, caller, input).await)
     }
 }
 

@@ -16,7 +16,7 @@ use crate::ids::{ConvoId, Did};
 use crate::store::members;
 use crate::streaming::WebSocket;
 use crate::streaming::frames::FromClient;
-use crate::xrpc::{Guest, Subscription};
+use crate::xrpc::{TicketHolder, Subscription};
 
 use super::send_typing_indicator;
 
@@ -46,8 +46,8 @@ impl Subscription for SubscribeConvoEvents {
     type Input = Input;
     type Output = WebSocket;
 
-    async fn open(app: &Data<App>, guest: Guest, input: Input) -> Result<WebSocket, Error> {
-        let only = match (guest.convo, input.convo_id) {
+    async fn open(app: &Data<App>, holder: TicketHolder, input: Input) -> Result<WebSocket, Error> {
+        let only = match (holder.convo, input.convo_id) {
             (Some(bound), Some(asked)) if bound != asked => {
                 return Err(invalid("the ticket is for another conversation"));
             }
@@ -55,14 +55,14 @@ impl Subscription for SubscribeConvoEvents {
         };
         let opening = async {
             let cursor: Option<Sealed> = input.cursor.map(|text| text.parse()).transpose()?;
-            let account = app.limits.account(&guest.did);
-            app.events.open(&guest.did, guest.key.as_ref(), only.as_ref(), cursor, account).await
+            let account = app.limits.account(&holder.did);
+            app.events.open(&holder.did, holder.key.as_ref(), only.as_ref(), cursor, account).await
         };
         match opening.await {
             Ok(open) => {
                 let app_of_client = app.clone();
                 let handler = move |said| {
-                    let (app, did, only) = (app_of_client.clone(), guest.did.clone(), only.clone());
+                    let (app, did, only) = (app_of_client.clone(), holder.did.clone(), only.clone());
                     Box::pin(async move { handle(&app, did, only, said).await }) as _
                 };
                 Ok(WebSocket::new(open, Box::new(handler), app.metrics.events.clone()))

@@ -6,7 +6,7 @@ use super::get_key_packages::{self, GetKeyPackages, MAX_DIDS, Output};
 use crate::api::fields;
 use crate::app::App;
 use crate::error::{Code, Error};
-use crate::xrpc::{Caller, Endpoint, Kind, Tells};
+use crate::xrpc::{Caller, Endpoint, Kind, ReplyKind};
 
 pub struct ClaimKeyPackages;
 
@@ -32,8 +32,8 @@ impl Endpoint for ClaimKeyPackages {
     }
 
     /// Whoever asks again within the lease is given the same ones.
-    fn tells(_: &Output) -> Tells {
-        Tells::Facts
+    fn reply_kind(_: &Output) -> ReplyKind {
+        ReplyKind::Data
     }
 
     async fn call(app: &App, caller: &Caller, input: Input) -> Result<Output, Error> {

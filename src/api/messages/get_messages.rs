@@ -93,7 +93,7 @@ impl Endpoint for GetMessages {
             }
         };
         let log_start = if whole { None } else { reader.log_start(convo).await? };
-        if let Some(newest) = messages.last().filter(|_| !input.peek && !caller.looks_only) {
+        if let Some(newest) = messages.last().filter(|_| !input.peek && !caller.head_only) {
             app.store.read_positions().push(convo, &caller.did, newest.seq);
         }
         let last_seq = messages.last().map_or(member.at.seq, |newest| newest.seq.max(member.at.seq));

@@ -13,7 +13,7 @@ use crate::mls::{self, MAX_MLS_BYTES};
 use crate::quotas::Charge;
 use crate::store::messages::AppMessage;
 use crate::wire::datetime;
-use crate::xrpc::{Caller, Conflict, Endpoint, Judged, Kind, Tells};
+use crate::xrpc::{Caller, Conflict, Endpoint, ConflictResult, Kind, ReplyKind};
 
 const MAX_EMBED_TYPE: usize = 256;
 const MAX_EMBED_URI: usize = 8_192;
@@ -77,19 +77,19 @@ impl Endpoint for SendMessage {
     const TURN: bool = false;
 
     type Input = Input;
-    type Output = Judged<Output>;
+    type Output = ConflictResult<Output>;
 
-    fn bytes(judged: &Judged<Output>) -> usize {
+    fn bytes(judged: &ConflictResult<Output>) -> usize {
         judged.bytes()
     }
 
-    fn tells(judged: &Judged<Output>) -> Tells {
-        judged.tells()
+    fn reply_kind(judged: &ConflictResult<Output>) -> ReplyKind {
+        judged.reply_kind()
     }
 
-    async fn call(app: &App, caller: &Caller, input: Input) -> Result<Judged<Output>, Error> {
+    async fn call(app: &App, caller: &Caller, input: Input) -> Result<ConflictResult<Output>, Error> {
         let conflict = input.conflict;
-        conflict.judge(Self::NSID, send(app, caller, input).await)
+        conflict.report(Self::NSID, send(app, caller, input).await)
     }
 }
 

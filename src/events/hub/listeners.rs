@@ -13,11 +13,11 @@ use crate::store::events::{EventRow, Membership, What};
 use super::{Channel, Inner, Listener};
 
 impl Inner {
-    pub(super) fn listen(&mut self, topic: Topic) {
+    pub(super) fn add_topic(&mut self, topic: Topic) {
         *self.topics.entry(topic).or_default() += 1;
     }
 
-    pub(super) fn unlisten(&mut self, topic: Topic) {
+    pub(super) fn remove_topic(&mut self, topic: Topic) {
         if let Some(count) = self.topics.get_mut(&topic) {
             *count -= 1;
             if *count == 0 {
@@ -33,7 +33,7 @@ impl Inner {
             Some((name, _)) => name.clone(),
             None => {
                 let name: Arc<str> = convo.into();
-                self.listen(convo.into());
+                self.add_topic(convo.into());
                 self.channels.insert(name.clone(), Channel { head, listeners: HashMap::new() });
                 self.unread.insert(name.clone());
                 name
@@ -52,7 +52,7 @@ impl Inner {
         if channel.listeners.is_empty() {
             self.channels.remove(convo);
             self.unread.remove(convo);
-            self.unlisten(convo.into());
+            self.remove_topic(convo.into());
         }
     }
 
@@ -75,7 +75,7 @@ impl Inner {
         self.open -= before - own.len();
         if own.is_empty() {
             self.people.remove(did);
-            self.unlisten(did.into());
+            self.remove_topic(did.into());
         }
     }
 
@@ -97,7 +97,7 @@ impl Inner {
     }
 
     /// Tells one stream what a row means for it. How far its caller has read waits until it has had the entries up to there.
-    pub(super) fn tell(&mut self, to: &Arc<Subscriber>, row: &Arc<Row>, memberships: &[Membership], buffer: usize) {
+    pub(super) fn deliver(&mut self, to: &Arc<Subscriber>, row: &Arc<Row>, memberships: &[Membership], buffer: usize) {
         if !to.wants(row.convo.as_ref()) {
             return;
         }

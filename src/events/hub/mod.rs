@@ -30,8 +30,8 @@ use super::identities;
 use super::metrics::EventMetrics;
 use super::subscriber::{End, Phase, State, Subscriber};
 
-pub use passes::Begun;
-pub use streams::{Behind, Gap};
+pub use passes::Pass;
+pub use streams::{Gap, NextStep};
 
 /// Most streams of one caller in one replica: a dozen devices, and some that have not noticed yet that they were cut off. One more ends
 /// the oldest.
@@ -193,7 +193,7 @@ impl Hub {
     }
 
     /// Cuts streams off, those for which most waits first, until no more waits for all than may.
-    pub fn relieve(&self) {
+    pub fn shed_load(&self) {
         let is_full = || self.0.held.load(Ordering::Relaxed) > MAX_HELD_BYTES;
         if !is_full() {
             return;
@@ -244,7 +244,7 @@ impl Hub {
                 if state.identify_at > now || state.has_ended() {
                     continue;
                 }
-                state.identify_at = now + identities::EVERY;
+                state.identify_at = now + identities::CHECK_INTERVAL;
                 if due[begin..].iter().all(|(_, known)| known != key) {
                     due.push((subscriber.did.clone(), key.clone()));
                 }

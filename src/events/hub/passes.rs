@@ -14,7 +14,7 @@ use super::listeners::position;
 use super::{Checked, Hub, Mark, message};
 
 /// What a pass of the tail has to do.
-pub struct Begun {
+pub struct Pass {
     pub pass: u64,
     /// Whether anybody listens at all.
     pub listened: bool,
@@ -27,10 +27,10 @@ impl Hub {
         self.0.wake.notified().await;
     }
 
-    pub fn begin_pass(&self) -> Begun {
+    pub fn begin_pass(&self) -> Pass {
         let mut inner = self.inner();
         inner.begun += 1;
-        Begun { pass: inner.begun, listened: inner.open > 0, typing: std::mem::take(&mut inner.typing) }
+        Pass { pass: inner.begun, listened: inner.open > 0, typing: std::mem::take(&mut inner.typing) }
     }
 
     /// Notes that these have new entries.
@@ -137,7 +137,7 @@ impl Hub {
             channel.head = channel.head.max(seq);
         }
         drop(guard);
-        self.relieve();
+        self.shed_load();
     }
 
     /// The people among these who listen here.
@@ -161,7 +161,7 @@ impl Hub {
                     }
                     Phase::Joining { .. } | Phase::Live => {
                         drop(state);
-                        inner.tell(&subscriber, &row, memberships, self.0.buffer);
+                        inner.deliver(&subscriber, &row, memberships, self.0.buffer);
                     }
                 }
             }

@@ -14,18 +14,18 @@ use crate::store::events::{Attachment, Entries, EventRow, Membership};
 use super::{Hub, Listener, MAX_STREAMS, MAX_STREAMS_PER_CALLER, MAX_TYPING, message};
 
 /// Most conversations that are attached, or looked through, while others wait for the lock.
-const MOST_ATTACHED: usize = 1_000;
+const MAX_ATTACHED_AT_ONCE: usize = 1_000;
 
 /// What a stream that catches up has to do next.
-pub enum Behind {
+pub enum NextStep {
     /// These rows came first.
     Rows(Vec<Arc<Row>>),
     /// Entries are missing here.
     Entries(Vec<Gap>),
     /// Nothing until this pass is over.
-    Pass(u64),
+    AwaitPass(u64),
     /// Nothing: the tail has taken over, or the stream has ended.
-    Over,
+    Done,
 }
 
 /// A conversation in which a stream lacks entries: those after `position`, up to the one at `head` at least.
@@ -64,7 +64,7 @@ impl Hub {
         let id = self.0.next_id.fetch_add(1, Ordering::Relaxed);
         let subscriber = Arc::new(Subscriber::new(id, did.clone(), key.cloned(), only.cloned(), from));
         if own == 0 {
-            inner.listen(did.into());
+            inner.add_topic(did.into());
         }
         inner.people.entry(did.as_str().into()).or_default().push(subscriber.clone());
         inner.unattached.insert(id, subscriber.clone());
@@ -81,7 +81,7 @@ impl Hub {
     }
 
     /// The pass that is under way, or the last one.
-    pub fn begun(&self) -> u64 {
+    pub fn current_pass(&self) -> u64 {
         self.inner().begun
     }
 
@@ -103,7 +103,7 @@ impl Hub {
         replayed: Option<Vec<EventRow>>,
     ) {
         // A few at a time, so that nobody waits for long for the lock. Until all are there, every row is held for it.
-        for some in attachments.chunks(MOST_ATTACHED) {
+        for some in attachments.chunks(MAX_ATTACHED_AT_ONCE) {
             let mut inner = self.inner();
             if !inner.unattached.contains_key(&subscriber.id) {
                 return;
@@ -133,25 +133,25 @@ impl Hub {
     }
 
     /// What a stream that catches up lacks. Where that is no more than `close` entries of any conversation, the tail takes over.
-    pub fn behind(&self, subscriber: &Arc<Subscriber>, most_convos: usize, close: i64) -> Behind {
+    pub fn next_step(&self, subscriber: &Arc<Subscriber>, most_convos: usize, close: i64) -> NextStep {
         let mut inner = self.inner();
         let begun = inner.begun;
         let passed = *self.0.passed.borrow();
         let mut state = subscriber.state();
         if state.has_ended() {
-            return Behind::Over;
+            return NextStep::Done;
         }
         let Phase::CatchingUp { from, held, held_bytes, attached: Some(attached), tell, looked } = &mut state.phase
         else {
-            return Behind::Over;
+            return NextStep::Done;
         };
         // Rows that were committed before it was attached have been reported by then.
         if passed <= *attached {
-            return Behind::Pass(*attached);
+            return NextStep::AwaitPass(*attached);
         }
         if !held.is_empty() {
             *held_bytes = 0;
-            return Behind::Rows(std::mem::take(held));
+            return NextStep::Rows(std::mem::take(held));
         }
         let (from, tell, begin) = (from.clone(), *tell, *looked);
         let mut far = Vec::new();
@@ -160,7 +160,7 @@ impl Hub {
         let (before, beyond) = state.convos.split_at(begin.min(state.convos.len()));
         let mut first = 0;
         for (seen, (place, name)) in (begin..).zip(beyond).chain((0..).zip(before)).enumerate() {
-            if far.len() == most_convos || !far.is_empty() && seen >= MOST_ATTACHED {
+            if far.len() == most_convos || !far.is_empty() && seen >= MAX_ATTACHED_AT_ONCE {
                 break;
             }
             let Some(channel) = inner.channels.get(name) else { continue };
@@ -178,7 +178,7 @@ impl Hub {
             if let Phase::CatchingUp { looked, .. } = &mut state.phase {
                 *looked = first;
             }
-            return Behind::Entries(far);
+            return NextStep::Entries(far);
         }
         state.phase = Phase::Joining { from, since: begun, tell };
         drop(state);
@@ -186,7 +186,7 @@ impl Hub {
         inner.unsettled.push(subscriber.clone());
         drop(inner);
         self.0.wake.notify_one();
-        Behind::Over
+        NextStep::Done
     }
 
     /// Hands entries to a stream that catches up, if its membership allows. `upto` is how far was read in each conversation.
@@ -242,12 +242,12 @@ impl Hub {
     pub fn supply_rows(&self, subscriber: &Arc<Subscriber>, rows: &[Arc<Row>], memberships: &[Membership]) {
         let mut inner = self.inner();
         for row in rows {
-            inner.tell(subscriber, row, memberships, usize::MAX);
+            inner.deliver(subscriber, row, memberships, usize::MAX);
         }
     }
 
     /// Somebody types in a conversation. It is handed on with the next pass, after what changed the roster before.
-    pub fn type_in(&self, typing: Typing) {
+    pub fn queue_typing(&self, typing: Typing) {
         let mut inner = self.inner();
         if inner.channels.contains_key(typing.convo_id.as_str()) && inner.typing.len() < MAX_TYPING {
             inner.typing.push(typing);

@@ -82,7 +82,7 @@ fn p5_a_stream_that_joins_while_the_tail_reads_gets_what_it_lacks_before_what_is
     let hub = hub();
     let (first, late) = ("did:plc:first", "did:plc:late");
     let first_stream = stream(&hub, first, 10, 10);
-    assert!(matches!(hub.behind(&first_stream, 10, 0), Behind::Over));
+    assert!(matches!(hub.next_step(&first_stream, 10, 0), NextStep::Done));
     pass(&hub);
     pass(&hub);
     let late_stream = stream(&hub, late, 7, 10);
@@ -92,7 +92,7 @@ fn p5_a_stream_that_joins_while_the_tail_reads_gets_what_it_lacks_before_what_is
     let taken = hub.take_unread(10);
     assert_eq!(taken, [(Arc::from(CONVO), 10)]);
     // The tail has asked for what follows 10, and does not know yet of somebody who lacks 8.
-    assert!(matches!(hub.behind(&late_stream, 10, 5), Behind::Over));
+    assert!(matches!(hub.next_step(&late_stream, 10, 5), NextStep::Done));
     hub.publish(&[(CONVO, 10)], page(vec![entry(11)], 1), &[membership(first, 11), membership(late, 11)]);
     end(&hub, reading);
     assert_eq!((came(&first_stream), came(&late_stream)), (vec![11], vec![]));
@@ -110,7 +110,7 @@ fn p7_who_is_a_member_is_asked_again_when_the_roster_has_changed_and_not_before(
     let hub = hub();
     let did = "did:plc:first";
     let stream = stream(&hub, did, 10, 10);
-    assert!(matches!(hub.behind(&stream, 10, 0), Behind::Over));
+    assert!(matches!(hub.next_step(&stream, 10, 0), NextStep::Done));
     pass(&hub);
     pass(&hub);
     let asked = |roster| hub.audience(&page(Vec::new(), roster).rosters).len();
@@ -139,7 +139,7 @@ fn p10_where_too_much_waits_for_all_those_go_first_for_whom_most_does() {
     };
     let slow: Vec<_> = (0..12).map(|n| read(format!("did:plc:slow{n}"), &[8 << 20, 8 << 20, 8 << 20])).collect();
     let quick = read("did:plc:quick".to_owned(), &[8 << 20]);
-    hub.relieve();
+    hub.shed_load();
     let ended =
         |stream: &Arc<Subscriber>| matches!(stream.next(Waker::noop()), Err(End::Announced(Info::SlowConsumer)));
     assert_eq!(slow.iter().filter(|stream| ended(stream)).count(), 5, "no more than had to");

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use catbird_client::xrpc::{EventStream, Frame, Socket, http, nsid};
 use catbird_server::auth::resolver::FRESH_FOR;
 use catbird_server::clock::Clock;
-use catbird_server::events::identities::EVERY;
+use catbird_server::events::identities::CHECK_INTERVAL;
 use catbird_testkit::account::Key;
 use catbird_testkit::app::{SERVICE_DID, TestApp};
 use catbird_testkit::directory::{Answer, Directory};
@@ -66,7 +66,7 @@ impl Setting {
     async fn check(&mut self) {
         self.clock.advance(FRESH_FOR);
         self.checks += 1;
-        let now = Instant::now() + 2 * EVERY * self.checks;
+        let now = Instant::now() + 2 * CHECK_INTERVAL * self.checks;
         self.app.app.events.check_identities(&self.app.app.authenticator, now).await;
     }
 }

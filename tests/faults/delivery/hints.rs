@@ -77,7 +77,7 @@ fn watch(
 #[track_caller]
 fn were_told(times: &[Duration]) {
     println!("median {:?}, fastest {:?}, slowest {:?}", times[times.len() / 2], times[0], times[times.len() - 1]);
-    assert!(times[times.len() / 4] < catbird_server::events::POLL / 4, "{times:?}");
+    assert!(times[times.len() / 4] < catbird_server::events::POLL_INTERVAL / 4, "{times:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,4 +1,4 @@
--- events/parting: after which entry somebody who was removed goes on, when it comes from a cursor: after the last that the cursor's
+-- events/removal_position: after which entry somebody who was removed goes on, when it comes from a cursor: after the last that the cursor's
 -- snapshot saw, but not before the membership that ended began. The conversation's rows are gathered first: by the primary key they
 -- would be looked for through everybody's.
 -- $1 convo_id   $2 did   $3 the end of the cursor's snapshot   $4 its running transactions   $5 era   $6 id of the removal's row

@@ -23,14 +23,14 @@ use super::metrics::EventMetrics;
 /// What Redis is asked for here, as the log says when it does not answer.
 const PURPOSE: &str = "telling replicas of new events";
 /// Where hints go, in Redis and in PostgreSQL.
-const HINTS: &str = "catbird:hints";
+const CHANNEL: &str = "catbird:hints";
 /// Where typing indicators go, in Redis.
-const TYPING: &str = "catbird:typing";
+const TYPING_CHANNEL: &str = "catbird:typing";
 /// The shortest time between two hints through Redis, and through PostgreSQL, where each is a transaction.
-const REDIS_GAP: Duration = Duration::from_millis(2);
-const NOTIFY_GAP: Duration = Duration::from_millis(20);
+const MIN_REDIS_INTERVAL: Duration = Duration::from_millis(2);
+const MIN_NOTIFY_INTERVAL: Duration = Duration::from_millis(20);
 /// The pause before the next attempt to listen.
-const PAUSE: Duration = Duration::from_secs(1);
+const RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// How replicas tell each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,13 +54,13 @@ impl Transport {
 
 /// What tells and is told. Cheap to clone.
 #[derive(Clone)]
-pub struct Hints {
+pub struct Notifier {
     transport: Transport,
     listening: Arc<AtomicBool>,
     redis: Option<Redis>,
 }
 
-impl Hints {
+impl Notifier {
     /// Starts telling and listening.
     pub fn start(
         store: &Store,
@@ -71,7 +71,7 @@ impl Hints {
         metrics: EventMetrics,
         background: &Background,
     ) -> Self {
-        let me = Ulid::new().to_string();
+        let own_id = Ulid::new().to_string();
         let outgoing = ChangeSet::default();
         let listening = Arc::new(AtomicBool::new(false));
         let redis = redis.map(|redis| redis.also_for(PURPOSE));
@@ -86,14 +86,14 @@ impl Hints {
         );
         match &redis {
             Some(redis) => {
-                let listener = redis.listener(vec![HINTS.to_owned(), TYPING.to_owned()], listening.clone());
-                background.start(&tasks::EVENT_RECEIVER, hear(listener, hub.clone(), me.clone()));
-                background.start(&tasks::EVENT_PUBLISHER, tell(redis.clone(), outgoing, me, metrics));
+                let listener = redis.listener(vec![CHANNEL.to_owned(), TYPING_CHANNEL.to_owned()], listening.clone());
+                background.start(&tasks::EVENT_RECEIVER, receive(listener, hub.clone(), own_id.clone()));
+                background.start(&tasks::EVENT_PUBLISHER, publish(redis.clone(), outgoing, own_id, metrics));
             }
             None if !pooler => {
                 background.start(
                     &tasks::EVENT_NOTIFIER,
-                    notify(database, hub.clone(), outgoing, me, metrics, listening.clone()),
+                    notify(database, hub.clone(), outgoing, own_id, metrics, listening.clone()),
                 );
             }
             None => {}
@@ -115,7 +115,7 @@ impl Hints {
     pub fn typing(&self, typing: &Typing, runtime: &Handle) {
         let Some(redis) = self.redis.clone() else { return };
         let text = serde_json::to_string(typing).expect("two texts and a flag are JSON");
-        runtime.spawn(async move { redis.publish(TYPING, text).await });
+        runtime.spawn(async move { redis.publish(TYPING_CHANNEL, text).await });
     }
 }
 
@@ -131,23 +131,23 @@ async fn relay(store: Store, hub: Hub, outgoing: ChangeSet, others: bool) {
 }
 
 /// Tells the others through Redis.
-async fn tell(redis: Redis, outgoing: ChangeSet, me: String, metrics: EventMetrics) {
+async fn publish(redis: Redis, outgoing: ChangeSet, own_id: String, metrics: EventMetrics) {
     loop {
-        let hint = write(&me, &outgoing.take().await);
-        let sent = redis.publish(HINTS, hint).await;
-        metrics.hint(Transport::Redis, sent);
-        tokio::time::sleep(REDIS_GAP).await;
+        let notification = write(&own_id, &outgoing.take().await);
+        let sent = redis.publish(CHANNEL, notification).await;
+        metrics.notification(Transport::Redis, sent);
+        tokio::time::sleep(MIN_REDIS_INTERVAL).await;
     }
 }
 
 /// Hears the others through Redis.
-async fn hear(mut listener: Listener, hub: Hub, me: String) {
+async fn receive(mut listener: Listener, hub: Hub, own_id: String) {
     while let Some((channel, text)) = listener.next().await {
         match channel.as_str() {
-            HINTS => heard(&text, &me, &hub),
-            TYPING => {
+            CHANNEL => handle(&text, &own_id, &hub),
+            TYPING_CHANNEL => {
                 if let Ok(typing) = serde_json::from_str(&text) {
-                    hub.type_in(typing);
+                    hub.queue_typing(typing);
                 }
             }
             // It listens anew, and may have missed some.
@@ -161,13 +161,13 @@ async fn notify(
     database: tokio_postgres::Config,
     hub: Hub,
     outgoing: ChangeSet,
-    me: String,
+    own_id: String,
     metrics: EventMetrics,
     listening: Arc<AtomicBool>,
 ) {
     loop {
-        let Ok(mut channel) = store::listen(&database, HINTS).await else {
-            tokio::time::sleep(PAUSE).await;
+        let Ok(mut channel) = store::listen(&database, CHANNEL).await else {
+            tokio::time::sleep(RETRY_DELAY).await;
             continue;
         };
         listening.store(true, Ordering::Relaxed);
@@ -176,13 +176,13 @@ async fn notify(
         loop {
             tokio::select! {
                 next = channel.next() => match next {
-                    Some(text) => heard(&text, &me, &hub),
+                    Some(text) => handle(&text, &own_id, &hub),
                     None => break,
                 },
                 affected = async { tokio::time::sleep_until(not_before).await; outgoing.take().await } => {
-                    let sent = channel.notify(&write(&me, &affected)).await;
-                    metrics.hint(Transport::Notify, sent);
-                    not_before = tokio::time::Instant::now() + NOTIFY_GAP;
+                    let sent = channel.notify(&write(&own_id, &affected)).await;
+                    metrics.notification(Transport::Notify, sent);
+                    not_before = tokio::time::Instant::now() + MIN_NOTIFY_INTERVAL;
                     if !sent {
                         break;
                     }
@@ -190,17 +190,17 @@ async fn notify(
             }
         }
         listening.store(false, Ordering::Relaxed);
-        tokio::time::sleep(PAUSE).await;
+        tokio::time::sleep(RETRY_DELAY).await;
     }
 }
 
 /// A hint as text: who sends it, and whom it concerns.
-fn write(me: &str, affected: &Affected) -> String {
+fn write(own_id: &str, affected: &Affected) -> String {
     match affected {
-        Affected::All => format!("{me} *"),
+        Affected::All => format!("{own_id} *"),
         Affected::Topics(topics) => {
-            let mut text = String::with_capacity(me.len() + topics.len() * 17);
-            text.push_str(me);
+            let mut text = String::with_capacity(own_id.len() + topics.len() * 17);
+            text.push_str(own_id);
             topics.iter().for_each(|Topic(topic)| text.push_str(&format!(" {topic:016x}")));
             text
         }
@@ -208,9 +208,9 @@ fn write(me: &str, affected: &Affected) -> String {
 }
 
 /// Wakes the tail for a hint of another replica. One that cannot be read may concern anybody.
-fn heard(text: &str, me: &str, hub: &Hub) {
+fn handle(text: &str, own_id: &str, hub: &Hub) {
     let mut words = text.split(' ');
-    if words.next() == Some(me) {
+    if words.next() == Some(own_id) {
         return;
     }
     let topics: Option<Vec<Topic>> = words.map(|word| u64::from_str_radix(word, 16).ok().map(Topic)).collect();
@@ -223,7 +223,7 @@ mod tests {
     use crate::store::MAX_TOPICS;
 
     #[test]
-    fn the_longest_hint_fits_into_a_notification() {
+    fn the_longest_list_of_topics_fits_into_a_notification() {
         let topics = (0..MAX_TOPICS as u64).map(|n| Topic(u64::MAX - n)).collect();
         let longest = write(&Ulid::new().to_string(), &Affected::Topics(topics));
         assert!(longest.len() < 8_000, "PostgreSQL takes less than 8000 bytes, this has {}", longest.len());
