@@ -110,7 +110,7 @@ impl App {
             &background,
         )?);
         let suspensions = Suspensions::new(store.clone(), events.clone(), metrics.suspensions.clone());
-        let delivery = Delivery::new(store.clone(), config.mailboxes, metrics.delivery.clone());
+        let delivery = Delivery::new(store.clone(), config.mailboxes, metrics.delivery.clone(), clock.clone());
         let large_work = LargeWork::new(store.runtime());
         let probe = Probe::new(store.clone(), clock.clone());
         Ok(Self {

@@ -10,19 +10,15 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use reqwest::header::{ACCEPT, RETRY_AFTER};
-use reqwest::redirect::Policy;
 use reqwest::{Client, Response, StatusCode, Url};
 use tokio::sync::Semaphore;
 
 use super::budget::Budget;
-use crate::net::address::{NotPublic, PublicOnly};
-use crate::net::tls;
+use crate::net;
+use crate::net::address::NotPublic;
 
 /// Maximum time of one fetch, from waiting for a permit to the last byte.
 pub const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// Part of that time in which the connection must be established.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Maximum size of a DID document, in bytes. Real ones have one or two thousand.
 pub const MAX_DOCUMENT_BYTES: usize = 64 * 1024;
@@ -115,16 +111,10 @@ pub struct Fetcher {
 
 impl Fetcher {
     pub fn new(hosts: Hosts) -> Result<Self, reqwest::Error> {
-        tls::install();
-        let client = Client::builder()
-            .user_agent(concat!("catbird-server/", env!("CARGO_PKG_VERSION")))
-            .redirect(Policy::none())
-            .no_proxy()
-            .connect_timeout(CONNECT_TIMEOUT)
-            .timeout(FETCH_TIMEOUT);
+        let client = net::client::builder(FETCH_TIMEOUT);
         let client = match hosts {
             Hosts::Directory | Hosts::Allowed => client,
-            Hosts::Strangers => client.https_only(true).pool_max_idle_per_host(0).dns_resolver(PublicOnly),
+            Hosts::Strangers => net::client::public_only(client).pool_max_idle_per_host(0),
         };
         Ok(Self {
             client: client.build()?,

@@ -20,6 +20,7 @@ use std::sync::Arc;
 
 use tokio::sync::{Notify, watch};
 
+use crate::clock::Clock;
 use crate::config::MailboxConfig;
 use crate::store::Store;
 
@@ -35,11 +36,12 @@ pub struct Delivery {
     /// Notified when there is a new mailbox.
     set: Arc<Notify>,
     metrics: DeliveryMetrics,
+    clock: Clock,
 }
 
 impl Delivery {
-    pub fn new(store: Store, config: MailboxConfig, metrics: DeliveryMetrics) -> Self {
-        Self { store, config, made: Arc::default(), set: Arc::default(), metrics }
+    pub fn new(store: Store, config: MailboxConfig, metrics: DeliveryMetrics, clock: Clock) -> Self {
+        Self { store, config, made: Arc::default(), set: Arc::default(), metrics, clock }
     }
 
     /// Wakes the loops after a mailbox was set here. Without it, and at other replicas, they poll every few seconds.
@@ -56,7 +58,10 @@ impl Delivery {
     /// Delivers envelopes and sends challenges until it is stopped; running attempts are finished.
     pub async fn deliver(self, stop: watch::Receiver<bool>) {
         match webhook::Client::new(self.config.timeout, self.config.allow_private_hosts) {
-            Ok(client) => outbox::Outbox::new(self.store, self.config, client, self.made, self.metrics).run(stop).await,
+            Ok(client) => {
+                let outbox = outbox::Outbox::new(self.store, self.config, client, self.made, self.metrics, self.clock);
+                outbox.run(stop).await;
+            }
             Err(cause) => tracing::error!(%cause, "mailbox delivery is off: the HTTP client cannot be built"),
         }
     }

@@ -74,6 +74,7 @@ struct Shared {
     client: Client,
     memory: Semaphore,
     metrics: DeliveryMetrics,
+    clock: Clock,
 }
 
 impl Outbox {
@@ -83,8 +84,10 @@ impl Outbox {
         client: Client,
         made: Arc<Notify>,
         metrics: DeliveryMetrics,
+        clock: Clock,
     ) -> Self {
-        let shared = Arc::new(Shared { store, config, client, memory: Semaphore::new(MAX_KIB as usize), metrics });
+        let shared =
+            Arc::new(Shared { store, config, client, memory: Semaphore::new(MAX_KIB as usize), metrics, clock });
         Self {
             shared,
             made,
@@ -259,7 +262,7 @@ impl Shared {
             return Proof::Refused("every challenge timed out".to_owned());
         }
         let id = format!("challenge-{}", Ulid::new());
-        let asking = self.client.challenge(challenge, &id, Clock::system().now());
+        let asking = self.client.challenge(challenge, &id, self.clock.now());
         let answer = tokio::time::timeout(self.config.timeout, asking).await;
         let answer = answer.unwrap_or_else(|_| WebhookResult::Failed(TIMED_OUT.to_owned(), None));
         let (why, asked) = match answer {
@@ -343,7 +346,7 @@ impl Shared {
         if let Err(why) = webhook_url::check(&mailbox.webhook.url, self.config.allow_private_hosts) {
             return Ok((AttemptEnd::Misplaced(why.to_string()), HostResult::NotCalled));
         }
-        let now = Clock::system().now();
+        let now = self.clock.now();
         let answer = self.client.post(&mailbox.webhook, &attempt.id, &attempt.recipient, &body.message, now).await;
         Ok(match answer {
             WebhookResult::Accepted => (AttemptEnd::Delivered, HostResult::Succeeded),

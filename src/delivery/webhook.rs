@@ -17,21 +17,17 @@ use base64::engine::general_purpose::STANDARD;
 use chrono::{DateTime, Utc};
 use hmac::{Hmac, Mac};
 use reqwest::header::{CONTENT_TYPE, RETRY_AFTER};
-use reqwest::redirect::Policy;
 use reqwest::{Response, StatusCode};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use sha2::Sha256;
 
-use crate::net::address::PublicOnly;
-use crate::net::tls;
+use crate::net;
 use crate::store::mailboxes::{Challenge, Webhook};
 use crate::wire::{MessageView, datetime};
 
 /// Size from which an entry is large.
 const LARGE: usize = 256 * 1024;
-/// Part of an attempt in which the connection must be established.
-const CONNECT_TIME: Duration = Duration::from_secs(3);
 /// Maximum number of bytes of an answer that are read.
 const MAX_ANSWER_BYTES: usize = 4 * 1024;
 /// Idle connections to one host that are kept for the next attempt.
@@ -96,18 +92,8 @@ pub(super) struct Client(reqwest::Client);
 
 impl Client {
     pub fn new(timeout: Duration, allow_private_hosts: bool) -> Result<Self, reqwest::Error> {
-        tls::install();
-        let client = reqwest::Client::builder()
-            .user_agent(concat!("catbird-server/", env!("CARGO_PKG_VERSION")))
-            .redirect(Policy::none())
-            .no_proxy()
-            .connect_timeout(CONNECT_TIME)
-            .timeout(timeout)
-            .pool_max_idle_per_host(IDLE_PER_HOST);
-        let client = match allow_private_hosts {
-            true => client,
-            false => client.https_only(true).dns_resolver(PublicOnly),
-        };
+        let client = net::client::builder(timeout).pool_max_idle_per_host(IDLE_PER_HOST);
+        let client = if allow_private_hosts { client } else { net::client::public_only(client) };
         Ok(Self(client.build()?))
     }
 

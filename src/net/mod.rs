@@ -1,4 +1,5 @@
-//! Outgoing connections: their TLS cryptography, and the addresses that they may go to.
+//! Outgoing connections: their HTTP client, their TLS cryptography, and the addresses that they may go to.
 
 pub mod address;
+pub mod client;
 pub mod tls;

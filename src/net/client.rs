@@ -1,0 +1,28 @@
+//! HTTP client for hosts that strangers name: no redirects, no proxy, limited time, and public addresses only.
+
+use std::time::Duration;
+
+use reqwest::redirect::Policy;
+use reqwest::{Client, ClientBuilder};
+
+use super::address::PublicOnly;
+use super::tls;
+
+/// Part of a request in which the connection must be established.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Returns the settings of every outgoing HTTP client; `timeout` limits a whole request.
+pub fn builder(timeout: Duration) -> ClientBuilder {
+    tls::install();
+    Client::builder()
+        .user_agent(concat!("catbird-server/", env!("CARGO_PKG_VERSION")))
+        .redirect(Policy::none())
+        .no_proxy()
+        .connect_timeout(CONNECT_TIMEOUT)
+        .timeout(timeout)
+}
+
+/// Restricts a client to HTTPS at public addresses.
+pub fn public_only(client: ClientBuilder) -> ClientBuilder {
+    client.https_only(true).dns_resolver(PublicOnly)
+}
