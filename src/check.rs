@@ -7,14 +7,14 @@ use std::fmt;
 
 use tokio_postgres::{IsolationLevel, SimpleQueryMessage};
 
-use crate::store::{self, ConnectError};
+use crate::store::{self, ConnectError, sql};
 
 /// Maximum number of findings that are printed for one invariant.
 const MAX_SHOWN: usize = 20;
 
 macro_rules! checks {
     ($($name:literal),* $(,)?) => {
-        [$(($name, include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/sql/checks/", $name, ".sql")))),*]
+        [$(($name, sql!("checks", $name))),*]
     };
 }
 
@@ -37,7 +37,7 @@ const CHECKS: [(&str, &str); 14] = checks![
 ];
 
 /// Query that returns one sentence for each bad setting.
-const ADVICE: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/sql/advice/settings.sql"));
+const ADVICE: &str = sql!("advice", "settings");
 
 /// Findings by invariant, and advice on the settings of PostgreSQL.
 #[derive(Debug)]

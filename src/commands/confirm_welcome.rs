@@ -1,7 +1,7 @@
 //! A recipient says that it joined, which destroys its Welcome, or that it could not, which keeps it.
 
 use crate::ids::{ConvoId, Did};
-use crate::store::welcomes::{self, State, Which};
+use crate::store::welcomes::{self, WelcomeSelector, WelcomeState};
 use crate::store::{Abort, Command, Exclusive, epochs, members};
 
 /// See the module.
@@ -11,7 +11,7 @@ pub struct ConfirmWelcome {
     pub caller: Did,
     pub success: bool,
     pub error_details: Option<String>,
-    pub which: Which,
+    pub which: WelcomeSelector,
 }
 
 impl Command for ConfirmWelcome {
@@ -30,12 +30,14 @@ impl Command for ConfirmWelcome {
         members::membership(x.tx(), &self.convo_id, &self.caller).await?;
         match welcomes::state(x.tx(), &self.convo_id, &self.caller, &self.which).await? {
             // Said before, and true for ever. Nothing is held, so that a repetition writes nothing at all.
-            State::Opened => Ok(()),
-            State::Waits { .. } if self.success => {
+            WelcomeState::Opened => Ok(()),
+            WelcomeState::Waits { .. } if self.success => {
                 epochs::hold(x).await?;
                 welcomes::confirm(x, &self.caller, &self.which).await
             }
-            State::Waits { .. } => welcomes::report(x, &self.caller, &self.which, self.error_details.as_deref()).await,
+            WelcomeState::Waits { .. } => {
+                welcomes::report(x, &self.caller, &self.which, self.error_details.as_deref()).await
+            }
         }
     }
 }

@@ -3,7 +3,7 @@
 use crate::error::Code;
 use crate::ids::{ConvoId, Did, EntryId};
 use crate::mls::Commit;
-use crate::store::members::Standing;
+use crate::store::members::MemberRecord;
 use crate::store::{Abort, Command, Exclusive, Reader, epochs, members};
 
 use super::add_members::{Step, step};
@@ -49,7 +49,7 @@ impl Command for LeaveConvo {
         }
         // Before the position is held, so that a repetition writes nothing at all.
         if self.target == self.caller
-            && let Some(caller) = members::standing(x.tx(), &self.convo_id, &self.caller).await?
+            && let Some(caller) = members::record(x.tx(), &self.convo_id, &self.caller).await?
             && let Some(landed) = self.left_before(&caller)
         {
             return Ok(landed);
@@ -61,7 +61,7 @@ impl Command for LeaveConvo {
                 Step::Earlier(landed) => return Ok(landed),
             },
         };
-        let caller = members::standing(x.tx(), &self.convo_id, &self.caller).await?.ok_or_else(epochs::not_found)?;
+        let caller = members::record(x.tx(), &self.convo_id, &self.caller).await?.ok_or_else(epochs::not_found)?;
         if let Some(landed) = self.left_before(&caller) {
             return Ok(landed);
         }
@@ -83,7 +83,7 @@ impl Command for LeaveConvo {
 
 impl LeaveConvo {
     /// Leaving again is the same request again: it gets what the first one got. Whoever was removed did not leave.
-    fn left_before(&self, caller: &Standing) -> Option<Landed> {
+    fn left_before(&self, caller: &MemberRecord) -> Option<Landed> {
         let left = caller.left.as_ref()?;
         (self.target == self.caller && self.commit.is_none() && left.by == self.caller)
             .then(|| Landed::earlier(left.at))
@@ -99,8 +99,8 @@ impl LeaveConvo {
                 _ => Ok(true),
             };
         }
-        let is_on_roster = match members::standing(x.tx(), &self.convo_id, &self.target).await? {
-            Some(Standing { left: None, .. }) => true,
+        let is_on_roster = match members::record(x.tx(), &self.convo_id, &self.target).await? {
+            Some(MemberRecord { left: None, .. }) => true,
             Some(_) if self.commit.is_some() => false,
             _ => return Err(Code::TargetNotMember.because("targetDid is not a member of this conversation").into()),
         };

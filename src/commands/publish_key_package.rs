@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Code, Error};
 use crate::hex;
 use crate::ids::Did;
-use crate::store::key_packages::{self, NewKeyPackage, Seen};
+use crate::store::key_packages::{self, KnownKeyPackage, NewKeyPackage};
 use crate::store::{Abort, Reader, Transaction, Tx};
 
 use super::{Once, Repeatable};
@@ -85,7 +85,7 @@ impl Repeatable for PublishKeyPackage {
 }
 
 /// What was published before, if it is its publisher's own.
-fn own(package: &NewKeyPackage, seen: Seen) -> Result<Published, Error> {
+fn own(package: &NewKeyPackage, seen: KnownKeyPackage) -> Result<Published, Error> {
     match seen.owner == package.owner.as_str() {
         true => Ok(Published { hash: hex::encode(&seen.hash), repeated: true }),
         false => Err(Code::InvalidKeyPackage.because("this key package belongs to another DID")),

@@ -11,7 +11,7 @@ use crate::error::Error;
 use crate::ids::{ConvoId, Did};
 use crate::limits::{Account, Work};
 use crate::store::Store;
-use crate::store::events::{PAGE, Present, Seen, What};
+use crate::store::events::{EventPayload, PAGE, Present, Seen};
 use crate::wire::MessageView;
 
 use super::event::{Info, Row};
@@ -134,7 +134,7 @@ async fn supply_rows(
 ) -> Result<(), Error> {
     let rows = of_membership(rows, &subscriber.did);
     let joined = |row: &Arc<Row>| match (&row.convo, &row.what) {
-        (Some(convo), What::Joined { dids, .. }) if dids.contains(&subscriber.did) => Some(convo.clone()),
+        (Some(convo), EventPayload::Joined { dids, .. }) if dids.contains(&subscriber.did) => Some(convo.clone()),
         _ => None,
     };
     let joined: Vec<ConvoId> = rows.iter().filter_map(joined).collect();
@@ -154,7 +154,7 @@ async fn supply_rows(
         }
     }
     for row in &rows {
-        if let (Some(convo), What::Removed { did, seq, .. }) = (&row.convo, &row.what)
+        if let (Some(convo), EventPayload::Removed { did, seq, .. }) = (&row.convo, &row.what)
             && *did == subscriber.did
         {
             // The row is not with the hub any more, so there is no way but on.
@@ -220,8 +220,8 @@ fn of_membership(mut rows: Vec<Arc<Row>>, did: &Did) -> Vec<Arc<Row>> {
     for row in &rows {
         let Some(convo) = &row.convo else { continue };
         let joined = match &row.what {
-            What::Joined { dids, .. } if dids.contains(did) => true,
-            What::Left { did: gone, .. } | What::Removed { did: gone, .. } if gone == did => false,
+            EventPayload::Joined { dids, .. } if dids.contains(did) => true,
+            EventPayload::Left { did: gone, .. } | EventPayload::Removed { did: gone, .. } if gone == did => false,
             _ => continue,
         };
         firsts.entry(convo.clone()).or_insert((row.id, joined));

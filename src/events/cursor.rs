@@ -17,7 +17,7 @@ use ulid::Ulid;
 
 use crate::error::{Code, Error};
 use crate::ids::ServerIncarnation;
-use crate::store::events::{Key, Moment, Seen, Then};
+use crate::store::events::{CursorIncarnation, Key, Moment, Seen};
 
 /// What tells a cursor from the id of a message.
 const MARK: u128 = 0xCA7B;
@@ -147,7 +147,7 @@ impl FromStr for Sealed {
 
 impl Sealed {
     /// What had been delivered, if this was sealed with the key of this incarnation.
-    pub fn open(&self, then: &Then) -> Option<Seen> {
+    pub fn open(&self, then: &CursorIncarnation) -> Option<Seen> {
         let mut bytes = BASE64_URL_SAFE_NO_PAD.decode(&self.text[HEAD..]).ok()?;
         let (rest, body) = bytes.split_at_mut_checked(NONCE_REST)?;
         let body =
@@ -161,7 +161,7 @@ impl Sealed {
     }
 
     /// The cursor, which was opened by `then`, for who has had what `seen` says.
-    pub fn at(self, seen: Seen, then: &Then) -> Cursor {
+    pub fn at(self, seen: Seen, then: &CursorIncarnation) -> Cursor {
         let (at, key) = ((self.head >> 80) as u64, then.key.clone());
         Cursor(Arc::new(Inner { text: self.text, seen, at, incarnation: self.incarnation, key }))
     }
@@ -191,8 +191,8 @@ mod tests {
         moment
     }
 
-    fn then(key: u8) -> Then {
-        Then { key: Key([key; 32]), era: 3, floor: None }
+    fn then(key: u8) -> CursorIncarnation {
+        CursorIncarnation { key: Key([key; 32]), era: 3, floor: None }
     }
 
     #[test]

@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 
 use crate::auth::key::PublicKey;
 use crate::ids::{ConvoId, Did};
-use crate::store::events::What;
+use crate::store::events::EventPayload;
 
 use super::cursor::Cursor;
 use super::event::{Info, Published, Row};
@@ -263,7 +263,8 @@ impl State {
 
     /// Keeps a position until its time has come. They move forward only, so one gives way to the next.
     pub fn hold_position(&mut self, convo: &ConvoId, row: &Arc<Row>) {
-        let kind = if matches!(row.what, What::Read { .. }) { PositionKind::Read } else { PositionKind::Cursor };
+        let kind =
+            if matches!(row.what, EventPayload::Read { .. }) { PositionKind::Read } else { PositionKind::Cursor };
         self.positions.insert((convo.clone(), kind), row.clone());
     }
 

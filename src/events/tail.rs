@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use crate::error::{Code, Error};
-use crate::store::events::{EventRow, Membership, Moment, News, What};
+use crate::store::events::{EventPayload, EventRow, Moment, News, RosterEntry};
 use crate::store::{Lane, Reader, Store};
 
 use super::event::Info;
@@ -174,10 +174,10 @@ async fn read_some(
 }
 
 /// What those are now who joined by these rows and listen here.
-async fn memberships_of_joiners(hub: &Hub, reader: &Reader, rows: &[EventRow]) -> Result<Vec<Membership>, Error> {
+async fn memberships_of_joiners(hub: &Hub, reader: &Reader, rows: &[EventRow]) -> Result<Vec<RosterEntry>, Error> {
     let mut pairs = Vec::new();
     for row in rows {
-        if let (Some(convo), What::Joined { dids, .. }) = (&row.convo, &row.what) {
+        if let (Some(convo), EventPayload::Joined { dids, .. }) = (&row.convo, &row.what) {
             pairs.extend(hub.listening(dids.iter()).into_iter().map(|did| (convo.as_str(), did.as_str())));
         }
     }

@@ -46,7 +46,7 @@ impl JobMetrics {
     }
 
     /// Records the time since background work was up to date, and the number of items that it skips.
-    pub(super) fn background_standing(&self, work: &'static str, age: Duration, aside: i64) {
+    pub(super) fn background_state(&self, work: &'static str, age: Duration, aside: i64) {
         self.age.get_or_create(&[("work", work)]).set(i64::try_from(age.as_secs()).unwrap_or(i64::MAX));
         self.set_aside.get_or_create(&[("work", work)]).set(aside);
     }

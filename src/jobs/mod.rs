@@ -161,10 +161,10 @@ impl Runner {
 
     /// Updates the metrics on the jobs of all replicas.
     async fn measure(&self) {
-        let Ok(standings) = self.store.standings().await else { return };
-        for standing in standings {
-            if let Some(job) = JOBS.iter().find(|job| job.name == standing.work) {
-                self.metrics.background_standing(job.name, standing.age, standing.aside);
+        let Ok(work_states) = self.store.work_states().await else { return };
+        for state in work_states {
+            if let Some(job) = JOBS.iter().find(|job| job.name == state.work) {
+                self.metrics.background_state(job.name, state.age, state.aside);
             }
         }
     }

@@ -100,7 +100,7 @@ impl Transaction for TakeBack {
 
 /// How one kind of work stands, as all replicas together have left it.
 #[derive(Debug, Clone)]
-pub(crate) struct Standing {
+pub(crate) struct WorkState {
     pub work: String,
     /// Since a pass last came to its end.
     pub age: Duration,
@@ -144,14 +144,14 @@ impl Store {
     }
 
     /// How each kind of work stands.
-    pub(crate) async fn standings(&self) -> Result<Vec<Standing>, Error> {
+    pub(crate) async fn work_states(&self) -> Result<Vec<WorkState>, Error> {
         let rows = self.reader_for(Lane::Background).await?.rows(&AGES, &[]).await?;
-        let standing = |row: &tokio_postgres::Row| Standing {
+        let state = |row: &tokio_postgres::Row| WorkState {
             work: row.get("job"),
             age: Duration::from_secs_f64(row.get::<_, f64>("age").max(0.0)),
             aside: row.get("aside"),
         };
-        Ok(rows.iter().map(standing).collect())
+        Ok(rows.iter().map(state).collect())
     }
 }
 

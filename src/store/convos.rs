@@ -26,8 +26,8 @@ pub const MAX_PAGE_MEMBERS: i64 = 10_000;
 pub const MAX_UNREAD: i64 = 100;
 /// How many of the newest entries of a conversation a list looks at, for its newest message and for what is unread.
 pub const NEWEST_ENTRIES: i64 = 200;
-/// How many conversations' groups are remembered.
-pub(super) const GROUPS: u64 = 100_000;
+/// Maximum number of conversations whose groups are cached.
+const MAX_GROUPS: u64 = 100_000;
 
 /// The MLS group of a conversation.
 #[derive(Debug)]
@@ -35,6 +35,16 @@ pub struct Group {
     /// As clients name it.
     pub id: String,
     pub suite: Suite,
+}
+
+/// Cache of conversations' groups, which never change. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Groups(moka::future::Cache<ConvoId, Arc<Group>>);
+
+impl Default for Groups {
+    fn default() -> Self {
+        Self(moka::future::Cache::new(MAX_GROUPS))
+    }
 }
 
 /// A conversation to make.
@@ -61,14 +71,14 @@ pub(crate) async fn insert(x: &mut Exclusive<'_>, new: &NewConvo) -> Result<Opti
 impl Store {
     /// The MLS group of a conversation; `None` if there is no conversation. It never changes, so it is remembered.
     pub async fn group(&self, convo: &ConvoId) -> Result<Option<Arc<Group>>, Error> {
-        if let Some(known) = self.groups.get(convo).await {
+        if let Some(known) = self.groups.0.get(convo).await {
             return Ok(Some(known));
         }
         let row = self.reader().await?.find(&GROUP, &[&convo.as_str()]).await?;
         let Some(row) = row else { return Ok(None) };
         let suite = Suite::named(row.get("cipher_suite"))?;
         let group = Arc::new(Group { id: row.get("group_id"), suite });
-        self.groups.insert(convo.clone(), group.clone()).await;
+        self.groups.0.insert(convo.clone(), group.clone()).await;
         Ok(Some(group))
     }
 }

@@ -99,15 +99,15 @@ pub(crate) async fn count(tx: &Tx, owner: &Did, now: DateTime<Utc>) -> Result<i6
 }
 
 /// A package that was seen before: whose it is, and the hash it is kept under.
-pub(crate) struct Seen {
+pub(crate) struct KnownKeyPackage {
     pub owner: String,
     pub hash: Vec<u8>,
 }
 
 /// The package as it was seen before, issued or not, in this spelling or another.
-pub(crate) async fn find_seen(db: &impl Queries, new: &NewKeyPackage) -> Result<Option<Seen>, Abort> {
+pub(crate) async fn find_seen(db: &impl Queries, new: &NewKeyPackage) -> Result<Option<KnownKeyPackage>, Abort> {
     let row = db.find(&FIND, &[&new.hash.as_slice(), &new.init_key_hash.as_slice()]).await?;
-    Ok(row.map(|row| Seen { owner: row.get("owner_did"), hash: row.get("hash") }))
+    Ok(row.map(|row| KnownKeyPackage { owner: row.get("owner_did"), hash: row.get("hash") }))
 }
 
 /// Keeps a package; says whether it did. One that was seen before stays what it became.

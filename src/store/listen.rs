@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_postgres::{AsyncMessage, Client, Config, NoTls};
 
-use super::connect::tls;
+use super::tls::tls;
 use super::{ConnectError, deadline};
 
 /// How long a notification may take to be handed over.

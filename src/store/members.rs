@@ -18,7 +18,7 @@ use super::welcomes::NewWelcome;
 use super::{Abort, Exclusive, ExclusiveMany, Reader, Store, events, welcomes};
 
 query! {
-    STANDING = "members/standing" (TEXT, TEXT);
+    RECORD = "members/record" (TEXT, TEXT);
     STRANGERS = "members/strangers" (TEXT, TEXT_ARRAY, INT8);
     EVER = "members/ever" (TEXT_ARRAY, TEXT_ARRAY);
     ADMIN = "members/admin" (TEXT);
@@ -34,7 +34,7 @@ query! {
 
 /// What somebody who is or was a member is to a conversation, and where that stands.
 #[derive(Debug, Clone)]
-pub struct Standing {
+pub struct MemberRecord {
     pub at: Position,
     /// It sees only entries after this seq.
     pub joined_seq: i64,
@@ -64,7 +64,7 @@ pub struct Membership {
     pub incarnation: Option<ServerIncarnation>,
 }
 
-impl Standing {
+impl MemberRecord {
     /// Refuses former members.
     pub fn active(self) -> Result<Membership, Error> {
         match self.left {
@@ -80,8 +80,8 @@ impl Standing {
 }
 
 /// What `did` is to the conversation; `None` if it never was in it or there is none.
-pub(crate) async fn standing(db: &impl Queries, convo: &ConvoId, did: &Did) -> Result<Option<Standing>, Abort> {
-    let Some(row) = db.find(&STANDING, &[&convo.as_str(), &did.as_str()]).await? else {
+pub(crate) async fn record(db: &impl Queries, convo: &ConvoId, did: &Did) -> Result<Option<MemberRecord>, Abort> {
+    let Some(row) = db.find(&RECORD, &[&convo.as_str(), &did.as_str()]).await? else {
         return Ok(None);
     };
     let left = match row.get::<_, Option<&str>>("left_by") {
@@ -92,7 +92,7 @@ pub(crate) async fn standing(db: &impl Queries, convo: &ConvoId, did: &Did) -> R
         None => None,
     };
     let key = row.get::<_, Option<&[u8]>>("cursor_key").map(events::key).transpose()?;
-    Ok(Some(Standing {
+    Ok(Some(MemberRecord {
         incarnation: key.as_ref().map(|key| ServerIncarnation::of(&key.0)),
         at: Position::from(&row),
         joined_seq: row.get("joined_seq"),
@@ -104,7 +104,7 @@ pub(crate) async fn standing(db: &impl Queries, convo: &ConvoId, did: &Did) -> R
 /// The caller's membership, or the error for somebody who has none. Strangers cannot tell a foreign conversation from a
 /// missing one.
 pub(crate) async fn membership(db: &impl Queries, convo: &ConvoId, did: &Did) -> Result<Membership, Abort> {
-    let standing = standing(db, convo, did).await?.ok_or_else(epochs::not_found)?;
+    let standing = record(db, convo, did).await?.ok_or_else(epochs::not_found)?;
     Ok(standing.active()?)
 }
 

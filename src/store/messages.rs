@@ -51,7 +51,7 @@ pub struct AppMessage {
 }
 
 /// A message found under its id.
-pub struct Found {
+pub struct StoredMessage {
     pub seq: i64,
     pub created_at: DateTime<Utc>,
     /// Whether it is the very same message.
@@ -175,9 +175,9 @@ pub(crate) async fn find_by_id(
     db: &impl Queries,
     convo: &ConvoId,
     message: &AppMessage,
-) -> Result<Option<Found>, Abort> {
+) -> Result<Option<StoredMessage>, Abort> {
     let row = db.find(&FIND_BY_ID, &[&convo.as_str(), &message.id.as_str(), &message.sender.as_str()]).await?;
-    Ok(row.map(|row| Found {
+    Ok(row.map(|row| StoredMessage {
         seq: row.get("seq"),
         created_at: row.get("created_at"),
         same: row.get::<_, i64>("epoch") == message.epoch

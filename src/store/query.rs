@@ -10,15 +10,22 @@ pub struct Query {
     pub types: &'static [Type],
 }
 
+/// Text of `sql/<folder>/<name>.sql`.
+macro_rules! sql {
+    ($folder:literal, $name:literal) => {
+        include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/sql/", $folder, "/", $name, ".sql"))
+    };
+}
+
 /// Declares statements: `query! { ADVANCE = "epochs/advance" (TEXT, INT8, INT8); }`.
 macro_rules! query {
     ($($constant:ident = $path:literal ($($ty:ident),*);)*) => {
-        $(pub(super) const $constant: $crate::store::query::Query = $crate::store::query::Query {
+        $(pub(in crate::store) const $constant: $crate::store::query::Query = $crate::store::query::Query {
             name: $path,
-            text: include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/sql/queries/", $path, ".sql")),
+            text: $crate::store::sql!("queries", $path),
             types: &[$(tokio_postgres::types::Type::$ty),*],
         };)*
     };
 }
 
-pub(crate) use query;
+pub(crate) use {query, sql};

@@ -8,13 +8,13 @@ use sha2::{Digest, Sha256};
 use tokio_postgres::Client;
 
 use super::lanes::Lane;
-use super::query::query;
+use super::query::{query, sql};
 use super::session::Queries;
 use super::{ConnectError, Reader, Store, connect};
 
 macro_rules! migrations {
     ($($name:literal),* $(,)?) => {
-        [$(($name, include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/sql/migrations/", $name, ".sql")))),*]
+        [$(($name, sql!("migrations", $name))),*]
     };
 }
 
@@ -59,12 +59,12 @@ const LOCK: &str = "select 1 from pg_advisory_xact_lock(hashtextextended('catbir
 
 /// In the order in which they are made.
 const VIEWS: [&str; 6] = [
-    include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/sql/views/conversation_locks.sql")),
-    include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/sql/views/member_unread.sql")),
-    include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/sql/views/message_recipients.sql")),
-    include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/sql/views/commits.sql")),
-    include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/sql/views/dead_envelopes.sql")),
-    include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/sql/views/legacy.sql")),
+    sql!("views", "conversation_locks"),
+    sql!("views", "member_unread"),
+    sql!("views", "message_recipients"),
+    sql!("views", "commits"),
+    sql!("views", "dead_envelopes"),
+    sql!("views", "legacy"),
 ];
 
 const DROP_VIEWS: &str = "drop schema if exists legacy cascade;

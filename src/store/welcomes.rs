@@ -39,21 +39,21 @@ pub struct Recipient {
 
 /// Which of a recipient's Welcomes in one conversation is meant; all of them where nothing is said.
 #[derive(Debug, Clone, Default)]
-pub struct Which {
+pub struct WelcomeSelector {
     /// The one for this key package.
     pub key_package_hash: Option<Hash>,
     /// The one that leads into this epoch. A later invitation leads into a later one.
     pub epoch: Option<i64>,
 }
 
-impl Which {
+impl WelcomeSelector {
     fn hash(&self) -> Option<&[u8]> {
         self.key_package_hash.as_ref().map(Hash::as_slice)
     }
 }
 
 /// What waits for a recipient, or waited.
-pub enum Found {
+pub enum StoredWelcome {
     Available {
         welcome: Vec<u8>,
         key_package_hash: Option<Vec<u8>>,
@@ -68,7 +68,7 @@ pub enum Found {
 
 /// What has become of a Welcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
+pub enum WelcomeState {
     /// It waits, and leads into this epoch.
     Waits { epoch: i64 },
     /// The recipient has opened it, or has been given a later one in its place.
@@ -106,7 +106,7 @@ pub(super) async fn forget(tx: &Tx, welcomes: Vec<String>) -> Result<(), Abort> 
 }
 
 /// Destroys what the recipient has opened. The position has to be held.
-pub(crate) async fn confirm(x: &mut Exclusive<'_>, recipient: &Did, which: &Which) -> Result<(), Abort> {
+pub(crate) async fn confirm(x: &mut Exclusive<'_>, recipient: &Did, which: &WelcomeSelector) -> Result<(), Abort> {
     let params: Params<'_> = &[&x.convo.as_str(), &recipient.as_str(), &which.hash(), &which.epoch];
     let rows = x.tx.rows(&CONFIRM, params).await?;
     discard(x, rows.iter().map(|row| row.get("welcome_id")).collect()).await
@@ -116,7 +116,7 @@ pub(crate) async fn confirm(x: &mut Exclusive<'_>, recipient: &Did, which: &Whic
 pub(crate) async fn report(
     x: &mut Exclusive<'_>,
     recipient: &Did,
-    which: &Which,
+    which: &WelcomeSelector,
     details: Option<&str>,
 ) -> Result<(), Abort> {
     let params: Params<'_> = &[&x.convo.as_str(), &recipient.as_str(), &which.hash(), &which.epoch, &details];
@@ -125,12 +125,17 @@ pub(crate) async fn report(
 }
 
 /// What has become of a member's newest Welcome, those that wait before others; `WelcomeNotFound` if there never was one.
-pub(crate) async fn state(db: &impl Queries, convo: &ConvoId, recipient: &Did, which: &Which) -> Result<State, Abort> {
+pub(crate) async fn state(
+    db: &impl Queries,
+    convo: &ConvoId,
+    recipient: &Did,
+    which: &WelcomeSelector,
+) -> Result<WelcomeState, Abort> {
     let params: Params<'_> = &[&convo.as_str(), &recipient.as_str(), &which.hash(), &which.epoch];
     match db.find(&STATE, params).await? {
         None => Err(Code::WelcomeNotFound.because("no Welcome was ever waiting for you here").into()),
-        Some(row) if row.get("waits") => Ok(State::Waits { epoch: row.get("epoch") }),
-        Some(_) => Ok(State::Opened),
+        Some(row) if row.get("waits") => Ok(WelcomeState::Waits { epoch: row.get("epoch") }),
+        Some(_) => Ok(WelcomeState::Opened),
     }
 }
 
@@ -139,15 +144,15 @@ pub(crate) async fn find(
     db: &impl Queries,
     convo: &ConvoId,
     recipient: &Did,
-    which: &Which,
-) -> Result<Option<Found>, Abort> {
+    which: &WelcomeSelector,
+) -> Result<Option<StoredWelcome>, Abort> {
     let row = db.find(&FIND, &[&convo.as_str(), &recipient.as_str(), &which.hash(), &which.epoch]).await?;
     Ok(row.map(|row| match row.get::<_, Option<Vec<u8>>>("welcome") {
         Some(welcome) => {
             let (key_package_hash, epoch) = (row.get("key_package_hash"), row.get("epoch"));
-            Found::Available { welcome, key_package_hash, epoch, own_parts: row.get("own_parts") }
+            StoredWelcome::Available { welcome, key_package_hash, epoch, own_parts: row.get("own_parts") }
         }
-        None if row.get("past") => Found::Past,
-        None => Found::Consumed,
+        None if row.get("past") => StoredWelcome::Past,
+        None => StoredWelcome::Consumed,
     }))
 }

@@ -16,10 +16,10 @@ use crate::ids::{ConvoId, Did};
 use crate::timing::{Stage, Timings, measure, within_deadline};
 
 use super::changes::Topic;
-use super::connect::Store;
 use super::failure::{self, Abort, Cause};
 use super::lanes::Lane;
 use super::metrics::LostCommit;
+use super::pool::Store;
 use super::query::query;
 use super::session::{Params, Queries};
 use super::tx::Identity;

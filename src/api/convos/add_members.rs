@@ -11,7 +11,7 @@ use crate::commands::{self, Fingerprint, Invitation, Once};
 use crate::error::{Code, Error};
 use crate::ids::{ConvoId, Did};
 use crate::quotas::{Charge, Reservation};
-use crate::xrpc::{Caller, Conflict, Endpoint, ConflictResult, Kind, ReplyKind};
+use crate::xrpc::{Caller, Conflict, ConflictResult, Endpoint, Kind, ReplyKind};
 
 /// Most DIDs in one request: all that a conversation may have beside the caller.
 const MAX_DIDS: usize = 999;

@@ -11,7 +11,7 @@ use crate::commands::{self, Fingerprint, Once};
 use crate::error::{Code, Error};
 use crate::ids::{ConvoId, Did};
 use crate::quotas::Charge;
-use crate::xrpc::{Caller, Conflict, Endpoint, ConflictResult, Kind, ReplyKind};
+use crate::xrpc::{Caller, Conflict, ConflictResult, Endpoint, Kind, ReplyKind};
 
 use super::add_members::Output;
 

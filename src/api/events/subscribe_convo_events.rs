@@ -16,7 +16,7 @@ use crate::ids::{ConvoId, Did};
 use crate::store::members;
 use crate::streaming::WebSocket;
 use crate::streaming::frames::FromClient;
-use crate::xrpc::{TicketHolder, Subscription};
+use crate::xrpc::{Subscription, TicketHolder};
 
 use super::send_typing_indicator;
 

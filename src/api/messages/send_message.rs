@@ -13,7 +13,7 @@ use crate::mls::{self, MAX_MLS_BYTES};
 use crate::quotas::Charge;
 use crate::store::messages::AppMessage;
 use crate::wire::datetime;
-use crate::xrpc::{Caller, Conflict, Endpoint, ConflictResult, Kind, ReplyKind};
+use crate::xrpc::{Caller, Conflict, ConflictResult, Endpoint, Kind, ReplyKind};
 
 const MAX_EMBED_TYPE: usize = 256;
 const MAX_EMBED_URI: usize = 8_192;

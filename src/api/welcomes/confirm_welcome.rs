@@ -8,7 +8,7 @@ use crate::commands;
 use crate::error::{Code, Error};
 use crate::ids::ConvoId;
 use crate::store::members;
-use crate::store::welcomes::{self, State, Which};
+use crate::store::welcomes::{self, WelcomeSelector, WelcomeState};
 use crate::xrpc::{Caller, Endpoint, Kind};
 
 const MAX_ERROR_DETAILS: usize = 1_024;
@@ -49,14 +49,14 @@ impl Endpoint for ConfirmWelcome {
             caller: caller.did.clone(),
             success: input.success,
             error_details: fields::text(input.error_details, MAX_ERROR_DETAILS, Code::InvalidRequest, "errorDetails")?,
-            which: Which { key_package_hash, epoch: input.epoch.map(|epoch| epoch.0) },
+            which: WelcomeSelector { key_package_hash, epoch: input.epoch.map(|epoch| epoch.0) },
         };
         // Only what waits for the caller now: another invitation may come while the request waits for its turn, or for its lock.
         let reader = app.store.reader().await?;
         members::membership(&reader, &command.convo_id, &command.caller).await?;
         let state = welcomes::state(&reader, &command.convo_id, &command.caller, &command.which).await?;
         drop(reader);
-        if let State::Waits { epoch } = state {
+        if let WelcomeState::Waits { epoch } = state {
             command.which.epoch = Some(epoch);
             app.serializer.run(command).await?;
         }

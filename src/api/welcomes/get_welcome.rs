@@ -10,7 +10,7 @@ use crate::hex;
 use crate::ids::ConvoId;
 use crate::mls;
 use crate::store::members;
-use crate::store::welcomes::{self, Found, Which};
+use crate::store::welcomes::{self, StoredWelcome, WelcomeSelector};
 use crate::xrpc::{Caller, Endpoint, Kind};
 
 pub struct GetWelcome;
@@ -54,9 +54,9 @@ impl Endpoint for GetWelcome {
         let key_package_hash = input.key_package_hash.as_deref().map(fields::key_package_hash).transpose()?;
         let reader = app.store.reader().await?;
         let member = members::membership(&reader, &input.convo_id, &caller.did).await?;
-        let which = Which { key_package_hash, epoch: None };
+        let which = WelcomeSelector { key_package_hash, epoch: None };
         match welcomes::find(&reader, &input.convo_id, &caller.did, &which).await? {
-            Some(Found::Available { welcome, key_package_hash, epoch, own_parts }) => {
+            Some(StoredWelcome::Available { welcome, key_package_hash, epoch, own_parts }) => {
                 let own: Vec<&[u8]> = own_parts.iter().flatten().map(Vec::as_slice).collect();
                 let welcome = if own.is_empty() { welcome } else { mls::restrict_welcome(welcome, &own) };
                 Ok(Output {
@@ -67,8 +67,12 @@ impl Endpoint for GetWelcome {
                     seq: member.joined_seq,
                 })
             }
-            Some(Found::Consumed) => Err(Code::WelcomeConsumed.because("you confirmed this Welcome, which deleted it")),
-            None | Some(Found::Past) => Err(Code::WelcomeNotFound.because("no Welcome is waiting for you here")),
+            Some(StoredWelcome::Consumed) => {
+                Err(Code::WelcomeConsumed.because("you confirmed this Welcome, which deleted it"))
+            }
+            None | Some(StoredWelcome::Past) => {
+                Err(Code::WelcomeNotFound.because("no Welcome is waiting for you here"))
+            }
         }
     }
 }

@@ -8,7 +8,7 @@ use crate::events::event::{Action, Event, Info, Published, Row};
 use crate::events::subscriber::{End, Phase, Subscriber};
 use crate::ids::{ConvoId, Did};
 use crate::store::Topic;
-use crate::store::events::{EventRow, Membership, What};
+use crate::store::events::{EventPayload, EventRow, RosterEntry};
 
 use super::{Channel, Inner, Listener};
 
@@ -89,7 +89,7 @@ impl Inner {
         if let Some(channel) = row.convo.as_ref().and_then(|convo| self.channels.get(convo.as_str())) {
             audience.extend(channel.listeners.iter().map(|(id, listener)| (*id, &listener.subscriber)));
         }
-        if let What::Joined { dids, .. } = &row.what {
+        if let EventPayload::Joined { dids, .. } = &row.what {
             audience.extend(dids.iter().flat_map(of).map(|subscriber| (subscriber.id, subscriber)));
         }
         audience.extend(self.unattached.iter().map(|(id, subscriber)| (*id, subscriber)));
@@ -97,7 +97,7 @@ impl Inner {
     }
 
     /// Tells one stream what a row means for it. How far its caller has read waits until it has had the entries up to there.
-    pub(super) fn deliver(&mut self, to: &Arc<Subscriber>, row: &Arc<Row>, memberships: &[Membership], buffer: usize) {
+    pub(super) fn deliver(&mut self, to: &Arc<Subscriber>, row: &Arc<Row>, memberships: &[RosterEntry], buffer: usize) {
         if !to.wants(row.convo.as_ref()) {
             return;
         }
@@ -111,7 +111,7 @@ impl Inner {
         };
         let action = |did: &Did, actor: &Did| if did == actor { Action::Left } else { Action::Removed };
         match (&row.convo, &row.what) {
-            (Some(convo), What::Joined { dids, actor, epoch, seq, welcome }) if dids.contains(&to.did) => {
+            (Some(convo), EventPayload::Joined { dids, actor, epoch, seq, welcome }) if dids.contains(&to.did) => {
                 let (convo_id, epoch) = (convo.clone(), *epoch);
                 let event_id = row.name(&to.did);
                 say(Event::Conversation { event_id, convo_id, actor: actor.clone(), epoch, seq: *seq });
@@ -128,7 +128,7 @@ impl Inner {
                     None => {}
                 }
             }
-            (Some(convo), What::Joined { dids, actor, epoch, seq, .. }) if self.is_attached(to, convo) => {
+            (Some(convo), EventPayload::Joined { dids, actor, epoch, seq, .. }) if self.is_attached(to, convo) => {
                 for did in dids {
                     let (event_id, convo_id) = (row.name(did), convo.clone());
                     let (did, actor) = (did.clone(), actor.clone());
@@ -143,16 +143,18 @@ impl Inner {
                     });
                 }
             }
-            (Some(convo), What::Left { did, actor, epoch, seq }) if *did != to.did && self.is_attached(to, convo) => {
+            (Some(convo), EventPayload::Left { did, actor, epoch, seq })
+                if *did != to.did && self.is_attached(to, convo) =>
+            {
                 let (convo_id, action) = (convo.clone(), action(did, actor));
                 let (event_id, did, actor) = (row.name(did), did.clone(), actor.clone());
                 say(Event::MembershipChange { event_id, convo_id, did, action, actor, epoch: *epoch, seq: *seq });
             }
-            (Some(convo), What::Removed { .. }) if self.lacks(to, convo, row) => {
+            (Some(convo), EventPayload::Removed { .. }) if self.lacks(to, convo, row) => {
                 // It comes back and is sent the rest first.
                 to.end(End::Announced(Info::Reset));
             }
-            (Some(convo), What::Removed { did, actor, epoch, seq }) => {
+            (Some(convo), EventPayload::Removed { did, actor, epoch, seq }) => {
                 let (convo_id, action) = (convo.clone(), action(did, actor));
                 let event_id = row.name(did);
                 say(Event::Removed { event_id, convo_id, action, actor: actor.clone(), epoch: *epoch, seq: *seq });
@@ -165,7 +167,7 @@ impl Inner {
                     to.end(End::Finished);
                 }
             }
-            (Some(convo), What::Read { .. } | What::Cursor { .. }) => {
+            (Some(convo), EventPayload::Read { .. } | EventPayload::Cursor { .. }) => {
                 let mut state = to.state();
                 if matches!(state.phase, Phase::Live) {
                     drop(state);
@@ -174,8 +176,8 @@ impl Inner {
                     state.hold_position(convo, row);
                 }
             }
-            (_, What::KeyPackagesLow { available }) => say(Event::KeyPackagesLow { available: *available }),
-            (convo, What::Mailbox { state, reason }) => {
+            (_, EventPayload::KeyPackagesLow { available }) => say(Event::KeyPackagesLow { available: *available }),
+            (convo, EventPayload::Mailbox { state, reason }) => {
                 say(Event::Mailbox { convo_id: convo.clone(), state: state.clone(), reason: reason.clone() });
             }
             _ => {}
@@ -186,7 +188,7 @@ impl Inner {
     pub(super) fn lacks(&self, to: &Subscriber, convo: &ConvoId, row: &EventRow) -> bool {
         let listener = self.channels.get(convo.as_str()).and_then(|channel| channel.listeners.get(&to.id));
         match (listener, &row.what) {
-            (Some(listener), What::Removed { seq, .. }) => listener.position < *seq && to.state().is_tailed(),
+            (Some(listener), EventPayload::Removed { seq, .. }) => listener.position < *seq && to.state().is_tailed(),
             _ => false,
         }
     }
@@ -200,7 +202,7 @@ impl Inner {
     pub(super) fn join(
         &mut self,
         subscriber: &Arc<Subscriber>,
-        membership: &Membership,
+        membership: &RosterEntry,
         position: i64,
         watermark: Cursor,
     ) {
@@ -233,14 +235,14 @@ impl Inner {
 /// How far somebody has read or followed, as a row says it.
 pub(super) fn position(convo: &ConvoId, row: &EventRow, did: &Did) -> Option<Event> {
     match &row.what {
-        What::Read { seq, message_id, read_at } => Some(Event::Read {
+        EventPayload::Read { seq, message_id, read_at } => Some(Event::Read {
             convo_id: convo.clone(),
             did: did.clone(),
             seq: *seq,
             message_id: message_id.clone(),
             read_at: *read_at,
         }),
-        What::Cursor { last_seen } => {
+        EventPayload::Cursor { last_seen } => {
             Some(Event::CursorMoved { convo_id: convo.clone(), last_seen: last_seen.clone() })
         }
         _ => None,

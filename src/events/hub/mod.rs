@@ -20,7 +20,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::auth::key::PublicKey;
 use crate::ids::Did;
-use crate::store::events::{Membership, Moment};
+use crate::store::events::{Moment, RosterEntry};
 use crate::store::{Affected, Topic};
 use crate::wire::MessageView;
 
@@ -122,7 +122,7 @@ struct Checked {
 
 impl Checked {
     /// What is to be remembered of a membership: nothing of one that has ended.
-    fn of(membership: &Membership) -> Option<Self> {
+    fn of(membership: &RosterEntry) -> Option<Self> {
         let (roster, joined_seq) = (membership.roster, membership.joined_seq);
         membership.left_seq.is_none().then_some(Self { roster, joined_seq })
     }
@@ -262,7 +262,7 @@ impl Hub {
 impl Listener {
     /// Whether an entry lies within the membership that this stream listens by. The membership was read after the entry, so if it
     /// has ended since, it says where.
-    fn may_see(&self, membership: &Membership, seq: i64) -> bool {
+    fn may_see(&self, membership: &RosterEntry, seq: i64) -> bool {
         membership.since == self.since
             && seq > membership.joined_seq
             && membership.left_seq.is_none_or(|left| seq <= left)

@@ -8,7 +8,7 @@ use crate::events::cursor::Cursor;
 use crate::events::event::{Event, Info, Published, Row, Typing};
 use crate::events::subscriber::{End, Phase};
 use crate::ids::{ConvoId, Did};
-use crate::store::events::{Entries, EventRow, Membership, Moment};
+use crate::store::events::{Entries, EventRow, Moment, RosterEntry};
 
 use super::listeners::position;
 use super::{Checked, Hub, Mark, message};
@@ -83,9 +83,9 @@ impl Hub {
 
     /// Hands out entries, ascending in each conversation, to those whose membership allows. `after` says behind which position each
     /// conversation was read; the memberships were read after the entries.
-    pub fn publish(&self, after: &[(&str, i64)], page: Entries, memberships: &[Membership]) {
+    pub fn publish(&self, after: &[(&str, i64)], page: Entries, memberships: &[RosterEntry]) {
         let after: HashMap<&str, i64> = after.iter().copied().collect();
-        let memberships: HashMap<(&str, &str), &Membership> =
+        let memberships: HashMap<(&str, &str), &RosterEntry> =
             memberships.iter().map(|one| ((one.convo.as_str(), one.did.as_str()), one)).collect();
         let rosters: HashMap<&str, i64> =
             page.rosters.iter().map(|(convo, roster)| (convo.as_str(), *roster)).collect();
@@ -147,7 +147,7 @@ impl Hub {
     }
 
     /// Hands out rows. `memberships` are those of the people who joined by them and listen here, read after the rows.
-    pub fn publish_rows(&self, rows: Vec<EventRow>, memberships: &[Membership]) {
+    pub fn publish_rows(&self, rows: Vec<EventRow>, memberships: &[RosterEntry]) {
         let mut inner = self.inner();
         for row in rows {
             let row = Arc::new(Row::new(row, &inner.held));

@@ -9,7 +9,7 @@ use crate::events::cursor::Cursor;
 use crate::events::event::{Info, Published, Row, Typing};
 use crate::events::subscriber::{End, Phase, Subscriber};
 use crate::ids::{ConvoId, Did};
-use crate::store::events::{Attachment, Entries, EventRow, Membership};
+use crate::store::events::{Attachment, Entries, EventRow, RosterEntry};
 
 use super::{Hub, Listener, MAX_STREAMS, MAX_STREAMS_PER_CALLER, MAX_TYPING, message};
 
@@ -194,7 +194,7 @@ impl Hub {
         &self,
         subscriber: &Arc<Subscriber>,
         entries: Entries,
-        memberships: &[Membership],
+        memberships: &[RosterEntry],
         upto: &[(&str, i64)],
     ) {
         let mut inner = self.inner();
@@ -239,7 +239,7 @@ impl Hub {
     }
 
     /// Hands rows to a stream that catches up. `memberships` are those of the conversations that it joined by them.
-    pub fn supply_rows(&self, subscriber: &Arc<Subscriber>, rows: &[Arc<Row>], memberships: &[Membership]) {
+    pub fn supply_rows(&self, subscriber: &Arc<Subscriber>, rows: &[Arc<Row>], memberships: &[RosterEntry]) {
         let mut inner = self.inner();
         for row in rows {
             inner.deliver(subscriber, row, memberships, usize::MAX);

@@ -9,7 +9,7 @@ use super::*;
 use crate::bytes::LexBytes;
 use crate::events::subscriber::Outgoing;
 use crate::ids::Did;
-use crate::store::events::{Attachment, Entries, EventRow, Key, Moment, What};
+use crate::store::events::{Attachment, Entries, EventPayload, EventRow, Key, Moment};
 use crate::wire::MessageType;
 
 const CONVO: &str = "01M7ZYXXG28C7PCE4ZTPCRBEN4";
@@ -56,9 +56,9 @@ fn entry(seq: i64) -> MessageView {
     }
 }
 
-fn membership(did: &str, last_seq: i64) -> Membership {
+fn membership(did: &str, last_seq: i64) -> RosterEntry {
     let (convo, did) = (CONVO.parse().unwrap(), did.parse().unwrap());
-    Membership { convo, did, joined_seq: 0, since: 1, left_seq: None, last_seq, roster: 1 }
+    RosterEntry { convo, did, joined_seq: 0, since: 1, left_seq: None, last_seq, roster: 1 }
 }
 
 /// A page of entries, and the version of the roster by which it was read.
@@ -123,7 +123,7 @@ fn p7_who_is_a_member_is_asked_again_when_the_roster_has_changed_and_not_before(
     // By another, nothing is handed out on the word of memory.
     hub.publish(&[(CONVO, 12)], page(vec![entry(13)], 2), &[]);
     assert_eq!(came(&stream), [0; 0]);
-    let ended = Membership { left_seq: Some(12), roster: 2, ..membership(did, 13) };
+    let ended = RosterEntry { left_seq: Some(12), roster: 2, ..membership(did, 13) };
     hub.publish(&[(CONVO, 12)], page(vec![entry(13)], 2), &[ended]);
     assert_eq!((came(&stream), asked(2)), (vec![], 1));
 }
@@ -179,7 +179,7 @@ fn p10_rows_that_wait_for_a_stream_that_catches_up_are_bounded_in_bytes() {
         id,
         convo: None,
         recipient: Some(did.clone()),
-        what: What::KeyPackagesLow { available: 1 },
+        what: EventPayload::KeyPackagesLow { available: 1 },
         tx: id,
         size: 8 << 20,
         emitted_at: DateTime::UNIX_EPOCH,

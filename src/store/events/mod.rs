@@ -1,0 +1,22 @@
+//! Event rows and what the event tail and the streams read. [`crate::events`] decides who may see what, except where a query says that it
+//! does.
+
+mod moment;
+mod reads;
+mod rows;
+mod writes;
+
+pub use moment::{CursorIncarnation, Key, Moment, Present, Seen};
+pub use reads::{Attachment, Entries, News, PAGE, RosterEntry};
+pub use rows::{EventPayload, EventRow, PAGE_ROW_BYTES, PAGE_ROWS, RowPage};
+pub use writes::{LOW_KEY_PACKAGES, ReadTo};
+
+pub(super) use moment::key;
+pub(super) use writes::{LEFT, left};
+pub(crate) use writes::{key_packages_low, read};
+
+use crate::error::Error;
+
+fn id<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) -> Result<T, Error> {
+    text.parse().map_err(Error::internal)
+}

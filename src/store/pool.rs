@@ -1,0 +1,128 @@
+//! The store and its pool of connections.
+
+use deadpool_postgres::{Manager, ManagerConfig, Pool, QueueMode, RecyclingMethod, Runtime, Status};
+use tokio::runtime::Handle;
+
+use crate::error::Error;
+use crate::timing::{Stage, measure};
+
+use super::changes::ChangeSet;
+use super::connect::{BEGIN, BEGIN_BEHIND_POOLER, Connector, session_settings};
+use super::convos::Groups;
+use super::failure::Abort;
+use super::lanes::{Lane, Lanes};
+use super::metrics::{Connections, StoreMetrics};
+use super::session::{Reader, Session};
+use super::tls::tls;
+use super::{deadline, read_positions};
+
+/// What a [`Store`] is made of.
+#[derive(Debug, Clone)]
+pub struct StoreConfig {
+    pub database: tokio_postgres::Config,
+    pub max_connections: usize,
+    /// A pooler in transaction mode stands in between: it carries neither prepared statements nor start-up parameters.
+    pub pooler: bool,
+}
+
+/// The database as the rest of the crate sees it. Cheap to clone.
+#[derive(Clone)]
+pub struct Store {
+    pub(super) pool: Pool,
+    /// Who may have a connection from it.
+    pub(super) lanes: Lanes,
+    pub(super) pooler: bool,
+    /// Where connections are driven and units of work run, whichever thread asked: a worker's own runtime ends with it.
+    pub(super) runtime: Handle,
+    pub(super) metrics: StoreMetrics,
+    pub(super) read_positions: read_positions::Queue,
+    pub(super) groups: Groups,
+    pub(super) changes: ChangeSet,
+}
+
+impl Store {
+    /// Makes the pool; opens no connection yet. Must be called inside the multi-threaded runtime that shall drive them.
+    pub fn new(config: StoreConfig, metrics: StoreMetrics) -> Result<Self, StoreError> {
+        let mut database = config.database;
+        database
+            .application_name("catbird-server")
+            .connect_timeout(deadline::CONNECT)
+            .tcp_user_timeout(deadline::TCP_USER)
+            .keepalives_idle(deadline::TCP_USER);
+        if !config.pooler {
+            // After those in the URL, which stay in force.
+            let options = database.get_options().map(|given| format!("{given} ")).unwrap_or_default();
+            database.options(options + &session_settings());
+        }
+        let tls = tls(&database)?;
+        let runtime = Handle::current();
+        let connector = Connector { runtime: runtime.clone(), tls, pooler: config.pooler };
+        let manager =
+            Manager::from_connect(database, connector, ManagerConfig { recycling_method: RecyclingMethod::Fast });
+        let pool = Pool::builder(manager)
+            .max_size(config.max_connections)
+            // The one that was used last: its backend's caches are warm, and those of the processor.
+            .queue_mode(QueueMode::Lifo)
+            .runtime(Runtime::Tokio1)
+            .wait_timeout(Some(deadline::POOL))
+            .create_timeout(Some(deadline::CONNECT))
+            .recycle_timeout(Some(deadline::CONNECT))
+            .build()?;
+        let read_positions = read_positions::Queue::default();
+        let groups = Groups::default();
+        let changes = ChangeSet::default();
+        let lanes = Lanes::new(config.max_connections);
+        let pooler = config.pooler;
+        Ok(Self { pool, lanes, pooler, runtime, metrics, read_positions, groups, changes })
+    }
+
+    /// A connection that can only read, for a request.
+    pub async fn reader(&self) -> Result<Reader, Error> {
+        self.reader_for(Lane::Read).await
+    }
+
+    /// A connection that can only read.
+    pub(crate) async fn reader_for(&self, lane: Lane) -> Result<Reader, Error> {
+        self.session(lane).await.map(Reader).map_err(Error::from)
+    }
+
+    /// Whom committed transactions concern.
+    pub fn changes(&self) -> &ChangeSet {
+        &self.changes
+    }
+
+    /// The runtime that outlives requests.
+    pub fn runtime(&self) -> &Handle {
+        &self.runtime
+    }
+
+    /// Records the state of the connections in the metrics.
+    pub fn measure_connections(&self) {
+        let (status, (waiting, unanswered)) = (self.pool.status(), self.lanes.status());
+        let Status { size: open, available: idle, max_size: max, .. } = status;
+        self.metrics.connections(Connections { open, idle, max, waiting, unanswered });
+    }
+
+    /// How a transaction begins, with the settings that the session does not have.
+    pub(super) fn begin(&self) -> &'static str {
+        if self.pooler { BEGIN_BEHIND_POOLER.as_str() } else { BEGIN }
+    }
+
+    pub(super) async fn session(&self, lane: Lane) -> Result<Session, Abort> {
+        let taking = async {
+            let place = self.lanes.place(lane).await?;
+            Ok::<_, Abort>((self.pool.get().await?, place))
+        };
+        let (client, place) = measure(Stage::Connection, taking).await?;
+        Ok(Session::new(client, place, self.clone()))
+    }
+}
+
+/// Why a [`Store`] cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error("the pool cannot be built: {0}")]
+    Pool(#[from] deadpool_postgres::BuildError),
+    #[error("TLS to the database cannot be set up: {0}")]
+    Tls(#[from] rustls::Error),
+}
