@@ -1,4 +1,4 @@
--- Settings of PostgreSQL under which a promise of the server does not hold, and what else keeps it from working as it should.
+-- Settings of PostgreSQL that break a promise of the server, and other obstacles to its work.
 select 'fsync is off: a crash of the machine loses what was answered with 200' as advice
  where current_setting('fsync') = 'off'
 union all

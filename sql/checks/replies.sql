@@ -1,4 +1,4 @@
--- replies: a request is on record as answered, but what it answered is not there, and not because of its age (P4)
+-- replies: a stored reply names an entry that does not exist and was not deleted because of its age (P4)
 with kept as (
   select coalesce((select cutoff from sweeps where job = 'messages'), '-infinity') as entries,
          coalesce((select cutoff from sweeps where job = 'abandoned'), '-infinity') as convos

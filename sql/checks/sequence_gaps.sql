@@ -1,5 +1,4 @@
--- sequence_gaps: the log has a gap, a duplicate, or does not end where the conversation stands; or more is missing from its
--- beginning than retention takes (P3)
+-- sequence_gaps: the log has a gap, a duplicate or another end than the conversation's position, or lacks more than retention deletes (P3)
 select c.id as convo_id, 'stands at seq ' || c.last_seq || ', begins at ' || coalesce(s.seq, 1) || ', has ' || count(m.seq)
        || ' entries from ' || coalesce(min(m.seq)::text, 'none') || ' to ' || coalesce(max(m.seq)::text, 'none') as finding
   from conversations c

@@ -1,4 +1,4 @@
--- strangers: rows of conversations that do not exist, or entries of people who were never in them (P7)
+-- strangers: rows of conversations that do not exist, or entries of DIDs that were never members (P7)
 select m.convo_id, 'a member of a conversation that does not exist' as finding
   from members m where not exists (select from conversations c where c.id = m.convo_id)
 union all

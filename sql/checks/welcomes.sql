@@ -1,4 +1,4 @@
--- welcomes: a Welcome waits for nobody, leads to an epoch that no commit created, or is kept for nobody (P2)
+-- welcomes: a Welcome has no recipient, leads to an epoch that no commit created, or is stored without need (P2)
 select w.convo_id, 'Welcome ' || w.id || ' waits for somebody who is not a member' as finding
   from welcome_messages w
  where w.state = 'available'

@@ -1,4 +1,4 @@
--- commits: how each epoch was reached, whether or not the bytes of the commit are kept.
+-- commits: the commit that created each epoch, whether or not its bytes are stored.
 create view commits as
 select convo_id, epoch, seq, sender_did, body_hash, true as kept from messages where message_type = 'commit'
 union all

@@ -1,5 +1,5 @@
--- conversation_locks: who holds or waits for the lock of which conversation, right now. A lock is held since some time in its transaction,
--- so held_for is the most that it can be.
+-- conversation_locks: sessions that have or wait for the lock of a conversation. A lock was taken at some time in its
+-- transaction, so held_for is an upper bound.
 create view conversation_locks as
 select c.id as convo_id, l.pid, a.application_name, l.granted, a.state, a.wait_event_type,
        case when l.granted then now() - a.xact_start end as held_for, now() - l.waitstart as waiting_for, a.query

@@ -1,5 +1,5 @@
--- dead_envelopes: what could not be handed to a mailbox and is not tried any more, with the last reason.
--- catbird-server envelopes lists it, and puts envelopes back.
+-- dead_envelopes: envelopes that could not be delivered and are not retried, with the last reason.
+-- catbird-server envelopes lists and requeues them.
 create view dead_envelopes as
 select id, convo_id, recipient_did, message_id, seq, host, attempts, last_error, created_at
   from envelopes

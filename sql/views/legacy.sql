@@ -19,7 +19,7 @@ select e.id, e.convo_id, e.sender_did, e.message_type, e.epoch, e.seq, e.ciphert
          where r.caller_did = e.sender_did and r.method = 'sendMessage' and r.reply ->> 'id' = e.id) as idempotency_key
   from messages e;
 
--- The old id was a serial number; this one is as good a name, taken from the hash.
+-- The old id was a serial number. This one is taken from the hash.
 create view legacy.key_packages as
 select ('x00' || left(encode(k.hash, 'hex'), 14))::bit(64)::bigint as id, k.owner_did as did, k.cipher_suite, k.key_package as key_data, encode(k.hash, 'hex') as key_package_hash,
        k.created_at, k.expires_at, k.consumed_at is not null as consumed, k.consumed_at

@@ -1,4 +1,4 @@
--- message_recipients: to whom each entry belongs, and whether that member has read past it. Derived, never stored.
+-- message_recipients: recipients of each entry, and whether each has read past it. Derived, never stored.
 create view message_recipients as
 select e.id as message_id, e.convo_id, e.seq, m.member_did as recipient_did,
        case when m.last_read_seq >= e.seq then m.last_read_at end as delivered_at

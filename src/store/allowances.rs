@@ -1,4 +1,4 @@
-//! What was used of quotas, by all replicas together ([`crate::quotas`]).
+//! Usage of quotas over all replicas ([`crate::quotas`]).
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ query! {
     SETTLE = "allowances/settle" (TEXT_ARRAY, BYTEA_ARRAY, INT8_ARRAY, FLOAT8_ARRAY);
 }
 
-/// What one replica used of an account.
+/// Usage of an account by one replica.
 #[derive(Debug, Clone)]
 pub(crate) struct Used {
     quota: &'static str,
@@ -29,13 +29,13 @@ impl Used {
     }
 }
 
-/// What all replicas used of an account.
+/// Usage of an account by all replicas.
 #[derive(Debug, Clone)]
 pub(crate) struct Total {
     pub quota: String,
     pub key: Vec<u8>,
     pub used: u64,
-    /// When that counts no more.
+    /// Time until the window ends.
     pub ends_in: Duration,
 }
 
@@ -63,8 +63,8 @@ impl Transaction for Settle {
 }
 
 impl Store {
-    /// Adds to these accounts, no one twice, and says what each has come to. An attempt that got no answer may have been counted
-    /// too, when another one is made.
+    /// Adds usage to these accounts and returns the totals. No account may occur twice. A retried attempt whose reply
+    /// was lost may be counted twice.
     pub(crate) async fn settle_allowances(&self, used: Vec<Used>) -> Result<Vec<Total>, Error> {
         self.transact(Settle(used)).await
     }

@@ -1,5 +1,5 @@
-//! What work in the background needs of the store, whatever it does: a unit that tells whether it failed by itself, what is set aside,
-//! PostgreSQL's clock, and how long nothing has come to its end. [`crate::background::portion`] says how it goes together.
+//! Support for background work: units that report why they failed, items that are set aside, PostgreSQL's clock, and
+//! the age of each kind of work. [`crate::background::portion`] describes the rules.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -23,20 +23,21 @@ query! {
     CLOCK = "schema/clock" ();
 }
 
-/// How long a statement of a unit may take. A unit is cut so that it takes some milliseconds, so one that comes here was cut too
-/// large, and two such statements still end before the transaction has to.
+/// Maximum time of a statement of a unit. A unit is sized for some milliseconds, so a statement that takes this long
+/// was too large. Two such statements still end before the deadline of the transaction.
 pub(super) const STATEMENT: Duration = Duration::from_secs(3);
-/// Most that is set aside of one kind of work. What a thousand things fail for is none of them.
+/// Maximum number of items that are set aside per kind of work. If a thousand items fail, the items are not the cause.
 const MAX_SET_ASIDE: i64 = 1_000;
-/// How far a replica's clock may be from PostgreSQL's. Far less than the margins that are granted for it.
+/// Maximum difference between the clocks of a replica and of PostgreSQL. It is far below the safety margins that depend
+/// on it.
 const MAX_CLOCK_SKEW: TimeDelta = TimeDelta::minutes(1);
 
-/// Why a unit was not done.
+/// Reason why a unit failed.
 #[derive(Debug)]
 pub(crate) enum Failed {
-    /// Its own statements failed, so that a smaller one may succeed.
+    /// Its own statements failed, so a smaller unit may succeed.
     Itself(Error),
-    /// The database was away, or had no connection for it. Its size plays no part.
+    /// The database was unavailable or had no free connection. The size of the unit does not matter.
     Around(Error),
 }
 
@@ -98,13 +99,13 @@ impl Transaction for TakeBack {
     }
 }
 
-/// How one kind of work stands, as all replicas together have left it.
+/// State of one kind of work over all replicas.
 #[derive(Debug, Clone)]
 pub(crate) struct WorkState {
     pub work: String,
-    /// Since a pass last came to its end.
+    /// Time since a pass was last finished.
     pub age: Duration,
-    /// How much of it is set aside.
+    /// Number of items that are set aside.
     pub aside: i64,
 }
 
@@ -119,23 +120,23 @@ impl Store {
         })
     }
 
-    /// Leaves something out of this work until its time comes.
+    /// Sets an item of this work aside until it is due again.
     pub(crate) async fn set_aside(&self, work: &'static str, item: String, why: &Error) -> Result<(), Error> {
         self.transact(SetAside { work, item, why: format!("{}: {}", why.code.name(), why.message) }).await
     }
 
-    /// These are left out no more.
+    /// Ends the setting aside of these items.
     pub(crate) async fn take_back(&self, work: &'static str, items: Vec<String>) -> Result<(), Error> {
         self.transact(TakeBack { work, items }).await
     }
 
-    /// What is left out of this work, and for each whether its time has come.
+    /// Returns the items of this work that are set aside, and for each whether it is due again.
     pub(crate) async fn aside(&self, work: &'static str) -> Result<HashMap<String, bool>, Error> {
         let rows = self.reader_for(Lane::Background).await?.rows(&ASIDE, &[&work]).await?;
         Ok(rows.iter().map(|row| (row.get("item"), row.get("due"))).collect())
     }
 
-    /// Whether this clock and PostgreSQL's agree well enough for either to say what is old.
+    /// Returns whether this clock and PostgreSQL's agree well enough for either to decide what is old.
     pub async fn agrees_with(&self, clock: &Clock) -> Result<bool, Error> {
         let reader = self.reader_for(Lane::Vital).await?;
         let before = clock.now();
@@ -143,7 +144,7 @@ impl Store {
         Ok(there > before - MAX_CLOCK_SKEW && there < clock.now() + MAX_CLOCK_SKEW)
     }
 
-    /// How each kind of work stands.
+    /// Returns the state of each kind of work.
     pub(crate) async fn work_states(&self) -> Result<Vec<WorkState>, Error> {
         let rows = self.reader_for(Lane::Background).await?.rows(&AGES, &[]).await?;
         let state = |row: &tokio_postgres::Row| WorkState {
@@ -156,7 +157,7 @@ impl Store {
 }
 
 impl Reader {
-    /// What time it is at PostgreSQL.
+    /// Returns the time of PostgreSQL's clock.
     async fn now(&self) -> Result<DateTime<Utc>, Error> {
         let row = self.find(&CLOCK, &[]).await?;
         row.map(|row| row.get("now")).ok_or_else(|| Error::internal("an expression has no value"))

@@ -1,7 +1,7 @@
-//! Whom committed transactions concern, for those who tell the others that there is something to read.
+//! Topics that committed transactions affect, for notifications to the event tails of all replicas.
 //!
-//! The write path notes it here after COMMIT, and nobody else does. Notes are bounded and carry no news: they only say where
-//! looking is worth while, and whoever reads the database finds the same without them.
+//! Only the write path adds topics, after COMMIT. The set is bounded and carries no data: it only says that reading is
+//! worthwhile, and a replica that polls finds the same rows.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,10 +11,10 @@ use tokio::sync::Notify;
 
 use crate::ids::{ConvoId, Did};
 
-/// Most topics that wait; with more, everybody is concerned.
+/// Maximum number of waiting topics. Beyond it, the set stands for all topics.
 pub const MAX_TOPICS: usize = 400;
 
-/// A conversation or a person, as a hash that tells nobody's name. Two that collide wake each other for nothing.
+/// Hash of a conversation's id or of a DID, so that it reveals neither. A collision causes a needless wake-up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Topic(pub u64);
 
@@ -37,7 +37,7 @@ impl From<&Did> for Topic {
     }
 }
 
-/// Whom something concerns.
+/// Topics that transactions affect.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Affected {
     Topics(Vec<Topic>),
@@ -45,19 +45,19 @@ pub enum Affected {
     All,
 }
 
-/// Where they are noted. Cheap to clone.
+/// Topics that wait to be published. Cheap to clone; clones share the set.
 #[derive(Clone, Default)]
 pub struct ChangeSet(Arc<Shared>);
 
 #[derive(Default)]
 struct Shared {
-    /// One more than [`MAX_TOPICS`] stands for too many.
+    /// One topic more than [`MAX_TOPICS`] stands for all topics.
     waiting: Mutex<HashSet<Topic>>,
     arrived: Notify,
 }
 
 impl ChangeSet {
-    /// Notes whom a committed transaction concerns. Never waits.
+    /// Adds the topics of a committed transaction. Never waits.
     pub(super) fn note(&self, topics: impl IntoIterator<Item = Topic>) {
         let mut topics = topics.into_iter().peekable();
         if topics.peek().is_none() {
@@ -75,7 +75,7 @@ impl ChangeSet {
         self.0.arrived.notify_one();
     }
 
-    /// Notes what was taken from another of these.
+    /// Adds topics that were taken from another set.
     pub(crate) fn add(&self, affected: Affected) {
         match affected {
             Affected::Topics(topics) => self.note(topics),
@@ -83,7 +83,7 @@ impl ChangeSet {
         }
     }
 
-    /// Waits for something, and takes everything that has been noted by then. There is one who does.
+    /// Waits for topics and takes all that have been added. It has one caller.
     pub async fn take(&self) -> Affected {
         loop {
             let taken = std::mem::take(&mut *self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner));

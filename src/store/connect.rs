@@ -13,23 +13,23 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use super::deadline;
 use super::tls::tls;
 
-/// Settings that PostgreSQL keeps for us, as start-up parameters.
+/// Returns the session settings as start-up parameters.
 pub(super) fn session_settings() -> String {
     settings().iter().map(|(name, value)| format!("-c {name}={value}")).collect::<Vec<_>>().join(" ")
 }
 
-/// How a transaction begins: READ COMMITTED, whatever the database's default is, so that each statement sees what was committed
-/// before it.
+/// Start of a transaction: READ COMMITTED, whatever the default of the database is, so that each statement sees
+/// everything that was committed before it.
 pub(super) const BEGIN: &str = "begin isolation level read committed read write;";
 
-/// The same with the settings for one transaction, where a pooler does not let the session have any.
+/// Start of a transaction behind a pooler, with the settings that the session cannot have.
 pub(super) static BEGIN_BEHIND_POOLER: LazyLock<String> = LazyLock::new(|| {
     let settings: String = settings().iter().map(|(name, value)| format!("set local {name} = {value};")).collect();
     format!("{BEGIN}{settings}{DURABLE_TRANSACTION}")
 });
 
-/// What was answered has to be on this server's disk at least (PostgreSQL manual 20.5.1, synchronous_commit). More than that is the
-/// operator's to set, and stays as it is.
+/// A confirmed write must be at least on the local disk (PostgreSQL manual 20.5.1, synchronous_commit). Stricter
+/// settings of the operator stay in force.
 const DURABLE_SESSION: &str =
     "select set_config('synchronous_commit', 'local', false) where current_setting('synchronous_commit') = 'off'";
 const DURABLE_TRANSACTION: &str =
@@ -41,7 +41,7 @@ fn settings() -> [(&'static str, String); 4] {
         ("lock_timeout", ms(deadline::LOCK)),
         ("statement_timeout", ms(deadline::STATEMENT)),
         ("idle_in_transaction_session_timeout", ms(deadline::IDLE_IN_TRANSACTION)),
-        // Its compiler takes longer than any statement here, and estimates alone call it.
+        // JIT compilation takes longer than any statement here, and estimates alone trigger it.
         ("jit", "off".to_owned()),
     ]
 }
@@ -70,7 +70,7 @@ impl Connect for Connector {
     }
 }
 
-/// Opens one connection, driven by the current runtime, with TLS if there is a connector for it.
+/// Opens one connection on the current runtime, with TLS if there is a connector.
 pub(super) async fn open(
     config: tokio_postgres::Config,
     tls: Option<MakeRustlsConnect>,

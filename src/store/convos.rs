@@ -1,4 +1,4 @@
-//! Conversations as a whole: making one, and listing somebody's.
+//! Conversations: creating one, and listing those of a member.
 
 use std::sync::Arc;
 
@@ -20,11 +20,11 @@ query! {
     GROUP = "convos/group" (TEXT);
 }
 
-/// Most members in one page of conversations, unless a single conversation has more.
+/// Maximum number of members in one page of conversations, unless a single conversation has more.
 pub const MAX_PAGE_MEMBERS: i64 = 10_000;
-/// Most unread messages that are counted in one conversation of a list: whoever has more only wants to know that they are many.
+/// Maximum number of unread messages that are counted per conversation of a list.
 pub const MAX_UNREAD: i64 = 100;
-/// How many of the newest entries of a conversation a list looks at, for its newest message and for what is unread.
+/// Number of newest entries per conversation that a list reads for the newest message and the unread count.
 pub const NEWEST_ENTRIES: i64 = 200;
 /// Maximum number of conversations whose groups are cached.
 const MAX_GROUPS: u64 = 100_000;
@@ -32,7 +32,7 @@ const MAX_GROUPS: u64 = 100_000;
 /// The MLS group of a conversation.
 #[derive(Debug)]
 pub struct Group {
-    /// As clients name it.
+    /// Id that clients use for the group.
     pub id: String,
     pub suite: Suite,
 }
@@ -47,7 +47,7 @@ impl Default for Groups {
     }
 }
 
-/// A conversation to make.
+/// A conversation to create.
 #[derive(Debug, Clone)]
 pub struct NewConvo {
     pub group_id: String,
@@ -57,7 +57,7 @@ pub struct NewConvo {
     pub metadata: Option<ConvoMetadata>,
 }
 
-/// Makes a conversation without members; returns when. `None`: the group id is taken.
+/// Creates a conversation without members, and returns the time. `None`: the group id is taken.
 pub(crate) async fn insert(x: &mut Exclusive<'_>, new: &NewConvo) -> Result<Option<DateTime<Utc>>, Abort> {
     let id = x.convo.as_str();
     let row = x.tx.find(&INSERT, &[&id, &new.group_id, &new.creator.as_str(), &new.cipher_suite, &new.epoch]).await?;
@@ -69,7 +69,8 @@ pub(crate) async fn insert(x: &mut Exclusive<'_>, new: &NewConvo) -> Result<Opti
 }
 
 impl Store {
-    /// The MLS group of a conversation; `None` if there is no conversation. It never changes, so it is remembered.
+    /// Returns the MLS group of a conversation, or `None` if the conversation does not exist. A group never changes, so
+    /// it is cached.
     pub async fn group(&self, convo: &ConvoId) -> Result<Option<Arc<Group>>, Error> {
         if let Some(known) = self.groups.0.get(convo).await {
             return Ok(Some(known));
@@ -84,8 +85,8 @@ impl Store {
 }
 
 impl Reader {
-    /// The conversations that `did` is a member of, newest first, before `before`; at most `limit`, and so many that their
-    /// rosters stay below [`MAX_PAGE_MEMBERS`]. Also says whether there are more.
+    /// Returns the conversations of `did`, newest first, before `before`, and whether there are more. The page has at
+    /// most `limit` conversations and, over all rosters, [`MAX_PAGE_MEMBERS`] members.
     pub async fn convos(
         &self,
         did: &Did,

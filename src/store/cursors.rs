@@ -1,4 +1,4 @@
-//! How far somebody's devices have followed a conversation's events.
+//! Event cursors and read positions of members.
 
 use crate::ids::{ConvoId, Did};
 
@@ -11,7 +11,7 @@ query! {
     READ = "members/read" (TEXT_ARRAY, TEXT_ARRAY, INT8_ARRAY);
 }
 
-/// Moves a cursor forward; an older one changes nothing.
+/// Moves a cursor forward. An older cursor changes nothing.
 pub(crate) async fn advance(tx: &Tx, did: &Did, convo: &ConvoId, cursor: &str) -> Result<(), Abort> {
     tx.rows(&ADVANCE, &[&did.as_str(), &convo.as_str(), &cursor]).await?;
     Ok(())

@@ -1,4 +1,4 @@
-//! DID documents that were fetched, for replicas that have just started.
+//! Stored DID documents, for replicas that have just started.
 
 use chrono::{DateTime, Utc};
 
@@ -14,16 +14,16 @@ query! {
     FORGET = "auth/forget_documents" (TEXT_ARRAY);
 }
 
-/// What is kept of a document.
+/// Stored part of a DID document.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Kept {
-    /// The account's key as Multikey has it.
+    /// Key of the account, in Multikey form.
     pub account_key: String,
     pub fetched_at: DateTime<Utc>,
 }
 
 impl Store {
-    /// What is kept of these DIDs' documents, by DID.
+    /// Returns the stored documents of these DIDs, by DID.
     pub async fn did_documents(&self, dids: &[&Did]) -> Result<Vec<(String, Kept)>, Error> {
         let dids: Vec<&str> = dids.iter().map(|did| did.as_str()).collect();
         let rows = self.within(&FIND, &[&dids]).await?;
@@ -33,7 +33,7 @@ impl Store {
         Ok(rows.iter().map(kept).collect())
     }
 
-    /// Keeps documents, unless newer ones are kept. No DID twice.
+    /// Stores documents, except those with a newer stored version. No DID may occur twice.
     pub async fn keep_did_documents(&self, documents: &[(&Did, &Kept)]) -> Result<(), Error> {
         let dids: Vec<&str> = documents.iter().map(|(did, _)| did.as_str()).collect();
         let keys: Vec<&str> = documents.iter().map(|(_, kept)| kept.account_key.as_str()).collect();
@@ -42,7 +42,7 @@ impl Store {
         self.within(&KEEP, &[&dids, &keys, &fetched_at]).await.map(drop)
     }
 
-    /// Forgets what is kept of these DIDs.
+    /// Deletes the stored documents of these DIDs.
     pub async fn forget_did_documents(&self, dids: &[&Did]) -> Result<(), Error> {
         let dids: Vec<&str> = dids.iter().map(|did| did.as_str()).collect();
         self.within(&FORGET, &[&dids]).await.map(drop)

@@ -1,4 +1,4 @@
-//! Where a conversation stands, and the three ways to move or hold that. This is where a commit wins or loses.
+//! Position of a conversation, and the three ways to move or lock it. Here a commit wins or loses its epoch.
 
 use tokio_postgres::Row;
 
@@ -18,25 +18,26 @@ query! {
     FIND = "epochs/find" (TEXT);
 }
 
-/// The result of a compare-and-swap: losing is a value, not an error.
+/// Result of a compare-and-swap. Losing is a value, not an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Swap {
-    /// Won; the conversation stands here now.
+    /// Won: the new position.
     To(Position),
-    /// Lost; it stands here.
+    /// Lost: the actual position.
     Lost(Position),
 }
 
-/// Where a conversation stands. Whoever is told has to be in it.
+/// Returns the position of a conversation. The caller must check that the client may learn it.
 pub(crate) async fn find(db: &impl Queries, convo: &ConvoId) -> Result<Option<Position>, Abort> {
     Ok(db.find(&FIND, &[&convo.as_str()]).await?.as_ref().map(Position::from))
 }
 
-/// Takes the step from `expected` to the next epoch with a member's commit, which becomes the newest entry. The second statement
-/// follows the first in one flush and appends only where that has moved the position and the sender is a member.
+/// Moves from `expected` to the next epoch with a member's commit, which becomes the newest entry. The second statement
+/// follows the first in one flush and appends only where the first has moved the position and the sender is a member.
 ///
-/// Its epoch comes from its own framing and not from the row: should the swap ever let a stale one through, the constraint that
-/// allows one commit per epoch still does not. The second value says whether it was appended; a step without it must not be committed.
+/// The appended epoch comes from the commit's framing, not from the row. If the swap accepted a stale commit, the
+/// constraint on one commit per epoch would still refuse it. The second value says whether the commit was appended;
+/// otherwise the transaction must not be committed.
 pub(crate) async fn advance(
     x: &mut Exclusive<'_>,
     expected: i64,
@@ -50,26 +51,26 @@ pub(crate) async fn advance(
     Ok((settle(x, row).await?, appended))
 }
 
-/// Makes room for one application message encrypted in `epoch`, which may lag by `window` epochs.
+/// Reserves the next seq for one application message encrypted in `epoch`, which may lag by `window` epochs.
 pub(crate) async fn extend(x: &mut Exclusive<'_>, epoch: i64, window: i64) -> Result<Swap, Abort> {
     let (at_epoch, at_seq) = x.hold.remembered();
     let row = x.tx.find(&EXTEND, &[&x.convo.as_str(), &epoch, &window, &at_epoch, &at_seq]).await?;
     settle(x, row).await
 }
 
-/// Stays where it is, but makes every other writer wait: for a change of the roster without a commit.
+/// Locks the row without moving it, so that every other writer waits: for a change of the roster without a commit.
 pub(crate) async fn hold(x: &mut Exclusive<'_>) -> Result<Position, Abort> {
     let (at_epoch, at_seq) = x.hold.remembered();
     let row = x.tx.find(&HOLD, &[&x.convo.as_str(), &at_epoch, &at_seq]).await?;
     match settle(x, row).await? {
         Swap::To(at) => Ok(at),
-        // Under the lock nothing but a missing conversation makes this fail, and that is settled above.
+        // Under the lock only a missing conversation makes this fail, and `settle` has handled that.
         Swap::Lost(at) => Err(Abort::Moved(at)),
     }
 }
 
-/// What came of it: the new position, or the true one after a lost swap. A wrongly remembered position is no verdict on the
-/// request, so that goes back to whoever remembered.
+/// Returns the new position, or the actual one after a lost swap. A wrong remembered position says nothing about the
+/// request, so it is returned as [`Abort::Moved`].
 async fn settle(x: &mut Exclusive<'_>, row: Option<Row>) -> Result<Swap, Abort> {
     if let Some(row) = row {
         let at = Position::from(&row);
@@ -88,13 +89,13 @@ async fn settle(x: &mut Exclusive<'_>, row: Option<Row>) -> Result<Swap, Abort> 
     }
 }
 
-/// The answer to everybody who is not and never was a member, whether there is such a conversation or not.
+/// Error for callers that were never a member, whether or not the conversation exists.
 pub(crate) fn not_found() -> crate::error::Error {
     Code::ConvoNotFound.because("there is no such conversation, or you were never in it")
 }
 
 impl super::Reader {
-    /// Where a conversation stands, or `ConvoNotFound`.
+    /// Returns the position of a conversation. Errors: `ConvoNotFound`.
     pub async fn position(&self, convo: &ConvoId) -> Result<Position, crate::error::Error> {
         find(self, convo).await?.ok_or_else(not_found)
     }

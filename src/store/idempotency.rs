@@ -1,4 +1,4 @@
-//! Records of requests that carried an idempotency key, written in the transaction that did the work.
+//! Replies of requests with an idempotency key, stored in the transaction that did the work.
 
 use crate::ids::Did;
 
@@ -11,20 +11,20 @@ query! {
     INSERT = "idempotency/insert" (TEXT, TEXT, TEXT, BYTEA, JSONB);
 }
 
-/// What an earlier request under the same key was, and what it got.
+/// Fingerprint and reply of an earlier request with the same key.
 pub struct Record {
     /// SHA-256 of the request's fields.
     pub fingerprint: Vec<u8>,
     pub reply: serde_json::Value,
 }
 
-/// The record of the caller's key for a method.
+/// Returns the record of the caller's key for a method.
 pub(crate) async fn find(db: &impl Queries, caller: &Did, method: &str, key: &str) -> Result<Option<Record>, Abort> {
     let row = db.find(&FIND, &[&caller.as_str(), &method, &key]).await?;
     Ok(row.map(|row| Record { fingerprint: row.get("fingerprint"), reply: row.get("reply") }))
 }
 
-/// Remembers what a request got. If another one under the same key commits first, its constraint sends this one back.
+/// Stores the reply of a request. If another request with the same key commits first, a constraint refuses this one.
 pub(crate) async fn insert(
     tx: &Tx,
     caller: &Did,

@@ -1,4 +1,5 @@
-//! Key packages: kept, issued to one caller only, used up. The row is its own tombstone.
+//! Key packages: stored, issued to one caller only, used once. A row stays after use, so that a package is never issued
+//! again.
 
 use chrono::{DateTime, Utc};
 use tokio_postgres::Row;
@@ -25,22 +26,22 @@ query! {
 /// SHA-256 of a key package's bytes.
 pub type Hash = [u8; 32];
 
-/// A key package to keep.
+/// A key package to store.
 #[derive(Debug, Clone)]
 pub struct NewKeyPackage {
     pub hash: Hash,
-    /// SHA-256 of the HPKE init key, which is the same in every spelling of the package.
+    /// SHA-256 of the HPKE init key, which is the same in every encoding of the package.
     pub init_key_hash: Hash,
     pub owner: Did,
     pub cipher_suite: String,
     pub bytes: Vec<u8>,
-    /// What a Welcome calls it by.
+    /// Reference by which a Welcome names the package (RFC 9420, 5.2).
     pub reference: Option<Vec<u8>>,
     pub last_resort: bool,
     pub expires_at: DateTime<Utc>,
 }
 
-/// A key package that was issued.
+/// An issued key package.
 #[derive(Debug, Clone)]
 pub struct Issued {
     pub owner: String,
@@ -49,7 +50,7 @@ pub struct Issued {
     pub cipher_suite: String,
 }
 
-/// Which of the owners' packages to issue, to whom and until when it is theirs to ask for again.
+/// Parameters of a claim: owners, cipher suite, caller, and end of the lease.
 #[derive(Debug)]
 pub struct Claim<'a> {
     pub owners: &'a [String],
@@ -73,7 +74,7 @@ pub enum ClaimSource {
 }
 
 impl ClaimSource {
-    /// The label in the metrics.
+    /// Returns the label in the metrics.
     pub fn label(self) -> &'static str {
         match self {
             ClaimSource::Leased => "leased",
@@ -83,8 +84,8 @@ impl ClaimSource {
     }
 }
 
-/// One at a time for everything that counts or claims in `did`'s name, until the transaction ends. Who comes second tries again
-/// a little later rather than wait here, where it would occupy a connection.
+/// Locks the key packages of `did` for this transaction, so that counts and claims run one at a time. If the lock is
+/// taken, the transaction is retried instead of waiting here with a connection.
 pub(crate) async fn lock_owner(tx: &Tx, did: &Did) -> Result<(), Abort> {
     match tx.find(&LOCK_OWNER, &[&did.as_str()]).await? {
         Some(_) => Ok(()),
@@ -92,25 +93,25 @@ pub(crate) async fn lock_owner(tx: &Tx, did: &Did) -> Result<(), Abort> {
     }
 }
 
-/// How many of the owner's packages may still be issued.
+/// Returns the number of the owner's packages that can still be issued.
 pub(crate) async fn count(tx: &Tx, owner: &Did, now: DateTime<Utc>) -> Result<i64, Abort> {
     let rows = tx.rows(&COUNT, &[&owner.as_str(), &now]).await?;
     Ok(rows.first().expect("an aggregate without GROUP BY returns one row").get("available"))
 }
 
-/// A package that was seen before: whose it is, and the hash it is kept under.
+/// Owner and hash of a package that is already known.
 pub(crate) struct KnownKeyPackage {
     pub owner: String,
     pub hash: Vec<u8>,
 }
 
-/// The package as it was seen before, issued or not, in this spelling or another.
+/// Returns the known package with this hash or init key, issued or not.
 pub(crate) async fn find_seen(db: &impl Queries, new: &NewKeyPackage) -> Result<Option<KnownKeyPackage>, Abort> {
     let row = db.find(&FIND, &[&new.hash.as_slice(), &new.init_key_hash.as_slice()]).await?;
     Ok(row.map(|row| KnownKeyPackage { owner: row.get("owner_did"), hash: row.get("hash") }))
 }
 
-/// Keeps a package; says whether it did. One that was seen before stays what it became.
+/// Stores a package, and returns whether it was new. A known package stays as it is.
 pub(crate) async fn insert(tx: &Tx, new: &NewKeyPackage) -> Result<bool, Abort> {
     let NewKeyPackage { hash, init_key_hash, owner, cipher_suite, bytes, reference, last_resort, expires_at } = new;
     let (hash, init_key_hash) = (hash.as_slice(), init_key_hash.as_slice());
@@ -145,7 +146,7 @@ fn issued(row: &Row) -> Issued {
     }
 }
 
-/// Uses up the packages that a Welcome was made for. One that the caller may not use refuses the whole request.
+/// Marks the packages of a Welcome as used. One that the caller may not use refuses the whole request.
 pub(crate) async fn consume(
     tx: &Tx,
     named: &[(Did, Hash)],

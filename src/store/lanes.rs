@@ -1,8 +1,8 @@
-//! Places for connections, by the kind of work, so that no kind keeps another from the database.
+//! Places for connections, by class of work, so that no class keeps another from the database.
 //!
-//! Whoever uses a connection has a place, and keeps it until PostgreSQL has answered or the connection is closed, also when the
-//! connection was given up and has left the pool: a COMMIT that waits for a standby may wait for hours, and its backend is there for as
-//! long. So this replica never has more backends than `DATABASE_MAX_CONNECTIONS`, whatever becomes of them.
+//! Each connection in use has a place. The place is kept until PostgreSQL has answered or the connection is closed,
+//! even after the connection was discarded from the pool: a COMMIT that waits for a standby can wait for hours, and so
+//! does its backend. A replica therefore never has more backends than `DATABASE_MAX_CONNECTIONS`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,46 +14,46 @@ use crate::timing::within;
 use super::deadline;
 use super::failure::{self, Abort};
 
-/// Connections that only [`Lane::Vital`] gets.
+/// Connections that are reserved for [`Lane::Vital`].
 const VITAL: usize = 2;
-/// Connections that [`Lane::Background`] gets at most.
+/// Maximum number of connections for [`Lane::Background`].
 const BACKGROUND: usize = 2;
 
-/// What a connection is for.
+/// Class of work that a connection is used for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lane {
-    /// What all requests or all streams wait for: tokens, the tail of events, what became of a COMMIT, readiness, who is
-    /// suspended.
+    /// Work that all requests or all streams wait for: tokens, the event tail, outcomes of COMMITs, readiness,
+    /// suspensions.
     Vital,
-    /// Requests that read, and the opening of streams.
+    /// Requests that read, and opening streams.
     Read,
     /// Requests that write.
     Write,
-    /// What no request waits for: retention, mailboxes, read positions, statistics.
+    /// Work that no request waits for: retention, mailboxes, read positions, statistics.
     Background,
 }
 
-/// The places of one pool.
+/// Places of one pool.
 #[derive(Debug, Clone)]
 pub(super) struct Lanes {
     all: Arc<Semaphore>,
-    /// For everything but [`Lane::Vital`].
+    /// Places for all lanes but [`Lane::Vital`].
     ordinary: Arc<Semaphore>,
     reads: Arc<Semaphore>,
-    /// For [`Lane::Write`] and [`Lane::Background`].
+    /// Places for [`Lane::Write`] and [`Lane::Background`].
     writes: Arc<Semaphore>,
     background: Arc<Semaphore>,
     waiting: Arc<AtomicUsize>,
     unanswered: Arc<AtomicUsize>,
 }
 
-/// A place. It is free when this is dropped.
+/// A place, which is released on drop.
 #[derive(Debug)]
 pub(super) struct Place {
     _permits: Vec<OwnedSemaphorePermit>,
 }
 
-/// A place whose connection was given up and is not closed yet.
+/// Place of a connection that was discarded and is not closed yet.
 #[derive(Debug)]
 pub(super) struct Unanswered {
     _place: Place,
@@ -67,7 +67,7 @@ impl Drop for Unanswered {
 }
 
 impl Lanes {
-    /// Divides so many connections. Each kind gets one at least, and reads and writes leave one to each other.
+    /// Divides the connections. Each lane gets at least one, and reads and writes leave one to each other.
     pub(super) fn new(connections: usize) -> Self {
         let places = |number: usize| Arc::new(Semaphore::new(number.max(1)));
         let ordinary = connections.saturating_sub(VITAL).max(1);
@@ -84,8 +84,8 @@ impl Lanes {
 
     /// Waits for a place, for [`deadline::POOL`] at most.
     pub(super) async fn place(&self, lane: Lane) -> Result<Place, Abort> {
-        // From the narrowest on, in one order for everybody, so that nobody waits in a circle. What works in the background writes, so
-        // it never takes what is left to reads.
+        // Permits are taken from the narrowest semaphore to the widest by all lanes, so that no two wait for each
+        // other. Background work writes, so it never takes the connections that are left to reads.
         let needed: &[&Arc<Semaphore>] = match lane {
             Lane::Vital => &[&self.all],
             Lane::Read => &[&self.reads, &self.ordinary, &self.all],
@@ -105,19 +105,19 @@ impl Lanes {
         place.map_err(|_| failure::overloaded("waiting for a database connection").into())
     }
 
-    /// Keeps a place for a connection that was given up.
+    /// Keeps the place of a discarded connection.
     pub(super) fn unanswered(&self, place: Place) -> Unanswered {
         self.unanswered.fetch_add(1, Ordering::Relaxed);
         Unanswered { _place: place, count: self.unanswered.clone() }
     }
 
-    /// How many wait for a place, and how many connections that were given up are not closed yet.
+    /// Returns the number of waiters, and of discarded connections that are not closed yet.
     pub(super) fn status(&self) -> (usize, usize) {
         (self.waiting.load(Ordering::Relaxed), self.unanswered.load(Ordering::Relaxed))
     }
 }
 
-/// Counts who waits, also if it goes away.
+/// Counts a waiter until it is dropped.
 struct Waiting<'l>(&'l AtomicUsize);
 
 impl<'l> Waiting<'l> {
@@ -139,7 +139,7 @@ mod tests {
 
     use super::*;
 
-    /// Takes all that a kind of work can get at once.
+    /// Takes all places that a lane gets at once.
     fn all(lanes: &Lanes, lane: Lane) -> Vec<Place> {
         std::iter::from_fn(|| lanes.place(lane).now_or_never()).map(Result::unwrap).collect()
     }

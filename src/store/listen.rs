@@ -1,5 +1,5 @@
-//! A connection of its own for LISTEN and NOTIFY: never one of the pool, and never with a transaction in it. PostgreSQL takes one lock
-//! for the whole database when a transaction that notifies commits, so nothing that matters may wait behind it.
+//! Connection for LISTEN and NOTIFY, outside the pool and without transactions. PostgreSQL takes a database-wide lock
+//! when a transaction with NOTIFY commits, so no important work may wait behind it.
 
 use std::time::Duration;
 
@@ -9,19 +9,19 @@ use tokio_postgres::{AsyncMessage, Client, Config, NoTls};
 use super::tls::tls;
 use super::{ConnectError, deadline};
 
-/// How long a notification may take to be handed over.
+/// Maximum time to send a notification.
 const NOTIFY: Duration = Duration::from_secs(2);
-/// Most notifications that wait to be heard; more are dropped, since they say nothing new by then.
+/// Maximum number of received notifications that wait. Further ones are dropped; they would say nothing new.
 const MAX_WAITING: usize = 256;
 
-/// One channel, listened to and spoken on.
+/// A channel to listen and notify on.
 pub struct Channel {
     client: Client,
     name: &'static str,
     heard: mpsc::Receiver<String>,
 }
 
-/// Opens a connection and listens. Whatever is notified after this returns is heard, unless too much waits.
+/// Opens a connection and listens. Every notification after this call returns is received, unless too many wait.
 pub async fn listen(database: &Config, name: &'static str) -> Result<Channel, ConnectError> {
     let mut database = database.clone();
     database
@@ -42,7 +42,7 @@ pub async fn listen(database: &Config, name: &'static str) -> Result<Channel, Co
             client
         }
     };
-    // A hint that is lost in a crash is no loss, so nobody has to wait for the disk.
+    // A notification may be lost in a crash, so it need not wait for the disk.
     client.batch_execute(&format!("set synchronous_commit = off; listen \"{name}\"")).await?;
     Ok(Channel { client, name, heard })
 }
@@ -63,13 +63,12 @@ where
 }
 
 impl Channel {
-    /// The next notification; `None` when the connection has ended.
+    /// Returns the next notification; `None` when the connection has ended.
     pub async fn next(&mut self) -> Option<String> {
         self.heard.recv().await
     }
 
-    /// Notifies everybody who listens, this channel included. False if it could not be handed over; then the connection is of no
-    /// more use.
+    /// Notifies all listeners, this channel included. Returns false if sending failed; the connection is then unusable.
     pub async fn notify(&self, payload: &str) -> bool {
         let params: [&(dyn tokio_postgres::types::ToSql + Sync); 2] = [&self.name, &payload];
         let notify = self.client.execute("select pg_notify($1, $2)", &params);

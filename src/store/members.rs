@@ -1,4 +1,4 @@
-//! The roster: who is in a conversation, since when, and who may remove others.
+//! Rosters: who is in a conversation, since when, and who may remove others.
 
 use std::collections::{HashMap, HashSet};
 
@@ -32,17 +32,17 @@ query! {
     );
 }
 
-/// What somebody who is or was a member is to a conversation, and where that stands.
+/// Record of a current or former member of a conversation, and the conversation's position.
 #[derive(Debug, Clone)]
 pub struct MemberRecord {
     pub at: Position,
-    /// It sees only entries after this seq.
+    /// The member sees only entries after this seq.
     pub joined_seq: i64,
-    /// It sees only commits that create epochs after this one.
+    /// The member sees only commits that create epochs after this one.
     pub joined_epoch: i64,
-    /// How it left; `None` for a member.
+    /// End of the membership; `None` for a current member.
     pub left: Option<Left>,
-    /// The incarnation of the database that says so, if that has begun.
+    /// Incarnation of the database, if it has begun.
     pub incarnation: Option<ServerIncarnation>,
 }
 
@@ -50,11 +50,11 @@ pub struct MemberRecord {
 #[derive(Debug, Clone)]
 pub struct Left {
     pub by: Did,
-    /// Where the conversation stood.
+    /// Position of the conversation at that time.
     pub at: Position,
 }
 
-/// An active member's view of the log, the only kind that may read.
+/// Membership of a current member, who alone may read the log.
 #[derive(Debug, Clone, Copy)]
 pub struct Membership {
     pub at: Position,
@@ -65,7 +65,7 @@ pub struct Membership {
 }
 
 impl MemberRecord {
-    /// Refuses former members.
+    /// Returns the membership. Errors: `NotMember` for former members.
     pub fn active(self) -> Result<Membership, Error> {
         match self.left {
             None => Ok(Membership {
@@ -79,7 +79,7 @@ impl MemberRecord {
     }
 }
 
-/// What `did` is to the conversation; `None` if it never was in it or there is none.
+/// Returns the record of `did`; `None` if it was never a member or the conversation does not exist.
 pub(crate) async fn record(db: &impl Queries, convo: &ConvoId, did: &Did) -> Result<Option<MemberRecord>, Abort> {
     let Some(row) = db.find(&RECORD, &[&convo.as_str(), &did.as_str()]).await? else {
         return Ok(None);
@@ -101,37 +101,37 @@ pub(crate) async fn record(db: &impl Queries, convo: &ConvoId, did: &Did) -> Res
     }))
 }
 
-/// The caller's membership, or the error for somebody who has none. Strangers cannot tell a foreign conversation from a
-/// missing one.
+/// Returns the caller's membership. Errors: `NotMember`, or `ConvoNotFound` for callers that were never a member, which
+/// cannot tell whether the conversation exists.
 pub(crate) async fn membership(db: &impl Queries, convo: &ConvoId, did: &Did) -> Result<Membership, Abort> {
     let standing = record(db, convo, did).await?.ok_or_else(epochs::not_found)?;
     Ok(standing.active()?)
 }
 
-/// Who may remove others.
+/// Returns the member that may remove others.
 pub(crate) async fn admin(x: &Exclusive<'_>) -> Result<Option<Did>, Abort> {
     let rows = x.tx.rows(&ADMIN, &[&x.convo.as_str()]).await?;
     let admin: Option<&str> = rows.first().expect("a select without FROM returns one row").get("member_did");
     Ok(admin.map(|did| did.parse().map_err(Error::internal)).transpose()?)
 }
 
-/// How many active members there are.
+/// Returns the number of current members.
 pub(crate) async fn count(x: &Exclusive<'_>) -> Result<i64, Abort> {
     let row = x.tx.find(&COUNT, &[&x.convo.as_str()]).await?.ok_or_else(epochs::not_found)?;
     Ok(row.get("active"))
 }
 
-/// Who was in a conversation before others joined.
+/// Members of a conversation before others joined.
 pub struct Before {
-    /// How many active members there were.
+    /// Number of members at that time.
     pub active: i64,
-    /// Which of those who join were among them.
+    /// Those of the joining DIDs that were already members.
     pub present: Vec<String>,
 }
 
-/// Makes `dids` members who see what comes after `at`, and tells everybody that `actor` added them and whether a Welcome waits. What
-/// still waited for them from an earlier membership is withdrawn. Whether they may be added is for the caller to decide by what was
-/// before; if it refuses, nothing of this stays.
+/// Makes `dids` members that see everything after `at`. All members are told who added them and whether a Welcome
+/// waits, and Welcomes of earlier memberships are withdrawn. The caller decides from the returned state whether the
+/// addition is allowed, and otherwise rolls back.
 pub(crate) async fn join(
     x: &mut Exclusive<'_>,
     dids: &[&Did],
@@ -146,42 +146,42 @@ pub(crate) async fn join(
     Ok(Before { active: row.get("active"), present: row.get("present") })
 }
 
-/// The statement of [`add_batch`].
+/// Statement of [`add_batch`].
 pub(crate) const BATCH: &Query = &ADD_BATCH;
 
-/// A commit of a batch, and whom it adds.
+/// A commit of a batch, and the DIDs that it adds.
 pub struct BatchItem<'a> {
     pub convo: &'a ConvoId,
     /// The commit's id in the log.
     pub id: &'a EntryId,
     pub sender: &'a Did,
-    /// What its own framing says it was made in.
+    /// Epoch in the commit's own framing.
     pub epoch: i64,
     pub commit: &'a [u8],
     /// SHA-256 of the commit.
     pub hash: &'a [u8; 32],
     pub dids: &'a [Did],
     pub welcome: Option<&'a NewWelcome>,
-    /// To use up: owners and hashes.
+    /// Key packages to mark as used: owners and hashes.
     pub key_packages: &'a [(Did, Hash)],
-    /// The idempotency key with the request's fingerprint.
+    /// Idempotency key and fingerprint of the request.
     pub once: Option<(&'a str, &'a [u8; 32])>,
     pub now: DateTime<Utc>,
 }
 
-/// What became of a commit of a batch.
+/// Result of a commit of a batch.
 #[derive(Debug, Clone, Copy)]
 pub enum Added {
-    /// It won, and left its conversation here.
+    /// Accepted at this position.
     At(Position),
-    /// Somebody else wrote the conversation meanwhile; it may be tried again.
+    /// Another writer has moved the conversation; the commit can be retried.
     Moved,
-    /// It has to be looked at alone.
+    /// The commit has to run alone.
     No,
 }
 
-/// Does those of the commits that are acceptable as they are, and says where each of them left its conversation, in step with `items`,
-/// of which no two have a conversation, a key package or a key in common.
+/// Accepts those commits that need no closer look, and returns one result per item. No two items may share a
+/// conversation, a key package or an idempotency key.
 pub(crate) async fn add_batch(
     x: &ExclusiveMany<'_>,
     items: &[BatchItem<'_>],
@@ -190,7 +190,7 @@ pub(crate) async fn add_batch(
     fn column<'a, T>(items: &'a [BatchItem<'a>], value: impl Fn(&'a BatchItem<'a>) -> T) -> Vec<T> {
         items.iter().map(value).collect()
     }
-    /// Of each item several, with its place.
+    /// Several lines per item, each with the place of its item.
     fn lines<'a, T: 'a, I: Iterator<Item = T>>(
         items: &'a [BatchItem<'a>],
         of: impl Fn(&'a BatchItem<'a>) -> I,
@@ -239,8 +239,8 @@ pub(crate) async fn add_batch(
     Ok(landed)
 }
 
-/// Ends a membership at the position where the conversation stands now, tells those who stay and who is gone, and withdraws what still
-/// waited for it, in one flush.
+/// Ends a membership at the conversation's present position, tells the remaining members and the one that left, and
+/// withdraws its waiting Welcomes, in one flush.
 pub(crate) async fn leave(x: &mut Exclusive<'_>, did: &Did, by: &Did, at: Position) -> Result<(), Abort> {
     x.tx.prepare(&[&LEAVE, &welcomes::WITHDRAW, &events::LEFT]).await?;
     let params: Params<'_> = &[&x.convo.as_str(), &did.as_str(), &by.as_str(), &at.epoch, &at.seq];
@@ -253,7 +253,7 @@ pub(crate) async fn leave(x: &mut Exclusive<'_>, did: &Did, by: &Did, at: Positi
     welcomes::discard(x, withdrawn).await
 }
 
-/// The active members of each conversation, in order of joining.
+/// Returns the current members of each conversation, in order of joining.
 pub(crate) async fn list(db: &impl Queries, convos: &[ConvoId]) -> Result<HashMap<String, Vec<MemberView>>, Abort> {
     let ids: Vec<&str> = convos.iter().map(ConvoId::as_str).collect();
     let mut rosters: HashMap<String, Vec<MemberView>> = HashMap::new();
@@ -269,15 +269,15 @@ pub(crate) async fn list(db: &impl Queries, convos: &[ConvoId]) -> Result<HashMa
     Ok(rosters)
 }
 
-/// How many of somebody's newest conversations are looked at for one that others are in too.
+/// Number of a caller's newest conversations that are searched for other members.
 const SHARED: i64 = 100;
 
 impl Store {
-    /// Which of these people are or were in which of these conversations.
+    /// Returns those pairs of conversation and DID that are or were memberships.
     pub async fn were_ever_members(&self, pairs: &[&(ConvoId, Did)]) -> Result<HashSet<(String, String)>, Error> {
         let (convos, dids): (Vec<&str>, Vec<&str>) =
             pairs.iter().map(|(convo, did)| (convo.as_str(), did.as_str())).unzip();
-        // Those who write wait for it, so it shall not wait for those who read.
+        // Writers wait for this, so it must not wait behind readers.
         let reader = Reader(self.session(Lane::Write).await?);
         let rows = reader.rows(&EVER, &[&convos, &dids]).await?;
         Ok(rows.iter().map(|row| (row.get("convo_id"), row.get("member_did"))).collect())
@@ -285,7 +285,8 @@ impl Store {
 }
 
 impl Reader {
-    /// Those of the list who have nothing to do with somebody: they share no conversation that they have made or read in.
+    /// Returns those of `others` that are strangers to `did`: they share no conversation that they have created or
+    /// read.
     pub async fn strangers(&self, did: &Did, others: &[Did]) -> Result<Vec<String>, Error> {
         let others: Vec<&str> = others.iter().map(Did::as_str).collect();
         let rows = self.rows(&STRANGERS, &[&did.as_str(), &others, &SHARED]).await?;

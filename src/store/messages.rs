@@ -1,4 +1,4 @@
-//! The log: appending an entry, recognising one that was sent before, and reading pages of it.
+//! The log: appending entries, finding entries that were sent before, and reading pages.
 
 use std::collections::HashMap;
 
@@ -32,11 +32,12 @@ query! {
     LIST_COMMITS = "messages/list_commits" (TEXT, TEXT, INT8, INT8, INT8, INT8);
 }
 
-/// Most bytes of JSON in one page, unless a single entry has more: an AT Protocol PDS passes on replies of up to 10 MiB.
+/// Maximum size of one page in bytes of JSON, unless a single entry is larger. An AT Protocol PDS passes on replies of
+/// up to 10 MiB.
 pub const MAX_PAGE_BYTES: i64 = 19 * 512 * 1024;
-/// Most commits in the `missing` field of a conflict.
+/// Maximum number of commits in the `missing` field of a conflict.
 pub const MAX_MISSING: i64 = 50;
-/// Most bytes of JSON in the `missing` field of a conflict, unless a single commit has more.
+/// Maximum size of the `missing` field of a conflict in bytes of JSON, unless a single commit is larger.
 pub const MAX_MISSING_BYTES: i64 = 1024 * 1024;
 
 /// An application message to append.
@@ -50,11 +51,11 @@ pub struct AppMessage {
     pub embed_uri: Option<String>,
 }
 
-/// A message found under its id.
+/// A stored message with the same id.
 pub struct StoredMessage {
     pub seq: i64,
     pub created_at: DateTime<Utc>,
-    /// Whether it is the very same message.
+    /// True if it is the same message.
     pub same: bool,
 }
 
@@ -82,30 +83,30 @@ pub(crate) async fn append_app(
     Ok(row.map(|row| row.get("created_at")))
 }
 
-/// The statement of [`append_batch`].
+/// Statement of [`append_batch`].
 pub(crate) const BATCH: &Query = &APPEND_BATCH;
 
-/// One message of a batch.
+/// A message of a batch.
 pub struct BatchItem<'a> {
     pub convo: &'a ConvoId,
     pub message: &'a AppMessage,
-    /// The idempotency key with the request's fingerprint.
+    /// Idempotency key and fingerprint of the request.
     pub once: Option<(&'a str, &'a [u8; 32])>,
 }
 
-/// What became of a message of a batch.
+/// Result of a message of a batch.
 #[derive(Debug, Clone, Copy)]
 pub enum Appended {
-    /// It is in the log at this seq, since then.
+    /// Appended at this seq and time.
     At(i64, DateTime<Utc>),
-    /// Somebody else wrote the conversation meanwhile; it may be tried again.
+    /// Another writer has moved the conversation; the message can be retried.
     Moved,
-    /// It has to be looked at alone.
+    /// The message has to run alone.
     No,
 }
 
-/// Appends those of the messages that are acceptable as they are, and says where they landed, in step with `items`, of which no
-/// two have the same id in a conversation.
+/// Appends those messages that need no closer look, and returns one result per item. No two items may have the same id
+/// in a conversation.
 pub(crate) async fn append_batch(
     x: &ExclusiveMany<'_>,
     items: &[BatchItem<'_>],
@@ -151,15 +152,15 @@ pub(crate) struct NewCommit<'a> {
     pub hash: &'a [u8; 32],
 }
 
-/// Appends the commit that creates `epoch` where this transaction has just moved the conversation, if its sender is an active
-/// member. Whether it did.
+/// Appends the commit that creates `epoch`, if this transaction has just moved the conversation and the sender is a
+/// member. Returns whether it did.
 pub(super) async fn append_commit(x: &Exclusive<'_>, epoch: i64, commit: &NewCommit<'_>) -> Result<bool, Abort> {
     let NewCommit { id, sender, bytes, hash } = commit;
     let params: Params<'_> = &[&x.convo.as_str(), &id.as_str(), &sender.as_str(), &epoch, bytes, &hash.as_slice()];
     Ok(x.tx.find(&APPEND_COMMIT, params).await?.is_some())
 }
 
-/// Where the sender's commit with these very bytes landed.
+/// Returns the position of the sender's commit with exactly these bytes.
 pub(crate) async fn find_commit(
     db: &impl Queries,
     convo: &ConvoId,
@@ -170,7 +171,7 @@ pub(crate) async fn find_commit(
     Ok(row.map(|row| Position { epoch: row.get("epoch"), seq: row.get("seq") }))
 }
 
-/// The sender's own message of this id.
+/// Returns the sender's message with this id.
 pub(crate) async fn find_by_id(
     db: &impl Queries,
     convo: &ConvoId,
@@ -187,7 +188,7 @@ pub(crate) async fn find_by_id(
     }))
 }
 
-/// The seq of an entry that a member who joined at `joined_seq` may see.
+/// Returns the seq of an entry, if a member that joined at `joined_seq` may see it.
 pub(crate) async fn find_seq(
     db: &impl Queries,
     convo: &ConvoId,
@@ -197,7 +198,7 @@ pub(crate) async fn find_seq(
     Ok(db.find(&FIND_SEQ, &[&convo.as_str(), &id.as_str(), &joined_seq]).await?.map(|row| row.get("seq")))
 }
 
-/// The commits that create the epochs `first..=last` and that `reader` may see; ascending.
+/// Returns the commits that create the epochs `first..=last` and that `reader` may see, ascending.
 pub(crate) async fn list_commits(
     db: &impl Queries,
     convo: &ConvoId,
@@ -239,7 +240,8 @@ pub(super) fn message_view(convo: &ConvoId, row: &Row) -> Result<MessageView, Er
 }
 
 impl Reader {
-    /// The newest page before `before` that `reader` may see, ascending: at most `limit` entries and [`MAX_PAGE_BYTES`].
+    /// Returns the newest page before `before` that `reader` may see, ascending: at most `limit` entries and
+    /// [`MAX_PAGE_BYTES`].
     pub async fn messages_before(
         &self,
         convo: &ConvoId,
@@ -250,7 +252,7 @@ impl Reader {
         self.page(&LIST_BEFORE, convo, reader, before, limit).await
     }
 
-    /// The page after `after` that `reader` may see, ascending: at most `limit` entries and [`MAX_PAGE_BYTES`].
+    /// Returns the page after `after` that `reader` may see, ascending: at most `limit` entries and [`MAX_PAGE_BYTES`].
     pub async fn messages_after(
         &self,
         convo: &ConvoId,
@@ -274,19 +276,19 @@ impl Reader {
         rows.iter().map(|row| message_view(convo, row)).collect()
     }
 
-    /// Where a log begins whose older entries were deleted; `None` if none was.
+    /// Returns the seq of the oldest stored entry; `None` if no entry was deleted.
     pub async fn log_start(&self, convo: &ConvoId) -> Result<Option<i64>, Error> {
         let row = self.find(&LOG_START, &[&convo.as_str()]).await?;
         Ok(row.map(|row| row.get("seq")))
     }
 
-    /// The epoch of the oldest commit whose bytes are kept; `None` if none are.
+    /// Returns the epoch of the oldest commit with stored bytes; `None` if there is none.
     pub async fn first_commit(&self, convo: &ConvoId) -> Result<Option<i64>, Error> {
         let row = self.find(&FIRST_COMMIT, &[&convo.as_str()]).await?;
         Ok(row.map(|row| row.get("epoch")))
     }
-    /// The page of commits that create the epochs `first..=last` and that `reader` may see, ascending: at most `limit` commits and
-    /// [`MAX_PAGE_BYTES`].
+    /// Returns the page of commits that create the epochs `first..=last` and that `reader` may see, ascending: at most
+    /// `limit` commits and [`MAX_PAGE_BYTES`].
     pub async fn commits(
         &self,
         convo: &ConvoId,

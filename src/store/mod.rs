@@ -1,16 +1,16 @@
 //! The Rust half of `sql/`: the pool, the transactions, and one file per aggregate.
 //!
-//! There are four ways in, and each hands out no more than it has to:
-//! - [`Store::reader`] gives a [`Reader`], which can only run the queries that read;
-//! - [`Store::run`] runs a [`Command`] on one conversation and gives it an [`Exclusive`], the proof that nobody else is
-//!   writing that conversation, which every function that changes a log or a roster demands;
-//! - [`Store::batch`] runs a [`Batch`] of commands and gives it an [`ExclusiveMany`], the same proof for those of their conversations
-//!   that nobody else is writing;
-//! - [`Store::transact`] runs a [`Transaction`], which needs no conversation lock (key packages, cursors, sweeps, envelopes).
+//! There are four ways to the database, and each grants no more than its caller needs:
+//! - [`Store::reader`] returns a [`Reader`], which can only run queries that read.
+//! - [`Store::run`] runs a [`Command`] on one conversation with an [`Exclusive`]: the proof of the conversation's lock,
+//!   which every function that changes a log or a roster requires.
+//! - [`Store::batch`] runs a [`Batch`] of commands with an [`ExclusiveMany`], the same proof for all of their
+//!   conversations that are not locked elsewhere.
+//! - [`Store::transact`] runs a [`Transaction`], which needs no conversation lock (key packages, cursors, sweeps,
+//!   envelopes).
 //!
-//! Each says what its connection is for, so that no kind of work keeps another from the database ([`Lane`]).
-//!
-//! Nothing else opens a transaction. What decides is always in PostgreSQL: a compare-and-swap or a constraint.
+//! Nothing else opens a transaction. A [`Lane`] reserves connections for each class of work. PostgreSQL makes every
+//! decision, by a compare-and-swap or a constraint.
 
 mod background;
 mod batch;

@@ -1,4 +1,4 @@
-//! Tokens that were used: the register that decides.
+//! Register of used tokens, which decides whether a token was used before.
 
 use chrono::{DateTime, Utc};
 use sha2::{Digest, Sha256};
@@ -20,26 +20,28 @@ query! {
     FIND = "auth/find_nonce" (BYTEA, TEXT, TEXT, TIMESTAMPTZ, TIMESTAMPTZ);
 }
 
-/// What makes a token one of a kind.
+/// Unique identity of a token.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct TokenId {
     pub issuer: Did,
     pub jti: String,
-    /// When it was made: nobody has accepted it more than ten seconds before.
+    /// Time at which it was issued. No replica has accepted it more than ten seconds before.
     pub issued_at: DateTime<Utc>,
-    /// When every replica refuses it.
+    /// Time from which on every replica refuses it.
     pub expires_at: DateTime<Utc>,
-    /// Whether it is of a kind that may live for long. Kinds have registers of their own, so nothing but the token may decide this.
+    /// True for kinds of tokens with a long lifetime. They have a register of their own, so this must depend on nothing
+    /// but the token.
     pub long_lived: bool,
 }
 
-/// What a token is known by: SHA-256 of its issuer and `jti`, cut in half, which leaves nobody a chance to find another one.
+/// Digest of a token: the first half of the SHA-256 of its issuer and `jti`. Finding another token with the same digest
+/// is infeasible.
 pub type TokenDigest = [u8; 16];
 
 impl TokenId {
-    /// See [`TokenDigest`].
+    /// Returns the digest of the token.
     pub fn digest(&self) -> TokenDigest {
-        // The bar cannot be part of a DID, so no two nonces have one text.
+        // A DID cannot contain the bar, so no two tokens have the same text.
         let digest =
             Sha256::new().chain_update(self.issuer.as_str()).chain_update("|").chain_update(&self.jti).finalize();
         let mut used = TokenDigest::default();
@@ -49,17 +51,18 @@ impl TokenId {
 }
 
 impl Store {
-    /// Whether a token is marked as used.
+    /// Returns whether a token is marked as used.
     pub async fn is_used(&self, token_id: &TokenId, now: DateTime<Utc>) -> Result<bool, Error> {
         let TokenId { issuer, jti, expires_at, .. } = token_id;
         let digest = token_id.digest();
         Ok(!self.within(&FIND, &[&digest.as_slice(), &issuer.as_str(), jti, expires_at, &now]).await?.is_empty())
     }
 
-    /// Runs a statement, which is a transaction by itself, within the time that a token may take, the wait for a connection included.
+    /// Runs a statement, which is a transaction by itself, within [`deadline::TOKENS`], including the wait for a
+    /// connection.
     ///
-    /// Whoever spends tokens takes them in one order, but a replica of an earlier build has another one. If two wait for each other, and
-    /// PostgreSQL ends this one, the other goes on: so it is run once more.
+    /// All replicas lock tokens in the same order, but replicas of an earlier build used another one. If PostgreSQL
+    /// ends this statement because of a deadlock, it is retried once.
     pub(super) async fn within(&self, query: &Query, params: Params<'_>) -> Result<Vec<Row>, Error> {
         let asking = async {
             let reader = Reader(self.session(Lane::Vital).await?);
@@ -77,8 +80,9 @@ impl Store {
         }
     }
 
-    /// Marks tokens as used, all in one statement; says for each, in step, whether it was not used before. No token twice. Those that may
-    /// live for long are remembered until their time; a record of one that ended before `now` counts as none.
+    /// Marks tokens as used, in one statement, and returns for each whether it was unused. No token may occur twice.
+    /// Tokens with a long lifetime are remembered until the given time; a record that ended before `now` counts as
+    /// none.
     pub async fn consume_tokens(
         &self,
         ids: &[(&TokenId, DateTime<Utc>)],
@@ -119,7 +123,7 @@ mod tests {
     async fn who_loses_a_deadlock_spends_its_tokens_all_the_same() {
         let database = database().await;
         let (other, watch) = (database.connect().await, database.connect().await);
-        // Whoever waits looks for a deadlock once, after this time; then the other one has to be waiting.
+        // A waiting transaction checks for deadlocks once, after this time. By then the other one must be waiting.
         let soon =
             "do $$ begin execute format('alter database %I set deadlock_timeout = 700', current_database()); end $$";
         watch.batch_execute(soon).await.unwrap();
@@ -136,9 +140,9 @@ mod tests {
         let mut tokens = [token_id("1"), token_id("2")];
         tokens.sort_by_key(TokenId::digest);
         let [first, second] = tokens;
-        // So that there is a connection.
+        // Opens a connection.
         assert!(!store.is_used(&first, now).await.unwrap());
-        // The other one takes them in the other order, and is not the one who notices.
+        // The other transaction locks them in the other order, and does not detect the deadlock.
         other.batch_execute("set deadlock_timeout = '30s'; begin").await.unwrap();
         let take = "insert into used_tokens (slot, token) values (token_slot($1), $2)";
         other.execute(take, &[&second.expires_at, &second.digest().as_slice()]).await.unwrap();

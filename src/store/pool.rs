@@ -16,23 +16,24 @@ use super::session::{Reader, Session};
 use super::tls::tls;
 use super::{deadline, read_positions};
 
-/// What a [`Store`] is made of.
+/// Configuration of a [`Store`].
 #[derive(Debug, Clone)]
 pub struct StoreConfig {
     pub database: tokio_postgres::Config,
     pub max_connections: usize,
-    /// A pooler in transaction mode stands in between: it carries neither prepared statements nor start-up parameters.
+    /// True behind a pooler in transaction mode, which supports neither prepared statements nor start-up parameters.
     pub pooler: bool,
 }
 
-/// The database as the rest of the crate sees it. Cheap to clone.
+/// Access to the database. Cheap to clone.
 #[derive(Clone)]
 pub struct Store {
     pub(super) pool: Pool,
-    /// Who may have a connection from it.
+    /// Limits on connections by class of work.
     pub(super) lanes: Lanes,
     pub(super) pooler: bool,
-    /// Where connections are driven and units of work run, whichever thread asked: a worker's own runtime ends with it.
+    /// Runtime of the connections and transactions, whichever thread asked: the runtime of a worker ends with the
+    /// worker.
     pub(super) runtime: Handle,
     pub(super) metrics: StoreMetrics,
     pub(super) read_positions: read_positions::Queue,
@@ -41,7 +42,8 @@ pub struct Store {
 }
 
 impl Store {
-    /// Makes the pool; opens no connection yet. Must be called inside the multi-threaded runtime that shall drive them.
+    /// Creates the pool without opening a connection. It must be called inside the multi-threaded runtime that will
+    /// drive the connections.
     pub fn new(config: StoreConfig, metrics: StoreMetrics) -> Result<Self, StoreError> {
         let mut database = config.database;
         database
@@ -50,7 +52,7 @@ impl Store {
             .tcp_user_timeout(deadline::TCP_USER)
             .keepalives_idle(deadline::TCP_USER);
         if !config.pooler {
-            // After those in the URL, which stay in force.
+            // Options of the URL come first and stay in force.
             let options = database.get_options().map(|given| format!("{given} ")).unwrap_or_default();
             database.options(options + &session_settings());
         }
@@ -61,7 +63,7 @@ impl Store {
             Manager::from_connect(database, connector, ManagerConfig { recycling_method: RecyclingMethod::Fast });
         let pool = Pool::builder(manager)
             .max_size(config.max_connections)
-            // The one that was used last: its backend's caches are warm, and those of the processor.
+            // The connection used last has the warmest caches, in its backend and in the processor.
             .queue_mode(QueueMode::Lifo)
             .runtime(Runtime::Tokio1)
             .wait_timeout(Some(deadline::POOL))
@@ -76,22 +78,22 @@ impl Store {
         Ok(Self { pool, lanes, pooler, runtime, metrics, read_positions, groups, changes })
     }
 
-    /// A connection that can only read, for a request.
+    /// Returns a connection that can only read, for a request.
     pub async fn reader(&self) -> Result<Reader, Error> {
         self.reader_for(Lane::Read).await
     }
 
-    /// A connection that can only read.
+    /// Returns a connection that can only read.
     pub(crate) async fn reader_for(&self, lane: Lane) -> Result<Reader, Error> {
         self.session(lane).await.map(Reader).map_err(Error::from)
     }
 
-    /// Whom committed transactions concern.
+    /// Topics that committed transactions affect.
     pub fn changes(&self) -> &ChangeSet {
         &self.changes
     }
 
-    /// The runtime that outlives requests.
+    /// Runtime that outlives requests.
     pub fn runtime(&self) -> &Handle {
         &self.runtime
     }
@@ -103,7 +105,7 @@ impl Store {
         self.metrics.connections(Connections { open, idle, max, waiting, unanswered });
     }
 
-    /// How a transaction begins, with the settings that the session does not have.
+    /// Returns the statement that starts a transaction, with the settings that the session does not have.
     pub(super) fn begin(&self) -> &'static str {
         if self.pooler { BEGIN_BEHIND_POOLER.as_str() } else { BEGIN }
     }
@@ -118,7 +120,7 @@ impl Store {
     }
 }
 
-/// Why a [`Store`] cannot be made.
+/// Reason why a [`Store`] cannot be created.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     #[error("the pool cannot be built: {0}")]

@@ -1,13 +1,13 @@
-//! A place in the history of a conversation, as commands, entries and replies name it.
+//! Position in the history of a conversation, used by commands, entries and replies.
 
 use tokio_postgres::Row;
 
-/// A place in a conversation's history.
+/// A position in a conversation's history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Position {
-    /// The current epoch.
+    /// Current epoch.
     pub epoch: i64,
-    /// The newest entry's seq.
+    /// Seq of the newest entry.
     pub seq: i64,
 }
 

@@ -1,8 +1,9 @@
-//! A statement as the store knows it: its name, its text from `sql/queries`, and the types of its parameters.
+//! SQL statements: name, text from `sql/queries`, and types of the parameters.
 
 use tokio_postgres::types::Type;
 
-/// One SQL file. The name labels metrics and, through the comment that opens the file, `pg_stat_activity`.
+/// One SQL file. The name is the label in metrics. The comment at the beginning of the file shows it in
+/// `pg_stat_activity`.
 #[derive(Debug)]
 pub struct Query {
     pub name: &'static str,

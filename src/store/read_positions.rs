@@ -1,8 +1,8 @@
-//! Read positions that were moved by reading, written behind the reply.
+//! Read positions that reading has moved, written after the reply.
 //!
-//! Reading a page moves the reader's position, but no reply waits for that write. Moves gather here by conversation and
-//! member, the furthest wins, and one task writes them in batches: whatever came in while the last batch was being written
-//! goes into the next.
+//! Reading a page moves the reader's position, but no reply waits for that write. Positions gather here by conversation
+//! and member, the furthest wins, and one task writes them in batches: those that arrive during a batch go into the
+//! next.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,14 +15,14 @@ use super::lanes::Lane;
 use super::write::Transaction;
 use super::{Abort, Store, Tx, cursors};
 
-/// Most positions that wait to be written.
+/// Maximum number of waiting positions.
 const MAX_WAITING: usize = 10_000;
-/// Most positions in one statement.
+/// Maximum number of positions in one statement.
 const BATCH: usize = 500;
 
 type Waiting = HashMap<(String, String), i64>;
 
-/// The positions that wait, shared by all readers of a store.
+/// Waiting positions, shared by all readers of a store.
 #[derive(Clone, Default)]
 pub struct Queue(Arc<Shared>);
 
@@ -30,18 +30,18 @@ pub struct Queue(Arc<Shared>);
 struct Shared {
     waiting: Mutex<Waiting>,
     arrived: Notify,
-    /// Counts the rounds in which everything that waited was written or given up; `flush` waits for it.
+    /// Counts the rounds in which all waiting positions were written or dropped. `flush` waits for it.
     settled: watch::Sender<u64>,
 }
 
 impl Queue {
     fn waiting(&self) -> std::sync::MutexGuard<'_, Waiting> {
-        // Nothing panics while it is held, and a map of numbers has no broken state.
+        // No code panics while it is held, and a map of numbers has no invalid state.
         self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes that `did` has read up to `seq`. Without room, which means that the database is away, the move is lost: a few
-    /// entries count as unread once more, and nobody waits for that.
+    /// Records that `did` has read up to `seq`. If the queue is full, the position is dropped: some entries count as
+    /// unread again.
     pub fn push(&self, convo: &ConvoId, did: &Did, seq: i64) {
         let mut waiting = self.waiting();
         if waiting.len() >= MAX_WAITING {
@@ -54,19 +54,19 @@ impl Queue {
         self.0.arrived.notify_one();
     }
 
-    /// Waits until everything that was pushed before is written.
+    /// Waits until all earlier positions are written.
     pub async fn flush(&self) {
         let mut settled = self.0.settled.subscribe();
         let now = *settled.borrow_and_update();
         self.0.arrived.notify_one();
-        // The batch that is under way may have been taken before the last push; the one after it was not.
+        // The current batch may have been taken before the last push; the next one includes it.
         let _ = settled.wait_for(|batches| *batches >= now + 2).await;
     }
 
     async fn write_all(&self, store: &Store) {
         loop {
             self.0.arrived.notified().await;
-            // Twice, so that a flush that arrives during the first batch is answered by the second.
+            // Two rounds, so that the second answers a flush that arrives during the first.
             for _ in 0..2 {
                 self.write(store).await;
                 self.0.settled.send_modify(|batches| *batches += 1);
@@ -76,7 +76,7 @@ impl Queue {
 
     async fn write(&self, store: &Store) {
         let mut all: Vec<_> = std::mem::take(&mut *self.waiting()).into_iter().collect();
-        // In one order for everybody, so that two replicas do not wait for each other's rows in a circle.
+        // All replicas lock rows in the same order, so that they cannot deadlock.
         all.sort();
         for batch in all.chunks(BATCH) {
             let mut read = Read::default();
@@ -110,7 +110,7 @@ impl Transaction for Read {
 }
 
 impl Store {
-    /// Where readers note what they have read.
+    /// Returns the queue of read positions.
     pub fn read_positions(&self) -> &Queue {
         &self.read_positions
     }

@@ -1,7 +1,7 @@
-//! The schema: brought up to date at start, under a lock, by whichever replica comes first.
+//! The schema, which the first replica to start brings up to date, under a lock.
 //!
-//! Migrations are applied once each, in order, by refinery, which also checks that an applied file was not edited. Views hold
-//! no data, so they are made anew whenever their text changed.
+//! Refinery applies each migration once, in order, and checks that applied files were not edited. Views hold no data,
+//! so they are recreated when their text has changed.
 
 use refinery::{Migration, Runner};
 use sha2::{Digest, Sha256};
@@ -18,7 +18,7 @@ macro_rules! migrations {
     };
 }
 
-/// In the order in which they are applied. Never edited once released; a change is a new file.
+/// Migrations in order. A released migration is never edited; a change is a new file.
 const MIGRATIONS: &[(&str, &str)] = &migrations![
     "V001__conversations",
     "V002__messages",
@@ -54,10 +54,10 @@ query! {
     VERSION = "schema/version" ();
 }
 
-/// Key of the lock under which one replica at a time migrates; seed 2 keeps clear of conversations and owners.
+/// Lock that serializes migrations. Seed 2 keeps it apart from the locks of conversations and owners.
 const LOCK: &str = "select 1 from pg_advisory_xact_lock(hashtextextended('catbird-server/schema', 2))";
 
-/// In the order in which they are made.
+/// Views in order of creation.
 const VIEWS: [&str; 6] = [
     sql!("views", "conversation_locks"),
     sql!("views", "member_unread"),
@@ -70,7 +70,7 @@ const VIEWS: [&str; 6] = [
 const DROP_VIEWS: &str = "drop schema if exists legacy cascade;
     drop view if exists commits, dead_envelopes, message_recipients, member_unread, conversation_locks;";
 
-/// Why the schema could not be brought up to date.
+/// Reason why the schema could not be brought up to date.
 #[derive(Debug, thiserror::Error)]
 pub enum MigrationError {
     #[error(transparent)]
@@ -85,7 +85,7 @@ impl From<tokio_postgres::Error> for MigrationError {
     }
 }
 
-/// The newest migration of this build; readiness needs at least this one.
+/// Returns the newest migration of this build, which readiness requires.
 pub fn required_version() -> i64 {
     runner().get_migrations().iter().map(|migration| i64::from(migration.version())).max().unwrap_or(0)
 }
@@ -98,7 +98,7 @@ fn runner() -> Runner {
     Runner::new(&migrations)
 }
 
-/// Whether the database has any schema of this server.
+/// Returns whether the database has any schema of this server.
 pub async fn is_migrated(database: &tokio_postgres::Config) -> Result<bool, ConnectError> {
     let (client, connection) = connect(database).await?;
     let is_there = client.query_one(EXISTS.text, &[]).await?.get("is_there");
@@ -106,12 +106,12 @@ pub async fn is_migrated(database: &tokio_postgres::Config) -> Result<bool, Conn
     Ok(is_there)
 }
 
-/// Brings the schema up to date and returns how many migrations that took. Waits while another replica does the same.
+/// Brings the schema up to date, and returns the number of applied migrations. Waits while another replica migrates.
 pub async fn migrate(database: &tokio_postgres::Config) -> Result<usize, MigrationError> {
     let mut database = database.clone();
     database.application_name("catbird-server migrate");
     let (lock, lock_connection) = connect(&database).await?;
-    // The lock belongs to a transaction, so that a pooler in transaction mode keeps it where it was taken.
+    // A transaction holds the lock, so that a pooler in transaction mode keeps the connection.
     lock.batch_execute("begin").await?;
     lock.batch_execute(LOCK).await?;
     let (mut client, connection) = connect(&database).await?;
@@ -124,7 +124,7 @@ pub async fn migrate(database: &tokio_postgres::Config) -> Result<usize, Migrati
     Ok(report.applied_migrations().len())
 }
 
-/// Makes the views anew unless the newest ones carry this text's digest as their comment.
+/// Recreates the views, unless their comment has the digest of this text.
 async fn make_views(client: &Client) -> Result<(), tokio_postgres::Error> {
     let digest = format!("{:x}", Sha256::digest(VIEWS.concat()));
     let made = client
@@ -142,20 +142,20 @@ async fn make_views(client: &Client) -> Result<(), tokio_postgres::Error> {
     client.batch_execute(&format!("begin; {DROP_VIEWS} {views} comment on schema legacy is '{digest}'; commit")).await
 }
 
-/// What can be done with a database that answers.
+/// State of a database that answers.
 #[derive(Debug, Clone, Copy)]
 pub struct Fitness {
-    /// It takes writes: it is no standby, and was not set to read only.
+    /// True if it accepts writes: it is not a standby and not read-only.
     pub writes: bool,
-    /// It has at least the schema of this build.
+    /// True if it has at least the schema of this build.
     pub current: bool,
 }
 
 impl Store {
-    /// What can be done with the database just now. An error: it does not answer.
+    /// Returns the state of the database. Errors: the database does not answer.
     pub async fn fitness(&self) -> Result<Fitness, crate::error::Error> {
         let reader: Reader = self.reader_for(Lane::Vital).await?;
-        // A probe may come before the first migration, which is no error.
+        // A probe may run before the first migration, which is not an error.
         let row = reader.find(&EXISTS, &[]).await?;
         let writes = row.as_ref().is_some_and(|row| !row.get::<_, bool>("read_only"));
         if !writes {

@@ -1,10 +1,10 @@
-//! Keeps the planner's idea of young tables true.
+//! Statistics of small tables for PostgreSQL's planner.
 //!
-//! PostgreSQL keeps the plans of prepared statements and of triggers, and a plan that was made while a table was empty reads that
-//! table from end to end: right then, and ruinous a thousand rows later. New statistics make it plan again, but autovacuum
-//! looks once a minute, and a new log takes hundreds of thousands of entries in that time. So while a table is small, somebody
-//! looks once a second and counts it anew whenever it has doubled (ANALYZE; PostgreSQL manual 14.2 and 25.1.3). Tables that are
-//! not small any more are left to autovacuum: their plans do not change when they double.
+//! PostgreSQL caches plans of prepared statements and triggers. A plan that was made for an empty table reads the whole
+//! table, which is ruinous a thousand rows later. New statistics invalidate the plan, but autovacuum checks once a
+//! minute, and a new log can get hundreds of thousands of entries in that time. So every second a task runs ANALYZE on
+//! each small table that has doubled (PostgreSQL manual 14.2 and 25.1.3). Larger tables are left to autovacuum: their
+//! plans do not change when they double.
 
 use std::time::Duration;
 
@@ -19,11 +19,11 @@ query! {
     OUTGROWN = "schema/outgrown" (INT4, INT4);
 }
 
-/// How often tables are looked at.
+/// Interval between checks.
 const PERIOD: Duration = Duration::from_secs(1);
-/// From how many pages on a table is left to autovacuum.
+/// Size in pages from which on a table is left to autovacuum.
 const SMALL_PAGES: i32 = 1_000;
-/// So few pages cost the same whichever way they are read.
+/// Size in pages below which every plan costs the same.
 const MIN_PAGES: i32 = 4;
 
 impl Store {
@@ -35,7 +35,7 @@ impl Store {
             ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
             loop {
                 ticks.tick().await;
-                // A database that is away, or without tables yet, has nothing to count.
+                // An unavailable database, or one without tables, has nothing to analyze.
                 if let Err(abort) = store.count_outgrown().await {
                     tracing::debug!(error = %Error::from(abort), "young tables could not be counted");
                 }
@@ -48,7 +48,7 @@ impl Store {
         for row in reader.rows(&OUTGROWN, &[&SMALL_PAGES, &MIN_PAGES]).await? {
             let table: &str = row.get("name");
             reader.0.doubt();
-            // Whoever else is at it does it for this replica too.
+            // Another replica that analyzes the table does so for this one too.
             let analyze = format!("analyze (skip_locked) {table}");
             match tokio::time::timeout(deadline::STATEMENT, reader.0.simple(&analyze)).await {
                 Ok(counted) => drop(counted?),

@@ -21,24 +21,24 @@ query! {
     KNOWN = "suspensions/known" (TEXT, INT8);
 }
 
-/// Most DIDs in one statement.
+/// Maximum number of DIDs in one statement.
 const PAGE_ROWS: i64 = 10_000;
 
 impl Reader {
-    /// What the list is known by. It is another one after each change.
+    /// Returns the version of the list, which changes with every change of the list.
     pub async fn suspensions_version(&self) -> Result<String, Error> {
         let row = self.find(&VERSION, &[]).await?;
-        // Without the row, which no statement here deletes, it does not change.
+        // No statement here deletes the row. Without it the version never changes.
         Ok(row.map(|row| row.get("version")).unwrap_or_default())
     }
 
-    /// What callers' names in the log are made with.
+    /// Returns the key of the callers' log names.
     pub async fn names_key(&self) -> Result<Vec<u8>, Error> {
         let row = self.find(&NAMES_KEY, &[]).await?;
         Ok(row.ok_or_else(|| Error::internal("the table caller_names is empty"))?.get("key"))
     }
 
-    /// Every suspended DID. What is changed meanwhile may be in it or not.
+    /// Returns all suspended DIDs. A change during the read may be included or not.
     pub async fn suspended(&self) -> Result<HashSet<String>, Error> {
         let (mut all, mut after) = (HashSet::new(), String::new());
         loop {

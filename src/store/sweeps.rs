@@ -1,8 +1,8 @@
-//! Deleting what is old: small transactions, each of which one replica at a time may make.
+//! Deletion of old rows, in small transactions that one replica at a time runs.
 //!
-//! Most tables are read from their first page to their last, a few pages at a time, which needs no index and so costs no request
-//! anything. Logs are shortened from their beginning, conversation by conversation, through their primary key. [`crate::jobs`]
-//! says what is old and when to look.
+//! Most tables are read from the first page to the last, a few pages at a time. This needs no index, so it costs
+//! requests nothing. Logs are shortened from their beginning, one conversation after another, through their primary
+//! key. [`crate::jobs`] decides what is old and when to sweep.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -39,14 +39,14 @@ query! {
     NEXT_CONVO = "sweeps/next_convo" (TEXT);
 }
 
-/// Ciphertext after which one transaction takes no further entry of a log, so that it deletes less than twice as much.
+/// Bytes of ciphertext after which a transaction takes no further entry, so that it deletes less than twice as much.
 pub(super) const LOG_BYTES: i64 = 16 * 1024 * 1024;
-/// How many slots there are for used tokens (V022).
+/// Number of slots for used tokens (V022).
 pub(crate) const USED_TOKEN_SLOTS: i32 = 16;
-/// How long the replica that makes a pass may be silent before another one goes on with it.
+/// Time without a sign of life after which another replica continues a pass.
 const SILENCE: Duration = Duration::from_secs(60);
 
-/// A table that is swept page by page.
+/// A table that is swept by pages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Table {
     Nonces,
@@ -93,41 +93,41 @@ impl Table {
 /// Rows that one transaction of a sweep deletes.
 #[derive(Debug, Clone)]
 pub enum Chunk {
-    /// The old rows among so many pages of a table, from this one on.
+    /// Old rows in a range of pages of a table.
     Pages { table: Table, from: i64, pages: i64 },
-    /// Old entries at the beginnings of these conversations' logs, so many of each; commits too that were made before this, whoever has
-    /// yet to read them.
+    /// Old entries at the beginnings of these conversations' logs, at most so many of each. Commits made before
+    /// `unread_before` are included even if a member has not read them.
     Logs { convos: Vec<String>, entries: i64, unread_before: Option<DateTime<Utc>> },
-    /// A slot of used tokens.
+    /// One slot of used tokens.
     UsedTokens { slot: i32 },
-    /// So many members or rows of a conversation that nobody comes back to; rows if it has ended before this.
+    /// At most so many members or rows of an abandoned conversation; rows only if it ended before this time.
     Convo { convo: String, rows: i64, ended_before: DateTime<Utc> },
 }
 
 /// Result of one transaction of a sweep.
 #[derive(Debug, Clone)]
 pub struct ChunkResult {
-    /// Rows that were deleted.
+    /// Number of deleted rows.
     pub deleted: i64,
-    /// What may have more of the same: conversations, or the page that was begun with.
+    /// Items that may have more rows to delete: conversations, or the first page of the range.
     pub more: HashSet<String>,
 }
 
-/// One transaction of a pass.
+/// One transaction of a pass of a job.
 pub(crate) struct Sweep {
     pub job: &'static str,
     pub cutoff: DateTime<Utc>,
     pub chunk: Chunk,
-    /// Where the pass goes on when this is done, for whoever does.
+    /// Place from which the pass continues after this transaction, on any replica.
     pub place: String,
-    /// Note the place even if nothing was deleted.
+    /// Records the place even if nothing was deleted.
     pub note: bool,
 }
 
 impl Transaction for Sweep {
     const NAME: &'static str = "sweep";
     const LANE: Lane = Lane::Background;
-    /// `None`: another replica is at it.
+    /// `None`: another replica is running this job.
     type Output = Option<ChunkResult>;
 
     async fn execute(&self, tx: &Tx) -> Result<Option<ChunkResult>, Abort> {
@@ -168,14 +168,14 @@ impl Transaction for Sweep {
     }
 }
 
-/// Deletes Welcomes that nobody has opened, from these pages of their bytes.
+/// Deletes unopened Welcomes in this range of pages.
 async fn unopened(tx: &Tx, from: i64, pages: i64, cutoff: DateTime<Utc>) -> Result<ChunkResult, Abort> {
     let (first, end) = (format!("({from},0)"), format!("({},0)", from + pages));
     let lines = tx.rows(&UNOPENED, &[&first, &end, &cutoff, &LOG_BYTES]).await?;
     let more = lines.first().is_some_and(|line| line.get("more")).then(|| from.to_string());
     let welcomes: HashSet<String> = lines.iter().map(|line| line.get("welcome_id")).collect();
     let welcomes: Vec<String> = welcomes.into_iter().collect();
-    // Statements of their own, which see what the locks have waited for.
+    // Separate statements, which see what the locks have waited for.
     let deleted = match tx.find(&WITHDRAW, &[&welcomes]).await? {
         Some(row) => row.get("deleted"),
         None => 0,
@@ -184,12 +184,12 @@ async fn unopened(tx: &Tx, from: i64, pages: i64, cutoff: DateTime<Utc>) -> Resu
     Ok(ChunkResult { deleted, more: HashSet::from_iter(more) })
 }
 
-/// A pass that was begun, or taken over.
+/// A pass that was started or taken over.
 #[derive(Debug)]
 pub(crate) struct Begun {
-    /// What is older may be deleted.
+    /// Age limit: older rows may be deleted.
     pub cutoff: DateTime<Utc>,
-    /// Where to go on; `None` for the beginning.
+    /// Place to continue from; `None` for the beginning.
     pub place: Option<String>,
 }
 
@@ -226,8 +226,8 @@ impl Transaction for Finish {
 }
 
 impl Store {
-    /// Begins a pass of a job that deletes what is this old, or goes on with one whose replica has died. `None`: the last pass, wherever
-    /// it was, began less than `every` ago, or one is being made.
+    /// Starts a pass of a job for rows of this age, or continues the pass of a replica that has died. `None`: the last
+    /// pass on any replica started less than `every` ago, or a pass is running.
     pub(crate) async fn begin_sweep(
         &self,
         job: &'static str,
@@ -237,21 +237,21 @@ impl Store {
         self.transact(Begin { job, every, age }).await
     }
 
-    /// Ends a pass.
+    /// Finishes a pass.
     pub(crate) async fn finish_sweep(&self, job: &'static str) -> Result<(), Error> {
         self.transact(Finish(job)).await
     }
 }
 
 impl Reader {
-    /// How many pages a table has now.
+    /// Returns the present number of pages of a table.
     pub(crate) async fn pages(&self, table: Table) -> Result<i64, Error> {
         let row = self.find(&PAGES, &[&table.name()]).await?;
         Ok(row.map_or(0, |row| row.get("pages")))
     }
 
-    /// Looks at so many conversations after this id: those whose logs have something to delete, and the id to go on after; `None` at
-    /// the end.
+    /// Checks at most `convos` conversations after an id. Returns those with log entries to delete, and the id to
+    /// continue after; `None` at the end.
     pub(crate) async fn logs_due(
         &self,
         after: &str,
@@ -262,7 +262,8 @@ impl Reader {
         self.due(&LOGS_DUE, &[&after, &cutoff, &convos, &unread_before]).await
     }
 
-    /// The same for conversations that are to end, or have ended before this.
+    /// Checks at most `convos` conversations after an id. Returns those that should end or ended before `ended_before`,
+    /// and the id to continue after; `None` at the end.
     pub(crate) async fn convos_due(
         &self,
         after: &str,
@@ -279,7 +280,7 @@ impl Reader {
         Ok((rows.iter().filter(|row| row.get("due")).map(|row| row.get("id")).collect(), last))
     }
 
-    /// The conversation after this id.
+    /// Returns the next conversation after this id.
     pub(crate) async fn next_convo(&self, after: &str) -> Result<Option<String>, Error> {
         Ok(self.find(&NEXT_CONVO, &[&after]).await?.map(|row| row.get("id")))
     }

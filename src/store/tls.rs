@@ -5,8 +5,8 @@ use std::sync::Arc;
 use tokio_postgres::config::SslMode;
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-/// TLS where the URL demands it (`sslmode=require`). "prefer" stays in the clear: the usual cluster is on this machine or in
-/// this network, and whoever needs TLS must say so for it to protect anything.
+/// Returns a TLS connector if the URL requires TLS (`sslmode=require`). With "prefer" connections are not encrypted:
+/// the usual server is on this machine or network, and TLS protects only where it is required.
 pub(super) fn tls(config: &tokio_postgres::Config) -> Result<Option<MakeRustlsConnect>, rustls::Error> {
     match config.get_ssl_mode() {
         SslMode::Disable | SslMode::Prefer => Ok(None),

@@ -1,4 +1,4 @@
-//! Welcomes: handed out with the commit that they belong to, fetched as often as needed, destroyed once confirmed.
+//! Welcomes: stored with their commit, returned as often as requested, deleted once confirmed.
 
 use crate::error::Code;
 use crate::ids::{ConvoId, Did};
@@ -19,30 +19,30 @@ query! {
     REPORT = "welcomes/report" (TEXT, TEXT, BYTEA, INT8, TEXT);
 }
 
-/// A Welcome and whom it is for: one line for each key package that opens it.
+/// A Welcome and its recipients, one for each key package that opens it.
 #[derive(Debug, Clone)]
 pub struct NewWelcome {
-    /// A ULID for the bytes.
+    /// ULID of the bytes.
     pub id: String,
     pub bytes: Vec<u8>,
     pub recipients: Vec<Recipient>,
 }
 
-/// One line of a Welcome's address.
+/// One recipient of a Welcome.
 #[derive(Debug, Clone)]
 pub struct Recipient {
-    /// A ULID for this line.
+    /// ULID of this recipient's row.
     pub id: String,
     pub did: Did,
     pub key_package_hash: Option<Vec<u8>>,
 }
 
-/// Which of a recipient's Welcomes in one conversation is meant; all of them where nothing is said.
+/// Selects Welcomes of a recipient in one conversation; without any field, all of them.
 #[derive(Debug, Clone, Default)]
 pub struct WelcomeSelector {
-    /// The one for this key package.
+    /// The Welcome for this key package.
     pub key_package_hash: Option<Hash>,
-    /// The one that leads into this epoch. A later invitation leads into a later one.
+    /// The Welcome that leads into this epoch. A later invitation leads into a later epoch.
     pub epoch: Option<i64>,
 }
 
@@ -52,30 +52,31 @@ impl WelcomeSelector {
     }
 }
 
-/// What waits for a recipient, or waited.
+/// Newest selected Welcome of a recipient.
 pub enum StoredWelcome {
     Available {
         welcome: Vec<u8>,
         key_package_hash: Option<Vec<u8>>,
         epoch: i64,
-        /// What it calls those of the recipient's key packages by that it was made for; `None` if that is not known of all of them.
+        /// References by which the Welcome names the recipient's selected key packages; `None` if one of them is
+        /// unknown.
         own_parts: Option<Vec<Vec<u8>>>,
     },
     Consumed,
-    /// Consumed, and the recipient has left and been added again since.
+    /// Consumed, and the recipient has since left and been added again.
     Past,
 }
 
-/// What has become of a Welcome.
+/// State of a Welcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WelcomeState {
-    /// It waits, and leads into this epoch.
+    /// Waiting; it leads into this epoch.
     Waits { epoch: i64 },
-    /// The recipient has opened it, or has been given a later one in its place.
+    /// Opened by the recipient, or replaced by a later Welcome.
     Opened,
 }
 
-/// Hands a Welcome to its recipients, who start in `epoch`.
+/// Stores a Welcome for its recipients, who join in `epoch`.
 pub(crate) async fn insert(x: &mut Exclusive<'_>, new: &NewWelcome, epoch: i64) -> Result<(), Abort> {
     x.tx.rows(&INSERT, &[&new.id, &new.bytes]).await?;
     let ids: Vec<&str> = new.recipients.iter().map(|to| to.id.as_str()).collect();
@@ -85,19 +86,20 @@ pub(crate) async fn insert(x: &mut Exclusive<'_>, new: &NewWelcome, epoch: i64) 
     Ok(())
 }
 
-/// Takes back what waits for these, who are added anew or have left, and says which Welcomes that was.
+/// Withdraws the waiting Welcomes of recipients that are added again or have left, and returns the ids of those
+/// Welcomes.
 pub(super) async fn delete_waiting(x: &Exclusive<'_>, recipients: &[Did]) -> Result<Vec<String>, Abort> {
     let dids: Vec<&str> = recipients.iter().map(Did::as_str).collect();
     let rows = x.tx.rows(&WITHDRAW, &[&x.convo.as_str(), &dids]).await?;
     Ok(rows.iter().map(|row| row.get("welcome_id")).collect())
 }
 
-/// Forgets those of the Welcomes that nobody waits for any more.
+/// Deletes those Welcomes that no recipient waits for.
 pub(super) async fn discard(x: &mut Exclusive<'_>, welcomes: Vec<String>) -> Result<(), Abort> {
     forget(x.tx, welcomes).await
 }
 
-/// The same where the lines are locked otherwise.
+/// Deletes those Welcomes that no recipient waits for, where other locks protect their rows.
 pub(super) async fn forget(tx: &Tx, welcomes: Vec<String>) -> Result<(), Abort> {
     if !welcomes.is_empty() {
         tx.rows(&DISCARD, &[&welcomes]).await?;
@@ -105,14 +107,14 @@ pub(super) async fn forget(tx: &Tx, welcomes: Vec<String>) -> Result<(), Abort> 
     Ok(())
 }
 
-/// Destroys what the recipient has opened. The position has to be held.
+/// Deletes the Welcomes that the recipient has opened. The position must be locked.
 pub(crate) async fn confirm(x: &mut Exclusive<'_>, recipient: &Did, which: &WelcomeSelector) -> Result<(), Abort> {
     let params: Params<'_> = &[&x.convo.as_str(), &recipient.as_str(), &which.hash(), &which.epoch];
     let rows = x.tx.rows(&CONFIRM, params).await?;
     discard(x, rows.iter().map(|row| row.get("welcome_id")).collect()).await
 }
 
-/// Notes why the recipient could not join.
+/// Records why the recipient could not join.
 pub(crate) async fn report(
     x: &mut Exclusive<'_>,
     recipient: &Did,
@@ -124,7 +126,8 @@ pub(crate) async fn report(
     Ok(())
 }
 
-/// What has become of a member's newest Welcome, those that wait before others; `WelcomeNotFound` if there never was one.
+/// Returns the state of a member's newest Welcome, waiting before consumed. Errors: `WelcomeNotFound` if there never
+/// was one.
 pub(crate) async fn state(
     db: &impl Queries,
     convo: &ConvoId,
@@ -139,7 +142,7 @@ pub(crate) async fn state(
     }
 }
 
-/// What waits for a member, newest first and waiting before consumed; `None` if nothing ever did.
+/// Returns a member's newest Welcome, waiting before consumed; `None` if there never was one.
 pub(crate) async fn find(
     db: &impl Queries,
     convo: &ConvoId,

@@ -1,5 +1,5 @@
--- allowances/settle: adds what a replica has used to accounts, and says what each has come to and for how many seconds that counts. A
--- window that is over begins anew. In one order for everybody, so that two replicas cannot wait for each other in a circle.
+-- allowances/settle: adds a replica's usage to accounts, and returns each total and the seconds until its window ends.
+-- A window that has ended starts again. All replicas lock accounts in one order, so that they cannot deadlock.
 -- In step, no account twice: $1 quotas   $2 keys   $3 used   $4 seconds of a window
 insert into allowances (quota, key, used, ends_at)
 select quota, key, used, statement_timestamp() + make_interval(secs => seconds)

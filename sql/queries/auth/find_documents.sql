@@ -1,2 +1,3 @@
--- auth/find_documents: what is kept of these DIDs' documents.   $1 dids
+-- auth/find_documents: returns the stored documents of these DIDs.
+-- $1 dids
 select did, account_key, fetched_at from did_documents where did = any ($1)

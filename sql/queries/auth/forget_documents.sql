@@ -1,4 +1,5 @@
--- auth/forget_documents: the directory knows these DIDs no more.   $1 dids
+-- auth/forget_documents: deletes the documents of DIDs that the directory no longer knows.
+-- $1 dids
 with gone as (
   select did from did_documents where did = any ($1) order by did for update
 )

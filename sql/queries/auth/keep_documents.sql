@@ -1,5 +1,6 @@
--- auth/keep_documents: keeps documents, unless newer ones are kept. In one order for everybody, so that two replicas cannot wait for
--- each other in a circle.   In step, no DID twice: $1 dids   $2 keys   $3 when they were fetched
+-- auth/keep_documents: stores documents, except those with a newer stored version. All replicas lock rows in one order,
+-- so that they cannot deadlock.
+-- In step, no DID twice: $1 dids   $2 keys   $3 when they were fetched
 insert into did_documents (did, account_key, fetched_at)
 select did, account_key, fetched_at from unnest($1::text[], $2::text[], $3::timestamptz[]) d (did, account_key, fetched_at)
  order by did

@@ -1,22 +1,23 @@
--- auth/spend_nonces: marks tokens as used, many at once. No row for a token: it was used before, or is dead or ahead of its time by so much
--- that its record may be gone (V025), which takes clocks that differ by minutes, or may have been used before a crash that emptied the
--- register. In one order for everybody, so that two replicas that spend the same tokens cannot wait for each other in a circle.
+-- auth/spend_nonces: marks tokens as used, and returns a row for each that was unused. No row for a token: it was used
+-- before; or its record may be gone, because it is expired or not yet valid by minutes (V025); or it may have been used
+-- before a crash that emptied the register. All replicas lock tokens in one order, so that they cannot deadlock.
 -- In step, no token twice: $1 digests   $2 issuers   $3 jtis   $4 when they die   $5 whether they may live for long
 -- $8 when they were made.   For those that may live for long: $6 remember until   $7 now
 with given as materialized (
   select * from unnest($1::bytea[], $2::text[], $3::text[], $4::timestamptz[], $5::boolean[], $6::timestamptz[], $8::timestamptz[])
     with ordinality g (token, issuer_did, jti, dies_at, lasting, until, made_at, place)
 ), register as materialized (
-  -- Since when it surely has all that was used: the present incarnation begins after a crash and after any other restart.
+  -- Time since which the register surely has all used tokens: the present incarnation begins after a crash and after
+  -- any other restart.
   select coalesce((select i.since from present_incarnation p join incarnations i on i.id = p.id), statement_timestamp()) as since
 ), short as (
   insert into used_tokens (slot, token)
   select token_slot(g.dies_at), g.token from given g, register r
    where not g.lasting
      and g.dies_at > statement_timestamp() - interval '5 minutes' and g.dies_at < statement_timestamp() + interval '70 minutes'
-     -- No replica takes a token more than ten seconds before it was made (token::LEEWAY_SECONDS), and the clocks of issuers and of
-     -- PostgreSQL may be apart. Tokens that live for five minutes, and twice the leeway, are let off (token::LOOSE_TOKEN_SECONDS): else
-     -- nobody could call for the first minute.
+     -- No replica accepts a token more than ten seconds before it was issued (clock::LEEWAY_SECONDS), and the clocks of
+     -- issuers and of PostgreSQL may differ. Tokens that live for five minutes and twice the leeway are exempt
+     -- (token::LOOSE_TOKEN_SECONDS); otherwise no caller could authenticate in the first minute.
      and (g.made_at > r.since + interval '1 minute' or g.dies_at <= g.made_at + interval '320 seconds')
      -- Accepted before there was a ring.
      and (select true from auth_nonces n where n.issuer_did = g.issuer_did and n.jti = g.jti) is not true

@@ -1,2 +1,3 @@
--- background/aside: what is set aside of this work, and whether its time has come.   $1 work
+-- background/aside: returns the items of this work that are set aside, and whether each is due again.
+-- $1 work
 select item, retry_at <= clock_timestamp() as due from set_aside where work = $1

@@ -1,5 +1,5 @@
--- background/set_aside: leaves something out of this work for a while: an hour after its first failure, twice as long after each further
--- one, a week at most. Where too much is left out already, it is not what is left out that fails, and no more is noted.
+-- background/set_aside: sets an item of this work aside: for an hour after its first failure, twice as long after each
+-- further one, a week at most. With too many items set aside, the items are not the cause, and no further one is added.
 -- $1 work   $2 item   $3 why   $4 most items
 insert into set_aside (work, item, last_error, retry_at)
 select $1, $2, $3, clock_timestamp() + interval '1 hour'

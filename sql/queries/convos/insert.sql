@@ -1,4 +1,4 @@
--- convos/insert: a new conversation without members. No row: the group id is taken, or was.
+-- convos/insert: creates a conversation without members. No row: the group id is or was taken.
 -- $1 id   $2 group_id   $3 creator   $4 cipher suite   $5 epoch it starts at
 insert into conversations (id, group_id, creator_did, cipher_suite, initial_epoch, current_epoch)
 select $1, $2, $3, $4, $5, $5

@@ -1,2 +1,3 @@
--- convos/insert_metadata: what members see of a conversation.   $1 convo_id   $2 name   $3 description
+-- convos/insert_metadata: stores the name and description of a conversation.
+-- $1 convo_id   $2 name   $3 description
 insert into conversation_metadata (convo_id, name, description) values ($1, $2, $3)

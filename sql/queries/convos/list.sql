@@ -1,7 +1,9 @@
--- convos/list: somebody's conversations, newest first, and how many were found, one more than asked for included. Which of them make
--- the page is decided first, by the sizes of their rosters; only of those it is read when the newest message came and how many are
--- unread, both among the newest entries only, so that a conversation costs the same however much was said in it.
--- $1 did   $2 before this id or null   $3 most rows   $4 most members of all rosters of the page, unless a single one has more
+-- convos/list: returns conversations of a member, newest first, and how many were found, one more than asked for
+-- included. The sizes of the rosters decide which conversations make the page. Only for those it reads the time of the
+-- newest message and the unread count, both among the newest entries, so that the cost does not depend on the length of
+-- a log.
+-- $1 did   $2 before this id or null   $3 most rows
+-- $4 most members of all rosters of the page, unless a single one has more
 -- $5 most unread messages that are counted in a conversation   $6 how many of its newest entries are looked at
 with found as materialized (
   select c.id, c.group_id, c.creator_did, c.cipher_suite, c.current_epoch, c.last_seq, c.created_at, c.member_count,

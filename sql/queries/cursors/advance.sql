@@ -1,4 +1,4 @@
--- cursors/advance: moves the caller's cursor forward and tells its devices; an older one changes nothing and tells nobody.
+-- cursors/advance: moves the caller's cursor forward and tells its devices. An older cursor changes nothing.
 -- $1 did   $2 convo_id   $3 cursor
 with moved as (
   insert into cursors (user_did, convo_id, last_seen_cursor) values ($1, $2, $3)

@@ -1,2 +1,3 @@
--- epochs/find: where a conversation stands.   $1 convo_id
+-- epochs/find: returns the position of a conversation.
+-- $1 convo_id
 select current_epoch, last_seq from conversations where id = $1

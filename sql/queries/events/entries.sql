@@ -1,6 +1,6 @@
--- events/entries: the next entries of several conversations, each after a position, ascending, within a number of rows for each and
--- a number of bytes for all (one row at least), with the version of each roster at that moment, and the transaction of those of this era.
--- It does not ask who may see them.
+-- events/entries: returns the next entries of several conversations, each after a position, ascending, within a number
+-- of rows per conversation and a number of bytes in total (at least one row), with the version of each roster, and the
+-- transaction of entries of this era. It does not check who may see them.
 -- In step: $1 convo_ids   $2 after these seqs.   $3 rows per conversation   $4 bytes
 with page as (
   select w.convo_id, c.roster_version, m.seq, octet_length(m.ciphertext) as size

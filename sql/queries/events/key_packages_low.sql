@@ -1,4 +1,4 @@
--- events/key_packages_low: tells those of the owners who have few key packages left. Last-resort ones do not count.
+-- events/key_packages_low: tells those owners that have few one-time key packages left.
 -- $1 owners   $2 now   $3 fewer than this many
 insert into event_stream (recipient_did, event_type, payload)
 select o.did, 'keyPackagesLow', jsonb_build_object('available', left_over.available)

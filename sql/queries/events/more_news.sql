@@ -1,5 +1,6 @@
--- events/more_news: the next event rows that became visible between two snapshots, oldest first, within a number of rows and of bytes
--- (one row at least). What was committed after the later one is left for the next pass.
+-- events/more_news: returns the next event rows that became visible between two snapshots, oldest first, within a
+-- number of rows and of bytes (at least one row). Rows that were committed after the later snapshot are left to the
+-- next pass.
 -- $1 the earlier snapshot   $2 the later one   $3 after this id   $4 most rows   $5 most bytes   $6 era
 with told as (
   select id, convo_id, recipient_did, event_type, payload::text as payload, tx, emitted_at from event_stream

@@ -1,11 +1,12 @@
--- events/news: what became visible since a snapshot: conversations with new entries, and event rows, oldest first, within a number of
--- rows and of bytes (one row at least). The first row is the new snapshot, of this very statement, with its incarnation, and whether there
--- were too many entries to tell. No row at all: the present incarnation has not begun yet.
+-- events/news: returns what became visible since a snapshot: conversations with new entries, and event rows, oldest
+-- first, within a number of rows and of bytes (at least one row). The first row is the snapshot of this statement, its
+-- incarnation, and whether there were too many entries. No row at all: the present incarnation has not begun.
 --
--- A row that the old snapshot did not see was written by a transaction that was still running then, or began later: it is in the
--- snapshot's list, or not below its end. Both are looked up by tx, so that a transaction that runs for hours costs one probe. Those of the
--- list as ranges of one transaction each: where few transactions have written the whole table, as an import does, PostgreSQL takes each
--- of them for a large part of it, and would read it all in each pass.
+-- A row that the old snapshot did not see was written by a transaction that was running then or began later: it is in
+-- the snapshot's list, or not below its end. Both are found by tx, so that a transaction that runs for hours costs one
+-- probe. Members of the list are ranges of one transaction each. If few transactions have written the whole table, as
+-- an import does, PostgreSQL would otherwise expect a large part of the table for each, and read all of it in each
+-- pass.
 -- $1 the old snapshot   $2 most entries   $3 most event rows   $4 most bytes of them
 with present as materialized (
   select id, era, cursor_key, pg_current_snapshot() as snapshot from present_incarnation

@@ -1,7 +1,8 @@
--- events/position: the present, as a snapshot, with its incarnation, the newest transaction whose entries it sees, and how far back a
--- cursor may lie; and, for a cursor, the key and the era of its incarnation, and below which transaction nothing was written in those
--- that followed. No row: the present incarnation has not begun yet. Entries of older eras may have any number, so the newest of this one
--- is looked for among a hundred.   $1 the cursor's incarnation, or null
+-- events/position: returns the present snapshot with its incarnation, the newest transaction whose entries it sees, and
+-- the horizon for cursors; and, for a cursor, the key and era of its incarnation, and the floor of the incarnations
+-- after it. No row: the present incarnation has not begun. Entries of older eras may have any number, so the newest of
+-- this era is searched among a hundred.
+-- $1 the cursor's incarnation, or null
 select pg_current_snapshot()::text as snapshot, p.id as incarnation, p.era, p.cursor_key, clock_timestamp() as now,
        (select m.tx::text::bigint
           from (select tx, era from messages

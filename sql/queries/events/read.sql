@@ -1,5 +1,5 @@
--- events/read: moves a read position forward and tells the member's devices; a position that lies behind changes nothing and tells
--- nobody. Gives the position afterwards and when it was reached. No row: not a member.
+-- events/read: moves a read position forward, tells the member's devices, and returns the position and the time at
+-- which it was reached. An older position changes nothing. No row: not a member.
 -- $1 convo_id   $2 did   $3 seq, null for the newest entry   $4 id of the entry, or null
 with target as (
   select m.last_read_seq, m.last_read_at, least(coalesce($3::bigint, c.last_seq), c.last_seq) as seq

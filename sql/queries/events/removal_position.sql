@@ -1,7 +1,8 @@
--- events/removal_position: after which entry somebody who was removed goes on, when it comes from a cursor: after the last that the cursor's
--- snapshot saw, but not before the membership that ended began. The conversation's rows are gathered first: by the primary key they
--- would be looked for through everybody's.
--- $1 convo_id   $2 did   $3 the end of the cursor's snapshot   $4 its running transactions   $5 era   $6 id of the removal's row
+-- events/removal_position: returns the entry after which a removed member continues from a cursor: the last one that
+-- its snapshot saw, but not before the membership began. The rows of the conversation are gathered first, because the
+-- primary key would search the rows of all conversations.
+-- $1 convo_id   $2 did   $3 the end of the cursor's snapshot   $4 its running transactions   $5 era
+-- $6 id of the removal's row
 with joined as materialized (
   select id, payload from event_stream
    where convo_id = $1 and recipient_did is null and event_type = 'joined' and id < $6 and payload->'dids' ? $2

@@ -1,10 +1,10 @@
--- events/replay: the event rows for a member that a cursor's snapshot did not see, oldest first: its own, those of the conversations that
--- it is in, and, of those that it was removed from since, how it came to be in them. A removal is over if the joining that follows it was
--- told before the cursor; transactions may have begun in another order than they were committed in. One row more than the most, or than
--- fits, says that there are more. What it did not see is looked up in two ranges of an index, since one condition with "or" would have
--- all rows of each conversation read.
--- $1 did   $2 one conversation, or null for all   $3 the end of the cursor's snapshot   $4 its running transactions   $5 era
--- $6 most rows   $7 most bytes
+-- events/replay: returns the event rows for a member that a cursor's snapshot did not see, oldest first: its own; those
+-- of its conversations; and, for conversations that it was removed from since, how it joined. A removal is obsolete if
+-- the later join was told before the cursor; transactions may begin in another order than they commit. One row more
+-- than the limits means that there are more. Unseen rows are found in two index ranges, because one condition with "or"
+-- would read all rows of each conversation.
+-- $1 did   $2 one conversation, or null for all   $3 the end of the cursor's snapshot   $4 its running transactions
+-- $5 era   $6 most rows   $7 most bytes
 with own as materialized (
   select * from event_stream e
    where e.recipient_did = $1 and e.era = $5 and e.tx >= $3::bigint::text::xid8 and ($2::text is null or e.convo_id = $2)

@@ -1,2 +1,2 @@
--- incarnation/renew: begins the next incarnation, unless the present one is known by now.
+-- incarnation/renew: starts the next incarnation, unless the present one is known by now.
 select renew_incarnation() as id

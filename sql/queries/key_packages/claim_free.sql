@@ -1,5 +1,5 @@
--- key_packages/claim_free: issues one package per owner to the caller, passing over those that another caller is just taking.
--- The lock is taken on the table itself, in a step that runs once.
+-- key_packages/claim_free: issues one package per owner to the caller, except packages that another transaction has
+-- locked. The lock is taken on the table itself, in a step that runs once.
 -- $1 owners   $2 cipher suite   $3 caller   $4 now   $5 end of the lease
 with picked as materialized (
   select p.hash from unnest($1::text[]) o (did)

@@ -1,4 +1,5 @@
--- key_packages/claim_waiting: as claim_free, but waits for a package that another caller may yet give back, before "none" is true.
+-- key_packages/claim_waiting: issues one package per owner to the caller, and waits for packages that another
+-- transaction has locked and may give back. Only this proves that there is none.
 -- $1 owners   $2 cipher suite   $3 caller   $4 now   $5 end of the lease
 with picked as materialized (
   select p.hash from unnest($1::text[]) o (did)

@@ -1,5 +1,6 @@
--- key_packages/consume: uses up the named packages of the conversation's suite that the caller may use; a last-resort one stays. Rows:
--- those found, in one order for everybody, so that two callers cannot wait for each other.
+-- key_packages/consume: marks packages of the conversation's suite as used, if the caller may use them, and returns
+-- those found. A last-resort package stays. All replicas lock packages in one order, so that two callers cannot
+-- deadlock.
 -- $1 hashes   $2 owners, in step   $3 caller   $4 convo_id   $5 now
 with named as materialized (
   select k.hash, k.last_resort from key_packages k

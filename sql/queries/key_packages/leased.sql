@@ -1,4 +1,4 @@
--- key_packages/leased: what the caller was issued a short while ago and has not used, one per owner.
+-- key_packages/leased: returns packages that the caller was issued a short while ago and has not used, one per owner.
 -- $1 owners   $2 cipher suite   $3 caller   $4 now
 select distinct on (owner_did) owner_did, hash, key_package, cipher_suite from key_packages
  where owner_did = any($1) and cipher_suite = $2 and claimed_by = $3 and claim_expires_at > $4

@@ -1,5 +1,5 @@
--- mailboxes/behind: whether anybody has a mailbox, and whether there are entries that were not expanded yet: of an older era, or of this
--- one, by transactions that surely have ended.
+-- mailboxes/behind: returns whether any mailbox exists, and whether entries wait to be expanded: entries of an older
+-- era, or of ended transactions of this one.
 select exists (select from mailboxes where provider = 'webhook') as used,
        exists (select from fan_out f, present_incarnation p
                 where f.era < p.era

@@ -1,6 +1,8 @@
--- mailboxes/blame: an attempt failed that the mailbox is to blame for. After too many envelopes that were given up, or a second one after too
--- long without a success, it is suspended, and its owner is told. Row: it is.
--- $1 member   $2 convo_id, or empty   $3 when it was set   $4 envelopes given up: 0 or 1   $5 most of them   $6 longest, in seconds   $7 why
+-- mailboxes/blame: records a failed attempt against its mailbox. The mailbox is suspended, and its owner told, after
+-- too many envelopes were given up, or after a second one was given up and none was accepted for too long. Row: it was
+-- suspended.
+-- $1 member   $2 convo_id, or empty   $3 when it was set   $4 envelopes given up: 0 or 1   $5 most of them
+-- $6 longest, in seconds   $7 why
 with blamed as (
   select b.*, b.failed + $4 >= $5
               or $4 = 1 and b.failed > 0

@@ -1,5 +1,6 @@
--- mailboxes/charge_challenge: counts a challenge of a member, to a URL, or both, and forgets some counts that are over. No row: there were as
--- many as there may be in a day.   $1 whom   $2 most
+-- mailboxes/charge_challenge: counts a challenge of a member, to a URL, or both, and deletes some expired counts. No
+-- row: the daily maximum is reached.
+-- $1 whom   $2 most
 with forgotten as (
   delete from mailbox_challenges
    where whom in (select whom from mailbox_challenges where forget_at <= now() and whom <> $1

@@ -1,7 +1,8 @@
--- mailboxes/claim: takes envelopes whose time has come, as an attempt that counts as failed unless it ends before $2. Only as many
--- for one host, and for one recipient, as there is room for. The number of the attempt tells its end from that of an earlier one.
+-- mailboxes/claim: claims due envelopes, each as an attempt that counts as failed unless it ends before $2, within the
+-- limits per host and recipient. The number of the attempt distinguishes its result from an earlier one.
 -- $1 most   $2 seconds   $3 hosts   $4 room left there, in step   $5 room at any other host
--- $6 recipients with attempts that run   $7 room left for them, in step   $8 room for any other recipient   $9 since when any is due
+-- $6 recipients with attempts that run   $7 room left for them, in step   $8 room for any other recipient
+-- $9 since when any is due
 with room as materialized (
   select host, room from unnest($3::text[], $4::bigint[]) r (host, room)
 ), share as materialized (

@@ -1,6 +1,6 @@
--- mailboxes/claim_challenge: takes one mailbox whose challenge is due, as an attempt that counts as failed unless it ends before $1.
--- Whoever could not be asked for a day is taken as well, to be given up; who was not asked because nobody tried is asked. It is proved where
--- another mailbox of the member has proved the same URL and secret.
+-- mailboxes/claim_challenge: claims one mailbox with a due challenge, as an attempt that counts as failed unless it
+-- ends before $1. A mailbox that could not be challenged for a day is claimed in order to be refused, unless no replica
+-- tried. The challenge is proved if another mailbox of the member has verified the same URL and secret.
 -- $1 seconds   $2 hosts that have no room
 with due as materialized (
   select member_did, convo_id from mailboxes

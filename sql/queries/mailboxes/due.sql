@@ -1,6 +1,7 @@
--- mailboxes/due: whether an envelope's time has come, whether a challenge's has, and from when on to look for envelopes the next time. None
--- is due before that: a row that comes later is not due before its transaction began, or is found when all of them are looked at. So
--- nobody walks over what was delivered since somewhere a snapshot was taken that is still open, which no index lets go of until it ends.
+-- mailboxes/due: returns whether an envelope is due, whether a challenge is due, and the time from which on envelopes
+-- are searched next. No envelope is due before that time: a later row is not due before its transaction began, or is
+-- found by the next full scan. So the search does not walk over index entries of delivered envelopes, which stay until
+-- the oldest open snapshot ends.
 -- $1 from when on, or null for all   $2 for how many seconds a transaction that makes envelopes may run
 with first as materialized (
   select next_attempt_at from envelopes

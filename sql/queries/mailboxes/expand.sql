@@ -1,13 +1,13 @@
--- mailboxes/expand: one envelope for every entry of a range and every recipient of it who has a mailbox, for some members after a
--- place. An entry belongs to who was a member when it was written and is not its sender. Its id follows from whom and what it is for, so
--- that it is the same whenever it is made. A mailbox that is refused or suspended gets none. Says how many were made, and after whom to
--- go on; nobody: the range is done.
+-- mailboxes/expand: makes one envelope for every entry of a range and every recipient with a mailbox, for some members
+-- after a place. Recipients are the members at the time of the entry, except its sender. The id of an envelope follows
+-- from its recipient and entry. A refused or suspended mailbox gets no envelope. Returns the number of envelopes and
+-- the member to continue after; no member: the range is finished.
 --
--- Members are looked at in the order of conversation and name. Where few have a webhook at all, these are looked for in the
--- conversations instead: otherwise one webhook in the system would have the rosters of all of them read.
--- needs: the right from mailboxes/take_fan_out.   $1 from this transaction   $2 to before this one   $3 era of both
--- $4 $5 after this conversation and member   $6 most members to look at   $7 most envelopes, beyond those of one member
--- $8 how many webhooks are few
+-- Members are read in the order of conversation and name. If there are few webhooks in total, their owners are searched
+-- in the conversations instead, because otherwise one webhook would cause all rosters to be read.
+-- needs: the right from mailboxes/take_fan_out.
+-- $1 from this transaction   $2 to before this one   $3 era of both   $4 $5 after this conversation and member
+-- $6 most members to look at   $7 most envelopes, beyond those of one member   $8 how many webhooks are few
 with entries as materialized (
   select convo_id, seq, id, sender_did, era, tx from messages
    where tx >= $1::text::xid8 and tx < $2::text::xid8 and era = $3
@@ -16,7 +16,7 @@ with entries as materialized (
 ), few as materialized (
   select distinct member_did from hooks where (select count(*) from hooks) <= $8
 ), convos as materialized (
-  -- As many as have the members that are looked at; a roster is read as a whole or from the place on.
+  -- As many rosters as have the members that are read. A roster is read as a whole or from the place on.
   select c.convo_id, c.entries,
          exists (select from few) or sum(v.member_count) over (order by c.convo_id) - v.member_count < $6 as chosen
     from (select convo_id, count(*) as entries from entries where convo_id >= $4 group by convo_id) c
@@ -55,8 +55,8 @@ with entries as materialized (
   on conflict do nothing
   returning 1
 ), stop as (
-  -- The last one who has its envelopes, where not all owners fit; else the last one who was looked at, where there may be more; else
-  -- the first roster that was not looked at.
+  -- The last member that has its envelopes, if not all owners fit; else the last member that was read, if there may be
+  -- more; else the first roster that was not read.
   (select 1 as rank, convo_id, member_did from owners
     where before < $7 and exists (select from owners where before >= $7)
     order by convo_id desc, member_did desc limit 1)

@@ -1,4 +1,4 @@
--- mailboxes/refuse: it has not answered its challenges, and is not asked again until it is set again. Its owner is told.
+-- mailboxes/refuse: refuses a mailbox that has not answered its challenges, until it is set again, and tells its owner.
 -- $1 member   $2 convo_id, or empty   $3 when it was set   $4 why
 with refused as (
   update mailboxes set state = 'refused', reason = $4

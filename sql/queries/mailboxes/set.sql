@@ -1,6 +1,6 @@
--- mailboxes/set: gives a member a mailbox, or another one, or none. What it was owed before goes to the new one, which
--- proves itself first (mailbox_begins_anew). One that was none, refused or suspended is owed what is written from now on, however late
--- entries from before are expanded.
+-- mailboxes/set: sets, replaces or removes a mailbox. Waiting envelopes go to the new one after it is verified
+-- (mailbox_begins_anew). A mailbox that did not exist, was refused or was suspended gets only entries that are written
+-- from now on.
 -- $1 did   $2 convo_id, or empty for all others   $3 provider   $4 zone   $5 url   $6 host   $7 secret
 insert into mailboxes (member_did, convo_id, provider, zone, url, host, secret) values ($1, $2, $3, $4, $5, $6, $7)
 on conflict (member_did, convo_id) do update

@@ -1,7 +1,7 @@
--- mailboxes/take_fan_out: the right to expand the log, and where to go on: in this era, from its place on, and not beyond what surely
--- has ended; and where the place is after that. A range that was begun is what comes first, from the member after the last one who has
--- its envelopes. An era that is over has ended, and after its last transaction comes the first of the next. Nothing that was written
--- before the first mailbox was set is of interest. No row: another replica is at it.
+-- mailboxes/take_fan_out: locks the expansion and returns the range to expand: from the place in this era to the end of
+-- ended transactions; and the place after it. A started range comes first, from the member after the last one that was
+-- expanded. An older era has ended; its last transaction is followed by the first of the next era. Entries from before
+-- the first mailbox are skipped. No row: another replica has the lock.
 -- $1 most entries beside those of the first transaction
 with fan_out as materialized (
   select * from fan_out for update skip locked

@@ -1,4 +1,5 @@
--- mailboxes/verified: it has answered its challenge. Its URL is known for a month, for it and for everybody, and its owner is told.
+-- mailboxes/verified: verifies a mailbox that has answered its challenge, remembers its URL for a month for all
+-- mailboxes, and tells its owner.
 -- $1 member   $2 convo_id, or empty   $3 when it was set
 with verified as (
   update mailboxes set state = 'verified'

@@ -1,5 +1,6 @@
--- members/admin: who may remove others: the creator while it is a member, else whoever has been one for longest. Only in that case
--- the whole roster is read.   $1 convo_id
+-- members/admin: returns the member that may remove others: the creator while it is a member, otherwise the member of
+-- longest standing. Only then the whole roster is read.
+-- $1 convo_id
 select coalesce(
   (select m.member_did from conversations c join members m on m.convo_id = c.id and m.member_did = c.creator_did
     where c.id = $1 and m.left_at is null),

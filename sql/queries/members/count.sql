@@ -1,2 +1,3 @@
--- members/count: how many active members there are.   $1 convo_id
+-- members/count: counts the current members.
+-- $1 convo_id
 select member_count as active from conversations where id = $1

@@ -1,7 +1,7 @@
--- members/join: makes everybody on the list an active member who sees what comes after $3, tells everybody so in one event (members see
--- who joined, those who joined see what they are in), and withdraws what still waited for them from an earlier membership. Who had left
--- starts anew. One row, as it was before: how many were active members, which of the list were among them (they are left as they are),
--- and the Welcomes that were withdrawn. It costs what the list costs, however large the roster is.
+-- members/join: makes DIDs members that see everything after $3, writes one event for all members, and withdraws
+-- Welcomes of earlier memberships. A former member starts again. Returns one row with the state before: the number of
+-- members, those DIDs that were members already (they are left as they are), and the withdrawn Welcomes. The cost
+-- depends on the list, not on the roster.
 -- needs: the conversation, exclusively.
 -- $1 convo_id   $2 dids   $3 joined_seq   $4 joined_epoch   $5 who added them   $6 whether a Welcome waits for them
 with before as (

@@ -1,4 +1,4 @@
--- members/list: the active members of some conversations, in order of joining; the first of each may remove others.
+-- members/list: returns the current members of conversations, in order of joining. The first of each may remove others.
 -- $1 convo_ids
 select m.convo_id, m.member_did, m.joined_at,
        row_number() over (partition by m.convo_id

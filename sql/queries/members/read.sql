@@ -1,4 +1,4 @@
--- members/read: moves read positions forward, never back and never past the log. Several at once, one row each.
+-- members/read: moves read positions forward, never back and never beyond the log.
 -- $1 convo_ids   $2 dids   $3 seqs
 update members m
    set last_read_seq = r.seq, last_read_at = now()

@@ -1,6 +1,6 @@
--- members/strangers: those of a list who have nothing to do with somebody: there is no conversation that both are in and that they have
--- made or read in. Being put into one is none of their doing. Of each only so many of the newest conversations are looked at, each by its
--- key: questions for one value, which PostgreSQL can only answer row by row.
+-- members/strangers: returns those of a list that are strangers to a caller: there is no conversation that both are in
+-- and that both have created or read. Being added is not enough. Of each DID only some of the newest conversations are
+-- read, each by its key. Scalar subqueries force PostgreSQL to do so row by row.
 -- $1 did   $2 dids   $3 most conversations of each
 select d.did from unnest($2::text[]) d (did)
  where d.did <> $1

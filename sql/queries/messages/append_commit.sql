@@ -1,5 +1,5 @@
--- messages/append_commit: one commit, with the epoch that its own framing says it creates. No row: this transaction has not moved the
--- conversation, or the sender is no active member.
+-- messages/append_commit: appends one commit, with the epoch that its own framing says it creates. No row: this
+-- transaction has not moved the conversation, or the sender is not a member.
 -- needs: the conversation, exclusively, and the step that epochs/advance made.
 -- $1 convo_id   $2 id   $3 sender   $4 epoch it creates   $5 bytes   $6 SHA-256 of the bytes
 insert into messages (convo_id, seq, id, sender_did, message_type, epoch, ciphertext, body_hash)

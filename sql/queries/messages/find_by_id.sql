@@ -1,3 +1,4 @@
--- messages/find_by_id: one message of a sender by its id.   $1 convo_id   $2 id   $3 sender
+-- messages/find_by_id: returns a message of a sender by its id.
+-- $1 convo_id   $2 id   $3 sender
 select seq, epoch, created_at, ciphertext, embed_type, embed_uri from messages
  where convo_id = $1 and id = $2 and sender_did = $3 and message_type = 'app'

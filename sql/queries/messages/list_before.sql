@@ -1,6 +1,6 @@
--- messages/list_before: the newest page before a position, ascending, within a number of rows and of bytes in JSON (one row at least). Only what
--- comes after the reader's join, in this very snapshot; nothing if it is no member.
--- An entry's JSON has base64, texts that may be escaped, and the names of the fields.
+-- messages/list_before: returns the newest page before a position, ascending, within a number of rows and of bytes of
+-- JSON (at least one row). It contains only entries after the reader's join, by this very snapshot, and nothing for
+-- callers that are not members. JSON adds base64, escapes and the names of the fields to an entry.
 -- $1 convo_id   $2 did of the reader   $3 before this seq   $4 rows   $5 bytes of JSON
 with page as (
   select convo_id, seq,

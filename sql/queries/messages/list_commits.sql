@@ -1,6 +1,6 @@
--- messages/list_commits: the commits that create a range of epochs, ascending, within a number of rows and of bytes in JSON (one at least). Only
--- what comes after the reader's join, in this very snapshot; nothing if it is no member.
--- A commit's JSON has base64 and the names of the fields.
+-- messages/list_commits: returns the commits that create a range of epochs, ascending, within a number of rows and of
+-- bytes of JSON (at least one). It contains only commits after the reader's join, by this very snapshot, and nothing
+-- for callers that are not members. JSON adds base64 and the names of the fields to a commit.
 -- $1 convo_id   $2 did of the reader   $3 first epoch   $4 last epoch   $5 rows   $6 bytes of JSON
 with page as (
   select convo_id, seq, epoch,

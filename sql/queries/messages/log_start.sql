@@ -1,2 +1,3 @@
--- messages/log_start: where a log begins: every entry from here on is kept. No row: at 1.   $1 convo_id
+-- messages/log_start: returns the seq of the oldest entry of a log that was shortened. No row: the log starts at 1.
+-- $1 convo_id
 select seq from log_starts where convo_id = $1

@@ -1,2 +1,2 @@
--- schema/clock: what time it is, by the clock that decides what is old.
+-- schema/clock: returns the time of the clock that decides what is old.
 select clock_timestamp() as now

@@ -1,5 +1,5 @@
--- schema/outgrown: tables of ours that have at least doubled since PostgreSQL last counted them, while they are small. Names are quoted
--- where they have to be; tables of others in the same schema are theirs to count.
+-- schema/outgrown: returns the small tables of this server that have at least doubled since PostgreSQL last counted
+-- them. Names are quoted where necessary. Other tables of the schema are left alone.
 -- $1 pages from which on a table is not small any more   $2 pages below which nothing matters
 select quote_ident(t.relname) as name
   from pg_class t

@@ -1,2 +1,3 @@
--- suspensions/known: DIDs that have called, in order.   $1 after this one   $2 most rows
+-- suspensions/known: returns DIDs that have called, in order.
+-- $1 after this one   $2 most rows
 select did from did_documents where did > $1 order by did limit $2

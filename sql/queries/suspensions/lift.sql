@@ -1,2 +1,3 @@
--- suspensions/lift: ends suspensions.   $1 dids
+-- suspensions/lift: lifts suspensions.
+-- $1 dids
 delete from suspensions where did = any ($1) returning did

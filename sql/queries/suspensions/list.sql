@@ -1,2 +1,3 @@
--- suspensions/list: suspended DIDs, the latest first.   $1 most rows
+-- suspensions/list: returns suspended DIDs, the latest first.
+-- $1 most rows
 select did, reason, suspended_at from suspensions order by suspended_at desc, did limit $1

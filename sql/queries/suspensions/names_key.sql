@@ -1,2 +1,2 @@
--- suspensions/names_key: what callers' names in the log are made with.
+-- suspensions/names_key: returns the key of the callers' log names.
 select key from caller_names

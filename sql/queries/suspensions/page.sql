@@ -1,2 +1,3 @@
--- suspensions/page: suspended DIDs in their order.   $1 after this one   $2 most rows
+-- suspensions/page: returns suspended DIDs in order.
+-- $1 after this one   $2 most rows
 select did from suspensions where did > $1 order by did limit $2

@@ -1,5 +1,5 @@
--- sweeps/allowances: forgets accounts whose window is over. Those that somebody is using wait for the next time: settlements take accounts in
--- an order of their own (allowances/settle), and this must not wait for one while it holds another.
+-- sweeps/allowances: deletes accounts whose window has ended. Accounts in use are left to the next pass: settlements
+-- lock accounts in an order of their own (allowances/settle), so this must not wait for one while it has another.
 -- $1 first tid   $2 tid after the last   $3 over before this
 with over as materialized (
   select quota, key from allowances where ctid >= $1::text::tid and ctid < $2::text::tid and ends_at < $3 for update skip locked

@@ -1,5 +1,6 @@
--- sweeps/begin: begins a pass by PostgreSQL's clock, or goes on with one whose replica has not been heard of. No row: neither is due.
--- $1 job   $2 how long ago the last one must have begun, in seconds   $3 the age from which on rows may be deleted, in seconds
+-- sweeps/begin: starts a pass by PostgreSQL's clock, or continues one whose replica is silent. No row: neither is due.
+-- $1 job   $2 how long ago the last one must have begun, in seconds
+-- $3 the age from which on rows may be deleted, in seconds
 -- $4 how long a replica that makes a pass may be silent, in seconds
 insert into sweeps (job, cutoff, started_at, moved_at)
 values ($1, clock_timestamp() - make_interval(secs => $3), clock_timestamp(), clock_timestamp())

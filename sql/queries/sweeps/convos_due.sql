@@ -1,6 +1,7 @@
--- sweeps/convos_due: some conversations in order of their ids, and whether each is to end, or has ended long enough ago for its rows to
--- go. It ends if nothing was written and nobody joined or left for long, and at most one of its members was ever there: it has made
--- the conversation, opened its Welcome (was_there), read (last_read_at), or written.
+-- sweeps/convos_due: checks conversations in order of their ids, and returns whether each should end, or ended so long
+-- ago that its rows may be deleted. A conversation ends if nothing was written and no member joined or left for a long
+-- time, and at most one of its members was ever active: it created the conversation, opened its Welcome (was_there),
+-- read (last_read_at), or wrote.
 -- $1 after this id   $2 nothing happened since   $3 conversations   $4 ended before this
 select c.id,
        case when c.ended_at is not null then c.ended_at < $4

@@ -1,5 +1,6 @@
--- sweeps/end_convo: a conversation without members has ended, and its group id stays taken.
--- needs: the conversation, exclusively.   $1 convo_id
+-- sweeps/end_convo: ends a conversation without members. Its group id stays taken.
+-- needs: the conversation, exclusively.
+-- $1 convo_id
 with ended as (
   update conversations set ended_at = clock_timestamp(), updated_at = now()
    where id = $1 and member_count = 0 and ended_at is null

@@ -1,4 +1,4 @@
--- sweeps/envelopes: forgets what was handed over, and what could not be.
+-- sweeps/envelopes: deletes old envelopes that were delivered or are dead.
 -- $1 first tid   $2 tid after the last   $3 delivered, or made and dead, before this
 with gone as (
   delete from envelopes

@@ -1,5 +1,6 @@
--- sweeps/erase_convo: deletes what is last of a conversation that has ended.
--- needs: the conversation, exclusively.   $1 convo_id
+-- sweeps/erase_convo: deletes the last rows of a conversation that has ended.
+-- needs: the conversation, exclusively.
+-- $1 convo_id
 with metadata as (
   delete from conversation_metadata where convo_id = $1 returning 1
 ), log_start as (

@@ -1,4 +1,5 @@
--- sweeps/events: forgets old events.   $1 first tid   $2 tid after the last   $3 made before this
+-- sweeps/events: deletes old event rows.
+-- $1 first tid   $2 tid after the last   $3 made before this
 with gone as (
   delete from event_stream where ctid >= $1::text::tid and ctid < $2::text::tid and emitted_at < $3 returning 1
 )

@@ -1,6 +1,6 @@
--- sweeps/key_packages: forgets packages that expired and were never issued, and the bytes of those that were issued and are of no
--- more use: expired, used, or lost by whom they were issued to. Their hashes stay, so that they are never issued again; to whom they
--- were, and for which conversation, goes when they cannot be used any more (an empty name, and a time that says nothing).
+-- sweeps/key_packages: deletes packages that expired and were never issued, and the bytes of issued packages that are
+-- expired, used or lost. Hashes stay, so that no package is issued again. The caller and the conversation of a package
+-- are erased once it cannot be used (an empty name and a constant time).
 -- $1 first tid   $2 tid after the last   $3 expired, used or lost before this
 with gone as (
   delete from key_packages

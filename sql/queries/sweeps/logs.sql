@@ -1,5 +1,6 @@
--- sweeps/logs: moves the beginnings of logs past old entries, never past the newest one, which the next has to follow, and deletes the
--- application messages among them; who wrote one is noted as having been there. It ends at the first entry of each that is young enough, so nothing is missing after it.
+-- sweeps/logs: moves the beginnings of logs past old entries, never past the newest one, and deletes the application
+-- messages among them. Their senders are marked as active. It stops at the first entry that is young enough, so nothing
+-- after it is missing.
 -- $1 conversations   $2 cutoff   $3 most entries of each   $4 bytes, after which no further entry is taken
 with start as materialized (
   select c.id as convo_id, c.last_seq, coalesce((select s.seq from log_starts s where s.convo_id = c.id), 1) as seq

@@ -1,5 +1,6 @@
--- sweeps/logs_due: some conversations in order of their ids, and whether there is anything to delete in each: an old entry at the
--- log's beginning, which is never its newest, or a commit before it that every member has read by now, or that is too old to wait.
+-- sweeps/logs_due: checks conversations in order of their ids, and returns whether each has anything to delete: an old
+-- entry at the log's beginning, which is never its newest, or a commit before it that every member has read or that is
+-- too old to wait.
 -- $1 after this id   $2 cutoff   $3 conversations   $4 commits are too old before this, or null
 select c.id,
        coalesce((select m.created_at < $2 from messages m

@@ -1,2 +1,3 @@
--- sweeps/next_convo: the conversation that comes next.   $1 after this id
+-- sweeps/next_convo: returns the next conversation.
+-- $1 after this id
 select id from conversations where id > $1 order by id limit 1

@@ -1,4 +1,5 @@
--- sweeps/nonces: forgets tokens that have long been dead.   $1 first tid   $2 tid after the last   $3 remembered until before this
+-- sweeps/nonces: deletes tokens that expired long ago.
+-- $1 first tid   $2 tid after the last   $3 remembered until before this
 with gone as (
   delete from auth_nonces where ctid >= $1::text::tid and ctid < $2::text::tid and expires_at < $3 returning 1
 )

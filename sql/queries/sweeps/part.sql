@@ -1,6 +1,8 @@
--- sweeps/part: lets some members of a conversation go that nobody comes back to, those who never were there first. Each is told as if it
--- had left, and what still waited for it is withdrawn. No member: it is not to end after all, or has none left.
--- needs: the conversation, exclusively.   $1 convo_id   $2 nothing happened since   $3 most members
+-- sweeps/part: removes some members of an abandoned conversation, those that were never active first. Each is told as
+-- if it had left, and its waiting Welcomes are withdrawn. No member: the conversation is not to end, or has no members
+-- left.
+-- needs: the conversation, exclusively.
+-- $1 convo_id   $2 nothing happened since   $3 most members
 with convo as materialized (
   select c.id, c.current_epoch, c.last_seq from conversations c
    where c.id = $1 and c.updated_at < $2
@@ -18,7 +20,7 @@ with convo as materialized (
   update members m set left_at = now(), left_by = m.member_did, left_epoch = c.current_epoch, left_seq = c.last_seq
     from convo c, leaving l
    where m.convo_id = c.id and m.member_did = l.member_did
-     -- Who reads meanwhile is back.
+     -- A member that reads meanwhile is active.
      and m.left_at is null and m.last_read_at is not distinct from l.last_read_at
   returning m.member_did, m.left_epoch, m.left_seq
 ), told as (

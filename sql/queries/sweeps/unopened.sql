@@ -1,5 +1,5 @@
--- sweeps/unopened: the lines of old Welcomes, locked, so that whoever opens one meanwhile has done so before, or does not find it. All
--- lines of a Welcome are as old as it is, and it never gets another.
+-- sweeps/unopened: locks and returns the recipients of old Welcomes, so that a member that opens one has done so
+-- before, or does not find it. All recipients of a Welcome are as old as it is, and it never gets another.
 -- $1 first tid   $2 tid after the last   $3 made before this   $4 bytes, after which no further Welcome is taken
 with old as materialized (
   select id, sum(octet_length(welcome)) over (order by id) - octet_length(welcome) as before from welcomes

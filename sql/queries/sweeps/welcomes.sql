@@ -1,4 +1,4 @@
--- sweeps/welcomes: forgets that Welcomes were opened. Those that wait for somebody stay.
+-- sweeps/welcomes: deletes records of opened Welcomes. Waiting Welcomes stay.
 -- $1 first tid   $2 tid after the last   $3 opened before this
 with gone as (
   delete from welcome_messages

@@ -1,4 +1,5 @@
--- welcomes/confirm: destroys what the recipient has opened, and notes that it was there.
+-- welcomes/confirm: deletes the Welcomes that the recipient has opened, and marks it as active. The position must be
+-- locked, so that the last of two recipients deletes the bytes.
 -- needs: the conversation, exclusively, and held, so that of two recipients the last one takes the bytes along.
 -- $1 convo_id   $2 recipient   $3 key package hash or null   $4 epoch or null
 with opened as (

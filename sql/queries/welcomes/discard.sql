@@ -1,3 +1,4 @@
--- welcomes/discard: forgets the bytes of Welcomes that nobody waits for any more.   $1 welcome ids
+-- welcomes/discard: deletes the bytes of Welcomes without waiting recipients.
+-- $1 welcome ids
 delete from welcomes w where w.id = any($1)
    and not exists (select from welcome_messages a where a.welcome_id = w.id)

@@ -1,5 +1,5 @@
--- welcomes/find: the newest Welcome of a member, waiting before consumed, and whether it is from an earlier membership. With it, what it
--- calls those key packages by that it was made for and that may be meant; null if that is not known of all of them.
+-- welcomes/find: returns the newest Welcome of a member, waiting before consumed, and whether it is from an earlier
+-- membership; and the references of the selected key packages that it is for, null if one of them is unknown.
 -- $1 convo_id   $2 recipient   $3 key package hash or null   $4 epoch or null
 select a.state, a.key_package_hash, a.epoch, w.welcome, a.created_at < m.joined_at as past,
        (select case when count(k.reference) = count(*) then array_agg(k.reference) end

@@ -1,4 +1,4 @@
--- welcomes/report: notes why a recipient could not join; the Welcome stays available.
+-- welcomes/report: records why a recipient could not join. The Welcome stays available.
 -- $1 convo_id   $2 recipient   $3 key package hash or null   $4 epoch or null   $5 what it said
 update welcome_messages set error_details = $5
  where convo_id = $1 and recipient_did = $2 and state = 'available'

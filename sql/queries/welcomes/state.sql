@@ -1,5 +1,5 @@
--- welcomes/state: whether a Welcome waits for a member, the newest before others, or else that there was one. One that a later invitation
--- has replaced is as good as opened.
+-- welcomes/state: returns whether a Welcome waits for a member, the newest before others, or that there was one. A
+-- Welcome that a later invitation has replaced counts as opened.
 -- $1 convo_id   $2 recipient   $3 key package hash or null   $4 epoch or null
 select a.state = 'available' and ($4::bigint is null or a.epoch = $4) as waits, a.epoch
   from welcome_messages a

@@ -1,5 +1,5 @@
-//! Event rows and what the event tail and the streams read. [`crate::events`] decides who may see what, except where a query says that it
-//! does.
+//! Event rows, and reads for the event tail and the streams. [`crate::events`] decides who may see what, unless a query
+//! says that it does.
 
 mod moment;
 mod reads;

@@ -1,4 +1,4 @@
-//! Moments in the database's history, by which streams know what they have had.
+//! Moments in the database's history, which say what a stream has received.
 
 use chrono::{DateTime, Utc};
 use tokio_postgres::Row;
@@ -8,20 +8,20 @@ use crate::error::Error;
 /// A moment in the database's history.
 #[derive(Debug, Clone)]
 pub struct Moment {
-    /// PostgreSQL's name of it (pg_snapshot, PostgreSQL manual 9.27.5): which transactions had ended.
+    /// PostgreSQL's snapshot (pg_snapshot, PostgreSQL manual 9.27.5): the transactions that had ended.
     pub snapshot: String,
-    /// The same to be looked at.
+    /// The snapshot, parsed.
     seen: Seen,
-    /// The incarnation of the database, without which the numbers of transactions mean nothing.
+    /// Incarnation of the database, without which transaction ids mean nothing.
     pub incarnation: i32,
-    /// Seals the incarnation's cursors.
+    /// Key that seals the cursors of this incarnation.
     pub key: Key,
-    /// When it was, by the database's clock.
+    /// Time by the database's clock.
     pub at: DateTime<Utc>,
 }
 
 impl Moment {
-    /// From PostgreSQL's name of a snapshot; `None` if it is none.
+    /// Parses a snapshot; `None` if the text is not one.
     pub fn new(snapshot: String, incarnation: i32, era: i32, key: Key, at: DateTime<Utc>) -> Option<Self> {
         // xmin:xmax:xip,…
         let mut parts = snapshot.split(':').skip(1);
@@ -32,60 +32,61 @@ impl Moment {
         Some(Self { seen: Seen { era, ahead, running, newest: 0 }, snapshot, incarnation, key, at })
     }
 
-    /// Notes that something of this transaction was read.
+    /// Records that something of this transaction was read.
     pub fn has_read(&mut self, tx: i64) {
         self.seen.newest = self.seen.newest.max(tx);
     }
 
-    /// Which transactions had ended.
+    /// Returns the transactions that had ended.
     pub fn seen(&self) -> &Seen {
         &self.seen
     }
 }
 
-/// Which transactions a snapshot saw the end of: all of older eras, and of its own all but these.
+/// Transactions that had ended at a snapshot: all of older eras, and of its own era all but those that it names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Seen {
-    /// The incarnation that the numbering of transactions began with.
+    /// Incarnation in which the numbering of transactions began.
     pub era: i32,
-    /// None at or above had begun.
+    /// First id that had not been assigned.
     pub ahead: i64,
-    /// These below ran, in order.
+    /// Running transactions below it, in ascending order.
     pub running: Vec<i64>,
-    /// The newest of which something was read; 0 if nothing was.
+    /// Newest transaction of which something was read; 0 if nothing was.
     pub newest: i64,
 }
 
 impl Seen {
-    /// Whether a transaction of its era that has been committed by now had been committed then.
+    /// Returns whether a transaction of this era, which is committed now, was committed at the snapshot.
     pub fn saw(&self, tx: i64) -> bool {
         tx < self.ahead && !self.running.contains(&tx)
     }
 
-    /// How many transactions ago the oldest of those that run began.
+    /// Returns the age of the oldest running transaction, in transactions.
     pub fn oldest_age(&self) -> i64 {
         self.running.first().map_or(0, |oldest| self.ahead - oldest)
     }
 
-    /// The same, or less, with so many running transactions at most: those that have run longest, and none from the next one on.
+    /// Returns these transactions with at most `most` running ones: the oldest of them, and nothing from the next one
+    /// on.
     pub fn within(&self, most: usize) -> Self {
         let ahead = self.running.get(most).copied().unwrap_or(self.ahead);
         Self { ahead, running: self.running.iter().copied().take(most).collect(), ..*self }
     }
 
-    /// The same without transactions from this one on.
+    /// Returns these transactions without those from `tx` on.
     pub fn below(mut self, tx: i64) -> Self {
         self.ahead = self.ahead.min(tx);
         self.running.retain(|running| *running < tx);
         self
     }
 
-    /// Whether something below this transaction may be missing, of what is not running still.
+    /// Returns whether anything below this transaction may be missing, apart from what is still running.
     pub fn lacks_below(&self, tx: i64, now: &Seen) -> bool {
         self.ahead < tx || self.running.iter().any(|running| *running < tx && !now.running.contains(running))
     }
 
-    /// The running ones as PostgreSQL writes an array.
+    /// Returns the running transactions as a PostgreSQL array.
     pub(super) fn array(&self) -> String {
         let running: Vec<String> = self.running.iter().map(i64::to_string).collect();
         format!("{{{}}}", running.join(","))
@@ -102,13 +103,13 @@ impl std::fmt::Debug for Key {
     }
 }
 
-/// The present, as whoever comes with a cursor has to know it.
+/// Present state of the database for a stream that starts from a cursor.
 pub struct Present {
-    /// With the newest entry, which whoever begins here may have read from the log.
+    /// The present moment, with the newest entry that a new stream may have read from the log.
     pub moment: Moment,
-    /// What transactions of this era below wrote may be gone.
+    /// Horizon: rows of transactions of this era below it may be deleted.
     pub horizon: i64,
-    /// The incarnation of the cursor, if there is such a one.
+    /// Incarnation of the cursor, if it exists.
     pub then: Option<CursorIncarnation>,
 }
 
@@ -116,7 +117,7 @@ pub struct Present {
 pub struct CursorIncarnation {
     pub key: Key,
     pub era: i32,
-    /// Nothing was written below in the incarnations that followed, if there are any.
+    /// Lowest id of the following incarnations, if there are any.
     pub floor: Option<i64>,
 }
 

@@ -1,4 +1,4 @@
-//! What the event tail and the streams read.
+//! Reads of the event tail and the streams.
 
 use chrono::{DateTime, Utc};
 
@@ -25,66 +25,66 @@ query! {
     REMOVAL_POSITION = "events/removal_position" (TEXT, TEXT, INT8, TEXT, INT4, INT8);
 }
 
-/// Most entries of one conversation that are read at a time.
+/// Maximum number of entries of one conversation in one read.
 pub const PAGE: i64 = 200;
-/// Most bytes of MLS data in what is read at a time, unless a single entry has more.
+/// Maximum number of bytes of MLS data in one read, unless a single entry is larger.
 const PAGE_BYTES: i64 = 16 * 1024 * 1024;
-/// Most bytes of MLS data that an entry has, as the lexicons have it; earlier versions have accepted that much.
+/// Maximum number of bytes of MLS data in one entry, by the lexicons. Earlier versions have accepted that much.
 const LARGEST_ENTRY: i64 = 10 * 1024 * 1024;
-/// What became visible between two moments.
+/// Rows and entries that became visible between two moments.
 pub struct News {
     /// The later moment.
     pub moment: Moment,
     /// Conversations with new entries.
     pub convos: Vec<ConvoId>,
-    /// There were more entries than may be told, so some conversations are missing.
+    /// True if there were more entries than the limit, so that some conversations are missing.
     pub too_many: bool,
-    /// Rows, in an order that is that of their commits within each conversation.
+    /// Rows, in order of commit within each conversation.
     pub rows: RowPage,
 }
 
-/// What somebody is or was to a conversation.
+/// Current or former membership, as one version of the roster says.
 #[derive(Debug, Clone)]
 pub struct RosterEntry {
     pub convo: ConvoId,
     pub did: Did,
     pub joined_seq: i64,
-    /// Tells this membership from an earlier one, in microseconds.
+    /// Time of joining in microseconds, which distinguishes it from an earlier membership.
     pub since: i64,
-    /// Where it ended, if it did.
+    /// Seq at which it ended, if it did.
     pub left_seq: Option<i64>,
-    /// The conversation's newest entry.
+    /// Seq of the conversation's newest entry.
     pub last_seq: i64,
-    /// The version of the roster that says so. Until it moves, an active membership is the same.
+    /// Version of the roster. A current membership is unchanged until the version moves.
     pub roster: i64,
 }
 
-/// The next entries of some conversations.
+/// Next entries of several conversations.
 pub struct Entries {
-    /// Ascending in each conversation.
+    /// Ascending within each conversation.
     pub entries: Vec<MessageView>,
-    /// There may be more.
+    /// True if there may be more.
     pub more: bool,
-    /// The newest transaction of this era that wrote one of them; 0 if none did.
+    /// Newest transaction of this era that wrote one of them; 0 if none did.
     pub newest: i64,
-    /// Each of their conversations with the version of its roster when they were read. Who was removed before one of them, was so in
-    /// this version.
+    /// Version of each conversation's roster at the time of the read. A member that was removed before one of the
+    /// entries is removed in this version.
     pub rosters: Vec<(ConvoId, i64)>,
 }
 
-/// A conversation that a stream begins with.
+/// A conversation with which a stream starts.
 #[derive(Debug, Clone)]
 pub struct Attachment {
     pub convo: ConvoId,
     pub since: i64,
-    /// The last entry that needs not be sent.
+    /// Last entry that the client already has.
     pub position: i64,
     /// The conversation's newest entry.
     pub last_seq: i64,
 }
 
 impl Reader {
-    /// The present, for who comes with a cursor of an incarnation. Begins the present incarnation if nobody has.
+    /// Returns the present state for a cursor of an incarnation. Starts the present incarnation if it has not begun.
     pub async fn present(&self, of_cursor: Option<i32>) -> Result<Present, Error> {
         let ask = async || self.find(&POSITION, &[&of_cursor]).await;
         let row = match ask().await? {
@@ -105,14 +105,14 @@ impl Reader {
         Ok(Present { moment, horizon: row.get("horizon"), then })
     }
 
-    /// Whether the newest of what was read is there still, or was deleted in order.
+    /// Returns whether the newest row that was read still exists, or was deleted in order.
     pub async fn is_kept(&self, seen: &Seen) -> Result<bool, Error> {
         let row = self.find(&IS_KEPT, &[&seen.newest, &seen.era]).await?;
         Ok(row.ok_or_else(|| Error::internal("an expression has no value"))?.get("is_kept"))
     }
 
-    /// What became visible since a moment: at most so many entries, and the first page of rows. `None`: the present incarnation has not
-    /// begun yet.
+    /// Returns what became visible since a moment: at most `most_entries` entries, and the first page of rows. `None`:
+    /// the present incarnation has not begun.
     pub async fn news(&self, since: &Moment, most_entries: i64) -> Result<Option<News>, Error> {
         let params: Params<'_> = &[&since.snapshot, &most_entries, &PAGE_ROWS, &PAGE_ROW_BYTES];
         let rows = self.rows(&NEWS, params).await?;
@@ -124,15 +124,15 @@ impl Reader {
         Ok(Some(News { moment, convos, too_many, rows: RowPage::of(rows) }))
     }
 
-    /// The next rows that became visible between two moments.
+    /// Returns the next rows that became visible between two moments.
     pub async fn more_news(&self, since: &Moment, until: &Moment, after: i64) -> Result<RowPage, Error> {
         let params: Params<'_> =
             &[&since.snapshot, &until.snapshot, &after, &PAGE_ROWS, &PAGE_ROW_BYTES, &until.seen().era];
         Ok(RowPage::of(&self.rows(&MORE_NEWS, params).await?))
     }
 
-    /// The next entries of conversations, each after a position: at most [`PAGE`] of each and [`PAGE_BYTES`] of all, one at
-    /// least.
+    /// Returns the next entries of conversations, each after a position: at most [`PAGE`] of each and [`PAGE_BYTES`] of
+    /// all, at least one.
     pub async fn entries(&self, after: &[(&str, i64)]) -> Result<Entries, Error> {
         let convos: Vec<&str> = after.iter().map(|(convo, _)| *convo).collect();
         let seqs: Vec<i64> = after.iter().map(|(_, seq)| *seq).collect();
@@ -140,7 +140,7 @@ impl Reader {
         let entries =
             rows.iter().map(|row| message_view(&id(row.get("convo_id"))?, row)).collect::<Result<Vec<_>, Error>>()?;
         let bytes: i64 = entries.iter().map(|entry| entry.ciphertext.0.len() as i64).sum();
-        // The one that did not fit may have been as large as any.
+        // The next one may be as large as any.
         let more = bytes + LARGEST_ENTRY >= PAGE_BYTES || entries.len() as i64 >= PAGE;
         let rosters = entries.iter().zip(&rows).map(|(entry, row)| (entry.convo_id.clone(), row.get("roster_version")));
         let mut rosters: Vec<_> = rosters.collect();
@@ -149,7 +149,7 @@ impl Reader {
         Ok(Entries { entries, more, newest, rosters })
     }
 
-    /// What people are or were to conversations.
+    /// Returns memberships by conversation and DID.
     pub async fn memberships(&self, pairs: &[(&str, &str)]) -> Result<Vec<RosterEntry>, Error> {
         let convos: Vec<&str> = pairs.iter().map(|(convo, _)| *convo).collect();
         let dids: Vec<&str> = pairs.iter().map(|(_, did)| *did).collect();
@@ -169,8 +169,8 @@ impl Reader {
             .collect()
     }
 
-    /// The conversations that a stream of `did` begins with, and where: after the newest entry of each, or after the
-    /// last that was `seen`. At most so many.
+    /// Returns the conversations with which a stream of `did` starts, at most `most`, each with its position: the
+    /// newest entry, or the last one that was `seen`.
     pub async fn attachments(
         &self,
         did: &Did,
@@ -195,8 +195,9 @@ impl Reader {
             .collect()
     }
 
-    /// The rows for `did` that were not `seen`: its own, those of the conversations that it is in now, also from before it was, and those
-    /// by which it joined conversations that it has been removed from since. `None`: more than these many rows or bytes.
+    /// Returns the rows for `did` that were not `seen`: its own; those of its present conversations, also from before
+    /// it joined; and those by which it joined conversations that it has left since. `None`: more rows or bytes than
+    /// `most`.
     pub async fn replay(
         &self,
         did: &Did,
@@ -215,7 +216,8 @@ impl Reader {
         Ok(Some(found.iter().filter_map(|row| event_row(row).ok()).collect()))
     }
 
-    /// The last entry that needs not be sent to `did`, which has had what was `seen`, of the membership that ended by the row `removal`.
+    /// Returns the last entry that `did`, which has received what was `seen`, already has of the membership that ended
+    /// by the row `removal`.
     pub async fn removal_position(&self, convo: &ConvoId, did: &Did, seen: &Seen, removal: i64) -> Result<i64, Error> {
         let params: Params<'_> = &[&convo.as_str(), &did.as_str(), &seen.ahead, &seen.array(), &seen.era, &removal];
         let row = self.find(&REMOVAL_POSITION, params).await?;

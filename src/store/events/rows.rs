@@ -9,23 +9,23 @@ use super::id;
 use crate::error::Error;
 use crate::ids::{ConvoId, Did};
 
-/// Most event rows, and bytes of what they say, that are read at a time.
+/// Maximum number of event rows, and of their bytes, in one read.
 pub const PAGE_ROWS: i64 = 1_000;
 pub const PAGE_ROW_BYTES: i64 = 1024 * 1024;
 
-/// Some rows in their order.
+/// A page of rows in order.
 #[derive(Default)]
 pub struct RowPage {
     pub rows: Vec<EventRow>,
-    /// There may be more after this id.
+    /// There may be more rows after this id.
     pub more_after: Option<i64>,
 }
 
 impl RowPage {
-    /// A newer replica may write what this one does not know; the log has it, and the others go on.
+    /// A newer replica may write rows that this one does not know. They are skipped; the log has the change.
     pub(super) fn of(rows: &[Row]) -> Self {
         let bytes: usize = rows.iter().map(|row| row.get::<_, &str>("payload").len()).sum();
-        // The one that did not fit may have been as large as any.
+        // The next one may be as large as any.
         let full = rows.len() as i64 >= PAGE_ROWS || bytes as i64 >= PAGE_ROW_BYTES / 2;
         let more_after = rows.last().filter(|_| full).map(|row| row.get("id"));
         Self { rows: rows.iter().filter_map(|row| event_row(row).ok()).collect(), more_after }
@@ -39,16 +39,16 @@ pub struct EventRow {
     pub convo: Option<ConvoId>,
     pub recipient: Option<Did>,
     pub what: EventPayload,
-    /// The transaction that wrote it.
+    /// Transaction that wrote the row.
     pub tx: i64,
-    /// How many bytes it says that in.
+    /// Size of the payload in bytes.
     pub size: usize,
     pub emitted_at: DateTime<Utc>,
 }
 
 impl EventRow {
-    /// A name for what the row tells of somebody: the same whenever and by whatever replica it is told. It is a hash, since the row's
-    /// number would say how much is written here.
+    /// Returns an id for this row as told to one DID: the same on every replica and at every time. It is a hash,
+    /// because the row's number would reveal how much is written here.
     pub fn name(&self, did: &Did) -> String {
         let convo = self.convo.as_ref().map_or("", ConvoId::as_str);
         let told = format!("{} {} {convo} {did}", self.id, self.emitted_at.timestamp_micros());
@@ -56,25 +56,25 @@ impl EventRow {
     }
 }
 
-/// What a row says.
+/// Payload of a row.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(tag = "event_type", content = "payload", rename_all = "camelCase")]
 pub enum EventPayload {
-    /// These were added, and see what comes after `seq`.
+    /// DIDs were added, and see everything after `seq`.
     Joined { dids: Vec<Did>, actor: Did, epoch: i64, seq: i64, welcome: bool },
-    /// For those who stay: somebody left or was removed.
+    /// For the remaining members: a member left or was removed.
     Left { did: Did, actor: Did, epoch: i64, seq: i64 },
-    /// The same for who is gone.
+    /// For the former member: it left or was removed.
     Removed { did: Did, actor: Did, epoch: i64, seq: i64 },
-    /// The recipient has read up to here on another device.
+    /// The recipient has read up to this entry on another device.
     #[serde(rename_all = "camelCase")]
     Read { seq: i64, message_id: Option<String>, read_at: DateTime<Utc> },
-    /// The recipient has followed up to here on another device.
+    /// The recipient has received events up to this cursor on another device.
     #[serde(rename_all = "camelCase")]
     Cursor { last_seen: String },
     /// The recipient has few key packages left.
     KeyPackagesLow { available: i64 },
-    /// The recipient's mailbox has proved itself, or is given up.
+    /// The recipient's mailbox was verified, refused or suspended.
     Mailbox { state: String, reason: Option<String> },
 }
 

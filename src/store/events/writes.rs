@@ -14,21 +14,22 @@ query! {
     KEY_PACKAGES_LOW = "events/key_packages_low" (TEXT_ARRAY, TIMESTAMPTZ, INT8);
 }
 
-/// Fewer one-time key packages than this are few, and their owner is told when one is taken.
+/// Number of one-time key packages below which their owner is told when one is taken.
 pub const LOW_KEY_PACKAGES: i64 = 5;
-/// Notes that a membership ended.
+/// Writes the event rows of a membership that ended.
 pub(in crate::store) async fn left(x: &Exclusive<'_>, did: &Did, actor: &Did, at: Position) -> Result<(), Abort> {
     x.tx().rows(&LEFT, &[&x.convo().as_str(), &did.as_str(), &actor.as_str(), &at.epoch, &at.seq]).await?;
     Ok(())
 }
 
-/// A member's read position, and when it was reached.
+/// A member's read position, and the time at which it was reached.
 pub struct ReadTo {
     pub seq: i64,
     pub at: DateTime<Utc>,
 }
 
-/// Moves a member's read position forward to an entry, or to the newest, and tells its devices. `None`: not a member.
+/// Moves a member's read position forward to an entry, or to the newest one, and tells its devices. `None`: not a
+/// member.
 pub(crate) async fn read(
     tx: &Tx,
     convo: &ConvoId,
@@ -40,7 +41,7 @@ pub(crate) async fn read(
     Ok(row.map(|row| ReadTo { seq: row.get("seq"), at: row.get("read_at") }))
 }
 
-/// Tells those of the owners who have few key packages left.
+/// Tells those owners that have few key packages left.
 pub(crate) async fn key_packages_low(tx: &Tx, owners: &[&str], now: DateTime<Utc>) -> Result<(), Abort> {
     if !owners.is_empty() {
         tx.rows(&KEY_PACKAGES_LOW, &[&owners, &now, &LOW_KEY_PACKAGES]).await?;

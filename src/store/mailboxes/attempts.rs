@@ -27,10 +27,11 @@ query! {
     SERVED = "mailboxes/served" (TEXT, TEXT, TIMESTAMPTZ);
 }
 
-/// A mailbox is suspended after so many envelopes in a row that were given up, or when a second one is and none was taken for so long.
+/// A mailbox is suspended after this number of envelopes that were given up in a row, or when a second one is given up
+/// and none was accepted for this time.
 const MAX_GIVEN_UP: i32 = 100;
 const MAX_FAILURE_TIME: Duration = Duration::from_secs(24 * 3_600);
-/// An attempt to hand an envelope over. Its number tells its end from that of another.
+/// An attempt to deliver an envelope. Its number distinguishes its result from those of other attempts.
 #[derive(Debug, Clone)]
 pub(crate) struct Attempt {
     pub id: String,
@@ -39,52 +40,52 @@ pub(crate) struct Attempt {
     pub seq: i64,
     pub host: String,
     pub number: i32,
-    /// Of the entry's ciphertext.
+    /// Size of the entry's ciphertext.
     pub bytes: i32,
 }
 
-/// What an envelope holds and where it goes now.
+/// Content and destination of an envelope.
 pub(crate) struct EnvelopeBody {
     pub message: MessageView,
-    /// `None`: the recipient has no mailbox any more, or none that is handed anything.
+    /// `None`: the recipient has no mailbox, or one that gets no deliveries.
     pub mailbox: Option<MailboxState>,
 }
 
-/// A mailbox as an attempt finds it.
+/// State of a mailbox at the time of an attempt.
 pub(crate) struct MailboxState {
     pub webhook: Webhook,
     pub key: MailboxKey,
-    /// It has answered its challenge.
+    /// True if it has answered its challenge.
     pub verified: bool,
-    /// Challenges begun since it was set.
+    /// Number of challenges since it was set.
     pub challenges: i32,
-    /// The last attempts failed.
+    /// True if the last attempts failed.
     pub fails: bool,
 }
 
-/// How an attempt ended.
+/// Result of an attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum AttemptEnd {
     Delivered,
-    /// Due again after this.
+    /// Failed, and due again after this time.
     Failed(Duration, String),
-    /// The mailbox has to prove itself first; due again after this, and it was no attempt.
+    /// The mailbox is not verified yet. Due again after this time; it does not count as an attempt.
     Early(Duration, String),
-    /// Not tried any more.
+    /// Dead: it is not retried.
     Dead(String),
-    /// The same, because the mailbox is at a place that is not called (any more); it is suspended.
+    /// Dead because the URL is not allowed (any more). The mailbox is suspended.
     Misplaced(String),
-    /// Nobody wants it any more.
+    /// The recipient no longer wants it.
     Withdrawn,
 }
 
-/// How many envelopes may be taken.
+/// Limits on the number of claimed envelopes.
 pub(crate) struct ClaimLimits {
     pub all: usize,
-    /// For each of these hosts, and for any other.
+    /// Limit for each of these hosts, and for any other.
     pub hosts: Vec<(String, usize)>,
     pub other_host: usize,
-    /// For each of these recipients, and for any other.
+    /// Limit for each of these recipients, and for any other.
     pub recipients: Vec<(String, usize)>,
     pub other_recipient: usize,
 }
@@ -146,14 +147,14 @@ impl Transaction for Claim {
 struct Settle {
     attempt: Attempt,
     end: AttemptEnd,
-    /// The mailbox that it is to the credit of, or to blame on.
+    /// Mailbox that the result concerns, and whether its last attempts failed.
     mailbox: Option<(MailboxKey, bool)>,
 }
 
 impl Transaction for Settle {
     const NAME: &'static str = "settleEnvelope";
     const LANE: Lane = Lane::Background;
-    /// Whether the mailbox was suspended for it.
+    /// True if the mailbox was suspended for it.
     type Output = bool;
 
     async fn execute(&self, tx: &Tx) -> Result<bool, Abort> {
@@ -183,8 +184,8 @@ impl Transaction for Settle {
 }
 
 impl Store {
-    /// Takes envelopes that are due, as far as there is room, each as an attempt that counts as failed after `lease`. None is due before
-    /// `since` ([`Due`]).
+    /// Claims due envelopes within the limits, each as an attempt that counts as failed after `lease`. No envelope is
+    /// due before `since` ([`Due`]).
     pub(crate) async fn claim_envelopes(
         &self,
         room: ClaimLimits,
@@ -194,7 +195,7 @@ impl Store {
         self.transact(Claim { room, lease, since }).await
     }
 
-    /// Puts envelopes off that are due at these hosts, until about the end of the rest of each; at most so many.
+    /// Postpones envelopes that are due at resting hosts until about the end of the rest; at most `most`.
     pub(crate) async fn postpone_envelopes(
         &self,
         resting: &[(&str, Duration)],
@@ -205,8 +206,8 @@ impl Store {
         self.transact(Postpone { hosts, seconds, most, since }).await
     }
 
-    /// Notes how an attempt ended, and of which mailbox that tells something (and whether its last attempts failed). Only the newest
-    /// attempt can fail an envelope, but any can have delivered it. Says whether the mailbox was suspended.
+    /// Stores the result of an attempt, and the mailbox that it concerns. Only the newest attempt can fail an envelope,
+    /// but any attempt can have delivered it. Returns whether the mailbox was suspended.
     pub(crate) async fn settle_envelope(
         &self,
         attempt: Attempt,
@@ -218,7 +219,7 @@ impl Store {
 }
 
 impl Reader {
-    /// What an envelope holds; `None` if the entry is no longer stored.
+    /// Returns the content of an envelope; `None` if the entry is no longer stored.
     pub(crate) async fn envelope_body(&self, attempt: &Attempt) -> Result<Option<EnvelopeBody>, Error> {
         let Attempt { convo, seq, recipient, .. } = attempt;
         let row = self.find(&ENVELOPE_BODY, &[&convo.as_str(), seq, recipient]).await?;

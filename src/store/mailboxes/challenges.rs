@@ -20,8 +20,9 @@ query! {
     REFUSE = "mailboxes/refuse" (TEXT, TEXT, TIMESTAMPTZ, TEXT);
 }
 
-/// Challenges in a day for one member whatever it names, and, where none has been answered, for one member to one URL, and to one URL
-/// whoever names it. The last is larger than that before it, so that it takes several strangers to keep a URL from its owner.
+/// Maximum number of challenges per day: of one member over all URLs; and, where none has been answered, of one member
+/// to one URL, and of all members to one URL. The last is larger than the second, so that it takes several strangers to
+/// block a URL for its owner.
 const CHALLENGES_PER_MEMBER: i32 = 50;
 const CHALLENGES_PER_MEMBER_AND_URL: i32 = 5;
 const CHALLENGES_PER_URL: i32 = 25;
@@ -30,13 +31,13 @@ const CHALLENGES_PER_URL: i32 = 25;
 pub(crate) struct Challenge {
     pub key: MailboxKey,
     pub mailbox: Webhook,
-    /// How many there were since the mailbox was set, this one included.
+    /// Number of challenges since the mailbox was set, this one included.
     pub number: i32,
-    /// What has to come back.
+    /// Token that the mailbox must return.
     pub token: String,
-    /// Another mailbox of the member has proved the same URL and secret, so nobody is asked.
+    /// True if another mailbox of the member has verified the same URL and secret, so that no challenge is needed.
     pub proved: bool,
-    /// Why it is not to be sent, and the mailbox refused.
+    /// Reason why it is not sent and the mailbox is refused.
     pub futile: Option<&'static str>,
 }
 
@@ -45,19 +46,19 @@ impl Challenge {
         &self.key.member
     }
 
-    /// The conversation whose own mailbox it is.
+    /// Conversation of the mailbox, if it belongs to one.
     pub fn convo(&self) -> Option<&str> {
         Some(self.key.convo.as_str()).filter(|convo| !convo.is_empty())
     }
 }
 
-/// How a challenge ended.
+/// Result of a challenge.
 #[derive(Debug)]
 pub(crate) enum Proof {
     Given,
-    /// The next challenge is due after this.
+    /// The next challenge is due after this time.
     Failed(Duration),
-    /// There is no other.
+    /// No further challenge is sent.
     Refused(String),
 }
 
@@ -78,7 +79,7 @@ impl Transaction for ClaimChallenge {
         let (member, url): (&str, &str) = (row.get("member_did"), row.get("url"));
         let (member_key, url_key) = (format!("member {member}"), format!("url {}", hex::encode(&Sha256::digest(url))));
         let proved = row.get("proved");
-        // In this order everywhere, so that two who charge cannot wait for each other in a circle.
+        // The counters are locked in this order everywhere, so that two claims cannot deadlock.
         let futile = if proved {
             None
         } else if row.get("late") {
@@ -103,7 +104,7 @@ impl Transaction for ClaimChallenge {
     }
 }
 
-/// Counts a challenge; false if there were as many as there may be in a day.
+/// Counts a challenge; false if the daily maximum is reached.
 async fn charge(tx: &Tx, whom: &str, most: i32) -> Result<bool, Abort> {
     Ok(tx.find(&CHARGE_CHALLENGE, &[&whom, &most]).await?.is_some())
 }
@@ -132,12 +133,13 @@ impl Transaction for SettleChallenge {
 }
 
 impl Store {
-    /// Takes a mailbox that is to be challenged, at none of the hosts that are `full`. It counts as failed after `lease`.
+    /// Claims a mailbox with a due challenge, at none of the hosts that are `full`. The challenge counts as failed
+    /// after `lease`.
     pub(crate) async fn claim_challenge(&self, full: Vec<String>, lease: Duration) -> Result<Option<Challenge>, Error> {
         self.transact(ClaimChallenge { full, lease }).await
     }
 
-    /// Notes how a challenge ended, unless the mailbox was set anew meanwhile.
+    /// Stores the result of a challenge, unless the mailbox was set again meanwhile.
     pub(crate) async fn settle_challenge(&self, challenge: Challenge, proof: Proof) -> Result<(), Error> {
         self.transact(SettleChallenge { challenge, proof }).await
     }

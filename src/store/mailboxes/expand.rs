@@ -14,28 +14,28 @@ query! {
     PLACE_FAN_OUT = "mailboxes/place_fan_out" (TEXT, TEXT, INT4, TEXT, TEXT, TEXT);
 }
 
-/// Entries that are expanded together, beside those that one transaction wrote.
+/// Number of entries that are expanded together, beyond those of one transaction.
 pub(crate) const ENTRIES_AT_ONCE: i64 = 200;
-/// For each of them, envelopes that one transaction makes, and members that it looks at.
+/// Envelopes that one transaction makes per entry, and members that it reads per entry.
 const ENVELOPES_EACH: i64 = 25;
 const MEMBERS_EACH: i64 = 100;
-/// As long as there are no more webhooks than this, they are looked for in the conversations, not the other way round.
+/// Number of webhooks up to which expansion starts from the webhooks and not from the members.
 pub(super) const FEW_WEBHOOKS: i64 = 100;
-/// What there is to expand.
+/// State of the expansion.
 pub(crate) struct FanOutState {
-    /// Somebody has a mailbox.
+    /// True if any mailbox exists.
     pub used: bool,
-    /// Entries wait.
+    /// True if entries wait.
     pub behind: bool,
 }
 
-/// One portion of the expansion: of so many entries, at most.
+/// One portion of the expansion, of at most this number of entries.
 struct Expand(i64);
 
 impl Transaction for Expand {
     const NAME: &'static str = "expandEnvelopes";
     const LANE: Lane = Lane::Background;
-    /// Envelopes made; `None` if another replica is at it.
+    /// Number of envelopes made; `None` if another replica is expanding.
     type Output = Option<i64>;
 
     async fn execute(&self, tx: &Tx) -> Result<Option<i64>, Abort> {
@@ -61,15 +61,15 @@ impl Transaction for Expand {
 }
 
 impl Store {
-    /// Makes envelopes of entries that have none yet, of so many at once, in one transaction, and says how many; `None` if another
-    /// replica is at it.
+    /// Makes envelopes of at most `entries` entries that have none yet, in one transaction, and returns their number;
+    /// `None` if another replica is expanding.
     pub(crate) async fn expand(&self, entries: i64) -> Result<Option<i64>, Failed> {
         self.unit(Expand(entries)).await
     }
 }
 
 impl Reader {
-    /// What there is to expand.
+    /// Returns the state of the expansion.
     pub(crate) async fn fan_out_state(&self) -> Result<FanOutState, Error> {
         let row = self.find(&BEHIND, &[]).await?;
         let row = row.ok_or_else(|| Error::internal("an expression has no value"))?;

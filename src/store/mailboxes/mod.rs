@@ -1,4 +1,5 @@
-//! Mailboxes of members, and the envelopes through which entries are delivered to them. [`crate::delivery`] decides when and how.
+//! Mailboxes of members, and the envelopes through which entries are delivered to them. [`crate::delivery`] decides
+//! when and how.
 
 mod attempts;
 mod challenges;
@@ -31,24 +32,24 @@ query! {
     BACKLOG = "mailboxes/backlog" (INT8);
 }
 
-/// How long a transaction that makes envelopes runs at most, the wait for its COMMIT included.
+/// Maximum time of a transaction that makes envelopes, its COMMIT included.
 const MAX_EXPAND_TIME: Duration = Duration::from_secs(15);
-/// How far the backlog is counted.
+/// Number up to which the backlog is counted.
 const MAX_COUNTED: i64 = 100_000;
 
-/// Where a member's entries are handed over.
+/// Webhook to which a member's entries are delivered.
 #[derive(Debug, Clone)]
 pub struct Webhook {
     pub url: String,
-    /// Of the URL, with its port if that is not the usual one.
+    /// Host of the URL, with the port unless it is the default.
     pub host: String,
-    /// A name of the member's own.
+    /// Name that the member has chosen.
     pub zone: Option<String>,
-    /// MailboxKey of the signature.
+    /// Key of the signature.
     pub secret: Secret,
 }
 
-/// MailboxKey of a signature, never shown.
+/// Key of a signature, never shown.
 #[derive(Clone)]
 pub struct Secret(pub Vec<u8>);
 
@@ -58,7 +59,7 @@ impl std::fmt::Debug for Secret {
     }
 }
 
-/// Gives a member a mailbox, or none, in one conversation or in all that have none of their own.
+/// Sets or removes the mailbox of a member, in one conversation or in all that have none of their own.
 pub(crate) async fn set(tx: &Tx, did: &Did, convo: Option<&ConvoId>, mailbox: Option<&Webhook>) -> Result<(), Abort> {
     let convo = convo.map_or("", ConvoId::as_str);
     let provider = if mailbox.is_some() { "webhook" } else { "none" };
@@ -69,43 +70,43 @@ pub(crate) async fn set(tx: &Tx, did: &Did, convo: Option<&ConvoId>, mailbox: Op
     Ok(())
 }
 
-/// Which mailbox, as it was set at this time and no other.
+/// Key of a mailbox as it was set at one time.
 #[derive(Debug, Clone)]
 pub(crate) struct MailboxKey {
     member: String,
-    /// Empty: for every conversation that has none of its own.
+    /// Empty for the mailbox of all conversations that have none of their own.
     convo: String,
     set_at: DateTime<Utc>,
 }
 
-/// What a member is told of its mailbox.
+/// A mailbox as its owner sees it.
 pub struct MailboxView {
-    /// The conversation whose own it is.
+    /// Conversation of the mailbox, if it belongs to one.
     pub convo: Option<String>,
     pub zone: Option<String>,
-    /// `None`: it says that there is none.
+    /// `None`: the member wants no mailbox here.
     pub url: Option<String>,
     pub state: String,
-    /// Why it is refused or suspended.
+    /// Reason why it is refused or suspended.
     pub reason: Option<String>,
     pub set_at: DateTime<Utc>,
 }
 
-/// Whose time has come.
+/// Kinds of work that are due.
 pub(crate) struct Due {
     pub envelopes: bool,
     pub challenges: bool,
-    /// No envelope is due before that, by PostgreSQL's clock.
+    /// No envelope is due before this time of PostgreSQL's clock.
     pub since: DateTime<Utc>,
 }
 
-/// The webhook of a row that has one.
+/// Returns the webhook of a row that has one.
 fn webhook(row: &tokio_postgres::Row) -> Webhook {
     Webhook { url: row.get("url"), host: row.get("host"), zone: row.get("zone"), secret: Secret(row.get("secret")) }
 }
 
 impl Reader {
-    /// The mailbox that counts for somebody in a conversation, or where there is none of a conversation's own.
+    /// Returns the mailbox of a member in a conversation, or the one for conversations without their own.
     pub async fn mailbox(&self, did: &Did, convo: Option<&ConvoId>) -> Result<Option<MailboxView>, Error> {
         let convo = convo.map_or("", ConvoId::as_str);
         let row = self.find(&GET, &[&did.as_str(), &convo]).await?;
@@ -119,14 +120,14 @@ impl Reader {
         }))
     }
 
-    /// Whose time has come, among the envelopes that are due from `since` on ([`Due`]), or all of them.
+    /// Returns what is due, among the envelopes due from `since` on ([`Due`]), or among all.
     pub(crate) async fn mailboxes_due(&self, since: Option<DateTime<Utc>>) -> Result<Due, Error> {
         let row = self.find(&DUE, &[&since, &MAX_EXPAND_TIME.as_secs_f64()]).await?;
         let row = row.ok_or_else(|| Error::internal("an expression has no value"))?;
         Ok(Due { envelopes: row.get("envelopes"), challenges: row.get("challenges"), since: row.get("since") })
     }
 
-    /// How many envelopes wait and how many are dead, each counted up to [`MAX_COUNTED`].
+    /// Returns the numbers of waiting and of dead envelopes, each counted up to [`MAX_COUNTED`].
     pub(crate) async fn backlog(&self) -> Result<(i64, i64), Error> {
         let row = self.find(&BACKLOG, &[&MAX_COUNTED]).await?;
         Ok(row.map_or((0, 0), |row| (row.get("pending"), row.get("dead"))))

@@ -1,4 +1,4 @@
-//! The expansion of the log in portions, however small they are.
+//! Expansion of the log in portions of any size.
 
 use catbird_testkit::cluster::database;
 
@@ -8,11 +8,12 @@ use crate::metrics::Registry;
 use crate::store::StoreMetrics;
 
 const CONVOS: i64 = 4;
-/// In each conversation, beside one who has left.
+/// Members of each conversation, beside one that has left.
 const MEMBERS: i64 = 150;
 const ENTRIES: i64 = 3;
 
-/// Conversations whose members are the same people, so many of whom have a webhook. One has left each before its last entry.
+/// Creates conversations with the same members, some of whom have a webhook. One member has left each before its last
+/// entry.
 async fn setting(webhooks: i64) -> (Store, tokio_postgres::Client, catbird_testkit::cluster::TestDatabase) {
     let database = database().await;
     let client = database.connect().await;
@@ -42,7 +43,8 @@ async fn setting(webhooks: i64) -> (Store, tokio_postgres::Client, catbird_testk
     (Store::new(config, StoreMetrics::register(&mut Registry::default())).unwrap(), client, database)
 }
 
-/// Expands everything and says how many envelopes each transaction made. Others in the cluster may keep it waiting.
+/// Expands everything, and returns the number of envelopes of each transaction. Other transactions in the cluster may
+/// delay it.
 async fn expand(store: &Store, client: &tokio_postgres::Client, entries: i64) -> Vec<i64> {
     let behind = "select below <= (select max(tx) from messages) from fan_out";
     let mut made = Vec::new();
@@ -58,7 +60,8 @@ async fn expand(store: &Store, client: &tokio_postgres::Client, entries: i64) ->
 #[tokio::test(flavor = "multi_thread")]
 async fn everybody_gets_its_own_entries_however_small_the_portions_are() {
     for webhooks in [1, FEW_WEBHOOKS, FEW_WEBHOOKS + 1, MEMBERS] {
-        // The one who has left lacks the last entry, the second has none of one conversation, the third sent all.
+        // The former member lacks the last entry, the second member lacks one conversation, and the third has sent all
+        // entries.
         let right = CONVOS * (webhooks * ENTRIES - 1)
             - if webhooks >= 2 { ENTRIES } else { 0 }
             - if webhooks >= 3 { CONVOS * ENTRIES } else { 0 };
@@ -78,17 +81,17 @@ async fn a_place_that_an_earlier_build_has_left_behind_is_forgotten() {
     let (store, client, _database) = setting(MEMBERS).await;
     store.expand(1).await.unwrap();
     let placed = "select place_below is not null and place_below = below from fan_out";
-    // The first portion may be of transactions before the first entry.
+    // The first portion may contain transactions before the first entry.
     while !client.query_one(placed, &[]).await.unwrap().get::<_, bool>(0) {
         store.expand(1).await.unwrap();
     }
     client.batch_execute("update fan_out set below = (select max(tx) from messages)").await.unwrap();
     let made: i64 = expand(&store, &client, ENTRIES_AT_ONCE).await.iter().sum();
-    // Of the last transaction, which wrote the last entry of one conversation.
+    // Envelopes of the last transaction, which wrote the last entry of one conversation.
     assert_eq!(made, MEMBERS - 2);
 }
 
-/// Pages that a look at what is due takes.
+/// Number of pages that the query for due envelopes reads.
 async fn pages(client: &tokio_postgres::Client, since: Option<chrono::DateTime<chrono::Utc>>) -> i64 {
     let explain = format!("explain (analyze, buffers, format json) {}", super::DUE.text);
     let plan: serde_json::Value = client.query_one(&explain, &[&since, &15.0]).await.unwrap().get(0);
@@ -122,7 +125,8 @@ async fn nobody_walks_over_what_was_delivered_while_an_old_snapshot_is_open() {
     assert!(walked < 20, "{walked} pages instead of {whole}");
     assert!(due(Some(first.since)).await.envelopes);
 
-    // When nothing waits, what comes is found unless its transaction has run for long; then by the next look at all.
+    // If nothing waits, a new envelope is found at once, unless its transaction ran for long; then the next full scan
+    // finds it.
     client
         .batch_execute("update envelopes set state = 'delivered', delivered_at = now() where id like 'waits%'")
         .await
