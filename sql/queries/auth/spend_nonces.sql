@@ -1,8 +1,8 @@
 -- auth/spend_nonces: marks tokens as used, and returns a row for each that was unused. No row for a token: it was used
 -- before; or its record may be gone, because it is expired or not yet valid by minutes (V025); or it may have been used
 -- before a crash that emptied the register. All replicas lock tokens in one order, so that they cannot deadlock.
--- In step, no token twice: $1 digests   $2 issuers   $3 jtis   $4 when they die   $5 whether they may live for long
--- $8 when they were made.   For those that may live for long: $6 remember until   $7 now
+-- In step, no token twice: $1 digests   $2 issuers   $3 jtis   $4 times of expiry   $5 whether they have a long lifetime
+-- $8 times of issue.   For those with a long lifetime: $6 remember until   $7 now
 with given as materialized (
   select * from unnest($1::bytea[], $2::text[], $3::text[], $4::timestamptz[], $5::boolean[], $6::timestamptz[], $8::timestamptz[])
     with ordinality g (token, issuer_did, jti, dies_at, lasting, until, made_at, place)

@@ -2,8 +2,8 @@
 -- included. The sizes of the rosters decide which conversations make the page. Only for those it reads the time of the
 -- newest message and the unread count, both among the newest entries, so that the cost does not depend on the length of
 -- a log.
--- $1 did   $2 before this id or null   $3 most rows
--- $4 most members of all rosters of the page, unless a single one has more
+-- $1 did   $2 before this id or null   $3 maximum number of rows
+-- $4 maximum number of members of all rosters of the page, unless a single one has more
 -- $5 most unread messages that are counted in a conversation   $6 how many of its newest entries are looked at
 with found as materialized (
   select c.id, c.group_id, c.creator_did, c.cipher_suite, c.current_epoch, c.last_seq, c.created_at, c.member_count,

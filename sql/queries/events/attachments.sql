@@ -1,7 +1,7 @@
 -- events/attachments: returns the conversations of a member, each with the entry after which its stream starts: the
 -- newest entry, or, with a cursor, the last entry that its snapshot saw.
 -- $1 did   $2 one conversation, or null for all   $3 the end of the cursor's snapshot, or null
--- $4 its running transactions   $5 era   $6 most conversations
+-- $4 its running transactions   $5 era   $6 maximum number of conversations
 select m.convo_id, m.joined_seq, m.joined_at, c.last_seq,
        case when $3::bigint is null then c.last_seq
             else greatest(m.joined_seq, coalesce((select e.seq from messages e

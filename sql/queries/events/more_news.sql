@@ -1,7 +1,7 @@
 -- events/more_news: returns the next event rows that became visible between two snapshots, oldest first, within a
 -- number of rows and of bytes (at least one row). Rows that were committed after the later snapshot are left to the
 -- next pass.
--- $1 the earlier snapshot   $2 the later one   $3 after this id   $4 most rows   $5 most bytes   $6 era
+-- $1 the earlier snapshot   $2 the later one   $3 after this id   $4 maximum number of rows   $5 maximum number of bytes   $6 era
 with told as (
   select id, convo_id, recipient_did, event_type, payload::text as payload, tx, emitted_at from event_stream
    where tx >= pg_snapshot_xmax($1::text::pg_snapshot) and tx < pg_snapshot_xmax($2::text::pg_snapshot)

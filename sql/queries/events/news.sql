@@ -7,7 +7,7 @@
 -- probe. Members of the list are ranges of one transaction each. If few transactions have written the whole table, as
 -- an import does, PostgreSQL would otherwise expect a large part of the table for each, and read all of it in each
 -- pass.
--- $1 the old snapshot   $2 most entries   $3 most event rows   $4 most bytes of them
+-- $1 the old snapshot   $2 maximum number of entries   $3 maximum number of event rows   $4 maximum number of bytes of them
 with present as materialized (
   select id, era, cursor_key, pg_current_snapshot() as snapshot from present_incarnation
 ), entries as materialized (

@@ -4,7 +4,7 @@
 -- than the limits means that there are more. Unseen rows are found in two index ranges, because one condition with "or"
 -- would read all rows of each conversation.
 -- $1 did   $2 one conversation, or null for all   $3 the end of the cursor's snapshot   $4 its running transactions
--- $5 era   $6 most rows   $7 most bytes
+-- $5 era   $6 maximum number of rows   $7 maximum number of bytes
 with own as materialized (
   select * from event_stream e
    where e.recipient_did = $1 and e.era = $5 and e.tx >= $3::bigint::text::xid8 and ($2::text is null or e.convo_id = $2)

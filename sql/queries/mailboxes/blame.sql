@@ -1,8 +1,8 @@
 -- mailboxes/blame: records a failed attempt against its mailbox. The mailbox is suspended, and its owner told, after
 -- too many envelopes were given up, or after a second one was given up and none was accepted for too long. Row: it was
 -- suspended.
--- $1 member   $2 convo_id, or empty   $3 when it was set   $4 envelopes given up: 0 or 1   $5 most of them
--- $6 longest, in seconds   $7 why
+-- $1 member   $2 convo_id, or empty   $3 time at which it was set   $4 envelopes given up: 0 or 1   $5 most of them
+-- $6 longest, in seconds   $7 reason
 with blamed as (
   select b.*, b.failed + $4 >= $5
               or $4 = 1 and b.failed > 0

@@ -7,7 +7,7 @@
 -- in the conversations instead, because otherwise one webhook would cause all rosters to be read.
 -- needs: the right from mailboxes/take_fan_out.
 -- $1 from this transaction   $2 to before this one   $3 era of both   $4 $5 after this conversation and member
--- $6 most members to look at   $7 most envelopes, beyond those of one member   $8 how many webhooks are few
+-- $6 maximum number of members to look at   $7 maximum number of envelopes, beyond those of one member   $8 how many webhooks are few
 with entries as materialized (
   select convo_id, seq, id, sender_did, era, tx from messages
    where tx >= $1::text::xid8 and tx < $2::text::xid8 and era = $3

@@ -1,6 +1,6 @@
 -- mailboxes/postpone: postpones envelopes of resting hosts, so that those behind them are found. They become due at
 -- different times and lose no attempt.
--- $1 hosts   $2 seconds that each still rests, in step   $3 most envelopes   $4 since when any is due
+-- $1 hosts   $2 seconds that each still rests, in step   $3 maximum number of envelopes   $4 since when any is due
 with due as materialized (
   select e.id, r.seconds
     from envelopes e join unnest($1::text[], $2::float8[]) r (host, seconds) on r.host = e.host

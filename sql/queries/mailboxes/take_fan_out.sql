@@ -2,7 +2,7 @@
 -- ended transactions; and the place after it. A started range comes first, from the member after the last one that was
 -- expanded. An older era has ended; its last transaction is followed by the first of the next era. Entries from before
 -- the first mailbox are skipped. No row: another replica has the lock.
--- $1 most entries beside those of the first transaction
+-- $1 maximum number of entries beside those of the first transaction
 with fan_out as materialized (
   select * from fan_out for update skip locked
 ), place as materialized (

@@ -1,6 +1,6 @@
 -- mailboxes/verified: verifies a mailbox that has answered its challenge, remembers its URL for a month for all
 -- mailboxes, and tells its owner.
--- $1 member   $2 convo_id, or empty   $3 when it was set
+-- $1 member   $2 convo_id, or empty   $3 time at which it was set
 with verified as (
   update mailboxes set state = 'verified'
    where member_did = $1 and convo_id = $2 and updated_at = $3 and state = 'unverified'

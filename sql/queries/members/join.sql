@@ -3,7 +3,7 @@
 -- members, those DIDs that were members already (they are left as they are), and the withdrawn Welcomes. The cost
 -- depends on the list, not on the roster.
 -- needs: the conversation, exclusively.
--- $1 convo_id   $2 dids   $3 joined_seq   $4 joined_epoch   $5 who added them   $6 whether a Welcome waits for them
+-- $1 convo_id   $2 dids   $3 joined_seq   $4 joined_epoch   $5 DID that added them   $6 whether a Welcome waits for them
 with before as (
   select c.member_count as active,
          array(select did from unnest($2::text[]) did

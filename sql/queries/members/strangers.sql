@@ -1,7 +1,7 @@
 -- members/strangers: returns those of a list that are strangers to a caller: there is no conversation that both are in
 -- and that both have created or read. Being added is not enough. Of each DID only some of the newest conversations are
 -- read, each by its key. Scalar subqueries force PostgreSQL to do so row by row.
--- $1 did   $2 dids   $3 most conversations of each
+-- $1 did   $2 dids   $3 maximum number of conversations of each
 select d.did from unnest($2::text[]) d (did)
  where d.did <> $1
    and (select true

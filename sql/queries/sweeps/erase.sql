@@ -1,6 +1,6 @@
 -- sweeps/erase: deletes a part of the rows of a conversation that has ended, except its members and its own row.
 -- needs: the conversation, exclusively.
--- $1 convo_id   $2 most rows of each table   $3 bytes, after which no further entry is taken
+-- $1 convo_id   $2 maximum number of rows of each table   $3 bytes, after which no further entry is taken
 with entries as (
   delete from messages m
    using (select seq, sum(bytes) over (order by seq) - bytes as before

@@ -1,7 +1,7 @@
 -- sweeps/log_commits: deletes the bytes of old commits before the beginnings of logs, oldest first: those that every
 -- current member has read past, and those that are too old to wait for that. The hashes stay, and their senders are
 -- marked as active.
--- $1 conversations   $2 most commits of each   $3 bytes, after which no further commit is taken
+-- $1 conversations   $2 maximum number of commits of each   $3 bytes, after which no further commit is taken
 -- $4 too old before this, or null
 with log as materialized (
   select s.convo_id, s.seq as start,

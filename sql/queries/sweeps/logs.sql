@@ -1,7 +1,7 @@
 -- sweeps/logs: moves the beginnings of logs past old entries, never past the newest one, and deletes the application
 -- messages among them. Their senders are marked as active. It stops at the first entry that is young enough, so nothing
 -- after it is missing.
--- $1 conversations   $2 cutoff   $3 most entries of each   $4 bytes, after which no further entry is taken
+-- $1 conversations   $2 cutoff   $3 maximum number of entries of each   $4 bytes, after which no further entry is taken
 with start as materialized (
   select c.id as convo_id, c.last_seq, coalesce((select s.seq from log_starts s where s.convo_id = c.id), 1) as seq
     from conversations c where c.id = any($1)

@@ -2,7 +2,7 @@
 -- if it had left, and its waiting Welcomes are withdrawn. No member: the conversation is not to end, or has no members
 -- left.
 -- needs: the conversation, exclusively.
--- $1 convo_id   $2 nothing happened since   $3 most members
+-- $1 convo_id   $2 nothing happened since   $3 maximum number of members
 with convo as materialized (
   select c.id, c.current_epoch, c.last_seq from conversations c
    where c.id = $1 and c.updated_at < $2
