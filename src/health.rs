@@ -1,5 +1,7 @@
-//! The pages for operators and their machines: `/health`, `/health/live`, `/health/ready`, `/metrics`, `/xrpc/_health`. They need no
-//! token and say nothing about users.
+//! Pages for operators: `/health`, `/health/live`, `/health/ready`, `/metrics` and `/xrpc/_health`. They need no token and
+//! contain nothing about users. They report measurements only.
+
+mod process_memory;
 
 use actix_web::http::header;
 use actix_web::web::Data;
@@ -12,22 +14,22 @@ use crate::exposition;
 use crate::lifecycle::Lifecycle;
 use crate::xrpc::{self, RequestId};
 
-/// The state of the parts, as the earlier server showed it.
+use process_memory::ProcessMemory;
+
+/// `/health`: the state of each part. What cannot be measured, or does not run, is absent.
 pub async fn health(app: Data<App>) -> HttpResponse {
     let database = app.probe.health().await.writes;
+    let memory = ProcessMemory::measure();
+    let tasks = app.background.failed().is_none();
+    let is_healthy = database && tasks && memory.is_none_or(ProcessMemory::is_healthy);
     let word = |healthy: bool| if healthy { "healthy" } else { "unhealthy" };
-    let body = json!({
-        "status": word(database),
+    let mut body = json!({
+        "status": word(is_healthy),
         "timestamp": app.clock.now().timestamp(),
         "version": env!("CARGO_PKG_VERSION"),
         "checks": {
             "database": word(database),
-            "memory": "healthy",
-            "actors": {
-                "active_actors": app.serializer.registry().map_or(0, |registry| registry.active()),
-                "status": "healthy",
-                "healthy": true,
-            },
+            "tasks": { "status": word(tasks), "ended": app.background.ended() },
             "events": {
                 "streams": app.events.streams(),
                 "hints": app.events.notifier().transport().name(),
@@ -35,16 +37,24 @@ pub async fn health(app: Data<App>) -> HttpResponse {
             },
         },
     });
-    if database { HttpResponse::Ok().json(body) } else { HttpResponse::ServiceUnavailable().json(body) }
+    if let Some(memory) = memory {
+        body["checks"]["memory"] = word(memory.is_healthy()).into();
+        body["checks"]["memory_bytes"] = json!({ "resident": memory.resident, "limit": memory.limit });
+    }
+    if let Some(registry) = app.serializer.registry() {
+        body["checks"]["actors"] = json!({ "active_actors": registry.active() });
+    }
+    if is_healthy { HttpResponse::Ok().json(body) } else { HttpResponse::ServiceUnavailable().json(body) }
 }
 
-/// The process runs. Depends on nothing else, so that a database outage restarts nobody.
+/// `/health/live`: the process runs. It depends on nothing else, so an outage of the database restarts no server.
 pub async fn live() -> HttpResponse {
     HttpResponse::Ok().content_type("text/plain").body("OK")
 }
 
-/// Whether requests should be sent here: the database answers and takes writes, its schema is the one this build needs, its clock and
-/// this machine's agree to a minute, the event tail has read it within ten seconds, and the server is neither starting nor draining.
+/// `/health/ready`: 200 if load balancers should send requests here. The database answers and accepts writes, its schema
+/// is new enough for this build, its clock and this machine's agree to a minute, the event tail has read it within ten
+/// seconds, no essential task has ended, and the server is neither starting nor draining.
 pub async fn ready(app: Data<App>) -> HttpResponse {
     let phase = app.lifecycle();
     let database = app.probe.health().await;
@@ -62,13 +72,13 @@ pub async fn ready(app: Data<App>) -> HttpResponse {
             "events": events,
             "tasks": tasks,
         },
-        // Without hints events come later, and that is no reason to send anybody elsewhere.
+        // Without notifications events arrive later, which is no reason to send clients to another replica.
         "hints": { "by": app.events.notifier().transport().name(), "listening": app.events.notifier().listening() },
     });
     if ready { HttpResponse::Ok().json(body) } else { HttpResponse::ServiceUnavailable().json(body) }
 }
 
-/// `/xrpc/_health`: the version, as long as the database answers, as other AT Protocol services say it.
+/// `/xrpc/_health`: the version, as long as the database answers, as in other AT Protocol services.
 pub async fn version(app: Data<App>, request: HttpRequest) -> HttpResponse {
     match app.probe.health().await.answers {
         true => HttpResponse::Ok().json(json!({ "version": env!("CARGO_PKG_VERSION") })),
@@ -79,7 +89,7 @@ pub async fn version(app: Data<App>, request: HttpRequest) -> HttpResponse {
     }
 }
 
-/// Every metric: as OpenMetrics where that is asked for, as Prometheus does, else in its older text format.
+/// `/metrics`: OpenMetrics if the client accepts it, as Prometheus does, else the older text format of Prometheus.
 pub async fn metrics(app: Data<App>, request: HttpRequest) -> HttpResponse {
     let accepted =
         request.headers().get(header::ACCEPT).and_then(|accepted| accepted.to_str().ok()).unwrap_or_default();
@@ -92,7 +102,7 @@ pub async fn metrics(app: Data<App>, request: HttpRequest) -> HttpResponse {
             .content_type("text/plain; version=0.0.4; charset=utf-8")
             .body(exposition::prometheus(&text)),
         Err(cause) => {
-            tracing::error!(%cause, "metrics could not be written");
+            tracing::error!(%cause, "cannot render the metrics");
             HttpResponse::InternalServerError().finish()
         }
     }

@@ -1,4 +1,4 @@
-//! The command line: `serve`, `migrate`, `check`, `envelopes`, `suspensions`, `token`, `lexicons`, `smoke-test`.
+//! Command line: `serve`, `migrate`, `check`, `envelopes`, `suspensions`, `token`, `lexicons`, `smoke-test`.
 
 mod smoke_test;
 
@@ -37,50 +37,50 @@ enum Subcommand {
     Serve,
     /// Bring the database's schema up to date and exit
     Migrate,
-    /// Prove the invariants on the live database; exit 1 and name each violation if one does not hold, 2 if it cannot tell
+    /// Check the invariants on the live database; exit code 1 if one is violated, 2 if it could not check
     Check,
-    /// List the envelopes that could not be handed to their mailboxes, or put them back to be tried again
+    /// List the envelopes that could not be delivered to their mailboxes, or requeue them
     Envelopes {
-        /// Put these envelopes back
+        /// Requeue these envelopes
         #[arg(long, value_name = "ID", num_args = 1.., conflicts_with = "all")]
         requeue: Vec<String>,
-        /// Put all dead envelopes back
+        /// Requeue all dead envelopes
         #[arg(long)]
         all: bool,
     },
-    /// List the suspended DIDs, suspend some, or lift suspensions; every replica keeps to it within two seconds
+    /// List the suspended DIDs, suspend DIDs, or lift suspensions; every replica enforces it within two seconds
     Suspensions {
-        /// Suspend these: they can read, and nothing else, and their streams end
+        /// Suspend these DIDs: they can only read, and their streams end
         #[arg(long, value_name = "DID", num_args = 1.., requires = "reason")]
         add: Vec<Did>,
-        /// Why, for other operators
+        /// Reason, for other operators
         #[arg(long, requires = "add")]
         reason: Option<String>,
-        /// Lift the suspension of these
+        /// Lift the suspension of these DIDs
         #[arg(long, value_name = "DID", num_args = 1.., conflicts_with = "add")]
         lift: Vec<Did>,
-        /// Say by what names the log speaks of these
+        /// Print the names of these DIDs in the log
         #[arg(long, value_name = "DID", num_args = 1.., conflicts_with_all = ["add", "lift"])]
         name: Vec<Did>,
-        /// Say of whom the log speaks by this name
+        /// Print the DID with this name in the log
         #[arg(long, value_name = "NAME", conflicts_with_all = ["add", "lift", "name"])]
         who: Option<String>,
     },
-    /// Write the lexicon documents into a folder, each as the record that publishes it (com.atproto.lexicon.schema)
+    /// Write each lexicon document into a folder, as the record that publishes it (com.atproto.lexicon.schema)
     Lexicons {
-        /// The folder, which is made if it is not there; the files are named <NSID>.json
+        /// Folder, created if it is missing; the files are named <NSID>.json
         folder: PathBuf,
     },
-    /// Play a whole conversation against a running server with real keys (needs the server's JWT_SECRET); exit 1 if a step fails
+    /// Run a whole conversation with real keys against a server (needs its JWT_SECRET); exit code 1 if a step fails
     SmokeTest {
-        /// Where the server is; http://127.0.0.1 at SERVER_PORT if it is not said
+        /// URL of the server [default: http://127.0.0.1 at SERVER_PORT]
         url: Option<String>,
     },
     /// Mint a development token (HS256, needs JWT_SECRET)
     Token {
-        /// Who the token speaks for, such as did:plc:alice
+        /// DID of the caller, such as did:plc:alice
         did: Did,
-        /// The one method it is good for, such as sendMessage
+        /// Method that the token is for, such as sendMessage
         method: String,
         /// Seconds until it expires
         #[arg(long, default_value_t = 300)]
@@ -88,15 +88,15 @@ enum Subcommand {
     },
 }
 
-/// The exit code when a command could not do its work, as apart from a `check` that found something.
-const COULD_NOT: u8 = 2;
+/// Exit code of a command that failed. 1 is for a `check` that found a violation, and the like.
+const EXIT_FAILED: u8 = 2;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    // Requests are decoded and answered on actix' own threads, one per core; these drive the connections to PostgreSQL and the work
-    // on them. Fewer of them means fewer threads to wake between two messages of one transaction.
+    // actix decodes and answers requests on its own threads, one per core. These threads drive the connections to
+    // PostgreSQL. The fewer there are, the fewer have to wake between two messages of one transaction.
     let threads = std::thread::available_parallelism().map_or(1, |cores| cores.get() / 2).max(1);
     let result = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(threads)
@@ -106,11 +106,11 @@ fn main() -> ExitCode {
         .and_then(|runtime| runtime.block_on(run(cli.command.unwrap_or(Subcommand::Serve))));
     result.unwrap_or_else(|failure| {
         eprintln!("catbird-server: {}", with_causes(&*failure));
-        ExitCode::from(COULD_NOT)
+        ExitCode::from(EXIT_FAILED)
     })
 }
 
-/// A failure with everything below it: the database's own words are at the bottom.
+/// Formats a failure with its causes, down to PostgreSQL's own message.
 fn with_causes(failure: &(dyn std::error::Error + 'static)) -> String {
     let mut text = store::words_of(failure);
     let mut below = failure.source();
@@ -140,9 +140,9 @@ async fn run(command: Subcommand) -> Result<ExitCode, Failure> {
     }
     let config = Config::from_env()?;
     match command {
-        Subcommand::Lexicons { .. } => unreachable!("needs no settings, so it is done before they are read"),
+        Subcommand::Lexicons { .. } => unreachable!("it is handled before the settings are read"),
         Subcommand::Serve => serve(config.to_serve()?).await,
-        Subcommand::SmokeTest { url } => Ok(smoke_test::run(url).await),
+        Subcommand::SmokeTest { url } => Ok(smoke_test::run(url, &config).await),
         Subcommand::Migrate => {
             with_database(&config, async |database| {
                 let applied = store::migrate(database).await?;
@@ -163,7 +163,7 @@ async fn run(command: Subcommand) -> Result<ExitCode, Failure> {
             with_tables(&config, async |database| {
                 if all || !requeue.is_empty() {
                     let back = dead::requeue(database, (!all).then_some(&requeue[..])).await?;
-                    println!("{} envelopes are tried again", back.len());
+                    println!("requeued {} envelopes", back.len());
                     let unknown: Vec<&str> =
                         requeue.iter().map(String::as_str).filter(|id| !back.iter().any(|back| back == id)).collect();
                     if !unknown.is_empty() {
@@ -182,18 +182,21 @@ async fn run(command: Subcommand) -> Result<ExitCode, Failure> {
                 if let Some(reason) = reason {
                     let suspended = operators::add(database, &add, &reason).await?;
                     println!(
-                        "{suspended} suspended; every replica knows within {} s",
+                        "suspended {suspended} DIDs; every replica enforces it within {} s",
                         suspensions::POLL_INTERVAL.as_secs()
                     );
                 } else if !lift.is_empty() {
                     let lifted = operators::lift(database, &lift).await?;
-                    println!("{lifted} lifted; every replica knows within {} s", suspensions::POLL_INTERVAL.as_secs());
+                    println!(
+                        "lifted {lifted} suspensions; every replica follows within {} s",
+                        suspensions::POLL_INTERVAL.as_secs()
+                    );
                 } else if !name.is_empty() {
                     operators::names(database, &name).await?.iter().for_each(|line| println!("{line}"));
                 } else if let Some(name) = who {
                     let found = operators::who(database, &name).await?;
                     found.iter().for_each(|did| println!("{did}"));
-                    println!("{} found among recent callers", found.len());
+                    println!("found {} among the callers of the last 30 days", found.len());
                 } else {
                     print!("{}", operators::list(database).await?);
                 }
@@ -216,13 +219,13 @@ async fn run(command: Subcommand) -> Result<ExitCode, Failure> {
     }
 }
 
-/// Runs something that needs the server's tables on the configured database, or on the embedded one while that runs. Makes neither.
+/// Like [`with_database`], for work that needs the server's tables. Creates neither a database nor tables.
 async fn with_tables(
     config: &Config,
     work: impl AsyncFnOnce(&tokio_postgres::Config) -> Result<ExitCode, Failure>,
 ) -> Result<ExitCode, Failure> {
     if config.database_url.is_none() && !embedded::exists(&config.data_dir) {
-        let nothing = "there is no database: DATABASE_URL is not set, and DATA_DIR has none yet; `serve` and `migrate` create one there";
+        let nothing = "there is no database: DATABASE_URL is not set and DATA_DIR has none yet; `serve` and `migrate` create one there";
         return Err(nothing.into());
     }
     with_database(config, async |database| match store::is_migrated(database).await? {
@@ -232,13 +235,13 @@ async fn with_tables(
     .await
 }
 
-/// Runs something on the configured database, or on the embedded one while that runs.
+/// Runs work on the configured database, or on the embedded one, which is started if no server runs it.
 async fn with_database(
     config: &Config,
     work: impl AsyncFnOnce(&tokio_postgres::Config) -> Result<ExitCode, Failure>,
 ) -> Result<ExitCode, Failure> {
     let (database, embedded) = match database(config).await {
-        // A server is running it: its database is the live one that is meant.
+        // A running server has started it, so the work is for that live database.
         Err(failure) => match failure.downcast_ref() {
             Some(EmbeddedError::InUse { dir, .. }) => (embedded::config_of(dir).ok_or(failure)?, None),
             _ => return Err(failure),
@@ -258,14 +261,14 @@ async fn database(config: &Config) -> Result<(tokio_postgres::Config, Option<Emb
     }
     let mut settings = Settings::durable(&config.data_dir);
     settings.bin_dir.clone_from(&config.pg_bin_dir);
-    // The pool's connections, and some for migrations, checks and a psql beside them.
+    // The connections of the pool, and some for migrations, checks and psql.
     let needed = u32::try_from(config.database_max_connections + 20).unwrap_or(u32::MAX);
     settings.max_connections = settings.max_connections.max(needed);
     let embedded = EmbeddedPostgres::start(&settings).await?;
     Ok((embedded.config(), Some(embedded)))
 }
 
-/// Waits for the end of an embedded PostgreSQL that nobody asked for; for ever without one.
+/// Waits until the embedded PostgreSQL ends by itself; for ever if there is none.
 async fn ended(embedded: Option<&EmbeddedPostgres>) -> Option<i32> {
     match embedded {
         Some(embedded) => embedded.ended().await,
@@ -282,18 +285,18 @@ async fn report(server: impl Future<Output = std::io::Result<()>>) {
 
 async fn serve(config: Config) -> Result<ExitCode, Failure> {
     telemetry::start(&config.log)?;
-    let outcome = serve_until_told(config).await;
+    let outcome = serve_until_stopped(config).await;
     if let Err(failure) = &outcome {
         tracing::error!(cause = with_causes(&**failure), "the server cannot continue");
-        // Whoever reads the log here need not read it twice.
+        // The terminal shows it already.
         if std::io::stdout().is_terminal() {
-            return Ok(ExitCode::from(COULD_NOT));
+            return Ok(ExitCode::from(EXIT_FAILED));
         }
     }
     outcome
 }
 
-async fn serve_until_told(config: Config) -> Result<ExitCode, Failure> {
+async fn serve_until_stopped(config: Config) -> Result<ExitCode, Failure> {
     let settings: Vec<String> = config.in_effect().iter().map(|(name, value)| format!("{name}={value}")).collect();
     tracing::info!(settings = settings.join(" "), "starting");
     for setting in config.unsafe_settings() {
@@ -310,12 +313,12 @@ async fn serve_until_told(config: Config) -> Result<ExitCode, Failure> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     server::allow_many_connections();
-    // First, because it is what fails most and costs least.
+    // First, since this fails most often and costs least.
     let (listener, for_operators) = (server::bind(&config)?, server::bind_for_operators(&config)?);
 
     let (database, embedded) = database(&config).await?;
     if embedded.is_some() {
-        tracing::info!(data_dir = %config.data_dir.display(), "running an embedded PostgreSQL; set DATABASE_URL to use another");
+        tracing::info!(data_dir = %config.data_dir.display(), "started the embedded PostgreSQL; set DATABASE_URL to use another one");
     }
     let app = App::new(config, database.clone(), Clock::system()).await?;
     let (address, http) = server::build(app.clone(), listener)?;
@@ -325,7 +328,7 @@ async fn serve_until_told(config: Config) -> Result<ExitCode, Failure> {
     let mut operators = None;
     if let Some(listener) = for_operators {
         let (address, pages) = server::build_for_operators(app.clone(), listener)?;
-        tracing::info!(%address, "pages for operators");
+        tracing::info!(%address, "listening for operators");
         operators = Some(pages.handle());
         app.background.start(&tasks::OPERATOR_PAGES, report(pages));
     }

@@ -130,7 +130,7 @@ impl Page {
 }
 
 /// Resident bytes and processor seconds of this process (proc(5)); `None` where there is no /proc.
-fn process_usage() -> Option<(i64, f64)> {
+pub(crate) fn process_usage() -> Option<(i64, f64)> {
     let ticks = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).ok()??;
     let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok()??;
     let resident = std::fs::read_to_string("/proc/self/statm").ok()?.split(' ').nth(1)?.parse::<i64>().ok()?;

@@ -1,4 +1,4 @@
-//! The HTTP server: routes, limits, and a start and an end in the right order.
+//! HTTP server: routes, limits, and the order of startup and shutdown.
 
 use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
@@ -26,26 +26,26 @@ use crate::store::{self, ConnectError, MigrationError};
 use crate::xrpc::{self, Kind, RequestId};
 use crate::{api, auth, cors, health, lexicons};
 
-/// How long a client may take nothing of what is sent to it before the kernel resets the connection (TCP_USER_TIMEOUT, which counts
-/// closed windows too).
-const TAKE_TIME: Duration = Duration::from_secs(60);
-/// After how long without a word from a peer the kernel asks whether it is still there, and how it goes on asking.
+/// Time in which a client must acknowledge sent bytes before the kernel resets the connection (TCP_USER_TIMEOUT, which
+/// counts closed windows too).
+const ACKNOWLEDGE_TIMEOUT: Duration = Duration::from_secs(60);
+/// TCP keepalive: seconds of silence before the first probe, seconds between probes, and probes until the reset.
 #[cfg(target_os = "linux")]
-const ASK_AFTER: (u32, u32, u32) = (60, 15, 4);
-/// How long a client may go on sending a body after a reply that did not wait for it.
-const DISCONNECT_TIME: Duration = Duration::from_secs(1);
-/// Open files that are left to others than HTTP connections, beside those to PostgreSQL.
-const OTHER_FILES: u64 = 256;
-/// How long an idle connection is kept.
-const KEEP_ALIVE: Duration = Duration::from_secs(75);
-/// HTTP connections at once to the pages for operators, where these have a place of their own.
+const TCP_KEEPALIVE: (u32, u32, u32) = (60, 15, 4);
+/// Time in which a client may continue to send a body after a reply that did not wait for it.
+const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// Open files reserved for other purposes than HTTP connections and connections to PostgreSQL.
+const RESERVED_FILES: u64 = 256;
+/// Time after which an idle connection is closed.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
+/// Most HTTP connections at once to `ADMIN_PORT`.
 const ADMIN_CONNECTIONS: usize = 64;
-/// How long requests in progress may take to finish at shutdown. What a longer outage of PostgreSQL holds up is rolled back.
+/// Time for running requests to finish at shutdown. PostgreSQL rolls back what takes longer.
 pub const DRAIN_TIME: Duration = Duration::from_secs(25);
-/// The pause between attempts to reach the database at start.
-const START_PAUSE: Duration = Duration::from_millis(500);
+/// Delay between attempts to reach the database at startup.
+const START_RETRY_DELAY: Duration = Duration::from_millis(500);
 
-/// Raises the limit on open files as far as this process may: every stream is one, and many systems begin with 1024.
+/// Raises the limit on open files to the hard limit: each stream is an open file, and the default of many systems is 1024.
 pub fn allow_many_connections() {
     let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(now, most)| match now < most {
         true => setrlimit(Resource::RLIMIT_NOFILE, most, most).map(|()| most),
@@ -63,12 +63,12 @@ pub fn allow_many_connections() {
     }
 }
 
-/// Listens on `host:port` from the configuration; port 0 takes a free one. The error names the address.
+/// Binds the address and port for requests; port 0 takes a free one. The error names both.
 pub fn bind(config: &Config) -> std::io::Result<TcpListener> {
     listen(&config.host, config.port, "SERVER_HOST, SERVER_PORT")
 }
 
-/// The same where the pages for operators have a place of their own.
+/// Binds the address and port for the operators' pages, if they are configured.
 pub fn bind_for_operators(config: &Config) -> std::io::Result<Option<TcpListener>> {
     let listening = |(host, port): &(String, u16)| listen(host, *port, "ADMIN_HOST, ADMIN_PORT");
     config.admin.as_ref().map(listening).transpose()
@@ -90,7 +90,7 @@ struct Listener {
     routes: fn(&mut web::ServiceConfig),
 }
 
-/// Makes the server on a listener, and says where it listens.
+/// Creates the server for requests on a bound socket. Returns its address too.
 pub fn build(app: App, listener: TcpListener) -> std::io::Result<(SocketAddr, Server)> {
     let workers = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let connections = max_connections(&app.config);
@@ -102,7 +102,7 @@ pub fn build(app: App, listener: TcpListener) -> std::io::Result<(SocketAddr, Se
     serve(app, listener, Listener { name: "http", workers, connections, is_public: true, routes })
 }
 
-/// Makes the one for the pages for operators alone.
+/// Creates the server for the operators' pages alone.
 pub fn build_for_operators(app: App, listener: TcpListener) -> std::io::Result<(SocketAddr, Server)> {
     let routes = |config: &mut web::ServiceConfig| {
         pages_for_all(config.configure(pages_for_operators));
@@ -139,14 +139,14 @@ fn serve(app: App, socket: TcpListener, listener: Listener) -> std::io::Result<(
                     async move { signal.notified().await }
                 })
                 .client_request_timeout(HEAD_TIME)
-                .client_disconnect_timeout(DISCONNECT_TIME)
-                .keep_alive(KEEP_ALIVE)
+                .client_disconnect_timeout(DISCONNECT_TIMEOUT)
+                .keep_alive(IDLE_TIMEOUT)
                 .on_connect_ext(|socket: &Socket, data| {
                     data.insert(socket.connection());
                 })
                 .h1(map_config(app, |()| AppConfig::default()));
             fn_service(move |io: tokio::net::TcpStream| {
-                settle(&io);
+                set_socket_options(&io);
                 let peer = io.peer_addr().ok();
                 std::future::ready(Ok((Socket::new(io, shared.clone(), metrics.clone()), peer)))
             })
@@ -156,39 +156,43 @@ fn serve(app: App, socket: TcpListener, listener: Listener) -> std::io::Result<(
     Ok((address, server))
 }
 
-/// Most HTTP connections at once: what is set, as far as files may be open for it.
+/// Most HTTP connections at once: the setting, or fewer if the limit on open files requires it.
 fn max_connections(config: &Config) -> usize {
     let files = getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(now, _)| now);
-    let others = OTHER_FILES + config.database_max_connections as u64;
+    let others = RESERVED_FILES + config.database_max_connections as u64;
     let left = usize::try_from(files.saturating_sub(others)).unwrap_or(usize::MAX);
     if left < config.max_connections {
-        tracing::warn!(files, connections = left, "fewer files may be open than MAX_CONNECTIONS needs");
+        tracing::warn!(
+            files,
+            connections = left,
+            "the limit on open files is too low for MAX_CONNECTIONS; fewer connections are accepted"
+        );
     }
     config.max_connections.min(left).max(1)
 }
 
-/// A stream that nobody reads would keep its connection for ever, and so would a peer that is gone without a word: writes and reads
-/// wait, and nothing else here ends a wait for a peer.
-fn settle(socket: &tokio::net::TcpStream) {
-    // A reply goes out in pieces, and its last one shall not wait for the answer to the one before.
-    let settled = socket.set_nodelay(true);
+/// Sets the options of an accepted socket. The kernel's time limits end the connection of a client that stops reading a
+/// stream, or disappears without closing it; no other time limit covers those.
+fn set_socket_options(socket: &tokio::net::TcpStream) {
+    // The last part of a reply must not wait for the acknowledgement of the part before (Nagle).
+    let result = socket.set_nodelay(true);
     #[cfg(target_os = "linux")]
-    let settled = settled.and_then(|()| {
-        let (idle, interval, count) = ASK_AFTER;
-        setsockopt(socket, sockopt::TcpUserTimeout, &(TAKE_TIME.as_millis() as u32))?;
+    let result = result.and_then(|()| {
+        let (idle, interval, count) = TCP_KEEPALIVE;
+        setsockopt(socket, sockopt::TcpUserTimeout, &(ACKNOWLEDGE_TIMEOUT.as_millis() as u32))?;
         setsockopt(socket, sockopt::KeepAlive, &true)?;
         setsockopt(socket, sockopt::TcpKeepIdle, &idle)?;
         setsockopt(socket, sockopt::TcpKeepInterval, &interval)?;
         setsockopt(socket, sockopt::TcpKeepCount, &count)?;
         Ok(())
     });
-    if let Err(cause) = settled {
+    if let Err(cause) = result {
         tracing::debug!(%cause, "the kernel's time limits could not be set on a connection");
     }
 }
 
-/// What every request passes: its connection is told of it, only those that open a stream may leave HTTP, and pages of other origins may
-/// send it and read the reply.
+/// Middleware of every request: registers it with its connection, refuses upgrades on paths without a WebSocket, and adds
+/// the CORS headers.
 async fn front(mut request: ServiceRequest, next: Next<BoxBody>) -> Result<ServiceResponse<Watched>, actix_web::Error> {
     let connection = connection::begin(&mut request);
     let leaves = connection::asks_for_websocket(request.headers()) && !opens_socket(request.path());
@@ -209,7 +213,7 @@ async fn front(mut request: ServiceRequest, next: Next<BoxBody>) -> Result<Servi
     Ok(connection::answer(response, connection))
 }
 
-/// Whether a subscription is at this path.
+/// Returns true if the path serves a WebSocket.
 fn opens_socket(path: &str) -> bool {
     let nsid = path.strip_prefix("/xrpc/");
     api::ROUTES.iter().any(|route| route.kind == Kind::Subscription && Some(route.nsid) == nsid)
@@ -218,7 +222,7 @@ fn opens_socket(path: &str) -> bool {
 fn routes(config: &mut web::ServiceConfig) {
     config
         .app_data(cors::Open)
-        // A scope's prefix is compared as it is; a pattern would be a regular expression, which every request had to match.
+        // A scope compares a prefix; a pattern would be a regular expression that every request has to match.
         .service(web::scope("/xrpc").default_service(web::to(xrpc)))
         .configure(pages_for_all)
         .service(page("/.well-known/did.json", |app: Data<App>| async move {
@@ -230,7 +234,7 @@ fn routes(config: &mut web::ServiceConfig) {
         .default_service(web::to(|request: HttpRequest| async move { not_found(&request) }));
 }
 
-/// What load balancers ask for, wherever they come in.
+/// Pages for load balancers, served on both ports.
 fn pages_for_all(config: &mut web::ServiceConfig) {
     config.service(page("/health/live", health::live)).service(page("/health/ready", health::ready));
 }
@@ -242,7 +246,7 @@ fn pages_for_operators(config: &mut web::ServiceConfig) {
 async fn xrpc(app: Data<App>, request: HttpRequest, payload: Payload) -> HttpResponse {
     let name = request.path().strip_prefix("/xrpc/").filter(|name| !name.is_empty() && !name.contains('/'));
     match name {
-        // Not a method of ours, but what every AT Protocol service answers.
+        // Not a lexicon method, but every AT Protocol service answers it.
         Some("_health") if [Method::GET, Method::HEAD].contains(request.method()) => {
             health::version(app, request).await
         }
@@ -251,7 +255,7 @@ async fn xrpc(app: Data<App>, request: HttpRequest, payload: Payload) -> HttpRes
     }
 }
 
-/// A page to be read, by GET or HEAD. It exists, so any other verb is 405 and not 404.
+/// A page for GET and HEAD. Other methods are refused with 405.
 fn page<F, Args>(path: &str, read: F) -> actix_web::Resource
 where
     F: Handler<Args>,
@@ -284,16 +288,16 @@ fn not_found(request: &HttpRequest) -> HttpResponse {
     xrpc::error_response(&error, &RequestId::of(request))
 }
 
-/// Brings the schema up to date and opens the doors. Tries until the database can be reached; a migration that fails is final.
+/// Migrates the schema and starts serving. Retries until the database can be reached; a failed migration is final.
 pub async fn open(app: &App, database: &tokio_postgres::Config) -> Result<(), MigrationError> {
-    let mut told = String::new();
+    let mut logged = String::new();
     loop {
         match store::migrate(database).await {
             Ok(applied) => {
                 tracing::info!(applied, "the schema is up to date");
                 while let Err(error) = app.suspensions.refresh().await {
                     tracing::warn!(%error, "suspended DIDs cannot be read; retrying");
-                    tokio::time::sleep(START_PAUSE).await;
+                    tokio::time::sleep(START_RETRY_DELAY).await;
                 }
                 app.enter(Lifecycle::Serving);
                 app.start_background();
@@ -301,36 +305,39 @@ pub async fn open(app: &App, database: &tokio_postgres::Config) -> Result<(), Mi
             }
             Err(MigrationError::Connection(ConnectError::Database(cause))) => {
                 let cause = store::in_words(&cause);
-                if told != cause {
+                if logged != cause {
                     tracing::warn!(cause, "the database cannot be used; retrying");
-                    told = cause;
+                    logged = cause;
                 }
-                tokio::time::sleep(START_PAUSE).await;
+                tokio::time::sleep(START_RETRY_DELAY).await;
             }
             Err(failed) => return Err(failed),
         }
     }
 }
 
-/// Ends the server: not ready any more, streams sent away, then no new connections, requests in progress finished, queues emptied.
+/// Shuts the server down: readiness fails and streams are closed; after the drain delay it accepts no connection, finishes
+/// running requests, and empties the queues.
 pub async fn drain(app: &App, server: &ServerHandle) {
     app.enter(Lifecycle::Draining);
     tracing::info!("draining");
     app.background.tell_to_stop();
     app.events.drain();
-    // Load balancers send requests here until they have asked again whether it is ready.
+    // Load balancers send requests here until they have polled the readiness again.
     tokio::time::sleep(app.config.drain_delay).await;
     server.stop(true).await;
     let emptied = tokio::time::timeout(DRAIN_TIME, async {
         app.serializer.shut_down().await;
-        app.store.read_positions().flush().await;
-        app.background.stopped().await;
-        if let Err(error) = app.quotas.settle().await {
-            tracing::warn!(%error, "the last used quotas could not be written and are lost");
-        }
+        // Side by side, since the task that writes read positions may be the one that has failed.
+        tokio::join!(app.store.read_positions().flush(), async {
+            app.background.stopped().await;
+            if let Err(error) = app.quotas.settle().await {
+                tracing::warn!(%error, "the last used quotas could not be written and are lost");
+            }
+        });
     });
     if emptied.await.is_err() {
-        tracing::warn!("not everything was finished in time; PostgreSQL rolls the rest back");
+        tracing::warn!("some work did not finish in time; PostgreSQL rolls it back");
     }
     tracing::info!("stopped");
 }

@@ -1,12 +1,11 @@
 //! `catbird-server smoke-test [URL]`: runs a whole conversation against a running server, with real keys.
 //!
-//! It is the tests' client and knows the server only through the wire. It needs the server's `JWT_SECRET`; without
-//! `SERVICE_DID` it asks the server. All DIDs and the group are new in every run, so it can run against a server with data,
+//! It is the tests' client and knows the server only through the wire, and its `JWT_SECRET` and `SERVICE_DID` from the
+//! settings. Without `SERVICE_DID` it asks the server. All DIDs and the group are new in every run, so it can run against a server with data,
 //! repeatedly. Exit code 0 after one line of success, 1 after a description of the failed step.
 
 mod report;
 
-use std::env;
 use std::error::Error;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
@@ -14,13 +13,14 @@ use std::sync::{Arc, Mutex};
 use catbird_client::persona::{Landed, Persona, hex, unique};
 use catbird_client::random_did;
 use catbird_client::xrpc::{Xrpc, causes, http};
+use catbird_server::config::Config;
 
 use report::{Failure, equal, step};
 
 /// Runs it against the server at `url`, or at the default address; progress goes to standard output and the failure to
 /// standard error.
-pub async fn run(url: Option<String>) -> ExitCode {
-    match play(url).await {
+pub async fn run(url: Option<String>, config: &Config) -> ExitCode {
+    match play(url, config).await {
         Ok(success) => {
             println!("{success}");
             ExitCode::SUCCESS
@@ -32,19 +32,19 @@ pub async fn run(url: Option<String>) -> ExitCode {
     }
 }
 
-/// The server's settings from the environment.
+/// The server that is tested.
 struct Server {
     url: String,
     secret: String,
     service_did: String,
 }
 
-async fn play(url: Option<String>) -> Result<String, Failure> {
+async fn play(url: Option<String>, config: &Config) -> Result<String, Failure> {
     let server = step(
         "find the server and its DID",
         "an address, JWT_SECRET, and SERVICE_DID or a DID document at /.well-known/did.json",
         "the first argument, .env, and whether the server is up",
-        find_server(url),
+        find_server(url, config),
     )
     .await?;
 
@@ -244,15 +244,13 @@ fn texts(texts: &[&str]) -> Vec<String> {
     texts.iter().map(|text| (*text).to_owned()).collect()
 }
 
-#[expect(clippy::disallowed_methods, reason = "the settings of a client, which knows the server's only by their names")]
-async fn find_server(url: Option<String>) -> Result<Server, Box<dyn Error>> {
-    let port = env::var("SERVER_PORT").unwrap_or_else(|_| "3000".to_owned());
-    let url = url.unwrap_or_else(|| format!("http://127.0.0.1:{port}"));
+async fn find_server(url: Option<String>, config: &Config) -> Result<Server, Box<dyn Error>> {
+    let url = url.unwrap_or_else(|| format!("http://127.0.0.1:{}", config.port));
     let url = url.trim_end_matches('/').to_owned();
-    let secret = env::var("JWT_SECRET").map_err(|why| format!("JWT_SECRET: {why}"))?;
-    let service_did = match env::var("SERVICE_DID") {
-        Ok(did) => did,
-        Err(_) => ask_for_did(&url).await?,
+    let secret = config.auth.jwt_secret.clone().ok_or("JWT_SECRET is not set")?;
+    let service_did = match config.auth.service_did.to_string() {
+        default if default == format!("did:web:localhost%3A{}", config.port) => ask_for_did(&url).await?,
+        did => did,
     };
     Ok(Server { url, secret, service_did })
 }

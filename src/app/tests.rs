@@ -11,10 +11,10 @@ use crate::background::tasks::{ALL, HTTP_SERVER, OPERATOR_PAGES, Task};
 
 use crate::health;
 
-/// Two configurations that start every task between them.
+/// Configurations that together start every task.
 const CONFIGURATIONS: [&[(&str, &str)]; 2] = [&[("REDIS_URL", "redis://127.0.0.1:1")], &[]];
 
-/// A server without listeners, ready to serve.
+/// Starts a server without listeners, and waits until it is ready.
 async fn start(database: &TestDatabase, settings: &[(&str, &str)]) -> App {
     let config = Config::from_variables(settings.iter().copied()).unwrap();
     let app = App::new(config, database.config.clone(), Clock::system()).await.unwrap();
@@ -33,7 +33,7 @@ async fn status(app: &App) -> StatusCode {
     health::ready(Data::new(app.clone())).await.status()
 }
 
-/// Runs a server and lets one of its tasks end, if this configuration starts it. In a runtime of its own, so that no task outlives it.
+/// Runs a server in its own runtime and ends one of its tasks. Returns false if this configuration does not start it.
 fn kill(task: &'static Task, database: &TestDatabase, settings: &'static [(&str, &str)]) -> bool {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let is_started = runtime.block_on(async {

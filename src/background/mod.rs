@@ -1,10 +1,11 @@
 //! Long-lived tasks of the process, and their owner.
 //!
-//! Every task that is meant to run as long as the process is a row of [`tasks`] and is started by [`Background`], which keeps its handle
-//! and its name. A task that panics, or ends before the server drains, is logged by name as an error. If it is essential, the server is
-//! not ready any more, drains, and exits with a failure. Tasks of single requests, streams, connections and actors are not started here.
+//! Every task that should run as long as the process is a row of [`tasks`]. [`Background`] starts it and keeps its handle.
+//! A task that panics, or ends before the server drains, is logged by name as an error. If it is essential, the server is
+//! no longer ready, drains, and exits with a failure. Tasks of single requests, streams, connections and actors are not
+//! started here.
 //!
-//! [`portion`] is the way in which such tasks divide their work.
+//! [`portion`] sizes the units of work of such tasks.
 
 pub mod portion;
 pub mod tasks;
@@ -87,7 +88,12 @@ impl Background {
             return;
         }
         let Task { name, reason, is_essential } = task;
-        let cause = ended.err().map_or_else(|| "it returned".to_owned(), |error| error.to_string());
+        // The message of a panic may quote values; its place is in the log already.
+        let cause = match ended {
+            Ok(()) => "returned",
+            Err(error) if error.is_panic() => "panicked",
+            Err(_) => "aborted",
+        };
         if *is_essential {
             tracing::error!(task = name, cause, reason, "an essential task ended; the server cannot go on");
             self.0.failed.send_if_modified(|failed| failed.is_none() && failed.replace(task).is_none());

@@ -1,38 +1,36 @@
-//! How work in the background is cut, so that nothing stops it for good.
+//! Units of background work, sized so that no single item stops it for good.
 //!
-//! - It is done in units, one transaction each, bounded in rows and in bytes: what it takes on next is a [`Portion`].
-//! - A unit that fails by itself, because its time is over or for whatever it
-//!   meets, is tried again with half as much. One that succeeds lets the next be twice as large, up to where it began.
-//! - What fails at size one is set aside (table `set_aside`): it is left out, counted, and tried again later, and the work goes on with
-//!   what comes next.
-//! - How far the work has come is a row that the unit moves in its own transaction, so whoever goes on begins there.
-//! - What is old is decided by PostgreSQL's clock, and a replica whose own differs leaves the work to others.
-//! - `background_age_seconds` says how long ago the work was last up to date, `background_set_aside` how much is left out.
+//! - A unit is one transaction, bounded in rows and bytes. Its size is a [`Portion`].
+//! - A unit that fails is retried with half the size. After a success the next unit is twice as large, up to the maximum.
+//! - An item that fails at size one is set aside (table `set_aside`): it is skipped, counted and retried later.
+//! - The position of the work is a row that each unit moves in its own transaction, so any replica continues from there.
+//! - PostgreSQL's clock decides what is old. A replica whose clock differs leaves the work to others.
+//! - `background_age_seconds` is the time since the work was last up to date, `background_set_aside` the skipped items.
 
-/// How much a unit takes on.
+/// Size of the next unit of work.
 #[derive(Debug, Clone)]
 pub struct Portion {
     size: i64,
-    most: i64,
+    max: i64,
 }
 
 impl Portion {
-    /// Begins with the most.
-    pub fn new(most: i64) -> Self {
-        Self { size: most, most }
+    /// Starts at the maximum.
+    pub fn new(max: i64) -> Self {
+        Self { size: max, max }
     }
 
-    /// How much the next unit takes on; at least one.
+    /// Returns the size of the next unit, at least one.
     pub fn size(&self) -> i64 {
         self.size
     }
 
-    /// The last unit was done.
+    /// Doubles the size after a success, up to the maximum.
     pub fn grow(&mut self) {
-        self.size = (self.size * 2).min(self.most);
+        self.size = (self.size * 2).min(self.max);
     }
 
-    /// The last unit failed. False if it cannot be smaller.
+    /// Halves the size after a failure. Returns false if it is one already.
     pub fn shrink(&mut self) -> bool {
         let smaller = self.size > 1;
         self.size = (self.size / 2).max(1);

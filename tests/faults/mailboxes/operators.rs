@@ -31,12 +31,12 @@ async fn dead_envelopes_are_listed_and_put_back() {
     receiver.answer(Answer::Status(204));
     let one = ids.first().unwrap().clone();
     let (code, said, errors) = run_with(&["envelopes", "--requeue", &one, "no-such-id"], &database.url).await;
-    assert_eq!((code, said.as_str()), (Some(1), "1 envelopes are tried again\n"));
-    assert_eq!(errors, "no dead envelope is called no-such-id\n");
+    assert_eq!((code, said.as_str()), (Some(1), "requeued 1 envelopes\n"));
+    assert_eq!(errors, "no dead envelope has the id no-such-id\n");
     until("the one", async || count(&db, "delivered").await == 1).await;
     assert_eq!(receiver.ids().last(), Some(&one));
     let (code, said, _) = run_with(&["envelopes", "--all"], &database.url).await;
-    assert_eq!((code, said.as_str()), (Some(0), "1 envelopes are tried again\n"));
+    assert_eq!((code, said.as_str()), (Some(0), "requeued 1 envelopes\n"));
     all_delivered(&db).await;
     fleet.check().await;
 

@@ -36,7 +36,7 @@ async fn pages_for_operators_can_have_a_place_of_their_own() {
     let replica = Replica::start(Mode::Advisory, &database.url, &[("ADMIN_PORT", "0")]).await;
     let address = replica.log().iter().find_map(|line| {
         let entry: serde_json::Value = serde_json::from_str(line).ok()?;
-        (entry["message"] == "pages for operators").then(|| entry["address"].as_str().unwrap().to_owned())
+        (entry["message"] == "listening for operators").then(|| entry["address"].as_str().unwrap().to_owned())
     });
     let address = address.expect("the log says where");
     assert!(address.starts_with("127.0.0.1:"), "{address}");

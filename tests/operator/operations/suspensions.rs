@@ -76,7 +76,7 @@ async fn a_suspended_account_reads_and_does_nothing_else_at_any_replica() {
     let mut socket = mallory[0].subscribe("subscribeConvoEvents", &tickets[0]).await.unwrap().unwrap();
 
     let said = operator(&["--add", did, "did:plc:nobody", "--reason", "spam"], &database.url).await;
-    assert_eq!(said, "2 suspended; every replica knows within 2 s\n");
+    assert_eq!(said, "suspended 2 DIDs; every replica enforces it within 2 s\n");
     until_writing_gets(403, &mallory, convo).await;
 
     for stream in streams {
@@ -111,7 +111,7 @@ async fn a_suspended_account_reads_and_does_nothing_else_at_any_replica() {
     assert!(listed.contains(&format!("{}  spam\n", did)) && listed.ends_with("2 suspended\n"), "{listed}");
 
     let said = operator(&["--lift", did, "did:plc:never"], &database.url).await;
-    assert_eq!(said, "1 lifted; every replica knows within 2 s\n");
+    assert_eq!(said, "lifted 1 suspensions; every replica follows within 2 s\n");
     until_writing_gets(200, &mallory, convo).await;
     drop(follow(&mallory[1]).await.unwrap());
     of_alice.skip().await.unwrap();
@@ -152,7 +152,7 @@ async fn an_operator_can_resolve_the_log_name_of_a_refused_caller() {
     let keep = "insert into did_documents (did, account_key, fetched_at) select unnest($1::text[]), 'z', now()";
     database.connect().await.execute(keep, &[&vec![&greedy, &modest]]).await.unwrap();
     let said = operator(&["--who", named[0]], &database.url).await;
-    assert_eq!(said, format!("{greedy}\n1 found among recent callers\n"));
+    assert_eq!(said, format!("{greedy}\nfound 1 among the callers of the last 30 days\n"));
     assert_eq!(operator(&["--name", &greedy], &database.url).await, format!("{}  {greedy}\n", named[0]));
-    assert_eq!(operator(&["--who", "0"], &database.url).await, "0 found among recent callers\n");
+    assert_eq!(operator(&["--who", "0"], &database.url).await, "found 0 among the callers of the last 30 days\n");
 }
