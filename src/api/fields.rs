@@ -1,4 +1,4 @@
-//! Fields that several methods share, and their checks.
+//! Fields that several methods share, and their checks. Nothing here reads the database.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -16,11 +16,11 @@ use crate::store::key_packages::Hash;
 use crate::store::members;
 use crate::xrpc::Caller;
 
-/// Entries on a page when the request does not say.
+/// Entries on a page without `limit`.
 pub const DEFAULT_PAGE: i64 = 50;
-/// Most entries on a page.
+/// Maximum entries on a page.
 pub const MAX_PAGE: i64 = 100;
-/// Longest idempotency key, in bytes.
+/// Maximum length of an idempotency key, in bytes.
 pub const MAX_KEY_BYTES: usize = 128;
 
 /// `limit`: 1 to [`MAX_PAGE`], [`DEFAULT_PAGE`] when absent.
@@ -42,7 +42,7 @@ impl<'de> Deserialize<'de> for Limit {
     }
 }
 
-/// An epoch or a seq: 0 up to what JSON carries exactly.
+/// An epoch or a seq: 0 to the largest integer that JSON carries exactly.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Count(pub i64);
 
@@ -70,12 +70,12 @@ impl TryFrom<String> for Key {
     }
 }
 
-/// Whether PostgreSQL can store a text: it has no NUL.
+/// Returns true if PostgreSQL can store the text: it contains no NUL.
 pub fn storable(text: &str) -> bool {
     !text.contains('\0')
 }
 
-/// A text of a limited number of bytes in UTF-8, as lexicons count; `what` names it in the error.
+/// Checks a text against its maximum length in bytes of UTF-8, as lexicons count. `what` names the field in the error.
 pub fn text(text: Option<String>, most: usize, code: Code, what: &str) -> Result<Option<String>, Error> {
     match text {
         Some(text) if !storable(&text) || text.len() > most => {
@@ -85,8 +85,8 @@ pub fn text(text: Option<String>, most: usize, code: Code, what: &str) -> Result
     }
 }
 
-/// A list of at most `MOST`, or null as some clients write it. One more is kept, so that the endpoint sees that there were too many;
-/// the others are passed over, so that whoever sends a million costs no memory for them.
+/// Deserializes a list of at most `MOST` elements; null is an empty list. One element more is kept, by which the endpoint sees that
+/// there are too many. The rest are skipped, so a list of a million elements takes no memory.
 pub fn list<'de, D: Deserializer<'de>, T: Deserialize<'de>, const MOST: usize>(
     deserializer: D,
 ) -> Result<Vec<T>, D::Error> {
@@ -119,10 +119,10 @@ pub fn list<'de, D: Deserializer<'de>, T: Deserialize<'de>, const MOST: usize>(
     deserializer.deserialize_any(Bounded::<T, MOST>(PhantomData))
 }
 
-/// Most characters of a `serverIncarnation`. It is compared and nothing else.
+/// Maximum characters of a `serverIncarnation`, which is only compared and never stored.
 const MAX_INCARNATION: usize = 64;
 
-/// The `serverIncarnation` that a client heard last.
+/// `serverIncarnation`: the last one that the client received.
 #[derive(Debug, Deserialize)]
 #[serde(try_from = "String")]
 pub struct ServerIncarnation(pub String);
@@ -138,14 +138,14 @@ impl TryFrom<String> for ServerIncarnation {
     }
 }
 
-/// One entry of `keyPackageHashes`.
+/// Entry of `keyPackageHashes`.
 #[derive(Debug, Deserialize)]
 pub struct KeyPackageHash {
     did: Did,
     hash: String,
 }
 
-/// Checks a list of `keyPackageHashes`, of which there is one at most for each of so many DIDs.
+/// Checks a list of `keyPackageHashes`, which has at most `most` entries.
 pub fn key_package_hashes(entries: Vec<KeyPackageHash>, most: usize) -> Result<Vec<(Did, Hash)>, Error> {
     if entries.len() > most {
         return Err(Code::InvalidRequest.because(format!("keyPackageHashes must have at most {most} entries")));
@@ -153,7 +153,7 @@ pub fn key_package_hashes(entries: Vec<KeyPackageHash>, most: usize) -> Result<V
     entries.into_iter().map(|entry| Ok((entry.did, key_package_hash(&entry.hash)?))).collect()
 }
 
-/// Checks one hash: the hex SHA-256 of a key package's bytes.
+/// Parses the hash of a key package: the SHA-256 of its bytes in hex.
 pub fn key_package_hash(text: &str) -> Result<Hash, Error> {
     hex::decode_hash(text).ok_or_else(|| {
         Code::InvalidRequest.because("a key package hash must be 64 hex digits (the SHA-256 of its bytes)")
@@ -169,7 +169,7 @@ pub fn distinct(dids: &[Did], what: &str) -> Result<(), Error> {
     }
 }
 
-/// The Welcome in a request: that it is one is checked where large ones hold nobody up.
+/// Parses the Welcome of a request, on a thread where large ones block no other request.
 pub async fn welcome(given: Option<LexBytes>) -> Result<Option<Welcome>, Error> {
     let Some(bytes) = given else { return Ok(None) };
     Ok(Some(mls::parse_large(bytes.0, Welcome::parse).await?))

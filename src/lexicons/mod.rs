@@ -1,7 +1,7 @@
 //! The server's own lexicon documents, compiled into the binary and published as they stand.
 //!
-//! They are the contract, and the tests hold every reply against them. The document of a method lies beside its endpoint in
-//! `src/api`; those that belong to no method lie here. Decoding checks requests; this module does not.
+//! They are the contract: the tests validate every reply against them. The document of a method lies beside its endpoint in `src/api`;
+//! documents that belong to no method lie here. Requests are checked where they are decoded, not here.
 
 pub mod openapi;
 
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::api::ROUTES;
 use crate::nsid;
 
-/// The documents that belong to no method: shared shapes and permission sets.
+/// Documents that belong to no method: shared shapes and permission sets.
 const SHARED: [&str; 3] = [include_str!("defs.json"), include_str!("auth_full.json"), include_str!("auth_send.json")];
 
 static DOCUMENTS: LazyLock<Vec<(&str, &str)>> = LazyLock::new(|| {
@@ -32,7 +32,7 @@ pub fn find(nsid: &str) -> Option<&'static str> {
     documents().iter().find(|(id, _)| *id == nsid).map(|(_, text)| *text)
 }
 
-/// The record that publishes a document in a repository, under its NSID in the collection `com.atproto.lexicon.schema`
+/// Returns the record that publishes a document in a repository, under its NSID in the collection `com.atproto.lexicon.schema`
 /// (<https://atproto.com/specs/lexicon#lexicon-publication-and-resolution>).
 pub fn record(text: &str) -> Value {
     let mut record: Value = serde_json::from_str(text).expect("documents are part of the build and tested to parse");
@@ -40,9 +40,9 @@ pub fn record(text: &str) -> Value {
     record
 }
 
-/// What there is to fetch: for each document its `nsid`, its `type` (`procedure`, `query`, `subscription`, `permission-set`, or `defs` for
-/// shared shapes), the `path` under which the server publishes it, and for a method how to `call` it. With the shared shapes goes their
-/// `description`, which says how to sign in.
+/// Returns the index of the documents: for each its `nsid`, its `type` (`procedure`, `query`, `subscription`, `permission-set`, or `defs`
+/// for shared shapes), the `path` under which the server publishes it, and for a method how to `call` it. The entry of the shared shapes
+/// has their `description`, which says how to sign in.
 pub fn index() -> Value {
     let entries = documents().iter().map(|(nsid, text)| {
         let document: Value = serde_json::from_str(text).expect("documents are part of the build and tested to parse");
@@ -99,7 +99,7 @@ mod tests {
         assert!(documents().is_sorted_by(|(one, _), (other, _)| one < other));
     }
 
-    /// A file that no row names would be compiled or published by nobody.
+    /// A file without a row is neither compiled nor published.
     #[test]
     fn every_file_of_a_method_has_its_row_and_its_name() {
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
@@ -163,7 +163,7 @@ mod tests {
         }
     }
 
-    /// One hub supplies both, so a client that can read one can read the other.
+    /// One hub supplies both streams, so a client that can read one can read the other.
     #[test]
     fn both_streams_of_events_have_the_same_events() {
         let defs = |name: &str| -> Value {
@@ -180,7 +180,7 @@ mod tests {
         assert_eq!(&refs, socket["main"]["message"]["schema"]["refs"].as_array().unwrap());
     }
 
-    /// Whoever is told by a result has the same fields, whatever the method, and the output declares those of both results.
+    /// Conflict results have the same fields in all methods, and the output declares the fields of both results.
     #[test]
     fn results_of_conflicts_are_those_of_their_method() {
         let mut told = Vec::new();
@@ -244,7 +244,7 @@ mod tests {
                 |document: &Value| wanted.contains(&document["defs"]["main"]["type"].as_str().unwrap_or_default());
             parsed.iter().filter(|(_, document)| kind(document)).map(|(nsid, _)| *nsid).collect()
         };
-        // A subscription takes a ticket, not a token, so nobody needs a permission for it.
+        // A subscription takes a ticket, not a token, so it needs no permission.
         let callable = of_kind(&["query", "procedure"]);
         for (nsid, document) in
             parsed.iter().filter(|(_, document)| document["defs"]["main"]["type"] == "permission-set")
@@ -258,7 +258,7 @@ mod tests {
             let granted: BTreeSet<&str> =
                 permission["lxm"].as_array().unwrap().iter().map(|lxm| lxm.as_str().unwrap()).collect();
             assert!(granted.is_subset(&callable), "{nsid}: {granted:?}");
-            // Whoever opens a Welcome has to say so, or it stays.
+            // A client that reads Welcomes has to confirm them, or they stay.
             let [opens, confirms] =
                 ["getWelcome", "confirmWelcome"].map(|method| granted.contains(&*format!("blue.catbird.mls.{method}")));
             assert_eq!(opens, confirms, "{nsid}");
@@ -271,7 +271,7 @@ mod tests {
         assert_eq!(of_kind(&["permission-set"]).len(), 2);
     }
 
-    /// What is taken may be smaller than what is told, since that may be from before there was this limit.
+    /// Inputs may have lower limits than outputs: stored data may be older than a limit.
     #[test]
     fn inputs_have_the_limits_of_the_code() {
         let mut large = Vec::new();
@@ -308,7 +308,7 @@ mod tests {
         assert_eq!(suites.len(), 1, "{suites:?}");
     }
 
-    /// An `enum` could never have another value: readers may refuse what they do not know.
+    /// An `enum` could never get another value, because readers may refuse values that they do not know.
     #[test]
     fn no_set_of_values_is_closed_for_ever() {
         for (nsid, document) in parsed() {

@@ -1,7 +1,7 @@
-//! The same contract as one OpenAPI 3.1 document, for tools that know no lexicons. It is made of the lexicon documents and the table of
-//! errors, so it says nothing that they do not say.
+//! The contract as one OpenAPI 3.1 document, for tools that do not read lexicons. It is generated from the lexicon documents and the
+//! table of errors.
 //!
-//! JSON Schema counts characters where lexicons count bytes, so a text that is not ASCII may be too long here and not there.
+//! JSON Schema counts characters where lexicons count bytes, so the limits of texts that are not ASCII differ.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -13,7 +13,7 @@ use crate::error::Code;
 
 static TEXT: LazyLock<String> = LazyLock::new(|| document().to_string());
 
-/// The document's JSON text.
+/// Returns the document as JSON text.
 pub fn text() -> &'static str {
     &TEXT
 }
@@ -54,7 +54,7 @@ fn document() -> Value {
     })
 }
 
-/// The one operation of a method.
+/// Returns the path item of a method, which has one operation.
 fn path(nsid: &str, method: &Value) -> Value {
     let mut operation = json!({
         "operationId": nsid.rsplit('.').next(),
@@ -81,7 +81,7 @@ fn path(nsid: &str, method: &Value) -> Value {
     match method["type"].as_str() {
         Some("procedure") => json!({ "post": operation }),
         Some("subscription") => {
-            // The ticket is its token.
+            // The parameter `ticket` takes the place of a token.
             operation["security"] = json!([]);
             json!({ "get": operation })
         }
@@ -93,11 +93,11 @@ fn is_required(object: &Value, name: &str) -> bool {
     object["required"].as_array().is_some_and(|required| required.iter().any(|one| one == name))
 }
 
-/// The body that a side of a method has.
+/// Returns the content of the input or the output of a method.
 fn content(nsid: &str, side: &Value) -> Value {
     let mut content = Map::new();
     if let Some(encoding) = side["encoding"].as_str() {
-        // The schema of a stream is that of each of its events, which no content type can say.
+        // The schema of a stream describes each of its events, which OpenAPI cannot express.
         let described = match encoding {
             "application/json" => json!({ "schema": schema(nsid, &side["schema"]) }),
             _ => json!({ "schema": { "type": "string" } }),
@@ -107,7 +107,7 @@ fn content(nsid: &str, side: &Value) -> Value {
     content.into()
 }
 
-/// What a method answers: well, or with the errors that it or any method may have, by their statuses.
+/// Returns the responses of a method: its success, and its own and the common errors by status.
 fn responses(nsid: &str, method: &Value) -> Value {
     let mut responses = Map::new();
     match method["type"].as_str() {
@@ -140,7 +140,7 @@ fn responses(nsid: &str, method: &Value) -> Value {
     responses.into()
 }
 
-/// The name of a definition among the components. `reference` is as a lexicon in the document `home` writes it.
+/// Returns the name of a definition among the components. `reference` is written as in the document `home`.
 fn component(home: &str, reference: &str) -> String {
     let (nsid, name) = reference.split_once('#').unwrap_or((reference, "main"));
     format!("{}.{name}", if nsid.is_empty() { home } else { nsid })
@@ -150,7 +150,7 @@ fn reference(home: &str, to: &str) -> Value {
     json!({ "$ref": format!("#/components/schemas/{}", component(home, to)) })
 }
 
-/// JSON Schema for a lexicon's schema that stands in the document `home`.
+/// Converts a lexicon schema of the document `home` to JSON Schema.
 fn schema(home: &str, of: &Value) -> Value {
     let mut made = match of["type"].as_str().unwrap_or_default() {
         "ref" => return reference(home, of["ref"].as_str().unwrap_or_default()),
@@ -211,14 +211,14 @@ fn schema(home: &str, of: &Value) -> Value {
             copy(of, &mut flag, &[("default", "default")]);
             flag
         }
-        // Any object.
+        // `unknown` is any object.
         _ => json!({ "type": "object" }),
     };
     copy(of, &mut made, &[("description", "description")]);
     made
 }
 
-/// Copies what is there, under another name.
+/// Copies the fields that are present, under other names.
 fn copy(from: &Value, to: &mut Value, names: &[(&str, &str)]) {
     for (theirs, ours) in names {
         if let Some(value) = from.get(theirs) {

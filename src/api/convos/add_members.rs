@@ -1,4 +1,4 @@
-//! addMembers: a member adds others, with the commit that adds them to the group.
+//! addMembers: a member adds others, with or without the commit that adds them to the group.
 
 use std::time::Instant;
 
@@ -13,7 +13,7 @@ use crate::ids::{ConvoId, Did};
 use crate::quotas::{Charge, Reservation};
 use crate::xrpc::{Caller, Conflict, ConflictResult, Endpoint, Kind, ReplyKind};
 
-/// Most DIDs in one request: all that a conversation may have beside the caller.
+/// Maximum DIDs in one request.
 const MAX_DIDS: usize = 999;
 
 pub struct AddMembers;
@@ -32,10 +32,10 @@ pub struct Input {
     key_package_hashes: Vec<KeyPackageHash>,
     #[serde(alias = "idempotency_key")]
     idempotency_key: Option<Key>,
-    /// What it heard last of the database's incarnation.
+    /// The last incarnation of the database that the caller received.
     #[serde(alias = "server_incarnation")]
     server_incarnation: Option<ServerIncarnation>,
-    /// How it wants to be told that it is in another epoch.
+    /// Form of the reply to a caller in another epoch.
     #[serde(default)]
     conflict: Conflict,
 }
@@ -55,7 +55,7 @@ impl From<commands::Landed> for Output {
     }
 }
 
-/// How a request without commit and key learns what became of it.
+/// Retry hint for a request without commit and idempotency key.
 const AGAIN: &str = "send the same request again: AlreadyMember says that it was done";
 
 impl Endpoint for AddMembers {
@@ -97,7 +97,7 @@ async fn add(app: &App, caller: &Caller, input: Input) -> Result<Output, Error> 
     let start = Instant::now();
     let command = command(app, caller, input).await?;
     let (members, commits) = (command.dids.len(), command.commit.is_some());
-    // A commit is known by its bytes.
+    // The bytes of a commit identify the request.
     let knows_itself = commits || command.once.has_key();
     let held = hold(app, &command).await;
     let adding = async |command| app.serializer.add(command).await;
@@ -112,13 +112,13 @@ async fn add(app: &App, caller: &Caller, input: Input) -> Result<Output, Error> 
     Ok(landed.into())
 }
 
-/// Reserves what it will use: its bytes, and whom it names. Strangers to the conversation are told so first: what they name is not
-/// looked at.
+/// Reserves the quota that the command will use: its bytes and its introductions. Strangers are refused before that, so the DIDs that
+/// they name are not looked up.
 async fn hold(app: &App, command: &commands::AddMembers) -> Result<Reservation, Error> {
     app.serializer.refuse_stranger(&command.convo_id, &command.caller).await?;
     let commit = command.commit.as_ref().map_or(0, |commit| commit.bytes.len());
     let bytes = commit + command.invitation.bytes(&command.dids);
-    // The entry and the event, beside those that the invitation has.
+    // The entry and the event, in addition to the rows of the invitation.
     let rows = 2 + command.invitation.rows(command.dids.len());
     let mut charges = vec![Charge::stored(&command.caller, bytes, rows)];
     charges.extend(app.quotas.stranger_charges(&command.caller, &command.dids).await?);
@@ -133,7 +133,7 @@ async fn command(app: &App, caller: &Caller, input: Input) -> Result<commands::A
     }
     fields::distinct(&input.did_list, "didList")?;
     let key_packages = fields::key_package_hashes(input.key_package_hashes, MAX_DIDS)?;
-    // Whether the commit that it was made with wins is only known when the commit comes along.
+    // Only a commit in the same request shows that the Welcome belongs to the epoch that was won.
     if input.welcome_message.is_some() && input.commit.is_none() {
         return Err(Code::InvalidWelcome.because("a Welcome needs its commit; send both in one request"));
     }
@@ -146,7 +146,7 @@ async fn command(app: &App, caller: &Caller, input: Input) -> Result<commands::A
     let new_id = || app.new_id::<String>();
     let (bytes, of_suite) = welcome.map(|welcome| (welcome.bytes, welcome.suite)).unzip();
     let invitation = Invitation::new(&input.did_list, bytes, key_packages, new_id, app.clock.now())?;
-    // The conversation comes last: a refusal for anything else is the same to a stranger as to a member.
+    // The conversation is checked last: any other refusal is the same for a stranger and for a member.
     let commit = fields::commit(app, caller, &input.convo_id, input.commit).await?;
     if let Some((commit, group)) = &commit {
         commit.check_suite(*group)?;

@@ -14,9 +14,9 @@ use crate::store::convos::NewConvo;
 use crate::wire::{ConvoMetadata, ConvoView, MemberView};
 use crate::xrpc::{Caller, Endpoint, Kind};
 
-/// Most members that a conversation starts with, beside its creator.
+/// Maximum initial members, without the creator.
 const MAX_INITIAL_MEMBERS: usize = 999;
-/// Most hex digits of a group id.
+/// Maximum hex digits of a group id.
 const MAX_GROUP_ID: usize = 128;
 const MAX_NAME: usize = 128;
 const MAX_DESCRIPTION: usize = 512;
@@ -49,7 +49,7 @@ pub struct Metadata {
     description: Option<String>,
 }
 
-/// How a request without a key learns what became of it.
+/// Retry hint for a request without idempotency key.
 const AGAIN: &str = "send the same request again: ConvoAlreadyExists says that it was done";
 
 impl Endpoint for CreateConvo {
@@ -84,13 +84,13 @@ impl Endpoint for CreateConvo {
     }
 }
 
-/// Reserves what it will use: a conversation, its bytes, and whom it names.
+/// Reserves the quota that the command will use: a conversation, its bytes and its introductions.
 async fn hold(app: &App, command: &commands::CreateConvo) -> Result<Reservation, Error> {
     let creator = &command.new.creator;
     let metadata = command.new.metadata.as_ref();
     let texts = metadata.into_iter().flat_map(|metadata| [&metadata.name, &metadata.description]).flatten();
     let bytes = texts.map(String::len).sum::<usize>() + command.invitation.bytes(&command.initial_members);
-    // The conversation, its metadata, its creator and the event, beside those that the invitation has.
+    // The conversation, its metadata, its creator and the event, in addition to the rows of the invitation.
     let mut charges = vec![
         Charge::convo(creator),
         Charge::stored(creator, bytes, 4 + command.invitation.rows(command.initial_members.len())),
@@ -99,7 +99,7 @@ async fn hold(app: &App, command: &commands::CreateConvo) -> Result<Reservation,
     app.quotas.reserve(charges)
 }
 
-/// The conversation as it was made, also for whoever asks again later.
+/// Returns the conversation as it was created, also to a repeated request.
 fn view(created: Created, new: NewConvo, dids: Vec<Did>) -> ConvoView {
     let members: Vec<_> = dids
         .into_iter()
@@ -143,7 +143,7 @@ async fn command(app: &App, caller: &Caller, input: Input) -> Result<commands::C
     let welcome = fields::welcome(input.welcome_message).await?;
     welcome.as_ref().map_or(Ok(()), |welcome| welcome.suite.check(suite))?;
     let welcome = welcome.map(|welcome| welcome.bytes);
-    // A Welcome only exists after a commit, so whoever sends one stands at epoch 1 unless it says otherwise.
+    // A Welcome only exists after a commit, so a creator that sends one is in epoch 1 unless it says otherwise.
     let epoch = input.current_epoch.map_or(i64::from(welcome.is_some()), |epoch| epoch.0);
     if epoch > MAX_INITIAL_EPOCH {
         return Err(Code::InvalidRequest.because(format!("currentEpoch must be at most {MAX_INITIAL_EPOCH}")));

@@ -12,14 +12,14 @@ use crate::xrpc::{Caller, Endpoint, Kind};
 
 pub struct GetConvos;
 
-/// About what one member of a roster takes in a reply.
+/// Approximate size of one member of a roster in a reply, in bytes.
 const MEMBER_BYTES: usize = 160;
 
 #[derive(Deserialize)]
 pub struct Input {
     #[serde(default)]
     limit: Limit,
-    /// The last conversation of the page before.
+    /// Id of the last conversation on the previous page.
     cursor: Option<String>,
 }
 
@@ -51,7 +51,7 @@ impl Endpoint for GetConvos {
     }
 }
 
-/// Where a page begins: after a conversation, whose id is a ULID as the server writes it. It may have ended since.
+/// Parses a cursor: the id of a conversation, a ULID as the server writes it. That conversation may have ended since.
 fn position(cursor: &str) -> Result<ConvoId, Error> {
     let is_ours = Ulid::from_string(cursor).is_ok_and(|id| id.to_string() == cursor);
     let convo = cursor.parse().ok().filter(|_| is_ours);

@@ -1,4 +1,4 @@
-//! leaveConvo: a member leaves, or the admin's commit removes one.
+//! leaveConvo: a member leaves, or the admin removes one.
 
 use std::time::Instant;
 
@@ -27,15 +27,15 @@ pub struct Input {
     commit: Option<LexBytes>,
     #[serde(alias = "idempotency_key")]
     idempotency_key: Option<Key>,
-    /// What it heard last of the database's incarnation.
+    /// The last incarnation of the database that the caller received.
     #[serde(alias = "server_incarnation")]
     server_incarnation: Option<ServerIncarnation>,
-    /// How it wants to be told that it is in another epoch.
+    /// Form of the reply to a caller in another epoch.
     #[serde(default)]
     conflict: Conflict,
 }
 
-/// How the removal of somebody, without commit and key, learns what became of it.
+/// Retry hint for the removal of another member without commit and idempotency key.
 const AGAIN: &str = "send the same request again: TargetNotMember says that it was done";
 
 impl Endpoint for LeaveConvo {
@@ -94,9 +94,9 @@ async fn leave(app: &App, caller: &Caller, input: Input) -> Result<Output, Error
         incarnation: input.server_incarnation.map(|seen| seen.0),
         once: Once::new(caller.did.clone(), "leaveConvo", input.idempotency_key.map(|key| key.0), fingerprint),
     };
-    // A commit is known by its bytes, and who has left by that.
+    // The bytes of a commit identify the request, and so does a caller that has left.
     let knows_itself = commits || command.target == command.caller || command.once.has_key();
-    // Leaving is free; a commit is stored.
+    // Leaving costs no quota; a commit is stored.
     let charges = command.commit.as_ref().map(|commit| Charge::stored(&caller.did, commit.bytes.len(), 2));
     let held = app.quotas.reserve(charges.into_iter().collect());
     let leaving = async |command| app.serializer.run(command).await;

@@ -1,4 +1,4 @@
-//! getCommits: the commits that create a range of epochs, page by page.
+//! getCommits: the commits that create a range of epochs, in pages.
 
 use serde::{Deserialize, Serialize};
 
@@ -24,11 +24,11 @@ pub struct Input {
     to_epoch: Option<Epoch>,
     #[serde(default)]
     limit: Limit,
-    /// The first epoch of the page, as the page before gave it.
+    /// First epoch of the page, from the previous page.
     cursor: Option<String>,
 }
 
-/// A number, also where it is optional: `toEpoch=` is a mistake and not an absent one.
+/// An epoch that must be a number where it is given: `toEpoch=` is an error, not an absent value.
 #[derive(Deserialize)]
 struct Epoch(i64);
 
@@ -40,10 +40,10 @@ pub struct Output {
     has_more: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     cursor: Option<String>,
-    /// The oldest epoch whose commit is kept, if older ones were asked for that have been deleted.
+    /// Oldest epoch whose commit is kept, if the request asked for older ones that have been deleted.
     #[serde(skip_serializing_if = "Option::is_none")]
     first_epoch: Option<i64>,
-    /// The incarnation of the database that says so.
+    /// Incarnation of the database that the page was read from.
     #[serde(skip_serializing_if = "Option::is_none")]
     server_incarnation: Option<ServerIncarnation>,
 }
@@ -81,7 +81,7 @@ impl Endpoint for GetCommits {
         let expected = first.max(member.joined_epoch + 1);
         let first_epoch = match commits.first() {
             Some(commit) if commit.epoch > expected => Some(commit.epoch),
-            // Commits are deleted from the oldest on.
+            // Retention deletes the oldest commits first.
             None if expected <= last => {
                 Some(reader.first_commit(&input.convo_id).await?.unwrap_or(member.at.epoch + 1))
             }

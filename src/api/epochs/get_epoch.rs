@@ -1,4 +1,4 @@
-//! getEpoch: where a conversation stands.
+//! getEpoch: the current epoch of a conversation.
 
 use serde::{Deserialize, Serialize};
 
@@ -22,7 +22,7 @@ pub struct Input {
 pub struct Output {
     convo_id: ConvoId,
     current_epoch: i64,
-    /// The incarnation of the database that says so.
+    /// Incarnation of the database that the epoch was read from.
     #[serde(skip_serializing_if = "Option::is_none")]
     server_incarnation: Option<ServerIncarnation>,
 }
@@ -36,7 +36,7 @@ impl Endpoint for GetEpoch {
     type Output = Output;
 
     async fn call(app: &App, caller: &Caller, input: Input) -> Result<Output, Error> {
-        // Always of the database, where a removal is seen at once, and a failover that lost epochs too.
+        // Always read from the database, which shows a removal, or a failover that lost epochs, at once.
         let member = members::membership(&app.store.reader().await?, &input.convo_id, &caller.did).await?;
         let (current_epoch, server_incarnation) = (member.at.epoch, member.incarnation);
         Ok(Output { convo_id: input.convo_id, current_epoch, server_incarnation })

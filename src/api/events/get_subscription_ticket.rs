@@ -1,5 +1,4 @@
-//! getSubscriptionTicket: what lets the caller open a WebSocket once, within half a minute, for all of its
-//! conversations or for one.
+//! getSubscriptionTicket: issues a ticket that opens one WebSocket within 30 seconds, for all of the caller's conversations or for one.
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};

@@ -1,5 +1,4 @@
-//! sendTypingIndicator: the caller types, or has stopped. The other members who are connected are told, and
-//! nothing is stored.
+//! sendTypingIndicator: the caller types, or has stopped. The server notifies the other connected members and stores nothing.
 
 use serde::{Deserialize, Serialize};
 
@@ -41,10 +40,10 @@ impl Endpoint for SendTypingIndicator {
     }
 }
 
-/// Tells the other members, if it comes from a member and not too often.
+/// Notifies the other members, if the sender is a member and within its limit.
 pub async fn tell(app: &App, typing: Typing) -> Result<(), Error> {
     members::membership(&app.store.reader().await?, &typing.convo_id, &typing.did).await?;
-    // After the membership, so that a limit tells strangers nothing.
+    // After the membership check: a limit must tell strangers nothing.
     app.limits.admit_typing(&typing.did, &typing.convo_id)?;
     app.events.typing(typing);
     Ok(())

@@ -1,7 +1,7 @@
-//! streamConvoEvents: everything that happens in the caller's conversations, or in one, as server-sent events.
+//! streamConvoEvents: the events of the caller's conversations, or of one, as server-sent events.
 //!
-//! From now on, or from a cursor: the parameter, or the `Last-Event-ID` that clients of server-sent events send by themselves when
-//! they connect again. The header wins, since a client that has it has come further than the address it began with.
+//! The stream begins now or at a cursor: the parameter, or the header `Last-Event-ID` that clients of server-sent events send when they
+//! reconnect. The header wins, because it is newer than the parameter in the address.
 
 use serde::Deserialize;
 
@@ -25,7 +25,7 @@ pub struct Input {
 impl Endpoint for StreamConvoEvents {
     const LEXICON: &'static str = include_str!("stream_convo_events.json");
     const KIND: Kind = Kind::Query;
-    // It goes on.
+    // The stream does not end.
     const READS: bool = false;
     const ERRORS: &'static [Code] = &[
         Code::ConvoNotFound,
@@ -36,7 +36,7 @@ impl Endpoint for StreamConvoEvents {
         Code::TooManyConversations,
     ];
 
-    /// It waits for the tail, and streams have turns of their own at the database.
+    /// It waits for the tail; streams have their own limit at the database.
     const TURN: bool = false;
 
     type Input = Input;

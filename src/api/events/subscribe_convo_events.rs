@@ -1,8 +1,8 @@
-//! subscribeConvoEvents: what streamConvoEvents sends, as a WebSocket, by which the client can say that it types
-//! and how far it has come.
+//! subscribeConvoEvents: the events of streamConvoEvents over a WebSocket, on which the client can send typing indicators and its read
+//! position.
 //!
-//! Who may not follow is refused before there is a WebSocket. What is wrong with a cursor is said in a frame, because clients in
-//! browsers see nothing else.
+//! A caller without permission is refused before the upgrade. An invalid cursor is reported in a frame, because clients in browsers see
+//! nothing else.
 
 use actix_web::web::Data;
 use serde::Deserialize;
@@ -80,8 +80,8 @@ impl Subscription for SubscribeConvoEvents {
     }
 }
 
-/// Does what a client asks for, where it may. What it may not, or what is too often, has no effect and no answer: there is none that
-/// would tell a stranger nothing. The caller's own limit holds here too, and an error ends the stream.
+/// Handles a message from the client. A message that is not allowed or exceeds a limit has no effect and gets no reply, because any
+/// reply would tell a stranger something. The caller's own limit applies too; its error ends the stream.
 async fn handle(app: &App, did: Did, only: Option<ConvoId>, said: FromClient) -> Result<(), Error> {
     app.limits.admit(&did)?;
     let within = |convo: &ConvoId| only.as_ref().is_none_or(|only| only == convo);
@@ -101,8 +101,8 @@ async fn handle(app: &App, did: Did, only: Option<ConvoId>, said: FromClient) ->
     Ok(())
 }
 
-/// Moves the read position as reading does: forward only, and nobody waits for it. Moves are merged before they are written, and the
-/// furthest wins, so one past the log must not get there.
+/// Moves the read position forward, asynchronously. Moves are merged before they are written, and the furthest one wins, so a position
+/// beyond the log must be discarded here.
 async fn acknowledge(app: &App, did: &Did, convo: &ConvoId, seq: i64) -> Result<(), Error> {
     let member = members::membership(&app.store.reader().await?, convo, did).await?;
     if seq <= member.at.seq {

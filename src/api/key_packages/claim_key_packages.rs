@@ -1,4 +1,4 @@
-//! claimKeyPackages: takes one key package of each person that the caller wants to add.
+//! claimKeyPackages: claims one key package of each person that the caller wants to add.
 
 use serde::Deserialize;
 
@@ -31,7 +31,7 @@ impl Endpoint for ClaimKeyPackages {
         GetKeyPackages::bytes(found)
     }
 
-    /// Whoever asks again within the lease is given the same ones.
+    /// A repeated request within the lease gets the same key packages.
     fn reply_kind(_: &Output) -> ReplyKind {
         ReplyKind::Data
     }

@@ -1,4 +1,4 @@
-//! getKeyPackages: claimKeyPackages under its earlier name and verb, and the work of both.
+//! getKeyPackages: the earlier name and verb of claimKeyPackages. The work of both is here.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::quotas::Reservation;
 use crate::store::key_packages::{ClaimSource, Issued};
 use crate::xrpc::{Caller, Endpoint, Kind};
 
-/// Most DIDs in one request.
+/// Maximum DIDs in one request.
 pub(super) const MAX_DIDS: usize = 100;
 
 /// Where is looked for whom: for owners whose stock is spared, and for the others. "None" is only true after a look that waits for
@@ -58,7 +58,7 @@ pub struct KeyPackageRef {
 impl Endpoint for GetKeyPackages {
     const LEXICON: &'static str = include_str!("get_key_packages.json");
     const KIND: Kind = Kind::Query;
-    // It takes what it answers with.
+    // It claims the key packages that it returns.
     const READS: bool = false;
     const ERRORS: &'static [Code] = &[Code::TooManyDids, Code::InvalidDid, Code::InvalidCipherSuite];
 
@@ -73,7 +73,7 @@ impl Endpoint for GetKeyPackages {
         let cipher_suite = Suite::named(input.cipher_suite.as_deref().unwrap_or(DEFAULT_SUITE))?.name;
         let asked = input.dids.clone();
         let mut wanted = owners(input.dids)?;
-        // One package of each is reserved before any is looked for, so that requests that come at once count too.
+        // Reserves one package of each owner before the search, so that concurrent requests count against the quota.
         let (mut held, mut waits) = (HashMap::<String, Reservation>::new(), HashMap::<String, Duration>::new());
         for owner in &wanted {
             match app.quotas.reserve_key_package(&caller.did, owner) {
@@ -110,13 +110,13 @@ impl Endpoint for GetKeyPackages {
         if let (true, Some(wait)) = (found.is_empty(), wanted.iter().filter_map(|owner| waits.get(owner)).min()) {
             return Err(app.quotas.refuse_key_package(*wait));
         }
-        // In the order in which they were asked for, whatever order PostgreSQL found them in.
+        // The order of the request, not the order in which PostgreSQL returns rows.
         found.sort_by_key(|package| asked.iter().position(|did| *did == package.owner));
         Ok(Output { key_packages: found.into_iter().map(KeyPackageRef::from).collect(), missing: wanted })
     }
 }
 
-/// The DIDs asked for, each once, in one order for everybody.
+/// Returns the requested DIDs without duplicates, in an order that is the same for all callers.
 fn owners(dids: Vec<String>) -> Result<Vec<String>, Error> {
     match dids.len() {
         0 => return Err(Code::InvalidRequest.because("dids must not be empty")),

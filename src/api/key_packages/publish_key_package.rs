@@ -1,4 +1,4 @@
-//! publishKeyPackage: the caller leaves a key package for others to take.
+//! publishKeyPackage: the caller publishes a key package for others to claim.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
@@ -13,7 +13,7 @@ use crate::quotas::Charge;
 use crate::store::key_packages::NewKeyPackage;
 use crate::xrpc::{Caller, Endpoint, Kind};
 
-/// Longest that a key package may wait to be taken.
+/// Longest time that a key package may wait to be claimed.
 const MAX_LIFETIME: TimeDelta = TimeDelta::days(90);
 
 pub struct PublishKeyPackage;
@@ -59,7 +59,7 @@ impl Endpoint for PublishKeyPackage {
             .number(input.expires.map(|at| at.timestamp()));
         let key = input.idempotency_key.map(|key| key.0);
         let package = check(input.key_package.0, &input.cipher_suite, input.expires, app, caller);
-        // Without a key there is nothing that the refusal would have to wait for.
+        // Without a key, no earlier request can replace the refusal.
         if key.is_none()
             && let Err(refusal) = package
         {
@@ -76,7 +76,7 @@ impl Endpoint for PublishKeyPackage {
     }
 }
 
-/// The key package as it is kept, if it is acceptable now.
+/// Checks a key package and returns the row to store.
 fn check(
     bytes: Vec<u8>,
     cipher_suite: &str,

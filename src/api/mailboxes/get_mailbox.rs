@@ -1,4 +1,4 @@
-//! getMailbox: which mailbox counts for the caller, and how it is doing.
+//! getMailbox: the caller's effective mailbox and its state.
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};

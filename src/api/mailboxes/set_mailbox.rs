@@ -1,4 +1,4 @@
-//! setMailbox: where the caller's entries are handed over beside the log.
+//! setMailbox: sets or removes the caller's mailbox, to which entries are delivered in addition to the log.
 
 use serde::{Deserialize, Serialize};
 
@@ -12,9 +12,9 @@ use crate::ids::ConvoId;
 use crate::store::mailboxes::{Secret, Webhook};
 use crate::xrpc::{Caller, Endpoint, Kind};
 
-/// Longest zone, in bytes.
+/// Maximum length of a zone, in bytes.
 const MAX_ZONE_BYTES: usize = 128;
-/// Bytes of a secret, as Standard Webhooks have them.
+/// Length of a secret in bytes, as Standard Webhooks require.
 const SECRET_BYTES: std::ops::RangeInclusive<usize> = 24..=64;
 
 pub struct SetMailbox;

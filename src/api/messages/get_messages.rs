@@ -1,10 +1,10 @@
 //! getMessages: a page of the log, in ascending order of `seq`.
 //!
-//! Without a position the newest page; backwards with `cursor`; forwards with `sinceSeq` or `sinceMessage`. Reading moves the
-//! caller's read position to the newest entry of the page, behind the reply, unless `peek` is set.
+//! Without a position it returns the newest page; with `cursor` the page before; with `sinceSeq` or `sinceMessage` the page after.
+//! Reading moves the caller's read position to the newest entry of the page, after the reply, unless `peek` is set.
 //!
-//! Numbers are dense, so a page shows by itself when something is missing from it, which can only be because of its age. Then the
-//! reply says where the log begins.
+//! Values of `seq` have no gaps, so a page shows by itself that entries are missing. Only retention removes entries; the reply then
+//! says where the log begins.
 
 use serde::{Deserialize, Serialize};
 
@@ -30,7 +30,7 @@ pub struct Input {
     since_message: Option<String>,
     #[serde(alias = "since_seq")]
     since_seq: Option<Count>,
-    /// The seq before which the page ends.
+    /// The page ends before this seq.
     cursor: Option<String>,
     #[serde(default)]
     peek: bool,
@@ -40,19 +40,19 @@ pub struct Input {
 #[serde(rename_all = "camelCase")]
 pub struct Output {
     messages: Vec<MessageView>,
-    /// For the page before this one.
+    /// Cursor of the previous page.
     #[serde(skip_serializing_if = "Option::is_none")]
     cursor: Option<String>,
     last_seq: i64,
-    /// Where the log begins, if something that was asked for has been deleted.
+    /// First seq of the log, if requested entries have been deleted.
     #[serde(skip_serializing_if = "Option::is_none")]
     log_start: Option<i64>,
-    /// The incarnation of the database that says so.
+    /// Incarnation of the database that the page was read from.
     #[serde(skip_serializing_if = "Option::is_none")]
     server_incarnation: Option<ServerIncarnation>,
 }
 
-/// Where the page lies.
+/// Bound of a page.
 enum Place {
     Before(i64),
     After(i64),
@@ -80,7 +80,7 @@ impl Endpoint for GetMessages {
                 let first = messages.first().map(|message| message.seq);
                 let more = first.filter(|first| *first > member.joined_seq + 1);
                 let end = seq.min(member.at.seq + 1);
-                // A page that is not full goes back to the join, unless its bytes are too many.
+                // A page that is not full reaches back to the join, unless it was cut at its maximum bytes.
                 let full = messages.len() as i64 == input.limit.0;
                 let whole = is_dense(&messages, first.filter(|_| full).unwrap_or(member.joined_seq + 1), end);
                 (messages, more, whole)
@@ -102,7 +102,7 @@ impl Endpoint for GetMessages {
     }
 }
 
-/// Whether these are all the entries from `first` to before `end`, or newer ones that came meanwhile.
+/// Returns true if the entries begin at `first`, have no gap and reach `end`. Newer entries may follow.
 fn is_dense(messages: &[MessageView], first: i64, end: i64) -> bool {
     (messages.len() as i64) >= end - first && (first..).zip(messages).all(|(seq, message)| seq == message.seq)
 }

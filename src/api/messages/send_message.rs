@@ -37,10 +37,10 @@ pub struct Input {
     embed_uri: Option<String>,
     #[serde(alias = "idempotency_key")]
     idempotency_key: Option<Key>,
-    /// What it heard last of the database's incarnation.
+    /// The last incarnation of the database that the caller received.
     #[serde(alias = "server_incarnation")]
     server_incarnation: Option<ServerIncarnation>,
-    /// How it wants to be told that it is in another epoch.
+    /// Form of the reply to a caller in another epoch.
     #[serde(default)]
     conflict: Conflict,
 }
@@ -73,7 +73,7 @@ impl Endpoint for SendMessage {
         Code::MessageUnconfirmed,
     ];
 
-    /// Messages share transactions, which take no connection for any one of them.
+    /// Messages are written in batches; no single message takes a connection.
     const TURN: bool = false;
 
     type Input = Input;
@@ -98,7 +98,7 @@ async fn send(app: &App, caller: &Caller, input: Input) -> Result<Output, Error>
     let command = command(app, caller, input).await?;
     let (message, id) = (&command.message, command.message.id.clone());
     let embed = [&message.embed_type, &message.embed_uri].into_iter().flatten().map(String::len).sum::<usize>();
-    // One that was accepted before there was this limit is known all the same.
+    // A message that was accepted before this limit existed is still recognised as repeated.
     let held = match message.ciphertext.len() > MAX_MLS_BYTES {
         true => Err(Code::MessageTooLarge.because(format!("ciphertext must have at most {MAX_MLS_BYTES} bytes"))),
         false => app.quotas.reserve(vec![Charge::stored(&caller.did, message.ciphertext.len() + embed, 1)]),

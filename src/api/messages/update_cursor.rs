@@ -1,4 +1,4 @@
-//! updateCursor: the caller has followed a conversation this far.
+//! updateCursor: stores how far the caller has followed a conversation.
 
 use serde::{Deserialize, Serialize};
 use ulid::Ulid;

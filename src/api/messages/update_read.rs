@@ -1,6 +1,6 @@
 //! updateRead: the caller has read a conversation up to an entry, or all of it.
 //!
-//! The read position moves forward only. The caller's other devices are told, and unread counts follow from it.
+//! The read position moves forward only. The caller's other devices are notified, and unread counts are computed from it.
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -26,7 +26,7 @@ pub struct Input {
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Output {
-    /// The newest entry that counts as read, which may lie after the one in the request.
+    /// The newest entry that counts as read. It may be newer than the one in the request.
     seq: i64,
     #[serde(serialize_with = "datetime")]
     read_at: DateTime<Utc>,

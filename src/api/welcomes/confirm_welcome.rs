@@ -1,4 +1,4 @@
-//! confirmWelcome: the caller joined, or could not.
+//! confirmWelcome: the caller reports that it joined with a Welcome, or failed to.
 
 use serde::{Deserialize, Serialize};
 
@@ -25,7 +25,7 @@ pub struct Input {
     error_details: Option<String>,
     #[serde(alias = "key_package_hash")]
     key_package_hash: Option<String>,
-    /// The epoch that getWelcome named: so that a late repetition leaves the next Welcome alone.
+    /// The epoch from getWelcome. With it, a late retry does not confirm the next Welcome.
     epoch: Option<Count>,
 }
 
@@ -51,7 +51,7 @@ impl Endpoint for ConfirmWelcome {
             error_details: fields::text(input.error_details, MAX_ERROR_DETAILS, Code::InvalidRequest, "errorDetails")?,
             which: WelcomeSelector { key_package_hash, epoch: input.epoch.map(|epoch| epoch.0) },
         };
-        // Only what waits for the caller now: another invitation may come while the request waits for its turn, or for its lock.
+        // Confirms only the Welcome that is pending now: another may arrive while the command waits in the queue or for its lock.
         let reader = app.store.reader().await?;
         members::membership(&reader, &command.convo_id, &command.caller).await?;
         let state = welcomes::state(&reader, &command.convo_id, &command.caller, &command.which).await?;

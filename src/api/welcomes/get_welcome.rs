@@ -1,4 +1,4 @@
-//! getWelcome: the Welcome that lets the caller into a conversation, as often as it asks until it confirms.
+//! getWelcome: the Welcome with which the caller joins a conversation. It can be read until the caller confirms it.
 
 use serde::{Deserialize, Serialize};
 
@@ -31,9 +31,9 @@ pub struct Output {
     welcome: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     key_package_hash: Option<String>,
-    /// The epoch that the caller joins in.
+    /// The epoch in which the caller joins.
     epoch: i64,
-    /// The caller sees what comes after this.
+    /// The caller sees the entries after this seq.
     seq: i64,
 }
 
