@@ -1,8 +1,9 @@
-//! Binary values in JSON, in every spelling that clients have used, and in one spelling on the way out. In CBOR they are bytes.
+//! Binary values in JSON and CBOR.
 //!
-//! In: `{"$bytes": "…"}` or a plain string; the standard or the URL-safe alphabet; padded or not. Out: [`LexBytes`] as
-//! `{"$bytes": …}` in the standard alphabet without padding (<https://atproto.com/specs/data-model#bytes>), and plain
-//! strings ([`to_base64`]) in the standard alphabet with padding, as the version 1 lexicons have them.
+//! In JSON, input is `{"$bytes": "…"}` or a plain string, in the standard or the URL-safe alphabet, padded or not.
+//! Output is [`LexBytes`] as `{"$bytes": …}` in the standard alphabet without padding
+//! (<https://atproto.com/specs/data-model#bytes>), and plain strings ([`to_base64`]) in the standard alphabet with
+//! padding, as the version 1 lexicons have them. In CBOR they are byte strings.
 
 use std::fmt;
 
@@ -18,17 +19,17 @@ const LENIENT: GeneralPurposeConfig =
 const STANDARD: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, LENIENT);
 const URL_SAFE: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, LENIENT);
 
-/// Bytes given or answered as `{"$bytes": …}`. Accepts a plain string as well.
+/// Bytes that are read from `{"$bytes": …}` or a plain string, and written as the former.
 #[derive(Clone, PartialEq, Eq)]
 pub struct LexBytes(pub Vec<u8>);
 
-/// The bytes behind a base64 text: either alphabet (not a mixture), padded or not.
+/// Returns the bytes of a base64 text in either alphabet (not a mixture), padded or not.
 pub fn from_base64(text: &str) -> Result<Vec<u8>, base64::DecodeError> {
     let engine = if text.contains(['-', '_']) { &URL_SAFE } else { &STANDARD };
     engine.decode(text)
 }
 
-/// The text for bytes that a lexicon declares as a string: standard alphabet, padded.
+/// Returns bytes as a lexicon declares them as a string: standard alphabet, padded.
 pub fn to_base64(bytes: &[u8]) -> String {
     general_purpose::STANDARD.encode(bytes)
 }

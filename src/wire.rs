@@ -1,4 +1,4 @@
-//! The shapes that more than one method answers with, field for field as `blue.catbird.mls.defs` declares them.
+//! Shapes that several methods return, field for field as `blue.catbird.mls.defs` declares them.
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -6,12 +6,13 @@ use serde::Serialize;
 use crate::bytes::LexBytes;
 use crate::ids::{ConvoId, Did, EntryId};
 
-/// A datetime as every reply writes it: RFC 3339 in UTC with microseconds, so that it survives a round trip.
+/// Writes a datetime as every reply has it: RFC 3339 in UTC with microseconds, which PostgreSQL's precision needs for a
+/// round trip.
 pub fn datetime<S: serde::Serializer>(at: &DateTime<Utc>, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&at.to_rfc3339_opts(chrono::SecondsFormat::Micros, true))
 }
 
-/// The same for a datetime that may be absent.
+/// Writes an optional datetime.
 pub fn optional_datetime<S: serde::Serializer>(at: &Option<DateTime<Utc>>, serializer: S) -> Result<S::Ok, S::Error> {
     match at {
         Some(at) => datetime(at, serializer),
@@ -19,13 +20,13 @@ pub fn optional_datetime<S: serde::Serializer>(at: &Option<DateTime<Utc>>, seria
     }
 }
 
-/// What an entry of the log is.
+/// Type of a log entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum MessageType {
     /// An application message.
     App,
-    /// A commit; its `epoch` is the one that it creates.
+    /// A commit. Its `epoch` is the one that it creates.
     Commit,
 }
 
@@ -67,11 +68,11 @@ pub struct MessageView {
 #[serde(rename_all = "camelCase")]
 pub struct MemberView {
     pub did: Did,
-    /// The same as `did`: version 1 knows users, not devices.
+    /// Equal to `did`: version 1 knows users, not devices.
     pub user_did: Did,
     #[serde(serialize_with = "datetime")]
     pub joined_at: DateTime<Utc>,
-    /// Whether this member may remove others.
+    /// True if this member may remove others.
     pub is_admin: bool,
 }
 
@@ -94,14 +95,14 @@ pub struct ConvoView {
     pub members: Vec<MemberView>,
     pub member_count: i64,
     pub epoch: i64,
-    /// The newest entry's `seq`; 0 in an empty log.
+    /// `seq` of the newest entry; 0 in an empty log.
     pub seq: i64,
     pub cipher_suite: String,
     #[serde(serialize_with = "datetime")]
     pub created_at: DateTime<Utc>,
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "optional_datetime")]
     pub last_message_at: Option<DateTime<Utc>>,
-    /// Application messages of others after the caller's read position.
+    /// Number of other members' application messages after the caller's read position.
     pub unread_count: i64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub metadata: Option<ConvoMetadata>,

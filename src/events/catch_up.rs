@@ -1,5 +1,5 @@
-//! A stream's way from its cursor to the present: rows first, then entries, page by page, as fast as its client reads and no
-//! faster. When little is missing, the tail takes over.
+//! Supply of a stream from its cursor to the present: rows first, then entries, page by page, as fast as its client
+//! reads. When little is missing, the tail takes over.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,13 +20,13 @@ use super::subscriber::{End, Subscriber};
 
 /// Most conversations in one page.
 const MAX_CONVOS_PER_PAGE: usize = 10;
-/// After so many pages of a conversation that is written faster than it can be read to its end, the tail takes over where little is
-/// missing. Before that only where nothing is, so that its page does not come on top of what waits for the client.
+/// Pages of conversations that are nearly read to their end, after which the tail takes over although some entries are
+/// missing. Before that it takes over only when none is, because its page would add to what waits for the client.
 const MAX_CLOSE_PAGES: u32 = 3;
-/// The pause after the database refused.
+/// Pause after an error of the database.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 
-/// Supplies a stream until the tail does, or until it ends. Rows that were `known` when it began are passed over.
+/// Supplies a stream until the tail takes over, or the stream ends. Rows that `known` saw are skipped.
 pub(super) async fn run(
     store: Store,
     hub: Hub,
@@ -38,7 +38,7 @@ pub(super) async fn run(
     let mut pages = 0;
     loop {
         hub.shed_load();
-        // Also before the tail takes over, which does not wait for anybody to read.
+        // Also before the tail takes over, which does not wait for the client.
         if !subscriber.wait_for_room(hub.buffer()).await {
             return;
         }
@@ -74,7 +74,7 @@ pub(super) async fn run(
     }
 }
 
-/// One page. Who is a member is asked after the entries were read.
+/// Supplies one page of entries. The memberships are read after the entries.
 async fn supply(
     store: &Store,
     hub: &Hub,
@@ -110,14 +110,14 @@ async fn supply(
     Ok(())
 }
 
-/// Whether something may have been deleted that a stream lacks, or its place means nothing any more.
+/// Returns whether a deleted row may be missing in a stream, or its cursor belongs to another era.
 fn may_lack(subscriber: &Subscriber, present: &Present) -> bool {
     subscriber.begins_at().is_some_and(|from| {
         present.moment.seen().era != from.seen().era || from.seen().lacks_below(present.horizon, present.moment.seen())
     })
 }
 
-/// Whether entries were deleted that should have been among these, which follow positions without a gap otherwise.
+/// Returns whether entries are missing in between, because they were deleted.
 fn has_gap(after: &[(&str, i64)], entries: &[MessageView]) -> bool {
     let mut last: HashMap<&str, i64> = after.iter().copied().collect();
     entries
@@ -148,7 +148,7 @@ async fn supply_rows(
                 memberships = found;
                 break;
             }
-            // The rows are not with the hub any more, so there is no way but on.
+            // The hub no longer has the rows, so this must be retried.
             Err(_) if !subscriber.has_ended() => tokio::time::sleep(RETRY_DELAY).await,
             Err(failed) => return Err(failed),
         }
@@ -157,7 +157,7 @@ async fn supply_rows(
         if let (Some(convo), EventPayload::Removed { did, seq, .. }) = (&row.convo, &row.what)
             && *did == subscriber.did
         {
-            // The row is not with the hub any more, so there is no way but on.
+            // The hub no longer has the row, so this must be retried.
             while supply_rest(store, hub, subscriber, convo, row.id, *seq, slots).await.is_err() {
                 if subscriber.has_ended() {
                     return Ok(());
@@ -170,8 +170,8 @@ async fn supply_rows(
     Ok(())
 }
 
-/// What a stream lacks of a membership that ended at `end`, as the row `removal` says, to be sent before that row. Nobody can read it
-/// from the log any more, so whoever was removed while it was away gets it here or never.
+/// Supplies the entries of a membership that ended at `end`, before the row `removal` that says so. A former member
+/// cannot read them from the log.
 async fn supply_rest(
     store: &Store,
     hub: &Hub,
@@ -211,8 +211,8 @@ async fn supply_rest(
     }
 }
 
-/// The rows in their order, each once, without those from before a membership: where the first that is about `did` itself says that
-/// it joined, it was no member before.
+/// Returns the rows in their order, each once, without those from before a membership: if the first row about `did`
+/// says that it joined, it was no member before.
 fn of_membership(mut rows: Vec<Arc<Row>>, did: &Did) -> Vec<Arc<Row>> {
     rows.sort_by_key(|row| row.id);
     rows.dedup_by_key(|row| row.id);

@@ -1,10 +1,10 @@
-//! Where somebody stands in the stream of events: opaque to clients, in order of time.
+//! Position of a client in the stream of events: opaque to clients, and sorted by time.
 //!
-//! It begins as a ULID does, so that cursors and the ids of entries sort together: 48 bits of time, by the database's clock, a mark that
-//! tells a cursor from an entry's id, the incarnation of the database ([`crate::store`]), and chance. What follows is sealed with
-//! the incarnation's key (AES-256-GCM, NIST SP 800-38D): nobody learns from it how much is written here, and nobody makes one up. It is
-//! a snapshot, as far as it fits: everything that the snapshot saw has been delivered to whoever was given this. With it goes the newest
-//! transaction of which something was delivered, what comes with the cursor included, by which it shows whether that was lost since.
+//! The text begins as a ULID does, so cursors and the ids of entries sort together: 48 bits of time by the clock of the
+//! database, a mark that distinguishes a cursor from an entry id, the incarnation of the database ([`crate::store`]),
+//! and random bits. The rest is sealed with the key of the incarnation (AES-256-GCM, NIST SP 800-38D), so clients learn
+//! nothing about the traffic and cannot forge one. It holds a snapshot such that everything it saw has been sent, and
+//! the newest transaction of which anything was sent, which shows whether that was lost since.
 
 use std::fmt;
 use std::str::FromStr;
@@ -19,18 +19,19 @@ use crate::error::{Code, Error};
 use crate::ids::ServerIncarnation;
 use crate::store::events::{CursorIncarnation, Key, Moment, Seen};
 
-/// What tells a cursor from the id of a message.
+/// Mark that distinguishes a cursor from an entry id.
 const MARK: u128 = 0xCA7B;
-/// The letters of its beginning.
+/// Letters of the ULID at the beginning.
 const HEAD: usize = 26;
-/// Most running transactions that it names. If there are more, it stands before the first that it does not name.
+/// Most running transactions that a cursor names. If more were running, it ends before the first that it does not name.
 const MAX_RUNNING: usize = 6;
-/// Most letters of one.
+/// Most letters of a cursor.
 const MAX_LETTERS: usize = 128;
-/// Bytes of chance after the beginning, the rest of the nonce.
+/// Random bytes after the ULID, which complete the nonce.
 const NONCE_REST: usize = 8;
 
-/// Everything that its snapshot saw has been delivered to whoever was given this. Cheap to clone.
+/// Cursor that the server has made or verified. Everything that its snapshot saw has been sent to its holder. Cheap to
+/// clone.
 #[derive(Debug, Clone)]
 pub struct Cursor(Arc<Inner>);
 
@@ -38,31 +39,31 @@ pub struct Cursor(Arc<Inner>);
 struct Inner {
     text: String,
     seen: Seen,
-    /// When it was taken, in milliseconds since 1970.
+    /// Time at which it was taken, in milliseconds since 1970.
     at: u64,
-    /// The incarnation that it is of, and what it is sealed with.
+    /// Incarnation to which it belongs, and the key that seals it.
     incarnation: i32,
     key: Key,
 }
 
 impl Cursor {
-    /// The place of nobody yet.
+    /// Cursor of a stream that has no position yet.
     pub fn nowhere() -> Self {
         let seen = Seen { era: 0, ahead: 0, running: Vec::new(), newest: 0 };
         Self(Arc::new(Inner { text: String::new(), seen, at: 0, incarnation: 0, key: Key([0; 32]) }))
     }
 
-    /// What has been delivered.
+    /// Snapshot of what has been sent.
     pub fn seen(&self) -> &Seen {
         &self.0.seen
     }
 
-    /// The incarnation of the database that it is of.
+    /// Incarnation of the database to which it belongs.
     pub fn incarnation(&self) -> ServerIncarnation {
         ServerIncarnation::of(&self.0.key.0)
     }
 
-    /// The same place, for who has been given something that `other` goes with.
+    /// Returns the same position for a client that has also been sent something that `other` goes with.
     pub fn beside(&self, other: &Self) -> Self {
         let (own, other) = (&self.0, &other.0);
         if own.seen.era != other.seen.era || own.seen.newest >= other.seen.newest {
@@ -73,7 +74,7 @@ impl Cursor {
     }
 
     fn sealed(seen: Seen, at: u64, incarnation: i32, key: &Key) -> Self {
-        // The chance of one alone would do for a second cursor in the same millisecond, and not for as many as there will be.
+        // The random bits of one ULID suffice for two cursors in a millisecond, but not for all that will be made.
         let chance = [Ulid::new().random(), Ulid::new().random()];
         let head = (u128::from(at) & ((1 << 48) - 1)) << 80
             | MARK << 64
@@ -81,7 +82,7 @@ impl Cursor {
             | chance[0] & u128::from(u32::MAX);
         let mut rest = chance[1].to_le_bytes()[..NONCE_REST].to_vec();
         let mut body = [seen.ahead.to_be_bytes(), seen.newest.to_be_bytes()].concat();
-        // All that run are within two thousand millions of the end, or PostgreSQL would stop.
+        // All running transactions are within 2^31 of the end, or PostgreSQL would stop.
         body.extend(seen.running.iter().flat_map(|tx| ((seen.ahead - tx) as u32).to_be_bytes()));
         key.cipher()
             .seal_in_place_append_tag(nonce(head, &rest), Aad::from(head.to_be_bytes()), &mut body)
@@ -106,7 +107,7 @@ fn nonce(head: u128, rest: &[u8]) -> Nonce {
     Nonce::assume_unique_for_key(nonce)
 }
 
-/// Two texts that were written for the same moment are the same text.
+/// Cursors are equal if they share their text.
 impl PartialEq for Cursor {
     fn eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
@@ -119,12 +120,12 @@ impl fmt::Display for Cursor {
     }
 }
 
-/// A cursor that a client came with, whose seal has not been looked at.
+/// Cursor that a client has sent, whose seal is not verified yet.
 #[derive(Debug, Clone)]
 pub struct Sealed {
     text: String,
     head: u128,
-    /// The incarnation that it says it is of.
+    /// Incarnation that it names.
     pub incarnation: i32,
 }
 
@@ -146,7 +147,7 @@ impl FromStr for Sealed {
 }
 
 impl Sealed {
-    /// What had been delivered, if this was sealed with the key of this incarnation.
+    /// Returns what had been sent, if the cursor was sealed with the key of this incarnation.
     pub fn open(&self, then: &CursorIncarnation) -> Option<Seen> {
         let mut bytes = BASE64_URL_SAFE_NO_PAD.decode(&self.text[HEAD..]).ok()?;
         let (rest, body) = bytes.split_at_mut_checked(NONCE_REST)?;
@@ -160,13 +161,13 @@ impl Sealed {
         Some(Seen { era: then.era, ahead, running, newest })
     }
 
-    /// The cursor, which was opened by `then`, for who has had what `seen` says.
+    /// Returns the verified cursor of a client that has been sent what `seen` says.
     pub fn at(self, seen: Seen, then: &CursorIncarnation) -> Cursor {
         let (at, key) = ((self.head >> 80) as u64, then.key.clone());
         Cursor(Arc::new(Inner { text: self.text, seen, at, incarnation: self.incarnation, key }))
     }
 
-    /// As the client wrote it.
+    /// Text as the client sent it.
     pub fn text(&self) -> &str {
         &self.text
     }

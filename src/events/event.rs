@@ -1,5 +1,5 @@
-//! What is sent to clients, field for field as `blue.catbird.mls.streamConvoEvents` and `blue.catbird.mls.subscribeConvoEvents` declare
-//! it, in no framing yet.
+//! Events as clients are sent them, field for field as `blue.catbird.mls.streamConvoEvents` and
+//! `blue.catbird.mls.subscribeConvoEvents` declare them, without a framing.
 
 use std::ops::Deref;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -26,17 +26,17 @@ const ENCODINGS: usize = 3;
 pub enum Event {
     /// An entry of a conversation's log.
     Message { prev_seq: i64, message: MessageView },
-    /// Somebody else joined, left or was removed.
+    /// Another member joined, left or was removed.
     MembershipChange { event_id: String, convo_id: ConvoId, did: Did, action: Action, actor: Did, epoch: i64, seq: i64 },
-    /// The recipient is in a conversation that it was not in before.
+    /// The recipient has joined a conversation.
     Conversation { event_id: String, convo_id: ConvoId, actor: Did, epoch: i64, seq: i64 },
     /// A Welcome waits for the recipient.
     Welcome { convo_id: ConvoId, epoch: i64 },
-    /// The recipient is not a member any more. Nothing of the conversation follows.
+    /// The recipient is no longer a member. No event of the conversation follows.
     Removed { event_id: String, convo_id: ConvoId, action: Action, actor: Did, epoch: i64, seq: i64 },
     /// Few of the recipient's key packages are left.
     KeyPackagesLow { available: i64 },
-    /// The recipient's mailbox has proved itself, or is given up.
+    /// The recipient's mailbox was verified, or is given up.
     Mailbox {
         #[serde(skip_serializing_if = "Option::is_none")]
         convo_id: Option<ConvoId>,
@@ -54,9 +54,9 @@ pub enum Event {
         #[serde(serialize_with = "datetime")]
         read_at: DateTime<Utc>,
     },
-    /// The recipient has followed up to here, on this device or another.
+    /// The recipient has moved its cursor here, on this device or another.
     CursorMoved { convo_id: ConvoId, last_seen: String },
-    /// Somebody else types, or has stopped.
+    /// Another member is typing, or has stopped.
     Typing(Typing),
     /// About the stream itself.
     Info {
@@ -67,7 +67,7 @@ pub enum Event {
 }
 
 impl Event {
-    /// The type's name without the method, as `event:`, frames' headers and the metrics have it.
+    /// Name of the type without the method, as `event:`, the headers of frames and the metrics have it.
     pub fn name(&self) -> &'static str {
         match self {
             Event::Message { .. } => "messageEvent",
@@ -84,7 +84,7 @@ impl Event {
         }
     }
 
-    /// About how many bytes it takes on the wire.
+    /// Approximate number of bytes on the wire.
     fn size(&self) -> usize {
         match self {
             Event::Message { message, .. } => FRAME + message.ciphertext.0.len() / 3 * 4,
@@ -93,12 +93,13 @@ impl Event {
     }
 }
 
-/// An event with the cursor that goes with it, shared by all who are sent it.
+/// An event with its cursor, shared by all streams that are sent it.
 #[derive(Debug)]
 pub struct Published {
     pub event: Event,
     pub cursor: Cursor,
-    /// The incarnation of the database that it was read in. `None` for what ends a stream, whose cursor may be of an older one.
+    /// Incarnation of the database in which it was read. `None` for a final event, whose cursor may belong to an older
+    /// one.
     incarnation: Option<ServerIncarnation>,
     pub size: usize,
     /// Encodings of the event with `cursor`, made when they are first needed. Their order is up to [`crate::streaming`].
@@ -106,7 +107,7 @@ pub struct Published {
     _held: Option<Held>,
 }
 
-/// A row that waits for streams, counted as an event is.
+/// A row that is queued for streams. Its bytes are counted as those of an event are.
 #[derive(Debug)]
 pub struct Row {
     row: EventRow,
@@ -129,7 +130,7 @@ impl Deref for Row {
     }
 }
 
-/// The part that an event has in what all events that wait take.
+/// Part of one queued event in the bytes of all queued events.
 #[derive(Debug)]
 struct Held {
     all: Arc<AtomicUsize>,
@@ -148,7 +149,7 @@ impl Published {
         Self { event, cursor, incarnation, size, encodings: Default::default(), _held: None }
     }
 
-    /// The same, counted among `all` bytes for as long as it waits for anybody.
+    /// Counts the event in `all` bytes until it is dropped.
     pub fn counted(mut self, all: &Arc<AtomicUsize>) -> Self {
         all.fetch_add(self.size, Ordering::Relaxed);
         self._held = Some(Held { all: all.clone(), size: self.size });
@@ -160,7 +161,7 @@ impl Published {
         if *cursor == self.cursor { self.encodings[encoding].get_or_init(encode).clone() } else { encode() }
     }
 
-    /// The event with its cursor, as every framing carries it, and the type that it has in the stream of this method.
+    /// Returns the event and a cursor as every framing writes them. `method` prefixes the type.
     pub fn view(&self, method: &str, cursor: &Cursor) -> impl Serialize + '_ {
         let kind = format!("{method}#{}", self.event.name());
         View { kind, event: &self.event, cursor: cursor.to_string(), server_incarnation: self.incarnation }
@@ -178,41 +179,41 @@ struct View<'a> {
     server_incarnation: Option<ServerIncarnation>,
 }
 
-/// How a roster changed.
+/// Change of a roster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Action {
     Joined,
-    /// By itself.
+    /// The member left.
     Left,
-    /// By somebody else.
+    /// Another member removed it.
     Removed,
 }
 
-/// What the server has to say about the stream itself.
+/// State of the stream itself, sent as an event. All but `Replayed` end the stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Info {
-    /// Everything since the cursor has been sent; what follows happens now.
+    /// Everything since the cursor has been sent; live events follow.
     Replayed,
-    /// The client reads too slowly; the stream ends here, and its cursor leads on.
+    /// The client reads too slowly. Its cursor leads on.
     SlowConsumer,
-    /// The server is going away.
+    /// The replica stops.
     Draining,
-    /// The server lost track of what was sent; the cursor leads on.
+    /// The replica no longer knows what was sent. The cursor leads on.
     Reset,
     /// An operator has suspended the caller.
     Suspended,
-    /// The stream has been open for as long as one may be; the cursor leads on.
+    /// The stream has reached its maximum age. The cursor leads on.
     Expired,
-    /// The caller has opened more streams than it may have, and this was the oldest.
+    /// The caller has opened more streams than it may, and this was the oldest.
     Replaced,
-    /// The key that opened the stream does not speak for the caller any more.
+    /// The key that opened the stream no longer speaks for the caller.
     IdentityChanged,
 }
 
 impl Info {
-    /// As the wire and the metrics have it.
+    /// Name on the wire and in the metrics.
     pub fn name(self) -> &'static str {
         match self {
             Info::Replayed => "replayed",
@@ -234,7 +235,7 @@ impl Published {
         let (least, spread) = match info {
             Info::Draining | Info::Reset | Info::Suspended | Info::IdentityChanged => (250, 4_500),
             Info::SlowConsumer | Info::Replayed | Info::Expired => (250, 750),
-            // Clients that come back by themselves would go on replacing each other.
+            // Clients that reconnect automatically would replace each other for ever.
             Info::Replaced => (30_000, 30_000),
         };
         let retry = least + ulid::Ulid::new().random().wrapping_add(u128::from(seed)) as u64 % spread;
@@ -243,7 +244,7 @@ impl Published {
     }
 }
 
-/// Somebody types, or has stopped. Never stored.
+/// Typing indicator, which is never stored.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Typing {

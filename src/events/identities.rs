@@ -1,9 +1,9 @@
-//! Whether the callers of open streams are still who they were.
+//! Check of the callers of open streams.
 //!
-//! A stream was opened by a key of its caller's DID document. Who has lost that key, or the account, takes it out of the document, and
-//! whoever has it goes on following until somebody looks. So each stream's is looked at every [`CHECK_INTERVAL`], give or take a quarter, in a
-//! document that is no older than requests accept without asking. Where the directory does not answer, nothing ends, and it is
-//! looked at the next time. Streams of development tokens have no such key; they end with their lives.
+//! A stream was opened with a key of its caller's DID document. An owner who has lost the key or the account removes it
+//! from the document, and a thief would follow until somebody checks. So each stream is checked about every
+//! [`CHECK_INTERVAL`], against a document that is as fresh as requests require. If the directory does not answer, the
+//! stream goes on until the next check. Streams of development tokens have no key; they end at their maximum age.
 
 use std::time::{Duration, Instant};
 
@@ -15,11 +15,11 @@ use crate::auth::Authenticator;
 use super::event::Info;
 use super::hub::Hub;
 
-/// How often a stream's caller is looked at.
+/// Time between two checks of a stream, give or take a quarter.
 pub const CHECK_INTERVAL: Duration = Duration::from_secs(10 * 60);
-/// How often it is looked whose time has come.
+/// Time between two looks for streams that are due.
 const SCAN_INTERVAL: Duration = Duration::from_secs(5);
-/// Callers that are looked at at once.
+/// Most callers that are checked at a time.
 const MAX_CONCURRENT_CHECKS: usize = 16;
 
 pub(super) async fn watch(hub: &Hub, authenticator: &Authenticator, mut stop: watch::Receiver<bool>) {
@@ -31,7 +31,7 @@ pub(super) async fn watch(hub: &Hub, authenticator: &Authenticator, mut stop: wa
     }
 }
 
-/// Ends streams whose time to be looked at has come by `now`, and whose keys have ceased to speak for their callers.
+/// Checks the streams that are due at `now`, and ends those whose keys no longer speak for their callers.
 pub(super) async fn check(hub: &Hub, authenticator: &Authenticator, now: Instant) {
     let looking = stream::iter(hub.to_identify(now)).for_each_concurrent(MAX_CONCURRENT_CHECKS, async |(did, key)| {
         if authenticator.is_revoked(&did, &key).await {

@@ -47,24 +47,24 @@ pub use tail::POLL_INTERVAL;
 
 /// Time between two keepalives of a stream. They keep proxies from closing an idle connection.
 pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
-/// How long a new stream waits for the tail.
+/// Longest wait of a new stream for the tail.
 const TAIL_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long it waits for its turn at the database after that.
+/// Longest wait of a new stream for a slot at the database, after that.
 const SLOT_TIMEOUT: Duration = Duration::from_secs(3);
 /// Most conversations of one stream.
 pub const MAX_CONVOS: usize = 10_000;
-/// Most rows that are replayed, and most bytes of what they say. Who has been away for more reads its conversations anew, which is
-/// quicker.
+/// Most rows of one replay, and most bytes of their content. A client that lacks more reads its conversations anew,
+/// which is quicker.
 const MAX_REPLAY: i64 = 10_000;
 const MAX_REPLAY_BYTES: i64 = 4 * 1024 * 1024;
 
-/// See the module. Cheap to clone.
+/// Events of this replica. Cheap to clone.
 #[derive(Clone)]
 pub struct Events {
     store: Store,
     hub: Hub,
     notifier: Notifier,
-    /// Streams that catch up take turns at the database.
+    /// Slots at the database for streams that catch up.
     slots: Arc<Semaphore>,
     metrics: EventMetrics,
 }
@@ -96,7 +96,8 @@ pub struct EventConfig {
 }
 
 impl Events {
-    /// Puts the parts together and starts them, except the tail, which needs the schema; see [`Events::start_tail`].
+    /// Starts all parts but the tail, which needs the schema ([`Events::start_tail`]). `buffer` is the number of events
+    /// that may wait for one client.
     pub fn new(
         store: &Store,
         redis: Option<&Redis>,
@@ -108,7 +109,7 @@ impl Events {
         let hub = Hub::new(buffer, metrics.clone());
         let notifier = Notifier::start(store, &hub, redis, database, pooler, metrics.clone(), background);
         background.start(&tasks::STREAM_HEARTBEAT, keep_alive(hub.clone()));
-        // A quarter of the connections, so that neither writes nor the tail wait for those who come back all at once.
+        // A quarter of the connections. The rest is left to writes and the tail when many clients resume at once.
         let slots = Arc::new(Semaphore::new((max_connections / 4).max(1)));
         Self { store: store.clone(), hub, notifier, slots, metrics }
     }
@@ -118,12 +119,13 @@ impl Events {
         background.start(&tasks::EVENT_TAIL, tail::run(self.store.clone(), self.hub.clone(), self.metrics.clone()));
     }
 
-    /// Opens a stream of all conversations of `did`, or of one: from now on, or from a cursor. Where the caller has as many as it may, its
-    /// oldest one ends. `key` is the one that has proved the caller, and ends the stream when it ceases to ([`identities`]). What the
-    /// caller has missed is read at the rate of its account.
+    /// Opens a stream of all conversations of `did`, or of one: from now on, or from a cursor. If the caller has its
+    /// maximum of streams, its oldest one ends. `key` proved the caller; the stream ends when the key no longer does
+    /// ([`identities`]). Reading what the caller has missed is charged to its account.
     ///
-    /// Errors: `ConvoNotFound` and `NotMember` for the one conversation, `FutureCursor`, `OutdatedCursor`, `TooManyConversations`,
-    /// `RateLimitExceeded` where too many of one caller are being opened or closed, `Overloaded`.
+    /// Errors: `ConvoNotFound` and `NotMember` for the one conversation, `FutureCursor`, `OutdatedCursor`,
+    /// `TooManyConversations`, `RateLimitExceeded` if too many streams of the caller are being opened or closed,
+    /// `Overloaded`.
     pub async fn open(
         &self,
         did: &Did,
@@ -132,7 +134,7 @@ impl Events {
         cursor: Option<Sealed>,
         account: Account,
     ) -> Result<OpenStream, Error> {
-        // It has begun to miss things now; the true beginning is not known before the tail has looked.
+        // Every row is held for the stream from here on. Its cursor is not known before the tail has read.
         let nowhere = Cursor::nowhere();
         let subscriber = self.hub.register(did, key, only, nowhere.clone())?;
         let mut open = OpenStream { hub: self.hub.clone(), subscriber, from: nowhere };
@@ -166,7 +168,8 @@ impl Events {
             }
             None => None,
         };
-        // What was deleted before it could be read has moved the horizon, and what was read in two incarnations belongs to neither.
+        // Rows that were deleted before they could be read have moved the horizon. Rows of two incarnations belong to
+        // neither.
         let after = reader.present(None).await?;
         if after.moment.incarnation != present.moment.incarnation {
             return Err(Code::Overloaded.because("the database has just restarted; reconnect"));
@@ -175,7 +178,7 @@ impl Events {
             check(seen, after.horizon, &after.moment)?;
         }
         drop((reader, slot));
-        // Without a cursor, what was there already is not told.
+        // Without a cursor, existing rows are not sent.
         let known = cursor.is_none().then(|| present.moment.seen().clone());
         open.from = cursor.unwrap_or_else(|| Cursor::from(&present.moment));
         self.hub.attach(&open.subscriber, &attachments, open.from.clone(), replayed);
@@ -191,43 +194,44 @@ impl Events {
         Ok(open)
     }
 
-    /// Tells the other members that somebody types. Whoever calls this knows that it is a member.
+    /// Publishes a typing indicator to the other members. The caller has checked that its sender is a member.
     pub fn typing(&self, typing: Typing) {
         self.notifier.typing(&typing, self.runtime());
         self.hub.queue_typing(typing);
     }
 
-    /// How replicas tell each other, and whether this one is told.
+    /// Notifications between the replicas.
     pub fn notifier(&self) -> &Notifier {
         &self.notifier
     }
 
-    /// Whether what happens reaches this replica.
+    /// Returns whether the tail has read to the present lately.
     pub fn are_current(&self) -> bool {
         self.hub.is_current(Instant::now())
     }
 
-    /// How many streams are open.
+    /// Number of open streams.
     pub fn streams(&self) -> usize {
         self.hub.open()
     }
 
-    /// Sends every stream away, each told when to come back, and takes no other in.
+    /// Ends every stream, and refuses new ones. Each client is sent the time after which it should come back.
     pub fn drain(&self) {
         self.hub.end_all(Info::Draining, true);
     }
 
-    /// Ends the streams of these people.
+    /// Ends the streams of these callers.
     pub fn suspend(&self, dids: &HashSet<String>) {
         self.hub.end(Info::Suspended, |subscriber| dids.contains(subscriber.did.as_str()));
     }
 
-    /// Ends streams whose callers are not who they were, as far as that is to be looked at by `now`. See [`identities`].
+    /// Ends streams whose keys no longer speak for their callers, among those that are due for the check at `now`
+    /// ([`identities`]).
     pub async fn check_identities(&self, authenticator: &Authenticator, now: Instant) {
         identities::check(&self.hub, authenticator, now).await;
     }
 
-    /// Does so until told to stop.
+    /// Runs that check until `stop`.
     pub async fn watch_identities(self, authenticator: Arc<Authenticator>, stop: watch::Receiver<bool>) {
         identities::watch(&self.hub, &authenticator, stop).await;
     }
@@ -237,7 +241,8 @@ impl Events {
     }
 }
 
-/// Where a stream begins that comes with this cursor: at what it surely has had, in the numbering of the present.
+/// Returns the cursor at which a resumed stream begins: what it has surely been sent, in the numbering of the present
+/// incarnation.
 async fn begin(cursor: Sealed, present: &Present, reader: &Reader) -> Result<Cursor, Error> {
     let lost = || {
         let message = "the cursor belongs to another database, or to a time that this one has lost; subscribe without it, then read your conversations";
@@ -258,7 +263,7 @@ async fn begin(cursor: Sealed, present: &Present, reader: &Reader) -> Result<Cur
     Ok(cursor.at(seen, then))
 }
 
-/// Refuses to begin where something that was deleted may be missing.
+/// Refuses a cursor that may lack a deleted row.
 fn check(seen: &Seen, horizon: i64, now: &Moment) -> Result<(), Error> {
     if seen.lacks_below(horizon, now.seen()) { Err(outdated()) } else { Ok(()) }
 }

@@ -1,9 +1,10 @@
-//! Telling the tails of all replicas that there is something to read: soon after a commit, and without any promise.
+//! Notifications that make the tails of all replicas read soon after a commit. They may be lost: a pass follows within
+//! a second anyway.
 //!
-//! The store notes whom committed transactions concern, and nobody else does. This replica's own tail is woken at once. The others
-//! are told by Redis where there is one, else by NOTIFY; behind a pooler, which carries no LISTEN, they find out by themselves. What
-//! was noted while the last hint was on its way goes into the next. A hint names conversations and people by hashes and carries
-//! nothing to deliver, so that losing one, or sending one for nothing, costs time and nothing else.
+//! The store notes the topics of committed transactions. The tail of this replica is woken at once. The other replicas
+//! are notified through Redis if there is one, else by NOTIFY. Behind a pooler, which carries no LISTEN, they only
+//! poll. Topics that are noted while a notification is being sent go into the next one. A notification names
+//! conversations and people by hashes, and carries no content.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,29 +21,29 @@ use super::event::Typing;
 use super::hub::Hub;
 use super::metrics::EventMetrics;
 
-/// What Redis is asked for here, as the log says when it does not answer.
+/// Purpose of Redis here, for the log.
 const PURPOSE: &str = "telling replicas of new events";
-/// Where hints go, in Redis and in PostgreSQL.
+/// Channel of notifications, in Redis and in PostgreSQL.
 const CHANNEL: &str = "catbird:hints";
-/// Where typing indicators go, in Redis.
+/// Channel of typing indicators, in Redis.
 const TYPING_CHANNEL: &str = "catbird:typing";
-/// The shortest time between two hints through Redis, and through PostgreSQL, where each is a transaction.
+/// Shortest time between two notifications through Redis, and through PostgreSQL, where each is a transaction.
 const MIN_REDIS_INTERVAL: Duration = Duration::from_millis(2);
 const MIN_NOTIFY_INTERVAL: Duration = Duration::from_millis(20);
-/// The pause before the next attempt to listen.
+/// Pause before the next attempt to listen.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 
-/// How replicas tell each other.
+/// Transport of notifications.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Transport {
     Redis,
     Notify,
-    /// Not at all.
+    /// None: replicas only poll.
     Poll,
 }
 
 impl Transport {
-    /// As pages and metrics have it.
+    /// Name on the pages of operators and in the metrics.
     pub fn name(self) -> &'static str {
         match self {
             Transport::Redis => "redis",
@@ -52,7 +53,7 @@ impl Transport {
     }
 }
 
-/// What tells and is told. Cheap to clone.
+/// Publisher and receiver of notifications. Cheap to clone.
 #[derive(Clone)]
 pub struct Notifier {
     transport: Transport,
@@ -61,7 +62,7 @@ pub struct Notifier {
 }
 
 impl Notifier {
-    /// Starts telling and listening.
+    /// Starts to publish and to receive.
     pub fn start(
         store: &Store,
         hub: &Hub,
@@ -101,17 +102,17 @@ impl Notifier {
         Self { transport, listening, redis }
     }
 
-    /// How replicas tell each other.
+    /// Transport of notifications.
     pub fn transport(&self) -> Transport {
         self.transport
     }
 
-    /// Whether this replica is told by others just now. Without, it polls.
+    /// Returns whether notifications of other replicas arrive just now. If not, the tail only polls.
     pub fn listening(&self) -> bool {
         self.listening.load(Ordering::Relaxed)
     }
 
-    /// Tells the other replicas that somebody types. Lost without Redis.
+    /// Publishes a typing indicator to the other replicas. Without Redis it is lost.
     pub fn typing(&self, typing: &Typing, runtime: &Handle) {
         let Some(redis) = self.redis.clone() else { return };
         let text = serde_json::to_string(typing).expect("two texts and a flag are JSON");
@@ -119,7 +120,7 @@ impl Notifier {
     }
 }
 
-/// Wakes this replica's tail, and gathers what the others have to be told.
+/// Wakes the tail of this replica, and gathers topics for the others.
 async fn relay(store: Store, hub: Hub, outgoing: ChangeSet, others: bool) {
     loop {
         let affected = store.changes().take().await;
@@ -130,7 +131,7 @@ async fn relay(store: Store, hub: Hub, outgoing: ChangeSet, others: bool) {
     }
 }
 
-/// Tells the others through Redis.
+/// Publishes through Redis.
 async fn publish(redis: Redis, outgoing: ChangeSet, own_id: String, metrics: EventMetrics) {
     loop {
         let notification = write(&own_id, &outgoing.take().await);
@@ -140,7 +141,7 @@ async fn publish(redis: Redis, outgoing: ChangeSet, own_id: String, metrics: Eve
     }
 }
 
-/// Hears the others through Redis.
+/// Receives through Redis.
 async fn receive(mut listener: Listener, hub: Hub, own_id: String) {
     while let Some((channel, text)) = listener.next().await {
         match channel.as_str() {
@@ -150,13 +151,13 @@ async fn receive(mut listener: Listener, hub: Hub, own_id: String) {
                     hub.queue_typing(typing);
                 }
             }
-            // It listens anew, and may have missed some.
+            // The connection was lost, and notifications with it.
             _ => hub.wake(&Affected::All),
         }
     }
 }
 
-/// Tells and hears the others through PostgreSQL.
+/// Publishes and receives through PostgreSQL.
 async fn notify(
     database: tokio_postgres::Config,
     hub: Hub,
@@ -194,7 +195,7 @@ async fn notify(
     }
 }
 
-/// A hint as text: who sends it, and whom it concerns.
+/// Returns the text of a notification: the sender and the topics.
 fn write(own_id: &str, affected: &Affected) -> String {
     match affected {
         Affected::All => format!("{own_id} *"),
@@ -207,7 +208,7 @@ fn write(own_id: &str, affected: &Affected) -> String {
     }
 }
 
-/// Wakes the tail for a hint of another replica. One that cannot be read may concern anybody.
+/// Wakes the tail for a notification of another replica. An unreadable one may concern any topic.
 fn handle(text: &str, own_id: &str, hub: &Hub) {
     let mut words = text.split(' ');
     if words.next() == Some(own_id) {

@@ -1,7 +1,7 @@
-//! One open stream: how far it has come, and what waits for its client to read it.
+//! One open stream: its position, and the events that wait for its client.
 //!
-//! Everything about it is behind one lock of its own, which is taken inside the hub's and never around it. An idle one holds no
-//! buffer.
+//! All of it is behind one lock, which may be taken while the lock of the hub is held, but not the other way round. An
+//! idle stream holds no buffer.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,45 +20,45 @@ use super::identities;
 
 /// Most bytes that wait for one client, unless a single event has more.
 pub const MAX_WAITING_BYTES: usize = 32 * 1024 * 1024;
-/// How long a stream stays open, give or take a quarter. Who it is was proved when it was opened, and is proved again by the next, so that
-/// nobody follows for ever by a token that was stolen once.
+/// Maximum age of a stream, give or take a quarter. The next stream proves its caller again, so a token that was stolen
+/// once does not serve for ever.
 pub const MAX_AGE: Duration = Duration::from_secs(60 * 60);
-/// A client that catches up is read for again when no more than this waits for it.
+/// Low-water mark of a client that catches up: more is read for it when no more than this waits.
 const LOW_EVENTS: usize = 256;
 const LOW_BYTES: usize = 4 * 1024 * 1024;
 
-/// See the module.
+/// An open stream.
 pub struct Subscriber {
-    /// Tells it from others of this replica.
+    /// Number of the stream in this replica.
     pub id: u64,
     pub did: Did,
-    /// The key that has proved it, if it was one.
+    /// Key that proved the caller; `None` for a development token.
     pub(super) key: Option<PublicKey>,
-    /// Only this conversation.
+    /// The only conversation that it follows, if it follows one.
     pub only: Option<ConvoId>,
-    /// When its life is over.
+    /// End of its maximum age.
     pub(super) until: Instant,
     state: Mutex<State>,
-    /// The client has read something, or the stream has ended.
+    /// Notified when the client has read, or the stream has ended.
     pub(super) moved: Notify,
 }
 
-/// What changes.
+/// Mutable part of a stream.
 pub(super) struct State {
     pub phase: Phase,
-    /// When it is to be looked at whether the caller is still who it was.
+    /// Time of the next check of the caller ([`identities`]).
     pub identify_at: Instant,
-    /// The conversations it is attached to, by the names that the hub has for them.
+    /// Conversations to which it is attached, by the names that the hub has for them.
     pub convos: Vec<Arc<str>>,
     waiting: VecDeque<Outgoing>,
     bytes: usize,
-    /// How far the caller has read and followed, to be told when the entries up to there have been sent: the newest of each conversation.
+    /// Newest read position and cursor of each conversation, to be sent after the entries up to there.
     positions: HashMap<(ConvoId, PositionKind), Arc<Row>>,
     waker: Option<Waker>,
     end: Option<End>,
 }
 
-/// What a device of the caller's tells the others of itself.
+/// Kind of a position that one device of the caller reports to the others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum PositionKind {
     Read,
@@ -82,38 +82,38 @@ pub enum End {
     Finished,
 }
 
-/// How a stream is supplied. See the module [`super`] for why this order loses nothing.
+/// Source of a stream's events. docs/events.md proves that this order loses nothing.
 pub(super) enum Phase {
-    /// By a task of its own, out of the log; rows wait until it has come as far as the tail.
+    /// A task of its own, which reads the log. Rows are held until it has come as far as the tail.
     CatchingUp {
-        /// What it saw has been sent.
+        /// Everything that this cursor saw has been sent.
         from: Cursor,
-        /// Rows that came meanwhile, oldest first.
+        /// Rows that have come in the meantime, oldest first.
         held: Vec<Arc<Row>>,
-        /// The bytes of these.
+        /// Bytes of these rows.
         held_bytes: usize,
-        /// The pass that was under way, or the last one, when it was attached; `None` before that.
+        /// Pass that was running, or the last one, when it was attached; `None` before that.
         attached: Option<u64>,
-        /// The client gave a cursor, and is told when it has caught up.
+        /// The client gave a cursor, and is sent `replayed` when it has caught up.
         tell: bool,
-        /// The place in `convos` of the first that lacked something when that was looked at.
+        /// Index in `convos` of the first conversation that lacked entries at the last look.
         looked: usize,
     },
-    /// By the tail, which still has a few entries to send that others have had. It gives out the old cursor until then.
+    /// The tail, which still has to send entries that others have had. Events carry the old cursor until then.
     Joining {
         from: Cursor,
-        /// The pass that was under way, or the last one, when this began.
+        /// Pass that was running, or the last one, when this phase began.
         since: u64,
         tell: bool,
     },
-    /// By the tail.
+    /// The tail.
     Live,
 }
 
 impl Subscriber {
     pub(super) fn new(id: u64, did: Did, key: Option<PublicKey>, only: Option<ConvoId>, from: Cursor) -> Self {
         let phase = Phase::CatchingUp { from, held: Vec::new(), held_bytes: 0, attached: None, tell: false, looked: 0 };
-        // Those that were opened together do not end together, and are not looked at together.
+        // Spreads the ends and checks of streams that were opened together.
         let fraction = 0.75 + (id.wrapping_mul(0x9E37_79B9) % 1_000) as f64 / 2_000.0;
         let now = Instant::now();
         let (until, identify_at) =
@@ -125,11 +125,11 @@ impl Subscriber {
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
-        // Nothing panics while it is held.
+        // No code panics while the lock is held.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether the stream is for events of this conversation, or of none.
+    /// Returns whether the stream follows this conversation. Events without one are for streams of all conversations.
     pub(super) fn wants(&self, convo: Option<&ConvoId>) -> bool {
         self.only.as_ref().is_none_or(|only| Some(only) == convo)
     }
@@ -161,7 +161,7 @@ impl Subscriber {
         }
     }
 
-    /// Waits until the client has read most of what waits, of which there may be `most`; false if the stream has ended.
+    /// Waits until the client has read most of a buffer of `most` events. Returns false if the stream has ended.
     pub(super) async fn wait_for_room(&self, most: usize) -> bool {
         let low = LOW_EVENTS.min(most / 2);
         loop {
@@ -178,7 +178,7 @@ impl Subscriber {
         }
     }
 
-    /// The cursor that it comes from, if it does not have everything since.
+    /// Returns the cursor from which it still catches up.
     pub(super) fn begins_at(&self) -> Option<Cursor> {
         match &self.state().phase {
             Phase::CatchingUp { from, .. } | Phase::Joining { from, .. } => Some(from.clone()),
@@ -197,7 +197,7 @@ impl Subscriber {
         }
     }
 
-    /// Ends the stream. What waits is dropped, unless the end is in good order.
+    /// Ends the stream. Queued events are dropped, unless it has finished.
     pub(super) fn end(&self, end: End) {
         self.state().end(end);
         self.moved.notify_one();
@@ -205,7 +205,7 @@ impl Subscriber {
 }
 
 impl State {
-    /// Hands an event over, within the bounds; false if the client is too slow for them.
+    /// Queues an event within the bounds. Returns false if the client is too slow for them.
     pub fn push(&mut self, event: &Arc<Published>, most: usize) -> bool {
         let full = self.waiting.len() >= most || self.bytes + event.size > MAX_WAITING_BYTES;
         if full && !self.waiting.is_empty() {
@@ -215,7 +215,7 @@ impl State {
         true
     }
 
-    /// Hands an event over that was read for this client because there was room.
+    /// Queues an event that was read for this client because there was room.
     pub fn push_anyway(&mut self, event: &Arc<Published>) {
         if self.end.is_some() {
             return;
@@ -261,24 +261,24 @@ impl State {
         self.end.is_some()
     }
 
-    /// Keeps a position until its time has come. They move forward only, so one gives way to the next.
+    /// Holds a position until it may be sent. Positions only move forward, so the next one replaces it.
     pub fn hold_position(&mut self, convo: &ConvoId, row: &Arc<Row>) {
         let kind =
             if matches!(row.what, EventPayload::Read { .. }) { PositionKind::Read } else { PositionKind::Cursor };
         self.positions.insert((convo.clone(), kind), row.clone());
     }
 
-    /// Those that were kept, now that their time has come.
+    /// Takes the held positions.
     pub fn take_positions(&mut self) -> Vec<(ConvoId, Arc<Row>)> {
         std::mem::take(&mut self.positions).into_iter().map(|((convo, _), row)| (convo, row)).collect()
     }
 
-    /// The caller is not in this conversation any more.
+    /// Drops the held positions of a conversation that the caller has left.
     pub fn forget_positions(&mut self, convo: &ConvoId) {
         self.positions.retain(|(name, _), _| name != convo);
     }
 
-    /// How many bytes wait for the client.
+    /// Bytes that wait for the client.
     pub fn bytes(&self) -> usize {
         match self.phase {
             Phase::CatchingUp { held_bytes, .. } => self.bytes + held_bytes,
@@ -286,7 +286,7 @@ impl State {
         }
     }
 
-    /// Keeps a row for a stream that catches up, within the bounds; false if there are too many.
+    /// Holds a row for a stream that catches up. Returns false if there are too many.
     pub fn hold(&mut self, row: &Arc<Row>, most: usize) -> bool {
         let Phase::CatchingUp { held, held_bytes, .. } = &mut self.phase else { return false };
         if held.len() >= most || *held_bytes + row.size > MAX_WAITING_BYTES {

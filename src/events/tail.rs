@@ -1,8 +1,8 @@
-//! The one reader of this replica: pass after pass, everything that became visible since the last one goes to the hub.
+//! The only reader of this replica. In each pass it hands everything that became visible since the last one to the hub.
 //!
-//! A pass is made when a hint says that it is worth while, and at least once in [`POLL_INTERVAL`], which is what makes hints free to get
-//! lost. However many streams there are, a pass asks the database once what is new, once for the entries of the conversations
-//! that somebody here listens to, and once for who is a member of those of them whose rosters have changed.
+//! A pass begins when a notification arrives, and at least once in [`POLL_INTERVAL`]. However many streams there are, a
+//! pass asks the database once for new rows, once for the entries of the conversations that are followed here, and once
+//! for the memberships in those whose rosters have changed.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -15,20 +15,21 @@ use super::event::Info;
 use super::hub::{Hub, Pass};
 use super::metrics::EventMetrics;
 
-/// The longest time between two passes.
+/// Longest time between two passes.
 pub const POLL_INTERVAL: Duration = Duration::from_secs(1);
-/// The shortest time between two passes: what comes meanwhile shares the next.
+/// Shortest time between two passes. What comes in between shares the next.
 const MIN_PASS_INTERVAL: Duration = Duration::from_millis(2);
-/// About the most rows in a pass. After an outage with more, streams are cut, and resume from their cursors.
+/// Approximate maximum of rows in a pass. After an outage with more, streams are cut, and resume from their cursors.
 const MAX_ROWS: usize = 10_000;
-/// Most entries in a pass, likewise.
+/// Maximum of entries in a pass, likewise.
 const MAX_ENTRIES: i64 = 200_000;
-/// So many passes in a row may take too long. Then the place is given up: the next would have more to do, not less.
+/// Passes in a row that may take too long. Then the position is given up, because each further pass would have more to
+/// read.
 const MAX_SLOW_PASSES: u32 = 3;
 /// Most conversations that are read in one statement.
 const MAX_CONVOS_PER_READ: usize = 100;
 
-/// Reads for ever.
+/// Reads pass after pass, for ever.
 pub(super) async fn run(store: Store, hub: Hub, metrics: EventMetrics) {
     let mut last: Option<Moment> = None;
     let mut failing = false;
@@ -38,7 +39,7 @@ pub(super) async fn run(store: Store, hub: Hub, metrics: EventMetrics) {
         let begun = hub.begin_pass();
         let pass = begun.pass;
         let reader = store.reader_for(Lane::Vital).await;
-        // Waiting for a connection says nothing about how much there is to read.
+        // A wait for a connection says nothing about the amount to read.
         let has_read = reader.is_ok();
         let moment = match reader {
             Ok(reader) => read(&metrics, &hub, reader, last.as_ref(), begun, &mut handed_out).await,
@@ -61,7 +62,7 @@ pub(super) async fn run(store: Store, hub: Hub, metrics: EventMetrics) {
                 if !std::mem::replace(&mut failing, true) {
                     tracing::warn!(%cause, "the event tail cannot read; retrying");
                 }
-                // While the database cannot be reached, nothing is given up: what is missing then is not too much yet.
+                // While the database cannot be reached, the position is kept: the missing rows are not too many yet.
                 slow_passes = if has_read && cause.code == Code::Overloaded { slow_passes + 1 } else { 0 };
                 if slow_passes >= MAX_SLOW_PASSES {
                     tracing::warn!(
@@ -76,8 +77,8 @@ pub(super) async fn run(store: Store, hub: Hub, metrics: EventMetrics) {
     }
 }
 
-/// One pass. What it hands out before it fails is not handed out again: entries are known by their seq, and rows, which come after
-/// them, are noted in `told`.
+/// Runs one pass. What it has handed out before it fails is not handed out again: entries are recognised by their seq,
+/// and rows, which follow them, by `handed_out`.
 async fn read(
     metrics: &EventMetrics,
     hub: &Hub,
@@ -86,7 +87,7 @@ async fn read(
     begun: Pass,
     handed_out: &mut HashSet<i64>,
 ) -> Result<Moment, Error> {
-    // Whoever comes waits for a whole pass first, so nobody misses what a pass without listeners does not tell.
+    // A new stream waits for a whole pass, so a pass without streams need not read.
     let news = match last {
         Some(last) if begun.listened => match reader.news(last, MAX_ENTRIES).await? {
             Some(news) if news.moment.incarnation == last.incarnation && !news.too_many => Some((last, news)),
@@ -102,7 +103,7 @@ async fn read(
     };
     hub.mark_unread(&convos);
     read_entries(metrics, hub, &reader, &moment).await?;
-    // A page is handed out before the next is read, so that no more than one is in memory.
+    // A page is handed out before the next is read, so only one is in memory.
     let mut count = 0;
     loop {
         count += page.rows.len();
@@ -123,14 +124,14 @@ async fn read(
     Ok(moment)
 }
 
-/// What became visible since the last pass is too much to tell, or that was in another incarnation.
+/// Gives the position up: too much has become visible since the last pass, or that was in another incarnation.
 async fn lost(hub: &Hub, reader: &Reader) -> Result<Moment, Error> {
     tracing::warn!("the event tail lost its position; streams are closed and resume from their cursors");
     hub.end_all(Info::Reset, false);
     Ok(reader.present(None).await?.moment)
 }
 
-/// Reads every conversation that has something new, to its end.
+/// Reads every conversation with new entries to its end.
 async fn read_entries(metrics: &EventMetrics, hub: &Hub, reader: &Reader, moment: &Moment) -> Result<(), Error> {
     loop {
         let taken = hub.take_unread(MAX_CONVOS_PER_READ);
@@ -151,8 +152,8 @@ async fn read_entries(metrics: &EventMetrics, hub: &Hub, reader: &Reader, moment
     }
 }
 
-/// Reads some conversations; says whether there may be more in them. Who is a member is asked after the entries were read, so that
-/// the answer is true for all of them, and only of those about whom it was not asked since the roster changed.
+/// Reads some conversations, and returns whether they may have more entries. Memberships are read after the entries, so
+/// they hold for all of them, and only where the roster has changed since they were read.
 async fn read_some(
     metrics: &EventMetrics,
     hub: &Hub,
@@ -173,7 +174,7 @@ async fn read_some(
     Ok(more)
 }
 
-/// What those are now who joined by these rows and listen here.
+/// Reads the present memberships of the joiners of these rows that have streams here.
 async fn memberships_of_joiners(hub: &Hub, reader: &Reader, rows: &[EventRow]) -> Result<Vec<RosterEntry>, Error> {
     let mut pairs = Vec::new();
     for row in rows {

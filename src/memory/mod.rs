@@ -67,9 +67,9 @@ struct Usage {
 /// The limit that a reservation would exceed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Full {
-    /// That of the caller.
+    /// The limit of the caller.
     Caller,
-    /// That of all callers together.
+    /// The limit of all callers together.
     All,
 }
 

@@ -1,4 +1,4 @@
-//! The process's TLS cryptography. Call [`install`] before opening a TLS connection.
+//! TLS cryptography of the process. [`install`] must be called before a TLS connection is opened.
 
 use std::sync::Once;
 

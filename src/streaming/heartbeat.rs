@@ -17,7 +17,7 @@ pub(super) struct Heartbeat {
     unanswered: Option<Instant>,
 }
 
-/// What a keepalive means for the client.
+/// Action that is due at a keepalive.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Beat {
     /// No ping is due.

@@ -340,7 +340,7 @@ impl Body {
     }
 }
 
-/// What the server sends while the stream is open: events and pings.
+/// Framing of an open stream: events and pings.
 struct Frames {
     heartbeat: Heartbeat,
 }

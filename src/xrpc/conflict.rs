@@ -1,5 +1,5 @@
-//! `conflict: "result"`: who lost an epoch is answered with 200 and all that it needs to try again, because a PDS passes on nothing of an
-//! error's body but its name and its sentence (promise 9).
+//! `conflict: "result"`: a caller that lost an epoch is answered with 200 and all that it needs to retry, because a PDS
+//! passes on only the name and the sentence of an error (promise 9).
 
 use serde::{Deserialize, Serialize, Serializer};
 
@@ -7,18 +7,18 @@ use crate::error::{Code, Details, Error, Recovery};
 
 use super::endpoint::ReplyKind;
 
-/// The field `conflict`: how a caller wants to be told that it is in another epoch than the conversation.
+/// The field `conflict`: the form in which a caller is told that it is in another epoch than the conversation.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(from = "Option<Asked>")]
 pub enum Conflict {
-    /// By an error, as in version 1.
+    /// As an error, as in version 1.
     #[default]
     Error,
-    /// By a result beside the other one; `$type` says which it is.
+    /// As a result, which `$type` distinguishes from success.
     Result,
 }
 
-/// The words for it. Null is as good as nothing, as in every field that may be absent.
+/// Values of the field. Null counts as absent, as in every optional field.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 enum Asked {
@@ -35,18 +35,18 @@ impl From<Option<Asked>> for Conflict {
     }
 }
 
-/// What came of a request that can lose an epoch.
+/// Result of a request that can lose an epoch.
 pub enum ConflictResult<T> {
-    /// It was done, for a caller that is told of the opposite by an error.
+    /// Success, for a caller that is told of a conflict by an error.
     Done(T),
-    /// It was done: `<method>#accepted`.
+    /// Success: `<method>#accepted`.
     Accepted(&'static str, T),
-    /// It was not, because the caller is in another epoch: `<method>#stale`.
+    /// Conflict, because the caller is in another epoch: `<method>#stale`.
     Stale(&'static str, Box<Error>),
 }
 
 impl Conflict {
-    /// Turns the outcome of a method into what its caller asked for. Errors of any other kind stay errors.
+    /// Turns the outcome of a method into the form that its caller asked for. Other errors stay errors.
     pub fn report<T>(self, nsid: &'static str, outcome: Result<T, Error>) -> Result<ConflictResult<T>, Error> {
         match (self, outcome) {
             (Conflict::Error, outcome) => outcome.map(ConflictResult::Done),
@@ -60,7 +60,7 @@ impl Conflict {
 }
 
 impl<T> ConflictResult<T> {
-    /// How many bytes the commits have that a caller lacks ([`Endpoint::bytes`](super::Endpoint::bytes)).
+    /// Bytes of the commits that the caller lacks ([`Endpoint::bytes`](super::Endpoint::bytes)).
     pub fn bytes(&self) -> usize {
         match self {
             ConflictResult::Done(_) | ConflictResult::Accepted(..) => 0,
@@ -70,7 +70,7 @@ impl<T> ConflictResult<T> {
         }
     }
 
-    /// Whether anything was done ([`Endpoint::tells`](super::Endpoint::tells)).
+    /// Returns what the reply reports ([`Endpoint::reply_kind`](super::Endpoint::reply_kind)).
     pub fn reply_kind(&self) -> ReplyKind {
         match self {
             ConflictResult::Done(_) | ConflictResult::Accepted(..) => ReplyKind::Effect,
@@ -87,7 +87,7 @@ struct Typed<T> {
     fields: T,
 }
 
-/// The body of the error, for a reply that is none.
+/// Body of an error as a successful reply.
 #[derive(Serialize)]
 struct Stale<'a> {
     error: &'static str,

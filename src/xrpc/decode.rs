@@ -1,5 +1,5 @@
-//! From a query string or a body to an endpoint's input. Unknown fields are ignored; everything else that is not as the
-//! lexicon has it is `InvalidRequest`, with the place where it went wrong.
+//! Decoding of a query string or a body into the input of an endpoint. Unknown fields are ignored. Any other deviation
+//! from the lexicon is `InvalidRequest`, with the place where it is.
 
 use std::borrow::Cow;
 
@@ -8,8 +8,8 @@ use serde::de::DeserializeOwned;
 
 use crate::error::{Code, Error, MAX_MESSAGE_BYTES};
 
-/// Most bytes of a query string: a hundred DIDs of the greatest length. It stays below the 65,534 bytes of a whole URI, which is
-/// where the HTTP library refuses in words of its own.
+/// Most bytes of a query string: a hundred DIDs of maximum length. It stays below the 65,534 bytes of a whole URI,
+/// beyond which the HTTP library refuses without a body.
 pub const MAX_QUERY_BYTES: usize = 60 * 1024;
 
 /// Decodes a query string; repeated keys make a list.
@@ -22,8 +22,8 @@ pub fn query<T: DeserializeOwned>(text: &str) -> Result<T, Error> {
         .map_err(|e| invalid("parameters", &e.path().to_string(), &e.inner().to_string()))
 }
 
-/// Refuses a body that is said to be something else than JSON. One of which nothing is said is taken for JSON, and so is what `curl -d`
-/// says where it is told nothing.
+/// Refuses a body with another content type than JSON. A body without one is taken for JSON, and so is the default of
+/// `curl -d`.
 pub fn content_type(headers: &HeaderMap) -> Result<(), Error> {
     let Some(value) = headers.get(header::CONTENT_TYPE) else { return Ok(()) };
     let named = value.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim();
@@ -36,10 +36,10 @@ pub fn content_type(headers: &HeaderMap) -> Result<(), Error> {
     }
 }
 
-/// Decodes a JSON body. None at all is an object without fields.
+/// Decodes a JSON body. An empty body counts as an object without fields.
 pub fn body<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Error> {
     let bytes = if bytes.is_empty() { b"{}" } else { bytes };
-    // A list of the fields' values in their order would do for serde.
+    // serde would also accept a list of the values in the order of the fields.
     if bytes.iter().find(|byte| !byte.is_ascii_whitespace()) != Some(&b'{') {
         return Err(invalid("body", ".", "it must be a JSON object"));
     }
@@ -50,7 +50,7 @@ pub fn body<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Error> {
     Ok(input)
 }
 
-/// What was wrong and where. The reply must not grow with what was sent, nor repeat it.
+/// Returns the error for an invalid input. Its sentence neither grows with the input nor repeats it.
 fn invalid(what: &str, path: &str, why: &str) -> Error {
     let why = without_value(why);
     // The name of an unknown field may be as long as the body.
@@ -61,7 +61,7 @@ fn invalid(what: &str, path: &str, why: &str) -> Error {
     }
 }
 
-/// What serde says, without the value that it quotes in between.
+/// Returns a message of serde without the value that it quotes.
 fn without_value(why: &str) -> Cow<'_, str> {
     let kind = ["invalid type: ", "invalid value: ", "unknown variant "].iter().find(|kind| why.starts_with(**kind));
     let (Some(kind), Some(expected)) = (kind, why.rfind(", expected ")) else { return why.into() };
@@ -69,7 +69,7 @@ fn without_value(why: &str) -> Cow<'_, str> {
     format!("{}{}", why[..quoted].trim_end(), &why[expected..]).into()
 }
 
-/// What the libraries say in terms of their own, and how people say it who do not know Rust.
+/// Terms of serde and of Rust, and plain words for them.
 const PLAINLY: [(&str, &str); 18] = [
     ("expected i64", "expected a whole number"),
     ("expected u64", "expected a whole number"),

@@ -1,4 +1,4 @@
-//! What a method is: its name, its verb, the errors that its lexicon declares, and what it does.
+//! Definition of a method: its name, its verb, the errors that its lexicon declares, and its code.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -17,7 +17,7 @@ use crate::nsid;
 use super::pipeline;
 use super::reply::{Reply, Upgrade};
 
-/// The verb that goes with a method.
+/// Kind of a method, which decides its HTTP verb.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// GET, or HEAD if it only reads; parameters in the query string.
@@ -38,56 +38,57 @@ impl Kind {
     }
 }
 
-/// Who asks: the issuer of a token that was checked.
+/// Caller of a method: the issuer of the verified token.
 #[derive(Debug, Clone)]
 pub struct Caller {
     pub did: Did,
-    /// The key of its DID document that has proved it; `None` for a development token.
+    /// Key of its DID document that verified the token; `None` for a development token.
     pub key: Option<PublicKey>,
-    /// Where a stream of server-sent events was when it broke, as its client says in `Last-Event-ID`.
+    /// Header `Last-Event-ID`: the cursor of the last event that the client received.
     pub last_event_id: Option<String>,
-    /// Whether its client takes a reply in gzip.
+    /// True if the client accepts gzip.
     pub takes_gzip: bool,
-    /// It asks by HEAD, so it is sent nothing of what is found.
+    /// True for HEAD: the reply is sent without its body.
     pub head_only: bool,
 }
 
-/// What a reply that is no error tells of, and so whether it may be withheld where there is no room for it.
+/// Content of a successful reply, which decides whether the reply may be withheld for lack of memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReplyKind {
-    /// Work that was done, which the caller has to learn.
+    /// Work that was done. The caller must learn of it.
     Effect,
-    /// What the caller gets again when it asks again.
+    /// Data that the caller can request again.
     Data,
-    /// That nothing was done, for this reason.
+    /// A refusal: nothing was done, for this reason.
     Refusal(Code),
 }
 
-/// One method. Its lexicon document is the contract; this is the code that keeps it.
+/// A method. Its lexicon document is the contract; this is the code that fulfils it.
 pub trait Endpoint: 'static {
     /// Its lexicon document.
     const LEXICON: &'static str;
     /// Its name, such as `blue.catbird.mls.sendMessage`.
     const NSID: &'static str = nsid::of(Self::LEXICON);
     const KIND: Kind;
-    /// What the lexicon declares, beside [`Code::COMMON`].
+    /// Errors that the lexicon declares, beside [`Code::COMMON`].
     const ERRORS: &'static [Code];
-    /// Whether it only reads, and once: then suspended callers may call it, too.
+    /// True if the method only reads and its reply ends. Suspended callers may call such a method.
     const READS: bool = matches!(Self::KIND, Kind::Query);
 
-    /// Whether it takes a connection to the database for itself, or may, and so one of its caller's turns
+    /// True if the method may hold a connection to the database, and so takes a slot of its caller
     /// ([`RateLimits::open`](crate::limits::RateLimits::open)).
     const TURN: bool = true;
 
     type Input: DeserializeOwned + Send + 'static;
     type Output: Reply;
 
-    /// How many bytes its reply has at least, where they may be many. Who tells of work leaves it: that is told in any case.
+    /// Minimum size of the reply in bytes, for replies that may be large. A method whose reply reports an effect keeps
+    /// the default, because such a reply is never withheld.
     fn bytes(_: &Self::Output) -> usize {
         0
     }
 
-    /// What its reply tells of.
+    /// Returns what the reply reports.
     fn reply_kind(_: &Self::Output) -> ReplyKind {
         match Self::KIND {
             Kind::Procedure => ReplyKind::Effect,
@@ -98,23 +99,23 @@ pub trait Endpoint: 'static {
     fn call(app: &App, caller: &Caller, input: Self::Input) -> impl Future<Output = Result<Self::Output, Error>>;
 }
 
-/// Who opens a WebSocket: whoever asked for the ticket, which was checked.
+/// Caller that opens a WebSocket: the one to whom the verified ticket was issued.
 #[derive(Debug, Clone)]
 pub struct TicketHolder {
     pub did: Did,
-    /// The key by which it had proved that; `None` for a development token.
+    /// Key that verified the request for the ticket; `None` for a development token.
     pub key: Option<PublicKey>,
-    /// The only conversation that the ticket is good for, if it was asked for one.
+    /// Conversation to which the ticket is bound, if it is bound to one.
     pub convo: Option<ConvoId>,
 }
 
-/// One method whose answer is a WebSocket. A ticket lets the caller in, as the parameter `ticket`.
+/// A method whose reply is a WebSocket. The parameter `ticket` authenticates its caller.
 pub trait Subscription: 'static {
     /// Its lexicon document.
     const LEXICON: &'static str;
     /// Its name, such as `blue.catbird.mls.subscribeConvoEvents`.
     const NSID: &'static str = nsid::of(Self::LEXICON);
-    /// What the lexicon declares, beside [`Code::COMMON`].
+    /// Errors that the lexicon declares, beside [`Code::COMMON`].
     const ERRORS: &'static [Code];
 
     type Input: DeserializeOwned;
@@ -136,7 +137,7 @@ pub struct Route {
     pub lexicon: &'static str,
     pub kind: Kind,
     pub errors: &'static [Code],
-    /// Whether HEAD goes as well: it changes nothing, and its reply ends.
+    /// True if HEAD is allowed: the method changes nothing, and its reply ends.
     head: bool,
     pub(super) run: fn(Data<App>, HttpRequest, Payload) -> Running,
 }
@@ -166,12 +167,12 @@ impl Route {
         }
     }
 
-    /// Whether it is called with this verb.
+    /// Returns whether it accepts this verb.
     pub fn takes(&self, verb: &Method) -> bool {
         *verb == self.kind.verb() || self.head && verb == Method::HEAD
     }
 
-    /// The verbs that it is called with, as the header `Allow` lists them.
+    /// Returns the verbs that it accepts, for the header `Allow`.
     pub fn allow(&self) -> &'static str {
         match (self.kind, self.head) {
             (Kind::Procedure, _) => "POST",
@@ -180,7 +181,7 @@ impl Route {
         }
     }
 
-    /// The method's name without the namespace, as metrics and logs have it.
+    /// Returns the name of the method without the namespace, as metrics and logs have it.
     pub fn method(&self) -> &'static str {
         nsid::method(self.nsid)
     }

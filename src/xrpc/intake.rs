@@ -1,4 +1,5 @@
-//! A request between its token's check and its input: when the token is spent, and what is charged for what comes.
+//! State of a request between the verification of its token and its decoded input: the use of the token, and the
+//! charges for what arrives.
 
 use std::future::Future;
 
@@ -8,12 +9,12 @@ use crate::error::{Code, Error};
 use crate::limits::Admission;
 use crate::timing::{Stage, measure};
 
-/// See the module.
+/// A request whose input is still arriving.
 pub(super) struct Intake<'a> {
     app: &'a App,
     verified: &'a Verified,
     admission: Admission,
-    /// Whether it was tried to spend the token.
+    /// True if the token was used, or its use was tried.
     spent: bool,
 }
 
@@ -34,20 +35,21 @@ impl<'a> Intake<'a> {
         spent
     }
 
-    /// The body turns out to be large. It needs one of its caller's turns, and for that its token is spent.
+    /// Admits a large body: it uses the token, then waits for a slot of the caller.
     pub(super) async fn large(&mut self) -> Result<(), Error> {
         self.consume().await?;
         self.admission.upload().await
     }
 
-    /// So many bytes of the body have come. Returns when more of it may, which a large one may have to wait for.
+    /// Charges the bytes that have arrived so far. Returns when more may be read, which a large body may have to wait
+    /// for.
     pub(super) async fn received(&mut self, bytes: usize) {
         self.admission.received(bytes);
         self.admission.pace().await;
     }
 
-    /// It ends before the token had to be spent. The caller is charged, unless somebody else has sent it with a used token; nothing waits
-    /// for the answer to that.
+    /// Ends a request that was refused before its token had to be used. The caller is charged, unless the token turns
+    /// out to be used already, so another may have sent it. The answer to that is not awaited by the request.
     pub(super) fn refused(self) -> impl Future<Output = ()> + use<> {
         let asking = (!self.spent).then(|| self.app.authenticator.is_used(self.verified));
         let mut admission = self.admission;

@@ -1,5 +1,5 @@
-//! The XRPC protocol kit (<https://atproto.com/specs/xrpc>): what an endpoint is, how requests reach one, and how answers and
-//! errors look. It knows no method.
+//! The XRPC protocol kit (<https://atproto.com/specs/xrpc>): what an endpoint is, how a request reaches it, and how
+//! replies and errors look. It knows no method.
 
 mod body;
 mod conflict;

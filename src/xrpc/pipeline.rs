@@ -1,9 +1,10 @@
-//! A request's way through the kit: find the method, check the token and the rate limit, decode, spend the token, call, encode.
+//! Pipeline of a request: find the method, verify the token, apply the rate limit, decode, use the token, call, encode.
 //!
-//! The token is checked before the body is read, so strangers cost little, and spent after it was decoded, so a malformed request can be
-//! mended and sent with the same token, and one that came too often can be sent again later. Where a body is large it is spent sooner
-//! ([`intake`](super::intake)): what waits for its caller's turn, to be read or to be worked on, has spent its token, so nobody takes a
-//! turn with somebody else's used one. A panic is answered with 500 and does not take the worker along.
+//! The token is verified before the body is read, so requests without one cost little. It is used after the body was
+//! decoded: a client can correct a malformed request, or wait for a rate limit, and send the same token again. A large
+//! body uses it earlier ([`intake`](super::intake)), because such a request occupies a slot of its caller while it
+//! waits, is read or is processed, and a stolen used token must not. A panic is answered with 500 and does not end the
+//! worker.
 
 use std::cell::Cell;
 use std::panic::AssertUnwindSafe;
@@ -33,18 +34,18 @@ use super::reply::{Reply, Upgrade};
 use super::request_id::RequestId;
 use super::{body, decode, encoding, reply};
 
-/// How much later than a request has to be answered it is given up. What waits within it knows better what to answer.
+/// Time after the deadline of a request at which it is aborted. Waits within the request know better what to answer.
 const GRACE: Duration = Duration::from_millis(250);
 const LAST_EVENT_ID: header::HeaderName = header::HeaderName::from_static("last-event-id");
 const SERVER_TIMING: header::HeaderName = header::HeaderName::from_static("server-timing");
 
-/// Everything between the token and the answer for one endpoint, in the time that there is for it ([`timing::BUDGET`]).
+/// Runs one endpoint, from the token to the reply, until the deadline ([`timing::BUDGET`]).
 pub(super) async fn run<E: Endpoint>(
     app: &App,
     request: &HttpRequest,
     payload: Payload,
 ) -> Result<HttpResponse, Error> {
-    // Whether its work may have begun, of which nobody can say then whether it is done.
+    // True when its work may have begun, so its outcome is unknown.
     let begun = Cell::new(false);
     match timing::within_deadline(GRACE, answer::<E>(app, request, payload, &begun)).await {
         Ok(answer) => answer,
@@ -105,8 +106,8 @@ async fn answer<E: Endpoint>(
     Ok(response)
 }
 
-/// Opens the caller's account for this request. It is charged for the database's time, and its turn is over, when nothing works for the
-/// request any more, which may be after its client has hung up.
+/// Opens the caller's account for this request. When no task works for the request any more, the account is charged for
+/// the time of the database, and the slot is released. That may be after the client has hung up.
 async fn open_account(app: &App, caller: &Did, needs_turn: bool) -> Result<Arc<Account>, Error> {
     let account = Arc::new(app.limits.open(caller, needs_turn).await?);
     let charged = account.clone();
@@ -119,7 +120,7 @@ struct Ticketed {
     ticket: String,
 }
 
-/// Everything between the ticket and the WebSocket for one subscription. What is wrong is answered as ever, so nothing is taken over.
+/// Opens the WebSocket of one subscription. Errors are answered as HTTP, before the connection is upgraded.
 pub(super) async fn subscribe<S: Subscription>(
     app: &Data<App>,
     request: &HttpRequest,
@@ -139,7 +140,7 @@ async fn open_socket<S: Subscription>(
     ws::verify_handshake(request.head())
         .map_err(|why| Code::UpgradeRequired.because(format!("this method needs a WebSocket: {why}")))?;
     let ticket = app.authenticator.verify_ticket(&ticket)?;
-    // It stands in an address, so others than its owner may have read it.
+    // A ticket is part of an address, so others than its owner may have read it.
     app.authenticator.refuse_known_ticket(&ticket)?;
     app.suspensions.refuse(&ticket.did)?;
     let mut admission = app.limits.admit(&ticket.did).inspect_err(|_| app.suspensions.log_refusal(&ticket.did))?;
@@ -150,7 +151,7 @@ async fn open_socket<S: Subscription>(
         return Err(error);
     }
     drop(admission);
-    // Streams have turns of their own at the database.
+    // Streams have their own slots at the database.
     open_account(app, &ticket.did, false).await?;
     let socket = S::open(app, TicketHolder { did: ticket.did, key: ticket.key, convo: ticket.convo }, input).await?;
     socket.response(request, payload)
@@ -180,7 +181,7 @@ async fn input<E: Endpoint>(
     }
 }
 
-/// Answers any request for `/xrpc/<nsid>`, whose last segment is the method.
+/// Answers a request for `/xrpc/<nsid>`, whose last segment is the method.
 pub async fn dispatch(
     routes: &'static [Route],
     app: Data<App>,
@@ -196,8 +197,8 @@ pub async fn dispatch(
     let (metrics, errors) = (app.metrics.requests.clone(), app.metrics.errors.clone());
     let (replies, asking) = (app.reply_memory.clone(), request.clone());
     let suspensions = app.suspensions.clone();
-    // Times tell strangers things, such as whether somebody else waits for the same conversation. So they are for development,
-    // which is where HS256 tokens are taken, and never for others.
+    // Timings would leak, for example whether another caller waits for the same conversation. So only a development
+    // server, which accepts HS256 tokens, sends them.
     let development = app.config.auth.jwt_secret.is_some();
 
     let calling = async {
@@ -216,7 +217,7 @@ pub async fn dispatch(
     };
     let noting = |code: Code| {
         errors.error(code);
-        // The sentence may quote the request, so only the client gets it.
+        // The sentence may quote the request, so it is not logged.
         tracing::debug!(error = code.name(), "refused");
         code.name()
     };
@@ -242,7 +243,7 @@ pub async fn dispatch(
                 (response, error, false)
             }
         };
-        // Without a caller there is nothing but a short refusal.
+        // Without a caller the reply is a short refusal.
         let Some(caller) = asking.extensions().get::<Did>().cloned() else { return (response, error) };
         match replies.hold(&caller, response, done) {
             Ok(response) => (response, error),
@@ -260,7 +261,7 @@ pub async fn dispatch(
     // Whole microseconds, which a sum of fractions is not.
     tracing::info!(status, error, took_ms = took.as_micros() as f64 / 1_000.0, "answered");
     id.stamp(&mut response);
-    // What a method says is for its caller, and for now. A stream says so itself.
+    // Replies are not cached. A stream sets the header itself.
     if !response.headers().contains_key(header::CACHE_CONTROL) {
         response.headers_mut().insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-store"));
     }
@@ -278,7 +279,7 @@ fn refusal(error: &Error, route: Option<&Route>, id: &RequestId) -> HttpResponse
         response.headers_mut().insert(header::ALLOW, header::HeaderValue::from_static(route.allow()));
     }
     if route.is_some_and(|route| route.kind == Kind::Subscription) {
-        // What follows a request for another protocol is not read as HTTP any more, so the connection ends here, and is said to.
+        // The bytes after a request for another protocol cannot be read as HTTP, so the connection is closed.
         response.head_mut().set_connection_type(ConnectionType::Close);
     }
     response

@@ -1,7 +1,8 @@
-//! How answers look on the wire.
+//! Replies on the wire.
 //!
-//! Proxies such as a PDS reduce an error to its status, `error`, `message` and `Retry-After`, and so do clients' libraries. So the facts
-//! stand twice: as fields, and behind the sentence in `message` ([`told`]).
+//! Proxies such as a PDS, and libraries of clients, reduce an error to its status, `error`, `message` and
+//! `Retry-After`. So the details stand twice: as fields, and after the sentence in `message`
+//! ([`message_with_details`]).
 
 use actix_web::http::header;
 use actix_web::web::Payload;
@@ -14,7 +15,7 @@ use crate::memory::LargeWork;
 
 use super::request_id::RequestId;
 
-/// The body of every error, as `blue.catbird.mls.defs#errorReply` declares it.
+/// Body of every error, as `blue.catbird.mls.defs#errorReply` declares it.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct ErrorReply<'a> {
@@ -26,9 +27,9 @@ struct ErrorReply<'a> {
     details: &'a Details,
 }
 
-/// What an endpoint answers with when all went well: anything that becomes JSON, or a reply of its own kind.
+/// Successful output of an endpoint: any value that becomes JSON, or a reply of its own kind.
 pub trait Reply {
-    /// The reply. What is `large` is made where it holds nobody up.
+    /// Returns the reply. A large one is encoded by `large`.
     fn response(self, large: Option<&LargeWork>) -> impl Future<Output = Result<HttpResponse, Error>>;
 }
 
@@ -44,16 +45,16 @@ impl<T: Serialize + Send + 'static> Reply for T {
     }
 }
 
-/// What takes a connection over, once the client has asked for that as it should.
+/// Output that takes over a connection whose client has asked for an upgrade.
 pub trait Upgrade {
     fn response(self, request: &HttpRequest, payload: Payload) -> Result<HttpResponse, Error>;
 }
 
-/// An error's sentence and, behind it, the facts that it has: `[serverEpoch=7 reason=stale recovery=catchUpThenRebase requestId=…]`, in the
-/// order of the fields, separated by single spaces. Commits (`missing`) are left out. No value has a space or a bracket in it, so the facts
-/// are what follows the last opening bracket, whatever the sentence quotes.
+/// Returns the sentence of an error and its details: `[serverEpoch=7 reason=stale recovery=catchUpThenRebase
+/// requestId=…]`, in the order of the fields, separated by single spaces. Commits (`missing`) are left out. No value
+/// contains a space or a bracket, so the details follow the last opening bracket, whatever the sentence quotes.
 pub fn message_with_details(error: &Error, id: Option<&RequestId>) -> String {
-    // All fields of the details, so that whoever adds one thinks of it here.
+    // Names all fields, so that a new one does not compile until it is handled here.
     let Details {
         server_epoch,
         server_incarnation,
@@ -79,7 +80,7 @@ pub fn message_with_details(error: &Error, id: Option<&RequestId>) -> String {
     format!("{} [{}]", error.message, facts.join(" "))
 }
 
-/// A fact as the body has it, without the quotation marks of a string.
+/// Returns a detail as the body has it, without the quotation marks of a string.
 fn fact(value: &Option<impl Serialize>) -> Option<String> {
     match serde_json::to_value(value).expect("numbers, flags and words are JSON") {
         Value::Null => None,
@@ -88,7 +89,7 @@ fn fact(value: &Option<impl Serialize>) -> Option<String> {
     }
 }
 
-/// An error's body.
+/// Returns the body of an error.
 pub fn error_body<'a>(error: &'a Error, id: &'a RequestId) -> impl Serialize + use<'a> {
     ErrorReply {
         error: error.code.name(),
@@ -99,11 +100,11 @@ pub fn error_body<'a>(error: &'a Error, id: &'a RequestId) -> impl Serialize + u
     }
 }
 
-/// An error with its status, its headers and its body.
+/// Returns an error with its status, its headers and its body.
 pub fn error_response(error: &Error, id: &RequestId) -> HttpResponse {
     let mut response = HttpResponse::build(error.code.status());
     if let Some(ms) = error.details.retry_after_ms {
-        // Whole seconds, rounded up (RFC 9110, 10.2.3); the body has it exactly.
+        // Whole seconds, rounded up (RFC 9110, section 10.2.3). The body has the exact time.
         response.insert_header((header::RETRY_AFTER, ms.div_ceil(1_000).to_string()));
     }
     if matches!(

@@ -1,5 +1,5 @@
-//! The name of a request: one of our own, which stands in its reply and in the log, and beside it in the log the one that the client or
-//! the load balancer has given it, if that is sane. Whoever asks cannot file a request under the name of another.
+//! Id of a request. The server makes one, which stands in the reply and in the log. The log also has the id that the
+//! client or the load balancer has sent, if it is well-formed. A client cannot file a request under the id of another.
 
 use std::fmt;
 
@@ -7,10 +7,10 @@ use actix_web::http::header::{HeaderName, HeaderValue};
 use actix_web::{HttpRequest, HttpResponse};
 
 const HEADER: HeaderName = HeaderName::from_static("x-request-id");
-/// Longest id that is taken over.
+/// Longest id of a client that is logged, in bytes.
 const MAX_BYTES: usize = 64;
 
-/// See the module.
+/// Id of a request, and the one that its client sent.
 #[derive(Debug, Clone)]
 pub struct RequestId {
     own: String,
@@ -18,7 +18,7 @@ pub struct RequestId {
 }
 
 impl RequestId {
-    /// A new ULID, and the id that came with the request.
+    /// Makes a new id, and takes the one that came with the request.
     pub fn of(request: &HttpRequest) -> Self {
         let given = request.headers().get(HEADER).and_then(|value| value.to_str().ok());
         let sane = |id: &&str| {
@@ -27,12 +27,12 @@ impl RequestId {
         Self { given: given.filter(sane).map(str::to_owned), ..Self::of_none() }
     }
 
-    /// A new one for what never became a request.
+    /// Makes an id for bytes that never became a request.
     pub fn of_none() -> Self {
         Self { own: ulid::Ulid::new().to_string(), given: None }
     }
 
-    /// What the client calls it.
+    /// Id that the client sent.
     pub fn given(&self) -> Option<&str> {
         self.given.as_deref()
     }
@@ -41,7 +41,7 @@ impl RequestId {
         &self.own
     }
 
-    /// Sends it back.
+    /// Writes the id into a reply.
     pub fn stamp(&self, response: &mut HttpResponse) {
         let value = HeaderValue::from_str(&self.own).expect("a ULID is a valid header value");
         response.headers_mut().insert(HEADER, value);

@@ -1,4 +1,4 @@
-//! Who listens to what, and what one of them is told of a row. All of it happens under the lock of the hub.
+//! The map itself, and the events that a row means for one stream. All of it happens under the lock of the hub.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -26,8 +26,8 @@ impl Inner {
         }
     }
 
-    /// Adds a listener to a conversation, and says what the hub calls that. A conversation that nobody listened to is read from
-    /// `head` on in the next pass.
+    /// Adds a listener to a conversation, and returns the name that the hub has for it. A conversation without
+    /// listeners is read from `head` on in the next pass.
     pub(super) fn attach(&mut self, convo: &str, head: i64, listener: Listener) -> Arc<str> {
         let name = match self.channels.get_key_value(convo) {
             Some((name, _)) => name.clone(),
@@ -45,7 +45,7 @@ impl Inner {
         name
     }
 
-    /// Ends a stream's attachment to one conversation.
+    /// Ends the attachment of a stream to one conversation.
     pub(super) fn leave(&mut self, subscriber: &Subscriber, convo: &str) {
         let Some(channel) = self.channels.get_mut(convo) else { return };
         channel.listeners.remove(&subscriber.id);
@@ -79,7 +79,7 @@ impl Inner {
         }
     }
 
-    /// The streams that a row may be for.
+    /// Returns the streams that a row may concern.
     pub(super) fn audience_of(&self, row: &EventRow) -> Vec<Arc<Subscriber>> {
         let of = |did: &Did| self.people.get(did.as_str()).map_or(&[][..], Vec::as_slice);
         if let Some(recipient) = &row.recipient {
@@ -96,7 +96,8 @@ impl Inner {
         audience.into_values().cloned().collect()
     }
 
-    /// Tells one stream what a row means for it. How far its caller has read waits until it has had the entries up to there.
+    /// Queues the events that a row means for one stream. Read positions wait until the entries up to them have been
+    /// sent.
     pub(super) fn deliver(&mut self, to: &Arc<Subscriber>, row: &Arc<Row>, memberships: &[RosterEntry], buffer: usize) {
         if !to.wants(row.convo.as_ref()) {
             return;
@@ -118,8 +119,8 @@ impl Inner {
                 if *welcome && *actor != to.did {
                     say(Event::Welcome { convo_id: convo.clone(), epoch });
                 }
-                // It may have ended since; then its entries still come, and after them its end. Where it gave way to another, only
-                // the rows know where it ended.
+                // The membership may have ended since; then its entries still come, and its end after them. If a new
+                // membership has replaced it, only the rows know where it ended.
                 match memberships.iter().find(|one| one.convo == *convo && one.did == to.did) {
                     Some(another) if another.joined_seq > *seq && to.state().is_tailed() => {
                         to.end(End::Announced(Info::Reset));
@@ -151,7 +152,7 @@ impl Inner {
                 say(Event::MembershipChange { event_id, convo_id, did, action, actor, epoch: *epoch, seq: *seq });
             }
             (Some(convo), EventPayload::Removed { .. }) if self.lacks(to, convo, row) => {
-                // It comes back and is sent the rest first.
+                // It resumes, and is sent the missing entries first.
                 to.end(End::Announced(Info::Reset));
             }
             (Some(convo), EventPayload::Removed { did, actor, epoch, seq }) => {
@@ -184,7 +185,7 @@ impl Inner {
         }
     }
 
-    /// Whether a stream that the tail supplies lacks entries from before this end of its membership.
+    /// Returns whether a stream that the tail supplies lacks entries from before this end of its membership.
     pub(super) fn lacks(&self, to: &Subscriber, convo: &ConvoId, row: &EventRow) -> bool {
         let listener = self.channels.get(convo.as_str()).and_then(|channel| channel.listeners.get(&to.id));
         match (listener, &row.what) {
@@ -197,8 +198,8 @@ impl Inner {
         self.channels.get(convo.as_str()).is_some_and(|channel| channel.listeners.contains_key(&subscriber.id))
     }
 
-    /// Attaches a stream to a conversation that its caller has joined at `position`. The tail supplies it from there on; what others
-    /// have had already comes with the next pass.
+    /// Attaches a stream to a conversation that its caller has joined at `position`. The tail supplies it from there
+    /// on; entries that others have had already come with the next pass.
     pub(super) fn join(
         &mut self,
         subscriber: &Arc<Subscriber>,
@@ -220,7 +221,7 @@ impl Inner {
             state.convos.push(name);
         }
         match &mut state.phase {
-            // Not until this pass is over, which has read what it reads already.
+            // It waits for the next pass, because the running one may have read already.
             Phase::Joining { since, .. } => *since = begun,
             Phase::Live => {
                 state.phase = Phase::Joining { from: watermark, since: begun, tell: false };
@@ -232,7 +233,7 @@ impl Inner {
     }
 }
 
-/// How far somebody has read or followed, as a row says it.
+/// Returns the event of a row that moves a read position or a cursor.
 pub(super) fn position(convo: &ConvoId, row: &EventRow, did: &Did) -> Option<Event> {
     match &row.what {
         EventPayload::Read { seq, message_id, read_at } => Some(Event::Read {

@@ -1,9 +1,11 @@
-//! Who listens to what in this replica. The tail puts in what the database says, and the hub hands it to the streams it is for.
+//! The map of who follows what in this replica. The tail puts in what it has read, and the hub queues it for the
+//! streams.
 //!
-//! It knows no framing, asks the database nothing and waits for nobody. One lock guards the map of who listens; whoever holds it
-//! only moves pointers. The rules that make it lose nothing and show nothing are in the module [`super`].
+//! The hub knows no framing, asks the database nothing and waits for nothing. One lock guards the map; its holder only
+//! moves pointers. The tail drives a pass: `begin_pass`, `take_unread`, `audience`, `publish`, `publish_rows`,
+//! `publish_typing`, `end_pass`. docs/events.md proves that this loses and leaks nothing.
 //!
-//! Streams come in by `streams`, the tail by `passes`; `listeners` is what both do to the map.
+//! `streams` is the side of the streams, `passes` that of the tail, and `listeners` is what both do to the map.
 
 mod listeners;
 mod passes;
@@ -33,20 +35,20 @@ use super::subscriber::{End, Phase, State, Subscriber};
 pub use passes::Pass;
 pub use streams::{Gap, NextStep};
 
-/// Most streams of one caller in one replica: a dozen devices, and some that have not noticed yet that they were cut off. One more ends
-/// the oldest.
+/// Most streams of one caller in one replica: a dozen devices, and some whose clients have not noticed a lost
+/// connection yet. A further one ends the oldest.
 pub const MAX_STREAMS_PER_CALLER: usize = 16;
 /// Most streams of one replica.
 pub const MAX_STREAMS: usize = 20_000;
-/// Most bytes of events that wait for all streams of a replica, those that several wait for counted once. Beyond it, who keeps most
-/// waiting is cut off first.
+/// Most bytes of events that wait in all streams of a replica; an event that waits in several counts once. Beyond it,
+/// the streams with the most waiting bytes are cut first.
 pub const MAX_HELD_BYTES: usize = 256 * 1024 * 1024;
-/// After so long without a pass of the tail, streams should be opened elsewhere.
+/// Time without a completed pass after which streams should be opened elsewhere.
 const STALE: Duration = Duration::from_secs(10);
-/// Most typing indicators that wait for the tail; more are dropped.
+/// Most typing indicators that wait for the tail. Further ones are dropped.
 const MAX_TYPING: usize = 1_000;
 
-/// See the module. Cheap to clone.
+/// The hub of a replica. Cheap to clone.
 #[derive(Clone)]
 pub struct Hub(Arc<Shared>);
 
@@ -56,32 +58,32 @@ struct Shared {
     buffer: usize,
     next_id: AtomicU64,
     metrics: EventMetrics,
-    /// The bytes of all events that wait for somebody, each once.
+    /// Bytes of all events that wait in streams, each counted once.
     held: Arc<AtomicUsize>,
-    /// When the last pass was completed.
+    /// Time at which the last pass was completed.
     passed_at: Mutex<Instant>,
-    /// The last pass of the tail that was completed.
+    /// Number of the last completed pass.
     passed: watch::Sender<u64>,
-    /// There may be something to read.
+    /// Notified when there may be something to read.
     wake: Notify,
 }
 
 struct Inner {
     channels: HashMap<Arc<str>, Channel>,
     people: HashMap<Arc<str>, Vec<Arc<Subscriber>>>,
-    /// Streams that are not attached to their conversations yet, so that every row may be for them.
+    /// Streams that are not attached to their conversations yet. Every row may concern them.
     unattached: HashMap<u64, Arc<Subscriber>>,
-    /// Streams to look at when a pass ends: they join, or have ended.
+    /// Streams that the end of a pass handles: those that join, or have ended.
     unsettled: Vec<Arc<Subscriber>>,
-    /// The channels and people, as hints name them.
+    /// Channels and people as notifications name them, with their counts.
     topics: HashMap<Topic, usize>,
     /// Channels that the tail has to read.
     unread: HashSet<Arc<str>>,
     typing: Vec<Typing>,
-    /// Everything visible at the end of the last pass has been handed to everybody who is live, and nothing that was written later
-    /// than what it says was read.
+    /// Everything that was visible to the last pass has been queued for every live stream. It names the newest
+    /// transaction that was read.
     watermark: Option<Mark>,
-    /// The pass that is under way, or the last one.
+    /// Number of the running pass, or of the last one.
     begun: u64,
     open: usize,
     closed: bool,
@@ -89,39 +91,39 @@ struct Inner {
     held: Arc<AtomicUsize>,
 }
 
-/// The moment of the last pass, with the newest transaction of which something has been handed out since, and the cursor that says so.
+/// Moment of the last pass, with the newest transaction of which anything was handed out since, and its cursor.
 struct Mark {
     moment: Moment,
     cursor: Cursor,
 }
 
-/// A conversation that somebody listens to.
+/// A conversation that a stream follows.
 struct Channel {
-    /// The newest entry that was handed out.
+    /// Newest entry that was handed out.
     head: i64,
     listeners: HashMap<u64, Listener>,
 }
 
 struct Listener {
     subscriber: Arc<Subscriber>,
-    /// The last entry that needs not be sent. No less than the head for all but those who catch up or join.
+    /// Last entry that the client already has. At least the head, except for streams that catch up or join.
     position: i64,
-    /// Which membership it listens by.
+    /// Membership by which it listens.
     since: i64,
-    /// What was read about that, once it was.
+    /// That membership as it was read last.
     checked: Option<Checked>,
 }
 
 /// An active membership.
 #[derive(Clone, Copy)]
 struct Checked {
-    /// The version of the roster that says so, which moves when it ends.
+    /// Version of the roster that was read. It moves when a membership ends.
     roster: i64,
     joined_seq: i64,
 }
 
 impl Checked {
-    /// What is to be remembered of a membership: nothing of one that has ended.
+    /// Returns what is remembered of a membership: nothing if it has ended.
     fn of(membership: &RosterEntry) -> Option<Self> {
         let (roster, joined_seq) = (membership.roster, membership.joined_seq);
         membership.left_seq.is_none().then_some(Self { roster, joined_seq })
@@ -160,11 +162,11 @@ impl Hub {
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
-        // Nothing panics while it is held.
+        // No code panics while the lock is held.
         self.0.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes the tail look, if any of these are listened to here.
+    /// Makes the tail begin a pass, if any of these topics is followed here.
     pub fn wake(&self, affected: &Affected) {
         let listened = match affected {
             Affected::All => true,
@@ -192,7 +194,8 @@ impl Hub {
         inner.cut(&over, Info::Expired);
     }
 
-    /// Cuts streams off, those for which most waits first, until no more waits for all than may.
+    /// Cuts streams until the bytes that wait for all are within [`MAX_HELD_BYTES`], those with the most waiting bytes
+    /// first.
     pub fn shed_load(&self) {
         let is_full = || self.0.held.load(Ordering::Relaxed) > MAX_HELD_BYTES;
         if !is_full() {
@@ -209,7 +212,7 @@ impl Hub {
         }
     }
 
-    /// Whether the tail has read to the present not long ago.
+    /// Returns whether the tail has completed a pass lately.
     pub fn is_current(&self, now: Instant) -> bool {
         let passed_at = *self.0.passed_at.lock().unwrap_or_else(PoisonError::into_inner);
         now.saturating_duration_since(passed_at) < STALE
@@ -220,20 +223,20 @@ impl Hub {
         self.0.buffer
     }
 
-    /// Ends every stream, and tells it why. With `for_good`, no other is taken in.
+    /// Ends every stream with a final event. With `for_good`, new ones are refused.
     pub fn end_all(&self, info: Info, for_good: bool) {
         self.inner().closed |= for_good;
         self.end(info, |_| true);
     }
 
-    /// Ends some streams, and tells them why.
+    /// Ends some streams with a final event.
     pub fn end(&self, info: Info, which: impl Fn(&Subscriber) -> bool) {
         let mut inner = self.inner();
         let those: Vec<_> = inner.people.values().flatten().filter(|subscriber| which(subscriber)).cloned().collect();
         inner.cut(&those, info);
     }
 
-    /// Whose time has come to be looked at, each with the key that has proved it. The next time is counted from now.
+    /// Returns the callers that are due for a check, each with its key. Their next check is counted from now.
     pub fn to_identify(&self, now: Instant) -> Vec<(Did, PublicKey)> {
         let mut due: Vec<(Did, PublicKey)> = Vec::new();
         for own in self.inner().people.values() {
@@ -253,37 +256,37 @@ impl Hub {
         due
     }
 
-    /// How many streams are open.
+    /// Number of open streams.
     pub fn open(&self) -> usize {
         self.inner().open
     }
 }
 
 impl Listener {
-    /// Whether an entry lies within the membership that this stream listens by. The membership was read after the entry, so if it
-    /// has ended since, it says where.
+    /// Returns whether an entry lies within the membership by which this stream listens. The membership was read after
+    /// the entry, so it says where it ended.
     fn may_see(&self, membership: &RosterEntry, seq: i64) -> bool {
         membership.since == self.since
             && seq > membership.joined_seq
             && membership.left_seq.is_none_or(|left| seq <= left)
     }
 
-    /// Whether it was found to be a member by this version of the roster.
+    /// Returns whether its membership was read at this version of the roster.
     fn is_checked(&self, roster: i64) -> bool {
         self.checked.is_some_and(|checked| checked.roster == roster)
     }
 }
 
 impl State {
-    /// Whether the tail supplies it.
+    /// Returns whether the tail supplies the stream.
     fn is_tailed(&self) -> bool {
         !self.has_ended() && matches!(self.phase, Phase::Joining { .. } | Phase::Live)
     }
 }
 
 impl Inner {
-    /// The cursor to hand something out with that this transaction wrote, or an older one. Whoever comes back with it after the database
-    /// has lost the transaction is told.
+    /// Returns the cursor for something that `tx` or an older transaction wrote. A client that comes back with it after
+    /// the database has lost `tx` is refused.
     fn cursor(&mut self, tx: i64) -> Option<Cursor> {
         let mark = self.watermark.as_mut()?;
         if tx > mark.moment.seen().newest {
@@ -293,8 +296,8 @@ impl Inner {
         Some(mark.cursor.clone())
     }
 
-    /// Ends the oldest stream of somebody who has more than it may. Who has got hold of somebody's token or key cannot lock the owner
-    /// out by holding all places.
+    /// Ends the oldest stream of a caller that has too many. The thief of a token or key cannot lock the owner out by
+    /// holding all places.
     fn replace_oldest(&mut self, did: &Did) {
         let own = self.people.get(did.as_str()).into_iter().flatten();
         let attached = own.filter(|one| !one.has_ended() && !self.unattached.contains_key(&one.id));
@@ -306,7 +309,7 @@ impl Inner {
         }
     }
 
-    /// Ends streams, and tells them why.
+    /// Ends streams with a final event.
     fn cut(&mut self, streams: &[Arc<Subscriber>], info: Info) {
         for subscriber in streams {
             subscriber.end(End::Announced(info));

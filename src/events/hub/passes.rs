@@ -1,4 +1,4 @@
-//! The passes of the tail: what is to be read, and handing out what was.
+//! The tail's side of the hub: what it has to read, and handing out what it has read.
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError};
@@ -13,16 +13,16 @@ use crate::store::events::{Entries, EventRow, Moment, RosterEntry};
 use super::listeners::position;
 use super::{Checked, Hub, Mark, message};
 
-/// What a pass of the tail has to do.
+/// A pass of the tail that has begun.
 pub struct Pass {
     pub pass: u64,
-    /// Whether anybody listens at all.
+    /// True if any stream is open.
     pub listened: bool,
     pub typing: Vec<Typing>,
 }
 
 impl Hub {
-    /// Waits until somebody wants the tail to look.
+    /// Waits until a pass is wanted.
     pub async fn woken(&self) {
         self.0.wake.notified().await;
     }
@@ -33,7 +33,7 @@ impl Hub {
         Pass { pass: inner.begun, listened: inner.open > 0, typing: std::mem::take(&mut inner.typing) }
     }
 
-    /// Notes that these have new entries.
+    /// Notes that these conversations have new entries.
     pub fn mark_unread(&self, convos: &[ConvoId]) {
         let mut inner = self.inner();
         for convo in convos {
@@ -44,7 +44,7 @@ impl Hub {
         }
     }
 
-    /// Takes some conversations to read, each with the position after which somebody lacks entries.
+    /// Takes some conversations to read, each with the position after which a stream lacks entries.
     pub fn take_unread(&self, most: usize) -> Vec<(Arc<str>, i64)> {
         let mut inner = self.inner();
         let names: Vec<Arc<str>> = inner.unread.iter().take(most).cloned().collect();
@@ -58,15 +58,15 @@ impl Hub {
         taken
     }
 
-    /// Puts back what could not be read, or not to its end.
+    /// Puts back conversations that could not be read to their end.
     pub fn put_back(&self, convos: Vec<(Arc<str>, i64)>) {
         let mut inner = self.inner();
         let still = convos.into_iter().filter(|(name, _)| inner.channels.contains_key(name)).collect::<Vec<_>>();
         inner.unread.extend(still.into_iter().map(|(name, _)| name));
     }
 
-    /// Who has to be a member for entries of these conversations to be handed out, except for those who are by this version of the
-    /// roster, as is known.
+    /// Returns the callers whose membership must be read before entries of these conversations are handed out: all
+    /// listeners but those whose membership was read at this version of the roster.
     pub fn audience<'e>(&self, rosters: &'e [(ConvoId, i64)]) -> Vec<(&'e ConvoId, Did)> {
         let inner = self.inner();
         let mut audience = Vec::new();
@@ -81,8 +81,8 @@ impl Hub {
         audience
     }
 
-    /// Hands out entries, ascending in each conversation, to those whose membership allows. `after` says behind which position each
-    /// conversation was read; the memberships were read after the entries.
+    /// Queues entries, ascending in each conversation, for the listeners whose membership allows it. `after` has the
+    /// position after which each conversation was read. The memberships were read after the entries.
     pub fn publish(&self, after: &[(&str, i64)], page: Entries, memberships: &[RosterEntry]) {
         let after: HashMap<&str, i64> = after.iter().copied().collect();
         let memberships: HashMap<(&str, &str), &RosterEntry> =
@@ -90,7 +90,7 @@ impl Hub {
         let rosters: HashMap<&str, i64> =
             page.rosters.iter().map(|(convo, roster)| (convo.as_str(), *roster)).collect();
         let mut guard = self.inner();
-        // One borrow, so that its parts can be told apart.
+        // One borrow of the guard, because its fields are borrowed separately below.
         let inner = &mut *guard;
         let Some(watermark) = inner.cursor(page.newest) else { return };
         for entry in page.entries {
@@ -103,15 +103,15 @@ impl Hub {
                 if !state.is_tailed() || listener.position >= seq {
                     continue;
                 }
-                // It has joined since the reading began and lacks entries from before this one. The conversation is unread again
-                // because of that, and it gets them all by the next reading.
+                // It has joined since the read began and lacks earlier entries. Its joining made the conversation
+                // unread, so the next read brings them all.
                 if listener.position < read_after {
                     continue;
                 }
                 let may_see = match memberships.get(&(convo.as_str(), listener.subscriber.did.as_str())) {
                     Some(membership) if membership.since != listener.since => {
-                        // Whether this was of the membership that it listens by, nobody can say any more. It comes back and is
-                        // told, before any cursor says that it has had this.
+                        // The entry may belong to another membership. The stream is cut before any cursor claims the
+                        // entry, and resumes.
                         state.end(End::Announced(Info::Reset));
                         inner.unsettled.push(listener.subscriber.clone());
                         continue;
@@ -124,7 +124,7 @@ impl Hub {
                         Some(checked) if rosters.get(convo.as_str()) == Some(&checked.roster) => {
                             seq > checked.joined_seq
                         }
-                        // Without a word about its membership, it came after the question, and is served by the next pass.
+                        // It came after the memberships were read. The next pass serves it.
                         _ => continue,
                     },
                 };
@@ -140,13 +140,14 @@ impl Hub {
         self.shed_load();
     }
 
-    /// The people among these who listen here.
+    /// Returns the people among these who have streams here.
     pub fn listening<'r>(&self, dids: impl Iterator<Item = &'r Did>) -> Vec<&'r Did> {
         let inner = self.inner();
         dids.filter(|did| inner.people.contains_key(did.as_str())).collect()
     }
 
-    /// Hands out rows. `memberships` are those of the people who joined by them and listen here, read after the rows.
+    /// Queues rows for the streams that they concern. `memberships` are those of joiners with streams here, read after
+    /// the rows.
     pub fn publish_rows(&self, rows: Vec<EventRow>, memberships: &[RosterEntry]) {
         let mut inner = self.inner();
         for row in rows {
@@ -168,7 +169,7 @@ impl Hub {
         }
     }
 
-    /// Hands out typing indicators.
+    /// Queues typing indicators.
     pub fn publish_typing(&self, typing: Vec<Typing>) {
         let mut inner = self.inner();
         let Some(watermark) = inner.cursor(0) else { return };
@@ -178,7 +179,7 @@ impl Hub {
             let event = Arc::new(Published::new(Event::Typing(typing), watermark.clone()));
             for listener in channel.listeners.values().filter(|listener| listener.subscriber.did != did) {
                 let mut state = listener.subscriber.state();
-                // Nobody is cut off for what is of no consequence.
+                // A stream is not cut for a lost typing indicator.
                 if state.is_tailed() {
                     state.push(&event, self.0.buffer);
                 }
@@ -186,7 +187,7 @@ impl Hub {
         }
     }
 
-    /// Ends a pass: everything visible at its moment has been handed out.
+    /// Ends a pass. Everything that was visible at its moment has been queued.
     pub fn end_pass(&self, pass: u64, moment: &Moment) {
         {
             let mut inner = self.inner();
@@ -205,7 +206,7 @@ impl Hub {
                 }
                 match state.phase {
                     Phase::Joining { since, tell, .. } if since < pass => {
-                        // Every entry up to them has been sent, and no cursor says yet that these have been.
+                        // Every entry up to these positions has been queued, and no cursor claims the positions yet.
                         for (convo, row) in state.take_positions() {
                             if let Some(event) = position(&convo, &row, &subscriber.did) {
                                 let event = Published::new(event, watermark.clone()).counted(&inner.held);

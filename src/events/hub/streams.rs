@@ -1,4 +1,4 @@
-//! What streams ask of the hub: to be taken in, caught up, and let go.
+//! The streams' side of the hub: registration, catching up, and removal.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -13,22 +13,22 @@ use crate::store::events::{Attachment, Entries, EventRow, RosterEntry};
 
 use super::{Hub, Listener, MAX_STREAMS, MAX_STREAMS_PER_CALLER, MAX_TYPING, message};
 
-/// Most conversations that are attached, or looked through, while others wait for the lock.
+/// Most conversations that are attached, or searched, without releasing the lock.
 const MAX_ATTACHED_AT_ONCE: usize = 1_000;
 
-/// What a stream that catches up has to do next.
+/// Next step of a stream that catches up.
 pub enum NextStep {
-    /// These rows came first.
+    /// Send these rows.
     Rows(Vec<Arc<Row>>),
-    /// Entries are missing here.
+    /// Read the missing entries of these conversations.
     Entries(Vec<Gap>),
-    /// Nothing until this pass is over.
+    /// Wait until this pass is over.
     AwaitPass(u64),
     /// Nothing: the tail has taken over, or the stream has ended.
     Done,
 }
 
-/// A conversation in which a stream lacks entries: those after `position`, up to the one at `head` at least.
+/// A conversation in which a stream lacks the entries after `position`, up to `head` at least.
 #[derive(Debug, Clone)]
 pub struct Gap {
     pub convo: Arc<str>,
@@ -37,7 +37,10 @@ pub struct Gap {
 }
 
 impl Hub {
-    /// Takes a new stream in. From the next pass on, it is told every row that may be for it.
+    /// Registers a new stream. From the next pass on, every row that may concern it is held for it.
+    ///
+    /// Errors: `Overloaded` if the replica stops or has [`MAX_STREAMS`], `RateLimitExceeded` if too many streams of the
+    /// caller are being opened or closed.
     pub fn register(
         &self,
         did: &Did,
@@ -55,7 +58,8 @@ impl Hub {
             );
         }
         let own = inner.people.get(did.as_str()).map_or(0, Vec::len);
-        // Until it is attached it replaces none, and one that was replaced is there until its client has taken the end.
+        // A stream replaces none until it is attached, and a replaced one counts until its client has read the final
+        // event.
         if own >= 2 * MAX_STREAMS_PER_CALLER {
             return Err(
                 Code::RateLimitExceeded.because("too many of your streams are being opened or closed on this replica")
@@ -73,14 +77,14 @@ impl Hub {
         Ok(subscriber)
     }
 
-    /// Lets a stream go. Nothing is handed to it any more.
+    /// Removes a stream. Nothing is queued for it any more.
     pub fn remove(&self, subscriber: &Subscriber) {
         let mut inner = self.inner();
         inner.remove(subscriber);
         self.0.metrics.streams_open(inner.open);
     }
 
-    /// The pass that is under way, or the last one.
+    /// Number of the running pass, or of the last one.
     pub fn current_pass(&self) -> u64 {
         self.inner().begun
     }
@@ -89,12 +93,12 @@ impl Hub {
     pub async fn after(&self, pass: u64) {
         let mut passed = self.0.passed.subscribe();
         self.0.wake.notify_one();
-        // The sender is in `self`.
+        // The sender lives as long as `self`.
         let _ = passed.wait_for(|passed| *passed > pass).await;
     }
 
-    /// Attaches a stream, which begins at a cursor, to its conversations, as the database knew them at some time after it was
-    /// registered. With `replayed`, the rows since the client's cursor, the client is told when it has caught up.
+    /// Attaches a stream to its conversations, as the database had them after the stream was registered. `replayed` are
+    /// the rows since the client's cursor, if it gave one; then the client is sent `replayed` when it has caught up.
     pub fn attach(
         &self,
         subscriber: &Arc<Subscriber>,
@@ -102,7 +106,8 @@ impl Hub {
         begin: Cursor,
         replayed: Option<Vec<EventRow>>,
     ) {
-        // A few at a time, so that nobody waits for long for the lock. Until all are there, every row is held for it.
+        // A few at a time, so that the lock is free in between. Every row is held for the stream until all are
+        // attached.
         for some in attachments.chunks(MAX_ATTACHED_AT_ONCE) {
             let mut inner = self.inner();
             if !inner.unattached.contains_key(&subscriber.id) {
@@ -132,7 +137,8 @@ impl Hub {
         }
     }
 
-    /// What a stream that catches up lacks. Where that is no more than `close` entries of any conversation, the tail takes over.
+    /// Returns the next step of a stream that catches up. If it lacks at most `close` entries of every conversation,
+    /// the tail takes over.
     pub fn next_step(&self, subscriber: &Arc<Subscriber>, most_convos: usize, close: i64) -> NextStep {
         let mut inner = self.inner();
         let begun = inner.begun;
@@ -156,7 +162,8 @@ impl Hub {
         let (from, tell, begin) = (from.clone(), *tell, *looked);
         let mut far = Vec::new();
         let mut near = Vec::new();
-        // From where something was missing the last time, once around. While something is missing, a part of them does.
+        // Begins where entries were missing at the last look, and goes around once. While entries are missing, a part
+        // of the conversations suffices.
         let (before, beyond) = state.convos.split_at(begin.min(state.convos.len()));
         let mut first = 0;
         for (seen, (place, name)) in (begin..).zip(beyond).chain((0..).zip(before)).enumerate() {
@@ -189,7 +196,8 @@ impl Hub {
         NextStep::Done
     }
 
-    /// Hands entries to a stream that catches up, if its membership allows. `upto` is how far was read in each conversation.
+    /// Queues entries for a stream that catches up, if its membership allows. `upto` has the position up to which each
+    /// conversation was read.
     pub fn supply(
         &self,
         subscriber: &Arc<Subscriber>,
@@ -208,7 +216,7 @@ impl Hub {
             let Some(listener) = channel.listeners.get_mut(&subscriber.id) else { continue };
             let membership = memberships.iter().find(|one| one.convo == entry.convo_id);
             if membership.is_some_and(|one| one.since != listener.since) {
-                // Which of these were of the membership that it listens by, nobody can say any more. It comes back and is told.
+                // Some of these may belong to another membership. The stream is cut and resumes.
                 state.end(End::Announced(Info::Reset));
                 return;
             }
@@ -217,7 +225,7 @@ impl Hub {
                 state.push_anyway(&Arc::new(Published::new(message(entry), cursor.clone()).counted(&self.0.held)));
             }
         }
-        // What it may not see, or what is not there any more, is not missing.
+        // Entries that it may not see, or that were deleted, are not missing.
         for (name, seq) in upto {
             let listener = inner.channels.get_mut(*name).and_then(|channel| channel.listeners.get_mut(&subscriber.id));
             if let Some(listener) = listener {
@@ -226,7 +234,7 @@ impl Hub {
         }
     }
 
-    /// Hands entries of a membership that has ended to a stream that catches up, before it is told of the end.
+    /// Queues entries of a membership that has ended for a stream that catches up, before its end.
     pub fn supply_rest(&self, subscriber: &Subscriber, entries: Entries) {
         let Some(cursor) = self.inner().cursor(entries.newest) else { return };
         let mut state = subscriber.state();
@@ -238,7 +246,7 @@ impl Hub {
         }
     }
 
-    /// Hands rows to a stream that catches up. `memberships` are those of the conversations that it joined by them.
+    /// Queues rows for a stream that catches up. `memberships` are those of the conversations that it joined by them.
     pub fn supply_rows(&self, subscriber: &Arc<Subscriber>, rows: &[Arc<Row>], memberships: &[RosterEntry]) {
         let mut inner = self.inner();
         for row in rows {
@@ -246,7 +254,7 @@ impl Hub {
         }
     }
 
-    /// Somebody types in a conversation. It is handed on with the next pass, after what changed the roster before.
+    /// Takes a typing indicator. It is handed out with the next pass, after earlier changes of the roster.
     pub fn queue_typing(&self, typing: Typing) {
         let mut inner = self.inner();
         if inner.channels.contains_key(typing.convo_id.as_str()) && inner.typing.len() < MAX_TYPING {

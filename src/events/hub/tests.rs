@@ -1,4 +1,4 @@
-//! What falls between two readings of the tail, step by step.
+//! Interleavings of passes, streams that catch up, and changes of rosters, step by step.
 
 use std::task::Waker;
 
@@ -31,7 +31,7 @@ fn end(hub: &Hub, pass: u64) {
     hub.end_pass(pass, &moment);
 }
 
-/// A stream of somebody who lacks the entries after `position`, of which the last is `last_seq`; it still catches up.
+/// Returns a stream that catches up and lacks the entries after `position`, of which `last_seq` is the last.
 fn stream(hub: &Hub, did: &str, position: i64, last_seq: i64) -> Arc<Subscriber> {
     let subscriber = hub.register(&did.parse().unwrap(), None, None, Cursor::nowhere()).unwrap();
     let attachment = Attachment { convo: CONVO.parse().unwrap(), since: 1, position, last_seq };
@@ -91,7 +91,7 @@ fn p5_a_stream_that_joins_while_the_tail_reads_gets_what_it_lacks_before_what_is
     hub.mark_unread(&[CONVO.parse().unwrap()]);
     let taken = hub.take_unread(10);
     assert_eq!(taken, [(Arc::from(CONVO), 10)]);
-    // The tail has asked for what follows 10, and does not know yet of somebody who lacks 8.
+    // The tail has asked for the entries after 10, and does not know yet of a stream that lacks 8.
     assert!(matches!(hub.next_step(&late_stream, 10, 5), NextStep::Done));
     hub.publish(&[(CONVO, 10)], page(vec![entry(11)], 1), &[membership(first, 11), membership(late, 11)]);
     end(&hub, reading);
@@ -117,7 +117,7 @@ fn p7_who_is_a_member_is_asked_again_when_the_roster_has_changed_and_not_before(
     assert_eq!(asked(1), 1);
     hub.publish(&[(CONVO, 10)], page(vec![entry(11)], 1), &[membership(did, 11)]);
     assert_eq!((asked(1), asked(2)), (0, 1));
-    // By the same roster, nobody has to be asked.
+    // At the same version of the roster, no membership has to be read.
     hub.publish(&[(CONVO, 11)], page(vec![entry(12)], 1), &[]);
     assert_eq!(came(&stream), [11, 12]);
     // By another, nothing is handed out on the word of memory.
