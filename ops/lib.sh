@@ -102,10 +102,10 @@ need() {
         dnf | brew) fail "please run: $manager install ${packages[*]}" ;;
         apk) fail "please run: apk add ${packages[*]}" ;;
         pacman) fail "please run: pacman -S ${packages[*]}" ;;
-        none) fail "please install ${missing[*]} (PostgreSQL has to be 14 or newer)" ;;
+        none) fail "please install ${missing[*]} (PostgreSQL must be 14 or newer)" ;;
     esac
     for thing in "${missing[@]}"; do
-        "has_$thing" || fail "$thing is still missing after its installation"
+        "has_$thing" || fail "$thing was installed but cannot be found"
     done
 }
 
