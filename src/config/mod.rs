@@ -106,7 +106,7 @@ pub struct Retention {
     pub messages: Option<TimeDelta>,
     /// Commits that a member has not read, and Welcomes that their recipients have not opened.
     pub unread: Option<TimeDelta>,
-    /// Conversations without changes that never had more than one member.
+    /// Conversations without changes in which at most one member was ever present.
     pub abandoned: Option<TimeDelta>,
     /// Stored events.
     pub events: Option<TimeDelta>,

@@ -168,7 +168,7 @@ pub const SECTIONS: &[Section] = &[
         setting("COMMIT_HOLD_DAYS", Number(0, MAX_DAYS), Value("90"),
             "Days for which a commit waits for members that have not read it, and a Welcome for its recipients."),
         setting("ABANDONED_AFTER_DAYS", Number(0, MAX_DAYS), Value("180"),
-            "Days without a change after which a conversation ends that never had more than one member."),
+            "Days without a change after which a conversation ends in which at most one member was ever present."),
         setting("EVENT_STREAM_TTL_DAYS", Number(0, MAX_DAYS), Value("7"),
             "Days until stored events are deleted."),
         setting("RETENTION_INTERVAL_SECONDS", Number(1, 86_400), Value("3600"),
