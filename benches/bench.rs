@@ -8,11 +8,11 @@
 //! cargo bench                            everything but `grown`, which takes half an hour
 //! cargo bench -- send race               scenarios whose name contains one of the words
 //! cargo bench -- --rounds 5 --seconds 10 --out DIR
-//! cargo test --bench catbird             each scenario for a moment: do the benches still work?
+//! cargo test --bench catbird             each scenario for a moment, to see that it still works
 //! ```
 //!
-//! `scenarios` has a file for each question, `support` what they stand on, `yardstick` the SQL and the scripts of pgbench. What
-//! is found goes to `results.json` in the output directory; `report/results.rs` says what is in it.
+//! `scenarios` has a file for each question, `support` what the scenarios use, `yardstick` the SQL and the scripts of
+//! pgbench. The results go to `results.json` in the output directory; `report/results.rs` describes its fields.
 //!
 //! A run fails if a request got a reply that its scenario does not expect, if nothing was accepted, or if a database
 //! does not pass `catbird-server check` afterwards.
@@ -57,7 +57,7 @@ async fn bench(arguments: &Arguments) -> Result<()> {
     let chosen = choose(&arguments.words, plan.quick);
     if chosen.is_empty() {
         let names: Vec<&str> = scenarios::ALL.iter().map(|scenario| scenario.name).collect();
-        let none = format!("no scenario has a name with one of these words; there are {}", names.join(", "));
+        let none = format!("no scenario's name contains one of these words; the scenarios are {}", names.join(", "));
         // `cargo test` passes the same words to every target; they may name a test of another one.
         if plan.quick {
             eprintln!("{none}");
@@ -94,7 +94,7 @@ async fn bench(arguments: &Arguments) -> Result<()> {
     measured?;
     match failures.len() {
         0 => Ok(()),
-        count => Err(format!("{count} loads did not go as expected:\n{}", failures.join("\n")).into()),
+        count => Err(format!("{count} loads failed:\n{}", failures.join("\n")).into()),
     }
 }
 
@@ -122,8 +122,8 @@ async fn measure(bench: &mut Bench, chosen: &[&Scenario]) -> Result<()> {
     for scenario in chosen {
         (scenario.run)(bench).await.map_err(|failure| format!("{}: {failure}", scenario.name))?;
     }
-    eprintln!("checking the invariants on what is in the databases now");
+    eprintln!("checking the invariants of the databases");
     bench.stage.check().await?;
-    eprintln!("all of them hold");
+    eprintln!("all invariants hold");
     Ok(())
 }

@@ -120,7 +120,7 @@ fn explained(who: Who) -> &'static str {
         Who::Advisory => "Advisory: the server with PostgreSQL's advisory lock",
         Who::Actors => "Actors: the server with an actor per conversation",
         Who::Yardstick => "Yardstick: pgbench, straight against the same PostgreSQL",
-        Who::Generator => "Generator: the load generator against a responder that does nothing",
+        Who::Generator => "Generator: the load generator against a responder that does no work",
     }
 }
 

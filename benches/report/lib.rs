@@ -1,8 +1,8 @@
 //! The report of a run: a table in the terminal and one HTML page with plots.
 //!
-//! Everything here is made from a [`Run`] and nothing else, so a page can be made again from `results.json`. Nothing
-//! here measures, and nothing decides whether a target is met: that is in [`results`]. `benches/bench.rs` calls
-//! [`print()`] and [`write_html`] when a run ends, and `tests/quick/bench_report` checks both against a made-up run.
+//! The report depends only on a [`Run`], so a page can be created again from `results.json`. Nothing here measures, and
+//! [`results`] decides whether a target is met. `benches/bench.rs` calls [`print()`] and [`write_html`] when a run ends;
+//! `tests/quick/bench_report` checks both with a made-up run.
 
 pub mod results;
 

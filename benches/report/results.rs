@@ -62,7 +62,7 @@ pub struct Series {
     pub connections: u32,
     /// Unit of `rate`, such as `messages/s`.
     pub unit: String,
-    /// One per round, in order.
+    /// One sample for each round, in order.
     pub samples: Vec<Sample>,
     /// A remark about this series for the reader; empty for most.
     pub note: String,
@@ -73,7 +73,7 @@ pub struct Series {
 pub struct Sample {
     /// Counted from 1. Samples of one round ran next to each other; ratios are computed from them.
     pub round: u32,
-    /// Accepted per second.
+    /// Accepted requests per second.
     pub rate: f64,
     pub p50_us: f64,
     pub p90_us: f64,
@@ -159,7 +159,7 @@ impl Series {
         median(self.samples.iter().map(of).collect())
     }
 
-    /// The median over rounds of `of` here divided by `of` there in the same round; `None` where no round has both.
+    /// The median over rounds of `of` here divided by `of` there in the same round; `None` if no round has both.
     pub fn ratio(&self, to: &Series, of: impl Fn(&Sample) -> f64) -> Option<f64> {
         let ratios = self.samples.iter().filter_map(|here| {
             let there = to.samples.iter().find(|there| there.round == here.round)?;

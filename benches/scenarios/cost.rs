@@ -122,9 +122,9 @@ impl Meters {
 /// Processor time of a process from `/proc/<pid>/stat`.
 struct Process {
     parent: u32,
-    /// Of all its threads.
+    /// Processor time of all its threads.
     cpu: Duration,
-    /// Of its children that have ended.
+    /// Processor time of its children that have ended.
     children_cpu: Duration,
 }
 
@@ -137,7 +137,7 @@ fn process(pid: u32) -> Result<Process> {
         let text = fields.get(number - 3).ok_or_else(|| format!("/proc/{pid}/stat has no field {number}"))?;
         Ok(text.parse()?)
     };
-    let ticks_per_second = sysconf(SysconfVar::CLK_TCK)?.ok_or("the system does not say how long a clock tick is")?;
+    let ticks_per_second = sysconf(SysconfVar::CLK_TCK)?.ok_or("the system does not report the length of a clock tick")?;
     let time = |ticks: u64| Duration::from_secs_f64(ticks as f64 / ticks_per_second as f64);
     Ok(Process {
         parent: u32::try_from(field(4)?)?,

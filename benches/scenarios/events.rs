@@ -69,14 +69,14 @@ const fn crowd(variant: &'static str, slow: usize, note: &'static str) -> Course
 }
 
 const COURSES: [Course; 5] = [
-    alone("Redis", Hints::Redis, "from a message's answer to its event at a client of another replica, 100 messages/s"),
+    alone("Redis", Hints::Redis, "from the reply to a message to its event at a client of another replica, 100 messages/s"),
     alone("NOTIFY", Hints::Notify, "the same without Redis"),
-    alone("polling", Hints::Poll, "the same without any hints"),
+    alone("polling", Hints::Poll, "the same without notifications"),
     crowd("no slow readers", 0, "80 messages/s of 64 KiB to one conversation, 4 clients that read"),
     crowd(
         "beside slow readers",
         2,
-        "the same 4 clients, beside 2 that take nothing for seconds, are cut, and come back",
+        "the same 4 clients, beside 2 that read nothing for seconds, are disconnected, and reconnect",
     ),
 ];
 
@@ -120,7 +120,7 @@ async fn pair(bench: &Bench, who: Who, hints: Hints, redis: &Redis) -> Result<[S
         };
         while !is_told().await? {
             if Instant::now() > deadline {
-                return Err("a replica does not hear of others".into());
+                return Err("a replica does not receive notifications".into());
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }

@@ -47,7 +47,7 @@ enum Work {
 const WORK: [Work; 4] = [Work::Spread, Work::Hot, Work::Race, Work::Heard];
 
 impl Work {
-    /// The variants, in step with [`REPLICAS`].
+    /// The variants, by index of [`REPLICAS`].
     const fn variants(self) -> [&'static str; 3] {
         match self {
             Work::Spread => ["spread, 1 replica", "spread, 2 replicas", "spread, 4 replicas"],

@@ -19,7 +19,7 @@ pub const NAME: &str = "generator";
 const WHO: [Who; 1] = [Who::Generator];
 
 const FIGURE: Figure<'_> =
-    Figure { scenario: NAME, variant: "send", unit: "requests/s", note: "answered by a responder that does nothing" };
+    Figure { scenario: NAME, variant: "send", unit: "requests/s", note: "answered by a responder that does no work" };
 
 pub fn time(plan: &Plan) -> Duration {
     plan.time(1, &WHO)

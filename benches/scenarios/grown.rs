@@ -121,7 +121,7 @@ pub async fn run(bench: &mut Bench) -> Result<()> {
     Ok(())
 }
 
-/// A database with a server on it.
+/// A database and its server.
 struct House {
     name: &'static str,
     database: Config,

@@ -19,7 +19,7 @@ const fn figure(variant: &'static str, note: &'static str) -> Figure<'static> {
     Figure { scenario: NAME, variant, unit: "messages/s", note }
 }
 
-const ALONE: Figure<'_> = figure("cold alone", "8 connections, right before the hot ones join them");
+const ALONE: Figure<'_> = figure("cold alone", "8 connections, before the hot ones start");
 const BESIDE: Figure<'_> = figure("cold beside hot", "8 connections, beside those of the hot conversation");
 const HOT: Figure<'_> = figure("hot beside cold", "beside 8 connections of the cold conversations");
 

@@ -28,7 +28,7 @@ use crate::support::plan::Plan;
 
 type Running<'a> = Pin<Box<dyn Future<Output = Result<()>> + 'a>>;
 
-/// One file of this directory.
+/// A scenario, one file of this directory.
 pub struct Scenario {
     pub name: &'static str,
     pub run: for<'a> fn(&'a mut Bench) -> Running<'a>,
@@ -46,7 +46,7 @@ const fn of(
     Scenario { name, run, time, only_by_name: false }
 }
 
-/// In the order in which they run.
+/// All scenarios in the order in which they run.
 pub const ALL: [Scenario; 13] = [
     of(generator::NAME, |bench| Box::pin(generator::run(bench)), generator::time),
     of(send::NAME, |bench| Box::pin(send::run(bench)), send::time),

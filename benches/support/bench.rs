@@ -8,7 +8,7 @@ use super::stage::Stage;
 use super::yardstick::Script;
 use super::{Failure, Result};
 
-/// See the module.
+/// The context of one run, for all its scenarios.
 pub struct Bench {
     pub plan: Plan,
     pub stage: Stage,
@@ -52,7 +52,7 @@ impl Bench {
         for outcome in outcomes {
             if let Some(said) = outcome.first_failure {
                 let failed = outcome.sample.failed;
-                self.fail(format!("{failed} requests were answered otherwise than expected, the first with: {said}"))?;
+                self.fail(format!("{failed} requests got an unexpected reply, the first: {said}"))?;
             }
             if outcome.accepted_ever == 0 {
                 self.fail("a load ended and nothing was ever accepted".to_owned())?;

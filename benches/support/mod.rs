@@ -1,7 +1,7 @@
-//! What the scenarios stand on. From the ground up: [`stage`] owns the processes and databases, [`seed`] fills them,
-//! [`generator`] makes load over HTTP with requests from [`http`], [`tokens`] and [`mls`], [`yardstick`] makes it with pgbench,
-//! [`measurement`] turns either into figures, [`catbird_bench_report::results`] is what is kept of them, [`targets`] holds them against what was
-//! promised. A scenario sees all of it through [`bench::Bench`].
+//! Support for the scenarios. From the bottom up: [`stage`] owns the processes and databases, and [`seed`] fills them.
+//! [`generator`] creates load over HTTP with requests from [`http`], [`tokens`] and [`mls`]; [`yardstick`] creates it with
+//! pgbench. [`measurement`] computes figures, [`catbird_bench_report::results`] stores them, and [`targets`] compares them
+//! with the goals. A scenario uses all of it through [`bench::Bench`].
 
 pub mod bench;
 pub mod generator;

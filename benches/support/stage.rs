@@ -27,7 +27,7 @@ const FULL: [(&str, &str); 3] = [("shared_buffers", "1GB"), ("max_wal_size", "8G
 /// Settings of a quick run.
 const QUICK: [(&str, &str); 3] = [("shared_buffers", "128MB"), ("fsync", "off"), ("full_page_writes", "off")];
 
-/// See the module.
+/// The processes and databases of a run.
 pub struct Stage {
     pub yardstick: Yardstick,
     advisory: Server,

@@ -130,7 +130,7 @@ const PROMISES: [Promise; 30] = [
         "beside new conversations",
     ),
     beside_neighbour(
-        "p99 of honest callers beside an account that takes key packages of 100, against without it",
+        "p99 of honest callers beside an account that claims key packages of 100, against without it",
         "beside key packages",
     ),
     beside_neighbour(
@@ -138,27 +138,27 @@ const PROMISES: [Promise; 30] = [
         "beside full pages",
     ),
     beside_neighbour(
-        "p99 of honest callers beside an account that takes full pages as slowly as it may, against without it",
+        "p99 of honest callers beside an account that reads full pages as slowly as allowed, against without it",
         "beside slow readers",
     ),
     beside_neighbour(
-        "p99 of honest callers beside an account whose bodies never come, against without it",
+        "p99 of honest callers beside an account whose bodies never arrive, against without it",
         "beside silent bodies",
     ),
     beside_neighbour(
-        "p99 of honest callers beside an account that has 3 MiB of events sent again, against without it",
+        "p99 of honest callers beside an account that replays 3 MiB of events, against without it",
         "beside replays of events",
     ),
     beside_neighbour(
-        "p99 of honest callers beside an account that opens streams and leaves, against without it",
+        "p99 of honest callers beside an account that opens and closes streams, against without it",
         "beside streams that come and go",
     ),
     beside_neighbour(
-        "p99 of honest callers beside an account that sends Welcomes for 2.4 million nobodies, against without it",
+        "p99 of honest callers beside an account that sends Welcomes for 2.4 million unknown recipients, against without it",
         "beside Welcomes of nothing",
     ),
     beside_neighbour(
-        "p99 of honest callers beside an account that sends 19 MiB which an error might quote, against without it",
+        "p99 of honest callers beside an account that sends 19 MiB that an error might quote, against without it",
         "beside bodies to be quoted",
     ),
     beside_neighbour(
@@ -166,7 +166,7 @@ const PROMISES: [Promise; 30] = [
         "beside endless lists of DIDs",
     ),
     beside_neighbour(
-        "p99 of honest callers beside strangers who ask 2,000 times per second whether it is ready, against without it",
+        "p99 of honest callers beside callers without a token who request readiness 2,000 times per second, against without it",
         "beside probes of strangers",
     ),
     of_fleet(
@@ -214,14 +214,14 @@ const PROMISES: [Promise; 30] = [
         FLEET_CONNECTIONS,
     ),
     at_least(
-        "send with tokens that can be used once, with Redis, against often",
+        "send with single-use tokens, with Redis, against reusable tokens",
         of("tokens", "send, jti and Redis"),
         of("tokens", "send, jti off, Redis"),
         0.8,
         0.95,
     ),
     at_least(
-        "send with tokens that can be used once, without Redis, against often",
+        "send with single-use tokens, without Redis, against reusable tokens",
         of("tokens", "send, jti in PostgreSQL"),
         of("tokens", "send, jti off"),
         0.8,

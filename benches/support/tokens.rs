@@ -27,7 +27,7 @@ pub struct Minter {
     clock: Clock,
     /// HMAC state after the secret.
     keyed: Hmac<Sha256>,
-    /// Header and dot.
+    /// The encoded header and the dot.
     header: String,
     claims: String,
     token: String,

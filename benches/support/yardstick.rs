@@ -92,7 +92,7 @@ impl Yardstick {
         if !output.status.success() {
             return Err(format!("pgbench failed: {text}{}", String::from_utf8_lossy(&output.stderr)).into());
         }
-        let rate = figure(&text, "tps = ").ok_or_else(|| format!("pgbench does not say its tps:\n{text}"))?;
+        let rate = figure(&text, "tps = ").ok_or_else(|| format!("pgbench did not print its tps:\n{text}"))?;
         let failed = figure(&text, "number of failed transactions: ").unwrap_or(0.0) as u64;
         Ok(Sample { rate, failed, ..self.latencies()?.sample() })
     }

@@ -243,6 +243,6 @@ pub async fn cursor(server: SocketAddr, did: &str) -> Result<String> {
 pub async fn must(server: SocketAddr, did: &str, request: Request) -> Result<()> {
     match Act::Ask(request).once(server, did, &mut Minter::new()).await? {
         200 => Ok(()),
-        status => Err(format!("the scene could not be set: {status}").into()),
+        status => Err(format!("the set-up failed: {status}").into()),
     }
 }

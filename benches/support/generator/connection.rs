@@ -72,7 +72,7 @@ impl Connection {
         self.resting = true;
     }
 
-    /// When the client's next request is due.
+    /// Returns the time at which the client's next request is due.
     pub fn next_request(&self) -> Instant {
         self.asked + self.client.pause()
     }
