@@ -16,7 +16,7 @@ use crate::support::bench::{Bench, Figure};
 use crate::support::generator::{Client, Reply, Verdict};
 use crate::support::http::Request;
 use crate::support::mls::{self, Content};
-use crate::support::plan::{EVERYBODY, Plan};
+use crate::support::plan::{Plan, SUBJECTS};
 use crate::support::seed::{self, Convos};
 use crate::support::tokens::Minter;
 use crate::support::yardstick::Script;
@@ -28,13 +28,13 @@ const MEMBERS: u32 = 10;
 const FIGURE: Figure<'_> = Figure { scenario: NAME, variant: "spread", unit: "commits/s", note: "" };
 
 pub fn time(plan: &Plan) -> Duration {
-    plan.time(1, &EVERYBODY)
+    plan.time(1, &SUBJECTS)
 }
 
 pub async fn run(bench: &mut Bench) -> Result<()> {
     bench.stage.reset_yardstick().await?;
     let convos = bench.stage.seed(CONVOS, MEMBERS).await?;
-    for turn in bench.plan.turns(&EVERYBODY) {
+    for turn in bench.plan.turns(&SUBJECTS) {
         let sample = match turn.who {
             Who::Yardstick => bench.yardstick(Script::Commit, turn.connections).await?,
             server => {

@@ -17,7 +17,7 @@ use tokio_postgres::Client as Database;
 use super::clients::Sender;
 use crate::support::Result;
 use crate::support::bench::{Bench, Figure};
-use crate::support::plan::{EVERYBODY, Plan};
+use crate::support::plan::{Plan, SUBJECTS};
 use crate::support::yardstick::Script;
 
 pub const NAME: &str = "cost";
@@ -30,19 +30,19 @@ const MEMBERS: u32 = 10;
 const FIGURE: Figure<'_> = Figure { scenario: NAME, variant: "spread", unit: "messages/s", note: "" };
 
 pub fn time(plan: &Plan) -> Duration {
-    costing(plan).time(1, &EVERYBODY)
+    costing(plan).time(1, &SUBJECTS)
 }
 
 pub async fn run(bench: &mut Bench) -> Result<()> {
     bench.stage.reset_yardstick().await?;
     let convos = bench.stage.seed(CONVOS, MEMBERS).await?;
-    for who in EVERYBODY {
+    for who in SUBJECTS {
         let database = bench.stage.connect(who).await?;
         database.batch_execute("create extension if not exists pg_stat_statements").await.map_err(|e| {
             format!("pg_stat_statements is missing, on Debian and Ubuntu in the package postgresql-contrib: {e}")
         })?;
     }
-    for turn in costing(&bench.plan).turns(&EVERYBODY) {
+    for turn in costing(&bench.plan).turns(&SUBJECTS) {
         let database = bench.stage.connect(turn.who).await?;
         let server = match turn.who {
             Who::Yardstick => None,
@@ -137,7 +137,8 @@ fn process(pid: u32) -> Result<Process> {
         let text = fields.get(number - 3).ok_or_else(|| format!("/proc/{pid}/stat has no field {number}"))?;
         Ok(text.parse()?)
     };
-    let ticks_per_second = sysconf(SysconfVar::CLK_TCK)?.ok_or("the system does not report the length of a clock tick")?;
+    let ticks_per_second =
+        sysconf(SysconfVar::CLK_TCK)?.ok_or("the system does not report the length of a clock tick")?;
     let time = |ticks: u64| Duration::from_secs_f64(ticks as f64 / ticks_per_second as f64);
     Ok(Process {
         parent: u32::try_from(field(4)?)?,

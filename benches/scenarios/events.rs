@@ -39,7 +39,7 @@ const METHOD: &str = "streamConvoEvents";
 
 /// How replicas notify each other.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Hints {
+enum Transport {
     Redis,
     Notify,
     Poll,
@@ -49,7 +49,7 @@ enum Hints {
 struct Course {
     variant: &'static str,
     note: &'static str,
-    hints: Hints,
+    transport: Transport,
     /// Number of conversations, each with one sending member.
     convos: u32,
     /// Members of each conversation that follow, and that read slowly.
@@ -60,18 +60,22 @@ struct Course {
     bytes: usize,
 }
 
-const fn alone(variant: &'static str, hints: Hints, note: &'static str) -> Course {
-    Course { variant, note, hints, convos: 8, followers: 1, slow: 0, pace: 12.5, bytes: 512 }
+const fn alone(variant: &'static str, transport: Transport, note: &'static str) -> Course {
+    Course { variant, note, transport, convos: 8, followers: 1, slow: 0, pace: 12.5, bytes: 512 }
 }
 
 const fn crowd(variant: &'static str, slow: usize, note: &'static str) -> Course {
-    Course { variant, note, hints: Hints::Redis, convos: 1, followers: 4, slow, pace: 80.0, bytes: 64 * 1024 }
+    Course { variant, note, transport: Transport::Redis, convos: 1, followers: 4, slow, pace: 80.0, bytes: 64 * 1024 }
 }
 
 const COURSES: [Course; 5] = [
-    alone("Redis", Hints::Redis, "from the reply to a message to its event at a client of another replica, 100 messages/s"),
-    alone("NOTIFY", Hints::Notify, "the same without Redis"),
-    alone("polling", Hints::Poll, "the same without notifications"),
+    alone(
+        "Redis",
+        Transport::Redis,
+        "from the reply to a message to its event at a client of another replica, 100 messages/s",
+    ),
+    alone("NOTIFY", Transport::Notify, "the same without Redis"),
+    alone("polling", Transport::Poll, "the same without notifications"),
     crowd("no slow readers", 0, "80 messages/s of 64 KiB to one conversation, 4 clients that read"),
     crowd(
         "beside slow readers",
@@ -99,12 +103,12 @@ pub async fn run(bench: &mut Bench) -> Result<()> {
 }
 
 /// Two replicas: clients send to one and follow at the other.
-async fn pair(bench: &Bench, who: Who, hints: Hints, redis: &Redis) -> Result<[Server; 2]> {
+async fn pair(bench: &Bench, who: Who, transport: Transport, redis: &Redis) -> Result<[Server; 2]> {
     let url = redis.url();
-    let settings = match hints {
-        Hints::Redis => vec![("REDIS_URL", url.as_str())],
-        Hints::Notify => Vec::new(),
-        Hints::Poll => vec![("DATABASE_POOLER", "true")],
+    let settings = match transport {
+        Transport::Redis => vec![("REDIS_URL", url.as_str())],
+        Transport::Notify => Vec::new(),
+        Transport::Poll => vec![("DATABASE_POOLER", "true")],
     };
     let settings = [settings, vec![("SSE_BUFFER_SIZE", "40")]].concat();
     let pair = [
@@ -114,11 +118,11 @@ async fn pair(bench: &Bench, who: Who, hints: Hints, redis: &Redis) -> Result<[S
     for server in &pair {
         let page = format!("http://{}/health/ready", server.address);
         let deadline = Instant::now() + PATIENCE;
-        let is_told = async || -> Result<bool> {
+        let is_listening = async || -> Result<bool> {
             let ready: Value = xrpc::http()?.get(&page).send().await?.json().await?;
-            Ok(hints == Hints::Poll || ready["hints"]["listening"] == true)
+            Ok(transport == Transport::Poll || ready["hints"]["listening"] == true)
         };
-        while !is_told().await? {
+        while !is_listening().await? {
             if Instant::now() > deadline {
                 return Err("a replica does not receive notifications".into());
             }
@@ -137,7 +141,7 @@ type Moments = HashMap<(String, u64), Instant>;
 async fn measure(bench: &Bench, course: &Course, who: Who, redis: &Redis) -> Result<Sample> {
     let members = 1 + course.followers + course.slow;
     let convos = bench.stage.seed(course.convos, members as u32).await?;
-    let [sent_to, followed_at] = pair(bench, who, course.hints, redis).await?;
+    let [sent_to, followed_at] = pair(bench, who, course.transport, redis).await?;
     let (tell, newest) = watch::channel(None);
     let (mut followers, mut slow) = (Vec::new(), Vec::new());
     let told = Arc::new(AtomicU64::new(0));

@@ -94,35 +94,35 @@ pub fn time(plan: &Plan) -> Duration {
 
 pub async fn run(bench: &mut Bench) -> Result<()> {
     let grown = if bench.plan.quick { QUICK_GROWN } else { GROWN };
-    let houses = [House::build(bench, SMALL).await?, House::build(bench, grown).await?];
+    let setups = [Setup::build(bench, SMALL).await?, Setup::build(bench, grown).await?];
     let figure = |variant, unit, note| Figure { scenario: NAME, variant, unit, note };
     for round in 1..=bench.plan.rounds {
         for (work, variants, unit) in WORK {
-            for (house, variant) in houses.iter().zip(variants) {
-                let sample = house.sample(bench, work).await?;
+            for (setup, variant) in setups.iter().zip(variants) {
+                let sample = setup.sample(bench, work).await?;
                 bench.record(&figure(variant, unit, ""), Turn { round, connections: CONNECTIONS, who: WHO }, sample)?;
             }
         }
     }
     for (people, variants) in MAILBOXES.into_iter().zip(FAN_OUT) {
-        for (house, variant) in houses.iter().zip(variants) {
-            let sample = house.fan_out(people).await?;
+        for (setup, variant) in setups.iter().zip(variants) {
+            let sample = setup.fan_out(people).await?;
             let note = "from the first message until the last envelope is written";
             bench.record(&figure(variant, "messages/s", note), Turn { round: 1, connections: 1, who: WHO }, sample)?;
         }
     }
-    for house in &houses {
-        house.swept().await?;
-        let report = check::run(&house.database).await?;
+    for setup in &setups {
+        setup.swept().await?;
+        let report = check::run(&setup.database).await?;
         if !report.is_clean() {
-            return Err(format!("the database {} is not sound:\n{report}", house.name).into());
+            return Err(format!("the database {} is not sound:\n{report}", setup.name).into());
         }
     }
     Ok(())
 }
 
 /// A database and its server.
-struct House {
+struct Setup {
     name: &'static str,
     database: Config,
     server: Server,
@@ -131,7 +131,7 @@ struct House {
     committed: Convos,
 }
 
-impl House {
+impl Setup {
     async fn build(bench: &Bench, size: Size) -> Result<Self> {
         let begin = Instant::now();
         let database = bench.stage.another_database(size.name).await?;

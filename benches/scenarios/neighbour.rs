@@ -62,7 +62,7 @@ const KINDS: [&str; 12] = [
     "beside Welcomes of nothing",
     "beside bodies to be quoted",
     "beside endless lists of DIDs",
-    "beside probes of strangers",
+    "beside probes without a token",
 ];
 
 const fn figure(variant: &'static str) -> Figure<'static> {

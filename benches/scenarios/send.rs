@@ -10,7 +10,7 @@ use catbird_bench_report::results::Who;
 use super::clients::Sender;
 use crate::support::Result;
 use crate::support::bench::{Bench, Figure};
-use crate::support::plan::{EVERYBODY, Plan};
+use crate::support::plan::{Plan, SUBJECTS};
 use crate::support::yardstick::Script;
 
 pub const NAME: &str = "send";
@@ -21,7 +21,7 @@ const MEMBERS: u32 = 10;
 const VARIANTS: [(&str, u32, Script); 2] = [("spread", 1_000, Script::Send), ("hot", 1, Script::SendHot)];
 
 pub fn time(plan: &Plan) -> Duration {
-    plan.time(VARIANTS.len() as u32, &EVERYBODY)
+    plan.time(VARIANTS.len() as u32, &SUBJECTS)
 }
 
 pub async fn run(bench: &mut Bench) -> Result<()> {
@@ -29,7 +29,7 @@ pub async fn run(bench: &mut Bench) -> Result<()> {
     for (variant, convos, script) in VARIANTS {
         let figure = Figure { scenario: NAME, variant, unit: "messages/s", note: "" };
         let convos = bench.stage.seed(convos, MEMBERS).await?;
-        for turn in bench.plan.turns(&EVERYBODY) {
+        for turn in bench.plan.turns(&SUBJECTS) {
             let sample = match turn.who {
                 Who::Yardstick => bench.yardstick(script, turn.connections).await?,
                 server => bench.load(server, Sender::several(turn.connections, &convos)).await?,

@@ -50,18 +50,18 @@ const MINTED_AHEAD: Duration = Duration::from_secs(30);
 const LIFETIME_SECONDS: i64 = 240;
 
 /// Single use of tokens, and the end of a variant's name.
-const SPENDING: [(Spending, &str); 4] = [
-    (Spending::Off, "jti off"),
-    (Spending::Postgres, "jti in PostgreSQL"),
-    (Spending::OffWithRedis, "jti off, Redis"),
-    (Spending::Redis, "jti and Redis"),
+const SINGLE_USE: [(SingleUse, &str); 4] = [
+    (SingleUse::Off, "jti off"),
+    (SingleUse::Postgres, "jti in PostgreSQL"),
+    (SingleUse::OffWithRedis, "jti off, Redis"),
+    (SingleUse::Redis, "jti and Redis"),
 ];
 /// Signature of tokens, and the beginning of a variant's name.
 const SIGNING: [(Signing, &str); 3] = [(Signing::Secret, "HS256"), (Signing::P256, "ES256"), (Signing::K256, "ES256K")];
 const SENDING: &str = "send";
 
 #[derive(Clone, Copy)]
-enum Spending {
+enum SingleUse {
     Off,
     Postgres,
     OffWithRedis,
@@ -76,7 +76,7 @@ enum Signing {
 }
 
 pub fn time(plan: &Plan) -> Duration {
-    let loads = SPENDING.len() * (SIGNING.len() + 1);
+    let loads = SINGLE_USE.len() * (SIGNING.len() + 1);
     proving(plan).time(loads as u32, &SERVERS)
 }
 
@@ -86,27 +86,27 @@ pub async fn run(bench: &mut Bench) -> Result<()> {
     // One conversation of all accounts, and for each variant conversations that only its server writes. An actor would
     // detect another writer.
     let club = accounts.club(bench).await?;
-    let mut houses = Vec::new();
-    for (spending, name) in SPENDING {
+    let mut setups = Vec::new();
+    for (single_use, name) in SINGLE_USE {
         let convos = bench.stage.seed(bench.plan.size(CONVOS, QUICK_CONVOS), MEMBERS).await?;
         let mut servers = Vec::new();
         for who in SERVERS {
-            servers.push((who, accounts.server(bench, who, spending, &redis).await?));
+            servers.push((who, accounts.server(bench, who, single_use, &redis).await?));
         }
-        houses.push((name, convos, servers));
+        setups.push((name, convos, servers));
     }
     for turn in proving(&bench.plan).turns(&SERVERS) {
-        let figure = |signing: &str, spending: &str| format!("{signing}, {spending}");
+        let figure = |signing: &str, single_use: &str| format!("{signing}, {single_use}");
         for (signing, signed) in SIGNING {
-            for (spent, _, servers) in &houses {
+            for (single_use, _, servers) in &setups {
                 let callers = accounts.callers(turn.connections, signing, &club, &bench.plan);
                 let sample = load(bench, servers, turn.who, callers).await?;
-                bench.record(&requests(&figure(signed, spent), "requests/s"), turn, sample)?;
+                bench.record(&requests(&figure(signed, single_use), "requests/s"), turn, sample)?;
             }
         }
-        for (spent, convos, servers) in &houses {
+        for (single_use, convos, servers) in &setups {
             let sample = load(bench, servers, turn.who, Sender::several(turn.connections, convos)).await?;
-            bench.record(&requests(&figure(SENDING, spent), "messages/s"), turn, sample)?;
+            bench.record(&requests(&figure(SENDING, single_use), "messages/s"), turn, sample)?;
         }
     }
     Ok(())
@@ -163,20 +163,20 @@ impl Accounts {
         Ok(convos)
     }
 
-    async fn server(&self, bench: &Bench, who: Who, spending: Spending, redis: &Redis) -> Result<Server> {
+    async fn server(&self, bench: &Bench, who: Who, single_use: SingleUse, redis: &Redis) -> Result<Server> {
         let (directory, redis) = (self.directory.url(), redis.url());
         let mut settings = vec![("PLC_DIRECTORY_URL", directory.as_str()), ("ALLOW_PRIVATE_DID_HOSTS", "true")];
-        let name = match spending {
-            Spending::Off => "jti_off",
-            Spending::Postgres => {
+        let name = match single_use {
+            SingleUse::Off => "jti_off",
+            SingleUse::Postgres => {
                 settings.push(("ENFORCE_JTI", "true"));
                 "jti_postgres"
             }
-            Spending::OffWithRedis => {
+            SingleUse::OffWithRedis => {
                 settings.push(("REDIS_URL", &redis));
                 "jti_off_redis"
             }
-            Spending::Redis => {
+            SingleUse::Redis => {
                 settings.extend([("ENFORCE_JTI", "true"), ("REDIS_URL", &redis)]);
                 "jti_redis"
             }

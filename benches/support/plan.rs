@@ -60,7 +60,7 @@ pub struct Turn {
 }
 
 /// Subjects of scenarios that pgbench can run too.
-pub const EVERYBODY: [Who; 3] = [Who::Yardstick, Who::Advisory, Who::Actors];
+pub const SUBJECTS: [Who; 3] = [Who::Yardstick, Who::Advisory, Who::Actors];
 /// Subjects of scenarios that only a server can run.
 pub const SERVERS: [Who; 2] = [Who::Advisory, Who::Actors];
 

@@ -35,7 +35,7 @@ impl Responder {
         let (address, stop) = (listener.local_addr()?, Arc::new(AtomicBool::new(false)));
         let stopping = stop.clone();
         let thread = thread::Builder::new().name("responder".to_owned()).spawn(move || {
-            if let Err(failure) = answer(poll, &listener, &stopping) {
+            if let Err(failure) = respond(poll, &listener, &stopping) {
                 eprintln!("the responder ended: {failure}");
             }
         })?;
@@ -55,7 +55,7 @@ impl Drop for Responder {
     }
 }
 
-fn answer(mut poll: Poll, listener: &TcpListener, stopping: &AtomicBool) -> Result<()> {
+fn respond(mut poll: Poll, listener: &TcpListener, stopping: &AtomicBool) -> Result<()> {
     let mut events = Events::with_capacity(1_024);
     let mut clients: Vec<(TcpStream, Vec<u8>)> = Vec::new();
     let mut room = vec![0; 64 * 1024];

@@ -167,7 +167,7 @@ const PROMISES: [Promise; 30] = [
     ),
     beside_neighbour(
         "p99 of honest callers beside callers without a token who request readiness 2,000 times per second, against without it",
-        "beside probes of strangers",
+        "beside probes without a token",
     ),
     of_fleet(
         "send to 1,000 conversations over 64 connections at 2 replicas, against one",

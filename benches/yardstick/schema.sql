@@ -1,6 +1,6 @@
--- The yardstick: what one sendMessage or one commit costs PostgreSQL when nothing stands in front of it. The same lock, the
+-- The yardstick: the cost of one sendMessage or one commit in PostgreSQL alone. It has the same lock, the
 -- same compare-and-swap, the same check of the sender, the same row in the log; no token, no HTTP, no JSON.
--- 1,000 conversations of 10 members. Made anew for every scenario that is held against it.
+-- 1,000 conversations of 10 members. It is created again for every scenario that is compared with it.
 drop schema if exists yardstick cascade;
 create schema yardstick;
 set search_path = yardstick;

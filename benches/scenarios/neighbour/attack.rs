@@ -166,19 +166,19 @@ impl Act {
             to.write_all(&bytes).await?;
             to.write_all(rest).await
         });
-        let mut answering = pin!(self.answer(&mut from));
+        let mut reading = pin!(self.read_reply(&mut from));
         tokio::select! {
-            answered = &mut answering => answered,
+            answered = &mut reading => answered,
             sent = &mut sending => match sent {
-                Ok(()) => answering.await,
-                Err(cause) => answering.await.map_err(|_| cause.into()),
+                Ok(()) => reading.await,
+                Err(cause) => reading.await.map_err(|_| cause.into()),
             },
         }
     }
 
     /// Reads the reply at its own pace.
-    async fn answer(&self, from: &mut (impl AsyncReadExt + Unpin)) -> Result<u16> {
-        let (mut answer, mut piece) = (Vec::new(), vec![0; 64 * 1024]);
+    async fn read_reply(&self, from: &mut (impl AsyncReadExt + Unpin)) -> Result<u16> {
+        let (mut bytes, mut piece) = (Vec::new(), vec![0; 64 * 1024]);
         loop {
             let room = if matches!(self, Act::Sip(_)) { SIP.0 } else { piece.len() };
             let read = from.read(&mut piece[..room]).await?;
@@ -187,20 +187,20 @@ impl Act {
             }
             match self {
                 Act::Follow(_, last) => {
-                    answer.extend_from_slice(&piece[..read]);
-                    if answer.starts_with(b"HTTP/1.1 4") || answer.starts_with(b"HTTP/1.1 5") {
+                    bytes.extend_from_slice(&piece[..read]);
+                    if bytes.starts_with(b"HTTP/1.1 4") || bytes.starts_with(b"HTTP/1.1 5") {
                         return Ok(429);
                     }
-                    if answer.windows(last.len()).any(|part| part == last.as_bytes()) {
+                    if bytes.windows(last.len()).any(|part| part == last.as_bytes()) {
                         return Ok(200);
                     }
                     // The text may span two reads.
-                    let keep = answer.len().saturating_sub(last.len());
-                    answer.drain(16.min(keep)..keep);
+                    let keep = bytes.len().saturating_sub(last.len());
+                    bytes.drain(16.min(keep)..keep);
                 }
                 _ => {
-                    answer.extend_from_slice(&piece[..read]);
-                    if let Some(message) = http::response(&answer)? {
+                    bytes.extend_from_slice(&piece[..read]);
+                    if let Some(message) = http::response(&bytes)? {
                         return Ok(message.status);
                     }
                 }

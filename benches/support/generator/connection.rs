@@ -23,7 +23,7 @@ pub(super) struct Connection {
     client: Box<dyn Client>,
     request: Vec<u8>,
     written: usize,
-    answer: Vec<u8>,
+    buffer: Vec<u8>,
     filled: usize,
     asked: Instant,
     waiting: bool,
@@ -49,7 +49,7 @@ impl Connection {
             client,
             request: Vec::new(),
             written: 0,
-            answer: vec![0; ROOM],
+            buffer: vec![0; ROOM],
             filled: 0,
             asked: Instant::now(),
             waiting: false,
@@ -92,10 +92,10 @@ impl Connection {
             self.write(tallies)?;
         }
         while self.waiting {
-            if self.filled == self.answer.len() {
-                self.answer.resize(2 * self.filled, 0);
+            if self.filled == self.buffer.len() {
+                self.buffer.resize(2 * self.filled, 0);
             }
-            let read = match self.stream.read(&mut self.answer[self.filled..]) {
+            let read = match self.stream.read(&mut self.buffer[self.filled..]) {
                 Ok(0) => return self.lose("the server closed the connection", tallies),
                 Ok(read) => read,
                 Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(false),
@@ -103,9 +103,9 @@ impl Connection {
                 Err(e) => return self.lose(&e.to_string(), tallies),
             };
             self.filled += read;
-            if let Some(message) = http::response(&self.answer[..self.filled])? {
+            if let Some(message) = http::response(&self.buffer[..self.filled])? {
                 let heard = Instant::now();
-                let body = &self.answer[message.head..message.end];
+                let body = &self.buffer[message.head..message.end];
                 let counts = window.holds(heard);
                 let reply = Reply { status: message.status, body, asked: self.asked, heard, counts };
                 let verdict = self.client.hear(&reply);
@@ -130,7 +130,7 @@ impl Connection {
 
     /// Counts a request without a reply, and reconnects. The client is not informed.
     fn lose(&mut self, why: &str, tallies: &mut [Tally]) -> Result<bool> {
-        tallies[self.load].fail(|| format!("no answer: {why}"));
+        tallies[self.load].fail(|| format!("no reply: {why}"));
         self.stream = connect(&self.registry, self.token, self.server)?;
         self.waiting = false;
         Ok(true)
