@@ -3,7 +3,7 @@
 //! A committed row is the only source of an event; typing indicators, which are never stored, are the one exception. A log entry is its own
 //! event. Everything else is a row of `event_stream`, written by the transaction that caused it. Methods do not use the hub.
 //!
-//! - [`hints`] notifies all replicas after a commit. A lost notification costs time only.
+//! - [`notifier`] notifies all replicas after a commit. A lost notification costs time only.
 //! - `tail` is the only reader of this replica. It reads in passes, and hands what it reads to the hub.
 //! - [`hub`] knows who follows what, and queues events for each [`subscriber`], which is one open stream.
 //! - `catch_up` brings a stream from its cursor to the position of the tail.

@@ -77,7 +77,7 @@ pub trait Endpoint: 'static {
 
     /// True if the method may hold a connection to the database, and so takes a slot of its caller
     /// ([`RateLimits::open`](crate::limits::RateLimits::open)).
-    const TURN: bool = true;
+    const NEEDS_SLOT: bool = true;
 
     type Input: DeserializeOwned + Send + 'static;
     type Output: Reply;

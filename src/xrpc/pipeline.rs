@@ -84,7 +84,7 @@ async fn answer<E: Endpoint>(
     };
     intake.consume().await?;
     drop(intake);
-    let account = open_account(app, &verified.did, E::TURN).await?;
+    let account = open_account(app, &verified.did, E::NEEDS_SLOT).await?;
     let last_event_id = request.headers().get(LAST_EVENT_ID).map(|id| id.to_str().unwrap_or("?").to_owned());
     let head_only = request.method() == Method::HEAD;
     let takes_gzip = encoding::accepts_gzip(request.headers());
@@ -108,8 +108,8 @@ async fn answer<E: Endpoint>(
 
 /// Opens the caller's account for this request. When no task works for the request any more, the account is charged for
 /// the time of the database, and the slot is released. That may be after the client has hung up.
-async fn open_account(app: &App, caller: &Did, needs_turn: bool) -> Result<Arc<Account>, Error> {
-    let account = Arc::new(app.limits.open(caller, needs_turn).await?);
+async fn open_account(app: &App, caller: &Did, needs_slot: bool) -> Result<Arc<Account>, Error> {
+    let account = Arc::new(app.limits.open(caller, needs_slot).await?);
     let charged = account.clone();
     Timings::current().at_end(move |took| charged.charge(Work::Database(took)));
     Ok(account)

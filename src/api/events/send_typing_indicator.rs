@@ -35,13 +35,13 @@ impl Endpoint for SendTypingIndicator {
 
     async fn call(app: &App, caller: &Caller, input: Input) -> Result<Output, Error> {
         let Input { convo_id, is_typing } = input;
-        tell(app, Typing { convo_id, did: caller.did.clone(), is_typing }).await?;
+        publish_typing(app, Typing { convo_id, did: caller.did.clone(), is_typing }).await?;
         Ok(Output { success: true })
     }
 }
 
 /// Notifies the other members, if the sender is a member and within its limit.
-pub async fn tell(app: &App, typing: Typing) -> Result<(), Error> {
+pub async fn publish_typing(app: &App, typing: Typing) -> Result<(), Error> {
     members::membership(&app.store.reader().await?, &typing.convo_id, &typing.did).await?;
     // After the membership check: a limit must tell strangers nothing.
     app.limits.admit_typing(&typing.did, &typing.convo_id)?;

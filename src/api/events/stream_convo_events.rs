@@ -37,7 +37,7 @@ impl Endpoint for StreamConvoEvents {
     ];
 
     /// It waits for the tail; streams have their own limit at the database.
-    const TURN: bool = false;
+    const NEEDS_SLOT: bool = false;
 
     type Input = Input;
     type Output = Sse;

@@ -87,7 +87,7 @@ async fn handle(app: &App, did: Did, only: Option<ConvoId>, said: FromClient) ->
     let within = |convo: &ConvoId| only.as_ref().is_none_or(|only| only == convo);
     let done = match said {
         FromClient::Typing { convo_id, is_typing } if within(&convo_id) => {
-            send_typing_indicator::tell(app, Typing { convo_id, did, is_typing }).await
+            send_typing_indicator::publish_typing(app, Typing { convo_id, did, is_typing }).await
         }
         FromClient::Ack { convo_id, seq } => match convo_id.or(only.clone()).filter(within) {
             Some(convo) => acknowledge(app, &did, &convo, seq).await,

@@ -74,7 +74,7 @@ impl Endpoint for SendMessage {
     ];
 
     /// Messages are written in batches; no single message takes a connection.
-    const TURN: bool = false;
+    const NEEDS_SLOT: bool = false;
 
     type Input = Input;
     type Output = ConflictResult<Output>;

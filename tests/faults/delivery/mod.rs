@@ -4,8 +4,8 @@
 
 mod checker;
 mod disasters;
-mod hints;
 mod members;
+mod notifications;
 mod replicas;
 mod soak;
 
