@@ -185,7 +185,7 @@ impl Transaction for Settle {
 
 impl Store {
     /// Claims due envelopes within the limits, each as an attempt that counts as failed after `lease`. No envelope is
-    /// due before `since` ([`Due`]).
+    /// due before `since`.
     pub(crate) async fn claim_envelopes(
         &self,
         room: ClaimLimits,
