@@ -1,5 +1,5 @@
-//! A request of each method that its caller can send as it is. The tests that hold for all methods alike are made from these and from
-//! the lexicon documents, so a method without an example fails them.
+//! One valid request of each method. The tests that hold for all methods are made from these and the lexicon documents,
+//! so a method without an example fails them.
 
 use std::collections::BTreeSet;
 
@@ -19,16 +19,16 @@ any_serializer! {
     every_method_has_an_example_with_every_field_of_its_document;
 }
 
-/// A valid request, which nobody has sent yet.
+/// A valid request that was not sent yet.
 pub struct Example {
     pub method: &'static str,
     pub caller: Persona,
-    /// The fields of its body or its parameters, in the order of the endpoint's input. Null stands for a field that the example does
-    /// without, since no value is good beside the others.
+    /// Fields of its body or its parameters, in the order of the endpoint's input. Null stands for a field that the
+    /// example omits, because no value is valid with the others.
     pub fields: Vec<(&'static str, Value)>,
-    /// Fields that this request needs, beside those that the document requires of all.
+    /// Fields that this request needs, in addition to those that the document requires.
     pub needs: &'static [&'static str],
-    /// Changes that make another request of it, for a method with an idempotency key.
+    /// Changes that turn it into another request, for a method with an idempotency key.
     pub other: Value,
 }
 
@@ -37,7 +37,7 @@ pub struct Example {
 pub struct Method {
     pub name: &'static str,
     pub kind: Kind,
-    /// It answers with a stream that does not end.
+    /// True if it answers with an endless stream.
     pub streams: bool,
     pub fields: Vec<Field>,
 }
@@ -46,7 +46,7 @@ pub struct Method {
 #[derive(Clone)]
 pub struct Field {
     pub name: String,
-    /// Its schema; where that is a reference, what it refers to.
+    /// Its schema, resolved.
     pub schema: Value,
     pub required: bool,
 }
@@ -73,7 +73,7 @@ impl Method {
 }
 
 impl Field {
-    /// The properties of an object's schema.
+    /// Returns the properties of an object's schema.
     pub fn of(schema: &Value) -> Vec<Self> {
         let required = schema["required"].as_array().map_or(&[][..], Vec::as_slice);
         let properties = schema["properties"].as_object().into_iter().flatten();
@@ -86,13 +86,13 @@ impl Field {
     }
 }
 
-/// The schema that a schema refers to, or the schema itself.
+/// Returns the schema that a schema refers to, or the schema itself.
 pub fn resolved(schema: &Value) -> Value {
     schema["ref"].as_str().map_or_else(|| schema.clone(), resolve_def)
 }
 
 impl Example {
-    /// Its body or its parameters as an object.
+    /// Returns its body or its parameters as an object.
     pub fn input(&self) -> Value {
         let given = self.fields.iter().filter(|(_, value)| !value.is_null());
         given.map(|(name, value)| ((*name).to_owned(), value.clone())).collect()
@@ -103,7 +103,7 @@ impl Example {
         self.send_as(&self.caller, input).await
     }
 
-    /// Sends it as another caller, whose DID replaces the example's where that calls itself by name.
+    /// Sends it as another caller, whose DID replaces the example's own DID.
     pub async fn send_as(&self, caller: &Persona, input: &Value) -> Reply {
         let mut input = input.clone();
         for value in input.as_object_mut().unwrap().values_mut().filter(|value| *value == self.caller.did()) {
@@ -116,7 +116,7 @@ impl Example {
     }
 }
 
-/// The parameters of a query string. A list is its values, one after the other.
+/// Returns the parameters of a query string; each value of a list is one parameter.
 pub fn parameters(input: &Value) -> Vec<(&str, String)> {
     let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
     let mut parameters = Vec::new();
@@ -129,7 +129,7 @@ pub fn parameters(input: &Value) -> Vec<(&str, String)> {
     parameters
 }
 
-/// Makes the examples of one method: one for each set of fields that go together.
+/// Makes the examples of one method: one for each set of fields that belong together.
 pub async fn examples(app: &TestApp, method: &'static str) -> Vec<Example> {
     let example = |caller, fields| Example { method, caller, fields, needs: &[], other: Value::Null };
     match method {

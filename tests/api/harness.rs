@@ -1,5 +1,5 @@
-//! What the tests of the methods share: both serializers, what the database holds, requests in their parts, and conversations
-//! that are longer or larger than a test has time to make through the front door.
+//! Kit of the method tests: both serializers, the content of the database, parts of requests, and conversations that
+//! are too long or large to be made through requests.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use catbird_testkit::app::TestApp;
 use serde_json::{Value, json};
 use tokio_postgres::types::ToSql;
 
-/// Runs each test twice, with the advisory lock and with the actors, and proves the invariants afterwards.
+/// Runs each test twice, with the advisory lock and with the actors, and checks the invariants afterwards.
 macro_rules! either_serializer {
     ($($name:ident $(with $settings:expr)?;)*) => {
         mod advisory {
@@ -34,7 +34,7 @@ macro_rules! either_serializer {
     };
 }
 
-/// Runs each test once: what it proves does not depend on how writes are serialised.
+/// Runs each test once: its result does not depend on how writes are serialised.
 macro_rules! any_serializer {
     ($($name:ident $(with $settings:expr)?;)*) => {
         mod any {
@@ -52,48 +52,48 @@ pub async fn start(settings: &[(&str, &str)]) -> TestApp {
     TestApp::with(settings).await
 }
 
-/// A procedure, whatever comes of it.
+/// Calls a procedure and returns its reply.
 pub async fn ask(caller: &Persona, method: &str, body: &Value) -> Reply {
     caller.xrpc.procedure(method, body).await.unwrap()
 }
 
-/// A query, whatever comes of it.
+/// Calls a query and returns its reply.
 pub async fn get(caller: &Persona, method: &str, parameters: &[(&str, &str)]) -> Reply {
     let parameters: Vec<_> = parameters.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
     caller.xrpc.query(method, &parameters).await.unwrap()
 }
 
-/// The reply, which has to be a success.
+/// Returns the reply, which must be a success.
 #[track_caller]
 pub fn ok(reply: Reply) -> Reply {
     assert_eq!(reply.status, 200, "{reply}");
     reply
 }
 
-/// The reply, which has to be this refusal.
+/// Returns the reply, which must be this refusal.
 #[track_caller]
 pub fn refused(reply: Reply, status: u16, error: &str) -> Reply {
     assert_eq!((reply.status, reply.error()), (status, Some(error)), "{reply}");
     reply
 }
 
-/// A mutating reply's epoch and seq.
+/// Returns the epoch and seq of a reply.
 #[track_caller]
 pub fn landed(reply: &Reply) -> (u64, u64) {
     (reply.number("epoch").unwrap(), reply.number("seq").unwrap())
 }
 
-/// The id of the conversation that a persona is in.
+/// Returns the id of a persona's conversation.
 pub fn convo(member: &Persona) -> String {
     member.convo().unwrap().to_owned()
 }
 
-/// The body of a message of opaque bytes in the sender's epoch.
+/// Returns the body of an opaque message in the sender's epoch.
 pub fn message(sender: &Persona, ciphertext: &[u8]) -> Value {
     json!({ "convoId": convo(sender), "ciphertext": bytes_value(ciphertext), "epoch": sender.epoch().unwrap() })
 }
 
-/// `body` with some fields replaced or added; null removes one.
+/// Returns `body` with some fields replaced or added; null removes one.
 pub fn with(body: &Value, changes: Value) -> Value {
     let mut body = body.clone();
     let fields = body.as_object_mut().unwrap();
@@ -106,26 +106,26 @@ pub fn with(body: &Value, changes: Value) -> Value {
     body
 }
 
-/// The same bytes in every spelling that clients have used.
+/// Returns the same bytes in every spelling that clients have used.
 pub fn spellings(bytes: &[u8]) -> Vec<Value> {
     let texts = [STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD].map(|engine| engine.encode(bytes));
     texts.iter().flat_map(|text| [json!(text), json!({ "$bytes": text })]).collect()
 }
 
-/// An addition that was made but not handed in. It stays pending with its maker.
+/// An addition that was made but not sent. It stays pending with its maker.
 pub struct Offer {
     pub staged: Staged,
-    /// The request of addMembers, without key package hashes.
+    /// Body of addMembers, without key package hashes.
     pub body: Value,
 }
 
-/// Makes the commit that adds these, with a new key package of each that the server has never seen.
+/// Makes the commit that adds these, with a new key package of each that the server does not know.
 pub fn offer(member: &mut Persona, joiners: &[&Persona]) -> Offer {
     let packages: Vec<_> = joiners.iter().map(|joiner| joiner.mls.key_package().unwrap()).collect();
     offer_with(member, joiners, &packages)
 }
 
-/// As [`offer`], with the very key packages.
+/// Like [`offer`], with these key packages.
 pub fn offer_with(member: &mut Persona, joiners: &[&Persona], packages: &[Vec<u8>]) -> Offer {
     let staged = member.mls.add(&member.group_id, packages).unwrap();
     let body = json!({
@@ -137,17 +137,17 @@ pub fn offer_with(member: &mut Persona, joiners: &[&Persona], packages: &[Vec<u8
     Offer { staged, body }
 }
 
-/// The member's pending commit was accepted.
+/// Merges the member's pending commit, which was accepted.
 pub fn merge(member: &mut Persona) {
     member.mls.merge_pending(&member.group_id).unwrap();
 }
 
-/// The member's pending commit was refused.
+/// Discards the member's pending commit, which was refused.
 pub fn discard(member: &mut Persona) {
     member.mls.discard_pending(&member.group_id).unwrap();
 }
 
-/// The entries of `keyPackageHashes` for these packages.
+/// Returns the entries of `keyPackageHashes` for these packages.
 pub fn hashes(owners: &[&Persona], packages: &[Vec<u8>]) -> Value {
     let entries = owners.iter().zip(packages);
     entries.map(|(owner, package)| json!({ "did": owner.did(), "hash": sha256_hex(package) })).collect()
@@ -159,7 +159,7 @@ pub async fn publish(owner: &Persona, package: &[u8]) -> Reply {
     ask(owner, "publishKeyPackage", &body).await
 }
 
-/// The key package of `owner` that getKeyPackages gives the caller, if it gives one.
+/// Returns the key package of `owner` that getKeyPackages issues to the caller, if there is one.
 pub async fn claim(caller: &Persona, owner: &str) -> Option<Vec<u8>> {
     let reply = ok(get(caller, "getKeyPackages", &[("dids", owner)]).await);
     let packages = reply.list("keyPackages").unwrap();
@@ -168,25 +168,25 @@ pub async fn claim(caller: &Persona, owner: &str) -> Option<Vec<u8>> {
     packages.first().map(|package| reply.bytes_in(package, "keyPackage").unwrap())
 }
 
-/// The caller's only conversation, as getConvos shows it.
+/// Returns the caller's only conversation from getConvos.
 pub async fn only_convo(caller: &Persona) -> Value {
     let reply = ok(get(caller, "getConvos", &[]).await);
     assert_eq!(reply.list("conversations").unwrap().len(), 1, "{reply}");
     reply.body["conversations"][0].clone()
 }
 
-/// Who is in the conversation, as one of them sees it, first to join first.
+/// Returns the members of the conversation as one of them sees them, in order of joining.
 pub async fn roster(member: &Persona) -> Vec<String> {
     let convo = only_convo(member).await;
     convo["members"].as_array().unwrap().iter().map(|one| one["did"].as_str().unwrap().to_owned()).collect()
 }
 
-/// What the database holds, table by table: how many rows, and a digest of them. Spent tokens are left out, since every
-/// request spends one, and what the beginning of an incarnation writes, which comes when the event tail first looks.
+/// Content of the database by table: the number of rows and a digest. Used tokens are omitted, since every request uses
+/// one, and so are the rows that begin an incarnation, which the event tail writes at its first pass.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Contents(BTreeMap<String, (i64, String)>);
 
-/// What the database holds once read positions, which are written behind the replies, have been.
+/// Returns the content of the database once read positions, which are written after the replies, are stored.
 pub async fn contents(app: &TestApp) -> Contents {
     app.settle().await;
     Contents::of(&app.database.connect().await).await
@@ -204,7 +204,7 @@ impl Contents {
         Self(rows.iter().map(|row| (row.get(0), (row.get(1), row.get(2)))).collect())
     }
 
-    /// How many rows a table has.
+    /// Returns the number of rows of a table.
     pub fn count(&self, table: &str) -> i64 {
         self.0[table].0
     }
@@ -225,7 +225,7 @@ async fn tables(db: &tokio_postgres::Client) -> Vec<String> {
     rows.iter().map(|row| row.get(0)).collect()
 }
 
-/// How many row versions each table has that were written by transactions from `first` on.
+/// Counts the row versions of each table that transactions from `first` on have written.
 pub async fn written_since(app: &TestApp, first: i64) -> BTreeMap<String, i64> {
     let db = app.database.connect().await;
     let mut written = BTreeMap::new();
@@ -236,19 +236,19 @@ pub async fn written_since(app: &TestApp, first: i64) -> BTreeMap<String, i64> {
     written
 }
 
-/// The transaction id that the next writer gets, or a later one. What earlier reads still had to write is written before.
+/// Returns the next writer's transaction id, or a later one, after the writes of earlier reads.
 pub async fn next_transaction(app: &TestApp) -> i64 {
     app.settle().await;
     let db = app.database.connect().await;
     db.query_one("select txid_snapshot_xmax(txid_current_snapshot())", &[]).await.unwrap().get(0)
 }
 
-/// Changes the database behind the server's back, as another replica would.
+/// Changes the database directly, as another replica would.
 pub async fn sql(app: &TestApp, statement: &str, parameters: &[&(dyn ToSql + Sync)]) -> u64 {
     app.database.connect().await.execute(statement, parameters).await.unwrap()
 }
 
-/// Puts `n` more members on the roster.
+/// Adds `n` members to the roster.
 pub async fn seed_members(app: &TestApp, convo: &str, n: i64) {
     let seed = "insert into members (convo_id, member_did, joined_seq, joined_epoch, last_read_seq)
                 select id, 'did:plc:seeded' || n, last_seq, current_epoch, last_seq from conversations, generate_series(1, $2::bigint) n
@@ -256,7 +256,7 @@ pub async fn seed_members(app: &TestApp, convo: &str, n: i64) {
     assert_eq!(sql(app, seed, &[&convo, &n]).await, n as u64);
 }
 
-/// Appends `n` entries of `bytes` bytes each, as another replica would: commits that nobody could open, or messages.
+/// Appends `n` entries of `bytes` bytes each, as another replica would: opaque commits or messages.
 pub async fn seed_entries(app: &TestApp, sender: &Persona, kind: &str, n: u64, bytes: i32) {
     let mut db = app.database.connect().await;
     let seed = db.transaction().await.unwrap();

@@ -34,7 +34,7 @@ either_serializer! {
     p4_replicas_of_both_kinds_recognise_repeated_requests;
 }
 
-/// The examples of every method that takes a key.
+/// Returns the examples of every method that takes a key.
 async fn cases(app: &TestApp) -> Vec<Example> {
     let mut cases = Vec::new();
     for method in methods().into_iter().filter(|method| method.has("idempotencyKey")) {
@@ -44,13 +44,13 @@ async fn cases(app: &TestApp) -> Vec<Example> {
 }
 
 impl Example {
-    /// The request under a key.
+    /// Returns the request with a key.
     fn keyed(&self, key: &str) -> Value {
         keyed(&self.input(), key)
     }
 }
 
-/// The first member's request to remove the `n`-th.
+/// Returns the first member's request to remove the `n`-th.
 fn removal(members: &mut Persona, n: usize) -> Value {
     let target = members.mls.members(&members.group_id).unwrap()[n].clone();
     let staged = members.mls.remove(&members.group_id, &[&target]).unwrap();
@@ -97,10 +97,10 @@ fn all_equal(replies: Vec<Reply>) {
     }
 }
 
-/// The tables that a request under a key may add rows to.
+/// Tables to which a request with a key may add rows.
 const WRITTEN: [&str; 6] = ["conversations", "idempotency_records", "key_packages", "members", "messages", "welcomes"];
 
-/// How many rows each of those tables has more than before.
+/// Returns how many rows each of those tables has gained.
 async fn more(app: &TestApp, before: &Contents) -> Vec<(&'static str, i64)> {
     let after = contents(app).await;
     WRITTEN.map(|table| (table, after.count(table) - before.count(table))).to_vec()
@@ -145,7 +145,7 @@ async fn p4_a_key_belongs_to_one_caller_and_one_method(app: &TestApp) {
     ok(ask(&members[0], "addMembers", &add).await);
     let leave = keyed(&json!({ "convoId": convo(&members[0]) }), "k");
     ok(ask(&members[0], "leaveConvo", &leave).await);
-    // A result is its caller's own, for ever: membership has ended, the answer stands.
+    // A reply stays its caller's for ever, even after its membership has ended.
     let again = ok(ask(&members[0], "sendMessage", &keyed(&message(&members[0], b"mine"), "k")).await);
     assert_eq!(again.body, first.body);
 }
@@ -159,7 +159,7 @@ async fn p4_failures_are_not_kept(app: &TestApp) {
         landed(&ok(ask(&members[0], "sendMessage", &keyed(&message(&members[0], b"hello"), "k")).await)),
         (1, 2)
     );
-    // The very same body, refused before, is accepted when its time has come.
+    // The same body, refused before, is accepted once its epoch has come.
     let early = with(&early, json!({ "idempotencyKey": "l" }));
     refused(ask(&members[0], "sendMessage", &early).await, 409, "EpochAhead");
     seed_entries(app, &members[1], "commit", 1, 10).await;
@@ -184,7 +184,7 @@ async fn p4_a_message_id_is_one_message_of_one_sender(app: &TestApp) {
     let theirs = with(&asked, json!({ "epoch": 3 }));
     refused(ask(&members[1], "sendMessage", &theirs).await, 409, "IdempotencyConflict");
     assert_eq!(contents(app).await, before);
-    // Another conversation has ids of its own.
+    // Another conversation has its own ids.
     let elsewhere = app.conversation(1).await;
     ok(ask(&elsewhere[0], "sendMessage", &with(&message(&elsewhere[0], b"hello"), json!({ "msgId": "m-1" }))).await);
 }
@@ -197,7 +197,7 @@ async fn p4_an_addition_is_known_by_its_bytes_long_after(app: &TestApp) {
     seed_entries(app, &members[1], "app", 5, 10).await;
     let before = contents(app).await;
     assert_eq!(ok(ask(&members[0], "addMembers", &addition).await).body, first.body);
-    // With a key it never had, and by somebody else, to whom it is a stale commit like any other.
+    // With a new key, and from another member, for which it is an ordinary stale commit.
     assert_eq!(ok(ask(&members[0], "addMembers", &keyed(&addition, "late")).await).body, first.body);
     refused(ask(&members[1], "addMembers", &addition).await, 409, "EpochMismatch");
     assert_eq!(contents(app).await, before);
@@ -208,7 +208,7 @@ async fn p4_a_removal_is_known_by_its_bytes_long_after(app: &TestApp) {
     let removal = removal(&mut members[0], 2);
     let first = ok(ask(&members[0], "leaveConvo", &removal).await);
     seed_entries(app, &members[1], "commit", 5, 10).await;
-    // Even when the removed one has come back meanwhile.
+    // Even if the removed member has rejoined meanwhile.
     let back = json!({ "convoId": convo(&members[1]), "didList": [members[2].did()] });
     ok(ask(&members[1], "addMembers", &back).await);
     let before = contents(app).await;
@@ -219,7 +219,7 @@ async fn p4_a_removal_is_known_by_its_bytes_long_after(app: &TestApp) {
 async fn p4_a_request_whose_client_went_away_is_done_once(app: &TestApp) {
     let members = app.conversation(2).await;
     let db = app.database.connect().await;
-    // Somebody else is writing the conversation, so that the request is certainly under way when its client goes.
+    // Another transaction holds the conversation, so the request is certainly in progress when its client disconnects.
     db.batch_execute(&format!("begin; select from conversations where id = '{}' for update", convo(&members[0])))
         .await
         .unwrap();
@@ -244,7 +244,7 @@ async fn p4_a_request_whose_client_went_away_is_done_once(app: &TestApp) {
     assert_eq!(contents(app).await.count("messages"), 2);
 }
 
-/// A second replica on the database of another one.
+/// A second replica on the same database.
 struct Beside {
     app: App,
     base: String,

@@ -49,7 +49,8 @@ impl std::fmt::Debug for Request {
     }
 }
 
-/// Requests that a member could send as they are, and requests that are invalid from any caller. They add to the examples.
+/// Returns requests that a member could send as they are, and requests that are invalid from any caller, in addition to
+/// the examples.
 async fn requests(app: &TestApp, member: &mut Persona) -> (Vec<Request>, Vec<Request>) {
     let sent = member.send("hello").await.unwrap();
     let spoken = {
@@ -136,7 +137,7 @@ fn seen(reply: &Reply) -> (u16, Value, BTreeSet<String>) {
     (reply.status, with(&reply.body, json!({ "requestId": null, "message": [sentence, told] })), headers)
 }
 
-/// Examples of the methods that name a conversation, with the id of each.
+/// Returns the examples of methods that name a conversation, with its id.
 async fn about_conversations(app: &TestApp) -> Vec<(Method, Example, String)> {
     let mut about = Vec::new();
     for method in methods().into_iter().filter(|method| method.has("convoId")) {
@@ -148,7 +149,7 @@ async fn about_conversations(app: &TestApp) -> Vec<(Method, Example, String)> {
     about
 }
 
-/// The example, then the example without each field that it can do without, then with a few values that a field does not take.
+/// Returns the example, then the example without each optional field, then with a few invalid values.
 fn variants(method: &Method, example: &Example) -> Vec<Value> {
     let good = example.input();
     let mut variants = vec![good.clone()];
@@ -176,7 +177,7 @@ async fn p7_every_method_answers_strangers_alike_whether_or_not_the_conversation
         for (n, input) in variants(&method, &example).iter().enumerate() {
             let send = async |id: &str| example.send_as(&stranger, &with(input, json!({ "convoId": id }))).await;
             let real = send(&id).await;
-            // As long as the real one, since a refusal may name the column of a field that comes later.
+            // As long as the real one, since a refusal may name the column of a later field.
             for missing in ["01JB2N0W3E8Z6TQ9K4M5V7X1YA", &*"x".repeat(id.len())] {
                 assert_eq!(seen(&real), seen(&send(missing).await), "{} {input:.300}", method.name);
             }

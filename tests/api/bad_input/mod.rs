@@ -1,5 +1,5 @@
-//! Bad input gets a declared error and writes nothing: every field of every method with each kind of value that it does not take,
-//! and bodies and query strings that are none. All of it is made from the lexicon documents and the examples.
+//! Bad input gets a declared error and writes nothing: every field of every method with each kind of invalid value, and
+//! malformed bodies and query strings. All of it is made from the lexicon documents and the examples.
 
 mod procedures;
 mod queries;
@@ -9,9 +9,9 @@ use catbird_client::xrpc::Reply;
 
 #[track_caller]
 fn is_declared_refusal(reply: &Reply, what: &str) {
-    // That the error is declared, and has its shape, is checked with every reply.
+    // Every reply is checked for a declared error with its fields.
     assert!((400..500).contains(&reply.status) && reply.status != 401, "{what}: {reply}");
-    // In words for people who do not know what the server is written in.
+    // In words that do not depend on the server's language.
     let said = reply.string("message").unwrap();
     for word in [
         "i64",

@@ -1,4 +1,4 @@
-//! The bodies of procedures: each field with what does not belong there, and bodies that are none.
+//! Bodies of procedures: each field with invalid values, and malformed bodies.
 
 use catbird_client::persona::Persona;
 use catbird_client::xrpc::{Reply, nsid};
@@ -21,7 +21,7 @@ any_serializer! {
     an_unknown_field_may_hold_anything_that_is_json;
 }
 
-/// An example of a procedure, and the fields that it has.
+/// Returns an example of each procedure, with its fields.
 async fn procedures(app: &TestApp) -> Vec<(Example, Vec<Field>)> {
     let mut procedures = Vec::new();
     for method in methods().into_iter().filter(|method| method.kind == Kind::Procedure) {
@@ -73,7 +73,7 @@ async fn an_optional_field_that_is_null_is_absent(app: &TestApp) {
     for (example, fields) in procedures(app).await {
         let mut body = example.input();
         for Field { name, required, .. } in &fields {
-            // Without a target, a removal would be the caller's own leaving.
+            // Without a target, a removal would be the caller's own departure.
             if !required && name != "targetDid" {
                 body[name] = Value::Null;
             }
@@ -82,7 +82,7 @@ async fn an_optional_field_that_is_null_is_absent(app: &TestApp) {
     }
 }
 
-/// Sends a body as it is.
+/// Sends a body unchanged.
 async fn raw(caller: &Persona, method: &str, body: impl Into<reqwest::Body>) -> Reply {
     let nsid = nsid(method);
     let request = caller.xrpc.http.post(caller.xrpc.url(&nsid, &[])).bearer_auth(caller.xrpc.token(&nsid));
@@ -93,7 +93,7 @@ async fn a_body_that_is_no_json_object_is_refused(app: &TestApp) {
     for (example, fields) in procedures(app).await {
         let (method, before) = (example.method, contents(app).await);
         let good = example.input().to_string();
-        // Its values in the order of the fields, which is as near to the object as a list can be.
+        // Its values in the order of the fields, the list that is closest to the object.
         let list: Value = example.fields.iter().map(|(_, value)| value.clone()).collect();
         let mut broken_text = good.clone().into_bytes();
         let quote = broken_text.iter().rposition(|byte| *byte == b'"').unwrap();
@@ -140,7 +140,7 @@ async fn a_body_cut_off_anywhere_is_refused(app: &TestApp) {
     for (example, _) in procedures(app).await {
         let (method, before) = (example.method, contents(app).await);
         let good = example.input().to_string();
-        // None at all is an object without fields, which may do.
+        // An empty body is an object without fields, which may be valid.
         for end in (1..good.len()).step_by(41.max(good.len() / 40)) {
             let reply = raw(&example.caller, method, good[..end].to_owned()).await;
             refused(reply, 400, "InvalidRequest");

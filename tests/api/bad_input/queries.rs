@@ -1,4 +1,4 @@
-//! Query strings: each parameter with what does not belong there, given twice, or left out, and strings that are none.
+//! Query strings: each parameter with invalid values, repeated or omitted, and malformed strings.
 
 use catbird_server::xrpc::Kind;
 use catbird_testkit::app::TestApp;
@@ -19,7 +19,7 @@ async fn every_parameter_refuses_invalid_values(app: &TestApp) {
         for example in examples(app, method.name).await {
             let (good, name) = (example.input(), example.method);
             let unknown = with(&good, json!({ "colour": "red" }));
-            // Reads are repeated without a trace; the first one may take a key package.
+            // Reads are repeated without effect; the first one may take a key package.
             if !method.streams {
                 ok(example.send(&unknown).await);
             }

@@ -1,21 +1,21 @@
-//! Values that a field does not take, made from its schema. Lexicons say in words alone which texts are ids, hashes or base64, so
-//! those fields are known by their names.
+//! Invalid values of a field, made from its schema. Lexicons describe only in words which strings are ids, hashes or
+//! base64, so those fields are known by name.
 
 use catbird_client::xrpc::bytes_value;
 use serde_json::{Value, json};
 
 use crate::examples::{Field, resolved};
 
-/// Fields whose texts are MLS data in base64.
+/// Fields with MLS data in base64.
 const BASE64: [&str; 3] = ["commit", "keyPackage", "welcomeMessage"];
-/// Fields whose texts have a form that only the description says: ids, hashes, cursors and addresses.
+/// Fields with a format that only the description defines: ids, hashes, cursors and URLs.
 const FORMED: [&str; 8] = ["convoId", "cursor", "groupId", "hash", "keyPackageHash", "messageId", "msgId", "url"];
-/// Fields whose texts are compared with others and never stored, so that any characters will do.
+/// Fields that are compared with other strings and never stored, so any characters are valid.
 const COMPARED: [&str; 1] = ["serverIncarnation"];
-/// Longest text or list that a test makes to be too long; bodies that large have tests of their own.
+/// Maximum length of a string or list that a test makes too long; bodies of that size have their own tests.
 const MAX_LENGTH: u64 = 1 << 20;
 
-/// Texts that have no form.
+/// Strings without a format.
 const SHAPELESS: [&str; 8] =
     ["", "\0", "🐈", "'; drop table members; --", "a b", "%00", "../../etc/passwd", "\u{202e}"];
 
@@ -23,12 +23,12 @@ fn is_formed(name: &str, schema: &Value) -> bool {
     schema["format"].is_string() || schema["knownValues"].is_array() || FORMED.contains(&name)
 }
 
-/// How much a schema allows at most, or at least.
+/// Returns a limit of a schema.
 fn length(schema: &Value, bound: &str) -> Option<usize> {
     schema[bound].as_u64().filter(|length| *length <= MAX_LENGTH).map(|length| length as usize)
 }
 
-/// Values of JSON that a field does not take. `good` is one that it takes, or null.
+/// Returns JSON values that a field refuses. `good` is one that it accepts, or null.
 pub fn wrong(name: &str, schema: &Value, good: &Value) -> Vec<Value> {
     let kind = schema["type"].as_str().unwrap();
     let mut values = match kind {
@@ -70,7 +70,7 @@ pub fn wrong(name: &str, schema: &Value, good: &Value) -> Vec<Value> {
     values
 }
 
-/// Values just beyond what a schema allows.
+/// Returns values just beyond the limits of a schema.
 fn out_of_bounds(name: &str, schema: &Value) -> Vec<Value> {
     let mut values = Vec::new();
     match schema["type"].as_str().unwrap() {
@@ -133,7 +133,7 @@ fn not_a_list(name: &str, schema: &Value, good: &Value) -> Vec<Value> {
     values
 }
 
-/// The like of an element of a list, in which it differs from the others.
+/// Returns an element like this one of a list, but different.
 fn another(item: &Value, n: usize) -> Value {
     match item.as_object() {
         Some(fields) => fields.iter().map(|(name, value)| (name.clone(), another(value, n))).collect(),
@@ -164,7 +164,7 @@ fn not_an_object(schema: &Value, good: &Value) -> Vec<Value> {
     values
 }
 
-/// Texts of a query string that a parameter does not take.
+/// Returns strings of a query that a parameter refuses.
 pub fn wrong_texts(name: &str, schema: &Value) -> Vec<String> {
     let of_list = resolved(&schema["items"]);
     let schema = if schema["type"] == "array" { &of_list } else { schema };
@@ -172,7 +172,7 @@ pub fn wrong_texts(name: &str, schema: &Value) -> Vec<String> {
     texts.extend(["../..", "[]", "{}", "null"].map(str::to_owned));
     texts.push("x".repeat(1_000));
     match schema["type"].as_str().unwrap() {
-        // A cursor may be the text of a number.
+        // The text of a number may be a valid cursor.
         kind if kind == "integer" || name == "cursor" => {
             texts.extend(["-1", "1.5", "1e3", "0x1", "+", " 1", "1000000000000000000000000", "true"].map(str::to_owned))
         }
@@ -181,7 +181,7 @@ pub fn wrong_texts(name: &str, schema: &Value) -> Vec<String> {
     }
     let beyond = out_of_bounds(name, schema);
     texts.extend(beyond.iter().map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned)));
-    // A word is an id that there might be.
+    // A word may be a valid id.
     if name == "convoId" {
         texts.retain(|text| text != "null");
     }
