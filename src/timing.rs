@@ -310,7 +310,7 @@ mod tests {
                 Stage::Connection | Stage::Query => assert_eq!(took, Duration::from_secs(60)),
                 // The two stages around a simulated minute get less than nothing.
                 Stage::Queue | Stage::Lock => assert!(took <= most, "{stage:?} {took:?}"),
-                other => panic!("nobody measured {other:?}"),
+                other => panic!("{other:?} was not measured"),
             }
         }
     }
@@ -331,7 +331,7 @@ mod tests {
             Err(DeadlineExceeded)
         );
         let nobody = Timings::default().scope(within_deadline(Duration::ZERO, tokio::time::sleep(10 * BUDGET)));
-        assert_eq!(nobody.await, Ok(()), "nobody waits for it");
+        assert_eq!(nobody.await, Ok(()), "it has no deadline");
     }
 
     #[tokio::test]
@@ -349,7 +349,7 @@ mod tests {
         timings.add(&shared, &StageTimes::default());
         let at_work = timings.clone();
         drop(timings);
-        assert_eq!(told.get(), None, "somebody still works for it");
+        assert_eq!(told.get(), None, "work for it is still running");
         drop(at_work);
         assert_eq!(told.get(), Some(&Duration::from_millis(7)));
     }

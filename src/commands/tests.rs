@@ -183,7 +183,7 @@ impl Twin {
                     Landing::Done(output) => done.push((command, Ok(output))),
                     Landing::Alone => alone.push(command),
                     Landing::Later => later.push(command),
-                    Landing::Contended => panic!("nobody else writes these conversations"),
+                    Landing::Contended => panic!("no other transaction writes these conversations"),
                 }
             }
             for command in alone {

@@ -8,7 +8,7 @@ use super::account::search_path;
 use super::error::EmbeddedError;
 
 /// Oldest major version that the schema supports.
-pub(super) const OLDEST_MAJOR: u32 = 14;
+pub(super) const MIN_MAJOR: u32 = 14;
 
 /// Directories in which distributions keep one directory per version: parent, prefix of the directory name, and
 /// subdirectory of the programs.
@@ -48,7 +48,7 @@ impl Binaries {
         let mut rejected = Vec::new();
         for dir in places {
             let Some(major) = major_version(&dir) else { continue };
-            if major >= OLDEST_MAJOR && made_by.is_none_or(|made_by| made_by == major) {
+            if major >= MIN_MAJOR && made_by.is_none_or(|made_by| made_by == major) {
                 return Ok(Self { dir, major });
             }
             rejected.push(format!("PostgreSQL {major} in {}", dir.display()));

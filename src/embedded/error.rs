@@ -4,13 +4,13 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::binaries::OLDEST_MAJOR;
+use super::binaries::MIN_MAJOR;
 
 /// Failure to start or stop the private cluster.
 #[derive(Debug, thiserror::Error)]
 pub enum EmbeddedError {
     #[error(
-        "no PostgreSQL {OLDEST_MAJOR} or newer was found{}; install it (Debian and Ubuntu: apt-get install postgresql; \
+        "no PostgreSQL {MIN_MAJOR} or newer was found{}; install it (Debian and Ubuntu: apt-get install postgresql; \
          Fedora: dnf install postgresql-server; Alpine: apk add postgresql; macOS: brew install postgresql@17), \
          name the directory of its programs in PG_BIN_DIR, or set DATABASE_URL to a server of yours",
         among(.rejected)

@@ -328,7 +328,10 @@ mod tests {
         })));
         let shared = index.as_array().unwrap().iter().find(|entry| entry["type"] == "defs").unwrap();
         for word in ["/xrpc/<NSID>", "Authorization: Bearer", "iss", "aud", "lxm", "jti", "ES256K", "getServiceAuth"] {
-            assert!(shared["description"].as_str().unwrap().contains(word), "{word}: whoever reads only this can call");
+            assert!(
+                shared["description"].as_str().unwrap().contains(word),
+                "{word}: this document alone is enough for a client"
+            );
         }
         assert_eq!(find("blue.catbird.mls.noSuchMethod"), None);
     }

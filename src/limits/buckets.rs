@@ -295,7 +295,11 @@ mod tests {
         let (buckets, now) = (Buckets::new(1), Instant::now());
         let kept = || -> usize { buckets.shards.iter().map(|shard| shard.lock().unwrap().drained_at.len()).sum() };
         for n in 0..2 * MAX_BUCKETS {
-            assert_eq!(buckets.take(Key::of(&n.to_string()), now).map(drop), Ok(()), "without room nobody is limited");
+            assert_eq!(
+                buckets.take(Key::of(&n.to_string()), now).map(drop),
+                Ok(()),
+                "without room no caller is limited"
+            );
         }
         assert_eq!(kept(), MAX_BUCKETS);
         let later = now + 2 * BURST;

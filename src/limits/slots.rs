@@ -114,12 +114,12 @@ mod tests {
         let (slots, key) = (Slots::new(4), Key::of("a"));
         let mut had: Vec<Slot> = std::iter::from_fn(|| slots.take(key).now_or_never().flatten()).collect();
         assert_eq!(had.len(), 4);
-        assert!(slots.take(Key::of("b")).now_or_never().is_some(), "a line is one caller's own");
+        assert!(slots.take(Key::of("b")).now_or_never().is_some(), "each caller has its own queue");
 
         let (mut first, mut second) = (Box::pin(slots.take(key)), Box::pin(slots.take(key)));
         assert!(first.as_mut().now_or_never().is_none() && second.as_mut().now_or_never().is_none());
         drop(had.pop());
-        assert!(second.as_mut().now_or_never().is_none(), "whoever came first has the turn");
+        assert!(second.as_mut().now_or_never().is_none(), "the first waiter has the slot");
         had.extend(first.await);
         assert_eq!(had.len(), 4);
         let begun = tokio::time::Instant::now();

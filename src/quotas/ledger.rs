@@ -151,7 +151,7 @@ mod tests {
         let (ledger, alice, now) = (Ledger::default(), account("alice"), Instant::now());
         assert_eq!(ledger.reserve(alice, 6, 10, now), Ok(()));
         assert_eq!(ledger.reserve(alice, 5, 10, now + SECOND), Err(Duration::from_secs(3_599)));
-        assert_eq!(ledger.reserve(account("bob"), 10, 10, now), Ok(()), "everybody has an account of its own");
+        assert_eq!(ledger.reserve(account("bob"), 10, 10, now), Ok(()), "each caller has its own account");
         ledger.finish(alice, 6, false, now);
         assert_eq!(ledger.reserve(alice, 10, 10, now), Ok(()));
         ledger.finish(alice, 10, true, now);

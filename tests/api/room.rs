@@ -132,7 +132,7 @@ async fn p10_results_of_lost_epochs_are_withheld_from_clients_that_do_not_read_t
     let before = lost().await;
     let told = ok(ask(&members[1], "sendMessage", &behind).await);
     assert_eq!(told.list("missing").unwrap().len(), 1);
-    assert_eq!(lost().await, before + 1, "it is an error to whoever counts them");
+    assert_eq!(lost().await, before + 1, "the metrics count it as an error");
     assert_eq!(refusal_of_more(app, &members[1], "sendMessage", &behind).await, 429);
 }
 

@@ -81,7 +81,7 @@ pub async fn a_blocked_conversation_is_refused_in_time_and_starves_no_other(mode
         assert!(*after < ANSWERED, "answered after {after:?}");
     }
     let longest = refused.iter().map(|(_, after)| *after).max().unwrap();
-    assert!(longest >= Duration::from_secs(5), "nobody waited for the lock: the last answer came after {longest:?}");
+    assert!(longest >= Duration::from_secs(5), "no request waited for the lock: the last reply took {longest:?}");
     assert_eq!(entries(&watcher, convo).await, 0, "what was refused was not done");
     assert!(sent > 0);
     assert_eq!(entries(&watcher, free[0].convo().unwrap()).await, sent);

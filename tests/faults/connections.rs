@@ -141,7 +141,7 @@ pub async fn a_connection_that_looks_alive_costs_one_request_and_no_other(mode: 
     chaos.freeze_all();
     let met = everybody_asks("meets them").await;
     assert!(met.iter().all(|status| [200, 503].contains(status)), "{met:?}");
-    assert!(Counts::get(&chaos.counts().stuck) >= 1, "nobody met a frozen connection");
+    assert!(Counts::get(&chaos.counts().stuck) >= 1, "no request met a frozen connection");
     assert_eq!(everybody_asks("after").await, [200; 40], "the frozen connections are still in the pool");
     recovered(&fleet.replicas[0], &conversations[0][0]).await;
     fleet.check().await;

@@ -36,7 +36,7 @@ pub async fn ids_that_come_again_after_a_crash_hide_nothing(mode: Mode) {
         let mut cursor = String::new();
         // An event carries the cursor of the pass before its own, so the second one's is from after those ids.
         for _ in 0..2 {
-            eventually("somebody may type", async || {
+            eventually("a typing indicator is accepted", async || {
                 members[0].xrpc.procedure("sendTypingIndicator", &typing).await.unwrap().status == 200
             })
             .await;

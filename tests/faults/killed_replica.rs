@@ -37,7 +37,7 @@ pub async fn a_replica_killed_inside_a_transaction_leaves_nothing_behind(mode: M
     });
     lock_waiters(&watcher, 1).await;
     fleet.replicas[0].kill();
-    assert!(asking.await.unwrap().is_err(), "there is nobody to answer");
+    assert!(asking.await.unwrap().is_err(), "the replica is dead");
 
     let start = Instant::now();
     let survivor = &members[1].xrpc;
@@ -69,7 +69,7 @@ pub async fn replicas_killed_under_load_lose_nothing(mode: Mode) {
         let before = load.unanswered();
         fleet.replicas[round % 2].kill();
         load.progress(10).await;
-        assert!(load.unanswered() > before, "nobody noticed that a replica was killed");
+        assert!(load.unanswered() > before, "no client noticed that a replica was killed");
         fleet.replicas[round % 2] = Replica::start(mode, &database.url, &[]).await;
         load.servers(&fleet);
     }

@@ -38,7 +38,7 @@ async fn under_load(mode: Mode, restart: Restart, times: usize) {
             Restart::InOrder => cluster.stop().await,
             Restart::Crash => cluster.crash().await,
         }
-        eventually("somebody noticed that PostgreSQL is away", async || load.unanswered() > before).await;
+        eventually("a client noticed that PostgreSQL is away", async || load.unanswered() > before).await;
         cluster.resume().await;
     }
     load.progress(20).await;

@@ -99,7 +99,7 @@ const WAITS_FOR_ITS_TURN: &str = "select exists (select from pg_locks where lock
 async fn somebody_waits(client: &Client, waiting: &str) {
     let start = Instant::now();
     while !client.query_one(waiting, &[]).await.unwrap().get::<_, bool>(0) {
-        assert!(start.elapsed() < DEADLINE, "nobody waits: {waiting}");
+        assert!(start.elapsed() < DEADLINE, "no backend waits: {waiting}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }

@@ -195,7 +195,7 @@ async fn a_stale_document_is_replaced_behind_the_request() {
     publish(&directory, &new);
     service.clock.advance(TimeDelta::minutes(5));
     let of_old = token_at(&old, ALICE, service.clock.now());
-    assert!(service.outcome(&of_old).await.is_ok(), "nobody waits for the directory");
+    assert!(service.outcome(&of_old).await.is_ok(), "the request does not wait for the directory");
     let replaced = async {
         while service.outcome(&of_old).await.is_ok() {
             tokio::task::yield_now().await;
@@ -248,7 +248,7 @@ async fn a_key_that_is_changed_several_times_in_a_row_is_accepted_each_time_and_
     assert_eq!(error.code, Code::IdentityUnavailable);
     let wait = error.details.retry_after_ms.unwrap();
     assert!((1..=REFRESH_INTERVAL.as_millis() as u64).contains(&wait), "{wait}");
-    assert!(service.outcome(&token(&keys[3], ALICE)).await.is_ok(), "nobody has seen the newest document yet");
+    assert!(service.outcome(&token(&keys[3], ALICE)).await.is_ok(), "the newest document has not been fetched yet");
     service.clock.advance(TimeDelta::milliseconds(wait as i64));
     assert_eq!(service.outcome(&token(&keys[4], ALICE)).await.as_deref(), Ok(ALICE));
     service.clock.advance(TimeDelta::seconds(10));

@@ -197,7 +197,7 @@ async fn each_recipient_is_given_its_own_part_of_a_welcome_and_joins_with_it(app
     }
     served.sort();
     served.dedup();
-    assert_eq!(served.len(), 5, "nobody is given the part of another");
+    assert_eq!(served.len(), 5, "no recipient gets another's part");
     // The Welcome stays whole if the inviter does not say which key packages it used.
     let (bob, carol) = (app.persona(), app.persona());
     let quiet = offer(&mut alice, &[&bob, &carol]);

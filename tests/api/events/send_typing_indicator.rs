@@ -30,7 +30,7 @@ async fn the_other_members_get_it_and_nothing_is_stored(app: &TestApp) {
     }
     assert_eq!(contents(app).await, before);
     let sent = ok(ask(&members[1], "sendMessage", &message(&members[1], b"y")).await).number("seq").unwrap();
-    assert_eq!(own.expect("messageEvent").await["message"]["seq"], sent, "nobody hears itself type");
+    assert_eq!(own.expect("messageEvent").await["message"]["seq"], sent, "the sender does not get its own indicator");
 }
 
 async fn p7_strangers_and_former_members_neither_send_nor_hear_it(app: &TestApp) {

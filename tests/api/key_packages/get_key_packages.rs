@@ -45,7 +45,7 @@ async fn p8_with_more_callers_than_packages_no_two_get_the_same(app: &TestApp) {
     let callers: Vec<_> = (0..25).map(|_| app.persona()).collect();
     let taken = join_all(callers.iter().map(|caller| claim(caller, bob.did()))).await;
     let packages: Vec<_> = taken.into_iter().flatten().collect();
-    assert_eq!(packages.len(), 10, "nobody is told that there is none while there is one");
+    assert_eq!(packages.len(), 10, "no caller is refused while a package is left");
     assert_eq!(packages.iter().collect::<BTreeSet<_>>().len(), 10);
 }
 

@@ -163,7 +163,7 @@ async fn a_message_is_written_once_however_many_are_in_the_conversation(app: &Te
         written.push(written_since(app, first).await);
         let unread = "select count(*) from member_unread where convo_id = $1 and unread_count = 1";
         let unread = app.database.connect().await.query_one(unread, &[&convo(&members[0])]).await.unwrap();
-        assert_eq!(unread.get::<_, i64>(0), others + 1, "and yet everybody else has it unread");
+        assert_eq!(unread.get::<_, i64>(0), others + 1, "the other members have it unread");
     }
     assert_eq!(written[0], written[1]);
     assert_eq!((written[0]["messages"], written[0]["conversations"]), (1, 1));

@@ -66,7 +66,7 @@ async fn others_keep_theirs(app: &TestApp) {
     for joiner in &joiners[1..] {
         ok(get(joiner, "getWelcome", &[("convoId", &id)]).await);
     }
-    assert_eq!(contents(app).await.count("welcomes"), 1, "the bytes stay while somebody waits for them");
+    assert_eq!(contents(app).await.count("welcomes"), 1, "the bytes stay while a recipient waits for them");
 }
 
 async fn a_welcome_that_never_was_cannot_be_confirmed(app: &TestApp) {

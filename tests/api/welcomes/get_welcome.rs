@@ -123,7 +123,7 @@ async fn an_addition_replaces_the_welcome_that_was_still_waiting(app: &TestApp) 
         (welcome, json!(sha256_hex(&second)))
     );
     carol.join(&id).await.unwrap();
-    assert_eq!(contents(app).await.count("welcomes"), 0, "bytes that nobody waits for are not kept");
+    assert_eq!(contents(app).await.count("welcomes"), 0, "bytes without a waiting recipient are deleted");
 }
 
 async fn hashes_are_64_hex_digits_in_either_case(app: &TestApp) {

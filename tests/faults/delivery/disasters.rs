@@ -157,8 +157,8 @@ impl Scene {
             self.cast.counts.messages.load(Ordering::SeqCst) + self.cast.counts.commits.load(Ordering::SeqCst);
         println!("  {acknowledged} acknowledged, {} entries, {}", verdict.entries, self.progress());
         assert!(may_lose || verdict.entries >= acknowledged, "{} entries of {acknowledged} are there", verdict.entries);
-        assert!(may_lose || self.anew() == 0, "somebody had to start anew, and nothing was lost");
-        assert!(verdict.ended > 0 && self.cast.reconnects() > 0, "nobody was ever removed, or cut off");
+        assert!(may_lose || self.anew() == 0, "a client had to start over although nothing was lost");
+        assert!(verdict.ended > 0 && self.cast.reconnects() > 0, "no member was removed, or no stream was cut");
         let report = check::run(&self.postgres.config()).await.unwrap();
         assert!(report.is_clean(), "{report}");
     }
@@ -176,7 +176,7 @@ impl Scene {
 }
 
 /// Maximum number of kills until ids repeat.
-const MOST_KILLS: u32 = 12;
+const MAX_KILLS: u32 = 12;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn p5_ids_repeat_after_postgres_is_killed_and_no_event_is_missed() {
@@ -184,7 +184,7 @@ async fn p5_ids_repeat_after_postgres_is_killed_and_no_event_is_missed() {
     // Unflushed write-ahead log stays in memory for ten seconds instead of a fifth of one, so that the crash loses it.
     set(&scene.postgres, "wal_writer_delay", "10s").await;
     let mut came_again = false;
-    for _ in 0..MOST_KILLS {
+    for _ in 0..MAX_KILLS {
         scene.cast.progress(SOME).await;
         // PostgreSQL may have flushed the ids by chance, which is more likely on a busy machine.
         came_again |= scene.kill_where_ids_come_again().await;
@@ -343,7 +343,7 @@ pub async fn soak(size: Size) {
         scene.cast.progress(SOME).await;
         println!("  {:>4} s, {rounds} rounds: {}", begin.elapsed().as_secs(), scene.progress());
     }
-    assert!(scene.anew() > 0, "nobody was told that something was lost");
+    assert!(scene.anew() > 0, "no client was told about the loss");
     scene.end(true).await;
 }
 

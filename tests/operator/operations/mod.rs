@@ -32,7 +32,7 @@ async fn some_traffic(base: &str) -> (Persona, Persona, String) {
     alice.add(&[bob.did()]).await.unwrap();
     let convo = alice.convo().unwrap().to_owned();
     bob.join(&convo).await.unwrap();
-    bob.send("a text that nobody but members see").await.unwrap();
+    bob.send("a text that only members see").await.unwrap();
     alice.catch_up().await.unwrap();
     let stale = json!({ "convoId": convo, "ciphertext": { "$bytes": "b3BhcXVl" }, "epoch": 0, "senderDid": bob.did() });
     assert_eq!(bob.xrpc.procedure("sendMessage", &stale).await.unwrap().status, 409);

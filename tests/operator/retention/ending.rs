@@ -91,7 +91,7 @@ async fn a_conversation_with_members_that_never_joined_ends_and_its_group_id_sta
             }
         }
     };
-    let told = tokio::time::timeout(std::time::Duration::from_secs(20), told).await.expect("nobody is told");
+    let told = tokio::time::timeout(std::time::Duration::from_secs(20), told).await.expect("an event arrives");
     assert_eq!((&told.data["convoId"], &told.data["action"]), (&json!(convo), &json!("left")), "{:?}", told.data);
     let listed = mallory.xrpc.query("getConvos", &[]).await.unwrap();
     assert_eq!(listed.body["conversations"], json!([]), "{listed}");

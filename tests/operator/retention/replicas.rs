@@ -84,7 +84,7 @@ async fn a_replica_that_is_killed_in_the_middle_leaves_the_rest_to_another() {
 
     let other = Replica::start(Mode::Actors, &database.url, &often).await;
     while left(&db).await > 0 {
-        assert!(start.elapsed() < PATIENCE, "nobody takes over");
+        assert!(start.elapsed() < PATIENCE, "no replica takes over");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     assert_eq!(column::<i64>(&db, "select count(*) from auth_nonces where jti = 'young'").await, [1]);

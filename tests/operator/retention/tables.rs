@@ -68,7 +68,7 @@ async fn quota_usage_is_deleted_after_its_window() {
     db.batch_execute("update allowances set ends_at = now() - interval '11 minutes'").await.unwrap();
     let user = app.database.connect().await;
     user.batch_execute("begin; update allowances set used = 2 where quota = '9 minutes'").await.unwrap();
-    tokio::time::timeout(Duration::from_secs(5), sweeps(&app, "allowances", 1)).await.expect("it waits for nobody");
+    tokio::time::timeout(Duration::from_secs(5), sweeps(&app, "allowances", 1)).await.expect("it does not wait");
     assert_eq!(kept().await, ["9 minutes"]);
     user.batch_execute("rollback").await.unwrap();
     sweeps(&app, "allowances", 1).await;

@@ -60,7 +60,7 @@ impl Ledger {
         tokio::spawn(connection);
         let books = std::mem::take(&mut *self.books.lock().unwrap());
         for (convo, Book { after, acks }) in books {
-            assert!(!acks.is_empty(), "nobody got anything through in {convo}");
+            assert!(!acks.is_empty(), "no request was acknowledged in {convo}");
             let rows = client
                 .query(
                     "select seq, id, sender_did, epoch, ciphertext from messages where convo_id = $1 and seq > $2

@@ -85,7 +85,7 @@ fn conflict(reply: &Reply) -> Option<u64> {
     match (reply.status, reply.error()) {
         (200, _) => None,
         (409, Some("EpochMismatch")) => {
-            assert_eq!(reply.body["reason"], "stale", "nobody is ahead of what was acknowledged: {reply}");
+            assert_eq!(reply.body["reason"], "stale", "no client is ahead of the log: {reply}");
             Some(reply.number("serverEpoch").unwrap())
         }
         _ => panic!("refused: {reply}"),

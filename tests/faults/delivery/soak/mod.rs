@@ -46,7 +46,7 @@ pub fn long() -> Size {
         roster: setting("SOAK_ROSTER", 10),
         pace: Duration::from_secs(2),
     };
-    assert!(size.roster > 1 && size.members > size.roster && size.conversations > 0, "nobody can join: {size:?}");
+    assert!(size.roster > 1 && size.members > size.roster && size.conversations > 0, "no member can join: {size:?}");
     size
 }
 

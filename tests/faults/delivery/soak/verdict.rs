@@ -8,7 +8,7 @@ use tokio_postgres::Client;
 use crate::delivery::checker::Seen;
 
 /// Maximum number of findings that are printed for one member.
-const MOST: usize = 5;
+const MAX_SHOWN: usize = 5;
 
 /// Entries of one conversation that one member had to see: for each membership, those from its start to its end.
 #[derive(Debug, Default)]
@@ -168,7 +168,7 @@ impl Verdict {
                 }
             }
         }
-        findings.truncate(MOST);
+        findings.truncate(MAX_SHOWN);
         findings.into_iter().map(|finding| format!("{did}: {finding}")).collect()
     }
 }
