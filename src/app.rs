@@ -25,6 +25,7 @@ use crate::probe::Probe;
 use crate::quotas::Quotas;
 use crate::redis::Redis;
 use crate::serializer::Serializer;
+use crate::store::read_positions::ReadPositions;
 use crate::store::{Store, StoreConfig, StoreError};
 use crate::suspensions::Suspensions;
 
@@ -36,6 +37,7 @@ pub struct App {
     pub config: Arc<Config>,
     pub clock: Clock,
     pub store: Store,
+    pub read_positions: ReadPositions,
     pub serializer: Serializer,
     pub authenticator: Arc<Authenticator>,
     pub limits: RateLimits,
@@ -75,7 +77,8 @@ impl App {
         };
         let background = Background::new();
         let store = Store::new(store_config, metrics.store.clone())?;
-        background.start(&tasks::READ_POSITIONS, store.write_read_positions());
+        let read_positions = ReadPositions::new(store.clone());
+        background.start(&tasks::READ_POSITIONS, read_positions.clone().write_all());
         background.start(&tasks::TABLE_STATISTICS, store.keep_statistics());
         let redis = config.redis_url.as_deref();
         let redis = redis.map(|url| Redis::connect(url, replay::PURPOSE, metrics.redis.clone())).transpose()?;
@@ -117,6 +120,7 @@ impl App {
             config: Arc::new(config),
             clock,
             store,
+            read_positions,
             serializer,
             authenticator,
             limits,

@@ -63,3 +63,8 @@ impl Clock {
         }
     }
 }
+
+/// Returns a random fraction of one, for pauses that must differ between tasks and replicas.
+pub fn jitter() -> f64 {
+    (ulid::Ulid::new().random() % 1_000) as f64 / 1_000.0
+}

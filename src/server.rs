@@ -329,7 +329,7 @@ pub async fn drain(app: &App, server: &ServerHandle) {
     let emptied = tokio::time::timeout(DRAIN_TIME, async {
         app.serializer.shut_down().await;
         // Side by side, since the task that writes read positions may be the one that has failed.
-        tokio::join!(app.store.read_positions().flush(), async {
+        tokio::join!(app.read_positions.flush(), async {
             app.background.stopped().await;
             if let Err(error) = app.quotas.settle().await {
                 tracing::warn!(%error, "the last used quotas could not be written and are lost");

@@ -5,7 +5,7 @@ union all
 select 'full_page_writes is off: a crash of the machine may leave torn pages, and so lose what was answered with 200'
  where current_setting('full_page_writes') = 'off'
 union all
-select 'synchronous_commit is off: servers of this build raise it to local for themselves, and nobody else does'
+select 'synchronous_commit is off: servers of this build raise it to local for themselves, and no other client does'
  where current_setting('synchronous_commit') = 'off'
 union all
 select format('the prepared transaction %s is %s old: until it ends, nothing after it is read as settled, and no dead row is removed',

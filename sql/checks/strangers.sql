@@ -5,6 +5,6 @@ union all
 select e.convo_id, 'entry ' || e.seq || ' in a conversation that does not exist'
   from messages e where not exists (select from conversations c where c.id = e.convo_id)
 union all
-select e.convo_id, 'entry ' || e.seq || ' by somebody who was never a member'
+select e.convo_id, 'entry ' || e.seq || ' by a DID that was never a member'
   from messages e join conversations c on c.id = e.convo_id
  where not exists (select from members m where m.convo_id = e.convo_id and m.member_did = e.sender_did)

@@ -1,5 +1,5 @@
 -- welcomes: a Welcome has no recipient, leads to an epoch that no commit created, or is stored without need (P2)
-select w.convo_id, 'Welcome ' || w.id || ' waits for somebody who is not a member' as finding
+select w.convo_id, 'Welcome ' || w.id || ' waits for a DID that is not a member' as finding
   from welcome_messages w
  where w.state = 'available'
    and not exists (select from members m where m.convo_id = w.convo_id and m.member_did = w.recipient_did and m.left_at is null)

@@ -9,11 +9,11 @@ use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::{Id, JoinSet};
 use ulid::Ulid;
 
-use crate::clock::Clock;
+use crate::clock::{Clock, jitter};
 use crate::config::MailboxConfig;
 use crate::error::Error;
 use crate::store::mailboxes::{Attempt, AttemptEnd, Challenge, ClaimLimits, MailboxKey, Proof};
-use crate::store::{Lane, Store, chance};
+use crate::store::{Lane, Store};
 
 use super::hosts::{HostResult, Hosts, MAX_AT_NEW_HOST};
 use super::metrics::DeliveryMetrics;
@@ -378,7 +378,7 @@ impl Shared {
 fn wait(first: Duration, number: i32) -> Duration {
     let doubled = 2_u32.saturating_pow(number.saturating_sub(1).clamp(0, 31).cast_unsigned());
     let whole = first.saturating_mul(doubled).min(MAX_RETRY_WAIT);
-    whole / 2 + (whole / 2).mul_f64(chance())
+    whole / 2 + (whole / 2).mul_f64(jitter())
 }
 
 #[cfg(test)]

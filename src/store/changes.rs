@@ -58,7 +58,7 @@ struct Shared {
 
 impl ChangeSet {
     /// Adds the topics of a committed transaction. Never waits.
-    pub(super) fn note(&self, topics: impl IntoIterator<Item = Topic>) {
+    pub(super) fn add_topics(&self, topics: impl IntoIterator<Item = Topic>) {
         let mut topics = topics.into_iter().peekable();
         if topics.peek().is_none() {
             return;
@@ -78,8 +78,8 @@ impl ChangeSet {
     /// Adds topics that were taken from another set.
     pub(crate) fn add(&self, affected: Affected) {
         match affected {
-            Affected::Topics(topics) => self.note(topics),
-            Affected::All => self.note((0..=MAX_TOPICS as u64).map(Topic)),
+            Affected::Topics(topics) => self.add_topics(topics),
+            Affected::All => self.add_topics((0..=MAX_TOPICS as u64).map(Topic)),
         }
     }
 
@@ -101,18 +101,18 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn what_came_meanwhile_is_taken_together_and_too_much_of_it_is_everybody() {
+    async fn waiting_topics_are_taken_together_and_too_many_of_them_are_all() {
         let changes = ChangeSet::default();
-        changes.note(["a".into(), "b".into(), "a".into()]);
-        changes.note(["b".into()]);
+        changes.add_topics(["a".into(), "b".into(), "a".into()]);
+        changes.add_topics(["b".into()]);
         let Affected::Topics(mut topics) = changes.take().await else { panic!("two can be named") };
         topics.sort_by_key(|topic| topic.0);
         let mut both: [Topic; 2] = ["a".into(), "b".into()];
         both.sort_by_key(|topic| topic.0);
         assert_eq!(topics, both);
-        changes.note((0..MAX_TOPICS as u64).map(Topic));
+        changes.add_topics((0..MAX_TOPICS as u64).map(Topic));
         assert!(matches!(changes.take().await, Affected::Topics(topics) if topics.len() == MAX_TOPICS));
-        changes.note((0..=MAX_TOPICS as u64).map(Topic));
+        changes.add_topics((0..=MAX_TOPICS as u64).map(Topic));
         assert_eq!(changes.take().await, Affected::All);
         assert!(tokio::time::timeout(std::time::Duration::ZERO, changes.take()).await.is_err(), "nothing is left");
     }

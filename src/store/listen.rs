@@ -56,7 +56,7 @@ where
         match std::future::poll_fn(|context| connection.poll_message(context)).await {
             Some(Ok(AsyncMessage::Notification(heard))) => drop(told.try_send(heard.payload().to_owned())),
             Some(Ok(_)) => {}
-            Some(Err(cause)) => return tracing::debug!(%cause, "the connection for hints ended"),
+            Some(Err(cause)) => return tracing::debug!(%cause, "the connection for notifications ended"),
             None => return,
         }
     }

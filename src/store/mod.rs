@@ -70,5 +70,4 @@ pub use schema::{Fitness, MigrationError, is_migrated, migrate, required_version
 pub(crate) use session::Queries;
 pub use session::Reader;
 pub use tx::{Exclusive, ExclusiveMany, Hold, Tx};
-pub(crate) use write::chance;
 pub use write::{Command, Done, Transaction};

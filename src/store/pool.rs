@@ -9,12 +9,12 @@ use crate::timing::{Stage, measure};
 use super::changes::ChangeSet;
 use super::connect::{BEGIN, BEGIN_BEHIND_POOLER, Connector, session_settings};
 use super::convos::Groups;
+use super::deadline;
 use super::failure::Abort;
 use super::lanes::{Lane, Lanes};
 use super::metrics::{Connections, StoreMetrics};
 use super::session::{Reader, Session};
 use super::tls::tls;
-use super::{deadline, read_positions};
 
 /// Configuration of a [`Store`].
 #[derive(Debug, Clone)]
@@ -36,7 +36,6 @@ pub struct Store {
     /// worker.
     pub(super) runtime: Handle,
     pub(super) metrics: StoreMetrics,
-    pub(super) read_positions: read_positions::Queue,
     pub(super) groups: Groups,
     pub(super) changes: ChangeSet,
 }
@@ -70,12 +69,11 @@ impl Store {
             .create_timeout(Some(deadline::CONNECT))
             .recycle_timeout(Some(deadline::CONNECT))
             .build()?;
-        let read_positions = read_positions::Queue::default();
         let groups = Groups::default();
         let changes = ChangeSet::default();
         let lanes = Lanes::new(config.max_connections);
         let pooler = config.pooler;
-        Ok(Self { pool, lanes, pooler, runtime, metrics, read_positions, groups, changes })
+        Ok(Self { pool, lanes, pooler, runtime, metrics, groups, changes })
     }
 
     /// Returns a connection that can only read, for a request.

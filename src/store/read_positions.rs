@@ -22,19 +22,24 @@ const BATCH: usize = 500;
 
 type Waiting = HashMap<(String, String), i64>;
 
-/// Waiting positions, shared by all readers of a store.
-#[derive(Clone, Default)]
-pub struct Queue(Arc<Shared>);
+/// Read positions that wait to be written. Cheap to clone; clones share the positions.
+#[derive(Clone)]
+pub struct ReadPositions(Arc<Inner>);
 
-#[derive(Default)]
-struct Shared {
+struct Inner {
+    store: Store,
     waiting: Mutex<Waiting>,
     arrived: Notify,
     /// Counts the rounds in which all waiting positions were written or dropped. `flush` waits for it.
     settled: watch::Sender<u64>,
 }
 
-impl Queue {
+impl ReadPositions {
+    pub fn new(store: Store) -> Self {
+        let (waiting, arrived, settled) = (Mutex::default(), Notify::new(), watch::Sender::default());
+        Self(Arc::new(Inner { store, waiting, arrived, settled }))
+    }
+
     fn waiting(&self) -> std::sync::MutexGuard<'_, Waiting> {
         // No code panics while it is held, and a map of numbers has no invalid state.
         self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner)
@@ -63,18 +68,19 @@ impl Queue {
         let _ = settled.wait_for(|batches| *batches >= now + 2).await;
     }
 
-    async fn write_all(&self, store: &Store) {
+    /// Writes the positions for as long as the process runs.
+    pub async fn write_all(self) {
         loop {
             self.0.arrived.notified().await;
             // Two rounds, so that the second answers a flush that arrives during the first.
             for _ in 0..2 {
-                self.write(store).await;
+                self.write().await;
                 self.0.settled.send_modify(|batches| *batches += 1);
             }
         }
     }
 
-    async fn write(&self, store: &Store) {
+    async fn write(&self) {
         let mut all: Vec<_> = std::mem::take(&mut *self.waiting()).into_iter().collect();
         // All replicas lock rows in the same order, so that they cannot deadlock.
         all.sort();
@@ -85,8 +91,8 @@ impl Queue {
                 read.dids.push(did.clone());
                 read.seqs.push(*seq);
             }
-            if let Err(error) = store.transact(read).await {
-                tracing::warn!(%error, positions = batch.len(), "read positions could not be written; they count as unread");
+            if let Err(error) = self.0.store.transact(read).await {
+                tracing::warn!(%error, positions = batch.len(), "read positions could not be written; their entries count as unread");
             }
         }
     }
@@ -106,18 +112,5 @@ impl Transaction for Read {
 
     async fn execute(&self, tx: &Tx) -> Result<(), Abort> {
         cursors::read(tx, &self.convos, &self.dids, &self.seqs).await
-    }
-}
-
-impl Store {
-    /// Returns the queue of read positions.
-    pub fn read_positions(&self) -> &Queue {
-        &self.read_positions
-    }
-
-    /// Returns the task that writes the read positions, for as long as the process runs.
-    pub fn write_read_positions(&self) -> impl Future<Output = ()> + Send + use<> {
-        let store = self.clone();
-        async move { store.read_positions.write_all(&store).await }
     }
 }

@@ -37,7 +37,7 @@ impl Store {
                 ticks.tick().await;
                 // An unavailable database, or one without tables, has nothing to analyze.
                 if let Err(abort) = store.count_outgrown().await {
-                    tracing::debug!(error = %Error::from(abort), "young tables could not be counted");
+                    tracing::debug!(error = %Error::from(abort), "small tables could not be analyzed");
                 }
             }
         }

@@ -136,7 +136,7 @@ pub(crate) async fn state(
 ) -> Result<WelcomeState, Abort> {
     let params: Params<'_> = &[&convo.as_str(), &recipient.as_str(), &which.hash(), &which.epoch];
     match db.find(&STATE, params).await? {
-        None => Err(Code::WelcomeNotFound.because("no Welcome was ever waiting for you here").into()),
+        None => Err(Code::WelcomeNotFound.because("there was never a Welcome for you in this conversation").into()),
         Some(row) if row.get("waits") => Ok(WelcomeState::Waits { epoch: row.get("epoch") }),
         Some(_) => Ok(WelcomeState::Opened),
     }

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use tokio_postgres::error::SqlState;
 
+use crate::clock::jitter;
 use crate::error::{Code, Error};
 use crate::ids::{ConvoId, Did};
 use crate::timing::{Stage, Timings, measure, within_deadline};
@@ -252,8 +253,8 @@ impl Store {
             if Instant::now() + pause >= deadline {
                 break Err(Abort::Refused(Abort::Again(cause).into()));
             }
-            // Half of the pause is fixed and half is chance, so that those who collided do not meet again.
-            let pausing = tokio::time::sleep(pause / 2 + pause.mul_f64(chance() / 2.0));
+            // Half of the pause is fixed and half is random, so that those who collided do not meet again.
+            let pausing = tokio::time::sleep(pause / 2 + pause.mul_f64(jitter() / 2.0));
             measure(Stage::Queue, pausing).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         };
@@ -270,7 +271,7 @@ impl Store {
         };
         self.metrics.transaction(W::NAME, start.elapsed(), result.is_ok());
         if let Ok(done) = &result {
-            self.changes.note(work.topics(&done.output));
+            self.changes.add_topics(work.topics(&done.output));
         }
         result
     }
@@ -443,11 +444,6 @@ enum Outcome {
     Aborted,
     InProgress,
     Forgotten,
-}
-
-/// A number from 0 to 1 that nobody else is likely to draw at the same time.
-pub(crate) fn chance() -> f64 {
-    (ulid::Ulid::new().random() % 1_000) as f64 / 1_000.0
 }
 
 #[cfg(test)]

@@ -110,7 +110,7 @@ impl TestApp {
 
     /// Waits until read positions are written.
     pub async fn settle(&self) {
-        self.app.store.read_positions().flush().await;
+        self.app.read_positions.flush().await;
     }
 
     /// Stops the server and checks the invariants.

@@ -106,7 +106,7 @@ async fn handle(app: &App, did: Did, only: Option<ConvoId>, said: FromClient) ->
 async fn acknowledge(app: &App, did: &Did, convo: &ConvoId, seq: i64) -> Result<(), Error> {
     let member = members::membership(&app.store.reader().await?, convo, did).await?;
     if seq <= member.at.seq {
-        app.store.read_positions().push(convo, did, seq);
+        app.read_positions.push(convo, did, seq);
     }
     Ok(())
 }

@@ -94,7 +94,7 @@ impl Endpoint for GetMessages {
         };
         let log_start = if whole { None } else { reader.log_start(convo).await? };
         if let Some(newest) = messages.last().filter(|_| !input.peek && !caller.head_only) {
-            app.store.read_positions().push(convo, &caller.did, newest.seq);
+            app.read_positions.push(convo, &caller.did, newest.seq);
         }
         let last_seq = messages.last().map_or(member.at.seq, |newest| newest.seq.max(member.at.seq));
         let (cursor, server_incarnation) = (first.map(|first| first.to_string()), member.incarnation);

@@ -58,7 +58,7 @@ async fn expand(store: &Store, client: &tokio_postgres::Client, entries: i64) ->
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn everybody_gets_its_own_entries_however_small_the_portions_are() {
+async fn every_member_gets_its_own_entries_with_portions_of_any_size() {
     for webhooks in [1, FEW_WEBHOOKS, FEW_WEBHOOKS + 1, MEMBERS] {
         // The former member lacks the last entry, the second member lacks one conversation, and the third has sent all
         // entries.
@@ -100,7 +100,7 @@ async fn pages(client: &tokio_postgres::Client, since: Option<chrono::DateTime<c
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_walks_over_what_was_delivered_while_an_old_snapshot_is_open() {
+async fn the_query_for_due_envelopes_skips_delivered_ones_while_an_old_snapshot_is_open() {
     let (store, client, database) = setting(1).await;
     let due = async |since| store.reader().await.unwrap().mailboxes_due(since).await.unwrap();
     let envelopes = "insert into envelopes (id, convo_id, recipient_did, message_id, seq, host, next_attempt_at)
