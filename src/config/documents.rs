@@ -164,8 +164,6 @@ fn the_environment_is_read_in_one_place() {
             // `Config::from_env`, and a switch and a search of these tests.
             "src/config/mod.rs" => 1,
             "src/config/documents.rs" => 2,
-            // A client, which has no server's configuration.
-            "src/smoke_test.rs" => 3,
             // PATH, to find PostgreSQL's programs.
             "src/embedded/account.rs" => 1,
             _ => 0,
