@@ -6,6 +6,8 @@ mod tests;
 
 use std::sync::Arc;
 
+use tokio::runtime::Handle;
+
 use ulid::Ulid;
 
 use crate::actors::{Limits, Registry};
@@ -75,7 +77,7 @@ impl App {
             max_connections: config.database_max_connections,
             pooler: config.database_pooler,
         };
-        let background = Background::new();
+        let (background, runtime) = (Background::new(), Handle::current());
         let store = Store::new(store_config, metrics.store.clone())?;
         let read_positions = ReadPositions::new(store.clone());
         background.start(&tasks::READ_POSITIONS, read_positions.clone().write_all());
@@ -89,10 +91,16 @@ impl App {
             pooler: config.database_pooler,
             max_connections: config.database_max_connections,
             buffer: config.sse_buffer,
+            runtime: runtime.clone(),
         };
         let events = Events::new(&store, redis.as_ref(), event_config, metrics.events.clone(), &background);
         let serializer = if config.actors {
-            let registry = Registry::new(store.clone(), metrics.actors.clone(), Limits::with_idle(config.actor_idle));
+            let registry = Registry::new(
+                store.clone(),
+                metrics.actors.clone(),
+                Limits::with_idle(config.actor_idle),
+                runtime.clone(),
+            );
             Serializer::actors(store.clone(), registry, limits.clone(), &background)
         } else {
             Serializer::advisory(
@@ -114,8 +122,8 @@ impl App {
         )?);
         let suspensions = Suspensions::new(store.clone(), events.clone(), metrics.suspensions.clone());
         let delivery = Delivery::new(store.clone(), config.mailboxes, metrics.delivery.clone(), clock.clone());
-        let large_work = LargeWork::new(store.runtime());
-        let probe = Probe::new(store.clone(), clock.clone());
+        let large_work = LargeWork::new(&runtime);
+        let probe = Probe::new(store.clone(), clock.clone(), runtime);
         Ok(Self {
             config: Arc::new(config),
             clock,

@@ -1,11 +1,12 @@
-//! DatabaseHealth of the database, for the pages of operators. Anybody may request those pages as often as it likes, so one check serves all
-//! requests within a second.
+//! State of the database, for the pages of operators. The pages need no authentication, so one check serves all requests
+//! within a second.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
+use tokio::runtime::Handle;
 
 use crate::clock::Clock;
 use crate::store::Store;
@@ -22,6 +23,7 @@ pub struct Probe(Arc<Inner>);
 struct Inner {
     store: Store,
     clock: Clock,
+    runtime: Handle,
     last: Mutex<Option<Check>>,
 }
 
@@ -62,8 +64,9 @@ impl DatabaseHealth {
 }
 
 impl Probe {
-    pub fn new(store: Store, clock: Clock) -> Self {
-        Self(Arc::new(Inner { store, clock, last: Mutex::default() }))
+    /// Creates the probe. Checks run on `runtime`, which outlives requests.
+    pub fn new(store: Store, clock: Clock, runtime: Handle) -> Self {
+        Self(Arc::new(Inner { store, clock, runtime, last: Mutex::default() }))
     }
 
     /// Returns the state of the database, which may be up to a second old.
@@ -78,7 +81,7 @@ impl Probe {
             return check.result.clone();
         }
         // A task of its own: a client that hangs up must not end the check for the others.
-        let checking = self.0.store.runtime().spawn(check(self.0.store.clone(), self.0.clock.clone()));
+        let checking = self.0.runtime.spawn(check(self.0.store.clone(), self.0.clock.clone()));
         let result = async { checking.await.unwrap_or_default() }.boxed().shared();
         *last = Some(Check { begun: Instant::now(), result: result.clone() });
         result

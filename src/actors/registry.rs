@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::commands::{SendMessage, Sent};
@@ -53,6 +54,8 @@ struct Inner {
     store: Store,
     metrics: ActorMetrics,
     limits: Limits,
+    /// Runtime of the actors, which outlives requests.
+    runtime: Handle,
     state: Mutex<State>,
     /// Tells [`Registry::shut_down`] that an actor ended.
     ended: Notify,
@@ -75,10 +78,10 @@ struct Actor {
 }
 
 impl Registry {
-    pub fn new(store: Store, metrics: ActorMetrics, limits: Limits) -> Self {
+    pub fn new(store: Store, metrics: ActorMetrics, limits: Limits, runtime: Handle) -> Self {
         tracing::info!("Initializing ActorRegistry");
         let (state, ended) = (Mutex::default(), Notify::new());
-        let registry = Self(Arc::new(Inner { store, metrics, limits, state, ended }));
+        let registry = Self(Arc::new(Inner { store, metrics, limits, runtime, state, ended }));
         let depths = Arc::downgrade(&registry.0);
         registry.0.metrics.export_depths(move || depths.upgrade().map_or_else(Vec::new, |inner| Self(inner).deepest()));
         tracing::info!(most_actors = limits.actors, idle_seconds = limits.idle.as_secs(), "Actor registry initialized");
@@ -169,7 +172,7 @@ impl Registry {
         let conversation = Conversation::new(convo.clone(), self.0.store.clone());
         let (registry, convo, weak) = (self.clone(), convo.clone(), mailbox.downgrade());
         drop(mailbox);
-        self.0.store.runtime().spawn(async move {
+        self.0.runtime.spawn(async move {
             let life = registry.live(&convo, conversation, messages, &pending);
             if AssertUnwindSafe(life).catch_unwind().await.is_err() {
                 // What it had in hand is gone with it, and nobody shall wait for that.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use catbird_testkit::cluster::{TestDatabase, database};
 use futures_util::future::join_all;
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore};
 
 use super::{ActorMetrics, Limits, Registry};
@@ -38,7 +39,7 @@ async fn setting(limits: Limits, convos: usize) -> Setting {
     let (store_metrics, actor_metrics) = (StoreMetrics::register(&mut metrics), ActorMetrics::register(&mut metrics));
     let config = StoreConfig { database: database.config.clone(), max_connections: 10, pooler: false };
     let store = Store::new(config, store_metrics).unwrap();
-    let registry = Registry::new(store.clone(), actor_metrics.clone(), limits);
+    let registry = Registry::new(store.clone(), actor_metrics.clone(), limits, Handle::current());
     Setting { registry, store, metrics: actor_metrics, page: Page::new(metrics), _database: database }
 }
 

@@ -67,6 +67,7 @@ pub struct Events {
     /// Slots at the database for streams that catch up.
     slots: Arc<Semaphore>,
     metrics: EventMetrics,
+    runtime: Handle,
 }
 
 /// An open stream. Dropping it removes it from the hub.
@@ -93,6 +94,8 @@ pub struct EventConfig {
     pub max_connections: usize,
     /// Most events that wait for one client.
     pub buffer: usize,
+    /// Runtime that outlives requests.
+    pub runtime: Handle,
 }
 
 impl Events {
@@ -105,13 +108,13 @@ impl Events {
         metrics: EventMetrics,
         background: &Background,
     ) -> Self {
-        let EventConfig { database, pooler, max_connections, buffer } = config;
+        let EventConfig { database, pooler, max_connections, buffer, runtime } = config;
         let hub = Hub::new(buffer, metrics.clone());
         let notifier = Notifier::start(store, &hub, redis, database, pooler, metrics.clone(), background);
         background.start(&tasks::STREAM_HEARTBEAT, keep_alive(hub.clone()));
         // A quarter of the connections. The rest is left to writes and the tail when many clients resume at once.
         let slots = Arc::new(Semaphore::new((max_connections / 4).max(1)));
-        Self { store: store.clone(), hub, notifier, slots, metrics }
+        Self { store: store.clone(), hub, notifier, slots, metrics, runtime }
     }
 
     /// Starts the tail.
@@ -190,13 +193,13 @@ impl Events {
             known,
             account,
         );
-        self.store.runtime().spawn(catching_up);
+        self.runtime.spawn(catching_up);
         Ok(open)
     }
 
     /// Publishes a typing indicator to the other members. The caller has checked that its sender is a member.
     pub fn typing(&self, typing: Typing) {
-        self.notifier.typing(&typing, self.runtime());
+        self.notifier.typing(&typing, &self.runtime);
         self.hub.queue_typing(typing);
     }
 
@@ -234,10 +237,6 @@ impl Events {
     /// Runs that check until `stop`.
     pub async fn watch_identities(self, authenticator: Arc<Authenticator>, stop: watch::Receiver<bool>) {
         identities::watch(&self.hub, &authenticator, stop).await;
-    }
-
-    fn runtime(&self) -> &Handle {
-        self.store.runtime()
     }
 }
 

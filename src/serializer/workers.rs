@@ -71,7 +71,7 @@ async fn wait(queues: Queues<Request>, store: Store) {
                 }
             };
             // In a task of its own, so that a panic costs what was taken and not the worker.
-            let _ = store.runtime().spawn(work).await;
+            let _ = tokio::spawn(work).await;
         }
     }
 }
@@ -95,10 +95,10 @@ async fn share<C: Queued>(queues: Queues<Request>, store: Store) {
         let place = room.clone().acquire_owned().await.expect("the semaphore is never closed");
         let batch = take(&queues, C::COMPANY).await;
         let working = store.clone();
-        let work = store.runtime().spawn(async move {
+        let work = tokio::spawn(async move {
             let left = do_together::<C>(&working, batch, Locks::Try).await;
             // The next transaction need not wait until these are answered.
-            working.runtime().clone().spawn(async move {
+            tokio::spawn(async move {
                 see_to(&working, left).await;
                 drop(place);
             });

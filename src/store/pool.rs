@@ -91,11 +91,6 @@ impl Store {
         &self.changes
     }
 
-    /// Runtime that outlives requests.
-    pub fn runtime(&self) -> &Handle {
-        &self.runtime
-    }
-
     /// Records the state of the connections in the metrics.
     pub fn measure_connections(&self) {
         let (status, (waiting, unanswered)) = (self.pool.status(), self.lanes.status());
