@@ -1,7 +1,7 @@
 //! Check of the callers of open streams.
 //!
-//! A stream was opened with a key of its caller's DID document. An owner who has lost the key or the account removes it
-//! from the document, and a thief would follow until somebody checks. So each stream is checked about every
+//! A stream was opened with a key of its caller's DID document. An owner who has lost the key or the account removes
+//! the key from the document, but a thief's open stream would go on. So each stream is checked about every
 //! [`CHECK_INTERVAL`], against a document that is as fresh as requests require. If the directory does not answer, the
 //! stream goes on until the next check. Streams of development tokens have no key; they end at their maximum age.
 

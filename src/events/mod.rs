@@ -1,7 +1,9 @@
-//! Events: from a committed row to every client that may see it. docs/events.md proves that nothing is lost and nothing leaks.
+//! Events: from a committed row to every client that may see it. docs/events.md proves that nothing is lost and nothing
+//! leaks.
 //!
-//! A committed row is the only source of an event; typing indicators, which are never stored, are the one exception. A log entry is its own
-//! event. Everything else is a row of `event_stream`, written by the transaction that caused it. Methods do not use the hub.
+//! A committed row is the only source of an event, except for typing indicators, which are never stored. A log entry is
+//! its own event. Everything else is a row of `event_stream`, written by the transaction that caused it. Methods do not
+//! use the hub.
 //!
 //! - [`notifier`] notifies all replicas after a commit. A lost notification costs time only.
 //! - `tail` is the only reader of this replica. It reads in passes, and hands what it reads to the hub.
@@ -99,8 +101,7 @@ pub struct EventConfig {
 }
 
 impl Events {
-    /// Starts all parts but the tail, which needs the schema ([`Events::start_tail`]). `buffer` is the number of events
-    /// that may wait for one client.
+    /// Starts all parts but the tail, which needs the schema ([`Events::start_tail`]).
     pub fn new(
         store: &Store,
         redis: Option<&Redis>,
@@ -272,7 +273,7 @@ fn outdated() -> Error {
         .because("there are too many events since the cursor; subscribe without it, then read your conversations")
 }
 
-/// Sends the keepalives of all streams. Each second is the turn of some of them.
+/// Sends the keepalives of all streams, a part of them in each second.
 async fn keep_alive(hub: Hub) {
     let mut clock = tokio::time::interval(Duration::from_secs(1));
     clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

@@ -23,7 +23,8 @@ impl<'a> Intake<'a> {
         Self { app, verified, admission, spent: false }
     }
 
-    /// Spends the token, if it is not spent yet. Somebody may repeat a token that its owner has used, and then the owner is not charged.
+    /// Uses the token, unless this request has used it already. If it turns out to be used by another request, the
+    /// caller is not charged, because the sender of this one may be a thief.
     pub(super) async fn consume(&mut self) -> Result<(), Error> {
         if std::mem::replace(&mut self.spent, true) {
             return Ok(());

@@ -14,14 +14,14 @@ use crate::wire::MessageType;
 
 const CONVO: &str = "01M7ZYXXG28C7PCE4ZTPCRBEN4";
 
-/// A hub of which the tail has made one pass.
+/// Returns a hub whose tail has made one pass.
 fn hub() -> Hub {
     let hub = Hub::new(100, crate::app::Metrics::default().events);
     pass(&hub);
     hub
 }
 
-/// A pass in which there is nothing to read.
+/// Makes a pass that reads nothing.
 fn pass(hub: &Hub) {
     end(hub, hub.begin_pass().pass);
 }
@@ -61,12 +61,12 @@ fn membership(did: &str, last_seq: i64) -> RosterEntry {
     RosterEntry { convo, did, joined_seq: 0, since: 1, left_seq: None, last_seq, roster: 1 }
 }
 
-/// A page of entries, and the version of the roster by which it was read.
+/// Returns a page of entries, read at a version of the roster.
 fn page(entries: Vec<MessageView>, roster: i64) -> Entries {
     Entries { entries, more: false, newest: 0, rosters: vec![(CONVO.parse().unwrap(), roster)] }
 }
 
-/// The entries that wait for a client.
+/// Takes the entries that wait for a client.
 fn came(subscriber: &Subscriber) -> Vec<i64> {
     let mut came = Vec::new();
     while let Ok(Some(Outgoing::Event(event, _))) = subscriber.next(Waker::noop()) {
@@ -120,7 +120,7 @@ fn p7_who_is_a_member_is_asked_again_when_the_roster_has_changed_and_not_before(
     // At the same version of the roster, no membership has to be read.
     hub.publish(&[(CONVO, 11)], page(vec![entry(12)], 1), &[]);
     assert_eq!(came(&stream), [11, 12]);
-    // By another, nothing is handed out on the word of memory.
+    // At another version, the entry is not handed out before memberships are read again.
     hub.publish(&[(CONVO, 12)], page(vec![entry(13)], 2), &[]);
     assert_eq!(came(&stream), [0; 0]);
     let ended = RosterEntry { left_seq: Some(12), roster: 2, ..membership(did, 13) };
