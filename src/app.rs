@@ -11,6 +11,7 @@ use tokio::runtime::Handle;
 use ulid::Ulid;
 
 use crate::actors::{Limits, Registry};
+use crate::advisory::Advisory;
 use crate::auth::{Authenticator, Replay, replay};
 use crate::background::{Background, tasks};
 use crate::clock::Clock;
@@ -101,15 +102,11 @@ impl App {
                 Limits::with_idle(config.actor_idle),
                 runtime.clone(),
             );
-            Serializer::actors(store.clone(), registry, limits.clone(), &background)
+            Serializer::actors(registry, store.clone(), limits.clone(), metrics.commands.clone(), &background)
         } else {
-            Serializer::advisory(
-                store.clone(),
-                metrics.queues.clone(),
-                config.database_max_connections,
-                limits.clone(),
-                &background,
-            )
+            let connections = config.database_max_connections;
+            let advisory = Advisory::new(&store, metrics.queues.clone(), connections, &background);
+            Serializer::advisory(advisory, store.clone(), limits.clone(), metrics.commands.clone(), &background)
         };
         let replay = Replay::with(redis, store.clone(), &background);
         let authenticator = Arc::new(Authenticator::new(
@@ -188,12 +185,5 @@ impl App {
     /// A new ULID.
     pub fn new_id<T: FromUlid>(&self) -> T {
         T::from_ulid(Ulid::from_datetime(self.clock.now().into()))
-    }
-
-    /// Counts an error if it is one of losing an epoch.
-    pub fn count_conflict(&self, error: &Error) {
-        if Code::OTHER_EPOCH.contains(&error.code) {
-            self.metrics.commands.epoch_conflict();
-        }
     }
 }

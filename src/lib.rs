@@ -34,12 +34,14 @@
 //!
 //! Work:
 //!
-//! - [`serializer`] decides which command writes a conversation next, by an advisory lock or an actor. No other module knows which.
+//! - [`serializer`] is the one door for writes: limits, then the advisory lock or the actors. No other module knows which.
 //! - [`suspensions`] refuses callers that an operator has suspended, and ends their streams.
+//! - [`advisory`] queues commands before the conversations' advisory locks, and runs them in batches.
 //! - [`actors`] serializes the commands of a conversation in this process.
+//! - `batching` has what both share: a pending command with its reply channel, the limits, and the run of a batch.
 //! - [`events`] brings committed rows to the streams that follow them, without loss.
 //! - [`quotas`] counts what each caller uses at all replicas together.
-//! - [`commands`] are the use cases as data. Each moves or locks the position of a conversation first.
+//! - [`commands`] are the use cases as data. Each is one statement, or moves or locks the position of a conversation first.
 //! - [`auth`] verifies tokens and tickets.
 //! - [`delivery`] delivers log entries to mailboxes.
 //! - [`jobs`] deletes what is old.
@@ -76,10 +78,12 @@
 //! - [`telemetry`] sets up logging.
 
 pub mod actors;
+pub mod advisory;
 pub mod api;
 pub mod app;
 pub mod auth;
 pub mod background;
+mod batching;
 pub mod bytes;
 pub mod check;
 pub mod clock;

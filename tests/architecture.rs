@@ -50,8 +50,7 @@ const FLOORS: &[(&[&str], &str)] = &[
 ];
 
 /// Upward imports that are tolerated: user, used, and why. One that is not needed any more fails the test.
-const EXCEPTIONS: &[(&str, &str, &str)] =
-    &[("actors", "serializer", "both serializers share the queue and the batch of a conversation")];
+const EXCEPTIONS: &[(&str, &str, &str)] = &[];
 
 /// Use of one module by another.
 struct Use {

@@ -1,27 +1,22 @@
-//! One conversation's actor: does one thing after the other and remembers where that left the conversation.
+//! The actor of one conversation: runs one command or batch after the other and remembers where that left the conversation.
 
-use std::sync::Arc;
 use std::time::Instant;
 
-use tracing::Instrument;
-
+use crate::batching::{self, Attempt, CONTENDED_FOR, MAX_WAIT, Next, Queued, waited_too_long};
+use crate::commands::{AddMembers, SendMessage};
 use crate::error::Error;
 use crate::ids::ConvoId;
-use crate::serializer::queues::CONTENDED_FOR;
-use crate::serializer::sharing::{self, Next, Sending, waited_too_long};
-use crate::store::{Abort, Command, Done, Hold, Locks, Position, Store};
+use crate::store::{BatchKind, Batched, LockMode, Locks, Position, Store};
 
-use super::mailbox::LONGEST_WAIT;
+/// How often one command may find that another replica was faster before it waits for the lock as that one does.
+const MAX_RELOADS: u32 = 3;
 
-/// How often one command may find that another replica was faster before it stands in line for the lock like that one.
-const MOST_RELOADS: u32 = 3;
-
-/// The state of an actor. Nothing in it is the truth; PostgreSQL is asked whether it still holds with every write.
+/// The state of an actor. None of it is authoritative: every write checks it against PostgreSQL.
 pub(super) struct Conversation {
     convo: ConvoId,
     store: Store,
     at: Option<Position>,
-    /// When it last learnt that another replica writes the conversation too.
+    /// When it last found that another replica writes the conversation too.
     contended: Option<Instant>,
 }
 
@@ -30,104 +25,101 @@ impl Conversation {
         Self { convo, store, at: None, contended: None }
     }
 
-    /// Whether it knows where the conversation stands.
+    /// Returns whether it knows where the conversation stands.
     pub(super) fn is_loaded(&self) -> bool {
         self.at.is_some()
     }
 
-    /// Where the conversation stands, as far as this actor knows; asks the database the first time.
-    pub(super) async fn position(&mut self) -> Result<Position, Error> {
+    /// Returns where the conversation stands, as far as this actor knows. The first call reads the database.
+    async fn position(&mut self) -> Result<Position, Error> {
         if let Some(at) = self.at {
             return Ok(at);
         }
         let at = self.store.reader().await?.position(&self.convo).await?;
         tracing::debug!("ConversationActor {} starting at epoch {}", self.convo, at.epoch);
-        self.remember(at);
+        self.at = Some(at);
         Ok(at)
     }
 
-    fn remember(&mut self, at: Position) {
-        self.at = Some(at);
-    }
-
-    /// Whether another replica wrote the conversation a moment ago. Then this one stands in line for the lock like that one, so that
-    /// each of them gets its turn.
+    /// Returns whether another replica wrote the conversation a moment ago. Then this one waits for the lock too, so that each of them gets
+    /// its turn.
     fn is_contended(&self) -> bool {
         self.contended.is_some_and(|since| since.elapsed() < CONTENDED_FOR)
     }
 
-    /// Runs a command on the remembered position, and again on the true one if that proves to be out of date.
-    pub(super) async fn execute<C: Command>(&mut self, command: Arc<C>) -> Result<C::Output, Error> {
-        for _ in 0..MOST_RELOADS {
+    /// Runs a command alone at the remembered position, and again at the true one if that is out of date. Refuses it if it has waited for
+    /// too long.
+    pub(super) async fn run(&mut self, mut command: Box<dyn Queued>) {
+        if command.since().elapsed() > MAX_WAIT {
+            command.refuse(waited_too_long());
+            return;
+        }
+        for _ in 0..MAX_RELOADS {
             if self.is_contended() {
                 break;
             }
-            let hold = Hold::Remembered(self.position().await?);
-            match self.store.run(command.clone(), hold).await {
-                Ok(done) => return Ok(self.finish(done)),
-                Err(Abort::Moved(actual)) => self.remember(actual),
-                Err(abort) => return Err(Error::from(abort)),
-            }
-        }
-        self.contended = Some(Instant::now());
-        let done = self.store.run(command, Hold::Lock).await?;
-        Ok(self.finish(done))
-    }
-
-    /// Sends messages in one transaction, in another one that waits for the lock if another replica was faster, and those that neither
-    /// could take one by one after them. What waited too long is refused.
-    pub(super) async fn send(&mut self, sends: Vec<Sending>) {
-        let (late, mut sends): (Vec<_>, Vec<_>) =
-            sends.into_iter().partition(|send| send.since.elapsed() > LONGEST_WAIT);
-        late.into_iter().for_each(|send| send.answer(Err(waited_too_long())));
-        let mut alone = Vec::new();
-        while !sends.is_empty() {
             let at = match self.position().await {
                 Ok(at) => at,
                 Err(error) => {
-                    sends.into_iter().chain(alone).for_each(|send| send.answer(Err(error.clone())));
+                    command.refuse(error);
                     return;
                 }
             };
-            let locks = if self.is_contended() { Locks::Wait } else { Locks::None };
-            let outcome = sharing::share(&self.store, sends, locks, |_| Vec::new()).await;
-            let (again, left): (Vec<_>, Vec<_>) =
-                outcome.undone.into_iter().partition(|undone| undone.next == Next::Contended);
-            if outcome.waited || !again.is_empty() {
-                self.contended = Some(Instant::now());
-            }
-            // What could not be done is tried again until it is too old.
-            sends = again.into_iter().map(|undone| undone.waiting).collect();
-            alone.extend(left.into_iter().map(|undone| undone.waiting));
-            match outcome.done.iter().map(|sent| sent.seq).max() {
-                Some(last) if last == at.seq + outcome.done.len() as i64 => {
-                    self.remember(Position { epoch: at.epoch, seq: last });
+            match command.run(self.store.clone(), LockMode::Remembered(at)).await {
+                Attempt::Answered(at) => {
+                    self.at = at.or(self.at);
+                    return;
                 }
-                None if sends.is_empty() => {}
-                // Another replica wrote in between, the epoch too perhaps.
-                _ => self.at = None,
+                Attempt::Moved(actual, same) => {
+                    self.at = Some(actual);
+                    command = same;
+                }
             }
         }
-        if self.at.is_none()
-            && let Err(error) = self.position().await
-        {
-            tracing::debug!(%error, "an actor could not read its conversation's position");
-        }
-        for send in alone {
-            if send.since.elapsed() > LONGEST_WAIT {
-                send.answer(Err(waited_too_long()));
-                continue;
-            }
-            let executing = send.timings.scope(self.execute(send.command.clone())).instrument(send.span.clone());
-            let answer = executing.await;
-            send.answer(answer);
+        self.contended = Some(Instant::now());
+        if let Attempt::Answered(Some(at)) = command.run(self.store.clone(), LockMode::Lock).await {
+            self.at = Some(at);
         }
     }
 
-    fn finish<T>(&mut self, done: Done<T>) -> T {
-        if let Some(at) = done.at {
-            self.remember(at);
+    /// Runs commands of one kind in batches, and alone those that no batch could run. Refuses those that have waited for too long.
+    pub(super) async fn run_batch(&mut self, kind: BatchKind, commands: Vec<Box<dyn Queued>>) {
+        let (late, commands): (Vec<_>, Vec<_>) =
+            commands.into_iter().partition(|command| command.since().elapsed() > MAX_WAIT);
+        late.into_iter().for_each(|command| command.refuse(waited_too_long()));
+        let alone = match kind {
+            BatchKind::Messages => self.run_batches::<SendMessage>(commands).await,
+            BatchKind::Commits => self.run_batches::<AddMembers>(commands).await,
+        };
+        for command in alone {
+            self.run(command).await;
         }
-        done.output
+    }
+
+    /// Runs commands in a batch without a lock, then in one that waits for the lock if another replica was faster. Returns the commands that
+    /// have to run alone.
+    async fn run_batches<C: Batched>(&mut self, commands: Vec<Box<dyn Queued>>) -> Vec<Box<dyn Queued>> {
+        let (mut commands, mut alone) = (batching::of_type::<C>(commands), Vec::new());
+        while !commands.is_empty() {
+            if let Err(error) = self.position().await {
+                commands.into_iter().for_each(|command| command.answer(Err(error.clone())));
+                alone.into_iter().for_each(|command: Box<dyn Queued>| command.refuse(error.clone()));
+                return Vec::new();
+            }
+            let locks = if self.is_contended() { Locks::Wait } else { Locks::None };
+            let result = batching::run_batch(&self.store, commands, locks, |_| Vec::new()).await;
+            if result.waited || result.unfinished.iter().any(batching::Unfinished::is_contended) {
+                self.contended = Some(Instant::now());
+            }
+            self.at = result.at.or(self.at);
+            commands = Vec::new();
+            for unfinished in batching::answer_refused(&self.store, result.unfinished).await {
+                match unfinished.next {
+                    Next::Requeue | Next::Contended => commands.push(unfinished.pending),
+                    Next::Alone | Next::Refused(_) => alone.push(unfinished.into_queued()),
+                }
+            }
+        }
+        alone
     }
 }

@@ -1,4 +1,4 @@
-//! Which conversation has an actor: starts them, finds them, ends them.
+//! The registry of actors: starts them, finds them, ends them.
 //!
 //! Everything that decides whether an actor lives happens under one mutex, sending included. So there are never two actors
 //! for one conversation in a process, and no message is ever sent to one that has decided to stop.
@@ -11,18 +11,14 @@ use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, mpsc};
 
-use crate::commands::{SendMessage, Sent};
+use crate::batching::{MAX_BATCH, MAX_BATCH_BYTES, Queued, no_room};
 use crate::error::{Code, Error};
 use crate::ids::ConvoId;
-use crate::serializer::queues::{BATCH, BATCH_BYTES};
-use crate::serializer::sharing::Sending;
-use crate::store::{Command, Store, unconfirmed};
-use crate::timing::within_deadline;
+use crate::store::Store;
 
 use super::conversation::Conversation;
-use super::mailbox::{Letter, Run};
 use super::metrics::{ActorMetrics, Stop};
 
 /// How much the registry may hold.
@@ -43,8 +39,8 @@ impl Limits {
     }
 }
 
-/// How many mailboxes are exported with their conversation's name.
-const DEEPEST: usize = 5;
+/// Most mailboxes that are exported with their conversation's name.
+const MAX_DEPTHS_EXPORTED: usize = 5;
 
 /// The actors of this process. Cheap to clone.
 #[derive(Clone)]
@@ -57,21 +53,24 @@ struct Inner {
     /// Runtime of the actors, which outlives requests.
     runtime: Handle,
     state: Mutex<State>,
-    /// Tells [`Registry::shut_down`] that an actor ended.
+    /// Wakes [`Registry::shut_down`] when an actor has ended.
     ended: Notify,
 }
 
 #[derive(Default)]
 struct State {
     actors: HashMap<ConvoId, Actor>,
-    /// Whose last actor failed; bounded by the number of actors, since only those can fail.
+    /// Conversations whose last actor failed; bounded by the number of actors, since only those can fail.
     failed: HashSet<ConvoId>,
     closed: bool,
 }
 
+/// An actor's mail.
+type Mail = Box<dyn Queued>;
+
 /// The outside of an actor.
 struct Actor {
-    mailbox: mpsc::Sender<Letter>,
+    mailbox: mpsc::Sender<Mail>,
     /// Messages sent and not yet dealt with.
     pending: Arc<AtomicUsize>,
     last_used: Instant,
@@ -93,32 +92,9 @@ impl Registry {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Runs a command in its conversation's actor, and to the end even if the caller goes away.
-    pub(crate) async fn run<C: Command>(&self, command: C) -> Result<C::Output, Error> {
-        let convo = command.convo().clone();
-        let (message, answer) = Run::new(command);
-        self.send(&convo, Letter::Message(Box::new(message)))?;
-        self.answer(answer).await
-    }
-
-    /// The same for a message, which shares a transaction with those that wait beside it.
-    pub(crate) async fn send_message(&self, command: SendMessage) -> Result<Sent, Error> {
-        let convo = command.convo_id.clone();
-        let (send, answer) = Sending::new(command);
-        self.send(&convo, Letter::Send(send))?;
-        self.answer(answer).await
-    }
-
-    async fn answer<T>(&self, answer: oneshot::Receiver<Result<T, Error>>) -> Result<T, Error> {
-        match within_deadline(Duration::ZERO, answer).await {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(_)) => {
-                self.0.metrics.message_lost();
-                let failed = "the conversation's actor failed; the next request starts a new one";
-                Err(Code::InternalServerError.because(failed))
-            }
-            Err(_) => Err(unconfirmed()),
-        }
+    /// Counts a message whose actor failed before it was answered.
+    pub(crate) fn count_lost(&self) {
+        self.0.metrics.message_lost();
     }
 
     /// Actors alive.
@@ -126,27 +102,37 @@ impl Registry {
         self.state().actors.len()
     }
 
-    pub(super) fn send(&self, convo: &ConvoId, letter: Letter) -> Result<(), Error> {
+    /// Sends a command to its conversation's actor, or refuses it.
+    pub(crate) fn send(&self, command: Box<dyn Queued>) {
+        if let Err((command, error)) = self.deliver(command) {
+            command.refuse(error);
+        }
+    }
+
+    fn deliver(&self, command: Mail) -> Result<(), (Mail, Error)> {
+        let convo = command.convo().clone();
         let mut state = self.state();
         if state.closed {
-            return Err(Code::Overloaded.because("this replica is shutting down; nothing was changed"));
+            return Err((command, Code::Overloaded.because("this replica is shutting down; nothing was changed")));
         }
-        if !state.actors.contains_key(convo) {
-            self.make_room(&mut state)?;
-            self.spawn(&mut state, convo);
+        if !state.actors.contains_key(&convo) {
+            if let Err(error) = self.make_room(&mut state) {
+                return Err((command, error));
+            }
+            self.spawn(&mut state, &convo);
         }
-        let actor = state.actors.get_mut(convo).expect("it was there or has just been started");
+        let actor = state.actors.get_mut(&convo).expect("it was there or has just been started");
         actor.last_used = Instant::now();
         // Counted here and not by the mailbox, since an actor takes several messages out of it at once.
         let is_full = actor.pending.fetch_add(1, Ordering::AcqRel) > self.0.limits.mailbox;
-        if is_full || actor.mailbox.try_send(letter).is_err() {
-            actor.pending.fetch_sub(1, Ordering::AcqRel);
-            self.0.metrics.mailbox_full();
-            return Err(
-                Code::Overloaded.because("too many requests are waiting for this conversation; nothing was changed")
-            );
-        }
-        Ok(())
+        let unsent = match is_full {
+            true => Some(command),
+            false => actor.mailbox.try_send(command).err().map(mpsc::error::TrySendError::into_inner),
+        };
+        let Some(command) = unsent else { return Ok(()) };
+        actor.pending.fetch_sub(1, Ordering::AcqRel);
+        self.0.metrics.mailbox_full();
+        Err((command, no_room("this conversation")))
     }
 
     fn make_room(&self, state: &mut State) -> Result<(), Error> {
@@ -175,7 +161,7 @@ impl Registry {
         self.0.runtime.spawn(async move {
             let life = registry.live(&convo, conversation, messages, &pending);
             if AssertUnwindSafe(life).catch_unwind().await.is_err() {
-                // What it had in hand is gone with it, and nobody shall wait for that.
+                // Its unanswered messages are gone with it, and nothing may wait for them.
                 pending.store(0, Ordering::Release);
                 registry.buried(&convo, &weak);
             }
@@ -183,51 +169,50 @@ impl Registry {
         });
     }
 
-    /// An actor's life, from its first message to the one that never comes.
+    /// Runs an actor until it is idle, evicted or shut down.
     async fn live(
         &self,
         convo: &ConvoId,
         mut conversation: Conversation,
-        mut messages: mpsc::Receiver<Letter>,
+        mut messages: mpsc::Receiver<Mail>,
         pending: &AtomicUsize,
     ) {
-        // Taken from the mailbox to see whether it can share a transaction, and could not.
+        // Taken from the mailbox for a batch, which it could not join.
         let mut next = None;
         loop {
             let received = match next.take() {
-                Some(letter) => Ok(Some(letter)),
+                Some(command) => Ok(Some(command)),
                 None => tokio::time::timeout(self.0.limits.idle, messages.recv()).await,
             };
-            let letter = match received {
-                Ok(Some(letter)) => letter,
+            let command = match received {
+                Ok(Some(command)) => command,
                 // The entry is gone: evicted or shut down, and counted there.
                 Ok(None) => return,
                 Err(_) if self.retire(convo, pending, Stop::Idle) => return,
                 Err(_) => continue,
             };
-            let start = Instant::now();
-            let (name, dealt_with) = match letter {
-                Letter::Message(message) => {
-                    let name = message.name();
-                    message.run(&mut conversation).await;
-                    (name, 1)
+            let (start, name) = (Instant::now(), command.name());
+            let dealt_with = match command.kind() {
+                None => {
+                    conversation.run(command).await;
+                    1
                 }
-                Letter::Send(send) => {
-                    let mut bytes = send.command.message.ciphertext.len();
-                    let mut sends = vec![send];
-                    while sends.len() < BATCH && bytes < BATCH_BYTES && next.is_none() {
+                Some(kind) => {
+                    let mut bytes = command.bytes();
+                    let mut batch = vec![command];
+                    while batch.len() < MAX_BATCH && bytes < MAX_BATCH_BYTES && next.is_none() {
                         match messages.try_recv() {
-                            Ok(Letter::Send(send)) => {
-                                bytes += send.command.message.ciphertext.len();
-                                sends.push(send);
+                            Ok(command) if command.kind() == Some(kind) => {
+                                bytes += command.bytes();
+                                batch.push(command);
                             }
                             Ok(other) => next = Some(other),
                             Err(_) => break,
                         }
                     }
-                    let dealt_with = sends.len();
-                    conversation.send(sends).await;
-                    (SendMessage::NAME, dealt_with)
+                    let dealt_with = batch.len();
+                    conversation.run_batch(kind, batch).await;
+                    dealt_with
                 }
             };
             for _ in 0..dealt_with {
@@ -253,7 +238,7 @@ impl Registry {
     }
 
     /// Takes a failed actor out, unless it had been evicted already and another one has its place.
-    fn buried(&self, convo: &ConvoId, mailbox: &mpsc::WeakSender<Letter>) {
+    fn buried(&self, convo: &ConvoId, mailbox: &mpsc::WeakSender<Mail>) {
         let mut state = self.state();
         let same = match (state.actors.get(convo), mailbox.upgrade()) {
             (Some(actor), Some(mailbox)) => actor.mailbox.same_channel(&mailbox),
@@ -300,7 +285,7 @@ impl Registry {
             .collect();
         drop(state);
         depths.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
-        depths.truncate(DEEPEST);
+        depths.truncate(MAX_DEPTHS_EXPORTED);
         depths
     }
 }

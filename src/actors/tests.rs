@@ -9,11 +9,12 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore};
 
 use super::{ActorMetrics, Limits, Registry};
-use crate::error::Code;
+use crate::batching::Pending;
+use crate::error::{Code, Error};
 use crate::ids::{ConvoId, Did};
 use crate::metrics::{Page, Registry as MetricsRegistry};
 use crate::store::epochs::{self, Swap};
-use crate::store::{Abort, Command, Exclusive, Hold, Store, StoreConfig, StoreMetrics};
+use crate::store::{Abort, Command, Exclusive, LockMode, Store, StoreConfig, StoreMetrics};
 
 const LIMITS: Limits = Limits { actors: 4, mailbox: 8, idle: Duration::from_secs(3_600) };
 
@@ -43,6 +44,15 @@ async fn setting(limits: Limits, convos: usize) -> Setting {
     Setting { registry, store, metrics: actor_metrics, page: Page::new(metrics), _database: database }
 }
 
+impl Registry {
+    /// Sends a command and waits for its reply.
+    async fn run<C: Command>(&self, command: C) -> Result<C::Output, Error> {
+        let (pending, reply) = Pending::new(Arc::new(command));
+        self.send(Box::new(pending));
+        reply.await.unwrap_or_else(|_| Err(Code::InternalServerError.because("the actor failed")))
+    }
+}
+
 fn convo(n: usize) -> ConvoId {
     format!("c{n}").parse().unwrap()
 }
@@ -63,7 +73,7 @@ impl Command for Stay {
     }
 
     async fn execute(&self, x: &mut Exclusive<'_>) -> Result<i64, Abort> {
-        Ok(epochs::hold(x).await?.seq)
+        Ok(epochs::lock_row(x).await?.seq)
     }
 }
 
@@ -83,7 +93,7 @@ impl Command for Step {
     }
 
     async fn execute(&self, x: &mut Exclusive<'_>) -> Result<i64, Abort> {
-        match epochs::extend(x, 0, 0).await? {
+        match epochs::extend(x).await? {
             Swap::To(at) => Ok(at.seq),
             Swap::Lost(at) => Err(Abort::Moved(at)),
         }
@@ -150,7 +160,7 @@ async fn an_actor_follows_what_another_replica_wrote() {
     let s = setting(LIMITS, 1).await;
     assert_eq!(s.registry.run(Step(convo(0))).await.unwrap(), 1);
     for seq in 2..=5 {
-        let other = s.store.run(Arc::new(Step(convo(0))), Hold::Lock).await;
+        let other = s.store.run(Arc::new(Step(convo(0))), LockMode::Lock).await;
         assert_eq!(other.ok().unwrap().output, seq);
     }
     assert_eq!(s.registry.run(Step(convo(0))).await.unwrap(), 6);

@@ -1,6 +1,7 @@
 //! The metrics of all components, in one registry.
 
 use crate::actors::ActorMetrics;
+use crate::advisory::QueueMetrics;
 use crate::auth::AuthMetrics;
 use crate::commands::CommandMetrics;
 use crate::connection::ConnectionMetrics;
@@ -13,7 +14,6 @@ use crate::memory::MemoryMetrics;
 use crate::metrics::{Page, Registry};
 use crate::quotas::QuotaMetrics;
 use crate::redis::RedisMetrics;
-use crate::serializer::QueueMetrics;
 use crate::store::StoreMetrics;
 use crate::suspensions::SuspensionMetrics;
 use crate::timing::RequestMetrics;

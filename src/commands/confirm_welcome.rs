@@ -32,7 +32,7 @@ impl Command for ConfirmWelcome {
             // Said before, and true for ever. Nothing is held, so that a repetition writes nothing at all.
             WelcomeState::Opened => Ok(()),
             WelcomeState::Waits { .. } if self.success => {
-                epochs::hold(x).await?;
+                epochs::lock_row(x).await?;
                 welcomes::confirm(x, &self.caller, &self.which).await
             }
             WelcomeState::Waits { .. } => {

@@ -3,12 +3,12 @@
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use crate::error::Code;
+use crate::error::{Code, Error};
 use crate::ids::{ConvoId, Did};
 use crate::store::convos::{self, NewConvo};
-use crate::store::{Abort, Command, Exclusive, Position, Reader, members};
+use crate::store::{Abort, Command, Counts, Exclusive, Position, Queries, members};
 
-use super::{Invitation, Once, Repeatable};
+use super::{Idempotency, Invitation, Replayable};
 
 /// See the module.
 #[derive(Debug)]
@@ -19,21 +19,22 @@ pub struct CreateConvo {
     /// Without the creator, without duplicates.
     pub initial_members: Vec<Did>,
     pub invitation: Invitation,
-    pub once: Once,
+    pub idempotency: Idempotency,
 }
 
-/// What was made, now or by the same request earlier.
+/// A conversation that was created, now or by an earlier equal request.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Created {
     pub id: ConvoId,
     pub created_at: DateTime<Utc>,
-    /// It was made before, by the same request.
+    /// It was created before, by an equal request.
     #[serde(skip_serializing, default = "super::on_record")]
-    pub repeated: bool,
+    pub replayed: bool,
 }
 
 impl Command for CreateConvo {
     const NAME: &'static str = "createConvo";
+    const CREATES: bool = true;
     type Output = Created;
 
     fn convo(&self) -> &ConvoId {
@@ -48,33 +49,47 @@ impl Command for CreateConvo {
         std::iter::once(&self.new.creator).chain(&self.initial_members).collect()
     }
 
+    fn counts(&self, created: &Created) -> Counts {
+        match created.replayed {
+            true => Counts::default(),
+            false => Counts { groups: 1, members_added: 1 + self.initial_members.len(), ..Counts::default() },
+        }
+    }
+
+    fn explain(&self, error: Error) -> Error {
+        match self.idempotency.has_key() {
+            true => error,
+            false => error.with_retry_hint("send the same request again: ConvoAlreadyExists says that it was done"),
+        }
+    }
+
     async fn execute(&self, x: &mut Exclusive<'_>) -> Result<Created, Abort> {
-        if let Some(earlier) = self.once.earlier(x.tx()).await? {
+        if let Some(earlier) = self.idempotency.replay(x.tx()).await? {
             return Ok(earlier);
         }
         let Some(created_at) = convos::insert(x, &self.new).await? else {
-            // Whoever took it may be this very request, sent twice at once: it has committed by now.
-            let earlier = self.once.earlier(x.tx()).await?;
+            // An equal request, sent at the same time, may have taken it. It has committed by now.
+            let earlier = self.idempotency.replay(x.tx()).await?;
             return earlier.ok_or_else(|| Code::ConvoAlreadyExists.because("this groupId is taken").into());
         };
         let at = Position { epoch: self.new.epoch, seq: 0 };
         let members: Vec<&Did> = std::iter::once(&self.new.creator).chain(&self.initial_members).collect();
         members::join(x, &members, at, &self.new.creator, self.invitation.welcome.is_some()).await?;
         self.invitation.deliver(x, &self.new.creator, self.new.epoch).await?;
-        let created = Created { id: self.id.clone(), created_at, repeated: false };
-        self.once.remember(x.tx(), &created).await?;
+        let created = Created { id: self.id.clone(), created_at, replayed: false };
+        self.idempotency.record(x.tx(), &created).await?;
         Ok(created)
     }
 }
 
-impl Repeatable for CreateConvo {
+impl Replayable for CreateConvo {
     type Output = Created;
 
-    async fn earlier(&self, db: &Reader) -> Result<Option<Created>, Abort> {
-        self.once.earlier(db).await
+    async fn replay(&self, db: &impl Queries) -> Result<Option<Created>, Abort> {
+        self.idempotency.replay(db).await
     }
 
     fn is_new(created: &Created) -> bool {
-        !created.repeated
+        !created.replayed
     }
 }

@@ -1,13 +1,15 @@
 //! A member leaves, or one who may removes another, on the roster or, if that one has left it before, from the group only.
 
-use crate::error::Code;
+use crate::error::{Code, Error};
 use crate::ids::{ConvoId, Did, EntryId};
 use crate::mls::Commit;
+use crate::store::epochs::{self, Swap};
 use crate::store::members::MemberRecord;
-use crate::store::{Abort, Command, Exclusive, Reader, epochs, members};
+use crate::store::messages::{self, NewCommit};
+use crate::store::{Abort, Command, Counts, Exclusive, Position, Queries, members};
 
-use super::add_members::{Step, step};
-use super::{Landed, Once, Repeatable, repeatable};
+use super::refusal::{self, MadeIn};
+use super::{Accepted, Idempotency, Replayable, replayable};
 
 /// See the module.
 #[derive(Debug)]
@@ -20,12 +22,12 @@ pub struct LeaveConvo {
     pub entry_id: EntryId,
     /// The incarnation of the server that the caller heard from last, as it says.
     pub incarnation: Option<String>,
-    pub once: Once,
+    pub idempotency: Idempotency,
 }
 
 impl Command for LeaveConvo {
     const NAME: &'static str = "leaveConvo";
-    type Output = Landed;
+    type Output = Accepted;
 
     fn convo(&self) -> &ConvoId {
         &self.convo_id
@@ -43,50 +45,62 @@ impl Command for LeaveConvo {
         vec![&self.target]
     }
 
-    async fn execute(&self, x: &mut Exclusive<'_>) -> Result<Landed, Abort> {
-        if let Some(earlier) = self.once.earlier(x.tx()).await? {
+    fn counts(&self, accepted: &Accepted) -> Counts {
+        Counts { epochs: u64::from(!accepted.replayed && self.commit.is_some()), ..Counts::default() }
+    }
+
+    /// A commit is recognised by its bytes, and a member that has left by that.
+    fn explain(&self, error: Error) -> Error {
+        match self.commit.is_some() || self.target == self.caller || self.idempotency.has_key() {
+            true => error,
+            false => error.with_retry_hint("send the same request again: TargetNotMember says that it was done"),
+        }
+    }
+
+    async fn execute(&self, x: &mut Exclusive<'_>) -> Result<Accepted, Abort> {
+        if let Some(earlier) = self.idempotency.replay(x.tx()).await? {
             return Ok(earlier);
         }
         // Before the position is held, so that a repetition writes nothing at all.
         if self.target == self.caller
             && let Some(caller) = members::record(x.tx(), &self.convo_id, &self.caller).await?
-            && let Some(landed) = self.left_before(&caller)
+            && let Some(accepted) = self.left_before(&caller)
         {
-            return Ok(landed);
+            return Ok(accepted);
         }
         let at = match &self.commit {
-            None => epochs::hold(x).await?,
+            None => epochs::lock_row(x).await?,
             Some(commit) => match step(x, &self.caller, commit, &self.entry_id, self.incarnation.as_deref()).await? {
                 Step::Taken(at) => at,
-                Step::Earlier(landed) => return Ok(landed),
+                Step::Replayed(accepted) => return Ok(accepted),
             },
         };
         let caller = members::record(x.tx(), &self.convo_id, &self.caller).await?.ok_or_else(epochs::not_found)?;
-        if let Some(landed) = self.left_before(&caller) {
-            return Ok(landed);
+        if let Some(accepted) = self.left_before(&caller) {
+            return Ok(accepted);
         }
         caller.active()?;
         // By this very request, perhaps, at another replica while this one waited for the row.
         if self.commit.is_none()
-            && let Some(earlier) = self.once.earlier(x.tx()).await?
+            && let Some(earlier) = self.idempotency.replay(x.tx()).await?
         {
             return Ok(earlier);
         }
         if self.is_on_roster(x).await? {
             members::leave(x, &self.target, &self.caller, at).await?;
         }
-        let landed = Landed::now(at);
-        self.once.remember(x.tx(), &landed).await?;
-        Ok(landed)
+        let accepted = Accepted::now(at);
+        self.idempotency.record(x.tx(), &accepted).await?;
+        Ok(accepted)
     }
 }
 
 impl LeaveConvo {
     /// Leaving again is the same request again: it gets what the first one got. Whoever was removed did not leave.
-    fn left_before(&self, caller: &MemberRecord) -> Option<Landed> {
+    fn left_before(&self, caller: &MemberRecord) -> Option<Accepted> {
         let left = caller.left.as_ref()?;
         (self.target == self.caller && self.commit.is_none() && left.by == self.caller)
-            .then(|| Landed::earlier(left.at))
+            .then(|| Accepted::replayed(left.at))
     }
 
     /// Whether the target is on the roster, and the caller may take it off. Somebody who is off it already may still be in the
@@ -111,14 +125,48 @@ impl LeaveConvo {
     }
 }
 
-impl Repeatable for LeaveConvo {
-    type Output = Landed;
+impl Replayable for LeaveConvo {
+    type Output = Accepted;
 
-    async fn earlier(&self, db: &Reader) -> Result<Option<Landed>, Abort> {
-        repeatable::with_commit(db, &self.once, &self.convo_id, self.commit.as_ref(), &self.caller).await
+    async fn replay(&self, db: &impl Queries) -> Result<Option<Accepted>, Abort> {
+        replayable::with_commit(db, &self.idempotency, &self.convo_id, self.commit.as_ref(), &self.caller).await
     }
 
-    fn is_new(landed: &Landed) -> bool {
-        !landed.repeated
+    fn is_new(accepted: &Accepted) -> bool {
+        !accepted.replayed
+    }
+}
+
+/// Outcome of a commit.
+enum Step {
+    /// It won, is in the log, and the conversation stands here.
+    Taken(Position),
+    /// The same bytes from the same sender won long ago, here.
+    Replayed(Accepted),
+}
+
+/// Takes the step that a member's commit asks for: the compare-and-swap, then the entry. A commit for another epoch is
+/// refused with what its sender, who heard from that incarnation last, needs to catch up.
+async fn step(
+    x: &mut Exclusive<'_>,
+    caller: &Did,
+    commit: &Commit,
+    id: &EntryId,
+    incarnation: Option<&str>,
+) -> Result<Step, Abort> {
+    let made_in = MadeIn { epoch: commit.frame.epoch, incarnation };
+    let entry = NewCommit { id, sender: caller, bytes: &commit.bytes, hash: &commit.hash };
+    match epochs::advance(x, made_in.epoch, &entry).await? {
+        // Its epoch is over, which is so too for one that won it. Looked up only now, when what is read is the present: the
+        // same bytes may just have been accepted by another replica.
+        (Swap::Lost(at), _) => match messages::find_commit(x.tx(), x.convo(), &commit.hash, caller).await? {
+            Some(earlier) => Ok(Step::Replayed(Accepted::replayed(earlier))),
+            None => Err(refusal::epoch_mismatch(x.tx(), x.convo(), caller, made_in, at).await),
+        },
+        (Swap::To(at), true) => Ok(Step::Taken(at)),
+        (Swap::To(_), false) => {
+            members::membership(x.tx(), x.convo(), caller).await?;
+            Err(Error::internal("a member's commit was not appended").into())
+        }
     }
 }

@@ -1,43 +1,37 @@
 //! Use cases that change something, as data: what to do, for whom, and how to recognise that it was done before.
 //!
-//! A command holds everything that must not differ between two attempts, such as new ids. Alone it moves or holds
-//! the conversation's position first and looks afterwards, because only then is what it reads the present; what may share a transaction
-//! ([`shared`]) is judged by the statement that does it.
+//! A command holds everything that must not differ between two attempts, such as new ids. One that may be in a batch
+//! ([`Batched`](crate::store::Batched)) is a single SQL statement, which judges and writes it, alone and in a batch. Any other moves or
+//! locks the conversation's position first and reads afterwards, because only then is what it reads the present.
 
-mod add_batch;
 mod add_members;
 mod claim_key_packages;
 mod confirm_welcome;
 mod create_convo;
+mod idempotency;
 mod invitation;
 mod leave_convo;
 mod metrics;
-mod once;
 mod publish_key_package;
 mod refusal;
-mod repeatable;
-mod send_batch;
+mod replayable;
 mod send_message;
 mod set_mailbox;
-mod shared;
 mod update_cursor;
 mod update_read;
 
-pub use add_batch::AddBatch;
 pub use add_members::AddMembers;
 pub use claim_key_packages::ClaimKeyPackages;
 pub use confirm_welcome::ConfirmWelcome;
 pub use create_convo::{CreateConvo, Created};
+pub use idempotency::{Fingerprint, Idempotency};
 pub use invitation::Invitation;
 pub use leave_convo::LeaveConvo;
 pub use metrics::CommandMetrics;
-pub use once::{Fingerprint, Once};
 pub use publish_key_package::{PublishKeyPackage, Published};
-pub(crate) use repeatable::Repeatable;
-pub use send_batch::SendBatch;
+pub(crate) use replayable::Replayable;
 pub use send_message::{SendMessage, Sent};
 pub use set_mailbox::SetMailbox;
-pub(crate) use shared::Shared;
 pub use update_cursor::UpdateCursor;
 pub use update_read::UpdateRead;
 
@@ -48,31 +42,31 @@ use serde::{Deserialize, Serialize};
 
 use crate::store::Position;
 
-/// Where a change of a conversation landed.
+/// Where a change of a conversation was accepted, now or by an earlier equal request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Landed {
+pub struct Accepted {
     /// The epoch afterwards.
     pub epoch: i64,
     /// The seq of the commit, or of the newest entry if there was no commit.
     pub seq: i64,
-    /// It was done before, by the same request.
+    /// It was accepted before, by an equal request.
     #[serde(skip_serializing, default = "on_record")]
-    pub repeated: bool,
+    pub replayed: bool,
 }
 
-impl Landed {
-    /// The change was made just now.
+impl Accepted {
+    /// Accepted by this request.
     fn now(at: Position) -> Self {
-        Self { epoch: at.epoch, seq: at.seq, repeated: false }
+        Self { epoch: at.epoch, seq: at.seq, replayed: false }
     }
 
-    /// The change was made by the same request earlier.
-    fn earlier(at: Position) -> Self {
-        Self { repeated: true, ..Self::now(at) }
+    /// Accepted by an earlier equal request.
+    fn replayed(at: Position) -> Self {
+        Self { replayed: true, ..Self::now(at) }
     }
 }
 
-/// What is read from the record of an earlier request is a repetition.
+/// The value of `replayed` in a reply that is read from a record.
 fn on_record() -> bool {
     true
 }

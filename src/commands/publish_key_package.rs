@@ -7,9 +7,9 @@ use crate::error::{Code, Error};
 use crate::hex;
 use crate::ids::Did;
 use crate::store::key_packages::{self, KnownKeyPackage, NewKeyPackage};
-use crate::store::{Abort, Reader, Transaction, Tx};
+use crate::store::{Abort, Queries, Transaction, Tx};
 
-use super::{Once, Repeatable};
+use super::{Idempotency, Replayable};
 
 /// Most packages of one owner that may wait to be taken.
 pub const MAX_AVAILABLE: i64 = 100;
@@ -22,17 +22,17 @@ pub struct PublishKeyPackage {
     /// until it is known that the same request did not succeed before.
     pub package: Result<NewKeyPackage, Error>,
     pub now: DateTime<Utc>,
-    pub once: Once,
+    pub idempotency: Idempotency,
 }
 
-/// What was published, now or by the same request earlier.
+/// A key package that was published, now or by an earlier request.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Published {
     /// The hash that the package is kept under, in hex: that of the first spelling in which it came.
     pub hash: String,
-    /// It was published before, by whatever request.
+    /// It was published before, by any request.
     #[serde(skip_serializing, default = "super::on_record")]
-    pub repeated: bool,
+    pub replayed: bool,
 }
 
 impl Transaction for PublishKeyPackage {
@@ -42,7 +42,7 @@ impl Transaction for PublishKeyPackage {
     async fn execute(&self, tx: &Tx) -> Result<Published, Abort> {
         // The count below holds until this commits.
         key_packages::lock_owner(tx, &self.owner).await?;
-        if let Some(earlier) = self.once.earlier(tx).await? {
+        if let Some(earlier) = self.idempotency.replay(tx).await? {
             return Ok(earlier);
         }
         let package = self.package.as_ref().map_err(Error::clone)?;
@@ -54,7 +54,7 @@ impl Transaction for PublishKeyPackage {
                 return Err(Code::TooManyKeyPackages.because(message).into());
             }
             None if key_packages::insert(tx, package).await? => {
-                Published { hash: hex::encode(&package.hash), repeated: false }
+                Published { hash: hex::encode(&package.hash), replayed: false }
             }
             // Somebody else published it in between.
             None => match key_packages::find_seen(tx, package).await? {
@@ -62,16 +62,16 @@ impl Transaction for PublishKeyPackage {
                 None => return Err(Error::internal("a key package is neither new nor seen").into()),
             },
         };
-        self.once.remember(tx, &published).await?;
+        self.idempotency.record(tx, &published).await?;
         Ok(published)
     }
 }
 
-impl Repeatable for PublishKeyPackage {
+impl Replayable for PublishKeyPackage {
     type Output = Published;
 
-    async fn earlier(&self, db: &Reader) -> Result<Option<Published>, Abort> {
-        if let Some(earlier) = self.once.earlier(db).await? {
+    async fn replay(&self, db: &impl Queries) -> Result<Option<Published>, Abort> {
+        if let Some(earlier) = self.idempotency.replay(db).await? {
             return Ok(Some(earlier));
         }
         let package = self.package.as_ref().map_err(Error::clone)?;
@@ -80,14 +80,14 @@ impl Repeatable for PublishKeyPackage {
     }
 
     fn is_new(published: &Published) -> bool {
-        !published.repeated
+        !published.replayed
     }
 }
 
 /// What was published before, if it is its publisher's own.
 fn own(package: &NewKeyPackage, seen: KnownKeyPackage) -> Result<Published, Error> {
     match seen.owner == package.owner.as_str() {
-        true => Ok(Published { hash: hex::encode(&seen.hash), repeated: true }),
+        true => Ok(Published { hash: hex::encode(&seen.hash), replayed: true }),
         false => Err(Code::InvalidKeyPackage.because("this key package belongs to another DID")),
     }
 }

@@ -16,13 +16,13 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use ulid::Ulid;
 
-use super::{AddMembers, Fingerprint, Invitation, LeaveConvo, MAX_MEMBERS, Once, SendMessage, Shared};
+use super::{AddMembers, Fingerprint, Idempotency, Invitation, LeaveConvo, MAX_MEMBERS, SendMessage};
 use crate::error::Error;
 use crate::ids::{ConvoId, Did, EntryId};
 use crate::metrics::Registry;
 use crate::mls::Commit;
 use crate::store::messages::AppMessage;
-use crate::store::{Command, Hold, Landing, Locks, Position, Store, StoreConfig, StoreMetrics};
+use crate::store::{BatchOutcome, Batched, Command, LockMode, Locks, Position, Store, StoreConfig, StoreMetrics};
 
 const CASES: u32 = 96;
 const CONVOS: usize = 3;
@@ -164,30 +164,43 @@ impl Twin {
     }
 
     async fn alone<C: Command>(&self, command: Arc<C>, remembers: bool) -> Result<C::Output, Error> {
-        let hold = match remembers {
-            true => Hold::Remembered(self.position(command.convo()).await),
-            false => Hold::Lock,
+        let mode = match remembers {
+            true => LockMode::Remembered(self.position(command.convo()).await),
+            false => LockMode::Lock,
         };
-        self.store.run(command, hold).await.map(|done| done.output).map_err(Error::from)
+        self.store.run(command, mode).await.map(|done| done.output).map_err(Error::from)
     }
 
     /// Runs commands in batches, and alone what these refuse. Returns them in the order in which they were done, with their replies.
-    async fn batched<C: Shared>(&self, commands: Vec<Arc<C>>, locks: Locks) -> Vec<(Arc<C>, Result<C::Output, Error>)> {
+    async fn batched<C: Batched>(
+        &self,
+        commands: Vec<Arc<C>>,
+        locks: Locks,
+    ) -> Vec<(Arc<C>, Result<C::Output, Error>)> {
         let (mut queue, mut done) = (commands, Vec::new());
         while !queue.is_empty() {
-            let landed = self.store.batch(C::together(queue.clone()), locks, || None).await.unwrap().output;
-            assert_eq!(landed.len(), queue.len());
-            let (mut alone, mut later) = (Vec::new(), Vec::new());
-            for (command, landing) in queue.into_iter().zip(landed) {
-                match landing {
-                    Landing::Done(output) => done.push((command, Ok(output))),
-                    Landing::Alone => alone.push(command),
-                    Landing::Later => later.push(command),
-                    Landing::Contended => panic!("no other transaction writes these conversations"),
+            let outcomes = self.store.batch(queue.clone(), locks, || None).await.unwrap().output;
+            assert_eq!(outcomes.len(), queue.len());
+            let (mut refused, mut later) = (Vec::new(), Vec::new());
+            for (command, outcome) in queue.into_iter().zip(outcomes) {
+                match outcome {
+                    BatchOutcome::Committed { output, .. } => done.push((command, Ok(output))),
+                    BatchOutcome::Refused(reason) => refused.push((command, Some(reason))),
+                    BatchOutcome::RunAlone => refused.push((command, None)),
+                    BatchOutcome::Requeue => later.push(command),
+                    BatchOutcome::Contended => panic!("no other replica writes these conversations"),
                 }
             }
-            for command in alone {
-                let reply = self.alone(command.clone(), false).await;
+            // What the batch refused is answered from the state that it left, before anything runs alone.
+            refused.sort_by_key(|(_, reason)| reason.is_none());
+            for (command, reason) in refused {
+                let reply = match reason {
+                    Some(reason) => {
+                        let db = self.store.reader().await.unwrap();
+                        command.refusal(&db, &reason).await.map_err(Error::from)
+                    }
+                    None => self.alone(command.clone(), false).await,
+                };
                 done.push((command, reply));
             }
             queue = later;
@@ -234,7 +247,7 @@ impl Case<'_> {
                         commands.push(send);
                     }
                     self.compare(commands, *locks, |sent| {
-                        json!([sent.id.as_str(), sent.seq, sent.epoch, sent.repeated])
+                        json!([sent.id.as_str(), sent.seq, sent.epoch, sent.replayed])
                     })
                     .await?;
                 }
@@ -248,13 +261,16 @@ impl Case<'_> {
                         adds.push(add.clone());
                         commands.push(add);
                     }
-                    self.compare(commands, *locks, |landed| json!([landed.seq, landed.epoch, landed.repeated])).await?;
+                    self.compare(commands, *locks, |accepted| json!([accepted.seq, accepted.epoch, accepted.replayed]))
+                        .await?;
                 }
                 Group::Leaves(request, target) => {
                     let leave = Arc::new(self.leave(request, *target));
                     let replies = (alone.alone(leave.clone(), false).await, batched.alone(leave, false).await);
                     let plain = |reply| {
-                        plain(reply, |landed: &super::Landed| json!([landed.seq, landed.epoch, landed.repeated]))
+                        plain(reply, |accepted: &super::Accepted| {
+                            json!([accepted.seq, accepted.epoch, accepted.replayed])
+                        })
                     };
                     prop_assert_eq!(plain(replies.0), plain(replies.1));
                 }
@@ -266,7 +282,7 @@ impl Case<'_> {
     }
 
     /// Runs commands in batches on one twin, and in the same order one by one on the other.
-    async fn compare<C: Shared + std::fmt::Debug>(
+    async fn compare<C: Batched + std::fmt::Debug>(
         &self,
         commands: Vec<Arc<C>>,
         locks: Locks,
@@ -297,7 +313,7 @@ impl Case<'_> {
             .number(id.map(i64::from));
         let key = request.key.map(|key| format!("key {key}"));
         Arc::new(SendMessage {
-            once: Once::new(sender.clone(), "sendMessage", key, fingerprint),
+            idempotency: Idempotency::new(sender.clone(), "sendMessage", key, fingerprint),
             convo_id: convo,
             message: AppMessage {
                 id: id.map_or_else(new_entry, |id| format!("message-{id}").parse().unwrap()),
@@ -307,6 +323,7 @@ impl Case<'_> {
                 embed_type: None,
                 embed_uri: None,
             },
+            has_own_id: id.is_some(),
             window: 1,
             incarnation: None,
         })
@@ -328,7 +345,12 @@ impl Case<'_> {
         let welcome = adding.welcome.then(|| b"welcome".to_vec());
         let new_id = || Ulid::new().to_string();
         Arc::new(AddMembers {
-            once: Once::new(caller.clone(), "addMembers", request.key.map(|key| format!("key {key}")), fingerprint),
+            idempotency: Idempotency::new(
+                caller.clone(),
+                "addMembers",
+                request.key.map(|key| format!("key {key}")),
+                fingerprint,
+            ),
             invitation: Invitation::new(&dids, welcome, packages, new_id, now()).unwrap(),
             convo_id: convo,
             caller,
@@ -343,7 +365,7 @@ impl Case<'_> {
         let (caller, target) = (self.did(request.caller), self.did(target));
         LeaveConvo {
             convo_id: self.convo(request.convo),
-            once: Once::new(caller.clone(), "leaveConvo", None, Fingerprint::default()),
+            idempotency: Idempotency::new(caller.clone(), "leaveConvo", None, Fingerprint::default()),
             caller,
             target,
             commit: None,
@@ -429,18 +451,18 @@ impl Case<'_> {
 
 /// The same message sent again: the server makes another id where the client has named none.
 fn repeat_send(earlier: &Arc<SendMessage>) -> Arc<SendMessage> {
-    let SendMessage { convo_id, message, window, incarnation, once } = &**earlier;
+    let SendMessage { convo_id, message, has_own_id, window, incarnation, idempotency } = &**earlier;
     let mut message = message.clone();
     if !message.id.as_str().starts_with("message-") {
         message.id = new_entry();
     }
-    let (convo_id, incarnation, once) = (convo_id.clone(), incarnation.clone(), once.clone());
-    Arc::new(SendMessage { convo_id, message, window: *window, incarnation, once })
+    let (convo_id, incarnation, idempotency) = (convo_id.clone(), incarnation.clone(), idempotency.clone());
+    Arc::new(SendMessage { convo_id, message, has_own_id: *has_own_id, window: *window, incarnation, idempotency })
 }
 
 /// The same commit sent again: the server makes other ids.
 fn repeat_add(earlier: &Arc<AddMembers>) -> Arc<AddMembers> {
-    let AddMembers { convo_id, caller, dids, commit, invitation, incarnation, once, .. } = &**earlier;
+    let AddMembers { convo_id, caller, dids, commit, invitation, incarnation, idempotency, .. } = &**earlier;
     let welcome = invitation.welcome.as_ref().map(|welcome| welcome.bytes.clone());
     let new_id = || Ulid::new().to_string();
     Arc::new(AddMembers {
@@ -451,7 +473,7 @@ fn repeat_add(earlier: &Arc<AddMembers>) -> Arc<AddMembers> {
         commit: commit.clone(),
         entry_id: new_entry(),
         incarnation: incarnation.clone(),
-        once: once.clone(),
+        idempotency: idempotency.clone(),
     })
 }
 

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
-use crate::commands::Repeatable;
+use crate::commands::Replayable;
 use crate::config::QuotaLimits;
 use crate::error::{Code, Error};
 use crate::ids::Did;
@@ -227,7 +227,7 @@ impl Quotas {
     }
 
     /// Runs the command with its reservations. If they were refused, an equal earlier request still gets its reply.
-    pub(crate) async fn run_reserved<C: Repeatable>(
+    pub(crate) async fn run_reserved<C: Replayable>(
         &self,
         reservation: Result<Reservation, Error>,
         command: C,
@@ -237,7 +237,7 @@ impl Quotas {
             Ok(reservation) => reservation,
             Err(refusal) => {
                 let reader = self.0.store.reader().await?;
-                return command.earlier(&reader).await?.ok_or(refusal);
+                return command.replay(&reader).await?.ok_or(refusal);
             }
         };
         let done = work(command).await;

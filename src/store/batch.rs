@@ -1,15 +1,12 @@
-//! Batches: several commands in one transaction of a single statement. BEGIN, the locks, the statement and COMMIT go in one
-//! flush, so it costs one round trip and holds its locks for no longer than PostgreSQL takes for it.
+//! Batches: commands of one kind in one transaction of a single statement. BEGIN, the locks, the statement and COMMIT go in one flush, so
+//! a batch costs one round trip and holds its locks for no longer than PostgreSQL takes for it.
 //!
-//! A batch of many conversations takes those locks that are free and leaves the other conversations out. A batch of one conversation may
-//! wait for its lock instead ([`Locks::Wait`]). It holds nothing else meanwhile, so those who wait cannot do so in a circle; and
-//! PostgreSQL lets them in by order of arrival, so replicas that all write one conversation take turns with a batch each. When its turn
-//! comes, it takes along what has arrived while it waited. That costs a second round trip under the lock, and saves whole turns.
+//! A batch of many conversations takes those locks that are free ([`Locks::Try`]). A batch of one conversation may wait for its lock
+//! ([`Locks::Wait`]); it then takes along the commands that have arrived meanwhile, for a second round trip.
 //!
-//! Its id is not known before COMMIT is sent, so where the answer is lost, PostgreSQL cannot be asked about it. A batch is made to
-//! be sent again instead: what is in the log already it leaves out, to be done alone, where it finds itself. Alone waits for the
-//! conversation's lock, or for its row, and so until the lost transaction has ended, if that has reached PostgreSQL. It may also be on
-//! its way still, so as long as nobody knows, no refusal is given that it could belie ([`crate::serializer`]).
+//! The id of its transaction is not known before COMMIT is sent. Where the reply is lost, the batch is sent again: its statement refuses
+//! what is in the log already. As long as the outcome is unknown, no refusal is reported that a late COMMIT could contradict
+//! ([`crate::batching`]). `docs/architecture.md` has the argument.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,83 +15,96 @@ use std::time::Instant;
 use tokio_postgres::error::SqlState;
 
 use crate::error::Error;
-use crate::ids::ConvoId;
 use crate::timing::{Stage, measure};
 
 use super::changes::Topic;
 use super::failure::{self, Abort, Cause};
 use super::lanes::Lane;
 use super::query::{Query, query};
-use super::session::Params;
-use super::write::{Done, Work};
-use super::{ExclusiveMany, Store, Tx, deadline};
+use super::refusal::{Refusal, Refused};
+use super::session::{Params, Queries};
+use super::unit_of_work::{Command, Done, UnitOfWork, topics};
+use super::{ExclusiveMany, Position, Store, Tx, deadline};
 
 query! {
     TAKE = "tx/take" (TEXT_ARRAY, BOOL);
     WAIT = "tx/wait" (TEXT);
 }
 
-/// What became of a command in a batch.
-#[derive(Debug, Clone)]
-pub enum Landing<T> {
-    /// It was done.
-    Done(T),
-    /// Nothing was done; it has to be looked at alone.
-    Alone,
-    /// Nothing was done, because another one in this batch stood in its way. It may be in the next.
-    Later,
-    /// Nothing was done, because somebody else is writing its conversation. It may be in the next batch, or in one that waits.
-    Contended,
-}
-
-/// Commands on one or several conversations, each judged by itself, in one transaction of one statement. It finds out by itself what
-/// was done already, since it may be sent again after a COMMIT without an answer.
-pub trait Batch: Send + Sync + 'static {
-    const NAME: &'static str;
-    /// The only statement that [`Batch::execute`] runs, and runs first of all that it does.
+/// A command that may share a transaction with others of its kind.
+///
+/// One SQL statement writes what commands of the kind write and holds every rule about it. A batch runs it for many commands, and
+/// [`Command::execute`] runs it for one. A batch may refuse more than the command alone, never less, and answers and writes the same:
+/// `commands/tests.rs` compares the two on random commands.
+pub(crate) trait Batched: Command<Output: Clone> {
+    /// Label of a batch's transaction in logs and metrics.
+    const BATCH_NAME: &'static str;
+    /// The statement. [`Batched::execute_batch`] runs no other, and runs it first.
     const STATEMENT: &'static Query;
-    /// What a command is answered.
-    type Output: Send + 'static;
 
-    /// The conversation of each command.
-    fn convos(&self) -> Vec<&ConvoId>;
-    /// Whom what was done concerns.
-    fn topics(&self, landed: &[Landing<Self::Output>]) -> Vec<Topic>;
+    /// The epoch without which it can never be accepted. Once it is over, no lock is needed to refuse the command.
+    fn made_in(&self) -> Option<i64> {
+        None
+    }
 
-    /// Returns what became of each command, in step with [`Batch::convos`].
-    fn execute(&self, x: &ExclusiveMany<'_>) -> impl Future<Output = Result<Vec<Landing<Self::Output>>, Abort>> + Send;
+    /// Runs the statement. Returns the outcome of each command, in order.
+    fn execute_batch(
+        x: &ExclusiveMany<'_>,
+        commands: &[Arc<Self>],
+    ) -> impl Future<Output = Result<Vec<BatchOutcome<Self::Output>>, Abort>> + Send;
+
+    /// Returns the reply to a command that the statement refused: that of an earlier equal request, or the error. Errors:
+    /// [`Abort::Again`] if the reason has passed, and the command has to run once more.
+    fn refusal(&self, db: &impl Queries, refused: &Refused)
+    -> impl Future<Output = Result<Self::Output, Abort>> + Send;
 }
 
-/// How a batch comes to write its conversations alone.
+/// Outcome of one command of a batch.
+#[derive(Debug, Clone)]
+pub enum BatchOutcome<T> {
+    /// It is committed, and the conversation stands at `at`.
+    Committed { output: T, at: Position },
+    /// The statement refused it. Nothing was written for it.
+    Refused(Refused),
+    /// Nothing was written for it, because of another command of this batch. The next batch may do it.
+    Requeue,
+    /// Nothing was written for it, because another replica writes its conversation. The next batch, or one that waits, may do it.
+    Contended,
+    /// Nothing was written for it. It has to run alone.
+    RunAlone,
+}
+
+/// Way in which a batch gets the right to write its conversations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Locks {
     /// It takes those locks that are free.
     Try,
     /// It waits for the lock of its only conversation, for [`deadline::BATCH_LOCK`] at most.
     Wait,
-    /// It takes none: it comes from the one actor of its only conversation. Should another replica write that meanwhile, the version
-    /// of the row tells.
+    /// It takes none: it comes from the one actor of its only conversation. If another replica writes that meanwhile, the version of the
+    /// row shows it.
     None,
 }
 
-/// A batch on its way, and where it gets what has arrived since.
-struct Together<B, M> {
-    batch: Mutex<Arc<B>>,
+/// A batch, and the source of commands that have arrived since it began.
+struct Batch<C, M> {
+    commands: Mutex<Arc<Vec<Arc<C>>>>,
     more: M,
     locks: Locks,
 }
 
-impl<B: Batch, M: Fn() -> Option<B> + Send + Sync> Together<B, M> {
-    fn batch(&self) -> Arc<B> {
+impl<C: Batched, M: Fn() -> Option<Vec<Arc<C>>> + Send + Sync> Batch<C, M> {
+    fn commands(&self) -> Arc<Vec<Arc<C>>> {
         // Nothing panics while it is held.
-        self.batch.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.commands.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Waits for the lock of the only conversation, and takes along what has arrived until then. `None`: the wait has run out.
-    async fn wait(&self, store: &Store, tx: &Tx) -> Result<Option<Turn>, Abort> {
+    /// Waits for the lock of the only conversation, then takes along the commands that have arrived. Returns whether the lock was free;
+    /// `None` if the wait has run out.
+    async fn wait(&self, store: &Store, tx: &Tx) -> Result<Option<bool>, Abort> {
         let begin = format!("{}set local lock_timeout = {};", store.begin(), deadline::BATCH_LOCK.as_millis());
-        let batch = self.batch();
-        let params: Params<'_> = &[&batch.convos().first().map(|convo| convo.as_str())];
+        let commands = self.commands();
+        let params: Params<'_> = &[&commands.first().map(|command| command.convo().as_str())];
         let waiting = Instant::now();
         let flushed = async {
             let (begun, held) = tokio::join!(biased; tx.session.simple(&begin), tx.session.rows(&WAIT, params));
@@ -103,60 +113,71 @@ impl<B: Batch, M: Fn() -> Option<B> + Send + Sync> Together<B, M> {
         };
         let flushed = measure(Stage::Lock, flushed);
         let Ok(held) = tokio::time::timeout(deadline::BATCH_LOCK + deadline::CONNECT, flushed).await else {
-            tx.session.suspect_all();
+            tx.session.evict_idle();
             return Err(Abort::Again(Cause::Connection));
         };
         let held = match held {
             Err(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {
                 tx.session.simple("rollback").await?;
-                tx.session.settle();
+                tx.session.mark_clean();
                 return Ok(None);
             }
             held => held?,
         };
         store.metrics.lock_waited(waiting.elapsed());
-        if let Some(larger) = (self.more)() {
-            *self.batch.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(larger);
+        if let Some(more) = (self.more)() {
+            *self.commands.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(more);
         }
-        Ok(Some(Turn { was_free: held.first().expect("a select of functions returns one row").get("free") }))
+        Ok(Some(held.first().expect("a select of functions returns one row").get("free")))
+    }
+
+    /// The outcome as the serializers see it: a refusal that is about this transaction, and not about the command, is none.
+    fn outcome(&self, outcome: BatchOutcome<C::Output>) -> BatchOutcome<C::Output> {
+        match outcome {
+            BatchOutcome::Refused(Refused { refusal: Refusal::NotHeld, .. }) if self.locks != Locks::Try => {
+                BatchOutcome::RunAlone
+            }
+            BatchOutcome::Refused(Refused { refusal: Refusal::NotHeld | Refusal::Moved, .. }) => {
+                BatchOutcome::Contended
+            }
+            outcome => outcome,
+        }
     }
 }
 
-/// The lock that was waited for is held.
-struct Turn {
-    was_free: bool,
-}
-
-impl<B: Batch, M: Fn() -> Option<B> + Send + Sync> Work for Together<B, M> {
-    const NAME: &'static str = B::NAME;
+impl<C: Batched, M: Fn() -> Option<Vec<Arc<C>>> + Send + Sync> UnitOfWork for Batch<C, M> {
+    const NAME: &'static str = C::BATCH_NAME;
     const LANE: Lane = Lane::Write;
-    type Output = Vec<Landing<B::Output>>;
+    type Output = Vec<BatchOutcome<C::Output>>;
 
-    fn topics(&self, landed: &Vec<Landing<B::Output>>) -> Vec<Topic> {
-        self.batch().topics(landed)
+    fn topics(&self, outcomes: &Self::Output) -> Vec<Topic> {
+        let commands = self.commands();
+        let committed =
+            commands.iter().zip(outcomes).filter(|(_, outcome)| matches!(outcome, BatchOutcome::Committed { .. }));
+        committed.flat_map(|(command, _)| topics(&**command)).collect()
     }
 
     async fn attempt(&self, store: &Store, tx: Tx, _: Instant) -> Result<Done<Self::Output>, Abort> {
         let waits = self.locks == Locks::Wait;
         // What had to be prepared first would be overtaken by COMMIT.
-        let statements = [if waits { &WAIT } else { &TAKE }, B::STATEMENT];
+        let statements = [if waits { &WAIT } else { &TAKE }, C::STATEMENT];
         let preparing = tx.prepare(&statements);
         let Ok(prepared) = tokio::time::timeout(deadline::CONNECT, preparing).await else {
-            tx.session.suspect_all();
+            tx.session.evict_idle();
             return Err(Abort::Again(Cause::Connection));
         };
         prepared?;
-        let turn = match waits {
-            false => None,
+        let was_free = match waits {
+            false => true,
             true => match self.wait(store, &tx).await? {
                 None => return Ok(Done::new(Vec::new(), None)),
-                turn => turn,
+                Some(was_free) => was_free,
             },
         };
-        let batch = self.batch();
-        let of_each: Vec<&str> = batch.convos().into_iter().map(ConvoId::as_str).collect();
+        let commands = self.commands();
         let mut seen = HashSet::new();
-        let convos: Vec<&str> = of_each.iter().copied().filter(|convo| seen.insert(*convo)).collect();
+        let convos = commands.iter().map(|command| command.convo().as_str());
+        let convos: Vec<&str> = convos.filter(|convo| seen.insert(*convo)).collect();
         let take: Params<'_> = &[&convos, &(self.locks == Locks::Try)];
         let x = ExclusiveMany { tx: &tx };
         let opening = async {
@@ -169,10 +190,11 @@ impl<B: Batch, M: Fn() -> Option<B> + Send + Sync> Work for Together<B, M> {
             begun?;
             taken
         };
-        let flushed = async { tokio::join!(biased; opening, batch.execute(&x), tx.session.simple("commit")) };
-        let Ok((taken, done, committed)) = tokio::time::timeout(deadline::FLUSH, flushed).await else {
-            tx.session.suspect_all();
-            tx.session.abandon();
+        let flushed =
+            async { tokio::join!(biased; opening, C::execute_batch(&x, &commands), tx.session.simple("commit")) };
+        let Ok((opened, done, committed)) = tokio::time::timeout(deadline::FLUSH, flushed).await else {
+            tx.session.evict_idle();
+            tx.session.discard();
             return Err(Abort::Again(Cause::Unanswered));
         };
         let answered = match &committed {
@@ -180,37 +202,30 @@ impl<B: Batch, M: Fn() -> Option<B> + Send + Sync> Work for Together<B, M> {
             Err(error) => error.as_db_error().is_some_and(|db| !failure::ends_connection(db.code())),
         };
         if !answered {
-            tx.session.abandon();
+            tx.session.discard();
             return Err(Abort::Again(Cause::Unanswered));
         }
-        tx.session.settle();
-        let taken = taken?;
-        let mut landed = done?;
+        tx.session.mark_clean();
+        opened?;
+        let outcomes = done?;
         committed?;
         if tx.failed() {
-            return Err(Error::internal(format!("{} went on after a statement had failed", B::NAME)).into());
+            return Err(Error::internal(format!("{} went on after a statement had failed", C::BATCH_NAME)).into());
         }
-        if self.locks == Locks::Try {
-            let row = taken.first().expect("a select of functions returns one row");
-            let held: HashSet<&str> = row.get::<_, Vec<&str>>("held").into_iter().collect();
-            let left_out = of_each.iter().zip(&mut landed).filter(|(convo, _)| !held.contains(*convo));
-            left_out.for_each(|(_, landing)| *landing = Landing::Contended);
-        }
-        let contended = turn.is_some_and(|turn| !turn.was_free);
-        Ok(Done { contended, ..Done::new(landed, None) })
+        let outcomes = outcomes.into_iter().map(|outcome| self.outcome(outcome)).collect();
+        Ok(Done { contended: !was_free, ..Done::new(outcomes, None) })
     }
 }
 
 impl Store {
-    /// Runs a batch to its end, whether or not the caller stays. One that waits for its lock asks then what has arrived meanwhile: `more`
-    /// returns a batch that goes on where it ended, which is done in its place. No landing at all: the wait has run out, and nothing was
-    /// done.
-    pub(crate) async fn batch<B: Batch>(
+    /// Runs a batch to its end, whether or not the caller stays. One that waits for its lock calls `more` when it has it: that returns the
+    /// commands to run in their place, which begin with the same ones. Returns no outcome at all if the wait has run out.
+    pub(crate) async fn batch<C: Batched>(
         &self,
-        batch: B,
+        commands: Vec<Arc<C>>,
         locks: Locks,
-        more: impl Fn() -> Option<B> + Send + Sync + 'static,
-    ) -> Result<Done<Vec<Landing<B::Output>>>, Error> {
-        self.to_the_end(Together { batch: Mutex::new(Arc::new(batch)), more, locks }).await
+        more: impl Fn() -> Option<Vec<Arc<C>>> + Send + Sync + 'static,
+    ) -> Result<Done<Vec<BatchOutcome<C::Output>>>, Error> {
+        self.to_the_end(Batch { commands: Mutex::new(Arc::new(commands)), more, locks }).await
     }
 }

@@ -9,12 +9,11 @@ use super::messages::{self, NewCommit};
 use super::position::Position;
 use super::query::query;
 use super::session::{Params, Queries};
-use super::{Abort, Exclusive, Hold};
+use super::{Abort, Exclusive, LockMode};
 
 query! {
     ADVANCE = "epochs/advance" (TEXT, INT8, INT8);
-    EXTEND = "epochs/extend" (TEXT, INT8, INT8, INT8, INT8);
-    HOLD = "epochs/hold" (TEXT, INT8, INT8);
+    LOCK_ROW = "epochs/lock_row" (TEXT, INT8, INT8);
     FIND = "epochs/find" (TEXT);
 }
 
@@ -43,7 +42,7 @@ pub(crate) async fn advance(
     expected: i64,
     commit: &NewCommit<'_>,
 ) -> Result<(Swap, bool), Abort> {
-    let (_, seq) = x.hold.remembered();
+    let (_, seq) = x.mode.remembered();
     let params: Params<'_> = &[&x.convo.as_str(), &expected, &seq];
     x.tx.prepare(&[&ADVANCE, &messages::APPEND_COMMIT]).await?;
     let (row, appended) =
@@ -51,17 +50,36 @@ pub(crate) async fn advance(
     Ok((settle(x, row).await?, appended))
 }
 
-/// Reserves the next seq for one application message encrypted in `epoch`, which may lag by `window` epochs.
-pub(crate) async fn extend(x: &mut Exclusive<'_>, epoch: i64, window: i64) -> Result<Swap, Abort> {
-    let (at_epoch, at_seq) = x.hold.remembered();
-    let row = x.tx.find(&EXTEND, &[&x.convo.as_str(), &epoch, &window, &at_epoch, &at_seq]).await?;
+/// Moves the position by one entry, without the entry.
+#[cfg(test)]
+pub(crate) async fn extend(x: &mut Exclusive<'_>) -> Result<Swap, Abort> {
+    const EXTEND: super::Query = super::Query {
+        name: "test/extend",
+        text: "update conversations set last_seq = last_seq + 1
+                where id = $1 and ($2::bigint is null or (current_epoch = $2 and last_seq = $3)) returning current_epoch, last_seq",
+        types: &[tokio_postgres::types::Type::TEXT, tokio_postgres::types::Type::INT8, tokio_postgres::types::Type::INT8],
+    };
+    let (at_epoch, at_seq) = x.mode.remembered();
+    let row = x.tx.find(&EXTEND, &[&x.convo.as_str(), &at_epoch, &at_seq]).await?;
     settle(x, row).await
 }
 
-/// Locks the row without moving it, so that every other writer waits: for a change of the roster without a commit.
-pub(crate) async fn hold(x: &mut Exclusive<'_>) -> Result<Position, Abort> {
-    let (at_epoch, at_seq) = x.hold.remembered();
-    let row = x.tx.find(&HOLD, &[&x.convo.as_str(), &at_epoch, &at_seq]).await?;
+/// Prepares another run of a statement that found the row changed since its snapshot: it has locked the row by now. Errors:
+/// [`Abort::Moved`] for an actor, which has to learn the new position.
+pub(super) async fn moved(x: &Exclusive<'_>) -> Result<(), Abort> {
+    match x.mode {
+        LockMode::Lock => Ok(()),
+        LockMode::Remembered(_) => match find(x.tx, x.convo).await? {
+            Some(actual) => Err(Abort::Moved(actual)),
+            None => Err(not_found().into()),
+        },
+    }
+}
+
+/// Locks the row of the conversation, for a change of the roster without a commit. Every other writer waits.
+pub(crate) async fn lock_row(x: &mut Exclusive<'_>) -> Result<Position, Abort> {
+    let (at_epoch, at_seq) = x.mode.remembered();
+    let row = x.tx.find(&LOCK_ROW, &[&x.convo.as_str(), &at_epoch, &at_seq]).await?;
     match settle(x, row).await? {
         Swap::To(at) => Ok(at),
         // Under the lock only a missing conversation makes this fail, and `settle` has handled that.
@@ -80,8 +98,8 @@ async fn settle(x: &mut Exclusive<'_>, row: Option<Row>) -> Result<Swap, Abort> 
     let Some(actual) = find(x.tx, x.convo).await? else {
         return Err(not_found().into());
     };
-    match x.hold {
-        Hold::Remembered(at) if at != actual => Err(Abort::Moved(actual)),
+    match x.mode {
+        LockMode::Remembered(at) if at != actual => Err(Abort::Moved(actual)),
         _ => {
             x.at = Some(actual);
             Ok(Swap::Lost(actual))

@@ -19,12 +19,12 @@ query! {
 
 /// Starts the present incarnation, unless another replica has, on a connection without a transaction.
 pub(super) async fn renew(session: &Session) -> Result<(), Abort> {
-    session.doubt();
+    session.mark_dirty();
     let Ok(rows) = tokio::time::timeout(deadline::READ, session.rows(&RENEW, &[])).await else {
         return Err(failure::overloaded("beginning an incarnation").into());
     };
     let incarnation = rows?.first().map(|row| row.get::<_, i32>("id"));
-    session.settle();
+    session.mark_clean();
     tracing::warn!(incarnation, "transaction ids may repeat or belong to another cluster: a new incarnation has begun");
     Ok(())
 }

@@ -163,6 +163,11 @@ pub(crate) async fn consume(
     if found.len() == named.len() {
         return Ok(());
     }
+    Err(not_found().into())
+}
+
+/// The error for a key package that the caller may not use.
+pub(crate) fn not_found() -> Error {
     let message = "a key package in keyPackageHashes is unknown, used, issued to another caller, or of another cipher suite than the conversation's; call getKeyPackages again";
-    Err(Error::new(Code::KeyPackageNotFound, message).into())
+    Error::new(Code::KeyPackageNotFound, message)
 }

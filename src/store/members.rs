@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use chrono::{DateTime, Utc};
+use tokio_postgres::Row;
 
 use crate::error::{Code, Error};
 use crate::ids::{ConvoId, Did, EntryId, ServerIncarnation};
@@ -13,6 +14,7 @@ use super::key_packages::Hash;
 use super::lanes::Lane;
 use super::position::Position;
 use super::query::{Query, query};
+use super::refusal::{self, Refusal, Refused};
 use super::session::{Params, Queries};
 use super::welcomes::NewWelcome;
 use super::{Abort, Exclusive, ExclusiveMany, Reader, Store, events, welcomes};
@@ -26,7 +28,7 @@ query! {
     JOIN = "members/join" (TEXT, TEXT_ARRAY, INT8, INT8, TEXT, BOOL);
     LEAVE = "members/leave" (TEXT, TEXT, TEXT, INT8, INT8);
     LIST = "members/list" (TEXT_ARRAY);
-    ADD_BATCH = "members/add_batch" (
+    ADD_MEMBERS = "members/add_members" (
         TEXT_ARRAY, TEXT_ARRAY, TEXT_ARRAY, INT8_ARRAY, BYTEA_ARRAY, BYTEA_ARRAY, TEXT_ARRAY, BYTEA_ARRAY, TEXT_ARRAY, BYTEA_ARRAY,
         INT8_ARRAY, TEXT_ARRAY, INT8_ARRAY, TEXT_ARRAY, TEXT_ARRAY, BYTEA_ARRAY, INT8_ARRAY, BYTEA_ARRAY, TEXT_ARRAY, INT8, TIMESTAMPTZ
     );
@@ -121,122 +123,115 @@ pub(crate) async fn count(x: &Exclusive<'_>) -> Result<i64, Abort> {
     Ok(row.get("active"))
 }
 
-/// Members of a conversation before others joined.
-pub struct Before {
-    /// Number of members at that time.
-    pub active: i64,
-    /// Those of the joining DIDs that were already members.
-    pub present: Vec<String>,
-}
-
-/// Makes `dids` members that see everything after `at`. All members are told who added them and whether a Welcome
-/// waits, and Welcomes of earlier memberships are withdrawn. The caller decides from the returned state whether the
-/// addition is allowed, and otherwise rolls back.
+/// Makes `dids` the first members of a conversation, who see what comes after `at`, and announces that `actor` added them and whether a
+/// Welcome waits.
 pub(crate) async fn join(
     x: &mut Exclusive<'_>,
     dids: &[&Did],
     at: Position,
     actor: &Did,
     welcome: bool,
-) -> Result<Before, Abort> {
+) -> Result<(), Abort> {
     let dids: Vec<&str> = dids.iter().map(|did| did.as_str()).collect();
-    let params: Params<'_> = &[&x.convo.as_str(), &dids, &at.seq, &at.epoch, &actor.as_str(), &welcome];
-    let row = x.tx.find(&JOIN, params).await?.ok_or_else(epochs::not_found)?;
-    welcomes::discard(x, row.get("withdrawn")).await?;
-    Ok(Before { active: row.get("active"), present: row.get("present") })
+    x.tx.rows(&JOIN, &[&x.convo.as_str(), &dids, &at.seq, &at.epoch, &actor.as_str(), &welcome]).await?;
+    Ok(())
 }
 
-/// Statement of [`add_batch`].
-pub(crate) const BATCH: &Query = &ADD_BATCH;
+/// The statement of [`add`].
+pub(crate) const ADD: &Query = &ADD_MEMBERS;
 
-/// A commit of a batch, and the DIDs that it adds.
-pub struct BatchItem<'a> {
+/// People to add to a conversation, with everything that comes along.
+pub struct NewMembers<'a> {
     pub convo: &'a ConvoId,
     /// The commit's id in the log.
     pub id: &'a EntryId,
     pub sender: &'a Did,
-    /// Epoch in the commit's own framing.
-    pub epoch: i64,
-    pub commit: &'a [u8],
+    /// The epoch that the commit's own framing says it was made in.
+    pub epoch: Option<i64>,
+    /// The commit; `None` to add them on the roster alone.
+    pub commit: Option<&'a [u8]>,
     /// SHA-256 of the commit.
-    pub hash: &'a [u8; 32],
+    pub hash: Option<&'a [u8]>,
     pub dids: &'a [Did],
     pub welcome: Option<&'a NewWelcome>,
-    /// Key packages to mark as used: owners and hashes.
+    /// Key packages to use: owners and hashes.
     pub key_packages: &'a [(Did, Hash)],
-    /// Idempotency key and fingerprint of the request.
-    pub once: Option<(&'a str, &'a [u8; 32])>,
+    /// The idempotency key with the request's fingerprint.
+    pub idempotency: Option<(&'a str, &'a [u8; 32])>,
     pub now: DateTime<Utc>,
 }
 
-/// Result of a commit of a batch.
-#[derive(Debug, Clone, Copy)]
-pub enum Added {
-    /// Accepted at this position.
-    At(Position),
-    /// Another writer has moved the conversation; the commit can be retried.
-    Moved,
-    /// The commit has to run alone.
-    No,
+/// Adds members to conversations. Returns where each addition left its conversation, or why it was refused. No two of them may have a
+/// conversation, a key package or an idempotency key in common.
+pub(crate) async fn add(
+    x: &ExclusiveMany<'_>,
+    additions: &[NewMembers<'_>],
+    max_members: i64,
+) -> Result<Vec<Result<Position, Refused>>, Abort> {
+    fn column<'a, T>(additions: &'a [NewMembers<'a>], value: impl Fn(&'a NewMembers<'a>) -> T) -> Vec<T> {
+        additions.iter().map(value).collect()
+    }
+    /// The lists of all additions in one, each element with the number of its addition.
+    fn lines<'a, T: 'a, I: Iterator<Item = T>>(
+        additions: &'a [NewMembers<'a>],
+        of: impl Fn(&'a NewMembers<'a>) -> I,
+    ) -> (Vec<i64>, Vec<T>) {
+        additions.iter().zip(1..).flat_map(|(new, place)| of(new).map(move |line| (place, line))).unzip()
+    }
+    let (adding, dids) = lines(additions, |new| new.dids.iter().map(Did::as_str));
+    let (addressing, to) = lines(additions, |new| new.welcome.into_iter().flat_map(|welcome| &welcome.recipients));
+    let (using, used) = lines(additions, |new| new.key_packages.iter());
+    let params: Params<'_> = &[
+        &column(additions, |new| new.convo.as_str()),
+        &column(additions, |new| new.id.as_str()),
+        &column(additions, |new| new.sender.as_str()),
+        &column(additions, |new| new.epoch),
+        &column(additions, |new| new.commit),
+        &column(additions, |new| new.hash),
+        &column(additions, |new| new.idempotency.map(|(key, _)| key)),
+        &column(additions, |new| new.idempotency.map(|(_, fingerprint)| fingerprint.as_slice())),
+        &column(additions, |new| new.welcome.map(|welcome| welcome.id.as_str())),
+        &column(additions, |new| new.welcome.map(|welcome| welcome.bytes.as_slice())),
+        &adding,
+        &dids,
+        &addressing,
+        &to.iter().map(|line| line.id.as_str()).collect::<Vec<_>>(),
+        &to.iter().map(|line| line.did.as_str()).collect::<Vec<_>>(),
+        &to.iter().map(|line| line.key_package_hash.as_deref()).collect::<Vec<_>>(),
+        &using,
+        &used.iter().map(|(_, hash)| hash.as_slice()).collect::<Vec<_>>(),
+        &used.iter().map(|(owner, _)| owner.as_str()).collect::<Vec<_>>(),
+        &max_members,
+        &additions.iter().map(|new| new.now).max(),
+    ];
+    let rows = x.tx.rows(&ADD_MEMBERS, params).await?;
+    let present = |row: &Row| row.get::<_, Option<String>>("present");
+    let mut results = refusal::in_order(&rows, additions.len(), |row| Position::from(row))?;
+    for row in &rows {
+        let place: i64 = row.get("place");
+        if let Err(refused) = &mut results[place as usize - 1] {
+            refused.present = present(row);
+        }
+    }
+    Ok(results)
 }
 
-/// Accepts those commits that need no closer look, and returns one result per item. No two items may share a
-/// conversation, a key package or an idempotency key.
-pub(crate) async fn add_batch(
-    x: &ExclusiveMany<'_>,
-    items: &[BatchItem<'_>],
-    most_members: i64,
-) -> Result<Vec<Added>, Abort> {
-    fn column<'a, T>(items: &'a [BatchItem<'a>], value: impl Fn(&'a BatchItem<'a>) -> T) -> Vec<T> {
-        items.iter().map(value).collect()
+/// Adds members to one conversation.
+pub(crate) async fn add_one(
+    x: &mut Exclusive<'_>,
+    addition: NewMembers<'_>,
+    max_members: i64,
+) -> Result<Result<Position, Refused>, Abort> {
+    let additions = [addition];
+    loop {
+        match refusal::only(add(&x.many(), &additions, max_members).await?) {
+            Err(Refused { refusal: Refusal::Moved, .. }) => epochs::moved(x).await?,
+            outcome => {
+                x.at = outcome.as_ref().map_or_else(|refused| refused.at, |at| Some(*at));
+                return Ok(outcome);
+            }
+        }
     }
-    /// Several lines per item, each with the place of its item.
-    fn lines<'a, T: 'a, I: Iterator<Item = T>>(
-        items: &'a [BatchItem<'a>],
-        of: impl Fn(&'a BatchItem<'a>) -> I,
-    ) -> (Vec<i64>, Vec<T>) {
-        items.iter().zip(1..).flat_map(|(item, place)| of(item).map(move |line| (place, line))).unzip()
-    }
-    let (adding, dids) = lines(items, |item| item.dids.iter().map(Did::as_str));
-    let (addressing, to) = lines(items, |item| item.welcome.into_iter().flat_map(|welcome| &welcome.recipients));
-    let (using, used) = lines(items, |item| item.key_packages.iter());
-    let rows =
-        x.tx.rows(
-            &ADD_BATCH,
-            &[
-                &column(items, |item| item.convo.as_str()),
-                &column(items, |item| item.id.as_str()),
-                &column(items, |item| item.sender.as_str()),
-                &column(items, |item| item.epoch),
-                &column(items, |item| item.commit),
-                &column(items, |item| item.hash.as_slice()),
-                &column(items, |item| item.once.map(|(key, _)| key)),
-                &column(items, |item| item.once.map(|(_, fingerprint)| fingerprint.as_slice())),
-                &column(items, |item| item.welcome.map(|welcome| welcome.id.as_str())),
-                &column(items, |item| item.welcome.map(|welcome| welcome.bytes.as_slice())),
-                &adding,
-                &dids,
-                &addressing,
-                &to.iter().map(|line| line.id.as_str()).collect::<Vec<_>>(),
-                &to.iter().map(|line| line.did.as_str()).collect::<Vec<_>>(),
-                &to.iter().map(|line| line.key_package_hash.as_deref()).collect::<Vec<_>>(),
-                &using,
-                &used.iter().map(|(_, hash)| hash.as_slice()).collect::<Vec<_>>(),
-                &used.iter().map(|(owner, _)| owner.as_str()).collect::<Vec<_>>(),
-                &most_members,
-                &items.iter().map(|item| item.now).max(),
-            ],
-        )
-        .await?;
-    let mut landed = vec![Added::No; items.len()];
-    for row in rows {
-        let place: i64 = row.get("place");
-        landed[place as usize - 1] = match row.get("seq") {
-            Some(seq) => Added::At(Position { epoch: row.get("epoch"), seq }),
-            None => Added::Moved,
-        };
-    }
-    Ok(landed)
 }
 
 /// Ends a membership at the conversation's present position, tells the remaining members and the one that left, and

@@ -1,7 +1,5 @@
 //! The log: appending entries, finding entries that were sent before, and reading pages.
 
-use std::collections::HashMap;
-
 use chrono::{DateTime, Utc};
 use tokio_postgres::Row;
 
@@ -12,14 +10,13 @@ use crate::wire::{CommitMessage, MessageType, MessageView};
 
 use super::position::Position;
 use super::query::{Query, query};
+use super::refusal::{self, Refusal, Refused};
 use super::session::{Params, Queries};
-use super::{Abort, Exclusive, ExclusiveMany, Reader};
+use super::{Abort, Exclusive, ExclusiveMany, Reader, epochs};
 
 query! {
-    APPEND_APP = "messages/append_app" (TEXT, INT8, TEXT, TEXT, INT8, BYTEA, TEXT, TEXT);
-    APPEND_BATCH = "messages/append_batch" (
-        TEXT_ARRAY, TEXT_ARRAY, TEXT_ARRAY, INT8_ARRAY, BYTEA_ARRAY, TEXT_ARRAY, TEXT_ARRAY, TEXT_ARRAY,
-        BYTEA_ARRAY, INT8
+    SEND_MESSAGE = "messages/send_message" (
+        TEXT_ARRAY, TEXT_ARRAY, TEXT_ARRAY, INT8_ARRAY, BYTEA_ARRAY, TEXT_ARRAY, TEXT_ARRAY, TEXT_ARRAY, BYTEA_ARRAY, INT8
     );
     APPEND_COMMIT = "messages/append_commit" (TEXT, TEXT, TEXT, INT8, BYTEA, BYTEA);
     FIND_COMMIT = "messages/find_commit" (TEXT, BYTEA, TEXT);
@@ -59,89 +56,67 @@ pub struct StoredMessage {
     pub same: bool,
 }
 
-/// Appends an application message at `seq`. `None`: the sender is not an active member.
-pub(crate) async fn append_app(
-    x: &mut Exclusive<'_>,
-    seq: i64,
-    message: &AppMessage,
-) -> Result<Option<DateTime<Utc>>, Abort> {
-    let row =
-        x.tx.find(
-            &APPEND_APP,
-            &[
-                &x.convo.as_str(),
-                &seq,
-                &message.id.as_str(),
-                &message.sender.as_str(),
-                &message.epoch,
-                &message.ciphertext,
-                &message.embed_type,
-                &message.embed_uri,
-            ],
-        )
-        .await?;
-    Ok(row.map(|row| row.get("created_at")))
-}
+/// The statement of [`send`].
+pub(crate) const SEND: &Query = &SEND_MESSAGE;
 
-/// Statement of [`append_batch`].
-pub(crate) const BATCH: &Query = &APPEND_BATCH;
-
-/// A message of a batch.
-pub struct BatchItem<'a> {
+/// An application message to append to a conversation.
+pub struct NewMessage<'a> {
     pub convo: &'a ConvoId,
     pub message: &'a AppMessage,
-    /// Idempotency key and fingerprint of the request.
-    pub once: Option<(&'a str, &'a [u8; 32])>,
+    /// The idempotency key with the request's fingerprint.
+    pub idempotency: Option<(&'a str, &'a [u8; 32])>,
 }
 
-/// Result of a message of a batch.
+/// Place of an application message in the log.
 #[derive(Debug, Clone, Copy)]
-pub enum Appended {
-    /// Appended at this seq and time.
-    At(i64, DateTime<Utc>),
-    /// Another writer has moved the conversation; the message can be retried.
-    Moved,
-    /// The message has to run alone.
-    No,
+pub struct Appended {
+    /// Where the conversation stood with this message.
+    pub at: Position,
+    pub received_at: DateTime<Utc>,
 }
 
-/// Appends those messages that need no closer look, and returns one result per item. No two items may have the same id
-/// in a conversation.
-pub(crate) async fn append_batch(
+/// Appends application messages of epochs that lag by `window` at most. Returns the place of each in the log, or why it was refused. No
+/// two of them may have the same id in a conversation.
+pub(crate) async fn send(
     x: &ExclusiveMany<'_>,
-    items: &[BatchItem<'_>],
+    messages: &[NewMessage<'_>],
     window: i64,
-) -> Result<Vec<Appended>, Abort> {
-    fn column<'a, T>(items: &'a [BatchItem<'a>], value: impl Fn(&'a BatchItem<'a>) -> T) -> Vec<T> {
-        items.iter().map(value).collect()
+) -> Result<Vec<Result<Appended, Refused>>, Abort> {
+    fn column<'a, T>(messages: &'a [NewMessage<'a>], value: impl Fn(&'a NewMessage<'a>) -> T) -> Vec<T> {
+        messages.iter().map(value).collect()
     }
-    let rows =
-        x.tx.rows(
-            &APPEND_BATCH,
-            &[
-                &column(items, |item| item.convo.as_str()),
-                &column(items, |item| item.message.id.as_str()),
-                &column(items, |item| item.message.sender.as_str()),
-                &column(items, |item| item.message.epoch),
-                &column(items, |item| item.message.ciphertext.as_slice()),
-                &column(items, |item| item.message.embed_type.as_deref()),
-                &column(items, |item| item.message.embed_uri.as_deref()),
-                &column(items, |item| item.once.map(|(key, _)| key)),
-                &column(items, |item| item.once.map(|(_, fingerprint)| fingerprint.as_slice())),
-                &window,
-            ],
-        )
-        .await?;
-    let places = items.iter().map(|item| (item.convo.as_str(), item.message.id.as_str())).zip(0..);
-    let places: HashMap<(&str, &str), usize> = places.collect();
-    let mut landed = vec![Appended::No; items.len()];
-    for row in rows {
-        landed[places[&(row.get("convo_id"), row.get("id"))]] = match row.get("seq") {
-            Some(seq) => Appended::At(seq, row.get("created_at")),
-            None => Appended::Moved,
-        };
+    let params: Params<'_> = &[
+        &column(messages, |new| new.convo.as_str()),
+        &column(messages, |new| new.message.id.as_str()),
+        &column(messages, |new| new.message.sender.as_str()),
+        &column(messages, |new| new.message.epoch),
+        &column(messages, |new| new.message.ciphertext.as_slice()),
+        &column(messages, |new| new.message.embed_type.as_deref()),
+        &column(messages, |new| new.message.embed_uri.as_deref()),
+        &column(messages, |new| new.idempotency.map(|(key, _)| key)),
+        &column(messages, |new| new.idempotency.map(|(_, fingerprint)| fingerprint.as_slice())),
+        &window,
+    ];
+    let rows = x.tx.rows(&SEND_MESSAGE, params).await?;
+    refusal::in_order(&rows, messages.len(), |row| Appended { at: row.into(), received_at: row.get("created_at") })
+}
+
+/// Appends one application message.
+pub(crate) async fn send_one(
+    x: &mut Exclusive<'_>,
+    message: NewMessage<'_>,
+    window: i64,
+) -> Result<Result<Appended, Refused>, Abort> {
+    let messages = [message];
+    loop {
+        match refusal::only(send(&x.many(), &messages, window).await?) {
+            Err(Refused { refusal: Refusal::Moved, .. }) => epochs::moved(x).await?,
+            outcome => {
+                x.at = outcome.as_ref().map_or_else(|refused| refused.at, |appended| Some(appended.at));
+                return Ok(outcome);
+            }
+        }
     }
-    Ok(landed)
 }
 
 /// A commit to append.

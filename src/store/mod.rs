@@ -4,7 +4,7 @@
 //! - [`Store::reader`] returns a [`Reader`], which can only run queries that read.
 //! - [`Store::run`] runs a [`Command`] on one conversation with an [`Exclusive`]: the proof of the conversation's lock,
 //!   which every function that changes a log or a roster requires.
-//! - [`Store::batch`] runs a [`Batch`] of commands with an [`ExclusiveMany`], the same proof for all of their
+//! - [`Store::batch`] runs commands of one kind ([`Batched`]) with an [`ExclusiveMany`], the same proof for those of their
 //!   conversations that are not locked elsewhere.
 //! - [`Store::transact`] runs a [`Transaction`], which needs no conversation lock (key packages, cursors, sweeps,
 //!   envelopes).
@@ -24,15 +24,18 @@ mod lanes;
 mod listen;
 mod metrics;
 mod operator;
+mod outcome;
 mod pool;
 mod position;
 mod query;
+mod refusal;
 mod schema;
 mod session;
 mod statistics;
 mod tls;
+mod transaction;
 mod tx;
-mod write;
+mod unit_of_work;
 
 pub(crate) mod allowances;
 pub mod convos;
@@ -52,7 +55,8 @@ pub mod sweeps;
 pub mod welcomes;
 
 pub(crate) use background::Failed;
-pub use batch::{Batch, Landing, Locks};
+pub(crate) use batch::Batched;
+pub use batch::{BatchOutcome, Locks};
 pub use changes::{Affected, ChangeSet, MAX_TOPICS, Topic};
 pub use connect::{ConnectError, connect};
 pub use deadline::LOCK as MAX_LOCK_WAIT;
@@ -66,8 +70,9 @@ pub use operator::Operator;
 pub use pool::{Store, StoreConfig, StoreError};
 pub use position::Position;
 pub(crate) use query::{Query, sql};
+pub use refusal::{Refusal, Refused};
 pub use schema::{Fitness, MigrationError, is_migrated, migrate, required_version};
 pub(crate) use session::Queries;
 pub use session::Reader;
-pub use tx::{Exclusive, ExclusiveMany, Hold, Tx};
-pub use write::{Command, Done, Transaction};
+pub use tx::{Exclusive, ExclusiveMany, LockMode, Tx};
+pub use unit_of_work::{BatchKind, Command, Counts, Done, Transaction};

@@ -12,7 +12,7 @@ use tokio::sync::{Notify, watch};
 use crate::ids::{ConvoId, Did};
 
 use super::lanes::Lane;
-use super::write::Transaction;
+use super::unit_of_work::Transaction;
 use super::{Abort, Store, Tx, cursors};
 
 /// Maximum number of waiting positions.

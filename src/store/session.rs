@@ -16,7 +16,7 @@ use super::{Store, deadline, failure};
 /// The values of a statement's parameters, in order.
 pub type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
 
-/// A connection taken from the pool. It goes back there when this value ends, unless it is in doubt.
+/// A connection taken from the pool. It goes back there when this value is dropped, unless it is dirty.
 pub struct Session {
     /// There until this value is dropped.
     client: Option<Object>,
@@ -24,13 +24,13 @@ pub struct Session {
     place: Option<Place>,
     /// How much has begun on it and not ended, so that nobody knows what state it is in: inside a transaction, or with a statement
     /// that has not been answered.
-    in_doubt: AtomicUsize,
+    dirty: AtomicUsize,
     store: Store,
 }
 
 impl Session {
     pub(super) fn new(client: Object, place: Place, store: Store) -> Self {
-        Self { client: Some(client), place: Some(place), in_doubt: AtomicUsize::new(0), store }
+        Self { client: Some(client), place: Some(place), dirty: AtomicUsize::new(0), store }
     }
 
     /// False behind a pooler, which cannot carry prepared statements.
@@ -42,20 +42,20 @@ impl Session {
         self.client.as_ref().expect("only drop takes it")
     }
 
-    /// Something begins that may leave the connection in any state. If this value ends before [`Session::settle`], by an error,
+    /// Something begins that may leave the connection in any state. If this value ends before [`Session::mark_clean`], by an error,
     /// a wait that ran out, a panic or a client that went away, the connection is thrown away.
-    pub(super) fn doubt(&self) {
-        self.in_doubt.fetch_add(1, Ordering::Relaxed);
+    pub(super) fn mark_dirty(&self) {
+        self.dirty.fetch_add(1, Ordering::Relaxed);
     }
 
     /// What began has ended, and PostgreSQL has said how.
-    pub(super) fn settle(&self) {
-        self.in_doubt.fetch_sub(1, Ordering::Relaxed);
+    pub(super) fn mark_clean(&self) {
+        self.dirty.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// It did not answer in time. Whatever silenced it has most likely silenced the others too, so those that are idle are thrown
     /// away with it: each of them would cost somebody the same wait.
-    pub(super) fn suspect_all(&self) {
+    pub(super) fn evict_idle(&self) {
         if let Some(pool) = Object::pool(self.client()) {
             pool.retain(|_, _| false);
         }
@@ -64,7 +64,7 @@ impl Session {
     /// Throws the connection away without asking PostgreSQL to stop: a COMMIT may be waiting there for a standby, and a cancelled
     /// wait would look like one that had ended. Its place is kept until it is answered or closed, or until PostgreSQL says that no
     /// COMMIT hangs any more: then whatever stands in between has lost this one.
-    pub(super) fn abandon(mut self) {
+    pub(super) fn discard(mut self) {
         let (Some(client), Some(place)) = (self.client.take(), self.place.take()) else { return };
         let client = Object::take(client);
         let (store, kept) = (self.store.clone(), self.store.lanes.unanswered(place));
@@ -82,7 +82,7 @@ impl Session {
 
     /// A server that refuses to write is a standby, or was demoted: its connections are thrown away, so that the next ones find the
     /// server that took over.
-    fn heed<T>(&self, result: Result<T, tokio_postgres::Error>) -> Result<T, tokio_postgres::Error> {
+    fn check<T>(&self, result: Result<T, tokio_postgres::Error>) -> Result<T, tokio_postgres::Error> {
         if let Err(error) = &result
             && error.code().is_some_and(failure::is_read_only)
         {
@@ -91,10 +91,10 @@ impl Session {
         result
     }
 
-    /// See [`Session::heed`].
+    /// See [`Session::check`].
     pub(super) fn demoted(&self) {
-        self.doubt();
-        self.suspect_all();
+        self.mark_dirty();
+        self.evict_idle();
     }
 
     /// Runs a statement and returns its rows.
@@ -111,7 +111,7 @@ impl Session {
             self.client().query_typed(query.text, &typed).await
         };
         self.store.metrics.query(query.name, start.elapsed());
-        self.heed(rows)
+        self.check(rows)
     }
 
     /// Runs a statement by itself. Behind a pooler the session has no time limits, so there it is a transaction that brings them along;
@@ -144,7 +144,7 @@ impl Session {
 
     /// Runs a statement without parameters by the simple protocol, such as BEGIN.
     pub(super) async fn simple(&self, text: &str) -> Result<Vec<SimpleQueryMessage>, tokio_postgres::Error> {
-        self.heed(self.client().simple_query(text).await)
+        self.check(self.client().simple_query(text).await)
     }
 }
 
@@ -152,7 +152,7 @@ impl Drop for Session {
     /// Throws a connection in doubt away. PostgreSQL is asked to stop what still runs on it, so that no lock outlives the
     /// request.
     fn drop(&mut self) {
-        if self.in_doubt.load(Ordering::Relaxed) == 0 {
+        if self.dirty.load(Ordering::Relaxed) == 0 {
             return;
         }
         let (Some(client), Some(place)) = (self.client.take(), self.place.take()) else { return };
@@ -205,17 +205,17 @@ impl Reader {
         query: &Query,
         params: Params<'_>,
     ) -> Result<Vec<Row>, super::Abort> {
-        self.0.doubt();
+        self.0.mark_dirty();
         let begun = Instant::now();
         match measure(Stage::Query, within(time, self.0.rows_alone(query, params))).await {
             Ok(rows) => {
-                self.0.settle();
+                self.0.mark_clean();
                 Ok(rows?)
             }
             Err(_) => {
                 // Else it is the request that had no time left.
                 if begun.elapsed() >= time {
-                    self.0.suspect_all();
+                    self.0.evict_idle();
                 }
                 Err(super::failure::overloaded("a read").into())
             }

@@ -47,14 +47,14 @@ impl Store {
         let reader = Reader(self.session(Lane::Background).await?);
         for row in reader.rows(&OUTGROWN, &[&SMALL_PAGES, &MIN_PAGES]).await? {
             let table: &str = row.get("name");
-            reader.0.doubt();
+            reader.0.mark_dirty();
             // Another replica that analyzes the table does so for this one too.
             let analyze = format!("analyze (skip_locked) {table}");
             match tokio::time::timeout(deadline::STATEMENT, reader.0.simple(&analyze)).await {
                 Ok(counted) => drop(counted?),
                 Err(_) => return Err(failure::overloaded("counting a table").into()),
             }
-            reader.0.settle();
+            reader.0.mark_clean();
         }
         Ok(())
     }

@@ -61,22 +61,22 @@ impl Queries for Tx {
     }
 }
 
-/// How a unit of work came to write a conversation alone.
+/// Way in which a command gets the right to write its conversation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Hold {
+pub enum LockMode {
     /// It holds the conversation's advisory lock.
     Lock,
-    /// It is the one actor of the conversation here and remembers where it stands; the first statement that moves or holds
-    /// the position fails if another replica has moved it.
+    /// It comes from the one actor of the conversation here, which remembers where that stands. The first statement that moves or locks the
+    /// position fails if another replica has moved it.
     Remembered(Position),
 }
 
-impl Hold {
-    /// The remembered position as two parameters, null under the lock.
+impl LockMode {
+    /// Returns the remembered position as two parameters, null under the lock.
     pub(super) fn remembered(self) -> (Option<i64>, Option<i64>) {
         match self {
-            Hold::Lock => (None, None),
-            Hold::Remembered(at) => (Some(at.epoch), Some(at.seq)),
+            LockMode::Lock => (None, None),
+            LockMode::Remembered(at) => (Some(at.epoch), Some(at.seq)),
         }
     }
 }
@@ -88,14 +88,19 @@ impl Hold {
 pub struct Exclusive<'t> {
     pub(super) tx: &'t Tx,
     pub(super) convo: &'t ConvoId,
-    pub(super) hold: Hold,
+    pub(super) mode: LockMode,
     /// Where the conversation will stand when this commits, once known.
     pub(super) at: Option<Position>,
 }
 
 impl<'t> Exclusive<'t> {
-    pub(super) fn new(tx: &'t Tx, convo: &'t ConvoId, hold: Hold) -> Self {
-        Self { tx, convo, hold, at: None }
+    pub(super) fn new(tx: &'t Tx, convo: &'t ConvoId, mode: LockMode) -> Self {
+        Self { tx, convo, mode, at: None }
+    }
+
+    /// The same right, for a statement that writes any number of conversations.
+    pub(super) fn many(&self) -> ExclusiveMany<'t> {
+        ExclusiveMany { tx: self.tx }
     }
 }
 

@@ -86,6 +86,12 @@ pub(crate) async fn insert(x: &mut Exclusive<'_>, new: &NewWelcome, epoch: i64) 
     Ok(())
 }
 
+/// Deletes the Welcomes that wait for these, who are added anew.
+pub(crate) async fn withdraw(x: &mut Exclusive<'_>, recipients: &[Did]) -> Result<(), Abort> {
+    let withdrawn = delete_waiting(x, recipients).await?;
+    discard(x, withdrawn).await
+}
+
 /// Withdraws the waiting Welcomes of recipients that are added again or have left, and returns the ids of those
 /// Welcomes.
 pub(super) async fn delete_waiting(x: &Exclusive<'_>, recipients: &[Did]) -> Result<Vec<String>, Abort> {

@@ -13,7 +13,7 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use tokio_postgres::Client;
 
-use super::tools::{SEND, accepts_commits, count, entries, eventually, message, metric, recovered};
+use super::tools::{ADD, SEND, count, entries, eventually, message, metric, recovered};
 
 struct Place {
     fleet: Fleet,
@@ -42,7 +42,7 @@ struct Mutation {
 }
 
 /// One request of each kind by the creator of a conversation of four, in a possible order.
-fn mutations(mode: Mode, members: &mut [Persona]) -> Vec<Mutation> {
+fn mutations(members: &mut [Persona]) -> Vec<Mutation> {
     let convo = members[0].convo().unwrap().to_owned();
     let group_id = members[0].group_id.clone();
     let staged = members[0].mls.self_update(&group_id).unwrap();
@@ -58,7 +58,7 @@ fn mutations(mode: Mode, members: &mut [Persona]) -> Vec<Mutation> {
         },
         Mutation {
             method: "addMembers",
-            statement: accepts_commits(mode),
+            statement: ADD,
             body: json!({ "convoId": convo, "didList": [joins], "commit": base64_text(&staged.commit) }),
             trace: on_roster,
             name: joins,
@@ -81,7 +81,7 @@ fn mutations(mode: Mode, members: &mut [Persona]) -> Vec<Mutation> {
     let invited = random_did();
     mutations.push(Mutation {
         method: "addMembers",
-        statement: "members/join",
+        statement: ADD,
         body: json!({ "convoId": members[0].convo().unwrap(), "didList": [invited] }),
         trace: on_roster,
         name: invited,
@@ -102,7 +102,7 @@ async fn each_once(mode: Mode, fault: Fault) -> Place {
     let place = place(mode).await;
     let mut members = place.fleet.conversation(4).await;
     let creator_convo = members[0].convo().unwrap().to_owned();
-    let mutations = mutations(mode, &mut members);
+    let mutations = mutations(&mut members);
     let kinds = mutations.len() as f64;
     for Mutation { method, statement, body, trace, name } in mutations {
         let before = count(&place.client, trace, &name).await;
@@ -114,10 +114,9 @@ async fn each_once(mode: Mode, fault: Fault) -> Place {
             agrees(&place.client, &creator_convo, &reply).await;
         }
     }
-    // Batched commands are sent again: messages, and commits without actors. For all others PostgreSQL is asked.
+    // Batched commands are sent again: messages and commits. For all others PostgreSQL is asked.
     let asked = if fault == Fault::CutBefore { "rolled_back" } else { "committed" };
-    let shared = if mode == Mode::Advisory { 2.0 } else { 1.0 };
-    for (outcome, times) in [(asked, kinds - shared), ("sent_again", shared)] {
+    for (outcome, times) in [(asked, kinds - 2.0), ("sent_again", 2.0)] {
         let found_out = format!("database_commits_recovered_total{{outcome=\"{outcome}\"}}");
         assert_eq!(metric(&place.fleet.replicas[0], &found_out).await, times, "{outcome}");
     }
@@ -150,10 +149,10 @@ pub async fn a_reply_to_commit_that_never_comes_is_found_out(mode: Mode) {
                 let staged = member.mls.self_update(&member.group_id).unwrap();
                 let body =
                     json!({ "convoId": convo, "didList": [random_did()], "commit": base64_text(&staged.commit) });
-                ("addMembers", accepts_commits(mode), body)
+                ("addMembers", ADD, body)
             }
             // Each of these has its own transaction.
-            _ => ("addMembers", "members/join", json!({ "convoId": convo, "didList": [random_did()] })),
+            _ => ("addMembers", ADD, json!({ "convoId": convo, "didList": [random_did()] })),
         };
         place.chaos.on_commit(statement, Fault::HangAfter);
         let xrpc = member.xrpc.clone();
@@ -222,10 +221,10 @@ pub async fn a_commit_that_arrives_late_is_found_by_the_batch_that_was_sent_agai
         "convoId": adding[0].convo().unwrap(), "didList": [random_did()], "commit": base64_text(&staged.commit),
     });
     let send = message(&sending[0], "late");
-    place.chaos.on_commit(accepts_commits(mode), Fault::Hold);
+    place.chaos.on_commit(ADD, Fault::Hold);
     place.chaos.on_commit(SEND, Fault::Hold);
     let letting_go = async {
-        let again = "database_transaction_retries_total{name=\"sendMessages\",cause=\"unanswered\"}";
+        let again = "database_transaction_retries_total{name=\"sendMessage.batch\",cause=\"unanswered\"}";
         eventually("the message is sent again", async || metric(&place.fleet.replicas[0], again).await >= 1.0).await;
         place.chaos.let_go();
     };

@@ -9,7 +9,7 @@ use catbird_testkit::load::Load;
 use futures_util::future::join_all;
 use tokio::time::Instant;
 
-use super::tools::{DEADLINE, SEND, accepts_commits, count, eventually, message, recovered};
+use super::tools::{ADD, DEADLINE, SEND, count, eventually, message, recovered};
 
 /// Number of times that a load is disturbed.
 const ROUNDS: u64 = 15;
@@ -45,7 +45,7 @@ pub async fn cut_connections_lose_nothing(mode: Mode) {
     for round in 0..ROUNDS {
         // Slower transactions are cut in the middle more often.
         chaos.delay(Duration::from_millis(u64::from(round % 5 == 0)));
-        for statement in [SEND, accepts_commits(mode)] {
+        for statement in [SEND, ADD] {
             chaos.on_commit(statement, Fault::LoseReply);
             chaos.on_commit(statement, Fault::CutBefore);
         }

@@ -10,7 +10,7 @@ use futures_util::future::join_all;
 use serde_json::json;
 use tokio_postgres::{Client, NoTls};
 
-use super::tools::{count, eventually, message, recovered};
+use super::tools::{ADD, count, eventually, message, recovered};
 
 /// Kind of restart.
 #[derive(Clone, Copy, PartialEq)]
@@ -90,7 +90,7 @@ pub async fn a_transaction_id_that_is_used_again_after_a_crash_is_no_success(mod
     let on_roster = "select count(*) - 1 from members where convo_id = $1";
     for round in 1..=5 {
         let body = json!({ "convoId": convo, "didList": [random_did()], "idempotencyKey": unique() });
-        chaos.on_commit("members/join", Fault::Hold);
+        chaos.on_commit(ADD, Fault::Hold);
         let asking = async { members[0].xrpc.procedure("addMembers", &body).await.unwrap() };
         let (mut reply, lost) = tokio::join!(asking, crash_holding_a_commit(&mut cluster, &chaos, round));
         let client = connect(&cluster).await;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use catbird_client::persona::Persona;
 use catbird_client::xrpc::{self, bytes_value};
-use catbird_testkit::fleet::{Mode, Replica};
+use catbird_testkit::fleet::Replica;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 use tokio_postgres::Client;
@@ -69,9 +69,7 @@ pub async fn lock_waiters(client: &Client, backends: i64) {
 }
 
 /// Statement with which replicas append messages; the proxy identifies their transactions by it.
-pub const SEND: &str = "messages/append_batch";
+pub const SEND: &str = "messages/send_message";
 
-/// Statement with which a replica of this mode accepts a commit that adds a member.
-pub fn accepts_commits(mode: Mode) -> &'static str {
-    if mode == Mode::Advisory { "members/add_batch" } else { "messages/append_commit" }
-}
+/// Statement with which replicas add members, with a commit or without.
+pub const ADD: &str = "members/add_members";

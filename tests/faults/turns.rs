@@ -42,7 +42,7 @@ pub async fn replicas_that_write_one_conversation_take_turns_with_batches(mode: 
     assert_eq!(entries(&client, sender.convo().unwrap()).await as u64, sent);
     let (mut batches, mut alone) = (0.0, 0.0);
     for replica in &fleet.replicas {
-        batches += committed(replica, "sendMessages").await;
+        batches += committed(replica, "sendMessage.batch").await;
         alone += committed(replica, "sendMessage").await;
     }
     println!("{sent} messages, {batches} batches, {alone} alone");

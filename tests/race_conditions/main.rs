@@ -86,8 +86,8 @@ async fn nothing_was_rescued(replica: &Replica) {
     let rescues = [
         "name=\"sendMessage\",cause=\"taken\"",
         "name=\"addMembers\",cause=\"taken\"",
-        "name=\"addMembersTogether\",outcome=\"refused\"",
-        "name=\"sendMessages\",outcome=\"refused\"",
+        "name=\"addMembers.batch\",outcome=\"refused\"",
+        "name=\"sendMessage.batch\",outcome=\"refused\"",
     ];
     let rescued: Vec<&str> = page
         .lines()

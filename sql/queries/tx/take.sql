@@ -4,9 +4,8 @@
 -- Replicas without locks may hold a row of one conversation; the others shall not wait for that for long. Nor shall anybody wait for the
 -- reply (deadline::FLUSH) for longer than PostgreSQL works. And a batch has one plan, whatever its size: PostgreSQL would plan small
 -- ones anew each time, which takes longer than to run them.
--- Returns those conversations.   $1 convo_ids   $2 whether locks are taken
-select held.ids as held,
-       set_config('catbird.held', held.ids::text, true),
+-- $1 convo_ids   $2 whether locks are taken
+select set_config('catbird.held', held.ids::text, true),
        set_config('lock_timeout', '50ms', true),
        set_config('statement_timeout', '4s', true),
        set_config('plan_cache_mode', 'force_generic_plan', true)

@@ -1,13 +1,11 @@
 //! addMembers: a member adds others, with or without the commit that adds them to the group.
 
-use std::time::Instant;
-
 use serde::{Deserialize, Serialize};
 
 use crate::api::fields::{self, Key, KeyPackageHash, ServerIncarnation};
 use crate::app::App;
 use crate::bytes::LexBytes;
-use crate::commands::{self, Fingerprint, Invitation, Once};
+use crate::commands::{self, Fingerprint, Invitation, Idempotency};
 use crate::error::{Code, Error};
 use crate::ids::{ConvoId, Did};
 use crate::quotas::{Charge, Reservation};
@@ -49,14 +47,11 @@ pub struct Output {
     seq: i64,
 }
 
-impl From<commands::Landed> for Output {
-    fn from(landed: commands::Landed) -> Self {
-        Self { success: true, new_epoch: landed.epoch, epoch: landed.epoch, seq: landed.seq }
+impl From<commands::Accepted> for Output {
+    fn from(accepted: commands::Accepted) -> Self {
+        Self { success: true, new_epoch: accepted.epoch, epoch: accepted.epoch, seq: accepted.seq }
     }
 }
-
-/// Retry hint for a request without commit and idempotency key.
-const AGAIN: &str = "send the same request again: AlreadyMember says that it was done";
 
 impl Endpoint for AddMembers {
     const LEXICON: &'static str = include_str!("add_members.json");
@@ -94,22 +89,10 @@ impl Endpoint for AddMembers {
 }
 
 async fn add(app: &App, caller: &Caller, input: Input) -> Result<Output, Error> {
-    let start = Instant::now();
     let command = command(app, caller, input).await?;
-    let (members, commits) = (command.dids.len(), command.commit.is_some());
-    // The bytes of a commit identify the request.
-    let knows_itself = commits || command.once.has_key();
     let held = hold(app, &command).await;
-    let adding = async |command| app.serializer.add(command).await;
-    let landed = app.quotas.run_reserved(held, command, adding).await.inspect_err(|error| app.count_conflict(error));
-    let landed = landed.map_err(|error| if knows_itself { error } else { error.with_retry_hint(AGAIN) })?;
-    if !landed.repeated {
-        app.metrics.commands.members_added(members);
-    }
-    if !landed.repeated && commits {
-        app.metrics.commands.epoch_incremented(start.elapsed());
-    }
-    Ok(landed.into())
+    let accepted = app.quotas.run_reserved(held, command, async |command| app.serializer.run(command).await).await?;
+    Ok(accepted.into())
 }
 
 /// Reserves the quota that the command will use: its bytes and its introductions. Strangers are refused before that, so the DIDs that
@@ -163,6 +146,6 @@ async fn command(app: &App, caller: &Caller, input: Input) -> Result<commands::A
         commit,
         entry_id: app.new_id(),
         incarnation: input.server_incarnation.map(|seen| seen.0),
-        once: Once::new(caller.did.clone(), "addMembers", input.idempotency_key.map(|key| key.0), fingerprint),
+        idempotency: Idempotency::new(caller.did.clone(), "addMembers", input.idempotency_key.map(|key| key.0), fingerprint),
     })
 }

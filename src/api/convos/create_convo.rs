@@ -5,7 +5,7 @@ use serde::Deserialize;
 use crate::api::fields::{self, Count, Key, KeyPackageHash};
 use crate::app::App;
 use crate::bytes::LexBytes;
-use crate::commands::{self, Created, Fingerprint, Invitation, Once};
+use crate::commands::{self, Created, Fingerprint, Invitation, Idempotency};
 use crate::error::{Code, Error};
 use crate::ids::Did;
 use crate::mls::{self, MAX_INITIAL_EPOCH, Suite};
@@ -49,9 +49,6 @@ pub struct Metadata {
     description: Option<String>,
 }
 
-/// Retry hint for a request without idempotency key.
-const AGAIN: &str = "send the same request again: ConvoAlreadyExists says that it was done";
-
 impl Endpoint for CreateConvo {
     const LEXICON: &'static str = include_str!("create_convo.json");
     const KIND: Kind = Kind::Procedure;
@@ -72,14 +69,7 @@ impl Endpoint for CreateConvo {
         let (new, mut dids) = (command.new.clone(), vec![caller.did.clone()]);
         dids.extend(command.initial_members.iter().cloned());
         let held = hold(app, &command).await;
-        let keyed = command.once.has_key();
-        let created =
-            app.quotas.run_reserved(held, command, async |command| app.serializer.create(command).await).await;
-        let created = created.map_err(|error| if keyed { error } else { error.with_retry_hint(AGAIN) })?;
-        if !created.repeated {
-            app.metrics.commands.group_created();
-            app.metrics.commands.members_added(dids.len());
-        }
+        let created = app.quotas.run_reserved(held, command, async |command| app.serializer.run(command).await).await?;
         Ok(view(created, new, dids))
     }
 }
@@ -172,7 +162,7 @@ async fn command(app: &App, caller: &Caller, input: Input) -> Result<commands::C
         )?,
         new: NewConvo { group_id, creator: caller.did.clone(), cipher_suite: suite.name.to_owned(), epoch, metadata },
         initial_members,
-        once: Once::new(caller.did.clone(), "createConvo", input.idempotency_key.map(|key| key.0), fingerprint),
+        idempotency: Idempotency::new(caller.did.clone(), "createConvo", input.idempotency_key.map(|key| key.0), fingerprint),
     })
 }
 

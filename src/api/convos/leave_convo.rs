@@ -1,13 +1,11 @@
 //! leaveConvo: a member leaves, or the admin removes one.
 
-use std::time::Instant;
-
 use serde::Deserialize;
 
 use crate::api::fields::{self, Key, ServerIncarnation};
 use crate::app::App;
 use crate::bytes::LexBytes;
-use crate::commands::{self, Fingerprint, Once};
+use crate::commands::{self, Fingerprint, Idempotency};
 use crate::error::{Code, Error};
 use crate::ids::{ConvoId, Did};
 use crate::quotas::Charge;
@@ -34,9 +32,6 @@ pub struct Input {
     #[serde(default)]
     conflict: Conflict,
 }
-
-/// Retry hint for the removal of another member without commit and idempotency key.
-const AGAIN: &str = "send the same request again: TargetNotMember says that it was done";
 
 impl Endpoint for LeaveConvo {
     const LEXICON: &'static str = include_str!("leave_convo.json");
@@ -73,7 +68,6 @@ impl Endpoint for LeaveConvo {
 }
 
 async fn leave(app: &App, caller: &Caller, input: Input) -> Result<Output, Error> {
-    let start = Instant::now();
     let commit = fields::commit(app, caller, &input.convo_id, input.commit).await?;
     let target = input.target_did.unwrap_or_else(|| caller.did.clone());
     if let Some((commit, _)) = &commit {
@@ -84,7 +78,6 @@ async fn leave(app: &App, caller: &Caller, input: Input) -> Result<Output, Error
         .text(Some(input.convo_id.as_str()))
         .text(Some(target.as_str()))
         .field(commit.as_ref().map(|commit| commit.bytes.as_slice()));
-    let commits = commit.is_some();
     let command = commands::LeaveConvo {
         convo_id: input.convo_id,
         caller: caller.did.clone(),
@@ -92,18 +85,11 @@ async fn leave(app: &App, caller: &Caller, input: Input) -> Result<Output, Error
         commit,
         entry_id: app.new_id(),
         incarnation: input.server_incarnation.map(|seen| seen.0),
-        once: Once::new(caller.did.clone(), "leaveConvo", input.idempotency_key.map(|key| key.0), fingerprint),
+        idempotency: Idempotency::new(caller.did.clone(), "leaveConvo", input.idempotency_key.map(|key| key.0), fingerprint),
     };
-    // The bytes of a commit identify the request, and so does a caller that has left.
-    let knows_itself = commits || command.target == command.caller || command.once.has_key();
     // Leaving costs no quota; a commit is stored.
     let charges = command.commit.as_ref().map(|commit| Charge::stored(&caller.did, commit.bytes.len(), 2));
     let held = app.quotas.reserve(charges.into_iter().collect());
-    let leaving = async |command| app.serializer.run(command).await;
-    let landed = app.quotas.run_reserved(held, command, leaving).await.inspect_err(|error| app.count_conflict(error));
-    let landed = landed.map_err(|error| if knows_itself { error } else { error.with_retry_hint(AGAIN) })?;
-    if !landed.repeated && commits {
-        app.metrics.commands.epoch_incremented(start.elapsed());
-    }
-    Ok(landed.into())
+    let accepted = app.quotas.run_reserved(held, command, async |command| app.serializer.run(command).await).await?;
+    Ok(accepted.into())
 }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::api::fields::Key;
 use crate::app::App;
 use crate::bytes::LexBytes;
-use crate::commands::{self, Fingerprint, Once};
+use crate::commands::{self, Fingerprint, Idempotency};
 use crate::error::{Code, Error};
 use crate::mls::{self, Suite};
 use crate::quotas::Charge;
@@ -66,12 +66,11 @@ impl Endpoint for PublishKeyPackage {
             return Err(refusal);
         }
         let owner = caller.did.clone();
-        let once = Once::new(owner.clone(), "publishKeyPackage", key, fingerprint);
+        let idempotency = Idempotency::new(owner.clone(), "publishKeyPackage", key, fingerprint);
         let bytes = package.as_ref().map_or(0, |package| package.bytes.len());
         let held = app.quotas.reserve(vec![Charge::stored(&owner, bytes, 1)]);
-        let command = commands::PublishKeyPackage { owner, package, now, once };
-        let published =
-            app.quotas.run_reserved(held, command, async |command| app.store.transact(command).await).await?;
+        let command = commands::PublishKeyPackage { owner, package, now, idempotency };
+        let published = app.quotas.run_reserved(held, command, async |command| app.store.transact(command).await).await?;
         Ok(Output { success: true, key_package_hash: published.hash })
     }
 }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::api::fields::{self, Count, Key, ServerIncarnation};
 use crate::app::App;
 use crate::bytes::LexBytes;
-use crate::commands::{self, Fingerprint, Once};
+use crate::commands::{self, Fingerprint, Idempotency};
 use crate::error::{Code, Error};
 use crate::ids::{ConvoId, Did, EntryId};
 use crate::mls::{self, MAX_MLS_BYTES};
@@ -94,21 +94,15 @@ impl Endpoint for SendMessage {
 }
 
 async fn send(app: &App, caller: &Caller, input: Input) -> Result<Output, Error> {
-    let knows_itself = input.msg_id.is_some() || input.idempotency_key.is_some();
     let command = command(app, caller, input).await?;
-    let (message, id) = (&command.message, command.message.id.clone());
+    let message = &command.message;
     let embed = [&message.embed_type, &message.embed_uri].into_iter().flatten().map(String::len).sum::<usize>();
     // A message that was accepted before this limit existed is still recognised as repeated.
     let held = match message.ciphertext.len() > MAX_MLS_BYTES {
         true => Err(Code::MessageTooLarge.because(format!("ciphertext must have at most {MAX_MLS_BYTES} bytes"))),
         false => app.quotas.reserve(vec![Charge::stored(&caller.did, message.ciphertext.len() + embed, 1)]),
     };
-    let sending = async |command| app.serializer.send(command).await;
-    let sent = app.quotas.run_reserved(held, command, sending).await.inspect_err(|error| app.count_conflict(error));
-    let sent = sent.map_err(|error| if knows_itself { error } else { error.with_message_id(&id) })?;
-    if !sent.repeated {
-        app.metrics.commands.message_sent();
-    }
+    let sent = app.quotas.run_reserved(held, command, async |command| app.serializer.run(command).await).await?;
     Ok(Output { message_id: sent.id, received_at: sent.received_at, seq: sent.seq, epoch: sent.epoch })
 }
 
@@ -138,6 +132,7 @@ async fn command(app: &App, caller: &Caller, input: Input) -> Result<commands::S
         .text(embed_uri.as_deref());
     Ok(commands::SendMessage {
         convo_id: input.convo_id,
+        has_own_id: input.msg_id.is_some(),
         message: AppMessage {
             id: input.msg_id.unwrap_or_else(|| app.new_id()),
             sender: caller.did.clone(),
@@ -148,7 +143,7 @@ async fn command(app: &App, caller: &Caller, input: Input) -> Result<commands::S
         },
         window: app.config.message_epoch_window,
         incarnation: input.server_incarnation.map(|seen| seen.0),
-        once: Once::new(caller.did.clone(), "sendMessage", input.idempotency_key.map(|key| key.0), fingerprint),
+        idempotency: Idempotency::new(caller.did.clone(), "sendMessage", input.idempotency_key.map(|key| key.0), fingerprint),
     })
 }
 

@@ -4,16 +4,15 @@ use std::sync::Arc;
 
 use catbird_testkit::cluster::{TestDatabase, database};
 
-use super::super::epochs::{self, Swap};
-use super::super::query::Query;
-use super::super::session::Queries;
-use super::super::{
-    Abort, Batch, Command, Exclusive, ExclusiveMany, Hold, Landing, Locks, Position, Store, StoreConfig, Topic,
-};
 use crate::error::{Code, Error};
 use crate::ids::{ConvoId, Did};
 use crate::metrics::Registry;
 use crate::store::StoreMetrics;
+use crate::store::epochs::Swap;
+use crate::store::{
+    Abort, BatchOutcome, Batched, Command, Exclusive, ExclusiveMany, LockMode, Locks, Position, Queries, Query,
+    Refused, Store, StoreConfig, epochs,
+};
 
 const SUCCEED: Query = Query { name: "test/succeed", text: "select 1", types: &[] };
 const FAIL: Query = Query { name: "test/fail", text: "select 1 / 0", types: &[] };
@@ -40,7 +39,7 @@ impl Command for Careless {
     }
 
     async fn execute(&self, x: &mut Exclusive<'_>) -> Result<(), Abort> {
-        assert!(matches!(epochs::extend(x, 0, 0).await?, Swap::To(_)));
+        assert!(matches!(epochs::extend(x).await?, Swap::To(_)));
         let _ = x.tx().rows(self.1, &[]).await;
         Ok(())
     }
@@ -62,7 +61,7 @@ impl Command for Panics {
     }
 
     async fn execute(&self, x: &mut Exclusive<'_>) -> Result<(), Abort> {
-        epochs::extend(x, 0, 0).await?;
+        epochs::extend(x).await?;
         panic!("a defect in a command")
     }
 }
@@ -83,9 +82,9 @@ async fn setting() -> Setting {
 }
 
 impl Setting {
-    async fn careless(&self, query: &'static Query, hold: Hold) -> Result<(), Error> {
+    async fn careless(&self, query: &'static Query, mode: LockMode) -> Result<(), Error> {
         let command = Arc::new(Careless(convo(), query));
-        self.store.run(command, hold).await.map(|_| ()).map_err(Error::from)
+        self.store.run(command, mode).await.map(|_| ()).map_err(Error::from)
     }
 
     /// Where the conversation stands for everybody else.
@@ -103,42 +102,34 @@ fn convo() -> ConvoId {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_swallowed_statement_error_never_becomes_a_commit() {
     let setting = setting().await;
-    for hold in [Hold::Lock, Hold::Remembered(Position { epoch: 0, seq: 0 })] {
+    for mode in [LockMode::Lock, LockMode::Remembered(Position { epoch: 0, seq: 0 })] {
         let error =
-            setting.careless(&FAIL, hold).await.expect_err("nothing was committed, so nothing may be acknowledged");
+            setting.careless(&FAIL, mode).await.expect_err("nothing was committed, so nothing may be acknowledged");
         assert_eq!(error.code, Code::InternalServerError);
         assert_eq!(setting.seq().await, 0);
     }
-    setting.careless(&SUCCEED, Hold::Lock).await.unwrap();
+    setting.careless(&SUCCEED, LockMode::Lock).await.unwrap();
     assert_eq!(setting.seq().await, 1, "the same command without the error is committed, on the same connection");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_swallowed_deadlock_never_becomes_a_commit() {
     let setting = setting().await;
-    setting.careless(&DEADLOCK, Hold::Lock).await.expect_err("nothing was committed");
+    setting.careless(&DEADLOCK, LockMode::Lock).await.expect_err("nothing was committed");
     assert_eq!(setting.seq().await, 0);
 }
 
-/// Runs a statement that fails, and says that all is well.
-struct CarelessBatch(ConvoId);
-
-impl Batch for CarelessBatch {
-    const NAME: &'static str = "careless batch";
+impl Batched for Careless {
+    const BATCH_NAME: &'static str = "careless.batch";
     const STATEMENT: &'static Query = &FAIL;
-    type Output = ();
 
-    fn convos(&self) -> Vec<&ConvoId> {
-        vec![&self.0]
-    }
-
-    fn topics(&self, _: &[Landing<()>]) -> Vec<Topic> {
-        Vec::new()
-    }
-
-    async fn execute(&self, x: &ExclusiveMany<'_>) -> Result<Vec<Landing<()>>, Abort> {
+    async fn execute_batch(x: &ExclusiveMany<'_>, _: &[Arc<Self>]) -> Result<Vec<BatchOutcome<()>>, Abort> {
         let _ = x.tx.rows(&FAIL, &[]).await;
-        Ok(vec![Landing::Done(())])
+        Ok(vec![BatchOutcome::Committed { output: (), at: Position { epoch: 0, seq: 0 } }])
+    }
+
+    async fn refusal(&self, _: &impl Queries, _: &Refused) -> Result<(), Abort> {
+        unreachable!("it refuses nothing")
     }
 }
 
@@ -146,10 +137,10 @@ impl Batch for CarelessBatch {
 async fn a_batch_that_swallows_an_error_is_none_and_its_connection_goes_on() {
     let setting = setting().await;
     for locks in [Locks::Try, Locks::Wait, Locks::None] {
-        let done = setting.store.batch(CarelessBatch(convo()), locks, || None).await;
+        let done = setting.store.batch(vec![Arc::new(Careless(convo(), &FAIL))], locks, || None).await;
         assert_eq!(done.err().expect("PostgreSQL answered COMMIT with ROLLBACK").code, Code::InternalServerError);
     }
-    setting.careless(&SUCCEED, Hold::Lock).await.expect("the only connection is outside of any transaction");
+    setting.careless(&SUCCEED, LockMode::Lock).await.expect("the only connection is outside of any transaction");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -157,10 +148,10 @@ async fn a_command_that_panics_is_rolled_back_and_gives_everything_back() {
     let setting = setting().await;
     let store = setting.store.clone();
     let panicking = setting.store.detached(async move {
-        store.run(Arc::new(Panics(convo())), Hold::Lock).await.map(|_| ()).map_err(Error::from)
+        store.run(Arc::new(Panics(convo())), LockMode::Lock).await.map(|_| ()).map_err(Error::from)
     });
     assert_eq!(panicking.await.unwrap_err().code, Code::InternalServerError);
-    setting.careless(&SUCCEED, Hold::Lock).await.expect("the only connection and the lock are free again");
+    setting.careless(&SUCCEED, LockMode::Lock).await.expect("the only connection and the lock are free again");
     assert_eq!(setting.seq().await, 1);
 }
 

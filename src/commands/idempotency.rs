@@ -1,4 +1,4 @@
-//! Doing a thing once: the record of a request's idempotency key, and what makes two requests the same.
+//! Idempotency keys: the fingerprint that makes two requests equal, and the record of a key's reply.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -43,16 +43,16 @@ impl Fingerprint {
     }
 }
 
-/// The caller's key for one request, if it sent one, and the request's fingerprint.
+/// Idempotency key of one request, if it has one, and the request's fingerprint.
 #[derive(Debug, Clone)]
-pub struct Once {
+pub struct Idempotency {
     caller: Did,
     method: &'static str,
     key: Option<String>,
     fingerprint: [u8; 32],
 }
 
-impl Once {
+impl Idempotency {
     /// `method` without the namespace.
     pub fn new(caller: Did, method: &'static str, key: Option<String>, fingerprint: Fingerprint) -> Self {
         Self { caller, method, key, fingerprint: fingerprint.0.finalize().into() }
@@ -68,8 +68,8 @@ impl Once {
         self.key.is_some()
     }
 
-    /// What the same request got earlier. Another request under the same key is `IdempotencyConflict`.
-    pub(super) async fn earlier<T: DeserializeOwned>(&self, db: &impl Queries) -> Result<Option<T>, Abort> {
+    /// Returns the reply that an equal request with this key got. A different request with it is `IdempotencyConflict`.
+    pub(super) async fn replay<T: DeserializeOwned>(&self, db: &impl Queries) -> Result<Option<T>, Abort> {
         let Some(key) = &self.key else { return Ok(None) };
         let Some(record) = idempotency::find(db, &self.caller, self.method, key).await? else { return Ok(None) };
         if record.fingerprint != self.fingerprint {
@@ -79,8 +79,8 @@ impl Once {
         Ok(Some(serde_json::from_value(record.reply).map_err(Error::internal)?))
     }
 
-    /// Remembers what the request got, in the transaction that does it.
-    pub(super) async fn remember<T: Serialize>(&self, tx: &Tx, reply: &T) -> Result<(), Abort> {
+    /// Records the reply, in the transaction that does the work.
+    pub(super) async fn record<T: Serialize>(&self, tx: &Tx, reply: &T) -> Result<(), Abort> {
         let Some(key) = &self.key else { return Ok(()) };
         let reply = serde_json::to_value(reply).map_err(Error::internal)?;
         idempotency::insert(tx, &self.caller, self.method, key, &self.fingerprint, &reply).await

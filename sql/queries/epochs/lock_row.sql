@@ -1,4 +1,4 @@
--- epochs/hold: locks the row of a conversation whose roster is about to change, so that writers without the advisory
+-- epochs/lock_row: locks the row of a conversation whose roster is about to change, so that writers without the advisory
 -- lock wait too.
 -- needs: the conversation, exclusively.
 -- $1 convo_id   $2, $3 remembered epoch and last_seq, null under the lock
