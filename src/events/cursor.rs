@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cursor_is_bounded_and_stands_before_what_it_cannot_name() {
+    fn a_cursor_is_bounded_and_ends_before_transactions_that_it_cannot_name() {
         let running: Vec<String> = (0..200).map(|n| (100 + 2 * n).to_string()).collect();
         let cursor = Cursor::from(&moment(0, &format!("100:900:{}", running.join(",")), 1));
         assert!(cursor.to_string().len() <= 115, "{cursor}");
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cursor_beside_another_stands_where_it_stood_and_has_read_as_much() {
+    fn a_cursor_beside_another_keeps_its_position_and_takes_the_newest_transaction() {
         let old = Cursor::from(&moment(1_700_000_000_000, "7:9:7", 1));
         let mut later = moment(1_700_000_001_000, "20:30:", 1);
         later.has_read(28);
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_changed_is_no_cursor() {
+    fn a_changed_text_is_not_a_cursor() {
         let text = Cursor::from(&moment(1_700_000_000_000, "7:9:7", 1)).to_string();
         let changes = [9, 24, 30, text.len() - 2];
         for at in changes {
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_event_carried_is_no_cursor() {
+    fn a_text_that_no_event_carried_is_not_a_cursor() {
         let other = Ulid::new().to_string();
         for text in ["", "7", "not a cursor", "01JB2N0W3E8Z6TQ9K4M5V7X1YA", &other, "ääääääääääääääää"]
         {

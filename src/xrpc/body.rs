@@ -121,7 +121,7 @@ mod tests {
     use crate::metrics::Registry;
 
     #[test]
-    fn a_body_is_whole_however_it_came() {
+    fn a_body_is_complete_however_it_is_split() {
         let bytes: Vec<u8> = (0..2 * LARGE + 5).map(|n| (n % 251) as u8).collect();
         let memory = BodyMemory::new(MemoryMetrics::register(&mut Registry::default()));
         for (length, large) in [(0, false), (1, false), (LARGE, false), (LARGE + 1, true), (2 * LARGE + 5, true)] {

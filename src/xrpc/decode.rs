@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_says_what_was_expected_and_nothing_of_what_was_sent() {
+    fn an_error_names_what_was_expected_and_quotes_no_input() {
         for value in ["\u{e000}".repeat(100_000), ", expected ".repeat(10_000), "`\"".repeat(1_000)] {
             let body = serde_json::json!({ "epoch": value }).to_string();
             let error = super::body::<Epoch>(body.as_bytes()).unwrap_err();
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_is_json_unless_it_is_said_to_be_something_else() {
+    fn a_body_without_a_content_type_is_json() {
         let said = |value: &'static str| {
             let mut headers = HeaderMap::new();
             headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static(value));

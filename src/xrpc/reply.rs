@@ -65,23 +65,23 @@ pub fn message_with_details(error: &Error, id: Option<&RequestId>) -> String {
         outcome,
         message_id,
     } = &*error.details;
-    let facts = [
-        ("serverEpoch", fact(server_epoch)),
-        ("serverIncarnation", fact(server_incarnation)),
-        ("reason", fact(reason)),
-        ("moreMissing", fact(more_missing)),
-        ("retryAfterMs", fact(retry_after_ms)),
-        ("outcome", fact(outcome)),
-        ("messageId", fact(message_id)),
-        ("recovery", fact(&Some(error.code.recovery()))),
+    let listed = [
+        ("serverEpoch", detail(server_epoch)),
+        ("serverIncarnation", detail(server_incarnation)),
+        ("reason", detail(reason)),
+        ("moreMissing", detail(more_missing)),
+        ("retryAfterMs", detail(retry_after_ms)),
+        ("outcome", detail(outcome)),
+        ("messageId", detail(message_id)),
+        ("recovery", detail(&Some(error.code.recovery()))),
         ("requestId", id.map(RequestId::to_string)),
     ];
-    let facts: Vec<_> = facts.into_iter().filter_map(|(name, fact)| Some(format!("{name}={}", fact?))).collect();
-    format!("{} [{}]", error.message, facts.join(" "))
+    let listed: Vec<_> = listed.into_iter().filter_map(|(name, value)| Some(format!("{name}={}", value?))).collect();
+    format!("{} [{}]", error.message, listed.join(" "))
 }
 
 /// Returns a detail as the body has it, without the quotation marks of a string.
-fn fact(value: &Option<impl Serialize>) -> Option<String> {
+fn detail(value: &Option<impl Serialize>) -> Option<String> {
     match serde_json::to_value(value).expect("numbers, flags and words are JSON") {
         Value::Null => None,
         Value::String(text) => Some(text),
@@ -128,7 +128,7 @@ mod tests {
     use crate::error::{Outcome, Reason};
 
     #[actix_web::test]
-    async fn every_error_tells_its_recovery_by_its_name_and_its_facts_twice() {
+    async fn every_error_has_its_details_as_fields_and_in_its_message() {
         for code in Code::ALL {
             let mut error = code.because("a sentence [that=quotes] something");
             error.details.server_epoch = Some(7);
@@ -148,12 +148,12 @@ mod tests {
             let mut body: serde_json::Map<String, Value> = serde_json::from_slice(&body).unwrap();
             let (name, message) = (body.remove("error").unwrap(), body.remove("message").unwrap());
             assert_eq!(name, code.name());
-            let facts = message.as_str().unwrap().strip_prefix("a sentence [that=quotes] something [").unwrap();
-            let facts = facts.strip_suffix(']').unwrap().split(' ').map(|fact| fact.split_once('=').unwrap());
+            let listed = message.as_str().unwrap().strip_prefix("a sentence [that=quotes] something [").unwrap();
+            let listed = listed.strip_suffix(']').unwrap().split(' ').map(|item| item.split_once('=').unwrap());
             body.remove("missing").unwrap();
             let fields: Vec<_> =
                 body.into_iter().map(|(name, value)| (name, value.to_string().replace('"', ""))).collect();
-            let mut told: Vec<_> = facts.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+            let mut told: Vec<_> = listed.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
             told.sort_unstable();
             assert_eq!(told, fields, "{}", code.name());
         }

@@ -41,7 +41,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_librarys_own_refusals_are_replaced() {
+    fn only_replies_of_the_library_are_replaced() {
         let theirs = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
         let ours = |open| String::from_utf8(reply_to_unreadable_head(theirs, open).unwrap()).unwrap();
         assert!(!ours(false).contains("access-control"), "{}", ours(false));

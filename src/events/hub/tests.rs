@@ -67,18 +67,18 @@ fn page(entries: Vec<MessageView>, roster: i64) -> Entries {
 }
 
 /// Takes the entries that wait for a client.
-fn came(subscriber: &Subscriber) -> Vec<i64> {
-    let mut came = Vec::new();
+fn received(subscriber: &Subscriber) -> Vec<i64> {
+    let mut received = Vec::new();
     while let Ok(Some(Outgoing::Event(event, _))) = subscriber.next(Waker::noop()) {
         if let Event::Message { message, .. } = &event.event {
-            came.push(message.seq);
+            received.push(message.seq);
         }
     }
-    came
+    received
 }
 
 #[test]
-fn p5_a_stream_that_joins_while_the_tail_reads_gets_what_it_lacks_before_what_is_new() {
+fn p5_a_stream_that_joins_during_a_read_gets_its_missing_entries_first() {
     let hub = hub();
     let (first, late) = ("did:plc:first", "did:plc:late");
     let first_stream = stream(&hub, first, 10, 10);
@@ -95,18 +95,18 @@ fn p5_a_stream_that_joins_while_the_tail_reads_gets_what_it_lacks_before_what_is
     assert!(matches!(hub.next_step(&late_stream, 10, 5), NextStep::Done));
     hub.publish(&[(CONVO, 10)], page(vec![entry(11)], 1), &[membership(first, 11), membership(late, 11)]);
     end(&hub, reading);
-    assert_eq!((came(&first_stream), came(&late_stream)), (vec![11], vec![]));
+    assert_eq!((received(&first_stream), received(&late_stream)), (vec![11], vec![]));
 
     let reading = hub.begin_pass().pass;
     assert_eq!(hub.take_unread(10), [(Arc::from(CONVO), 7)]);
     let missing = (8..=11).map(entry).collect();
     hub.publish(&[(CONVO, 7)], page(missing, 1), &[membership(first, 11), membership(late, 11)]);
     end(&hub, reading);
-    assert_eq!((came(&first_stream), came(&late_stream)), (vec![], vec![8, 9, 10, 11]));
+    assert_eq!((received(&first_stream), received(&late_stream)), (vec![], vec![8, 9, 10, 11]));
 }
 
 #[test]
-fn p7_who_is_a_member_is_asked_again_when_the_roster_has_changed_and_not_before() {
+fn p7_memberships_are_read_again_only_after_the_roster_has_changed() {
     let hub = hub();
     let did = "did:plc:first";
     let stream = stream(&hub, did, 10, 10);
@@ -119,17 +119,17 @@ fn p7_who_is_a_member_is_asked_again_when_the_roster_has_changed_and_not_before(
     assert_eq!((asked(1), asked(2)), (0, 1));
     // At the same version of the roster, no membership has to be read.
     hub.publish(&[(CONVO, 11)], page(vec![entry(12)], 1), &[]);
-    assert_eq!(came(&stream), [11, 12]);
+    assert_eq!(received(&stream), [11, 12]);
     // At another version, the entry is not handed out before memberships are read again.
     hub.publish(&[(CONVO, 12)], page(vec![entry(13)], 2), &[]);
-    assert_eq!(came(&stream), [0; 0]);
+    assert_eq!(received(&stream), [0; 0]);
     let ended = RosterEntry { left_seq: Some(12), roster: 2, ..membership(did, 13) };
     hub.publish(&[(CONVO, 12)], page(vec![entry(13)], 2), &[ended]);
-    assert_eq!((came(&stream), asked(2)), (vec![], 1));
+    assert_eq!((received(&stream), asked(2)), (vec![], 1));
 }
 
 #[test]
-fn p10_where_too_much_waits_for_all_those_go_first_for_whom_most_does() {
+fn p10_when_too_many_bytes_wait_the_streams_with_the_most_are_cut_first() {
     let hub = hub();
     let read = |name: String, bytes: &[usize]| {
         let stream = stream(&hub, &name, 0, 10);
@@ -151,7 +151,7 @@ fn p10_where_too_much_waits_for_all_those_go_first_for_whom_most_does() {
 }
 
 #[test]
-fn a_stream_has_its_longest_life_and_ends_with_a_word() {
+fn a_stream_ends_with_a_final_event_at_its_maximum_age() {
     let hub = hub();
     let stream = stream(&hub, "did:plc:first", 10, 10);
     let after = |minutes: u64| hub.keep_alive(0, 1, Instant::now() + Duration::from_secs(60 * minutes));
@@ -162,7 +162,7 @@ fn a_stream_has_its_longest_life_and_ends_with_a_word() {
 }
 
 #[test]
-fn a_replica_whose_tail_makes_no_pass_is_not_current() {
+fn a_replica_without_passes_of_the_tail_is_not_current() {
     let hub = hub();
     assert!(hub.is_current(Instant::now()));
     assert!(!hub.is_current(Instant::now() + STALE));
@@ -171,7 +171,7 @@ fn a_replica_whose_tail_makes_no_pass_is_not_current() {
 }
 
 #[test]
-fn p10_rows_that_wait_for_a_stream_that_catches_up_are_bounded_in_bytes() {
+fn p10_held_rows_of_a_stream_that_catches_up_are_bounded_in_bytes() {
     let hub = hub();
     let did: Did = "did:plc:first".parse().unwrap();
     let subscriber = hub.register(&did, None, None, Cursor::nowhere()).unwrap();
