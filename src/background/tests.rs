@@ -1,3 +1,6 @@
+use std::fs;
+use std::path::{Path, PathBuf};
+
 use super::*;
 
 static ESSENTIAL: Task = Task { name: "essential", is_essential: true, reason: "a test" };
@@ -50,6 +53,54 @@ async fn the_end_of_a_task_is_no_failure_while_the_server_drains_and_only_stoppa
     background.tell_to_stop();
     background.stopped().await;
     assert_eq!((background.failed(), background.started().len()), (None, 1));
+}
+
+/// Files that start other tasks than long-lived ones, and what those are.
+const OTHER_TASKS: &[(&str, &str)] = &[
+    ("actors/registry.rs", "an actor, which the next request starts again"),
+    ("auth/resolver.rs", "the refresh of one DID document"),
+    ("connection/socket.rs", "a test"),
+    ("delivery/outbox.rs", "one attempt, held by the task that makes attempts"),
+    ("embedded/initdb.rs", "one connection to PostgreSQL"),
+    ("embedded/mod.rs", "the size limit of PostgreSQL's log, held by its owner"),
+    ("embedded/supervisor.rs", "the process that supervises PostgreSQL"),
+    ("events/mod.rs", "the catching up of one stream"),
+    ("events/notifier.rs", "one typing indicator"),
+    ("memory/large_work.rs", "one large computation"),
+    ("mls.rs", "one large parse"),
+    ("probe.rs", "one check of the database"),
+    ("serializer/workers.rs", "one batch"),
+    ("advisory/workers.rs", "one batch"),
+    ("store/connect.rs", "one connection to PostgreSQL"),
+    ("store/pool.rs", "one connection to PostgreSQL"),
+    ("store/listen.rs", "one connection to PostgreSQL, held by the task that listens"),
+    ("store/nonces.rs", "a test"),
+    ("store/session.rs", "the end of one connection"),
+    ("store/write.rs", "one transaction"),
+    ("timing.rs", "a test"),
+    ("xrpc/pipeline.rs", "the rest of one refused body"),
+];
+
+/// Rust files below a directory.
+fn sources(directory: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    let (directories, files): (Vec<_>, Vec<_>) = entries.partition(|path| path.is_dir());
+    let below = directories.iter().flat_map(|directory| sources(directory));
+    files.into_iter().filter(|file| file.extension().is_some_and(|ending| ending == "rs")).chain(below).collect()
+}
+
+#[test]
+fn long_lived_tasks_are_started_by_their_owner_alone() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    for file in sources(&src) {
+        let name = file.strip_prefix(&src).unwrap().to_str().unwrap();
+        let is_exempt = name.starts_with("background/") || name.contains("tests") || name.starts_with("smoke_test");
+        let starts = fs::read_to_string(&file).unwrap().contains("spawn(");
+        assert!(
+            is_exempt || !starts || OTHER_TASKS.iter().any(|(other, _)| *other == name),
+            "src/{name} starts a task: start it with `Background` if it is long-lived, else say here what it is",
+        );
+    }
 }
 
 #[test]

@@ -111,7 +111,7 @@ pub struct Retention {
     /// Stored events.
     pub events: Option<TimeDelta>,
     /// The time between two sweeps.
-    pub every: Duration,
+    pub sweep_interval: Duration,
 }
 
 /// Delivery of entries to mailboxes.
@@ -237,7 +237,7 @@ impl Config {
                 unread: env.days("COMMIT_HOLD_DAYS"),
                 abandoned: env.days("ABANDONED_AFTER_DAYS"),
                 events: env.days("EVENT_STREAM_TTL_DAYS"),
-                every: env.seconds("RETENTION_INTERVAL_SECONDS"),
+                sweep_interval: env.seconds("RETENTION_INTERVAL_SECONDS"),
             },
             mailboxes: MailboxConfig {
                 timeout: env.seconds("MAILBOX_TIMEOUT_SECONDS"),

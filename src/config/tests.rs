@@ -12,7 +12,7 @@ fn an_empty_environment_is_a_working_configuration() {
 }
 
 #[test]
-fn pages_for_operators_are_for_others_too_unless_they_have_a_place_of_their_own() {
+fn operators_pages_are_public_unless_the_address_is_loopback_or_they_have_a_port() {
     let with = |settings: &[(&str, &str)]| Config::from_variables(settings.iter().copied()).unwrap();
     assert!(!with(&[]).shows_operators_pages());
     assert!(with(&[("SERVER_HOST", "0.0.0.0")]).shows_operators_pages());
@@ -49,7 +49,7 @@ fn quotas_have_defaults_and_can_be_off() {
 }
 
 #[test]
-fn a_line_of_env_that_makes_no_sense_is_named_and_not_shown() {
+fn a_malformed_line_of_env_is_named_but_not_printed() {
     let said = |line: &str| unreadable(&dotenvy::Error::LineParse(line.to_owned(), 3));
     assert!(said("JWT_SECRET=\"hunter2 hunter2").contains("that of JWT_SECRET"));
     for line in ["JWT_SECRET=\"hunter2", "export A='hunter2", "hunter2", "hunter2 = 'x", "\"hunter2=x"] {
@@ -58,14 +58,14 @@ fn a_line_of_env_that_makes_no_sense_is_named_and_not_shown() {
 }
 
 #[test]
-fn redis_is_told_by_its_scheme() {
+fn a_redis_url_needs_a_scheme_of_redis() {
     for (url, good) in [("redis://x:6379", true), ("rediss://x", true), ("http://x", false), ("x:6379", false)] {
         assert_eq!(Config::from_variables([("REDIS_URL", url)]).is_ok(), good, "{url}");
     }
 }
 
 #[test]
-fn retention_is_in_days_and_nought_is_for_ever() {
+fn retention_is_in_days_and_zero_is_for_ever() {
     let kept = |settings: &[(&str, &str)]| Config::from_variables(settings.iter().copied()).unwrap().retention;
     assert_eq!(kept(&[]).messages, Some(TimeDelta::days(30)));
     assert_eq!(kept(&[]).events, Some(TimeDelta::days(7)));
@@ -97,7 +97,7 @@ fn every_problem_is_reported_at_once() {
 }
 
 #[test]
-fn a_service_is_reached_where_its_did_points_unless_told_otherwise() {
+fn the_public_url_defaults_to_the_host_of_the_did() {
     let url = |settings: &[(&str, &str)]| Config::from_variables(settings.iter().copied()).unwrap().auth.public_url;
     assert_eq!(url(&[]), "http://localhost:3000");
     assert_eq!(url(&[("SERVICE_DID", "did:web:mls.catbird.blue")]), "https://mls.catbird.blue");
@@ -106,7 +106,7 @@ fn a_service_is_reached_where_its_did_points_unless_told_otherwise() {
 }
 
 #[test]
-fn websockets_are_where_the_service_is_and_their_tickets_have_a_secret() {
+fn the_websocket_endpoint_defaults_to_the_public_url_and_tickets_need_a_secret() {
     let auth = |settings: &[(&str, &str)]| Config::from_variables(settings.iter().copied()).unwrap().auth;
     let path = "/xrpc/blue.catbird.mls.subscribeConvoEvents";
     assert_eq!(auth(&[]).websocket_endpoint, format!("ws://localhost:3000{path}"));
@@ -123,7 +123,7 @@ fn websockets_are_where_the_service_is_and_their_tickets_have_a_secret() {
 }
 
 #[test]
-fn development_tokens_are_for_this_machine_unless_allowed() {
+fn development_tokens_need_leave_on_a_service_that_other_machines_reach() {
     let secret = ("JWT_SECRET", "0123456789abcdef0123456789abcdef");
     let (everywhere, known) = (("SERVER_HOST", "0.0.0.0"), ("SERVICE_DID", "did:web:mls.catbird.blue"));
     for settings in [&[secret][..], &[secret, everywhere], &[secret, known], &[secret, known, ("SERVER_HOST", "::1")]] {
@@ -161,7 +161,7 @@ fn every_unsafe_setting_is_named() {
 }
 
 #[test]
-fn secrets_can_be_in_files() {
+fn secrets_can_be_read_from_files() {
     let path = std::env::temp_dir().join(format!("catbird-config-{}", ulid::Ulid::new()));
     let text = path.to_str().unwrap().to_owned();
     let file = |contents: &str| std::fs::write(&path, contents).unwrap();

@@ -175,7 +175,7 @@ impl Runner {
         if !self.store.agrees_with(&self.clock).await? {
             return Ok(SweepOutcome::WrongClock);
         }
-        let every = self.retention.every.min(job.max_interval.unwrap_or(Duration::MAX));
+        let every = self.retention.sweep_interval.min(job.max_interval.unwrap_or(Duration::MAX));
         let Some(begun) = self.store.begin_sweep(job.name, every, age).await? else { return Ok(SweepOutcome::NotNow) };
         let other_age = match job.work {
             Work::Pages(_) | Work::UsedTokens => None,

@@ -28,7 +28,7 @@ const KEPT: Retention = Retention {
     unread: Some(TimeDelta::days(90)),
     abandoned: Some(TimeDelta::days(180)),
     events: Some(TimeDelta::days(7)),
-    every: Duration::ZERO,
+    sweep_interval: Duration::ZERO,
 };
 
 fn job(name: &str) -> &'static Job {

@@ -31,7 +31,7 @@ async fn of_two_replicas_that_begin_at_once_one_makes_the_pass() {
     let app = TestApp::start().await;
     let db = app.database.connect().await;
     old_nonces(&db, 5_000).await;
-    let hourly = Retention { every: Duration::from_secs(3_600), ..KEPT };
+    let hourly = Retention { sweep_interval: Duration::from_secs(3_600), ..KEPT };
     let store = &app.app.store;
     let passes =
         tokio::join!(pass(store, hourly, "nonces"), pass(store, hourly, "nonces"), pass(store, hourly, "nonces"));
