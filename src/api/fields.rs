@@ -6,15 +6,12 @@ use std::marker::PhantomData;
 use serde::Deserialize;
 use serde::de::{self, Deserializer, IgnoredAny, SeqAccess, Visitor};
 
-use crate::app::App;
 use crate::bytes::LexBytes;
 use crate::error::{Code, Error};
 use crate::hex;
-use crate::ids::{ConvoId, Did};
-use crate::mls::{self, Commit, Frame, MAX_POSITION, Suite, Welcome};
+use crate::ids::Did;
+use crate::mls::{self, MAX_POSITION, Welcome};
 use crate::store::key_packages::Hash;
-use crate::store::members;
-use crate::xrpc::Caller;
 
 /// Entries on a page without `limit`.
 pub const DEFAULT_PAGE: i64 = 50;
@@ -173,36 +170,6 @@ pub fn distinct(dids: &[Did], what: &str) -> Result<(), Error> {
 pub async fn welcome(given: Option<LexBytes>) -> Result<Option<Welcome>, Error> {
     let Some(bytes) = given else { return Ok(None) };
     Ok(Some(mls::parse_large(bytes.0, Welcome::parse).await?))
-}
-
-/// Parses a request's commit and checks that it belongs to the conversation's group, whose suite it returns too.
-pub async fn commit(
-    app: &App,
-    caller: &Caller,
-    convo: &ConvoId,
-    bytes: Option<LexBytes>,
-) -> Result<Option<(Commit, Suite)>, Error> {
-    let Some(bytes) = bytes else { return Ok(None) };
-    let commit = mls::parse_large(bytes.0, Commit::parse).await?;
-    let group = same_group(app, caller, convo, &commit.frame, Code::InvalidCommit).await?;
-    Ok(Some((commit, group)))
-}
-
-/// Checks that an MLS message belongs to the conversation's group, and returns the group's suite. Only members are told that it does not.
-pub async fn same_group(
-    app: &App,
-    caller: &Caller,
-    convo: &ConvoId,
-    frame: &Frame,
-    code: Code,
-) -> Result<Suite, Error> {
-    // First of all, since what is remembered of a conversation would tell strangers by its time.
-    app.serializer.refuse_stranger(convo, &caller.did).await?;
-    if let Some(group) = app.store.group(convo).await?.filter(|group| frame.belongs_to(&group.id)) {
-        return Ok(group.suite);
-    }
-    members::membership(&app.store.reader().await?, convo, &caller.did).await?;
-    Err(code.because("the message's MLS group is not this conversation's"))
 }
 
 #[cfg(test)]

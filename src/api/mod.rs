@@ -5,6 +5,7 @@
 //! a command.
 
 mod fields;
+mod group;
 
 use crate::xrpc::Route;
 

@@ -21,7 +21,7 @@ mod update_cursor;
 mod update_read;
 
 pub use add_members::AddMembers;
-pub use claim_key_packages::ClaimKeyPackages;
+pub use claim_key_packages::claim_key_packages;
 pub use confirm_welcome::ConfirmWelcome;
 pub use create_convo::{CreateConvo, Created};
 pub use idempotency::{Fingerprint, Idempotency};

@@ -49,7 +49,7 @@ fn document() -> Value {
         "paths": paths,
         "components": {
             "schemas": schemas,
-            "securitySchemes": { "token": { "type": "http", "scheme": "bearer", "bearerFormat": "JWT", "description": "The description of this document says how one is made." } },
+            "securitySchemes": { "token": { "type": "http", "scheme": "bearer", "bearerFormat": "JWT", "description": "The description of this document says how to make one." } },
         },
     })
 }
@@ -114,11 +114,12 @@ fn responses(nsid: &str, method: &Value) -> Value {
         Some("subscription") => {
             responses.insert(
                 "101".to_owned(),
-                json!({ "description": "The WebSocket, whose messages the lexicon describes." }),
+                json!({ "description": "The WebSocket. The lexicon describes its messages." }),
             );
         }
         _ => {
-            let well = json!({ "description": "It was done.", "content": content(nsid, &method["output"]) });
+            let well =
+                json!({ "description": "The request was executed.", "content": content(nsid, &method["output"]) });
             responses.insert("200".to_owned(), well);
         }
     }

@@ -69,6 +69,8 @@ pub trait Endpoint: 'static {
     const LEXICON: &'static str;
     /// Its name, such as `blue.catbird.mls.sendMessage`.
     const NSID: &'static str = nsid::of(Self::LEXICON);
+    /// The last part of its name, such as `sendMessage`.
+    const METHOD: &'static str = nsid::method(Self::NSID);
     const KIND: Kind;
     /// Errors that the lexicon declares, beside [`Code::COMMON`].
     const ERRORS: &'static [Code];

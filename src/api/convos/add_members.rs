@@ -3,9 +3,10 @@
 use serde::{Deserialize, Serialize};
 
 use crate::api::fields::{self, Key, KeyPackageHash, ServerIncarnation};
+use crate::api::group;
 use crate::app::App;
 use crate::bytes::LexBytes;
-use crate::commands::{self, Fingerprint, Invitation, Idempotency};
+use crate::commands::{self, Fingerprint, Idempotency, Invitation};
 use crate::error::{Code, Error};
 use crate::ids::{ConvoId, Did};
 use crate::quotas::{Charge, Reservation};
@@ -130,7 +131,7 @@ async fn command(app: &App, caller: &Caller, input: Input) -> Result<commands::A
     let (bytes, of_suite) = welcome.map(|welcome| (welcome.bytes, welcome.suite)).unzip();
     let invitation = Invitation::new(&input.did_list, bytes, key_packages, new_id, app.clock.now())?;
     // The conversation is checked last: any other refusal is the same for a stranger and for a member.
-    let commit = fields::commit(app, caller, &input.convo_id, input.commit).await?;
+    let commit = group::commit(app, caller, &input.convo_id, input.commit).await?;
     if let Some((commit, group)) = &commit {
         commit.check_suite(*group)?;
         commit.check_additions(&caller.did, &input.did_list, app.config.mls_validation)?;
@@ -146,6 +147,11 @@ async fn command(app: &App, caller: &Caller, input: Input) -> Result<commands::A
         commit,
         entry_id: app.new_id(),
         incarnation: input.server_incarnation.map(|seen| seen.0),
-        idempotency: Idempotency::new(caller.did.clone(), "addMembers", input.idempotency_key.map(|key| key.0), fingerprint),
+        idempotency: Idempotency::new(
+            caller.did.clone(),
+            AddMembers::METHOD,
+            input.idempotency_key.map(|key| key.0),
+            fingerprint,
+        ),
     })
 }

@@ -5,7 +5,7 @@ use serde::Deserialize;
 use crate::api::fields::{self, Count, Key, KeyPackageHash};
 use crate::app::App;
 use crate::bytes::LexBytes;
-use crate::commands::{self, Created, Fingerprint, Invitation, Idempotency};
+use crate::commands::{self, Created, Fingerprint, Idempotency, Invitation};
 use crate::error::{Code, Error};
 use crate::ids::Did;
 use crate::mls::{self, MAX_INITIAL_EPOCH, Suite};
@@ -162,7 +162,12 @@ async fn command(app: &App, caller: &Caller, input: Input) -> Result<commands::C
         )?,
         new: NewConvo { group_id, creator: caller.did.clone(), cipher_suite: suite.name.to_owned(), epoch, metadata },
         initial_members,
-        idempotency: Idempotency::new(caller.did.clone(), "createConvo", input.idempotency_key.map(|key| key.0), fingerprint),
+        idempotency: Idempotency::new(
+            caller.did.clone(),
+            CreateConvo::METHOD,
+            input.idempotency_key.map(|key| key.0),
+            fingerprint,
+        ),
     })
 }
 

@@ -2,7 +2,8 @@
 
 use serde::Deserialize;
 
-use crate::api::fields::{self, Key, ServerIncarnation};
+use crate::api::fields::{Key, ServerIncarnation};
+use crate::api::group;
 use crate::app::App;
 use crate::bytes::LexBytes;
 use crate::commands::{self, Fingerprint, Idempotency};
@@ -68,7 +69,7 @@ impl Endpoint for LeaveConvo {
 }
 
 async fn leave(app: &App, caller: &Caller, input: Input) -> Result<Output, Error> {
-    let commit = fields::commit(app, caller, &input.convo_id, input.commit).await?;
+    let commit = group::commit(app, caller, &input.convo_id, input.commit).await?;
     let target = input.target_did.unwrap_or_else(|| caller.did.clone());
     if let Some((commit, _)) = &commit {
         commit.check_removal(&caller.did, target != caller.did, app.config.mls_validation)?;
@@ -85,7 +86,12 @@ async fn leave(app: &App, caller: &Caller, input: Input) -> Result<Output, Error
         commit,
         entry_id: app.new_id(),
         incarnation: input.server_incarnation.map(|seen| seen.0),
-        idempotency: Idempotency::new(caller.did.clone(), "leaveConvo", input.idempotency_key.map(|key| key.0), fingerprint),
+        idempotency: Idempotency::new(
+            caller.did.clone(),
+            LeaveConvo::METHOD,
+            input.idempotency_key.map(|key| key.0),
+            fingerprint,
+        ),
     };
     // Leaving costs no quota; a commit is stored.
     let charges = command.commit.as_ref().map(|commit| Charge::stored(&caller.did, commit.bytes.len(), 2));

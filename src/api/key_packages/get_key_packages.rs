@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::app::App;
 use crate::bytes::to_base64;
-use crate::commands::ClaimKeyPackages;
+use crate::commands::claim_key_packages;
 use crate::error::{Code, Error};
 use crate::hex;
 use crate::ids::Did;
@@ -18,14 +18,6 @@ use crate::xrpc::{Caller, Endpoint, Kind};
 
 /// Maximum DIDs in one request.
 pub(super) const MAX_DIDS: usize = 100;
-
-/// Where is looked for whom: for owners whose stock is spared, and for the others. "None" is only true after a look that waits for
-/// those who are just taking one.
-const LOOKS: [(bool, &[ClaimSource]); 3] = [
-    (true, &[ClaimSource::Leased, ClaimSource::LastResort]),
-    (false, &[ClaimSource::Leased, ClaimSource::SkipLocked]),
-    (false, &[ClaimSource::Leased, ClaimSource::Wait, ClaimSource::LastResort]),
-];
 
 pub struct GetKeyPackages;
 
@@ -72,7 +64,7 @@ impl Endpoint for GetKeyPackages {
     async fn call(app: &App, caller: &Caller, input: Input) -> Result<Output, Error> {
         let cipher_suite = Suite::named(input.cipher_suite.as_deref().unwrap_or(DEFAULT_SUITE))?.name;
         let asked = input.dids.clone();
-        let mut wanted = owners(input.dids)?;
+        let wanted = owners(input.dids)?;
         // Reserves one package of each owner before the search, so that concurrent requests count against the quota.
         let (mut held, mut waits) = (HashMap::<String, Reservation>::new(), HashMap::<String, Duration>::new());
         for owner in &wanted {
@@ -82,37 +74,25 @@ impl Endpoint for GetKeyPackages {
             }
         }
         let mut found = Vec::new();
-        for (spared, sources) in LOOKS {
-            let owners: Vec<String> =
-                wanted.iter().filter(|owner| waits.contains_key(*owner) == spared).cloned().collect();
-            if owners.is_empty() {
-                continue;
+        let claimed = |source, package: Issued| {
+            app.metrics.commands.key_package_issued(source);
+            if let Some(held) = held.remove(&package.owner) {
+                held.finish(matches!(source, ClaimSource::SkipLocked | ClaimSource::Wait));
             }
-            let claim =
-                ClaimKeyPackages { caller: caller.did.clone(), owners, cipher_suite, sources, now: app.clock.now() };
-            let claimed = match app.store.transact(claim).await {
-                Ok(claimed) => claimed,
-                Err(error) => {
-                    held.into_values().for_each(|held| held.finish(false));
-                    return Err(error);
-                }
-            };
-            for (source, package) in claimed {
-                app.metrics.commands.key_package_issued(source);
-                if let Some(held) = held.remove(&package.owner) {
-                    held.finish(matches!(source, ClaimSource::SkipLocked | ClaimSource::Wait));
-                }
-                wanted.retain(|owner| *owner != package.owner);
-                found.push(package);
-            }
-        }
+            found.push(package);
+        };
+        let is_spared = |owner: &str| waits.contains_key(owner);
+        let claiming =
+            claim_key_packages(&app.store, &app.clock, &caller.did, wanted, is_spared, cipher_suite, claimed);
+        let missing = claiming.await;
         held.into_values().for_each(|held| held.finish(false));
-        if let (true, Some(wait)) = (found.is_empty(), wanted.iter().filter_map(|owner| waits.get(owner)).min()) {
+        let missing = missing?;
+        if let (true, Some(wait)) = (found.is_empty(), missing.iter().filter_map(|owner| waits.get(owner)).min()) {
             return Err(app.quotas.refuse_key_package(*wait));
         }
         // The order of the request, not the order in which PostgreSQL returns rows.
         found.sort_by_key(|package| asked.iter().position(|did| *did == package.owner));
-        Ok(Output { key_packages: found.into_iter().map(KeyPackageRef::from).collect(), missing: wanted })
+        Ok(Output { key_packages: found.into_iter().map(KeyPackageRef::from).collect(), missing })
     }
 }
 

@@ -66,11 +66,12 @@ impl Endpoint for PublishKeyPackage {
             return Err(refusal);
         }
         let owner = caller.did.clone();
-        let idempotency = Idempotency::new(owner.clone(), "publishKeyPackage", key, fingerprint);
+        let idempotency = Idempotency::new(owner.clone(), PublishKeyPackage::METHOD, key, fingerprint);
         let bytes = package.as_ref().map_or(0, |package| package.bytes.len());
         let held = app.quotas.reserve(vec![Charge::stored(&owner, bytes, 1)]);
         let command = commands::PublishKeyPackage { owner, package, now, idempotency };
-        let published = app.quotas.run_reserved(held, command, async |command| app.store.transact(command).await).await?;
+        let published =
+            app.quotas.run_reserved(held, command, async |command| app.store.transact(command).await).await?;
         Ok(Output { success: true, key_package_hash: published.hash })
     }
 }

@@ -53,7 +53,7 @@ pub struct Output {
 }
 
 /// Bound of a page.
-enum Place {
+enum PageBound {
     Before(i64),
     After(i64),
 }
@@ -74,8 +74,8 @@ impl Endpoint for GetMessages {
         let reader = app.store.reader().await?;
         let convo = &input.convo_id;
         let member = members::membership(&reader, convo, &caller.did).await?;
-        let (messages, first, whole) = match place(&reader, &input, member).await? {
-            Place::Before(seq) => {
+        let (messages, first, whole) = match page_bound(&reader, &input, member).await? {
+            PageBound::Before(seq) => {
                 let messages = reader.messages_before(convo, &caller.did, seq, input.limit.0).await?;
                 let first = messages.first().map(|message| message.seq);
                 let more = first.filter(|first| *first > member.joined_seq + 1);
@@ -85,7 +85,7 @@ impl Endpoint for GetMessages {
                 let whole = is_dense(&messages, first.filter(|_| full).unwrap_or(member.joined_seq + 1), end);
                 (messages, more, whole)
             }
-            Place::After(seq) => {
+            PageBound::After(seq) => {
                 let messages = reader.messages_after(convo, &caller.did, seq, input.limit.0).await?;
                 let (first, end) = (seq.max(member.joined_seq) + 1, messages.last().map(|last| last.seq + 1));
                 let whole = end.is_none_or(|end| is_dense(&messages, first, end));
@@ -107,19 +107,19 @@ fn is_dense(messages: &[MessageView], first: i64, end: i64) -> bool {
     (messages.len() as i64) >= end - first && (first..).zip(messages).all(|(seq, message)| seq == message.seq)
 }
 
-async fn place(reader: &Reader, input: &Input, member: Membership) -> Result<Place, Error> {
+async fn page_bound(reader: &Reader, input: &Input, member: Membership) -> Result<PageBound, Error> {
     let invalid = |message: &str| Code::InvalidCursor.because(message);
     match (&input.cursor, input.since_seq, &input.since_message) {
-        (None, None, None) => Ok(Place::Before(i64::MAX)),
+        (None, None, None) => Ok(PageBound::Before(i64::MAX)),
         (Some(cursor), None, None) => match cursor.parse() {
-            Ok(seq @ 1..) => Ok(Place::Before(seq)),
+            Ok(seq @ 1..) => Ok(PageBound::Before(seq)),
             _ => Err(invalid("cursor was not issued by getMessages")),
         },
-        (None, Some(seq), None) => Ok(Place::After(seq.0)),
+        (None, Some(seq), None) => Ok(PageBound::After(seq.0)),
         (None, None, Some(id)) => {
             let id: EntryId = id.parse().map_err(|_| invalid("sinceMessage is not a message id"))?;
             let seq = messages::find_seq(reader, &input.convo_id, &id, member.joined_seq).await?;
-            seq.map(Place::After)
+            seq.map(PageBound::After)
                 .ok_or_else(|| invalid("sinceMessage is not a message that you can see in this conversation"))
         }
         _ => Err(Code::InvalidRequest.because("give only one of cursor, sinceSeq and sinceMessage")),

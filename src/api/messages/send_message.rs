@@ -4,6 +4,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::api::fields::{self, Count, Key, ServerIncarnation};
+use crate::api::group;
 use crate::app::App;
 use crate::bytes::LexBytes;
 use crate::commands::{self, Fingerprint, Idempotency};
@@ -121,7 +122,7 @@ async fn command(app: &App, caller: &Caller, input: Input) -> Result<commands::S
     }
     let epoch = input.epoch.0;
     if let Some(frame) = mls::check_application(&ciphertext, epoch)? {
-        fields::same_group(app, caller, &input.convo_id, &frame, Code::InvalidMessage).await?;
+        group::check(app, caller, &input.convo_id, &frame, Code::InvalidMessage).await?;
     }
     let fingerprint = Fingerprint::default()
         .text(Some(input.convo_id.as_str()))
@@ -143,7 +144,12 @@ async fn command(app: &App, caller: &Caller, input: Input) -> Result<commands::S
         },
         window: app.config.message_epoch_window,
         incarnation: input.server_incarnation.map(|seen| seen.0),
-        idempotency: Idempotency::new(caller.did.clone(), "sendMessage", input.idempotency_key.map(|key| key.0), fingerprint),
+        idempotency: Idempotency::new(
+            caller.did.clone(),
+            SendMessage::METHOD,
+            input.idempotency_key.map(|key| key.0),
+            fingerprint,
+        ),
     })
 }
 
