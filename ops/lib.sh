@@ -181,5 +181,5 @@ summary() {
     printf 'all targets: %d passed; %d failed; %d ignored\n' "$passed" "$failed" "$ignored"
 }
 
-# Tests wait more than they compute: for time-outs, for PostgreSQL, for streams.
-export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$((2 * $(nproc)))}
+# Tests wait more than they compute: for time-outs, for PostgreSQL, for streams. With four a core they use all cores to the end.
+export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$((4 * $(nproc)))}

@@ -9,16 +9,16 @@
 
 mod archive;
 mod budget;
-pub mod development;
-pub mod document;
+pub(crate) mod development;
+pub(crate) mod document;
 pub mod fetch;
 pub mod hs256;
-pub mod key;
+pub(crate) mod key;
 mod location;
 mod metrics;
 pub mod replay;
 pub mod resolver;
-pub mod service;
+pub(crate) mod service;
 pub mod ticket;
 pub mod token;
 

@@ -7,7 +7,7 @@
 //!
 //! [`portion`] sizes the units of work of such tasks.
 
-pub mod portion;
+pub(crate) mod portion;
 pub mod tasks;
 
 #[cfg(test)]

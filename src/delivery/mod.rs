@@ -14,7 +14,7 @@ mod hosts;
 mod metrics;
 mod outbox;
 mod webhook;
-pub mod webhook_url;
+pub(crate) mod webhook_url;
 
 use std::sync::Arc;
 

@@ -12,13 +12,13 @@
 //! - [`identities`] ends streams whose callers have lost their keys.
 
 mod catch_up;
-pub mod cursor;
-pub mod event;
+pub(crate) mod cursor;
+pub(crate) mod event;
 pub mod hub;
 pub mod identities;
 mod metrics;
-pub mod notifier;
-pub mod subscriber;
+pub(crate) mod notifier;
+pub(crate) mod subscriber;
 mod tail;
 
 use std::collections::HashSet;

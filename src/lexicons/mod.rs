@@ -3,7 +3,7 @@
 //! They are the contract: the tests validate every reply against them. The document of a method lies beside its endpoint in `src/api`;
 //! documents that belong to no method lie here. Requests are checked where they are decoded, not here.
 
-pub mod openapi;
+pub(crate) mod openapi;
 
 use std::sync::LazyLock;
 

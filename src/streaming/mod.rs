@@ -9,10 +9,10 @@
 
 mod drain;
 mod frame_quota;
-pub mod frames;
-pub mod gzip;
+pub(crate) mod frames;
+pub(crate) mod gzip;
 mod heartbeat;
-pub mod sse;
+pub(crate) mod sse;
 pub mod websocket;
 
 pub use frame_quota::MAX_FRAMES;

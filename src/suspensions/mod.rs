@@ -8,7 +8,7 @@
 //! PostgreSQL does not answer, the cache is not updated, and no write is possible either.
 
 mod metrics;
-pub mod names;
+pub(crate) mod names;
 pub mod operators;
 
 use std::collections::HashSet;

@@ -8,8 +8,8 @@ mod writes;
 
 pub use moment::{CursorIncarnation, Key, Moment, Present, Seen};
 pub use reads::{Attachment, Entries, News, PAGE, RosterEntry};
-pub use rows::{EventPayload, EventRow, PAGE_ROW_BYTES, PAGE_ROWS, RowPage};
-pub use writes::{LOW_KEY_PACKAGES, ReadTo};
+pub use rows::{EventPayload, EventRow};
+pub use writes::ReadTo;
 
 pub(super) use moment::key;
 pub(super) use writes::{LEFT, left};
