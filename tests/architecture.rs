@@ -49,9 +49,6 @@ const FLOORS: &[(&[&str], &str)] = &[
     ),
 ];
 
-/// Upward imports that are tolerated: user, used, and why. One that is not needed any more fails the test.
-const EXCEPTIONS: &[(&str, &str, &str)] = &[];
-
 /// Use of one module by another.
 struct Use {
     user: String,
@@ -62,24 +59,13 @@ struct Use {
 
 #[test]
 fn no_module_uses_one_on_its_own_floor_or_above() {
-    let (mut wrong, mut needed) = (Vec::new(), BTreeSet::new());
+    let mut wrong = Vec::new();
     for Use { user, used, place } in uses() {
         let ((floor, reason), (of_used, _)) = (floor(&user), floor(&used));
-        if of_used > floor {
-            continue;
+        if of_used <= floor {
+            let stands = if of_used == floor { "stands beside" } else { "stands above" };
+            wrong.push(format!("{place}\n    `{used}` {stands} `{user}`, which must not use it: {reason}"));
         }
-        match EXCEPTIONS.iter().find(|(from, to, _)| (*from, *to) == (&user, &used)) {
-            Some(exception) => {
-                needed.insert(exception);
-            }
-            None => {
-                let stands = if of_used == floor { "stands beside" } else { "stands above" };
-                wrong.push(format!("{place}\n    `{used}` {stands} `{user}`, which must not use it: {reason}"));
-            }
-        }
-    }
-    for exception in EXCEPTIONS.iter().filter(|exception| !needed.contains(exception)) {
-        wrong.push(format!("the exception {exception:?} is not needed any more"));
     }
     assert!(wrong.is_empty(), "{} imports run up:\n\n{}\n", wrong.len(), wrong.join("\n\n"));
 }
