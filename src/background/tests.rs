@@ -76,7 +76,8 @@ const OTHER_TASKS: &[(&str, &str)] = &[
     ("store/listen.rs", "one connection to PostgreSQL, held by the task that listens"),
     ("store/nonces.rs", "a test"),
     ("store/session.rs", "the end of one connection"),
-    ("store/write.rs", "one transaction"),
+    ("store/transaction.rs", "one transaction"),
+    ("store/unit_of_work.rs", "one transaction"),
     ("timing.rs", "a test"),
     ("xrpc/pipeline.rs", "the rest of one refused body"),
 ];

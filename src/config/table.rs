@@ -207,7 +207,7 @@ pub fn help() -> String {
     for section in SECTIONS {
         text += &format!("\n\n{}:", section.title);
         for Setting { name, kind, default, meaning, .. } in section.settings {
-            text += &format!("\n  {name}={kind}  [default: {default}]\n      {}", meaning.replace('`', ""));
+            text += &format!("\n  {name}  ({kind}; default: {default})\n      {}", meaning.replace('`', ""));
         }
     }
     text
