@@ -6,7 +6,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::background::portion::Portion;
 use crate::error::Error;
-use crate::store::mailboxes::ENTRIES_AT_ONCE;
+use crate::store::mailboxes::MAX_ENTRIES;
 use crate::store::{Failed, Lane, Store};
 
 use super::metrics::DeliveryMetrics;
@@ -54,7 +54,7 @@ async fn catch_up(
     metrics: &DeliveryMetrics,
     stop: &watch::Receiver<bool>,
 ) -> Result<bool, Error> {
-    let mut portion = Portion::new(ENTRIES_AT_ONCE);
+    let mut portion = Portion::new(MAX_ENTRIES);
     while !*stop.borrow() {
         let now = store.reader_for(Lane::Background).await?.fan_out_state().await?;
         if !(now.used && now.behind) {

@@ -11,7 +11,7 @@ use crate::error::Error;
 use crate::ids::{ConvoId, Did};
 use crate::limits::{Account, Work};
 use crate::store::Store;
-use crate::store::events::{EventPayload, PAGE, Present, Seen};
+use crate::store::events::{EventPayload, MAX_PAGE_ENTRIES, Present, Seen};
 use crate::wire::MessageView;
 
 use super::event::{Info, Row};
@@ -42,7 +42,7 @@ pub(super) async fn run(
         if !subscriber.wait_for_room(hub.buffer()).await {
             return;
         }
-        let close = if pages < MAX_CLOSE_PAGES { 0 } else { PAGE };
+        let close = if pages < MAX_CLOSE_PAGES { 0 } else { MAX_PAGE_ENTRIES };
         let step = match hub.next_step(&subscriber, MAX_CONVOS_PER_PAGE, close) {
             NextStep::Done => return,
             NextStep::AwaitPass(pass) => {
@@ -56,7 +56,8 @@ pub(super) async fn run(
                 supply_rows(&store, &hub, &subscriber, rows, &slots).await
             }
             NextStep::Entries(gaps) => {
-                let little = gaps.len() < MAX_CONVOS_PER_PAGE && gaps.iter().all(|gap| gap.head - gap.position <= PAGE);
+                let little = gaps.len() < MAX_CONVOS_PER_PAGE
+                    && gaps.iter().all(|gap| gap.head - gap.position <= MAX_PAGE_ENTRIES);
                 pages = if little { pages + 1 } else { 0 };
                 tokio::select! {
                     () = account.wait_for_capacity() => {}

@@ -25,7 +25,7 @@ query! {
 
 /// Maximum time of a statement of a unit. A unit is sized for some milliseconds, so a statement that takes this long
 /// was too large. Two such statements still end before the deadline of the transaction.
-pub(super) const STATEMENT: Duration = Duration::from_secs(3);
+pub(super) const STATEMENT_TIMEOUT: Duration = Duration::from_secs(3);
 /// Maximum number of items that are set aside per kind of work. If a thousand items fail, the items are not the cause.
 const MAX_SET_ASIDE: i64 = 1_000;
 /// Maximum difference between the clocks of a replica and of PostgreSQL. It is far below the safety margins that depend

@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 
 use super::query::query;
 use super::session::Queries;
-use super::sweeps::{ChunkResult, LOG_BYTES};
+use super::sweeps::{ChunkResult, MAX_LOG_BYTES};
 use super::{Abort, Tx, welcomes};
 
 query! {
@@ -55,7 +55,7 @@ async fn part(tx: &Tx, convo: &str, rows: i64, cutoff: DateTime<Utc>) -> Result<
 
 async fn erase(tx: &Tx, convo: &str, rows: i64) -> Result<i64, Abort> {
     let count = |row: Option<tokio_postgres::Row>| row.map_or(0, |row| row.get::<_, i64>("deleted"));
-    let deleted = count(tx.find(&ERASE, &[&convo, &rows, &LOG_BYTES]).await?);
+    let deleted = count(tx.find(&ERASE, &[&convo, &rows, &MAX_LOG_BYTES]).await?);
     if deleted > 0 {
         return Ok(deleted);
     }

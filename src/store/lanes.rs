@@ -15,9 +15,9 @@ use super::deadline;
 use super::failure::{self, Abort};
 
 /// Connections that are reserved for [`Lane::Vital`].
-const VITAL: usize = 2;
+const VITAL_CONNECTIONS: usize = 2;
 /// Maximum number of connections for [`Lane::Background`].
-const BACKGROUND: usize = 2;
+const MAX_BACKGROUND_CONNECTIONS: usize = 2;
 
 /// Class of work that a connection is used for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,13 +70,13 @@ impl Lanes {
     /// Divides the connections. Each lane gets at least one, and reads and writes leave one to each other.
     pub(super) fn new(connections: usize) -> Self {
         let places = |number: usize| Arc::new(Semaphore::new(number.max(1)));
-        let ordinary = connections.saturating_sub(VITAL).max(1);
+        let ordinary = connections.saturating_sub(VITAL_CONNECTIONS).max(1);
         Self {
             all: places(connections),
             ordinary: places(ordinary),
             reads: places(ordinary - 1),
             writes: places(ordinary - 1),
-            background: places(BACKGROUND.min(ordinary - 1)),
+            background: places(MAX_BACKGROUND_CONNECTIONS.min(ordinary - 1)),
             waiting: Arc::default(),
             unanswered: Arc::default(),
         }

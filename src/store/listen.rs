@@ -10,7 +10,7 @@ use super::tls::tls;
 use super::{ConnectError, deadline};
 
 /// Maximum time to send a notification.
-const NOTIFY: Duration = Duration::from_secs(2);
+const NOTIFY_TIMEOUT: Duration = Duration::from_secs(2);
 /// Maximum number of received notifications that wait. Further ones are dropped; they would say nothing new.
 const MAX_WAITING: usize = 256;
 
@@ -72,6 +72,6 @@ impl Channel {
     pub async fn notify(&self, payload: &str) -> bool {
         let params: [&(dyn tokio_postgres::types::ToSql + Sync); 2] = [&self.name, &payload];
         let notify = self.client.execute("select pg_notify($1, $2)", &params);
-        tokio::time::timeout(NOTIFY, notify).await.is_ok_and(|sent| sent.is_ok())
+        tokio::time::timeout(NOTIFY_TIMEOUT, notify).await.is_ok_and(|sent| sent.is_ok())
     }
 }

@@ -265,7 +265,7 @@ pub(crate) async fn list(db: &impl Queries, convos: &[ConvoId]) -> Result<HashMa
 }
 
 /// Number of a caller's newest conversations that are searched for other members.
-const SHARED: i64 = 100;
+const MAX_SHARED_CONVOS: i64 = 100;
 
 impl Store {
     /// Returns those pairs of conversation and DID that are or were memberships.
@@ -284,7 +284,7 @@ impl Reader {
     /// read.
     pub async fn strangers(&self, did: &Did, others: &[Did]) -> Result<Vec<String>, Error> {
         let others: Vec<&str> = others.iter().map(Did::as_str).collect();
-        let rows = self.rows(&STRANGERS, &[&did.as_str(), &others, &SHARED]).await?;
+        let rows = self.rows(&STRANGERS, &[&did.as_str(), &others, &MAX_SHARED_CONVOS]).await?;
         Ok(rows.iter().map(|row| row.get("did")).collect())
     }
 }

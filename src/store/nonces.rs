@@ -120,7 +120,7 @@ mod tests {
     use catbird_testkit::cluster::database;
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn who_loses_a_deadlock_spends_its_tokens_all_the_same() {
+    async fn a_deadlock_victim_uses_its_tokens_after_a_retry() {
         let database = database().await;
         let (other, watch) = (database.connect().await, database.connect().await);
         // A waiting transaction checks for deadlocks once, after this time. By then the other one must be waiting.

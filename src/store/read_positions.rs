@@ -18,7 +18,7 @@ use super::{Abort, Store, Tx, cursors};
 /// Maximum number of waiting positions.
 const MAX_WAITING: usize = 10_000;
 /// Maximum number of positions in one statement.
-const BATCH: usize = 500;
+const MAX_BATCH: usize = 500;
 
 type Waiting = HashMap<(String, String), i64>;
 
@@ -84,7 +84,7 @@ impl ReadPositions {
         let mut all: Vec<_> = std::mem::take(&mut *self.waiting()).into_iter().collect();
         // All replicas lock rows in the same order, so that they cannot deadlock.
         all.sort();
-        for batch in all.chunks(BATCH) {
+        for batch in all.chunks(MAX_BATCH) {
             let mut read = Read::default();
             for ((convo, did), seq) in batch {
                 read.convos.push(convo.clone());

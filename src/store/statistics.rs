@@ -20,7 +20,7 @@ query! {
 }
 
 /// Interval between checks.
-const PERIOD: Duration = Duration::from_secs(1);
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// Size in pages from which on a table is left to autovacuum.
 const SMALL_PAGES: i32 = 1_000;
 /// Size in pages below which every plan costs the same.
@@ -31,7 +31,7 @@ impl Store {
     pub fn keep_statistics(&self) -> impl Future<Output = ()> + Send + use<> {
         let store = self.clone();
         async move {
-            let mut ticks = tokio::time::interval(PERIOD);
+            let mut ticks = tokio::time::interval(CHECK_INTERVAL);
             ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
             loop {
                 ticks.tick().await;

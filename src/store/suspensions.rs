@@ -22,7 +22,7 @@ query! {
 }
 
 /// Maximum number of DIDs in one statement.
-const PAGE_ROWS: i64 = 10_000;
+const MAX_PAGE_ROWS: i64 = 10_000;
 
 impl Reader {
     /// Returns the version of the list, which changes with every change of the list.
@@ -42,10 +42,10 @@ impl Reader {
     pub async fn suspended(&self) -> Result<HashSet<String>, Error> {
         let (mut all, mut after) = (HashSet::new(), String::new());
         loop {
-            let rows = self.rows(&PAGE, &[&after, &PAGE_ROWS]).await?;
+            let rows = self.rows(&PAGE, &[&after, &MAX_PAGE_ROWS]).await?;
             all.extend(rows.iter().map(|row| row.get::<_, String>("did")));
             match rows.last() {
-                Some(last) if rows.len() as i64 == PAGE_ROWS => after = last.get("did"),
+                Some(last) if rows.len() as i64 == MAX_PAGE_ROWS => after = last.get("did"),
                 _ => return Ok(all),
             }
         }

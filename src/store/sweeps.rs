@@ -40,11 +40,11 @@ query! {
 }
 
 /// Bytes of ciphertext after which a transaction takes no further entry, so that it deletes less than twice as much.
-pub(super) const LOG_BYTES: i64 = 16 * 1024 * 1024;
+pub(super) const MAX_LOG_BYTES: i64 = 16 * 1024 * 1024;
 /// Number of slots for used tokens (V022).
 pub(crate) const USED_TOKEN_SLOTS: i32 = 16;
 /// Time without a sign of life after which another replica continues a pass.
-const SILENCE: Duration = Duration::from_secs(60);
+const MAX_SILENCE: Duration = Duration::from_secs(60);
 
 /// A table that is swept by pages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -131,7 +131,7 @@ impl Transaction for Sweep {
     type Output = Option<ChunkResult>;
 
     async fn execute(&self, tx: &Tx) -> Result<Option<ChunkResult>, Abort> {
-        let limit = background::STATEMENT.as_millis().to_string();
+        let limit = background::STATEMENT_TIMEOUT.as_millis().to_string();
         if tx.find(&LOCK, &[&self.job, &limit]).await?.is_none() {
             return Ok(None);
         }
@@ -152,8 +152,8 @@ impl Transaction for Sweep {
                 ending::portion(tx, convo, *rows, self.cutoff, *ended_before).await?
             }
             Chunk::Logs { convos, entries, unread_before } => {
-                let messages = tx.find(&LOGS, &[convos, &self.cutoff, entries, &LOG_BYTES]).await?;
-                let commits = tx.find(&LOG_COMMITS, &[convos, entries, &LOG_BYTES, unread_before]).await?;
+                let messages = tx.find(&LOGS, &[convos, &self.cutoff, entries, &MAX_LOG_BYTES]).await?;
+                let commits = tx.find(&LOG_COMMITS, &[convos, entries, &MAX_LOG_BYTES, unread_before]).await?;
                 let both = || messages.iter().chain(&commits);
                 ChunkResult {
                     deleted: both().map(|row| row.get::<_, i64>("deleted")).sum(),
@@ -171,7 +171,7 @@ impl Transaction for Sweep {
 /// Deletes unopened Welcomes in this range of pages.
 async fn unopened(tx: &Tx, from: i64, pages: i64, cutoff: DateTime<Utc>) -> Result<ChunkResult, Abort> {
     let (first, end) = (format!("({from},0)"), format!("({},0)", from + pages));
-    let lines = tx.rows(&UNOPENED, &[&first, &end, &cutoff, &LOG_BYTES]).await?;
+    let lines = tx.rows(&UNOPENED, &[&first, &end, &cutoff, &MAX_LOG_BYTES]).await?;
     let more = lines.first().is_some_and(|line| line.get("more")).then(|| from.to_string());
     let welcomes: HashSet<String> = lines.iter().map(|line| line.get("welcome_id")).collect();
     let welcomes: Vec<String> = welcomes.into_iter().collect();
@@ -206,7 +206,7 @@ impl Transaction for Begin {
 
     async fn execute(&self, tx: &Tx) -> Result<Option<Begun>, Abort> {
         let age = self.age.num_milliseconds() as f64 / 1_000.0;
-        let (every, silence) = (self.every.as_secs_f64(), self.every.min(SILENCE).as_secs_f64());
+        let (every, silence) = (self.every.as_secs_f64(), self.every.min(MAX_SILENCE).as_secs_f64());
         let row = tx.find(&BEGIN, &[&self.job, &every, &age, &silence]).await?;
         Ok(row.map(|row| Begun { cutoff: row.get("cutoff"), place: row.get("place") }))
     }

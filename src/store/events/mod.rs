@@ -7,7 +7,7 @@ mod rows;
 mod writes;
 
 pub use moment::{CursorIncarnation, Key, Moment, Present, Seen};
-pub use reads::{Attachment, Entries, News, PAGE, RosterEntry};
+pub use reads::{Attachment, Entries, MAX_PAGE_ENTRIES, News, RosterEntry};
 pub use rows::{EventPayload, EventRow};
 pub use writes::ReadTo;
 

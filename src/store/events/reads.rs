@@ -8,7 +8,7 @@ use super::super::session::{Params, Queries};
 use super::super::{Reader, incarnation};
 use super::id;
 use super::moment::{CursorIncarnation, Moment, Present, Seen, key, moment};
-use super::rows::{EventRow, PAGE_ROW_BYTES, PAGE_ROWS, RowPage, event_row};
+use super::rows::{EventRow, MAX_PAGE_ROW_BYTES, MAX_PAGE_ROWS, RowPage, event_row};
 use crate::error::Error;
 use crate::ids::{ConvoId, Did};
 use crate::wire::MessageView;
@@ -26,11 +26,11 @@ query! {
 }
 
 /// Maximum number of entries of one conversation in one read.
-pub const PAGE: i64 = 200;
+pub const MAX_PAGE_ENTRIES: i64 = 200;
 /// Maximum number of bytes of MLS data in one read, unless a single entry is larger.
-const PAGE_BYTES: i64 = 16 * 1024 * 1024;
+const MAX_PAGE_BYTES: i64 = 16 * 1024 * 1024;
 /// Maximum number of bytes of MLS data in one entry, by the lexicons. Earlier versions have accepted that much.
-const LARGEST_ENTRY: i64 = 10 * 1024 * 1024;
+const MAX_ENTRY_BYTES: i64 = 10 * 1024 * 1024;
 /// Rows and entries that became visible between two moments.
 pub struct News {
     /// The later moment.
@@ -114,7 +114,7 @@ impl Reader {
     /// Returns what became visible since a moment: at most `most_entries` entries, and the first page of rows. `None`:
     /// the present incarnation has not begun.
     pub async fn news(&self, since: &Moment, most_entries: i64) -> Result<Option<News>, Error> {
-        let params: Params<'_> = &[&since.snapshot, &most_entries, &PAGE_ROWS, &PAGE_ROW_BYTES];
+        let params: Params<'_> = &[&since.snapshot, &most_entries, &MAX_PAGE_ROWS, &MAX_PAGE_ROW_BYTES];
         let rows = self.rows(&NEWS, params).await?;
         let Some((first, rows)) = rows.split_first() else { return Ok(None) };
         let told = rows.partition_point(|row| row.get::<_, i32>("part") == 1);
@@ -127,21 +127,21 @@ impl Reader {
     /// Returns the next rows that became visible between two moments.
     pub async fn more_news(&self, since: &Moment, until: &Moment, after: i64) -> Result<RowPage, Error> {
         let params: Params<'_> =
-            &[&since.snapshot, &until.snapshot, &after, &PAGE_ROWS, &PAGE_ROW_BYTES, &until.seen().era];
+            &[&since.snapshot, &until.snapshot, &after, &MAX_PAGE_ROWS, &MAX_PAGE_ROW_BYTES, &until.seen().era];
         Ok(RowPage::of(&self.rows(&MORE_NEWS, params).await?))
     }
 
-    /// Returns the next entries of conversations, each after a position: at most [`PAGE`] of each and [`PAGE_BYTES`] of
+    /// Returns the next entries of conversations, each after a position: at most [`MAX_PAGE_ENTRIES`] of each and [`MAX_PAGE_BYTES`] of
     /// all, at least one.
     pub async fn entries(&self, after: &[(&str, i64)]) -> Result<Entries, Error> {
         let convos: Vec<&str> = after.iter().map(|(convo, _)| *convo).collect();
         let seqs: Vec<i64> = after.iter().map(|(_, seq)| *seq).collect();
-        let rows = self.rows(&ENTRIES, &[&convos, &seqs, &PAGE, &PAGE_BYTES]).await?;
+        let rows = self.rows(&ENTRIES, &[&convos, &seqs, &MAX_PAGE_ENTRIES, &MAX_PAGE_BYTES]).await?;
         let entries =
             rows.iter().map(|row| message_view(&id(row.get("convo_id"))?, row)).collect::<Result<Vec<_>, Error>>()?;
         let bytes: i64 = entries.iter().map(|entry| entry.ciphertext.0.len() as i64).sum();
         // The next one may be as large as any.
-        let more = bytes + LARGEST_ENTRY >= PAGE_BYTES || entries.len() as i64 >= PAGE;
+        let more = bytes + MAX_ENTRY_BYTES >= MAX_PAGE_BYTES || entries.len() as i64 >= MAX_PAGE_ENTRIES;
         let rosters = entries.iter().zip(&rows).map(|(entry, row)| (entry.convo_id.clone(), row.get("roster_version")));
         let mut rosters: Vec<_> = rosters.collect();
         rosters.dedup();

@@ -10,8 +10,8 @@ use crate::error::Error;
 use crate::ids::{ConvoId, Did};
 
 /// Maximum number of event rows, and of their bytes, in one read.
-pub const PAGE_ROWS: i64 = 1_000;
-pub const PAGE_ROW_BYTES: i64 = 1024 * 1024;
+pub const MAX_PAGE_ROWS: i64 = 1_000;
+pub const MAX_PAGE_ROW_BYTES: i64 = 1024 * 1024;
 
 /// A page of rows in order.
 #[derive(Default)]
@@ -26,7 +26,7 @@ impl RowPage {
     pub(super) fn of(rows: &[Row]) -> Self {
         let bytes: usize = rows.iter().map(|row| row.get::<_, &str>("payload").len()).sum();
         // The next one may be as large as any.
-        let full = rows.len() as i64 >= PAGE_ROWS || bytes as i64 >= PAGE_ROW_BYTES / 2;
+        let full = rows.len() as i64 >= MAX_PAGE_ROWS || bytes as i64 >= MAX_PAGE_ROW_BYTES / 2;
         let more_after = rows.last().filter(|_| full).map(|row| row.get("id"));
         Self { rows: rows.iter().filter_map(|row| event_row(row).ok()).collect(), more_after }
     }

@@ -23,9 +23,9 @@ query! {
 /// Maximum number of challenges per day: of one member over all URLs; and, where none has been answered, of one member
 /// to one URL, and of all members to one URL. The last is larger than the second, so that it takes several strangers to
 /// block a URL for its owner.
-const CHALLENGES_PER_MEMBER: i32 = 50;
-const CHALLENGES_PER_MEMBER_AND_URL: i32 = 5;
-const CHALLENGES_PER_URL: i32 = 25;
+const MAX_CHALLENGES_PER_MEMBER: i32 = 50;
+const MAX_CHALLENGES_PER_MEMBER_AND_URL: i32 = 5;
+const MAX_CHALLENGES_PER_URL: i32 = 25;
 /// A challenge to send.
 #[derive(Debug)]
 pub(crate) struct Challenge {
@@ -84,10 +84,10 @@ impl Transaction for ClaimChallenge {
             None
         } else if row.get("late") {
             Some("no challenge could be sent for a day")
-        } else if !charge(tx, &member_key, CHALLENGES_PER_MEMBER).await? {
+        } else if !charge(tx, &member_key, MAX_CHALLENGES_PER_MEMBER).await? {
             Some("you have set too many mailboxes that needed a challenge; set it again tomorrow")
-        } else if !charge(tx, &format!("{member_key} {url_key}"), CHALLENGES_PER_MEMBER_AND_URL).await?
-            || !charge(tx, &url_key, CHALLENGES_PER_URL).await?
+        } else if !charge(tx, &format!("{member_key} {url_key}"), MAX_CHALLENGES_PER_MEMBER_AND_URL).await?
+            || !charge(tx, &url_key, MAX_CHALLENGES_PER_URL).await?
         {
             Some("the URL was challenged too often without an answer; set it again tomorrow")
         } else {

@@ -15,10 +15,10 @@ query! {
 }
 
 /// Number of entries that are expanded together, beyond those of one transaction.
-pub(crate) const ENTRIES_AT_ONCE: i64 = 200;
+pub(crate) const MAX_ENTRIES: i64 = 200;
 /// Envelopes that one transaction makes per entry, and members that it reads per entry.
-const ENVELOPES_EACH: i64 = 25;
-const MEMBERS_EACH: i64 = 100;
+const ENVELOPES_PER_ENTRY: i64 = 25;
+const MEMBERS_PER_ENTRY: i64 = 100;
 /// Number of webhooks up to which expansion starts from the webhooks and not from the members.
 pub(super) const FEW_WEBHOOKS: i64 = 100;
 /// State of the expansion.
@@ -44,7 +44,7 @@ impl Transaction for Expand {
         let (low, high, era): (&str, &str, i32) = (range.get("low"), range.get("high"), range.get("era"));
         let (next_era, next_below): (i32, &str) = (range.get("next_era"), range.get("next_below"));
         let (convo, member): (&str, &str) = (range.get("convo"), range.get("member"));
-        let (members, envelopes) = (entries * MEMBERS_EACH, entries * ENVELOPES_EACH);
+        let (members, envelopes) = (entries * MEMBERS_PER_ENTRY, entries * ENVELOPES_PER_ENTRY);
         let params: Params<'_> = &[&low, &high, &era, &convo, &member, &members, &envelopes, &FEW_WEBHOOKS];
         let Some(made) = tx.find(&EXPAND, params).await? else { return Ok(Some(0)) };
         match (made.get("convo_id"), made.get("member_did")) {

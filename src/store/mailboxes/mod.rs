@@ -12,7 +12,7 @@ mod tests;
 pub(crate) use attempts::{Attempt, AttemptEnd, ClaimLimits};
 pub(crate) use challenges::{Challenge, Proof};
 pub use dead::DeadEnvelope;
-pub(crate) use expand::ENTRIES_AT_ONCE;
+pub(crate) use expand::MAX_ENTRIES;
 
 use std::time::Duration;
 

@@ -3,7 +3,7 @@
 use catbird_testkit::cluster::database;
 
 use super::super::{Store, StoreConfig};
-use super::expand::{ENTRIES_AT_ONCE, FEW_WEBHOOKS};
+use super::expand::{FEW_WEBHOOKS, MAX_ENTRIES};
 use crate::metrics::Registry;
 use crate::store::StoreMetrics;
 
@@ -65,7 +65,7 @@ async fn every_member_gets_its_own_entries_with_portions_of_any_size() {
         let right = CONVOS * (webhooks * ENTRIES - 1)
             - if webhooks >= 2 { ENTRIES } else { 0 }
             - if webhooks >= 3 { CONVOS * ENTRIES } else { 0 };
-        for entries in [1, 7, ENTRIES_AT_ONCE] {
+        for entries in [1, 7, MAX_ENTRIES] {
             let (store, client, _database) = setting(webhooks).await;
             let made = expand(&store, &client, entries).await;
             assert_eq!(made.iter().sum::<i64>(), right, "{webhooks} webhooks, {entries} entries: {made:?}");
@@ -86,7 +86,7 @@ async fn a_place_that_an_earlier_build_has_left_behind_is_forgotten() {
         store.expand(1).await.unwrap();
     }
     client.batch_execute("update fan_out set below = (select max(tx) from messages)").await.unwrap();
-    let made: i64 = expand(&store, &client, ENTRIES_AT_ONCE).await.iter().sum();
+    let made: i64 = expand(&store, &client, MAX_ENTRIES).await.iter().sum();
     // Envelopes of the last transaction, which wrote the last entry of one conversation.
     assert_eq!(made, MEMBERS - 2);
 }
