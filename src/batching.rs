@@ -25,9 +25,9 @@ use crate::timing::{StageTimes, Timings};
 pub const MAX_BATCH: usize = 64;
 /// Bytes from which on a batch gets no more commands.
 pub const MAX_BATCH_BYTES: usize = 4 * 1024 * 1024;
-/// How long a command waits before it is refused with `Overloaded` and never run.
+/// Time after which a waiting command is refused with `Overloaded` and never run.
 pub const MAX_WAIT: Duration = Duration::from_secs(6);
-/// How long a conversation counts as contended after another replica was last found to write it. Much longer than a transaction takes.
+/// Time for which a conversation counts as contended after another replica was last found to write it. Much longer than a transaction.
 pub const CONTENDED_FOR: Duration = Duration::from_millis(250);
 /// Refused commands that are answered at a time. Each reply may hold commits of some megabytes.
 const MAX_REFUSALS_AT_ONCE: usize = 8;
@@ -143,7 +143,7 @@ pub(crate) fn of_type<C: Command>(commands: Vec<Box<dyn Queued>>) -> Vec<Pending
     commands.filter_map(|command| command.ok().map(|command| *command)).collect()
 }
 
-/// What comes next for a command that a batch did not do.
+/// Next step of a command that a batch did not do.
 #[derive(Debug, Clone)]
 pub(crate) enum Next {
     /// It runs alone.

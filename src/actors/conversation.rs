@@ -8,7 +8,7 @@ use crate::error::Error;
 use crate::ids::ConvoId;
 use crate::store::{BatchKind, Batched, LockMode, Locks, Position, Store};
 
-/// How often one command may find that another replica was faster before it waits for the lock as that one does.
+/// Most attempts of one command without a lock. If another replica was faster each time, the command waits for the lock.
 const MAX_RELOADS: u32 = 3;
 
 /// The state of an actor. None of it is authoritative: every write checks it against PostgreSQL.

@@ -21,19 +21,19 @@ use crate::store::Store;
 use super::conversation::Conversation;
 use super::metrics::{ActorMetrics, Stop};
 
-/// How much the registry may hold.
+/// Limits of the registry.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Most actors alive at once; the one that has been idle for longest makes room.
+    /// Most actors at a time. The one that has been idle for longest makes room.
     pub actors: usize,
-    /// Most messages that wait in one mailbox, beside the one that is being dealt with.
+    /// Most messages that wait in one mailbox, beside those that are running.
     pub mailbox: usize,
-    /// After how long without work an actor stops.
+    /// Time without work after which an actor stops.
     pub idle: Duration,
 }
 
 impl Limits {
-    /// The limits of a server, for actors that stop after `idle`.
+    /// Limits of a server whose actors stop after `idle`.
     pub fn with_idle(idle: Duration) -> Self {
         Self { actors: 10_000, mailbox: 256, idle }
     }
@@ -71,7 +71,7 @@ type Mail = Box<dyn Queued>;
 /// The outside of an actor.
 struct Actor {
     mailbox: mpsc::Sender<Mail>,
-    /// Messages sent and not yet dealt with.
+    /// Messages sent and not yet answered.
     pending: Arc<AtomicUsize>,
     last_used: Instant,
 }
@@ -219,14 +219,14 @@ impl Registry {
                 self.0.metrics.message(name, start.elapsed());
             }
             pending.fetch_sub(dealt_with, Ordering::AcqRel);
-            // There is no such conversation, or the database is away: not worth an actor.
+            // There is no such conversation, or the database is unreachable: it needs no actor.
             if !conversation.is_loaded() && self.retire(convo, pending, Stop::Idle) {
                 return;
             }
         }
     }
 
-    /// Takes the actor out of the registry if nothing is pending for it.
+    /// Removes the actor from the registry if no message is pending for it.
     fn retire(&self, convo: &ConvoId, pending: &AtomicUsize, why: Stop) -> bool {
         let mut state = self.state();
         if pending.load(Ordering::Acquire) > 0 || state.closed {
@@ -237,7 +237,7 @@ impl Registry {
         true
     }
 
-    /// Takes a failed actor out, unless it had been evicted already and another one has its place.
+    /// Removes a failed actor, unless it was evicted and another one has its place.
     fn buried(&self, convo: &ConvoId, mailbox: &mpsc::WeakSender<Mail>) {
         let mut state = self.state();
         let same = match (state.actors.get(convo), mailbox.upgrade()) {
@@ -252,7 +252,7 @@ impl Registry {
         }
     }
 
-    /// Takes no more messages and waits until those that were sent are dealt with.
+    /// Refuses new messages and waits until those that were sent are answered.
     pub async fn shut_down(&self) {
         let pending: Vec<Arc<AtomicUsize>> = {
             let mut state = self.state();

@@ -13,7 +13,7 @@ use crate::store::{BatchKind, Batched, LockMode, Locks, Store};
 
 use super::queues::{Batch, Found, Lease, Queues, Worker};
 
-/// How long a worker waits for a batch before it begins the next one beside it: the database may be silent on one connection only.
+/// Time after which a worker begins the next batch beside one that has not ended: the database may be silent on one connection only.
 const BATCH_PATIENCE: Duration = Duration::from_millis(500);
 /// Most batches that one worker has begun and not ended.
 const MAX_BATCHES: usize = 4;

@@ -1,10 +1,10 @@
-//! A recipient says that it joined, which destroys its Welcome, or that it could not, which keeps it.
+//! confirmWelcome: a recipient reports that it joined, which deletes its Welcome, or that it could not, which keeps it.
 
 use crate::ids::{ConvoId, Did};
 use crate::store::welcomes::{self, WelcomeSelector, WelcomeState};
 use crate::store::{Abort, Command, Exclusive, epochs, members};
 
-/// See the module.
+/// A recipient's report about its Welcome.
 #[derive(Debug)]
 pub struct ConfirmWelcome {
     pub convo_id: ConvoId,
@@ -29,7 +29,7 @@ impl Command for ConfirmWelcome {
     async fn execute(&self, x: &mut Exclusive<'_>) -> Result<(), Abort> {
         members::membership(x.tx(), &self.convo_id, &self.caller).await?;
         match welcomes::state(x.tx(), &self.convo_id, &self.caller, &self.which).await? {
-            // Said before, and true for ever. Nothing is held, so that a repetition writes nothing at all.
+            // Already confirmed; nothing to do.
             WelcomeState::Opened => Ok(()),
             WelcomeState::Waits { .. } if self.success => {
                 epochs::lock_row(x).await?;

@@ -1,4 +1,4 @@
-//! Makes a conversation with its first members, their Welcome and their key packages, or none of it.
+//! createConvo: creates a conversation with its first members, their Welcome and their key packages, or none of it.
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -10,7 +10,7 @@ use crate::store::{Abort, Command, Counts, Exclusive, Position, Queries, members
 
 use super::{Idempotency, Invitation, Replayable};
 
-/// See the module.
+/// A conversation to create.
 #[derive(Debug)]
 pub struct CreateConvo {
     /// The id that it gets if it is new.

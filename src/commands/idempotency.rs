@@ -8,7 +8,7 @@ use crate::error::{Code, Error};
 use crate::ids::Did;
 use crate::store::{Abort, Queries, Tx, idempotency};
 
-/// A digest of a request's fields. Field order and lengths are part of it, spellings of JSON are not.
+/// Digest of a request's fields. It depends on their order and lengths, but not on the spelling of the JSON.
 #[derive(Debug, Default, Clone)]
 pub struct Fingerprint(Sha256);
 
@@ -63,7 +63,7 @@ impl Idempotency {
         self.key.as_deref().map(|key| (key, &self.fingerprint))
     }
 
-    /// Whether the caller sent a key.
+    /// Returns whether the caller sent a key.
     pub fn has_key(&self) -> bool {
         self.key.is_some()
     }

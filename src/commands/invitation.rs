@@ -1,4 +1,4 @@
-//! What comes along when members are added: the Welcome that lets them in, and the key packages that it was made for.
+//! Invitations: the Welcome that lets new members in, and the key packages that it was made for.
 
 use std::collections::HashMap;
 
@@ -10,10 +10,10 @@ use crate::store::key_packages::{self, Hash};
 use crate::store::welcomes::{self, NewWelcome, Recipient};
 use crate::store::{Abort, Exclusive};
 
-/// Most key packages that one request uses up for one person, who may join with several devices.
+/// Most key packages of one person in a request. A person may join with several devices.
 const MAX_KEY_PACKAGES: usize = 10;
 
-/// A Welcome with its recipients, and the key packages to use up. Checked before any transaction begins.
+/// A Welcome with its recipients, and the key packages to use. It is checked before any transaction begins.
 #[derive(Debug, Clone)]
 pub struct Invitation {
     pub welcome: Option<NewWelcome>,
@@ -22,8 +22,8 @@ pub struct Invitation {
 }
 
 impl Invitation {
-    /// Puts together what a request named. `new_id` makes ULIDs. A hash for somebody who is not added is refused, and so are
-    /// more than [`MAX_KEY_PACKAGES`] for one person.
+    /// Creates the invitation of a request. `new_id` makes ULIDs. Errors: a hash for a person who is not added, or more than
+    /// [`MAX_KEY_PACKAGES`] for one person.
     pub fn new(
         added: &[Did],
         welcome: Option<Vec<u8>>,
@@ -45,7 +45,7 @@ impl Invitation {
             }
             hashes.push(*hash);
         }
-        // A Welcome that nobody is added by has no recipient, and bytes without one would stay for ever.
+        // If no member is added, the Welcome has no recipient, and its bytes would never be deleted.
         let welcome = welcome.filter(|_| !added.is_empty()).map(|bytes| {
             let mut recipients = Vec::new();
             for did in added {
@@ -61,19 +61,19 @@ impl Invitation {
         Ok(Self { welcome, key_packages, now })
     }
 
-    /// How many bytes it stores for these people, who are added.
+    /// Bytes that it stores for these new members.
     pub fn bytes(&self, added: &[Did]) -> usize {
-        // Each name is in the roster and in its event.
+        // Each DID is stored in the roster and in the event.
         let names: usize = added.iter().map(|did| 2 * did.as_str().len()).sum();
         names + self.welcome.as_ref().map_or(0, |welcome| welcome.bytes.len())
     }
 
-    /// How many rows it is, one for each of so many people included.
+    /// Rows that it stores, including one for each new member.
     pub fn rows(&self, added: usize) -> usize {
         added + self.welcome.as_ref().map_or(0, |welcome| 1 + welcome.recipients.len())
     }
 
-    /// Uses up the key packages and hands out the Welcome, to members who are on the roster by now and start in `epoch`.
+    /// Uses the key packages and stores the Welcome for its recipients, who are on the roster by now and start in `epoch`.
     pub(super) async fn deliver(&self, x: &mut Exclusive<'_>, inviter: &Did, epoch: i64) -> Result<(), Abort> {
         let convo = x.convo().clone();
         key_packages::consume(x.tx(), &self.key_packages, inviter, &convo, self.now).await?;

@@ -1,4 +1,4 @@
-//! A member leaves, or one who may removes another, on the roster or, if that one has left it before, from the group only.
+//! leaveConvo: a member leaves, or the admin removes another member: from the roster, or from the group only if that one has left before.
 
 use crate::error::{Code, Error};
 use crate::ids::{ConvoId, Did, EntryId};
@@ -11,7 +11,7 @@ use crate::store::{Abort, Command, Counts, Exclusive, Position, Queries, members
 use super::refusal::{self, MadeIn};
 use super::{Accepted, Idempotency, Replayable, replayable};
 
-/// See the module.
+/// A member that leaves a conversation or is removed from it.
 #[derive(Debug)]
 pub struct LeaveConvo {
     pub convo_id: ConvoId,
@@ -20,7 +20,7 @@ pub struct LeaveConvo {
     pub commit: Option<Commit>,
     /// The commit's id in the log.
     pub entry_id: EntryId,
-    /// The incarnation of the server that the caller heard from last, as it says.
+    /// The server's incarnation that the caller heard from last, as it says.
     pub incarnation: Option<String>,
     pub idempotency: Idempotency,
 }
@@ -61,7 +61,7 @@ impl Command for LeaveConvo {
         if let Some(earlier) = self.idempotency.replay(x.tx()).await? {
             return Ok(earlier);
         }
-        // Before the position is held, so that a repetition writes nothing at all.
+        // Checked before the row is locked, so that a replay writes nothing.
         if self.target == self.caller
             && let Some(caller) = members::record(x.tx(), &self.convo_id, &self.caller).await?
             && let Some(accepted) = self.left_before(&caller)
@@ -80,7 +80,7 @@ impl Command for LeaveConvo {
             return Ok(accepted);
         }
         caller.active()?;
-        // By this very request, perhaps, at another replica while this one waited for the row.
+        // Another replica may have done an equal request while this one waited for the row.
         if self.commit.is_none()
             && let Some(earlier) = self.idempotency.replay(x.tx()).await?
         {
@@ -96,16 +96,16 @@ impl Command for LeaveConvo {
 }
 
 impl LeaveConvo {
-    /// Leaving again is the same request again: it gets what the first one got. Whoever was removed did not leave.
+    /// Leaving again replays the first departure. A member that was removed did not leave.
     fn left_before(&self, caller: &MemberRecord) -> Option<Accepted> {
         let left = caller.left.as_ref()?;
         (self.target == self.caller && self.commit.is_none() && left.by == self.caller)
             .then(|| Accepted::replayed(left.at))
     }
 
-    /// Whether the target is on the roster, and the caller may take it off. Somebody who is off it already may still be in the
-    /// group: a commit may clean up after that, which changes nothing here. Whom a commit removes cannot be seen here, so that takes
-    /// the same right as any removal; else it would be a way for any member to take out anybody.
+    /// Returns whether the target is on the roster. Errors if the caller may not remove it. A target that has left the roster may still be
+    /// in the group, and a commit may clean that up without a change of the roster. The server cannot see whom a commit removes, so such
+    /// a commit needs the same right as any removal; otherwise any member could remove any other.
     async fn is_on_roster(&self, x: &Exclusive<'_>) -> Result<bool, Abort> {
         if self.target == self.caller {
             return match members::count(x).await? {
@@ -139,14 +139,14 @@ impl Replayable for LeaveConvo {
 
 /// Outcome of a commit.
 enum Step {
-    /// It won, is in the log, and the conversation stands here.
+    /// It was accepted, and the conversation stands here.
     Taken(Position),
-    /// The same bytes from the same sender won long ago, here.
+    /// The same bytes from the same sender were accepted before, here.
     Replayed(Accepted),
 }
 
-/// Takes the step that a member's commit asks for: the compare-and-swap, then the entry. A commit for another epoch is
-/// refused with what its sender, who heard from that incarnation last, needs to catch up.
+/// Takes the step to the next epoch with a member's commit: the compare-and-swap, then the log entry. A commit of another epoch is refused
+/// with the commits that its sender lacks.
 async fn step(
     x: &mut Exclusive<'_>,
     caller: &Did,
@@ -157,8 +157,8 @@ async fn step(
     let made_in = MadeIn { epoch: commit.frame.epoch, incarnation };
     let entry = NewCommit { id, sender: caller, bytes: &commit.bytes, hash: &commit.hash };
     match epochs::advance(x, made_in.epoch, &entry).await? {
-        // Its epoch is over, which is so too for one that won it. Looked up only now, when what is read is the present: the
-        // same bytes may just have been accepted by another replica.
+        // The epoch is also over for a replay of the commit that won it. It is looked up only now, because another replica may have just
+        // accepted the same bytes.
         (Swap::Lost(at), _) => match messages::find_commit(x.tx(), x.convo(), &commit.hash, caller).await? {
             Some(earlier) => Ok(Step::Replayed(Accepted::replayed(earlier))),
             None => Err(refusal::epoch_mismatch(x.tx(), x.convo(), caller, made_in, at).await),

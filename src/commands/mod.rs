@@ -42,7 +42,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::store::Position;
 
-/// Where a change of a conversation was accepted, now or by an earlier equal request.
+/// Position at which a change of a conversation was accepted, now or by an earlier equal request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Accepted {
     /// The epoch afterwards.

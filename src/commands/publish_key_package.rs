@@ -1,4 +1,4 @@
-//! Somebody leaves a key package for others to take.
+//! publishKeyPackage: a person stores a key package for others to claim.
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -11,15 +11,15 @@ use crate::store::{Abort, Queries, Transaction, Tx};
 
 use super::{Idempotency, Replayable};
 
-/// Most packages of one owner that may wait to be taken.
+/// Most packages of one owner that can be claimed.
 pub const MAX_AVAILABLE: i64 = 100;
 
-/// See the module.
+/// A key package to store.
 #[derive(Debug)]
 pub struct PublishKeyPackage {
     pub owner: Did,
-    /// The package, or why it is not acceptable now. Time alone makes an acceptable package unacceptable, so the refusal waits
-    /// until it is known that the same request did not succeed before.
+    /// The package, or why it is not acceptable now. A package can become unacceptable by time alone, so it is refused only if an equal
+    /// request did not succeed before.
     pub package: Result<NewKeyPackage, Error>,
     pub now: DateTime<Utc>,
     pub idempotency: Idempotency,
@@ -56,7 +56,7 @@ impl Transaction for PublishKeyPackage {
             None if key_packages::insert(tx, package).await? => {
                 Published { hash: hex::encode(&package.hash), replayed: false }
             }
-            // Somebody else published it in between.
+            // Another request published it in between.
             None => match key_packages::find_seen(tx, package).await? {
                 Some(seen) => own(package, seen)?,
                 None => return Err(Error::internal("a key package is neither new nor seen").into()),
@@ -84,7 +84,7 @@ impl Replayable for PublishKeyPackage {
     }
 }
 
-/// What was published before, if it is its publisher's own.
+/// Returns a package that was published before, if it belongs to its publisher.
 fn own(package: &NewKeyPackage, seen: KnownKeyPackage) -> Result<Published, Error> {
     match seen.owner == package.owner.as_str() {
         true => Ok(Published { hash: hex::encode(&seen.hash), replayed: true }),

@@ -1,20 +1,20 @@
-//! The answer to whoever lost an epoch: where the server stands, and the commits to apply before trying again.
+//! The error for a commit or message of another epoch: where the conversation stands, and the commits to apply before a retry.
 
 use crate::error::{Code, Error, Reason};
 use crate::ids::{ConvoId, Did};
 use crate::store::messages::{MAX_MISSING, MAX_MISSING_BYTES};
 use crate::store::{Abort, Position, Queries, members, messages};
 
-/// What a commit or message was made in.
+/// Epoch and incarnation that a commit or message was made in.
 #[derive(Clone, Copy)]
 pub(super) struct MadeIn<'a> {
     pub epoch: i64,
-    /// The incarnation of the server that its sender heard from last, as the sender says.
+    /// The server's incarnation that the sender heard from last, as the sender says.
     pub incarnation: Option<&'a str>,
 }
 
-/// The error for a commit or message of another epoch while the conversation stands at `at`, by name: one that is behind can catch up
-/// (`EpochMismatch`) or not any more (`EpochExpired`), and one that is ahead was there in another incarnation (`ServerRolledBack`) or
+/// Returns the error for a commit or message of another epoch while the conversation stands at `at`. A sender that is behind can catch up
+/// (`EpochMismatch`), or no longer can (`EpochExpired`). One that is ahead was there in another incarnation (`ServerRolledBack`), or
 /// never (`EpochAhead`). Only members learn it.
 pub(super) async fn epoch_mismatch(
     db: &impl Queries,
@@ -57,7 +57,7 @@ async fn describe(
     Ok(error)
 }
 
-/// Another commit won the epoch: the ones after it, for whoever joined in `joined`.
+/// Returns the error for a caller that is behind and joined in epoch `joined`, with the commits after its epoch.
 async fn stale(
     db: &impl Queries,
     convo: &ConvoId,
@@ -70,15 +70,15 @@ async fn stale(
     let mut missing = messages::list_commits(db, convo, caller, commits, limits).await?;
     let mut more = missing.last().map(|last| last.epoch < at.epoch);
     let (mut code, mut message) = (Code::EpochMismatch, format!("{place}: apply `missing`, then rebuild it"));
-    // Whether the first one that it lacks is not there, if it lacks any.
+    // Returns whether the first commit that it lacks has been deleted.
     let is_gone = |joined: i64| {
         let next = epoch.max(joined) + 1;
         next <= at.epoch && missing.first().is_none_or(|first| first.epoch > next)
     };
-    // Replicas without locks may have removed the caller since its membership was read, and added it again: then it is shown nothing, or
-    // less, though nothing was deleted.
+    // A replica without locks may have removed the caller since its membership was read, and added it again. Then it sees fewer commits,
+    // though none was deleted.
     if is_gone(joined) && is_gone(members::membership(db, convo, caller).await?.joined_epoch) {
-        // What is kept leads on from a later epoch, which getCommits says.
+        // The kept commits begin at a later epoch, which getCommits reports.
         code = Code::EpochExpired;
         message = format!(
             "{place}, and commits after epoch {epoch} have been deleted: if your own state is in epoch {}, rebuild it; otherwise ask to \

@@ -13,7 +13,7 @@ pub(crate) trait Replayable {
     /// Returns the reply that the same request got, if it was done. It reads only the caller's own records.
     fn replay(&self, db: &impl Queries) -> impl Future<Output = Result<Option<Self::Output>, Abort>> + Send;
 
-    /// Whether it was done now, and not before.
+    /// Returns whether it was done now, and not before.
     fn is_new(output: &Self::Output) -> bool;
 }
 

@@ -1,10 +1,10 @@
-//! Somebody says where its entries are to be handed over, in one conversation or in all of them, or that they are not.
+//! setMailbox: a person sets the mailbox that its entries are delivered to, in one conversation or in all, or removes it.
 
 use crate::ids::{ConvoId, Did};
 use crate::store::mailboxes::{self, Webhook};
 use crate::store::{Abort, Transaction, Tx, members};
 
-/// See the module.
+/// A person's mailbox.
 #[derive(Debug)]
 pub struct SetMailbox {
     pub caller: Did,

@@ -60,12 +60,12 @@ impl Package {
     ];
 }
 
-/// What all kinds of commands have.
+/// Fields that all kinds of commands have.
 #[derive(Debug, Clone)]
 struct Request {
     convo: usize,
     caller: usize,
-    /// How far its epoch is from the conversation's.
+    /// Distance of its epoch from the conversation's.
     epoch: i64,
     key: Option<u8>,
     /// The same request as an earlier one of its kind, sent again.
@@ -191,7 +191,7 @@ impl Twin {
                     BatchOutcome::Contended => panic!("no other replica writes these conversations"),
                 }
             }
-            // What the batch refused is answered from the state that it left, before anything runs alone.
+            // Refused commands are answered from the state that the batch left, before any command runs alone.
             refused.sort_by_key(|(_, reason)| reason.is_none());
             for (command, reason) in refused {
                 let reply = match reason {

@@ -1,10 +1,10 @@
-//! Somebody notes how far it has followed a conversation, for its other devices.
+//! updateCursor: a member records how far it has followed a conversation, for its other devices.
 
 use crate::error::Code;
 use crate::ids::{ConvoId, Did, Malformed};
 use crate::store::{Abort, Transaction, Tx, cursors, events, members, messages};
 
-/// See the module.
+/// A member's position in a conversation.
 #[derive(Debug)]
 pub struct UpdateCursor {
     pub convo_id: ConvoId,
@@ -25,7 +25,7 @@ impl Transaction for UpdateCursor {
 
     async fn execute(&self, tx: &Tx) -> Result<(), Abort> {
         let member = members::membership(tx, &self.convo_id, &self.caller).await?;
-        // A cursor that is an entry's id says that this entry was read.
+        // A cursor that is an entry's id also marks that entry as read.
         let entry = match self.cursor.parse() {
             Ok(id) => messages::find_seq(tx, &self.convo_id, &id, member.joined_seq).await?,
             Err(Malformed::Id | Malformed::Did) => None,

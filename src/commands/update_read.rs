@@ -1,11 +1,11 @@
-//! Somebody has read a conversation up to an entry, or all of it, and its other devices are told.
+//! updateRead: a member has read a conversation up to an entry, or all of it. Its other devices are notified.
 
 use crate::error::Code;
 use crate::ids::{ConvoId, Did, EntryId};
 use crate::store::events::{self, ReadTo};
 use crate::store::{Abort, Transaction, Tx, members, messages};
 
-/// See the module.
+/// A member's read position in a conversation.
 #[derive(Debug)]
 pub struct UpdateRead {
     pub convo_id: ConvoId,

@@ -159,7 +159,7 @@ impl<C: Batched, M: Fn() -> Option<Vec<Arc<C>>> + Send + Sync> UnitOfWork for Ba
 
     async fn attempt(&self, store: &Store, tx: Tx, _: Instant) -> Result<Done<Self::Output>, Abort> {
         let waits = self.locks == Locks::Wait;
-        // What had to be prepared first would be overtaken by COMMIT.
+        // COMMIT would overtake a statement that had to be prepared first.
         let statements = [if waits { &WAIT } else { &TAKE }, C::STATEMENT];
         let preparing = tx.prepare(&statements);
         let Ok(prepared) = tokio::time::timeout(deadline::CONNECT, preparing).await else {

@@ -1,5 +1,5 @@
-//! The end of a conversation that nobody comes back to ([`crate::jobs`]): its members are let go, and later its rows are deleted. Every
-//! portion takes the conversation's lock, if it is free, and its row, so that no writer of either kind is in the middle of something.
+//! The end of an abandoned conversation ([`crate::jobs`]): its memberships end, and later its rows are deleted. Every chunk takes the
+//! conversation's lock, if that is free, and its row, so that no writer of either serializer is in the middle of a change.
 
 use std::collections::HashSet;
 
@@ -20,7 +20,7 @@ query! {
     ERASE_CONVO = "sweeps/erase_convo" (TEXT);
 }
 
-/// Does a part of it. There is more as long as something was done. Where somebody else has the lock, it is not abandoned.
+/// Runs one chunk. There is more to do as long as a chunk did something. A conversation whose lock is taken is not abandoned.
 pub(super) async fn portion(
     tx: &Tx,
     convo: &str,
@@ -44,7 +44,7 @@ pub(super) async fn portion(
     Ok(ChunkResult { deleted, more: HashSet::from_iter(more) })
 }
 
-/// Lets members go; with the last one the conversation has ended.
+/// Ends memberships. With the last one the conversation has ended.
 async fn part(tx: &Tx, convo: &str, rows: i64, cutoff: DateTime<Utc>) -> Result<i64, Abort> {
     let Some(row) = tx.find(&PART, &[&convo, &cutoff, &rows]).await? else { return Ok(0) };
     welcomes::forget(tx, row.get("withdrawn")).await?;

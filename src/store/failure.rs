@@ -1,4 +1,4 @@
-//! What can go wrong in a unit of work, and what that means: try again, tell the client, or look into it.
+//! Failures of units of work: which are retried, which the client gets as its error, and which are defects.
 
 use std::time::Duration;
 
@@ -9,21 +9,21 @@ use crate::error::{Code, Error, Outcome};
 
 use super::position::Position;
 
-/// Why a unit of work ended without a result. Everything it wrote is rolled back.
+/// Reason why a unit of work ended without a result. Everything that it wrote is rolled back.
 #[derive(Debug)]
 pub enum Abort {
-    /// The request is not acceptable; the client is told.
+    /// The request is refused; the client gets this error.
     Refused(Error),
-    /// The conversation is not where the caller remembered it, but here.
+    /// The conversation is not at the remembered position, but here.
     Moved(Position),
-    /// Nothing was done and the next attempt may well succeed: a lost connection, a deadlock.
+    /// Nothing was written, and the next attempt may succeed: a lost connection, a deadlock.
     Again(Cause),
-    /// A unique key is taken. By this very request, perhaps, sent twice at the same time: then the next attempt finds what
-    /// it did. If it is still taken then, this is the answer.
+    /// A unique key is taken, possibly by a concurrent duplicate of this request: then the next attempt finds its result. If the key is
+    /// still taken then, this is the client's error.
     Taken(Error),
 }
 
-/// Why another attempt is worth it.
+/// Reason for another attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Cause {
     /// The connection broke before COMMIT was sent, or could not be opened.
@@ -34,7 +34,7 @@ pub enum Cause {
     Taken,
     /// The reply to COMMIT was lost and the transaction turned out to be rolled back.
     RolledBack,
-    /// All of it was sent, COMMIT too, and not answered. It may have happened: only what finds itself done may be tried again.
+    /// Everything was sent, COMMIT included, and not answered. It may be committed, so only work that recognises itself is retried.
     Unanswered,
 }
 
@@ -51,7 +51,7 @@ impl Cause {
     }
 }
 
-/// The error where nobody knows whether it was done.
+/// The error for an unknown outcome.
 pub fn unconfirmed() -> Error {
     let mut error = Code::DatabaseUnavailable.because("");
     error.details.outcome = Some(Outcome::Unknown);
@@ -64,7 +64,7 @@ impl From<Error> for Abort {
     }
 }
 
-/// What a violated constraint says, by name. A name that is not here is a defect.
+/// Returns the meaning of a violated constraint, by name. A name that is not here is a defect.
 fn constraint(name: &str) -> Option<Abort> {
     let (code, message) = match name {
         "messages_id_key" => (Code::IdempotencyConflict, "this msgId is already used in this conversation"),
@@ -79,12 +79,12 @@ fn constraint(name: &str) -> Option<Abort> {
     Some(Abort::Taken(code.because(message)))
 }
 
-/// The error for a wait on PostgreSQL that ran out.
+/// The error for a timeout of PostgreSQL.
 pub fn overloaded(what: &str) -> Error {
     Code::Overloaded.because(format!("{what} took too long; nothing was changed"))
 }
 
-/// The error when PostgreSQL stayed away for longer than a request can wait.
+/// The error when PostgreSQL was unreachable for longer than a request can wait.
 pub fn unavailable() -> Error {
     Code::DatabaseUnavailable.because("the database cannot be reached; nothing was changed")
 }
@@ -114,18 +114,19 @@ impl From<tokio_postgres::Error> for Abort {
     }
 }
 
-/// An error of PostgreSQL that nobody foresaw. Its message and detail quote values of rows, so they are for debug only.
+/// An unforeseen error of PostgreSQL. Its message and detail quote values of rows, so they are logged at debug level only.
 fn defect(db: &DbError) -> Error {
     tracing::debug!(message = db.message(), detail = db.detail(), "PostgreSQL refused a statement");
     let (table, constraint) = (db.table().unwrap_or("no table"), db.constraint().unwrap_or("no constraint"));
     Error::internal(format!("PostgreSQL answered SQLSTATE {} ({table}, {constraint})", db.code().code()))
 }
 
-/// How long a client waits before it asks a PostgreSQL again that had no room.
+/// Wait before a client retries when PostgreSQL is out of resources.
 const EXHAUSTED: Duration = Duration::from_secs(10);
 
-/// Whether PostgreSQL says with this code that it has no disk (53100), no memory (53200) or not enough of something else (53000). That
-/// passes or an operator sees to it, and what needs none of it goes on: reads do while the disk is full, so the server stays ready.
+/// Returns whether this code means that PostgreSQL has no disk (53100), no memory (53200) or not enough of another resource (53000). That
+/// passes, or an operator fixes it. Work that needs no such resource goes on, as reads do while the disk is full, so the server stays
+/// ready.
 fn is_exhausted(code: &SqlState) -> bool {
     matches!(code.code(), "53000" | "53100" | "53200")
 }
@@ -137,9 +138,9 @@ fn exhausted(db: &DbError) -> Error {
     error
 }
 
-/// Whether PostgreSQL says with this code that the connection or the server is going away: class 08 (connection
+/// Returns whether this code means that the connection or the server is going away: class 08 (connection
 /// exceptions), class 57 (operator intervention), 25P03 (idle in transaction) and 53300 (too many connections), that this server
-/// does not write ([`is_read_only`]), or that it lets nobody in under this name (class 28) or has no such database (3D000).
+/// does not write ([`is_read_only`]), that it refuses this role (class 28), or that it has no such database (3D000).
 pub fn ends_connection(code: &SqlState) -> bool {
     code.code().starts_with("08")
         || code.code().starts_with("57P")
@@ -148,7 +149,7 @@ pub fn ends_connection(code: &SqlState) -> bool {
         || is_read_only(code)
 }
 
-/// Whether PostgreSQL says with this code that it only reads, as a standby does: 25006 to a statement that writes, 0A000 to
+/// Returns whether this code means that PostgreSQL only reads, as a standby does: 25006 to a statement that writes, 0A000 to
 /// `begin read write`.
 pub fn is_read_only(code: &SqlState) -> bool {
     matches!(code.code(), "25006" | "0A000")
@@ -167,7 +168,7 @@ impl From<PoolError> for Abort {
     }
 }
 
-/// What a client is told when no retry is left.
+/// Returns the client's error when no retry is left.
 impl From<Abort> for Error {
     fn from(abort: Abort) -> Self {
         match abort {
@@ -180,8 +181,8 @@ impl From<Abort> for Error {
     }
 }
 
-/// An error of the driver with PostgreSQL's own words, for operators who are setting a server up. Never for requests: those
-/// words may quote values.
+/// An error of the driver with PostgreSQL's message, for operators who set a server up. Never for requests, because the message may quote
+/// values.
 pub fn in_words(error: &tokio_postgres::Error) -> String {
     match std::error::Error::source(error).map(words_of) {
         Some(source) if !error.to_string().contains(&source) => format!("{error}: {source}"),
@@ -189,7 +190,7 @@ pub fn in_words(error: &tokio_postgres::Error) -> String {
     }
 }
 
-/// What an error says of itself. Of PostgreSQL's it is the message alone: the detail beside it quotes whole rows.
+/// Returns an error's message. Of PostgreSQL's errors it leaves out the detail, which quotes whole rows.
 pub fn words_of(error: &(dyn std::error::Error + 'static)) -> String {
     match error.downcast_ref::<DbError>() {
         Some(db) => format!("{}: {}", db.severity(), db.message()),

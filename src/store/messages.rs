@@ -70,7 +70,7 @@ pub struct NewMessage<'a> {
 /// Place of an application message in the log.
 #[derive(Debug, Clone, Copy)]
 pub struct Appended {
-    /// Where the conversation stood with this message.
+    /// Position of the conversation with this message.
     pub at: Position,
     pub received_at: DateTime<Utc>,
 }

@@ -33,7 +33,7 @@ pub enum Refusal {
 #[derive(Debug, Clone)]
 pub struct Refused {
     pub refusal: Refusal,
-    /// Where the conversation stands; `None` if it does not exist.
+    /// Position of the conversation; `None` if it does not exist.
     pub at: Option<Position>,
     /// The member that [`Refusal::AlreadyMember`] is about.
     pub present: Option<String>,

@@ -1,4 +1,4 @@
-//! One connection in use: runs [`Query`]s, counts them, and goes back to the pool only in a known state.
+//! A connection in use: runs [`Query`]s, counts them, and returns to the pool only in a known state.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
@@ -18,12 +18,11 @@ pub type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
 
 /// A connection taken from the pool. It goes back there when this value is dropped, unless it is dirty.
 pub struct Session {
-    /// There until this value is dropped.
+    /// Present until this value is dropped.
     client: Option<Object>,
-    /// Its place among the connections that there may be; there for as long as `client` is.
+    /// Its place among the connections that may exist; present for as long as `client` is.
     place: Option<Place>,
-    /// How much has begun on it and not ended, so that nobody knows what state it is in: inside a transaction, or with a statement
-    /// that has not been answered.
+    /// Operations in flight: an open transaction, or a statement without a reply. While there are any, the connection's state is unknown.
     dirty: AtomicUsize,
     store: Store,
 }
@@ -42,28 +41,28 @@ impl Session {
         self.client.as_ref().expect("only drop takes it")
     }
 
-    /// Something begins that may leave the connection in any state. If this value ends before [`Session::mark_clean`], by an error,
-    /// a wait that ran out, a panic or a client that went away, the connection is thrown away.
+    /// Marks the beginning of an operation that may leave the connection in any state. If this value is dropped before
+    /// [`Session::mark_clean`], by an error, a timeout, a panic or a client that went away, the connection is closed.
     pub(super) fn mark_dirty(&self) {
         self.dirty.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// What began has ended, and PostgreSQL has said how.
+    /// Marks the end of an operation, whose result PostgreSQL has reported.
     pub(super) fn mark_clean(&self) {
         self.dirty.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// It did not answer in time. Whatever silenced it has most likely silenced the others too, so those that are idle are thrown
-    /// away with it: each of them would cost somebody the same wait.
+    /// Closes the idle connections of the pool, because this one did not answer in time. Most likely they would not answer either, and each
+    /// would cost a request the same wait.
     pub(super) fn evict_idle(&self) {
         if let Some(pool) = Object::pool(self.client()) {
             pool.retain(|_, _| false);
         }
     }
 
-    /// Throws the connection away without asking PostgreSQL to stop: a COMMIT may be waiting there for a standby, and a cancelled
-    /// wait would look like one that had ended. Its place is kept until it is answered or closed, or until PostgreSQL says that no
-    /// COMMIT hangs any more: then whatever stands in between has lost this one.
+    /// Discards the connection without a cancel request: a COMMIT may be waiting there for a standby, and a cancelled wait would look like
+    /// one that had ended. Its place is kept until the connection is answered or closed, or until PostgreSQL reports that no COMMIT hangs
+    /// any more: then the network has lost this one.
     pub(super) fn discard(mut self) {
         let (Some(client), Some(place)) = (self.client.take(), self.place.take()) else { return };
         let client = Object::take(client);
@@ -80,8 +79,8 @@ impl Session {
         });
     }
 
-    /// A server that refuses to write is a standby, or was demoted: its connections are thrown away, so that the next ones find the
-    /// server that took over.
+    /// Closes all connections if the server refuses to write: it is a standby, or was demoted, and new connections find the server that took
+    /// over.
     fn check<T>(&self, result: Result<T, tokio_postgres::Error>) -> Result<T, tokio_postgres::Error> {
         if let Err(error) = &result
             && error.code().is_some_and(failure::is_read_only)
@@ -91,7 +90,7 @@ impl Session {
         result
     }
 
-    /// See [`Session::check`].
+    /// Closes this connection and the idle ones.
     pub(super) fn demoted(&self) {
         self.mark_dirty();
         self.evict_idle();
@@ -114,8 +113,8 @@ impl Session {
         self.check(rows)
     }
 
-    /// Runs a statement by itself. Behind a pooler the session has no time limits, so there it is a transaction that brings them along;
-    /// all of it goes in one flush.
+    /// Runs a single statement. Behind a pooler the session has no time limits, so there it runs in a transaction that sets them, in one
+    /// flush.
     async fn rows_alone(&self, query: &Query, params: Params<'_>) -> Result<Vec<Row>, tokio_postgres::Error> {
         if self.prepared() {
             return self.rows(query, params).await;
@@ -133,8 +132,8 @@ impl Session {
         Ok(rows)
     }
 
-    /// Prepares statements that are not yet prepared, so that several can go in one flush: each is sent when it is polled for the
-    /// first time, and preparing would let one overtake the other.
+    /// Prepares statements, so that several can go in one flush: each is sent when it is first polled, and preparing would let one overtake
+    /// another.
     pub(super) async fn prepare(&self, queries: &[&Query]) -> Result<(), tokio_postgres::Error> {
         for query in queries.iter().filter(|_| self.prepared()) {
             self.client().prepare_typed_cached(query.text, query.types).await?;
@@ -149,8 +148,7 @@ impl Session {
 }
 
 impl Drop for Session {
-    /// Throws a connection in doubt away. PostgreSQL is asked to stop what still runs on it, so that no lock outlives the
-    /// request.
+    /// Closes a dirty connection. PostgreSQL is asked to cancel what still runs on it, so that no lock outlives the request.
     fn drop(&mut self) {
         if self.dirty.load(Ordering::Relaxed) == 0 {
             return;
@@ -173,7 +171,7 @@ impl Drop for Session {
     }
 }
 
-/// A connection that can only read: what endpoints get. Each statement sees what was committed when it began.
+/// A connection for reads, which endpoints get. Each statement sees what was committed when it began.
 pub struct Reader(pub(super) Session);
 
 /// Something that queries can run on: a [`Reader`], or a transaction.
@@ -213,7 +211,7 @@ impl Reader {
                 Ok(rows?)
             }
             Err(_) => {
-                // Else it is the request that had no time left.
+                // Otherwise the request had no time left.
                 if begun.elapsed() >= time {
                     self.0.evict_idle();
                 }

@@ -20,7 +20,7 @@ query! {
     NAME = "tx/name" (TEXT);
 }
 
-/// What a transaction begins with, beside its name.
+/// First statement of a transaction, beside its name.
 pub(super) enum Opening<'w> {
     /// Nothing.
     Free,

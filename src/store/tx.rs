@@ -1,4 +1,4 @@
-//! An open transaction, and the proof that a conversation is written by nobody else.
+//! An open transaction, and the proof that no other transaction writes a conversation.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,10 +24,10 @@ pub struct Tx {
     failed: AtomicBool,
 }
 
-/// What PostgreSQL can be asked about a transaction by, when its COMMIT got no reply.
+/// Identity of a transaction, by which PostgreSQL can be asked about it when its COMMIT got no reply.
 pub(super) struct Identity {
     pub(super) xid: String,
-    /// The id alone is not enough: after a crash it may be given out again.
+    /// The id alone is not enough: after a crash PostgreSQL may assign it again.
     pub(super) incarnation: i32,
 }
 
@@ -36,7 +36,7 @@ impl Tx {
         Self { session, identity: OnceLock::new(), failed: AtomicBool::new(false) }
     }
 
-    /// Makes these statements ready to go in one flush, in the order in which they are polled.
+    /// Prepares these statements to go in one flush, in the order in which they are polled.
     pub(super) async fn prepare(&self, queries: &[&Query]) -> Result<(), Abort> {
         let prepared = self.session.prepare(queries).await;
         if prepared.is_err() {
@@ -45,7 +45,7 @@ impl Tx {
         Ok(prepared?)
     }
 
-    /// Whether a statement failed, which dooms the transaction.
+    /// Returns whether a statement failed. Then the transaction cannot be committed.
     pub(super) fn failed(&self) -> bool {
         self.failed.load(Ordering::Relaxed)
     }
@@ -83,13 +83,13 @@ impl LockMode {
 
 /// The right to write one conversation, for as long as this value lives. Only the write path makes one.
 ///
-/// The first thing to do with it is to move or hold the position (`store::epochs`): that locks the row, so that what is read
-/// afterwards is the present, also where replicas of both serializers write.
+/// A command first moves or locks the position (`store::epochs`), which locks the row. What it reads afterwards is the present, even if
+/// replicas of both serializers write the conversation.
 pub struct Exclusive<'t> {
     pub(super) tx: &'t Tx,
     pub(super) convo: &'t ConvoId,
     pub(super) mode: LockMode,
-    /// Where the conversation will stand when this commits, once known.
+    /// Position of the conversation when this commits, once known.
     pub(super) at: Option<Position>,
 }
 
@@ -118,11 +118,11 @@ impl Exclusive<'_> {
 
 /// The right to write several conversations, for as long as this value lives. Only the write path makes one.
 ///
-/// Which of them these are is known to PostgreSQL alone: statements that demand this value leave out the conversations that are not
-/// in the transaction's setting `catbird.held`, which `tx/take` has made. Nothing waits for a conversation's lock while it holds one.
-/// What it may still wait for, for 50 ms at most (`tx/take`), is a row that a replica without locks is writing, one-time key packages and
-/// idempotency keys, each in one order. A circle with somebody who takes them otherwise ends with that time, long before PostgreSQL
-/// looks for deadlocks, and the batch's commands are done alone.
+/// Only PostgreSQL knows which they are: statements that demand this value refuse the conversations that are not in the transaction's
+/// setting `catbird.held`. No transaction waits for a conversation's lock while it holds another. A batch may still wait, for 50 ms at most
+/// (`tx/take`), for a row that a replica without locks is writing, for one-time key packages and for idempotency keys, each in one order.
+/// A cycle with a transaction that takes them in another order ends with that time, long before PostgreSQL looks for deadlocks, and the
+/// batch's commands run alone.
 pub struct ExclusiveMany<'t> {
     pub(super) tx: &'t Tx,
 }

@@ -24,7 +24,7 @@ use super::{Exclusive, LockMode, Position, Tx, deadline};
 /// Pause after the first failed attempt. It doubles with each, up to [`MAX_RETRY_DELAY`].
 pub(super) const MIN_RETRY_DELAY: Duration = Duration::from_millis(10);
 pub(super) const MAX_RETRY_DELAY: Duration = Duration::from_millis(500);
-/// How often a unique key may be found taken before that is the reply. Once is enough, unless a third request takes it again.
+/// Most retries after a unique key was found taken. One is enough, unless a third request takes the key again.
 const MAX_TAKEN: u32 = 2;
 
 /// A use case that changes one conversation, as data. It may run more than once, so it holds everything that must not differ
@@ -32,13 +32,13 @@ const MAX_TAKEN: u32 = 2;
 pub trait Command: Send + Sync + 'static {
     /// The method's name: label of the transaction in logs and metrics.
     const NAME: &'static str;
-    /// Whether it creates its conversation. Then no other command can be waiting for it.
+    /// True if it creates its conversation. Then no other command can be waiting for it.
     const CREATES: bool = false;
     type Output: Send + 'static;
 
     fn convo(&self) -> &ConvoId;
     fn caller(&self) -> &Did;
-    /// Whether it carries an MLS commit, of which each member has a budget.
+    /// Returns whether it carries an MLS commit, of which each member has a budget.
     fn commits(&self) -> bool {
         false
     }
@@ -54,7 +54,7 @@ pub trait Command: Send + Sync + 'static {
     fn bytes(&self) -> usize {
         0
     }
-    /// What it counts for in the metrics, once it is done.
+    /// Returns its events of the domain, for the metrics, once it is done.
     fn counts(&self, _output: &Self::Output) -> Counts {
         Counts::default()
     }
@@ -102,7 +102,7 @@ pub trait Transaction: Send + Sync + 'static {
 /// Result of a committed unit of work.
 pub struct Done<T> {
     pub output: T,
-    /// Where it left the conversation, if it looked.
+    /// Position at which it left the conversation, if it read that.
     pub at: Option<Position>,
     /// An attempt before the last one got no reply, and may have been committed too.
     pub in_doubt: bool,

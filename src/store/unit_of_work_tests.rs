@@ -87,7 +87,7 @@ impl Setting {
         self.store.run(command, mode).await.map(|_| ()).map_err(Error::from)
     }
 
-    /// Where the conversation stands for everybody else.
+    /// Returns the newest seq, as other transactions see it.
     async fn seq(&self) -> i64 {
         let row = self.database.connect().await.query_one("select last_seq from conversations", &[]).await.unwrap();
         row.get(0)

@@ -22,14 +22,14 @@ pub struct SendMessage {
     pub message: AppMessage,
     /// The client chose the message's id, so it recognises the message if it sends it again.
     pub has_own_id: bool,
-    /// How many epochs the message may lag behind.
+    /// Number of epochs that the message may lag behind.
     pub window: i64,
     /// The server's incarnation that the caller heard from last, as it says.
     pub incarnation: Option<String>,
     pub idempotency: Idempotency,
 }
 
-/// Where a message was accepted, now or by an earlier equal request.
+/// Place at which a message was accepted, now or by an earlier equal request.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Sent {
     pub id: EntryId,
