@@ -125,7 +125,7 @@ impl Store {
         self.transact(SetAside { work, item, why: format!("{}: {}", why.code.name(), why.message) }).await
     }
 
-    /// Ends the setting aside of these items.
+    /// Removes these items from those that are set aside.
     pub(crate) async fn take_back(&self, work: &'static str, items: Vec<String>) -> Result<(), Error> {
         self.transact(TakeBack { work, items }).await
     }

@@ -9,8 +9,7 @@
 //! - [`Store::transact`] runs a [`Transaction`], which needs no conversation lock (key packages, cursors, sweeps,
 //!   envelopes).
 //!
-//! Nothing else opens a transaction. A [`Lane`] reserves connections for each class of work. PostgreSQL makes every
-//! decision, by a compare-and-swap or a constraint.
+//! Nothing else opens a transaction. A [`Lane`] reserves connections for each class of work. PostgreSQL makes every decision.
 
 mod background;
 mod batch;

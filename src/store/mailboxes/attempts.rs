@@ -73,7 +73,7 @@ pub(crate) enum AttemptEnd {
     Early(Duration, String),
     /// Dead: it is not retried.
     Dead(String),
-    /// Dead because the URL is not allowed (any more). The mailbox is suspended.
+    /// Dead because the URL is not allowed. The mailbox is suspended.
     Misplaced(String),
     /// The recipient no longer wants it.
     Withdrawn,
