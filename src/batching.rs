@@ -16,8 +16,8 @@ use tracing::{Instrument, Span};
 use crate::error::{Code, Error};
 use crate::ids::ConvoId;
 use crate::store::{
-    Abort, BatchKind, BatchOutcome, Batched, Command, Done, LockMode, Locks, MAX_LOCK_WAIT, Position, Refused, Store,
-    unconfirmed,
+    Abort, BatchKind, BatchOutcome, Batched, Command, Done, Lane, LockMode, Locks, MAX_LOCK_WAIT, Position, Refused,
+    Store, unconfirmed,
 };
 use crate::timing::{StageTimes, Timings};
 
@@ -174,6 +174,13 @@ impl<C: Command> Unfinished<C> {
     }
 }
 
+impl<C: Batched> Unfinished<C> {
+    /// Returns whether [`answer_refused`] may answer it: it was refused, or its epoch may be over.
+    pub fn may_be_answered(&self) -> bool {
+        matches!(self.next, Next::Refused(_)) || self.pending.command.made_in().is_some()
+    }
+}
+
 /// Result of a batch, whose committed commands are answered.
 pub(crate) struct BatchResult<C: Command> {
     /// The latest position at which one of its commands was committed.
@@ -254,14 +261,13 @@ pub(crate) async fn run_batch<C: Batched>(
 /// Answers by reads, without a lock and a few at a time, the commands that were refused and those whose epoch is over: the losers of an
 /// epoch need not wait for each other. Returns the commands that have to be queued again, in order.
 pub(crate) async fn answer_refused<C: Batched>(store: &Store, unfinished: Vec<Unfinished<C>>) -> Vec<Unfinished<C>> {
-    let is_candidate =
-        |one: &Unfinished<C>| matches!(one.next, Next::Refused(_)) || one.pending.command.made_in().is_some();
-    if !unfinished.iter().any(is_candidate) {
+    if !unfinished.iter().any(Unfinished::may_be_answered) {
         return unfinished;
     }
-    let Ok(db) = store.reader().await else { return unfinished };
+    // The conversation waits for this, so it must not wait behind readers.
+    let Ok(db) = store.reader_for(Lane::Write).await else { return unfinished };
     let mut positions = HashMap::new();
-    for one in unfinished.iter().filter(|one| !matches!(one.next, Next::Refused(_)) && is_candidate(one)) {
+    for one in unfinished.iter().filter(|one| !matches!(one.next, Next::Refused(_)) && one.may_be_answered()) {
         let convo = one.pending.command.convo();
         if !positions.contains_key(convo) {
             let Ok(at) = db.position(convo).await else { continue };
@@ -276,7 +282,8 @@ pub(crate) async fn answer_refused<C: Batched>(store: &Store, unfinished: Vec<Un
             _ => positions.get(command.convo()).filter(over).map(|at| Refused::other_epoch(*at)),
         };
         let Some(refused) = refused else { return Some(one) };
-        match command.refusal(&db, &refused).await {
+        let (timings, span) = (one.pending.timings.clone(), one.pending.span.clone());
+        match timings.scope(command.refusal(&db, &refused)).instrument(span).await {
             Ok(output) => one.pending.answer(Ok(output)),
             Err(Abort::Refused(error)) if error.code != Code::Overloaded => one.pending.answer(Err(error)),
             // The reason has passed, or the reads failed.

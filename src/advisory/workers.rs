@@ -1,6 +1,7 @@
 //! The workers that empty the queues: one for batches of messages, one for batches of commits, the others for everything that waits for a
 //! lock, one conversation at a time.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use tokio::sync::Semaphore;
 use crate::background::{Background, tasks};
 use crate::batching::{self, BatchResult, Queued, Size, Unfinished};
 use crate::commands::{AddMembers, SendMessage};
+use crate::ids::ConvoId;
 use crate::store::{BatchKind, Batched, LockMode, Locks, Store};
 
 use super::queues::{Batch, Found, Lease, Queues, Worker};
@@ -17,6 +19,8 @@ use super::queues::{Batch, Found, Lease, Queues, Worker};
 const BATCH_PATIENCE: Duration = Duration::from_millis(500);
 /// Most batches that one worker has begun and not ended.
 const MAX_BATCHES: usize = 4;
+/// Most batches of one worker whose refused commands are being answered. Those of any other run alone, which answers them.
+const MAX_ANSWERED: usize = 4;
 
 /// Starts the workers.
 pub(super) fn start(queues: &Queues, store: &Store, max_connections: usize, background: &Background) {
@@ -62,18 +66,22 @@ async fn run_waiting<C: Batched>(kind: BatchKind, store: &Store, batch: Batch) {
 }
 
 async fn run_batches<C: Batched>(kind: BatchKind, queues: Queues, store: Store) {
-    let begun = Arc::new(Semaphore::new(MAX_BATCHES));
+    let (begun, answered) = (Arc::new(Semaphore::new(MAX_BATCHES)), Arc::new(Semaphore::new(MAX_ANSWERED)));
     loop {
         let permit = begun.clone().acquire_owned().await.expect("the semaphore is never closed");
         let batch = queues.next(Worker::Batches(kind)).await;
-        let working = store.clone();
+        let (working, answered) = (store.clone(), answered.clone());
         let work = tokio::spawn(async move {
             let (leases, unfinished) = run_batch::<C>(kind, &working, batch, Locks::Try).await;
+            drop(permit);
             // The next batch need not wait until these are answered.
-            tokio::spawn(async move {
-                finish(&working, leases, unfinished).await;
-                drop(permit);
-            });
+            match answered.try_acquire_owned() {
+                Ok(permit) => drop(tokio::spawn(async move {
+                    finish(&working, leases, unfinished).await;
+                    drop(permit);
+                })),
+                Err(_) => requeue(leases, unfinished),
+            }
         });
         // A late batch goes on by itself, and so does the worker.
         let _ = tokio::time::timeout(BATCH_PATIENCE, work).await;
@@ -114,8 +122,20 @@ async fn run_batch<C: Batched>(
 }
 
 /// Answers the refused commands, queues the others again, and returns the leases.
-async fn finish<C: Batched>(store: &Store, mut leases: Vec<Lease>, unfinished: Vec<Unfinished<C>>) {
-    for unfinished in batching::answer_refused(store, unfinished).await {
+async fn finish<C: Batched>(store: &Store, leases: Vec<Lease>, unfinished: Vec<Unfinished<C>>) {
+    // Only a conversation with such a command waits until it is answered.
+    let answerable = unfinished.iter().filter(|unfinished| unfinished.may_be_answered());
+    let waiting: HashSet<ConvoId> = answerable.map(|unfinished| unfinished.pending.command.convo().clone()).collect();
+    let waits = |convo: &ConvoId| waiting.contains(convo);
+    let (waiting_leases, free) = leases.into_iter().partition(|lease| waits(&lease.convo));
+    let (refused, others) = unfinished.into_iter().partition(|unfinished| waits(unfinished.pending.command.convo()));
+    requeue::<C>(free, others);
+    requeue(waiting_leases, batching::answer_refused(store, refused).await);
+}
+
+/// Queues commands again, and returns the leases.
+fn requeue<C: Batched>(mut leases: Vec<Lease>, unfinished: Vec<Unfinished<C>>) {
+    for unfinished in unfinished {
         if let Some(lease) = leases.iter_mut().find(|lease| lease.convo == *unfinished.pending.command.convo()) {
             lease.unfinished.push(unfinished.into_queued());
         }

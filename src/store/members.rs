@@ -222,10 +222,12 @@ pub(crate) async fn add_one(
     addition: NewMembers<'_>,
     max_members: i64,
 ) -> Result<Result<Position, Refused>, Abort> {
-    let additions = [addition];
+    let (additions, mut again) = ([addition], false);
     loop {
         match refusal::only(add(&x.many(), &additions, max_members).await?) {
             Err(Refused { refusal: Refusal::Moved, .. }) => epochs::moved(x).await?,
+            // A replica without locks may have used the package, with a commit that the snapshot does not see. The next one does.
+            Err(Refused { refusal: Refusal::KeyPackage, .. }) if !again => again = true,
             outcome => {
                 x.at = outcome.as_ref().map_or_else(|refused| refused.at, |at| Some(*at));
                 return Ok(outcome);

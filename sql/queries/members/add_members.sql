@@ -9,8 +9,8 @@
 --   already_member     `present` is an active member already
 --   too_many_members   the conversation would have more than $20 members
 --   key_package        a key package is unknown, used, issued to another caller, or of another cipher suite
---   welcome_waits      a Welcome from an earlier membership waits for one of those who are added
 --   key_known          the idempotency key was used
+--   welcome_waits      a Welcome from an earlier membership waits for one of those who are added
 --   moved              another replica wrote the conversation after this statement's snapshot
 -- Needs the conversations exclusively. No conversation, key package or idempotency key twice. One element for each addition:
 -- $1 convo_ids   $2 ids   $3 senders   $4 epochs that the commits were made in, null without a commit   $5 commits or null
@@ -23,22 +23,24 @@ with items as (
                        $9::text[], $10::bytea[])
     with ordinality i (convo_id, id, sender_did, epoch, ciphertext, body_hash, key, fingerprint, welcome_id, welcome, place)
 ), placed as materialized (
-  select i.*, c.xmin as version, c.member_count, c.cipher_suite, c.current_epoch, c.last_seq,
+  select i.*, c.version, c.member_count, c.cipher_suite, c.current_epoch, c.last_seq,
          case when i.convo_id = any ((select nullif(current_setting('catbird.held', true), '')::text[])::text[]) is not true
                 then 'not_held'
               when (c.current_epoch = coalesce(i.epoch, c.current_epoch)) is not true then 'other_epoch'
          end as misplaced
-    from items i left join conversations c on c.id = i.convo_id
+    -- With `offset 0` PostgreSQL can only look each one up. It may choose to read the whole table for a plain join.
+    from items i left join lateral (select xmin as version, member_count, cipher_suite, current_epoch, last_seq
+                                      from conversations where id = i.convo_id offset 0) c on true
 ), able as materialized (
   -- Nothing is looked up or locked for the others.
   select place, convo_id, sender_did, cipher_suite from placed where misplaced is null
 ), people as materialized (
-  select * from unnest($11::bigint[], $12::text[]) p (place, did)
+  select * from unnest($11::bigint[], $12::text[]) with ordinality p (place, did, nth)
 ), crowds as materialized (
   -- Subqueries for one value each, here and below, which PostgreSQL can only run row by row. For a join or `exists` it may choose to read
   -- a whole table, if it made the plan while that was small.
   select p.place, count(*) as joining,
-         (array_agg(p.did) filter (where (select true from members m
+         (array_agg(p.did order by p.nth) filter (where (select true from members m
                                            where m.convo_id = i.convo_id and m.member_did = p.did and m.left_at is null)))[1] as present,
          count((select true from welcome_messages w
                  where w.convo_id = i.convo_id and w.recipient_did = p.did and w.state = 'available' limit 1)) as waiting
@@ -66,9 +68,9 @@ with items as (
               when (select count(*) from named n where n.place = i.place)
                 <> (select count(*) from one_time k where k.place = i.place) + (select count(*) from last_resort k where k.place = i.place)
                 then 'key_package'
-              when p.waiting > 0 then 'welcome_waits'
               when (select true from idempotency_records r
                      where r.caller_did = i.sender_did and r.method = 'addMembers' and r.key = i.key) then 'key_known'
+              when p.waiting > 0 then 'welcome_waits'
          end as refusal
     from placed i left join crowds p on p.place = i.place
 ), moved as (

@@ -15,7 +15,7 @@ with items as (
                        $9::bytea[])
     with ordinality i (convo_id, id, sender_did, epoch, ciphertext, embed_type, embed_uri, key, fingerprint, place)
 ), judged as materialized (
-  select i.*, c.xmin as version, c.current_epoch, c.last_seq,
+  select i.*, c.version, c.current_epoch, c.last_seq,
          case when i.convo_id = any ((select nullif(current_setting('catbird.held', true), '')::text[])::text[]) is not true
                 then 'not_held'
               when (c.current_epoch between i.epoch and i.epoch + $10) is not true then 'other_epoch'
@@ -27,7 +27,9 @@ with items as (
               when (select true from idempotency_records r
                      where r.caller_did = i.sender_did and r.method = 'sendMessage' and r.key = i.key) then 'key_known'
          end as refusal
-    from items i left join conversations c on c.id = i.convo_id
+    -- With `offset 0` PostgreSQL can only look each one up. It may choose to read the whole table for a plain join.
+    from items i left join lateral (select xmin as version, current_epoch, last_seq
+                                      from conversations where id = i.convo_id offset 0) c on true
 ), numbered as materialized (
   -- Few columns, so that PostgreSQL does not sort and copy the ciphertexts.
   select place, convo_id, version, last_seq + row_number() over (partition by convo_id order by place) as seq

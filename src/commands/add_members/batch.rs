@@ -32,7 +32,8 @@ impl Batched for AddMembers {
         let mut added = members::add(x, &additions, MAX_MEMBERS).await?.into_iter();
         let outcome = |fits| match if fits { added.next() } else { None } {
             Some(Ok(at)) => BatchOutcome::Committed { output: Accepted::now(at), at },
-            Some(Err(Refused { refusal: Refusal::WelcomeWaits, .. })) => BatchOutcome::RunAlone,
+            // Alone it withdraws the Welcome, or looks twice whether a package was used by a commit that also ended its epoch.
+            Some(Err(Refused { refusal: Refusal::WelcomeWaits | Refusal::KeyPackage, .. })) => BatchOutcome::RunAlone,
             Some(Err(refused)) => BatchOutcome::Refused(refused),
             // It has to see the result of another one in this batch.
             None => BatchOutcome::Requeue,

@@ -9,7 +9,7 @@ use crate::ids::{ConvoId, Did, EntryId};
 use crate::mls::Commit;
 use crate::store::members::{self, NewMembers};
 use crate::store::{
-    Abort, BatchKind, Batched, Command, Counts, Exclusive, Position, Queries, Refusal, Refused, welcomes,
+    Abort, BatchKind, Batched, Cause, Command, Counts, Exclusive, Position, Queries, Refusal, Refused, epochs, welcomes,
 };
 
 use super::{Accepted, Idempotency, Invitation, MAX_MEMBERS, Replayable, replayable};
@@ -84,8 +84,14 @@ impl Command for AddMembers {
     async fn execute(&self, x: &mut Exclusive<'_>) -> Result<Accepted, Abort> {
         let mut added = self.add(x).await?;
         if let Err(Refused { refusal: Refusal::WelcomeWaits, .. }) = added {
+            // A refused statement locks nothing, and another replica may replace the Welcome meanwhile.
+            epochs::lock_row(x).await?;
             welcomes::withdraw(x, &self.dids).await?;
             added = self.add(x).await?;
+            if added.is_err() {
+                // The next attempt gives the reason. This one must not commit the withdrawal, as it would with an earlier reply.
+                return Err(Abort::Again(Cause::Taken));
+            }
         }
         match added {
             Ok(at) => Ok(Accepted::now(at)),
