@@ -66,8 +66,8 @@ impl Queries for Tx {
 pub enum LockMode {
     /// It holds the conversation's advisory lock.
     Lock,
-    /// It comes from the one actor of the conversation here, which remembers where that stands. The first statement that moves or locks the
-    /// position fails if another replica has moved it.
+    /// It comes from the one actor of the conversation here, which remembers where that stands. A statement that finds another replica's
+    /// write fails: by the remembered position, or by the version of the row that its snapshot saw.
     Remembered(Position),
 }
 

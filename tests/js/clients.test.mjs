@@ -66,7 +66,7 @@ for (const way of Object.keys(WAYS)) {
     assert.equal((await passed()).length > 0, way === 'pds', 'it goes the way that it says')
   })
 
-  test(`whoever lost an epoch tries again with nothing but the reply, ${way}`, async () => {
+  test(`a client that lost an epoch retries with only the reply, ${way}`, async () => {
     const { bob, dave } = await behind(way)
     const asked = []
     const { call: ask } = bob.client
@@ -104,7 +104,7 @@ for (const way of Object.keys(WAYS)) {
     assert.equal((await send()).epoch, 2)
   })
 
-  test(`whoever merged a commit that was never accepted is told by another name, ${way}`, async () => {
+  test(`a client that merged a commit that was never accepted gets an error of another name, ${way}`, async () => {
     const { alice, dave } = await behind(way)
     const { keyPackages } = await call(alice.client, 'getKeyPackages', { dids: [dave.did] })
     const { won } = await alice.group.add([Buffer.from(keyPackages[0].keyPackage, 'base64')])
@@ -116,7 +116,7 @@ for (const way of Object.keys(WAYS)) {
     assert.deepEqual([told.$type, told.error], ['blue.catbird.mls.sendMessage#stale', 'EpochAhead'])
   })
 
-  test(`who is told to wait is told for how long, and gets through, ${way}`, async () => {
+  test(`a client that must wait learns how long, and then succeeds, ${way}`, async () => {
     // One member sees the refusal, and one retries.
     const [seen, patient] = await Promise.all(
       ['seen', 'patient'].map(async (name) => {
@@ -144,7 +144,7 @@ for (const way of Object.keys(WAYS)) {
   })
 }
 
-test('whoever reads passes over what cannot be decrypted, says so, and loses nothing that was read', async (context) => {
+test('a reader skips what cannot be decrypted, warns, and loses nothing that was read', async (context) => {
   const { alice, bob, dave } = await behind('direct')
   await bob.read()
   const send = async (ciphertext) =>
@@ -172,7 +172,7 @@ test('whoever reads passes over what cannot be decrypted, says so, and loses not
   assert.equal(bob.seq, stands)
 })
 
-test('whatever is accepted can be read through the PDS, which passes on ten megabytes', async () => {
+test('every accepted entry can be read through the PDS, which passes on ten megabytes', async () => {
   const alice = await member('pds')
   await alice.create('Birds')
   // The server accepts bytes that are not an MLS message as padded; only their size matters here.
@@ -195,7 +195,7 @@ test('whatever is accepted can be read through the PDS, which passes on ten mega
 })
 
 for (const encoding of ['identity', 'gzip']) {
-  test(`a stream through the PDS flows, and goes on from its cursor, ${encoding}`, async () => {
+  test(`a stream through the PDS is not delayed, and resumes from its cursor, ${encoding}`, async () => {
     const pds = await signIn(PDS, `listener-${encoding}.test`, 'password')
     const [alice, listener] = [await member('pds'), new Member(throughPds(pds, catbird), pds.did)]
     await listener.publish()
