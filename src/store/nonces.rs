@@ -1,5 +1,7 @@
 //! Register of used tokens, which decides whether a token was used before.
 
+use std::time::Duration;
+
 use chrono::{DateTime, Utc};
 use sha2::{Digest, Sha256};
 use tokio_postgres::Row;
@@ -50,6 +52,9 @@ impl TokenId {
     }
 }
 
+/// Pause after a deadlock, which the victim's locks have just ended.
+const DEADLOCK_PAUSE: Duration = Duration::from_millis(20);
+
 impl Store {
     /// Returns whether a token is marked as used.
     pub async fn is_used(&self, token_id: &TokenId, now: DateTime<Utc>) -> Result<bool, Error> {
@@ -62,16 +67,18 @@ impl Store {
     /// connection.
     ///
     /// All replicas lock tokens in the same order, but replicas of an earlier build used another one. If PostgreSQL
-    /// ends this statement because of a deadlock, it is retried once.
+    /// ends this statement because of a deadlock, it is retried after a pause, in which the other one gets its lock.
     pub(super) async fn within(&self, query: &Query, params: Params<'_>) -> Result<Vec<Row>, Error> {
         let asking = async {
             let reader = Reader(self.session(Lane::Vital).await?);
-            match reader.rows_within(deadline::TOKENS, query, params).await {
-                Err(Abort::Again(cause @ Cause::Deadlock)) => {
-                    self.metrics.transaction_retried(query.name, cause);
-                    reader.rows_within(deadline::TOKENS, query, params).await
+            loop {
+                match reader.rows_within(deadline::TOKENS, query, params).await {
+                    Err(Abort::Again(cause @ Cause::Deadlock)) => {
+                        self.metrics.transaction_retried(query.name, cause);
+                        tokio::time::sleep(DEADLOCK_PAUSE).await;
+                    }
+                    rows => break rows,
                 }
-                rows => rows,
             }
         };
         match tokio::time::timeout(deadline::TOKENS, asking).await {
