@@ -92,6 +92,7 @@ impl App {
             pooler: config.database_pooler,
             max_connections: config.database_max_connections,
             buffer: config.sse_buffer,
+            keepalive: config.keepalive,
             runtime: runtime.clone(),
         };
         let events = Events::new(&store, redis.as_ref(), event_config, metrics.events.clone(), &background);

@@ -51,6 +51,8 @@ pub struct Config {
     pub quotas: QuotaLimits,
     /// Most events that wait for one client of a stream.
     pub sse_buffer: usize,
+    /// Time between two keepalives of a stream. No setting changes it; tests shorten it.
+    pub keepalive: Duration,
     /// Most HTTP connections at once.
     pub max_connections: usize,
     /// Time after SIGTERM in which requests are still accepted.
@@ -63,6 +65,9 @@ pub struct Config {
     /// The settings in effect, in the order of the table, without secrets.
     in_effect: Vec<(&'static str, String)>,
 }
+
+/// Time between two keepalives of a stream. They keep proxies from closing an idle connection.
+pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 
 /// Extent of the checks on incoming MLS bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -230,6 +235,7 @@ impl Config {
                 key_packages: env.number("KEY_PACKAGES_PER_CALLER"),
             },
             sse_buffer: env.number("SSE_BUFFER_SIZE"),
+            keepalive: KEEPALIVE_INTERVAL,
             max_connections: env.number("MAX_CONNECTIONS"),
             drain_delay: env.seconds("DRAIN_DELAY_SECONDS"),
             retention: Retention {

@@ -47,8 +47,8 @@ use subscriber::Subscriber;
 pub use metrics::EventMetrics;
 pub use tail::POLL_INTERVAL;
 
-/// Time between two keepalives of a stream. They keep proxies from closing an idle connection.
-pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
+/// Parts of the streams that get their keepalives one after another within an interval.
+const KEEPALIVE_PARTS: u64 = 15;
 /// Longest wait of a new stream for the tail.
 const TAIL_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest wait of a new stream for a slot at the database, after that.
@@ -69,6 +69,7 @@ pub struct Events {
     /// Slots at the database for streams that catch up.
     slots: Arc<Semaphore>,
     metrics: EventMetrics,
+    keepalive: Duration,
     runtime: Handle,
 }
 
@@ -78,6 +79,8 @@ pub struct OpenStream {
     pub(crate) subscriber: Arc<Subscriber>,
     /// Cursor at which it begins.
     pub(crate) from: Cursor,
+    /// Time between two keepalives.
+    pub(crate) keepalive: Duration,
 }
 
 impl Drop for OpenStream {
@@ -96,6 +99,8 @@ pub struct EventConfig {
     pub max_connections: usize,
     /// Most events that wait for one client.
     pub buffer: usize,
+    /// Time between two keepalives of a stream.
+    pub keepalive: Duration,
     /// Runtime that outlives requests.
     pub runtime: Handle,
 }
@@ -109,13 +114,13 @@ impl Events {
         metrics: EventMetrics,
         background: &Background,
     ) -> Self {
-        let EventConfig { database, pooler, max_connections, buffer, runtime } = config;
+        let EventConfig { database, pooler, max_connections, buffer, keepalive, runtime } = config;
         let hub = Hub::new(buffer, metrics.clone());
         let notifier = Notifier::start(store, &hub, redis, database, pooler, metrics.clone(), background);
-        background.start(&tasks::STREAM_HEARTBEAT, keep_alive(hub.clone()));
+        background.start(&tasks::STREAM_HEARTBEAT, keep_alive(hub.clone(), keepalive));
         // A quarter of the connections. The rest is left to writes and the tail when many clients resume at once.
         let slots = Arc::new(Semaphore::new((max_connections / 4).max(1)));
-        Self { store: store.clone(), hub, notifier, slots, metrics, runtime }
+        Self { store: store.clone(), hub, notifier, slots, metrics, keepalive, runtime }
     }
 
     /// Starts the tail.
@@ -141,7 +146,7 @@ impl Events {
         // Every row is held for the stream from here on. Its cursor is not known before the tail has read.
         let nowhere = Cursor::nowhere();
         let subscriber = self.hub.register(did, key, only, nowhere.clone())?;
-        let mut open = OpenStream { hub: self.hub.clone(), subscriber, from: nowhere };
+        let mut open = OpenStream { hub: self.hub.clone(), subscriber, from: nowhere, keepalive: self.keepalive };
         let opening = self.hub.after(self.hub.current_pass());
         if tokio::time::timeout(TAIL_TIMEOUT, opening).await.is_err() {
             return Err(Code::Overloaded.because("the database could not be read in time; reconnect"));
@@ -273,13 +278,12 @@ fn outdated() -> Error {
         .because("there are too many events since the cursor; subscribe without it, then read your conversations")
 }
 
-/// Sends the keepalives of all streams, a part of them in each second.
-async fn keep_alive(hub: Hub) {
-    let mut clock = tokio::time::interval(Duration::from_secs(1));
+/// Sends the keepalives of all streams, a part of them at a time.
+async fn keep_alive(hub: Hub, interval: Duration) {
+    let mut clock = tokio::time::interval(interval / KEEPALIVE_PARTS as u32);
     clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let turns = KEEPALIVE_INTERVAL.as_secs();
-    for turn in (0..turns).cycle() {
+    for part in (0..KEEPALIVE_PARTS).cycle() {
         clock.tick().await;
-        hub.keep_alive(turn, turns, Instant::now());
+        hub.keep_alive(part, KEEPALIVE_PARTS, Instant::now());
     }
 }

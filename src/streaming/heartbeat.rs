@@ -2,15 +2,15 @@
 
 use std::time::{Duration, Instant};
 
-use crate::events::KEEPALIVE_INTERVAL;
+/// Time between two pings of a client, in keepalives of its stream.
+pub const PING_KEEPALIVES: u32 = 2;
+/// Longest silence of a client after a ping, in keepalives. A large event may be on its way to it first.
+pub const PONG_KEEPALIVES: u32 = 4;
 
-/// Time between two pings of a client.
-pub const PING_INTERVAL: Duration = Duration::from_secs(30);
-/// Longest silence of a client after a ping. A large event may be on its way to it first.
-pub const PONG_TIMEOUT: Duration = Duration::from_secs(60);
-
-/// State of the pings of one client. It is checked at the keepalives of the stream, which come every [`KEEPALIVE_INTERVAL`].
+/// State of the pings of one client. It is checked at the keepalives of the stream.
 pub(super) struct Heartbeat {
+    /// Time between two keepalives.
+    keepalive: Duration,
     /// Time of the last ping, or of the connection.
     pinged: Instant,
     /// Time of the first ping that nothing has followed.
@@ -29,8 +29,8 @@ pub(super) enum Beat {
 }
 
 impl Heartbeat {
-    pub(super) fn new(now: Instant) -> Self {
-        Self { pinged: now, unanswered: None }
+    pub(super) fn new(keepalive: Duration, now: Instant) -> Self {
+        Self { keepalive, pinged: now, unanswered: None }
     }
 
     /// Notes that the client has sent something. Any frame counts as an answer.
@@ -40,11 +40,11 @@ impl Heartbeat {
 
     /// Decides what is due at a keepalive. An `unscheduled` one asks for a ping at once, unless one is unanswered.
     pub(super) fn beat(&mut self, now: Instant, unscheduled: bool) -> Beat {
-        if self.unanswered.is_some_and(|since| now.duration_since(since) >= PONG_TIMEOUT) {
+        if self.unanswered.is_some_and(|since| now.duration_since(since) >= self.keepalive * PONG_KEEPALIVES) {
             return Beat::Dead;
         }
         // Keepalives may be a little early or late.
-        let due = now.duration_since(self.pinged) >= PING_INTERVAL - KEEPALIVE_INTERVAL / 2;
+        let due = now.duration_since(self.pinged) >= self.keepalive * PING_KEEPALIVES - self.keepalive / 2;
         let wanted = unscheduled && self.unanswered.is_none();
         if !due && !wanted {
             return Beat::Quiet;
@@ -62,7 +62,7 @@ mod tests {
     #[test]
     fn a_client_is_pinged_at_every_other_keepalive_and_given_up_when_it_stays_silent() {
         let start = Instant::now();
-        let mut heartbeat = Heartbeat::new(start);
+        let mut heartbeat = Heartbeat::new(Duration::from_secs(15), start);
         let at = |seconds: u64| start + Duration::from_secs(seconds);
         assert_eq!(heartbeat.beat(at(15), false), Beat::Quiet);
         assert_eq!(heartbeat.beat(at(30), false), Beat::Ping);

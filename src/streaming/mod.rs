@@ -16,6 +16,6 @@ pub(crate) mod sse;
 pub mod websocket;
 
 pub use frame_quota::MAX_FRAMES;
-pub use heartbeat::{PING_INTERVAL, PONG_TIMEOUT};
+pub use heartbeat::{PING_KEEPALIVES, PONG_KEEPALIVES};
 pub use sse::Sse;
 pub use websocket::WebSocket;

@@ -16,6 +16,7 @@ use futures_util::Stream;
 use tokio::time::Sleep;
 use tokio_util::codec::{Decoder, Encoder};
 
+use crate::config::KEEPALIVE_INTERVAL;
 use crate::error::{Code, Error};
 use crate::events::EventMetrics;
 use crate::events::OpenStream;
@@ -67,6 +68,8 @@ impl Upgrade for WebSocket {
         // The pipeline has verified the handshake already.
         let mut response = ws::handshake(request.head()).map_err(Error::internal)?;
         let now = Instant::now();
+        // A socket that only reports an error has no keepalives.
+        let keepalive = self.stream.as_ref().map_or(KEEPALIVE_INTERVAL, |(open, _)| open.keepalive);
         let mut body = Body {
             drain: None,
             handler: None,
@@ -77,7 +80,7 @@ impl Upgrade for WebSocket {
             fragments: None,
             running: None,
             out: BytesMut::new(),
-            frames: Frames { heartbeat: Heartbeat::new(now) },
+            frames: Frames { heartbeat: Heartbeat::new(keepalive, now) },
             quota: FrameQuota::new(now),
             phase: Phase::Open,
         };

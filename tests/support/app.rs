@@ -48,17 +48,28 @@ impl TestApp {
 
     /// Starts a server with a manual clock.
     pub async fn at(clock: Clock, settings: &[(&str, &str)]) -> Self {
-        Self::listening(None, clock, settings).await
+        Self::listening(None, clock, settings, |_| {}).await
     }
 
     /// Starts a server whose address must be known before it listens.
     pub async fn on(listener: TcpListener, settings: &[(&str, &str)]) -> Self {
-        Self::listening(Some(listener), Clock::system(), settings).await
+        Self::listening(Some(listener), Clock::system(), settings, |_| {}).await
     }
 
-    async fn listening(listener: Option<TcpListener>, clock: Clock, settings: &[(&str, &str)]) -> Self {
+    /// Starts a server with a configuration that settings cannot give.
+    pub async fn adjusted(adjust: impl FnOnce(&mut Config)) -> Self {
+        Self::listening(None, Clock::system(), &[], adjust).await
+    }
+
+    async fn listening(
+        listener: Option<TcpListener>,
+        clock: Clock,
+        settings: &[(&str, &str)],
+        adjust: impl FnOnce(&mut Config),
+    ) -> Self {
         let database = database().await;
-        let config = Config::from_variables(variables(settings)).unwrap().to_serve().unwrap();
+        let mut config = Config::from_variables(variables(settings)).unwrap().to_serve().unwrap();
+        adjust(&mut config);
         let app = App::new(config, database.config.clone(), clock).await.unwrap();
         app.enter(Lifecycle::Serving);
         let listener = listener.unwrap_or_else(|| server::bind(&app.config).unwrap());
