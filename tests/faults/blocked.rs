@@ -1,6 +1,7 @@
 //! P7, P10: a conversation whose lock is held for ever is refused in time, and other conversations are not affected;
 //! changes of the lock's holder count.
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use catbird_client::xrpc::Reply;
@@ -13,7 +14,7 @@ use serde_json::json;
 use tokio::time::Instant;
 use tokio_postgres::Client;
 
-use super::tools::{entries, eventually, lock_waiters, message, metric, recovered};
+use super::tools::{SEND, entries, eventually, lock_waiters, message, metric, recovered};
 
 /// Maximum time of a request outside the blocked conversation, on a busy machine.
 const QUICKLY: Duration = Duration::from_secs(2);
@@ -167,12 +168,19 @@ pub async fn a_member_removed_while_its_message_waits_cannot_send_it(mode: Mode)
 struct Stopped(Vec<Pid>);
 
 impl Stopped {
-    /// Stops the backends of servers under test that wait for a lock.
-    async fn those_that_wait(watcher: &Client) -> Self {
+    /// Waits until these statements wait for a lock, each in one backend, and stops those. The event tail may wait too.
+    async fn those_that_wait(watcher: &Client, statements: &[&str]) -> Self {
         const WAITING: &str = "select pid from pg_stat_activity
-            where datname = current_database() and application_name = 'catbird-server' and wait_event_type = 'Lock'";
-        let pids: Vec<Pid> =
-            watcher.query(WAITING, &[]).await.unwrap().iter().map(|row| Pid::from_raw(row.get(0))).collect();
+            where datname = current_database() and application_name = 'catbird-server' and wait_event_type = 'Lock'
+              and split_part(substr(query, 4), ':', 1) = any ($1)";
+        let waiting = Cell::new(Vec::new());
+        eventually("the statements wait for a lock", async || {
+            let rows = watcher.query(WAITING, &[&statements]).await.unwrap();
+            waiting.set(rows.iter().map(|row| Pid::from_raw(row.get(0))).collect());
+            rows.len() == statements.len()
+        })
+        .await;
+        let pids = waiting.take();
         pids.iter().for_each(|pid| kill(*pid, Signal::SIGSTOP).unwrap());
         Self(pids)
     }
@@ -198,12 +206,8 @@ pub async fn a_backend_that_has_stopped_is_answered_for_in_time(mode: Mode) {
     let sending = async { (sender.xrpc.procedure("sendMessage", &body).await.unwrap(), start.elapsed()) };
     let page = [("convoId", convo.to_owned())];
     let reading = async { (sender.xrpc.query("getMessages", &page).await.unwrap(), start.elapsed()) };
-    let stopping = async {
-        lock_waiters(&watcher, 2).await;
-        Stopped::those_that_wait(&watcher).await
-    };
+    let stopping = Stopped::those_that_wait(&watcher, &[SEND, "messages/list_before"]);
     let ((sent, sent_after), (read, read_after), stopped) = tokio::join!(sending, reading, stopping);
-    assert_eq!(stopped.0.len(), 2);
     assert_eq!((sent.status, sent.error()), (503, Some("DatabaseUnavailable")), "{sent}");
     assert_eq!(sent.body["outcome"], "unknown", "{sent}");
     assert!(is_overloaded(&read), "{read}");
