@@ -107,7 +107,10 @@ fn uses() -> Vec<Use> {
             continue;
         }
         let text = fs::read_to_string(&file).unwrap();
-        let code = text.split("#[cfg(test)]\nmod ").next().unwrap();
+        // Up to the module of its tests, if that is in the file.
+        let tests = text.match_indices("#[cfg(test)]\nmod ").map(|(at, _)| at);
+        let inline = |at: &usize| text[*at..].lines().nth(1).is_some_and(|line| line.ends_with('{'));
+        let code = &text[..tests.clone().find(inline).unwrap_or(text.len())];
         for (number, line) in (1..).zip(code.lines()) {
             let line = line.split("//").next().unwrap();
             for after in line.split("crate::").skip(1) {

@@ -13,6 +13,7 @@ pub mod tasks;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::runtime::Handle;
@@ -114,12 +115,15 @@ impl Background {
         (*failed).expect("it was waited for")
     }
 
-    /// Names of the tasks that have ended, each once.
+    /// Names of the tasks that have ended too early, each once; none while the server drains, when tasks end.
     pub fn ended(&self) -> Vec<&'static str> {
+        if *self.0.stop.borrow() {
+            return Vec::new();
+        }
         let running = self.running();
-        let mut ended: Vec<_> = running.iter().filter(|task| task.abort.is_finished()).map(|of| of.task.name).collect();
-        ended.dedup();
-        ended
+        let ended: BTreeSet<_> =
+            running.iter().filter(|task| task.abort.is_finished()).map(|running| running.task.name).collect();
+        ended.into_iter().collect()
     }
 
     /// Tells every stoppable task to finish, without waiting for it. From now on no end of a task is a failure.

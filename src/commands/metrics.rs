@@ -61,7 +61,7 @@ impl CommandMetrics {
         self.epoch_increment_seconds.observe(took.as_secs_f64());
     }
 
-    /// Counts an issued key package.
+    /// Counts an issued key package. The endpoint records it: one request claims several, each in a transaction of its own.
     pub fn key_package_issued(&self, source: ClaimSource) {
         self.key_packages_issued.get_or_create(&[("shelf", source.label())]).inc();
     }

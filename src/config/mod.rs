@@ -1,6 +1,6 @@
 //! The configuration: the environment, read once, checked as a whole, printed without its secrets.
 //!
-//! [`table`] has one row for each setting. No other module reads an environment variable. All problems are reported together.
+//! [`table`] has one row for each setting. No other module reads a setting from the environment. All problems are reported together.
 
 pub mod table;
 mod values;

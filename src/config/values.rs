@@ -49,12 +49,15 @@ impl Values {
     fn resolve(&mut self, name: &str, default: impl FnOnce() -> Option<String>) -> Option<String> {
         let setting = table::row(name);
         let given = self.given(name).filter(|value| self.accepts(setting, value));
-        let shown = match (&given, setting.is_secret) {
-            (Some(_), true) => Some("set".to_owned()),
-            (None, true) => Some(setting.default.to_string()),
-            (_, false) => None,
-        };
+        let is_given = given.is_some();
         let value = given.or_else(default);
+        let shown = match (setting.is_secret, is_given, &value) {
+            (false, ..) => None,
+            (true, true, _) => Some("set".to_owned()),
+            // Nor is there a value that it follows from.
+            (true, false, None) if matches!(setting.default, Default::Derived(_)) => Some("none".to_owned()),
+            (true, false, _) => Some(setting.default.to_string()),
+        };
         let shown = shown.or_else(|| value.clone()).unwrap_or_else(|| setting.default.to_string());
         self.in_effect.insert(setting.name, shown);
         value

@@ -17,7 +17,7 @@ any_serializer! {
     p10_a_client_that_does_not_read_its_replies_gets_no_more_and_others_do;
     p10_results_of_lost_epochs_are_withheld_from_clients_that_do_not_read_their_replies;
     p10_claimed_key_packages_are_withheld_from_clients_that_do_not_read_their_replies;
-    p10_messages_of_a_websocket_are_limited_at_once;
+    p10_a_request_disguised_as_a_websocket_is_refused_at_once;
 }
 
 /// Opens a connection and sends only the head of a call.
@@ -157,7 +157,7 @@ async fn p10_claimed_key_packages_are_withheld_from_clients_that_do_not_read_the
     assert_eq!(claimed.list("keyPackages").unwrap().len(), 100);
 }
 
-async fn p10_messages_of_a_websocket_are_limited_at_once(app: &TestApp) {
+async fn p10_a_request_disguised_as_a_websocket_is_refused_at_once(app: &TestApp) {
     let alice = app.persona();
     for (verb, method, headers) in [
         ("POST", "sendMessage", "Content-Length: 1\r\nUpgrade: websocket\r\n"),

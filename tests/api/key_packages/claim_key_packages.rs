@@ -8,7 +8,7 @@ use crate::harness::*;
 
 any_serializer! {
     both_methods_return_the_same_package_and_only_to_its_caller;
-    requests_that_cannot_be_authenticated_are_refused;
+    invalid_or_too_many_dids_and_unknown_suites_are_refused;
 }
 
 async fn both_methods_return_the_same_package_and_only_to_its_caller(app: &TestApp) {
@@ -23,7 +23,7 @@ async fn both_methods_return_the_same_package_and_only_to_its_caller(app: &TestA
     assert_ne!(claim(&mallory, bob.did()).await.as_ref(), Some(&taken));
 }
 
-async fn requests_that_cannot_be_authenticated_are_refused(app: &TestApp) {
+async fn invalid_or_too_many_dids_and_unknown_suites_are_refused(app: &TestApp) {
     let alice = app.persona();
     let dids = |count: usize| json!({ "dids": (0..count).map(|_| random_did()).collect::<Vec<_>>() });
     ok(ask(&alice, "claimKeyPackages", &dids(100)).await);
