@@ -13,7 +13,7 @@ use std::array;
 use std::fmt::Write;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 pub use metrics::RequestMetrics;
@@ -114,7 +114,15 @@ struct Inner {
     shared: AtomicU64,
     end: OnceLock<End>,
     /// Deadline of the answer, if a client waits for one.
-    until: Mutex<Option<Instant>>,
+    due: Mutex<Option<Due>>,
+}
+
+/// Time of an answer.
+#[derive(Debug, Clone, Copy)]
+enum Due {
+    At(Instant),
+    /// This long after the client has sent what the request waits for.
+    After(Duration),
 }
 
 impl Drop for Inner {
@@ -130,7 +138,7 @@ impl Timings {
     /// Creates the timings of a request that has just arrived.
     pub fn of_request() -> Self {
         let timings = Self::default();
-        timings.set_deadline(Some(Instant::now() + BUDGET));
+        *timings.due() = Some(Due::At(Instant::now() + BUDGET));
         timings
     }
 
@@ -150,12 +158,15 @@ impl Timings {
     }
 
     fn current_deadline(&self) -> Option<Instant> {
-        // No code panics while it holds this lock.
-        *self.0.until.lock().unwrap_or_else(PoisonError::into_inner)
+        self.due().map(|due| match due {
+            Due::At(until) => until,
+            Due::After(left) => Instant::now() + left,
+        })
     }
 
-    fn set_deadline(&self, until: Option<Instant>) {
-        *self.0.until.lock().unwrap_or_else(PoisonError::into_inner) = until;
+    fn due(&self) -> MutexGuard<'_, Option<Due>> {
+        // No code panics while it holds this lock.
+        self.0.due.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Runs work for the request of these timings.
@@ -217,12 +228,14 @@ impl Timings {
 
 /// Waits for more of the request from its client; this time does not count towards the deadline.
 pub async fn wait_for_client<F: Future>(waiting: F) -> F::Output {
-    let begun = Instant::now();
+    let timings = Timings::find();
+    if let Some(Due::At(until)) = timings.as_ref().and_then(|timings| *timings.due()) {
+        let left = until.saturating_duration_since(Instant::now());
+        timings.iter().for_each(|timings| *timings.due() = Some(Due::After(left)));
+    }
     let came = waiting.await;
-    if let Some(timings) = Timings::find()
-        && let Some(until) = timings.current_deadline()
-    {
-        timings.set_deadline(Some(until + begun.elapsed()));
+    if let Some(Due::After(left)) = timings.as_ref().and_then(|timings| *timings.due()) {
+        timings.iter().for_each(|timings| *timings.due() = Some(Due::At(Instant::now() + left)));
     }
     came
 }
@@ -332,6 +345,19 @@ mod tests {
         );
         let nobody = Timings::default().scope(within_deadline(Duration::ZERO, tokio::time::sleep(10 * BUDGET)));
         assert_eq!(nobody.await, Ok(()), "it has no deadline");
+    }
+
+    #[tokio::test]
+    async fn one_wait_for_the_client_may_be_longer_than_the_time_of_the_server() {
+        let left = Duration::from_millis(20);
+        let timings = Timings::default();
+        *timings.due() = Some(Due::At(Instant::now() + left));
+        let slow = wait_for_client(tokio::time::sleep(5 * left));
+        assert_eq!(timings.scope(within_deadline(Duration::ZERO, slow)).await, Ok(()));
+        let rest = timings.current_deadline().unwrap().saturating_duration_since(Instant::now());
+        assert!(rest <= left, "{rest:?}");
+        let late = timings.scope(within_deadline(Duration::ZERO, std::future::pending::<()>()));
+        assert_eq!(late.await, Err(DeadlineExceeded));
     }
 
     #[tokio::test]
