@@ -19,7 +19,7 @@ macro_rules! checks {
 }
 
 /// Invariants by name, with the query that finds violations.
-const CHECKS: [(&str, &str); 14] = checks![
+const CHECKS: [(&str, &str); 15] = checks![
     "duplicate_epochs",
     "missing_epochs",
     "commit_order",
@@ -34,6 +34,7 @@ const CHECKS: [(&str, &str); 14] = checks![
     "replies",
     "unread_commits",
     "envelopes",
+    "commit_reports",
 ];
 
 /// Query that returns one sentence for each bad setting.

@@ -1,7 +1,7 @@
 //! Shapes that several methods return, field for field as `blue.catbird.mls.defs` declares them.
 
 use chrono::{DateTime, Utc};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::bytes::LexBytes;
 use crate::ids::{ConvoId, Did, EntryId};
@@ -76,6 +76,15 @@ pub struct MemberView {
     pub is_admin: bool,
 }
 
+/// State of a conversation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ConvoState {
+    Active,
+    /// A quorum of the members cannot apply commits.
+    Wedged,
+}
+
 /// `defs#convoMetadata`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ConvoMetadata {
@@ -98,6 +107,7 @@ pub struct ConvoView {
     /// `seq` of the newest entry; 0 in an empty log.
     pub seq: i64,
     pub cipher_suite: String,
+    pub state: ConvoState,
     #[serde(serialize_with = "datetime")]
     pub created_at: DateTime<Utc>,
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "optional_datetime")]

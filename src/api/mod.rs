@@ -37,6 +37,7 @@ methods! {
     epochs {
         get_epoch::GetEpoch,
         get_commits::GetCommits,
+        report_commit::ReportCommit,
     }
     messages {
         send_message::SendMessage,

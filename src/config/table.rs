@@ -137,6 +137,8 @@ pub const SECTIONS: &[Section] = &[
             "Seconds without work after which an actor stops."),
         setting("MESSAGE_EPOCH_WINDOW", Number(0, 1_000), Value("0"),
             "How many epochs behind the current one an application message may be."),
+        setting("WEDGED_QUORUM_PERCENT", Number(1, 100), Value("33"),
+            "Percentage of a conversation's members, two at least, that makes it wedged by reporting that they cannot apply its commits."),
         setting("MLS_VALIDATION", OneOf(&["strict", "framing"]), Value("strict"),
             "`framing` skips the signatures, lifetimes and identities of key packages, and the members that public commits add or remove."),
     ]},

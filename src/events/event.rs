@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{ConvoId, Did, ServerIncarnation};
 use crate::store::events::EventRow;
-use crate::wire::{MessageView, datetime};
+use crate::wire::{ConvoState, MessageView, datetime};
 
 use super::cursor::Cursor;
 
@@ -44,6 +44,10 @@ pub enum Event {
         #[serde(skip_serializing_if = "Option::is_none")]
         reason: Option<String>,
     },
+    /// Members may be in different states of the same epoch.
+    ForkSuspected { event_id: String, convo_id: ConvoId, generation: i64, epoch: i64 },
+    /// The conversation is wedged, or no longer is.
+    ConversationWedged { event_id: String, convo_id: ConvoId, generation: i64, epoch: i64, state: ConvoState },
     /// The recipient has read up to here, on this device or another.
     Read {
         convo_id: ConvoId,
@@ -77,6 +81,8 @@ impl Event {
             Event::Removed { .. } => "removedEvent",
             Event::KeyPackagesLow { .. } => "keyPackagesLowEvent",
             Event::Mailbox { .. } => "mailboxEvent",
+            Event::ForkSuspected { .. } => "forkSuspectedEvent",
+            Event::ConversationWedged { .. } => "conversationWedgedEvent",
             Event::Read { .. } => "readEvent",
             Event::CursorMoved { .. } => "cursorEvent",
             Event::Typing(_) => "typingEvent",

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Unit;
 
 use crate::metrics::{Buckets, Counters, Gauges, Histograms, Register, Registry};
@@ -15,6 +16,7 @@ pub struct JobMetrics {
     last_finished: Gauges<1>,
     age: Gauges<1>,
     set_aside: Gauges<1>,
+    wedged_convos: Gauge,
 }
 
 impl JobMetrics {
@@ -31,6 +33,8 @@ impl JobMetrics {
             ),
             age,
             set_aside: r.gauges("background_set_aside", "Items that background work skips because they fail, by kind"),
+            wedged_convos: r
+                .gauge("conversations_wedged", "Conversations in which a quorum of members cannot apply commits"),
         }
     }
 
@@ -49,5 +53,10 @@ impl JobMetrics {
     pub(super) fn background_state(&self, work: &'static str, age: Duration, aside: i64) {
         self.age.get_or_create(&[("work", work)]).set(i64::try_from(age.as_secs()).unwrap_or(i64::MAX));
         self.set_aside.get_or_create(&[("work", work)]).set(aside);
+    }
+
+    /// Records the number of wedged conversations.
+    pub(super) fn wedged_convos(&self, wedged: i64) {
+        self.wedged_convos.set(wedged);
     }
 }

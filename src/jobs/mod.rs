@@ -11,6 +11,7 @@
 
 mod abandoned;
 mod allowances;
+mod commit_reports;
 mod did_documents;
 mod envelopes;
 mod events;
@@ -85,7 +86,7 @@ enum Work {
 }
 
 /// All jobs in the order in which they run. Idempotency records come before the messages that they refer to.
-pub static JOBS: [Job; 12] = [
+pub static JOBS: [Job; 13] = [
     used_tokens::JOB,
     nonces::JOB,
     allowances::JOB,
@@ -97,6 +98,7 @@ pub static JOBS: [Job; 12] = [
     welcomes::JOB,
     unopened::JOB,
     abandoned::JOB,
+    commit_reports::JOB,
     did_documents::JOB,
 ];
 
@@ -159,13 +161,16 @@ impl Runner {
         }
     }
 
-    /// Updates the metrics on the jobs of all replicas.
+    /// Updates the metrics on the jobs of all replicas, and on conversations.
     async fn measure(&self) {
         let Ok(work_states) = self.store.work_states().await else { return };
         for state in work_states {
             if let Some(job) = JOBS.iter().find(|job| job.name == state.work) {
                 self.metrics.background_state(job.name, state.age, state.aside);
             }
+        }
+        if let Ok(wedged) = self.store.wedged_convos().await {
+            self.metrics.wedged_convos(wedged);
         }
     }
 

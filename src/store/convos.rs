@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use crate::error::Error;
 use crate::ids::{ConvoId, Did};
 use crate::mls::Suite;
-use crate::wire::{ConvoMetadata, ConvoView};
+use crate::wire::{ConvoMetadata, ConvoState, ConvoView};
 
 use super::query::query;
 use super::session::{Params, Queries};
@@ -108,6 +108,7 @@ impl Reader {
                 epoch: row.get("current_epoch"),
                 seq: row.get("last_seq"),
                 cipher_suite: row.get("cipher_suite"),
+                state: if row.get("wedged") { ConvoState::Wedged } else { ConvoState::Active },
                 created_at: row.get("created_at"),
                 last_message_at: row.get("last_message_at"),
                 unread_count: row.get("unread_count"),

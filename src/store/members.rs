@@ -38,6 +38,8 @@ query! {
 #[derive(Debug, Clone)]
 pub struct MemberRecord {
     pub at: Position,
+    /// Number of the conversation's group.
+    pub generation: i64,
     /// The member sees only entries after this seq.
     pub joined_seq: i64,
     /// The member sees only commits that create epochs after this one.
@@ -60,6 +62,8 @@ pub struct Left {
 #[derive(Debug, Clone, Copy)]
 pub struct Membership {
     pub at: Position,
+    /// Number of the conversation's group.
+    pub generation: i64,
     pub joined_seq: i64,
     pub joined_epoch: i64,
     /// The incarnation of the database that says so, if that has begun.
@@ -72,6 +76,7 @@ impl MemberRecord {
         match self.left {
             None => Ok(Membership {
                 at: self.at,
+                generation: self.generation,
                 joined_seq: self.joined_seq,
                 joined_epoch: self.joined_epoch,
                 incarnation: self.incarnation,
@@ -97,6 +102,7 @@ pub(crate) async fn record(db: &impl Queries, convo: &ConvoId, did: &Did) -> Res
     Ok(Some(MemberRecord {
         incarnation: key.as_ref().map(|key| ServerIncarnation::of(&key.0)),
         at: Position::from(&row),
+        generation: row.get("generation"),
         joined_seq: row.get("joined_seq"),
         joined_epoch: row.get("joined_epoch"),
         left,

@@ -37,6 +37,7 @@ mod tx;
 mod unit_of_work;
 
 pub(crate) mod allowances;
+pub(crate) mod commit_reports;
 pub(crate) mod convos;
 pub(crate) mod cursors;
 pub(crate) mod did_documents;

@@ -47,6 +47,7 @@ const MIGRATIONS: &[(&str, &str)] = &migrations![
     "V025__hour_long_tokens",
     "V026__key_package_references",
     "V027__comments",
+    "V028__commit_reports",
 ];
 
 query! {

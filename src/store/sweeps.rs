@@ -29,6 +29,7 @@ query! {
     ENVELOPES = "sweeps/envelopes" (TEXT, TEXT, TIMESTAMPTZ);
     ALLOWANCES = "sweeps/allowances" (TEXT, TEXT, TIMESTAMPTZ);
     DID_DOCUMENTS = "sweeps/did_documents" (TEXT, TEXT, TIMESTAMPTZ);
+    COMMIT_REPORTS = "sweeps/commit_reports" (TEXT, TEXT, TIMESTAMPTZ);
     LOGS_DUE = "sweeps/logs_due" (TEXT, TIMESTAMPTZ, INT8, TIMESTAMPTZ);
     CONVOS_DUE = "sweeps/convos_due" (TEXT, TIMESTAMPTZ, INT8, TIMESTAMPTZ);
     USED_TOKENS = "sweeps/used_tokens" (INT4);
@@ -58,6 +59,7 @@ pub enum Table {
     DidDocuments,
     Allowances,
     UnopenedWelcomes,
+    CommitReports,
 }
 
 impl Table {
@@ -72,6 +74,7 @@ impl Table {
             Table::DidDocuments => "did_documents",
             Table::Allowances => "allowances",
             Table::UnopenedWelcomes => "welcomes",
+            Table::CommitReports => "commit_reports",
         }
     }
 
@@ -86,6 +89,7 @@ impl Table {
             Table::DidDocuments => &DID_DOCUMENTS,
             Table::Allowances => &ALLOWANCES,
             Table::UnopenedWelcomes => &UNOPENED,
+            Table::CommitReports => &COMMIT_REPORTS,
         }
     }
 }

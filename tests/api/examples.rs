@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use catbird_client::persona::{Persona, hex};
+use catbird_client::persona::{Persona, hex, sha256_hex};
 use catbird_client::random_did;
 use catbird_client::xrpc::{NAMESPACE, Reply, base64_text, bytes_value};
 use catbird_server::api::ROUTES;
@@ -244,6 +244,21 @@ pub async fn examples(app: &TestApp, method: &'static str) -> Vec<Example> {
                 fields.push(("epoch", welcome["epoch"].clone()));
             }
             vec![example(invited, fields)]
+        }
+        "reportCommit" => {
+            let member = app.conversation(2).await.remove(0);
+            let id = convo(&member);
+            let page = ok(get(&member, "getCommits", &[("convoId", &id), ("fromEpoch", "1")]).await);
+            let commit = page.bytes_in(&page.list("commits").unwrap()[0], "commitData").unwrap();
+            let fields = vec![
+                ("convoId", json!(id)),
+                ("epoch", json!(1)),
+                ("commitHash", json!(sha256_hex(&commit))),
+                ("epochAuthenticator", bytes_value(&member.epoch_authenticator().unwrap())),
+                ("applied", json!(true)),
+                ("idempotencyKey", json!("k")),
+            ];
+            vec![Example { other: json!({ "applied": false }), ..example(member, fields) }]
         }
         "setMailbox" => {
             let member = app.conversation(1).await.remove(0);

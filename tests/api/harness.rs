@@ -3,12 +3,18 @@
 
 use std::collections::BTreeMap;
 
+use actix_web::dev::ServerHandle;
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD};
 use catbird_client::mls::Staged;
 use catbird_client::persona::{Persona, sha256_hex};
-use catbird_client::xrpc::{Reply, base64_text, bytes_value};
-use catbird_testkit::app::TestApp;
+use catbird_client::xrpc::{Reply, Xrpc, base64_text, bytes_value};
+use catbird_server::app::App;
+use catbird_server::clock::Clock;
+use catbird_server::config::Config;
+use catbird_server::lifecycle::Lifecycle;
+use catbird_server::server;
+use catbird_testkit::app::{TestApp, variables};
 use serde_json::{Value, json};
 use tokio_postgres::types::ToSql;
 
@@ -50,6 +56,37 @@ macro_rules! any_serializer {
 
 pub async fn start(settings: &[(&str, &str)]) -> TestApp {
     TestApp::with(settings).await
+}
+
+/// A second replica on the same database.
+pub struct Beside {
+    app: App,
+    base: String,
+    server: ServerHandle,
+}
+
+impl Beside {
+    pub async fn start(other: &TestApp, actors: bool) -> Self {
+        let config = Config::from_variables(variables(&[("ENABLE_ACTOR_SYSTEM", &actors.to_string())])).unwrap();
+        let app = App::new(config, other.database.config.clone(), Clock::system()).await.unwrap();
+        app.enter(Lifecycle::Serving);
+        let listener = server::bind(&app.config).unwrap();
+        let (address, running) = server::build(app.clone(), listener).unwrap();
+        let server = running.handle();
+        tokio::spawn(running);
+        Self { app, base: format!("http://{address}"), server }
+    }
+
+    /// Returns a connection of the persona to this replica.
+    pub fn xrpc(&self, who: &Persona) -> Xrpc {
+        let mut there = who.xrpc.clone();
+        there.base = self.base.parse().unwrap();
+        there
+    }
+
+    pub async fn stop(self) {
+        server::drain(&self.app, &self.server).await;
+    }
 }
 
 /// Calls a procedure and returns its reply.

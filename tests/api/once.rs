@@ -3,16 +3,10 @@
 
 use std::time::{Duration, Instant};
 
-use actix_web::dev::ServerHandle;
 use catbird_client::persona::Persona;
 use catbird_client::random_did;
 use catbird_client::xrpc::{Reply, base64_text, bytes_value};
-use catbird_server::app::App;
-use catbird_server::clock::Clock;
-use catbird_server::config::Config;
-use catbird_server::lifecycle::Lifecycle;
-use catbird_server::server;
-use catbird_testkit::app::{TestApp, variables};
+use catbird_testkit::app::TestApp;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
@@ -247,26 +241,6 @@ async fn p4_a_request_whose_client_went_away_is_done_once(app: &TestApp) {
     assert_eq!(contents(app).await.count("messages"), 2);
 }
 
-/// A second replica on the same database.
-struct Beside {
-    app: App,
-    base: String,
-    server: ServerHandle,
-}
-
-impl Beside {
-    async fn start(other: &TestApp, actors: bool) -> Self {
-        let config = Config::from_variables(variables(&[("ENABLE_ACTOR_SYSTEM", &actors.to_string())])).unwrap();
-        let app = App::new(config, other.database.config.clone(), Clock::system()).await.unwrap();
-        app.enter(Lifecycle::Serving);
-        let listener = server::bind(&app.config).unwrap();
-        let (address, running) = server::build(app.clone(), listener).unwrap();
-        let server = running.handle();
-        tokio::spawn(running);
-        Self { app, base: format!("http://{address}"), server }
-    }
-}
-
 async fn p4_replicas_of_both_kinds_recognise_repeated_requests(app: &TestApp) {
     let beside = Beside::start(app, app.app.serializer.registry().is_none()).await;
     let mut members = app.conversation(2).await;
@@ -280,8 +254,7 @@ async fn p4_replicas_of_both_kinds_recognise_repeated_requests(app: &TestApp) {
     let body = offer(&mut members[0], &[&app.persona()]).body;
     requests.push(("addMembers", body, members.remove(0)));
     for (method, asked, caller) in requests {
-        let mut there = caller.xrpc.clone();
-        there.base = beside.base.parse().unwrap();
+        let there = beside.xrpc(&caller);
         let before = contents(app).await;
         let replies = (0..20).map(async |n| {
             let xrpc = if n % 2 == 0 { &caller.xrpc } else { &there };
@@ -294,5 +267,5 @@ async fn p4_replicas_of_both_kinds_recognise_repeated_requests(app: &TestApp) {
         };
         assert_eq!(contents(app).await.count("messages") - before.count("messages"), entries, "{method}");
     }
-    server::drain(&beside.app, &beside.server).await;
+    beside.stop().await;
 }

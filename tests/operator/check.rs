@@ -68,7 +68,7 @@ async fn a_sound_database_passes() {
     let sound = sound().await;
     let (code, report, errors) = run("check", &sound.url).await;
     assert_eq!((code, errors.as_str()), (Some(0), ""), "{report}");
-    assert_eq!(report.lines().filter(|line| line.starts_with("ok ")).count(), 14, "{report}");
+    assert_eq!(report.lines().filter(|line| line.starts_with("ok ")).count(), 15, "{report}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -247,6 +247,19 @@ async fn an_envelope_for_another_recipient_is_reported() {
         );
         named(&envelope, None, &["envelopes"]).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_report_of_no_commit_or_by_a_stranger_is_named() {
+    for (member, epoch) in [("mallory", 1), ("alice", 7)] {
+        let report = format!(
+            "insert into commit_reports (convo_id, generation, epoch, member_did, commit_hash, applied, is_newest)
+             values ('c', 1, {epoch}, 'did:x:{member}', sha256('x'), false, true)"
+        );
+        named(&report, None, &["commit_reports"]).await;
+    }
+    named("insert into wedged_convos (convo_id, generation, epoch) values ('z', 1, 1)", None, &["commit_reports"])
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

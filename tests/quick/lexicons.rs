@@ -65,7 +65,7 @@ fn a_complete_reply_is_accepted() {
     assert_eq!(validate_output(EPOCH, &json!({ "convoId": "c", "currentEpoch": 7 })), Ok(()));
     let convo = json!({
         "id": "c", "groupId": "a1", "creator": "did:plc:alice", "memberCount": 1, "epoch": 0, "seq": 0, "unreadCount": 0,
-        "cipherSuite": "MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519", "createdAt": "2025-11-03T10:00:00Z",
+        "cipherSuite": "MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519", "state": "active", "createdAt": "2025-11-03T10:00:00Z",
         "members": [{ "did": "did:plc:alice", "userDid": "did:plc:alice", "joinedAt": "2025-11-03T10:00:00Z", "isAdmin": true }],
         "metadata": { "name": "Team" },
     });

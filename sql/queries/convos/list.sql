@@ -15,6 +15,7 @@ with found as materialized (
   window newest as (order by m.convo_id desc)
 )
 select f.id, f.group_id, f.creator_did, f.cipher_suite, f.current_epoch, f.last_seq, f.created_at, f.member_count,
+       (select true from wedged_convos w where w.convo_id = f.id) is true as wedged,
        n.name, n.description, (select count(*) from found) as found,
        (select e.created_at from messages e
          where e.convo_id = f.id and e.seq > greatest(f.joined_seq, f.last_seq - $6) and e.message_type = 'app'

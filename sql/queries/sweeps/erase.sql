@@ -26,6 +26,10 @@ with entries as (
 ), envelopes as (
   delete from envelopes where id in (select id from envelopes where convo_id = $1 limit $2)
   returning 1
+), reports as (
+  delete from commit_reports where ctid in (select ctid from commit_reports where convo_id = $1 limit $2)
+  returning 1
 )
 select (select count(*) from entries) + (select count(*) from commits) + (select count(*) from welcomes)
-       + (select count(*) from cursors) + (select count(*) from mailboxes) + (select count(*) from envelopes) as deleted
+       + (select count(*) from cursors) + (select count(*) from mailboxes) + (select count(*) from envelopes)
+       + (select count(*) from reports) as deleted

@@ -11,7 +11,7 @@ use crate::ids::Did;
 use crate::mls::{self, MAX_INITIAL_EPOCH, Suite};
 use crate::quotas::{Charge, Reservation};
 use crate::store::convos::NewConvo;
-use crate::wire::{ConvoMetadata, ConvoView, MemberView};
+use crate::wire::{ConvoMetadata, ConvoState, ConvoView, MemberView};
 use crate::xrpc::{Caller, Endpoint, Kind};
 
 /// Maximum initial members, without the creator.
@@ -109,6 +109,7 @@ fn view(created: Created, new: NewConvo, dids: Vec<Did>) -> ConvoView {
         epoch: new.epoch,
         seq: 0,
         cipher_suite: new.cipher_suite,
+        state: ConvoState::Active,
         created_at: created.created_at,
         last_message_at: None,
         unread_count: 0,

@@ -151,6 +151,15 @@ impl Inner {
                 let (event_id, did, actor) = (row.name(did), did.clone(), actor.clone());
                 say(Event::MembershipChange { event_id, convo_id, did, action, actor, epoch: *epoch, seq: *seq });
             }
+            (Some(convo), EventPayload::Fork { generation, epoch }) if self.is_attached(to, convo) => {
+                let (event_id, convo_id) = (row.name(&to.did), convo.clone());
+                say(Event::ForkSuspected { event_id, convo_id, generation: *generation, epoch: *epoch });
+            }
+            (Some(convo), EventPayload::Wedged { generation, epoch, state }) if self.is_attached(to, convo) => {
+                let (event_id, convo_id) = (row.name(&to.did), convo.clone());
+                let (generation, epoch, state) = (*generation, *epoch, *state);
+                say(Event::ConversationWedged { event_id, convo_id, generation, epoch, state });
+            }
             (Some(convo), EventPayload::Removed { .. }) if self.lacks(to, convo, row) => {
                 // It resumes, and is sent the missing entries first.
                 to.end(End::Announced(Info::Reset));

@@ -8,6 +8,7 @@ use tokio_postgres::Row;
 use super::id;
 use crate::error::Error;
 use crate::ids::{ConvoId, Did};
+use crate::wire::ConvoState;
 
 /// Maximum number of event rows, and of their bytes, in one read.
 pub const MAX_PAGE_ROWS: i64 = 1_000;
@@ -74,6 +75,10 @@ pub enum EventPayload {
     Cursor { last_seen: String },
     /// The recipient has few key packages left.
     KeyPackagesLow { available: i64 },
+    /// For all members: the commit of an epoch may have led them apart.
+    Fork { generation: i64, epoch: i64 },
+    /// For all members: the conversation is wedged, or no longer is.
+    Wedged { generation: i64, epoch: i64, state: ConvoState },
     /// The recipient's mailbox was verified, refused or suspended.
     Mailbox { state: String, reason: Option<String> },
 }

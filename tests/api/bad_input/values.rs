@@ -9,7 +9,8 @@ use crate::examples::{Field, resolved};
 /// Fields with MLS data in base64.
 const BASE64: [&str; 3] = ["commit", "keyPackage", "welcomeMessage"];
 /// Fields with a format that only the description defines: ids, hashes, cursors and URLs.
-const FORMED: [&str; 8] = ["convoId", "cursor", "groupId", "hash", "keyPackageHash", "messageId", "msgId", "url"];
+const FORMED: [&str; 9] =
+    ["commitHash", "convoId", "cursor", "groupId", "hash", "keyPackageHash", "messageId", "msgId", "url"];
 /// Fields that are compared with other strings and never stored, so any characters are valid.
 const COMPARED: [&str; 1] = ["serverIncarnation"];
 /// Maximum length of a string or list that a test makes too long; bodies of that size have their own tests.

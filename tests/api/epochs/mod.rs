@@ -1,4 +1,5 @@
 mod conflict;
 mod get_commits;
 mod get_epoch;
+mod report_commit;
 mod server_incarnation;
