@@ -6,6 +6,7 @@
 
 mod fields;
 mod group;
+mod key_package;
 
 use crate::xrpc::Route;
 
@@ -53,6 +54,7 @@ methods! {
     }
     key_packages {
         publish_key_package::PublishKeyPackage,
+        publish_key_packages::PublishKeyPackages,
         claim_key_packages::ClaimKeyPackages,
         get_key_packages::GetKeyPackages,
     }

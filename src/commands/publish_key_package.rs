@@ -3,25 +3,28 @@
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Code, Error};
-use crate::hex;
+use crate::error::Error;
 use crate::ids::Did;
-use crate::store::key_packages::{self, KnownKeyPackage, NewKeyPackage};
+use crate::store::key_packages::{self, NewKeyPackage};
 use crate::store::{Abort, Queries, Transaction, Tx};
 
+use super::publish_key_packages::{own, store_each};
 use super::{Idempotency, Replayable};
-
-/// Most packages of one owner that can be claimed.
-pub const MAX_AVAILABLE: i64 = 100;
 
 /// A key package to store.
 #[derive(Debug)]
 pub struct PublishKeyPackage {
     pub owner: Did,
+    pub offer: Offer,
+    pub now: DateTime<Utc>,
+}
+
+/// A key package as it was offered, and the key under which it was.
+#[derive(Debug)]
+pub struct Offer {
     /// The package, or why it is not acceptable now. A package can become unacceptable by time alone, so it is refused only if an equal
     /// request did not succeed before.
     pub package: Result<NewKeyPackage, Error>,
-    pub now: DateTime<Utc>,
     pub idempotency: Idempotency,
 }
 
@@ -40,29 +43,15 @@ impl Transaction for PublishKeyPackage {
     type Output = Published;
 
     async fn execute(&self, tx: &Tx) -> Result<Published, Abort> {
-        // The count below holds until this commits.
+        // The count of the stock holds until this commits.
         key_packages::lock_owner(tx, &self.owner).await?;
-        if let Some(earlier) = self.idempotency.replay(tx).await? {
+        if let Some(earlier) = self.offer.idempotency.replay(tx).await? {
             return Ok(earlier);
         }
-        let package = self.package.as_ref().map_err(Error::clone)?;
-        let published = match key_packages::find_seen(tx, package).await? {
-            Some(seen) => own(package, seen)?,
-            None if key_packages::count(tx, &package.owner, self.now).await? >= MAX_AVAILABLE => {
-                let message =
-                    format!("you have {MAX_AVAILABLE} unused key packages here; publish more when some are taken");
-                return Err(Code::TooManyKeyPackages.because(message).into());
-            }
-            None if key_packages::insert(tx, package).await? => {
-                Published { hash: hex::encode(&package.hash), replayed: false }
-            }
-            // Another request published it in between.
-            None => match key_packages::find_seen(tx, package).await? {
-                Some(seen) => own(package, seen)?,
-                None => return Err(Error::internal("a key package is neither new nor seen").into()),
-            },
-        };
-        self.idempotency.record(tx, &published).await?;
+        let package = self.offer.package.as_ref().map_err(Error::clone)?;
+        let mut stored = store_each(tx, &self.owner, &[package], self.now).await?;
+        let published = stored.pop().expect("each package has an outcome")?;
+        self.offer.idempotency.record(tx, &published).await?;
         Ok(published)
     }
 }
@@ -71,23 +60,15 @@ impl Replayable for PublishKeyPackage {
     type Output = Published;
 
     async fn replay(&self, db: &impl Queries) -> Result<Option<Published>, Abort> {
-        if let Some(earlier) = self.idempotency.replay(db).await? {
+        if let Some(earlier) = self.offer.idempotency.replay(db).await? {
             return Ok(Some(earlier));
         }
-        let package = self.package.as_ref().map_err(Error::clone)?;
-        let seen = key_packages::find_seen(db, package).await?;
-        Ok(seen.map(|seen| own(package, seen)).transpose()?)
+        let package = self.offer.package.as_ref().map_err(Error::clone)?;
+        let seen = key_packages::find_seen(db, &[package]).await?.pop().flatten();
+        Ok(seen.map(|seen| own(&self.owner, seen)).transpose()?)
     }
 
     fn is_new(published: &Published) -> bool {
         !published.replayed
-    }
-}
-
-/// Returns a package that was published before, if it belongs to its publisher.
-fn own(package: &NewKeyPackage, seen: KnownKeyPackage) -> Result<Published, Error> {
-    match seen.owner == package.owner.as_str() {
-        true => Ok(Published { hash: hex::encode(&seen.hash), replayed: true }),
-        false => Err(Code::InvalidKeyPackage.because("this key package belongs to another DID")),
     }
 }

@@ -23,6 +23,8 @@ pub enum Work {
     Database(Duration),
     /// Bytes of its body or of its reply.
     Bytes(usize),
+    /// Number of requests that it stands for, itself included.
+    Requests(usize),
 }
 
 impl Work {
@@ -31,6 +33,7 @@ impl Work {
         match self {
             Self::Database(time) => time.saturating_sub(FREE_TIME).as_secs_f64() / TIME_UNIT.as_secs_f64(),
             Self::Bytes(bytes) => bytes.saturating_sub(FREE_BYTES) as f64 / BYTES_UNIT as f64,
+            Self::Requests(requests) => requests.saturating_sub(1) as f64,
         }
     }
 
@@ -39,6 +42,7 @@ impl Work {
         match self {
             Self::Database(_) => "database",
             Self::Bytes(_) => "bytes",
+            Self::Requests(_) => "requests",
         }
     }
 }
@@ -53,5 +57,6 @@ mod tests {
         assert_eq!(Work::Database(FREE_TIME + 40 * TIME_UNIT).units(), 40.0);
         assert_eq!(Work::Bytes(FREE_BYTES).units(), 0.0);
         assert_eq!(Work::Bytes(FREE_BYTES + 3 * BYTES_UNIT / 2).units(), 1.5);
+        assert_eq!([0, 1, 100].map(|requests| Work::Requests(requests).units()), [0.0, 0.0, 99.0]);
     }
 }

@@ -1,6 +1,8 @@
 //! Key packages: stored, issued to one caller only, used once. A row stays after use, so that a package is never issued
 //! again.
 
+use std::collections::HashSet;
+
 use chrono::{DateTime, Utc};
 use tokio_postgres::Row;
 
@@ -8,14 +10,16 @@ use crate::error::{Code, Error};
 use crate::ids::{ConvoId, Did};
 
 use super::query::query;
-use super::session::Queries;
+use super::session::{Params, Queries};
 use super::{Abort, Cause, Tx};
 
 query! {
     LOCK_OWNER = "key_packages/lock_owner" (TEXT);
     COUNT = "key_packages/count" (TEXT, TIMESTAMPTZ);
-    INSERT = "key_packages/insert" (BYTEA, TEXT, TEXT, BYTEA, BOOL, TIMESTAMPTZ, BYTEA, BYTEA);
-    FIND = "key_packages/find" (BYTEA, BYTEA);
+    INSERT = "key_packages/insert" (
+        TEXT, BYTEA_ARRAY, TEXT_ARRAY, BYTEA_ARRAY, BOOL_ARRAY, TIMESTAMPTZ_ARRAY, BYTEA_ARRAY, BYTEA_ARRAY
+    );
+    FIND = "key_packages/find" (BYTEA_ARRAY, BYTEA_ARRAY);
     LEASED = "key_packages/leased" (TEXT_ARRAY, TEXT, TEXT, TIMESTAMPTZ);
     CLAIM_FREE = "key_packages/claim_free" (TEXT_ARRAY, TEXT, TEXT, TIMESTAMPTZ, TIMESTAMPTZ);
     CLAIM_WAITING = "key_packages/claim_waiting" (TEXT_ARRAY, TEXT, TEXT, TIMESTAMPTZ, TIMESTAMPTZ);
@@ -32,7 +36,6 @@ pub struct NewKeyPackage {
     pub hash: Hash,
     /// SHA-256 of the HPKE init key, which is the same in every encoding of the package.
     pub init_key_hash: Hash,
-    pub owner: Did,
     pub cipher_suite: String,
     pub bytes: Vec<u8>,
     /// Reference by which a Welcome names the package (RFC 9420, 5.2).
@@ -105,23 +108,37 @@ pub(crate) struct KnownKeyPackage {
     pub hash: Vec<u8>,
 }
 
-/// Returns the known package with this hash or init key, issued or not.
-pub(crate) async fn find_seen(db: &impl Queries, new: &NewKeyPackage) -> Result<Option<KnownKeyPackage>, Abort> {
-    let row = db.find(&FIND, &[&new.hash.as_slice(), &new.init_key_hash.as_slice()]).await?;
-    Ok(row.map(|row| KnownKeyPackage { owner: row.get("owner_did"), hash: row.get("hash") }))
+/// Returns for each package the known one with its hash or init key, issued or not.
+pub(crate) async fn find_seen(
+    db: &impl Queries,
+    new: &[&NewKeyPackage],
+) -> Result<Vec<Option<KnownKeyPackage>>, Abort> {
+    let hashes: Vec<&[u8]> = new.iter().map(|new| new.hash.as_slice()).collect();
+    let init_key_hashes: Vec<&[u8]> = new.iter().map(|new| new.init_key_hash.as_slice()).collect();
+    let mut seen: Vec<_> = new.iter().map(|_| None).collect();
+    for row in db.rows(&FIND, &[&hashes, &init_key_hashes]).await? {
+        let place: i64 = row.get("place");
+        seen[place as usize - 1] = Some(KnownKeyPackage { owner: row.get("owner_did"), hash: row.get("hash") });
+    }
+    Ok(seen)
 }
 
-/// Stores a package, and returns whether it was new. A known package stays as it is.
-pub(crate) async fn insert(tx: &Tx, new: &NewKeyPackage) -> Result<bool, Abort> {
-    let NewKeyPackage { hash, init_key_hash, owner, cipher_suite, bytes, reference, last_resort, expires_at } = new;
-    let (hash, init_key_hash) = (hash.as_slice(), init_key_hash.as_slice());
-    let row = tx
-        .find(
-            &INSERT,
-            &[&hash, &owner.as_str(), cipher_suite, bytes, last_resort, expires_at, &init_key_hash, reference],
-        )
-        .await?;
-    Ok(row.is_some())
+/// Stores packages of one owner, and returns the hashes of those that were new. A known package stays as it is.
+pub(crate) async fn insert(tx: &Tx, owner: &Did, new: &[&NewKeyPackage]) -> Result<HashSet<Vec<u8>>, Abort> {
+    if new.is_empty() {
+        return Ok(HashSet::new());
+    }
+    let hashes: Vec<&[u8]> = new.iter().map(|new| new.hash.as_slice()).collect();
+    let suites: Vec<&str> = new.iter().map(|new| &*new.cipher_suite).collect();
+    let packages: Vec<&[u8]> = new.iter().map(|new| &*new.bytes).collect();
+    let last_resorts: Vec<bool> = new.iter().map(|new| new.last_resort).collect();
+    let expiries: Vec<DateTime<Utc>> = new.iter().map(|new| new.expires_at).collect();
+    let init_keys: Vec<&[u8]> = new.iter().map(|new| new.init_key_hash.as_slice()).collect();
+    let references: Vec<Option<&[u8]>> = new.iter().map(|new| new.reference.as_deref()).collect();
+    let params: Params<'_> =
+        &[&owner.as_str(), &hashes, &suites, &packages, &last_resorts, &expiries, &init_keys, &references];
+    let rows = tx.rows(&INSERT, params).await?;
+    Ok(rows.iter().map(|row| row.get("hash")).collect())
 }
 
 /// Issues at most one package per owner from one source.

@@ -98,6 +98,11 @@ pub trait Endpoint: 'static {
         }
     }
 
+    /// Number of requests that it counts as in the caller's rate limit, for a method that takes a list of work.
+    fn requests(_: &Self::Input) -> usize {
+        1
+    }
+
     fn call(app: &App, caller: &Caller, input: Self::Input) -> impl Future<Output = Result<Self::Output, Error>>;
 }
 

@@ -85,6 +85,7 @@ async fn answer<E: Endpoint>(
     intake.consume().await?;
     drop(intake);
     let account = open_account(app, &verified.did, E::NEEDS_SLOT).await?;
+    account.charge(Work::Requests(E::requests(&input)));
     let last_event_id = request.headers().get(LAST_EVENT_ID).map(|id| id.to_str().unwrap_or("?").to_owned());
     let head_only = request.method() == Method::HEAD;
     let takes_gzip = encoding::accepts_gzip(request.headers());

@@ -227,6 +227,16 @@ pub async fn examples(app: &TestApp, method: &'static str) -> Vec<Example> {
             let other = json!({ "keyPackage": package() });
             vec![Example { other, ..example(owner, fields) }]
         }
+        "publishKeyPackages" => {
+            let owner = app.persona();
+            let items = |n| {
+                let item = || json!({ "keyPackage": base64_text(&owner.mls.key_package().unwrap()), "cipherSuite": owner.mls.suite_name() });
+                Value::from_iter((0..n).map(|_| item()))
+            };
+            let fields = vec![("keyPackages", items(1)), ("idempotencyKey", json!("k"))];
+            let other = json!({ "keyPackages": items(2) });
+            vec![Example { other, ..example(owner, fields) }]
+        }
         "claimKeyPackages" | "getKeyPackages" => {
             let carol = app.published_persona().await;
             let fields = vec![("dids", json!([carol.did()])), ("cipherSuite", json!(carol.mls.suite_name()))];
