@@ -95,6 +95,8 @@ codes! {
     InvalidCommit 400 GiveUp,
     /// The bytes are not an MLS Welcome of the group's suite.
     InvalidWelcome 400 GiveUp,
+    /// The bytes are not a GroupInfo of this group, or the caller has not signed it.
+    InvalidGroupInfo 400 GiveUp,
     /// The bytes start like an MLSMessage but are not an application message of this group and epoch.
     InvalidMessage 400 GiveUp,
     /// `embedType` or `embedUri` is malformed.
@@ -176,6 +178,8 @@ codes! {
     WelcomeNotFound 404 WaitForWelcome,
     /// The Welcome was confirmed and deleted.
     WelcomeConsumed 410 Rejoin,
+    /// There is no GroupInfo of the present epoch. The members have been asked for one.
+    GroupInfoUnavailable 404 RetrySame,
 
     // The server.
     /// The caller exceeds a rate limit or quota.

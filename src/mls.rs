@@ -1,10 +1,12 @@
 //! Parsing of MLS (RFC 9420), limited to what the server must see: the group and epoch that a message claims, that a
-//! commit is a commit, the plaintext of an unencrypted one, and the signatures of a key package. The server holds no keys
-//! and decrypts nothing.
+//! commit is a commit, the plaintext of an unencrypted one, the signatures of a key package, and the tree and signature
+//! of a GroupInfo. The server holds no keys and decrypts nothing.
 
+mod group_info;
 mod leaf;
 mod message;
 mod suites;
+mod tree;
 mod welcome;
 mod wire;
 
@@ -25,9 +27,10 @@ use crate::hex;
 use crate::ids::Did;
 use crate::timing::within;
 
+pub use self::group_info::{GroupInfo, Leaves};
 pub use self::suites::{DEFAULT_SUITE, SUITES, Suite};
 
-/// Maximum size of one commit, Welcome or application message. In base64 it fits, with its frame, into the 10 MiB of a
+/// Maximum size of one commit, Welcome, GroupInfo or application message. In base64 it fits, with its frame, into the 10 MiB of a
 /// reply that an AT Protocol PDS forwards, so every accepted message can be read. Earlier versions accepted as much as
 /// the lexicons say.
 pub const MAX_MLS_BYTES: usize = 7 * 1024 * 1024;

@@ -3,7 +3,7 @@
 //! Unknown extensions and capabilities are skipped, GREASE among them, as section 13.4 requires of readers. The member
 //! that adds a leaf checks that the leaf supports what the group needs.
 
-use super::suites::{SUITES, Suite};
+use super::suites::Suite;
 use super::wire::Reader;
 
 /// Credential type `basic` (section 17.5), whose identity is a DID here.
@@ -26,7 +26,7 @@ pub(super) enum Source {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Leaf<'b> {
     encryption_key: &'b [u8],
-    signature_key: &'b [u8],
+    pub signature_key: &'b [u8],
     /// `None`: the credential is not basic.
     identity: Option<&'b [u8]>,
     pub source: Source,
@@ -116,7 +116,7 @@ impl<'b> KeyPackage<'b> {
 
     /// Returns the suite if the table has it.
     pub fn suite(&self) -> Option<Suite> {
-        SUITES.iter().find(|suite| suite.id == self.suite).copied()
+        Suite::numbered(self.suite)
     }
 
     /// Checks the signatures and keys (section 10.1, except for the checks that need the group).
@@ -143,12 +143,18 @@ impl<'b> KeyPackage<'b> {
     }
 }
 
-/// Skips a list of extensions and reports each type. A list must not repeat a type (section 13.4).
+/// Skips a list of extensions and reports each type.
 pub(super) fn extensions(bytes: &mut Reader<'_>, mut tell: impl FnMut(u16)) -> Option<()> {
+    list_extensions(bytes, |kind, _| tell(kind))
+}
+
+/// Reads a list of extensions and reports the type and the content of each. A list must not repeat a type (section
+/// 13.4).
+pub(super) fn list_extensions<'b>(bytes: &mut Reader<'b>, mut tell: impl FnMut(u16, &'b [u8])) -> Option<()> {
     let mut seen = Vec::new();
     bytes.list(|extension| {
-        let (kind, _) = (extension.u16()?, extension.vector()?);
-        tell(kind);
+        let (kind, content) = (extension.u16()?, extension.vector()?);
+        tell(kind, content);
         seen.push(kind);
         Some(())
     })?;

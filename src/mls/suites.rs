@@ -63,6 +63,11 @@ impl Suite {
         })
     }
 
+    /// Returns the suite with this number, if the table has it.
+    pub(super) fn numbered(id: u16) -> Option<Self> {
+        SUITES.iter().find(|suite| suite.id == id).copied()
+    }
+
     /// Checks `signature` over `content` under `label` with `key` (`VerifyWithLabel`, RFC 9420, section 5.1.2).
     pub(super) fn verifies(self, key: &[u8], label: &str, content: &[u8], signature: &[u8]) -> bool {
         let signed = [vector(format!("MLS 1.0 {label}").as_bytes()), vector(content)].concat();
@@ -77,7 +82,11 @@ impl Suite {
 
     /// Computes `RefHash` (RFC 9420, section 5.2), by which a Welcome names a key package.
     pub(super) fn reference(self, label: &str, value: &[u8]) -> Vec<u8> {
-        let input = [vector(label.as_bytes()), vector(value)].concat();
+        self.digest(&[vector(label.as_bytes()), vector(value)].concat())
+    }
+
+    /// Computes the suite's hash.
+    pub(super) fn digest(self, input: &[u8]) -> Vec<u8> {
         match self.hash {
             Hash::Sha256 => Sha256::digest(input).to_vec(),
             Hash::Sha384 => Sha384::digest(input).to_vec(),

@@ -14,6 +14,8 @@ pub struct Staged {
     pub commit: Vec<u8>,
     /// One Welcome for all members that it adds, with the ratchet tree. Empty if it adds none.
     pub welcome: Vec<u8>,
+    /// GroupInfo of the epoch that the commit creates, as a serialised MLSMessage.
+    pub group_info: Vec<u8>,
     /// Epoch in which it was made. If it wins, the group is in the next one.
     pub made_in: u64,
 }
@@ -107,14 +109,16 @@ impl MlsClient {
             .map_err(|why| refused(why.into()))?
             .stage_commit(provider)
             .map_err(|why| refused(why.into()))?;
-        let (commit, welcome, _group_info) = bundle.into_messages();
+        let (commit, welcome, group_info) = bundle.into_messages();
         let commit = commit.to_bytes().map_err(|why| refused(why.into()))?;
         let welcome = match welcome {
             Some(welcome) => welcome.to_bytes().map_err(|why| refused(why.into()))?,
             None => Vec::new(),
         };
+        let group_info = group_info.ok_or_else(|| refused("a commit came without a GroupInfo".into()))?;
+        let group_info = group_info.to_bytes().map_err(|why| refused(why.into()))?;
         *pending = Some(commit.clone());
-        Ok(Staged { commit, welcome, made_in })
+        Ok(Staged { commit, welcome, group_info, made_in })
     }
 
     fn read_key_package(&self, bytes: &[u8]) -> Result<KeyPackage, MlsError> {

@@ -89,6 +89,22 @@ impl MlsClient {
             .map_err(|why| MlsError::refused(&self.did, "forget the group", epoch, why))
     }
 
+    /// Returns the GroupInfo of the client's epoch, as a serialised MLSMessage.
+    pub fn group_info(&self, group_id: &[u8]) -> Result<Vec<u8>, MlsError> {
+        const WHAT: &str = "export the group";
+        let crypto = openmls::prelude::OpenMlsProvider::crypto(&self.provider);
+        let group_info = self.group(group_id)?.mls.export_group_info(crypto, &self.signer, true);
+        let group_info = group_info.map_err(|why| MlsError::outside(&self.did, WHAT, why))?;
+        group_info.to_bytes().map_err(|why| MlsError::outside(&self.did, WHAT, why))
+    }
+
+    /// Signs any bytes with the client's signature key, for tests that forge messages.
+    pub fn sign(&self, bytes: &[u8]) -> Result<Vec<u8>, MlsError> {
+        use openmls_traits::signatures::Signer;
+        let signature = self.signer.sign(bytes);
+        signature.map_err(|why| MlsError::outside(&self.did, "sign", std::io::Error::other(format!("{why:?}"))))
+    }
+
     /// Returns the client's epoch.
     pub fn epoch(&self, group_id: &[u8]) -> Result<u64, MlsError> {
         Ok(self.group(group_id)?.mls.epoch().as_u64())
