@@ -19,7 +19,7 @@ macro_rules! checks {
 }
 
 /// Invariants by name, with the query that finds violations.
-const CHECKS: [(&str, &str); 15] = checks![
+const CHECKS: [(&str, &str); 16] = checks![
     "duplicate_epochs",
     "missing_epochs",
     "commit_order",
@@ -35,6 +35,7 @@ const CHECKS: [(&str, &str); 15] = checks![
     "unread_commits",
     "envelopes",
     "commit_reports",
+    "group_infos",
 ];
 
 /// Query that returns one sentence for each bad setting.

@@ -11,7 +11,7 @@
 //! event    committed row  ->  tail  ->  hub  ->  stream  ->  streaming  ->  client
 //! ```
 //!
-//! Twelve promises to clients, P1 to P12, are listed in the README. A test carries the number of the promise that it proves, and
+//! Fifteen promises to clients, P1 to P15, are listed in the README. A test carries the number of the promise that it proves, and
 //! [`check`] verifies those that a database can show.
 //!
 //! # Modules

@@ -4,7 +4,7 @@ use crate::app::App;
 use crate::bytes::LexBytes;
 use crate::error::{Code, Error};
 use crate::ids::ConvoId;
-use crate::mls::{self, Commit, Frame, Suite};
+use crate::mls::{self, Commit, Frame, GroupInfo, Suite};
 use crate::store::members;
 use crate::xrpc::Caller;
 
@@ -19,6 +19,18 @@ pub async fn commit(
     let commit = mls::parse_large(bytes.0, Commit::parse).await?;
     let group = check(app, caller, convo, &commit.frame, Code::InvalidCommit).await?;
     Ok(Some((commit, group)))
+}
+
+/// Parses a request's GroupInfo, and checks that it belongs to the conversation's group and that the caller has signed it.
+pub async fn group_info(app: &App, caller: &Caller, convo: &ConvoId, bytes: LexBytes) -> Result<GroupInfo, Error> {
+    let group_info = mls::parse_large(bytes.0, GroupInfo::parser(app.config.mls_validation)).await?;
+    let suite = check(app, caller, convo, &group_info.frame, Code::InvalidGroupInfo).await?;
+    if let Err(refusal) = group_info.check(suite, &caller.did) {
+        // Former members are told that they are no longer members.
+        members::membership(&app.store.reader().await?, convo, &caller.did).await?;
+        return Err(refusal);
+    }
+    Ok(group_info)
 }
 
 /// Checks that an MLS message belongs to the conversation's group, and returns the group's suite. Only members are told that it does not.

@@ -62,6 +62,11 @@ methods! {
         get_welcome::GetWelcome,
         confirm_welcome::ConfirmWelcome,
     }
+    group_infos {
+        get_group_info::GetGroupInfo,
+        update_group_info::UpdateGroupInfo,
+        group_info_refresh::GroupInfoRefresh,
+    }
     mailboxes {
         get_mailbox::GetMailbox,
         set_mailbox::SetMailbox,

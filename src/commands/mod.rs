@@ -17,9 +17,11 @@ mod publish_key_packages;
 mod refusal;
 mod replayable;
 mod report_commit;
+mod request_group_info;
 mod send_message;
 mod set_mailbox;
 mod update_cursor;
+mod update_group_info;
 mod update_read;
 
 pub use add_members::AddMembers;
@@ -34,9 +36,11 @@ pub use publish_key_package::{Offer, PublishKeyPackage};
 pub use publish_key_packages::{ItemRefusal, PublishKeyPackages};
 pub(crate) use replayable::Replayable;
 pub use report_commit::{ReportCommit, Reported};
+pub use request_group_info::RequestGroupInfo;
 pub use send_message::SendMessage;
 pub use set_mailbox::SetMailbox;
 pub use update_cursor::UpdateCursor;
+pub use update_group_info::UpdateGroupInfo;
 pub use update_read::UpdateRead;
 
 #[cfg(test)]

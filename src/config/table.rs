@@ -140,7 +140,7 @@ pub const SECTIONS: &[Section] = &[
         setting("WEDGED_QUORUM_PERCENT", Number(1, 100), Value("33"),
             "Percentage of a conversation's members, two at least, that makes it wedged by reporting that they cannot apply its commits."),
         setting("MLS_VALIDATION", OneOf(&["strict", "framing"]), Value("strict"),
-            "`framing` skips the signatures, lifetimes and identities of key packages, and the members that public commits add or remove."),
+            "`framing` skips the signatures, lifetimes and identities of key packages, the members that public commits add or remove, and the trees and signatures of GroupInfos."),
     ]},
     Section { title: "Rate limits and quotas (0: no limit)", settings: &[
         setting("RATE_LIMIT_PER_DID", Number(0, MAX_PER_SECOND), Value("100"),

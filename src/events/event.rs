@@ -60,6 +60,14 @@ pub enum Event {
     },
     /// The recipient has moved its cursor here, on this device or another.
     CursorMoved { convo_id: ConvoId, last_seen: String },
+    /// A member needs the GroupInfo of the conversation's present epoch.
+    GroupInfoRequested {
+        convo_id: ConvoId,
+        requested_by: Did,
+        #[serde(serialize_with = "datetime")]
+        requested_at: DateTime<Utc>,
+        epoch: i64,
+    },
     /// Another member is typing, or has stopped.
     Typing(Typing),
     /// About the stream itself.
@@ -85,6 +93,7 @@ impl Event {
             Event::ConversationWedged { .. } => "conversationWedgedEvent",
             Event::Read { .. } => "readEvent",
             Event::CursorMoved { .. } => "cursorEvent",
+            Event::GroupInfoRequested { .. } => "groupInfoRequestedEvent",
             Event::Typing(_) => "typingEvent",
             Event::Info { .. } => "infoEvent",
         }

@@ -288,7 +288,7 @@ mod tests {
                 }
             });
         }
-        let methods = ["addMembers", "addMembers", "createConvo", "leaveConvo", "sendMessage"];
+        let methods = ["addMembers", "addMembers", "createConvo", "leaveConvo", "sendMessage", "updateGroupInfo"];
         assert_eq!(large, methods.map(|method| format!("blue.catbird.mls.{method}")));
     }
 

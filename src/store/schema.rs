@@ -48,6 +48,7 @@ const MIGRATIONS: &[(&str, &str)] = &migrations![
     "V026__key_package_references",
     "V027__comments",
     "V028__commit_reports",
+    "V029__group_infos",
 ];
 
 query! {

@@ -270,6 +270,21 @@ pub async fn examples(app: &TestApp, method: &'static str) -> Vec<Example> {
             ];
             vec![Example { other: json!({ "applied": false }), ..example(member, fields) }]
         }
+        "getGroupInfo" | "updateGroupInfo" => {
+            let member = app.conversation(1).await.remove(0);
+            let all = vec![
+                ("convoId", json!(convo(&member))),
+                ("groupInfo", json!(base64_text(&member.mls.group_info(&member.group_id).unwrap()))),
+                ("epoch", json!(member.epoch().unwrap())),
+            ];
+            if method == "updateGroupInfo" {
+                return vec![example(member, all)];
+            }
+            let stored = Example { method: "updateGroupInfo", ..example(member, all) };
+            ok(stored.send(&stored.input()).await);
+            let fields = vec![("convoId", json!(convo(&stored.caller)))];
+            vec![example(stored.caller, fields)]
+        }
         "setMailbox" => {
             let member = app.conversation(1).await.remove(0);
             let fields = vec![
@@ -289,7 +304,7 @@ pub async fn examples(app: &TestApp, method: &'static str) -> Vec<Example> {
             let mut member = app.conversation(1).await.remove(0);
             let sent = member.send("hello").await.unwrap();
             let more = match method {
-                "getEpoch" | "getMailbox" | "getSubscriptionTicket" => vec![vec![]],
+                "getEpoch" | "getMailbox" | "getSubscriptionTicket" | "groupInfoRefresh" => vec![vec![]],
                 "getMessages" => vec![
                     vec![("limit", json!(5)), ("sinceSeq", json!(0)), ("peek", json!(true))],
                     vec![("limit", json!(5)), ("cursor", json!("3"))],

@@ -20,6 +20,7 @@ mod decoders;
 mod epochs;
 mod events;
 mod examples;
+mod group_infos;
 mod key_packages;
 mod limits;
 mod logs;

@@ -1,10 +1,11 @@
-//! P1, P2, P3 and P9 under concurrency, with real commits over HTTP: one winner per epoch, one dense order, and losers
+//! P1, P2, P3, P9 and P14 under concurrency, with real commits over HTTP: one winner per epoch, one dense order, and losers
 //! that can rebase from their refusal. Every test runs with one advisory replica, one actor replica, three replicas on
 //! one database, and a mixed fleet, while a transaction stays open, and checks the invariants afterwards.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
 
 mod epochs;
+mod group_infos;
 mod names;
 
 use catbird_client::xrpc;
@@ -44,6 +45,11 @@ macro_rules! fleets {
             #[tokio::test(flavor = "multi_thread")]
             async fn sixty_four_commits_for_one_epoch_have_one_winner() {
                 race(&$modes, epochs::sixty_four_for_one).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread")]
+            async fn p14_a_served_group_info_is_of_the_present_epoch() {
+                race(&$modes, group_infos::served_while_epochs_end).await;
             }
         }
     )* };

@@ -190,6 +190,12 @@ impl Inner {
             (convo, EventPayload::Mailbox { state, reason }) => {
                 say(Event::Mailbox { convo_id: convo.clone(), state: state.clone(), reason: reason.clone() });
             }
+            (Some(convo), EventPayload::GroupInfoRequested { did, epoch, requested_at })
+                if self.is_attached(to, convo) =>
+            {
+                let (convo_id, requested_by) = (convo.clone(), did.clone());
+                say(Event::GroupInfoRequested { convo_id, requested_by, requested_at: *requested_at, epoch: *epoch });
+            }
             _ => {}
         }
     }

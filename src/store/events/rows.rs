@@ -81,6 +81,9 @@ pub enum EventPayload {
     Wedged { generation: i64, epoch: i64, state: ConvoState },
     /// The recipient's mailbox was verified, refused or suspended.
     Mailbox { state: String, reason: Option<String> },
+    /// A member needs the GroupInfo of this epoch.
+    #[serde(rename_all = "camelCase")]
+    GroupInfoRequested { did: Did, epoch: i64, requested_at: DateTime<Utc> },
 }
 
 pub(super) fn event_row(row: &Row) -> Result<EventRow, Error> {
