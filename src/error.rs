@@ -93,6 +93,8 @@ codes! {
     ExpirationTooFar 400 GiveUp,
     /// The bytes are not an MLS commit of this group, or the commit contradicts the request.
     InvalidCommit 400 GiveUp,
+    /// The bytes are not an MLS proposal of this group that a member may send.
+    InvalidProposal 400 GiveUp,
     /// The bytes are not an MLS Welcome of the group's suite.
     InvalidWelcome 400 GiveUp,
     /// The bytes are not a GroupInfo of this group, or the caller has not signed it.
@@ -172,6 +174,8 @@ codes! {
     IdempotencyConflict 409 GiveUp,
     /// A key package in the request is unknown, used, or issued to another caller.
     KeyPackageNotFound 409 GiveUp,
+    /// The caller has the maximum number of proposals in this epoch.
+    TooManyProposals 409 GiveUp,
     /// The caller has the maximum number of unused key packages.
     TooManyKeyPackages 409 GiveUp,
     /// No Welcome is waiting for the caller.

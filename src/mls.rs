@@ -17,7 +17,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 
 use self::leaf::{KeyPackage, Source};
-use self::message::{Content, MAX_LEAVES, Private, Public, PublicCommit, Sender};
+use self::message::{Body, Content, MAX_LEAVES, Private, Public, PublicCommit, PublicProposal, Sender};
 use self::welcome::{Parts, WelcomeError};
 use self::wire::Reader;
 use crate::clock::LEEWAY_SECONDS;
@@ -34,6 +34,8 @@ pub use self::suites::{DEFAULT_SUITE, SUITES, Suite};
 /// reply that an AT Protocol PDS forwards, so every accepted message can be read. Earlier versions accepted as much as
 /// the lexicons say.
 pub const MAX_MLS_BYTES: usize = 7 * 1024 * 1024;
+/// Maximum size of one proposal. Group context extensions and the key package of an Add are smaller.
+pub const MAX_PROPOSAL_BYTES: usize = 256 * 1024;
 /// Maximum size of one key package, as in the lexicon.
 pub const MAX_KEY_PACKAGE_BYTES: usize = 65_536;
 /// Largest epoch or seq on the wire: the largest integer that JSON carries exactly (RFC 8259, section 6).
@@ -108,7 +110,9 @@ impl Commit {
         let (frame, public) = match wire_format(&mut reader) {
             Some(PUBLIC_MESSAGE) => {
                 let message = Public::read(&mut reader).ok_or_else(|| invalid_commit(UNREADABLE))?;
-                let public = message.commit.ok_or_else(|| invalid_commit("it is another kind of message"))?;
+                let Body::Commit(public) = message.body else {
+                    return Err(invalid_commit("it is another kind of message"));
+                };
                 check_public(message.sender, &public)?;
                 (Frame::of(message.group_id, message.epoch), Some(public))
             }
@@ -180,6 +184,82 @@ impl Commit {
             _ => Ok(()),
         }
     }
+}
+
+/// A proposal that parsed: its bytes, its frame, and the hash by which it is recognised.
+#[derive(Debug, Clone)]
+pub struct Proposal {
+    pub bytes: Vec<u8>,
+    pub hash: [u8; 32],
+    pub frame: Frame,
+    /// Plaintext of the proposal; `None` if it is encrypted.
+    public: Option<PublicProposal>,
+}
+
+impl Proposal {
+    /// Parses `bytes` as an MLSMessage with a member's proposal and nothing after it.
+    pub fn parse(bytes: Vec<u8>) -> Result<Self, Error> {
+        if bytes.len() > MAX_PROPOSAL_BYTES {
+            return Err(invalid_proposal("it has more than 256 KiB"));
+        }
+        let mut reader = Reader::new(&bytes);
+        let (frame, public) = match wire_format(&mut reader) {
+            Some(PUBLIC_MESSAGE) => {
+                let message = Public::read(&mut reader).ok_or_else(|| invalid_proposal(UNREADABLE))?;
+                let Body::Proposal(public) = message.body else {
+                    return Err(invalid_proposal("it is another kind of message"));
+                };
+                match message.sender {
+                    Sender::Member { leaf } if (leaf as usize) < MAX_LEAVES => {}
+                    Sender::Member { .. } => return Err(invalid_proposal("its sender is not a leaf of the group")),
+                    _ => return Err(invalid_proposal("its sender is not in the group")),
+                }
+                (Frame::of(message.group_id, message.epoch), Some(public))
+            }
+            Some(PRIVATE_MESSAGE) => {
+                let message = Private::read(&mut reader).ok_or_else(|| invalid_proposal(UNREADABLE))?;
+                if message.content != Content::Proposal {
+                    return Err(invalid_proposal("it is another kind of message"));
+                }
+                if !message.is_sealed {
+                    return Err(invalid_proposal("it is empty"));
+                }
+                (Frame::of(message.group_id, message.epoch), None)
+            }
+            Some(_) => return Err(invalid_proposal("it is another kind of message")),
+            None => return Err(invalid_proposal(UNREADABLE)),
+        };
+        if !reader.is_empty() {
+            return Err(invalid_proposal(UNREADABLE));
+        }
+        let frame = frame.ok_or_else(|| invalid_proposal(EPOCH_TOO_LARGE))?;
+        Ok(Self { frame, hash: Sha256::digest(&bytes).into(), bytes, public })
+    }
+
+    /// Checks its plaintext against its sender and the group's suite: an Update carries the sender's own leaf.
+    pub fn check(&self, caller: &Did, group: Suite, mode: MlsValidation) -> Result<(), Error> {
+        match self.public.as_ref().filter(|_| mode == MlsValidation::Strict) {
+            Some(PublicProposal::Update(did)) if did.as_deref() != Some(caller.as_str()) => {
+                Err(invalid_proposal("it updates a leaf, and the new leaf names another DID"))
+            }
+            Some(PublicProposal::Add { suite }) if *suite != group.id => {
+                Err(invalid_proposal("it adds a member by a key package of another cipher suite than the group's"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Checks that it proposes that its sender leaves, as far as its plaintext shows.
+    pub fn check_departure(&self, mode: MlsValidation) -> Result<(), Error> {
+        match self.public.as_ref().filter(|_| mode == MlsValidation::Strict) {
+            Some(PublicProposal::Remove) | None => Ok(()),
+            Some(_) => Err(invalid_proposal("it is neither a Remove nor a SelfRemove")),
+        }
+    }
+}
+
+fn invalid_proposal(why: &str) -> Error {
+    Code::InvalidProposal.because(format!("proposal must be an MLSMessage with a proposal of a member: {why}"))
 }
 
 fn invalid_commit(why: &str) -> Error {
@@ -310,7 +390,7 @@ pub fn check_application(bytes: &[u8], epoch: i64) -> Result<Option<Frame>, Erro
         Some(PUBLIC_MESSAGE) => {
             // Application content is always encrypted (RFC 9420, section 6).
             return refused(
-                "it is not encrypted, so it is a commit or a proposal; commits go through addMembers and leaveConvo",
+                "it is not encrypted, so it is a commit or a proposal; they go through submitCommit and submitProposal",
             );
         }
         Some(PRIVATE_MESSAGE) => {}
@@ -320,7 +400,7 @@ pub fn check_application(bytes: &[u8], epoch: i64) -> Result<Option<Frame>, Erro
         return refused("it starts like an MLSMessage but does not parse as one");
     };
     if message.content != Content::Application {
-        return refused("it is a commit or a proposal; commits go through addMembers and leaveConvo");
+        return refused("it is a commit or a proposal; they go through submitCommit and submitProposal");
     }
     if !message.is_sealed {
         return refused("it is empty");

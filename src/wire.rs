@@ -28,6 +28,8 @@ pub enum MessageType {
     App,
     /// A commit. Its `epoch` is the one that it creates.
     Commit,
+    /// A proposal. Its `epoch` is the one in which it was made, and in which it can be committed.
+    Proposal,
 }
 
 /// `defs#commitMessage`.
@@ -42,6 +44,24 @@ pub struct CommitMessage {
     pub commit_data: LexBytes,
     #[serde(serialize_with = "datetime")]
     pub created_at: DateTime<Utc>,
+    /// The proposals of the epoch that the commit ended, in the order of the log, if they are not too large.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub proposals: Vec<ProposalMessage>,
+}
+
+impl CommitMessage {
+    /// Returns the number of bytes of MLS messages in it.
+    pub fn bytes(&self) -> usize {
+        self.commit_data.0.len() + self.proposals.iter().map(|proposal| proposal.proposal.0.len()).sum::<usize>()
+    }
+}
+
+/// `defs#proposalMessage`.
+#[derive(Debug, Clone, Serialize)]
+pub struct ProposalMessage {
+    pub seq: i64,
+    pub sender: Did,
+    pub proposal: LexBytes,
 }
 
 /// `defs#messageView`.

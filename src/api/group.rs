@@ -4,8 +4,9 @@ use crate::app::App;
 use crate::bytes::LexBytes;
 use crate::error::{Code, Error};
 use crate::ids::ConvoId;
-use crate::mls::{self, Commit, Frame, GroupInfo, Suite};
+use crate::mls::{self, Commit, Frame, GroupInfo, Proposal, Suite};
 use crate::store::members;
+use crate::store::messages::AppMessage;
 use crate::xrpc::Caller;
 
 /// Parses a request's commit and checks that it belongs to the conversation's group, whose suite is returned too.
@@ -31,6 +32,31 @@ pub async fn group_info(app: &App, caller: &Caller, convo: &ConvoId, bytes: LexB
         return Err(refusal);
     }
     Ok(group_info)
+}
+
+/// Parses a request's proposal and checks that its caller may send it to the conversation's group.
+pub async fn proposal(app: &App, caller: &Caller, convo: &ConvoId, bytes: LexBytes) -> Result<Proposal, Error> {
+    let proposal = mls::parse_large(bytes.0, Proposal::parse).await?;
+    let group = check(app, caller, convo, &proposal.frame, Code::InvalidProposal).await?;
+    if let Err(refusal) = proposal.check(&caller.did, group, app.config.mls_validation) {
+        // Former members are told that they are no longer members.
+        members::membership(&app.store.reader().await?, convo, &caller.did).await?;
+        return Err(refusal);
+    }
+    Ok(proposal)
+}
+
+/// Returns a proposal as an entry of the log.
+pub fn proposal_entry(app: &App, caller: &Caller, proposal: Proposal) -> AppMessage {
+    AppMessage {
+        id: app.new_id(),
+        sender: caller.did.clone(),
+        epoch: proposal.frame.epoch,
+        ciphertext: proposal.bytes,
+        embed_type: None,
+        embed_uri: None,
+        proposal_hash: Some(proposal.hash),
+    }
 }
 
 /// Checks that an MLS message belongs to the conversation's group, and returns the group's suite. Only members are told that it does not.

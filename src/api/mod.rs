@@ -42,6 +42,7 @@ methods! {
     }
     messages {
         send_message::SendMessage,
+        submit_proposal::SubmitProposal,
         get_messages::GetMessages,
         update_cursor::UpdateCursor,
         update_read::UpdateRead,

@@ -63,6 +63,11 @@ impl Idempotency {
         self.key.as_deref().map(|key| (key, &self.fingerprint))
     }
 
+    /// Method that the key belongs to.
+    pub(super) fn method(&self) -> &'static str {
+        self.method
+    }
+
     /// Returns whether the caller sent a key.
     pub fn has_key(&self) -> bool {
         self.key.is_some()

@@ -5,10 +5,11 @@ use crate::ids::{ConvoId, Did, EntryId};
 use crate::mls::Commit;
 use crate::store::epochs::{self, Swap};
 use crate::store::members::MemberRecord;
-use crate::store::messages::{self, NewCommit};
-use crate::store::{Abort, Command, Counts, Exclusive, Position, Queries, members};
+use crate::store::messages::{self, AppMessage, NewCommit, NewMessage};
+use crate::store::{Abort, Command, Counts, Exclusive, Position, Queries, Refusal, Refused, members};
 
 use super::refusal::{self, MadeIn};
+use super::send_message::too_many_proposals;
 use super::{Accepted, Idempotency, Replayable, replayable};
 
 /// A member that leaves a conversation or is removed from it.
@@ -18,6 +19,8 @@ pub struct LeaveConvo {
     pub caller: Did,
     pub target: Did,
     pub commit: Option<Commit>,
+    /// The caller's proposal that it be removed, for the next committer. Only without a commit.
+    pub proposal: Option<AppMessage>,
     /// The commit's id in the log.
     pub entry_id: EntryId,
     /// The server's incarnation that the caller heard from last, as it says.
@@ -86,6 +89,10 @@ impl Command for LeaveConvo {
         {
             return Ok(earlier);
         }
+        let at = match &self.proposal {
+            None => at,
+            Some(proposal) => self.propose(x, proposal).await?,
+        };
         if self.is_on_roster(x).await? {
             members::leave(x, &self.target, &self.caller, at).await?;
         }
@@ -101,6 +108,21 @@ impl LeaveConvo {
         let left = caller.left.as_ref()?;
         (self.target == self.caller && self.commit.is_none() && left.by == self.caller)
             .then(|| Accepted::replayed(left.at))
+    }
+
+    /// Appends the proposal, unless the caller has submitted it before. Returns the position of the conversation.
+    async fn propose(&self, x: &mut Exclusive<'_>, proposal: &AppMessage) -> Result<Position, Abort> {
+        let message = NewMessage { convo: &self.convo_id, message: proposal, idempotency: None };
+        match messages::send_one(x, message, 0).await? {
+            Ok(appended) => Ok(appended.at),
+            Err(Refused { refusal: Refusal::BytesKnown, at: Some(at), .. }) => Ok(at),
+            Err(Refused { refusal: Refusal::OtherEpoch, at: Some(at), .. }) => {
+                let made_in = MadeIn { epoch: proposal.epoch, incarnation: self.incarnation.as_deref() };
+                Err(refusal::epoch_mismatch(x.tx(), &self.convo_id, &self.caller, made_in, at).await)
+            }
+            Err(Refused { refusal: Refusal::TooManyProposals, .. }) => Err(too_many_proposals().into()),
+            Err(refused) => Err(Error::internal(format!("a leaver's proposal was refused: {refused:?}")).into()),
+        }
     }
 
     /// Returns whether the target is on the roster. Errors if the caller may not remove it. A target that has left the roster may still be

@@ -21,12 +21,12 @@ use crate::error::Error;
 use crate::ids::{ConvoId, Did, EntryId};
 use crate::metrics::Registry;
 use crate::mls::Commit;
-use crate::store::messages::AppMessage;
+use crate::store::messages::{AppMessage, MAX_PROPOSALS};
 use crate::store::{BatchOutcome, Batched, Command, LockMode, Locks, Position, Store, StoreConfig, StoreMetrics};
 
 const CASES: u32 = 96;
 const CONVOS: usize = 3;
-/// This one has room for one more member.
+/// This one has room for one more member, and for one more proposal of its first member.
 const NEARLY_FULL: usize = 2;
 /// Two members of every conversation, one who has left the first one, and two who were never in any.
 const PEOPLE: [&str; 5] = ["ann", "bob", "cat", "dan", "eve"];
@@ -74,10 +74,18 @@ struct Request {
 
 #[derive(Debug, Clone)]
 enum Group {
-    Sends(Locks, Vec<(Request, Option<u8>, u8)>),
+    Sends(Locks, Vec<(Request, Sending)>),
     Adds(Locks, Vec<(Request, Adding)>),
     /// Alone on both databases. The target is the caller itself, or another.
     Leaves(Request, usize),
+}
+
+#[derive(Debug, Clone)]
+struct Sending {
+    /// The client's id of a message; a proposal has none.
+    id: Option<u8>,
+    body: u8,
+    is_proposal: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -116,7 +124,9 @@ fn groups() -> impl Strategy<Value = Group> {
             Adding { packages: owners.zip(packages).collect(), people, welcome, bytes }
         },
     );
-    let sends = prop::collection::vec((requests(), prop::option::weighted(0.4, 0..4_u8), 0..3_u8), 1..7);
+    let sending = (prop::option::weighted(0.4, 0..4_u8), 0..3_u8, prop::bool::weighted(0.3))
+        .prop_map(|(id, body, is_proposal)| Sending { id: id.filter(|_| !is_proposal), body, is_proposal });
+    let sends = prop::collection::vec((requests(), sending), 1..7);
     prop_oneof![
         3 => (locks(), sends).prop_map(|(locks, sends)| Group::Sends(locks, sends)),
         4 => (locks(), prop::collection::vec((requests(), adding), 1..5)).prop_map(|(locks, adds)| Group::Adds(locks, adds)),
@@ -238,10 +248,10 @@ impl Case<'_> {
             match group {
                 Group::Sends(locks, requests) => {
                     let mut commands = Vec::new();
-                    for (request, id, body) in requests {
+                    for (request, sending) in requests {
                         let send = match &request.again {
                             Some(earlier) if !sends.is_empty() => repeat_send(earlier.get::<Arc<SendMessage>>(&sends)),
-                            _ => self.send(request, *locks, *id, *body).await,
+                            _ => self.send(request, *locks, sending).await,
                         };
                         sends.push(send.clone());
                         commands.push(send);
@@ -303,7 +313,8 @@ impl Case<'_> {
         (convo, epoch)
     }
 
-    async fn send(&self, request: &Request, locks: Locks, id: Option<u8>, body: u8) -> Arc<SendMessage> {
+    async fn send(&self, request: &Request, locks: Locks, sending: &Sending) -> Arc<SendMessage> {
+        let Sending { id, body, is_proposal } = *sending;
         let (convo, epoch) = self.at(request, locks).await;
         let (sender, body) = (self.did(request.caller), format!("body {body}").into_bytes());
         let fingerprint = Fingerprint::default()
@@ -312,8 +323,10 @@ impl Case<'_> {
             .number(Some(epoch))
             .number(id.map(i64::from));
         let key = request.key.map(|key| format!("key {key}"));
+        let method = if is_proposal { "submitProposal" } else { "sendMessage" };
+        let proposal_hash = is_proposal.then(|| Sha256::digest(format!("{convo} {epoch} {sender} {body:?}")).into());
         Arc::new(SendMessage {
-            idempotency: Idempotency::new(sender.clone(), "sendMessage", key, fingerprint),
+            idempotency: Idempotency::new(sender.clone(), method, key, fingerprint),
             convo_id: convo,
             message: AppMessage {
                 id: id.map_or_else(new_entry, |id| format!("message-{id}").parse().unwrap()),
@@ -322,6 +335,7 @@ impl Case<'_> {
                 ciphertext: body,
                 embed_type: None,
                 embed_uri: None,
+                proposal_hash,
             },
             has_own_id: id.is_some(),
             window: 1,
@@ -369,6 +383,7 @@ impl Case<'_> {
             caller,
             target,
             commit: None,
+            proposal: None,
             entry_id: new_entry(),
             incarnation: None,
         }
@@ -396,8 +411,12 @@ impl Case<'_> {
              insert into welcomes (id, welcome) values ('{convo}', 'old');
              insert into welcome_messages (id, convo_id, recipient_did, welcome_id, epoch)
              values ('{convo}', '{convo}', '{cat}', '{convo}', {FIRST_EPOCH});
-             update conversations set member_count = {MAX_MEMBERS} - 1 where id = '{full}';",
+             update conversations set member_count = {MAX_MEMBERS} - 1, last_seq = {MAX_PROPOSALS} - 1 where id = '{full}';
+             insert into messages (convo_id, seq, id, sender_did, message_type, epoch, ciphertext, body_hash)
+             select '{full}', n, 'proposal' || n, '{ann}', 'proposal', {FIRST_EPOCH}, '', sha256(n::text::bytea)
+               from generate_series(1, {MAX_PROPOSALS} - 1) n;",
             convo = self.convo(0),
+            ann = did(0),
             cat = did(2),
             full = self.convo(NEARLY_FULL),
         );

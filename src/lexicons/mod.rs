@@ -193,7 +193,7 @@ mod tests {
             assert_eq!(&Value::Object(both), &defs["main"]["output"]["schema"]["properties"], "{nsid}");
             told.push(stale.clone());
         }
-        assert!(told.len() == 3 && told.iter().all(|stale| *stale == told[0]), "{told:?}");
+        assert!(told.len() >= 4 && told.iter().all(|stale| *stale == told[0]), "{told:?}");
     }
 
     #[test]

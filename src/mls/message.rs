@@ -65,8 +65,29 @@ pub(super) struct Public<'b> {
     pub group_id: &'b [u8],
     pub epoch: u64,
     pub sender: Sender,
-    /// `None`: it is not a commit.
-    pub commit: Option<PublicCommit>,
+    pub body: Body,
+}
+
+/// Content of a PublicMessage.
+#[derive(Debug)]
+pub(super) enum Body {
+    /// Never valid in a PublicMessage; only its framing was read.
+    Application,
+    Proposal(PublicProposal),
+    Commit(PublicCommit),
+}
+
+/// Plaintext of a proposal (section 12.1), as far as it is checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum PublicProposal {
+    Add {
+        suite: u16,
+    },
+    /// DID of the new leaf, if its credential has one.
+    Update(Option<String>),
+    /// Remove or SelfRemove.
+    Remove,
+    Other,
 }
 
 /// Plaintext of a commit (section 12.4).
@@ -92,7 +113,7 @@ pub(super) struct PublicCommit {
 }
 
 impl<'b> Public<'b> {
-    /// Reads a message to its end; for proposals and application messages only the framing.
+    /// Reads a message to its end; for application messages only the framing.
     pub fn read(bytes: &mut Reader<'b>) -> Option<Self> {
         let (group_id, epoch) = (bytes.vector()?, bytes.u64()?);
         let sender = match bytes.u8()? {
@@ -106,10 +127,42 @@ impl<'b> Public<'b> {
             _ => return None,
         };
         let _authenticated_data = bytes.vector()?;
-        if Content::read(bytes)? != Content::Commit {
-            return Some(Self { group_id, epoch, sender, commit: None });
+        let body = match Content::read(bytes)? {
+            Content::Application => return Some(Self { group_id, epoch, sender, body: Body::Application }),
+            Content::Proposal => Body::Proposal(PublicProposal::read(bytes)?),
+            Content::Commit => Body::Commit(PublicCommit::read(bytes, sender)?),
+        };
+        let _signature = bytes.vector()?;
+        if let Body::Commit(_) = body {
+            let _confirmation_tag = bytes.vector()?;
         }
-        let mut public = PublicCommit { from_outside: sender == Sender::NewMemberCommit, ..PublicCommit::default() };
+        if let Sender::Member { .. } = sender {
+            let _membership_tag = bytes.vector()?;
+        }
+        Some(Self { group_id, epoch, sender, body })
+    }
+}
+
+impl PublicProposal {
+    fn read(bytes: &mut Reader<'_>) -> Option<Self> {
+        let mut rest = *bytes;
+        let (kind, mut read) = (bytes.u16()?, PublicCommit::default());
+        read.proposal(&mut rest)?;
+        let update = |bytes: &mut Reader<'_>| Some(Leaf::read(bytes)?.did().map(str::to_owned));
+        let proposal = match kind {
+            1 => Self::Add { suite: *read.suites.first()? },
+            2 => Self::Update(update(bytes)?),
+            _ if read.removes => Self::Remove,
+            _ => Self::Other,
+        };
+        *bytes = rest;
+        Some(proposal)
+    }
+}
+
+impl PublicCommit {
+    fn read(bytes: &mut Reader<'_>, sender: Sender) -> Option<Self> {
+        let mut public = PublicCommit { from_outside: sender == Sender::NewMemberCommit, ..Self::default() };
         let mut proposals = 0_u32;
         bytes.list(|proposal| {
             proposals += 1;
@@ -124,11 +177,7 @@ impl<'b> Public<'b> {
         })?;
         public.has_path = optional(bytes, |bytes| public.path(bytes))?;
         public.is_empty = proposals == 0 && !public.has_path;
-        let (_signature, _confirmation_tag) = (bytes.vector()?, bytes.vector()?);
-        if let Sender::Member { .. } = sender {
-            let _membership_tag = bytes.vector()?;
-        }
-        Some(Self { group_id, epoch, sender, commit: Some(public) })
+        Some(public)
     }
 }
 

@@ -6,7 +6,7 @@ use tokio_postgres::Row;
 use crate::bytes::LexBytes;
 use crate::error::Error;
 use crate::ids::{ConvoId, Did, EntryId};
-use crate::wire::{CommitMessage, MessageType, MessageView};
+use crate::wire::{CommitMessage, MessageType, MessageView, ProposalMessage};
 
 use super::position::Position;
 use super::query::{Query, query};
@@ -16,17 +16,19 @@ use super::{Abort, Exclusive, ExclusiveMany, Reader, epochs};
 
 query! {
     SEND_MESSAGE = "messages/send_message" (
-        TEXT_ARRAY, TEXT_ARRAY, TEXT_ARRAY, INT8_ARRAY, BYTEA_ARRAY, TEXT_ARRAY, TEXT_ARRAY, TEXT_ARRAY, BYTEA_ARRAY, INT8
+        TEXT_ARRAY, TEXT_ARRAY, TEXT_ARRAY, INT8_ARRAY, BYTEA_ARRAY, TEXT_ARRAY, TEXT_ARRAY, TEXT_ARRAY, BYTEA_ARRAY,
+        BYTEA_ARRAY, INT8, INT8
     );
     APPEND_COMMIT = "messages/append_commit" (TEXT, TEXT, TEXT, INT8, BYTEA, BYTEA);
     FIND_COMMIT = "messages/find_commit" (TEXT, BYTEA, TEXT);
+    FIND_PROPOSAL = "messages/find_proposal" (TEXT, INT8, TEXT, BYTEA);
     FIND_BY_ID = "messages/find_by_id" (TEXT, TEXT, TEXT);
     FIND_SEQ = "messages/find_seq" (TEXT, TEXT, INT8);
     LIST_BEFORE = "messages/list_before" (TEXT, TEXT, INT8, INT8, INT8);
     LIST_AFTER = "messages/list_after" (TEXT, TEXT, INT8, INT8, INT8);
     LOG_START = "messages/log_start" (TEXT);
     FIRST_COMMIT = "messages/first_commit" (TEXT);
-    LIST_COMMITS = "messages/list_commits" (TEXT, TEXT, INT8, INT8, INT8, INT8);
+    LIST_COMMITS = "messages/list_commits" (TEXT, TEXT, INT8, INT8, INT8, INT8, INT8);
 }
 
 /// Maximum size of one page in bytes of JSON, unless a single entry is larger. An AT Protocol PDS passes on replies of
@@ -37,7 +39,12 @@ pub const MAX_MISSING: i64 = 50;
 /// Maximum size of the `missing` field of a conflict in bytes of JSON, unless a single commit is larger.
 pub const MAX_MISSING_BYTES: i64 = 1024 * 1024;
 
-/// An application message to append.
+/// Maximum size of the proposals that come with one commit in bytes of JSON.
+pub const MAX_COMMIT_PROPOSAL_BYTES: i64 = 1024 * 1024;
+/// Maximum number of proposals of one member in one epoch of a conversation.
+pub const MAX_PROPOSALS: i64 = 32;
+
+/// An application message or a proposal to append.
 #[derive(Debug, Clone)]
 pub struct AppMessage {
     pub id: EntryId,
@@ -46,6 +53,8 @@ pub struct AppMessage {
     pub ciphertext: Vec<u8>,
     pub embed_type: Option<String>,
     pub embed_uri: Option<String>,
+    /// SHA-256 of a proposal's bytes; `None` for an application message.
+    pub proposal_hash: Option<[u8; 32]>,
 }
 
 /// A stored message with the same id.
@@ -59,7 +68,7 @@ pub struct StoredMessage {
 /// The statement of [`send`].
 pub(crate) const SEND: &Query = &SEND_MESSAGE;
 
-/// An application message to append to a conversation.
+/// An application message or a proposal to append to a conversation.
 pub struct NewMessage<'a> {
     pub convo: &'a ConvoId,
     pub message: &'a AppMessage,
@@ -67,7 +76,7 @@ pub struct NewMessage<'a> {
     pub idempotency: Option<(&'a str, &'a [u8; 32])>,
 }
 
-/// Place of an application message in the log.
+/// Place of a message in the log.
 #[derive(Debug, Clone, Copy)]
 pub struct Appended {
     /// Position of the conversation with this message.
@@ -75,8 +84,8 @@ pub struct Appended {
     pub received_at: DateTime<Utc>,
 }
 
-/// Appends application messages of epochs that lag by `window` at most. Returns the place of each in the log, or why it was refused. No
-/// two of them may have the same id in a conversation.
+/// Appends application messages of epochs that lag by `window` at most, and proposals of the present epoch. Returns the place of each in
+/// the log, or why it was refused. No two of them may have the same id in a conversation, and no two proposals the same sender.
 pub(crate) async fn send(
     x: &ExclusiveMany<'_>,
     messages: &[NewMessage<'_>],
@@ -95,13 +104,15 @@ pub(crate) async fn send(
         &column(messages, |new| new.message.embed_uri.as_deref()),
         &column(messages, |new| new.idempotency.map(|(key, _)| key)),
         &column(messages, |new| new.idempotency.map(|(_, fingerprint)| fingerprint.as_slice())),
+        &column(messages, |new| new.message.proposal_hash.as_ref().map(<[u8; 32]>::as_slice)),
         &window,
+        &MAX_PROPOSALS,
     ];
     let rows = x.tx.rows(&SEND_MESSAGE, params).await?;
     refusal::in_order(&rows, messages.len(), |row| Appended { at: row.into(), received_at: row.get("created_at") })
 }
 
-/// Appends one application message.
+/// Appends one message.
 pub(crate) async fn send_one(
     x: &mut Exclusive<'_>,
     message: NewMessage<'_>,
@@ -163,6 +174,19 @@ pub(crate) async fn find_by_id(
     }))
 }
 
+/// Returns the id, seq and time of the sender's proposal with exactly these bytes.
+pub(crate) async fn find_proposal(
+    db: &impl Queries,
+    convo: &ConvoId,
+    (epoch, hash): (i64, &[u8; 32]),
+    sender: &Did,
+) -> Result<Option<(EntryId, i64, DateTime<Utc>)>, Abort> {
+    let params: Params<'_> = &[&convo.as_str(), &epoch, &sender.as_str(), &hash.as_slice()];
+    let Some(row) = db.find(&FIND_PROPOSAL, params).await? else { return Ok(None) };
+    let id = row.get::<_, &str>("id").parse().map_err(Error::internal)?;
+    Ok(Some((id, row.get("seq"), row.get("created_at"))))
+}
+
 /// Returns the seq of an entry, if a member that joined at `joined_seq` may see it.
 pub(crate) async fn find_seq(
     db: &impl Queries,
@@ -173,7 +197,8 @@ pub(crate) async fn find_seq(
     Ok(db.find(&FIND_SEQ, &[&convo.as_str(), &id.as_str(), &joined_seq]).await?.map(|row| row.get("seq")))
 }
 
-/// Returns the commits that create the epochs `first..=last` and that `reader` may see, ascending.
+/// Returns the commits that create the epochs `first..=last` and that `reader` may see, ascending, each with the proposals of the epoch
+/// that it ended, unless they have more than [`MAX_COMMIT_PROPOSAL_BYTES`].
 pub(crate) async fn list_commits(
     db: &impl Queries,
     convo: &ConvoId,
@@ -181,7 +206,9 @@ pub(crate) async fn list_commits(
     (first, last): (i64, i64),
     (rows, bytes): (i64, i64),
 ) -> Result<Vec<CommitMessage>, Abort> {
-    let rows = db.rows(&LIST_COMMITS, &[&convo.as_str(), &reader.as_str(), &first, &last, &rows, &bytes]).await?;
+    let params: Params<'_> =
+        &[&convo.as_str(), &reader.as_str(), &first, &last, &rows, &bytes, &MAX_COMMIT_PROPOSAL_BYTES];
+    let rows = db.rows(&LIST_COMMITS, params).await?;
     Ok(rows.iter().map(commit_view).collect::<Result<_, _>>()?)
 }
 
@@ -193,7 +220,21 @@ fn commit_view(row: &Row) -> Result<CommitMessage, Error> {
         sender: row.get::<_, &str>("sender_did").parse().map_err(Error::internal)?,
         commit_data: LexBytes(row.get("ciphertext")),
         created_at: row.get("created_at"),
+        proposals: proposals(row)?,
     })
+}
+
+/// Returns the proposals of a row, which has none as nulls.
+fn proposals(row: &Row) -> Result<Vec<ProposalMessage>, Error> {
+    let seqs: Vec<i64> = row.get::<_, Option<_>>("seqs").unwrap_or_default();
+    let senders: Vec<&str> = row.get::<_, Option<_>>("senders").unwrap_or_default();
+    let proposals: Vec<Vec<u8>> = row.get::<_, Option<_>>("proposals").unwrap_or_default();
+    let all = seqs.into_iter().zip(senders).zip(proposals);
+    let view = |((seq, sender), proposal): ((i64, &str), Vec<u8>)| {
+        let sender = sender.parse().map_err(Error::internal)?;
+        Ok(ProposalMessage { seq, sender, proposal: LexBytes(proposal) })
+    };
+    all.map(view).collect()
 }
 
 pub(super) fn message_view(convo: &ConvoId, row: &Row) -> Result<MessageView, Error> {
@@ -203,6 +244,7 @@ pub(super) fn message_view(convo: &ConvoId, row: &Row) -> Result<MessageView, Er
         sender: row.get::<_, &str>("sender_did").parse().map_err(Error::internal)?,
         message_type: match row.get("message_type") {
             "commit" => MessageType::Commit,
+            "proposal" => MessageType::Proposal,
             _ => MessageType::App,
         },
         ciphertext: LexBytes(row.get("ciphertext")),

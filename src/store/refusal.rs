@@ -21,6 +21,10 @@ pub enum Refusal {
     KeyKnown,
     /// The entry's id is in the log.
     IdTaken,
+    /// The sender has sent the same proposal.
+    BytesKnown,
+    /// The sender has the maximum number of proposals in this epoch.
+    TooManyProposals,
     AlreadyMember,
     TooManyMembers,
     /// A key package cannot be used.
@@ -55,6 +59,8 @@ impl Refused {
             Some("not_member") => Refusal::NotMember,
             Some("key_known") => Refusal::KeyKnown,
             Some("id_taken") => Refusal::IdTaken,
+            Some("bytes_known") => Refusal::BytesKnown,
+            Some("too_many_proposals") => Refusal::TooManyProposals,
             Some("already_member") => Refusal::AlreadyMember,
             Some("too_many_members") => Refusal::TooManyMembers,
             Some("key_package") => Refusal::KeyPackage,

@@ -49,6 +49,7 @@ const MIGRATIONS: &[(&str, &str)] = &migrations![
     "V027__comments",
     "V028__commit_reports",
     "V029__group_infos",
+    "V030__proposals",
 ];
 
 query! {

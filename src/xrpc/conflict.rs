@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize, Serializer};
 
 use crate::error::{Code, Details, Error, Recovery};
+use crate::wire::CommitMessage;
 
 use super::endpoint::ReplyKind;
 
@@ -64,9 +65,7 @@ impl<T> ConflictResult<T> {
     pub fn bytes(&self) -> usize {
         match self {
             ConflictResult::Done(_) | ConflictResult::Accepted(..) => 0,
-            ConflictResult::Stale(_, error) => {
-                error.details.missing.iter().flatten().map(|commit| commit.commit_data.0.len()).sum()
-            }
+            ConflictResult::Stale(_, error) => error.details.missing.iter().flatten().map(CommitMessage::bytes).sum(),
         }
     }
 

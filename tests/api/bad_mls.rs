@@ -93,6 +93,8 @@ impl Bytes {
                 json!({ "convoId": id, "targetDid": self.other.did(), "commit": text }),
                 "InvalidCommit",
             ),
+            ("leaveConvo", &self.other, json!({ "convoId": id, "proposal": text }), "InvalidProposal"),
+            ("submitProposal", &self.admin, json!({ "convoId": id, "proposal": text }), "InvalidProposal"),
             (
                 "createConvo",
                 &self.admin,
@@ -141,6 +143,8 @@ async fn a_message_cut_off_at_every_seventh_byte_is_refused_wherever_it_belongs(
         (&all.commits[1], "InvalidCommit"),
         (&all.welcome, "InvalidWelcome"),
         (&all.key_package, "InvalidKeyPackage"),
+        (&all.proposals[0], "InvalidProposal"),
+        (&all.proposals[1], "InvalidProposal"),
     ] {
         for end in (0..whole.len()).step_by(7) {
             all.refused_as(&whole[..end], error).await;
@@ -153,9 +157,13 @@ async fn a_message_cut_off_at_every_seventh_byte_is_refused_wherever_it_belongs(
 async fn a_message_with_something_after_it_is_refused_where_the_whole_field_counts(app: &TestApp) {
     let all = Bytes::make(app).await;
     let before = contents(app).await;
-    for (whole, error) in
-        [(&all.commits[1], "InvalidCommit"), (&all.welcome, "InvalidWelcome"), (&all.key_package, "InvalidKeyPackage")]
-    {
+    for (whole, error) in [
+        (&all.commits[1], "InvalidCommit"),
+        (&all.welcome, "InvalidWelcome"),
+        (&all.key_package, "InvalidKeyPackage"),
+        (&all.proposals[0], "InvalidProposal"),
+        (&all.proposals[1], "InvalidProposal"),
+    ] {
         for tail in [vec![0], vec![0; 1_000], whole.clone()] {
             all.refused_as(&[whole.as_slice(), &tail].concat(), error).await;
         }
@@ -189,8 +197,8 @@ async fn each_kind_of_message_is_refused_in_the_place_of_every_other(app: &TestA
         (&all.welcome, "InvalidWelcome"),
         (&all.key_package, "InvalidKeyPackage"),
         (&all.application, ""),
-        (&all.proposals[0], ""),
-        (&all.proposals[1], ""),
+        (&all.proposals[0], "InvalidProposal"),
+        (&all.proposals[1], "InvalidProposal"),
     ] {
         all.refused_everywhere(bytes, home).await;
     }
@@ -228,6 +236,9 @@ async fn a_message_of_another_group_is_refused(app: &TestApp) {
     let before = contents(app).await;
     for commit in &other.commits {
         all.refused_as(commit, "InvalidCommit").await;
+    }
+    for proposal in &other.proposals {
+        all.refused_as(proposal, "InvalidProposal").await;
     }
     let body = json!({
         "convoId": convo(&all.admin), "ciphertext": bytes_value(&other.application), "epoch": all.admin.epoch().unwrap(),

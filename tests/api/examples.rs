@@ -189,7 +189,17 @@ pub async fn examples(app: &TestApp, method: &'static str) -> Vec<Example> {
             let mut members = app.conversation(3).await;
             let target = members[0].did().to_owned();
             let leaving = vec![("convoId", json!(convo(&members[1]))), ("idempotencyKey", json!("k"))];
-            vec![removal, Example { other: json!({ "targetDid": target }), ..example(members.remove(1), leaving) }]
+            let leaving = Example { other: json!({ "targetDid": target }), ..example(members.remove(1), leaving) };
+            let mut members = app.conversation(3).await;
+            let proposing = vec![
+                ("convoId", json!(convo(&members[1]))),
+                ("proposal", json!(base64_text(&propose_leave(&mut members[1])))),
+                ("idempotencyKey", json!("k")),
+                ("serverIncarnation", json!("0123456789abcdef")),
+                ("conflict", json!("error")),
+            ];
+            let proposing = Example { other: json!({ "proposal": null }), ..example(members.remove(1), proposing) };
+            vec![removal, leaving, proposing]
         }
         "sendMessage" => {
             let mut members = app.conversation(2).await;
@@ -214,6 +224,18 @@ pub async fn examples(app: &TestApp, method: &'static str) -> Vec<Example> {
             let all = Example { other: other(), ..example(members.remove(0), all) };
             let least = least(&members[0]);
             vec![all, Example { other: other(), ..example(members.remove(0), least) }]
+        }
+        "submitProposal" => {
+            let mut members = app.conversation(2).await;
+            let fields = vec![
+                ("convoId", json!(convo(&members[1]))),
+                ("proposal", json!(base64_text(&propose_leave(&mut members[1])))),
+                ("idempotencyKey", json!("k")),
+                ("serverIncarnation", json!("0123456789abcdef")),
+                ("conflict", json!("error")),
+            ];
+            let other = json!({ "proposal": base64_text(&propose_leave(&mut members[1])) });
+            vec![Example { other, ..example(members.remove(1), fields) }]
         }
         "publishKeyPackage" => {
             let owner = app.persona();

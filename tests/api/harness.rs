@@ -174,6 +174,16 @@ pub fn offer_with(member: &mut Persona, joiners: &[&Persona], packages: &[Vec<u8
     Offer { staged, body }
 }
 
+/// Makes the member's proposal to be removed. It forgets the proposal.
+pub fn propose_leave(member: &mut Persona) -> Vec<u8> {
+    member.mls.propose_leave(&member.group_id).unwrap()
+}
+
+/// Returns the body of submitProposal.
+pub fn proposal_body(member: &Persona, proposal: &[u8]) -> Value {
+    json!({ "convoId": convo(member), "proposal": base64_text(proposal) })
+}
+
 /// Merges the member's pending commit, which was accepted.
 pub fn merge(member: &mut Persona) {
     member.mls.merge_pending(&member.group_id).unwrap();
@@ -311,7 +321,7 @@ pub async fn seed_entries(app: &TestApp, sender: &Persona, kind: &str, n: u64, b
         seed.execute(
             "insert into messages (convo_id, seq, id, sender_did, message_type, epoch, ciphertext, body_hash)
              values ($1, $2, 'seeded-' || $2::bigint, $3, $4, $5, decode(repeat('5a', $6), 'hex'),
-                     case $4 when 'commit' then sha256($2::bigint::text::bytea) end)",
+                     case $4 when 'app' then null else sha256($2::bigint::text::bytea) end)",
             &[&convo(sender), &seq, &sender.did(), &kind, &epoch, &bytes],
         )
         .await

@@ -1,6 +1,6 @@
 -- sweeps/log_commits: deletes the bytes of old commits before the beginnings of logs, oldest first: those that every
--- current member has read past, and those that are too old to wait for that. The hashes stay, and their senders are
--- marked as active.
+-- current member has read past, and those that are too old to wait for that. The proposals of the epochs that they ended
+-- go with them. The hashes stay, and the senders are marked as active.
 -- $1 conversations   $2 maximum number of commits of each   $3 bytes, after which no further commit is taken
 -- $4 too old before this, or null
 with log as materialized (
@@ -20,11 +20,14 @@ with log as materialized (
   delete from messages m using due d
    where m.convo_id = d.convo_id and m.seq = d.seq and d.before < $3
   returning m.convo_id, m.epoch, m.seq, m.sender_did, m.body_hash, d.unread
+), proposals as (
+  delete from messages p using gone g where p.convo_id = g.convo_id and p.message_type = 'proposal' and p.epoch = g.epoch - 1
+  returning p.convo_id, p.sender_did
 ), there as (
-  update members m set was_there = true from (select distinct convo_id, sender_did from gone) g
+  update members m set was_there = true from (select convo_id, sender_did from gone union select convo_id, sender_did from proposals) g
    where m.convo_id = g.convo_id and m.member_did = g.sender_did and not m.was_there
 ), retired as (
   insert into retired_commits (convo_id, epoch, seq, sender_did, body_hash, unread)
   select convo_id, epoch, seq, sender_did, body_hash, unread from gone
 )
-select (select count(*) from gone) as deleted, array(select distinct convo_id from due) as more
+select (select count(*) from gone) + (select count(*) from proposals) as deleted, array(select distinct convo_id from due) as more

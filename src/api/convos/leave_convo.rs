@@ -24,6 +24,7 @@ pub struct Input {
     #[serde(alias = "target_did")]
     target_did: Option<Did>,
     commit: Option<LexBytes>,
+    proposal: Option<LexBytes>,
     #[serde(alias = "idempotency_key")]
     idempotency_key: Option<Key>,
     /// The last incarnation of the database that the caller received.
@@ -48,6 +49,8 @@ impl Endpoint for LeaveConvo {
         Code::EpochAhead,
         Code::ServerRolledBack,
         Code::InvalidCommit,
+        Code::InvalidProposal,
+        Code::TooManyProposals,
         Code::IdempotencyConflict,
     ];
 
@@ -75,15 +78,31 @@ async fn leave(app: &App, caller: &Caller, input: Input) -> Result<Output, Error
         commit.check_removal(&caller.did, target != caller.did, app.config.mls_validation)?;
     }
     let commit = commit.map(|(commit, _)| commit);
+    if input.proposal.is_some() && (commit.is_some() || target != caller.did) {
+        return Err(Code::InvalidRequest.because("proposal is for a caller that leaves by itself, without a commit"));
+    }
+    let proposal = match input.proposal {
+        None => None,
+        Some(bytes) => Some(group::proposal(app, caller, &input.convo_id, bytes).await?),
+    };
+    if let Some(proposal) = &proposal {
+        proposal.check_departure(app.config.mls_validation)?;
+    }
     let fingerprint = Fingerprint::default()
         .text(Some(input.convo_id.as_str()))
         .text(Some(target.as_str()))
         .field(commit.as_ref().map(|commit| commit.bytes.as_slice()));
+    // Keys of requests without a proposal keep their fingerprints.
+    let fingerprint = match &proposal {
+        None => fingerprint,
+        Some(proposal) => fingerprint.field(Some(&proposal.bytes)),
+    };
     let command = commands::LeaveConvo {
         convo_id: input.convo_id,
         caller: caller.did.clone(),
         target,
         commit,
+        proposal: proposal.map(|proposal| group::proposal_entry(app, caller, proposal)),
         entry_id: app.new_id(),
         incarnation: input.server_incarnation.map(|seen| seen.0),
         idempotency: Idempotency::new(
@@ -93,8 +112,10 @@ async fn leave(app: &App, caller: &Caller, input: Input) -> Result<Output, Error
             fingerprint,
         ),
     };
-    // Leaving costs no quota; a commit is stored.
-    let charges = command.commit.as_ref().map(|commit| Charge::stored(&caller.did, commit.bytes.len(), 2));
+    // Leaving costs no quota; a commit or a proposal is stored.
+    let stored = command.commit.as_ref().map(|commit| commit.bytes.len());
+    let stored = stored.or(command.proposal.as_ref().map(|proposal| proposal.ciphertext.len()));
+    let charges = stored.map(|bytes| Charge::stored(&caller.did, bytes, 2));
     let held = app.quotas.reserve(charges.into_iter().collect());
     let accepted = app.quotas.run_reserved(held, command, async |command| app.serializer.run(command).await).await?;
     Ok(accepted.into())

@@ -58,7 +58,7 @@ impl Endpoint for GetCommits {
     type Output = Output;
 
     fn bytes(page: &Output) -> usize {
-        page.commits.iter().map(|commit| commit.commit_data.0.len()).sum()
+        page.commits.iter().map(CommitMessage::bytes).sum()
     }
 
     async fn call(app: &App, caller: &Caller, input: Input) -> Result<Output, Error> {

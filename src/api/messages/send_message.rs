@@ -141,6 +141,7 @@ async fn command(app: &App, caller: &Caller, input: Input) -> Result<commands::S
             ciphertext,
             embed_type,
             embed_uri,
+            proposal_hash: None,
         },
         window: app.config.message_epoch_window,
         incarnation: input.server_incarnation.map(|seen| seen.0),

@@ -1,4 +1,4 @@
-//! sendMessage: a member sends an application message. It writes one row, however many members there are.
+//! sendMessage and submitProposal: a member sends an application message or a proposal. It writes one row, however many members there are.
 //!
 //! `sql/queries/messages/send_message.sql` decides whether the message is accepted, and writes it. Here is the reply where it is not.
 
@@ -15,14 +15,14 @@ use crate::store::{Abort, BatchKind, Batched, Cause, Command, Counts, Exclusive,
 use super::refusal::MadeIn;
 use super::{Idempotency, Replayable};
 
-/// An application message to append to a conversation.
+/// An application message or a proposal to append to a conversation.
 #[derive(Debug)]
 pub struct SendMessage {
     pub convo_id: ConvoId,
     pub message: AppMessage,
     /// The client chose the message's id, so it recognises the message if it sends it again.
     pub has_own_id: bool,
-    /// Number of epochs that the message may lag behind.
+    /// Number of epochs that an application message may lag behind.
     pub window: i64,
     /// The server's incarnation that the caller heard from last, as it says.
     pub incarnation: Option<String>,
@@ -62,11 +62,12 @@ impl Command for SendMessage {
     }
 
     fn counts(&self, sent: &Sent) -> Counts {
-        Counts { messages: u64::from(!sent.replayed), ..Counts::default() }
+        Counts { messages: u64::from(!sent.replayed && self.message.proposal_hash.is_none()), ..Counts::default() }
     }
 
     fn explain(&self, error: Error) -> Error {
-        match self.has_own_id || self.idempotency.has_key() {
+        // A proposal is recognised by its bytes.
+        match self.has_own_id || self.idempotency.has_key() || self.message.proposal_hash.is_some() {
             true => error,
             false => error.with_message_id(&self.message.id),
         }
@@ -95,11 +96,22 @@ impl SendMessage {
         Sent { id: id.clone(), received_at, seq: at.seq, epoch: *epoch, replayed: false }
     }
 
-    /// Returns where the same message was accepted before, by its idempotency key or its id: the sender may have chosen the id, and an
-    /// attempt without a reply may have been committed. Only the sender's own entries are read.
+    /// Returns where the same message was accepted before, by its idempotency key, its id or a proposal's bytes: the sender may have chosen
+    /// the id, and an attempt without a reply may have been committed. Only the sender's own entries are read.
     async fn sent_before(&self, db: &impl Queries) -> Result<Option<Sent>, Abort> {
         if let Some(earlier) = self.idempotency.replay(db).await? {
             return Ok(Some(earlier));
+        }
+        if let Some(hash) = &self.message.proposal_hash {
+            let AppMessage { sender, epoch, .. } = &self.message;
+            let found = messages::find_proposal(db, &self.convo_id, (*epoch, hash), sender).await?;
+            return Ok(found.map(|(id, seq, received_at)| Sent {
+                id,
+                received_at,
+                seq,
+                epoch: *epoch,
+                replayed: true,
+            }));
         }
         match messages::find_by_id(db, &self.convo_id, &self.message).await? {
             None => Ok(None),
@@ -121,6 +133,12 @@ impl SendMessage {
             Err(abort) => abort,
         }
     }
+}
+
+/// Returns the error for a member that has as many proposals in this epoch as it may have.
+pub(super) fn too_many_proposals() -> Error {
+    let most = messages::MAX_PROPOSALS;
+    Code::TooManyProposals.because(format!("you have {most} proposals in this epoch; commit them before you send more"))
 }
 
 impl Replayable for SendMessage {

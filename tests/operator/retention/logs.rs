@@ -77,6 +77,42 @@ async fn told(app: &TestApp) -> Vec<Persona> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn proposals_are_deleted_with_the_commit_that_ended_their_epoch() {
+    let app = TestApp::start().await;
+    let mut members = app.conversation(3).await;
+    let convo = members[0].convo().unwrap().to_owned();
+    let propose = async |member: &mut Persona| {
+        let Persona { mls, group_id, xrpc, .. } = member;
+        let proposal = base64_text(&mls.propose_leave(group_id).unwrap());
+        let body = json!({ "convoId": convo, "proposal": proposal });
+        assert!(xrpc.procedure("submitProposal", &body).await.unwrap().is_ok());
+    };
+    propose(&mut members[1]).await;
+    let newcomer = app.published_persona().await;
+    members[0].add(&[newcomer.did()]).await.unwrap();
+    members[2].catch_up().await.unwrap();
+    propose(&mut members[2]).await;
+    members[0].send("hello").await.unwrap();
+    members[0].send("hello").await.unwrap();
+    let db = app.database.connect().await;
+    assert_eq!(kept(&db, &convo).await, "1c 2p 3c 4p 5a 6a");
+    age(&db, &convo, 31).await;
+    // Every member has read the first commit, and not every one the second.
+    app.settle().await;
+    db.execute("update members set last_read_seq = 1 where convo_id = $1 and last_read_seq = 0", &[&convo])
+        .await
+        .unwrap();
+    sweeps(&app, "messages", 2).await;
+    assert_eq!(kept(&db, &convo).await, "2p 3c 4p 6a");
+    // Then they have. The second proposal is of the present epoch.
+    let read = "update members set last_read_seq = 6 where convo_id = $1";
+    db.execute(read, &[&convo]).await.unwrap();
+    sweeps(&app, "messages", 2).await;
+    assert_eq!(kept(&db, &convo).await, "4p 6a");
+    app.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn old_messages_are_deleted_and_commits_wait_for_their_readers() {
     let app = TestApp::start().await;
     let mut members = told(&app).await;

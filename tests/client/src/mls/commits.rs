@@ -121,7 +121,7 @@ impl MlsClient {
         Ok(Staged { commit, welcome, group_info, made_in })
     }
 
-    fn read_key_package(&self, bytes: &[u8]) -> Result<KeyPackage, MlsError> {
+    pub(super) fn read_key_package(&self, bytes: &[u8]) -> Result<KeyPackage, MlsError> {
         let unreadable = |why: String| MlsError::Unreadable {
             did: self.did.clone(),
             expected: "a valid key package",

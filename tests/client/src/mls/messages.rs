@@ -43,6 +43,19 @@ impl MlsClient {
         proposal.to_bytes().map_err(|why| MlsError::refused(did, WHAT, epoch, why))
     }
 
+    /// Creates a standalone proposal to add the owner of a key package. This client keeps it for the commit that refers to it.
+    pub fn propose_add(&mut self, group_id: &[u8], key_package: &[u8]) -> Result<Vec<u8>, MlsError> {
+        const WHAT: &str = "propose an addition";
+        let package = self.read_key_package(key_package)?;
+        let Self { did, provider, signer, groups, .. } = self;
+        let Group { mls, .. } = groups.get_mut(group_id).ok_or_else(|| MlsError::unknown(did, group_id))?;
+        let epoch = mls.epoch().as_u64();
+        let (proposal, _) = mls
+            .propose_add_member(provider, signer, &package)
+            .map_err(|why| MlsError::refused(did, WHAT, epoch, why))?;
+        proposal.to_bytes().map_err(|why| MlsError::refused(did, WHAT, epoch, why))
+    }
+
     /// Processes one entry of the log from any sender: this client's own pending commit is merged, all others are
     /// processed.
     pub fn apply(&mut self, group_id: &[u8], entry: &[u8]) -> Result<Processed, MlsError> {

@@ -101,10 +101,27 @@ impl Persona {
         }
         let before = self.epoch()?;
         for commit in reply.list("missing")? {
+            if reply.number_in(commit, "epoch")? == self.epoch()? + 1 {
+                for proposal in commit["proposals"].as_array().into_iter().flatten() {
+                    self.take_proposal(&reply, proposal)?;
+                }
+            }
             self.take_commit(reply.number_in(commit, "epoch")?, &reply.bytes_in(commit, "commitData")?)?;
         }
         let after = self.epoch()?;
         self.expect(after > before, || format!("a refusal in epoch {before} brings nothing to rebase on: {reply}"))
+    }
+
+    /// Keeps a proposal of the present epoch that the commit after it may refer to, unless it came with the log or is this client's own.
+    fn take_proposal(&mut self, reply: &Reply, proposal: &Value) -> Result<(), PersonaError> {
+        let is_own = reply.string_in(proposal, "sender")? == self.did();
+        if is_own || reply.number_in(proposal, "seq")? <= self.last_seq {
+            return Ok(());
+        }
+        match self.mls.process(&self.group_id, &reply.bytes_in(proposal, "proposal")?)? {
+            Processed::Proposal => Ok(()),
+            other => Err(self.broken(format!("an entry that is no proposal was served as one: {other:?}"))),
+        }
     }
 
     /// Applies a commit from the log. An epoch that this persona has passed is skipped.

@@ -83,6 +83,12 @@ impl Persona {
                 self.take_commit(reply.number_in(entry, "epoch")?, &bytes)?;
                 None
             }
+            // A proposal serves only in its own epoch. This client has its own ones already.
+            "proposal" if sender == self.did() || reply.number_in(entry, "epoch")? < self.epoch()? => None,
+            "proposal" => match self.mls.process(&self.group_id, &bytes)? {
+                Processed::Proposal => None,
+                other => return Err(self.broken(format!("entry {seq} is no proposal: {other:?}"))),
+            },
             "app" if sender == self.did() => None,
             "app" => Some(self.read(sender, &bytes)?),
             other => return Err(self.broken(format!("entry {seq} is of type {other:?}"))),
