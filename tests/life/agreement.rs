@@ -1,0 +1,108 @@
+//! Comparison of what the replicas serve with the model, for each person.
+
+use std::fmt::Debug;
+
+use catbird_client::xrpc::Reply;
+use futures_util::future::join_all;
+use serde_json::json;
+
+use crate::model::{Member, Welcome};
+use crate::world::World;
+
+impl World<'_> {
+    /// Checks that a replica serves everybody what the model says. `n` chooses the replica.
+    pub async fn agree(&self, n: usize, after: impl Debug) {
+        let served = join_all((0..self.people.len()).map(|who| self.read(n + who, who))).await;
+        for (who, served) in served.into_iter().enumerate() {
+            let why = format!("person {who} after step {n}, {after:?}");
+            match self.model.membership(who) {
+                Ok(member) => self.compare_all(who, member, &served, &why),
+                Err(name) => {
+                    for reply in [&served.epoch, &served.log, &served.commits, &served.welcome] {
+                        assert_eq!(reply.error(), Some(name), "{why}: {reply}");
+                    }
+                    assert_eq!(served.convos.body["conversations"], json!([]), "{why}");
+                }
+            }
+        }
+    }
+
+    async fn read(&self, replica: usize, who: usize) -> Served {
+        let read = |method: &'static str, more: Vec<(&'static str, String)>| {
+            let mut parameters = vec![("convoId", self.convo.clone())];
+            parameters.extend(more);
+            async move { self.servers.read(replica, &self.people[who].xrpc, method, &parameters).await }
+        };
+        let page = || ("limit", "100".to_owned());
+        let joined = self.model.members.get(&who).map_or(0, |member| member.joined.seq);
+        let (convos, epoch, log, commits, welcome) = tokio::join!(
+            self.servers.read(replica, &self.people[who].xrpc, "getConvos", &[]),
+            read("getEpoch", Vec::new()),
+            read("getMessages", vec![("sinceSeq", joined.to_string()), page(), ("peek", "true".to_owned())]),
+            read("getCommits", vec![("fromEpoch", "0".to_owned()), page()]),
+            read("getWelcome", Vec::new()),
+        );
+        Served { convos, epoch, log, commits, welcome }
+    }
+
+    fn compare_all(&self, who: usize, member: Member, served: &Served, why: &str) {
+        let model = &self.model;
+        assert_eq!(served.epoch.body["currentEpoch"], json!(model.at.epoch), "{why}");
+
+        let convo = &served.convos.body["conversations"][0];
+        assert_eq!((&convo["epoch"], &convo["seq"]), (&json!(model.at.epoch), &json!(model.at.seq)), "{why}: {convo}");
+        let roster = model.roster(&self.dids);
+        let admin = model.admin(&self.dids);
+        let expected: Vec<_> = roster.iter().map(|one| (json!(self.dids[*one]), json!(admin == Some(*one)))).collect();
+        let members = convo["members"].as_array().unwrap().iter();
+        let members: Vec<_> = members.map(|one| (one["did"].clone(), one["isAdmin"].clone())).collect();
+        assert_eq!(members, expected, "{why}");
+        assert_eq!(convo["memberCount"], json!(expected.len()), "{why}");
+
+        let log = &served.log;
+        assert_eq!(log.body["lastSeq"], json!(model.at.seq), "{why}");
+        let entries = log.list("messages").unwrap().iter().map(|entry| {
+            let number = |field| log.number_in(entry, field).unwrap();
+            let text = |field| log.string_in(entry, field).unwrap().to_owned();
+            (
+                number("seq"),
+                number("epoch"),
+                text("messageType"),
+                text("sender"),
+                log.bytes_in(entry, "ciphertext").unwrap(),
+            )
+        });
+        let expected = model.log.iter().filter(|entry| entry.seq > member.joined.seq).map(|entry| {
+            let sender = self.dids[entry.sender].clone();
+            (entry.seq, entry.epoch, entry.kind.to_owned(), sender, entry.bytes.clone())
+        });
+        assert_eq!(entries.collect::<Vec<_>>(), expected.collect::<Vec<_>>(), "{why}: the log");
+
+        let commits = served.commits.list("commits").unwrap().iter().map(|commit| {
+            let number = |field| served.commits.number_in(commit, field).unwrap();
+            (number("epoch"), number("seq"), served.commits.bytes_in(commit, "commitData").unwrap())
+        });
+        let expected = model.commits(who, member.joined.epoch);
+        let expected = expected.into_iter().map(|entry| (entry.epoch, entry.seq, entry.bytes.clone()));
+        assert_eq!(commits.collect::<Vec<_>>(), expected.collect::<Vec<_>>(), "{why}: the commits");
+
+        let welcome = &served.welcome;
+        match member.welcome {
+            Welcome::Waits { epoch } => {
+                let told = (welcome.status, &welcome.body["epoch"], &welcome.body["seq"]);
+                assert_eq!(told, (200, &json!(epoch), &json!(member.joined.seq)), "{why}: {welcome}");
+            }
+            Welcome::Confirmed => assert_eq!(welcome.error(), Some("WelcomeConsumed"), "{why}: {welcome}"),
+            Welcome::None => assert_eq!(welcome.error(), Some("WelcomeNotFound"), "{why}: {welcome}"),
+        }
+    }
+}
+
+/// Replies to one person.
+struct Served {
+    convos: Reply,
+    epoch: Reply,
+    log: Reply,
+    commits: Reply,
+    welcome: Reply,
+}

@@ -1,0 +1,87 @@
+//! Steps of a schedule. They name people by numbers that are taken modulo those who can do the step at that time, so a
+//! schedule stays valid when steps before are left out.
+
+use proptest::prelude::*;
+
+/// One step, with a fault while its request is served.
+#[derive(Debug, Clone)]
+pub struct Step {
+    pub action: Action,
+    pub fault: Fault,
+    /// Replica that the request goes to first.
+    pub replica: usize,
+}
+
+/// Choice of a person, or of an earlier request.
+pub type Pick = usize;
+
+#[derive(Debug, Clone)]
+pub enum Action {
+    /// A member sends a message.
+    Send(Pick),
+    /// A member commits the addition of one or two people, with a Welcome.
+    Add(Pick, Pick, bool),
+    /// A member names a person on the roster alone.
+    Name(Pick, Pick),
+    /// A member leaves.
+    Leave(Pick),
+    /// A member strikes another from the roster alone. Only the admin may.
+    Strike(Pick, Pick),
+    /// The admin commits the removal of a member, or of a person who has left.
+    Remove(Pick),
+    /// A member joins with its Welcome, and confirms it.
+    Join(Pick),
+    /// A member reports that its Welcome cannot be opened.
+    FailToJoin(Pick),
+    /// A member reads the log.
+    CatchUp(Pick),
+    /// Two members commit at once.
+    Race(Pick, Pick, Pick),
+    /// A member that has not read the log commits.
+    Stale(Pick, Pick),
+    /// A person who is not a member tries to send, to add or to leave.
+    Intrude(Pick, Pick),
+    /// A person sends an earlier request again.
+    Repeat(Pick),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    None,
+    /// The request goes to both replicas at once.
+    Twice,
+    /// The client hangs up after these milliseconds and repeats the request at the other replica.
+    LoseReply(u64),
+    /// The replica is killed after these milliseconds, and the client repeats the request at the other one.
+    Kill(u64),
+    /// The connections of a replica to PostgreSQL are cut after these milliseconds.
+    CutDatabase(u64),
+}
+
+pub fn steps() -> impl Strategy<Value = Step> {
+    let pick = || 0..1_000_usize;
+    let two = || (pick(), pick());
+    let action = prop_oneof![
+        5 => pick().prop_map(Action::Send),
+        6 => (pick(), pick(), any::<bool>()).prop_map(|(who, whom, both)| Action::Add(who, whom, both)),
+        1 => two().prop_map(|(who, whom)| Action::Name(who, whom)),
+        1 => pick().prop_map(Action::Leave),
+        1 => two().prop_map(|(who, whom)| Action::Strike(who, whom)),
+        2 => pick().prop_map(Action::Remove),
+        6 => pick().prop_map(Action::Join),
+        1 => pick().prop_map(Action::FailToJoin),
+        2 => pick().prop_map(Action::CatchUp),
+        2 => (pick(), pick(), pick()).prop_map(|(one, other, whom)| Action::Race(one, other, whom)),
+        2 => two().prop_map(|(who, whom)| Action::Stale(who, whom)),
+        1 => two().prop_map(|(who, how)| Action::Intrude(who, how)),
+        2 => pick().prop_map(Action::Repeat),
+    ];
+    let fault = prop_oneof![
+        10 => Just(Fault::None),
+        3 => Just(Fault::Twice),
+        3 => (0..12_u64).prop_map(Fault::LoseReply),
+        1 => (0..12_u64).prop_map(Fault::Kill),
+        2 => (0..12_u64).prop_map(Fault::CutDatabase),
+    ];
+    (action, fault, 0..2_usize).prop_map(|(action, fault, replica)| Step { action, fault, replica })
+}

@@ -1,0 +1,266 @@
+//! A conversation with its people, its model and its servers, and the life that a schedule gives it.
+
+use catbird_client::persona::{hex, sha256_hex, unique};
+use catbird_client::random_did;
+use catbird_client::xrpc::{Reply, base64_text};
+use serde_json::{Value, json};
+
+use crate::model::{At, Commit, Model, Refusal, Welcome};
+use crate::people::Person;
+use crate::schedule::{Fault, Step};
+use crate::servers::{Servers, effect};
+
+/// People of a conversation, of whom the first one creates it, and the next ones come along.
+const PEOPLE: usize = 6;
+const FIRST: usize = 3;
+
+pub struct World<'a> {
+    pub servers: &'a mut Servers,
+    pub people: Vec<Person>,
+    pub dids: Vec<String>,
+    pub model: Model,
+    pub convo: String,
+    pub group: Vec<u8>,
+    /// Accepted requests, which may be sent again.
+    pub done: Vec<Done>,
+}
+
+pub struct Done {
+    pub who: usize,
+    /// Membership of the sender after the request: a repeat by a former member is judged by its new standing.
+    pub since: Option<u64>,
+    pub method: &'static str,
+    pub body: Value,
+    pub reply: Reply,
+}
+
+/// A commit that was made and not sent.
+pub struct Made {
+    pub commit: Commit,
+    pub method: &'static str,
+    pub body: Value,
+}
+
+impl<'a> World<'a> {
+    /// Creates a conversation whose first members join with the Welcome of its creation.
+    pub async fn begin(servers: &'a mut Servers) -> Self {
+        let mut people: Vec<_> = (0..PEOPLE).map(|n| Person::new(servers, n)).collect();
+        let dids: Vec<String> = people.iter().map(|person| person.did().to_owned()).collect();
+        let group = random_did().into_bytes();
+        let packages: Vec<_> = people[1..FIRST].iter().map(|person| person.mls.key_package().unwrap()).collect();
+        let creator = &mut people[0];
+        creator.mls.create_group(&group, creator.handshake).unwrap();
+        creator.in_group = true;
+        let staged = creator.commit(&group, &packages, &[]);
+        creator.merge(&group, 0);
+        let body = json!({
+            "groupId": hex(&group),
+            "cipherSuite": creator.mls.suite_name(),
+            "initialMembers": dids[1..FIRST],
+            "welcomeMessage": base64_text(&staged.welcome),
+            "currentEpoch": 1,
+            "idempotencyKey": unique(),
+        });
+        let reply = servers.ask(0, &creator.xrpc, "createConvo", &body, Fault::Twice).await;
+        assert_eq!(reply.status, 200, "{reply}");
+        let others: Vec<usize> = (1..FIRST).collect();
+        let model = Model::new(0, 1, &others);
+        let convo = reply.string("id").unwrap().to_owned();
+        Self { servers, people, dids, model, convo, group, done: Vec::new() }
+    }
+
+    /// Does all steps, and lets all members that can come together at the end.
+    pub async fn live(mut self, steps: &[Step]) {
+        self.agree(0, "the creation").await;
+        for (n, step) in steps.iter().enumerate() {
+            self.act(step).await;
+            self.agree(n, step).await;
+        }
+        for who in 0..PEOPLE {
+            if let Some(Welcome::Waits { .. }) = self.model.members.get(&who).map(|member| member.welcome) {
+                self.join(who, Fault::None, 0).await;
+            }
+        }
+        let mut secrets = Vec::new();
+        for who in self.members() {
+            self.catch_up(who, 1).await;
+            let person = &self.people[who];
+            assert_eq!(person.epoch(&self.group), self.model.at.epoch);
+            secrets.push(person.mls.epoch_authenticator(&self.group).unwrap());
+        }
+        assert!(secrets.windows(2).all(|pair| pair[0] == pair[1]), "all clients share one history");
+        self.agree(steps.len(), "the end").await;
+    }
+
+    /// Members with keys of the group.
+    pub fn members(&self) -> Vec<usize> {
+        self.model.members.keys().copied().filter(|who| self.people[*who].in_group).collect()
+    }
+
+    pub fn admin(&self) -> Option<usize> {
+        self.model.admin(&self.dids)
+    }
+
+    /// People who are neither members nor in the group.
+    pub fn outsiders(&self) -> Vec<usize> {
+        let inside = |who: &usize| self.model.members.contains_key(who) || self.model.tree.contains(who);
+        (0..PEOPLE).filter(|who| !inside(who)).collect()
+    }
+
+    pub async fn catch_up(&mut self, who: usize, replica: usize) {
+        self.people[who].catch_up(self.servers, replica, &self.convo, &self.group).await;
+    }
+
+    /// Publishes a key package.
+    pub async fn package(&mut self, who: usize) -> Vec<u8> {
+        let person = &self.people[who];
+        let package = person.mls.key_package().unwrap();
+        let body = json!({ "keyPackage": base64_text(&package), "cipherSuite": person.mls.suite_name() });
+        let reply = self.servers.insist(0, &person.xrpc, "publishKeyPackage", &body).await;
+        assert_eq!(reply.status, 200, "{reply}");
+        package
+    }
+
+    /// Makes an addition.
+    pub async fn make_addition(&mut self, who: usize, added: &[usize]) -> Made {
+        let mut packages = Vec::new();
+        for joiner in added {
+            packages.push(self.package(*joiner).await);
+        }
+        let staged = self.people[who].commit(&self.group, &packages, &[]);
+        let dids: Vec<&str> = added.iter().map(|joiner| &*self.dids[*joiner]).collect();
+        let named = dids.iter().zip(&packages).map(|(did, package)| json!({ "did": did, "hash": sha256_hex(package) }));
+        let body = json!({
+            "convoId": self.convo,
+            "didList": dids,
+            "commit": base64_text(&staged.commit),
+            "welcomeMessage": base64_text(&staged.welcome),
+            "keyPackageHashes": named.collect::<Vec<_>>(),
+            "idempotencyKey": unique(),
+        });
+        let commit = Commit {
+            sender: who,
+            made_in: staged.made_in,
+            added: added.to_vec(),
+            removed: Vec::new(),
+            bytes: staged.commit,
+            welcome: true,
+        };
+        Made { commit, method: "addMembers", body }
+    }
+
+    /// Makes a removal.
+    pub fn make_removal(&mut self, who: usize, target: usize) -> Made {
+        let staged = self.people[who].commit(&self.group, &[], &[&self.dids[target]]);
+        let body = json!({
+            "convoId": self.convo,
+            "targetDid": self.dids[target],
+            "commit": base64_text(&staged.commit),
+            "idempotencyKey": unique(),
+        });
+        let commit = Commit {
+            sender: who,
+            made_in: staged.made_in,
+            added: Vec::new(),
+            removed: vec![target],
+            bytes: staged.commit,
+            welcome: false,
+        };
+        Made { commit, method: "leaveConvo", body }
+    }
+
+    /// Sends a commit, which must fare as the model says.
+    pub async fn submit(&mut self, made: Made, fault: Fault, replica: usize) {
+        let Made { commit, method, body } = made;
+        let who = commit.sender;
+        let reply = self.servers.ask(replica, &self.people[who].xrpc, method, &body, fault).await;
+        self.settle(&commit, method, body, reply);
+    }
+
+    /// Compares the reply to a commit with the model, and brings its sender along.
+    pub fn settle(&mut self, commit: &Commit, method: &'static str, body: Value, reply: Reply) {
+        let who = commit.sender;
+        let outcome = self.model.commit(commit, self.admin());
+        let at = self.compare(outcome, &reply);
+        if let Some(At { seq, epoch }) = at {
+            assert_eq!(reply.number("newEpoch").unwrap(), epoch, "{reply}");
+            self.people[who].merge(&self.group, seq);
+            for target in &commit.removed {
+                self.people[*target].forget(&self.group);
+            }
+            self.remember(who, method, body, reply);
+            return;
+        }
+        self.people[who].mls.discard_pending(&self.group).unwrap();
+        if outcome == Err("EpochMismatch") {
+            self.rebase(who, commit.made_in, &reply);
+        }
+    }
+
+    /// Follows from a refusal alone, which holds all commits that the sender lacks.
+    fn rebase(&mut self, who: usize, made_in: u64, reply: &Reply) {
+        assert_eq!(reply.number("serverEpoch").unwrap(), self.model.at.epoch, "{reply}");
+        let missing = reply.list("missing").unwrap();
+        let lacking = self.model.commits(who, made_in);
+        assert_eq!(missing.len(), lacking.len(), "{reply}");
+        for (told, entry) in missing.iter().zip(lacking) {
+            let bytes = reply.bytes_in(told, "commitData").unwrap();
+            assert_eq!((reply.number_in(told, "epoch").unwrap(), &bytes), (entry.epoch, &entry.bytes));
+            self.people[who].apply_commit(&self.group, entry.epoch, &bytes);
+        }
+        assert_eq!(self.people[who].epoch(&self.group), self.model.at.epoch, "the refusal is enough to follow");
+    }
+
+    /// Checks that a reply is what the model says. Returns the position after a success.
+    #[track_caller]
+    pub fn compare(&self, outcome: Result<At, Refusal>, reply: &Reply) -> Option<At> {
+        match outcome {
+            Ok(at) => {
+                assert_eq!(reply.status, 200, "the model says {at:?}: {reply}");
+                assert_eq!(
+                    At { epoch: reply.number("epoch").unwrap(), seq: reply.number("seq").unwrap() },
+                    at,
+                    "{reply}"
+                );
+                Some(at)
+            }
+            Err(name) => {
+                assert_eq!(reply.error(), Some(name), "{reply}");
+                None
+            }
+        }
+    }
+
+    pub fn remember(&mut self, who: usize, method: &'static str, body: Value, reply: Reply) {
+        let since = self.model.members.get(&who).map(|member| member.since);
+        self.done.push(Done { who, since, method, body, reply });
+    }
+
+    /// Sends an accepted request again, which gets the same reply and changes nothing.
+    pub async fn repeat(&mut self, n: usize, fault: Fault, replica: usize) {
+        let Done { who, since, method, body, reply } = &self.done[n];
+        if self.model.members.get(who).map(|member| member.since) != *since {
+            return;
+        }
+        let again = self.servers.ask(replica, &self.people[*who].xrpc, method, body, fault).await;
+        assert_eq!(effect(&again), effect(reply), "the same request again: {again}, not {reply}");
+    }
+
+    /// Joins with the Welcome that waits, and confirms it.
+    pub async fn join(&mut self, who: usize, fault: Fault, replica: usize) {
+        let convo = self.convo.clone();
+        let reply =
+            self.servers.read(replica, &self.people[who].xrpc, "getWelcome", &[("convoId", convo.clone())]).await;
+        assert_eq!(reply.status, 200, "{reply}");
+        let person = &mut self.people[who];
+        person.mls.join(&reply.bytes("welcome").unwrap(), person.handshake).unwrap();
+        (person.in_group, person.seen) = (true, reply.number("seq").unwrap());
+        let epoch = reply.number("epoch").unwrap();
+        assert_eq!(person.epoch(&self.group), epoch, "the epoch of the Welcome");
+        self.catch_up(who, replica).await;
+        let body = json!({ "convoId": convo, "success": true, "epoch": epoch });
+        let reply = self.servers.ask(replica, &self.people[who].xrpc, "confirmWelcome", &body, fault).await;
+        assert_eq!(reply.status, 200, "{reply}");
+        self.model.confirm(who);
+    }
+}
