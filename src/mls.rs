@@ -10,6 +10,7 @@ mod tree;
 mod welcome;
 mod wire;
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -89,6 +90,15 @@ impl Frame {
     }
 }
 
+/// Change of the roster that a request declares for its commit.
+#[derive(Debug, Clone)]
+pub struct RosterChange<'a> {
+    pub added: &'a [Did],
+    pub removed: &'a [Did],
+    /// Owners of the key packages that the commit uses.
+    pub owners: Vec<&'a Did>,
+}
+
 /// A commit that parsed: its bytes, its frame, and the hash that identifies it for ever.
 #[derive(Debug, Clone)]
 pub struct Commit {
@@ -146,30 +156,23 @@ impl Commit {
         }
     }
 
-    /// Checks its plaintext against the request of `caller` to add these DIDs. It may also add devices of the caller.
-    pub fn check_additions(&self, caller: &Did, named: &[Did], mode: MlsValidation) -> Result<(), Error> {
+    /// Checks its plaintext against the change of the roster that the request of `caller` declares. It may also add devices of the
+    /// caller and of the owners of named key packages, and remove devices of members who stay. A removed leaf can be identified only
+    /// with the group's tree.
+    pub fn check_roster(&self, caller: &Did, change: &RosterChange<'_>, mode: MlsValidation) -> Result<(), Error> {
         let Some(public) = self.public.as_ref().filter(|_| mode == MlsValidation::Strict) else { return Ok(()) };
         self.check_committer(caller)?;
-        let is_named = |did: &str| did == caller.as_str() || named.iter().any(|named| named.as_str() == did);
+        let named: HashSet<&str> = change.added.iter().chain(change.owners.iter().copied()).map(Did::as_str).collect();
+        let is_named = |did: &str| did == caller.as_str() || named.contains(did);
         if !public.added.iter().all(|did| did.as_deref().is_some_and(is_named)) {
-            return Err(invalid_commit("it adds a member that didList does not name"));
+            return Err(invalid_commit("it adds a member that the request does not name"));
         }
         let adds = |did: &Did| public.added.contains(&Some(did.as_str().to_owned()));
-        if !public.refers && !named.iter().all(adds) {
-            return Err(invalid_commit("it does not add every member that didList names"));
+        if !public.refers && !change.added.iter().all(adds) {
+            return Err(invalid_commit("it does not add every member that the request names"));
         }
-        Ok(())
-    }
-
-    /// Checks its plaintext against the request of `caller` to remove another member, or only to leave. The removed
-    /// leaf can be identified only with the group's tree.
-    pub fn check_removal(&self, caller: &Did, of_another: bool, mode: MlsValidation) -> Result<(), Error> {
-        let Some(public) = self.public.as_ref().filter(|_| mode == MlsValidation::Strict) else { return Ok(()) };
-        self.check_committer(caller)?;
-        if !public.added.is_empty() {
-            return Err(invalid_commit("it adds a member"));
-        }
-        if of_another && !public.refers && !public.removes {
+        // A commit that takes out its own sender does not exist; leaveConvo with one changes the roster only.
+        if !public.refers && !public.removes && change.removed.iter().any(|did| did != caller) {
             return Err(invalid_commit("it removes no member"));
         }
         Ok(())
@@ -619,10 +622,11 @@ mod tests {
         let external = [&[1, 0, 6][..], &wire::vector(b"kem")].concat();
         let commit = Commit::parse(public(&[4], &external, true)).unwrap();
         let (alice, mallory) = ("did:plc:alice".parse().unwrap(), "did:plc:mallory".parse().unwrap());
-        let check = |caller| commit.check_additions(caller, &[], MlsValidation::Strict);
+        let change = RosterChange { added: &[], removed: &[], owners: Vec::new() };
+        let check = |caller| commit.check_roster(caller, &change, MlsValidation::Strict);
         assert!(check(&alice).is_ok());
         assert!(check(&mallory).unwrap_err().message.contains("another DID"));
-        assert!(commit.check_additions(&mallory, &[], MlsValidation::Framing).is_ok());
+        assert!(commit.check_roster(&mallory, &change, MlsValidation::Framing).is_ok());
     }
 
     #[test]

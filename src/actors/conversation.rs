@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use crate::batching::{self, Attempt, CONTENDED_FOR, MAX_WAIT, Next, Queued, waited_too_long};
-use crate::commands::{AddMembers, SendMessage};
+use crate::commands::{SendMessage, SubmitCommit};
 use crate::error::Error;
 use crate::ids::ConvoId;
 use crate::store::{BatchKind, Batched, LockMode, Locks, Position, Store};
@@ -89,7 +89,7 @@ impl Conversation {
         late.into_iter().for_each(|command| command.refuse(waited_too_long()));
         let alone = match kind {
             BatchKind::Messages => self.run_batches::<SendMessage>(commands).await,
-            BatchKind::Commits => self.run_batches::<AddMembers>(commands).await,
+            BatchKind::Commits => self.run_batches::<SubmitCommit>(commands).await,
         };
         for command in alone {
             self.run(command).await;

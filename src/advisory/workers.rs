@@ -9,7 +9,7 @@ use tokio::sync::Semaphore;
 
 use crate::background::{Background, tasks};
 use crate::batching::{self, BatchResult, Queued, Size, Unfinished};
-use crate::commands::{AddMembers, SendMessage};
+use crate::commands::{SendMessage, SubmitCommit};
 use crate::ids::ConvoId;
 use crate::store::{BatchKind, Batched, LockMode, Locks, Store};
 
@@ -26,7 +26,7 @@ const MAX_ANSWERED: usize = 4;
 pub(super) fn start(queues: &Queues, store: &Store, max_connections: usize, background: &Background) {
     let (messages, commits) = (BatchKind::Messages, BatchKind::Commits);
     background.start(&tasks::MESSAGE_BATCHES, run_batches::<SendMessage>(messages, queues.clone(), store.clone()));
-    background.start(&tasks::COMMIT_BATCHES, run_batches::<AddMembers>(commits, queues.clone(), store.clone()));
+    background.start(&tasks::COMMIT_BATCHES, run_batches::<SubmitCommit>(commits, queues.clone(), store.clone()));
     // Half of the connections, so that reads never wait for writes that wait for locks.
     for _ in 0..(max_connections / 2).max(1) {
         background.start(&tasks::LOCK_WORKER, wait_for_locks(queues.clone(), store.clone()));
@@ -43,7 +43,7 @@ async fn wait_for_locks(queues: Queues, store: Store) {
         let work = async move {
             match kind {
                 Some(kind @ BatchKind::Messages) => run_waiting::<SendMessage>(kind, &working, batch).await,
-                Some(kind @ BatchKind::Commits) => run_waiting::<AddMembers>(kind, &working, batch).await,
+                Some(kind @ BatchKind::Commits) => run_waiting::<SubmitCommit>(kind, &working, batch).await,
                 None => run_alone(&working, batch).await,
             }
         };

@@ -4,9 +4,11 @@
 //! `<area>/<method>.json`, its lexicon document. Limits are constants at the head of the file. Reads go to the store; a change becomes
 //! a command.
 
+mod departure;
 mod fields;
 mod group;
 mod key_package;
+mod submission;
 
 use crate::xrpc::Route;
 
@@ -33,6 +35,8 @@ methods! {
         create_convo::CreateConvo,
         add_members::AddMembers,
         leave_convo::LeaveConvo,
+        remove_member::RemoveMember,
+        submit_commit::SubmitCommit,
         get_convos::GetConvos,
     }
     epochs {

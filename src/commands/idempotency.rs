@@ -63,7 +63,7 @@ impl Idempotency {
         self.key.as_deref().map(|key| (key, &self.fingerprint))
     }
 
-    /// Method that the key belongs to.
+    /// The method, without the namespace.
     pub(super) fn method(&self) -> &'static str {
         self.method
     }

@@ -22,10 +22,11 @@ pub struct Invitation {
 }
 
 impl Invitation {
-    /// Creates the invitation of a request. `new_id` makes ULIDs. Errors: a hash for a person who is not added, or more than
-    /// [`MAX_KEY_PACKAGES`] for one person.
+    /// Creates the invitation of a request. `new_id` makes ULIDs. Errors: a hash for a person who is neither added nor `may_have_devices`,
+    /// or more than [`MAX_KEY_PACKAGES`] for one person.
     pub fn new(
         added: &[Did],
+        may_have_devices: impl Fn(&Did) -> bool,
         welcome: Option<Vec<u8>>,
         mut key_packages: Vec<(Did, Hash)>,
         new_id: impl Fn() -> String,
@@ -34,7 +35,13 @@ impl Invitation {
         key_packages.sort_by(|a, b| (a.1, &a.0).cmp(&(b.1, &b.0)));
         key_packages.dedup();
         let mut named: HashMap<&Did, Vec<Hash>> = added.iter().map(|did| (did, Vec::new())).collect();
+        // Members whose other devices are invited.
+        let mut others = Vec::new();
         for (did, hash) in &key_packages {
+            if !named.contains_key(did) && may_have_devices(did) {
+                others.push(did);
+                named.insert(did, Vec::new());
+            }
             let Some(hashes) = named.get_mut(did) else {
                 let message = format!("keyPackageHashes names {did}, who is not being added");
                 return Err(Code::InvalidRequest.because(message));
@@ -45,10 +52,10 @@ impl Invitation {
             }
             hashes.push(*hash);
         }
-        // If no member is added, the Welcome has no recipient, and its bytes would never be deleted.
-        let welcome = welcome.filter(|_| !added.is_empty()).map(|bytes| {
+        // The bytes of a Welcome without a recipient would never be deleted.
+        let welcome = welcome.filter(|_| !named.is_empty()).map(|bytes| {
             let mut recipients = Vec::new();
-            for did in added {
+            for did in added.iter().chain(others) {
                 let mut line =
                     |key_package_hash| recipients.push(Recipient { id: new_id(), did: did.clone(), key_package_hash });
                 match named[did].as_slice() {

@@ -4,7 +4,6 @@
 //! ([`Batched`](crate::store::Batched)) is a single SQL statement, which judges and writes it, alone and in a batch. Any other moves or
 //! locks the conversation's position first and reads afterwards, because only then is what it reads the present.
 
-mod add_members;
 mod claim_key_packages;
 mod confirm_welcome;
 mod create_convo;
@@ -20,11 +19,11 @@ mod report_commit;
 mod request_group_info;
 mod send_message;
 mod set_mailbox;
+mod submit_commit;
 mod update_cursor;
 mod update_group_info;
 mod update_read;
 
-pub use add_members::AddMembers;
 pub use claim_key_packages::claim_key_packages;
 pub use confirm_welcome::ConfirmWelcome;
 pub use create_convo::{CreateConvo, Created};
@@ -39,6 +38,7 @@ pub use report_commit::{ReportCommit, Reported};
 pub use request_group_info::RequestGroupInfo;
 pub use send_message::SendMessage;
 pub use set_mailbox::SetMailbox;
+pub use submit_commit::SubmitCommit;
 pub use update_cursor::UpdateCursor;
 pub use update_group_info::UpdateGroupInfo;
 pub use update_read::UpdateRead;

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use ulid::Ulid;
 
-use super::{AddMembers, Fingerprint, Idempotency, Invitation, LeaveConvo, MAX_MEMBERS, SendMessage};
+use super::{Fingerprint, Idempotency, Invitation, LeaveConvo, MAX_MEMBERS, SendMessage, SubmitCommit};
 use crate::error::Error;
 use crate::ids::{ConvoId, Did, EntryId};
 use crate::metrics::Registry;
@@ -28,8 +28,9 @@ const CASES: u32 = 96;
 const CONVOS: usize = 3;
 /// This one has room for one more member, and for one more proposal of its first member.
 const NEARLY_FULL: usize = 2;
-/// Two members of every conversation, one who has left the first one, and two who were never in any.
-const PEOPLE: [&str; 5] = ["ann", "bob", "cat", "dan", "eve"];
+/// Two members of every conversation, one who has left the first one, two who were never in any, and one who is named on every roster and
+/// in no group.
+const PEOPLE: [&str; 6] = ["ann", "bob", "cat", "dan", "eve", "fay"];
 /// The epoch in which every conversation begins.
 const FIRST_EPOCH: i64 = 3;
 const SUITE: &str = "suite";
@@ -75,7 +76,7 @@ struct Request {
 #[derive(Debug, Clone)]
 enum Group {
     Sends(Locks, Vec<(Request, Sending)>),
-    Adds(Locks, Vec<(Request, Adding)>),
+    Commits(Locks, Vec<(Request, Change)>),
     /// Alone on both databases. The target is the caller itself, or another.
     Leaves(Request, usize),
 }
@@ -89,8 +90,9 @@ struct Sending {
 }
 
 #[derive(Debug, Clone)]
-struct Adding {
-    people: BTreeSet<usize>,
+struct Change {
+    added: BTreeSet<usize>,
+    removed: BTreeSet<usize>,
     packages: BTreeSet<(usize, Package)>,
     welcome: bool,
     bytes: u8,
@@ -117,11 +119,18 @@ fn groups() -> impl Strategy<Value = Group> {
         3 => Just(Package::LastResort),
         1 => prop::sample::select(Package::ALL.to_vec()),
     ];
-    let people = prop::collection::btree_set(prop_oneof![1 => 0..2_usize, 8 => 2..PEOPLE.len()], 1..3);
-    let adding = (people, prop::collection::vec(package, 0..3), any::<bool>(), 0..3_u8).prop_map(
-        |(people, packages, welcome, bytes)| {
-            let owners = people.iter().copied().cycle();
-            Adding { packages: owners.zip(packages).collect(), people, welcome, bytes }
+    let added = prop::collection::btree_set(prop_oneof![1 => 0..2_usize, 8 => 2..PEOPLE.len()], 0..3);
+    let removed = prop_oneof![
+        3 => Just(BTreeSet::new()),
+        2 => prop::collection::btree_set(0..PEOPLE.len(), 1..3),
+    ];
+    let owner = prop::option::weighted(0.2, 0..PEOPLE.len());
+    let change = (added, removed, owner, prop::collection::vec(package, 0..3), any::<bool>(), 0..3_u8).prop_map(
+        |(added, removed, owner, packages, welcome, bytes)| {
+            let owner = owner.filter(|owner| !removed.contains(owner) || added.contains(owner));
+            let owners: BTreeSet<usize> = added.iter().copied().chain(owner).collect();
+            let packages = owners.iter().copied().cycle().zip(packages).collect();
+            Change { packages, added, removed, welcome, bytes }
         },
     );
     let sending = (prop::option::weighted(0.4, 0..4_u8), 0..3_u8, prop::bool::weighted(0.3))
@@ -129,7 +138,8 @@ fn groups() -> impl Strategy<Value = Group> {
     let sends = prop::collection::vec((requests(), sending), 1..7);
     prop_oneof![
         3 => (locks(), sends).prop_map(|(locks, sends)| Group::Sends(locks, sends)),
-        4 => (locks(), prop::collection::vec((requests(), adding), 1..5)).prop_map(|(locks, adds)| Group::Adds(locks, adds)),
+        5 => (locks(), prop::collection::vec((requests(), change), 1..5))
+            .prop_map(|(locks, commits)| Group::Commits(locks, commits)),
         1 => (requests(), 0..PEOPLE.len()).prop_map(|(request, target)| Group::Leaves(request, target)),
     ]
 }
@@ -242,7 +252,7 @@ impl Case<'_> {
         for twin in self.twins {
             twin.client.batch_execute(&self.beginning()).await.unwrap();
         }
-        let (mut sends, mut adds) = (Vec::new(), Vec::new());
+        let (mut sends, mut commits) = (Vec::new(), Vec::new());
         let (alone, batched) = (&self.twins[0], &self.twins[1]);
         for group in groups {
             match group {
@@ -261,15 +271,17 @@ impl Case<'_> {
                     })
                     .await?;
                 }
-                Group::Adds(locks, requests) => {
+                Group::Commits(locks, requests) => {
                     let mut commands = Vec::new();
-                    for (request, adding) in requests {
-                        let add = match &request.again {
-                            Some(earlier) if !adds.is_empty() => repeat_add(earlier.get::<Arc<AddMembers>>(&adds)),
-                            _ => self.add(request, *locks, adding).await,
+                    for (request, change) in requests {
+                        let command = match &request.again {
+                            Some(earlier) if !commits.is_empty() => {
+                                repeat_commit(earlier.get::<Arc<SubmitCommit>>(&commits))
+                            }
+                            _ => self.submit(request, *locks, change).await,
                         };
-                        adds.push(add.clone());
-                        commands.push(add);
+                        commits.push(command.clone());
+                        commands.push(command);
                     }
                     self.compare(commands, *locks, |accepted| json!([accepted.seq, accepted.epoch, accepted.replayed]))
                         .await?;
@@ -343,32 +355,31 @@ impl Case<'_> {
         })
     }
 
-    async fn add(&self, request: &Request, locks: Locks, adding: &Adding) -> Arc<AddMembers> {
+    async fn submit(&self, request: &Request, locks: Locks, change: &Change) -> Arc<SubmitCommit> {
         let (convo, epoch) = self.at(request, locks).await;
         let caller = self.did(request.caller);
-        let commit = commit(&convo, epoch, &caller, adding.bytes);
-        let dids: Vec<Did> = adding.people.iter().map(|person| self.did(*person)).collect();
+        let commit = commit(&convo, epoch, &caller, change.bytes);
+        let dids = |people: &BTreeSet<usize>| people.iter().map(|person| self.did(*person)).collect::<Vec<Did>>();
+        let (added, removed) = (dids(&change.added), dids(&change.removed));
         let packages =
-            adding.packages.iter().map(|(owner, package)| (self.did(*owner), self.package(*owner, *package)));
+            change.packages.iter().map(|(owner, package)| (self.did(*owner), self.package(*owner, *package)));
         let packages: Vec<_> = packages.collect();
         let fingerprint = Fingerprint::default()
             .text(Some(convo.as_str()))
-            .list(dids.iter().map(|did| did.as_str().as_bytes()))
+            .list(added.iter().map(|did| did.as_str().as_bytes()))
+            .list(removed.iter().map(|did| did.as_str().as_bytes()))
             .list(packages.iter().map(|(_, hash)| hash.as_slice()))
             .field(Some(&commit.bytes));
-        let welcome = adding.welcome.then(|| b"welcome".to_vec());
-        let new_id = || Ulid::new().to_string();
-        Arc::new(AddMembers {
-            idempotency: Idempotency::new(
-                caller.clone(),
-                "addMembers",
-                request.key.map(|key| format!("key {key}")),
-                fingerprint,
-            ),
-            invitation: Invitation::new(&dids, welcome, packages, new_id, now()).unwrap(),
+        let method = if added.is_empty() { "submitCommit" } else { "addMembers" };
+        let key = request.key.map(|key| format!("key {key}"));
+        let welcome = change.welcome.then(|| b"welcome".to_vec());
+        Arc::new(SubmitCommit {
+            idempotency: Idempotency::new(caller.clone(), method, key, fingerprint),
+            invitation: invitation(&added, &removed, welcome, packages),
             convo_id: convo,
             caller,
-            dids,
+            added,
+            removed,
             commit: Some(commit),
             entry_id: new_entry(),
             incarnation: None,
@@ -382,9 +393,7 @@ impl Case<'_> {
             idempotency: Idempotency::new(caller.clone(), "leaveConvo", None, Fingerprint::default()),
             caller,
             target,
-            commit: None,
             proposal: None,
-            entry_id: new_entry(),
             incarnation: None,
         }
     }
@@ -398,10 +407,12 @@ impl Case<'_> {
             sql += &format!(
                 "insert into conversations (id, group_id, creator_did, cipher_suite, initial_epoch, current_epoch)
                  values ('{id}', '{id}', '{ann}', '{SUITE}', {FIRST_EPOCH}, {FIRST_EPOCH});
-                 insert into members (convo_id, member_did, joined_seq, joined_epoch, last_read_seq)
-                 values ('{id}', '{ann}', 0, {FIRST_EPOCH}, 0), ('{id}', '{bob}', 0, {FIRST_EPOCH}, 0);",
+                 insert into members (convo_id, member_did, joined_seq, joined_epoch, last_read_seq, in_group)
+                 values ('{id}', '{ann}', 0, {FIRST_EPOCH}, 0, true), ('{id}', '{bob}', 0, {FIRST_EPOCH}, 0, true),
+                        ('{id}', '{fay}', 0, {FIRST_EPOCH}, 0, false);",
                 ann = did(0),
                 bob = did(1),
+                fay = did(5),
             );
         }
         // A former member for whom a Welcome waits, as builds before this one may have left it.
@@ -453,7 +464,8 @@ impl Case<'_> {
             select 'convo ' || (id, current_epoch, last_seq, member_count, roster_version)::text from conversations where id like $1
             union all select 'entry ' || (convo_id, seq, id, sender_did, message_type, epoch, ciphertext, body_hash)::text
               from messages where convo_id like $1
-            union all select 'member ' || (convo_id, member_did, joined_seq, joined_epoch, last_read_seq, left_by, left_epoch, left_seq)::text
+            union all select 'member ' || (convo_id, member_did, joined_seq, joined_epoch, last_read_seq, last_read_at is null, in_group, left_by,
+                                      left_epoch, left_seq)::text
               from members where convo_id like $1
             union all select 'event ' || (convo_id, event_type, payload)::text from event_stream where convo_id like $1
             union all select 'welcome ' || (m.id, m.convo_id, recipient_did, key_package_hash, epoch, state, w.id, w.welcome)::text
@@ -480,20 +492,26 @@ fn repeat_send(earlier: &Arc<SendMessage>) -> Arc<SendMessage> {
 }
 
 /// The same commit sent again: the server makes other ids.
-fn repeat_add(earlier: &Arc<AddMembers>) -> Arc<AddMembers> {
-    let AddMembers { convo_id, caller, dids, commit, invitation, incarnation, idempotency, .. } = &**earlier;
-    let welcome = invitation.welcome.as_ref().map(|welcome| welcome.bytes.clone());
-    let new_id = || Ulid::new().to_string();
-    Arc::new(AddMembers {
-        invitation: Invitation::new(dids, welcome, invitation.key_packages.clone(), new_id, now()).unwrap(),
+fn repeat_commit(earlier: &Arc<SubmitCommit>) -> Arc<SubmitCommit> {
+    let SubmitCommit { convo_id, caller, added, removed, commit, invitation: sent, incarnation, idempotency, .. } =
+        &**earlier;
+    let welcome = sent.welcome.as_ref().map(|welcome| welcome.bytes.clone());
+    Arc::new(SubmitCommit {
+        invitation: invitation(added, removed, welcome, sent.key_packages.clone()),
         convo_id: convo_id.clone(),
         caller: caller.clone(),
-        dids: dids.clone(),
+        added: added.clone(),
+        removed: removed.clone(),
         commit: commit.clone(),
         entry_id: new_entry(),
         incarnation: incarnation.clone(),
         idempotency: idempotency.clone(),
     })
+}
+
+fn invitation(added: &[Did], removed: &[Did], welcome: Option<Vec<u8>>, packages: Vec<(Did, [u8; 32])>) -> Invitation {
+    let stays = |did: &Did| !removed.contains(did);
+    Invitation::new(added, stays, welcome, packages, || Ulid::new().to_string(), now()).unwrap()
 }
 
 fn new_entry() -> EntryId {

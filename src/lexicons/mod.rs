@@ -288,7 +288,17 @@ mod tests {
                 }
             });
         }
-        let methods = ["addMembers", "addMembers", "createConvo", "leaveConvo", "sendMessage", "updateGroupInfo"];
+        let methods = [
+            "addMembers",
+            "addMembers",
+            "createConvo",
+            "leaveConvo",
+            "removeMember",
+            "sendMessage",
+            "submitCommit",
+            "submitCommit",
+            "updateGroupInfo",
+        ];
         assert_eq!(large, methods.map(|method| format!("blue.catbird.mls.{method}")));
     }
 

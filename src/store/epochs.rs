@@ -1,18 +1,16 @@
-//! Position of a conversation, and the three ways to move or lock it. Here a commit wins or loses its epoch.
+//! Position of a conversation, and the lock of its row for changes without a commit.
 
 use tokio_postgres::Row;
 
 use crate::error::Code;
 use crate::ids::ConvoId;
 
-use super::messages::{self, NewCommit};
 use super::position::Position;
 use super::query::query;
-use super::session::{Params, Queries};
+use super::session::Queries;
 use super::{Abort, Exclusive, LockMode};
 
 query! {
-    ADVANCE = "epochs/advance" (TEXT, INT8, INT8);
     LOCK_ROW = "epochs/lock_row" (TEXT, INT8, INT8);
     FIND = "epochs/find" (TEXT);
 }
@@ -29,25 +27,6 @@ pub enum Swap {
 /// Returns the position of a conversation. The caller must check that the client may learn it.
 pub(crate) async fn find(db: &impl Queries, convo: &ConvoId) -> Result<Option<Position>, Abort> {
     Ok(db.find(&FIND, &[&convo.as_str()]).await?.as_ref().map(Position::from))
-}
-
-/// Moves from `expected` to the next epoch with a member's commit, which becomes the newest entry. The second statement
-/// follows the first in one flush and appends only where the first has moved the position and the sender is a member.
-///
-/// The appended epoch comes from the commit's framing, not from the row. If the swap accepted a stale commit, the
-/// constraint on one commit per epoch would still refuse it. The second value says whether the commit was appended;
-/// otherwise the transaction must not be committed.
-pub(crate) async fn advance(
-    x: &mut Exclusive<'_>,
-    expected: i64,
-    commit: &NewCommit<'_>,
-) -> Result<(Swap, bool), Abort> {
-    let (_, seq) = x.mode.remembered();
-    let params: Params<'_> = &[&x.convo.as_str(), &expected, &seq];
-    x.tx.prepare(&[&ADVANCE, &messages::APPEND_COMMIT]).await?;
-    let (row, appended) =
-        tokio::try_join!(biased; x.tx.find(&ADVANCE, params), messages::append_commit(x, expected + 1, commit))?;
-    Ok((settle(x, row).await?, appended))
 }
 
 /// Moves the position by one entry, without the entry.

@@ -2,22 +2,16 @@
 
 use std::collections::{HashMap, HashSet};
 
-use chrono::{DateTime, Utc};
-use tokio_postgres::Row;
-
 use crate::error::{Code, Error};
-use crate::ids::{ConvoId, Did, EntryId, ServerIncarnation};
+use crate::ids::{ConvoId, Did, ServerIncarnation};
 use crate::wire::MemberView;
 
 use super::epochs;
-use super::key_packages::Hash;
 use super::lanes::Lane;
 use super::position::Position;
-use super::query::{Query, query};
-use super::refusal::{self, Refusal, Refused};
+use super::query::query;
 use super::session::{Params, Queries};
-use super::welcomes::NewWelcome;
-use super::{Abort, Exclusive, ExclusiveMany, Reader, Store, events, welcomes};
+use super::{Abort, Exclusive, Reader, Store, events, welcomes};
 
 query! {
     RECORD = "members/record" (TEXT, TEXT);
@@ -28,10 +22,6 @@ query! {
     JOIN = "members/join" (TEXT, TEXT_ARRAY, INT8, INT8, TEXT, BOOL);
     LEAVE = "members/leave" (TEXT, TEXT, TEXT, INT8, INT8);
     LIST = "members/list" (TEXT_ARRAY);
-    ADD_MEMBERS = "members/add_members" (
-        TEXT_ARRAY, TEXT_ARRAY, TEXT_ARRAY, INT8_ARRAY, BYTEA_ARRAY, BYTEA_ARRAY, TEXT_ARRAY, BYTEA_ARRAY, TEXT_ARRAY, BYTEA_ARRAY,
-        INT8_ARRAY, TEXT_ARRAY, INT8_ARRAY, TEXT_ARRAY, TEXT_ARRAY, BYTEA_ARRAY, INT8_ARRAY, BYTEA_ARRAY, TEXT_ARRAY, INT8, TIMESTAMPTZ
-    );
 }
 
 /// Record of a current or former member of a conversation, and the conversation's position.
@@ -143,103 +133,19 @@ pub(crate) async fn join(
     Ok(())
 }
 
-/// The statement of [`add`].
-pub(crate) const ADD: &Query = &ADD_MEMBERS;
-
-/// People to add to a conversation, with everything that comes along.
-pub struct NewMembers<'a> {
-    pub convo: &'a ConvoId,
-    /// The commit's id in the log.
-    pub id: &'a EntryId,
-    pub sender: &'a Did,
-    /// The epoch that the commit's own framing says it was made in.
-    pub epoch: Option<i64>,
-    /// The commit; `None` to add them on the roster alone.
-    pub commit: Option<&'a [u8]>,
-    /// SHA-256 of the commit.
-    pub hash: Option<&'a [u8]>,
-    pub dids: &'a [Did],
-    pub welcome: Option<&'a NewWelcome>,
-    /// Key packages to use: owners and hashes.
-    pub key_packages: &'a [(Did, Hash)],
-    /// The idempotency key with the request's fingerprint.
-    pub idempotency: Option<(&'a str, &'a [u8; 32])>,
-    pub now: DateTime<Utc>,
+/// The refusal of a removal by a member that is not the admin.
+pub(crate) fn not_admin() -> Error {
+    Code::NotAuthorized.because("only the conversation's admin may remove others")
 }
 
-/// Adds members to conversations. Returns where each addition left its conversation, or why it was refused. No two of them may have a
-/// conversation, a key package or an idempotency key in common.
-pub(crate) async fn add(
-    x: &ExclusiveMany<'_>,
-    additions: &[NewMembers<'_>],
-    max_members: i64,
-) -> Result<Vec<Result<Position, Refused>>, Abort> {
-    fn column<'a, T>(additions: &'a [NewMembers<'a>], value: impl Fn(&'a NewMembers<'a>) -> T) -> Vec<T> {
-        additions.iter().map(value).collect()
-    }
-    /// The lists of all additions in one, each element with the number of its addition.
-    fn lines<'a, T: 'a, I: Iterator<Item = T>>(
-        additions: &'a [NewMembers<'a>],
-        of: impl Fn(&'a NewMembers<'a>) -> I,
-    ) -> (Vec<i64>, Vec<T>) {
-        additions.iter().zip(1..).flat_map(|(new, place)| of(new).map(move |line| (place, line))).unzip()
-    }
-    let (adding, dids) = lines(additions, |new| new.dids.iter().map(Did::as_str));
-    let (addressing, to) = lines(additions, |new| new.welcome.into_iter().flat_map(|welcome| &welcome.recipients));
-    let (using, used) = lines(additions, |new| new.key_packages.iter());
-    let params: Params<'_> = &[
-        &column(additions, |new| new.convo.as_str()),
-        &column(additions, |new| new.id.as_str()),
-        &column(additions, |new| new.sender.as_str()),
-        &column(additions, |new| new.epoch),
-        &column(additions, |new| new.commit),
-        &column(additions, |new| new.hash),
-        &column(additions, |new| new.idempotency.map(|(key, _)| key)),
-        &column(additions, |new| new.idempotency.map(|(_, fingerprint)| fingerprint.as_slice())),
-        &column(additions, |new| new.welcome.map(|welcome| welcome.id.as_str())),
-        &column(additions, |new| new.welcome.map(|welcome| welcome.bytes.as_slice())),
-        &adding,
-        &dids,
-        &addressing,
-        &to.iter().map(|line| line.id.as_str()).collect::<Vec<_>>(),
-        &to.iter().map(|line| line.did.as_str()).collect::<Vec<_>>(),
-        &to.iter().map(|line| line.key_package_hash.as_deref()).collect::<Vec<_>>(),
-        &using,
-        &used.iter().map(|(_, hash)| hash.as_slice()).collect::<Vec<_>>(),
-        &used.iter().map(|(owner, _)| owner.as_str()).collect::<Vec<_>>(),
-        &max_members,
-        &additions.iter().map(|new| new.now).max(),
-    ];
-    let rows = x.tx.rows(&ADD_MEMBERS, params).await?;
-    let present = |row: &Row| row.get::<_, Option<String>>("present");
-    let mut results = refusal::in_order(&rows, additions.len(), |row| Position::from(row))?;
-    for row in &rows {
-        let place: i64 = row.get("place");
-        if let Err(refused) = &mut results[place as usize - 1] {
-            refused.present = present(row);
-        }
-    }
-    Ok(results)
+/// The refusal to remove a person that is not a member.
+pub(crate) fn not_a_target(did: &str) -> Error {
+    Code::TargetNotMember.because(format!("{did} is not a member of this conversation"))
 }
 
-/// Adds members to one conversation.
-pub(crate) async fn add_one(
-    x: &mut Exclusive<'_>,
-    addition: NewMembers<'_>,
-    max_members: i64,
-) -> Result<Result<Position, Refused>, Abort> {
-    let (additions, mut again) = ([addition], false);
-    loop {
-        match refusal::only(add(&x.many(), &additions, max_members).await?) {
-            Err(Refused { refusal: Refusal::Moved, .. }) => epochs::moved(x).await?,
-            // A replica without locks may have used the package, with a commit that the snapshot does not see. The next one does.
-            Err(Refused { refusal: Refusal::KeyPackage, .. }) if !again => again = true,
-            outcome => {
-                x.at = outcome.as_ref().map_or_else(|refused| refused.at, |at| Some(*at));
-                return Ok(outcome);
-            }
-        }
-    }
+/// The refusal to let the last member go.
+pub(crate) fn last_one() -> Error {
+    Code::LastMember.because("the last member cannot leave")
 }
 
 /// Ends a membership at the conversation's present position, tells the remaining members and the one that left, and
@@ -247,10 +153,11 @@ pub(crate) async fn add_one(
 pub(crate) async fn leave(x: &mut Exclusive<'_>, did: &Did, by: &Did, at: Position) -> Result<(), Abort> {
     x.tx.prepare(&[&LEAVE, &welcomes::WITHDRAW, &events::LEFT]).await?;
     let params: Params<'_> = &[&x.convo.as_str(), &did.as_str(), &by.as_str(), &at.epoch, &at.seq];
+    let leaving = [did];
     let (_, withdrawn, ()) = tokio::try_join!(
         biased;
         x.tx.rows(&LEAVE, params),
-        welcomes::delete_waiting(x, std::slice::from_ref(did)),
+        welcomes::delete_waiting(x, &leaving, None),
         events::left(x, did, by, at),
     )?;
     welcomes::discard(x, withdrawn).await

@@ -19,7 +19,6 @@ query! {
         TEXT_ARRAY, TEXT_ARRAY, TEXT_ARRAY, INT8_ARRAY, BYTEA_ARRAY, TEXT_ARRAY, TEXT_ARRAY, TEXT_ARRAY, BYTEA_ARRAY,
         BYTEA_ARRAY, INT8, INT8
     );
-    APPEND_COMMIT = "messages/append_commit" (TEXT, TEXT, TEXT, INT8, BYTEA, BYTEA);
     FIND_COMMIT = "messages/find_commit" (TEXT, BYTEA, TEXT);
     FIND_PROPOSAL = "messages/find_proposal" (TEXT, INT8, TEXT, BYTEA);
     FIND_BY_ID = "messages/find_by_id" (TEXT, TEXT, TEXT);
@@ -128,22 +127,6 @@ pub(crate) async fn send_one(
             }
         }
     }
-}
-
-/// A commit to append.
-pub(crate) struct NewCommit<'a> {
-    pub id: &'a EntryId,
-    pub sender: &'a Did,
-    pub bytes: &'a [u8],
-    pub hash: &'a [u8; 32],
-}
-
-/// Appends the commit that creates `epoch`, if this transaction has just moved the conversation and the sender is a
-/// member. Returns whether it did.
-pub(super) async fn append_commit(x: &Exclusive<'_>, epoch: i64, commit: &NewCommit<'_>) -> Result<bool, Abort> {
-    let NewCommit { id, sender, bytes, hash } = commit;
-    let params: Params<'_> = &[&x.convo.as_str(), &id.as_str(), &sender.as_str(), &epoch, bytes, &hash.as_slice()];
-    Ok(x.tx.find(&APPEND_COMMIT, params).await?.is_some())
 }
 
 /// Returns the position of the sender's commit with exactly these bytes.

@@ -38,6 +38,7 @@ mod unit_of_work;
 
 pub(crate) mod allowances;
 pub(crate) mod commit_reports;
+pub(crate) mod commits;
 pub(crate) mod convos;
 pub(crate) mod cursors;
 pub(crate) mod did_documents;

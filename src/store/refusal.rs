@@ -25,11 +25,18 @@ pub enum Refusal {
     BytesKnown,
     /// The sender has the maximum number of proposals in this epoch.
     TooManyProposals,
+    /// Only the admin may remove others.
+    NotAuthorized,
+    /// A person to remove was never a member.
+    TargetNotMember,
+    /// The owner of a key package is neither added nor a member.
+    Uninvited,
     AlreadyMember,
     TooManyMembers,
+    LastMember,
     /// A key package cannot be used.
     KeyPackage,
-    /// A Welcome from an earlier membership waits for a new member.
+    /// A Welcome that the commit replaces or withdraws waits for a person or a key package.
     WelcomeWaits,
 }
 
@@ -39,14 +46,14 @@ pub struct Refused {
     pub refusal: Refusal,
     /// Position of the conversation; `None` if it does not exist.
     pub at: Option<Position>,
-    /// The member that [`Refusal::AlreadyMember`] is about.
-    pub present: Option<String>,
+    /// The person that the refusal is about, if it is about one.
+    pub about: Option<String>,
 }
 
 impl Refused {
     /// Refusal of a command of another epoch, while the conversation stands at `at`.
     pub fn other_epoch(at: Position) -> Self {
-        Self { refusal: Refusal::OtherEpoch, at: Some(at), present: None }
+        Self { refusal: Refusal::OtherEpoch, at: Some(at), about: None }
     }
 
     /// Reads `refusal`, `current_epoch` and `last_seq` of a row. `None` if the command was done.
@@ -61,6 +68,10 @@ impl Refused {
             Some("id_taken") => Refusal::IdTaken,
             Some("bytes_known") => Refusal::BytesKnown,
             Some("too_many_proposals") => Refusal::TooManyProposals,
+            Some("not_authorized") => Refusal::NotAuthorized,
+            Some("target_not_member") => Refusal::TargetNotMember,
+            Some("uninvited") => Refusal::Uninvited,
+            Some("last_member") => Refusal::LastMember,
             Some("already_member") => Refusal::AlreadyMember,
             Some("too_many_members") => Refusal::TooManyMembers,
             Some("key_package") => Refusal::KeyPackage,
@@ -68,7 +79,7 @@ impl Refused {
             Some(other) => return Err(Error::internal(format!("a statement gave an unknown refusal, {other}")).into()),
         };
         let at = row.get::<_, Option<i64>>("current_epoch").zip(row.get("last_seq"));
-        Ok(Some(Self { refusal, at: at.map(|(epoch, seq)| Position { epoch, seq }), present: None }))
+        Ok(Some(Self { refusal, at: at.map(|(epoch, seq)| Position { epoch, seq }), about: None }))
     }
 }
 

@@ -50,6 +50,7 @@ const MIGRATIONS: &[(&str, &str)] = &migrations![
     "V028__commit_reports",
     "V029__group_infos",
     "V030__proposals",
+    "V031__named_members",
 ];
 
 query! {

@@ -11,7 +11,7 @@ use super::{Abort, Exclusive, Tx};
 query! {
     INSERT = "welcomes/insert" (TEXT, BYTEA);
     ADDRESS = "welcomes/address" (TEXT_ARRAY, TEXT, TEXT_ARRAY, BYTEA_ARRAY, TEXT, INT8);
-    WITHDRAW = "welcomes/withdraw" (TEXT, TEXT_ARRAY);
+    WITHDRAW = "welcomes/withdraw" (TEXT, TEXT_ARRAY, BYTEA_ARRAY);
     DISCARD = "welcomes/discard" (TEXT_ARRAY);
     FIND = "welcomes/find" (TEXT, TEXT, BYTEA, INT8);
     STATE = "welcomes/state" (TEXT, TEXT, BYTEA, INT8);
@@ -86,17 +86,28 @@ pub(crate) async fn insert(x: &mut Exclusive<'_>, new: &NewWelcome, epoch: i64) 
     Ok(())
 }
 
-/// Deletes the Welcomes that wait for these, who are added anew.
-pub(crate) async fn withdraw(x: &mut Exclusive<'_>, recipients: &[Did]) -> Result<(), Abort> {
-    let withdrawn = delete_waiting(x, recipients).await?;
+/// Deletes the Welcomes that wait for these people, who are added anew or removed, and those for key packages that are used again.
+pub(crate) async fn withdraw(
+    x: &mut Exclusive<'_>,
+    people: &[&Did],
+    key_packages: &[(Did, Hash)],
+) -> Result<(), Abort> {
+    let mut withdrawn = delete_waiting(x, people, None).await?;
+    let (owners, hashes): (Vec<&Did>, Vec<&[u8]>) =
+        key_packages.iter().map(|(owner, hash)| (owner, hash.as_slice())).unzip();
+    withdrawn.extend(delete_waiting(x, &owners, Some(&hashes)).await?);
     discard(x, withdrawn).await
 }
 
-/// Withdraws the waiting Welcomes of recipients that are added again or have left, and returns the ids of those
-/// Welcomes.
-pub(super) async fn delete_waiting(x: &Exclusive<'_>, recipients: &[Did]) -> Result<Vec<String>, Abort> {
-    let dids: Vec<&str> = recipients.iter().map(Did::as_str).collect();
-    let rows = x.tx.rows(&WITHDRAW, &[&x.convo.as_str(), &dids]).await?;
+/// Withdraws the waiting Welcomes of recipients that are added again or have left, or only those for some key packages, and returns the
+/// ids of those Welcomes.
+pub(super) async fn delete_waiting(
+    x: &Exclusive<'_>,
+    recipients: &[&Did],
+    hashes: Option<&[&[u8]]>,
+) -> Result<Vec<String>, Abort> {
+    let dids: Vec<&str> = recipients.iter().map(|did| did.as_str()).collect();
+    let rows = x.tx.rows(&WITHDRAW, &[&x.convo.as_str(), &dids, &hashes]).await?;
     Ok(rows.iter().map(|row| row.get("welcome_id")).collect())
 }
 

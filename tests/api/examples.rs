@@ -201,6 +201,49 @@ pub async fn examples(app: &TestApp, method: &'static str) -> Vec<Example> {
             let proposing = Example { other: json!({ "proposal": null }), ..example(members.remove(1), proposing) };
             vec![removal, leaving, proposing]
         }
+        "removeMember" => {
+            let mut members = app.conversation(3).await;
+            let target = members[2].did().to_owned();
+            let admin = &mut members[0];
+            let fields = vec![
+                ("convoId", json!(convo(admin))),
+                ("targetDid", json!(target)),
+                ("commit", json!(base64_text(&admin.mls.remove(&admin.group_id, &[&target]).unwrap().commit))),
+                ("reason", json!("spam")),
+                ("idempotencyKey", json!("k")),
+                ("serverIncarnation", json!("0123456789abcdef")),
+                ("conflict", json!("error")),
+            ];
+            vec![Example { other: json!({ "commit": null }), ..example(members.remove(0), fields) }]
+        }
+        "submitCommit" => {
+            let (mut members, carol) = (app.conversation(3).await, app.published_persona().await);
+            let packages = [claim(&members[0], carol.did()).await.unwrap()];
+            let removed = members[2].did().to_owned();
+            let admin = &mut members[0];
+            let staged = admin.mls.change(&admin.group_id, &packages, &[&removed]).unwrap();
+            let fields = vec![
+                ("convoId", json!(convo(admin))),
+                ("commit", json!(base64_text(&staged.commit))),
+                ("addedDids", json!([carol.did()])),
+                ("removedDids", json!([removed])),
+                ("welcomeMessage", json!(base64_text(&staged.welcome))),
+                ("keyPackageHashes", hashes(&[&carol], &packages)),
+                ("idempotencyKey", json!("k")),
+                ("serverIncarnation", json!("0123456789abcdef")),
+                ("conflict", json!("error")),
+            ];
+            let other = json!({ "removedDids": null });
+            let change = Example { other, ..example(members.remove(0), fields) };
+            let mut member = app.conversation(2).await.remove(0);
+            let update = member.mls.self_update(&member.group_id).unwrap();
+            let fields = vec![
+                ("convoId", json!(convo(&member))),
+                ("commit", json!(base64_text(&update.commit))),
+                ("idempotencyKey", json!("k")),
+            ];
+            vec![change, Example { other: json!({ "removedDids": [random_did()] }), ..example(member, fields) }]
+        }
         "sendMessage" => {
             let mut members = app.conversation(2).await;
             let other = || json!({ "ciphertext": bytes_value(b"hullo") });

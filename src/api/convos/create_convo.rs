@@ -156,6 +156,8 @@ async fn command(app: &App, caller: &Caller, input: Input) -> Result<commands::C
         id: app.new_id(),
         invitation: Invitation::new(
             &initial_members,
+            // The creator's other devices.
+            |did| *did == caller.did,
             welcome,
             key_packages,
             || app.new_id::<String>(),

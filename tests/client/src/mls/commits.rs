@@ -29,6 +29,18 @@ impl MlsClient {
 
     /// Makes a commit that removes every leaf of these DIDs.
     pub fn remove(&mut self, group_id: &[u8], dids: &[&str]) -> Result<Staged, MlsError> {
+        let removed = self.leaves(group_id, dids)?;
+        self.commit(group_id, "commit a removal", Vec::new(), removed)
+    }
+
+    /// Makes a commit that removes every leaf of these DIDs and adds the owners of these key packages, who may be the same people.
+    pub fn change(&mut self, group_id: &[u8], key_packages: &[Vec<u8>], dids: &[&str]) -> Result<Staged, MlsError> {
+        let added = key_packages.iter().map(|bytes| self.read_key_package(bytes)).collect::<Result<Vec<_>, _>>()?;
+        let removed = self.leaves(group_id, dids)?;
+        self.commit(group_id, "commit additions and removals", added, removed)
+    }
+
+    fn leaves(&self, group_id: &[u8], dids: &[&str]) -> Result<Vec<LeafNodeIndex>, MlsError> {
         let mls = &self.group(group_id)?.mls;
         let mut removed = Vec::new();
         for did in dids {
@@ -43,7 +55,7 @@ impl MlsClient {
                 return Err(MlsError::NoSuchMember { did: self.did.clone(), other: (*did).to_owned(), epoch });
             }
         }
-        self.commit(group_id, "commit a removal", Vec::new(), removed)
+        Ok(removed)
     }
 
     /// Makes a commit that only updates this client's own keys.

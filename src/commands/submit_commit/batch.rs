@@ -4,18 +4,18 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::error::{Code, Error};
-use crate::store::members::{self, NewMembers};
+use crate::store::commits::{self, NewCommit};
 use crate::store::{
-    Abort, BatchOutcome, Batched, Cause, ExclusiveMany, Queries, Query, Refusal, Refused, epochs, key_packages,
+    Abort, BatchOutcome, Batched, Cause, ExclusiveMany, Queries, Query, Refusal, Refused, epochs, key_packages, members,
 };
 
 use super::super::refusal::{self, MadeIn};
-use super::{Accepted, AddMembers, MAX_MEMBERS, Replayable, too_many};
+use super::{Accepted, MAX_MEMBERS, Replayable, SubmitCommit, too_many};
 
-impl Batched for AddMembers {
-    const BATCH_NAME: &'static str = "addMembers.batch";
+impl Batched for SubmitCommit {
+    const BATCH_NAME: &'static str = "submitCommit.batch";
     /// The epochs that its commits were made in are over once they are accepted, so they are not accepted twice.
-    const STATEMENT: &'static Query = members::ADD;
+    const STATEMENT: &'static Query = commits::SUBMIT;
 
     fn made_in(&self) -> Option<i64> {
         self.commit.as_ref().map(|commit| commit.frame.epoch)
@@ -26,11 +26,11 @@ impl Batched for AddMembers {
         commands: &[Arc<Self>],
     ) -> Result<Vec<BatchOutcome<Accepted>>, Abort> {
         let mut used = Used::default();
-        let fits: Vec<bool> = commands.iter().map(|add| used.add(add)).collect();
-        let additions: Vec<NewMembers<'_>> =
-            commands.iter().zip(&fits).filter(|(_, fits)| **fits).map(|(add, _)| add.new_members()).collect();
-        let mut added = members::add(x, &additions, MAX_MEMBERS).await?.into_iter();
-        let outcome = |fits| match if fits { added.next() } else { None } {
+        let fits: Vec<bool> = commands.iter().map(|command| used.add(command)).collect();
+        let fitting = commands.iter().zip(&fits).filter(|(_, fits)| **fits);
+        let submitted: Vec<NewCommit<'_>> = fitting.map(|(command, _)| command.new_commit()).collect();
+        let mut results = commits::submit(x, &submitted, MAX_MEMBERS).await?.into_iter();
+        let outcome = |fits| match if fits { results.next() } else { None } {
             Some(Ok(at)) => BatchOutcome::Committed { output: Accepted::now(at), at },
             // Alone it withdraws the Welcome, or looks twice whether a package was used by a commit that also ended its epoch.
             Some(Err(Refused { refusal: Refusal::WelcomeWaits | Refusal::KeyPackage, .. })) => BatchOutcome::RunAlone,
@@ -45,6 +45,7 @@ impl Batched for AddMembers {
         if let Some(earlier) = self.replay(db).await? {
             return Ok(earlier);
         }
+        let about = refused.about.as_deref().unwrap_or_default();
         Err(match (refused.refusal, refused.at, self.made_in()) {
             (Refusal::OtherEpoch, Some(at), Some(epoch)) => {
                 let made_in = MadeIn { epoch, incarnation: self.incarnation.as_deref() };
@@ -56,20 +57,23 @@ impl Batched for AddMembers {
                 Ok(_) => Abort::Again(Cause::Taken),
                 Err(abort) => abort,
             },
-            (Refusal::AlreadyMember, ..) => {
-                let did = refused.present.as_deref().unwrap_or_default();
-                Code::AlreadyMember.because(format!("{did} is already a member")).into()
-            }
+            (Refusal::NotAuthorized, ..) => members::not_admin().into(),
+            (Refusal::TargetNotMember, ..) => members::not_a_target(about).into(),
+            (Refusal::Uninvited, ..) => Code::InvalidRequest
+                .because(format!("keyPackageHashes names {about}, who is neither a member nor being added"))
+                .into(),
+            (Refusal::AlreadyMember, ..) => Code::AlreadyMember.because(format!("{about} is already a member")).into(),
             (Refusal::TooManyMembers, ..) => too_many().into(),
+            (Refusal::LastMember, ..) => members::last_one().into(),
             (Refusal::KeyPackage, ..) => key_packages::not_found().into(),
             // The record of the key has been deleted since.
             (Refusal::KeyKnown, ..) => Abort::Again(Cause::Taken),
-            (other, ..) => Error::internal(format!("addMembers was refused with {other:?}")).into(),
+            (other, ..) => Error::internal(format!("submitCommit was refused with {other:?}")).into(),
         })
     }
 }
 
-/// Conversations, keys and key packages that the additions of a batch use, each of them once.
+/// Conversations, keys and key packages that the commits of a batch use, each of them once.
 #[derive(Default)]
 struct Used<'a> {
     convos: HashSet<&'a str>,
@@ -78,13 +82,14 @@ struct Used<'a> {
 }
 
 impl<'a> Used<'a> {
-    /// Adds what an addition uses. Returns false if one before it uses some of that.
-    fn add(&mut self, add: &'a AddMembers) -> bool {
-        if !self.convos.insert(add.convo_id.as_str()) {
+    /// Adds what a commit uses. Returns false if one before it uses some of that.
+    fn add(&mut self, command: &'a SubmitCommit) -> bool {
+        if !self.convos.insert(command.convo_id.as_str()) {
             return false;
         }
-        let new_key = add.idempotency.key().is_none_or(|(key, _)| self.keys.insert((add.caller.as_str(), key)));
-        let packages = &add.invitation.key_packages;
+        let caller = command.caller.as_str();
+        let new_key = command.idempotency.key().is_none_or(|(key, _)| self.keys.insert((caller, key)));
+        let packages = &command.invitation.key_packages;
         if !new_key || packages.iter().any(|(_, hash)| self.packages.contains(hash)) {
             return false;
         }

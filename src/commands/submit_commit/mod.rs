@@ -1,26 +1,31 @@
-//! addMembers: a member adds others, with the commit that does so in the group or on the roster alone.
+//! submitCommit: a member advances the epoch, with the changes of the roster that the commit makes. addMembers, and leaveConvo and
+//! removeMember with a commit, are this command too. Without a commit it adds people to the roster alone.
 //!
-//! `sql/queries/members/add_members.sql` decides whether they are added, and does it. Here is the reply where they are not.
+//! `sql/queries/commits/submit_commit.sql` decides whether it is accepted, and does it. Here is the reply where it is not.
 
 mod batch;
+
+use std::collections::HashSet;
 
 use crate::error::{Code, Error};
 use crate::ids::{ConvoId, Did, EntryId};
 use crate::mls::Commit;
-use crate::store::members::{self, NewMembers};
+use crate::store::commits::{self, NewCommit, Person};
 use crate::store::{
     Abort, BatchKind, Batched, Cause, Command, Counts, Exclusive, Position, Queries, Refusal, Refused, epochs, welcomes,
 };
 
 use super::{Accepted, Idempotency, Invitation, MAX_MEMBERS, Replayable, replayable};
 
-/// People to add to a conversation.
+/// A commit with the changes of the roster that it makes, or an addition to the roster alone.
 #[derive(Debug)]
-pub struct AddMembers {
+pub struct SubmitCommit {
     pub convo_id: ConvoId,
     pub caller: Did,
-    /// People to add; not empty, no duplicates.
-    pub dids: Vec<Did>,
+    /// People to add; no duplicates.
+    pub added: Vec<Did>,
+    /// People to remove; no duplicates. One that is also added begins a new membership. Empty without a commit.
+    pub removed: Vec<Did>,
     pub commit: Option<Commit>,
     /// The commit's id in the log.
     pub entry_id: EntryId,
@@ -30,11 +35,11 @@ pub struct AddMembers {
     pub idempotency: Idempotency,
 }
 
-/// Most people and key packages of an addition that may be in a batch.
+/// Most people and key packages of a commit that may be in a batch.
 const MAX_BATCHED: usize = 32;
 
-impl Command for AddMembers {
-    const NAME: &'static str = "addMembers";
+impl Command for SubmitCommit {
+    const NAME: &'static str = "submitCommit";
     type Output = Accepted;
 
     fn convo(&self) -> &ConvoId {
@@ -50,13 +55,13 @@ impl Command for AddMembers {
     }
 
     fn affected(&self) -> Vec<&Did> {
-        self.dids.iter().collect()
+        self.added.iter().chain(&self.removed).collect()
     }
 
     /// Without a commit it cannot be distinguished from another request that adds the same people, should the reply be lost. So it must not
     /// be sent again blindly, as a batch is.
     fn batch_kind(&self) -> Option<BatchKind> {
-        let is_small = self.dids.len() + self.invitation.key_packages.len() <= MAX_BATCHED;
+        let is_small = self.added.len() + self.removed.len() + self.invitation.key_packages.len() <= MAX_BATCHED;
         (self.commit.is_some() && is_small).then_some(BatchKind::Commits)
     }
 
@@ -68,9 +73,11 @@ impl Command for AddMembers {
     fn counts(&self, accepted: &Accepted) -> Counts {
         match accepted.replayed {
             true => Counts::default(),
-            false => {
-                Counts { members_added: self.dids.len(), epochs: u64::from(self.commit.is_some()), ..Counts::default() }
-            }
+            false => Counts {
+                members_added: self.added.len(),
+                epochs: u64::from(self.commit.is_some()),
+                ..Counts::default()
+            },
         }
     }
 
@@ -82,48 +89,60 @@ impl Command for AddMembers {
     }
 
     async fn execute(&self, x: &mut Exclusive<'_>) -> Result<Accepted, Abort> {
-        let mut added = self.add(x).await?;
-        if let Err(Refused { refusal: Refusal::WelcomeWaits, .. }) = added {
+        let mut submitted = self.submit(x).await?;
+        if let Err(Refused { refusal: Refusal::WelcomeWaits, .. }) = submitted {
             // A refused statement locks nothing, and another replica may replace the Welcome meanwhile.
             epochs::lock_row(x).await?;
-            welcomes::withdraw(x, &self.dids).await?;
-            added = self.add(x).await?;
-            if added.is_err() {
+            let people: Vec<&Did> = self.added.iter().chain(&self.removed).collect();
+            welcomes::withdraw(x, &people, &self.invitation.key_packages).await?;
+            submitted = self.submit(x).await?;
+            if submitted.is_err() {
                 // The next attempt gives the reason. This one must not commit the withdrawal, as it would with an earlier reply.
                 return Err(Abort::Again(Cause::Taken));
             }
         }
-        match added {
+        match submitted {
             Ok(at) => Ok(Accepted::now(at)),
             Err(refused) => self.refusal(x.tx(), &refused).await,
         }
     }
 }
 
-impl AddMembers {
-    async fn add(&self, x: &mut Exclusive<'_>) -> Result<Result<Position, Refused>, Abort> {
-        members::add_one(x, self.new_members(), MAX_MEMBERS).await
+impl SubmitCommit {
+    async fn submit(&self, x: &mut Exclusive<'_>) -> Result<Result<Position, Refused>, Abort> {
+        commits::submit_one(x, self.new_commit(), MAX_MEMBERS).await
     }
 
-    fn new_members(&self) -> NewMembers<'_> {
+    fn new_commit(&self) -> NewCommit<'_> {
         let commit = self.commit.as_ref();
-        NewMembers {
+        NewCommit {
             convo: &self.convo_id,
             id: &self.entry_id,
             sender: &self.caller,
             epoch: commit.map(|commit| commit.frame.epoch),
             commit: commit.map(|commit| commit.bytes.as_slice()),
             hash: commit.map(|commit| commit.hash.as_slice()),
-            dids: &self.dids,
+            people: self.people(),
             welcome: self.invitation.welcome.as_ref(),
             key_packages: &self.invitation.key_packages,
+            method: self.idempotency.method(),
             idempotency: self.idempotency.key(),
             now: self.invitation.now,
         }
     }
+
+    /// The people that it adds and removes, and the owners of its key packages, each once.
+    fn people(&self) -> Vec<Person<'_>> {
+        let (added, removed): (HashSet<&Did>, HashSet<&Did>) =
+            (self.added.iter().collect(), self.removed.iter().collect());
+        let owners = self.invitation.key_packages.iter().map(|(owner, _)| owner);
+        let mut seen = HashSet::new();
+        let everybody = self.added.iter().chain(&self.removed).chain(owners).filter(|did| seen.insert(*did));
+        everybody.map(|did| Person { did, added: added.contains(did), removed: removed.contains(did) }).collect()
+    }
 }
 
-impl Replayable for AddMembers {
+impl Replayable for SubmitCommit {
     type Output = Accepted;
 
     async fn replay(&self, db: &impl Queries) -> Result<Option<Accepted>, Abort> {

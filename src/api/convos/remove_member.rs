@@ -1,0 +1,102 @@
+//! removeMember: the admin removes another member, or any member commits the removal of one that has left.
+
+use serde::{Deserialize, Serialize};
+
+use crate::api::departure::Departure;
+use crate::api::fields::{self, Key, ServerIncarnation};
+use crate::app::App;
+use crate::bytes::LexBytes;
+use crate::commands::Accepted;
+use crate::error::{Code, Error};
+use crate::ids::{ConvoId, Did};
+use crate::xrpc::{Caller, Conflict, ConflictResult, Endpoint, Kind, ReplyKind};
+
+/// Maximum bytes of `reason`.
+const MAX_REASON: usize = 500;
+
+pub struct RemoveMember;
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Input {
+    #[serde(alias = "convo_id")]
+    convo_id: ConvoId,
+    #[serde(alias = "target_did")]
+    target_did: Did,
+    commit: Option<LexBytes>,
+    /// Checked and not stored.
+    reason: Option<String>,
+    #[serde(alias = "idempotency_key")]
+    idempotency_key: Option<Key>,
+    /// The last incarnation of the database that the caller received.
+    #[serde(alias = "server_incarnation")]
+    server_incarnation: Option<ServerIncarnation>,
+    /// Form of the reply to a caller in another epoch.
+    #[serde(default)]
+    conflict: Conflict,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Output {
+    ok: bool,
+    epoch_hint: i64,
+    epoch: i64,
+    seq: i64,
+}
+
+impl From<Accepted> for Output {
+    fn from(accepted: Accepted) -> Self {
+        Self { ok: true, epoch_hint: accepted.epoch, epoch: accepted.epoch, seq: accepted.seq }
+    }
+}
+
+impl Endpoint for RemoveMember {
+    const LEXICON: &'static str = include_str!("remove_member.json");
+    const KIND: Kind = Kind::Procedure;
+    const ERRORS: &'static [Code] = &[
+        Code::ConvoNotFound,
+        Code::NotMember,
+        Code::TargetNotMember,
+        Code::NotAuthorized,
+        Code::EpochMismatch,
+        Code::EpochExpired,
+        Code::EpochAhead,
+        Code::ServerRolledBack,
+        Code::InvalidCommit,
+        Code::IdempotencyConflict,
+    ];
+
+    type Input = Input;
+    type Output = ConflictResult<Output>;
+
+    fn bytes(judged: &ConflictResult<Output>) -> usize {
+        judged.bytes()
+    }
+
+    fn reply_kind(judged: &ConflictResult<Output>) -> ReplyKind {
+        judged.reply_kind()
+    }
+
+    async fn call(app: &App, caller: &Caller, input: Input) -> Result<ConflictResult<Output>, Error> {
+        let conflict = input.conflict;
+        conflict.report(Self::NSID, remove(app, caller, input).await)
+    }
+}
+
+async fn remove(app: &App, caller: &Caller, input: Input) -> Result<Output, Error> {
+    if input.target_did == caller.did {
+        return Err(Code::InvalidRequest.because("targetDid must not be the caller; leaveConvo is for that"));
+    }
+    fields::text(input.reason, MAX_REASON, Code::InvalidRequest, "reason")?;
+    let departure = Departure {
+        method: RemoveMember::METHOD,
+        convo_id: input.convo_id,
+        target: input.target_did,
+        commit: input.commit,
+        proposal: None,
+        key: input.idempotency_key,
+        incarnation: input.server_incarnation,
+    };
+    Ok(departure.run(app, caller).await?.into())
+}

@@ -1,0 +1,122 @@
+//! The one way of every method with a commit: submitCommit, addMembers, and leaveConvo and removeMember with one.
+
+use serde::Serialize;
+
+use crate::api::fields::{self, Key, ServerIncarnation};
+use crate::api::group;
+use crate::app::App;
+use crate::bytes::LexBytes;
+use crate::commands::{Accepted, Fingerprint, Idempotency, Invitation, SubmitCommit};
+use crate::error::{Code, Error};
+use crate::ids::{ConvoId, Did};
+use crate::mls::RosterChange;
+use crate::quotas::{Charge, Reservation};
+use crate::store::key_packages::Hash;
+use crate::xrpc::Caller;
+
+/// Maximum DIDs in one list of a request.
+pub const MAX_DIDS: usize = 999;
+
+/// A request with a commit, or one that adds people to the roster alone.
+pub struct Submission {
+    /// The method, without the namespace.
+    pub method: &'static str,
+    pub convo_id: ConvoId,
+    pub added: Vec<Did>,
+    pub removed: Vec<Did>,
+    pub commit: Option<LexBytes>,
+    pub welcome: Option<LexBytes>,
+    pub key_packages: Vec<(Did, Hash)>,
+    pub key: Option<Key>,
+    /// Fingerprint of the request's fields. Replicas of another build have to find the same.
+    pub fingerprint: Fingerprint,
+    pub incarnation: Option<ServerIncarnation>,
+}
+
+/// Reply to a commit that was accepted.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Output {
+    success: bool,
+    new_epoch: i64,
+    epoch: i64,
+    seq: i64,
+}
+
+impl From<Accepted> for Output {
+    fn from(accepted: Accepted) -> Self {
+        Self { success: true, new_epoch: accepted.epoch, epoch: accepted.epoch, seq: accepted.seq }
+    }
+}
+
+/// Checks a list of people to add.
+pub fn check_added(added: &[Did], what: &str) -> Result<(), Error> {
+    if added.len() > MAX_DIDS {
+        return Err(Code::TooManyMembers.because(format!("{what} must have at most {MAX_DIDS} DIDs")));
+    }
+    fields::distinct(added, what)
+}
+
+impl Submission {
+    /// Runs the request.
+    pub async fn run(self, app: &App, caller: &Caller) -> Result<Accepted, Error> {
+        let command = self.command(app, caller).await?;
+        let held = hold(app, &command).await;
+        app.quotas.run_reserved(held, command, async |command| app.serializer.run(command).await).await
+    }
+
+    async fn command(self, app: &App, caller: &Caller) -> Result<SubmitCommit, Error> {
+        // Only a commit in the same request shows that the Welcome belongs to the epoch that was won.
+        if self.welcome.is_some() && self.commit.is_none() {
+            return Err(Code::InvalidWelcome.because("a Welcome needs its commit; send both in one request"));
+        }
+        let (welcome, of_suite) =
+            fields::welcome(self.welcome).await?.map(|welcome| (welcome.bytes, welcome.suite)).unzip();
+        let has_welcome = welcome.is_some();
+        let has_commit = self.commit.is_some();
+        let may_have_devices = |did: &Did| has_commit && !self.removed.contains(did);
+        let new_id = || app.new_id::<String>();
+        let invitation =
+            Invitation::new(&self.added, may_have_devices, welcome, self.key_packages, new_id, app.clock.now())?;
+        if has_welcome && invitation.welcome.is_none() {
+            let message = "a Welcome needs a recipient: a person who is added, or an entry of keyPackageHashes";
+            return Err(Code::InvalidWelcome.because(message));
+        }
+        // The conversation is checked last: any other refusal is the same for a stranger and for a member.
+        let commit = group::commit(app, caller, &self.convo_id, self.commit).await?;
+        if let Some((commit, group)) = &commit {
+            commit.check_suite(*group)?;
+            let change = RosterChange {
+                added: &self.added,
+                removed: &self.removed,
+                owners: invitation.key_packages.iter().map(|(owner, _)| owner).collect(),
+            };
+            commit.check_roster(&caller.did, &change, app.config.mls_validation)?;
+            of_suite.map_or(Ok(()), |suite| suite.check(*group))?;
+        }
+        Ok(SubmitCommit {
+            convo_id: self.convo_id,
+            caller: caller.did.clone(),
+            added: self.added,
+            removed: self.removed,
+            commit: commit.map(|(commit, _)| commit),
+            entry_id: app.new_id(),
+            invitation,
+            incarnation: self.incarnation.map(|seen| seen.0),
+            idempotency: Idempotency::new(caller.did.clone(), self.method, self.key.map(|key| key.0), self.fingerprint),
+        })
+    }
+}
+
+/// Reserves the quota that the command will use: its bytes and its introductions. Strangers are refused before that, so the DIDs that
+/// they name are not looked up.
+async fn hold(app: &App, command: &SubmitCommit) -> Result<Reservation, Error> {
+    app.serializer.refuse_stranger(&command.convo_id, &command.caller).await?;
+    let commit = command.commit.as_ref().map_or(0, |commit| commit.bytes.len());
+    let bytes = commit + command.invitation.bytes(&command.added);
+    // The entry, the events of those who are added and removed, and the rows of the invitation.
+    let rows = 2 + 2 * command.removed.len() + command.invitation.rows(command.added.len());
+    let mut charges = vec![Charge::stored(&command.caller, bytes, rows)];
+    charges.extend(app.quotas.stranger_charges(&command.caller, &command.added).await?);
+    app.quotas.reserve(charges)
+}
