@@ -19,7 +19,7 @@ macro_rules! checks {
 }
 
 /// Invariants by name, with the query that finds violations.
-const CHECKS: [(&str, &str); 16] = checks![
+const CHECKS: [(&str, &str); 17] = checks![
     "duplicate_epochs",
     "missing_epochs",
     "commit_order",
@@ -31,6 +31,7 @@ const CHECKS: [(&str, &str); 16] = checks![
     "member_counts",
     "welcomes",
     "key_packages",
+    "devices",
     "replies",
     "unread_commits",
     "envelopes",

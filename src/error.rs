@@ -178,6 +178,10 @@ codes! {
     TooManyProposals 409 GiveUp,
     /// The caller has the maximum number of unused key packages.
     TooManyKeyPackages 409 GiveUp,
+    /// The caller has the maximum number of devices.
+    TooManyDevices 409 GiveUp,
+    /// The signature key belongs to another device of the caller.
+    DeviceAlreadyRegistered 409 GiveUp,
     /// No Welcome is waiting for the caller.
     WelcomeNotFound 404 WaitForWelcome,
     /// The Welcome was confirmed and deleted.

@@ -29,7 +29,7 @@ use crate::ids::Did;
 use crate::timing::within;
 
 pub use self::group_info::{GroupInfo, Leaves};
-pub use self::suites::{DEFAULT_SUITE, SUITES, Suite};
+pub use self::suites::{DEFAULT_SUITE, SUITES, Suite, is_signature_key};
 
 /// Maximum size of one commit, Welcome, GroupInfo or application message. In base64 it fits, with its frame, into the 10 MiB of a
 /// reply that an AT Protocol PDS forwards, so every accepted message can be read. Earlier versions accepted as much as
@@ -422,6 +422,8 @@ pub struct KeyPackageFacts {
     pub hash: [u8; 32],
     /// SHA-256 of the HPKE init key, which is the same for the bare package and its MLSMessage.
     pub init_key_hash: [u8; 32],
+    /// Public key of its leaf, which signed it.
+    pub signature_key: Vec<u8>,
     /// Reference by which a Welcome names it; `None` if its suite is not in the table.
     pub reference: Option<Vec<u8>>,
     pub last_resort: bool,
@@ -452,6 +454,7 @@ pub fn check_key_package(
     let mut facts = KeyPackageFacts {
         hash: Sha256::digest(bytes).into(),
         init_key_hash: Sha256::digest(package.init_key).into(),
+        signature_key: package.leaf.signature_key.to_vec(),
         reference: suite.map(|suite| KeyPackage::reference(suite, bare)),
         last_resort: package.last_resort,
         not_after: None,

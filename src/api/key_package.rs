@@ -59,6 +59,7 @@ impl Offered {
         Ok(NewKeyPackage {
             hash: facts.hash,
             init_key_hash: facts.init_key_hash,
+            signature_key: facts.signature_key,
             cipher_suite: suite.name.to_owned(),
             reference: facts.reference,
             bytes,

@@ -63,6 +63,10 @@ methods! {
         claim_key_packages::ClaimKeyPackages,
         get_key_packages::GetKeyPackages,
     }
+    devices {
+        register_device::RegisterDevice,
+        list_devices::ListDevices,
+    }
     welcomes {
         get_welcome::GetWelcome,
         confirm_welcome::ConfirmWelcome,

@@ -1,7 +1,7 @@
 //! publishKeyPackages: a person stores many key packages in one transaction. A package that cannot be accepted does not prevent the
 //! others.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -15,7 +15,7 @@ use crate::store::{Abort, Queries, Transaction, Tx};
 use super::publish_key_package::{Offer, Published};
 use super::{Idempotency, Replayable};
 
-/// Most packages of one owner that can be claimed.
+/// Maximum number of packages of one device that can be claimed, and of all clients of a person that are not registered as devices.
 pub const MAX_AVAILABLE: i64 = 100;
 
 /// Key packages to store.
@@ -135,15 +135,21 @@ pub(super) async fn store_each(
     if outcomes.iter().all(Option::is_some) {
         return Ok(outcomes.into_iter().flatten().collect());
     }
-    let room = usize::try_from(MAX_AVAILABLE - key_packages::count(tx, owner, now).await?).unwrap_or(0);
+    let stocks = key_packages::count(tx, owner, packages, now).await?;
+    let mut room: HashMap<&str, i64> =
+        stocks.values().map(|stock| (&*stock.device, MAX_AVAILABLE - stock.available)).collect();
     let (mut new, mut init_keys) = (Vec::new(), HashSet::new());
     for (package, outcome) in packages.iter().zip(&mut outcomes).filter(|(_, outcome)| outcome.is_none()) {
-        if new.len() < room || init_keys.contains(&package.init_key_hash) {
-            if init_keys.insert(package.init_key_hash) {
+        if init_keys.contains(&package.init_key_hash) {
+            continue;
+        }
+        match stocks.get(&package.signature_key).and_then(|stock| room.get_mut(&*stock.device)) {
+            Some(room) if *room > 0 => {
+                *room -= 1;
+                init_keys.insert(package.init_key_hash);
                 new.push(*package);
             }
-        } else {
-            *outcome = Some(Err(too_many()));
+            _ => *outcome = Some(Err(too_many())),
         }
     }
     let mut inserted = key_packages::insert(tx, owner, &new).await?;
@@ -165,7 +171,7 @@ pub(super) async fn store_each(
 }
 
 fn too_many() -> Error {
-    let message = format!("you have {MAX_AVAILABLE} unused key packages here; publish more when some are taken");
+    let message = format!("this device has {MAX_AVAILABLE} unused key packages here; publish more when some are taken");
     Code::TooManyKeyPackages.because(message)
 }
 

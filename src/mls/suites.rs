@@ -36,6 +36,14 @@ enum Hash {
     Sha512,
 }
 
+/// Maximum length of a signature key, that of P-521, in bytes.
+const MAX_SIGNATURE_KEY_BYTES: usize = 133;
+
+/// Returns true if a public signature key has the length of one of the suites' schemes.
+pub fn is_signature_key(bytes: &[u8]) -> bool {
+    [32, 65, 97, MAX_SIGNATURE_KEY_BYTES].contains(&bytes.len())
+}
+
 /// The suite that every client must support, and the default of `getKeyPackages`.
 pub const DEFAULT_SUITE: &str = SUITES[0].name;
 

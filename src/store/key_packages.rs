@@ -1,7 +1,7 @@
 //! Key packages: stored, issued to one caller only, used once. A row stays after use, so that a package is never issued
 //! again.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use chrono::{DateTime, Utc};
 use tokio_postgres::Row;
@@ -15,9 +15,12 @@ use super::{Abort, Cause, Tx};
 
 query! {
     LOCK_OWNER = "key_packages/lock_owner" (TEXT);
-    COUNT = "key_packages/count" (TEXT, TIMESTAMPTZ);
+    COUNT = "key_packages/count" (TEXT, TIMESTAMPTZ, BYTEA_ARRAY);
+    ADOPT = "key_packages/adopt" (TEXT, TEXT, BYTEA);
+    REPLACE = "key_packages/replace" (TEXT, TEXT, BYTEA_ARRAY);
     INSERT = "key_packages/insert" (
-        TEXT, BYTEA_ARRAY, TEXT_ARRAY, BYTEA_ARRAY, BOOL_ARRAY, TIMESTAMPTZ_ARRAY, BYTEA_ARRAY, BYTEA_ARRAY
+        TEXT, BYTEA_ARRAY, TEXT_ARRAY, BYTEA_ARRAY, BOOL_ARRAY, TIMESTAMPTZ_ARRAY, BYTEA_ARRAY, BYTEA_ARRAY,
+        BYTEA_ARRAY
     );
     FIND = "key_packages/find" (BYTEA_ARRAY, BYTEA_ARRAY);
     LEASED = "key_packages/leased" (TEXT_ARRAY, TEXT, TEXT, TIMESTAMPTZ);
@@ -38,6 +41,8 @@ pub struct NewKeyPackage {
     pub init_key_hash: Hash,
     pub cipher_suite: String,
     pub bytes: Vec<u8>,
+    /// Public key of its leaf, by which its device is known.
+    pub signature_key: Vec<u8>,
     /// Reference by which a Welcome names the package (RFC 9420, 5.2).
     pub reference: Option<Vec<u8>>,
     pub last_resort: bool,
@@ -96,10 +101,37 @@ pub(crate) async fn lock_owner(tx: &Tx, did: &Did) -> Result<(), Abort> {
     }
 }
 
-/// Returns the number of the owner's packages that can still be issued.
-pub(crate) async fn count(tx: &Tx, owner: &Did, now: DateTime<Utc>) -> Result<i64, Abort> {
-    let rows = tx.rows(&COUNT, &[&owner.as_str(), &now]).await?;
-    Ok(rows.first().expect("an aggregate without GROUP BY returns one row").get("available"))
+/// Packages of one device that can be issued.
+pub(crate) struct Stock {
+    /// Id of the device; empty for all clients of the owner that are not registered.
+    pub device: String,
+    pub available: i64,
+}
+
+/// Returns by signature key the stocks to which these packages of one owner belong.
+pub(crate) async fn count(
+    tx: &Tx,
+    owner: &Did,
+    new: &[&NewKeyPackage],
+    now: DateTime<Utc>,
+) -> Result<HashMap<Vec<u8>, Stock>, Abort> {
+    let keys: HashSet<&[u8]> = new.iter().map(|new| &*new.signature_key).collect();
+    let keys: Vec<&[u8]> = keys.into_iter().collect();
+    let rows = tx.rows(&COUNT, &[&owner.as_str(), &now, &keys]).await?;
+    let stock = |row: &Row| Stock { device: row.get("device"), available: row.get("available") };
+    Ok(rows.iter().map(|row| (row.get("key"), stock(row))).collect())
+}
+
+/// Gives a device the packages that were never issued and have its signature key. The owner must be locked.
+pub(crate) async fn adopt(tx: &Tx, owner: &Did, device: &str, signature_key: &[u8]) -> Result<(), Abort> {
+    tx.rows(&ADOPT, &[&owner.as_str(), &device, &signature_key]).await?;
+    Ok(())
+}
+
+/// Deletes the packages of a device that were never issued, except these. The owner must be locked.
+pub(crate) async fn replace(tx: &Tx, owner: &Did, device: &str, kept: &[Vec<u8>]) -> Result<(), Abort> {
+    tx.rows(&REPLACE, &[&owner.as_str(), &device, &kept]).await?;
+    Ok(())
 }
 
 /// Owner and hash of a package that is already known.
@@ -135,8 +167,9 @@ pub(crate) async fn insert(tx: &Tx, owner: &Did, new: &[&NewKeyPackage]) -> Resu
     let expiries: Vec<DateTime<Utc>> = new.iter().map(|new| new.expires_at).collect();
     let init_keys: Vec<&[u8]> = new.iter().map(|new| new.init_key_hash.as_slice()).collect();
     let references: Vec<Option<&[u8]>> = new.iter().map(|new| new.reference.as_deref()).collect();
+    let keys: Vec<&[u8]> = new.iter().map(|new| &*new.signature_key).collect();
     let params: Params<'_> =
-        &[&owner.as_str(), &hashes, &suites, &packages, &last_resorts, &expiries, &init_keys, &references];
+        &[&owner.as_str(), &hashes, &suites, &packages, &last_resorts, &expiries, &init_keys, &references, &keys];
     let rows = tx.rows(&INSERT, params).await?;
     Ok(rows.iter().map(|row| row.get("hash")).collect())
 }

@@ -41,6 +41,7 @@ pub(crate) mod commit_reports;
 pub(crate) mod commits;
 pub(crate) mod convos;
 pub(crate) mod cursors;
+pub(crate) mod devices;
 pub(crate) mod did_documents;
 pub(crate) mod epochs;
 pub(crate) mod events;

@@ -51,6 +51,7 @@ const MIGRATIONS: &[(&str, &str)] = &migrations![
     "V029__group_infos",
     "V030__proposals",
     "V031__named_members",
+    "V032__devices",
 ];
 
 query! {

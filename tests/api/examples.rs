@@ -302,6 +302,25 @@ pub async fn examples(app: &TestApp, method: &'static str) -> Vec<Example> {
             let other = json!({ "keyPackages": items(2) });
             vec![Example { other, ..example(owner, fields) }]
         }
+        "registerDevice" => {
+            let owner = app.persona();
+            let item = || {
+                json!({
+                    "keyPackage": base64_text(&owner.mls.key_package().unwrap()), "cipherSuite": owner.mls.suite_name(),
+                    "expires": (app.app.clock.now() + chrono::TimeDelta::days(1)).to_rfc3339(),
+                })
+            };
+            let fields = vec![
+                ("deviceName", json!("laptop")),
+                ("deviceUUID", json!("uuid")),
+                ("keyPackages", json!([item()])),
+                ("signaturePublicKey", bytes_value(owner.mls.signature_key())),
+                ("idempotencyKey", json!("k")),
+            ];
+            let other = json!({ "keyPackages": [item()] });
+            vec![Example { other, ..example(owner, fields) }]
+        }
+        "listDevices" => vec![example(app.persona(), Vec::new())],
         "claimKeyPackages" | "getKeyPackages" => {
             let carol = app.published_persona().await;
             let fields = vec![("dids", json!([carol.did()])), ("cipherSuite", json!(carol.mls.suite_name()))];

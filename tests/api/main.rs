@@ -17,6 +17,7 @@ mod connections;
 mod convos;
 mod cors;
 mod decoders;
+mod devices;
 mod epochs;
 mod events;
 mod examples;

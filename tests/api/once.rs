@@ -92,7 +92,8 @@ fn all_equal(replies: Vec<Reply>) {
 }
 
 /// Tables to which a request with a key may add rows.
-const WRITTEN: [&str; 6] = ["conversations", "idempotency_records", "key_packages", "members", "messages", "welcomes"];
+const WRITTEN: [&str; 7] =
+    ["conversations", "devices", "idempotency_records", "key_packages", "members", "messages", "welcomes"];
 
 /// Returns how many rows each of those tables has gained.
 async fn more(app: &TestApp, before: &Contents) -> Vec<(&'static str, i64)> {
@@ -105,9 +106,11 @@ async fn p4_twenty_equal_requests_at_once_write_what_one_writes(app: &TestApp) {
         let before = contents(app).await;
         ok(one.send(&one.keyed("k")).await);
         let of_one = more(app, &before).await;
-        for (table, methods) in
-            [("conversations", &["createConvo"][..]), ("key_packages", &["publishKeyPackage", "publishKeyPackages"])]
-        {
+        for (table, methods) in [
+            ("conversations", &["createConvo"][..]),
+            ("devices", &["registerDevice"]),
+            ("key_packages", &["publishKeyPackage", "publishKeyPackages", "registerDevice"]),
+        ] {
             assert!(of_one.contains(&(table, i64::from(methods.contains(&one.method)))), "{}: {of_one:?}", one.method);
         }
         assert!(of_one.contains(&("idempotency_records", 1)), "{}: {of_one:?}", one.method);

@@ -23,6 +23,10 @@ with entries as (
   delete from mailboxes b using (select member_did from members where convo_id = $1) m
    where b.member_did = m.member_did and b.convo_id = $1
   returning 1
+), devices as (
+  delete from device_memberships where convo_id = $1
+     and (owner_did, device_id) in (select owner_did, device_id from device_memberships where convo_id = $1 limit $2)
+  returning 1
 ), envelopes as (
   delete from envelopes where id in (select id from envelopes where convo_id = $1 limit $2)
   returning 1
@@ -32,4 +36,4 @@ with entries as (
 )
 select (select count(*) from entries) + (select count(*) from commits) + (select count(*) from welcomes)
        + (select count(*) from cursors) + (select count(*) from mailboxes) + (select count(*) from envelopes)
-       + (select count(*) from reports) as deleted
+       + (select count(*) from reports) + (select count(*) from devices) as deleted

@@ -62,6 +62,11 @@ impl MlsClient {
         &self.did
     }
 
+    /// Public key with which it signs, by which the server knows a device.
+    pub fn signature_key(&self) -> &[u8] {
+        self.signer.public()
+    }
+
     /// Name of the suite in the lexicon's spelling.
     pub fn suite_name(&self) -> String {
         format!("{:?}", self.suite)
