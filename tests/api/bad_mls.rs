@@ -1,7 +1,7 @@
 //! Bytes that are not the expected MLS message: truncated, padded, random, of another kind, or of another group. Each
 //! is refused with its own error, and nothing is written.
 
-use catbird_client::mls::Handshake;
+use catbird_client::mls::{Handshake, Proposal};
 use catbird_client::persona::{Persona, hex};
 use catbird_client::random_did;
 use catbird_client::xrpc::{base64_text, bytes_value};
@@ -61,7 +61,7 @@ impl Bytes {
         let offer = offer_with(&mut admin, &[&joiner], std::slice::from_ref(&key_package));
         discard(&mut admin);
         let application = admin.mls.encrypt(&admin.group_id, b"hello").unwrap();
-        let proposal = other.mls.propose_leave(&other.group_id).unwrap();
+        let proposal = other.mls.propose(&other.group_id, &Proposal::Leave).unwrap();
         Self {
             admin,
             other,

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD};
-use catbird_client::mls::{Handshake, MlsClient};
+use catbird_client::mls::{Handshake, MlsClient, Proposal};
 use catbird_client::random_did;
 use catbird_server::bytes::{LexBytes, from_base64, to_base64};
 use catbird_server::clock::Clock;
@@ -36,7 +36,7 @@ static REAL: LazyLock<Real> = LazyLock::new(|| {
         let mut client = MlsClient::new(random_did());
         client.create_group(b"group", handshake).unwrap();
         let application = client.encrypt(b"group", b"hello").unwrap();
-        let proposal = client.propose_leave(b"group").unwrap();
+        let proposal = client.propose(b"group", &Proposal::Leave).unwrap();
         (client.add(b"group", std::slice::from_ref(&key_package)).unwrap(), application, proposal)
     };
     let ((public, _, _), (private, application, proposal)) = (make(Handshake::Public), make(Handshake::Private));

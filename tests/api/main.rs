@@ -22,6 +22,7 @@ mod epochs;
 mod events;
 mod examples;
 mod group_infos;
+mod interop;
 mod key_packages;
 mod limits;
 mod logs;

@@ -1,4 +1,4 @@
-//! Tests that need no server: the contract, the migrations, the dependencies, the MLS client of the tests, and the report of the benches.
+//! Tests that need no server: the contract, the migrations, the dependencies, the MLS clients of the tests, and the report of the benches.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
 
@@ -7,3 +7,4 @@ mod dependencies;
 mod lexicons;
 mod migrations;
 mod mls_client;
+mod two_libraries;

@@ -1,7 +1,7 @@
 //! The test client without a server: it follows MLS and reads and writes the wire formats, before it is used to test a
 //! server.
 
-use catbird_client::mls::{Handshake, MlsClient, MlsError, Processed};
+use catbird_client::mls::{Handshake, MlsClient, MlsError, Processed, Proposal};
 use catbird_client::persona::Persona;
 use catbird_client::random_did;
 use catbird_client::xrpc::{Event, Xrpc, base64_text, bytes_value, decode_bytes, nsid};
@@ -211,15 +211,110 @@ fn an_expired_key_package_is_not_added() {
 }
 
 #[test]
-fn a_proposal_to_leave_is_not_a_commit_and_has_no_effect_by_itself() {
+fn a_proposal_to_leave_has_no_effect_before_a_commit_of_another_member() {
+    for (handshake, proposal) in [
+        (Handshake::Public, Proposal::Leave),
+        (Handshake::Private, Proposal::Leave),
+        (Handshake::Public, Proposal::SelfRemove),
+    ] {
+        let [mut alice, mut bob, mut carol] = three(handshake);
+        let leave = carol.propose(GROUP, &proposal).unwrap();
+        assert_eq!(carol.apply(GROUP, &leave).unwrap(), Processed::OwnMessage);
+        for other in [&mut alice, &mut bob] {
+            assert_eq!(other.process(GROUP, &leave).unwrap(), Processed::Proposal);
+            assert!(other.commit_is_due(GROUP).unwrap());
+        }
+        assert_agreed(&[&alice, &bob, &carol], 1);
+
+        let own = carol.self_update(GROUP).unwrap();
+        assert_eq!(own.removed, Vec::<String>::new(), "a member cannot commit its own removal");
+        carol.discard_pending(GROUP).unwrap();
+        let staged = bob.self_update(GROUP).unwrap();
+        assert_eq!(staged.removed, [carol.did()]);
+        bob.merge_pending(GROUP).unwrap();
+        alice.process(GROUP, &staged.commit).unwrap();
+        let seen = carol.process(GROUP, &staged.commit).unwrap();
+        assert_eq!(seen, Processed::Commit { epoch: 2, removed_me: true });
+        assert_agreed(&[&alice, &bob], 2);
+        assert!(!alice.commit_is_due(GROUP).unwrap());
+    }
+}
+
+#[test]
+fn a_commit_includes_the_proposals_of_other_members() {
+    let [mut alice, mut bob, mut carol] = three(Handshake::Private);
+    let mut dave = client();
+    let addition = carol.propose(GROUP, &Proposal::Add(dave.key_package().unwrap())).unwrap();
+    let update = bob.propose(GROUP, &Proposal::Update).unwrap();
+    for (client, entry) in [(0, &addition), (0, &update), (1, &addition), (1, &update), (2, &addition), (2, &update)] {
+        let client = [&mut alice, &mut bob, &mut carol][client].apply(GROUP, entry).unwrap();
+        assert!(matches!(client, Processed::Proposal | Processed::OwnMessage));
+    }
+    let staged = alice.self_update(GROUP).unwrap();
+    assert_eq!((&staged.added[..], &staged.removed[..]), (&[dave.did().to_owned()][..], &[][..]));
+    for client in [&mut alice, &mut bob, &mut carol] {
+        client.apply(GROUP, &staged.commit).unwrap();
+    }
+    dave.join(&staged.welcome, Handshake::Private).unwrap();
+    assert_agreed(&[&alice, &bob, &carol, &dave], 2);
+}
+
+#[test]
+fn one_commit_removes_and_adds() {
+    let [mut alice, mut bob, carol] = three(Handshake::Private);
+    let mut dave = client();
+    let staged = alice.change(GROUP, &[dave.key_package().unwrap()], &[carol.did()]).unwrap();
+    assert_eq!((&staged.added[..], &staged.removed[..]), (&[dave.did().to_owned()][..], &[carol.did().to_owned()][..]));
+    alice.merge_pending(GROUP).unwrap();
+    bob.apply(GROUP, &staged.commit).unwrap();
+    dave.join(&staged.welcome, Handshake::Private).unwrap();
+    assert_agreed(&[&alice, &bob, &dave], 2);
+}
+
+#[test]
+fn a_client_that_lost_its_state_comes_back_by_an_external_commit() {
     for handshake in [Handshake::Public, Handshake::Private] {
         let [mut alice, mut bob, mut carol] = three(handshake);
-        let proposal = carol.propose_leave(GROUP).unwrap();
-        assert_eq!(bob.process(GROUP, &proposal).unwrap(), Processed::Proposal);
-        assert_agreed(&[&alice, &bob, &carol], 1);
-        let message = carol.encrypt(GROUP, b"not gone").unwrap();
-        assert_eq!(alice.process(GROUP, &message).unwrap(), said(&carol, b"not gone"));
+        let staged = alice.self_update(GROUP).unwrap();
+        for client in [&mut alice, &mut bob] {
+            client.apply(GROUP, &staged.commit).unwrap();
+        }
+        carol.forget(GROUP).unwrap();
+        let lost = carol.enter(&staged.group_info, handshake).unwrap();
+        carol.discard_pending(GROUP).unwrap();
+        let entry = carol.enter(&bob.group_info(GROUP).unwrap(), handshake).unwrap();
+        assert_eq!((&entry.group_id[..], entry.staged.made_in), (GROUP, 2));
+        for client in [&mut alice, &mut bob] {
+            client.apply(GROUP, &entry.staged.commit).unwrap();
+            assert!(client.apply(GROUP, &lost.staged.commit).is_err(), "its epoch is over");
+        }
+        assert_eq!(carol.merge_pending(GROUP).unwrap(), 3);
+        assert_agreed(&[&alice, &bob, &carol], 3);
+        let mut dave = client();
+        let entry = dave.enter(&entry.staged.group_info, handshake).unwrap();
+        for client in [&mut alice, &mut bob, &mut carol] {
+            client.apply(GROUP, &entry.staged.commit).unwrap();
+        }
+        dave.merge_pending(GROUP).unwrap();
+        assert_agreed(&[&alice, &bob, &carol, &dave], 4);
+        let message = carol.encrypt(GROUP, b"back").unwrap();
+        assert_eq!(alice.process(GROUP, &message).unwrap(), said(&carol, b"back"));
     }
+}
+
+#[test]
+fn a_did_stands_for_all_its_devices() {
+    let [mut alice, mut bob, carol] = three(Handshake::Private);
+    let mut phone = MlsClient::new(format!("{}#phone", carol.did()));
+    let staged = alice.add(GROUP, &[phone.key_package().unwrap()]).unwrap();
+    alice.merge_pending(GROUP).unwrap();
+    bob.apply(GROUP, &staged.commit).unwrap();
+    phone.join(&staged.welcome, Handshake::Private).unwrap();
+    let message = phone.encrypt(GROUP, b"from the phone").unwrap();
+    assert_eq!(alice.process(GROUP, &message).unwrap(), said(&phone, b"from the phone"));
+    let mut staged = bob.remove(GROUP, &[carol.did()]).unwrap();
+    staged.removed.sort_unstable();
+    assert_eq!(staged.removed, [carol.did(), phone.did()]);
 }
 
 #[test]

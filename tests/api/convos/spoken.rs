@@ -32,7 +32,7 @@ async fn members_talk_in_suites_that_few_libraries_have(app: &TestApp) {
         for handshake in [Handshake::Public, Handshake::Private] {
             let mut members = [app.persona(), app.persona()];
             for member in &mut members {
-                member.mls = MlsClient::with_suite(member.did(), suite).unwrap();
+                member.mls = Box::new(MlsClient::with_suite(member.did(), suite).unwrap());
                 member.handshake = handshake;
             }
             let [alice, bob] = &mut members;
@@ -59,7 +59,7 @@ async fn a_welcome_or_a_key_package_of_another_suite_is_refused(app: &TestApp) {
     let bob = app.published_persona().await;
     // Alice and Bob in another group with another suite.
     let (mut elsewhere, there) = (app.persona(), app.persona());
-    elsewhere.mls = MlsClient::with_suite(elsewhere.did(), other).unwrap();
+    elsewhere.mls = Box::new(MlsClient::with_suite(elsewhere.did(), other).unwrap());
     elsewhere.create(random_did().as_bytes(), "test").await.unwrap();
     let theirs = MlsClient::with_suite(there.did(), other).unwrap().key_package().unwrap();
     let foreign = offer_with(&mut elsewhere, &[&there], std::slice::from_ref(&theirs));

@@ -2,20 +2,21 @@
 //!
 //! All state is in memory. A commit stays pending until the caller reports its outcome ([`MlsClient::merge_pending`],
 //! [`MlsClient::discard_pending`]) or applies the winner ([`MlsClient::apply`]); until then the client refuses to make
-//! another. It does not talk to a server.
+//! another. It does not talk to a server. [`Mls`] is what a persona needs of it, so that another library can take its place.
 
 mod commits;
 mod crypto;
 mod error;
 mod groups;
+mod library;
 mod messages;
 mod storage;
 
 use std::collections::HashMap;
 
 use openmls::prelude::{
-    BasicCredential, Capabilities, Ciphersuite, CredentialWithKey, ExtensionType, KeyPackage, KeyPackageBuilder,
-    Lifetime, MlsGroup, MlsMessageOut,
+    BasicCredential, Capabilities, CredentialWithKey, ExtensionType, KeyPackage, KeyPackageBuilder, Lifetime, MlsGroup,
+    MlsMessageOut, ProposalType,
 };
 use openmls_basic_credential::SignatureKeyPair;
 use storage::Provider;
@@ -23,7 +24,9 @@ use storage::Provider;
 pub use commits::Staged;
 pub use error::MlsError;
 pub use groups::Handshake;
+pub use library::{Entry, Mls, Proposal, is_of, person};
 pub use messages::Processed;
+pub use openmls::prelude::Ciphersuite;
 
 /// Cipher suite that every MLS implementation must support (RFC 9420, section 17.1).
 pub const DEFAULT_SUITE: Ciphersuite = Ciphersuite::MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519;
@@ -35,12 +38,22 @@ pub struct MlsClient {
     provider: Provider,
     signer: SignatureKeyPair,
     groups: HashMap<Vec<u8>, Group>,
+    /// Groups as external commits would make them, with the bytes of these commits.
+    entering: HashMap<Vec<u8>, (MlsGroup, Vec<u8>)>,
+    padding: usize,
 }
 
-/// A group, and the bytes of this client's own pending commit.
+/// A group, and the bytes of this client's own pending commit and its proposals of this epoch.
 struct Group {
     mls: MlsGroup,
     pending: Option<Vec<u8>>,
+    proposed: Vec<Vec<u8>>,
+}
+
+impl Group {
+    fn new(mls: MlsGroup) -> Self {
+        Self { mls, pending: None, proposed: Vec::new() }
+    }
 }
 
 impl MlsClient {
@@ -54,10 +67,17 @@ impl MlsClient {
         let did = did.into();
         let signer = SignatureKeyPair::new(suite.signature_algorithm())
             .map_err(|why| MlsError::outside(&did, "make a signature key", why))?;
-        Ok(Self { did, suite, provider: Provider::default(), signer, groups: HashMap::new() })
+        let (groups, entering) = (HashMap::new(), HashMap::new());
+        Ok(Self { did, suite, provider: Provider::default(), signer, groups, entering, padding: 0 })
     }
 
-    /// DID of the client, which is also the identity in its credential.
+    /// Pads the content of the messages in groups that it enters from now on to a multiple of this many bytes.
+    pub fn padded(mut self, padding: usize) -> Self {
+        self.padding = padding;
+        self
+    }
+
+    /// Identity in the client's credential: a DID, or `did#device`.
     pub fn did(&self) -> &str {
         &self.did
     }
@@ -113,7 +133,8 @@ impl MlsClient {
     }
 }
 
-/// Capabilities of a leaf beyond the defaults: a leaf must list the extensions of its key package, and its suite.
+/// Capabilities of a leaf beyond the defaults: a leaf must list the extensions of its key package, its suite, and the
+/// proposals of MLS extensions that its group may use.
 fn capabilities() -> Capabilities {
     let suites = vec![
         DEFAULT_SUITE,
@@ -122,5 +143,10 @@ fn capabilities() -> Capabilities {
         Ciphersuite::MLS_256_DHKEMP384_AES256GCM_SHA384_P384,
         Ciphersuite::MLS_256_XWING_CHACHA20POLY1305_SHA256_Ed25519,
     ];
-    Capabilities::builder().ciphersuites(suites).extensions(vec![ExtensionType::LastResort]).build()
+    let proposals = vec![ProposalType::SelfRemove];
+    Capabilities::builder()
+        .ciphersuites(suites)
+        .extensions(vec![ExtensionType::LastResort])
+        .proposals(proposals)
+        .build()
 }

@@ -13,7 +13,7 @@ mod messages;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::mls::{Handshake, MlsClient};
+use super::mls::{Handshake, Mls, MlsClient};
 use super::xrpc::{Reply, Xrpc, XrpcError, base64_text};
 
 pub use error::PersonaError;
@@ -27,9 +27,9 @@ const MAX_WAIT: std::time::Duration = std::time::Duration::from_secs(10);
 const MAX_SILENCES: u32 = 200;
 const PAUSE: std::time::Duration = std::time::Duration::from_millis(50);
 
-/// One DID and its part in one conversation.
+/// One DID, or one device of it, and its part in one conversation.
 pub struct Persona {
-    pub mls: MlsClient,
+    pub mls: Box<dyn Mls>,
     pub xrpc: Xrpc,
     /// Id of the conversation, from [`Persona::create`] or [`Persona::join`] on.
     pub convo_id: Option<String>,
@@ -64,8 +64,14 @@ enum Call<'a> {
 impl Persona {
     /// Creates a persona for the DID of `xrpc`, with fresh keys and no conversation.
     pub fn new(xrpc: Xrpc) -> Self {
+        let mls = MlsClient::new(xrpc.did.clone());
+        Self::with(xrpc, Box::new(mls))
+    }
+
+    /// Creates a persona with the keys of `mls`, which names the same DID or a device of it.
+    pub fn with(xrpc: Xrpc, mls: Box<dyn Mls>) -> Self {
         Self {
-            mls: MlsClient::new(xrpc.did.clone()),
+            mls,
             xrpc,
             convo_id: None,
             group_id: Vec::new(),
@@ -77,7 +83,7 @@ impl Persona {
     }
 
     pub fn did(&self) -> &str {
-        self.mls.did()
+        &self.xrpc.did
     }
 
     /// Returns the id of this persona's conversation.

@@ -1,12 +1,12 @@
 //! Groups as a whole: creating, joining by Welcome, forgetting, and reading the state.
 
 use openmls::prelude::{
-    BasicCredential, Credential, GroupId, MIXED_CIPHERTEXT_WIRE_FORMAT_POLICY, MIXED_PLAINTEXT_WIRE_FORMAT_POLICY,
-    MlsGroup, MlsGroupJoinConfig, MlsMessageBodyIn, MlsMessageIn, SenderRatchetConfiguration, StagedWelcome,
-    WireFormatPolicy, tls_codec::Deserialize,
+    BasicCredential, Credential, GroupId, LeafNodeParameters, MIXED_CIPHERTEXT_WIRE_FORMAT_POLICY,
+    MIXED_PLAINTEXT_WIRE_FORMAT_POLICY, MlsGroup, MlsGroupJoinConfig, MlsMessageBodyIn, MlsMessageIn, OpenMlsProvider,
+    SenderRatchetConfiguration, StagedWelcome, WireFormatPolicy, tls_codec::Deserialize,
 };
 
-use super::{Group, MlsClient, MlsError, capabilities};
+use super::{Entry, Group, MlsClient, MlsError, Staged, capabilities};
 
 /// Number of past epochs from which application messages are accepted. Losers of a race apply commits first and read
 /// later.
@@ -45,9 +45,10 @@ impl MlsClient {
             .use_ratchet_tree_extension(true)
             .sender_ratchet_configuration(SenderRatchetConfiguration::new(OVERTAKEN, MISSING))
             .max_past_epochs(PAST_EPOCHS)
+            .padding_size(self.padding)
             .build(&self.provider, &self.signer, self.credential())
             .map_err(|why| MlsError::outside(&self.did, "create a group", why))?;
-        self.groups.insert(group_id.to_vec(), Group { mls, pending: None });
+        self.groups.insert(group_id.to_vec(), Group::new(mls));
         Ok(())
     }
 
@@ -64,19 +65,77 @@ impl MlsClient {
         let MlsMessageBodyIn::Welcome(welcome) = message.extract() else {
             return Err(unreadable("another kind of MLS message".to_owned()));
         };
-        let config = MlsGroupJoinConfig::builder()
-            .wire_format_policy(handshake.policy())
-            .use_ratchet_tree_extension(true)
-            .sender_ratchet_configuration(SenderRatchetConfiguration::new(OVERTAKEN, MISSING))
-            .max_past_epochs(PAST_EPOCHS)
-            .build();
-        let mls = StagedWelcome::build_from_welcome(&self.provider, &config, welcome)
+        let mls = StagedWelcome::build_from_welcome(&self.provider, &self.join_config(handshake), welcome)
             .and_then(|join| join.replace_old_group().build())
             .and_then(|staged| staged.into_group(&self.provider))
             .map_err(|why| MlsError::outside(&self.did, "join by Welcome", why))?;
         let id = mls.group_id().to_vec();
-        self.groups.insert(id.clone(), Group { mls, pending: None });
+        self.entering.remove(&id);
+        self.groups.insert(id.clone(), Group::new(mls));
         Ok(id)
+    }
+
+    /// Makes an external commit, which removes the leaf with this client's signature key. The group takes the place of
+    /// earlier state once the commit is merged.
+    pub fn enter(&mut self, group_info: &[u8], handshake: Handshake) -> Result<Entry, MlsError> {
+        const WHAT: &str = "enter by an external commit";
+        let outside = |why: Box<dyn std::error::Error + Send + Sync>| MlsError::Outside {
+            did: self.did.clone(),
+            what: WHAT,
+            why,
+        };
+        let unreadable = |why: String| MlsError::Unreadable {
+            did: self.did.clone(),
+            expected: "a GroupInfo",
+            bytes: group_info.len(),
+            why,
+        };
+        let message = MlsMessageIn::tls_deserialize_exact(group_info).map_err(|why| unreadable(why.to_string()))?;
+        let MlsMessageBodyIn::GroupInfo(info) = message.extract() else {
+            return Err(unreadable("another kind of MLS message".to_owned()));
+        };
+        let made_in = info.epoch().as_u64();
+        let (mls, bundle) = MlsGroup::external_commit_builder()
+            .with_config(self.join_config(handshake))
+            .build_group(&self.provider, info, self.credential())
+            .map_err(|why| outside(why.into()))?
+            .leaf_node_parameters(LeafNodeParameters::builder().with_capabilities(capabilities()).build())
+            .load_psks(self.provider.storage())
+            .map_err(|why| outside(why.into()))?
+            .create_group_info(true)
+            .use_ratchet_tree_extension(true)
+            .build(self.provider.rand(), self.provider.crypto(), &self.signer, |_| true)
+            .map_err(|why| outside(why.into()))?
+            .finalize(&self.provider)
+            .map_err(|why| outside(why.into()))?;
+        let (commit, _, group_info) = bundle.into_messages();
+        let commit = commit.to_bytes().map_err(|why| outside(why.into()))?;
+        let group_info = group_info.map(|info| info.to_bytes()).transpose().map_err(|why| outside(why.into()))?;
+        let group_id = mls.group_id().to_vec();
+        self.entering.insert(group_id.clone(), (mls, commit.clone()));
+        let staged = Staged { commit, group_info: group_info.unwrap_or_default(), made_in, ..Staged::default() };
+        Ok(Entry { group_id, staged })
+    }
+
+    fn join_config(&self, handshake: Handshake) -> MlsGroupJoinConfig {
+        MlsGroupJoinConfig::builder()
+            .wire_format_policy(handshake.policy())
+            .use_ratchet_tree_extension(true)
+            .sender_ratchet_configuration(SenderRatchetConfiguration::new(OVERTAKEN, MISSING))
+            .max_past_epochs(PAST_EPOCHS)
+            .padding_size(self.padding)
+            .build()
+    }
+
+    /// Returns a GroupInfo of the present epoch with the ratchet tree and the key for external commits.
+    pub fn group_info(&self, group_id: &[u8]) -> Result<Vec<u8>, MlsError> {
+        const WHAT: &str = "export a GroupInfo";
+        let mls = &self.group(group_id)?.mls;
+        let epoch = mls.epoch().as_u64();
+        mls.export_group_info(self.provider.crypto(), &self.signer, true)
+            .map_err(|why| MlsError::refused(&self.did, WHAT, epoch, why))?
+            .to_bytes()
+            .map_err(|why| MlsError::refused(&self.did, WHAT, epoch, why))
     }
 
     /// Drops all state of the group, as a client does after leaving.
@@ -85,17 +144,8 @@ impl MlsClient {
         let epoch = group.mls.epoch().as_u64();
         group
             .mls
-            .delete(openmls::prelude::OpenMlsProvider::storage(&self.provider))
+            .delete(self.provider.storage())
             .map_err(|why| MlsError::refused(&self.did, "forget the group", epoch, why))
-    }
-
-    /// Returns the GroupInfo of the client's epoch, as a serialised MLSMessage.
-    pub fn group_info(&self, group_id: &[u8]) -> Result<Vec<u8>, MlsError> {
-        const WHAT: &str = "export the group";
-        let crypto = openmls::prelude::OpenMlsProvider::crypto(&self.provider);
-        let group_info = self.group(group_id)?.mls.export_group_info(crypto, &self.signer, true);
-        let group_info = group_info.map_err(|why| MlsError::outside(&self.did, WHAT, why))?;
-        group_info.to_bytes().map_err(|why| MlsError::outside(&self.did, WHAT, why))
     }
 
     /// Signs any bytes with the client's signature key, for tests that forge messages.
@@ -116,12 +166,12 @@ impl MlsClient {
         Ok(self.group(group_id)?.mls.epoch_authenticator().as_slice().to_vec())
     }
 
-    /// Returns the DIDs in the ratchet tree, in leaf order.
+    /// Returns the identities in the ratchet tree, in leaf order.
     pub fn members(&self, group_id: &[u8]) -> Result<Vec<String>, MlsError> {
         self.group(group_id)?.mls.members().map(|member| self.identity(&member.credential)).collect()
     }
 
-    /// Returns the DID in a basic credential.
+    /// Returns the identity in a basic credential.
     pub(super) fn identity(&self, credential: &Credential) -> Result<String, MlsError> {
         const WHAT: &str = "read a credential";
         let basic =

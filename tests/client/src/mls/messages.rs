@@ -1,15 +1,16 @@
 //! Encryption of messages, and processing of log entries in order.
 
 use openmls::prelude::{
-    ContentType, MlsMessageIn, OpenMlsProvider, ProcessedMessageContent, ProtocolMessage, tls_codec::Deserialize,
+    ContentType, LeafNodeParameters, MlsMessageIn, OpenMlsProvider, ProcessedMessageContent, ProtocolMessage,
+    tls_codec::Deserialize,
 };
 
-use super::{Group, MlsClient, MlsError};
+use super::{Group, MlsClient, MlsError, Proposal};
 
 /// Result of an incoming message. A commit is already merged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Processed {
-    /// An application message; `sender` is the DID in the sender's credential, not the server's claim.
+    /// An application message; `sender` is the identity in the sender's credential, not the server's claim.
     Application { sender: String, plaintext: Vec<u8> },
     /// A commit of this or another client. `epoch` is the new one.
     Commit { epoch: u64, removed_me: bool },
@@ -31,36 +32,62 @@ impl MlsClient {
             .map_err(|why| MlsError::refused(did, "serialise a message", epoch, why))
     }
 
-    /// Creates a standalone proposal to remove oneself: a handshake message that is not a commit. The caller may send
-    /// it; this client ignores it afterwards, and forgets received proposals.
-    pub fn propose_leave(&mut self, group_id: &[u8]) -> Result<Vec<u8>, MlsError> {
-        const WHAT: &str = "propose to leave";
+    /// Creates a standalone proposal, which stays with this client until the epoch ends.
+    pub fn propose(&mut self, group_id: &[u8], proposal: &Proposal) -> Result<Vec<u8>, MlsError> {
+        const WHAT: &str = "make a proposal";
+        let added = match proposal {
+            Proposal::Add(key_package) => Some(self.read_key_package(key_package)?),
+            _ => None,
+        };
+        let removed = match proposal {
+            Proposal::Remove(named) => self.leaves(&self.group(group_id)?.mls, named)?.first().copied(),
+            _ => None,
+        };
         let Self { did, provider, signer, groups, .. } = self;
-        let Group { mls, .. } = groups.get_mut(group_id).ok_or_else(|| MlsError::unknown(did, group_id))?;
+        let Group { mls, proposed, .. } = groups.get_mut(group_id).ok_or_else(|| MlsError::unknown(did, group_id))?;
         let epoch = mls.epoch().as_u64();
-        let proposal = mls.leave_group(provider, signer).map_err(|why| MlsError::refused(did, WHAT, epoch, why))?;
-        mls.clear_pending_proposals(provider.storage()).map_err(|why| MlsError::refused(did, WHAT, epoch, why))?;
-        proposal.to_bytes().map_err(|why| MlsError::refused(did, WHAT, epoch, why))
+        let refused = |why: Box<dyn std::error::Error + Send + Sync>| MlsError::Refused {
+            did: did.clone(),
+            what: WHAT,
+            epoch,
+            why,
+        };
+        let message = match (proposal, added, removed) {
+            (Proposal::Add(_), Some(package), _) => {
+                mls.propose_add_member(provider, signer, &package).map_err(|why| refused(why.into()))?.0
+            }
+            (Proposal::Remove(_), _, Some(leaf)) => {
+                mls.propose_remove_member(provider, signer, leaf).map_err(|why| refused(why.into()))?.0
+            }
+            (Proposal::SelfRemove, ..) => {
+                mls.leave_group_via_self_remove(provider, signer).map_err(|why| refused(why.into()))?
+            }
+            (Proposal::Update, ..) => {
+                mls.propose_self_update(provider, signer, LeafNodeParameters::default())
+                    .map_err(|why| refused(why.into()))?
+                    .0
+            }
+            _ => mls.leave_group(provider, signer).map_err(|why| refused(why.into()))?,
+        };
+        let bytes = message.to_bytes().map_err(|why| refused(why.into()))?;
+        proposed.push(bytes.clone());
+        Ok(bytes)
     }
 
-    /// Creates a standalone proposal to add the owner of a key package. This client keeps it for the commit that refers to it.
-    pub fn propose_add(&mut self, group_id: &[u8], key_package: &[u8]) -> Result<Vec<u8>, MlsError> {
-        const WHAT: &str = "propose an addition";
-        let package = self.read_key_package(key_package)?;
-        let Self { did, provider, signer, groups, .. } = self;
-        let Group { mls, .. } = groups.get_mut(group_id).ok_or_else(|| MlsError::unknown(did, group_id))?;
-        let epoch = mls.epoch().as_u64();
-        let (proposal, _) = mls
-            .propose_add_member(provider, signer, &package)
-            .map_err(|why| MlsError::refused(did, WHAT, epoch, why))?;
-        proposal.to_bytes().map_err(|why| MlsError::refused(did, WHAT, epoch, why))
+    /// Returns true if there are proposals of this epoch.
+    pub fn commit_is_due(&self, group_id: &[u8]) -> Result<bool, MlsError> {
+        Ok(self.group(group_id)?.mls.has_pending_proposals())
     }
 
     /// Processes one entry of the log from any sender: this client's own pending commit is merged, all others are
     /// processed.
     pub fn apply(&mut self, group_id: &[u8], entry: &[u8]) -> Result<Processed, MlsError> {
-        if self.group(group_id)?.pending.as_deref() == Some(entry) {
+        let entered = self.entering.get(group_id).is_some_and(|(_, commit)| commit == entry);
+        if entered || self.group(group_id)?.pending.as_deref() == Some(entry) {
             return Ok(Processed::Commit { epoch: self.merge_pending(group_id)?, removed_me: false });
+        }
+        if self.group(group_id)?.proposed.iter().any(|own| own == entry) {
+            return Ok(Processed::OwnMessage);
         }
         self.process(group_id, entry)
     }
@@ -71,7 +98,8 @@ impl MlsClient {
         let message = self.read_message(message)?;
         let content_type = message.content_type();
         let Self { did, provider, groups, .. } = self;
-        let Group { mls, pending } = groups.get_mut(group_id).ok_or_else(|| MlsError::unknown(did, group_id))?;
+        let Group { mls, pending, proposed } =
+            groups.get_mut(group_id).ok_or_else(|| MlsError::unknown(did, group_id))?;
         let epoch = mls.epoch().as_u64();
         let processed = mls
             .process_message(provider, message)
@@ -86,6 +114,7 @@ impl MlsClient {
                 mls.merge_staged_commit(provider, *commit)
                     .map_err(|why| MlsError::refused(did, "merge a commit", epoch, why))?;
                 *pending = None;
+                proposed.clear();
                 Ok(Processed::Commit { epoch: mls.epoch().as_u64(), removed_me })
             }
             ProcessedMessageContent::OwnPendingCommit => {

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::super::mls::{Processed, Staged};
+use super::super::mls::{Processed, Staged, is_of};
 use super::super::xrpc::{Reply, base64_text};
 use super::{Call, Landed, Persona, PersonaError, sha256_hex, unique};
 
@@ -59,7 +59,8 @@ impl Persona {
         let overtaken = || PersonaError::Overtaken { did: self.did().to_owned() };
         match change {
             Change::Add(served) => {
-                let served: Vec<_> = served.iter().filter(|package| !members.contains(&package.did)).collect();
+                let served: Vec<_> =
+                    served.iter().filter(|package| !members.iter().any(|member| is_of(member, &package.did))).collect();
                 if served.is_empty() {
                     return Err(overtaken());
                 }
@@ -77,7 +78,7 @@ impl Persona {
                 Ok((staged, body))
             }
             Change::Remove(did) => {
-                if !members.contains(did) {
+                if !members.iter().any(|member| is_of(member, did)) {
                     return Err(overtaken());
                 }
                 let staged = self.mls.remove(&self.group_id, &[did])?;
@@ -141,7 +142,8 @@ impl Persona {
 
     /// Claims one key package per DID.
     async fn claim(&self, dids: &[&str]) -> Result<Vec<Served>, PersonaError> {
-        let parameters: Vec<_> = dids.iter().map(|did| ("dids", (*did).to_owned())).collect();
+        let mut parameters: Vec<_> = dids.iter().map(|did| ("dids", (*did).to_owned())).collect();
+        parameters.push(("cipherSuite", self.mls.suite_name()));
         let reply = self.query("getKeyPackages", &parameters).await?;
         let mut served = Vec::with_capacity(dids.len());
         for package in reply.list("keyPackages")? {

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::super::mls::Processed;
+use super::super::mls::{Processed, person};
 use super::super::xrpc::{Reply, bytes_value};
 use super::{Call, Persona, PersonaError, unique};
 
@@ -100,7 +100,9 @@ impl Persona {
     fn read(&mut self, named: &str, bytes: &[u8]) -> Result<String, PersonaError> {
         match self.mls.process(&self.group_id, bytes)? {
             Processed::Application { sender, plaintext } => {
-                self.expect(sender == named, || format!("a message by {sender} was served as one by {named}"))?;
+                self.expect(person(&sender) == named, || {
+                    format!("a message by {sender} was served as one by {named}")
+                })?;
                 String::from_utf8(plaintext).map_err(|why| self.broken(format!("a text is no longer one: {why}")))
             }
             other => Err(self.broken(format!("an entry that is no application message was served as one: {other:?}"))),
