@@ -21,6 +21,8 @@ pub struct Departure {
     pub commit: Option<LexBytes>,
     /// The caller's proposal that it be removed. Only without a commit.
     pub proposal: Option<Proposal>,
+    /// GroupInfo of the epoch that the commit creates.
+    pub group_info: Option<LexBytes>,
     pub key: Option<Key>,
     pub incarnation: Option<ServerIncarnation>,
 }
@@ -32,7 +34,7 @@ impl Departure {
             .text(Some(self.convo_id.as_str()))
             .text(Some(self.target.as_str()))
             .field(self.commit.as_ref().map(|commit| commit.0.as_slice()));
-        if self.commit.is_some() {
+        if self.commit.is_some() || self.group_info.is_some() {
             let submission = Submission {
                 method: self.method,
                 convo_id: self.convo_id,
@@ -40,6 +42,7 @@ impl Departure {
                 removed: vec![self.target],
                 commit: self.commit,
                 welcome: None,
+                group_info: self.group_info,
                 key_packages: Vec::new(),
                 key: self.key,
                 fingerprint,

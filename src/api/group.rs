@@ -22,11 +22,18 @@ pub async fn commit(
     Ok(Some((commit, group)))
 }
 
-/// Parses a request's GroupInfo, and checks that it belongs to the conversation's group and that the caller has signed it.
-pub async fn group_info(app: &App, caller: &Caller, convo: &ConvoId, bytes: LexBytes) -> Result<GroupInfo, Error> {
+/// Parses a request's GroupInfo, and checks that it belongs to the conversation's group, that it is of this epoch, and that the caller has
+/// signed it.
+pub async fn group_info(
+    app: &App,
+    caller: &Caller,
+    convo: &ConvoId,
+    bytes: LexBytes,
+    epoch: i64,
+) -> Result<GroupInfo, Error> {
     let group_info = mls::parse_large(bytes.0, GroupInfo::parser(app.config.mls_validation)).await?;
     let suite = check(app, caller, convo, &group_info.frame, Code::InvalidGroupInfo).await?;
-    if let Err(refusal) = group_info.check(suite, &caller.did) {
+    if let Err(refusal) = group_info.check(suite, epoch, &caller.did) {
         // Former members are told that they are no longer members.
         members::membership(&app.store.reader().await?, convo, &caller.did).await?;
         return Err(refusal);

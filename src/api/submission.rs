@@ -26,6 +26,8 @@ pub struct Submission {
     pub removed: Vec<Did>,
     pub commit: Option<LexBytes>,
     pub welcome: Option<LexBytes>,
+    /// GroupInfo of the epoch that the commit creates.
+    pub group_info: Option<LexBytes>,
     pub key_packages: Vec<(Did, Hash)>,
     pub key: Option<Key>,
     /// Fingerprint of the request's fields. Replicas of another build have to find the same.
@@ -70,6 +72,16 @@ impl Submission {
         if self.welcome.is_some() && self.commit.is_none() {
             return Err(Code::InvalidWelcome.because("a Welcome needs its commit; send both in one request"));
         }
+        if self.group_info.is_some() && self.commit.is_none() {
+            let message =
+                "a GroupInfo needs the commit that creates its epoch; updateGroupInfo takes one of the present epoch";
+            return Err(Code::InvalidGroupInfo.because(message));
+        }
+        // A request without one keeps the fingerprint that earlier builds computed.
+        let fingerprint = match &self.group_info {
+            Some(group_info) => self.fingerprint.field(Some(&group_info.0)),
+            None => self.fingerprint,
+        };
         let (welcome, of_suite) =
             fields::welcome(self.welcome).await?.map(|welcome| (welcome.bytes, welcome.suite)).unzip();
         let has_welcome = welcome.is_some();
@@ -94,6 +106,12 @@ impl Submission {
             commit.check_roster(&caller.did, &change, app.config.mls_validation)?;
             of_suite.map_or(Ok(()), |suite| suite.check(*group))?;
         }
+        let group_info = match (self.group_info, &commit) {
+            (Some(bytes), Some((commit, _))) => {
+                Some(group::group_info(app, caller, &self.convo_id, bytes, commit.frame.epoch + 1).await?)
+            }
+            _ => None,
+        };
         Ok(SubmitCommit {
             convo_id: self.convo_id,
             caller: caller.did.clone(),
@@ -102,8 +120,9 @@ impl Submission {
             commit: commit.map(|(commit, _)| commit),
             entry_id: app.new_id(),
             invitation,
+            group_info,
             incarnation: self.incarnation.map(|seen| seen.0),
-            idempotency: Idempotency::new(caller.did.clone(), self.method, self.key.map(|key| key.0), self.fingerprint),
+            idempotency: Idempotency::new(caller.did.clone(), self.method, self.key.map(|key| key.0), fingerprint),
         })
     }
 }
@@ -113,9 +132,11 @@ impl Submission {
 async fn hold(app: &App, command: &SubmitCommit) -> Result<Reservation, Error> {
     app.serializer.refuse_stranger(&command.convo_id, &command.caller).await?;
     let commit = command.commit.as_ref().map_or(0, |commit| commit.bytes.len());
-    let bytes = commit + command.invitation.bytes(&command.added);
+    let group_info = command.group_info.as_ref().map_or(0, |group_info| group_info.bytes.len());
+    let bytes = commit + group_info + command.invitation.bytes(&command.added);
     // The entry, the events of those who are added and removed, and the rows of the invitation.
-    let rows = 2 + 2 * command.removed.len() + command.invitation.rows(command.added.len());
+    let rows =
+        2 + usize::from(group_info > 0) + 2 * command.removed.len() + command.invitation.rows(command.added.len());
     let mut charges = vec![Charge::stored(&command.caller, bytes, rows)];
     charges.extend(app.quotas.stranger_charges(&command.caller, &command.added).await?);
     app.quotas.reserve(charges)

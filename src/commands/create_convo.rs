@@ -5,8 +5,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Code, Error};
 use crate::ids::{ConvoId, Did};
+use crate::mls::GroupInfo;
 use crate::store::convos::{self, NewConvo};
-use crate::store::{Abort, Command, Counts, Exclusive, Position, Queries, members};
+use crate::store::{Abort, Command, Counts, Exclusive, Position, Queries, group_infos, members};
 
 use super::{Idempotency, Invitation, Replayable};
 
@@ -19,6 +20,8 @@ pub struct CreateConvo {
     /// Without the creator, without duplicates.
     pub initial_members: Vec<Did>,
     pub invitation: Invitation,
+    /// GroupInfo of the first epoch, signed by the creator.
+    pub group_info: Option<GroupInfo>,
     pub idempotency: Idempotency,
 }
 
@@ -76,6 +79,9 @@ impl Command for CreateConvo {
         let members: Vec<&Did> = std::iter::once(&self.new.creator).chain(&self.initial_members).collect();
         members::join(x, &members, at, &self.new.creator, self.invitation.welcome.is_some()).await?;
         self.invitation.deliver(x, &self.new.creator, self.new.epoch).await?;
+        if let Some(group_info) = &self.group_info {
+            group_infos::replace(x, group_info, &self.new.creator).await?;
+        }
         let created = Created { id: self.id.clone(), created_at, replayed: false };
         self.idempotency.record(x.tx(), &created).await?;
         Ok(created)

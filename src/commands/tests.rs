@@ -17,10 +17,11 @@ use sha2::{Digest, Sha256};
 use ulid::Ulid;
 
 use super::{Fingerprint, Idempotency, Invitation, LeaveConvo, MAX_MEMBERS, SendMessage, SubmitCommit};
+use crate::config::MlsValidation;
 use crate::error::Error;
 use crate::ids::{ConvoId, Did, EntryId};
 use crate::metrics::Registry;
-use crate::mls::Commit;
+use crate::mls::{Commit, GroupInfo};
 use crate::store::messages::{AppMessage, MAX_PROPOSALS};
 use crate::store::{BatchOutcome, Batched, Command, LockMode, Locks, Position, Store, StoreConfig, StoreMetrics};
 
@@ -359,6 +360,7 @@ impl Case<'_> {
         let (convo, epoch) = self.at(request, locks).await;
         let caller = self.did(request.caller);
         let commit = commit(&convo, epoch, &caller, change.bytes);
+        let group_info = (change.bytes.is_multiple_of(2)).then(|| group_info(&convo, epoch + 1, change.bytes));
         let dids = |people: &BTreeSet<usize>| people.iter().map(|person| self.did(*person)).collect::<Vec<Did>>();
         let (added, removed) = (dids(&change.added), dids(&change.removed));
         let packages =
@@ -376,6 +378,7 @@ impl Case<'_> {
         Arc::new(SubmitCommit {
             idempotency: Idempotency::new(caller.clone(), method, key, fingerprint),
             invitation: invitation(&added, &removed, welcome, packages),
+            group_info,
             convo_id: convo,
             caller,
             added,
@@ -472,6 +475,7 @@ impl Case<'_> {
               from welcome_messages m left join welcomes w on w.id = m.welcome_id where convo_id like $1
             union all select 'bytes ' || id from welcomes w where not exists (select from welcome_messages m where m.welcome_id = w.id)
             union all select 'package ' || (hash, consumed_at, consumed_convo, claimed_by)::text from key_packages where owner_did like $2
+            union all select 'group info ' || (convo_id, epoch, group_info, signer_did)::text from group_infos where convo_id like $1
             union all select 'record ' || (caller_did, method, key, fingerprint, reply - 'received_at', reply ? 'received_at')::text
               from idempotency_records where caller_did like $2
             order by 1";
@@ -493,8 +497,18 @@ fn repeat_send(earlier: &Arc<SendMessage>) -> Arc<SendMessage> {
 
 /// The same commit sent again: the server makes other ids.
 fn repeat_commit(earlier: &Arc<SubmitCommit>) -> Arc<SubmitCommit> {
-    let SubmitCommit { convo_id, caller, added, removed, commit, invitation: sent, incarnation, idempotency, .. } =
-        &**earlier;
+    let SubmitCommit {
+        convo_id,
+        caller,
+        added,
+        removed,
+        commit,
+        invitation: sent,
+        group_info,
+        incarnation,
+        idempotency,
+        ..
+    } = &**earlier;
     let welcome = sent.welcome.as_ref().map(|welcome| welcome.bytes.clone());
     Arc::new(SubmitCommit {
         invitation: invitation(added, removed, welcome, sent.key_packages.clone()),
@@ -503,6 +517,7 @@ fn repeat_commit(earlier: &Arc<SubmitCommit>) -> Arc<SubmitCommit> {
         added: added.clone(),
         removed: removed.clone(),
         commit: commit.clone(),
+        group_info: group_info.clone(),
         entry_id: new_entry(),
         incarnation: incarnation.clone(),
         idempotency: idempotency.clone(),
@@ -520,6 +535,17 @@ fn new_entry() -> EntryId {
 
 fn now() -> DateTime<Utc> {
     DateTime::UNIX_EPOCH
+}
+
+/// A GroupInfo that parses, without tree and signature (RFC 9420, section 12.4.3).
+fn group_info(group: &ConvoId, epoch: i64, signature: u8) -> GroupInfo {
+    let mut bytes = vec![0, 1, 0, 1, group.as_str().len() as u8];
+    bytes.extend_from_slice(group.as_str().as_bytes());
+    bytes.extend_from_slice(&epoch.to_be_bytes());
+    // Tree hash, transcript hash, two lists of extensions, confirmation tag and signer.
+    bytes.extend_from_slice(&[0; 9]);
+    bytes.extend_from_slice(&[1, signature]);
+    GroupInfo::parser(MlsValidation::Framing)(bytes).unwrap()
 }
 
 /// A PrivateMessage that holds a commit, as far as its frame shows (RFC 9420, section 6.3).

@@ -289,17 +289,17 @@ mod tests {
             });
         }
         let methods = [
-            "addMembers",
-            "addMembers",
-            "createConvo",
-            "leaveConvo",
-            "removeMember",
-            "sendMessage",
-            "submitCommit",
-            "submitCommit",
-            "updateGroupInfo",
+            ("addMembers", 3),
+            ("createConvo", 2),
+            ("leaveConvo", 2),
+            ("removeMember", 2),
+            ("sendMessage", 1),
+            ("submitCommit", 3),
+            ("updateGroupInfo", 1),
         ];
-        assert_eq!(large, methods.map(|method| format!("blue.catbird.mls.{method}")));
+        let expected: Vec<_> =
+            methods.iter().flat_map(|(method, fields)| vec![format!("blue.catbird.mls.{method}"); *fields]).collect();
+        assert_eq!(large, expected);
     }
 
     #[test]

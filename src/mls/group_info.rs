@@ -78,10 +78,13 @@ impl GroupInfo {
         Ok(Self { signer: Some(signer), ..parsed })
     }
 
-    /// Checks that it has the group's suite and that `caller` has signed it, if it was verified.
-    pub fn check(&self, group: Suite, caller: &Did) -> Result<(), Error> {
+    /// Checks that it has the group's suite, that it is of this epoch, and that `caller` has signed it, if it was verified.
+    pub fn check(&self, group: Suite, epoch: i64, caller: &Did) -> Result<(), Error> {
         if self.suite != group.id {
             return Err(invalid("its cipher suite is not the group's"));
+        }
+        if self.frame.epoch != epoch {
+            return Err(invalid(&format!("it is of epoch {}, not of epoch {epoch}", self.frame.epoch)));
         }
         match &self.signer {
             Some(signer) if signer != caller => Err(invalid("its signer's leaf names another DID")),

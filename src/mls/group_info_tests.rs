@@ -149,7 +149,7 @@ fn a_group_info_of_every_suite_is_verified_framed_and_bare() {
             for bytes in [framed.clone(), framed[FRAMED.len()..].to_vec()] {
                 let info = GroupInfo::verify(bytes).unwrap();
                 assert_eq!((info.frame.epoch, info.frame.belongs_to(GROUP_HEX)), (1, true));
-                info.check(ours(suite), &named(&did(signer))).unwrap();
+                info.check(ours(suite), 1, &named(&did(signer))).unwrap();
                 let leaves = GroupInfo::leaves(&info.bytes).unwrap();
                 let dids: Vec<_> = (0..4).map(|leaf| leaves.did(leaf).map(Did::to_string)).collect();
                 assert_eq!(dids, [Some(did(0)), Some(did(1)), Some(did(2)), None]);
@@ -164,7 +164,8 @@ fn the_group_info_of_a_commit_is_of_the_epoch_that_the_commit_creates() {
     let staged = group.0[1].self_update(GROUP).unwrap();
     let info = GroupInfo::verify(staged.group_info).unwrap();
     assert_eq!(info.frame.epoch, staged.made_in as i64 + 1);
-    info.check(ours(SUITE), &named(&did(1))).unwrap();
+    info.check(ours(SUITE), 2, &named(&did(1))).unwrap();
+    assert!(info.check(ours(SUITE), 1, &named(&did(1))).unwrap_err().message.contains("of epoch 2, not of epoch 1"));
 }
 
 /// Section 7.8: blank nodes and unmerged leaves are part of the hash.
@@ -216,7 +217,7 @@ fn each_defect_is_refused_for_its_own_reason() {
     let (signer, other) = (&group.0[1], &group.0[2]);
     let good = Fields::of(&group.info(1));
     let me = named(&did(1));
-    let check = |bytes: Vec<u8>| GroupInfo::verify(bytes).and_then(|info| info.check(ours(SUITE), &me));
+    let check = |bytes: Vec<u8>| GroupInfo::verify(bytes).and_then(|info| info.check(ours(SUITE), 1, &me));
     check(good.signed(signer)).unwrap();
 
     let tree = good.extensions[0].1.clone();
@@ -262,7 +263,7 @@ fn each_defect_is_refused_for_its_own_reason() {
         (good.clone().with_tree([&tree[..], &[0]].concat()).signed(signer), "tree does not parse"),
         (good.clone().with_tree(too_many).signed(signer), "more leaves"),
         (no_did.group_info(GROUP).unwrap(), "not basic, or is not a DID"),
-        (of_another.group_info(GROUP).unwrap(), "signer's leaf names another DID"),
+        (of_another.group_info(GROUP).unwrap(), "of epoch 0, not of epoch 1"),
         (signer.key_package().unwrap(), "another kind of message"),
         (b"lll".to_vec(), "does not parse as an MLSMessage or a GroupInfo"),
         (vec![0; MAX_MLS_BYTES + 1], "more than 7 MiB"),
@@ -274,7 +275,7 @@ fn each_defect_is_refused_for_its_own_reason() {
     // Framing mode parses, and no more.
     let forged = changed(&|fields| fields.tree_hash[0] ^= 1).signed(other);
     let parsed = GroupInfo::parser(MlsValidation::Framing)(forged.clone()).unwrap();
-    parsed.check(ours(SUITE), &named("did:plc:mallory")).unwrap();
+    parsed.check(ours(SUITE), 1, &named("did:plc:mallory")).unwrap();
     assert!(GroupInfo::parser(MlsValidation::Strict)(forged.clone()).is_err());
     assert!(GroupInfo::parse(forged[..forged.len() - 1].to_vec()).is_err());
 }
@@ -337,7 +338,7 @@ proptest! {
         static GOOD: std::sync::LazyLock<Vec<u8>> = std::sync::LazyLock::new(|| Group::new(SUITE, 3).info(1));
         let mut bytes = GOOD.clone();
         bytes[at.index(GOOD.len())] ^= 1_u8 << bit;
-        let passed = GroupInfo::verify(bytes).and_then(|info| info.check(ours(SUITE), &named(&did(1))));
+        let passed = GroupInfo::verify(bytes).and_then(|info| info.check(ours(SUITE), 1, &named(&did(1))));
         prop_assert!(passed.is_err());
     }
 }

@@ -17,7 +17,7 @@ query! {
     SUBMIT_COMMIT = "commits/submit_commit" (
         TEXT_ARRAY, TEXT_ARRAY, TEXT_ARRAY, TEXT_ARRAY, INT8_ARRAY, BYTEA_ARRAY, BYTEA_ARRAY, TEXT_ARRAY, BYTEA_ARRAY, TEXT_ARRAY,
         BYTEA_ARRAY, INT8_ARRAY, TEXT_ARRAY, BOOL_ARRAY, BOOL_ARRAY, INT8_ARRAY, TEXT_ARRAY, TEXT_ARRAY, BYTEA_ARRAY, INT8_ARRAY,
-        BYTEA_ARRAY, TEXT_ARRAY, INT8, TIMESTAMPTZ
+        BYTEA_ARRAY, TEXT_ARRAY, INT8, TIMESTAMPTZ, BYTEA_ARRAY
     );
 }
 
@@ -41,6 +41,8 @@ pub struct NewCommit<'a> {
     pub welcome: Option<&'a NewWelcome>,
     /// Key packages to use: owners and hashes. Their owners are among the people.
     pub key_packages: &'a [(Did, Hash)],
+    /// GroupInfo of the epoch that the commit creates. `None` without a commit.
+    pub group_info: Option<&'a [u8]>,
     pub method: &'static str,
     /// The idempotency key with the request's fingerprint.
     pub idempotency: Option<(&'a str, &'a [u8; 32])>,
@@ -100,6 +102,7 @@ pub(crate) async fn submit(
         &used.iter().map(|(owner, _)| owner.as_str()).collect::<Vec<_>>(),
         &max_members,
         &commits.iter().map(|new| new.now).max(),
+        &column(commits, |new| new.group_info),
     ];
     let rows = x.tx.rows(&SUBMIT_COMMIT, params).await?;
     let mut results = refusal::in_order(&rows, commits.len(), |row| Position::from(row))?;

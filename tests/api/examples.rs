@@ -134,15 +134,19 @@ pub async fn examples(app: &TestApp, method: &'static str) -> Vec<Example> {
     let example = |caller, fields| Example { method, caller, fields, needs: &[], other: Value::Null };
     match method {
         "createConvo" => {
-            let (alice, bob, carol) = (app.persona(), app.published_persona().await, app.published_persona().await);
+            let (mut alice, bob, carol) = (app.persona(), app.published_persona().await, app.published_persona().await);
+            let group_id = random_did().into_bytes();
+            alice.mls.create_group(&group_id, Default::default()).unwrap();
+            let exported = alice.mls.self_update(&group_id).unwrap().group_info;
             let mut creator = app.conversation(1).await.remove(0);
             let package = claim(&alice, bob.did()).await.unwrap();
             let fields = vec![
-                ("groupId", json!(hex(random_did().as_bytes()))),
+                ("groupId", json!(hex(&group_id))),
                 ("cipherSuite", json!(alice.mls.suite_name())),
                 ("initialMembers", json!([bob.did()])),
                 ("welcomeMessage", json!(base64_text(&offer(&mut creator, &[&carol]).staged.welcome))),
                 ("keyPackageHashes", hashes(&[&bob], &[package])),
+                ("groupInfo", json!(base64_text(&exported))),
                 ("metadata", json!({ "name": "n", "description": "d" })),
                 ("currentEpoch", json!(1)),
                 ("idempotencyKey", json!("k")),
@@ -159,6 +163,7 @@ pub async fn examples(app: &TestApp, method: &'static str) -> Vec<Example> {
                 ("commit", json!(base64_text(&addition.staged.commit))),
                 ("welcomeMessage", json!(base64_text(&addition.staged.welcome))),
                 ("keyPackageHashes", hashes(&[&carol], &packages)),
+                ("groupInfo", json!(base64_text(&addition.staged.group_info))),
                 ("idempotencyKey", json!("k")),
                 ("serverIncarnation", json!("0123456789abcdef")),
                 ("conflict", json!("error")),
@@ -177,15 +182,18 @@ pub async fn examples(app: &TestApp, method: &'static str) -> Vec<Example> {
             let mut members = app.conversation(3).await;
             let target = members[2].did().to_owned();
             let admin = &mut members[0];
+            let staged = admin.mls.remove(&admin.group_id, &[&target]).unwrap();
             let removal = vec![
                 ("convoId", json!(convo(admin))),
                 ("targetDid", json!(target)),
-                ("commit", json!(base64_text(&admin.mls.remove(&admin.group_id, &[&target]).unwrap().commit))),
+                ("commit", json!(base64_text(&staged.commit))),
+                ("groupInfo", json!(base64_text(&staged.group_info))),
                 ("idempotencyKey", json!("k")),
                 ("serverIncarnation", json!("0123456789abcdef")),
                 ("conflict", json!("error")),
             ];
-            let removal = Example { other: json!({ "commit": null }), ..example(members.remove(0), removal) };
+            let other = json!({ "commit": null, "groupInfo": null });
+            let removal = Example { other, ..example(members.remove(0), removal) };
             let mut members = app.conversation(3).await;
             let target = members[0].did().to_owned();
             let leaving = vec![("convoId", json!(convo(&members[1]))), ("idempotencyKey", json!("k"))];
@@ -205,16 +213,19 @@ pub async fn examples(app: &TestApp, method: &'static str) -> Vec<Example> {
             let mut members = app.conversation(3).await;
             let target = members[2].did().to_owned();
             let admin = &mut members[0];
+            let staged = admin.mls.remove(&admin.group_id, &[&target]).unwrap();
             let fields = vec![
                 ("convoId", json!(convo(admin))),
                 ("targetDid", json!(target)),
-                ("commit", json!(base64_text(&admin.mls.remove(&admin.group_id, &[&target]).unwrap().commit))),
+                ("commit", json!(base64_text(&staged.commit))),
+                ("groupInfo", json!(base64_text(&staged.group_info))),
                 ("reason", json!("spam")),
                 ("idempotencyKey", json!("k")),
                 ("serverIncarnation", json!("0123456789abcdef")),
                 ("conflict", json!("error")),
             ];
-            vec![Example { other: json!({ "commit": null }), ..example(members.remove(0), fields) }]
+            let other = json!({ "commit": null, "groupInfo": null });
+            vec![Example { other, ..example(members.remove(0), fields) }]
         }
         "submitCommit" => {
             let (mut members, carol) = (app.conversation(3).await, app.published_persona().await);
@@ -229,6 +240,7 @@ pub async fn examples(app: &TestApp, method: &'static str) -> Vec<Example> {
                 ("removedDids", json!([removed])),
                 ("welcomeMessage", json!(base64_text(&staged.welcome))),
                 ("keyPackageHashes", hashes(&[&carol], &packages)),
+                ("groupInfo", json!(base64_text(&staged.group_info))),
                 ("idempotencyKey", json!("k")),
                 ("serverIncarnation", json!("0123456789abcdef")),
                 ("conflict", json!("error")),

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use catbird_client::mls::Staged;
 use catbird_client::persona::Persona;
-use catbird_client::random_did;
 use catbird_client::xrpc::{Reply, Xrpc, base64_text};
 use catbird_server::config::MlsValidation;
 use catbird_server::mls::GroupInfo;
@@ -39,13 +39,13 @@ pub async fn served_while_epochs_end(fleet: &Fleet) {
         .collect();
     for n in 0..EPOCHS {
         let (committer, other) = (n % MEMBERS, (n + 1) % MEMBERS);
-        let commit = {
+        let staged = {
             let Persona { mls, group_id, .. } = &mut members[committer];
-            mls.self_update(group_id).unwrap().commit
+            mls.self_update(group_id).unwrap()
         };
+        let sending = commit(&members[committer], &staged, n % 2 == 0);
         // This one is of the epoch that the commit ends.
-        let (committed, updated) =
-            tokio::join!(send_commit(&members[committer], &commit), update(&members[other], &convo));
+        let (committed, updated) = tokio::join!(sending, update(&members[other], &convo));
         assert_eq!(committed.status, 200, "{committed}");
         assert!(updated.status == 200 || updated.error() == Some("EpochMismatch"), "{updated}");
         for (n, member) in members.iter_mut().enumerate() {
@@ -53,7 +53,7 @@ pub async fn served_while_epochs_end(fleet: &Fleet) {
             if n == committer {
                 mls.merge_pending(group_id).unwrap();
             } else {
-                mls.apply(group_id, &commit).unwrap();
+                mls.apply(group_id, &staged.commit).unwrap();
             }
         }
         // Some epochs have none until they end.
@@ -70,10 +70,13 @@ pub async fn served_while_epochs_end(fleet: &Fleet) {
     assert!(served.len() > EPOCHS / 3, "GroupInfos of {} epochs were served", served.len());
 }
 
-/// Sends a commit that changes only keys.
-async fn send_commit(member: &Persona, commit: &[u8]) -> Reply {
-    let body = json!({ "convoId": member.convo().unwrap(), "didList": [random_did()], "commit": base64_text(commit) });
-    member.xrpc.procedure("addMembers", &body).await.unwrap()
+/// Sends a commit, with or without its GroupInfo.
+async fn commit(member: &Persona, staged: &Staged, informs: bool) -> Reply {
+    let group_info = informs.then(|| base64_text(&staged.group_info));
+    let body = json!({
+        "convoId": member.convo().unwrap(), "commit": base64_text(&staged.commit), "groupInfo": group_info,
+    });
+    member.xrpc.procedure("submitCommit", &body).await.unwrap()
 }
 
 async fn update(member: &Persona, convo: &str) -> Reply {

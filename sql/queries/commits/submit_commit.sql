@@ -1,7 +1,7 @@
 -- commits/submit_commit: submits commits to one conversation or to many, each with the changes of the roster that it declares, and judges
 -- each independently. Without a commit it adds people to the roster alone. It is the only statement that accepts commits. Where one is
--- accepted, all of it is done: the step to the next epoch, the log entry, the roster, the events, the Welcome, the key packages and the
--- idempotency record; otherwise nothing is. Returns one row for each: the conversation's position afterwards, or `refusal` with the
+-- accepted, all of it is done: the step to the next epoch, the log entry, the roster, the events, the Welcome, the key packages, the GroupInfo
+-- and the idempotency record; otherwise nothing is. Returns one row for each: the conversation's position afterwards, or `refusal` with the
 -- position as it is.
 -- Refusals, the first that applies:
 --   not_held           the conversation is not in catbird.held (tx/take, tx/wait, tx/lock, tx/name)
@@ -20,15 +20,16 @@
 -- Needs the conversations exclusively. No conversation, key package or idempotency key twice. One element for each item:
 -- $1 convo_ids   $2 ids   $3 senders   $4 methods, for the idempotency record   $5 epochs that the commits were made in, null without a
 -- commit   $6 commits or null   $7 SHA-256 of those   $8 idempotency keys or null   $9 fingerprints   $10 Welcome ids or null
--- $11 Welcomes or null.
+-- $11 Welcomes or null   $25 GroupInfos of the epochs that the commits create, or null.
 -- Lists, each with the number of its item, from 1 on: people, none of them twice: $12 n   $13 who   $14 whether it is added   $15 whether
 -- it is removed; owners of key packages may be neither. Without a commit no person is removed.
 -- $16 n   $17 ids   $18 recipients   $19 key package hashes or null of a Welcome's lines.
 -- $20 n   $21 hashes   $22 owners of the key packages to use.   $23 most members of a conversation   $24 now
 with items as (
   select * from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::bytea[], $7::bytea[], $8::text[], $9::bytea[],
-                       $10::text[], $11::bytea[])
-    with ordinality i (convo_id, id, sender_did, method, epoch, ciphertext, body_hash, key, fingerprint, welcome_id, welcome, place)
+                       $10::text[], $11::bytea[], $25::bytea[])
+    with ordinality i (convo_id, id, sender_did, method, epoch, ciphertext, body_hash, key, fingerprint, welcome_id, welcome, group_info,
+                       place)
 ), placed as materialized (
   select i.*, c.version, c.member_count, c.creator_did, c.cipher_suite, c.current_epoch, c.last_seq,
          case when i.convo_id = any ((select nullif(current_setting('catbird.held', true), '')::text[])::text[]) is not true
@@ -160,6 +161,13 @@ with items as (
   update key_packages k set consumed_at = $24, consumed_convo = w.convo_id
     from one_time p join won w on w.place = p.place
    where k.hash = p.hash
+), informed as (
+  -- Where a commit brings none, the one of an older epoch stays, and is not served.
+  insert into group_infos as g (convo_id, epoch, group_info, signer_did)
+  select convo_id, new_epoch, group_info, sender_did from won where group_info is not null
+  on conflict (convo_id) do update
+     set epoch = excluded.epoch, group_info = excluded.group_info, signer_did = excluded.signer_did, created_at = now()
+   where g.epoch <= excluded.epoch
 ), recorded as (
   -- All writers insert keys in this order, so two batches that wait for each other's keys cannot form a cycle.
   insert into idempotency_records (caller_did, method, key, fingerprint, reply)

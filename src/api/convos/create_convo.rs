@@ -8,7 +8,7 @@ use crate::bytes::LexBytes;
 use crate::commands::{self, Created, Fingerprint, Idempotency, Invitation};
 use crate::error::{Code, Error};
 use crate::ids::Did;
-use crate::mls::{self, MAX_INITIAL_EPOCH, Suite};
+use crate::mls::{self, GroupInfo, MAX_INITIAL_EPOCH, Suite};
 use crate::quotas::{Charge, Reservation};
 use crate::store::convos::NewConvo;
 use crate::wire::{ConvoMetadata, ConvoState, ConvoView, MemberView};
@@ -36,6 +36,8 @@ pub struct Input {
     welcome_message: Option<LexBytes>,
     #[serde(default, deserialize_with = "fields::list::<_, _, MAX_INITIAL_MEMBERS>", alias = "key_package_hashes")]
     key_package_hashes: Vec<KeyPackageHash>,
+    #[serde(alias = "group_info")]
+    group_info: Option<LexBytes>,
     metadata: Option<Metadata>,
     #[serde(alias = "current_epoch")]
     current_epoch: Option<Count>,
@@ -58,6 +60,7 @@ impl Endpoint for CreateConvo {
         Code::TooManyMembers,
         Code::ConvoAlreadyExists,
         Code::InvalidWelcome,
+        Code::InvalidGroupInfo,
         Code::IdempotencyConflict,
     ];
 
@@ -80,10 +83,15 @@ async fn hold(app: &App, command: &commands::CreateConvo) -> Result<Reservation,
     let metadata = command.new.metadata.as_ref();
     let texts = metadata.into_iter().flat_map(|metadata| [&metadata.name, &metadata.description]).flatten();
     let bytes = texts.map(String::len).sum::<usize>() + command.invitation.bytes(&command.initial_members);
+    let group_info = command.group_info.as_ref().map_or(0, |group_info| group_info.bytes.len());
     // The conversation, its metadata, its creator and the event, in addition to the rows of the invitation.
     let mut charges = vec![
         Charge::convo(creator),
-        Charge::stored(creator, bytes, 4 + command.invitation.rows(command.initial_members.len())),
+        Charge::stored(
+            creator,
+            bytes + group_info,
+            4 + usize::from(group_info > 0) + command.invitation.rows(command.initial_members.len()),
+        ),
     ];
     charges.extend(app.quotas.stranger_charges(creator, &command.initial_members).await?);
     app.quotas.reserve(charges)
@@ -150,6 +158,15 @@ async fn command(app: &App, caller: &Caller, input: Input) -> Result<commands::C
         .text(metadata.as_ref().and_then(|metadata| metadata.name.as_deref()))
         .text(metadata.as_ref().and_then(|metadata| metadata.description.as_deref()))
         .number(Some(epoch));
+    // A request without one keeps the fingerprint that earlier builds computed.
+    let fingerprint = match &input.group_info {
+        Some(group_info) => fingerprint.field(Some(&group_info.0)),
+        None => fingerprint,
+    };
+    let group_info = match input.group_info {
+        Some(bytes) => Some(first_group_info(app, caller, bytes, &group_id, suite, epoch).await?),
+        None => None,
+    };
     let mut initial_members = input.initial_members;
     initial_members.retain(|did| *did != caller.did);
     Ok(commands::CreateConvo {
@@ -165,6 +182,7 @@ async fn command(app: &App, caller: &Caller, input: Input) -> Result<commands::C
         )?,
         new: NewConvo { group_id, creator: caller.did.clone(), cipher_suite: suite.name.to_owned(), epoch, metadata },
         initial_members,
+        group_info,
         idempotency: Idempotency::new(
             caller.did.clone(),
             CreateConvo::METHOD,
@@ -172,6 +190,23 @@ async fn command(app: &App, caller: &Caller, input: Input) -> Result<commands::C
             fingerprint,
         ),
     })
+}
+
+/// Parses the GroupInfo of a new group, and checks that it is of this group and epoch, and signed by the caller.
+async fn first_group_info(
+    app: &App,
+    caller: &Caller,
+    bytes: LexBytes,
+    group_id: &str,
+    suite: Suite,
+    epoch: i64,
+) -> Result<GroupInfo, Error> {
+    let group_info = mls::parse_large(bytes.0, GroupInfo::parser(app.config.mls_validation)).await?;
+    if !group_info.frame.belongs_to(group_id) {
+        return Err(Code::InvalidGroupInfo.because("groupInfo is of another group than groupId names"));
+    }
+    group_info.check(suite, epoch, &caller.did)?;
+    Ok(group_info)
 }
 
 fn metadata(given: Metadata) -> Result<ConvoMetadata, Error> {

@@ -23,6 +23,8 @@ pub struct Input {
     target_did: Option<Did>,
     commit: Option<LexBytes>,
     proposal: Option<LexBytes>,
+    #[serde(alias = "group_info")]
+    group_info: Option<LexBytes>,
     #[serde(alias = "idempotency_key")]
     idempotency_key: Option<Key>,
     /// The last incarnation of the database that the caller received.
@@ -49,6 +51,7 @@ impl Endpoint for LeaveConvo {
         Code::InvalidCommit,
         Code::InvalidProposal,
         Code::TooManyProposals,
+        Code::InvalidGroupInfo,
         Code::IdempotencyConflict,
     ];
 
@@ -87,6 +90,7 @@ async fn leave(app: &App, caller: &Caller, input: Input) -> Result<Output, Error
         target,
         commit: input.commit,
         proposal,
+        group_info: input.group_info,
         key: input.idempotency_key,
         incarnation: input.server_incarnation,
     };

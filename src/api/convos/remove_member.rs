@@ -26,6 +26,8 @@ pub struct Input {
     commit: Option<LexBytes>,
     /// Checked and not stored.
     reason: Option<String>,
+    #[serde(alias = "group_info")]
+    group_info: Option<LexBytes>,
     #[serde(alias = "idempotency_key")]
     idempotency_key: Option<Key>,
     /// The last incarnation of the database that the caller received.
@@ -64,6 +66,7 @@ impl Endpoint for RemoveMember {
         Code::EpochAhead,
         Code::ServerRolledBack,
         Code::InvalidCommit,
+        Code::InvalidGroupInfo,
         Code::IdempotencyConflict,
     ];
 
@@ -95,6 +98,7 @@ async fn remove(app: &App, caller: &Caller, input: Input) -> Result<Output, Erro
         target: input.target_did,
         commit: input.commit,
         proposal: None,
+        group_info: input.group_info,
         key: input.idempotency_key,
         incarnation: input.server_incarnation,
     };

@@ -27,6 +27,8 @@ pub struct Input {
     welcome_message: Option<LexBytes>,
     #[serde(default, deserialize_with = "fields::list::<_, _, MAX_DIDS>", alias = "key_package_hashes")]
     key_package_hashes: Vec<KeyPackageHash>,
+    #[serde(alias = "group_info")]
+    group_info: Option<LexBytes>,
     #[serde(alias = "idempotency_key")]
     idempotency_key: Option<Key>,
     /// The last incarnation of the database that the caller received.
@@ -54,6 +56,7 @@ impl Endpoint for SubmitCommit {
         Code::ServerRolledBack,
         Code::InvalidCommit,
         Code::InvalidWelcome,
+        Code::InvalidGroupInfo,
         Code::IdempotencyConflict,
     ];
 
@@ -98,6 +101,7 @@ async fn submit(app: &App, caller: &Caller, input: Input) -> Result<Output, Erro
         removed: input.removed_dids,
         commit: Some(input.commit),
         welcome: input.welcome_message,
+        group_info: input.group_info,
         key_packages,
         key: input.idempotency_key,
         incarnation: input.server_incarnation,

@@ -46,10 +46,7 @@ impl Endpoint for UpdateGroupInfo {
     type Output = Output;
 
     async fn call(app: &App, caller: &Caller, input: Input) -> Result<Output, Error> {
-        let group_info = group::group_info(app, caller, &input.convo_id, input.group_info).await?;
-        if group_info.frame.epoch != input.epoch.0 {
-            return Err(Code::InvalidGroupInfo.because("groupInfo is of another epoch than the one in the request"));
-        }
+        let group_info = group::group_info(app, caller, &input.convo_id, input.group_info, input.epoch.0).await?;
         let held = app.quotas.reserve(vec![Charge::stored(&caller.did, group_info.bytes.len(), 1)])?;
         let command = commands::UpdateGroupInfo { convo_id: input.convo_id, caller: caller.did.clone(), group_info };
         let stored = app.serializer.run(command).await;

@@ -9,7 +9,7 @@ use std::collections::HashSet;
 
 use crate::error::{Code, Error};
 use crate::ids::{ConvoId, Did, EntryId};
-use crate::mls::Commit;
+use crate::mls::{Commit, GroupInfo};
 use crate::store::commits::{self, NewCommit, Person};
 use crate::store::{
     Abort, BatchKind, Batched, Cause, Command, Counts, Exclusive, Position, Queries, Refusal, Refused, epochs, welcomes,
@@ -30,6 +30,8 @@ pub struct SubmitCommit {
     /// The commit's id in the log.
     pub entry_id: EntryId,
     pub invitation: Invitation,
+    /// GroupInfo of the epoch that the commit creates, signed by the caller.
+    pub group_info: Option<GroupInfo>,
     /// The server's incarnation that the caller heard from last, as it says.
     pub incarnation: Option<String>,
     pub idempotency: Idempotency,
@@ -68,6 +70,7 @@ impl Command for SubmitCommit {
     fn bytes(&self) -> usize {
         self.commit.as_ref().map_or(0, |commit| commit.bytes.len())
             + self.invitation.welcome.as_ref().map_or(0, |welcome| welcome.bytes.len())
+            + self.group_info.as_ref().map_or(0, |group_info| group_info.bytes.len())
     }
 
     fn counts(&self, accepted: &Accepted) -> Counts {
@@ -125,6 +128,7 @@ impl SubmitCommit {
             people: self.people(),
             welcome: self.invitation.welcome.as_ref(),
             key_packages: &self.invitation.key_packages,
+            group_info: self.group_info.as_ref().map(|group_info| group_info.bytes.as_slice()),
             method: self.idempotency.method(),
             idempotency: self.idempotency.key(),
             now: self.invitation.now,

@@ -1,6 +1,7 @@
 mod get_group_info;
 mod group_info_refresh;
 mod update_group_info;
+mod with_commits;
 
 use catbird_client::persona::Persona;
 use catbird_client::xrpc::{Reply, base64_text};

@@ -76,7 +76,7 @@ async fn a_group_info_of_another_group_is_refused(app: &TestApp) {
     assert!(reply.text.contains("not this conversation's"), "{reply}");
     let body = with(&update_of(&member, &exported(&member)), json!({ "epoch": 0 }));
     let reply = refused(ask(&member, "updateGroupInfo", &body).await, 400, "InvalidGroupInfo");
-    assert!(reply.text.contains("another epoch"), "{reply}");
+    assert!(reply.text.contains("of epoch 1, not of epoch 0"), "{reply}");
     assert_eq!(contents(app).await, before);
 }
 
