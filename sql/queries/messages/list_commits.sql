@@ -1,7 +1,7 @@
 -- messages/list_commits: returns the commits that create a range of epochs, ascending, within a number of rows and of
 -- bytes of JSON (at least one), each with the proposals of the epoch that it ended, to which it may refer. A commit whose
--- proposals are too large comes without them. It contains only commits after the reader's join, by this very snapshot, and nothing
--- for callers that are not members. JSON adds base64 and the names of the fields to a commit.
+-- proposals are too large comes without them. It contains only commits and proposals after the reader's join, by this very snapshot, and
+-- nothing for callers that are not members. JSON adds base64 and the names of the fields to a commit.
 -- $1 convo_id   $2 did of the reader   $3 first epoch   $4 last epoch   $5 rows   $6 bytes of JSON
 -- $7 bytes of JSON of the proposals of one commit
 with page as (
@@ -22,5 +22,6 @@ select m.seq, m.id, m.sender_did, m.epoch, m.ciphertext, m.created_at, p.seqs, p
  cross join lateral (select array_agg(p.seq order by p.seq) as seqs, array_agg(p.sender_did order by p.seq) as senders,
                             array_agg(p.ciphertext order by p.seq) as proposals
                        from messages p
-                      where f.has_proposals and p.convo_id = m.convo_id and p.message_type = 'proposal' and p.epoch = m.epoch - 1) p
+                      where f.has_proposals and p.convo_id = m.convo_id and p.message_type = 'proposal' and p.epoch = m.epoch - 1
+                        and p.seq > (select joined_seq from members where convo_id = $1 and member_did = $2)) p
  order by m.epoch
