@@ -2,6 +2,7 @@
 
 use std::fmt::Debug;
 
+use catbird_client::persona::sha256_hex;
 use catbird_client::xrpc::Reply;
 use futures_util::future::join_all;
 use serde_json::json;
@@ -18,7 +19,7 @@ impl World<'_> {
             match self.model.membership(who) {
                 Ok(member) => self.compare_all(who, member, &served, &why),
                 Err(name) => {
-                    for reply in [&served.epoch, &served.log, &served.commits, &served.welcome] {
+                    for reply in [&served.epoch, &served.log, &served.commits, &served.welcome, &served.group_info] {
                         assert_eq!(reply.error(), Some(name), "{why}: {reply}");
                     }
                     assert_eq!(served.convos.body["conversations"], json!([]), "{why}");
@@ -35,14 +36,15 @@ impl World<'_> {
         };
         let page = || ("limit", "100".to_owned());
         let joined = self.model.members.get(&who).map_or(0, |member| member.joined.seq);
-        let (convos, epoch, log, commits, welcome) = tokio::join!(
+        let (convos, epoch, log, commits, welcome, group_info) = tokio::join!(
             self.servers.read(replica, &self.people[who].xrpc, "getConvos", &[]),
             read("getEpoch", Vec::new()),
             read("getMessages", vec![("sinceSeq", joined.to_string()), page(), ("peek", "true".to_owned())]),
             read("getCommits", vec![("fromEpoch", "0".to_owned()), page()]),
             read("getWelcome", Vec::new()),
+            read("getGroupInfo", Vec::new()),
         );
-        Served { convos, epoch, log, commits, welcome }
+        Served { convos, epoch, log, commits, welcome, group_info }
     }
 
     fn compare_all(&self, who: usize, member: Member, served: &Served, why: &str) {
@@ -69,22 +71,43 @@ impl World<'_> {
                 number("epoch"),
                 text("messageType"),
                 text("sender"),
-                log.bytes_in(entry, "ciphertext").unwrap(),
+                digest(&log.bytes_in(entry, "ciphertext").unwrap()),
             )
         });
         let expected = model.log.iter().filter(|entry| entry.seq > member.joined.seq).map(|entry| {
             let sender = self.dids[entry.sender].clone();
-            (entry.seq, entry.epoch, entry.kind.to_owned(), sender, entry.bytes.clone())
+            (entry.seq, entry.epoch, entry.kind.to_owned(), sender, digest(&entry.bytes))
         });
         assert_eq!(entries.collect::<Vec<_>>(), expected.collect::<Vec<_>>(), "{why}: the log");
 
-        let commits = served.commits.list("commits").unwrap().iter().map(|commit| {
-            let number = |field| served.commits.number_in(commit, field).unwrap();
-            (number("epoch"), number("seq"), served.commits.bytes_in(commit, "commitData").unwrap())
+        let reply = &served.commits;
+        let commits = reply.list("commits").unwrap().iter().map(|commit| {
+            let proposals = commit["proposals"].as_array().into_iter().flatten();
+            let proposals = proposals
+                .map(|one| (reply.number_in(one, "seq").unwrap(), digest(&reply.bytes_in(one, "proposal").unwrap())));
+            let number = |field| reply.number_in(commit, field).unwrap();
+            (
+                number("epoch"),
+                number("seq"),
+                digest(&reply.bytes_in(commit, "commitData").unwrap()),
+                proposals.collect::<Vec<_>>(),
+            )
         });
-        let expected = model.commits(who, member.joined.epoch);
-        let expected = expected.into_iter().map(|entry| (entry.epoch, entry.seq, entry.bytes.clone()));
+        let expected = model.commits(who, member.joined.epoch).into_iter().map(|entry| {
+            let proposals =
+                model.proposals_of(who, entry.epoch - 1).into_iter().map(|one| (one.seq, digest(&one.bytes)));
+            (entry.epoch, entry.seq, digest(&entry.bytes), proposals.collect::<Vec<_>>())
+        });
         assert_eq!(commits.collect::<Vec<_>>(), expected.collect::<Vec<_>>(), "{why}: the commits");
+
+        let group_info = &served.group_info;
+        match &model.group_info {
+            Some(bytes) => {
+                assert_eq!(group_info.body["epoch"], json!(model.at.epoch), "{why}: {group_info}");
+                assert_eq!(digest(&group_info.bytes("groupInfo").unwrap()), digest(bytes), "{why}: the GroupInfo");
+            }
+            None => assert_eq!(group_info.error(), Some("GroupInfoUnavailable"), "{why}: {group_info}"),
+        }
 
         let welcome = &served.welcome;
         match member.welcome {
@@ -98,6 +121,11 @@ impl World<'_> {
     }
 }
 
+/// Beginning of the SHA-256 of bytes, for readable failures.
+fn digest(bytes: &[u8]) -> String {
+    sha256_hex(bytes).split_at(12).0.to_owned()
+}
+
 /// Replies to one person.
 struct Served {
     convos: Reply,
@@ -105,4 +133,5 @@ struct Served {
     log: Reply,
     commits: Reply,
     welcome: Reply,
+    group_info: Reply,
 }

@@ -1,8 +1,8 @@
-//! P1 to P9 for the whole life of a group: random schedules of all methods that change one, beside a model of it.
+//! P1 to P9 and P14 for the whole life of a group: random schedules of all methods that change one, beside a model of it.
 //!
 //! Two replicas with different serializers serve the conversation. Requests are repeated, their replies are lost, replicas are
-//! killed and connections to PostgreSQL are cut. After each step both serve what the model says: roster, epoch, log and
-//! Welcomes, to members and to those that are none. At the end all clients share one epoch authenticator.
+//! killed and connections to PostgreSQL are cut. After each step both serve what the model says: roster, epoch, log,
+//! GroupInfo and Welcomes, to members and to those that are none. At the end all clients share one epoch authenticator.
 //!
 //! `LIFE_CASES` is the number of schedules and `PROPTEST_RNG_SEED` repeats those of an earlier run. A failure is reduced to a
 //! short schedule.
@@ -22,7 +22,7 @@ use std::cell::RefCell;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
-use schedule::steps;
+use schedule::{Action, Fault, Step, steps};
 use servers::Servers;
 use world::World;
 
@@ -35,6 +35,18 @@ const MAX_REDUCTIONS: u32 = 150;
 #[expect(clippy::disallowed_methods, reason = "a setting of the tests, not of the server")]
 fn cases() -> u32 {
     std::env::var("LIFE_CASES").map_or(CASES, |text| text.parse().expect("LIFE_CASES is a whole number"))
+}
+
+#[test]
+fn a_person_named_in_the_middle_of_an_epoch_is_served_nothing_from_before() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let step = |action| Step { action, fault: Fault::None, replica: 0 };
+    let steps = [Action::Propose(0, 0), Action::Name(0, 0), Action::Rotate(0), Action::CatchUp(0)].map(step);
+    runtime.block_on(async {
+        let mut servers = Servers::start().await;
+        World::begin(&mut servers).await.live(&steps).await;
+        servers.check().await;
+    });
 }
 
 #[test]

@@ -38,6 +38,14 @@ pub struct Entry {
     pub bytes: Vec<u8>,
 }
 
+/// A proposal of the present epoch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Proposal {
+    /// To add a person, with the SHA-256 of this key package.
+    Add(usize, String),
+    Remove(usize),
+}
+
 /// A commit, as its sender declares it.
 pub struct Commit {
     pub sender: usize,
@@ -46,6 +54,8 @@ pub struct Commit {
     pub removed: Vec<usize>,
     pub bytes: Vec<u8>,
     pub welcome: bool,
+    /// GroupInfo of the epoch that it creates.
+    pub group_info: Option<Vec<u8>>,
 }
 
 pub struct Model {
@@ -57,6 +67,10 @@ pub struct Model {
     /// People with a leaf in the group.
     pub tree: BTreeSet<usize>,
     pub log: Vec<Entry>,
+    /// Proposals of the present epoch.
+    pub proposals: Vec<Proposal>,
+    /// GroupInfo of the present epoch.
+    pub group_info: Option<Vec<u8>>,
     requests: u64,
 }
 
@@ -70,6 +84,8 @@ impl Model {
             ever: BTreeSet::new(),
             tree: BTreeSet::from([creator]),
             log: Vec::new(),
+            proposals: Vec::new(),
+            group_info: None,
             requests: 0,
         };
         model.join(&[creator], Welcome::None);
@@ -118,6 +134,13 @@ impl Model {
         self.log.iter().filter(seen).collect()
     }
 
+    /// The proposals of an epoch that a member may see.
+    pub fn proposals_of(&self, who: usize, epoch: u64) -> Vec<&Entry> {
+        let joined = self.members[&who].joined;
+        let seen = |entry: &&Entry| entry.seq > joined.seq && entry.epoch == epoch && entry.kind == "proposal";
+        self.log.iter().filter(seen).collect()
+    }
+
     fn append(&mut self, kind: &'static str, epoch: u64, sender: usize, bytes: &[u8]) {
         self.at.seq += 1;
         self.log.push(Entry { seq: self.at.seq, epoch, kind, sender, bytes: bytes.to_vec() });
@@ -138,18 +161,26 @@ impl Model {
         if commit.made_in != self.at.epoch {
             return Err("EpochMismatch");
         }
+        let is_member = |who: &&usize| self.members.contains_key(who);
+        if commit.removed.iter().any(|who| is_member(&who)) && admin != Some(commit.sender) {
+            return Err("NotAuthorized");
+        }
         if commit.removed.iter().any(|who| !self.ever.contains(who)) {
             return Err("TargetNotMember");
         }
-        if !commit.removed.is_empty() && admin != Some(commit.sender) {
-            return Err("NotAuthorized");
-        }
-        if commit.added.iter().any(|who| self.members.contains_key(who)) {
+        let stays = |who: &&usize| !commit.removed.contains(who) && self.tree.contains(who);
+        if commit.added.iter().any(|who| is_member(&who) && stays(&who)) {
             return Err("AlreadyMember");
         }
         self.requests += 1;
         self.at.epoch += 1;
+        self.group_info = commit.group_info.clone();
         self.append("commit", self.at.epoch, commit.sender, &commit.bytes);
+        for proposal in std::mem::take(&mut self.proposals) {
+            if let Proposal::Remove(who) = proposal {
+                self.tree.remove(&who);
+            }
+        }
         for who in &commit.removed {
             self.members.remove(who);
             self.tree.remove(who);
@@ -171,6 +202,27 @@ impl Model {
         Ok(self.at)
     }
 
+    pub fn propose(&mut self, sender: usize, epoch: u64, bytes: &[u8], proposal: Proposal) -> Result<At, Refusal> {
+        self.membership(sender)?;
+        if epoch != self.at.epoch {
+            return Err("EpochMismatch");
+        }
+        self.requests += 1;
+        self.append("proposal", epoch, sender, bytes);
+        self.proposals.push(proposal);
+        Ok(self.at)
+    }
+
+    /// A departure with the proposal that the person be removed.
+    pub fn leave(&mut self, who: usize, epoch: u64, bytes: &[u8]) -> Result<At, Refusal> {
+        if self.membership(who).is_ok() && self.members.len() == 1 {
+            return Err("LastMember");
+        }
+        let at = self.propose(who, epoch, bytes, Proposal::Remove(who))?;
+        self.members.remove(&who);
+        Ok(at)
+    }
+
     /// A departure, or a removal from the roster alone.
     pub fn strike(&mut self, sender: usize, target: usize, admin: Option<usize>) -> Result<At, Refusal> {
         self.membership(sender)?;
@@ -185,6 +237,15 @@ impl Model {
         }
         self.requests += 1;
         self.members.remove(&target);
+        Ok(self.at)
+    }
+
+    pub fn publish(&mut self, sender: usize, epoch: u64, group_info: &[u8]) -> Result<At, Refusal> {
+        self.membership(sender)?;
+        if epoch != self.at.epoch {
+            return Err("EpochMismatch");
+        }
+        self.group_info = Some(group_info.to_vec());
         Ok(self.at)
     }
 

@@ -39,7 +39,8 @@ impl Person {
         match (packages, removed) {
             ([], []) => self.mls.self_update(group),
             (packages, []) => self.mls.add(group, packages),
-            (_, removed) => self.mls.remove(group, removed),
+            ([], removed) => self.mls.remove(group, removed),
+            (packages, removed) => self.mls.change(group, packages, removed),
         }
         .unwrap()
     }
@@ -65,6 +66,13 @@ impl Person {
                 Processed::Commit { epoch, removed_me: false },
                 "a commit that creates epoch {epoch}"
             );
+        }
+    }
+
+    /// Keeps a proposal of the present epoch. Its own it has already.
+    pub fn take_proposal(&mut self, group: &[u8], sender: &str, bytes: &[u8]) {
+        if sender != self.did() {
+            assert_eq!(self.mls.process(group, bytes).unwrap(), Processed::Proposal);
         }
     }
 
@@ -98,6 +106,8 @@ impl Person {
                 let said = self.mls.process(group, &bytes).unwrap();
                 assert!(matches!(&said, Processed::Application { sender: by, .. } if by == sender), "{said:?}");
             }
+            "proposal" if epoch < self.epoch(group) => {}
+            "proposal" => self.take_proposal(group, sender, &bytes),
             other => panic!("an entry of type {other:?}"),
         }
         self.seen = reply.number_in(entry, "seq").unwrap();

@@ -23,12 +23,20 @@ pub enum Action {
     Add(Pick, Pick, bool),
     /// A member names a person on the roster alone.
     Name(Pick, Pick),
-    /// A member leaves.
-    Leave(Pick),
+    /// A member leaves, perhaps with the proposal that it be removed.
+    Leave(Pick, bool),
+    /// A member proposes an addition, which the next commit makes.
+    Propose(Pick, Pick),
     /// A member strikes another from the roster alone. Only the admin may.
     Strike(Pick, Pick),
-    /// The admin commits the removal of a member, or of a person who has left.
-    Remove(Pick),
+    /// A member commits the removal of another, or of a person who has left. Only the admin may remove a member.
+    Remove(Pick, Pick, Pick),
+    /// A member rotates its keys.
+    Rotate(Pick),
+    /// A member commits an addition and a removal at once, perhaps of the same person, or brings in one that was named.
+    Change(Pick, Pick, Pick),
+    /// A member stores the GroupInfo of its epoch.
+    Publish(Pick),
     /// A member joins with its Welcome, and confirms it.
     Join(Pick),
     /// A member reports that its Welcome cannot be opened.
@@ -64,10 +72,14 @@ pub fn steps() -> impl Strategy<Value = Step> {
     let action = prop_oneof![
         5 => pick().prop_map(Action::Send),
         6 => (pick(), pick(), any::<bool>()).prop_map(|(who, whom, both)| Action::Add(who, whom, both)),
-        1 => two().prop_map(|(who, whom)| Action::Name(who, whom)),
-        1 => pick().prop_map(Action::Leave),
+        2 => two().prop_map(|(who, whom)| Action::Name(who, whom)),
+        2 => (pick(), any::<bool>()).prop_map(|(who, proposes)| Action::Leave(who, proposes)),
+        3 => two().prop_map(|(who, whom)| Action::Propose(who, whom)),
         1 => two().prop_map(|(who, whom)| Action::Strike(who, whom)),
-        2 => pick().prop_map(Action::Remove),
+        3 => (pick(), pick(), pick()).prop_map(|(who, whom, how)| Action::Remove(who, whom, how)),
+        2 => pick().prop_map(Action::Rotate),
+        4 => (pick(), pick(), pick()).prop_map(|(who, added, removed)| Action::Change(who, added, removed)),
+        3 => pick().prop_map(Action::Publish),
         6 => pick().prop_map(Action::Join),
         1 => pick().prop_map(Action::FailToJoin),
         2 => pick().prop_map(Action::CatchUp),

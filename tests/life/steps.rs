@@ -1,10 +1,11 @@
 //! The steps of a schedule.
 
-use catbird_client::persona::unique;
-use catbird_client::xrpc::bytes_value;
+use catbird_client::mls::Mls;
+use catbird_client::persona::{sha256_hex, unique};
+use catbird_client::xrpc::{base64_text, bytes_value};
 use serde_json::json;
 
-use crate::model::Welcome;
+use crate::model::{Proposal, Welcome};
 use crate::schedule::{Action, Fault, Pick, Step};
 use crate::world::World;
 
@@ -26,7 +27,13 @@ impl World<'_> {
             Action::Send(who) => {
                 let who = choose(&self.members(), who)?;
                 self.catch_up(who, replica).await;
-                self.send(who, fault, replica).await;
+                // OpenMLS sends no message before the proposals are committed.
+                if self.model.proposals.is_empty() {
+                    self.send(who, fault, replica).await;
+                } else {
+                    let made = self.make(who, &[], &[]).await;
+                    self.submit(made, fault, replica).await;
+                }
             }
             Action::Add(who, whom, both) => {
                 let who = choose(&self.members(), who)?;
@@ -47,22 +54,49 @@ impl World<'_> {
                 self.compare(outcome, &reply);
                 self.remember(who, "addMembers", body, reply);
             }
-            Action::Leave(who) => {
+            Action::Leave(who, true) => {
+                let who = choose(&self.members(), who)?;
+                self.catch_up(who, replica).await;
+                self.leave(who, fault, replica).await;
+            }
+            Action::Leave(who, false) => {
                 let who = choose(&self.members(), who)?;
                 self.strike(who, who, fault, replica).await;
+            }
+            Action::Propose(who, whom) => {
+                let who = choose(&self.members(), who)?;
+                let whom = choose(&self.outsiders(), whom)?;
+                self.catch_up(who, replica).await;
+                self.propose(who, whom, fault, replica).await;
             }
             Action::Strike(who, whom) => {
                 let who = choose(&self.members(), who)?;
                 let whom = choose(&(0..self.people.len()).collect::<Vec<_>>(), whom)?;
                 self.strike(who, whom, fault, replica).await;
             }
-            Action::Remove(whom) => {
-                let who = self.admin().filter(|who| self.people[*who].in_group)?;
-                let others: Vec<usize> = self.model.tree.iter().copied().filter(|other| *other != who).collect();
-                let whom = choose(&others, whom)?;
+            Action::Remove(who, whom, how) => {
+                let who = choose(&self.members(), who)?;
                 self.catch_up(who, replica).await;
-                let made = self.make_removal(who, whom);
+                let whom = choose(&self.leaves_beside(&[who]), whom)?;
+                let made = self.make_removal(who, whom, how).await;
                 self.submit(made, fault, replica).await;
+            }
+            Action::Rotate(who) => {
+                let who = choose(&self.members(), who)?;
+                self.catch_up(who, replica).await;
+                let made = self.make(who, &[], &[]).await;
+                self.submit(made, fault, replica).await;
+            }
+            Action::Change(who, added, removed) => {
+                let who = choose(&self.members(), who)?;
+                self.catch_up(who, replica).await;
+                let (added, removed) = self.change(who, added, removed)?;
+                let made = self.make(who, &added, &removed).await;
+                self.submit(made, fault, replica).await;
+            }
+            Action::Publish(who) => {
+                let who = choose(&self.members(), who)?;
+                self.publish(who, fault, replica).await;
             }
             Action::Join(who) => {
                 let who = choose(&self.invited(), who)?;
@@ -83,8 +117,7 @@ impl World<'_> {
                 let one = choose(&members, one)?;
                 members.retain(|who| *who != one);
                 let other = choose(&members, other)?;
-                let whom = choose(&self.outsiders(), whom)?;
-                self.race(one, other, whom, replica).await;
+                self.race(one, other, whom, replica).await?;
             }
             Action::Stale(who, whom) => {
                 let behind = |who: &usize| self.people[*who].epoch(&self.group) < self.model.at.epoch;
@@ -112,6 +145,81 @@ impl World<'_> {
             }
         }
         Some(())
+    }
+
+    /// People other than these with a leaf in the group, without those who have proposed to lose it.
+    fn leaves_beside(&self, these: &[usize]) -> Vec<usize> {
+        let stays = |who: &usize| !these.contains(who) && !self.model.proposals.contains(&Proposal::Remove(*who));
+        self.model.tree.iter().copied().filter(stays).collect()
+    }
+
+    /// Proposes an addition.
+    async fn propose(&mut self, who: usize, whom: usize, fault: Fault, replica: usize) {
+        let package = self.package(whom).await;
+        let person = &mut self.people[who];
+        let epoch = person.epoch(&self.group);
+        let proposal = person.mls.propose_add(&self.group, &package).unwrap();
+        let body = json!({
+            "convoId": self.convo,
+            "proposal": bytes_value(&proposal),
+            "idempotencyKey": unique(),
+        });
+        let reply = self.servers.ask(replica, &self.people[who].xrpc, "submitProposal", &body, fault).await;
+        let outcome = self.model.propose(who, epoch, &proposal, Proposal::Add(whom, sha256_hex(&package)));
+        self.compare(outcome, &reply);
+        self.remember(who, "submitProposal", body, reply);
+    }
+
+    /// Leaves with the proposal that the person be removed.
+    async fn leave(&mut self, who: usize, fault: Fault, replica: usize) {
+        let person = &mut self.people[who];
+        let epoch = person.epoch(&self.group);
+        let proposal = person.mls.propose_leave(&self.group).unwrap();
+        let body = json!({
+            "convoId": self.convo,
+            "proposal": bytes_value(&proposal),
+            "idempotencyKey": unique(),
+        });
+        let outcome = self.model.leave(who, epoch, &proposal);
+        // It may become right by the time that a lost request arrives.
+        let fault = if outcome.is_ok() { fault } else { Fault::None };
+        let reply = self.servers.ask(replica, &self.people[who].xrpc, "leaveConvo", &body, fault).await;
+        if self.compare(outcome, &reply).is_some() {
+            self.people[who].forget(&self.group);
+            self.remember(who, "leaveConvo", body, reply);
+        }
+    }
+
+    /// Returns true if a member may commit the removal of this person.
+    fn may_remove(&self, who: usize, target: usize) -> bool {
+        self.admin() == Some(who) || !self.model.members.contains_key(&target)
+    }
+
+    /// Chooses people to add, of those without a leaf or about to lose it, and people to remove.
+    fn change(&self, who: usize, added: Pick, removed: Pick) -> Option<(Vec<usize>, Vec<usize>)> {
+        let removed: Vec<usize> = choose(&self.leaves_beside(&[who]), removed / 2)
+            .filter(|_| removed.is_multiple_of(2))
+            .into_iter()
+            .collect();
+        let free = |other: &usize| !self.has_leaf(*other) || removed.contains(other);
+        let free: Vec<usize> = (0..self.people.len()).filter(free).collect();
+        Some((vec![choose(&free, added)?], removed))
+    }
+
+    /// Stores the GroupInfo of the person's own epoch.
+    async fn publish(&mut self, who: usize, fault: Fault, replica: usize) {
+        let person = &self.people[who];
+        let epoch = person.epoch(&self.group);
+        let group_info = person.mls.group_info(&self.group).unwrap();
+        let body = json!({ "convoId": self.convo, "groupInfo": base64_text(&group_info), "epoch": epoch });
+        // A lost request may arrive after the next one of the same epoch.
+        let fault = if fault == Fault::Twice { fault } else { Fault::None };
+        let reply = self.servers.ask(replica, &self.people[who].xrpc, "updateGroupInfo", &body, fault).await;
+        let outcome = self.model.publish(who, epoch, &group_info);
+        match outcome {
+            Ok(at) => assert_eq!(reply.body, json!({ "updated": true, "epoch": at.epoch }), "{reply}"),
+            Err(name) => assert_eq!(reply.error(), Some(name), "{reply}"),
+        }
     }
 
     /// Members whose Welcome waits.
@@ -150,11 +258,25 @@ impl World<'_> {
     }
 
     /// Two members commit at once, each at a replica of its own: one wins.
-    async fn race(&mut self, one: usize, other: usize, whom: usize, replica: usize) {
+    async fn race(&mut self, one: usize, other: usize, whom: Pick, replica: usize) -> Option<()> {
         for who in [one, other] {
             self.catch_up(who, replica).await;
         }
-        let made = [self.make_addition(one, &[whom]).await, self.make_addition(other, &[whom]).await];
+        let (added, mut removed) = self.change(one, whom, whom)?;
+        // Which of two refusals comes first is not certain.
+        removed.retain(|target| self.may_remove(one, *target));
+        let mut targets = self.leaves_beside(&[other]);
+        targets.retain(|target| self.may_remove(other, *target));
+        let (target, newcomer) = (choose(&targets, whom), choose(&self.outsiders(), whom));
+        let added: Vec<usize> = added.into_iter().filter(|who| !self.has_leaf(*who) || removed.contains(who)).collect();
+        let made = [
+            self.make(one, &added, &removed).await,
+            match (whom % 3, target, newcomer) {
+                (1, Some(target), _) => self.make_removal(other, target, whom / 3).await,
+                (2, _, Some(newcomer)) => self.make_addition(other, &[newcomer]).await,
+                _ => self.make(other, &[], &[]).await,
+            },
+        ];
         let [left, right] = &made;
         let (left, right) = tokio::join!(
             self.servers.insist(replica, &self.people[one].xrpc, left.method, &left.body),
@@ -166,6 +288,7 @@ impl World<'_> {
         for (made, reply) in ended {
             self.settle(&made.commit, made.method, made.body, reply);
         }
+        Some(())
     }
 
     /// A person that is not a member is refused, whatever it sends.

@@ -5,7 +5,7 @@ use catbird_client::random_did;
 use catbird_client::xrpc::{Reply, base64_text};
 use serde_json::{Value, json};
 
-use crate::model::{At, Commit, Model, Refusal, Welcome};
+use crate::model::{At, Commit, Model, Proposal, Refusal, Welcome};
 use crate::people::Person;
 use crate::schedule::{Fault, Step};
 use crate::servers::{Servers, effect};
@@ -101,9 +101,23 @@ impl<'a> World<'a> {
         self.model.admin(&self.dids)
     }
 
+    /// People whom the next commit adds, because it was proposed, with the hashes of their key packages.
+    pub fn proposed(&self) -> Vec<(usize, String)> {
+        let add = |proposal: &Proposal| match proposal {
+            Proposal::Add(who, hash) => Some((*who, hash.clone())),
+            Proposal::Remove(_) => None,
+        };
+        self.model.proposals.iter().filter_map(add).collect()
+    }
+
+    /// Returns true if a person has a leaf in the group, or gets one by the next commit.
+    pub fn has_leaf(&self, who: usize) -> bool {
+        self.model.tree.contains(&who) || self.proposed().iter().any(|(proposed, _)| *proposed == who)
+    }
+
     /// People who are neither members nor in the group.
     pub fn outsiders(&self) -> Vec<usize> {
-        let inside = |who: &usize| self.model.members.contains_key(who) || self.model.tree.contains(who);
+        let inside = |who: &usize| self.model.members.contains_key(who) || self.has_leaf(*who);
         (0..PEOPLE).filter(|who| !inside(who)).collect()
     }
 
@@ -123,50 +137,71 @@ impl<'a> World<'a> {
 
     /// Makes an addition.
     pub async fn make_addition(&mut self, who: usize, added: &[usize]) -> Made {
+        let mut made = self.make(who, added, &[]).await;
+        made.method = "addMembers";
+        made.body.as_object_mut().unwrap().remove("removedDids");
+        made.body["didList"] = made.body["addedDids"].take();
+        made
+    }
+
+    /// Makes a removal, with one of the methods that can commit it.
+    pub async fn make_removal(&mut self, who: usize, target: usize, how: usize) -> Made {
+        let mut made = self.make(who, &[], &[target]).await;
+        if !made.commit.added.is_empty() {
+            return made;
+        }
+        if let Some(method) = ["leaveConvo", "removeMember"].get(how % 3) {
+            made.method = method;
+            made.body["targetDid"] = json!(self.dids[target]);
+        }
+        made
+    }
+
+    /// Makes a commit. People that it adds get a new key package and a Welcome.
+    pub async fn make(&mut self, who: usize, added: &[usize], removed: &[usize]) -> Made {
         let mut packages = Vec::new();
         for joiner in added {
             packages.push(self.package(*joiner).await);
         }
-        let staged = self.people[who].commit(&self.group, &packages, &[]);
-        let dids: Vec<&str> = added.iter().map(|joiner| &*self.dids[*joiner]).collect();
-        let named = dids.iter().zip(&packages).map(|(did, package)| json!({ "did": did, "hash": sha256_hex(package) }));
-        let body = json!({
+        let dids = |people: &[usize]| people.iter().map(|who| self.dids[*who].clone()).collect::<Vec<_>>();
+        let removed_dids = dids(removed);
+        let targets: Vec<&str> = removed_dids.iter().map(|did| &**did).collect();
+        let staged = self.people[who].commit(&self.group, &packages, &targets);
+        let mut named: Vec<(usize, String)> =
+            added.iter().copied().zip(packages.iter().map(|bytes| sha256_hex(bytes))).collect();
+        // A commit makes the additions that were proposed in its epoch.
+        if staged.made_in == self.model.at.epoch {
+            named.extend(self.proposed());
+        }
+        let added: Vec<usize> = named.iter().map(|(who, _)| *who).collect();
+        let added_dids = dids(&added);
+        let hashes = named.iter().map(|(who, hash)| json!({ "did": self.dids[*who], "hash": hash }));
+        let mut body = json!({
             "convoId": self.convo,
-            "didList": dids,
             "commit": base64_text(&staged.commit),
-            "welcomeMessage": base64_text(&staged.welcome),
-            "keyPackageHashes": named.collect::<Vec<_>>(),
+            "addedDids": added_dids,
+            "removedDids": removed_dids,
+            "keyPackageHashes": hashes.collect::<Vec<_>>(),
             "idempotencyKey": unique(),
         });
+        // Half of the commits come with the GroupInfo of their epoch.
+        let group_info = staged.commit.last().filter(|byte| **byte < 128).map(|_| staged.group_info.clone());
+        if let Some(bytes) = &group_info {
+            body["groupInfo"] = json!(base64_text(bytes));
+        }
+        if !added.is_empty() {
+            body["welcomeMessage"] = json!(base64_text(&staged.welcome));
+        }
         let commit = Commit {
             sender: who,
             made_in: staged.made_in,
-            added: added.to_vec(),
-            removed: Vec::new(),
+            added,
+            removed: removed.to_vec(),
             bytes: staged.commit,
             welcome: true,
+            group_info,
         };
-        Made { commit, method: "addMembers", body }
-    }
-
-    /// Makes a removal.
-    pub fn make_removal(&mut self, who: usize, target: usize) -> Made {
-        let staged = self.people[who].commit(&self.group, &[], &[&self.dids[target]]);
-        let body = json!({
-            "convoId": self.convo,
-            "targetDid": self.dids[target],
-            "commit": base64_text(&staged.commit),
-            "idempotencyKey": unique(),
-        });
-        let commit = Commit {
-            sender: who,
-            made_in: staged.made_in,
-            added: Vec::new(),
-            removed: vec![target],
-            bytes: staged.commit,
-            welcome: false,
-        };
-        Made { commit, method: "leaveConvo", body }
+        Made { commit, method: "submitCommit", body }
     }
 
     /// Sends a commit, which must fare as the model says.
@@ -183,7 +218,8 @@ impl<'a> World<'a> {
         let outcome = self.model.commit(commit, self.admin());
         let at = self.compare(outcome, &reply);
         if let Some(At { seq, epoch }) = at {
-            assert_eq!(reply.number("newEpoch").unwrap(), epoch, "{reply}");
+            let named = if method == "removeMember" { "epochHint" } else { "newEpoch" };
+            assert_eq!(reply.number(named).unwrap(), epoch, "{reply}");
             self.people[who].merge(&self.group, seq);
             for target in &commit.removed {
                 self.people[*target].forget(&self.group);
@@ -191,7 +227,10 @@ impl<'a> World<'a> {
             self.remember(who, method, body, reply);
             return;
         }
-        self.people[who].mls.discard_pending(&self.group).unwrap();
+        // The winner may have removed it.
+        if self.people[who].in_group {
+            self.people[who].mls.discard_pending(&self.group).unwrap();
+        }
         if outcome == Err("EpochMismatch") {
             self.rebase(who, commit.made_in, &reply);
         }
@@ -205,6 +244,15 @@ impl<'a> World<'a> {
         assert_eq!(missing.len(), lacking.len(), "{reply}");
         for (told, entry) in missing.iter().zip(lacking) {
             let bytes = reply.bytes_in(told, "commitData").unwrap();
+            for proposal in told["proposals"].as_array().into_iter().flatten() {
+                let person = &mut self.people[who];
+                if entry.epoch == person.epoch(&self.group) + 1
+                    && reply.number_in(proposal, "seq").unwrap() > person.seen
+                {
+                    let sender = reply.string_in(proposal, "sender").unwrap();
+                    person.take_proposal(&self.group, sender, &reply.bytes_in(proposal, "proposal").unwrap());
+                }
+            }
             assert_eq!((reply.number_in(told, "epoch").unwrap(), &bytes), (entry.epoch, &entry.bytes));
             self.people[who].apply_commit(&self.group, entry.epoch, &bytes);
         }
