@@ -17,7 +17,7 @@ use chrono::{DateTime, Utc};
 use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 
-use self::leaf::{KeyPackage, Source};
+use self::leaf::{KeyPackage, Source, did_of};
 use self::message::{Body, Content, MAX_LEAVES, Private, Public, PublicCommit, PublicProposal, Sender};
 use self::welcome::{Parts, WelcomeError};
 use self::wire::Reader;
@@ -178,14 +178,22 @@ impl Commit {
         Ok(())
     }
 
-    /// An external commit must carry the caller's own leaf.
+    /// The path of a commit begins with the caller's own leaf. An external commit always has a path.
     fn check_committer(&self, caller: &Did) -> Result<(), Error> {
-        match &self.public {
-            Some(public) if public.from_outside && public.committer.as_deref() != Some(caller.as_str()) => {
+        let Some(public) = self.public.as_ref().filter(|public| public.has_path) else { return Ok(()) };
+        let did = public.committer.as_deref().map(did_of);
+        match did == Some(caller.as_str()) {
+            true => Ok(()),
+            false if public.from_outside => {
                 Err(invalid_commit("it comes from outside the group, and its leaf names another DID"))
             }
-            _ => Ok(()),
+            false => Err(invalid_commit("the leaf of its path names another DID")),
         }
+    }
+
+    /// Returns the identity of the leaf that an external commit brings, a DID or `did#device`. `None` for any other commit.
+    pub fn external_identity(&self) -> Option<&str> {
+        self.public.as_ref().filter(|public| public.from_outside)?.committer.as_deref()
     }
 }
 
@@ -280,6 +288,14 @@ fn check_public(sender: Sender, public: &PublicCommit) -> Result<(), Error> {
         }
         Sender::NewMemberCommit if !public.has_path => {
             return Err(invalid_commit("it comes from outside the group and has no path"));
+        }
+        Sender::NewMemberCommit if public.external_inits != 1 || public.is_for_members || public.removed.len() > 1 => {
+            return Err(invalid_commit(
+                "it comes from outside the group; such a commit has one ExternalInit, at most one Remove, and pre-shared keys",
+            ));
+        }
+        Sender::Member { .. } if public.external_inits > 0 => {
+            return Err(invalid_commit("it has an ExternalInit, and its sender is in the group"));
         }
         Sender::Member { .. } | Sender::NewMemberCommit => {}
     }
@@ -492,6 +508,11 @@ pub fn check_key_package(
     }
 }
 
+/// Returns the identity of a key package's leaf, a DID or `did#device`. `None` if its credential is not basic, or is not text.
+pub fn key_package_identity(bytes: &[u8]) -> Option<String> {
+    read_key_package(bytes)?.0.leaf.identity().map(str::to_owned)
+}
+
 /// Reads a key package, and returns its own bytes without the MLSMessage around it.
 fn read_key_package(bytes: &[u8]) -> Option<(KeyPackage<'_>, &[u8])> {
     let mut reader = Reader::new(bytes);
@@ -600,6 +621,13 @@ mod tests {
             (&[2, 0, 0, 0, 0], REMOVE, true, Some("neither in the group")),
             (&[3], REMOVE, true, Some("neither in the group")),
             (&[4], &external, false, Some("has no path")),
+            (&[4], REMOVE, true, Some("one ExternalInit")),
+            (&[4], &[&external[..], &external].concat(), true, Some("one ExternalInit")),
+            (&[4], &[&external[..], REMOVE].concat(), true, None),
+            (&[4], &[&external[..], REMOVE, &[1, 0, 3, 0, 0, 0, 2]].concat(), true, Some("at most one Remove")),
+            (&[4], &[&external[..], &pre_shared_key].concat(), true, None),
+            (&[4], &[&external[..], &context].concat(), true, Some("one ExternalInit")),
+            (MEMBER, &external, true, Some("its sender is in the group")),
             (&[5], REMOVE, true, Some("does not parse")),
             (MEMBER, &[1, 0, 3, 0, 0], true, Some("does not parse")),
             (MEMBER, &[3, 0, 3, 0, 0, 0, 1], true, Some("does not parse")),

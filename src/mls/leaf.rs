@@ -60,12 +60,21 @@ impl<'b> Leaf<'b> {
         Some(leaf)
     }
 
+    /// Returns the identity of its basic credential. `None` for another kind of credential or if it is not text.
+    pub fn identity(&self) -> Option<&'b str> {
+        std::str::from_utf8(self.identity?).ok()
+    }
+
     /// Returns the DID of its basic credential, which names an account or one of its devices (`did#device`). `None` for
     /// another kind of credential or if it is not text.
     pub fn did(&self) -> Option<&'b str> {
-        let identity = std::str::from_utf8(self.identity?).ok()?;
-        Some(identity.split_once('#').map_or(identity, |(did, _)| did))
+        self.identity().map(did_of)
     }
+}
+
+/// Returns the DID of an identity, which names an account or one of its devices (`did#device`).
+pub(super) fn did_of(identity: &str) -> &str {
+    identity.split_once('#').map_or(identity, |(did, _)| did)
 }
 
 /// A key package.

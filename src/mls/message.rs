@@ -99,6 +99,8 @@ pub(super) struct PublicCommit {
     pub suites: BTreeSet<u16>,
     /// It removes a member.
     pub removes: bool,
+    /// Leaves that its Removes name.
+    pub removed: BTreeSet<u32>,
     /// It refers to earlier proposals, which it does not contain.
     pub refers: bool,
     /// One of its proposals requires a path.
@@ -106,10 +108,16 @@ pub(super) struct PublicCommit {
     /// It has neither proposals nor a path.
     pub is_empty: bool,
     pub has_path: bool,
-    /// DID of the leaf at the beginning of its path, if the credential has one.
+    /// Identity of the leaf at the beginning of its path, a DID or `did#device`, if the credential has one.
     pub committer: Option<String>,
+    /// Leaf of the member that sent it; `None` for an external commit.
+    pub sender: Option<u32>,
     /// It is an external commit.
     pub from_outside: bool,
+    /// Number of its ExternalInits, of which an external commit has one and any other none.
+    pub external_inits: u32,
+    /// It has a proposal by value that an external commit cannot have (section 12.2).
+    pub is_for_members: bool,
 }
 
 impl<'b> Public<'b> {
@@ -162,7 +170,9 @@ impl PublicProposal {
 
 impl PublicCommit {
     fn read(bytes: &mut Reader<'_>, sender: Sender) -> Option<Self> {
-        let mut public = PublicCommit { from_outside: sender == Sender::NewMemberCommit, ..Self::default() };
+        let leaf = if let Sender::Member { leaf } = sender { Some(leaf) } else { None };
+        let from_outside = sender == Sender::NewMemberCommit;
+        let mut public = Self { sender: leaf, from_outside, ..Self::default() };
         let mut proposals = 0_u32;
         bytes.list(|proposal| {
             proposals += 1;
@@ -196,6 +206,9 @@ impl PublicCommit {
         let kind = bytes.u16()?;
         // Section 17.4: all but Add, PreSharedKey and ReInit.
         self.needs_path |= matches!(kind, 2 | 3 | 6 | 7);
+        // Remove, PreSharedKey and ExternalInit.
+        self.is_for_members |= !matches!(kind, 3 | 4 | 6);
+        self.external_inits += u32::from(kind == 6);
         match kind {
             1 => {
                 let package = KeyPackage::read(bytes)?;
@@ -205,7 +218,7 @@ impl PublicCommit {
             2 => _ = Leaf::read(bytes).filter(|leaf| leaf.source == Source::Update)?,
             3 => {
                 self.removes = true;
-                bytes.u32()?;
+                self.removed.insert(bytes.u32()?);
             }
             4 => pre_shared_key(bytes)?,
             5 => {
@@ -225,7 +238,7 @@ impl PublicCommit {
     /// Reads an UpdatePath (section 7.6).
     fn path(&mut self, bytes: &mut Reader<'_>) -> Option<()> {
         let leaf = Leaf::read(bytes).filter(|leaf| leaf.source == Source::Commit)?;
-        self.committer = leaf.did().map(str::to_owned);
+        self.committer = leaf.identity().map(str::to_owned);
         bytes.list(|node| {
             node.vector()?;
             node.list(|sealed| {
