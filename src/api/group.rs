@@ -5,9 +5,16 @@ use crate::bytes::LexBytes;
 use crate::error::{Code, Error};
 use crate::ids::ConvoId;
 use crate::mls::{self, Commit, Frame, GroupInfo, Proposal, Suite};
-use crate::store::members;
 use crate::store::messages::AppMessage;
+use crate::store::{members, not_found};
 use crate::xrpc::Caller;
+
+/// Returns the cipher suite of the caller's conversation.
+pub async fn suite(app: &App, caller: &Caller, convo: &ConvoId) -> Result<Suite, Error> {
+    app.serializer.refuse_stranger(convo, &caller.did).await?;
+    members::membership(&app.store.reader().await?, convo, &caller.did).await?;
+    app.store.group(convo).await?.map(|group| group.suite).ok_or_else(not_found)
+}
 
 /// Parses a request's commit and checks that it belongs to the conversation's group, whose suite is returned too.
 pub async fn commit(

@@ -71,6 +71,10 @@ methods! {
         get_welcome::GetWelcome,
         confirm_welcome::ConfirmWelcome,
     }
+    readditions {
+        readdition::Readdition,
+        rejoin::Rejoin,
+    }
     group_infos {
         get_group_info::GetGroupInfo,
         update_group_info::UpdateGroupInfo,

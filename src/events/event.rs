@@ -48,6 +48,23 @@ pub enum Event {
     ForkSuspected { event_id: String, convo_id: ConvoId, generation: i64, epoch: i64 },
     /// The conversation is wedged, or no longer is.
     ConversationWedged { event_id: String, convo_id: ConvoId, generation: i64, epoch: i64, state: ConvoState },
+    /// A member asks to be added to the group again.
+    ReadditionRequested {
+        event_id: String,
+        convo_id: ConvoId,
+        user_did: Did,
+        request_id: String,
+        #[serde(serialize_with = "datetime")]
+        requested_at: DateTime<Utc>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        device_id: Option<String>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        key_package: Option<String>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        key_package_hash: Option<String>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
+    },
     /// The recipient has read up to here, on this device or another.
     Read {
         convo_id: ConvoId,
@@ -91,6 +108,7 @@ impl Event {
             Event::Mailbox { .. } => "mailboxEvent",
             Event::ForkSuspected { .. } => "forkSuspectedEvent",
             Event::ConversationWedged { .. } => "conversationWedgedEvent",
+            Event::ReadditionRequested { .. } => "readditionRequestedEvent",
             Event::Read { .. } => "readEvent",
             Event::CursorMoved { .. } => "cursorEvent",
             Event::GroupInfoRequested { .. } => "groupInfoRequestedEvent",

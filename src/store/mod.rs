@@ -53,6 +53,7 @@ pub(crate) mod members;
 pub(crate) mod messages;
 pub(crate) mod nonces;
 pub(crate) mod read_positions;
+pub(crate) mod readditions;
 pub(crate) mod suspensions;
 pub(crate) mod sweeps;
 pub(crate) mod welcomes;

@@ -52,6 +52,7 @@ const MIGRATIONS: &[(&str, &str)] = &migrations![
     "V030__proposals",
     "V031__named_members",
     "V032__devices",
+    "V033__readditions",
 ];
 
 query! {

@@ -280,6 +280,20 @@ pub async fn examples(app: &TestApp, method: &'static str) -> Vec<Example> {
             let least = least(&members[0]);
             vec![all, Example { other: other(), ..example(members.remove(0), least) }]
         }
+        "readdition" => {
+            let member = app.conversation(2).await.remove(0);
+            let fields = vec![("convoId", json!(convo(&member)))];
+            vec![example(member, fields)]
+        }
+        "rejoin" => {
+            let member = app.conversation(2).await.remove(0);
+            let fields = vec![
+                ("convoId", json!(convo(&member))),
+                ("keyPackage", json!(base64_text(&member.mls.key_package().unwrap()))),
+                ("reason", json!("lost")),
+            ];
+            vec![example(member, fields)]
+        }
         "submitProposal" => {
             let mut members = app.conversation(2).await;
             let fields = vec![

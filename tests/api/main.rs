@@ -29,6 +29,7 @@ mod logs;
 mod mailboxes;
 mod messages;
 mod once;
+mod readditions;
 mod room;
 mod strangers;
 mod timing;

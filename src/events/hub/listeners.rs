@@ -160,6 +160,28 @@ impl Inner {
                 let (generation, epoch, state) = (*generation, *epoch, *state);
                 say(Event::ConversationWedged { event_id, convo_id, generation, epoch, state });
             }
+            (
+                Some(convo),
+                EventPayload::ReadditionRequested {
+                    user_did,
+                    request_id,
+                    requested_at,
+                    device_id,
+                    key_package,
+                    key_package_hash,
+                    reason,
+                },
+            ) if self.is_attached(to, convo) => say(Event::ReadditionRequested {
+                event_id: row.name(&to.did),
+                convo_id: convo.clone(),
+                user_did: user_did.clone(),
+                request_id: request_id.clone(),
+                requested_at: *requested_at,
+                device_id: device_id.clone(),
+                key_package: key_package.clone(),
+                key_package_hash: key_package_hash.clone(),
+                reason: reason.clone(),
+            }),
             (Some(convo), EventPayload::Removed { .. }) if self.lacks(to, convo, row) => {
                 // It resumes, and is sent the missing entries first.
                 to.end(End::Announced(Info::Reset));

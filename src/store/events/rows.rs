@@ -79,6 +79,17 @@ pub enum EventPayload {
     Fork { generation: i64, epoch: i64 },
     /// For all members: the conversation is wedged, or no longer is.
     Wedged { generation: i64, epoch: i64, state: ConvoState },
+    /// For all members: one of them asks to be added to the group again.
+    #[serde(rename_all = "camelCase")]
+    ReadditionRequested {
+        user_did: Did,
+        request_id: String,
+        requested_at: DateTime<Utc>,
+        device_id: Option<String>,
+        key_package: Option<String>,
+        key_package_hash: Option<String>,
+        reason: Option<String>,
+    },
     /// The recipient's mailbox was verified, refused or suspended.
     Mailbox { state: String, reason: Option<String> },
     /// A member needs the GroupInfo of this epoch.
