@@ -22,7 +22,8 @@ pub enum Recovery {
     RetrySame,
     /// Apply the commits in `missing`, rebuild the request on the new epoch, and send that.
     CatchUpThenRebase,
-    /// The caller is out of the group, or in an epoch that the server has lost; it needs a new invitation.
+    /// The caller is in an epoch that leads nowhere, and joins the group again by an external commit or with the help of another member; or
+    /// it is no longer a member and needs a new invitation.
     Rejoin,
     /// The invitation has not arrived yet.
     WaitForWelcome,

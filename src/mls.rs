@@ -172,10 +172,45 @@ impl Commit {
             return Err(invalid_commit("it does not add every member that the request names"));
         }
         // A commit that takes out its own sender does not exist; leaveConvo with one changes the roster only.
-        if !public.refers && !public.removes && change.removed.iter().any(|did| did != caller) {
+        let others = change.removed.iter().filter(|did| *did != caller).count();
+        if !public.refers && !public.removes && others > 0 {
             return Err(invalid_commit("it removes no member"));
         }
+        if !public.refers && public.removed.len() < others {
+            return Err(invalid_commit("it removes fewer leaves than the request names members"));
+        }
         Ok(())
+    }
+
+    /// Returns true if its plaintext shows leaves of the group: that of its sender, or those that it removes.
+    pub fn shows_leaves(&self) -> bool {
+        self.public.as_ref().is_some_and(|public| public.sender.is_some() || !public.removed.is_empty())
+    }
+
+    /// Checks its plaintext against the leaves of the group in its epoch: its sender is a leaf of `caller`, everyone whom the request
+    /// removes loses all leaves, and an external commit removes only leaves of `caller`. Returns the people who lose all their leaves and
+    /// whom the request does not remove: they must not be members.
+    pub fn check_leaves(&self, caller: &Did, change: &RosterChange<'_>, leaves: &Leaves) -> Result<Vec<Did>, Error> {
+        let Some(public) = &self.public else { return Ok(Vec::new()) };
+        if public.sender.is_some_and(|leaf| leaves.did(leaf) != Some(caller)) {
+            return Err(invalid_commit("its sender's leaf does not belong to the caller"));
+        }
+        let removed: Option<HashSet<&Did>> = public.removed.iter().map(|leaf| leaves.did(*leaf)).collect();
+        let removed = removed.ok_or_else(|| invalid_commit("it removes a leaf that the group does not have"))?;
+        if public.from_outside && removed.iter().any(|did| *did != caller) {
+            return Err(invalid_commit("it comes from outside the group, and removes a leaf of another DID"));
+        }
+        let keeps_a_leaf = |did: &Did| leaves.of_person(did).any(|leaf| !public.removed.contains(&leaf));
+        let is_added = |did: &Did| public.added.contains(&Some(did.as_str().to_owned()));
+        let stays = |did: &&Did| *did != caller && !change.added.contains(did) && keeps_a_leaf(did);
+        if !public.refers
+            && let Some(did) = change.removed.iter().find(stays)
+        {
+            return Err(invalid_commit(&format!("it does not remove every leaf of {did}, whom the request removes")));
+        }
+        let named: HashSet<&Did> = change.removed.iter().chain(change.added).collect();
+        let lost = removed.into_iter().filter(|did| *did != caller && !named.contains(did));
+        Ok(lost.filter(|did| !keeps_a_leaf(did) && !is_added(did)).cloned().collect())
     }
 
     /// The path of a commit begins with the caller's own leaf. An external commit always has a path.
@@ -359,6 +394,17 @@ impl Welcome {
 
 fn invalid_welcome(why: &str) -> Error {
     Code::InvalidWelcome.because(format!("welcomeMessage must be an MLS Welcome: {why}"))
+}
+
+/// Checks that a Welcome is for exactly the key packages with these references.
+pub fn check_recipients(welcome: &[u8], references: &[Vec<u8>]) -> Result<(), Error> {
+    let Ok(parts) = Parts::read(welcome) else { return Err(invalid_welcome("it does not parse")) };
+    match parts.is_for(references) {
+        true => Ok(()),
+        false => {
+            Err(invalid_welcome("its recipients are not the owners of the key packages that keyPackageHashes names"))
+        }
+    }
 }
 
 /// Returns a Welcome with the parts of these key packages only, so that their owner does not download the other

@@ -104,6 +104,7 @@ impl Serializer {
                 budget.into_iter().for_each(|budget| self.limits.committed(budget));
             }
             Err(error) if error.code == Code::NotMember => self.limits.charge_former(caller, convo),
+            Err(error) if error.code == Code::RateLimitExceeded => self.limits.external_commit_refused(),
             Err(_) => {}
         }
         done

@@ -12,3 +12,7 @@ union all
 select r.convo_id, 'a request for readdition by a DID that was never a member'
   from readdition_requests r
  where not exists (select from members m where m.convo_id = r.convo_id and m.member_did = r.member_did)
+union all
+select e.convo_id, 'an external commit by a DID that was never a member'
+  from external_commits e
+ where not exists (select from members m where m.convo_id = e.convo_id and m.member_did = split_part(e.identity, '#', 1))

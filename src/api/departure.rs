@@ -47,6 +47,7 @@ impl Departure {
                 key: self.key,
                 fingerprint,
                 incarnation: self.incarnation,
+                only_from_outside: false,
             };
             return submission.run(app, caller).await;
         }

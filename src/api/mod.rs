@@ -9,6 +9,7 @@ mod fields;
 mod group;
 mod key_package;
 mod submission;
+mod visible;
 
 use crate::xrpc::Route;
 
@@ -37,6 +38,7 @@ methods! {
         leave_convo::LeaveConvo,
         remove_member::RemoveMember,
         submit_commit::SubmitCommit,
+        process_external_commit::ProcessExternalCommit,
         get_convos::GetConvos,
     }
     epochs {

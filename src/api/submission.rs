@@ -4,9 +4,10 @@ use serde::Serialize;
 
 use crate::api::fields::{self, Key, ServerIncarnation};
 use crate::api::group;
+use crate::api::visible;
 use crate::app::App;
 use crate::bytes::LexBytes;
-use crate::commands::{Accepted, Fingerprint, Idempotency, Invitation, SubmitCommit};
+use crate::commands::{Accepted, Arrival, Fingerprint, Idempotency, Invitation, SubmitCommit};
 use crate::error::{Code, Error};
 use crate::ids::{ConvoId, Did};
 use crate::mls::RosterChange;
@@ -33,6 +34,8 @@ pub struct Submission {
     /// Fingerprint of the request's fields. Replicas of another build have to find the same.
     pub fingerprint: Fingerprint,
     pub incarnation: Option<ServerIncarnation>,
+    /// The commit has to be an external one.
+    pub only_from_outside: bool,
 }
 
 /// Reply to a commit that was accepted.
@@ -105,6 +108,21 @@ impl Submission {
             };
             commit.check_roster(&caller.did, &change, app.config.mls_validation)?;
             of_suite.map_or(Ok(()), |suite| suite.check(*group))?;
+            visible::check_leaves(app, caller, &self.convo_id, commit, &change).await?;
+            if let Some(welcome) = &invitation.welcome {
+                visible::check_recipients(app, &welcome.bytes, &invitation.key_packages).await?;
+            }
+        }
+        let arrival = commit
+            .as_ref()
+            .and_then(|(commit, _)| commit.external_identity())
+            .map(|identity| Arrival { identity: identity.to_owned(), limits: app.config.external_commits });
+        let changes_roster = !self.added.is_empty() || !self.removed.is_empty() || !invitation.key_packages.is_empty();
+        if self.only_from_outside && arrival.is_none() {
+            return Err(Code::InvalidCommit.because("externalCommit must be a PublicMessage from outside the group"));
+        }
+        if arrival.is_some() && changes_roster {
+            return Err(Code::InvalidCommit.because("a commit from outside the group adds and removes no member"));
         }
         let group_info = match (self.group_info, &commit) {
             (Some(bytes), Some((commit, _))) => {
@@ -118,6 +136,7 @@ impl Submission {
             added: self.added,
             removed: self.removed,
             commit: commit.map(|(commit, _)| commit),
+            arrival,
             entry_id: app.new_id(),
             invitation,
             group_info,

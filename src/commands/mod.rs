@@ -42,7 +42,7 @@ pub use request_group_info::RequestGroupInfo;
 pub use request_readdition::{RejoinPackage, RequestReaddition};
 pub use send_message::SendMessage;
 pub use set_mailbox::SetMailbox;
-pub use submit_commit::SubmitCommit;
+pub use submit_commit::{Arrival, SubmitCommit};
 pub use update_cursor::UpdateCursor;
 pub use update_group_info::UpdateGroupInfo;
 pub use update_read::UpdateRead;

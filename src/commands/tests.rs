@@ -384,6 +384,7 @@ impl Case<'_> {
             added,
             removed,
             commit: Some(commit),
+            arrival: None,
             entry_id: new_entry(),
             incarnation: None,
         })
@@ -518,6 +519,7 @@ fn repeat_commit(earlier: &Arc<SubmitCommit>) -> Arc<SubmitCommit> {
         removed: removed.clone(),
         commit: commit.clone(),
         group_info: group_info.clone(),
+        arrival: None,
         entry_id: new_entry(),
         incarnation: incarnation.clone(),
         idempotency: idempotency.clone(),

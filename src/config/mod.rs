@@ -49,6 +49,7 @@ pub struct Config {
     pub mls_validation: MlsValidation,
     /// Rate limits; 0 is no limit.
     pub rates: Rates,
+    pub external_commits: ExternalCommitLimits,
     /// Quotas; 0 is no limit.
     pub quotas: QuotaLimits,
     /// Most events that wait for one client of a stream.
@@ -104,6 +105,15 @@ pub struct QuotaLimits {
     pub invitations: u64,
     /// One-time key packages of one person for one caller in ten minutes; ten times as many for all callers together.
     pub key_packages: u64,
+}
+
+/// Limits of external commits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ExternalCommitLimits {
+    /// Time in which one device has at most one in a conversation; 0 is no limit at all.
+    pub seconds: u64,
+    /// Number of them in a conversation in that time; 0 is no limit.
+    pub per_convo: u64,
 }
 
 /// Retention periods; `None` is for ever.
@@ -229,6 +239,10 @@ impl Config {
                 per_did: env.number("RATE_LIMIT_PER_DID"),
                 per_convo: env.number("RATE_LIMIT_PER_CONVO"),
                 commits: env.number("COMMITS_PER_MINUTE"),
+            },
+            external_commits: ExternalCommitLimits {
+                seconds: env.number("EXTERNAL_COMMIT_SECONDS"),
+                per_convo: env.number("EXTERNAL_COMMITS_PER_CONVO"),
             },
             quotas: QuotaLimits {
                 stored_bytes: env.number("STORED_BYTES_PER_DAY"),

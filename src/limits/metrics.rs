@@ -52,6 +52,11 @@ impl LimitMetrics {
         self.limited.get_or_create(&[("scope", scope.label())]).inc();
     }
 
+    /// Counts an external commit that the database refused.
+    pub(super) fn external_commit_refused(&self) {
+        self.limited.get_or_create(&[("scope", "external_commits")]).inc();
+    }
+
     /// Adds the cost of a request beyond its first unit.
     pub(super) fn charged(&self, work: Work, units: f64) {
         self.charged.get_or_create(&[("for", work.label())]).inc_by(units);

@@ -338,6 +338,11 @@ impl RateLimits {
         former.charge(Key::of(&format!("{caller} {convo}")), former.interval(), Instant::now());
     }
 
+    /// Counts an external commit that its transaction refused.
+    pub fn external_commit_refused(&self) {
+        self.0.metrics.external_commit_refused();
+    }
+
     /// Error for a former member that keeps writing.
     pub fn refuse_former(&self, wait: Duration) -> Error {
         self.refusal(Scope::Former, wait)

@@ -42,6 +42,12 @@ impl Leaves {
         self.0.get(leaf as usize)?.as_ref()
     }
 
+    /// Returns the leaves of a person.
+    pub fn of_person<'a>(&'a self, did: &'a Did) -> impl Iterator<Item = u32> + 'a {
+        let named = self.0.iter().enumerate().filter(move |(_, holder)| holder.as_ref() == Some(did));
+        named.filter_map(|(leaf, _)| u32::try_from(leaf).ok())
+    }
+
     fn of(tree: &Tree<'_>) -> Result<Self, Error> {
         let did = |leaf: &super::leaf::Leaf<'_>| leaf.did().and_then(|did| did.parse().ok());
         let named = tree.leaves().map(|leaf| match leaf {

@@ -73,6 +73,12 @@ impl<'b> Parts<'b> {
         !self.secrets.iter().all(|(_, reference)| seen.insert(reference))
     }
 
+    /// Returns true if it has one part for each of these key packages, and no others.
+    pub fn is_for(&self, references: &[Vec<u8>]) -> bool {
+        let named: HashSet<&[u8]> = references.iter().map(Vec::as_slice).collect();
+        self.secrets.len() == named.len() && self.secrets.iter().all(|(_, of)| named.contains(of))
+    }
+
     /// Returns this Welcome with the parts of these key packages only. `None` unless it has a part for each of them.
     pub fn restrict_to(&self, references: &[&[u8]]) -> Option<Vec<u8>> {
         let own: Vec<&[u8]> =

@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, Utc};
 
+use crate::config::ExternalCommitLimits;
 use crate::ids::{ConvoId, Did, EntryId};
 
 use super::epochs;
@@ -19,6 +20,26 @@ query! {
         BYTEA_ARRAY, INT8_ARRAY, TEXT_ARRAY, BOOL_ARRAY, BOOL_ARRAY, INT8_ARRAY, TEXT_ARRAY, TEXT_ARRAY, BYTEA_ARRAY, INT8_ARRAY,
         BYTEA_ARRAY, TEXT_ARRAY, INT8, TIMESTAMPTZ, BYTEA_ARRAY
     );
+}
+
+query! {
+    ADMIT_EXTERNAL = "commits/admit_external" (TEXT, TEXT, TEXT, FLOAT8, INT8, INT8);
+}
+
+/// Counts an external commit that this transaction has accepted, which creates `epoch`, unless there were too many. Returns the milliseconds until there is room;
+/// `None` if it was counted.
+pub(crate) async fn admit_external(
+    x: &Exclusive<'_>,
+    sender: &Did,
+    identity: &str,
+    limits: ExternalCommitLimits,
+    epoch: i64,
+) -> Result<Option<u64>, Abort> {
+    let (seconds, most) = (limits.seconds as f64, limits.per_convo as i64);
+    let params: Params<'_> = &[&x.convo.as_str(), &sender.as_str(), &identity, &seconds, &most, &epoch];
+    let row = x.tx.find(&ADMIT_EXTERNAL, params).await?;
+    let wait = row.and_then(|row| row.get::<_, Option<i64>>("wait_ms"));
+    Ok(wait.map(|wait| u64::try_from(wait).unwrap_or_default()))
 }
 
 /// The statement of [`submit`].

@@ -14,6 +14,7 @@ use super::session::{Params, Queries};
 use super::{Abort, Cause, Tx};
 
 query! {
+    REFERENCES = "key_packages/references" (BYTEA_ARRAY);
     LOCK_OWNER = "key_packages/lock_owner" (TEXT);
     COUNT = "key_packages/count" (TEXT, TIMESTAMPTZ, BYTEA_ARRAY);
     ADOPT = "key_packages/adopt" (TEXT, TEXT, BYTEA);
@@ -172,6 +173,13 @@ pub(crate) async fn insert(tx: &Tx, owner: &Did, new: &[&NewKeyPackage]) -> Resu
         &[&owner.as_str(), &hashes, &suites, &packages, &last_resorts, &expiries, &init_keys, &references, &keys];
     let rows = tx.rows(&INSERT, params).await?;
     Ok(rows.iter().map(|row| row.get("hash")).collect())
+}
+
+/// Returns the references by which a Welcome names these packages. `None` unless all of them are known.
+pub(crate) async fn references(db: &impl Queries, hashes: &[&[u8]]) -> Result<Option<Vec<Vec<u8>>>, Abort> {
+    let rows = db.rows(&REFERENCES, &[&hashes]).await?;
+    let references: Option<Vec<Vec<u8>>> = rows.iter().map(|row| row.get("reference")).collect();
+    Ok(references.filter(|references| references.len() == hashes.len()))
 }
 
 /// Issues at most one package per owner from one source.

@@ -18,6 +18,7 @@ query! {
     STRANGERS = "members/strangers" (TEXT, TEXT_ARRAY, INT8);
     EVER = "members/ever" (TEXT_ARRAY, TEXT_ARRAY);
     ADMIN = "members/admin" (TEXT);
+    FIRST_ACTIVE = "members/first_active" (TEXT, TEXT_ARRAY);
     COUNT = "members/count" (TEXT);
     JOIN = "members/join" (TEXT, TEXT_ARRAY, INT8, INT8, TEXT, BOOL);
     LEAVE = "members/leave" (TEXT, TEXT, TEXT, INT8, INT8);
@@ -104,6 +105,13 @@ pub(crate) async fn record(db: &impl Queries, convo: &ConvoId, did: &Did) -> Res
 pub(crate) async fn membership(db: &impl Queries, convo: &ConvoId, did: &Did) -> Result<Membership, Abort> {
     let standing = record(db, convo, did).await?.ok_or_else(epochs::not_found)?;
     Ok(standing.active()?)
+}
+
+/// Returns one of these people who is a member.
+pub(crate) async fn first_active(db: &impl Queries, convo: &ConvoId, dids: &[Did]) -> Result<Option<Did>, Abort> {
+    let dids: Vec<&str> = dids.iter().map(Did::as_str).collect();
+    let row = db.find(&FIRST_ACTIVE, &[&convo.as_str(), &dids]).await?;
+    Ok(row.map(|row| row.get::<_, &str>("member_did").parse().map_err(Error::internal)).transpose()?)
 }
 
 /// Returns the member that may remove others.

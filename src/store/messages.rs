@@ -22,6 +22,7 @@ query! {
     FIND_COMMIT = "messages/find_commit" (TEXT, BYTEA, TEXT);
     FIND_PROPOSAL = "messages/find_proposal" (TEXT, INT8, TEXT, BYTEA);
     FIND_BY_ID = "messages/find_by_id" (TEXT, TEXT, TEXT);
+    FIND_TIME = "messages/find_time" (TEXT, INT8);
     FIND_SEQ = "messages/find_seq" (TEXT, TEXT, INT8);
     LIST_BEFORE = "messages/list_before" (TEXT, TEXT, INT8, INT8, INT8);
     LIST_AFTER = "messages/list_after" (TEXT, TEXT, INT8, INT8, INT8);
@@ -274,6 +275,12 @@ impl Reader {
         let params: Params<'_> = &[&convo.as_str(), &reader.as_str(), &seq, &limit, &MAX_PAGE_BYTES];
         let rows = self.rows(query, params).await?;
         rows.iter().map(|row| message_view(convo, row)).collect()
+    }
+
+    /// Returns the time at which an entry was accepted; `None` if it was deleted.
+    pub async fn entry_time(&self, convo: &ConvoId, seq: i64) -> Result<Option<DateTime<Utc>>, Error> {
+        let row = self.find(&FIND_TIME, &[&convo.as_str(), &seq]).await?;
+        Ok(row.map(|row| row.get("created_at")))
     }
 
     /// Returns the seq of the oldest stored entry; `None` if no entry was deleted.

@@ -53,6 +53,7 @@ const MIGRATIONS: &[(&str, &str)] = &migrations![
     "V031__named_members",
     "V032__devices",
     "V033__readditions",
+    "V034__external_commits",
 ];
 
 query! {

@@ -93,6 +93,7 @@ impl Bytes {
                 json!({ "convoId": id, "targetDid": self.other.did(), "commit": text }),
                 "InvalidCommit",
             ),
+            ("processExternalCommit", &self.other, json!({ "convoId": id, "externalCommit": text }), "InvalidCommit"),
             ("leaveConvo", &self.other, json!({ "convoId": id, "proposal": text }), "InvalidProposal"),
             ("submitProposal", &self.admin, json!({ "convoId": id, "proposal": text }), "InvalidProposal"),
             (

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use catbird_client::mls::Handshake;
 use catbird_client::persona::{Persona, hex, sha256_hex};
 use catbird_client::random_did;
 use catbird_client::xrpc::{NAMESPACE, Reply, base64_text, bytes_value};
@@ -279,6 +280,25 @@ pub async fn examples(app: &TestApp, method: &'static str) -> Vec<Example> {
             let all = Example { other: other(), ..example(members.remove(0), all) };
             let least = least(&members[0]);
             vec![all, Example { other: other(), ..example(members.remove(0), least) }]
+        }
+        "processExternalCommit" => {
+            let members = app.conversation(2).await;
+            let info = members[0].mls.group_info(&members[0].group_id).unwrap();
+            let mut device = Persona::new(members[1].xrpc.clone());
+            let mut enter = || device.mls.enter(&info, Handshake::default()).unwrap().staged;
+            let (staged, another) = (enter(), enter());
+            let fields = vec![
+                ("convoId", json!(convo(&members[0]))),
+                ("externalCommit", json!(base64_text(&staged.commit))),
+                ("groupInfo", json!(base64_text(&staged.group_info))),
+                ("idempotencyKey", json!("k")),
+                ("serverIncarnation", json!("0123456789abcdef")),
+                ("conflict", json!("error")),
+            ];
+            let other = json!({
+                "externalCommit": base64_text(&another.commit), "groupInfo": base64_text(&another.group_info),
+            });
+            vec![Example { other, ..example(device, fields) }]
         }
         "readdition" => {
             let member = app.conversation(2).await.remove(0);

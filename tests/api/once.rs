@@ -266,7 +266,10 @@ async fn p4_replicas_of_both_kinds_recognise_repeated_requests(app: &TestApp) {
             xrpc.procedure(method, &asked).await.unwrap()
         });
         all_equal(join_all(replies).await);
-        let is_entry = method == "sendMessage" || asked["commit"].is_string() || asked["proposal"].is_string();
+        let is_entry = method == "sendMessage"
+            || asked["commit"].is_string()
+            || asked["proposal"].is_string()
+            || method == "processExternalCommit";
         let entries = i64::from(is_entry);
         assert_eq!(contents(app).await.count("messages") - before.count("messages"), entries, "{method}");
     }

@@ -33,10 +33,13 @@ with entries as (
 ), reports as (
   delete from commit_reports where ctid in (select ctid from commit_reports where convo_id = $1 limit $2)
   returning 1
+), external as (
+  delete from external_commits where ctid in (select ctid from external_commits where convo_id = $1 limit $2)
+  returning 1
 ), readditions as (
   delete from readdition_requests where ctid in (select ctid from readdition_requests where convo_id = $1 limit $2)
   returning 1
 )
 select (select count(*) from entries) + (select count(*) from commits) + (select count(*) from welcomes)
        + (select count(*) from cursors) + (select count(*) from mailboxes) + (select count(*) from envelopes)
-       + (select count(*) from reports) + (select count(*) from devices) + (select count(*) from readditions) as deleted
+       + (select count(*) from reports) + (select count(*) from devices) + (select count(*) from readditions) + (select count(*) from external) as deleted

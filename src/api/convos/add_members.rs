@@ -96,6 +96,7 @@ async fn add(app: &App, caller: &Caller, input: Input) -> Result<Output, Error> 
         key_packages,
         key: input.idempotency_key,
         incarnation: input.server_incarnation,
+        only_from_outside: false,
     };
     Ok(submission.run(app, caller).await?.into())
 }

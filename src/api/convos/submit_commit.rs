@@ -105,6 +105,7 @@ async fn submit(app: &App, caller: &Caller, input: Input) -> Result<Output, Erro
         key_packages,
         key: input.idempotency_key,
         incarnation: input.server_incarnation,
+        only_from_outside: false,
     };
     Ok(submission.run(app, caller).await?.into())
 }

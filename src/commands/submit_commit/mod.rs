@@ -7,6 +7,9 @@ mod batch;
 
 use std::collections::HashSet;
 
+use sha2::{Digest, Sha256};
+
+use crate::config::ExternalCommitLimits;
 use crate::error::{Code, Error};
 use crate::ids::{ConvoId, Did, EntryId};
 use crate::mls::{Commit, GroupInfo};
@@ -27,6 +30,8 @@ pub struct SubmitCommit {
     /// People to remove; no duplicates. One that is also added begins a new membership. Empty without a commit.
     pub removed: Vec<Did>,
     pub commit: Option<Commit>,
+    /// The device that an external commit brings into the group. Such a commit changes no roster.
+    pub arrival: Option<Arrival>,
     /// The commit's id in the log.
     pub entry_id: EntryId,
     pub invitation: Invitation,
@@ -35,6 +40,17 @@ pub struct SubmitCommit {
     /// The server's incarnation that the caller heard from last, as it says.
     pub incarnation: Option<String>,
     pub idempotency: Idempotency,
+}
+
+/// Part of the interval by which the waits of refused external commits differ.
+const JITTER_SHARE: u64 = 6;
+
+/// Device that an external commit brings into the group.
+#[derive(Debug, Clone)]
+pub struct Arrival {
+    /// Identity of its leaf, the caller's DID or `did#device`.
+    pub identity: String,
+    pub limits: ExternalCommitLimits,
 }
 
 /// Most people and key packages of a commit that may be in a batch.
@@ -64,7 +80,8 @@ impl Command for SubmitCommit {
     /// be sent again blindly, as a batch is.
     fn batch_kind(&self) -> Option<BatchKind> {
         let is_small = self.added.len() + self.removed.len() + self.invitation.key_packages.len() <= MAX_BATCHED;
-        (self.commit.is_some() && is_small).then_some(BatchKind::Commits)
+        // An external commit is followed by another statement.
+        (self.commit.is_some() && is_small && self.arrival.is_none()).then_some(BatchKind::Commits)
     }
 
     fn bytes(&self) -> usize {
@@ -105,7 +122,12 @@ impl Command for SubmitCommit {
             }
         }
         match submitted {
-            Ok(at) => Ok(Accepted::now(at)),
+            Ok(at) => {
+                if let Some(arrival) = &self.arrival {
+                    self.admit(x, arrival, at.epoch).await?;
+                }
+                Ok(Accepted::now(at))
+            }
             Err(refused) => self.refusal(x.tx(), &refused).await,
         }
     }
@@ -114,6 +136,26 @@ impl Command for SubmitCommit {
 impl SubmitCommit {
     async fn submit(&self, x: &mut Exclusive<'_>) -> Result<Result<Position, Refused>, Abort> {
         commits::submit_one(x, self.new_commit(), MAX_MEMBERS).await
+    }
+
+    /// Counts an external commit. Errors if there were too many; then the transaction is rolled back.
+    async fn admit(&self, x: &Exclusive<'_>, arrival: &Arrival, epoch: i64) -> Result<(), Abort> {
+        let Arrival { identity, limits } = arrival;
+        let Some(wait) = commits::admit_external(x, &self.caller, identity, *limits, epoch).await? else {
+            return Ok(());
+        };
+        let mut error = Code::RateLimitExceeded.because(format!(
+            "this device joins the group again at most once in {} seconds, and all devices together at most {} times",
+            limits.seconds, limits.per_convo
+        ));
+        error.details.retry_after_ms = Some(wait + self.jitter(limits.seconds * 1_000 / JITTER_SHARE));
+        Err(error.into())
+    }
+
+    /// Returns a part of `most`, another for each request, so that a storm of them becomes a queue.
+    fn jitter(&self, most: u64) -> u64 {
+        let digest = Sha256::digest(self.entry_id.as_str());
+        most * u64::from(u16::from_be_bytes([digest[0], digest[1]])) / u64::from(u16::MAX)
     }
 
     fn new_commit(&self) -> NewCommit<'_> {

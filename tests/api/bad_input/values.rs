@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::examples::{Field, resolved};
 
 /// Fields with MLS data in base64.
-const BASE64: [&str; 5] = ["commit", "groupInfo", "keyPackage", "proposal", "welcomeMessage"];
+const BASE64: [&str; 6] = ["commit", "externalCommit", "groupInfo", "keyPackage", "proposal", "welcomeMessage"];
 /// Fields with a format that only the description defines: ids, hashes, cursors and URLs.
 const FORMED: [&str; 9] =
     ["commitHash", "convoId", "cursor", "groupId", "hash", "keyPackageHash", "messageId", "msgId", "url"];

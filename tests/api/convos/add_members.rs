@@ -1,7 +1,7 @@
 //! addMembers: commit, roster, Welcomes and key packages take effect together or not at all, and a caller that loses an
 //! epoch gets enough to rebase.
 
-use catbird_client::mls::Handshake;
+use catbird_client::mls::{Handshake, MlsClient};
 use catbird_client::persona::{Persona, sha256_hex, unique};
 use catbird_client::random_did;
 use catbird_client::xrpc::base64_text;
@@ -139,8 +139,17 @@ async fn p8_key_packages_that_the_caller_may_not_use_are_refused_and_nothing_is_
         json!([entry(carol.did(), b"never published")]),
         json!([entry(carol.did(), &mine), entry(carol.did(), b"never published")]),
     ] {
-        let asked = with(&offer.body, json!({ "keyPackageHashes": bad }));
+        let asked = with(&offer.body, json!({ "keyPackageHashes": bad, "welcomeMessage": null }));
         refused(ask(&members[0], "addMembers", &asked).await, 409, "KeyPackageNotFound");
+    }
+    // The Welcome is for the named packages, all of them and no others.
+    for others in [
+        json!([entry(carol.did(), &elsewhere)]),
+        json!([entry(carol.did(), &mine), entry(carol.did(), &elsewhere)]),
+        json!([entry(carol.did(), &mine), entry(dave.did(), &used)]),
+    ] {
+        let asked = with(&offer.body, json!({ "keyPackageHashes": others }));
+        refused(ask(&members[0], "addMembers", &asked).await, 400, "InvalidWelcome");
     }
     // Listed for another owner, and for a DID that is neither a member nor being added.
     let asked = with(&offer.body, json!({ "keyPackageHashes": [entry(dave.did(), &mine)] }));
@@ -380,11 +389,12 @@ async fn one_request_uses_at_most_10_key_packages_of_one_person(app: &TestApp) {
     let mut members = app.conversation(1).await;
     let carol = app.persona();
     let mut packages = Vec::new();
+    // One of each device, because a group takes no signature key twice.
     for _ in 0..11 {
-        packages.push(carol.mls.key_package().unwrap());
+        packages.push(MlsClient::new(carol.did()).key_package().unwrap());
         ok(publish(&carol, packages.last().unwrap()).await);
     }
-    let offer = offer_with(&mut members[0], &[&carol], &packages[..1]);
+    let offer = offer_with(&mut members[0], &[&carol], &packages[..10]);
     let asked = |n: usize| with(&offer.body, json!({ "keyPackageHashes": hashes(&vec![&carol; n], &packages[..n]) }));
     refused(ask(&members[0], "addMembers", &asked(11)).await, 400, "InvalidRequest");
     ok(ask(&members[0], "addMembers", &asked(10)).await);

@@ -20,6 +20,7 @@ either_serializer! {
 }
 
 any_serializer! {
+    p15_a_public_commit_agrees_with_the_leaves_of_its_epoch;
     each_recipient_is_given_its_own_part_of_a_welcome_and_joins_with_it;
     a_person_with_two_devices_is_given_both_parts_or_the_one_it_asks_for;
 }
@@ -79,7 +80,8 @@ async fn a_welcome_or_a_key_package_of_another_suite_is_refused(app: &TestApp) {
     let published = json!({ "keyPackage": base64_text(&strange), "cipherSuite": format!("{other:?}") });
     ok(ask(&bob, "publishKeyPackage", &published).await);
     let before = contents(app).await;
-    let named = with(&right.body, json!({ "keyPackageHashes": hashes(&[&bob], &[strange]) }));
+    let named = hashes(&[&bob], &[strange]);
+    let named = with(&right.body, json!({ "keyPackageHashes": named, "welcomeMessage": null }));
     refused(ask(&alice, "addMembers", &named).await, 409, "KeyPackageNotFound");
     assert_eq!(contents(app).await, before);
     ok(ask(&alice, "addMembers", &right.body).await);
@@ -230,4 +232,28 @@ async fn a_person_with_two_devices_is_given_both_parts_or_the_one_it_asks_for(ap
     let welcome = ok(get(&bob, "getWelcome", &asked).await).bytes("welcome").unwrap();
     assert_eq!(parts(&welcome), 1);
     devices[1].join(&welcome, Handshake::Private).unwrap();
+}
+
+async fn p15_a_public_commit_agrees_with_the_leaves_of_its_epoch(app: &TestApp) {
+    let mut members = in_public(app).await;
+    let id = convo(&members[0]);
+    let info = members[0].mls.group_info(&members[0].group_id).unwrap();
+    let stored = json!({ "convoId": id, "groupInfo": base64_text(&info), "epoch": members[0].epoch().unwrap() });
+    ok(ask(&members[0], "updateGroupInfo", &stored).await);
+    let (bob, carol) = (members[1].did().to_owned(), members[2].did().to_owned());
+    let Persona { mls, group_id, .. } = &mut members[0];
+    let commit = json!({ "convoId": id, "commit": base64_text(&mls.remove(group_id, &[&carol]).unwrap().commit) });
+    let before = contents(app).await;
+    for (changes, why) in [
+        (json!({ "removedDids": [bob] }), "does not remove every leaf"),
+        (json!({ "removedDids": [bob, carol] }), "fewer leaves"),
+        (json!({}), "whom the request does not remove"),
+    ] {
+        let reply = refused(ask(&members[0], "submitCommit", &with(&commit, changes)).await, 400, "InvalidCommit");
+        assert!(reply.body["message"].as_str().unwrap().contains(why), "{reply}");
+    }
+    // It is of a leaf of another member than its sender.
+    refused(ask(&members[1], "submitCommit", &commit).await, 400, "InvalidCommit");
+    assert_eq!(contents(app).await, before);
+    ok(ask(&members[0], "submitCommit", &with(&commit, json!({ "removedDids": [carol] }))).await);
 }

@@ -1,0 +1,97 @@
+//! processExternalCommit: a member's device that has no state of the group joins it by itself. It is submitCommit with such a commit.
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use crate::api::fields::{Key, ServerIncarnation};
+use crate::api::submission::Submission;
+use crate::app::App;
+use crate::bytes::LexBytes;
+use crate::commands::Fingerprint;
+use crate::error::{Code, Error};
+use crate::ids::ConvoId;
+use crate::wire::datetime;
+use crate::xrpc::{Caller, Conflict, ConflictResult, Endpoint, Kind, ReplyKind};
+
+pub struct ProcessExternalCommit;
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Input {
+    convo_id: ConvoId,
+    external_commit: LexBytes,
+    group_info: Option<LexBytes>,
+    idempotency_key: Option<Key>,
+    /// The last incarnation of the database that the caller received.
+    server_incarnation: Option<ServerIncarnation>,
+    /// Form of the reply to a caller in another epoch.
+    #[serde(default)]
+    conflict: Conflict,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Output {
+    epoch: i64,
+    new_epoch: i64,
+    seq: i64,
+    #[serde(serialize_with = "datetime")]
+    rejoined_at: DateTime<Utc>,
+}
+
+impl Endpoint for ProcessExternalCommit {
+    const LEXICON: &'static str = include_str!("process_external_commit.json");
+    const KIND: Kind = Kind::Procedure;
+    const ERRORS: &'static [Code] = &[
+        Code::ConvoNotFound,
+        Code::NotMember,
+        Code::EpochMismatch,
+        Code::EpochExpired,
+        Code::EpochAhead,
+        Code::ServerRolledBack,
+        Code::InvalidCommit,
+        Code::InvalidGroupInfo,
+        Code::IdempotencyConflict,
+    ];
+
+    type Input = Input;
+    type Output = ConflictResult<Output>;
+
+    fn bytes(judged: &ConflictResult<Output>) -> usize {
+        judged.bytes()
+    }
+
+    fn reply_kind(judged: &ConflictResult<Output>) -> ReplyKind {
+        judged.reply_kind()
+    }
+
+    async fn call(app: &App, caller: &Caller, input: Input) -> Result<ConflictResult<Output>, Error> {
+        let conflict = input.conflict;
+        conflict.report(Self::NSID, process(app, caller, input).await)
+    }
+}
+
+async fn process(app: &App, caller: &Caller, input: Input) -> Result<Output, Error> {
+    let convo_id = input.convo_id.clone();
+    let submission = Submission {
+        method: ProcessExternalCommit::METHOD,
+        fingerprint: Fingerprint::default()
+            .text(Some(input.convo_id.as_str()))
+            .field(Some(input.external_commit.0.as_slice())),
+        convo_id: input.convo_id,
+        added: Vec::new(),
+        removed: Vec::new(),
+        commit: Some(input.external_commit),
+        welcome: None,
+        group_info: input.group_info,
+        key_packages: Vec::new(),
+        key: input.idempotency_key,
+        incarnation: input.server_incarnation,
+        only_from_outside: true,
+    };
+    let accepted = submission.run(app, caller).await?;
+    // The commit is stored until every member has read it. After that nobody asks for this time.
+    let stored = app.store.reader().await?.entry_time(&convo_id, accepted.seq).await?;
+    let rejoined_at = stored.unwrap_or_else(|| app.clock.now());
+    Ok(Output { epoch: accepted.epoch, new_epoch: accepted.epoch, seq: accepted.seq, rejoined_at })
+}
