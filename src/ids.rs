@@ -127,7 +127,8 @@ fn is_did(text: &str) -> bool {
         && rest.bytes().all(|b| b.is_ascii_alphanumeric() || b"._:%-".contains(&b))
 }
 
-fn is_id(text: &str) -> bool {
+/// Returns true if a text has the form of an id.
+pub fn is_id(text: &str) -> bool {
     (1..=MAX_ID_BYTES).contains(&text.len())
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
 }

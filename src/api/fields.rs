@@ -9,7 +9,7 @@ use serde::de::{self, Deserializer, IgnoredAny, SeqAccess, Visitor};
 use crate::bytes::LexBytes;
 use crate::error::{Code, Error};
 use crate::hex;
-use crate::ids::Did;
+use crate::ids::{Did, Malformed, is_id};
 use crate::mls::{self, MAX_POSITION, Welcome};
 use crate::store::key_packages::Hash;
 
@@ -155,6 +155,16 @@ pub fn key_package_hash(text: &str) -> Result<Hash, Error> {
     hex::decode_hash(text).ok_or_else(|| {
         Code::InvalidRequest.because("a key package hash must be 64 hex digits (the SHA-256 of its bytes)")
     })
+}
+
+/// Checks a device id, which need not be known.
+pub fn device_id(given: Option<String>) -> Result<Option<String>, Error> {
+    given.map(|given| id(given, "deviceId")).transpose()
+}
+
+/// Checks an id of the server. `what` names the field in the error.
+fn id(given: String, what: &str) -> Result<String, Error> {
+    if is_id(&given) { Ok(given) } else { Err(Code::InvalidRequest.because(format!("{what}: {}", Malformed::Id))) }
 }
 
 /// Checks a list of DIDs for duplicates.

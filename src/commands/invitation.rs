@@ -11,7 +11,7 @@ use crate::store::welcomes::{self, NewWelcome, Recipient};
 use crate::store::{Abort, Exclusive};
 
 /// Most key packages of one person in a request. A person may join with several devices.
-const MAX_KEY_PACKAGES: usize = 10;
+pub(super) const MAX_KEY_PACKAGES: usize = 10;
 
 /// A Welcome with its recipients, and the key packages to use. It is checked before any transaction begins.
 #[derive(Debug, Clone)]

@@ -35,7 +35,11 @@ pub enum Event {
     /// The recipient is no longer a member. No event of the conversation follows.
     Removed { event_id: String, convo_id: ConvoId, action: Action, actor: Did, epoch: i64, seq: i64 },
     /// Few of the recipient's key packages are left.
-    KeyPackagesLow { available: i64 },
+    KeyPackagesLow {
+        available: i64,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        device_id: Option<String>,
+    },
     /// The recipient's mailbox was verified, or is given up.
     Mailbox {
         #[serde(skip_serializing_if = "Option::is_none")]

@@ -25,9 +25,10 @@ query! {
     );
     FIND = "key_packages/find" (BYTEA_ARRAY, BYTEA_ARRAY);
     LEASED = "key_packages/leased" (TEXT_ARRAY, TEXT, TEXT, TIMESTAMPTZ);
-    CLAIM_FREE = "key_packages/claim_free" (TEXT_ARRAY, TEXT, TEXT, TIMESTAMPTZ, TIMESTAMPTZ);
-    CLAIM_WAITING = "key_packages/claim_waiting" (TEXT_ARRAY, TEXT, TEXT, TIMESTAMPTZ, TIMESTAMPTZ);
-    LAST_RESORT = "key_packages/last_resort" (TEXT_ARRAY, TEXT, TIMESTAMPTZ);
+    DEVICES = "key_packages/devices" (TEXT_ARRAY, TEXT, TIMESTAMPTZ, INT8);
+    CLAIM_FREE = "key_packages/claim_free" (TEXT_ARRAY, TEXT_ARRAY, TEXT, TEXT, TIMESTAMPTZ, TIMESTAMPTZ);
+    CLAIM_WAITING = "key_packages/claim_waiting" (TEXT_ARRAY, TEXT_ARRAY, TEXT, TEXT, TIMESTAMPTZ, TIMESTAMPTZ);
+    LAST_RESORT = "key_packages/last_resort" (TEXT_ARRAY, TEXT_ARRAY, TEXT, TIMESTAMPTZ);
     CONSUME = "key_packages/consume" (BYTEA_ARRAY, TEXT_ARRAY, TEXT, TEXT, TIMESTAMPTZ);
 }
 
@@ -57,12 +58,30 @@ pub struct Issued {
     pub hash: Vec<u8>,
     pub bytes: Vec<u8>,
     pub cipher_suite: String,
+    /// Id of its device, if that is registered.
+    pub device_id: Option<String>,
+    /// Key of its device.
+    pub device: String,
 }
 
-/// Parameters of a claim: owners, cipher suite, caller, and end of the lease.
+/// A device of which packages can be issued: a registered one, the clients with one signature key, or those of which no key is known.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Holder {
+    pub owner: String,
+    /// The value of `device_key` (V032).
+    pub device: String,
+}
+
+impl Issued {
+    /// Returns the device that it belongs to.
+    pub fn holder(&self) -> Holder {
+        Holder { owner: self.owner.clone(), device: self.device.clone() }
+    }
+}
+
+/// Parameters of a claim: cipher suite, caller, and end of the lease.
 #[derive(Debug)]
 pub struct Claim<'a> {
-    pub owners: &'a [String],
     pub cipher_suite: &'a str,
     pub caller: &'a Did,
     pub now: DateTime<Utc>,
@@ -182,17 +201,44 @@ pub(crate) async fn references(db: &impl Queries, hashes: &[&[u8]]) -> Result<Op
     Ok(references.filter(|references| references.len() == hashes.len()))
 }
 
-/// Issues at most one package per owner from one source.
-pub(crate) async fn issue(tx: &Tx, source: ClaimSource, claim: &Claim<'_>) -> Result<Vec<Issued>, Abort> {
-    let Claim { owners, cipher_suite, caller, now, lease_ends } = claim;
+/// Returns the packages that the caller was issued a short while ago and has not used, one per device of these owners.
+pub(crate) async fn leased(tx: &Tx, owners: &[String], claim: &Claim<'_>) -> Result<Vec<Issued>, Abort> {
+    let rows = tx.rows(&LEASED, &[&owners, &claim.cipher_suite, &claim.caller.as_str(), &claim.now]).await?;
+    Ok(rows.iter().map(issued).collect())
+}
+
+/// Returns the devices of these owners of which a package can be issued, at most so many of each owner.
+pub(crate) async fn holders(tx: &Tx, owners: &[String], claim: &Claim<'_>, most: i64) -> Result<Vec<Holder>, Abort> {
+    let rows = tx.rows(&DEVICES, &[&owners, &claim.cipher_suite, &claim.now, &most]).await?;
+    Ok(rows.iter().map(|row| Holder { owner: row.get("owner_did"), device: row.get("device") }).collect())
+}
+
+/// Issues at most one package of each device from one source. All callers name devices in one order, which prevents deadlocks.
+pub(crate) async fn issue(
+    tx: &Tx,
+    source: ClaimSource,
+    holders: &[Holder],
+    claim: &Claim<'_>,
+) -> Result<Vec<Issued>, Abort> {
+    let Claim { cipher_suite, caller, now, lease_ends } = claim;
+    let (owners, devices) = in_step(holders);
     let caller = caller.as_str();
     let rows = match source {
-        ClaimSource::Leased => tx.rows(&LEASED, &[owners, cipher_suite, &caller, now]).await?,
-        ClaimSource::SkipLocked => tx.rows(&CLAIM_FREE, &[owners, cipher_suite, &caller, now, lease_ends]).await?,
-        ClaimSource::Wait => tx.rows(&CLAIM_WAITING, &[owners, cipher_suite, &caller, now, lease_ends]).await?,
-        ClaimSource::LastResort => tx.rows(&LAST_RESORT, &[owners, cipher_suite, now]).await?,
+        ClaimSource::Leased => Vec::new(),
+        ClaimSource::SkipLocked => {
+            tx.rows(&CLAIM_FREE, &[&owners, &devices, cipher_suite, &caller, now, lease_ends]).await?
+        }
+        ClaimSource::Wait => {
+            tx.rows(&CLAIM_WAITING, &[&owners, &devices, cipher_suite, &caller, now, lease_ends]).await?
+        }
+        ClaimSource::LastResort => tx.rows(&LAST_RESORT, &[&owners, &devices, cipher_suite, now]).await?,
     };
     Ok(rows.iter().map(issued).collect())
+}
+
+/// Returns owners and devices as two lists.
+pub(super) fn in_step(holders: &[Holder]) -> (Vec<&str>, Vec<&str>) {
+    holders.iter().map(|holder| (&*holder.owner, &*holder.device)).unzip()
 }
 
 fn issued(row: &Row) -> Issued {
@@ -201,6 +247,8 @@ fn issued(row: &Row) -> Issued {
         hash: row.get("hash"),
         bytes: row.get("key_package"),
         cipher_suite: row.get("cipher_suite"),
+        device_id: row.get("device_id"),
+        device: row.get("device"),
     }
 }
 

@@ -13,10 +13,10 @@ query! {
     ADDRESS = "welcomes/address" (TEXT_ARRAY, TEXT, TEXT_ARRAY, BYTEA_ARRAY, TEXT, INT8);
     WITHDRAW = "welcomes/withdraw" (TEXT, TEXT_ARRAY, BYTEA_ARRAY);
     DISCARD = "welcomes/discard" (TEXT_ARRAY);
-    FIND = "welcomes/find" (TEXT, TEXT, BYTEA, INT8);
-    STATE = "welcomes/state" (TEXT, TEXT, BYTEA, INT8);
-    CONFIRM = "welcomes/confirm" (TEXT, TEXT, BYTEA, INT8);
-    REPORT = "welcomes/report" (TEXT, TEXT, BYTEA, INT8, TEXT);
+    FIND = "welcomes/find" (TEXT, TEXT, BYTEA, INT8, TEXT);
+    STATE = "welcomes/state" (TEXT, TEXT, BYTEA, INT8, TEXT);
+    CONFIRM = "welcomes/confirm" (TEXT, TEXT, BYTEA, INT8, TEXT);
+    REPORT = "welcomes/report" (TEXT, TEXT, BYTEA, INT8, TEXT, TEXT);
 }
 
 /// A Welcome and its recipients, one for each key package that opens it.
@@ -44,6 +44,8 @@ pub struct WelcomeSelector {
     pub key_package_hash: Option<Hash>,
     /// The Welcome that leads into this epoch. A later invitation leads into a later epoch.
     pub epoch: Option<i64>,
+    /// The Welcomes for key packages of this device.
+    pub device_id: Option<String>,
 }
 
 impl WelcomeSelector {
@@ -70,8 +72,8 @@ pub enum StoredWelcome {
 /// State of a Welcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WelcomeState {
-    /// Waiting; it leads into this epoch.
-    Waits { epoch: i64 },
+    /// Waiting; it leads into this epoch, in which Welcomes wait for this many devices of the recipient.
+    Waits { epoch: i64, devices: i64 },
     /// Opened by the recipient, or replaced by a later Welcome.
     Opened,
 }
@@ -126,7 +128,7 @@ pub(super) async fn forget(tx: &Tx, welcomes: Vec<String>) -> Result<(), Abort> 
 
 /// Deletes the Welcomes that the recipient has opened. The position must be locked.
 pub(crate) async fn confirm(x: &mut Exclusive<'_>, recipient: &Did, which: &WelcomeSelector) -> Result<(), Abort> {
-    let params: Params<'_> = &[&x.convo.as_str(), &recipient.as_str(), &which.hash(), &which.epoch];
+    let params: Params<'_> = &[&x.convo.as_str(), &recipient.as_str(), &which.hash(), &which.epoch, &which.device_id];
     let rows = x.tx.rows(&CONFIRM, params).await?;
     discard(x, rows.iter().map(|row| row.get("welcome_id")).collect()).await
 }
@@ -138,7 +140,8 @@ pub(crate) async fn report(
     which: &WelcomeSelector,
     details: Option<&str>,
 ) -> Result<(), Abort> {
-    let params: Params<'_> = &[&x.convo.as_str(), &recipient.as_str(), &which.hash(), &which.epoch, &details];
+    let params: Params<'_> =
+        &[&x.convo.as_str(), &recipient.as_str(), &which.hash(), &which.epoch, &which.device_id, &details];
     x.tx.rows(&REPORT, params).await?;
     Ok(())
 }
@@ -151,10 +154,12 @@ pub(crate) async fn state(
     recipient: &Did,
     which: &WelcomeSelector,
 ) -> Result<WelcomeState, Abort> {
-    let params: Params<'_> = &[&convo.as_str(), &recipient.as_str(), &which.hash(), &which.epoch];
+    let params: Params<'_> = &[&convo.as_str(), &recipient.as_str(), &which.hash(), &which.epoch, &which.device_id];
     match db.find(&STATE, params).await? {
         None => Err(Code::WelcomeNotFound.because("there was never a Welcome for you in this conversation").into()),
-        Some(row) if row.get("waits") => Ok(WelcomeState::Waits { epoch: row.get("epoch") }),
+        Some(row) if row.get("waits") => {
+            Ok(WelcomeState::Waits { epoch: row.get("epoch"), devices: row.get("devices") })
+        }
         Some(_) => Ok(WelcomeState::Opened),
     }
 }
@@ -166,7 +171,8 @@ pub(crate) async fn find(
     recipient: &Did,
     which: &WelcomeSelector,
 ) -> Result<Option<StoredWelcome>, Abort> {
-    let row = db.find(&FIND, &[&convo.as_str(), &recipient.as_str(), &which.hash(), &which.epoch]).await?;
+    let row =
+        db.find(&FIND, &[&convo.as_str(), &recipient.as_str(), &which.hash(), &which.epoch, &which.device_id]).await?;
     Ok(row.map(|row| match row.get::<_, Option<Vec<u8>>>("welcome") {
         Some(welcome) => {
             let (key_package_hash, epoch) = (row.get("key_package_hash"), row.get("epoch"));

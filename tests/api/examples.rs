@@ -373,7 +373,13 @@ pub async fn examples(app: &TestApp, method: &'static str) -> Vec<Example> {
             vec![example(app.persona(), fields)]
         }
         "confirmWelcome" | "getWelcome" => {
-            let (mut creator, invited) = (app.conversation(1).await.remove(0), app.published_persona().await);
+            let (mut creator, invited) = (app.conversation(1).await.remove(0), app.persona());
+            let device = json!({
+                "deviceName": "laptop", "signaturePublicKey": bytes_value(invited.mls.signature_key()), "keyPackages": [{
+                    "keyPackage": base64_text(&invited.mls.key_package().unwrap()), "cipherSuite": invited.mls.suite_name(),
+                }],
+            });
+            let device = ok(ask(&invited, "registerDevice", &device).await).body["deviceId"].clone();
             creator.add(&[invited.did()]).await.unwrap();
             let id = convo(&creator);
             let welcome = ok(get(&invited, "getWelcome", &[("convoId", &id)]).await).body;
@@ -383,6 +389,7 @@ pub async fn examples(app: &TestApp, method: &'static str) -> Vec<Example> {
                 fields.insert(2, ("errorDetails", json!("x")));
                 fields.push(("epoch", welcome["epoch"].clone()));
             }
+            fields.push(("deviceId", device));
             vec![example(invited, fields)]
         }
         "reportCommit" => {

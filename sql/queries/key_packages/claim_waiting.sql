@@ -1,13 +1,13 @@
--- key_packages/claim_waiting: issues one package per owner to the caller, and waits for packages that another
+-- key_packages/claim_waiting: issues one package of each device to the caller, and waits for packages that another
 -- transaction has locked and may give back. Only this proves that there is none.
--- $1 owners   $2 cipher suite   $3 caller   $4 now   $5 end of the lease
+-- $1 owners   $2 their devices, in step   $3 cipher suite   $4 caller   $5 now   $6 end of the lease
 with picked as materialized (
-  select p.hash from unnest($1::text[]) o (did)
+  select p.hash from unnest($1::text[], $2::text[]) w (did, device)
   cross join lateral (select k.hash from key_packages k
-                       where k.owner_did = o.did and k.cipher_suite = $2 and k.claimed_by is null and k.consumed_at is null
-                         and not k.last_resort and k.expires_at > $4
+                       where k.owner_did = w.did and k.cipher_suite = $3 and device_key(k.device_id, k.signature_key_hash) = w.device
+                         and k.claimed_by is null and k.consumed_at is null and not k.last_resort and k.expires_at > $5
                        order by k.created_at limit 1 for update) p
 )
-update key_packages k set claimed_by = $3, claimed_at = $4, claim_expires_at = $5
+update key_packages k set claimed_by = $4, claimed_at = $5, claim_expires_at = $6
   from picked where k.hash = picked.hash
-returning k.owner_did, k.hash, k.key_package, k.cipher_suite
+returning k.owner_did, k.hash, k.key_package, k.cipher_suite, k.device_id, device_key(k.device_id, k.signature_key_hash) as device

@@ -1,6 +1,6 @@
 //! getKeyPackages: the earlier name and verb of claimKeyPackages. The work of both is here.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -45,6 +45,8 @@ pub struct KeyPackageRef {
     key_package: String,
     key_package_hash: String,
     cipher_suite: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    device_id: Option<String>,
 }
 
 impl Endpoint for GetKeyPackages {
@@ -65,7 +67,7 @@ impl Endpoint for GetKeyPackages {
         let cipher_suite = Suite::named(input.cipher_suite.as_deref().unwrap_or(DEFAULT_SUITE))?.name;
         let asked = input.dids.clone();
         let wanted = owners(input.dids)?;
-        // Reserves one package of each owner before the search, so that concurrent requests count against the quota.
+        // Reserves one package of each device of each owner before the search, so that concurrent requests count against the quota.
         let (mut held, mut waits) = (HashMap::<String, Reservation>::new(), HashMap::<String, Duration>::new());
         for owner in &wanted {
             match app.quotas.reserve_key_package(&caller.did, owner) {
@@ -73,11 +75,11 @@ impl Endpoint for GetKeyPackages {
                 Err(wait) => _ = waits.insert(owner.clone(), wait),
             }
         }
-        let mut found = Vec::new();
+        let (mut found, mut taken) = (Vec::new(), HashSet::new());
         let claimed = |source, package: Issued| {
             app.metrics.commands.key_package_issued(source);
-            if let Some(held) = held.remove(&package.owner) {
-                held.finish(matches!(source, ClaimSource::SkipLocked | ClaimSource::Wait));
+            if matches!(source, ClaimSource::SkipLocked | ClaimSource::Wait) {
+                taken.insert(package.owner.clone());
             }
             found.push(package);
         };
@@ -85,13 +87,14 @@ impl Endpoint for GetKeyPackages {
         let claiming =
             claim_key_packages(&app.store, &app.clock, &caller.did, wanted, is_spared, cipher_suite, claimed);
         let missing = claiming.await;
-        held.into_values().for_each(|held| held.finish(false));
+        held.into_iter().for_each(|(owner, held)| held.finish(taken.contains(&owner)));
         let missing = missing?;
         if let (true, Some(wait)) = (found.is_empty(), missing.iter().filter_map(|owner| waits.get(owner)).min()) {
             return Err(app.quotas.refuse_key_package(*wait));
         }
         // The order of the request, not the order in which PostgreSQL returns rows.
-        found.sort_by_key(|package| asked.iter().position(|did| *did == package.owner));
+        found
+            .sort_by_cached_key(|package| (asked.iter().position(|did| *did == package.owner), package.device.clone()));
         Ok(Output { key_packages: found.into_iter().map(KeyPackageRef::from).collect(), missing })
     }
 }
@@ -120,6 +123,7 @@ impl From<Issued> for KeyPackageRef {
             key_package: to_base64(&package.bytes),
             key_package_hash: hex::encode(&package.hash),
             cipher_suite: package.cipher_suite,
+            device_id: package.device_id,
         }
     }
 }

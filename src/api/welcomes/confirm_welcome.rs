@@ -27,6 +27,8 @@ pub struct Input {
     key_package_hash: Option<String>,
     /// The epoch from getWelcome. With it, a late retry does not confirm the next Welcome.
     epoch: Option<Count>,
+    #[serde(alias = "device_id")]
+    device_id: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -49,14 +51,23 @@ impl Endpoint for ConfirmWelcome {
             caller: caller.did.clone(),
             success: input.success,
             error_details: fields::text(input.error_details, MAX_ERROR_DETAILS, Code::InvalidRequest, "errorDetails")?,
-            which: WelcomeSelector { key_package_hash, epoch: input.epoch.map(|epoch| epoch.0) },
+            which: WelcomeSelector {
+                key_package_hash,
+                epoch: input.epoch.map(|epoch| epoch.0),
+                device_id: fields::device_id(input.device_id)?,
+            },
         };
         // Confirms only the Welcome that is pending now: another may arrive while the command waits in the queue or for its lock.
         let reader = app.store.reader().await?;
         members::membership(&reader, &command.convo_id, &command.caller).await?;
         let state = welcomes::state(&reader, &command.convo_id, &command.caller, &command.which).await?;
         drop(reader);
-        if let WelcomeState::Waits { epoch } = state {
+        if let WelcomeState::Waits { epoch, devices } = state {
+            // It would destroy the Welcomes of the other devices.
+            if devices > 1 && command.which.key_package_hash.is_none() && command.which.device_id.is_none() {
+                let message = "Welcomes wait for several of your devices; name keyPackageHash or deviceId";
+                return Err(Code::InvalidRequest.because(message));
+            }
             command.which.epoch = Some(epoch);
             app.serializer.run(command).await?;
         }

@@ -22,6 +22,8 @@ pub struct Input {
     convo_id: ConvoId,
     #[serde(alias = "key_package_hash")]
     key_package_hash: Option<String>,
+    #[serde(alias = "device_id")]
+    device_id: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -52,9 +54,10 @@ impl Endpoint for GetWelcome {
 
     async fn call(app: &App, caller: &Caller, input: Input) -> Result<Output, Error> {
         let key_package_hash = input.key_package_hash.as_deref().map(fields::key_package_hash).transpose()?;
+        let device_id = fields::device_id(input.device_id)?;
         let reader = app.store.reader().await?;
         let member = members::membership(&reader, &input.convo_id, &caller.did).await?;
-        let which = WelcomeSelector { key_package_hash, epoch: None };
+        let which = WelcomeSelector { key_package_hash, epoch: None, device_id };
         match welcomes::find(&reader, &input.convo_id, &caller.did, &which).await? {
             Some(StoredWelcome::Available { welcome, key_package_hash, epoch, own_parts }) => {
                 let own: Vec<&[u8]> = own_parts.iter().flatten().map(Vec::as_slice).collect();

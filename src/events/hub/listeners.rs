@@ -208,7 +208,9 @@ impl Inner {
                     state.hold_position(convo, row);
                 }
             }
-            (_, EventPayload::KeyPackagesLow { available }) => say(Event::KeyPackagesLow { available: *available }),
+            (_, EventPayload::KeyPackagesLow { available, device_id }) => {
+                say(Event::KeyPackagesLow { available: *available, device_id: device_id.clone() });
+            }
             (convo, EventPayload::Mailbox { state, reason }) => {
                 say(Event::Mailbox { convo_id: convo.clone(), state: state.clone(), reason: reason.clone() });
             }

@@ -179,7 +179,7 @@ fn p10_held_rows_of_a_stream_that_catches_up_are_bounded_in_bytes() {
         id,
         convo: None,
         recipient: Some(did.clone()),
-        what: EventPayload::KeyPackagesLow { available: 1 },
+        what: EventPayload::KeyPackagesLow { available: 1, device_id: None },
         tx: id,
         size: 8 << 20,
         emitted_at: DateTime::UNIX_EPOCH,

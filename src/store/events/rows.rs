@@ -73,8 +73,9 @@ pub enum EventPayload {
     /// The recipient has received events up to this cursor on another device.
     #[serde(rename_all = "camelCase")]
     Cursor { last_seen: String },
-    /// The recipient has few key packages left.
-    KeyPackagesLow { available: i64 },
+    /// The recipient, or one of its registered devices, has few key packages left.
+    #[serde(rename_all = "camelCase")]
+    KeyPackagesLow { available: i64, device_id: Option<String> },
     /// For all members: the commit of an epoch may have led them apart.
     Fork { generation: i64, epoch: i64 },
     /// For all members: the conversation is wedged, or no longer is.

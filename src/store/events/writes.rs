@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, Utc};
 
+use super::super::key_packages::{Holder, in_step};
 use super::super::position::Position;
 use super::super::query::query;
 use super::super::session::Queries;
@@ -11,7 +12,7 @@ use crate::ids::{ConvoId, Did};
 query! {
     LEFT = "events/left" (TEXT, TEXT, TEXT, INT8, INT8);
     READ = "events/read" (TEXT, TEXT, INT8, TEXT);
-    KEY_PACKAGES_LOW = "events/key_packages_low" (TEXT_ARRAY, TIMESTAMPTZ, INT8);
+    KEY_PACKAGES_LOW = "events/key_packages_low" (TEXT_ARRAY, TEXT_ARRAY, TIMESTAMPTZ, INT8);
 }
 
 /// Number of one-time key packages below which their owner is told when one is taken.
@@ -41,10 +42,11 @@ pub(crate) async fn read(
     Ok(row.map(|row| ReadTo { seq: row.get("seq"), at: row.get("read_at") }))
 }
 
-/// Tells those owners that have few key packages left.
-pub(crate) async fn key_packages_low(tx: &Tx, owners: &[&str], now: DateTime<Utc>) -> Result<(), Abort> {
-    if !owners.is_empty() {
-        tx.rows(&KEY_PACKAGES_LOW, &[&owners, &now, &LOW_KEY_PACKAGES]).await?;
+/// Tells the owners of those devices that have few key packages left.
+pub(crate) async fn key_packages_low(tx: &Tx, of: &[Holder], now: DateTime<Utc>) -> Result<(), Abort> {
+    if !of.is_empty() {
+        let (owners, devices) = in_step(of);
+        tx.rows(&KEY_PACKAGES_LOW, &[&owners, &devices, &now, &LOW_KEY_PACKAGES]).await?;
     }
     Ok(())
 }

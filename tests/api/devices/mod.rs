@@ -7,8 +7,10 @@ use serde_json::{Value, json};
 
 use crate::harness::*;
 
+mod claims;
 mod list_devices;
 mod register_device;
+mod welcomes;
 
 /// A device of a persona: keys of its own, and the id that the server gave it.
 pub struct Device {

@@ -203,7 +203,8 @@ async fn a_last_resort_package_is_found_by_the_index_of_free_packages() {
     let db = app.database.connect().await;
     let query = include_str!("../../../sql/queries/key_packages/last_resort.sql");
     let filled = query.lines().filter(|line| !line.starts_with("--")).collect::<Vec<_>>().join(" ");
-    let filled = filled.replace("$1", "array['did:plc:bob']").replace("$2", "'suite'").replace("$3", "now()");
+    let filled = filled.replace("$1", "array['did:plc:bob']").replace("$2", "array['n']").replace("$3", "'suite'");
+    let filled = filled.replace("$4", "now()");
     db.batch_execute("set enable_seqscan = off").await.unwrap();
     let plan = db.query(&format!("explain {filled}"), &[]).await.unwrap();
     let plan: Vec<&str> = plan.iter().map(|row| row.get(0)).collect();

@@ -327,8 +327,8 @@ async fn framing_mode_accepts_what_parses_and_ignores_unsigned_markers(app: &Tes
     let mut unsigned = bob.mls.last_resort_key_package().unwrap();
     *unsigned.last_mut().unwrap() ^= 1;
     ok(publish(&bob, &unsigned).await);
-    ok(publish(&bob, &MlsClient::new(bob.did()).expired_key_package().unwrap()).await);
-    ok(publish(&bob, &MlsClient::new(random_did()).key_package().unwrap()).await);
+    ok(publish(&app.persona(), &MlsClient::new(bob.did()).expired_key_package().unwrap()).await);
+    ok(publish(&app.persona(), &MlsClient::new(random_did()).key_package().unwrap()).await);
     for garbage in [b"".as_slice(), b"garbage", &unsigned[..100]] {
         refused(publish(&bob, garbage).await, 400, "InvalidKeyPackage");
     }
