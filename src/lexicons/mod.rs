@@ -292,6 +292,7 @@ mod tests {
             ("addMembers", 3),
             ("createConvo", 2),
             ("leaveConvo", 2),
+            ("processExternalCommit", 2),
             ("removeMember", 2),
             ("sendMessage", 1),
             ("submitCommit", 3),
