@@ -14,6 +14,9 @@ pub const MAX_DID_BYTES: usize = 8 + 253;
 /// Maximum length of a conversation id or entry id, in bytes. The server's own are ULIDs of 26.
 pub const MAX_ID_BYTES: usize = 64;
 
+/// Maximum length of an MLS group id in hex digits.
+pub const MAX_GROUP_ID_DIGITS: usize = 128;
+
 /// Validation errors of identifiers. The text is a sentence for the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Malformed {
@@ -23,6 +26,10 @@ pub enum Malformed {
     Did,
     #[error("an id must have 1 to {MAX_ID_BYTES} letters, digits, hyphens or underscores")]
     Id,
+    #[error(
+        "a convoId must have 1 to {MAX_ID_BYTES} letters, digits, hyphens or underscores, or be a group id of 2 to {MAX_GROUP_ID_DIGITS} hex digits"
+    )]
+    Convo,
 }
 
 macro_rules! identifier {
@@ -71,8 +78,8 @@ identifier!(
     Did, Malformed::Did, is_did
 );
 identifier!(
-    /// Id of a conversation: a ULID if this server created it, opaque to clients.
-    ConvoId, Malformed::Id, is_id
+    /// Id of a conversation: a ULID if this server created it, opaque to clients. In a request it may be the group id.
+    ConvoId, Malformed::Convo, is_convo
 );
 identifier!(
     /// Id of one log entry (application message or commit), unique in its conversation. A ULID unless the sender chose
@@ -133,6 +140,11 @@ pub fn is_id(text: &str) -> bool {
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
 }
 
+fn is_convo(text: &str) -> bool {
+    let is_hex = text.len().is_multiple_of(2) && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    is_id(text) || (is_hex && (1..=MAX_GROUP_ID_DIGITS).contains(&text.len()))
+}
+
 /// Identifier that the server creates.
 pub trait FromUlid {
     fn from_ulid(ulid: Ulid) -> Self;
@@ -186,6 +198,15 @@ mod tests {
             assert_eq!(bad.parse::<Did>(), Err(Malformed::Did), "{bad}");
         }
         assert!(format!("did:plc:{}", "a".repeat(MAX_DID_BYTES)).parse::<Did>().is_err());
+    }
+
+    #[test]
+    fn a_conversation_may_be_named_by_a_group_id_that_is_longer_than_an_id() {
+        assert!("aB".repeat(64).parse::<ConvoId>().is_ok());
+        for bad in ["ab".repeat(65), format!("{}a", "ab".repeat(40)), "xy".repeat(40), String::new()] {
+            assert_eq!(bad.parse::<ConvoId>(), Err(Malformed::Convo), "{bad}");
+        }
+        assert!("ab".repeat(40).parse::<EntryId>().is_err());
     }
 
     #[test]

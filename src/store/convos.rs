@@ -1,12 +1,13 @@
 //! Conversations: creating one, and listing those of a member.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
 use crate::error::Error;
 use crate::ids::{ConvoId, Did};
-use crate::mls::Suite;
+use crate::mls::{Suite, canonical_group_id};
 use crate::wire::{ConvoMetadata, ConvoState, ConvoView};
 
 use super::query::query;
@@ -18,6 +19,7 @@ query! {
     INSERT_METADATA = "convos/insert_metadata" (TEXT, TEXT, TEXT);
     LIST = "convos/list" (TEXT, TEXT, INT8, INT8, INT8, INT8);
     GROUP = "convos/group" (TEXT);
+    NAMED = "convos/named" (TEXT, TEXT, TEXT);
 }
 
 /// Maximum number of members in one page of conversations, unless a single conversation has more.
@@ -28,6 +30,10 @@ pub const MAX_UNREAD: i64 = 100;
 pub const NEWEST_ENTRIES: i64 = 200;
 /// Maximum number of conversations whose groups are cached.
 const MAX_GROUPS: u64 = 100_000;
+
+/// Maximum number of names of conversations that are cached, and how long one is.
+const MAX_NAMES: u64 = 100_000;
+const NAME_LIFETIME: Duration = Duration::from_secs(600);
 
 /// The MLS group of a conversation.
 #[derive(Debug)]
@@ -44,6 +50,17 @@ pub(super) struct Groups(moka::future::Cache<ConvoId, Arc<Group>>);
 impl Default for Groups {
     fn default() -> Self {
         Self(moka::future::Cache::new(MAX_GROUPS))
+    }
+}
+
+/// Cache of the conversations that members have named by their group ids. Only what was found is kept, so that it shows a stranger
+/// nothing by its timing. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Names(moka::sync::Cache<(String, Did), ConvoId>);
+
+impl Default for Names {
+    fn default() -> Self {
+        Self(moka::sync::Cache::builder().max_capacity(MAX_NAMES).time_to_live(NAME_LIFETIME).build())
     }
 }
 
@@ -69,6 +86,22 @@ pub(crate) async fn insert(x: &mut Exclusive<'_>, new: &NewConvo) -> Result<Opti
 }
 
 impl Store {
+    /// Replaces a group id by the id of its conversation, if the caller is or was a member of that. Otherwise the name stays, and no
+    /// conversation has it.
+    pub async fn resolve_convo(&self, name: &mut ConvoId, caller: &Did) -> Result<(), Error> {
+        let Some(group_id) = canonical_group_id(name.as_str()) else { return Ok(()) };
+        let named = (group_id, caller.clone());
+        if let Some(convo) = self.names.0.get(&named) {
+            *name = convo;
+            return Ok(());
+        }
+        let params: Params<'_> = &[&name.as_str(), &named.0, &caller.as_str()];
+        let Some(row) = self.reader().await?.find(&NAMED, params).await? else { return Ok(()) };
+        *name = row.get::<_, &str>("convo_id").parse().map_err(Error::internal)?;
+        self.names.0.insert(named, name.clone());
+        Ok(())
+    }
+
     /// Returns the MLS group of a conversation, or `None` if the conversation does not exist. A group never changes, so
     /// it is cached.
     pub async fn group(&self, convo: &ConvoId) -> Result<Option<Arc<Group>>, Error> {

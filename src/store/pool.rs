@@ -8,7 +8,7 @@ use crate::timing::{Stage, measure};
 
 use super::changes::ChangeSet;
 use super::connect::{BEGIN, BEGIN_BEHIND_POOLER, Connector, session_settings};
-use super::convos::Groups;
+use super::convos::{Groups, Names};
 use super::deadline;
 use super::failure::Abort;
 use super::lanes::{Lane, Lanes};
@@ -37,6 +37,7 @@ pub struct Store {
     pub(super) runtime: Handle,
     pub(super) metrics: StoreMetrics,
     pub(super) groups: Groups,
+    pub(super) names: Names,
     pub(super) changes: ChangeSet,
 }
 
@@ -69,11 +70,11 @@ impl Store {
             .create_timeout(Some(deadline::CONNECT))
             .recycle_timeout(Some(deadline::CONNECT))
             .build()?;
-        let groups = Groups::default();
+        let (groups, names) = (Groups::default(), Names::default());
         let changes = ChangeSet::default();
         let lanes = Lanes::new(config.max_connections);
         let pooler = config.pooler;
-        Ok(Self { pool, lanes, pooler, runtime, metrics, groups, changes })
+        Ok(Self { pool, lanes, pooler, runtime, metrics, groups, names, changes })
     }
 
     /// Returns a connection that can only read, for a request.

@@ -98,6 +98,12 @@ pub trait Endpoint: 'static {
         }
     }
 
+    /// Returns the conversation that a request names. It may be named by its group id, which the pipeline replaces by its id before the
+    /// call.
+    fn convo(_: &mut Self::Input) -> Option<&mut ConvoId> {
+        None
+    }
+
     /// Number of requests that it counts as in the caller's rate limit, for a method that takes a list of work.
     fn requests(_: &Self::Input) -> usize {
         1

@@ -75,7 +75,7 @@ async fn answer<E: Endpoint>(
     let mut intake = Intake::new(app, &verified, app.limits.admit(&verified.did)?);
     // A body keeps its memory until the request is answered.
     let reading = input::<E>(app, &verified.did, request, payload, &mut intake);
-    let (input, _reservation) = match measure(Stage::Parse, reading).await {
+    let (mut input, _reservation) = match measure(Stage::Parse, reading).await {
         Ok(input) => input,
         Err(error) => {
             tokio::spawn(intake.refused());
@@ -90,6 +90,9 @@ async fn answer<E: Endpoint>(
     let head_only = request.method() == Method::HEAD;
     let takes_gzip = encoding::accepts_gzip(request.headers());
     let caller = Caller { did: verified.did, key: verified.key, last_event_id, takes_gzip, head_only };
+    if let Some(convo) = E::convo(&mut input) {
+        app.store.resolve_convo(convo, &caller.did).await?;
+    }
     begun.set(true);
     let output = E::call(app, &caller, input).await?;
     let (bytes, reply_kind) = (E::bytes(&output), E::reply_kind(&output));

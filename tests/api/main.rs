@@ -21,6 +21,7 @@ mod devices;
 mod epochs;
 mod events;
 mod examples;
+mod group_ids;
 mod group_infos;
 mod interop;
 mod key_packages;

@@ -7,7 +7,7 @@ use crate::app::App;
 use crate::bytes::LexBytes;
 use crate::commands::{self, Created, Fingerprint, Idempotency, Invitation};
 use crate::error::{Code, Error};
-use crate::ids::Did;
+use crate::ids::{Did, MAX_GROUP_ID_DIGITS};
 use crate::mls::{self, GroupInfo, MAX_INITIAL_EPOCH, Suite};
 use crate::quotas::{Charge, Reservation};
 use crate::store::convos::NewConvo;
@@ -17,7 +17,6 @@ use crate::xrpc::{Caller, Endpoint, Kind};
 /// Maximum initial members, without the creator.
 const MAX_INITIAL_MEMBERS: usize = 999;
 /// Maximum hex digits of a group id.
-const MAX_GROUP_ID: usize = 128;
 const MAX_NAME: usize = 128;
 const MAX_DESCRIPTION: usize = 512;
 
@@ -127,9 +126,10 @@ fn view(created: Created, new: NewConvo, dids: Vec<Did>) -> ConvoView {
 
 async fn command(app: &App, caller: &Caller, input: Input) -> Result<commands::CreateConvo, Error> {
     let group_id =
-        mls::canonical_group_id(&input.group_id).filter(|hex| hex.len() <= MAX_GROUP_ID).ok_or_else(|| {
-            let message =
-                format!("groupId must be the MLS group id in hex: an even number of digits, at most {MAX_GROUP_ID}");
+        mls::canonical_group_id(&input.group_id).filter(|hex| hex.len() <= MAX_GROUP_ID_DIGITS).ok_or_else(|| {
+            let message = format!(
+                "groupId must be the MLS group id in hex: an even number of digits, at most {MAX_GROUP_ID_DIGITS}"
+            );
             Code::InvalidRequest.because(message)
         })?;
     let suite = Suite::named(&input.cipher_suite)?;

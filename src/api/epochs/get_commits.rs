@@ -57,6 +57,10 @@ impl Endpoint for GetCommits {
     type Input = Input;
     type Output = Output;
 
+    fn convo(input: &mut Input) -> Option<&mut ConvoId> {
+        Some(&mut input.convo_id)
+    }
+
     fn bytes(page: &Output) -> usize {
         page.commits.iter().map(CommitMessage::bytes).sum()
     }

@@ -35,6 +35,10 @@ impl Endpoint for GetEpoch {
     type Input = Input;
     type Output = Output;
 
+    fn convo(input: &mut Input) -> Option<&mut ConvoId> {
+        Some(&mut input.convo_id)
+    }
+
     async fn call(app: &App, caller: &Caller, input: Input) -> Result<Output, Error> {
         // Always read from the database, which shows a removal, or a failover that lost epochs, at once.
         let member = members::membership(&app.store.reader().await?, &input.convo_id, &caller.did).await?;

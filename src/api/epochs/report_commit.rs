@@ -50,6 +50,10 @@ impl Endpoint for ReportCommit {
     type Input = Input;
     type Output = Output;
 
+    fn convo(input: &mut Input) -> Option<&mut ConvoId> {
+        Some(&mut input.convo_id)
+    }
+
     async fn call(app: &App, caller: &Caller, input: Input) -> Result<Output, Error> {
         let command = command(app, caller, input)?;
         let held = app.quotas.reserve(vec![Charge::stored(&caller.did, 2 * MAX_AUTHENTICATOR, 2)]);

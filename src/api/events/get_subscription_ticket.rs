@@ -36,6 +36,10 @@ impl Endpoint for GetSubscriptionTicket {
     type Input = Input;
     type Output = Output;
 
+    fn convo(input: &mut Input) -> Option<&mut ConvoId> {
+        input.convo_id.as_mut()
+    }
+
     async fn call(app: &App, caller: &Caller, input: Input) -> Result<Output, Error> {
         if let Some(convo) = &input.convo_id {
             members::membership(&app.store.reader().await?, convo, &caller.did).await?;

@@ -33,6 +33,10 @@ impl Endpoint for SendTypingIndicator {
     type Input = Input;
     type Output = Output;
 
+    fn convo(input: &mut Input) -> Option<&mut ConvoId> {
+        Some(&mut input.convo_id)
+    }
+
     async fn call(app: &App, caller: &Caller, input: Input) -> Result<Output, Error> {
         let Input { convo_id, is_typing } = input;
         publish_typing(app, Typing { convo_id, did: caller.did.clone(), is_typing }).await?;

@@ -42,6 +42,10 @@ impl Endpoint for StreamConvoEvents {
     type Input = Input;
     type Output = Sse;
 
+    fn convo(input: &mut Input) -> Option<&mut ConvoId> {
+        input.convo_id.as_mut()
+    }
+
     async fn call(app: &App, caller: &Caller, input: Input) -> Result<Sse, Error> {
         let cursor = caller.last_event_id.as_ref().or(input.cursor.as_ref());
         let cursor: Option<Sealed> = cursor.map(|text| text.parse()).transpose()?;

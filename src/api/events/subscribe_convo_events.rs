@@ -46,7 +46,10 @@ impl Subscription for SubscribeConvoEvents {
     type Input = Input;
     type Output = WebSocket;
 
-    async fn open(app: &Data<App>, holder: TicketHolder, input: Input) -> Result<WebSocket, Error> {
+    async fn open(app: &Data<App>, holder: TicketHolder, mut input: Input) -> Result<WebSocket, Error> {
+        if let Some(convo) = &mut input.convo_id {
+            app.store.resolve_convo(convo, &holder.did).await?;
+        }
         let only = match (holder.convo, input.convo_id) {
             (Some(bound), Some(asked)) if bound != asked => {
                 return Err(invalid("the ticket is for another conversation"));
@@ -82,8 +85,14 @@ impl Subscription for SubscribeConvoEvents {
 
 /// Handles a message from the client. A message that is not allowed or exceeds a limit has no effect and gets no reply, because any
 /// reply would tell a stranger something. The caller's own limit applies too; its error ends the stream.
-async fn handle(app: &App, did: Did, only: Option<ConvoId>, said: FromClient) -> Result<(), Error> {
+async fn handle(app: &App, did: Did, only: Option<ConvoId>, mut said: FromClient) -> Result<(), Error> {
     app.limits.admit(&did)?;
+    if let FromClient::Typing { convo_id: convo, .. } | FromClient::Ack { convo_id: Some(convo), .. } = &mut said
+        && let Err(why) = app.store.resolve_convo(convo, &did).await
+    {
+        tracing::debug!(error = why.code.name(), "a client's message had no effect");
+        return Ok(());
+    }
     let within = |convo: &ConvoId| only.as_ref().is_none_or(|only| only == convo);
     let done = match said {
         FromClient::Typing { convo_id, is_typing } if within(&convo_id) => {

@@ -40,6 +40,10 @@ impl Endpoint for GetGroupInfo {
     type Input = Input;
     type Output = Output;
 
+    fn convo(input: &mut Input) -> Option<&mut ConvoId> {
+        Some(&mut input.convo_id)
+    }
+
     fn bytes(found: &Output) -> usize {
         found.group_info.len()
     }

@@ -32,6 +32,10 @@ impl Endpoint for GroupInfoRefresh {
     type Input = Input;
     type Output = Output;
 
+    fn convo(input: &mut Input) -> Option<&mut ConvoId> {
+        Some(&mut input.convo_id)
+    }
+
     async fn call(app: &App, caller: &Caller, input: Input) -> Result<Output, Error> {
         let request = RequestGroupInfo { convo_id: input.convo_id, caller: caller.did.clone() };
         Ok(Output { requested: true, active_members: app.store.transact(request).await? })

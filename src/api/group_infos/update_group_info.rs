@@ -45,6 +45,10 @@ impl Endpoint for UpdateGroupInfo {
     type Input = Input;
     type Output = Output;
 
+    fn convo(input: &mut Input) -> Option<&mut ConvoId> {
+        Some(&mut input.convo_id)
+    }
+
     async fn call(app: &App, caller: &Caller, input: Input) -> Result<Output, Error> {
         let group_info = group::group_info(app, caller, &input.convo_id, input.group_info, input.epoch.0).await?;
         let held = app.quotas.reserve(vec![Charge::stored(&caller.did, group_info.bytes.len(), 1)])?;

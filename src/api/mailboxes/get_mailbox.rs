@@ -45,6 +45,10 @@ impl Endpoint for GetMailbox {
     type Input = Input;
     type Output = Output;
 
+    fn convo(input: &mut Input) -> Option<&mut ConvoId> {
+        input.convo_id.as_mut()
+    }
+
     async fn call(app: &App, caller: &Caller, input: Input) -> Result<Output, Error> {
         let reader = app.store.reader().await?;
         if let Some(convo) = &input.convo_id {

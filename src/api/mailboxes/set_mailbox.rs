@@ -50,6 +50,10 @@ impl Endpoint for SetMailbox {
     type Input = Input;
     type Output = Output;
 
+    fn convo(input: &mut Input) -> Option<&mut ConvoId> {
+        input.convo_id.as_mut()
+    }
+
     async fn call(app: &App, caller: &Caller, input: Input) -> Result<Output, Error> {
         let Input { convo_id, provider, zone, url, secret } = input;
         let zone = fields::text(zone, MAX_ZONE_BYTES, Code::InvalidMailbox, "zone")?;

@@ -66,6 +66,10 @@ impl Endpoint for GetMessages {
     type Input = Input;
     type Output = Output;
 
+    fn convo(input: &mut Input) -> Option<&mut ConvoId> {
+        Some(&mut input.convo_id)
+    }
+
     fn bytes(page: &Output) -> usize {
         page.messages.iter().map(|message| message.ciphertext.0.len()).sum()
     }

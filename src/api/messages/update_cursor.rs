@@ -33,6 +33,10 @@ impl Endpoint for UpdateCursor {
     type Input = Input;
     type Output = Output;
 
+    fn convo(input: &mut Input) -> Option<&mut ConvoId> {
+        Some(&mut input.convo_id)
+    }
+
     async fn call(app: &App, caller: &Caller, input: Input) -> Result<Output, Error> {
         let Input { convo_id, cursor } = input;
         let (caller, sortable) = (caller.did.clone(), sortable(&cursor));

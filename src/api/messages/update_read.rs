@@ -40,6 +40,10 @@ impl Endpoint for UpdateRead {
     type Input = Input;
     type Output = Output;
 
+    fn convo(input: &mut Input) -> Option<&mut ConvoId> {
+        Some(&mut input.convo_id)
+    }
+
     async fn call(app: &App, caller: &Caller, input: Input) -> Result<Output, Error> {
         let Input { convo_id, message_id } = input;
         let read =

@@ -31,6 +31,10 @@ impl Endpoint for Readdition {
     type Input = Input;
     type Output = Output;
 
+    fn convo(input: &mut Input) -> Option<&mut ConvoId> {
+        Some(&mut input.convo_id)
+    }
+
     async fn call(app: &App, caller: &Caller, input: Input) -> Result<Output, Error> {
         let request = RequestReaddition {
             convo_id: input.convo_id,

@@ -51,6 +51,10 @@ impl Endpoint for Rejoin {
     type Input = Input;
     type Output = Output;
 
+    fn convo(input: &mut Input) -> Option<&mut ConvoId> {
+        Some(&mut input.convo_id)
+    }
+
     async fn call(app: &App, caller: &Caller, input: Input) -> Result<Output, Error> {
         let bytes = input.key_package.0;
         if bytes.len() > MAX_REJOIN_PACKAGE_BYTES {

@@ -44,6 +44,10 @@ impl Endpoint for ConfirmWelcome {
     type Input = Input;
     type Output = Output;
 
+    fn convo(input: &mut Input) -> Option<&mut ConvoId> {
+        Some(&mut input.convo_id)
+    }
+
     async fn call(app: &App, caller: &Caller, input: Input) -> Result<Output, Error> {
         let key_package_hash = input.key_package_hash.as_deref().map(fields::key_package_hash).transpose()?;
         let mut command = commands::ConfirmWelcome {

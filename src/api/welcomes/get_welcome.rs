@@ -48,6 +48,10 @@ impl Endpoint for GetWelcome {
     type Input = Input;
     type Output = Output;
 
+    fn convo(input: &mut Input) -> Option<&mut ConvoId> {
+        Some(&mut input.convo_id)
+    }
+
     fn bytes(found: &Output) -> usize {
         found.welcome.len()
     }
