@@ -163,7 +163,7 @@ impl Setup {
             Work::Page => {
                 // One conversation for each connection, so that the pages are in many places.
                 let pages = self.sent_to.iter().take(CONNECTIONS as usize).flat_map(|convo| {
-                    let page = Request::query("getMessages", &format!("convoId={}&limit=30", convo.id));
+                    let page = Request::query("getMessages", &format!("convoId={}&limit=30&markRead=true", convo.id));
                     reads::readers(&page, &convo.members.iter().cloned().collect(), PAGE_BYTES, 1)
                 });
                 pages.collect()

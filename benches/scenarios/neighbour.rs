@@ -241,7 +241,7 @@ fn ten_methods(convo: &Convo) -> [Request; 10] {
         Request::procedure("sendTypingIndicator", &json!({"convoId": id, "isTyping": true})),
         Request::procedure("updateRead", &json!({"convoId": id})),
         Request::query("getEpoch", &here),
-        Request::query("getMessages", &here),
+        Request::query("getMessages", &format!("{here}&markRead=true")),
         Request::query("getCommits", &format!("{here}&fromEpoch=0")),
         Request::query("getConvos", "limit=10"),
         Request::query("getKeyPackages", &format!("dids={}", convo.members[0])),

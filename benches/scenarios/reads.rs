@@ -108,7 +108,8 @@ impl Library {
             least_bytes,
         };
         let pages = |variant, place: &str, of: &Convo| {
-            reading(variant, Request::query("getMessages", place), &of.members, PAGE_BYTES)
+            let place = format!("{place}&markRead=true");
+            reading(variant, Request::query("getMessages", &place), &of.members, PAGE_BYTES)
         };
         let readings = vec![
             reading("getEpoch", Request::query("getEpoch", &short), &logs[0].members, SMALL_BYTES),

@@ -443,7 +443,7 @@ pub async fn examples(app: &TestApp, method: &'static str) -> Vec<Example> {
             let more = match method {
                 "getEpoch" | "getMailbox" | "getSubscriptionTicket" | "groupInfoRefresh" => vec![vec![]],
                 "getMessages" => vec![
-                    vec![("limit", json!(5)), ("sinceSeq", json!(0)), ("peek", json!(true))],
+                    vec![("limit", json!(5)), ("sinceSeq", json!(0)), ("markRead", json!(true)), ("peek", json!(true))],
                     vec![("limit", json!(5)), ("cursor", json!("3"))],
                     vec![("sinceMessage", json!(sent.message_id))],
                 ],

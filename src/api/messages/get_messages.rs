@@ -1,7 +1,7 @@
 //! getMessages: a page of the log, in ascending order of `seq`.
 //!
 //! Without a position it returns the newest page; with `cursor` the page before; with `sinceSeq` or `sinceMessage` the page after.
-//! Reading moves the caller's read position to the newest entry of the page, after the reply, unless `peek` is set.
+//! Reading changes nothing. With `markRead` it also moves the caller's read position to the newest entry of the page, after the reply.
 //!
 //! Values of `seq` have no gaps, so a page shows by itself that entries are missing. Only retention removes entries; the reply then
 //! says where the log begins.
@@ -32,8 +32,11 @@ pub struct Input {
     since_seq: Option<Count>,
     /// The page ends before this seq.
     cursor: Option<String>,
-    #[serde(default)]
-    peek: bool,
+    #[serde(default, alias = "mark_read")]
+    mark_read: bool,
+    /// Earlier versions moved the read position without it. It is only checked.
+    #[serde(default, rename = "peek")]
+    _peek: bool,
 }
 
 #[derive(Serialize)]
@@ -97,7 +100,7 @@ impl Endpoint for GetMessages {
             }
         };
         let log_start = if whole { None } else { reader.log_start(convo).await? };
-        if let Some(newest) = messages.last().filter(|_| !input.peek && !caller.head_only) {
+        if let Some(newest) = messages.last().filter(|_| input.mark_read && !caller.head_only) {
             app.read_positions.push(convo, &caller.did, newest.seq);
         }
         let last_seq = messages.last().map_or(member.at.seq, |newest| newest.seq.max(member.at.seq));

@@ -37,9 +37,9 @@ async fn unread_counts_are_exact_and_per_member(app: &TestApp) {
         (unread(&members[0]).await, unread(&members[1]).await, unread(&members[2]).await),
         (json!(1), json!(12), json!(13))
     );
-    let seen =
-        ok(get(&members[2], "getMessages", &[("convoId", &convo(&members[2])), ("sinceSeq", "1"), ("limit", "5")])
-            .await);
+    let id = convo(&members[2]);
+    let marking = [("convoId", &*id), ("sinceSeq", "1"), ("limit", "5"), ("markRead", "true")];
+    let seen = ok(get(&members[2], "getMessages", &marking).await);
     assert_eq!(seen.list("messages").unwrap().len(), 5);
     app.settle().await;
     assert_eq!((unread(&members[1]).await, unread(&members[2]).await), (json!(12), json!(8)));

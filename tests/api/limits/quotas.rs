@@ -224,7 +224,8 @@ async fn p10_only_so_many_strangers_can_be_named() {
     let message = json!({ "convoId": convo, "ciphertext": bytes_value(b"hello"), "epoch": 0 });
     assert_eq!(mallory.procedure("sendMessage", &message).await.unwrap().status, 200);
     // After he has read the conversation, they share one.
-    assert_eq!(bob.query("getMessages", &[("convoId", convo.clone())]).await.unwrap().status, 200);
+    let marking = [("convoId", convo.clone()), ("markRead", "true".to_owned())];
+    assert_eq!(bob.query("getMessages", &marking).await.unwrap().status, 200);
     app.settle().await;
     assert_eq!(creates(&mallory, &[&bob.did], 3).await, 3);
     // She is not a stranger to him, since she created it.

@@ -12,7 +12,7 @@ either_serializer! {
     p6_reading_backwards_covers_everything_once_while_others_write;
     p6_reading_forwards_covers_everything_once_while_others_write;
     p7_a_joiner_sees_nothing_from_before_its_join_by_any_way_of_asking;
-    reading_moves_the_read_position_and_peeking_leaves_it;
+    reading_moves_no_position_unless_asked;
     the_read_position_never_moves_back;
 }
 any_serializer! {
@@ -104,15 +104,20 @@ async fn p7_a_joiner_sees_nothing_from_before_its_join_by_any_way_of_asking(app:
     assert_eq!(ask_since(&secret.message_id).await, ask_since("never-was").await);
 }
 
-async fn reading_moves_the_read_position_and_peeking_leaves_it(app: &TestApp) {
+async fn reading_moves_no_position_unless_asked(app: &TestApp) {
     let mut members = app.conversation(2).await;
     for n in 0..3 {
         members[0].send(&n.to_string()).await.unwrap();
     }
-    read(&members[1], &[("peek", "true")]).await;
-    app.settle().await;
+    let before = contents(app).await;
+    for parameters in
+        [&[][..], &[("peek", "false")], &[("peek", "true")], &[("markRead", "false")], &[("sinceSeq", "0")]]
+    {
+        read(&members[1], parameters).await;
+        assert_eq!(contents(app).await, before, "{parameters:?}");
+    }
     assert_eq!(only_convo(&members[1]).await["unreadCount"], 3);
-    read(&members[1], &[("peek", "false")]).await;
+    read(&members[1], &[("mark_read", "true")]).await;
     app.settle().await;
     assert_eq!(only_convo(&members[1]).await["unreadCount"], 0);
 }
@@ -122,10 +127,10 @@ async fn the_read_position_never_moves_back(app: &TestApp) {
     for n in 0..5 {
         members[0].send(&n.to_string()).await.unwrap();
     }
-    read(&members[1], &[]).await;
+    read(&members[1], &[("markRead", "true")]).await;
     app.settle().await;
-    read(&members[1], &[("cursor", "3")]).await;
-    read(&members[1], &[("sinceSeq", "0"), ("limit", "2")]).await;
+    read(&members[1], &[("cursor", "3"), ("markRead", "true")]).await;
+    read(&members[1], &[("sinceSeq", "0"), ("limit", "2"), ("markRead", "true")]).await;
     app.settle().await;
     assert_eq!(only_convo(&members[1]).await["unreadCount"], 0);
 }
@@ -198,6 +203,7 @@ async fn malformed_positions_are_refused(app: &TestApp) {
         ("limit", "0"),
         ("limit", "101"),
         ("peek", "maybe"),
+        ("markRead", "maybe"),
     ] {
         let reply = get(&members[0], "getMessages", &[("convoId", &id), (name, value)]).await;
         refused(reply, 400, "InvalidRequest");

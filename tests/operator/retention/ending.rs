@@ -136,7 +136,8 @@ async fn a_silent_conversation_of_two_active_members_stays() {
     let read = carol.xrpc.procedure("createConvo", &body).await.unwrap().string("id").unwrap().to_owned();
     let message = json!({ "convoId": read, "ciphertext": catbird_client::xrpc::bytes_value(b"x"), "epoch": 0 });
     assert_eq!(carol.xrpc.procedure("sendMessage", &message).await.unwrap().status, 200);
-    assert_eq!(dave.xrpc.query("getMessages", &[("convoId", read.clone())]).await.unwrap().status, 200);
+    let marking = [("convoId", read.clone()), ("markRead", "true".to_owned())];
+    assert_eq!(dave.xrpc.query("getMessages", &marking).await.unwrap().status, 200);
     // Frank has only written, and nothing of it is kept.
     let (erin, frank) = (app.persona(), app.persona());
     let body = json!({ "groupId": "ac", "cipherSuite": erin.mls.suite_name(), "initialMembers": [frank.did()] });

@@ -152,7 +152,7 @@ async fn old_messages_are_deleted_and_commits_wait_for_their_readers() {
     // She reads them, and they are deleted. The log continues after its newest entry.
     app.settle().await;
     sweeps(&app, "messages", 0).await;
-    page(&members[2], &[("sinceSeq", "1")]).await;
+    page(&members[2], &[("sinceSeq", "1"), ("markRead", "true")]).await;
     app.settle().await;
     sweeps(&app, "messages", 2).await;
     assert_eq!(kept(&db, &convo).await, "7a");

@@ -57,6 +57,7 @@ impl Persona {
                 ("convoId", self.convo()?.to_owned()),
                 ("sinceSeq", self.last_seq.to_string()),
                 ("limit", PAGE.to_string()),
+                ("markRead", "true".to_owned()),
             ];
             let reply = self.query("getMessages", &parameters).await?;
             let page = reply.list("messages")?;
