@@ -262,6 +262,9 @@ pub struct Details {
     /// True if there are more commits than `missing` holds; `getCommits` returns the rest.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub more_missing: Option<bool>,
+    /// GroupInfo of `server_epoch` in base64, for an external commit that must be made anew.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub group_info: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retry_after_ms: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -1,9 +1,10 @@
 //! The error for a commit or message of another epoch: where the conversation stands, and the commits to apply before a retry.
 
+use crate::bytes::to_base64;
 use crate::error::{Code, Error, Reason};
 use crate::ids::{ConvoId, Did};
 use crate::store::messages::{MAX_MISSING, MAX_MISSING_BYTES};
-use crate::store::{Abort, Position, Queries, members, messages};
+use crate::store::{Abort, Position, Queries, group_infos, members, messages};
 
 /// Epoch and incarnation that a commit or message was made in.
 #[derive(Clone, Copy)]
@@ -27,6 +28,27 @@ pub(super) async fn epoch_mismatch(
         Ok(error) => Abort::Refused(error),
         Err(abort) => abort,
     }
+}
+
+/// Maximum size of a GroupInfo in an error, in bytes. `getGroupInfo` returns a larger one.
+const MAX_GROUP_INFO_BYTES: usize = 1024 * 1024;
+
+/// Adds the GroupInfo of the present epoch to the error for an external commit of an earlier one, if there is one that fits: the commits
+/// that its sender lacks are of no use without the group's state.
+pub(super) async fn with_group_info(db: &impl Queries, convo: &ConvoId, caller: &Did, refused: Abort) -> Abort {
+    let mut error = match refused {
+        Abort::Refused(error) if error.details.reason == Some(Reason::Stale) => error,
+        other => return other,
+    };
+    let found = match group_infos::find(db, convo, caller, MAX_GROUP_INFO_BYTES).await {
+        Ok(found) => found,
+        Err(abort) => return abort,
+    };
+    // Another commit may have won since the error was made.
+    if error.details.server_epoch == Some(found.epoch) {
+        error.details.group_info = found.bytes.as_deref().map(to_base64);
+    }
+    Abort::Refused(error)
 }
 
 async fn describe(

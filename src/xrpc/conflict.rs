@@ -65,7 +65,10 @@ impl<T> ConflictResult<T> {
     pub fn bytes(&self) -> usize {
         match self {
             ConflictResult::Done(_) | ConflictResult::Accepted(..) => 0,
-            ConflictResult::Stale(_, error) => error.details.missing.iter().flatten().map(CommitMessage::bytes).sum(),
+            ConflictResult::Stale(_, error) => {
+                error.details.group_info.as_ref().map_or(0, String::len)
+                    + error.details.missing.iter().flatten().map(CommitMessage::bytes).sum::<usize>()
+            }
         }
     }
 

@@ -51,7 +51,7 @@ pub trait Upgrade {
 }
 
 /// Returns the sentence of an error and its details: `[serverEpoch=7 reason=stale recovery=catchUpThenRebase
-/// requestId=…]`, in the order of the fields, separated by single spaces. Commits (`missing`) are left out. No value
+/// requestId=…]`, in the order of the fields, separated by single spaces. Commits (`missing`) and `groupInfo` are left out. No value
 /// contains a space or a bracket, so the details follow the last opening bracket, whatever the sentence quotes.
 pub fn message_with_details(error: &Error, id: Option<&RequestId>) -> String {
     // Names all fields, so that a new one does not compile until it is handled here.
@@ -61,6 +61,7 @@ pub fn message_with_details(error: &Error, id: Option<&RequestId>) -> String {
         reason,
         missing: _,
         more_missing,
+        group_info: _,
         retry_after_ms,
         outcome,
         message_id,

@@ -49,7 +49,11 @@ impl Batched for SubmitCommit {
         Err(match (refused.refusal, refused.at, self.made_in()) {
             (Refusal::OtherEpoch, Some(at), Some(epoch)) => {
                 let made_in = MadeIn { epoch, incarnation: self.incarnation.as_deref() };
-                refusal::epoch_mismatch(db, &self.convo_id, &self.caller, made_in, at).await
+                let lost = refusal::epoch_mismatch(db, &self.convo_id, &self.caller, made_in, at).await;
+                match self.arrival.is_some() {
+                    true => refusal::with_group_info(db, &self.convo_id, &self.caller, lost).await,
+                    false => lost,
+                }
             }
             (Refusal::OtherEpoch, ..) => epochs::not_found().into(),
             (Refusal::NotMember, ..) => match members::membership(db, &self.convo_id, &self.caller).await {

@@ -15,6 +15,8 @@ either_serializer! {
     p14_the_group_info_of_a_commit_that_lost_is_never_served;
     p4_a_repeated_commit_does_not_bring_its_group_info_back;
     a_group_info_that_does_not_belong_to_its_commit_is_refused_with_it;
+    p13_a_member_that_lost_its_state_is_back_with_two_requests;
+    p9_an_external_commit_that_lost_gets_the_group_info_of_the_new_epoch;
 }
 any_serializer! {
     a_group_info_without_a_commit_is_refused;
@@ -107,6 +109,66 @@ async fn a_group_info_that_does_not_belong_to_its_commit_is_refused_with_it(app:
     }
     assert_eq!(contents(app).await, before);
     ok(ask(&members[0], "submitCommit", &submission(&members[0], &staged, &staged.group_info)).await);
+}
+
+/// Makes an external commit with a served GroupInfo, as a client without state.
+fn external(device: &mut Persona, group_info: &[u8]) -> Value {
+    let entry = device.mls.enter(group_info, device.handshake).unwrap();
+    device.group_id.clone_from(&entry.group_id);
+    submission(device, &entry.staged, &entry.staged.group_info)
+}
+
+/// Returns a client of the same account that knows the conversation and none of its keys.
+fn without_state(member: &Persona) -> Persona {
+    let mut device = Persona::new(member.xrpc.clone());
+    device.convo_id.clone_from(&member.convo_id);
+    device
+}
+
+async fn p13_a_member_that_lost_its_state_is_back_with_two_requests(app: &TestApp) {
+    let mut members = app.conversation(3).await;
+    let staged = key_change(&mut members[0]);
+    ok(ask(&members[0], "submitCommit", &submission(&members[0], &staged, &staged.group_info)).await);
+    merge(&mut members[0]);
+    let mut device = without_state(&members[1]);
+    let served = ok(fetch(&device).await).bytes("groupInfo").unwrap();
+    let body = external(&mut device, &served);
+    assert_eq!(landed(&ok(ask(&device, "submitCommit", &body).await)).0, 3);
+    merge(&mut device);
+    members[0].catch_up().await.unwrap();
+    assert_eq!(members[0].epoch_authenticator().unwrap(), device.epoch_authenticator().unwrap());
+    // Its commit brought the GroupInfo for the next one.
+    let mut another = without_state(&members[2]);
+    let served = ok(fetch(&another).await).bytes("groupInfo").unwrap();
+    let body = external(&mut another, &served);
+    ok(ask(&another, "submitCommit", &body).await);
+}
+
+async fn p9_an_external_commit_that_lost_gets_the_group_info_of_the_new_epoch(app: &TestApp) {
+    let mut members = app.conversation(2).await;
+    let mut device = without_state(&members[1]);
+    let late = external(&mut device, &exported(&members[0]));
+    // There is none of the new epoch yet.
+    let staged = key_change(&mut members[0]);
+    let body = with(&submission(&members[0], &staged, &staged.group_info), json!({ "groupInfo": null }));
+    ok(ask(&members[0], "submitCommit", &body).await);
+    merge(&mut members[0]);
+    let lost = refused(ask(&device, "submitCommit", &late).await, 409, "EpochMismatch");
+    assert!(lost.body["groupInfo"].is_null(), "{lost}");
+    let stored = exported(&members[0]);
+    ok(ask(&members[0], "updateGroupInfo", &super::update_of(&members[0], &stored)).await);
+    let lost = refused(ask(&device, "submitCommit", &late).await, 409, "EpochMismatch");
+    assert_eq!((lost.bytes("groupInfo").unwrap(), &lost.body["serverEpoch"]), (stored, &json!(2)));
+    let stale = ok(ask(&device, "submitCommit", &with(&late, json!({ "conflict": "result" }))).await);
+    assert_eq!(stale.body["groupInfo"], lost.body["groupInfo"]);
+    // A member that has the state receives the commits alone.
+    let ordinary = key_change(&mut members[1]);
+    let ordinary = submission(&members[1], &ordinary, &ordinary.group_info);
+    let commits = refused(ask(&members[1], "submitCommit", &ordinary).await, 409, "EpochMismatch");
+    assert!(commits.body["groupInfo"].is_null(), "{commits}");
+    let mut device = without_state(&members[1]);
+    let body = external(&mut device, &lost.bytes("groupInfo").unwrap());
+    ok(ask(&device, "submitCommit", &body).await);
 }
 
 async fn a_group_info_without_a_commit_is_refused(app: &TestApp) {

@@ -30,6 +30,8 @@ async fn tables(db: &Client, convo: &str) -> Vec<String> {
            union all select 'welcome_messages', convo_id from welcome_messages
            union all select 'welcomes', '{convo}' from welcomes
            union all select 'mailboxes', convo_id from mailboxes
+           union all select 'group_infos', convo_id from group_infos
+           union all select 'group_info_requests', convo_id from group_info_requests
            union all select 'envelopes', convo_id from envelopes) rows
           where convo_id = '{convo}' order by name"
     );
@@ -72,6 +74,12 @@ async fn a_conversation_with_members_that_never_joined_ends_and_its_group_id_sta
     app.settle().await;
     let cursor = json!({ "convoId": convo, "cursor": "01JB2N0W3E8Z6TQ9K4M5V7X1YA" });
     assert_eq!(mallory.xrpc.procedure("updateCursor", &cursor).await.unwrap().status, 200);
+    db.batch_execute(&format!(
+        "insert into group_infos (convo_id, epoch, group_info, signer_did) values ('{convo}', 0, 'bytes', 'did:x:a');
+         insert into group_info_requests (convo_id, requested_at) values ('{convo}', now())"
+    ))
+    .await
+    .unwrap();
     let mut stream = mallory.xrpc.follow("streamConvoEvents", &[], None).await.unwrap().unwrap();
 
     age(&db, 179).await;
