@@ -10,14 +10,16 @@ pub fn is_hex(text: &str) -> bool {
     !text.is_empty() && text.len().is_multiple_of(2) && text.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
+/// Returns the bytes that `text` spells in hex, in either case.
+pub fn decode(text: &str) -> Option<Vec<u8>> {
+    let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
+    is_hex(text).then(|| text.as_bytes().chunks_exact(2).map(byte).collect())?
+}
+
 /// Returns the SHA-256 hash that `text` spells in hex, in either case.
 pub fn decode_hash(text: &str) -> Option<[u8; 32]> {
-    if text.len() != 64 || !is_hex(text) {
+    if text.len() != 64 {
         return None;
     }
-    let mut hash = [0; 32];
-    for (byte, pair) in hash.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
-        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
-    }
-    Some(hash)
+    decode(text)?.try_into().ok()
 }

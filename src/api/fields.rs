@@ -4,7 +4,7 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use serde::Deserialize;
-use serde::de::{self, Deserializer, IgnoredAny, SeqAccess, Visitor};
+use serde::de::{self, Deserializer, IgnoredAny, SeqAccess, Unexpected, Visitor};
 
 use crate::bytes::LexBytes;
 use crate::error::{Code, Error};
@@ -87,33 +87,43 @@ pub fn text(text: Option<String>, most: usize, code: Code, what: &str) -> Result
 pub fn list<'de, D: Deserializer<'de>, T: Deserialize<'de>, const MOST: usize>(
     deserializer: D,
 ) -> Result<Vec<T>, D::Error> {
-    struct Bounded<T, const MOST: usize>(PhantomData<T>);
+    deserializer.deserialize_any(Bounded::<T, MOST> { takes_null: true, of: PhantomData })
+}
 
-    impl<'de, T: Deserialize<'de>, const MOST: usize> Visitor<'de> for Bounded<T, MOST> {
-        type Value = Vec<T>;
+/// Deserializes a list as [`list`] does, but refuses null.
+pub fn required_list<'de, D: Deserializer<'de>, T: Deserialize<'de>, const MOST: usize>(
+    deserializer: D,
+) -> Result<Vec<T>, D::Error> {
+    deserializer.deserialize_any(Bounded::<T, MOST> { takes_null: false, of: PhantomData })
+}
 
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("a list")
-        }
+struct Bounded<T, const MOST: usize> {
+    takes_null: bool,
+    of: PhantomData<T>,
+}
 
-        fn visit_unit<E>(self) -> Result<Vec<T>, E> {
-            Ok(Vec::new())
-        }
+impl<'de, T: Deserialize<'de>, const MOST: usize> Visitor<'de> for Bounded<T, MOST> {
+    type Value = Vec<T>;
 
-        fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Vec<T>, A::Error> {
-            let mut list = Vec::new();
-            while list.len() <= MOST {
-                match elements.next_element()? {
-                    Some(element) => list.push(element),
-                    None => return Ok(list),
-                }
-            }
-            while elements.next_element::<IgnoredAny>()?.is_some() {}
-            Ok(list)
-        }
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list")
     }
 
-    deserializer.deserialize_any(Bounded::<T, MOST>(PhantomData))
+    fn visit_unit<E: de::Error>(self) -> Result<Vec<T>, E> {
+        if self.takes_null { Ok(Vec::new()) } else { Err(E::invalid_type(Unexpected::Other("null"), &self)) }
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Vec<T>, A::Error> {
+        let mut list = Vec::new();
+        while list.len() <= MOST {
+            match elements.next_element()? {
+                Some(element) => list.push(element),
+                None => return Ok(list),
+            }
+        }
+        while elements.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(list)
+    }
 }
 
 /// Maximum characters of a `serverIncarnation`, which is only compared and never stored.

@@ -64,6 +64,9 @@ methods! {
         publish_key_packages::PublishKeyPackages,
         claim_key_packages::ClaimKeyPackages,
         get_key_packages::GetKeyPackages,
+        get_key_package_stats::GetKeyPackageStats,
+        get_key_package_status::GetKeyPackageStatus,
+        sync_key_packages::SyncKeyPackages,
     }
     devices {
         register_device::RegisterDevice,

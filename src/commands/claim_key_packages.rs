@@ -110,6 +110,9 @@ impl Transaction for ClaimKeyPackages {
             |(source, _): &&(ClaimSource, Issued)| matches!(source, ClaimSource::SkipLocked | ClaimSource::Wait);
         let taken: Vec<Holder> = issued.iter().filter(is_taken).map(|(_, package)| package.holder()).collect();
         events::key_packages_low(tx, &taken, self.now).await?;
+        let last = issued.iter().filter(|(source, _)| *source == ClaimSource::LastResort);
+        let hashes: Vec<&[u8]> = last.map(|(_, package)| package.hash.as_slice()).collect();
+        events::last_resort_used(tx, &hashes, self.now).await?;
         Ok(Claimed { issued, unserved: wanted.into_iter().map(|holder| holder.owner).collect() })
     }
 }

@@ -1,4 +1,5 @@
-//! confirmWelcome: a recipient reports that it joined, which deletes its Welcome, or that it could not, which keeps it.
+//! confirmWelcome: a recipient reports that it joined, which deletes its Welcome, or that it could not, which keeps it and tells the
+//! members.
 
 use crate::ids::{ConvoId, Did};
 use crate::store::welcomes::{self, WelcomeSelector, WelcomeState};
@@ -36,6 +37,7 @@ impl Command for ConfirmWelcome {
                 welcomes::confirm(x, &self.caller, &self.which).await
             }
             WelcomeState::Waits { .. } => {
+                epochs::lock_row(x).await?;
                 welcomes::report(x, &self.caller, &self.which, self.error_details.as_deref()).await
             }
         }

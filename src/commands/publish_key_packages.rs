@@ -15,7 +15,7 @@ use crate::store::{Abort, Queries, Transaction, Tx};
 use super::publish_key_package::{Offer, Published};
 use super::{Idempotency, Replayable};
 
-/// Maximum number of packages of one device that can be claimed, and of all clients of a person that are not registered as devices.
+/// Maximum number of one-time packages of one device that can be claimed, and of all clients of a person that are not registered as devices.
 pub const MAX_AVAILABLE: i64 = 100;
 
 /// Key packages to store.
@@ -144,8 +144,9 @@ pub(super) async fn store_each(
             continue;
         }
         match stocks.get(&package.signature_key).and_then(|stock| room.get_mut(&*stock.device)) {
-            Some(room) if *room > 0 => {
-                *room -= 1;
+            // A last-resort package replaces another, so it takes no room.
+            Some(room) if package.last_resort || *room > 0 => {
+                *room -= i64::from(!package.last_resort);
                 init_keys.insert(package.init_key_hash);
                 new.push(*package);
             }
@@ -153,6 +154,12 @@ pub(super) async fn store_each(
         }
     }
     let mut inserted = key_packages::insert(tx, owner, &new).await?;
+    let mut newest = HashMap::new();
+    for package in new.iter().filter(|package| package.last_resort && inserted.contains(package.hash.as_slice())) {
+        let device = stocks.get(&package.signature_key).map(|stock| &*stock.device);
+        newest.insert((device, &*package.cipher_suite), &package.hash);
+    }
+    key_packages::retire_replaced(tx, owner, &Vec::from_iter(newest.into_values()), now).await?;
     for (package, outcome) in packages.iter().zip(&mut outcomes).filter(|(_, outcome)| outcome.is_none()) {
         if inserted.remove(package.hash.as_slice()) {
             *outcome = Some(Ok(Published { hash: hex::encode(&package.hash), replayed: false }));

@@ -40,6 +40,17 @@ pub enum Event {
         #[serde(skip_serializing_if = "Option::is_none")]
         device_id: Option<String>,
     },
+    /// A last-resort package of the recipient was issued.
+    LastResortUsed { key_package_hash: String, cipher_suite: String },
+    /// Another member cannot open its Welcome.
+    WelcomeRejected {
+        event_id: String,
+        convo_id: ConvoId,
+        did: Did,
+        epoch: i64,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        key_package_hash: Option<String>,
+    },
     /// The recipient's mailbox was verified, or is given up.
     Mailbox {
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -109,6 +120,8 @@ impl Event {
             Event::Welcome { .. } => "welcomeEvent",
             Event::Removed { .. } => "removedEvent",
             Event::KeyPackagesLow { .. } => "keyPackagesLowEvent",
+            Event::LastResortUsed { .. } => "lastResortUsedEvent",
+            Event::WelcomeRejected { .. } => "welcomeRejectedEvent",
             Event::Mailbox { .. } => "mailboxEvent",
             Event::ForkSuspected { .. } => "forkSuspectedEvent",
             Event::ConversationWedged { .. } => "conversationWedgedEvent",

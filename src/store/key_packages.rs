@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use tokio_postgres::Row;
 
 use crate::error::{Code, Error};
@@ -11,7 +11,7 @@ use crate::ids::{ConvoId, Did};
 
 use super::query::query;
 use super::session::{Params, Queries};
-use super::{Abort, Cause, Tx};
+use super::{Abort, Cause, Reader, Tx};
 
 query! {
     REFERENCES = "key_packages/references" (BYTEA_ARRAY);
@@ -29,6 +29,13 @@ query! {
     CLAIM_FREE = "key_packages/claim_free" (TEXT_ARRAY, TEXT_ARRAY, TEXT, TEXT, TIMESTAMPTZ, TIMESTAMPTZ);
     CLAIM_WAITING = "key_packages/claim_waiting" (TEXT_ARRAY, TEXT_ARRAY, TEXT, TEXT, TIMESTAMPTZ, TIMESTAMPTZ);
     LAST_RESORT = "key_packages/last_resort" (TEXT_ARRAY, TEXT_ARRAY, TEXT, TIMESTAMPTZ);
+    RETIRE_REPLACED = "key_packages/retire_replaced" (TEXT, BYTEA_ARRAY, TIMESTAMPTZ);
+    RETIRE = "key_packages/retire" (TEXT, BYTEA_ARRAY, TIMESTAMPTZ);
+    DELETE_UNISSUED = "key_packages/delete_unissued" (TEXT, BYTEA_ARRAY);
+    FIND_NAMED = "key_packages/find_named" (TEXT, BYTEA_ARRAY);
+    LIST_AVAILABLE = "key_packages/list_available" (TEXT, TIMESTAMPTZ, INT8);
+    LIST_TAKEN = "key_packages/list_taken" (TEXT, TIMESTAMPTZ, TIMESTAMPTZ, BYTEA, INT8);
+    STATS = "key_packages/stats" (TEXT, TEXT, TIMESTAMPTZ, TIMESTAMPTZ, TIMESTAMPTZ, INT8);
     CONSUME = "key_packages/consume" (BYTEA_ARRAY, TEXT_ARRAY, TEXT, TEXT, TIMESTAMPTZ);
 }
 
@@ -121,8 +128,8 @@ pub(crate) async fn lock_owner(tx: &Tx, did: &Did) -> Result<(), Abort> {
     }
 }
 
-/// Packages of one device that can be issued.
-pub(crate) struct Stock {
+/// One-time packages of one device that can be issued.
+pub(crate) struct DeviceStock {
     /// Id of the device; empty for all clients of the owner that are not registered.
     pub device: String,
     pub available: i64,
@@ -134,11 +141,11 @@ pub(crate) async fn count(
     owner: &Did,
     new: &[&NewKeyPackage],
     now: DateTime<Utc>,
-) -> Result<HashMap<Vec<u8>, Stock>, Abort> {
+) -> Result<HashMap<Vec<u8>, DeviceStock>, Abort> {
     let keys: HashSet<&[u8]> = new.iter().map(|new| &*new.signature_key).collect();
     let keys: Vec<&[u8]> = keys.into_iter().collect();
     let rows = tx.rows(&COUNT, &[&owner.as_str(), &now, &keys]).await?;
-    let stock = |row: &Row| Stock { device: row.get("device"), available: row.get("available") };
+    let stock = |row: &Row| DeviceStock { device: row.get("device"), available: row.get("available") };
     Ok(rows.iter().map(|row| (row.get("key"), stock(row))).collect())
 }
 
@@ -276,4 +283,133 @@ pub(crate) async fn consume(
 pub(crate) fn not_found() -> Error {
     let message = "a key package in keyPackageHashes is unknown, used, issued to another caller, or of another cipher suite than the conversation's; call getKeyPackages again";
     Error::new(Code::KeyPackageNotFound, message)
+}
+
+/// Time for which taken packages are counted and listed, as long as retention keeps their times.
+pub const MEMORY: TimeDelta = TimeDelta::days(7);
+/// Maximum number of taken packages that are counted.
+pub const MAX_TAKEN: i64 = 10_000;
+/// Maximum number of packages in a list of those that can be issued.
+const MAX_LISTED: i64 = 1_000;
+
+/// Ends the issue of the last-resort packages that these replace, one of each device and cipher suite.
+pub(crate) async fn retire_replaced(tx: &Tx, owner: &Did, newer: &[&Hash], now: DateTime<Utc>) -> Result<(), Abort> {
+    if !newer.is_empty() {
+        let hashes: Vec<&[u8]> = newer.iter().map(|hash| hash.as_slice()).collect();
+        tx.rows(&RETIRE_REPLACED, &[&owner.as_str(), &hashes, &now]).await?;
+    }
+    Ok(())
+}
+
+/// Withdraws packages of an owner, and returns how many could be issued or were. Those that were never issued are deleted.
+pub(crate) async fn withdraw(tx: &Tx, owner: &Did, hashes: &[Vec<u8>], now: DateTime<Utc>) -> Result<usize, Abort> {
+    if hashes.is_empty() {
+        return Ok(0);
+    }
+    // Locks the rows, so that whether they were issued is the present.
+    let retired = tx.rows(&RETIRE, &[&owner.as_str(), &hashes, &now]).await?;
+    tx.rows(&DELETE_UNISSUED, &[&owner.as_str(), &hashes]).await?;
+    Ok(retired.len())
+}
+
+/// A package that an owner has named.
+pub(crate) struct NamedKeyPackage {
+    pub hash: Vec<u8>,
+    /// The name: the hash or the reference.
+    pub name: Vec<u8>,
+}
+
+/// Returns an owner's packages with these hashes or references, issued or not.
+pub(crate) async fn find_named(tx: &Tx, owner: &Did, names: &[Vec<u8>]) -> Result<Vec<NamedKeyPackage>, Abort> {
+    if names.is_empty() {
+        return Ok(Vec::new());
+    }
+    let rows = tx.rows(&FIND_NAMED, &[&owner.as_str(), &names]).await?;
+    Ok(rows.iter().map(|row| NamedKeyPackage { hash: row.get("hash"), name: row.get("name") }).collect())
+}
+
+/// A package that can be issued.
+pub(crate) struct AvailableKeyPackage {
+    pub hash: Vec<u8>,
+    pub reference: Option<Vec<u8>>,
+}
+
+/// Returns an owner's packages that can be issued, oldest first.
+pub(crate) async fn list_available(
+    tx: &Tx,
+    owner: &Did,
+    now: DateTime<Utc>,
+) -> Result<Vec<AvailableKeyPackage>, Abort> {
+    let rows = tx.rows(&LIST_AVAILABLE, &[&owner.as_str(), &now, &MAX_LISTED]).await?;
+    Ok(rows.iter().map(|row| AvailableKeyPackage { hash: row.get("hash"), reference: row.get("reference") }).collect())
+}
+
+/// Counts of an owner's packages of one cipher suite.
+#[derive(Debug, Clone)]
+pub struct Stock {
+    pub cipher_suite: String,
+    /// One-time packages that can be issued.
+    pub available: i64,
+    /// A last-resort package can be issued.
+    pub last_resort: bool,
+    /// Expiry of the first available package.
+    pub expires_at: Option<DateTime<Utc>>,
+    /// Packages taken within [`MEMORY`].
+    pub taken: i64,
+    /// Packages taken in the last 24 hours.
+    pub taken_today: i64,
+    /// Taken packages that their callers may still use.
+    pub reserved: i64,
+}
+
+/// A package that was issued to a caller, or used without that.
+#[derive(Debug, Clone)]
+pub struct Taken {
+    pub hash: Vec<u8>,
+    pub cipher_suite: String,
+    /// Conversation of the Welcome that it was used for, unless that was erased.
+    pub convo: Option<String>,
+    pub at: DateTime<Utc>,
+}
+
+impl Reader {
+    /// Counts an owner's packages by cipher suite.
+    pub async fn key_package_stock(
+        &self,
+        owner: &Did,
+        cipher_suite: Option<&str>,
+        now: DateTime<Utc>,
+    ) -> Result<Vec<Stock>, Error> {
+        let (since, today) = (now - MEMORY, now - TimeDelta::days(1));
+        let rows = self.rows(&STATS, &[&owner.as_str(), &cipher_suite, &now, &since, &today, &MAX_TAKEN]).await?;
+        let stock = |row: &Row| Stock {
+            cipher_suite: row.get("cipher_suite"),
+            available: row.get("available"),
+            last_resort: row.get("last_resort"),
+            expires_at: row.get("expires_at"),
+            taken: row.get("taken"),
+            taken_today: row.get("today"),
+            reserved: row.get("reserved"),
+        };
+        Ok(rows.iter().map(stock).collect())
+    }
+
+    /// Returns an owner's packages that were taken within [`MEMORY`], newest first, before the place of another one.
+    pub async fn taken_key_packages(
+        &self,
+        owner: &Did,
+        now: DateTime<Utc>,
+        before: Option<&(DateTime<Utc>, Hash)>,
+        limit: i64,
+    ) -> Result<Vec<Taken>, Error> {
+        let (at, hash) = (before.map(|(at, _)| *at), before.map(|(_, hash)| hash.as_slice()));
+        let rows = self.rows(&LIST_TAKEN, &[&owner.as_str(), &(now - MEMORY), &at, &hash, &limit]).await?;
+        let taken = |row: &Row| Taken {
+            hash: row.get("hash"),
+            cipher_suite: row.get("cipher_suite"),
+            convo: row.get("convo_id"),
+            at: row.get("taken_at"),
+        };
+        Ok(rows.iter().map(taken).collect())
+    }
 }

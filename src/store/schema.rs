@@ -54,6 +54,7 @@ const MIGRATIONS: &[(&str, &str)] = &migrations![
     "V032__devices",
     "V033__readditions",
     "V034__external_commits",
+    "V035__key_package_upkeep",
 ];
 
 query! {

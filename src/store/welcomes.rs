@@ -133,7 +133,7 @@ pub(crate) async fn confirm(x: &mut Exclusive<'_>, recipient: &Did, which: &Welc
     discard(x, rows.iter().map(|row| row.get("welcome_id")).collect()).await
 }
 
-/// Records why the recipient could not join.
+/// Records that the recipient could not join and why, and tells the members. The position must be locked.
 pub(crate) async fn report(
     x: &mut Exclusive<'_>,
     recipient: &Did,

@@ -367,6 +367,18 @@ pub async fn examples(app: &TestApp, method: &'static str) -> Vec<Example> {
             vec![Example { other, ..example(owner, fields) }]
         }
         "listDevices" => vec![example(app.persona(), Vec::new())],
+        "getKeyPackageStats" | "getKeyPackageStatus" | "syncKeyPackages" => {
+            let owner = app.published_persona().await;
+            let hash = owner.mls.key_package().map(|package| sha256_hex(&package)).unwrap();
+            let fields = match method {
+                "getKeyPackageStats" => {
+                    vec![("did", json!(owner.did())), ("cipherSuite", json!(owner.mls.suite_name()))]
+                }
+                "getKeyPackageStatus" => vec![("limit", json!(5)), ("cursor", json!(format!("1.{hash}")))],
+                _ => vec![("localHashes", json!([hash])), ("deleteHashes", json!([hash]))],
+            };
+            vec![example(owner, fields)]
+        }
         "claimKeyPackages" | "getKeyPackages" => {
             let carol = app.published_persona().await;
             let fields = vec![("dids", json!([carol.did()])), ("cipherSuite", json!(carol.mls.suite_name()))];

@@ -5,13 +5,13 @@ with recursive found (owner_did, device, nth) as (
   select o.did, d.device, 1 from unnest($1::text[]) o (did)
   cross join lateral (select device_key(k.device_id, k.signature_key_hash) as device from key_packages k
                        where k.owner_did = o.did and k.cipher_suite = $2 and k.claimed_by is null and k.consumed_at is null
-                         and k.expires_at > $3
+                         and k.retired_at is null and k.expires_at > $3
                        order by device_key(k.device_id, k.signature_key_hash) limit 1) d
   union all
   select f.owner_did, d.device, f.nth + 1 from found f
   cross join lateral (select device_key(k.device_id, k.signature_key_hash) as device from key_packages k
                        where k.owner_did = f.owner_did and k.cipher_suite = $2 and k.claimed_by is null and k.consumed_at is null
-                         and k.expires_at > $3 and device_key(k.device_id, k.signature_key_hash) > f.device
+                         and k.retired_at is null and k.expires_at > $3 and device_key(k.device_id, k.signature_key_hash) > f.device
                        order by device_key(k.device_id, k.signature_key_hash) limit 1) d
    where f.nth < $4
 )

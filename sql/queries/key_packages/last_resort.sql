@@ -5,4 +5,5 @@ select p.* from unnest($1::text[], $2::text[]) w (did, device)
  cross join lateral (select k.owner_did, k.hash, k.key_package, k.cipher_suite, k.device_id, w.device from key_packages k
                       where k.owner_did = w.did and k.cipher_suite = $3 and device_key(k.device_id, k.signature_key_hash) = w.device
                         and k.last_resort and k.expires_at > $4 and k.claimed_by is null and k.consumed_at is null
+                        and k.retired_at is null
                       order by k.created_at desc limit 1) p

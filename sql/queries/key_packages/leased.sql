@@ -4,5 +4,5 @@ select distinct on (owner_did, device_key(device_id, signature_key_hash))
        owner_did, hash, key_package, cipher_suite, device_id, device_key(device_id, signature_key_hash) as device
   from key_packages
  where owner_did = any($1) and cipher_suite = $2 and claimed_by = $3 and claim_expires_at > $4
-   and consumed_at is null and expires_at > $4
+   and consumed_at is null and retired_at is null and expires_at > $4
  order by owner_did, device_key(device_id, signature_key_hash), claimed_at

@@ -211,6 +211,17 @@ impl Inner {
             (_, EventPayload::KeyPackagesLow { available, device_id }) => {
                 say(Event::KeyPackagesLow { available: *available, device_id: device_id.clone() });
             }
+            (_, EventPayload::LastResortUsed { key_package_hash, cipher_suite }) => say(Event::LastResortUsed {
+                key_package_hash: key_package_hash.clone(),
+                cipher_suite: cipher_suite.clone(),
+            }),
+            (Some(convo), EventPayload::WelcomeRejected { did, epoch, key_package_hash })
+                if *did != to.did && self.is_attached(to, convo) =>
+            {
+                let (event_id, convo_id) = (row.name(did), convo.clone());
+                let (did, key_package_hash) = (did.clone(), key_package_hash.clone());
+                say(Event::WelcomeRejected { event_id, convo_id, did, epoch: *epoch, key_package_hash });
+            }
             (convo, EventPayload::Mailbox { state, reason }) => {
                 say(Event::Mailbox { convo_id: convo.clone(), state: state.clone(), reason: reason.clone() });
             }

@@ -9,11 +9,11 @@ mod writes;
 pub use moment::{CursorIncarnation, Key, Moment, Present, Seen};
 pub use reads::{Attachment, Entries, MAX_PAGE_ENTRIES, News, RosterEntry};
 pub use rows::{EventPayload, EventRow};
-pub use writes::ReadTo;
+pub use writes::{LOW_KEY_PACKAGES, ReadTo};
 
 pub(super) use moment::key;
 pub(super) use writes::{LEFT, left};
-pub(crate) use writes::{key_packages_low, read};
+pub(crate) use writes::{key_packages_low, last_resort_used, read};
 
 use crate::error::Error;
 

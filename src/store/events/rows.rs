@@ -91,6 +91,12 @@ pub enum EventPayload {
         key_package_hash: Option<String>,
         reason: Option<String>,
     },
+    /// A last-resort package of the recipient was issued.
+    #[serde(rename_all = "camelCase")]
+    LastResortUsed { key_package_hash: String, cipher_suite: String },
+    /// For all members: another one cannot open its Welcome.
+    #[serde(rename_all = "camelCase")]
+    WelcomeRejected { did: Did, epoch: i64, key_package_hash: Option<String> },
     /// The recipient's mailbox was verified, refused or suspended.
     Mailbox { state: String, reason: Option<String> },
     /// A member needs the GroupInfo of this epoch.

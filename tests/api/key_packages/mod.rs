@@ -1,5 +1,9 @@
 mod claim_key_packages;
+mod get_key_package_stats;
+mod get_key_package_status;
 mod get_key_packages;
 mod handmade;
+mod last_resort;
 mod publish_key_package;
 mod publish_key_packages;
+mod sync_key_packages;

@@ -4,6 +4,7 @@ use catbird_client::persona::Persona;
 use catbird_testkit::app::TestApp;
 use serde_json::json;
 
+use crate::events::follow;
 use crate::harness::*;
 
 either_serializer! {
@@ -15,6 +16,7 @@ either_serializer! {
     a_late_report_leaves_the_next_welcome_alone;
     a_report_on_a_welcome_that_was_replaced_changes_nothing;
     a_report_that_waits_for_its_turn_leaves_the_next_welcome_alone;
+    the_others_are_told_once_of_a_welcome_that_cannot_be_opened;
     p2_of_two_recipients_at_two_replicas_the_last_takes_the_bytes_along;
 }
 any_serializer! {
@@ -47,6 +49,28 @@ async fn success_destroys_the_welcome_and_failure_keeps_it(app: &TestApp) {
     assert_eq!(ok(ask(&joiners[0], "confirmWelcome", &joined).await).body, json!({ "confirmed": true }));
     refused(get(&joiners[0], "getWelcome", &[("convoId", &id)]).await, 410, "WelcomeConsumed");
     assert_eq!(contents(app).await.count("welcomes"), 0);
+}
+
+async fn the_others_are_told_once_of_a_welcome_that_cannot_be_opened(app: &TestApp) {
+    let (mut creator, joiners) = invited(app, 2).await;
+    let id = convo(&creator);
+    let mut streams = [follow(&creator).await, follow(&joiners[1]).await, follow(&joiners[0]).await];
+    let welcome = ok(get(&joiners[0], "getWelcome", &[("convoId", &id)]).await).body;
+    let failed = json!({ "convoId": id, "success": false, "errorDetails": "a secret of mine" });
+    for _ in 0..3 {
+        ok(ask(&joiners[0], "confirmWelcome", &failed).await);
+    }
+    for stream in &mut streams[..2] {
+        let event = stream.expect("welcomeRejectedEvent").await;
+        assert_eq!((&event["convoId"], &event["did"]), (&json!(id), &json!(joiners[0].did())));
+        assert_eq!((&event["epoch"], &event["keyPackageHash"]), (&welcome["epoch"], &welcome["keyPackageHash"]));
+        assert!(!event.to_string().contains("secret"), "{event}");
+    }
+    // Nothing more, and nothing to the member itself.
+    creator.send("hello").await.unwrap();
+    for stream in &mut streams {
+        stream.expect("messageEvent").await;
+    }
 }
 
 async fn confirming_again_changes_nothing(app: &TestApp) {

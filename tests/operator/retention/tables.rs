@@ -173,6 +173,7 @@ async fn key_packages_that_are_of_no_use_go_and_issued_ones_leave_their_hash() {
                         ('issued just now',   false, '30 days',    '10 minutes', null),
                         ('used',              false, '30 days',    '-3 days',    '-2 days'),
                         ('used, unissued',    false, '-2 days',    null,         '-3 days'),
+                        ('used long ago',     false, '30 days',    '-9 days',    '-9 days'),
                         ('used just now',     false, '30 days',    '-1 minute',  '-1 minute'),
                         ('last, expired',     true,  '-2 days',    null,         null),
                         ('last, fresh',       true,  '30 days',    null,         null))
@@ -180,7 +181,7 @@ async fn key_packages_that_are_of_no_use_go_and_issued_ones_leave_their_hash() {
     )
     .await
     .unwrap();
-    sweeps(&app, "key_packages", 6).await;
+    sweeps(&app, "key_packages", 7).await;
     let left = "select convert_from(hash, 'utf8') || case when key_package is null then ' -' else '' end
         from key_packages order by 1";
     assert_eq!(
@@ -194,6 +195,7 @@ async fn key_packages_that_are_of_no_use_go_and_issued_ones_leave_their_hash() {
             "last, fresh",
             "used just now",
             "used -",
+            "used long ago -",
             "used, unissued -",
         ]
         .map(str::to_owned)
@@ -204,9 +206,13 @@ async fn key_packages_that_are_of_no_use_go_and_issued_ones_leave_their_hash() {
     );
     sweeps(&app, "key_packages", 0).await;
     let named = "select convert_from(hash, 'utf8') from key_packages
-        where claimed_by <> '' or consumed_convo <> '' or claimed_at > 'epoch' or consumed_at > 'epoch' order by 1";
+        where claimed_by <> '' or consumed_convo <> '' order by 1";
     // A claimer that lost its lease may still use its package.
     assert_eq!(column::<String>(&db, named).await, ["issued just now", "issued, lost", "used just now"]);
+    let dated = "select convert_from(hash, 'utf8') from key_packages
+        where coalesce(claimed_at, consumed_at) > 'epoch' order by 1";
+    let counted = ["issued just now", "issued, expired", "issued, lost", "used", "used just now", "used, unissued"];
+    assert_eq!(column::<String>(&db, dated).await, counted);
     let still = "select count(*) from key_packages where claimed_by is null and consumed_at is null";
     assert_eq!(column::<i64>(&db, still).await, [3], "an issued one does not look as if it had not been");
 }
