@@ -45,34 +45,37 @@ with items as (
 ), named as materialized (
   select * from unnest($20::bigint[], $21::bytea[], $22::text[]) n (place, hash, owner_did)
 ), people as materialized (
-  -- `active` is null for a person that was never a member.
-  select p.*, i.convo_id, i.sender_did, i.epoch, m.active, m.in_group
+  -- `active` is null for a person that was never a member. `fault` is the number of a refusal. A left join, so that PostgreSQL expects many
+  -- people and does not loop over them below.
+  select p.*, i.convo_id, m.active,
+         case when p.removed and m.active and p.did <> i.sender_did then 0
+              when p.removed and m.active is null then 1
+              when not p.added and not p.removed and m.active is not true then 2
+              when p.added and m.active and not p.removed and (m.in_group or i.epoch is null) then 3
+         end as fault
     from unnest($12::bigint[], $13::text[], $14::boolean[], $15::boolean[]) with ordinality p (place, did, added, removed, nth)
-    join able i on i.place = p.place
+    left join able i on i.place = p.place
     left join lateral (select left_at is null as active, in_group from members
                         where convo_id = i.convo_id and member_did = p.did offset 0) m on true
 ), crowds as materialized (
   -- Subqueries for one value each, here and below, which PostgreSQL can only run row by row. For a join or `exists` it may choose to read
-  -- a whole table, if it made the plan while that was small.
-  select p.place, count(*) filter (where p.added) as added,
-         count(*) filter (where p.added and p.active is not true) - count(*) filter (where p.removed and not p.added and p.active) as growth,
+  -- a whole table, if it made the plan while that was small. Few aggregates, because a small commit pays for the start of each.
+  select p.place, min(p.nth) filter (where p.added) as first_added,
+         sum(case when p.added then (p.active is not true)::int else - (p.removed and p.active is true)::int end) as growth,
          -- A membership that goes on begins again at this commit.
          bool_or(p.added and p.active is true) as restarts,
-         bool_or(p.removed and p.active is true and p.did <> p.sender_did) as needs_admin,
-         (array_agg(p.did order by p.nth) filter (where p.removed and p.active is null))[1] as absent,
-         (array_agg(p.did order by p.nth) filter (where not p.added and not p.removed and p.active is not true))[1] as uninvited,
-         (array_agg(p.did order by p.nth) filter (where p.added and p.active and not p.removed
-                                                    and (p.in_group or p.epoch is null)))[1] as present,
-         count((select true from welcome_messages w
-                 where w.convo_id = p.convo_id and w.recipient_did = p.did and w.state = 'available'
-                   and (p.added or p.removed
-                        or w.key_package_hash in (select n.hash from named n where n.place = p.place and n.owner_did = p.did))
-                 limit 1)) as waiting
+         bool_or(p.fault = 0) as needs_admin,
+         min(array[p.fault, p.nth]) filter (where p.fault > 0) as fault,
+         bool_or(coalesce((select true from welcome_messages w
+                            where w.convo_id = p.convo_id and w.recipient_did = p.did and w.state = 'available'
+                              and (p.added or p.removed
+                                   or w.key_package_hash in (select n.hash from named n where n.place = p.place and n.owner_did = p.did))
+                            limit 1), false)) as waiting
     from people p
    group by p.place
 ), one_time as materialized (
   -- All writers lock packages in this order. One that does not waits, or makes this statement wait, until lock_timeout at most.
-  select n.place, k.hash
+  select n.place, k.hash, i.convo_id
     from named n join able i on i.place = n.place join key_packages k on k.hash = n.hash and k.owner_did = n.owner_did
    where k.consumed_at is null and (k.claimed_by is null or k.claimed_by = i.sender_did) and not k.last_resort
      and k.cipher_suite = i.cipher_suite
@@ -81,19 +84,16 @@ with items as (
   select n.place from named n join able i on i.place = n.place join key_packages k on k.hash = n.hash and k.owner_did = n.owner_did
    where k.last_resort and k.cipher_suite = i.cipher_suite
 ), judged as materialized (
-  select i.*, p.added, p.restarts, p.absent, p.uninvited, p.present,
+  select i.*, p.first_added, p.restarts, p.fault,
          case when i.misplaced is not null then i.misplaced
               when (select true from members m
                      where m.convo_id = i.convo_id and m.member_did = i.sender_did and m.left_at is null) is not true then 'not_member'
-              -- The whole roster is read only if the creator has left.
-              when p.needs_admin and i.sender_did is distinct from coalesce(
-                     (select m.member_did from members m
-                       where m.convo_id = i.convo_id and m.member_did = i.creator_did and m.left_at is null),
-                     (select m.member_did from members m where m.convo_id = i.convo_id and m.left_at is null
-                       order by m.joined_seq, m.joined_at, m.member_did limit 1)) then 'not_authorized'
-              when p.absent is not null then 'target_not_member'
-              when p.uninvited is not null then 'uninvited'
-              when p.present is not null then 'already_member'
+              -- The roster is read only where the sender is not the creator.
+              when p.needs_admin and i.sender_did <> i.creator_did
+                and i.sender_did <> (select m.member_did from members m where m.convo_id = i.convo_id and m.left_at is null
+                                      order by m.member_did <> i.creator_did, m.joined_seq, m.joined_at, m.member_did limit 1)
+                then 'not_authorized'
+              when p.fault is not null then (array['target_not_member', 'uninvited', 'already_member'])[p.fault[1]]
               when i.member_count + p.growth > $23 then 'too_many_members'
               when i.member_count + p.growth < 1 then 'last_member'
               when (select count(*) from named n where n.place = i.place)
@@ -101,7 +101,7 @@ with items as (
                 then 'key_package'
               when (select true from idempotency_records r
                      where r.caller_did = i.sender_did and r.method = i.method and r.key = i.key) then 'key_known'
-              when p.waiting > 0 then 'welcome_waits'
+              when p.waiting then 'welcome_waits'
          end as refusal
     from placed i left join crowds p on p.place = i.place
 ), moved as (
@@ -137,20 +137,15 @@ with items as (
 ), announced as (
   -- The end of a membership is told before its new beginning, and as events/left does.
   insert into event_stream (convo_id, recipient_did, event_type, payload)
-  select convo_id, recipient_did, event_type, payload
-    from (select w.convo_id, told.recipient_did, told.event_type,
-                 jsonb_build_object('did', p.did, 'actor', w.sender_did, 'epoch', w.new_epoch, 'seq', w.seq) as payload, p.nth
-            from won w join people p on p.place = w.place
-           cross join lateral (values (null, 'left'), (p.did, 'removed')) told (recipient_did, event_type)
-           where p.removed and p.active
-           union all
-          select w.convo_id, null, 'joined',
-                 jsonb_build_object('dids', (select jsonb_agg(p.did order by p.nth) from people p where p.place = w.place and p.added),
-                                    'actor', w.sender_did, 'epoch', w.new_epoch, 'seq', w.seq, 'welcome', w.welcome_id is not null),
-                 null
-            from won w
-           where w.added > 0) e
-   order by nth nulls last
+  select w.convo_id, case told.event when 'removed' then p.did end, told.event,
+         case when told.event <> 'joined'
+                then jsonb_build_object('did', p.did, 'actor', w.sender_did, 'epoch', w.new_epoch, 'seq', w.seq)
+              else jsonb_build_object('dids', (select jsonb_agg(a.did) from people a where a.place = w.place and a.added),
+                                      'actor', w.sender_did, 'epoch', w.new_epoch, 'seq', w.seq, 'welcome', w.welcome_id is not null) end
+    from won w join people p on p.place = w.place
+   cross join (values ('left'), ('removed'), ('joined')) told (event)
+   where case told.event when 'joined' then p.nth = w.first_added else p.removed and p.active end
+   order by told.event = 'joined', p.nth
 ), welcomed as (
   insert into welcomes (id, welcome) select welcome_id, welcome from won where welcome_id is not null
 ), addressed as (
@@ -158,9 +153,9 @@ with items as (
   select a.id, w.convo_id, a.did, a.hash, w.welcome_id, w.new_epoch
     from won w join unnest($16::bigint[], $17::text[], $18::text[], $19::bytea[]) a (place, id, did, hash) on a.place = w.place
 ), used as (
-  update key_packages k set consumed_at = $24, consumed_convo = w.convo_id
-    from one_time p join won w on w.place = p.place
-   where k.hash = p.hash
+  update key_packages k set consumed_at = $24, consumed_convo = p.convo_id
+    from one_time p
+   where k.hash = p.hash and p.place in (select place from won)
 ), informed as (
   -- Where a commit brings none, the one of an older epoch stays, and is not served.
   insert into group_infos as g (convo_id, epoch, group_info, signer_did)
@@ -176,6 +171,7 @@ with items as (
    order by sender_did, method, key
 )
 select f.place, coalesce(f.refusal, case when w.seq is null then 'moved' end) as refusal,
-       case f.refusal when 'target_not_member' then f.absent when 'uninvited' then f.uninvited when 'already_member' then f.present end as about,
+       case when f.refusal in ('target_not_member', 'uninvited', 'already_member')
+              then (select p.did from people p where p.nth = f.fault[2]) end as about,
        coalesce(w.new_epoch, f.current_epoch) as current_epoch, coalesce(w.seq, f.last_seq) as last_seq
   from judged f left join won w on w.place = f.place
