@@ -60,6 +60,8 @@ pub enum StoredWelcome {
         welcome: Vec<u8>,
         key_package_hash: Option<Vec<u8>>,
         epoch: i64,
+        /// The entry after which a device that joins with it reads the log.
+        seq: i64,
         /// References by which the Welcome names the recipient's selected key packages; `None` if one of them is
         /// unknown.
         own_parts: Option<Vec<Vec<u8>>>,
@@ -176,7 +178,13 @@ pub(crate) async fn find(
     Ok(row.map(|row| match row.get::<_, Option<Vec<u8>>>("welcome") {
         Some(welcome) => {
             let (key_package_hash, epoch) = (row.get("key_package_hash"), row.get("epoch"));
-            StoredWelcome::Available { welcome, key_package_hash, epoch, own_parts: row.get("own_parts") }
+            StoredWelcome::Available {
+                welcome,
+                key_package_hash,
+                epoch,
+                seq: row.get("seq"),
+                own_parts: row.get("own_parts"),
+            }
         }
         None if row.get("past") => StoredWelcome::Past,
         None => StoredWelcome::Consumed,

@@ -1,7 +1,10 @@
 -- welcomes/find: returns the newest Welcome of a member, waiting before consumed, and whether it is from an earlier
--- membership; and the references of the selected key packages that it is for, null if one of them is unknown.
+-- membership; the references of the selected key packages that it is for, null if one of them is unknown; and the entry
+-- after which its recipient reads: the commit of its epoch, which may be newer than the membership.
 -- $1 convo_id   $2 recipient   $3 key package hash or null   $4 epoch or null   $5 device_id or null
 select a.state, a.key_package_hash, a.epoch, w.welcome, a.created_at < m.joined_at as past,
+       greatest(m.joined_seq, (select e.seq from messages e
+                                where e.convo_id = $1 and e.message_type = 'commit' and e.epoch = a.epoch)) as seq,
        (select case when count(k.reference) = count(*) then array_agg(k.reference) end
           from welcome_messages o left join key_packages k on k.hash = o.key_package_hash
          where o.convo_id = $1 and o.recipient_did = $2 and o.welcome_id = a.welcome_id

@@ -60,10 +60,10 @@ impl Endpoint for GetWelcome {
         let key_package_hash = input.key_package_hash.as_deref().map(fields::key_package_hash).transpose()?;
         let device_id = fields::device_id(input.device_id)?;
         let reader = app.store.reader().await?;
-        let member = members::membership(&reader, &input.convo_id, &caller.did).await?;
+        members::membership(&reader, &input.convo_id, &caller.did).await?;
         let which = WelcomeSelector { key_package_hash, epoch: None, device_id };
         match welcomes::find(&reader, &input.convo_id, &caller.did, &which).await? {
-            Some(StoredWelcome::Available { welcome, key_package_hash, epoch, own_parts }) => {
+            Some(StoredWelcome::Available { welcome, key_package_hash, epoch, seq, own_parts }) => {
                 let own: Vec<&[u8]> = own_parts.iter().flatten().map(Vec::as_slice).collect();
                 let welcome = if own.is_empty() { welcome } else { mls::restrict_welcome(welcome, &own) };
                 Ok(Output {
@@ -71,7 +71,7 @@ impl Endpoint for GetWelcome {
                     welcome: to_base64(&welcome),
                     key_package_hash: key_package_hash.map(|hash| hex::encode(&hash)),
                     epoch,
-                    seq: member.joined_seq,
+                    seq,
                 })
             }
             Some(StoredWelcome::Consumed) => {

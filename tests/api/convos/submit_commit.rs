@@ -4,6 +4,7 @@ use catbird_client::persona::{Persona, hex, sha256_hex};
 use catbird_client::random_did;
 use catbird_client::xrpc::{Reply, base64_text};
 use catbird_testkit::app::TestApp;
+use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use crate::harness::*;
@@ -21,6 +22,7 @@ either_serializer! {
     only_the_admin_removes_active_members;
     any_member_cleans_up_after_one_that_left;
     p2_each_refusal_leaves_nothing_behind;
+    p1_commits_of_all_shapes_at_two_replicas_have_one_winner;
 }
 any_serializer! {
     a_commit_in_a_public_message_has_to_do_what_the_request_says;
@@ -159,10 +161,13 @@ async fn another_device_of_a_member_is_invited_by_its_key_package(app: &TestApp)
     let mut members = app.conversation(2).await;
     let id = convo(&members[0]);
     for owner in [1, 0] {
+        members[1 - owner].send("before").await.unwrap();
+        members[owner].catch_up().await.unwrap();
         let mut tablet = Persona::new(members[owner].xrpc.clone());
         let package = tablet.mls.key_package().unwrap();
         ok(publish(&tablet, &package).await);
         let roster_before = roster(&members[0]).await;
+        members[0].catch_up().await.unwrap();
         let body = change(&mut members[0], std::slice::from_ref(&package), &[]);
         let asked = with(&body, json!({ "keyPackageHashes": hashes(&[&tablet], &[package]) }));
         ok(submit(&members[0], &asked).await);
@@ -327,6 +332,51 @@ async fn p2_each_refusal_leaves_nothing_behind(app: &TestApp) {
     let own = with(&asked, json!({ "removedDids": null }));
     refused(submit(&members[2], &own).await, 403, "NotMember");
     assert_eq!(contents(app).await, before);
+}
+
+async fn p1_commits_of_all_shapes_at_two_replicas_have_one_winner(app: &TestApp) {
+    let beside = Beside::start(app, app.app.serializer.registry().is_none()).await;
+    let mut members = app.conversation(8).await;
+    let leaver = members.pop().unwrap();
+    ok(ask(&leaver, "leaveConvo", &json!({ "convoId": convo(&leaver) })).await);
+    // The admin removes members, from the last one on, and adds new people in their place.
+    for round in 0..3 {
+        let (victim, joiner) = (members.pop().unwrap(), app.persona());
+        let mut asked = Vec::new();
+        for (n, member) in members.iter_mut().enumerate() {
+            let is_gone = !member.mls.members(&member.group_id).unwrap().contains(&leaver.did().to_owned());
+            let package = joiner.mls.key_package().unwrap();
+            asked.push(match n {
+                0 => with(&change(member, &[package], &[victim.did()]), json!({ "addedDids": [joiner.did()] })),
+                1 => with(&change(member, &[package], &[]), json!({ "addedDids": [joiner.did()] })),
+                2 if !is_gone => change(member, &[], &[leaver.did()]),
+                _ => change(member, &[], &[]),
+            });
+        }
+        let before = contents(app).await.count("messages");
+        let replies = join_all(members.iter().zip(&asked).enumerate().map(async |(n, (member, body))| {
+            let xrpc = if (n + round) % 2 == 0 { member.xrpc.clone() } else { beside.xrpc(member) };
+            xrpc.procedure("submitCommit", body).await.unwrap()
+        }))
+        .await;
+        for (member, reply) in members.iter_mut().zip(&replies) {
+            match reply.status {
+                200 => merge(member),
+                _ => {
+                    assert_eq!((reply.status, reply.error()), (409, Some("EpochMismatch")), "{reply}");
+                    discard(member);
+                }
+            }
+        }
+        assert_eq!(replies.iter().filter(|reply| reply.status == 200).count(), 1, "round {round}");
+        assert_eq!(contents(app).await.count("messages"), before + 1);
+        for member in &mut members {
+            member.catch_up().await.unwrap();
+        }
+        let secrets: Vec<_> = members.iter().map(|member| member.epoch_authenticator().unwrap()).collect();
+        assert!(secrets.iter().all(|secret| *secret == secrets[0]), "round {round}");
+    }
+    beside.stop().await;
 }
 
 async fn a_welcome_needs_a_recipient(app: &TestApp) {
