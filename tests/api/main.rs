@@ -32,6 +32,7 @@ mod messages;
 mod once;
 mod readditions;
 mod room;
+mod scenarios;
 mod strangers;
 mod timing;
 mod welcomes;

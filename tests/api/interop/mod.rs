@@ -66,7 +66,7 @@ pub async fn everyone_is_read(members: &mut [&mut Persona]) {
     }
     let mut sent = Vec::new();
     for member in &mut *members {
-        let text = format!("from {}", member.did());
+        let text = format!("from {}", member.mls.identity());
         member.send(&text).await.unwrap();
         sent.push(text);
     }

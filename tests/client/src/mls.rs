@@ -24,7 +24,7 @@ use storage::Provider;
 pub use commits::Staged;
 pub use error::MlsError;
 pub use groups::Handshake;
-pub use library::{Entry, Mls, Proposal, is_of, person};
+pub use library::{Entry, Mls, Proposal, is_of, owner, person};
 pub use messages::Processed;
 pub use openmls::prelude::Ciphersuite;
 

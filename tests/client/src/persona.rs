@@ -6,6 +6,7 @@
 //! check for it.
 
 mod commits;
+mod devices;
 mod error;
 mod follow;
 mod messages;
@@ -39,6 +40,8 @@ pub struct Persona {
     pub last_seq: u64,
     /// Framing of its commits.
     pub handshake: Handshake,
+    /// True if its commits carry the GroupInfo of the epoch that they create.
+    pub shares_group_info: bool,
     /// True if it retries unanswered calls. Each retry is the same request, which takes effect once.
     pub insists: bool,
     /// Number of times that it read the log because an event was missing.
@@ -77,6 +80,7 @@ impl Persona {
             group_id: Vec::new(),
             last_seq: 0,
             handshake: Handshake::default(),
+            shares_group_info: false,
             insists: false,
             gaps: 0,
         }

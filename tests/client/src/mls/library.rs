@@ -1,5 +1,7 @@
 //! Interface of an MLS library, and the proposals that it makes.
 
+use openmls::prelude::{BasicCredential, MlsMessageBodyIn, MlsMessageIn, tls_codec::Deserialize};
+
 use super::{Handshake, MlsClient, MlsError, Processed, Staged};
 
 /// Content of a standalone proposal.
@@ -123,6 +125,15 @@ pub trait Mls: Send + Sync {
 pub struct Entry {
     pub group_id: Vec<u8>,
     pub staged: Staged,
+}
+
+/// Returns the identity in a serialised key package, if it is one.
+pub fn owner(key_package: &[u8]) -> Option<String> {
+    let MlsMessageBodyIn::KeyPackage(package) = MlsMessageIn::tls_deserialize_exact(key_package).ok()?.extract() else {
+        return None;
+    };
+    let credential = package.unverified_credential().credential;
+    String::from_utf8(BasicCredential::try_from(credential).ok()?.identity().to_vec()).ok()
 }
 
 /// Returns the DID of an identity, which may name a device.

@@ -1,8 +1,10 @@
 //! Commits: making one, sending it, and rebasing it when another one has won.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 
-use super::super::mls::{Processed, Staged, is_of};
+use super::super::mls::{Processed, Proposal, Staged, is_of, owner, person};
 use super::super::xrpc::{Reply, base64_text};
 use super::{Call, Landed, Persona, PersonaError, sha256_hex, unique};
 
@@ -10,9 +12,11 @@ use super::{Call, Landed, Persona, PersonaError, sha256_hex, unique};
 pub(super) const MAX_ATTEMPTS: u32 = 100;
 
 /// Change of a commit, independent of its epoch.
-enum Change {
-    Add(Vec<Served>),
-    Remove(String),
+struct Change {
+    /// Method that declares it, unless the commit also carries out proposals of others, which submitCommit declares.
+    method: &'static str,
+    added: Vec<Served>,
+    removed: Vec<String>,
 }
 
 /// A key package as the server issued it.
@@ -24,20 +28,66 @@ struct Served {
 impl Persona {
     /// Adds members: claims a key package for each, and sends commit and Welcome in one request.
     pub async fn add(&mut self, dids: &[&str]) -> Result<Landed, PersonaError> {
-        let change = Change::Add(self.claim(dids).await?);
-        self.commit("addMembers", change).await
+        let added = self.claim(dids).await?;
+        self.commit(Change { method: "addMembers", added, removed: Vec::new() }).await
     }
 
     /// Removes a member, or commits the removal of one that has left.
     pub async fn remove(&mut self, did: &str) -> Result<Landed, PersonaError> {
-        self.commit("leaveConvo", Change::Remove(did.to_owned())).await
+        self.commit(Change { method: "leaveConvo", added: Vec::new(), removed: vec![did.to_owned()] }).await
+    }
+
+    /// Rotates this member's keys, and carries out the proposals of the epoch.
+    pub async fn rotate(&mut self) -> Result<Landed, PersonaError> {
+        self.commit(Change { method: "submitCommit", added: Vec::new(), removed: Vec::new() }).await
+    }
+
+    /// Removes members and adds others with one commit. A DID in both lists begins its membership again.
+    pub async fn replace(&mut self, removed: &[&str], added: &[&str]) -> Result<Landed, PersonaError> {
+        let added = self.claim(added).await?;
+        let removed = removed.iter().map(|did| (*did).to_owned()).collect();
+        self.commit(Change { method: "submitCommit", added, removed }).await
+    }
+
+    /// Adds another device of a member, by a key package of this device.
+    pub async fn add_device(&mut self, did: &str, key_package: Vec<u8>) -> Result<Landed, PersonaError> {
+        let added = vec![Served { did: did.to_owned(), bytes: key_package }];
+        self.commit(Change { method: "submitCommit", added, removed: Vec::new() }).await
+    }
+
+    /// Submits a proposal, which the commit that ends the epoch may carry out. Its maker keeps it for its own commits.
+    pub async fn propose(&mut self, proposal: &Proposal) -> Result<Landed, PersonaError> {
+        self.enter_proposal("submitProposal", proposal).await
+    }
+
+    /// Leaves, and proposes to be taken out of the group in the same request. The next commit of any member does it.
+    pub async fn leave_by_proposal(&mut self, proposal: &Proposal) -> Result<Landed, PersonaError> {
+        let landed = self.enter_proposal("leaveConvo", proposal).await?;
+        self.mls.forget(&self.group_id)?;
+        self.convo_id = None;
+        Ok(landed)
+    }
+
+    /// Sends a proposal until its epoch is the present one.
+    async fn enter_proposal(&mut self, method: &str, proposal: &Proposal) -> Result<Landed, PersonaError> {
+        let mut conflicts = 0;
+        loop {
+            let bytes = self.mls.propose(&self.group_id, proposal)?;
+            let body = json!({ "convoId": self.convo()?, "proposal": base64_text(&bytes), "idempotencyKey": unique() });
+            let reply = self.patient(Call::Procedure(method, &body)).await?;
+            if reply.is_ok() {
+                return Ok(Landed { epoch: reply.number("epoch")?, seq: reply.number("seq")?, conflicts });
+            }
+            conflicts += 1;
+            self.rebase(reply, conflicts)?;
+        }
     }
 
     /// Sends the change until it wins, rebuilt in each new epoch.
-    async fn commit(&mut self, method: &str, change: Change) -> Result<Landed, PersonaError> {
+    async fn commit(&mut self, change: Change) -> Result<Landed, PersonaError> {
         let mut conflicts = 0;
         loop {
-            let (staged, body) = self.stage(&change)?;
+            let (staged, method, body) = self.stage(&change)?;
             let reply = self.patient(Call::Procedure(method, &body)).await?;
             if reply.is_ok() {
                 let merged = self.mls.merge_pending(&self.group_id)?;
@@ -53,39 +103,49 @@ impl Persona {
     }
 
     /// Makes the commit in the present epoch, and its request. Changes that others have made meanwhile are omitted.
-    fn stage(&mut self, change: &Change) -> Result<(Staged, Value), PersonaError> {
+    fn stage(&mut self, change: &Change) -> Result<(Staged, &'static str, Value), PersonaError> {
         let convo = self.convo()?.to_owned();
         let members = self.mls.members(&self.group_id)?;
-        let overtaken = || PersonaError::Overtaken { did: self.did().to_owned() };
-        match change {
-            Change::Add(served) => {
-                let served: Vec<_> =
-                    served.iter().filter(|package| !members.iter().any(|member| is_of(member, &package.did))).collect();
-                if served.is_empty() {
-                    return Err(overtaken());
-                }
-                let packages: Vec<_> = served.iter().map(|package| package.bytes.clone()).collect();
-                let staged = self.mls.add(&self.group_id, &packages)?;
-                let hash = |package: &&Served| json!({ "did": package.did, "hash": sha256_hex(&package.bytes) });
-                let body = json!({
-                    "convoId": convo,
-                    "didList": served.iter().map(|package| &package.did).collect::<Vec<_>>(),
-                    "commit": base64_text(&staged.commit),
-                    "welcomeMessage": base64_text(&staged.welcome),
-                    "keyPackageHashes": served.iter().map(hash).collect::<Vec<_>>(),
-                    "idempotencyKey": unique(),
-                });
-                Ok((staged, body))
-            }
-            Change::Remove(did) => {
-                if !members.iter().any(|member| is_of(member, did)) {
-                    return Err(overtaken());
-                }
-                let staged = self.mls.remove(&self.group_id, &[did])?;
-                let body = json!({ "convoId": convo, "targetDid": did, "commit": base64_text(&staged.commit) });
-                Ok((staged, body))
+        let is_in = |named: &str| members.iter().any(|member| is_of(member, named));
+        let removed: Vec<&str> = change.removed.iter().map(String::as_str).filter(|named| is_in(named)).collect();
+        let is_new = |package: &&Served| {
+            let identity = owner(&package.bytes).unwrap_or_else(|| package.did.clone());
+            !is_in(&identity) || removed.iter().any(|named| is_of(&identity, named))
+        };
+        let added: Vec<&Served> = change.added.iter().filter(is_new).collect();
+        if added.is_empty() && removed.is_empty() && !(change.added.is_empty() && change.removed.is_empty()) {
+            return Err(PersonaError::Overtaken { did: self.did().to_owned() });
+        }
+        let packages: Vec<_> = added.iter().map(|package| package.bytes.clone()).collect();
+        let staged = self.mls.change(&self.group_id, &packages, &removed)?;
+
+        let (added_dids, removed_dids) = declared(&members, &staged);
+        let is_declared = match change.method {
+            "addMembers" => removed_dids.is_empty() && added_dids.len() == added.len(),
+            "leaveConvo" => added_dids.is_empty() && removed_dids == removed,
+            _ => false,
+        };
+        let method = if is_declared { change.method } else { "submitCommit" };
+        let mut body = json!({ "convoId": convo, "commit": base64_text(&staged.commit) });
+        let mut put = |field: &str, value: Value| body[field] = value;
+        match method {
+            "addMembers" => put("didList", json!(added_dids)),
+            "leaveConvo" => put("targetDid", json!(removed_dids[0])),
+            _ => {
+                put("addedDids", json!(added_dids));
+                put("removedDids", json!(removed_dids));
             }
         }
+        if self.shares_group_info {
+            put("groupInfo", json!(base64_text(&staged.group_info)));
+        }
+        if !added.is_empty() {
+            let hash = |package: &&Served| json!({ "did": package.did, "hash": sha256_hex(&package.bytes) });
+            put("welcomeMessage", json!(base64_text(&staged.welcome)));
+            put("keyPackageHashes", json!(added.iter().map(hash).collect::<Vec<_>>()));
+            put("idempotencyKey", json!(unique()));
+        }
+        Ok((staged, method, body))
     }
 
     /// Catches up with the commits of a 409 and nothing else; any other refusal is final.
@@ -115,12 +175,11 @@ impl Persona {
 
     /// Keeps a proposal of the present epoch that the commit after it may refer to, unless it came with the log or is this client's own.
     fn take_proposal(&mut self, reply: &Reply, proposal: &Value) -> Result<(), PersonaError> {
-        let is_own = reply.string_in(proposal, "sender")? == self.did();
-        if is_own || reply.number_in(proposal, "seq")? <= self.last_seq {
+        if reply.number_in(proposal, "seq")? <= self.last_seq {
             return Ok(());
         }
-        match self.mls.process(&self.group_id, &reply.bytes_in(proposal, "proposal")?)? {
-            Processed::Proposal => Ok(()),
+        match self.mls.apply(&self.group_id, &reply.bytes_in(proposal, "proposal")?)? {
+            Processed::Proposal | Processed::OwnMessage => Ok(()),
             other => Err(self.broken(format!("an entry that is no proposal was served as one: {other:?}"))),
         }
     }
@@ -140,7 +199,7 @@ impl Persona {
         }
     }
 
-    /// Claims one key package per DID.
+    /// Claims a key package for each device of each DID.
     async fn claim(&self, dids: &[&str]) -> Result<Vec<Served>, PersonaError> {
         let mut parameters: Vec<_> = dids.iter().map(|did| ("dids", (*did).to_owned())).collect();
         parameters.push(("cipherSuite", self.mls.suite_name()));
@@ -153,12 +212,28 @@ impl Persona {
             served.push(Served { did: reply.string_in(package, "did")?.to_owned(), bytes });
         }
         for did in dids {
-            let count = served.iter().filter(|package| package.did == *did).count();
-            if count == 0 {
+            let owners: Vec<_> = served.iter().filter(|one| one.did == *did).map(|one| owner(&one.bytes)).collect();
+            if owners.is_empty() {
                 return Err(PersonaError::NoKeyPackage { did: self.did().to_owned(), of: (*did).to_owned() });
             }
-            self.expect(count == 1, || format!("{count} key packages were served for {did} at once"))?;
+            let distinct: BTreeSet<_> = owners.iter().collect();
+            self.expect(distinct.len() == owners.len(), || format!("{did} was served two key packages of one device"))?;
         }
         Ok(served)
     }
+}
+
+/// Returns the people whom a commit adds and removes: those of whom it leaves no leaf from before.
+fn declared(members: &[String], staged: &Staged) -> (Vec<String>, Vec<String>) {
+    let stays = |did: &str| members.iter().any(|member| person(member) == did && !staged.removed.contains(member));
+    let people = |identities: &[String]| {
+        let mut people = Vec::new();
+        for did in identities.iter().map(|identity| person(identity)) {
+            if !stays(did) && !people.iter().any(|one| one == did) {
+                people.push(did.to_owned());
+            }
+        }
+        people
+    };
+    (people(&staged.added), people(&staged.removed))
 }

@@ -20,10 +20,14 @@ pub struct Sent {
 }
 
 impl Persona {
-    /// Encrypts and sends a text; encrypts it again if a commit came first.
+    /// Encrypts and sends a text; encrypts it again if a commit came first. Proposals of the epoch are carried out
+    /// before, as MLS demands.
     pub async fn send(&mut self, text: &str) -> Result<Sent, PersonaError> {
         let mut conflicts = 0;
         loop {
+            if self.mls.commit_is_due(&self.group_id)? {
+                Box::pin(self.rotate()).await?;
+            }
             let epoch = self.epoch()?;
             let ciphertext = self.mls.encrypt(&self.group_id, text.as_bytes())?;
             let body = json!({
@@ -84,28 +88,38 @@ impl Persona {
                 self.take_commit(reply.number_in(entry, "epoch")?, &bytes)?;
                 None
             }
-            // A proposal serves only in its own epoch. This client has its own ones already.
-            "proposal" if sender == self.did() || reply.number_in(entry, "epoch")? < self.epoch()? => None,
-            "proposal" => match self.mls.process(&self.group_id, &bytes)? {
-                Processed::Proposal => None,
+            // A proposal serves only in its own epoch.
+            "proposal" if reply.number_in(entry, "epoch")? < self.epoch()? => None,
+            "proposal" => match self.mls.apply(&self.group_id, &bytes)? {
+                Processed::Proposal | Processed::OwnMessage => None,
                 other => return Err(self.broken(format!("entry {seq} is no proposal: {other:?}"))),
             },
-            "app" if sender == self.did() => None,
-            "app" => Some(self.read(sender, &bytes)?),
+            // A client cannot read its own messages; those of its person's other devices it can.
+            "app" if sender == self.did() && !self.has_devices()? => None,
+            "app" => self.read(sender, &bytes)?,
             other => return Err(self.broken(format!("entry {seq} is of type {other:?}"))),
         };
         self.last_seq = seq;
         Ok(text)
     }
 
-    fn read(&mut self, named: &str, bytes: &[u8]) -> Result<String, PersonaError> {
+    /// Returns true if other leaves of this person are in the group.
+    fn has_devices(&self) -> Result<bool, PersonaError> {
+        let members = self.mls.members(&self.group_id)?;
+        Ok(members.iter().filter(|member| person(member) == self.did()).count() > 1)
+    }
+
+    fn read(&mut self, named: &str, bytes: &[u8]) -> Result<Option<String>, PersonaError> {
         match self.mls.process(&self.group_id, bytes)? {
             Processed::Application { sender, plaintext } => {
                 self.expect(person(&sender) == named, || {
                     format!("a message by {sender} was served as one by {named}")
                 })?;
-                String::from_utf8(plaintext).map_err(|why| self.broken(format!("a text is no longer one: {why}")))
+                String::from_utf8(plaintext)
+                    .map(Some)
+                    .map_err(|why| self.broken(format!("a text is no longer one: {why}")))
             }
+            Processed::OwnMessage if named == self.did() => Ok(None),
             other => Err(self.broken(format!("an entry that is no application message was served as one: {other:?}"))),
         }
     }
