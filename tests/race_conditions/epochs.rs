@@ -21,18 +21,13 @@ struct Racer {
     candidate: MlsClient,
 }
 
-#[expect(clippy::disallowed_methods, reason = "a setting of the tests, not of the server")]
-fn epochs() -> u64 {
-    std::env::var("RACE_EPOCHS").map_or(EPOCHS, |text| text.parse().expect("RACE_EPOCHS is a whole number"))
-}
-
 /// In each epoch 64 members commit at once: exactly one commit is accepted, and the other 63 catch up from
 /// their refusal alone. In the end all clients share one history.
 pub async fn sixty_four_for_one(fleet: &Fleet) {
     let members = fleet.conversation(RACERS).await;
     let mut racers: Vec<_> =
         members.into_iter().map(|persona| Racer { persona, candidate: MlsClient::new(random_did()) }).collect();
-    for _ in 0..epochs() {
+    for _ in 0..crate::epochs(EPOCHS) {
         let epoch = racers[0].persona.epoch().unwrap();
         let (back, replies): (Vec<_>, Vec<_>) = join_all(racers.into_iter().map(commit)).await.into_iter().unzip();
         racers = back;

@@ -6,6 +6,7 @@
 
 mod epochs;
 mod group_infos;
+mod kinds;
 mod names;
 
 use catbird_client::xrpc;
@@ -48,6 +49,11 @@ macro_rules! fleets {
             }
 
             #[tokio::test(flavor = "multi_thread")]
+            async fn sixty_four_commits_of_all_kinds_have_one_winner() {
+                race(&$modes, kinds::sixty_four_of_all_kinds).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread")]
             async fn p14_a_served_group_info_is_of_the_present_epoch() {
                 race(&$modes, group_infos::served_while_epochs_end).await;
             }
@@ -60,6 +66,12 @@ fleets! {
     actors: [Mode::Actors];
     three_replicas: [Mode::Advisory, Mode::Advisory, Mode::Advisory];
     mixed_fleet: [Mode::Advisory, Mode::Actors, Mode::Actors];
+}
+
+/// Epochs of a race: `RACE_EPOCHS`, or as many as usual.
+#[expect(clippy::disallowed_methods, reason = "a setting of the tests, not of the server")]
+fn epochs(usual: u64) -> u64 {
+    std::env::var("RACE_EPOCHS").map_or(usual, |text| text.parse().expect("RACE_EPOCHS is a whole number"))
 }
 
 /// Runs a race on a fresh database and checks the invariants afterwards. An open transaction keeps dead rows from being
