@@ -19,10 +19,11 @@ macro_rules! checks {
 }
 
 /// Invariants by name, with the query that finds violations.
-const CHECKS: [(&str, &str); 17] = checks![
+const CHECKS: [(&str, &str); 18] = checks![
     "duplicate_epochs",
     "missing_epochs",
     "commit_order",
+    "generations",
     "message_epochs",
     "sequence_gaps",
     "strangers",

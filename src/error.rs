@@ -164,6 +164,8 @@ codes! {
     EpochExpired 409 Rejoin,
     /// The epoch does not exist yet: the caller merged a commit that was never accepted, and no commit leads back.
     EpochAhead 409 Rejoin,
+    /// The conversation has another MLS group by now: it was reset.
+    StaleGeneration 409 Rejoin,
     /// The database has lost the commits that led to the caller's epoch: the caller last read another incarnation of
     /// it.
     ServerRolledBack 409 Rejoin,
@@ -222,9 +224,9 @@ impl Code {
         Code::InternalServerError,
     ];
 
-    /// Codes for a caller whose epoch differs from the conversation's.
+    /// Codes for a caller whose epoch or generation differs from the conversation's.
     pub const OTHER_EPOCH: &'static [Code] =
-        &[Code::EpochMismatch, Code::EpochExpired, Code::EpochAhead, Code::ServerRolledBack];
+        &[Code::EpochMismatch, Code::EpochExpired, Code::EpochAhead, Code::ServerRolledBack, Code::StaleGeneration];
 }
 
 /// Position of the caller's epoch relative to the server's; the two call for different reactions.
@@ -251,6 +253,12 @@ pub enum Outcome {
 pub struct Details {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub server_epoch: Option<i64>,
+    /// Number of the conversation's group.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub generation: Option<i64>,
+    /// The conversation's group, for a caller that has an earlier one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub group_id: Option<String>,
     /// Incarnation of the database that reports this.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub server_incarnation: Option<ServerIncarnation>,

@@ -84,6 +84,11 @@ impl Frame {
         Some(Self { group_id: group_id.to_vec(), epoch })
     }
 
+    /// Returns the group's id in lower-case hex.
+    pub fn group_id(&self) -> String {
+        hex::encode(&self.group_id)
+    }
+
     /// Returns true if `named` is this group in lower-case hex.
     pub fn belongs_to(&self, named: &str) -> bool {
         hex::encode(&self.group_id) == named

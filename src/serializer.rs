@@ -152,10 +152,11 @@ impl Serializer {
     /// Records what a command was to the domain.
     fn count(&self, done: Result<Counts, &Error>, took: Duration) {
         match done {
-            Ok(Counts { messages, groups, members_added, epochs }) => {
+            Ok(Counts { messages, groups, members_added, epochs, resets }) => {
                 (0..messages).for_each(|_| self.metrics.message_sent());
                 (0..groups).for_each(|_| self.metrics.group_created());
                 (0..epochs).for_each(|_| self.metrics.epoch_incremented(took));
+                (0..resets).for_each(|_| self.metrics.convo_reset());
                 if members_added > 0 {
                     self.metrics.members_added(members_added);
                 }

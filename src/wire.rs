@@ -30,6 +30,8 @@ pub enum MessageType {
     Commit,
     /// A proposal. Its `epoch` is the one in which it was made, and in which it can be committed.
     Proposal,
+    /// The beginning of the next generation, in `epoch`.
+    Reset,
 }
 
 /// `defs#commitMessage`.
@@ -37,6 +39,8 @@ pub enum MessageType {
 #[serde(rename_all = "camelCase")]
 pub struct CommitMessage {
     pub id: EntryId,
+    /// Number of the group that it is of.
+    pub generation: i64,
     /// The epoch that the commit creates.
     pub epoch: i64,
     pub seq: i64,
@@ -73,6 +77,8 @@ pub struct MessageView {
     pub sender: Did,
     pub message_type: MessageType,
     pub ciphertext: LexBytes,
+    /// Number of the group that it was made in.
+    pub generation: i64,
     pub epoch: i64,
     pub seq: i64,
     #[serde(serialize_with = "datetime")]
@@ -123,6 +129,8 @@ pub struct ConvoView {
     pub creator: Did,
     pub members: Vec<MemberView>,
     pub member_count: i64,
+    /// Number of the MLS group, from 1 on.
+    pub generation: i64,
     pub epoch: i64,
     /// `seq` of the newest entry; 0 in an empty log.
     pub seq: i64,

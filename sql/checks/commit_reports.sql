@@ -5,7 +5,7 @@ select r.convo_id, 'a report of epoch ' || r.epoch || ' by a DID that was never 
 union all
 select r.convo_id, 'a report is about epoch ' || r.epoch || ', which no commit created'
   from commit_reports r join conversations c on c.id = r.convo_id
- where c.ended_at is null and not exists (select from commits m where m.convo_id = r.convo_id and m.epoch = r.epoch)
+ where c.ended_at is null and not exists (select from commits m where m.convo_id = r.convo_id and m.generation = r.generation and m.epoch = r.epoch)
 union all
 select w.convo_id, 'a conversation that does not exist counts as wedged'
   from wedged_convos w where not exists (select from conversations c where c.id = w.convo_id)

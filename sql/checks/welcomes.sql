@@ -6,8 +6,10 @@ select w.convo_id, 'Welcome ' || w.id || ' waits for a DID that is not a member'
 union all
 select w.convo_id, 'Welcome ' || w.id || ' leads to epoch ' || w.epoch || ', which no commit created'
   from welcome_messages w join conversations c on c.id = w.convo_id
- where w.epoch <> c.initial_epoch and c.ended_at is null
-   and not exists (select from commits m where m.convo_id = w.convo_id and m.epoch = w.epoch)
+ where c.ended_at is null
+   and not exists (select from convo_groups g
+                    where g.convo_id = w.convo_id and g.generation = w.generation and g.initial_epoch = w.epoch)
+   and not exists (select from commits m where m.convo_id = w.convo_id and m.generation = w.generation and m.epoch = w.epoch)
 union all
 select null, 'no conversation has anybody who waits for the bytes of Welcome ' || b.id
   from welcomes b

@@ -1,5 +1,7 @@
 //! The one way of leaveConvo and removeMember: with a commit it is submitted like any other, without one only the roster changes.
 
+use std::sync::Arc;
+
 use crate::api::fields::{Key, ServerIncarnation};
 use crate::api::group;
 use crate::api::submission::Submission;
@@ -10,6 +12,7 @@ use crate::error::Error;
 use crate::ids::{ConvoId, Did};
 use crate::mls::Proposal;
 use crate::quotas::Charge;
+use crate::store::groups::Group;
 use crate::xrpc::Caller;
 
 /// A request that ends a membership.
@@ -20,7 +23,7 @@ pub struct Departure {
     pub target: Did,
     pub commit: Option<LexBytes>,
     /// The caller's proposal that it be removed. Only without a commit.
-    pub proposal: Option<Proposal>,
+    pub proposal: Option<(Proposal, Arc<Group>)>,
     /// GroupInfo of the epoch that the commit creates.
     pub group_info: Option<LexBytes>,
     pub key: Option<Key>,
@@ -54,14 +57,14 @@ impl Departure {
         // Keys of requests without a proposal keep their fingerprints.
         let fingerprint = match &self.proposal {
             None => fingerprint,
-            Some(proposal) => fingerprint.field(Some(&proposal.bytes)),
+            Some((proposal, _)) => fingerprint.field(Some(&proposal.bytes)),
         };
         let key = self.key.map(|key| key.0);
         let command = LeaveConvo {
             convo_id: self.convo_id,
             caller: caller.did.clone(),
             target: self.target,
-            proposal: self.proposal.map(|proposal| group::proposal_entry(app, caller, proposal)),
+            proposal: self.proposal.map(|(proposal, group)| group::proposal_entry(app, caller, proposal, &group)),
             incarnation: self.incarnation.map(|seen| seen.0),
             idempotency: Idempotency::new(caller.did.clone(), self.method, key, fingerprint),
         };

@@ -52,6 +52,31 @@ impl<'de> Deserialize<'de> for Count {
     }
 }
 
+/// `generation`: the number of a conversation's MLS group, from 1 on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "Count")]
+pub struct Generation(pub i64);
+
+impl TryFrom<Count> for Generation {
+    type Error = &'static str;
+
+    fn try_from(count: Count) -> Result<Self, Self::Error> {
+        if count.0 > 0 { Ok(Self(count.0)) } else { Err("a generation must be at least 1") }
+    }
+}
+
+/// Maximum hex digits of a group id.
+pub const MAX_GROUP_ID: usize = 128;
+
+/// Parses an MLS group id. `what` names the field in the error.
+pub fn group_id(text: &str, what: &str) -> Result<String, Error> {
+    mls::canonical_group_id(text).filter(|hex| hex.len() <= MAX_GROUP_ID).ok_or_else(|| {
+        let message =
+            format!("{what} must be the MLS group id in hex: an even number of digits, at most {MAX_GROUP_ID}");
+        Code::InvalidRequest.because(message)
+    })
+}
+
 /// `idempotencyKey`: any text of 1 to [`MAX_KEY_BYTES`] bytes.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(try_from = "String")]

@@ -1,70 +1,80 @@
 //! Checks of MLS messages in requests against the group of their conversation. They read the database.
 
+use std::sync::Arc;
+
 use crate::app::App;
 use crate::bytes::LexBytes;
 use crate::error::{Code, Error};
 use crate::ids::ConvoId;
 use crate::mls::{self, Commit, Frame, GroupInfo, Proposal, Suite};
+use crate::store::groups::Group;
+use crate::store::members;
 use crate::store::messages::AppMessage;
-use crate::store::{members, not_found};
 use crate::xrpc::Caller;
 
 /// Returns the cipher suite of the caller's conversation.
 pub async fn suite(app: &App, caller: &Caller, convo: &ConvoId) -> Result<Suite, Error> {
     app.serializer.refuse_stranger(convo, &caller.did).await?;
-    members::membership(&app.store.reader().await?, convo, &caller.did).await?;
-    app.store.group(convo).await?.map(|group| group.suite).ok_or_else(not_found)
+    let reader = app.store.reader().await?;
+    members::membership(&reader, convo, &caller.did).await?;
+    reader.suite(convo).await
 }
 
-/// Parses a request's commit and checks that it belongs to the conversation's group, whose suite is returned too.
+/// Parses a request's commit and checks that it belongs to the conversation's group, which is returned too.
 pub async fn commit(
     app: &App,
     caller: &Caller,
     convo: &ConvoId,
     bytes: Option<LexBytes>,
-) -> Result<Option<(Commit, Suite)>, Error> {
+) -> Result<Option<(Commit, Arc<Group>)>, Error> {
     let Some(bytes) = bytes else { return Ok(None) };
     let commit = mls::parse_large(bytes.0, Commit::parse).await?;
     let group = check(app, caller, convo, &commit.frame, Code::InvalidCommit).await?;
     Ok(Some((commit, group)))
 }
 
-/// Parses a request's GroupInfo, and checks that it belongs to the conversation's group, that it is of this epoch, and that the caller has
-/// signed it.
+/// Parses a request's GroupInfo, and checks that it belongs to the conversation's group, which is returned too, that it is of this epoch, and
+/// that the caller has signed it.
 pub async fn group_info(
     app: &App,
     caller: &Caller,
     convo: &ConvoId,
     bytes: LexBytes,
     epoch: i64,
-) -> Result<GroupInfo, Error> {
+) -> Result<(GroupInfo, Arc<Group>), Error> {
     let group_info = mls::parse_large(bytes.0, GroupInfo::parser(app.config.mls_validation)).await?;
-    let suite = check(app, caller, convo, &group_info.frame, Code::InvalidGroupInfo).await?;
-    if let Err(refusal) = group_info.check(suite, epoch, &caller.did) {
+    let group = check(app, caller, convo, &group_info.frame, Code::InvalidGroupInfo).await?;
+    if let Err(refusal) = group_info.check(group.suite, epoch, &caller.did) {
         // Former members are told that they are no longer members.
         members::membership(&app.store.reader().await?, convo, &caller.did).await?;
         return Err(refusal);
     }
-    Ok(group_info)
+    Ok((group_info, group))
 }
 
-/// Parses a request's proposal and checks that its caller may send it to the conversation's group.
-pub async fn proposal(app: &App, caller: &Caller, convo: &ConvoId, bytes: LexBytes) -> Result<Proposal, Error> {
+/// Parses a request's proposal and checks that its caller may send it to the conversation's group, which is returned too.
+pub async fn proposal(
+    app: &App,
+    caller: &Caller,
+    convo: &ConvoId,
+    bytes: LexBytes,
+) -> Result<(Proposal, Arc<Group>), Error> {
     let proposal = mls::parse_large(bytes.0, Proposal::parse).await?;
     let group = check(app, caller, convo, &proposal.frame, Code::InvalidProposal).await?;
-    if let Err(refusal) = proposal.check(&caller.did, group, app.config.mls_validation) {
+    if let Err(refusal) = proposal.check(&caller.did, group.suite, app.config.mls_validation) {
         // Former members are told that they are no longer members.
         members::membership(&app.store.reader().await?, convo, &caller.did).await?;
         return Err(refusal);
     }
-    Ok(proposal)
+    Ok((proposal, group))
 }
 
-/// Returns a proposal as an entry of the log.
-pub fn proposal_entry(app: &App, caller: &Caller, proposal: Proposal) -> AppMessage {
+/// Returns a proposal of a group as an entry of the log.
+pub fn proposal_entry(app: &App, caller: &Caller, proposal: Proposal, group: &Group) -> AppMessage {
     AppMessage {
         id: app.new_id(),
         sender: caller.did.clone(),
+        generation: Some(group.generation),
         epoch: proposal.frame.epoch,
         ciphertext: proposal.bytes,
         embed_type: None,
@@ -73,12 +83,20 @@ pub fn proposal_entry(app: &App, caller: &Caller, proposal: Proposal) -> AppMess
     }
 }
 
-/// Checks that an MLS message belongs to the conversation's group, and returns the group's suite. Only members are told that it does not.
-pub async fn check(app: &App, caller: &Caller, convo: &ConvoId, frame: &Frame, code: Code) -> Result<Suite, Error> {
+/// Checks that an MLS message belongs to a group that the conversation has or had, and returns that group. Only members are told that it
+/// does not. A group from before the present one is not refused here: an equal request may have been accepted then, and the statement that
+/// writes compares the generation.
+pub async fn check(
+    app: &App,
+    caller: &Caller,
+    convo: &ConvoId,
+    frame: &Frame,
+    code: Code,
+) -> Result<Arc<Group>, Error> {
     // First, because a cached group would show strangers by its timing that the conversation exists.
     app.serializer.refuse_stranger(convo, &caller.did).await?;
-    if let Some(group) = app.store.group(convo).await?.filter(|group| frame.belongs_to(&group.id)) {
-        return Ok(group.suite);
+    if let Some(group) = app.store.group(convo, &frame.group_id()).await? {
+        return Ok(group);
     }
     members::membership(&app.store.reader().await?, convo, &caller.did).await?;
     Err(code.because("the message's MLS group is not this conversation's"))

@@ -39,6 +39,7 @@ methods! {
         remove_member::RemoveMember,
         submit_commit::SubmitCommit,
         process_external_commit::ProcessExternalCommit,
+        reset_convo::ResetConvo,
         get_convos::GetConvos,
     }
     epochs {

@@ -100,14 +100,14 @@ impl Submission {
         // The conversation is checked last: any other refusal is the same for a stranger and for a member.
         let commit = group::commit(app, caller, &self.convo_id, self.commit).await?;
         if let Some((commit, group)) = &commit {
-            commit.check_suite(*group)?;
+            commit.check_suite(group.suite)?;
             let change = RosterChange {
                 added: &self.added,
                 removed: &self.removed,
                 owners: invitation.key_packages.iter().map(|(owner, _)| owner).collect(),
             };
             commit.check_roster(&caller.did, &change, app.config.mls_validation)?;
-            of_suite.map_or(Ok(()), |suite| suite.check(*group))?;
+            of_suite.map_or(Ok(()), |suite| suite.check(group.suite))?;
             visible::check_leaves(app, caller, &self.convo_id, commit, &change).await?;
             if let Some(welcome) = &invitation.welcome {
                 visible::check_recipients(app, &welcome.bytes, &invitation.key_packages).await?;
@@ -125,17 +125,24 @@ impl Submission {
             return Err(Code::InvalidCommit.because("a commit from outside the group adds and removes no member"));
         }
         let group_info = match (self.group_info, &commit) {
-            (Some(bytes), Some((commit, _))) => {
-                Some(group::group_info(app, caller, &self.convo_id, bytes, commit.frame.epoch + 1).await?)
+            (Some(bytes), Some((commit, group))) => {
+                let epoch = commit.frame.epoch + 1;
+                let (group_info, its_group) = group::group_info(app, caller, &self.convo_id, bytes, epoch).await?;
+                if its_group.generation != group.generation {
+                    return Err(Code::InvalidGroupInfo.because("groupInfo is of another group than the commit"));
+                }
+                Some(group_info)
             }
             _ => None,
         };
+        let (commit, generation) = commit.map(|(commit, group)| (commit, group.generation)).unzip();
         Ok(SubmitCommit {
             convo_id: self.convo_id,
             caller: caller.did.clone(),
             added: self.added,
             removed: self.removed,
-            commit: commit.map(|(commit, _)| commit),
+            commit,
+            generation,
             arrival,
             entry_id: app.new_id(),
             invitation,

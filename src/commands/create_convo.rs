@@ -78,7 +78,7 @@ impl Command for CreateConvo {
         let at = Position { epoch: self.new.epoch, seq: 0 };
         let members: Vec<&Did> = std::iter::once(&self.new.creator).chain(&self.initial_members).collect();
         members::join(x, &members, at, &self.new.creator, self.invitation.welcome.is_some()).await?;
-        self.invitation.deliver(x, &self.new.creator, self.new.epoch).await?;
+        self.invitation.deliver(x, &self.new.creator, 1, self.new.epoch).await?;
         if let Some(group_info) = &self.group_info {
             group_infos::replace(x, group_info, &self.new.creator).await?;
         }

@@ -80,12 +80,18 @@ impl Invitation {
         added + self.welcome.as_ref().map_or(0, |welcome| 1 + welcome.recipients.len())
     }
 
-    /// Uses the key packages and stores the Welcome for its recipients, who are on the roster by now and start in `epoch`.
-    pub(super) async fn deliver(&self, x: &mut Exclusive<'_>, inviter: &Did, epoch: i64) -> Result<(), Abort> {
+    /// Uses the key packages and stores the Welcome for its recipients, who are on the roster by now and start in `epoch` of a generation.
+    pub(super) async fn deliver(
+        &self,
+        x: &mut Exclusive<'_>,
+        inviter: &Did,
+        generation: i64,
+        epoch: i64,
+    ) -> Result<(), Abort> {
         let convo = x.convo().clone();
         key_packages::consume(x.tx(), &self.key_packages, inviter, &convo, self.now).await?;
         if let Some(welcome) = &self.welcome {
-            welcomes::insert(x, welcome, epoch).await?;
+            welcomes::insert(x, welcome, generation, epoch).await?;
         }
         Ok(())
     }

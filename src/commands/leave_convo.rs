@@ -93,8 +93,12 @@ impl LeaveConvo {
         match messages::send_one(x, message, 0).await? {
             Ok(appended) => Ok(appended.at),
             Err(Refused { refusal: Refusal::BytesKnown, at: Some(at), .. }) => Ok(at),
-            Err(Refused { refusal: Refusal::OtherEpoch, at: Some(at), .. }) => {
-                let made_in = MadeIn { epoch: proposal.epoch, incarnation: self.incarnation.as_deref() };
+            Err(Refused { refusal: Refusal::OtherEpoch | Refusal::OtherGeneration, at: Some(at), .. }) => {
+                let made_in = MadeIn {
+                    generation: proposal.generation,
+                    epoch: proposal.epoch,
+                    incarnation: self.incarnation.as_deref(),
+                };
                 Err(refusal::epoch_mismatch(x.tx(), &self.convo_id, &self.caller, made_in, at).await)
             }
             Err(Refused { refusal: Refusal::TooManyProposals, .. }) => Err(too_many_proposals().into()),

@@ -15,6 +15,7 @@ pub struct CommandMetrics {
     groups_created: Counter,
     members_added: Counter,
     epoch_conflicts: Counter,
+    convo_resets: Counter,
     epoch_increment_seconds: Histogram,
     key_packages_issued: Counters<1>,
 }
@@ -27,6 +28,7 @@ impl CommandMetrics {
             groups_created: r.counter("mls_groups_created", "Conversations created"),
             members_added: r.counter("mls_members_added", "Members added, the first members included"),
             epoch_conflicts: r.counter("epoch_conflicts", "Commits and messages refused because of their epoch"),
+            convo_resets: r.counter("convo_resets", "Conversations that got another MLS group"),
             epoch_increment_seconds: r.seconds(
                 "epoch_increment_duration",
                 "Time to accept a commit, waiting included",
@@ -54,6 +56,11 @@ impl CommandMetrics {
     /// Counts a commit or message that was made for another epoch.
     pub fn epoch_conflict(&self) {
         self.epoch_conflicts.inc();
+    }
+
+    /// Counts a conversation that got another group.
+    pub fn convo_reset(&self) {
+        self.convo_resets.inc();
     }
 
     /// Records an accepted commit.

@@ -3,12 +3,15 @@
 use crate::bytes::to_base64;
 use crate::error::{Code, Error, Reason};
 use crate::ids::{ConvoId, Did};
+use crate::store::members::Membership;
 use crate::store::messages::{MAX_MISSING, MAX_MISSING_BYTES};
-use crate::store::{Abort, Position, Queries, group_infos, members, messages};
+use crate::store::{Abort, Position, Queries, epochs, group_infos, groups, members, messages};
 
-/// Epoch and incarnation that a commit or message was made in.
+/// Group, epoch and incarnation that a commit or message was made in.
 #[derive(Clone, Copy)]
 pub(super) struct MadeIn<'a> {
+    /// Number of the group; `None` if it is unknown.
+    pub generation: Option<i64>,
     pub epoch: i64,
     /// The server's incarnation that the sender heard from last, as the sender says.
     pub incarnation: Option<&'a str>,
@@ -59,11 +62,14 @@ async fn describe(
     at: Position,
 ) -> Result<Error, Abort> {
     let member = members::membership(db, convo, caller).await?;
-    let MadeIn { epoch, incarnation } = made_in;
+    if let Some(generation) = made_in.generation.filter(|generation| *generation != member.generation) {
+        return other_generation(db, convo, &member, generation).await;
+    }
+    let MadeIn { epoch, incarnation, .. } = made_in;
     let place = format!("made in epoch {epoch}, but the conversation is in epoch {}", at.epoch);
     let is_present = |seen: &str| member.incarnation.is_some_and(|present| present.to_string() == seen);
     let mut error = if epoch < at.epoch {
-        stale(db, convo, caller, (epoch, member.joined_epoch), at, &place).await?
+        stale(db, convo, caller, (member.generation, epoch, member.joined_epoch), at, &place).await?
     } else if incarnation.is_some_and(|seen| !is_present(seen)) {
         Code::ServerRolledBack.because(format!(
             "{place}: the database has been restored since you last read it and has lost the commits in between"
@@ -75,20 +81,40 @@ async fn describe(
         error
     };
     error.details.server_epoch = Some(at.epoch);
+    error.details.generation = Some(member.generation);
     error.details.server_incarnation = member.incarnation;
     Ok(error)
 }
 
-/// Returns the error for a caller that is behind and joined in epoch `joined`, with the commits after its epoch.
+/// Returns the error for a commit or message of another group than the present one.
+async fn other_generation(
+    db: &impl Queries,
+    convo: &ConvoId,
+    member: &Membership,
+    generation: i64,
+) -> Result<Error, Abort> {
+    let present = groups::find(db, convo).await?.ok_or_else(epochs::not_found)?;
+    let mut error = Code::StaleGeneration.because(format!(
+        "made in generation {generation}, but the conversation is in generation {}: join the group that it has now",
+        present.generation
+    ));
+    error.details.server_epoch = Some(member.at.epoch);
+    error.details.generation = Some(present.generation);
+    error.details.group_id = Some(present.id.clone());
+    error.details.server_incarnation = member.incarnation;
+    Ok(error)
+}
+
+/// Returns the error for a caller that is behind in a generation and joined in epoch `joined`, with the commits after its epoch.
 async fn stale(
     db: &impl Queries,
     convo: &ConvoId,
     caller: &Did,
-    (epoch, joined): (i64, i64),
+    (generation, epoch, joined): (i64, i64, i64),
     at: Position,
     place: &str,
 ) -> Result<Error, Abort> {
-    let (commits, limits) = ((epoch + 1, at.epoch), (MAX_MISSING, MAX_MISSING_BYTES));
+    let (commits, limits) = ((generation, epoch + 1, at.epoch), (MAX_MISSING, MAX_MISSING_BYTES));
     let mut missing = messages::list_commits(db, convo, caller, commits, limits).await?;
     let mut more = missing.last().map(|last| last.epoch < at.epoch);
     let (mut code, mut message) = (Code::EpochMismatch, format!("{place}: apply `missing`, then rebuild it"));

@@ -342,6 +342,7 @@ impl Case<'_> {
             idempotency: Idempotency::new(sender.clone(), method, key, fingerprint),
             convo_id: convo,
             message: AppMessage {
+                generation: None,
                 id: id.map_or_else(new_entry, |id| format!("message-{id}").parse().unwrap()),
                 sender,
                 epoch,
@@ -376,6 +377,7 @@ impl Case<'_> {
         let key = request.key.map(|key| format!("key {key}"));
         let welcome = change.welcome.then(|| b"welcome".to_vec());
         Arc::new(SubmitCommit {
+            generation: Some(1),
             idempotency: Idempotency::new(caller.clone(), method, key, fingerprint),
             invitation: invitation(&added, &removed, welcome, packages),
             group_info,
@@ -512,6 +514,7 @@ fn repeat_commit(earlier: &Arc<SubmitCommit>) -> Arc<SubmitCommit> {
     } = &**earlier;
     let welcome = sent.welcome.as_ref().map(|welcome| welcome.bytes.clone());
     Arc::new(SubmitCommit {
+        generation: Some(1),
         invitation: invitation(added, removed, welcome, sent.key_packages.clone()),
         convo_id: convo_id.clone(),
         caller: caller.clone(),

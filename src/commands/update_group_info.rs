@@ -11,6 +11,8 @@ use super::refusal::{self, MadeIn};
 pub struct UpdateGroupInfo {
     pub convo_id: ConvoId,
     pub caller: Did,
+    /// Number of the group that the GroupInfo is of.
+    pub generation: i64,
     pub group_info: GroupInfo,
 }
 
@@ -31,10 +33,10 @@ impl Command for UpdateGroupInfo {
     /// the same group and is replaced.
     async fn execute(&self, x: &mut Exclusive<'_>) -> Result<i64, Abort> {
         let at = epochs::lock_row(x).await?;
-        members::membership(x.tx(), &self.convo_id, &self.caller).await?;
+        let member = members::membership(x.tx(), &self.convo_id, &self.caller).await?;
         let epoch = self.group_info.frame.epoch;
-        if epoch != at.epoch {
-            let made_in = MadeIn { epoch, incarnation: None };
+        if (self.generation, epoch) != (member.generation, at.epoch) {
+            let made_in = MadeIn { generation: Some(self.generation), epoch, incarnation: None };
             return Err(refusal::epoch_mismatch(x.tx(), &self.convo_id, &self.caller, made_in, at).await);
         }
         group_infos::replace(x, &self.group_info, &self.caller).await?;

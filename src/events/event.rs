@@ -59,6 +59,16 @@ pub enum Event {
         #[serde(skip_serializing_if = "Option::is_none")]
         reason: Option<String>,
     },
+    /// The conversation has another group.
+    ConversationReset {
+        event_id: String,
+        convo_id: ConvoId,
+        generation: i64,
+        group_id: String,
+        epoch: i64,
+        seq: i64,
+        actor: Did,
+    },
     /// Members may be in different states of the same epoch.
     ForkSuspected { event_id: String, convo_id: ConvoId, generation: i64, epoch: i64 },
     /// The conversation is wedged, or no longer is.
@@ -123,6 +133,7 @@ impl Event {
             Event::LastResortUsed { .. } => "lastResortUsedEvent",
             Event::WelcomeRejected { .. } => "welcomeRejectedEvent",
             Event::Mailbox { .. } => "mailboxEvent",
+            Event::ConversationReset { .. } => "conversationResetEvent",
             Event::ForkSuspected { .. } => "forkSuspectedEvent",
             Event::ConversationWedged { .. } => "conversationWedgedEvent",
             Event::ReadditionRequested { .. } => "readditionRequestedEvent",

@@ -13,6 +13,7 @@ use super::{Abort, Exclusive, Store};
 query! {
     PUT = "commit_reports/put" (TEXT, INT8, INT8, TEXT, BYTEA, BYTEA, BOOL);
     SETTLE = "commit_reports/settle" (TEXT, INT8, INT8, TEXT, INT8, INT8, INT8, INT8);
+    IS_WEDGED = "commit_reports/is_wedged" (TEXT);
     COUNT_WEDGED = "commit_reports/count_wedged" ();
 }
 
@@ -68,6 +69,12 @@ pub(crate) async fn put(
     let row = row.ok_or_else(epochs::not_found)?;
     let state = if row.get("wedged") { ConvoState::Wedged } else { ConvoState::Active };
     Ok(Tally { unable: row.get("unable"), quorum: row.get("quorum"), state })
+}
+
+/// Returns whether a conversation is wedged.
+pub(crate) async fn is_wedged(x: &Exclusive<'_>) -> Result<bool, Abort> {
+    let row = x.tx.find(&IS_WEDGED, &[&x.convo.as_str()]).await?;
+    Ok(row.is_some_and(|row| row.get("wedged")))
 }
 
 impl Store {

@@ -18,7 +18,7 @@ query! {
     SUBMIT_COMMIT = "commits/submit_commit" (
         TEXT_ARRAY, TEXT_ARRAY, TEXT_ARRAY, TEXT_ARRAY, INT8_ARRAY, BYTEA_ARRAY, BYTEA_ARRAY, TEXT_ARRAY, BYTEA_ARRAY, TEXT_ARRAY,
         BYTEA_ARRAY, INT8_ARRAY, TEXT_ARRAY, BOOL_ARRAY, BOOL_ARRAY, INT8_ARRAY, TEXT_ARRAY, TEXT_ARRAY, BYTEA_ARRAY, INT8_ARRAY,
-        BYTEA_ARRAY, TEXT_ARRAY, INT8, TIMESTAMPTZ, BYTEA_ARRAY
+        BYTEA_ARRAY, TEXT_ARRAY, INT8, TIMESTAMPTZ, BYTEA_ARRAY, INT8_ARRAY
     );
 }
 
@@ -51,6 +51,8 @@ pub struct NewCommit<'a> {
     /// The commit's id in the log.
     pub id: &'a EntryId,
     pub sender: &'a Did,
+    /// Number of the group that the commit's own framing names.
+    pub generation: Option<i64>,
     /// The epoch that the commit's own framing says it was made in.
     pub epoch: Option<i64>,
     /// The commit; `None` to add people on the roster alone.
@@ -124,6 +126,7 @@ pub(crate) async fn submit(
         &max_members,
         &commits.iter().map(|new| new.now).max(),
         &column(commits, |new| new.group_info),
+        &column(commits, |new| new.generation),
     ];
     let rows = x.tx.rows(&SUBMIT_COMMIT, params).await?;
     let mut results = refusal::in_order(&rows, commits.len(), |row| Position::from(row))?;

@@ -1,24 +1,22 @@
 //! Conversations: creating one, and listing those of a member.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
 use crate::error::Error;
 use crate::ids::{ConvoId, Did};
-use crate::mls::{Suite, canonical_group_id};
+use crate::mls::canonical_group_id;
 use crate::wire::{ConvoMetadata, ConvoState, ConvoView};
 
 use super::query::query;
 use super::session::{Params, Queries};
-use super::{Abort, Exclusive, Reader, Store, members};
+use super::{Abort, Exclusive, Reader, members};
 
 query! {
     INSERT = "convos/insert" (TEXT, TEXT, TEXT, TEXT, INT8);
     INSERT_METADATA = "convos/insert_metadata" (TEXT, TEXT, TEXT);
     LIST = "convos/list" (TEXT, TEXT, INT8, INT8, INT8, INT8);
-    GROUP = "convos/group" (TEXT);
     NAMED = "convos/named" (TEXT, TEXT, TEXT);
 }
 
@@ -28,30 +26,9 @@ pub const MAX_PAGE_MEMBERS: i64 = 10_000;
 pub const MAX_UNREAD: i64 = 100;
 /// Number of newest entries per conversation that a list reads for the newest message and the unread count.
 pub const NEWEST_ENTRIES: i64 = 200;
-/// Maximum number of conversations whose groups are cached.
-const MAX_GROUPS: u64 = 100_000;
-
 /// Maximum number of names of conversations that are cached, and how long one is.
 const MAX_NAMES: u64 = 100_000;
 const NAME_LIFETIME: Duration = Duration::from_secs(600);
-
-/// The MLS group of a conversation.
-#[derive(Debug)]
-pub struct Group {
-    /// Id that clients use for the group.
-    pub id: String,
-    pub suite: Suite,
-}
-
-/// Cache of conversations' groups, which never change. Cheap to clone.
-#[derive(Clone)]
-pub(super) struct Groups(moka::future::Cache<ConvoId, Arc<Group>>);
-
-impl Default for Groups {
-    fn default() -> Self {
-        Self(moka::future::Cache::new(MAX_GROUPS))
-    }
-}
 
 /// Cache of the conversations that members have named by their group ids. Only what was found is kept, so that it shows a stranger
 /// nothing by its timing. Cheap to clone.
@@ -101,20 +78,6 @@ impl Store {
         self.names.0.insert(named, name.clone());
         Ok(())
     }
-
-    /// Returns the MLS group of a conversation, or `None` if the conversation does not exist. A group never changes, so
-    /// it is cached.
-    pub async fn group(&self, convo: &ConvoId) -> Result<Option<Arc<Group>>, Error> {
-        if let Some(known) = self.groups.0.get(convo).await {
-            return Ok(Some(known));
-        }
-        let row = self.reader().await?.find(&GROUP, &[&convo.as_str()]).await?;
-        let Some(row) = row else { return Ok(None) };
-        let suite = Suite::named(row.get("cipher_suite"))?;
-        let group = Arc::new(Group { id: row.get("group_id"), suite });
-        self.groups.0.insert(convo.clone(), group.clone()).await;
-        Ok(Some(group))
-    }
 }
 
 impl Reader {
@@ -138,6 +101,7 @@ impl Reader {
                 creator: row.get::<_, &str>("creator_did").parse().map_err(Error::internal)?,
                 members: Vec::new(),
                 member_count: row.get("member_count"),
+                generation: row.get("generation"),
                 epoch: row.get("current_epoch"),
                 seq: row.get("last_seq"),
                 cipher_suite: row.get("cipher_suite"),

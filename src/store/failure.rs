@@ -74,6 +74,7 @@ fn constraint(name: &str) -> Option<Abort> {
         "messages_commit_epoch_key" | "messages_commit_bytes_key" | "messages_pkey" => {
             (Code::Overloaded, "another writer was faster; nothing was changed")
         }
+        "conversations_group_id_key" => (Code::ConvoAlreadyExists, "this group id is taken"),
         _ => return None,
     };
     Some(Abort::Taken(code.because(message)))

@@ -15,6 +15,7 @@ use super::{Abort, Exclusive, Reader, Store, events, welcomes};
 
 query! {
     RECORD = "members/record" (TEXT, TEXT);
+    ABSENT = "members/absent" (TEXT, TEXT_ARRAY);
     STRANGERS = "members/strangers" (TEXT, TEXT_ARRAY, INT8);
     EVER = "members/ever" (TEXT_ARRAY, TEXT_ARRAY);
     ADMIN = "members/admin" (TEXT);
@@ -33,8 +34,12 @@ pub struct MemberRecord {
     pub generation: i64,
     /// The member sees only entries after this seq.
     pub joined_seq: i64,
-    /// The member sees only commits that create epochs after this one.
+    /// Of the commits of the present group, the member sees only those that create epochs after this one.
     pub joined_epoch: i64,
+    /// Epoch in which the member joined, in the generation of that time.
+    pub joined_at_epoch: i64,
+    /// Seq of the entry that began the present group; 0 for the first group.
+    pub group_seq: i64,
     /// End of the membership; `None` for a current member.
     pub left: Option<Left>,
     /// Incarnation of the database, if it has begun.
@@ -57,6 +62,10 @@ pub struct Membership {
     pub generation: i64,
     pub joined_seq: i64,
     pub joined_epoch: i64,
+    /// Epoch in which the member joined, in the generation of that time.
+    pub joined_at_epoch: i64,
+    /// Seq of the entry that began the present group; 0 for the first group.
+    pub group_seq: i64,
     /// The incarnation of the database that says so, if that has begun.
     pub incarnation: Option<ServerIncarnation>,
 }
@@ -70,6 +79,8 @@ impl MemberRecord {
                 generation: self.generation,
                 joined_seq: self.joined_seq,
                 joined_epoch: self.joined_epoch,
+                joined_at_epoch: self.joined_at_epoch,
+                group_seq: self.group_seq,
                 incarnation: self.incarnation,
             }),
             Some(_) => Err(Code::NotMember.because("you are no longer a member of this conversation")),
@@ -96,6 +107,8 @@ pub(crate) async fn record(db: &impl Queries, convo: &ConvoId, did: &Did) -> Res
         generation: row.get("generation"),
         joined_seq: row.get("joined_seq"),
         joined_epoch: row.get("joined_epoch"),
+        joined_at_epoch: row.get("joined_at_epoch"),
+        group_seq: row.get("group_seq"),
         left,
     }))
 }
@@ -119,6 +132,13 @@ pub(crate) async fn admin(x: &Exclusive<'_>) -> Result<Option<Did>, Abort> {
     let rows = x.tx.rows(&ADMIN, &[&x.convo.as_str()]).await?;
     let admin: Option<&str> = rows.first().expect("a select without FROM returns one row").get("member_did");
     Ok(admin.map(|did| did.parse().map_err(Error::internal)).transpose()?)
+}
+
+/// Returns those of a list that are not active members.
+pub(crate) async fn absent(x: &Exclusive<'_>, dids: &[&Did]) -> Result<Vec<String>, Abort> {
+    let dids: Vec<&str> = dids.iter().map(|did| did.as_str()).collect();
+    let rows = x.tx.rows(&ABSENT, &[&x.convo.as_str(), &dids]).await?;
+    Ok(rows.iter().map(|row| row.get("did")).collect())
 }
 
 /// Returns the number of current members.

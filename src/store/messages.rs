@@ -17,7 +17,7 @@ use super::{Abort, Exclusive, ExclusiveMany, Reader, epochs};
 query! {
     SEND_MESSAGE = "messages/send_message" (
         TEXT_ARRAY, TEXT_ARRAY, TEXT_ARRAY, INT8_ARRAY, BYTEA_ARRAY, TEXT_ARRAY, TEXT_ARRAY, TEXT_ARRAY, BYTEA_ARRAY,
-        BYTEA_ARRAY, INT8, INT8
+        BYTEA_ARRAY, INT8, INT8, INT8_ARRAY
     );
     FIND_COMMIT = "messages/find_commit" (TEXT, BYTEA, TEXT);
     FIND_PROPOSAL = "messages/find_proposal" (TEXT, INT8, TEXT, BYTEA);
@@ -27,8 +27,8 @@ query! {
     LIST_BEFORE = "messages/list_before" (TEXT, TEXT, INT8, INT8, INT8);
     LIST_AFTER = "messages/list_after" (TEXT, TEXT, INT8, INT8, INT8);
     LOG_START = "messages/log_start" (TEXT);
-    FIRST_COMMIT = "messages/first_commit" (TEXT);
-    LIST_COMMITS = "messages/list_commits" (TEXT, TEXT, INT8, INT8, INT8, INT8, INT8);
+    FIRST_COMMIT = "messages/first_commit" (TEXT, INT8);
+    LIST_COMMITS = "messages/list_commits" (TEXT, TEXT, INT8, INT8, INT8, INT8, INT8, INT8);
 }
 
 /// Maximum size of one page in bytes of JSON, unless a single entry is larger. An AT Protocol PDS passes on replies of
@@ -49,6 +49,8 @@ pub const MAX_PROPOSALS: i64 = 32;
 pub struct AppMessage {
     pub id: EntryId,
     pub sender: Did,
+    /// Number of the group that it was made in; `None` if the sender did not say.
+    pub generation: Option<i64>,
     pub epoch: i64,
     pub ciphertext: Vec<u8>,
     pub embed_type: Option<String>,
@@ -107,6 +109,7 @@ pub(crate) async fn send(
         &column(messages, |new| new.message.proposal_hash.as_ref().map(<[u8; 32]>::as_slice)),
         &window,
         &MAX_PROPOSALS,
+        &column(messages, |new| new.message.generation),
     ];
     let rows = x.tx.rows(&SEND_MESSAGE, params).await?;
     refusal::in_order(&rows, messages.len(), |row| Appended { at: row.into(), received_at: row.get("created_at") })
@@ -181,17 +184,17 @@ pub(crate) async fn find_seq(
     Ok(db.find(&FIND_SEQ, &[&convo.as_str(), &id.as_str(), &joined_seq]).await?.map(|row| row.get("seq")))
 }
 
-/// Returns the commits that create the epochs `first..=last` and that `reader` may see, ascending, each with the proposals of the epoch
+/// Returns the commits that create the epochs `first..=last` of a generation and that `reader` may see, ascending, each with the proposals of the epoch
 /// that it ended, unless they have more than [`MAX_COMMIT_PROPOSAL_BYTES`].
 pub(crate) async fn list_commits(
     db: &impl Queries,
     convo: &ConvoId,
     reader: &Did,
-    (first, last): (i64, i64),
+    (generation, first, last): (i64, i64, i64),
     (rows, bytes): (i64, i64),
 ) -> Result<Vec<CommitMessage>, Abort> {
     let params: Params<'_> =
-        &[&convo.as_str(), &reader.as_str(), &first, &last, &rows, &bytes, &MAX_COMMIT_PROPOSAL_BYTES];
+        &[&convo.as_str(), &reader.as_str(), &first, &last, &rows, &bytes, &MAX_COMMIT_PROPOSAL_BYTES, &generation];
     let rows = db.rows(&LIST_COMMITS, params).await?;
     Ok(rows.iter().map(commit_view).collect::<Result<_, _>>()?)
 }
@@ -199,6 +202,7 @@ pub(crate) async fn list_commits(
 fn commit_view(row: &Row) -> Result<CommitMessage, Error> {
     Ok(CommitMessage {
         id: row.get::<_, &str>("id").parse().map_err(Error::internal)?,
+        generation: row.get("generation"),
         epoch: row.get("epoch"),
         seq: row.get("seq"),
         sender: row.get::<_, &str>("sender_did").parse().map_err(Error::internal)?,
@@ -228,10 +232,12 @@ pub(super) fn message_view(convo: &ConvoId, row: &Row) -> Result<MessageView, Er
         sender: row.get::<_, &str>("sender_did").parse().map_err(Error::internal)?,
         message_type: match row.get("message_type") {
             "commit" => MessageType::Commit,
+            "reset" => MessageType::Reset,
             "proposal" => MessageType::Proposal,
             _ => MessageType::App,
         },
         ciphertext: LexBytes(row.get("ciphertext")),
+        generation: row.get("generation"),
         epoch: row.get("epoch"),
         seq: row.get("seq"),
         created_at: row.get("created_at"),
@@ -289,18 +295,18 @@ impl Reader {
         Ok(row.map(|row| row.get("seq")))
     }
 
-    /// Returns the epoch of the oldest commit with stored bytes; `None` if there is none.
-    pub async fn first_commit(&self, convo: &ConvoId) -> Result<Option<i64>, Error> {
-        let row = self.find(&FIRST_COMMIT, &[&convo.as_str()]).await?;
+    /// Returns the epoch of the oldest commit of a generation with stored bytes; `None` if there is none.
+    pub async fn first_commit(&self, convo: &ConvoId, generation: i64) -> Result<Option<i64>, Error> {
+        let row = self.find(&FIRST_COMMIT, &[&convo.as_str(), &generation]).await?;
         Ok(row.map(|row| row.get("epoch")))
     }
-    /// Returns the page of commits that create the epochs `first..=last` and that `reader` may see, ascending: at most
+    /// Returns the page of commits that create the epochs `first..=last` of a generation and that `reader` may see, ascending: at most
     /// `limit` commits and [`MAX_PAGE_BYTES`].
     pub async fn commits(
         &self,
         convo: &ConvoId,
         reader: &Did,
-        epochs: (i64, i64),
+        epochs: (i64, i64, i64),
         limit: i64,
     ) -> Result<Vec<CommitMessage>, Error> {
         Ok(list_commits(self, convo, reader, epochs, (limit, MAX_PAGE_BYTES)).await?)

@@ -46,6 +46,7 @@ pub(crate) mod did_documents;
 pub(crate) mod epochs;
 pub(crate) mod events;
 pub(crate) mod group_infos;
+pub(crate) mod groups;
 pub(crate) mod idempotency;
 pub(crate) mod key_packages;
 pub(crate) mod mailboxes;

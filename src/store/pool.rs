@@ -8,9 +8,10 @@ use crate::timing::{Stage, measure};
 
 use super::changes::ChangeSet;
 use super::connect::{BEGIN, BEGIN_BEHIND_POOLER, Connector, session_settings};
-use super::convos::{Groups, Names};
+use super::convos::Names;
 use super::deadline;
 use super::failure::Abort;
+use super::groups::Groups;
 use super::lanes::{Lane, Lanes};
 use super::metrics::{Connections, StoreMetrics};
 use super::session::{Reader, Session};

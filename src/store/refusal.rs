@@ -14,6 +14,8 @@ pub enum Refusal {
     NotHeld,
     /// Another replica wrote the conversation after the statement's snapshot.
     Moved,
+    /// The conversation is in another generation.
+    OtherGeneration,
     /// The conversation is in another epoch, or does not exist.
     OtherEpoch,
     NotMember,
@@ -62,6 +64,7 @@ impl Refused {
             None => return Ok(None),
             Some("not_held") => Refusal::NotHeld,
             Some("moved") => Refusal::Moved,
+            Some("other_generation") => Refusal::OtherGeneration,
             Some("other_epoch") => Refusal::OtherEpoch,
             Some("not_member") => Refusal::NotMember,
             Some("key_known") => Refusal::KeyKnown,

@@ -55,6 +55,7 @@ const MIGRATIONS: &[(&str, &str)] = &migrations![
     "V033__readditions",
     "V034__external_commits",
     "V035__key_package_upkeep",
+    "V036__generations",
 ];
 
 query! {
@@ -66,17 +67,18 @@ query! {
 const LOCK: &str = "select 1 from pg_advisory_xact_lock(hashtextextended('catbird-server/schema', 2))";
 
 /// Views in order of creation.
-const VIEWS: [&str; 6] = [
+const VIEWS: [&str; 7] = [
     sql!("views", "conversation_locks"),
     sql!("views", "member_unread"),
     sql!("views", "message_recipients"),
+    sql!("views", "convo_groups"),
     sql!("views", "commits"),
     sql!("views", "dead_envelopes"),
     sql!("views", "legacy"),
 ];
 
 const DROP_VIEWS: &str = "drop schema if exists legacy cascade;
-    drop view if exists commits, dead_envelopes, message_recipients, member_unread, conversation_locks;";
+    drop view if exists commits, convo_groups, dead_envelopes, message_recipients, member_unread, conversation_locks;";
 
 /// Reason why the schema could not be brought up to date.
 #[derive(Debug, thiserror::Error)]

@@ -82,6 +82,7 @@ pub struct Counts {
     pub groups: u64,
     pub members_added: usize,
     pub epochs: u64,
+    pub resets: u64,
 }
 
 /// A transaction without a conversation's lock: key packages, cursors, sweeps.

@@ -10,7 +10,7 @@ use super::{Abort, Exclusive, Tx};
 
 query! {
     INSERT = "welcomes/insert" (TEXT, BYTEA);
-    ADDRESS = "welcomes/address" (TEXT_ARRAY, TEXT, TEXT_ARRAY, BYTEA_ARRAY, TEXT, INT8);
+    ADDRESS = "welcomes/address" (TEXT_ARRAY, TEXT, TEXT_ARRAY, BYTEA_ARRAY, TEXT, INT8, INT8);
     WITHDRAW = "welcomes/withdraw" (TEXT, TEXT_ARRAY, BYTEA_ARRAY);
     DISCARD = "welcomes/discard" (TEXT_ARRAY);
     FIND = "welcomes/find" (TEXT, TEXT, BYTEA, INT8, TEXT);
@@ -59,6 +59,7 @@ pub enum StoredWelcome {
     Available {
         welcome: Vec<u8>,
         key_package_hash: Option<Vec<u8>>,
+        generation: i64,
         epoch: i64,
         /// The entry after which a device that joins with it reads the log.
         seq: i64,
@@ -67,7 +68,7 @@ pub enum StoredWelcome {
         own_parts: Option<Vec<Vec<u8>>>,
     },
     Consumed,
-    /// Consumed, and the recipient has since left and been added again.
+    /// Consumed, and the recipient has since left and been added again, or the conversation has another group.
     Past,
 }
 
@@ -80,13 +81,13 @@ pub enum WelcomeState {
     Opened,
 }
 
-/// Stores a Welcome for its recipients, who join in `epoch`.
-pub(crate) async fn insert(x: &mut Exclusive<'_>, new: &NewWelcome, epoch: i64) -> Result<(), Abort> {
+/// Stores a Welcome for its recipients, who join in `epoch` of a generation.
+pub(crate) async fn insert(x: &mut Exclusive<'_>, new: &NewWelcome, generation: i64, epoch: i64) -> Result<(), Abort> {
     x.tx.rows(&INSERT, &[&new.id, &new.bytes]).await?;
     let ids: Vec<&str> = new.recipients.iter().map(|to| to.id.as_str()).collect();
     let dids: Vec<&str> = new.recipients.iter().map(|to| to.did.as_str()).collect();
     let hashes: Vec<Option<&[u8]>> = new.recipients.iter().map(|to| to.key_package_hash.as_deref()).collect();
-    x.tx.rows(&ADDRESS, &[&ids, &x.convo.as_str(), &dids, &hashes, &new.id, &epoch]).await?;
+    x.tx.rows(&ADDRESS, &[&ids, &x.convo.as_str(), &dids, &hashes, &new.id, &epoch, &generation]).await?;
     Ok(())
 }
 
@@ -177,10 +178,12 @@ pub(crate) async fn find(
         db.find(&FIND, &[&convo.as_str(), &recipient.as_str(), &which.hash(), &which.epoch, &which.device_id]).await?;
     Ok(row.map(|row| match row.get::<_, Option<Vec<u8>>>("welcome") {
         Some(welcome) => {
-            let (key_package_hash, epoch) = (row.get("key_package_hash"), row.get("epoch"));
+            let (key_package_hash, generation, epoch) =
+                (row.get("key_package_hash"), row.get("generation"), row.get("epoch"));
             StoredWelcome::Available {
                 welcome,
                 key_package_hash,
+                generation,
                 epoch,
                 seq: row.get("seq"),
                 own_parts: row.get("own_parts"),

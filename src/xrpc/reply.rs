@@ -57,6 +57,8 @@ pub fn message_with_details(error: &Error, id: Option<&RequestId>) -> String {
     // Names all fields, so that a new one does not compile until it is handled here.
     let Details {
         server_epoch,
+        generation,
+        group_id,
         server_incarnation,
         reason,
         missing: _,
@@ -68,6 +70,8 @@ pub fn message_with_details(error: &Error, id: Option<&RequestId>) -> String {
     } = &*error.details;
     let listed = [
         ("serverEpoch", detail(server_epoch)),
+        ("generation", detail(generation)),
+        ("groupId", detail(group_id)),
         ("serverIncarnation", detail(server_incarnation)),
         ("reason", detail(reason)),
         ("moreMissing", detail(more_missing)),
@@ -133,6 +137,8 @@ mod tests {
         for code in Code::ALL {
             let mut error = code.because("a sentence [that=quotes] something");
             error.details.server_epoch = Some(7);
+            error.details.generation = Some(2);
+            error.details.group_id = Some("a1".to_owned());
             error.details.reason = Some(Reason::Stale);
             error.details.missing = Some(Vec::new());
             error.details.more_missing = Some(false);

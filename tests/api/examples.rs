@@ -14,6 +14,7 @@ use catbird_testkit::app::TestApp;
 use catbird_testkit::lexicon::{resolve_def, validate_input};
 use serde_json::{Value, json};
 
+use crate::convos::reset_convo::make;
 use crate::harness::*;
 
 any_serializer! {
@@ -271,6 +272,7 @@ pub async fn examples(app: &TestApp, method: &'static str) -> Vec<Example> {
             let mut all = least(&members[0]);
             all.extend([
                 ("senderDid", json!(members[0].did())),
+                ("generation", json!(1)),
                 ("msgId", json!("m-1")),
                 ("embedType", json!("t")),
                 ("embedUri", json!("https://example.com")),
@@ -434,6 +436,28 @@ pub async fn examples(app: &TestApp, method: &'static str) -> Vec<Example> {
             let fields = vec![("convoId", json!(convo(&stored.caller)))];
             vec![example(stored.caller, fields)]
         }
+        "resetConvo" => {
+            let mut members = app.conversation(2).await;
+            members[1].publish_key_packages(1).await.unwrap();
+            let mut creator = members.remove(0);
+            let body = make(&mut creator, &[&members[0]]).await.body;
+            let fields = vec![
+                ("convoId", body["convoId"].clone()),
+                ("prior", body["prior"].clone()),
+                ("newGroupId", body["newGroupId"].clone()),
+                ("cipherSuite", json!(creator.mls.suite_name())),
+                ("currentEpoch", json!(1)),
+                ("commit", body["commit"].clone()),
+                ("welcomeMessage", body["welcomeMessage"].clone()),
+                ("keyPackageHashes", body["keyPackageHashes"].clone()),
+                ("groupInfo", body["groupInfo"].clone()),
+                ("conflict", json!("error")),
+                ("idempotencyKey", json!("k")),
+            ];
+            let needs = &["welcomeMessage", "keyPackageHashes"];
+            let other = json!({ "prior": { "generation": 1, "epoch": 9 } });
+            vec![Example { needs, other, ..example(creator, fields) }]
+        }
         "setMailbox" => {
             let member = app.conversation(1).await.remove(0);
             let fields = vec![
@@ -462,6 +486,7 @@ pub async fn examples(app: &TestApp, method: &'static str) -> Vec<Example> {
                 "getCommits" => vec![vec![
                     ("fromEpoch", json!(0)),
                     ("toEpoch", json!(1)),
+                    ("generation", json!(1)),
                     ("limit", json!(5)),
                     ("cursor", json!("1")),
                 ]],

@@ -37,7 +37,7 @@ fn refuses(schema: Value, bad: &[Value]) {
 fn message() -> Value {
     json!({
         "id": "01JB2N0W3E8Z6TQ9K4M5V7X1YA", "convoId": "01JB2N0W3E8Z6TQ9K4M5V7X1YB", "sender": "did:plc:alice",
-        "messageType": "app", "ciphertext": { "$bytes": "aGVsbG8" }, "epoch": 0, "seq": 1,
+        "messageType": "app", "ciphertext": { "$bytes": "aGVsbG8" }, "generation": 1, "epoch": 0, "seq": 1,
         "createdAt": "2025-11-03T10:00:00.123456Z",
     })
 }
@@ -62,9 +62,9 @@ fn a_complete_reply_is_accepted() {
         validate_output(GET, &json!({ "messages": [message(), message()], "lastSeq": 2, "cursor": "x" })),
         Ok(())
     );
-    assert_eq!(validate_output(EPOCH, &json!({ "convoId": "c", "currentEpoch": 7 })), Ok(()));
+    assert_eq!(validate_output(EPOCH, &json!({ "convoId": "c", "generation": 1, "currentEpoch": 7 })), Ok(()));
     let convo = json!({
-        "id": "c", "groupId": "a1", "creator": "did:plc:alice", "memberCount": 1, "epoch": 0, "seq": 0, "unreadCount": 0,
+        "id": "c", "groupId": "a1", "creator": "did:plc:alice", "memberCount": 1, "generation": 1, "epoch": 0, "seq": 0, "unreadCount": 0,
         "cipherSuite": "MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519", "state": "active", "createdAt": "2025-11-03T10:00:00Z",
         "members": [{ "did": "did:plc:alice", "userDid": "did:plc:alice", "joinedAt": "2025-11-03T10:00:00Z", "isAdmin": true }],
         "metadata": { "name": "Team" },
@@ -303,7 +303,7 @@ fn declared_and_common_errors_are_accepted() {
     lost["moreMissing"] = json!(false);
     lost["requestId"] = json!("01JB2N0W3E8Z6TQ9K4M5V7X1YA");
     lost["missing"] = json!([{
-        "id": "c4", "epoch": 4, "seq": 9, "sender": "did:plc:bob", "commitData": { "$bytes": "AAEC" }, "createdAt": "2025-11-03T10:00:00Z",
+        "id": "c4", "generation": 1, "epoch": 4, "seq": 9, "sender": "did:plc:bob", "commitData": { "$bytes": "AAEC" }, "createdAt": "2025-11-03T10:00:00Z",
     }]);
     assert_eq!(validate_error(SEND, &lost), Ok(()));
     lost["missing"][0]["epoch"] = json!(0);

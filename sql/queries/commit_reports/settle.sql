@@ -6,34 +6,38 @@
 -- needs: the conversation, exclusively, and its row locked.
 -- $1 convo_id   $2 generation   $3 epoch of the report   $4 member   $5 the conversation's epoch   $6 oldest epoch whose reports count
 -- $7 quorum as a percentage of the members   $8 smallest quorum
-with forked as (
+with present as materialized (
+  select group_seq, member_count from conversations where id = $1
+), forked as (
   update commit_reports r set fork_told = true
    where r.convo_id = $1 and r.generation = $2 and r.epoch = $3 and r.member_did = $4
      and not exists (select from commit_reports t
                       where t.convo_id = $1 and t.generation = $2 and t.epoch = $3 and t.fork_told)
      and (r.commit_hash <> coalesce((select c.body_hash from messages c
-                                      where c.convo_id = $1 and c.epoch = $3 and c.message_type = 'commit'),
-                                    (select c.body_hash from retired_commits c where c.convo_id = $1 and c.epoch = $3))
+                                      where c.convo_id = $1 and c.generation = $2 and c.epoch = $3 and c.message_type = 'commit'),
+                                    (select c.body_hash from retired_commits c, present p
+                                      where c.convo_id = $1 and c.epoch = $3 and c.seq > p.group_seq))
           or r.epoch_authenticator <> (select o.epoch_authenticator from commit_reports o
                                         where o.convo_id = $1 and o.generation = $2 and o.epoch = $3 and o.member_did <> $4
                                           and o.epoch_authenticator is not null limit 1))
   returning r.epoch
 ), committed as materialized (
   select sender_did, max(epoch) as epoch from messages
-   where convo_id = $1 and message_type = 'commit' and epoch between $6 and $5
+   where convo_id = $1 and message_type = 'commit' and epoch between $6 and $5 and generation = $2
    group by sender_did
 ), tally as materialized (
   select count(*) as unable
     from commit_reports r
     join members m on m.convo_id = r.convo_id and m.member_did = r.member_did
     left join committed c on c.sender_did = r.member_did
+    cross join present p
    where r.convo_id = $1 and r.generation = $2 and r.is_newest and not r.applied and r.epoch >= $6
-     and m.left_at is null and r.epoch > m.joined_epoch and (c.epoch > r.epoch) is not true
+     and m.left_at is null and (m.joined_seq < p.group_seq or r.epoch > m.joined_epoch) and (c.epoch > r.epoch) is not true
 ), settled as materialized (
   select t.unable, q.quorum, t.unable >= q.quorum as wedged,
          exists (select from wedged_convos w where w.convo_id = $1) as was_wedged
     from tally t
-   cross join (select greatest($8, ceil(member_count * $7 / 100.0)::bigint) as quorum from conversations where id = $1) q
+   cross join (select greatest($8, ceil(member_count * $7 / 100.0)::bigint) as quorum from present) q
 ), began as (
   insert into wedged_convos (convo_id, generation, epoch) select $1, $2, $5 from settled where wedged and not was_wedged
 ), ended as (

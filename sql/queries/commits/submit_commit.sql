@@ -5,6 +5,7 @@
 -- position as it is.
 -- Refusals, the first that applies:
 --   not_held           the conversation is not in catbird.held (tx/take, tx/wait, tx/lock, tx/name)
+--   other_generation   the conversation is in another generation than the commit
 --   other_epoch        the conversation is in another epoch than the commit, or does not exist
 --   not_member         the sender is not an active member
 --   not_authorized     another active member is to be removed, and the sender is not the admin (members/admin)
@@ -24,20 +25,22 @@
 -- Lists, each with the number of its item, from 1 on: people, none of them twice: $12 n   $13 who   $14 whether it is added   $15 whether
 -- it is removed; owners of key packages may be neither. Without a commit no person is removed.
 -- $16 n   $17 ids   $18 recipients   $19 key package hashes or null of a Welcome's lines.
--- $20 n   $21 hashes   $22 owners of the key packages to use.   $23 most members of a conversation   $24 now
+-- $20 n   $21 hashes   $22 owners of the key packages to use.   $23 most members of a conversation   $24 now.
+-- $26 generations of the commits, null without a commit
 with items as (
   select * from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::bytea[], $7::bytea[], $8::text[], $9::bytea[],
-                       $10::text[], $11::bytea[], $25::bytea[])
+                       $10::text[], $11::bytea[], $25::bytea[], $26::bigint[])
     with ordinality i (convo_id, id, sender_did, method, epoch, ciphertext, body_hash, key, fingerprint, welcome_id, welcome, group_info,
-                       place)
+                       of_generation, place)
 ), placed as materialized (
-  select i.*, c.version, c.member_count, c.creator_did, c.cipher_suite, c.current_epoch, c.last_seq,
+  select i.*, c.version, c.member_count, c.creator_did, c.cipher_suite, c.generation, c.current_epoch, c.last_seq,
          case when i.convo_id = any ((select nullif(current_setting('catbird.held', true), '')::text[])::text[]) is not true
                 then 'not_held'
+              when c.generation <> i.of_generation then 'other_generation'
               when (c.current_epoch = coalesce(i.epoch, c.current_epoch)) is not true then 'other_epoch'
          end as misplaced
     -- With `offset 0` PostgreSQL can only look each one up. It may choose to read the whole table for a plain join.
-    from items i left join lateral (select xmin as version, member_count, creator_did, cipher_suite, current_epoch, last_seq
+    from items i left join lateral (select xmin as version, member_count, creator_did, cipher_suite, generation, current_epoch, last_seq
                                       from conversations where id = i.convo_id offset 0) c on true
 ), able as materialized (
   -- Nothing is looked up or locked for the others.
@@ -116,8 +119,8 @@ with items as (
 ), won as materialized (
   select f.*, m.current_epoch as new_epoch, m.last_seq as seq from judged f join moved m on m.id = f.convo_id where f.refusal is null
 ), appended as (
-  insert into messages (convo_id, seq, id, sender_did, message_type, epoch, ciphertext, body_hash)
-  select convo_id, seq, id, sender_did, 'commit', epoch + 1, ciphertext, body_hash from won where ciphertext is not null
+  insert into messages (convo_id, seq, id, sender_did, message_type, generation, epoch, ciphertext, body_hash)
+  select convo_id, seq, id, sender_did, 'commit', generation, epoch + 1, ciphertext, body_hash from won where ciphertext is not null
 ), roster as (
   -- Memberships that begin, and those that end, which all have a row: an upsert finds each by its key.
   insert into members (convo_id, member_did, joined_seq, joined_epoch, last_read_seq, in_group, left_at, left_by, left_epoch, left_seq)
@@ -149,8 +152,8 @@ with items as (
 ), welcomed as (
   insert into welcomes (id, welcome) select welcome_id, welcome from won where welcome_id is not null
 ), addressed as (
-  insert into welcome_messages (id, convo_id, recipient_did, key_package_hash, welcome_id, epoch)
-  select a.id, w.convo_id, a.did, a.hash, w.welcome_id, w.new_epoch
+  insert into welcome_messages (id, convo_id, recipient_did, key_package_hash, welcome_id, generation, epoch)
+  select a.id, w.convo_id, a.did, a.hash, w.welcome_id, w.generation, w.new_epoch
     from won w join unnest($16::bigint[], $17::text[], $18::text[], $19::bytea[]) a (place, id, did, hash) on a.place = w.place
 ), used as (
   update key_packages k set consumed_at = $24, consumed_convo = p.convo_id

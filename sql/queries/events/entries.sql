@@ -12,7 +12,7 @@ with page as (
   select convo_id, roster_version, seq from (select *, sum(size) over (order by convo_id, seq) as total from page) sized
    where total <= $4 or total = size
 )
-select m.convo_id, m.seq, m.id, m.sender_did, m.message_type, m.epoch, m.ciphertext, m.created_at, m.embed_type, m.embed_uri,
+select m.convo_id, m.seq, m.id, m.sender_did, m.message_type, m.generation, m.epoch, m.ciphertext, m.created_at, m.embed_type, m.embed_uri,
        fitting.roster_version,
        case when m.era = (select era from incarnations order by id desc limit 1) then m.tx::text::bigint end as tx
   from messages m join fitting using (convo_id, seq)

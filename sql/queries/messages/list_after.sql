@@ -13,6 +13,6 @@ with page as (
   select convo_id, seq from (select *, sum(size) over (order by seq) as total from page) sized
    where total <= $5 or total = size
 )
-select m.seq, m.id, m.sender_did, m.message_type, m.epoch, m.ciphertext, m.created_at, m.embed_type, m.embed_uri
+select m.seq, m.id, m.sender_did, m.message_type, m.generation, m.epoch, m.ciphertext, m.created_at, m.embed_type, m.embed_uri
   from messages m join fitting using (convo_id, seq)
  order by m.seq

@@ -2,6 +2,7 @@
 -- only statement that appends them. Returns one row for each message: its seq and time if it was appended, or else `refusal` with the conversation's
 -- position. Refusals, the first that applies:
 --   not_held      the conversation is not in catbird.held (tx/take, tx/wait, tx/lock, tx/name)
+--   other_generation   the conversation is in another generation than the message
 --   other_epoch   the conversation is in an epoch that does not accept the message, or does not exist
 --   not_member    the sender is not an active member
 --   id_taken      an entry of the conversation has this id
@@ -12,16 +13,17 @@
 -- Needs the conversations exclusively. The array parameters have one element for each message, no id twice in a conversation, and at most
 -- one proposal of a sender in a conversation:
 -- $1 convo_ids   $2 ids   $3 senders   $4 epochs   $5 ciphertexts   $6 embed_types   $7 embed_uris   $8 idempotency keys or null
--- $9 fingerprints   $10 SHA-256 of proposals, null for application messages.   $11 how many epochs an application message may lag
+-- $9 fingerprints   $10 SHA-256 of proposals, null for application messages   $13 generations or null.   $11 how many epochs an application message may lag
 -- $12 maximum number of one member's proposals in one epoch
 with items as (
   select * from unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::bytea[], $6::text[], $7::text[], $8::text[],
-                       $9::bytea[], $10::bytea[])
-    with ordinality i (convo_id, id, sender_did, epoch, ciphertext, embed_type, embed_uri, key, fingerprint, body_hash, place)
+                       $9::bytea[], $10::bytea[], $13::bigint[])
+    with ordinality i (convo_id, id, sender_did, epoch, ciphertext, embed_type, embed_uri, key, fingerprint, body_hash, of_generation, place)
 ), judged as materialized (
-  select i.*, c.version, c.current_epoch, c.last_seq,
+  select i.*, c.version, c.generation, c.current_epoch, c.last_seq,
          case when i.convo_id = any ((select nullif(current_setting('catbird.held', true), '')::text[])::text[]) is not true
                 then 'not_held'
+              when c.generation <> i.of_generation then 'other_generation'
               when (c.current_epoch between i.epoch and i.epoch + case when i.body_hash is null then $11 else 0 end) is not true
                 then 'other_epoch'
               -- Subqueries for one value each, which PostgreSQL can only run row by row. For `exists` it may choose to read a whole
@@ -36,11 +38,11 @@ with items as (
                 then (select case when bool_or(p.body_hash = i.body_hash) then 'bytes_known'
                                   when count(*) >= $12 then 'too_many_proposals' end
                         from messages p
-                       where p.convo_id = i.convo_id and p.message_type = 'proposal' and p.epoch = i.epoch
+                       where p.convo_id = i.convo_id and p.message_type = 'proposal' and p.generation = c.generation and p.epoch = i.epoch
                          and p.sender_did = i.sender_did)
          end as refusal
     -- With `offset 0` PostgreSQL can only look each one up. It may choose to read the whole table for a plain join.
-    from items i left join lateral (select xmin as version, current_epoch, last_seq
+    from items i left join lateral (select xmin as version, generation, current_epoch, last_seq
                                       from conversations where id = i.convo_id offset 0) c on true
 ), numbered as materialized (
   -- Few columns, so that PostgreSQL does not sort and copy the ciphertexts.
@@ -53,8 +55,8 @@ with items as (
    where c.id = n.convo_id and c.xmin = n.version
   returning c.id
 ), appended as (
-  insert into messages (convo_id, seq, id, sender_did, message_type, epoch, ciphertext, embed_type, embed_uri, body_hash)
-  select n.convo_id, n.seq, j.id, j.sender_did, case when j.body_hash is null then 'app' else 'proposal' end, j.epoch, j.ciphertext,
+  insert into messages (convo_id, seq, id, sender_did, message_type, generation, epoch, ciphertext, embed_type, embed_uri, body_hash)
+  select n.convo_id, n.seq, j.id, j.sender_did, case when j.body_hash is null then 'app' else 'proposal' end, j.generation, j.epoch, j.ciphertext,
          j.embed_type, j.embed_uri, j.body_hash
     from numbered n join moved on moved.id = n.convo_id join judged j on j.place = n.place
   returning convo_id, id, seq, created_at

@@ -13,15 +13,16 @@ with log as materialized (
            over (partition by l.convo_id order by c.seq) as due
     from log l
    cross join lateral (select c.seq, c.created_at, octet_length(c.ciphertext) as bytes from messages c
-                        where c.convo_id = l.convo_id and c.message_type = 'commit' order by c.epoch limit $2) c
+                        where c.convo_id = l.convo_id and c.message_type = 'commit' and c.seq < l.start order by c.seq limit $2) c
 ), due as materialized (
   select convo_id, seq, unread, sum(bytes) over (order by convo_id, seq) - bytes as before from oldest where due
 ), gone as (
   delete from messages m using due d
    where m.convo_id = d.convo_id and m.seq = d.seq and d.before < $3
-  returning m.convo_id, m.epoch, m.seq, m.sender_did, m.body_hash, d.unread
+  returning m.convo_id, m.generation, m.epoch, m.seq, m.sender_did, m.body_hash, d.unread
 ), proposals as (
-  delete from messages p using gone g where p.convo_id = g.convo_id and p.message_type = 'proposal' and p.epoch = g.epoch - 1
+  delete from messages p using gone g where p.convo_id = g.convo_id and p.message_type = 'proposal' and p.generation = g.generation
+     and p.epoch = g.epoch - 1
   returning p.convo_id, p.sender_did
 ), there as (
   update members m set was_there = true from (select convo_id, sender_did from gone union select convo_id, sender_did from proposals) g

@@ -11,8 +11,8 @@ select c.id,
                                            where r.convo_id = c.id and r.left_at is null)
                                 or m.created_at < $4)
                       from messages m
-                     where m.convo_id = c.id and m.message_type = 'commit'
-                     order by m.epoch limit 1), false) as due
+                     where m.convo_id = c.id and m.message_type = 'commit' and m.seq < c.start
+                     order by m.seq limit 1), false) as due
   from (select id, last_seq, coalesce((select s.seq from log_starts s where s.convo_id = id), 1) as start
           from conversations where id > $1 order by id limit $3) c
  order by c.id

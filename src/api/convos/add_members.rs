@@ -49,6 +49,7 @@ impl Endpoint for AddMembers {
         Code::EpochMismatch,
         Code::EpochExpired,
         Code::EpochAhead,
+        Code::StaleGeneration,
         Code::ServerRolledBack,
         Code::InvalidCommit,
         Code::InvalidWelcome,

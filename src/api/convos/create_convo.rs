@@ -16,7 +16,6 @@ use crate::xrpc::{Caller, Endpoint, Kind};
 
 /// Maximum initial members, without the creator.
 const MAX_INITIAL_MEMBERS: usize = 999;
-/// Maximum hex digits of a group id.
 const MAX_NAME: usize = 128;
 const MAX_DESCRIPTION: usize = 512;
 
@@ -113,6 +112,7 @@ fn view(created: Created, new: NewConvo, dids: Vec<Did>) -> ConvoView {
         creator: new.creator,
         member_count: members.len() as i64,
         members,
+        generation: 1,
         epoch: new.epoch,
         seq: 0,
         cipher_suite: new.cipher_suite,
@@ -125,13 +125,7 @@ fn view(created: Created, new: NewConvo, dids: Vec<Did>) -> ConvoView {
 }
 
 async fn command(app: &App, caller: &Caller, input: Input) -> Result<commands::CreateConvo, Error> {
-    let group_id =
-        mls::canonical_group_id(&input.group_id).filter(|hex| hex.len() <= MAX_GROUP_ID_DIGITS).ok_or_else(|| {
-            let message = format!(
-                "groupId must be the MLS group id in hex: an even number of digits, at most {MAX_GROUP_ID_DIGITS}"
-            );
-            Code::InvalidRequest.because(message)
-        })?;
+    let group_id = fields::group_id(&input.group_id, "groupId")?;
     let suite = Suite::named(&input.cipher_suite)?;
     if input.initial_members.len() > MAX_INITIAL_MEMBERS {
         return Err(Code::TooManyMembers

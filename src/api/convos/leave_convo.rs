@@ -47,6 +47,7 @@ impl Endpoint for LeaveConvo {
         Code::EpochMismatch,
         Code::EpochExpired,
         Code::EpochAhead,
+        Code::StaleGeneration,
         Code::ServerRolledBack,
         Code::InvalidCommit,
         Code::InvalidProposal,
@@ -85,7 +86,7 @@ async fn leave(app: &App, caller: &Caller, input: Input) -> Result<Output, Error
         None => None,
         Some(bytes) => Some(group::proposal(app, caller, &input.convo_id, bytes).await?),
     };
-    if let Some(proposal) = &proposal {
+    if let Some((proposal, _)) = &proposal {
         proposal.check_departure(app.config.mls_validation)?;
     }
     let departure = Departure {

@@ -48,6 +48,7 @@ impl Endpoint for ProcessExternalCommit {
         Code::EpochMismatch,
         Code::EpochExpired,
         Code::EpochAhead,
+        Code::StaleGeneration,
         Code::ServerRolledBack,
         Code::InvalidCommit,
         Code::InvalidGroupInfo,

@@ -64,6 +64,7 @@ impl Endpoint for RemoveMember {
         Code::EpochMismatch,
         Code::EpochExpired,
         Code::EpochAhead,
+        Code::StaleGeneration,
         Code::ServerRolledBack,
         Code::InvalidCommit,
         Code::InvalidGroupInfo,

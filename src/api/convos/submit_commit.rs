@@ -53,6 +53,7 @@ impl Endpoint for SubmitCommit {
         Code::EpochMismatch,
         Code::EpochExpired,
         Code::EpochAhead,
+        Code::StaleGeneration,
         Code::ServerRolledBack,
         Code::InvalidCommit,
         Code::InvalidWelcome,

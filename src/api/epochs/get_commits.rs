@@ -7,7 +7,8 @@ use crate::app::App;
 use crate::error::{Code, Error};
 use crate::ids::{ConvoId, ServerIncarnation};
 use crate::mls::MAX_POSITION;
-use crate::store::members;
+use crate::store::members::Membership;
+use crate::store::{Reader, members};
 use crate::wire::CommitMessage;
 use crate::xrpc::{Caller, Endpoint, Kind};
 
@@ -22,13 +23,15 @@ pub struct Input {
     from_epoch: i64,
     #[serde(alias = "to_epoch")]
     to_epoch: Option<Epoch>,
+    /// Number of the group; the present one if absent.
+    generation: Option<Epoch>,
     #[serde(default)]
     limit: Limit,
     /// First epoch of the page, from the previous page.
     cursor: Option<String>,
 }
 
-/// An epoch that must be a number where it is given: `toEpoch=` is an error, not an absent value.
+/// A number that must be one where it is given: `toEpoch=` is an error, not an absent value.
 #[derive(Deserialize)]
 struct Epoch(i64);
 
@@ -36,6 +39,7 @@ struct Epoch(i64);
 #[serde(rename_all = "camelCase")]
 pub struct Output {
     convo_id: ConvoId,
+    generation: i64,
     commits: Vec<CommitMessage>,
     has_more: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -80,20 +84,23 @@ impl Endpoint for GetCommits {
                 .filter(|epoch| (input.from_epoch..=to_epoch).contains(epoch))
                 .ok_or_else(|| Code::InvalidCursor.because("cursor was not issued by getCommits for this range"))?,
         };
-        let last = to_epoch.min(member.at.epoch);
-        let commits = reader.commits(&input.convo_id, &caller.did, (first, last), input.limit.0).await?;
-        let expected = first.max(member.joined_epoch + 1);
+        let group = group(&reader, &input.convo_id, &member, input.generation.map(|generation| generation.0)).await?;
+        let last = to_epoch.min(group.final_epoch);
+        let epochs = (group.generation, first, last);
+        let commits = reader.commits(&input.convo_id, &caller.did, epochs, input.limit.0).await?;
+        let expected = first.max(group.visible_after + 1);
         let first_epoch = match commits.first() {
             Some(commit) if commit.epoch > expected => Some(commit.epoch),
             // Retention deletes the oldest commits first.
             None if expected <= last => {
-                Some(reader.first_commit(&input.convo_id).await?.unwrap_or(member.at.epoch + 1))
+                Some(reader.first_commit(&input.convo_id, group.generation).await?.unwrap_or(group.final_epoch + 1))
             }
             _ => None,
         };
         let next = commits.last().map(|commit| commit.epoch + 1).filter(|next| *next <= last);
         Ok(Output {
             convo_id: input.convo_id,
+            generation: group.generation,
             commits,
             has_more: next.is_some(),
             cursor: next.map(|epoch| epoch.to_string()),
@@ -101,4 +108,30 @@ impl Endpoint for GetCommits {
             server_incarnation: member.incarnation,
         })
     }
+}
+
+/// A group of the conversation, as a member sees it.
+struct Range {
+    generation: i64,
+    /// The member sees the commits that create epochs after this one.
+    visible_after: i64,
+    final_epoch: i64,
+}
+
+/// Returns the group of a generation, or the present one.
+async fn group(reader: &Reader, convo: &ConvoId, member: &Membership, generation: Option<i64>) -> Result<Range, Error> {
+    let generation = generation.unwrap_or(member.generation);
+    if generation == member.generation {
+        return Ok(Range { generation, visible_after: member.joined_epoch, final_epoch: member.at.epoch });
+    }
+    let past = reader.past_group(convo, generation).await?.ok_or_else(|| {
+        Code::InvalidEpochRange.because(format!("generation must be from 1 to {}", member.generation))
+    })?;
+    // A member that joined in this generation sees its commits from there on, and one that joined later none.
+    let visible_after = match member.joined_seq {
+        joined if joined < past.first_seq => past.initial_epoch,
+        joined if joined > past.last_seq => past.final_epoch,
+        _ => member.joined_at_epoch.max(past.initial_epoch),
+    };
+    Ok(Range { generation, visible_after, final_epoch: past.final_epoch })
 }

@@ -21,6 +21,7 @@ pub struct Input {
 #[serde(rename_all = "camelCase")]
 pub struct Output {
     convo_id: ConvoId,
+    generation: i64,
     current_epoch: i64,
     /// Incarnation of the database that the epoch was read from.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -42,7 +43,7 @@ impl Endpoint for GetEpoch {
     async fn call(app: &App, caller: &Caller, input: Input) -> Result<Output, Error> {
         // Always read from the database, which shows a removal, or a failover that lost epochs, at once.
         let member = members::membership(&app.store.reader().await?, &input.convo_id, &caller.did).await?;
-        let (current_epoch, server_incarnation) = (member.at.epoch, member.incarnation);
-        Ok(Output { convo_id: input.convo_id, current_epoch, server_incarnation })
+        let (generation, current_epoch, server_incarnation) = (member.generation, member.at.epoch, member.incarnation);
+        Ok(Output { convo_id: input.convo_id, generation, current_epoch, server_incarnation })
     }
 }

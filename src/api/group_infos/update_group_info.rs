@@ -39,6 +39,7 @@ impl Endpoint for UpdateGroupInfo {
         Code::EpochMismatch,
         Code::EpochExpired,
         Code::EpochAhead,
+        Code::StaleGeneration,
         Code::InvalidGroupInfo,
     ];
 
@@ -50,9 +51,15 @@ impl Endpoint for UpdateGroupInfo {
     }
 
     async fn call(app: &App, caller: &Caller, input: Input) -> Result<Output, Error> {
-        let group_info = group::group_info(app, caller, &input.convo_id, input.group_info, input.epoch.0).await?;
+        let (group_info, group) =
+            group::group_info(app, caller, &input.convo_id, input.group_info, input.epoch.0).await?;
         let held = app.quotas.reserve(vec![Charge::stored(&caller.did, group_info.bytes.len(), 1)])?;
-        let command = commands::UpdateGroupInfo { convo_id: input.convo_id, caller: caller.did.clone(), group_info };
+        let command = commands::UpdateGroupInfo {
+            convo_id: input.convo_id,
+            caller: caller.did.clone(),
+            generation: group.generation,
+            group_info,
+        };
         let stored = app.serializer.run(command).await;
         held.finish(stored.is_ok());
         Ok(Output { updated: true, epoch: stored? })

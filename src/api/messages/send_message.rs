@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use crate::api::fields::{self, Count, Key, ServerIncarnation};
+use crate::api::fields::{self, Count, Generation, Key, ServerIncarnation};
 use crate::api::group;
 use crate::app::App;
 use crate::bytes::LexBytes;
@@ -28,6 +28,7 @@ pub struct Input {
     convo_id: ConvoId,
     ciphertext: LexBytes,
     epoch: Count,
+    generation: Option<Generation>,
     #[serde(alias = "sender_did")]
     sender_did: Option<Did>,
     #[serde(alias = "msg_id")]
@@ -68,6 +69,7 @@ impl Endpoint for SendMessage {
         Code::EpochMismatch,
         Code::EpochExpired,
         Code::EpochAhead,
+        Code::StaleGeneration,
         Code::ServerRolledBack,
         Code::MessageTooLarge,
         Code::IdempotencyConflict,
@@ -125,8 +127,13 @@ async fn command(app: &App, caller: &Caller, input: Input) -> Result<commands::S
         return Err(Code::InvalidAsset.because("embedUri must be a URI with a scheme"));
     }
     let epoch = input.epoch.0;
+    let mut generation = input.generation.map(|generation| generation.0);
     if let Some(frame) = mls::check_application(&ciphertext, epoch)? {
-        group::check(app, caller, &input.convo_id, &frame, Code::InvalidMessage).await?;
+        let group = group::check(app, caller, &input.convo_id, &frame, Code::InvalidMessage).await?;
+        if generation.is_some_and(|given| given != group.generation) {
+            return Err(Code::InvalidMessage.because("the message's MLS group is of another generation"));
+        }
+        generation = Some(group.generation);
     }
     let fingerprint = Fingerprint::default()
         .text(Some(input.convo_id.as_str()))
@@ -141,6 +148,7 @@ async fn command(app: &App, caller: &Caller, input: Input) -> Result<commands::S
         message: AppMessage {
             id: input.msg_id.unwrap_or_else(|| app.new_id()),
             sender: caller.did.clone(),
+            generation,
             epoch,
             ciphertext,
             embed_type,

@@ -45,6 +45,7 @@ impl Endpoint for SubmitProposal {
         Code::EpochMismatch,
         Code::EpochExpired,
         Code::EpochAhead,
+        Code::StaleGeneration,
         Code::ServerRolledBack,
         Code::InvalidProposal,
         Code::TooManyProposals,
@@ -73,11 +74,11 @@ impl Endpoint for SubmitProposal {
 }
 
 async fn submit(app: &App, caller: &Caller, input: Input) -> Result<Output, Error> {
-    let proposal = group::proposal(app, caller, &input.convo_id, input.proposal).await?;
+    let (proposal, group) = group::proposal(app, caller, &input.convo_id, input.proposal).await?;
     let fingerprint = Fingerprint::default().text(Some(input.convo_id.as_str())).field(Some(&proposal.bytes));
     let command = commands::SendMessage {
         convo_id: input.convo_id,
-        message: group::proposal_entry(app, caller, proposal),
+        message: group::proposal_entry(app, caller, proposal, &group),
         has_own_id: false,
         window: app.config.message_epoch_window,
         incarnation: input.server_incarnation.map(|seen| seen.0),

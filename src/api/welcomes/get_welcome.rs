@@ -33,9 +33,11 @@ pub struct Output {
     welcome: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     key_package_hash: Option<String>,
+    /// Number of the group that it leads into.
+    generation: i64,
     /// The epoch in which the caller joins.
     epoch: i64,
-    /// The caller sees the entries after this seq.
+    /// The entries after this seq are of the group, as far as the caller sees them.
     seq: i64,
 }
 
@@ -63,13 +65,14 @@ impl Endpoint for GetWelcome {
         members::membership(&reader, &input.convo_id, &caller.did).await?;
         let which = WelcomeSelector { key_package_hash, epoch: None, device_id };
         match welcomes::find(&reader, &input.convo_id, &caller.did, &which).await? {
-            Some(StoredWelcome::Available { welcome, key_package_hash, epoch, seq, own_parts }) => {
+            Some(StoredWelcome::Available { welcome, key_package_hash, generation, epoch, seq, own_parts }) => {
                 let own: Vec<&[u8]> = own_parts.iter().flatten().map(Vec::as_slice).collect();
                 let welcome = if own.is_empty() { welcome } else { mls::restrict_welcome(welcome, &own) };
                 Ok(Output {
                     convo_id: input.convo_id,
                     welcome: to_base64(&welcome),
                     key_package_hash: key_package_hash.map(|hash| hex::encode(&hash)),
+                    generation,
                     epoch,
                     seq,
                 })

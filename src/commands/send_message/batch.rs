@@ -36,8 +36,8 @@ impl Batched for SendMessage {
         }
         let sender = &self.message.sender;
         Err(match (refused.refusal, refused.at) {
-            (Refusal::OtherEpoch, None) => epochs::not_found().into(),
-            (Refusal::OtherEpoch, Some(at)) => {
+            (Refusal::OtherEpoch | Refusal::OtherGeneration, None) => epochs::not_found().into(),
+            (Refusal::OtherEpoch | Refusal::OtherGeneration, Some(at)) => {
                 refusal::epoch_mismatch(db, &self.convo_id, sender, self.origin(), at).await
             }
             (Refusal::NotMember, _) => self.not_member(db).await,

@@ -87,7 +87,11 @@ impl SendMessage {
     }
 
     fn origin(&self) -> MadeIn<'_> {
-        MadeIn { epoch: self.message.epoch, incarnation: self.incarnation.as_deref() }
+        MadeIn {
+            generation: self.message.generation,
+            epoch: self.message.epoch,
+            incarnation: self.incarnation.as_deref(),
+        }
     }
 
     fn sent(&self, appended: &Appended) -> Sent {

@@ -47,8 +47,8 @@ impl Batched for SubmitCommit {
         }
         let about = refused.about.as_deref().unwrap_or_default();
         Err(match (refused.refusal, refused.at, self.made_in()) {
-            (Refusal::OtherEpoch, Some(at), Some(epoch)) => {
-                let made_in = MadeIn { epoch, incarnation: self.incarnation.as_deref() };
+            (Refusal::OtherEpoch | Refusal::OtherGeneration, Some(at), Some(epoch)) => {
+                let made_in = MadeIn { generation: self.generation, epoch, incarnation: self.incarnation.as_deref() };
                 let lost = refusal::epoch_mismatch(db, &self.convo_id, &self.caller, made_in, at).await;
                 match self.arrival.is_some() {
                     true => refusal::with_group_info(db, &self.convo_id, &self.caller, lost).await,

@@ -32,6 +32,8 @@ pub struct SubmitCommit {
     pub commit: Option<Commit>,
     /// The device that an external commit brings into the group. Such a commit changes no roster.
     pub arrival: Option<Arrival>,
+    /// Number of the group that the commit is of.
+    pub generation: Option<i64>,
     /// The commit's id in the log.
     pub entry_id: EntryId,
     pub invitation: Invitation,
@@ -164,6 +166,7 @@ impl SubmitCommit {
             convo: &self.convo_id,
             id: &self.entry_id,
             sender: &self.caller,
+            generation: self.generation,
             epoch: commit.map(|commit| commit.frame.epoch),
             commit: commit.map(|commit| commit.bytes.as_slice()),
             hash: commit.map(|commit| commit.hash.as_slice()),

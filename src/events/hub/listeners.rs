@@ -151,6 +151,22 @@ impl Inner {
                 let (event_id, did, actor) = (row.name(did), did.clone(), actor.clone());
                 say(Event::MembershipChange { event_id, convo_id, did, action, actor, epoch: *epoch, seq: *seq });
             }
+            (Some(convo), EventPayload::Reset { generation, group_id, epoch, seq, actor, welcomed })
+                if self.is_attached(to, convo) =>
+            {
+                say(Event::ConversationReset {
+                    event_id: row.name(&to.did),
+                    convo_id: convo.clone(),
+                    generation: *generation,
+                    group_id: group_id.clone(),
+                    epoch: *epoch,
+                    seq: *seq,
+                    actor: actor.clone(),
+                });
+                if welcomed.contains(&to.did) {
+                    say(Event::Welcome { convo_id: convo.clone(), epoch: *epoch });
+                }
+            }
             (Some(convo), EventPayload::Fork { generation, epoch }) if self.is_attached(to, convo) => {
                 let (event_id, convo_id) = (row.name(&to.did), convo.clone());
                 say(Event::ForkSuspected { event_id, convo_id, generation: *generation, epoch: *epoch });

@@ -43,6 +43,7 @@ fn stream(hub: &Hub, did: &str, position: i64, last_seq: i64) -> Arc<Subscriber>
 
 fn entry(seq: i64) -> MessageView {
     MessageView {
+        generation: 1,
         id: Ulid::new().to_string().parse().unwrap(),
         convo_id: CONVO.parse().unwrap(),
         sender: "did:plc:sender".parse().unwrap(),

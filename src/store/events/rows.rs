@@ -76,6 +76,9 @@ pub enum EventPayload {
     /// The recipient, or one of its registered devices, has few key packages left.
     #[serde(rename_all = "camelCase")]
     KeyPackagesLow { available: i64, device_id: Option<String> },
+    /// For all members: the conversation has another group.
+    #[serde(rename_all = "camelCase")]
+    Reset { generation: i64, group_id: String, epoch: i64, seq: i64, actor: Did, welcomed: Vec<Did> },
     /// For all members: the commit of an epoch may have led them apart.
     Fork { generation: i64, epoch: i64 },
     /// For all members: the conversation is wedged, or no longer is.

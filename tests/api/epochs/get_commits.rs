@@ -152,6 +152,8 @@ async fn commits_from_before_the_join_are_not_even_walked(app: &TestApp) {
         "999".into(),
         "50".into(),
         "99999".into(),
+        "1000".into(),
+        "1".into(),
     ]
     .iter()
     .enumerate()

@@ -227,7 +227,7 @@ async fn p7_a_page_is_cut_to_the_membership_of_its_own_moment(app: &TestApp) {
         let reader = app.app.store.reader().await.unwrap();
         let after = reader.messages_after(&id, &bob, 0, 50).await.unwrap();
         let before = reader.messages_before(&id, &bob, i64::MAX, 50).await.unwrap();
-        let commits = reader.commits(&id, &bob, (0, 50), 50).await.unwrap();
+        let commits = reader.commits(&id, &bob, (1, 0, 50), 50).await.unwrap();
         let seqs = |page: Vec<catbird_server::wire::MessageView>| page.iter().map(|one| one.seq).collect::<Vec<_>>();
         (seqs(after), seqs(before), commits.iter().map(|one| one.seq).collect::<Vec<_>>())
     };

@@ -97,6 +97,7 @@ impl Persona {
             // A client cannot read its own messages; those of its person's other devices it can.
             "app" if sender == self.did() && !self.has_devices()? => None,
             "app" => self.read(sender, &bytes)?,
+            "reset" => None,
             other => return Err(self.broken(format!("entry {seq} is of type {other:?}"))),
         };
         self.last_seq = seq;
