@@ -9,7 +9,7 @@ use serde::de::{self, Deserializer, IgnoredAny, SeqAccess, Unexpected, Visitor};
 use crate::bytes::LexBytes;
 use crate::error::{Code, Error};
 use crate::hex;
-use crate::ids::{Did, Malformed, is_id};
+use crate::ids::{Did, MAX_GROUP_ID_DIGITS, Malformed, is_id};
 use crate::mls::{self, MAX_POSITION, Welcome};
 use crate::store::key_packages::Hash;
 
@@ -65,14 +65,11 @@ impl TryFrom<Count> for Generation {
     }
 }
 
-/// Maximum hex digits of a group id.
-pub const MAX_GROUP_ID: usize = 128;
-
 /// Parses an MLS group id. `what` names the field in the error.
 pub fn group_id(text: &str, what: &str) -> Result<String, Error> {
-    mls::canonical_group_id(text).filter(|hex| hex.len() <= MAX_GROUP_ID).ok_or_else(|| {
+    mls::canonical_group_id(text).filter(|hex| hex.len() <= MAX_GROUP_ID_DIGITS).ok_or_else(|| {
         let message =
-            format!("{what} must be the MLS group id in hex: an even number of digits, at most {MAX_GROUP_ID}");
+            format!("{what} must be the MLS group id in hex: an even number of digits, at most {MAX_GROUP_ID_DIGITS}");
         Code::InvalidRequest.because(message)
     })
 }

@@ -11,7 +11,7 @@ use crate::wire::{ConvoMetadata, ConvoState, ConvoView};
 
 use super::query::query;
 use super::session::{Params, Queries};
-use super::{Abort, Exclusive, Reader, members};
+use super::{Abort, Exclusive, Reader, Store, members};
 
 query! {
     INSERT = "convos/insert" (TEXT, TEXT, TEXT, TEXT, INT8);

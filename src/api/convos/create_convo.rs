@@ -7,7 +7,7 @@ use crate::app::App;
 use crate::bytes::LexBytes;
 use crate::commands::{self, Created, Fingerprint, Idempotency, Invitation};
 use crate::error::{Code, Error};
-use crate::ids::{Did, MAX_GROUP_ID_DIGITS};
+use crate::ids::Did;
 use crate::mls::{self, GroupInfo, MAX_INITIAL_EPOCH, Suite};
 use crate::quotas::{Charge, Reservation};
 use crate::store::convos::NewConvo;

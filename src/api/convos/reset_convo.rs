@@ -74,6 +74,10 @@ impl Endpoint for ResetConvo {
     type Input = Input;
     type Output = ConflictResult<Output>;
 
+    fn convo(input: &mut Input) -> Option<&mut ConvoId> {
+        Some(&mut input.convo_id)
+    }
+
     fn bytes(judged: &ConflictResult<Output>) -> usize {
         judged.bytes()
     }
