@@ -1,4 +1,4 @@
-//! Devices of a person: registered under a signature key, announced to the members of its conversations.
+//! Devices of a person, registered under a signature key.
 
 use chrono::{DateTime, Utc};
 

@@ -1,4 +1,4 @@
--- devices/refresh: registers a device again. One with a new signature key is in no group any more, and members are told of it again.
+-- devices/refresh: registers a device again. One with a new signature key is in no group any more.
 -- needs: the owner's key packages (key_packages/lock_owner).
 -- $1 owner   $2 device_id   $3 device_uuid or null   $4 name   $5 signature key
 with lost as (
