@@ -56,6 +56,8 @@ pub struct Commit {
     pub welcome: bool,
     /// GroupInfo of the epoch that it creates.
     pub group_info: Option<Vec<u8>>,
+    /// True for an external commit, which includes no proposals of others.
+    pub external: bool,
 }
 
 pub struct Model {
@@ -177,7 +179,7 @@ impl Model {
         self.group_info = commit.group_info.clone();
         self.append("commit", self.at.epoch, commit.sender, &commit.bytes);
         for proposal in std::mem::take(&mut self.proposals) {
-            if let Proposal::Remove(who) = proposal {
+            if let (Proposal::Remove(who), false) = (proposal, commit.external) {
                 self.tree.remove(&who);
             }
         }

@@ -41,12 +41,14 @@ pub enum Action {
     Join(Pick),
     /// A member reports that its Welcome cannot be opened.
     FailToJoin(Pick),
+    /// A member loses its state and comes back by an external commit, if there is a GroupInfo.
+    Return(Pick),
     /// A member reads the log.
     CatchUp(Pick),
     /// Two members commit at once.
     Race(Pick, Pick, Pick),
     /// A member that has not read the log commits.
-    Stale(Pick, Pick),
+    Stale(Pick),
     /// A person who is not a member tries to send, to add or to leave.
     Intrude(Pick, Pick),
     /// A person sends an earlier request again.
@@ -82,9 +84,10 @@ pub fn steps() -> impl Strategy<Value = Step> {
         3 => pick().prop_map(Action::Publish),
         6 => pick().prop_map(Action::Join),
         1 => pick().prop_map(Action::FailToJoin),
+        3 => pick().prop_map(Action::Return),
         2 => pick().prop_map(Action::CatchUp),
         2 => (pick(), pick(), pick()).prop_map(|(one, other, whom)| Action::Race(one, other, whom)),
-        2 => two().prop_map(|(who, whom)| Action::Stale(who, whom)),
+        2 => pick().prop_map(Action::Stale),
         1 => two().prop_map(|(who, how)| Action::Intrude(who, how)),
         2 => pick().prop_map(Action::Repeat),
     ];

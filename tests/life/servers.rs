@@ -53,7 +53,7 @@ impl Servers {
 
     async fn replica(&self, n: usize) -> Replica {
         let url = if n == 0 { self.chaos.url() } else { self.database.url.clone() };
-        Replica::start(MODES[n], &url, &[]).await
+        Replica::start(MODES[n], &url, &[("EXTERNAL_COMMIT_SECONDS", "0")]).await
     }
 
     /// Starts the replicas again that were killed.

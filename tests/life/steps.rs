@@ -5,7 +5,7 @@ use catbird_client::persona::{sha256_hex, unique};
 use catbird_client::xrpc::{base64_text, bytes_value};
 use serde_json::json;
 
-use crate::model::{Proposal, Welcome};
+use crate::model::{Commit, Proposal, Welcome};
 use crate::schedule::{Action, Fault, Pick, Step};
 use crate::world::World;
 
@@ -108,6 +108,10 @@ impl World<'_> {
                 let reply = self.servers.ask(replica, &self.people[who].xrpc, "confirmWelcome", &body, fault).await;
                 assert_eq!(reply.status, 200, "{reply}");
             }
+            Action::Return(who) => {
+                let who = choose(&self.members(), who).filter(|_| self.model.group_info.is_some())?;
+                self.come_back(who, fault, replica).await;
+            }
             Action::CatchUp(who) => {
                 let who = choose(&self.members(), who)?;
                 self.catch_up(who, replica).await;
@@ -119,16 +123,12 @@ impl World<'_> {
                 let other = choose(&members, other)?;
                 self.race(one, other, whom, replica).await?;
             }
-            Action::Stale(who, whom) => {
+            Action::Stale(who) => {
                 let behind = |who: &usize| self.people[*who].epoch(&self.group) < self.model.at.epoch;
                 let behind: Vec<usize> = self.members().into_iter().filter(behind).collect();
                 let who = choose(&behind, who)?;
-                let whom = choose(&self.outsiders(), whom)?;
-                let of_its_group = self.people[who].mls.members(&self.group).unwrap();
-                if of_its_group.contains(&self.dids[whom]) {
-                    return None;
-                }
-                let made = self.make_addition(who, &[whom]).await;
+                // An addition could repeat one that was proposed in the old epoch, which MLS forbids.
+                let made = self.make(who, &[], &[]).await;
                 // It may become right by the time that a lost request arrives.
                 let fault = if fault == Fault::Twice { fault } else { Fault::None };
                 self.submit(made, fault, replica).await;
@@ -168,6 +168,32 @@ impl World<'_> {
         let outcome = self.model.propose(who, epoch, &proposal, Proposal::Add(whom, sha256_hex(&package)));
         self.compare(outcome, &reply);
         self.remember(who, "submitProposal", body, reply);
+    }
+
+    /// Loses the state of the group and comes back by an external commit.
+    async fn come_back(&mut self, who: usize, fault: Fault, replica: usize) {
+        let here = [("convoId", self.convo.clone())];
+        let served = self.servers.read(replica, &self.people[who].xrpc, "getGroupInfo", &here).await;
+        let person = &mut self.people[who];
+        person.mls.forget(&self.group).unwrap();
+        let entry = person.mls.enter(&served.bytes("groupInfo").unwrap(), person.handshake).unwrap();
+        let body = json!({
+            "convoId": self.convo,
+            "externalCommit": base64_text(&entry.staged.commit),
+            "idempotencyKey": unique(),
+        });
+        let reply = self.servers.ask(replica, &self.people[who].xrpc, "processExternalCommit", &body, fault).await;
+        let commit = Commit {
+            sender: who,
+            made_in: entry.staged.made_in,
+            added: Vec::new(),
+            removed: Vec::new(),
+            bytes: entry.staged.commit,
+            welcome: false,
+            group_info: None,
+            external: true,
+        };
+        self.settle(&commit, "processExternalCommit", body, reply);
     }
 
     /// Leaves with the proposal that the person be removed.

@@ -200,6 +200,7 @@ impl<'a> World<'a> {
             bytes: staged.commit,
             welcome: true,
             group_info,
+            external: false,
         };
         Made { commit, method: "submitCommit", body }
     }

@@ -8,6 +8,7 @@ mod epochs;
 mod group_infos;
 mod kinds;
 mod names;
+mod storm;
 
 use catbird_client::xrpc;
 use catbird_testkit::cluster::database;
@@ -66,6 +67,11 @@ fleets! {
     actors: [Mode::Actors];
     three_replicas: [Mode::Advisory, Mode::Advisory, Mode::Advisory];
     mixed_fleet: [Mode::Advisory, Mode::Actors, Mode::Actors];
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn p13_fifty_members_that_lost_their_state_come_back_within_the_budget() {
+    storm::fifty_come_back().await;
 }
 
 /// Epochs of a race: `RACE_EPOCHS`, or as many as usual.
