@@ -38,8 +38,6 @@ pub struct MemberRecord {
     pub joined_epoch: i64,
     /// Epoch in which the member joined, in the generation of that time.
     pub joined_at_epoch: i64,
-    /// Seq of the entry that began the present group; 0 for the first group.
-    pub group_seq: i64,
     /// End of the membership; `None` for a current member.
     pub left: Option<Left>,
     /// Incarnation of the database, if it has begun.
@@ -64,8 +62,6 @@ pub struct Membership {
     pub joined_epoch: i64,
     /// Epoch in which the member joined, in the generation of that time.
     pub joined_at_epoch: i64,
-    /// Seq of the entry that began the present group; 0 for the first group.
-    pub group_seq: i64,
     /// The incarnation of the database that says so, if that has begun.
     pub incarnation: Option<ServerIncarnation>,
 }
@@ -80,7 +76,6 @@ impl MemberRecord {
                 joined_seq: self.joined_seq,
                 joined_epoch: self.joined_epoch,
                 joined_at_epoch: self.joined_at_epoch,
-                group_seq: self.group_seq,
                 incarnation: self.incarnation,
             }),
             Some(_) => Err(Code::NotMember.because("you are no longer a member of this conversation")),
@@ -108,7 +103,6 @@ pub(crate) async fn record(db: &impl Queries, convo: &ConvoId, did: &Did) -> Res
         joined_seq: row.get("joined_seq"),
         joined_epoch: row.get("joined_epoch"),
         joined_at_epoch: row.get("joined_at_epoch"),
-        group_seq: row.get("group_seq"),
         left,
     }))
 }
