@@ -13,6 +13,7 @@ use crate::ids::{ConvoId, Did};
 use crate::mls::RosterChange;
 use crate::quotas::{Charge, Reservation};
 use crate::store::key_packages::Hash;
+use crate::store::members;
 use crate::xrpc::Caller;
 
 /// Maximum DIDs in one list of a request.
@@ -106,7 +107,11 @@ impl Submission {
                 removed: &self.removed,
                 owners: invitation.key_packages.iter().map(|(owner, _)| owner).collect(),
             };
-            commit.check_roster(&caller.did, &change, app.config.mls_validation)?;
+            if let Err(refusal) = commit.check_roster(&caller.did, &change, app.config.mls_validation) {
+                // Former members are told that they are no longer members.
+                members::membership(&app.store.reader().await?, &self.convo_id, &caller.did).await?;
+                return Err(refusal);
+            }
             of_suite.map_or(Ok(()), |suite| suite.check(group.suite))?;
             visible::check_leaves(app, caller, &self.convo_id, commit, &change).await?;
             if let Some(welcome) = &invitation.welcome {
