@@ -160,7 +160,7 @@ fn tells_its_facts(body: &Value) -> Result<(), String> {
     let message = body["message"].as_str().unwrap_or_default();
     let (_, facts) = facts(message).ok_or_else(|| format!("no facts in {message:?}"))?;
     let fields = body.as_object().into_iter().flatten();
-    let beside = fields.filter(|(name, _)| !matches!(name.as_str(), "error" | "message" | "missing"));
+    let beside = fields.filter(|(name, _)| !matches!(name.as_str(), "error" | "message" | "missing" | "groupInfo"));
     let told: BTreeMap<&str, String> = facts.into_iter().map(|(name, value)| (name, value.to_owned())).collect();
     let had = beside.map(|(name, value)| (&**name, value.as_str().map_or_else(|| value.to_string(), str::to_owned)));
     let had: BTreeMap<&str, String> = had.collect();

@@ -11,6 +11,7 @@ use crate::ids::{ConvoId, Did};
 use crate::mls::{self, Commit, GroupInfo, MAX_INITIAL_EPOCH, Suite};
 use crate::quotas::Charge;
 use crate::store::groups::NewGroup;
+use crate::store::members;
 use crate::xrpc::{Caller, Conflict, ConflictResult, Endpoint, Kind, ReplyKind};
 
 /// Maximum key packages of a Welcome.
@@ -108,7 +109,7 @@ async fn command(app: &App, caller: &Caller, input: Input) -> Result<commands::R
     let key_packages = fields::key_package_hashes(input.key_package_hashes, MAX_KEY_PACKAGES)?;
     if input.welcome_message.is_some() == key_packages.is_empty() {
         let message = "welcomeMessage and keyPackageHashes, which names its recipients, come together";
-        return Err(Code::InvalidWelcome.because(message));
+        return Err(Code::InvalidRequest.because(message));
     }
     let welcome = fields::welcome(input.welcome_message).await?;
     let commit = match input.commit {
@@ -149,7 +150,11 @@ async fn command(app: &App, caller: &Caller, input: Input) -> Result<commands::R
         if !group_info.frame.belongs_to(&group_id) {
             return Err(Code::InvalidGroupInfo.because("groupInfo is not of the new group"));
         }
-        group_info.check(suite, epoch, &caller.did)?;
+        if let Err(refusal) = group_info.check(suite, epoch, &caller.did) {
+            // Former members are told that they are no longer members.
+            members::membership(&app.store.reader().await?, &input.convo_id, &caller.did).await?;
+            return Err(refusal);
+        }
     }
     let new_id = || app.new_id::<String>();
     let bytes = welcome.map(|welcome| welcome.bytes);

@@ -412,8 +412,8 @@ async fn a_reset_that_contradicts_itself_changes_nothing(app: &TestApp) {
     let wrong = [
         (json!({ "commit": old["commit"] }), 400, "InvalidCommit"),
         (json!({ "currentEpoch": 5 }), 400, "InvalidCommit"),
-        (json!({ "keyPackageHashes": null }), 400, "InvalidWelcome"),
-        (json!({ "welcomeMessage": null }), 400, "InvalidWelcome"),
+        (json!({ "keyPackageHashes": null }), 400, "InvalidRequest"),
+        (json!({ "welcomeMessage": null }), 400, "InvalidRequest"),
         (json!({ "cipherSuite": "MLS_128_DHKEMP256_AES128GCM_SHA256_P256" }), 400, "InvalidWelcome"),
         (json!({ "cipherSuite": "none" }), 400, "InvalidCipherSuite"),
         (json!({ "groupInfo": base64_text(&alice.mls.group_info(&alice.group_id).unwrap()) }), 400, "InvalidGroupInfo"),

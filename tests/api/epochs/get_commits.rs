@@ -144,7 +144,7 @@ async fn commits_from_before_the_join_are_not_even_walked(app: &TestApp) {
     ok(ask(&members[0], "addMembers", &json!({ "convoId": convo(&members[0]), "didList": [carol.did()] })).await);
     seed_entries(app, &members[0], "commit", 3, 10).await;
     let query = include_str!("../../../sql/queries/messages/list_commits.sql");
-    let lines = query.lines().filter(|line| !line.starts_with("--")).collect::<Vec<_>>().join(" ");
+    let lines = query.lines().filter(|line| !line.trim_start().starts_with("--")).collect::<Vec<_>>().join(" ");
     let filled = [
         format!("'{}'", convo(&members[0])),
         format!("'{}'", carol.did()),

@@ -18,7 +18,8 @@ async fn the_epoch_follows_commits_and_nothing_else(app: &TestApp) {
     members[0].send("no commit").await.unwrap();
     let reply = ok(get(&members[1], "getEpoch", &[("convoId", &convo(&members[1]))]).await);
     let incarnation = &reply.body["serverIncarnation"];
-    let expected = json!({ "convoId": convo(&members[1]), "currentEpoch": 1, "serverIncarnation": incarnation });
+    let expected =
+        json!({ "convoId": convo(&members[1]), "generation": 1, "currentEpoch": 1, "serverIncarnation": incarnation });
     assert_eq!((&reply.body, incarnation.is_string()), (&expected, true));
     members[0].add(&[app.published_persona().await.did()]).await.unwrap();
     assert_eq!(members[1].server_epoch().await.unwrap(), 2);

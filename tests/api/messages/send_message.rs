@@ -51,7 +51,7 @@ async fn everything_that_was_sent_is_in_the_log(app: &TestApp) {
         log.list("messages").unwrap(),
         [json!({
             "id": id, "convoId": convo(&members[0]), "sender": members[0].did(), "messageType": "app",
-            "ciphertext": bytes_value(&ciphertext), "epoch": 1, "seq": 2, "createdAt": sent.body["receivedAt"],
+            "ciphertext": bytes_value(&ciphertext), "generation": 1, "epoch": 1, "seq": 2, "createdAt": sent.body["receivedAt"],
             "embedType": asked["embedType"], "embedUri": asked["embedUri"],
         })]
     );

@@ -43,6 +43,12 @@ async fn three(app: &TestApp, library: Library) -> [Persona; 3] {
     [alice, bob, carol]
 }
 
+/// Asserts that the conversation has these members and no others. Those who joined together have no order.
+async fn has_members(viewer: &Persona, members: &[&Persona]) {
+    let seen: BTreeSet<_> = roster(viewer).await.into_iter().collect();
+    assert_eq!(seen, members.iter().map(|member| member.did().to_owned()).collect());
+}
+
 #[test]
 fn the_page_for_clients_names_exactly_the_scenarios_that_exist() {
     const PAGE: &str = include_str!("../../../docs/clients.md");

@@ -44,7 +44,7 @@ async fn a_welcome_is_fetched_any_number_of_times(app: &TestApp) {
     for _ in 0..3 {
         let reply = ok(get(&carol, "getWelcome", &[("convoId", &id)]).await);
         let whole = json!({
-            "convoId": id, "welcome": base64_text(&welcome), "keyPackageHash": sha256_hex(&package), "epoch": 2, "seq": 2,
+            "convoId": id, "welcome": base64_text(&welcome), "keyPackageHash": sha256_hex(&package), "generation": 1, "epoch": 2, "seq": 2,
         });
         assert_eq!(reply.body, whole);
         ok(get(&carol, "getKeyPackages", &[("dids", members[1].did())]).await);
