@@ -170,7 +170,7 @@ async fn an_entry_beyond_the_position_is_named() {
     let beyond = "insert into messages (convo_id, seq, id, sender_did, message_type, epoch, ciphertext)
         values ('c', 5, 'm5', 'did:x:bob', 'app', 2, 'hello')";
     let guard = ("messages_position_check", "drop trigger messages_position_check on messages");
-    named(beyond, Some(guard), &["sequence_gaps"]).await;
+    named(beyond, Some(guard), &["generations", "sequence_gaps"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
