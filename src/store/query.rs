@@ -18,7 +18,7 @@ macro_rules! sql {
     };
 }
 
-/// Declares statements: `query! { ADVANCE = "epochs/advance" (TEXT, INT8, INT8); }`.
+/// Declares statements: `query! { FIND = "epochs/find" (TEXT); }`.
 macro_rules! query {
     ($($constant:ident = $path:literal ($($ty:ident),*);)*) => {
         $(pub(in crate::store) const $constant: $crate::store::query::Query = $crate::store::query::Query {

@@ -59,7 +59,7 @@ impl Place {
 
     /// Counts the committed batches with several commands.
     async fn shared(&self) -> f64 {
-        metric(&self.fleet.replicas[0], "database_transactions_total{name=\"addMembers.batch\",outcome=\"committed\"}")
+        metric(&self.fleet.replicas[0], "database_transactions_total{name=\"submitCommit.batch\",outcome=\"committed\"}")
             .await
     }
 

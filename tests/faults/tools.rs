@@ -72,4 +72,4 @@ pub async fn lock_waiters(client: &Client, backends: i64) {
 pub const SEND: &str = "messages/send_message";
 
 /// Statement with which replicas add members, with a commit or without.
-pub const ADD: &str = "members/add_members";
+pub const ADD: &str = "commits/submit_commit";

@@ -109,8 +109,8 @@ async fn nothing_was_rescued(replica: &Replica) {
         xrpc::http().unwrap().get(format!("{}/metrics", replica.base)).send().await.unwrap().text().await.unwrap();
     let rescues = [
         "name=\"sendMessage\",cause=\"taken\"",
-        "name=\"addMembers\",cause=\"taken\"",
-        "name=\"addMembers.batch\",outcome=\"refused\"",
+        "name=\"submitCommit\",cause=\"taken\"",
+        "name=\"submitCommit.batch\",outcome=\"refused\"",
         "name=\"sendMessage.batch\",outcome=\"refused\"",
     ];
     let rescued: Vec<&str> = page
