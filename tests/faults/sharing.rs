@@ -59,8 +59,11 @@ impl Place {
 
     /// Counts the committed batches with several commands.
     async fn shared(&self) -> f64 {
-        metric(&self.fleet.replicas[0], "database_transactions_total{name=\"submitCommit.batch\",outcome=\"committed\"}")
-            .await
+        metric(
+            &self.fleet.replicas[0],
+            "database_transactions_total{name=\"submitCommit.batch\",outcome=\"committed\"}",
+        )
+        .await
     }
 
     async fn epoch(&self, n: usize) -> i64 {

@@ -100,7 +100,8 @@ async fn a_suspended_account_reads_and_does_nothing_else_at_any_replica() {
                 Kind::Query => who.query(method, &[("convoId", convo.to_owned())]).await.unwrap(),
                 Kind::Subscription => who.subscribe(method, &tickets[1]).await.unwrap().err().unwrap(),
             };
-            let reads = route.kind == Kind::Query && !["getGroupInfo", "getKeyPackages", "streamConvoEvents"].contains(&method);
+            let reads =
+                route.kind == Kind::Query && !["getGroupInfo", "getKeyPackages", "streamConvoEvents"].contains(&method);
             assert_eq!((reply.status, reply.error()) != REFUSED, reads, "{method}: {reply}");
         }
         let read = who.query("getMessages", &[("convoId", convo.to_owned())]).await.unwrap();

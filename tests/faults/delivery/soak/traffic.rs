@@ -92,17 +92,23 @@ impl Convo {
             "groupId": hex(&group),
             "cipherSuite": mls.suite_name(),
             "currentEpoch": 0,
-            "initialMembers": members[1..].iter().map(|member| &desk.people[*member].did).collect::<Vec<_>>(),
             "idempotencyKey": unique(),
         });
         let reply = desk.insist(creator, n, "createConvo", &body).await;
         assert_eq!(reply.status, 200, "{reply}");
         let id = reply.string("id").unwrap().to_owned();
+        // A commit brings them into the group. Members that are only named could be added once more.
+        let added: Vec<_> = members[1..].iter().map(|member| &desk.people[*member].did).collect();
+        let staged = mls.self_update(&group).unwrap();
+        let body = json!({ "convoId": id, "didList": added, "commit": base64_text(&staged.commit) });
+        let reply = desk.insist(creator, n, "addMembers", &body).await;
+        assert_eq!(reply.status, 200, "{reply}");
+        let epoch = mls.merge_pending(&group).unwrap();
         Self {
             id,
             group,
             state: Mutex::new(State { mls, incarnation: None }),
-            present: watch::Sender::new((members, 0)),
+            present: watch::Sender::new((members, epoch)),
         }
     }
 
