@@ -56,6 +56,7 @@ const MIGRATIONS: &[(&str, &str)] = &migrations![
     "V034__external_commits",
     "V035__key_package_upkeep",
     "V036__generations",
+    "V037__cheaper_triggers",
 ];
 
 query! {

@@ -126,6 +126,34 @@ async fn a_second_commit_for_an_epoch_is_named() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_position_that_goes_back_and_a_group_that_changes_are_refused() {
+    let database = sound().await;
+    let client = database.connect().await;
+    let next = "generation = 2, group_id = 'next', last_seq = 5, group_seq = 5, initial_epoch = 7, current_epoch = 7";
+    let refused = [
+        "last_seq = 3",
+        "current_epoch = 1, last_seq = 5",
+        "current_epoch = 3",
+        "current_epoch = 4, last_seq = 6",
+        "group_id = 'other'",
+        "initial_epoch = 1",
+        "group_seq = 1",
+        &next.replace("generation = 2", "generation = 3"),
+        &next.replace("last_seq = 5", "last_seq = 6"),
+        &next.replace("group_seq = 5", "group_seq = 4"),
+        &next.replace("current_epoch = 7", "current_epoch = 8"),
+        &next.replace("group_id = 'next'", "group_id = group_id"),
+    ];
+    for change in refused {
+        let update = format!("update conversations set {change} where id = 'c'");
+        let error = client.batch_execute(&update).await.expect_err(change);
+        let constraint = error.as_db_error().and_then(|error| error.constraint());
+        assert_eq!(constraint, Some("conversations_position_check"), "{change}: {error:?}");
+    }
+    client.batch_execute(&format!("update conversations set {next} where id = 'c'")).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_epoch_without_a_commit_is_named() {
     let guard = ("conversations_position_check", "drop trigger conversations_position_check on conversations");
     named("update conversations set current_epoch = 3 where id = 'c'", Some(guard), &["missing_epochs"]).await;
