@@ -425,7 +425,7 @@ pub fn restrict_welcome(welcome: Vec<u8>, references: &[&[u8]]) -> Vec<u8> {
 /// Errors: those of `parse`, and `Overloaded` after [`LARGE_WAIT`].
 pub async fn parse_large<T: Send + 'static>(
     bytes: Vec<u8>,
-    parse: fn(Vec<u8>) -> Result<T, Error>,
+    parse: impl FnOnce(Vec<u8>) -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
     static LARGE: Semaphore = Semaphore::const_new(MAX_LARGE);
     if bytes.len() <= LARGE_BYTES {

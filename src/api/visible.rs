@@ -28,7 +28,10 @@ pub async fn check_leaves(
         found => found?,
     };
     let Some(bytes) = found.bytes.filter(|_| found.epoch == commit.frame.epoch) else { return Ok(()) };
-    let Some(leaves) = mls::parse_large(bytes, |bytes| Ok(GroupInfo::leaves(&bytes))).await? else { return Ok(()) };
+    // A group after a reset gets to the same epochs.
+    let frame = commit.frame.clone();
+    let leaves = mls::parse_large(bytes, move |bytes| Ok(GroupInfo::leaves(&bytes, &frame))).await?;
+    let Some(leaves) = leaves else { return Ok(()) };
     let lost = commit.check_leaves(&caller.did, change, &leaves)?;
     if !lost.is_empty()
         && let Some(member) = members::first_active(&reader, convo, &lost).await?

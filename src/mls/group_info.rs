@@ -98,9 +98,11 @@ impl GroupInfo {
         }
     }
 
-    /// Returns the leaves of a GroupInfo that was verified before it was stored. `None` if it has no tree.
-    pub fn leaves(bytes: &[u8]) -> Option<Leaves> {
+    /// Returns the leaves of a GroupInfo that was verified before it was stored. `None` if it has no tree, or is of another group or epoch than
+    /// `frame`.
+    pub fn leaves(bytes: &[u8], frame: &Frame) -> Option<Leaves> {
         let parts = Parts::read_whole(bytes).ok()?;
+        Frame::of(parts.group_id, parts.epoch).filter(|own| own == frame)?;
         Leaves::of(&Tree::read(parts.ratchet_tree?).ok()?).ok()
     }
 }

@@ -1,5 +1,6 @@
 //! resetConvo: one reset wins, nothing of the group before is accepted after it, and members come into the new group.
 
+use catbird_client::mls::Handshake;
 use catbird_client::persona::{Persona, hex, sha256_hex};
 use catbird_client::random_did;
 use catbird_client::xrpc::{Reply, base64_text, bytes_value};
@@ -16,6 +17,7 @@ either_serializer! {
     p1_nothing_of_the_group_before_is_accepted_at_a_replica_that_does_not_know_of_the_reset;
     p1_an_epoch_of_the_same_number_is_not_the_same_epoch;
     p4_a_reset_and_the_commits_before_it_are_known_when_they_come_again;
+    p4_a_public_commit_is_not_compared_with_the_leaves_of_a_later_group;
     p5_a_stream_shows_the_reset_in_its_place;
     the_log_and_the_commits_of_the_group_before_stay_readable;
     the_admin_may_reset_and_any_member_while_the_conversation_is_wedged;
@@ -234,6 +236,22 @@ async fn p4_a_reset_and_the_commits_before_it_are_known_when_they_come_again(app
     let by_another = with(&made.body, json!({ "groupInfo": null }));
     refused(ask(bob, "resetConvo", &by_another).await, 409, "StaleGeneration");
     assert_eq!(contents(app).await, before);
+}
+
+async fn p4_a_public_commit_is_not_compared_with_the_leaves_of_a_later_group(app: &TestApp) {
+    let mut alice = app.conversation(1).await.remove(0);
+    let (mut bob, carol) = (app.published_persona().await, app.published_persona().await);
+    bob.handshake = Handshake::Public;
+    alice.add(&[bob.did()]).await.unwrap();
+    bob.join(&convo(&alice)).await.unwrap();
+    ok(ask(&alice, "addMembers", &json!({ "convoId": convo(&alice), "didList": [carol.did()] })).await);
+    let (sent, unsent) = (commit(&mut bob), commit(&mut bob));
+    let first = ok(ask(&bob, "submitCommit", &sent).await).body;
+    // The leaf that was bob's is carol's in the new group, which is in the epoch of the commits.
+    let reply = reset(&mut alice, &[&carol]).await;
+    assert_eq!(reply.number("epoch").unwrap(), bob.epoch().unwrap());
+    assert_eq!(ok(ask(&bob, "submitCommit", &sent).await).body, first);
+    is_stale(ask(&bob, "submitCommit", &unsent).await, 2, &alice.group_id);
 }
 
 async fn p5_a_stream_shows_the_reset_in_its_place(app: &TestApp) {
