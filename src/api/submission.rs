@@ -100,6 +100,11 @@ impl Submission {
         }
         // The conversation is checked last: any other refusal is the same for a stranger and for a member.
         let commit = group::commit(app, caller, &self.convo_id, self.commit).await?;
+        let arrival = commit
+            .as_ref()
+            .and_then(|(commit, _)| commit.external_identity())
+            .map(|identity| Arrival { identity: identity.to_owned(), limits: app.config.external_commits });
+        let entry_id = app.new_id();
         if let Some((commit, group)) = &commit {
             commit.check_suite(group.suite)?;
             let change = RosterChange {
@@ -113,15 +118,20 @@ impl Submission {
                 return Err(refusal);
             }
             of_suite.map_or(Ok(()), |suite| suite.check(group.suite))?;
+            if let Some(arrival) = &arrival {
+                let (reader, made_in) = (app.store.reader().await?, (group.generation, commit.frame.epoch));
+                let room = arrival.check_room(&reader, (&self.convo_id, &caller.did), made_in, &entry_id).await;
+                room.inspect_err(|error| {
+                    if error.code == Code::RateLimitExceeded {
+                        app.limits.external_commit_refused();
+                    }
+                })?;
+            }
             visible::check_leaves(app, caller, &self.convo_id, commit, &change).await?;
             if let Some(welcome) = &invitation.welcome {
                 visible::check_recipients(app, &welcome.bytes, &invitation.key_packages).await?;
             }
         }
-        let arrival = commit
-            .as_ref()
-            .and_then(|(commit, _)| commit.external_identity())
-            .map(|identity| Arrival { identity: identity.to_owned(), limits: app.config.external_commits });
         let changes_roster = !self.added.is_empty() || !self.removed.is_empty() || !invitation.key_packages.is_empty();
         if self.only_from_outside && arrival.is_none() {
             return Err(Code::InvalidCommit.because("externalCommit must be a PublicMessage from outside the group"));
@@ -149,7 +159,7 @@ impl Submission {
             commit,
             generation,
             arrival,
-            entry_id: app.new_id(),
+            entry_id,
             invitation,
             group_info,
             incarnation: self.incarnation.map(|seen| seen.0),

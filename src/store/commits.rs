@@ -24,6 +24,7 @@ query! {
 
 query! {
     ADMIT_EXTERNAL = "commits/admit_external" (TEXT, TEXT, TEXT, FLOAT8, INT8, INT8);
+    EXTERNAL_WAIT = "commits/external_wait" (TEXT, TEXT, TEXT, FLOAT8, INT8, INT8, INT8);
 }
 
 /// Counts an external commit that this transaction has accepted, which creates `epoch`, unless there were too many. Returns the milliseconds until there is room;
@@ -40,6 +41,22 @@ pub(crate) async fn admit_external(
     let row = x.tx.find(&ADMIT_EXTERNAL, params).await?;
     let wait = row.and_then(|row| row.get::<_, Option<i64>>("wait_ms"));
     Ok(wait.map(|wait| u64::try_from(wait).unwrap_or_default()))
+}
+
+/// Returns the milliseconds until there is room for an external commit of this generation and epoch, by what is stored now. `None` if there
+/// is room, or if the statement that accepts commits has another reason to refuse it.
+pub(crate) async fn external_wait(
+    db: &impl Queries,
+    convo: &ConvoId,
+    sender: &Did,
+    identity: &str,
+    limits: ExternalCommitLimits,
+    (generation, epoch): (i64, i64),
+) -> Result<Option<u64>, Abort> {
+    let (seconds, most) = (limits.seconds as f64, limits.per_convo as i64);
+    let params: Params<'_> = &[&convo.as_str(), &sender.as_str(), &identity, &seconds, &most, &generation, &epoch];
+    let row = db.find(&EXTERNAL_WAIT, params).await?;
+    Ok(row.map(|row| u64::try_from(row.get::<_, i64>("wait_ms")).unwrap_or_default()))
 }
 
 /// The statement of [`submit`].

@@ -55,6 +55,36 @@ pub struct Arrival {
     pub limits: ExternalCommitLimits,
 }
 
+impl Arrival {
+    /// Refuses an external commit of the present epoch for which there is no room now. It waits for no other writer, so that many refused
+    /// ones do not delay those.
+    pub async fn check_room(
+        &self,
+        db: &impl Queries,
+        (convo, caller): (&ConvoId, &Did),
+        made_in: (i64, i64),
+        entry_id: &EntryId,
+    ) -> Result<(), Error> {
+        match commits::external_wait(db, convo, caller, &self.identity, self.limits, made_in).await? {
+            None => Ok(()),
+            Some(wait) => Err(self.refuse(wait, entry_id)),
+        }
+    }
+
+    /// Returns the refusal, with another wait for each request, so that a storm of them becomes a queue.
+    fn refuse(&self, wait: u64, entry_id: &EntryId) -> Error {
+        let ExternalCommitLimits { seconds, per_convo } = self.limits;
+        let digest = Sha256::digest(entry_id.as_str());
+        let most = seconds * 1_000 / JITTER_SHARE;
+        let jitter = most * u64::from(u16::from_be_bytes([digest[0], digest[1]])) / u64::from(u16::MAX);
+        let mut error = Code::RateLimitExceeded.because(format!(
+            "this device joins the group again at most once in {seconds} seconds, and all devices together at most {per_convo} times"
+        ));
+        error.details.retry_after_ms = Some(wait + jitter);
+        error
+    }
+}
+
 /// Most people and key packages of a commit that may be in a batch.
 const MAX_BATCHED: usize = 32;
 
@@ -142,22 +172,10 @@ impl SubmitCommit {
 
     /// Counts an external commit. Errors if there were too many; then the transaction is rolled back.
     async fn admit(&self, x: &Exclusive<'_>, arrival: &Arrival, epoch: i64) -> Result<(), Abort> {
-        let Arrival { identity, limits } = arrival;
-        let Some(wait) = commits::admit_external(x, &self.caller, identity, *limits, epoch).await? else {
-            return Ok(());
-        };
-        let mut error = Code::RateLimitExceeded.because(format!(
-            "this device joins the group again at most once in {} seconds, and all devices together at most {} times",
-            limits.seconds, limits.per_convo
-        ));
-        error.details.retry_after_ms = Some(wait + self.jitter(limits.seconds * 1_000 / JITTER_SHARE));
-        Err(error.into())
-    }
-
-    /// Returns a part of `most`, another for each request, so that a storm of them becomes a queue.
-    fn jitter(&self, most: u64) -> u64 {
-        let digest = Sha256::digest(self.entry_id.as_str());
-        most * u64::from(u16::from_be_bytes([digest[0], digest[1]])) / u64::from(u16::MAX)
+        match commits::admit_external(x, &self.caller, &arrival.identity, arrival.limits, epoch).await? {
+            None => Ok(()),
+            Some(wait) => Err(arrival.refuse(wait, &self.entry_id).into()),
+        }
     }
 
     fn new_commit(&self) -> NewCommit<'_> {

@@ -15,6 +15,7 @@ either_serializer! {
     p4_an_external_commit_is_known_by_its_bytes;
     p1_the_loser_of_an_epoch_gets_the_usual_conflict;
     p10_one_device_comes_back_once_in_a_minute_and_a_conversation_sees_ten;
+    p10_an_external_commit_without_room_waits_for_no_writer;
 }
 any_serializer! {
     p15_an_external_commit_joins_the_caller_and_nobody_else;
@@ -164,6 +165,26 @@ async fn p10_one_device_comes_back_once_in_a_minute_and_a_conversation_sees_ten(
     let body = enter(&mut again, &id, &group_info(&admin));
     let reply = refused(process(&again, &body).await, 429, "RateLimitExceeded");
     assert!(reply.number("retryAfterMs").unwrap() >= 50_000, "{reply}");
+}
+
+async fn p10_an_external_commit_without_room_waits_for_no_writer(app: &TestApp) {
+    let mut members = app.conversation(2).await;
+    let id = convo(&members[0]);
+    let mut lost = bare(&members[1]);
+    let body = enter(&mut lost, &id, &group_info(&members[0]));
+    let first = ok(process(&lost, &body).await);
+    members[0].catch_up().await.unwrap();
+    let mut again = bare(&members[1]);
+    let without_room = enter(&mut again, &id, &group_info(&members[0]));
+    let db = app.database.connect().await;
+    let writing = format!(
+        "begin; select from conversations where id = '{id}' for update; select pg_advisory_xact_lock(hashtextextended('{id}', 0))"
+    );
+    db.batch_execute(&writing).await.unwrap();
+    refused(process(&again, &without_room).await, 429, "RateLimitExceeded");
+    db.batch_execute("rollback").await.unwrap();
+    // What was accepted is known, with or without room.
+    assert_eq!(ok(process(&lost, &body).await).body, first.body);
 }
 
 async fn p15_an_external_commit_joins_the_caller_and_nobody_else(app: &TestApp) {
