@@ -20,11 +20,11 @@ const BUDGET: usize = 10;
 const SECONDS: i64 = 2;
 /// Time in which all have to be back.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// Time for which the rate of messages is measured before the storm.
+/// Time for which the rate of messages is measured before the storm, and again after it.
 const CALM: Duration = Duration::from_secs(2);
 
 /// The epochs grow by no more than the budget, every member is back, and all clients share one history. Prints the rate of the others'
-/// messages before and during the storm.
+/// messages before, during and after the storm.
 pub async fn fifty_come_back() {
     let database = database().await;
     let (seconds, budget) = (SECONDS.to_string(), BUDGET.to_string());
@@ -50,9 +50,11 @@ pub async fn fifty_come_back() {
     });
     let back: Vec<Persona> = join_all(coming).await.into_iter().map(Result::unwrap).collect();
     let took = begun.elapsed();
+    let meanwhile = rate(&sent, took);
+    tokio::time::sleep(CALM).await;
+    let after = rate(&sent, CALM);
     println!(
-        "{LOST} are back after {took:?}; {before:.0} messages per second before, {:.0} meanwhile",
-        rate(&sent, took)
+        "{LOST} are back after {took:?}; messages per second: {before:.0} before, {meanwhile:.0} meanwhile, {after:.0} after"
     );
     over.store(true, Ordering::SeqCst);
 
