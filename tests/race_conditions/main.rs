@@ -9,6 +9,7 @@ mod group_infos;
 mod kinds;
 mod names;
 mod storm;
+mod talkers;
 
 use catbird_client::xrpc;
 use catbird_testkit::cluster::database;
@@ -80,6 +81,9 @@ fn epochs(usual: u64) -> u64 {
     std::env::var("RACE_EPOCHS").map_or(usual, |text| text.parse().expect("RACE_EPOCHS is a whole number"))
 }
 
+/// Any number of external commits, and two members are a quorum that makes a conversation wedged.
+const SETTINGS: [(&str, &str); 2] = [("EXTERNAL_COMMIT_SECONDS", "0"), ("WEDGED_QUORUM_PERCENT", "1")];
+
 /// Runs a race on a fresh database and checks the invariants afterwards. An open transaction keeps dead rows from being
 /// removed meanwhile.
 async fn race(modes: &[Mode], race: impl AsyncFnOnce(&Fleet)) {
@@ -88,7 +92,7 @@ async fn race(modes: &[Mode], race: impl AsyncFnOnce(&Fleet)) {
     let database = database().await;
     let open = database.connect().await;
     open.batch_execute(BEGIN).await.unwrap();
-    let fleet = Fleet::start(modes, &database.config, &database.url).await;
+    let fleet = Fleet::with(modes, &database.config, &database.url, &SETTINGS).await;
     race(&fleet).await;
     let began_with: i64 = open.query_one("select count(*) from conversations", &[]).await.unwrap().get(0);
     assert_eq!(began_with, 0, "the transaction did not stay open");
