@@ -10,6 +10,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
 
 mod agreement;
+mod groups;
 mod model;
 mod people;
 mod schedule;

@@ -1,9 +1,11 @@
-//! People of a schedule: real clients with MLS state, each signed in.
+//! Clients of the people of a schedule: real ones with MLS state, each signed in as its person.
 
-use catbird_client::mls::{Handshake, MlsClient, Processed, Staged};
-use catbird_client::random_did;
+use std::collections::BTreeSet;
+
+use catbird_client::mls::{Handshake, MlsClient, Processed, Staged, person};
 use catbird_client::xrpc::{Reply, Xrpc};
 
+use crate::model::PEOPLE;
 use crate::servers::Servers;
 
 /// Entries of a page of the log.
@@ -17,17 +19,33 @@ pub struct Person {
     /// Last entry of the log that it has processed.
     pub seen: u64,
     pub handshake: Handshake,
+    /// The server's id of it, if it is a registered device.
+    pub device: Option<String>,
+    /// Messages and proposals that it has made.
+    pub own: BTreeSet<Vec<u8>>,
+    /// Group before the last reset, if it has the keys of that.
+    pub past: Option<Vec<u8>>,
 }
 
 impl Person {
-    pub fn new(servers: &Servers, n: usize) -> Self {
-        let did = random_did();
-        let handshake = if n.is_multiple_of(2) { Handshake::Private } else { Handshake::Public };
-        Self { xrpc: servers.sign_in(&did), mls: MlsClient::new(did), in_group: false, seen: 0, handshake }
+    /// Creates the `n`-th client. The clients after the first ones of the people are their devices.
+    pub fn new(servers: &Servers, n: usize, person: &str) -> Self {
+        let identity = if n < PEOPLE { person.to_owned() } else { format!("{person}#second") };
+        Self {
+            xrpc: servers.sign_in(person),
+            mls: MlsClient::new(identity),
+            in_group: false,
+            seen: 0,
+            handshake: if n.is_multiple_of(2) { Handshake::Private } else { Handshake::Public },
+            device: None,
+            own: BTreeSet::new(),
+            past: None,
+        }
     }
 
-    pub fn did(&self) -> &str {
-        self.mls.did()
+    /// Returns true if it can be added: it is the first client of its person, or a registered device.
+    pub fn is_known(&self) -> bool {
+        self.device.is_some() || self.mls.did() == self.xrpc.did
     }
 
     pub fn epoch(&self, group: &[u8]) -> u64 {
@@ -58,6 +76,15 @@ impl Person {
         }
     }
 
+    /// Keeps the group as one that has ended.
+    pub fn outlive(&mut self, group: &[u8]) {
+        if std::mem::take(&mut self.in_group)
+            && let Some(older) = self.past.replace(group.to_vec())
+        {
+            self.mls.forget(&older).unwrap();
+        }
+    }
+
     /// Applies a commit that creates this epoch, unless it has passed it.
     pub fn apply_commit(&mut self, group: &[u8], epoch: u64, bytes: &[u8]) {
         if epoch > self.epoch(group) {
@@ -70,8 +97,8 @@ impl Person {
     }
 
     /// Keeps a proposal of the present epoch. Its own it has already.
-    pub fn take_proposal(&mut self, group: &[u8], sender: &str, bytes: &[u8]) {
-        if sender != self.did() {
+    pub fn take_proposal(&mut self, group: &[u8], bytes: &[u8]) {
+        if !self.own.contains(bytes) {
             assert_eq!(self.mls.process(group, bytes).unwrap(), Processed::Proposal);
         }
     }
@@ -101,13 +128,13 @@ impl Person {
         let (epoch, sender) = (reply.number_in(entry, "epoch").unwrap(), reply.string_in(entry, "sender").unwrap());
         match reply.string_in(entry, "messageType").unwrap() {
             "commit" => self.apply_commit(group, epoch, &bytes),
-            "app" if sender == self.did() => {}
+            "app" if self.own.contains(&bytes) => {}
             "app" => {
                 let said = self.mls.process(group, &bytes).unwrap();
-                assert!(matches!(&said, Processed::Application { sender: by, .. } if by == sender), "{said:?}");
+                assert!(matches!(&said, Processed::Application { sender: by, .. } if person(by) == sender), "{said:?}");
             }
             "proposal" if epoch < self.epoch(group) => {}
-            "proposal" => self.take_proposal(group, sender, &bytes),
+            "proposal" => self.take_proposal(group, &bytes),
             other => panic!("an entry of type {other:?}"),
         }
         self.seen = reply.number_in(entry, "seq").unwrap();

@@ -41,8 +41,20 @@ pub enum Action {
     Join(Pick),
     /// A member reports that its Welcome cannot be opened.
     FailToJoin(Pick),
-    /// A member loses its state and comes back by an external commit, if there is a GroupInfo.
+    /// A client of a member has no state of the group, or loses it, and comes in by an external commit, if there is a GroupInfo.
     Return(Pick),
+    /// A person registers its second client as a device, perhaps again.
+    Register(Pick),
+    /// A member commits the addition of a registered device, or of another client that is not in the group, of a member.
+    AddDevice(Pick, Pick),
+    /// A member resets the group, with Welcomes for some of the others. Only the admin may, or any while the conversation is wedged.
+    Reset(Pick, Pick),
+    /// A member reports that it could, or could not, apply the commit of a recent epoch.
+    Report(Pick, Pick),
+    /// A client of the group before a reset commits in it, or sends a message.
+    Late(Pick, bool),
+    /// A member asks the others to add it again.
+    Ask(Pick),
     /// A member reads the log.
     CatchUp(Pick),
     /// Two members commit at once.
@@ -84,7 +96,13 @@ pub fn steps() -> impl Strategy<Value = Step> {
         3 => pick().prop_map(Action::Publish),
         6 => pick().prop_map(Action::Join),
         1 => pick().prop_map(Action::FailToJoin),
-        3 => pick().prop_map(Action::Return),
+        4 => pick().prop_map(Action::Return),
+        2 => pick().prop_map(Action::Register),
+        3 => two().prop_map(|(who, whom)| Action::AddDevice(who, whom)),
+        2 => two().prop_map(|(who, whom)| Action::Reset(who, whom)),
+        3 => two().prop_map(|(who, how)| Action::Report(who, how)),
+        2 => (pick(), any::<bool>()).prop_map(|(who, commits)| Action::Late(who, commits)),
+        1 => pick().prop_map(Action::Ask),
         2 => pick().prop_map(Action::CatchUp),
         2 => (pick(), pick(), pick()).prop_map(|(one, other, whom)| Action::Race(one, other, whom)),
         2 => pick().prop_map(Action::Stale),

@@ -5,12 +5,12 @@ use catbird_client::persona::{sha256_hex, unique};
 use catbird_client::xrpc::{base64_text, bytes_value};
 use serde_json::json;
 
-use crate::model::{Commit, Proposal, Welcome};
+use crate::model::{CLIENTS, PEOPLE, Proposal, person};
 use crate::schedule::{Action, Fault, Pick, Step};
 use crate::world::World;
 
 /// Chooses one of these, if there is one.
-fn choose(from: &[usize], pick: Pick) -> Option<usize> {
+pub fn choose(from: &[usize], pick: Pick) -> Option<usize> {
     (!from.is_empty()).then(|| from[pick % from.len()])
 }
 
@@ -50,7 +50,7 @@ impl World<'_> {
                 let whom = choose(&self.outsiders(), whom)?;
                 let body = json!({ "convoId": self.convo, "didList": [self.dids[whom]], "idempotencyKey": unique() });
                 let reply = self.servers.ask(replica, &self.people[who].xrpc, "addMembers", &body, fault).await;
-                let outcome = self.model.name(who, &[whom]);
+                let outcome = self.model.name(person(who), &[whom]);
                 self.compare(outcome, &reply);
                 self.remember(who, "addMembers", body, reply);
             }
@@ -61,7 +61,7 @@ impl World<'_> {
             }
             Action::Leave(who, false) => {
                 let who = choose(&self.members(), who)?;
-                self.strike(who, who, fault, replica).await;
+                self.strike(who, person(who), fault, replica).await;
             }
             Action::Propose(who, whom) => {
                 let who = choose(&self.members(), who)?;
@@ -71,13 +71,13 @@ impl World<'_> {
             }
             Action::Strike(who, whom) => {
                 let who = choose(&self.members(), who)?;
-                let whom = choose(&(0..self.people.len()).collect::<Vec<_>>(), whom)?;
+                let whom = whom % PEOPLE;
                 self.strike(who, whom, fault, replica).await;
             }
             Action::Remove(who, whom, how) => {
                 let who = choose(&self.members(), who)?;
                 self.catch_up(who, replica).await;
-                let whom = choose(&self.leaves_beside(&[who]), whom)?;
+                let whom = choose(&self.leaves_beside(who), whom)?;
                 let made = self.make_removal(who, whom, how).await;
                 self.submit(made, fault, replica).await;
             }
@@ -104,13 +104,47 @@ impl World<'_> {
             }
             Action::FailToJoin(who) => {
                 let who = choose(&self.invited(), who)?;
-                let body = json!({ "convoId": self.convo, "success": false, "errorDetails": "no such key" });
-                let reply = self.servers.ask(replica, &self.people[who].xrpc, "confirmWelcome", &body, fault).await;
-                assert_eq!(reply.status, 200, "{reply}");
+                let report = json!({ "success": false, "errorDetails": "no such key" });
+                self.confirm(who, report, fault, replica).await;
             }
             Action::Return(who) => {
-                let who = choose(&self.members(), who).filter(|_| self.model.group_info.is_some())?;
+                let clients = self.known_clients();
+                let who = choose(&clients, who).filter(|_| self.model.group_info.is_some())?;
                 self.come_back(who, fault, replica).await;
+            }
+            Action::Register(who) => self.register(PEOPLE + who % PEOPLE, fault, replica).await,
+            Action::AddDevice(who, whom) => {
+                let who = choose(&self.members(), who)?;
+                self.catch_up(who, replica).await;
+                let mut outside = self.known_clients();
+                outside.retain(|client| !self.has_leaf(*client));
+                let whom = choose(&outside, whom)?;
+                let made = self.make(who, &[whom], &[]).await;
+                self.submit(made, fault, replica).await;
+            }
+            Action::Reset(who, whom) => {
+                let mut clients = self.known_clients();
+                let is_admin = |client: &usize| self.admin() == Some(person(*client));
+                // Most of them are accepted.
+                clients.retain(|client| whom.is_multiple_of(5) || self.model.is_wedged || is_admin(client));
+                let who = choose(&clients, who)?;
+                self.reset(who, whom, fault, replica).await;
+            }
+            Action::Report(who, how) => {
+                let who = choose(&self.clients(), who)?;
+                self.report(who, how, fault, replica).await;
+            }
+            Action::Late(who, commits) => {
+                let late: Vec<usize> = (0..CLIENTS).filter(|who| self.people[*who].past.is_some()).collect();
+                let who = choose(&late, who)?;
+                self.come_late(who, commits, fault, replica).await;
+            }
+            Action::Ask(who) => {
+                let who = choose(&self.clients(), who)?;
+                let body = json!({ "convoId": self.convo });
+                let reply = self.servers.ask(replica, &self.people[who].xrpc, "readdition", &body, fault).await;
+                assert_eq!(reply.status, 200, "{reply}");
+                assert_eq!(reply.number("activeMembers").unwrap() as usize, self.model.members.len() - 1, "{reply}");
             }
             Action::CatchUp(who) => {
                 let who = choose(&self.members(), who)?;
@@ -134,8 +168,7 @@ impl World<'_> {
                 self.submit(made, fault, replica).await;
             }
             Action::Intrude(who, how) => {
-                let outside: Vec<usize> =
-                    (0..self.people.len()).filter(|who| !self.model.members.contains_key(who)).collect();
+                let outside: Vec<usize> = (0..PEOPLE).filter(|who| !self.model.members.contains_key(who)).collect();
                 let who = choose(&outside, who)?;
                 self.intrude(who, how, replica).await;
             }
@@ -147,117 +180,93 @@ impl World<'_> {
         Some(())
     }
 
-    /// People other than these with a leaf in the group, without those who have proposed to lose it.
-    fn leaves_beside(&self, these: &[usize]) -> Vec<usize> {
-        let stays = |who: &usize| !these.contains(who) && !self.model.proposals.contains(&Proposal::Remove(*who));
-        self.model.tree.iter().copied().filter(stays).collect()
+    /// Clients of members that can be added or come in by themselves.
+    fn known_clients(&self) -> Vec<usize> {
+        self.clients().into_iter().filter(|who| self.people[*who].is_known()).collect()
+    }
+
+    /// People other than that of this client with a leaf in the group, without those who have proposed to lose one.
+    fn leaves_beside(&self, this: usize) -> Vec<usize> {
+        let has_leaf = |who: usize| self.model.tree.iter().any(|client| person(*client) == who);
+        let leaves = |who: usize| {
+            let mut removals = self.model.proposals.iter();
+            removals.any(|proposal| matches!(proposal, Proposal::Remove(client) if person(*client) == who))
+        };
+        (0..PEOPLE).filter(|who| *who != person(this) && has_leaf(*who) && !leaves(*who)).collect()
     }
 
     /// Proposes an addition.
     async fn propose(&mut self, who: usize, whom: usize, fault: Fault, replica: usize) {
         let package = self.package(whom).await;
-        let person = &mut self.people[who];
-        let epoch = person.epoch(&self.group);
-        let proposal = person.mls.propose_add(&self.group, &package).unwrap();
+        let client = &mut self.people[who];
+        let epoch = client.epoch(&self.group);
+        let proposal = client.mls.propose_add(&self.group, &package).unwrap();
         let body = json!({
             "convoId": self.convo,
             "proposal": bytes_value(&proposal),
             "idempotencyKey": unique(),
         });
         let reply = self.servers.ask(replica, &self.people[who].xrpc, "submitProposal", &body, fault).await;
-        let outcome = self.model.propose(who, epoch, &proposal, Proposal::Add(whom, sha256_hex(&package)));
+        let outcome = self.model.propose(person(who), epoch, &proposal, Proposal::Add(whom, sha256_hex(&package)));
         self.compare(outcome, &reply);
+        self.people[who].own.insert(proposal);
         self.remember(who, "submitProposal", body, reply);
-    }
-
-    /// Loses the state of the group and comes back by an external commit.
-    async fn come_back(&mut self, who: usize, fault: Fault, replica: usize) {
-        let here = [("convoId", self.convo.clone())];
-        let served = self.servers.read(replica, &self.people[who].xrpc, "getGroupInfo", &here).await;
-        let person = &mut self.people[who];
-        person.mls.forget(&self.group).unwrap();
-        let entry = person.mls.enter(&served.bytes("groupInfo").unwrap(), person.handshake).unwrap();
-        let body = json!({
-            "convoId": self.convo,
-            "externalCommit": base64_text(&entry.staged.commit),
-            "idempotencyKey": unique(),
-        });
-        let reply = self.servers.ask(replica, &self.people[who].xrpc, "processExternalCommit", &body, fault).await;
-        let commit = Commit {
-            sender: who,
-            made_in: entry.staged.made_in,
-            added: Vec::new(),
-            removed: Vec::new(),
-            bytes: entry.staged.commit,
-            welcome: false,
-            group_info: None,
-            external: true,
-        };
-        self.settle(&commit, "processExternalCommit", body, reply);
     }
 
     /// Leaves with the proposal that the person be removed.
     async fn leave(&mut self, who: usize, fault: Fault, replica: usize) {
-        let person = &mut self.people[who];
-        let epoch = person.epoch(&self.group);
-        let proposal = person.mls.propose_leave(&self.group).unwrap();
+        let client = &mut self.people[who];
+        let epoch = client.epoch(&self.group);
+        let proposal = client.mls.propose_leave(&self.group).unwrap();
         let body = json!({
             "convoId": self.convo,
             "proposal": bytes_value(&proposal),
             "idempotencyKey": unique(),
         });
-        let outcome = self.model.leave(who, epoch, &proposal);
+        let outcome = self.model.leave(person(who), who, epoch, &proposal);
         // It may become right by the time that a lost request arrives.
         let fault = if outcome.is_ok() { fault } else { Fault::None };
         let reply = self.servers.ask(replica, &self.people[who].xrpc, "leaveConvo", &body, fault).await;
         if self.compare(outcome, &reply).is_some() {
-            self.people[who].forget(&self.group);
+            self.forget(person(who));
             self.remember(who, "leaveConvo", body, reply);
         }
     }
 
     /// Returns true if a member may commit the removal of this person.
     fn may_remove(&self, who: usize, target: usize) -> bool {
-        self.admin() == Some(who) || !self.model.members.contains_key(&target)
+        self.admin() == Some(person(who)) || !self.model.members.contains_key(&target)
     }
 
-    /// Chooses people to add, of those without a leaf or about to lose it, and people to remove.
+    /// Chooses a client to add, of those without a leaf or about to lose it, and people to remove.
     fn change(&self, who: usize, added: Pick, removed: Pick) -> Option<(Vec<usize>, Vec<usize>)> {
-        let removed: Vec<usize> = choose(&self.leaves_beside(&[who]), removed / 2)
-            .filter(|_| removed.is_multiple_of(2))
-            .into_iter()
-            .collect();
-        let free = |other: &usize| !self.has_leaf(*other) || removed.contains(other);
-        let free: Vec<usize> = (0..self.people.len()).filter(free).collect();
+        let removed: Vec<usize> =
+            choose(&self.leaves_beside(who), removed / 2).filter(|_| removed.is_multiple_of(2)).into_iter().collect();
+        let is_free = |client: &usize| !self.has_leaf(*client) || removed.contains(&person(*client));
+        let free: Vec<usize> = (0..CLIENTS).filter(|client| self.people[*client].is_known()).filter(is_free).collect();
         Some((vec![choose(&free, added)?], removed))
     }
 
     /// Stores the GroupInfo of the person's own epoch.
     async fn publish(&mut self, who: usize, fault: Fault, replica: usize) {
-        let person = &self.people[who];
-        let epoch = person.epoch(&self.group);
-        let group_info = person.mls.group_info(&self.group).unwrap();
+        let client = &self.people[who];
+        let epoch = client.epoch(&self.group);
+        let group_info = client.mls.group_info(&self.group).unwrap();
         let body = json!({ "convoId": self.convo, "groupInfo": base64_text(&group_info), "epoch": epoch });
         // A lost request may arrive after the next one of the same epoch.
         let fault = if fault == Fault::Twice { fault } else { Fault::None };
         let reply = self.servers.ask(replica, &self.people[who].xrpc, "updateGroupInfo", &body, fault).await;
-        let outcome = self.model.publish(who, epoch, &group_info);
+        let outcome = self.model.publish(person(who), epoch, &group_info);
         match outcome {
             Ok(at) => assert_eq!(reply.body, json!({ "updated": true, "epoch": at.epoch }), "{reply}"),
             Err(name) => assert_eq!(reply.error(), Some(name), "{reply}"),
         }
     }
 
-    /// Members whose Welcome waits.
-    fn invited(&self) -> Vec<usize> {
-        let waits = |who: &usize| matches!(self.model.members[who].welcome, Welcome::Waits { .. });
-        self.model.members.keys().copied().filter(waits).collect()
-    }
-
     async fn send(&mut self, who: usize, fault: Fault, replica: usize) {
-        let person = &mut self.people[who];
-        let epoch = person.epoch(&self.group);
-        let ciphertext = person.mls.encrypt(&self.group, b"hello").unwrap();
+        let client = &mut self.people[who];
+        let epoch = client.epoch(&self.group);
+        let ciphertext = client.mls.encrypt(&self.group, b"hello").unwrap();
         let body = json!({
             "convoId": self.convo,
             "ciphertext": bytes_value(&ciphertext),
@@ -265,20 +274,21 @@ impl World<'_> {
             "idempotencyKey": unique(),
         });
         let reply = self.servers.ask(replica, &self.people[who].xrpc, "sendMessage", &body, fault).await;
-        let outcome = self.model.send(who, epoch, &ciphertext);
+        let outcome = self.model.send(person(who), epoch, &ciphertext);
         self.compare(outcome, &reply);
+        self.people[who].own.insert(ciphertext);
         self.remember(who, "sendMessage", body, reply);
     }
 
     /// Takes a person from the roster alone.
     async fn strike(&mut self, who: usize, target: usize, fault: Fault, replica: usize) {
         let body = json!({ "convoId": self.convo, "targetDid": self.dids[target], "idempotencyKey": unique() });
-        let outcome = self.model.strike(who, target, self.admin());
+        let outcome = self.model.strike(person(who), target, self.admin());
         // It may become right by the time that a lost request arrives.
         let fault = if outcome.is_ok() { fault } else { Fault::None };
         let reply = self.servers.ask(replica, &self.people[who].xrpc, "leaveConvo", &body, fault).await;
         if self.compare(outcome, &reply).is_some() {
-            self.people[target].forget(&self.group);
+            self.forget(target);
             self.remember(who, "leaveConvo", body, reply);
         }
     }
@@ -291,10 +301,11 @@ impl World<'_> {
         let (added, mut removed) = self.change(one, whom, whom)?;
         // Which of two refusals comes first is not certain.
         removed.retain(|target| self.may_remove(one, *target));
-        let mut targets = self.leaves_beside(&[other]);
+        let mut targets = self.leaves_beside(other);
         targets.retain(|target| self.may_remove(other, *target));
         let (target, newcomer) = (choose(&targets, whom), choose(&self.outsiders(), whom));
-        let added: Vec<usize> = added.into_iter().filter(|who| !self.has_leaf(*who) || removed.contains(who)).collect();
+        let is_free = |client: &usize| !self.has_leaf(*client) || removed.contains(&person(*client));
+        let added: Vec<usize> = added.into_iter().filter(is_free).collect();
         let made = [
             self.make(one, &added, &removed).await,
             match (whom % 3, target, newcomer) {

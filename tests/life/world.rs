@@ -5,18 +5,19 @@ use catbird_client::random_did;
 use catbird_client::xrpc::{Reply, base64_text};
 use serde_json::{Value, json};
 
-use crate::model::{At, Commit, Model, Proposal, Refusal, Welcome};
+use crate::model::{At, CLIENTS, Commit, Model, PEOPLE, Proposal, Refusal, Welcome, person};
 use crate::people::Person;
 use crate::schedule::{Fault, Step};
 use crate::servers::{Servers, effect};
 
-/// People of a conversation, of whom the first one creates it, and the next ones come along.
-const PEOPLE: usize = 6;
+/// The first person creates the conversation, and the next ones come along.
 const FIRST: usize = 3;
 
 pub struct World<'a> {
     pub servers: &'a mut Servers,
+    /// Clients of the people: the first one of each, and then the second one of each.
     pub people: Vec<Person>,
+    /// DIDs of the people.
     pub dids: Vec<String>,
     pub model: Model,
     pub convo: String,
@@ -26,6 +27,7 @@ pub struct World<'a> {
 }
 
 pub struct Done {
+    /// The client.
     pub who: usize,
     /// Membership of the sender after the request: a repeat by a former member is judged by its new standing.
     pub since: Option<u64>,
@@ -44,10 +46,17 @@ pub struct Made {
 impl<'a> World<'a> {
     /// Creates a conversation whose first members join with the Welcome of its creation.
     pub async fn begin(servers: &'a mut Servers) -> Self {
-        let mut people: Vec<_> = (0..PEOPLE).map(|n| Person::new(servers, n)).collect();
-        let dids: Vec<String> = people.iter().map(|person| person.did().to_owned()).collect();
+        let dids: Vec<String> = (0..PEOPLE).map(|_| random_did()).collect();
+        let mut people: Vec<_> = (0..CLIENTS).map(|n| Person::new(servers, n, &dids[person(n)])).collect();
         let group = random_did().into_bytes();
-        let packages: Vec<_> = people[1..FIRST].iter().map(|person| person.mls.key_package().unwrap()).collect();
+        let (mut packages, mut others, mut named) = (Vec::new(), Vec::new(), Vec::new());
+        for who in 1..FIRST {
+            let package = publish(servers, &people[who]).await;
+            let hash = sha256_hex(&package);
+            named.push(json!({ "did": dids[who], "hash": hash }));
+            others.push((who, hash));
+            packages.push(package);
+        }
         let creator = &mut people[0];
         creator.mls.create_group(&group, creator.handshake).unwrap();
         creator.in_group = true;
@@ -58,12 +67,12 @@ impl<'a> World<'a> {
             "cipherSuite": creator.mls.suite_name(),
             "initialMembers": dids[1..FIRST],
             "welcomeMessage": base64_text(&staged.welcome),
+            "keyPackageHashes": named,
             "currentEpoch": 1,
             "idempotencyKey": unique(),
         });
         let reply = servers.ask(0, &creator.xrpc, "createConvo", &body, Fault::Twice).await;
         assert_eq!(reply.status, 200, "{reply}");
-        let others: Vec<usize> = (1..FIRST).collect();
         let model = Model::new(0, 1, &others);
         let convo = reply.string("id").unwrap().to_owned();
         Self { servers, people, dids, model, convo, group, done: Vec::new() }
@@ -76,10 +85,8 @@ impl<'a> World<'a> {
             self.act(step).await;
             self.agree(n, step).await;
         }
-        for who in 0..PEOPLE {
-            if let Some(Welcome::Waits { .. }) = self.model.members.get(&who).map(|member| member.welcome) {
-                self.join(who, Fault::None, 0).await;
-            }
+        for who in self.invited() {
+            self.join(who, Fault::None, 0).await;
         }
         let mut secrets = Vec::new();
         for who in self.members() {
@@ -92,9 +99,27 @@ impl<'a> World<'a> {
         self.agree(steps.len(), "the end").await;
     }
 
-    /// Members with keys of the group.
+    /// Clients of members.
+    pub fn clients(&self) -> Vec<usize> {
+        (0..CLIENTS).filter(|who| self.model.members.contains_key(&person(*who))).collect()
+    }
+
+    /// Clients of members that have keys of the group.
     pub fn members(&self) -> Vec<usize> {
-        self.model.members.keys().copied().filter(|who| self.people[*who].in_group).collect()
+        self.clients().into_iter().filter(|who| self.people[*who].in_group).collect()
+    }
+
+    /// Clients that have no keys of the group and for which a Welcome waits.
+    pub fn invited(&self) -> Vec<usize> {
+        let waits = |who: &usize| matches!(self.model.welcomes.get(who), Some(Welcome::Waits { .. }));
+        self.clients().into_iter().filter(|who| waits(who) && !self.people[*who].in_group).collect()
+    }
+
+    /// Lets all clients of a person forget the group.
+    pub fn forget(&mut self, target: usize) {
+        for client in (0..CLIENTS).filter(|client| person(*client) == target) {
+            self.people[client].forget(&self.group);
+        }
     }
 
     pub fn admin(&self) -> Option<usize> {
@@ -110,12 +135,12 @@ impl<'a> World<'a> {
         self.model.proposals.iter().filter_map(add).collect()
     }
 
-    /// Returns true if a person has a leaf in the group, or gets one by the next commit.
+    /// Returns true if a client has a leaf in the group, or gets one by the next commit.
     pub fn has_leaf(&self, who: usize) -> bool {
         self.model.tree.contains(&who) || self.proposed().iter().any(|(proposed, _)| *proposed == who)
     }
 
-    /// People who are neither members nor in the group.
+    /// People who are not members, and whose first clients are not in the group.
     pub fn outsiders(&self) -> Vec<usize> {
         let inside = |who: &usize| self.model.members.contains_key(who) || self.has_leaf(*who);
         (0..PEOPLE).filter(|who| !inside(who)).collect()
@@ -127,12 +152,7 @@ impl<'a> World<'a> {
 
     /// Publishes a key package.
     pub async fn package(&mut self, who: usize) -> Vec<u8> {
-        let person = &self.people[who];
-        let package = person.mls.key_package().unwrap();
-        let body = json!({ "keyPackage": base64_text(&package), "cipherSuite": person.mls.suite_name() });
-        let reply = self.servers.insist(0, &person.xrpc, "publishKeyPackage", &body).await;
-        assert_eq!(reply.status, 200, "{reply}");
-        package
+        publish(self.servers, &self.people[who]).await
     }
 
     /// Makes an addition.
@@ -147,7 +167,7 @@ impl<'a> World<'a> {
     /// Makes a removal, with one of the methods that can commit it.
     pub async fn make_removal(&mut self, who: usize, target: usize, how: usize) -> Made {
         let mut made = self.make(who, &[], &[target]).await;
-        if !made.commit.added.is_empty() {
+        if !made.commit.invited.is_empty() {
             return made;
         }
         if let Some(method) = ["leaveConvo", "removeMember"].get(how % 3) {
@@ -157,25 +177,29 @@ impl<'a> World<'a> {
         made
     }
 
-    /// Makes a commit. People that it adds get a new key package and a Welcome.
-    pub async fn make(&mut self, who: usize, added: &[usize], removed: &[usize]) -> Made {
+    /// Makes a commit. Clients that it adds get a new key package and a Welcome. Their people are added too, unless they are in the group.
+    pub async fn make(&mut self, who: usize, clients: &[usize], removed: &[usize]) -> Made {
         let mut packages = Vec::new();
-        for joiner in added {
+        for joiner in clients {
             packages.push(self.package(*joiner).await);
         }
         let dids = |people: &[usize]| people.iter().map(|who| self.dids[*who].clone()).collect::<Vec<_>>();
         let removed_dids = dids(removed);
         let targets: Vec<&str> = removed_dids.iter().map(|did| &**did).collect();
         let staged = self.people[who].commit(&self.group, &packages, &targets);
-        let mut named: Vec<(usize, String)> =
-            added.iter().copied().zip(packages.iter().map(|bytes| sha256_hex(bytes))).collect();
+        let mut invited: Vec<(usize, String)> =
+            clients.iter().copied().zip(packages.iter().map(|bytes| sha256_hex(bytes))).collect();
         // A commit makes the additions that were proposed in its epoch.
         if staged.made_in == self.model.at.epoch {
-            named.extend(self.proposed());
+            invited.extend(self.proposed());
         }
-        let added: Vec<usize> = named.iter().map(|(who, _)| *who).collect();
+        let is_new =
+            |who: &usize| removed.contains(who) || !self.model.members.get(who).is_some_and(|one| one.in_group);
+        let mut added: Vec<usize> = invited.iter().map(|(client, _)| person(*client)).filter(is_new).collect();
+        added.sort_unstable();
+        added.dedup();
         let added_dids = dids(&added);
-        let hashes = named.iter().map(|(who, hash)| json!({ "did": self.dids[*who], "hash": hash }));
+        let hashes = invited.iter().map(|(client, hash)| json!({ "did": self.dids[person(*client)], "hash": hash }));
         let mut body = json!({
             "convoId": self.convo,
             "commit": base64_text(&staged.commit),
@@ -184,21 +208,21 @@ impl<'a> World<'a> {
             "keyPackageHashes": hashes.collect::<Vec<_>>(),
             "idempotencyKey": unique(),
         });
-        // Half of the commits come with the GroupInfo of their epoch.
-        let group_info = staged.commit.last().filter(|byte| **byte < 128).map(|_| staged.group_info.clone());
+        let group_info = some(&staged.commit).then(|| staged.group_info.clone());
         if let Some(bytes) = &group_info {
             body["groupInfo"] = json!(base64_text(bytes));
         }
-        if !added.is_empty() {
+        if !invited.is_empty() {
             body["welcomeMessage"] = json!(base64_text(&staged.welcome));
         }
         let commit = Commit {
-            sender: who,
+            client: who,
+            sender: person(who),
             made_in: staged.made_in,
             added,
             removed: removed.to_vec(),
+            invited,
             bytes: staged.commit,
-            welcome: true,
             group_info,
             external: false,
         };
@@ -208,14 +232,14 @@ impl<'a> World<'a> {
     /// Sends a commit, which must fare as the model says.
     pub async fn submit(&mut self, made: Made, fault: Fault, replica: usize) {
         let Made { commit, method, body } = made;
-        let who = commit.sender;
+        let who = commit.client;
         let reply = self.servers.ask(replica, &self.people[who].xrpc, method, &body, fault).await;
         self.settle(&commit, method, body, reply);
     }
 
     /// Compares the reply to a commit with the model, and brings its sender along.
     pub fn settle(&mut self, commit: &Commit, method: &'static str, body: Value, reply: Reply) {
-        let who = commit.sender;
+        let who = commit.client;
         let outcome = self.model.commit(commit, self.admin());
         let at = self.compare(outcome, &reply);
         if let Some(At { seq, epoch }) = at {
@@ -223,7 +247,7 @@ impl<'a> World<'a> {
             assert_eq!(reply.number(named).unwrap(), epoch, "{reply}");
             self.people[who].merge(&self.group, seq);
             for target in &commit.removed {
-                self.people[*target].forget(&self.group);
+                self.forget(*target);
             }
             self.remember(who, method, body, reply);
             return;
@@ -232,7 +256,7 @@ impl<'a> World<'a> {
         if self.people[who].in_group {
             self.people[who].mls.discard_pending(&self.group).unwrap();
         }
-        if outcome == Err("EpochMismatch") {
+        if outcome == Err("EpochMismatch") && self.people[who].in_group {
             self.rebase(who, commit.made_in, &reply);
         }
     }
@@ -241,7 +265,7 @@ impl<'a> World<'a> {
     fn rebase(&mut self, who: usize, made_in: u64, reply: &Reply) {
         assert_eq!(reply.number("serverEpoch").unwrap(), self.model.at.epoch, "{reply}");
         let missing = reply.list("missing").unwrap();
-        let lacking = self.model.commits(who, made_in);
+        let lacking = self.model.commits(person(who), self.model.generation, made_in);
         assert_eq!(missing.len(), lacking.len(), "{reply}");
         for (told, entry) in missing.iter().zip(lacking) {
             let bytes = reply.bytes_in(told, "commitData").unwrap();
@@ -250,8 +274,7 @@ impl<'a> World<'a> {
                 if entry.epoch == person.epoch(&self.group) + 1
                     && reply.number_in(proposal, "seq").unwrap() > person.seen
                 {
-                    let sender = reply.string_in(proposal, "sender").unwrap();
-                    person.take_proposal(&self.group, sender, &reply.bytes_in(proposal, "proposal").unwrap());
+                    person.take_proposal(&self.group, &reply.bytes_in(proposal, "proposal").unwrap());
                 }
             }
             assert_eq!((reply.number_in(told, "epoch").unwrap(), &bytes), (entry.epoch, &entry.bytes));
@@ -281,25 +304,45 @@ impl<'a> World<'a> {
     }
 
     pub fn remember(&mut self, who: usize, method: &'static str, body: Value, reply: Reply) {
-        let since = self.model.members.get(&who).map(|member| member.since);
+        let since = self.model.members.get(&person(who)).map(|member| member.since);
         self.done.push(Done { who, since, method, body, reply });
     }
 
     /// Sends an accepted request again, which gets the same reply and changes nothing.
     pub async fn repeat(&mut self, n: usize, fault: Fault, replica: usize) {
         let Done { who, since, method, body, reply } = &self.done[n];
-        if self.model.members.get(who).map(|member| member.since) != *since {
+        if self.model.members.get(&person(*who)).map(|member| member.since) != *since {
             return;
         }
         let again = self.servers.ask(replica, &self.people[*who].xrpc, method, body, fault).await;
         assert_eq!(effect(&again), effect(reply), "the same request again: {again}, not {reply}");
     }
 
+    /// Parameters that select the Welcomes of a client. Its person has a single client if it has no device.
+    pub fn welcome_of(&self, who: usize) -> Vec<(&'static str, String)> {
+        let mut selected = vec![("convoId", self.convo.clone())];
+        if let Some(device) = &self.people[who].device {
+            selected.push(("deviceId", device.clone()));
+        } else if let Some(Welcome::Waits { hash, .. } | Welcome::Confirmed { hash }) = self.model.welcomes.get(&who) {
+            selected.push(("keyPackageHash", hash.clone()));
+        }
+        selected
+    }
+
+    /// Reports whether a client has joined with its Welcome.
+    pub async fn confirm(&mut self, who: usize, changes: Value, fault: Fault, replica: usize) {
+        let mut body = changes;
+        for (field, value) in self.welcome_of(who) {
+            body[field] = json!(value);
+        }
+        let reply = self.servers.ask(replica, &self.people[who].xrpc, "confirmWelcome", &body, fault).await;
+        assert_eq!(reply.status, 200, "{reply}");
+    }
+
     /// Joins with the Welcome that waits, and confirms it.
     pub async fn join(&mut self, who: usize, fault: Fault, replica: usize) {
-        let convo = self.convo.clone();
-        let reply =
-            self.servers.read(replica, &self.people[who].xrpc, "getWelcome", &[("convoId", convo.clone())]).await;
+        let which = self.welcome_of(who);
+        let reply = self.servers.read(replica, &self.people[who].xrpc, "getWelcome", &which).await;
         assert_eq!(reply.status, 200, "{reply}");
         let person = &mut self.people[who];
         person.mls.join(&reply.bytes("welcome").unwrap(), person.handshake).unwrap();
@@ -307,9 +350,21 @@ impl<'a> World<'a> {
         let epoch = reply.number("epoch").unwrap();
         assert_eq!(person.epoch(&self.group), epoch, "the epoch of the Welcome");
         self.catch_up(who, replica).await;
-        let body = json!({ "convoId": convo, "success": true, "epoch": epoch });
-        let reply = self.servers.ask(replica, &self.people[who].xrpc, "confirmWelcome", &body, fault).await;
-        assert_eq!(reply.status, 200, "{reply}");
+        self.confirm(who, json!({ "success": true, "epoch": epoch }), fault, replica).await;
         self.model.confirm(who);
     }
+}
+
+/// Publishes a key package of a client.
+async fn publish(servers: &Servers, client: &Person) -> Vec<u8> {
+    let package = client.mls.key_package().unwrap();
+    let body = json!({ "keyPackage": base64_text(&package), "cipherSuite": client.mls.suite_name() });
+    let reply = servers.insist(0, &client.xrpc, "publishKeyPackage", &body).await;
+    assert_eq!(reply.status, 200, "{reply}");
+    package
+}
+
+/// Returns true for half of all messages. Those come with the GroupInfo of the epoch that they create.
+pub fn some(message: &[u8]) -> bool {
+    message.last().is_some_and(|byte| *byte < 128)
 }
