@@ -316,15 +316,16 @@ pub async fn open(app: &App, database: &tokio_postgres::Config) -> Result<(), Mi
     }
 }
 
-/// Shuts the server down: readiness fails and streams are closed; after the drain delay it accepts no connection, finishes
-/// running requests, and empties the queues.
+/// Shuts the server down: readiness fails; after the drain delay it ends the streams, accepts no connection, finishes running
+/// requests, and empties the queues.
 pub async fn drain(app: &App, server: &ServerHandle) {
     app.enter(Lifecycle::Draining);
     tracing::info!("draining");
     app.background.tell_to_stop();
-    app.events.drain();
-    // Load balancers send requests here until they have polled the readiness again.
+    // Load balancers send requests here until they have polled the readiness again. Streams go on until then: a client whose stream
+    // ended sooner could be sent here again.
     tokio::time::sleep(app.config.drain_delay).await;
+    app.events.drain();
     server.stop(true).await;
     let emptied = tokio::time::timeout(DRAIN_TIME, async {
         app.serializer.shut_down().await;
