@@ -44,6 +44,11 @@ has_redis() { command -v redis-server >/dev/null || command -v valkey-server >/d
 # Debian installs it in /usr/sbin, which only root has in its PATH.
 has_pgbouncer() { command -v pgbouncer >/dev/null || [[ -x /usr/sbin/pgbouncer ]]; }
 
+# In /usr/sbin too.
+has_haproxy() { command -v haproxy >/dev/null || [[ -x /usr/sbin/haproxy ]]; }
+
+has_nginx() { command -v nginx >/dev/null || [[ -x /usr/sbin/nginx ]]; }
+
 has_compiler() { command -v cc >/dev/null; }
 
 has_ps() { command -v ps >/dev/null; }

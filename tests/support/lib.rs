@@ -5,6 +5,7 @@
 
 pub mod account;
 pub mod app;
+pub mod balancer;
 pub mod chaos;
 pub mod cluster;
 pub mod directory;

@@ -52,6 +52,8 @@ pub struct Seen {
     pub anew: BTreeMap<String, u64>,
     /// Number of connections.
     pub connections: u64,
+    /// Number of requests for a stream that were refused or not answered.
+    pub refused: u64,
     /// Its present activity, which shows where a client that lacks an event waits.
     pub doing: Doing,
     /// Number of final events, by reason.
@@ -270,7 +272,10 @@ async fn follow(
                     Err(why @ XrpcError::Silent { .. }) => Some(why.to_string()),
                     _ => None,
                 };
-                note(&mut |seen| seen.broken.extend(wrong.clone()));
+                note(&mut |seen| {
+                    seen.refused += 1;
+                    seen.broken.extend(wrong.clone());
+                });
                 tokio::time::sleep(PAUSE).await;
                 continue;
             }

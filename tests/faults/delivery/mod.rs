@@ -2,6 +2,7 @@
 //! replaced, each member sees every entry of its membership at least once and in order. Notifications only change how
 //! soon.
 
+mod balancers;
 mod checker;
 mod disasters;
 mod members;
