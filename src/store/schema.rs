@@ -5,7 +5,7 @@
 
 use refinery::{Migration, Runner};
 use sha2::{Digest, Sha256};
-use tokio_postgres::Client;
+use tokio_postgres::{Client, SimpleQueryMessage};
 
 use super::lanes::Lane;
 use super::query::{query, sql};
@@ -57,6 +57,8 @@ const MIGRATIONS: &[(&str, &str)] = &migrations![
     "V035__key_package_upkeep",
     "V036__generations",
     "V037__cheaper_triggers",
+    "V038__column_comments",
+    "V039__owner_functions",
 ];
 
 query! {
@@ -81,6 +83,9 @@ const VIEWS: [&str; 7] = [
 const DROP_VIEWS: &str = "drop schema if exists legacy cascade;
     drop view if exists commits, convo_groups, dead_envelopes, message_recipients, member_unread, conversation_locks;";
 
+/// True if this role may create tables. The role of an application that only reads and writes rows may not.
+const MAY_CREATE: &str = "select coalesce(has_schema_privilege(current_schema(), 'create'), true) as may_create";
+
 /// Reason why the schema could not be brought up to date.
 #[derive(Debug, thiserror::Error)]
 pub enum MigrationError {
@@ -88,6 +93,11 @@ pub enum MigrationError {
     Connection(#[from] ConnectError),
     #[error("a migration failed: {0}")]
     Migration(#[from] refinery::Error),
+    #[error(
+        "the schema is older than this build (version {found} of {required}), and this role may not create tables; \
+         run `catbird-server migrate` as their owner"
+    )]
+    NotOwner { found: i64, required: i64 },
 }
 
 impl From<tokio_postgres::Error> for MigrationError {
@@ -117,11 +127,19 @@ pub async fn is_migrated(database: &tokio_postgres::Config) -> Result<bool, Conn
     Ok(is_there)
 }
 
-/// Brings the schema up to date, and returns the number of applied migrations. Waits while another replica migrates.
+/// Brings the schema up to date, and returns the number of applied migrations. Waits while another replica migrates. A role
+/// that may not create tables applies none; the schema must be new enough then.
 pub async fn migrate(database: &tokio_postgres::Config) -> Result<usize, MigrationError> {
     let mut database = database.clone();
     database.application_name("catbird-server migrate");
     let (lock, lock_connection) = connect(&database).await?;
+    if value(&lock, MAY_CREATE, "may_create").await?.as_deref() == Some("f") {
+        let is_there = value(&lock, EXISTS.text, "is_there").await?.as_deref() == Some("t");
+        let found = if is_there { value(&lock, VERSION.text, "version").await? } else { None };
+        lock_connection.abort();
+        let (found, required) = (found.and_then(|version| version.parse().ok()).unwrap_or(0), required_version());
+        return if found >= required { Ok(0) } else { Err(MigrationError::NotOwner { found, required }) };
+    }
     // A transaction holds the lock, so that a pooler in transaction mode keeps the connection.
     lock.batch_execute("begin").await?;
     lock.batch_execute(LOCK).await?;
@@ -138,19 +156,23 @@ pub async fn migrate(database: &tokio_postgres::Config) -> Result<usize, Migrati
 /// Recreates the views, unless their comment has the digest of this text.
 async fn make_views(client: &Client) -> Result<(), tokio_postgres::Error> {
     let digest = format!("{:x}", Sha256::digest(VIEWS.concat()));
-    let made = client
-        .simple_query("select obj_description(to_regnamespace('legacy')::oid, 'pg_namespace') as digest")
-        .await?
-        .into_iter()
-        .find_map(|message| match message {
-            tokio_postgres::SimpleQueryMessage::Row(row) => row.get("digest").map(str::to_owned),
-            _ => None,
-        });
+    let made =
+        value(client, "select obj_description(to_regnamespace('legacy')::oid, 'pg_namespace') as digest", "digest");
+    let made = made.await?;
     if made.as_deref() == Some(digest.as_str()) {
         return Ok(());
     }
     let views = VIEWS.join("\n");
     client.batch_execute(&format!("begin; {DROP_VIEWS} {views} comment on schema legacy is '{digest}'; commit")).await
+}
+
+/// Returns the first value of a column as text. A pooler in transaction mode knows no prepared statements.
+async fn value(client: &Client, query: &str, column: &str) -> Result<Option<String>, tokio_postgres::Error> {
+    let messages = client.simple_query(query).await?;
+    Ok(messages.into_iter().find_map(|message| match message {
+        SimpleQueryMessage::Row(row) => row.get(column).map(str::to_owned),
+        _ => None,
+    }))
 }
 
 /// State of a database that answers.

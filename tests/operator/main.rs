@@ -8,4 +8,5 @@ mod cluster;
 mod embedded;
 mod migrations;
 mod operations;
+mod postgres;
 mod retention;

@@ -199,6 +199,13 @@ impl OwnCluster {
         give(&signal, &self.pgdata());
     }
 
+    /// Appends lines to postgresql.conf. They take effect at the next start, except where the command line says otherwise.
+    pub fn configure(&self, lines: &str) {
+        let conf = self.pgdata().join("postgresql.conf");
+        let text = std::fs::read_to_string(&conf).unwrap();
+        std::fs::write(&conf, text + "\n" + lines).unwrap();
+    }
+
     /// Shuts down in order: clients are disconnected, open transactions are rolled back.
     pub async fn stop(&mut self) {
         self.cluster.halt(Shutdown::Fast).await.unwrap();
