@@ -1,6 +1,7 @@
 //! Composition root: builds every component from the configuration. No other module chooses a serializer.
 
 mod metrics;
+mod server_metrics;
 #[cfg(test)]
 mod tests;
 
@@ -109,6 +110,8 @@ impl App {
             let advisory = Advisory::new(&store, metrics.queues.clone(), connections, &background);
             Serializer::advisory(advisory, store.clone(), limits.clone(), metrics.commands.clone(), &background)
         };
+        let serializer_name = if config.actors { "actors" } else { "advisory" };
+        metrics.server.started(serializer_name, events.notifier().transport().name(), clock.now());
         let replay = Replay::with(redis, store.clone(), &background);
         let authenticator = Arc::new(Authenticator::new(
             config.auth.clone(),

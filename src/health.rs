@@ -3,6 +3,9 @@
 
 mod process_memory;
 
+use std::collections::BTreeMap;
+use std::time::Duration;
+
 use actix_web::http::header;
 use actix_web::web::Data;
 use actix_web::{HttpRequest, HttpResponse};
@@ -12,9 +15,13 @@ use crate::app::App;
 use crate::error::Code;
 use crate::exposition;
 use crate::lifecycle::Lifecycle;
+use crate::probe::DatabaseHealth;
 use crate::xrpc::{self, RequestId};
 
 use process_memory::ProcessMemory;
+
+/// Time that `/metrics` waits for the state of the database.
+const PROBE_TIME: Duration = Duration::from_secs(1);
 
 /// `/health`: the state of each part. What cannot be measured, or does not run, is absent.
 pub async fn health(app: Data<App>) -> HttpResponse {
@@ -57,25 +64,43 @@ pub async fn live() -> HttpResponse {
 /// seconds, no essential task has ended, and the server is neither starting nor draining.
 pub async fn ready(app: Data<App>) -> HttpResponse {
     let phase = app.lifecycle();
-    let database = app.probe.health().await;
-    let events = app.events.are_current();
-    let tasks = app.background.failed().is_none();
-    let ready = phase == Lifecycle::Serving && database.is_fit() && events && tasks;
+    let checks = checks(&app, app.probe.health().await);
+    let ready = phase == Lifecycle::Serving && checks.iter().all(|(_, passed)| *passed);
     let body = json!({
         "ready": ready,
         "stage": phase.name(),
-        "checks": {
-            "database": database.answers,
-            "writes": database.writes,
-            "schema": database.current,
-            "clock": database.clock,
-            "events": events,
-            "tasks": tasks,
-        },
+        "checks": checks.into_iter().collect::<BTreeMap<_, _>>(),
         // Without notifications events arrive later, which is no reason to send clients to another replica.
         "hints": { "by": app.events.notifier().transport().name(), "listening": app.events.notifier().listening() },
     });
     if ready { HttpResponse::Ok().json(body) } else { HttpResponse::ServiceUnavailable().json(body) }
+}
+
+/// The parts on which readiness depends, beside the phase of the server.
+fn checks(app: &App, database: DatabaseHealth) -> [(&'static str, bool); 6] {
+    [
+        ("database", database.answers),
+        ("writes", database.writes),
+        ("schema", database.current),
+        ("clock", database.clock),
+        ("events", app.events.are_current()),
+        ("tasks", app.background.failed().is_none()),
+    ]
+}
+
+/// Updates the metrics that are measured when they are read.
+async fn measure(app: &App) {
+    // A database that hangs must not delay the page beyond the time-out of Prometheus.
+    let database = tokio::time::timeout(PROBE_TIME, app.probe.health()).await.unwrap_or_default();
+    let server = &app.metrics.server;
+    server.readiness(&[("serving", app.lifecycle() == Lifecycle::Serving)]);
+    server.readiness(&checks(app, database));
+    server.tasks(&app.background.ended());
+    if let Some(memory) = ProcessMemory::measure() {
+        server.memory_limit(memory.limit);
+    }
+    app.store.measure_connections();
+    app.events.measure();
 }
 
 /// `/xrpc/_health`: the version, as long as the database answers, as in other AT Protocol services.
@@ -93,7 +118,7 @@ pub async fn version(app: Data<App>, request: HttpRequest) -> HttpResponse {
 pub async fn metrics(app: Data<App>, request: HttpRequest) -> HttpResponse {
     let accepted =
         request.headers().get(header::ACCEPT).and_then(|accepted| accepted.to_str().ok()).unwrap_or_default();
-    app.store.measure_connections();
+    measure(&app).await;
     match app.metrics.page.render() {
         Ok(text) if accepted.contains("application/openmetrics-text") => {
             HttpResponse::Ok().content_type("application/openmetrics-text; version=1.0.0; charset=utf-8").body(text)

@@ -14,7 +14,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::{Family, MetricConstructor};
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
-use prometheus_client::registry::Unit;
+use prometheus_client::registry::{Metric, Unit};
 
 pub use prometheus_client::registry::Registry;
 
@@ -48,10 +48,31 @@ impl MetricConstructor<Histogram> for Buckets {
     }
 }
 
+/// Creates and registers a metric of any kind.
+pub fn register<M: Metric + Clone + Default>(registry: &mut Registry, name: &str, help: &str) -> M {
+    let metric = M::default();
+    registry.register(name, help, metric.clone());
+    metric
+}
+
+/// Shows counters as zeros before they first count.
+pub fn show<const N: usize>(counters: &Counters<N>, series: impl IntoIterator<Item = [Label; N]>) {
+    for labels in series {
+        drop(counters.get_or_create(&labels));
+    }
+}
+
 /// Creates and registers metrics of each kind.
 pub trait Register {
     fn counter(&mut self, name: &str, help: &str) -> Counter;
     fn counters<const N: usize>(&mut self, name: &str, help: &str) -> Counters<N>;
+    /// Counters that are shown as zeros before they first count, so that the first increase is one.
+    fn counters_of<const N: usize>(
+        &mut self,
+        name: &str,
+        help: &str,
+        series: impl IntoIterator<Item = [Label; N]>,
+    ) -> Counters<N>;
     fn gauge(&mut self, name: &str, help: &str) -> Gauge;
     fn gauges<const N: usize>(&mut self, name: &str, help: &str) -> Gauges<N>;
     /// A histogram of times. The unit follows the name.
@@ -62,27 +83,30 @@ pub trait Register {
 
 impl Register for Registry {
     fn counter(&mut self, name: &str, help: &str) -> Counter {
-        let counter = Counter::default();
-        self.register(name, help, counter.clone());
-        counter
+        register(self, name, help)
     }
 
     fn counters<const N: usize>(&mut self, name: &str, help: &str) -> Counters<N> {
-        let counters = Counters::default();
-        self.register(name, help, counters.clone());
+        register(self, name, help)
+    }
+
+    fn counters_of<const N: usize>(
+        &mut self,
+        name: &str,
+        help: &str,
+        series: impl IntoIterator<Item = [Label; N]>,
+    ) -> Counters<N> {
+        let counters = self.counters(name, help);
+        show(&counters, series);
         counters
     }
 
     fn gauge(&mut self, name: &str, help: &str) -> Gauge {
-        let gauge = Gauge::default();
-        self.register(name, help, gauge.clone());
-        gauge
+        register(self, name, help)
     }
 
     fn gauges<const N: usize>(&mut self, name: &str, help: &str) -> Gauges<N> {
-        let gauges = Gauges::default();
-        self.register(name, help, gauges.clone());
-        gauges
+        register(self, name, help)
     }
 
     fn seconds(&mut self, name: &str, help: &str, buckets: Buckets) -> Histogram {
@@ -112,8 +136,8 @@ impl Page {
     /// Adds the figures of the process to the registry.
     pub fn new(mut registry: Registry) -> Self {
         let resident_memory = registry.gauge("process_resident_memory_bytes", "Resident memory");
-        let cpu_seconds = Gauge::default();
-        registry.register("process_cpu_seconds_total", "Processor time used since the start", cpu_seconds.clone());
+        let help = "Processor time used since the start";
+        let cpu_seconds = register(&mut registry, "process_cpu_seconds_total", help);
         Self(Arc::new(Inner { registry, resident_memory, cpu_seconds }))
     }
 

@@ -95,6 +95,7 @@ pub fn build(app: App, listener: TcpListener) -> std::io::Result<(SocketAddr, Se
     let workers = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let connections = max_connections(&app.config);
     tracing::debug!(connections, workers, "connections that may be open");
+    app.metrics.connections.max(connections);
     let routes = match app.config.admin {
         None => |config: &mut web::ServiceConfig| routes(config.configure(pages_for_operators)),
         Some(_) => routes,

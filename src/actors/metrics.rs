@@ -9,7 +9,7 @@ use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use sha2::{Digest, Sha256};
 
 use crate::ids::ConvoId;
-use crate::metrics::{Buckets, Counters, Histograms, Label, Register, Registry};
+use crate::metrics::{Buckets, Counters, Histograms, Label, Register, Registry, show};
 
 /// The only type of actor, under the name that operators' queries have.
 const CONVERSATION_ACTOR: Label = ("actor_type", "conversation_actor");
@@ -48,6 +48,7 @@ pub struct ActorMetrics {
     drops: Counters<2>,
     mailbox_full: Counters<1>,
     active: Gauge,
+    max: Gauge,
     depths: Depths,
 }
 
@@ -68,8 +69,21 @@ impl ActorMetrics {
             mailbox_full: r
                 .counters("actor_mailbox_full_events", "Messages refused because the actor's mailbox was full"),
             active: r.gauge("actor_registry_active_actors", "Running actors"),
+            max: r.gauge("actor_registry_max_actors", "Actors that may run at once; 0 if this replica has none"),
             depths,
         }
+    }
+
+    /// Records the number of actors that may run, and shows counters before they first count.
+    pub(super) fn max(&self, actors: usize) {
+        self.max.set(actors as i64);
+        for counters in [&self.spawns, &self.restarts, &self.mailbox_full] {
+            show(counters, [[CONVERSATION_ACTOR]]);
+        }
+        let reasons = [Stop::Idle, Stop::Evicted, Stop::Shutdown, Stop::Failed].map(Stop::label);
+        show(&self.stops, reasons.map(|reason| [CONVERSATION_ACTOR, ("reason", reason)]));
+        let reasons = ["mailbox_full", "actor_failed"];
+        show(&self.drops, reasons.map(|reason| [CONVERSATION_ACTOR, ("reason", reason)]));
     }
 
     /// Counts an actor that started; `again` after a failure.

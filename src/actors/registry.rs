@@ -81,6 +81,7 @@ impl Registry {
         tracing::info!("Initializing ActorRegistry");
         let (state, ended) = (Mutex::default(), Notify::new());
         let registry = Self(Arc::new(Inner { store, metrics, limits, runtime, state, ended }));
+        registry.0.metrics.max(limits.actors);
         let depths = Arc::downgrade(&registry.0);
         registry.0.metrics.export_depths(move || depths.upgrade().map_or_else(Vec::new, |inner| Self(inner).deepest()));
         tracing::info!(most_actors = limits.actors, idle_seconds = limits.idle.as_secs(), "Actor registry initialized");

@@ -18,6 +18,8 @@ use crate::store::StoreMetrics;
 use crate::suspensions::SuspensionMetrics;
 use crate::timing::RequestMetrics;
 
+use super::server_metrics::ServerMetrics;
+
 /// The metrics of a server. Cheap to clone; clones count together.
 #[derive(Clone)]
 pub struct Metrics {
@@ -35,6 +37,7 @@ pub struct Metrics {
     pub quotas: QuotaMetrics,
     pub redis: RedisMetrics,
     pub requests: RequestMetrics,
+    pub server: ServerMetrics,
     pub store: StoreMetrics,
     pub suspensions: SuspensionMetrics,
     /// The page that shows them.
@@ -61,6 +64,7 @@ impl Default for Metrics {
             quotas: QuotaMetrics::register(r),
             redis: RedisMetrics::register(r),
             requests: RequestMetrics::register(r),
+            server: ServerMetrics::register(r),
             store: StoreMetrics::register(r),
             suspensions: SuspensionMetrics::register(r),
             page: Page::new(registry),

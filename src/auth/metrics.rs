@@ -35,9 +35,10 @@ impl AuthMetrics {
         let r = registry;
         Self {
             authentications: r.counters("authentications", "Tokens and tickets checked, by outcome"),
-            document_fetches: r.counters(
+            document_fetches: r.counters_of(
                 "did_document_fetches",
                 "Requests to hosts of DID documents, by whether the DID was known and by outcome",
+                [Asker::Known, Asker::Stranger].map(|asker| [("asker", asker.label()), ("outcome", "found")]),
             ),
             documents_kept: r.counters(
                 "did_documents_kept",

@@ -11,6 +11,7 @@ use super::Ended;
 #[derive(Clone)]
 pub struct ConnectionMetrics {
     open: Gauge,
+    max: Gauge,
     ended: Counters<1>,
     errors: ErrorMetrics,
 }
@@ -20,12 +21,19 @@ impl ConnectionMetrics {
         let r = registry;
         Self {
             open: r.gauge("http_connections_open", "Open HTTP connections"),
-            ended: r.counters(
+            max: r.gauge("http_connections_max", "HTTP connections that this replica accepts at once"),
+            ended: r.counters_of(
                 "http_connections_ended",
                 "HTTP connections that the server closed because of its client, by reason",
+                Ended::ALL.map(|why| [("reason", why.label())]),
             ),
             errors,
         }
+    }
+
+    /// Records the number of connections that are accepted at once.
+    pub fn max(&self, max: usize) {
+        self.max.set(max as i64);
     }
 
     /// Counts an accepted connection.

@@ -61,6 +61,9 @@ pub enum Ended {
 }
 
 impl Ended {
+    /// All reasons.
+    const ALL: [Self; 4] = [Self::Head, Self::LongHeads, Self::Reply, Self::Body];
+
     pub fn label(self) -> &'static str {
         match self {
             Ended::Head => "head_too_slow",

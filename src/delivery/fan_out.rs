@@ -1,6 +1,6 @@
 //! Expands log entries into envelopes.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, watch};
 
@@ -25,14 +25,15 @@ pub(super) async fn run(
     metrics: &DeliveryMetrics,
     mut stop: watch::Receiver<bool>,
 ) {
-    let mut failing = false;
+    let (mut failing, mut current_at) = (false, Instant::now());
     loop {
-        let wait = match catch_up(store, made, metrics, &stop).await {
+        let wait = match catch_up(store, made, metrics, &stop, &mut current_at).await {
             Ok(used) => {
                 failing = false;
                 if used { POLL_INTERVAL } else { IDLE_POLL_INTERVAL }
             }
             Err(error) => {
+                metrics.fan_out_lagged(current_at.elapsed());
                 if !std::mem::replace(&mut failing, true) {
                     tracing::warn!(%error, "entries cannot be expanded for mailboxes; retrying");
                 }
@@ -47,17 +48,24 @@ pub(super) async fn run(
     }
 }
 
-/// Expands all entries up to the watermark, and returns whether any mailbox exists.
+/// Expands all entries up to the watermark, and returns whether any mailbox exists. `current_at` is the time at which none
+/// was left.
 async fn catch_up(
     store: &Store,
     made: &Notify,
     metrics: &DeliveryMetrics,
     stop: &watch::Receiver<bool>,
+    current_at: &mut Instant,
 ) -> Result<bool, Error> {
     let mut portion = Portion::new(MAX_ENTRIES);
     while !*stop.borrow() {
         let now = store.reader_for(Lane::Background).await?.fan_out_state().await?;
-        if !(now.used && now.behind) {
+        let is_current = !(now.used && now.behind);
+        if is_current {
+            *current_at = Instant::now();
+        }
+        metrics.fan_out_lagged(current_at.elapsed());
+        if is_current {
             return Ok(now.used);
         }
         match store.expand(portion.size()).await {

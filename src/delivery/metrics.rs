@@ -1,12 +1,13 @@
 //! Metrics of envelopes, delivery attempts and challenges.
 
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 
-use crate::metrics::{Buckets, Counters, Register, Registry};
+use crate::metrics::{Buckets, Counters, Register, Registry, register};
 
 /// Metrics of delivery to mailboxes. Cheap to clone.
 #[derive(Clone)]
@@ -14,6 +15,8 @@ pub struct DeliveryMetrics {
     waiting: Gauge,
     dead: Gauge,
     hosts_resting: Gauge,
+    overdue_seconds: Gauge<f64, AtomicU64>,
+    fan_out_seconds: Gauge<f64, AtomicU64>,
     expanded: Counter,
     attempts: Counters<1>,
     challenges: Counters<1>,
@@ -29,12 +32,36 @@ impl DeliveryMetrics {
             dead: r.gauge("mailbox_dead", "Envelopes that are no longer retried"),
             hosts_resting: r
                 .gauge("mailbox_hosts_resting", "Mailbox hosts that this replica skips for a while because they fail"),
+            overdue_seconds: register(
+                r,
+                "mailbox_overdue_seconds",
+                "Time for which the most overdue envelope has waited for this replica or another one to attempt it",
+            ),
+            fan_out_seconds: register(
+                r,
+                "mailbox_fan_out_lag_seconds",
+                "Time since this replica last found every entry expanded into envelopes",
+            ),
             expanded: r.counter("mailbox_envelopes", "Envelopes made from the log"),
-            attempts: r.counters("mailbox_attempts", "Delivery attempts, by outcome"),
+            attempts: r.counters_of(
+                "mailbox_attempts",
+                "Delivery attempts, by outcome",
+                ["delivered", "failed", "early", "dead", "withdrawn"].map(|outcome| [("outcome", outcome)]),
+            ),
             challenges: r.counters("mailbox_challenges", "Challenges sent to mailboxes, by outcome"),
             suspensions: r.counter("mailbox_suspensions", "Mailboxes suspended because they failed for a long time"),
             attempt_seconds: r.seconds("mailbox_attempt_duration", "Time of a delivery attempt", Buckets::COARSE),
         }
+    }
+
+    /// Records how long the most overdue envelope has waited for an attempt.
+    pub(super) fn overdue(&self, time: Duration) {
+        self.overdue_seconds.set(time.as_secs_f64());
+    }
+
+    /// Records the time since every entry was expanded.
+    pub(super) fn fan_out_lagged(&self, time: Duration) {
+        self.fan_out_seconds.set(time.as_secs_f64());
     }
 
     /// Records the envelopes that wait, the dead ones, and the hosts that rest.

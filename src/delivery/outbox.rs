@@ -12,7 +12,7 @@ use ulid::Ulid;
 use crate::clock::{Clock, jitter};
 use crate::config::MailboxConfig;
 use crate::error::Error;
-use crate::store::mailboxes::{Attempt, AttemptEnd, Challenge, ClaimLimits, MailboxKey, Proof};
+use crate::store::mailboxes::{Attempt, AttemptEnd, Challenge, ClaimLimits, MAX_EXPAND_TIME, MailboxKey, Proof};
 use crate::store::{Lane, Store};
 
 use super::hosts::{HostResult, Hosts, MAX_AT_NEW_HOST};
@@ -157,6 +157,10 @@ impl Outbox {
             (self.since, self.looked) = (None, Some(Instant::now()));
         }
         let due = self.shared.store.reader_for(Lane::Background).await?.mailboxes_due(self.since).await?;
+        if self.since.is_none() {
+            let late = self.shared.clock.now() - MAX_EXPAND_TIME - due.since;
+            self.shared.metrics.overdue(late.to_std().unwrap_or_default());
+        }
         self.since = Some(due.since);
         let challenges = if due.challenges { self.begin_challenges().await? } else { 0 };
         let attempts = if due.envelopes { self.begin_attempts(due.since).await? } else { 0 };

@@ -11,7 +11,8 @@ pub struct ErrorMetrics {
 
 impl ErrorMetrics {
     pub fn register(registry: &mut Registry) -> Self {
-        Self { errors: registry.counters("xrpc_errors", "Requests refused, by error name") }
+        let series = Code::ALL.iter().map(|code| [("error", code.name())]);
+        Self { errors: registry.counters_of("xrpc_errors", "Requests refused, by error name", series) }
     }
 
     /// Counts one refused request.

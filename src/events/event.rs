@@ -274,6 +274,17 @@ pub enum Info {
 }
 
 impl Info {
+    /// States that end a stream.
+    pub(super) const ENDS: [Self; 7] = [
+        Self::SlowConsumer,
+        Self::Draining,
+        Self::Reset,
+        Self::Suspended,
+        Self::Expired,
+        Self::Replaced,
+        Self::IdentityChanged,
+    ];
+
     /// Name on the wire and in the metrics.
     pub fn name(self) -> &'static str {
         match self {

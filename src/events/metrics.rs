@@ -1,5 +1,6 @@
 //! Metrics of the event tail, of notifications between replicas, and of streams.
 
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use prometheus_client::metrics::counter::Counter;
@@ -7,20 +8,24 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 
 use crate::error::{Code, ErrorMetrics};
-use crate::metrics::{Buckets, Counters, Register, Registry};
+use crate::metrics::{Buckets, Counters, Register, Registry, register};
 
+use super::event::Info;
 use super::notifier::Transport;
 
 /// Metrics of events. Cheap to clone.
 #[derive(Clone)]
 pub struct EventMetrics {
     streams_open: Gauge,
+    max_streams: Gauge,
+    buffer_bytes: Gauge,
     streams_ended: Counters<1>,
     delivered: Counters<1>,
     notifications: Counters<2>,
     tail_passes: Counter,
     tail_oldest: Gauge,
     tail_lag_seconds: Histogram,
+    tail_age_seconds: Gauge<f64, AtomicU64>,
     errors: ErrorMetrics,
 }
 
@@ -29,7 +34,13 @@ impl EventMetrics {
         let r = registry;
         Self {
             streams_open: r.gauge("event_streams_open", "Open event streams"),
-            streams_ended: r.counters("event_streams_ended", "Event streams that the server closed, by reason"),
+            max_streams: r.gauge("event_streams_max", "Event streams that this replica accepts"),
+            buffer_bytes: r.gauge("event_buffer_bytes", "Bytes of the events that wait for clients, each counted once"),
+            streams_ended: r.counters_of(
+                "event_streams_ended",
+                "Event streams that the server closed, by reason",
+                Info::ENDS.map(|info| [("reason", info.name())]),
+            ),
             delivered: r.counters("events_delivered", "Events handed to connections, by type"),
             notifications: r.counters("event_hints", "Notifications to other replicas, by transport and outcome"),
             tail_passes: r.counter("event_tail_passes", "Passes of the event tail"),
@@ -42,8 +53,24 @@ impl EventMetrics {
                 "Time from the beginning of a transaction until the event tail read its rows",
                 Buckets::FINE,
             ),
+            tail_age_seconds: register(
+                r,
+                "event_tail_age_seconds",
+                "Time since the event tail of this replica last read to the present",
+            ),
             errors,
         }
+    }
+
+    /// Records the number of streams that this replica accepts.
+    pub fn max_streams(&self, max: usize) {
+        self.max_streams.set(max as i64);
+    }
+
+    /// Records the bytes that wait for clients, and the time since the tail has read to the present.
+    pub fn state(&self, waiting: usize, tail_age: Duration) {
+        self.buffer_bytes.set(waiting as i64);
+        self.tail_age_seconds.set(tail_age.as_secs_f64());
     }
 
     /// Records the number of open streams.

@@ -219,6 +219,11 @@ impl Events {
         self.hub.is_current(Instant::now())
     }
 
+    /// Records the state of the tail and of the buffers in the metrics.
+    pub fn measure(&self) {
+        self.hub.measure(Instant::now());
+    }
+
     /// Number of open streams.
     pub fn streams(&self) -> usize {
         self.hub.open()

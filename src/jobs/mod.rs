@@ -161,7 +161,7 @@ impl Runner {
         }
     }
 
-    /// Updates the metrics on the jobs of all replicas, and on conversations.
+    /// Updates the metrics on the jobs of all replicas, on conversations, and on PostgreSQL.
     async fn measure(&self) {
         let Ok(work_states) = self.store.work_states().await else { return };
         for state in work_states {
@@ -171,6 +171,9 @@ impl Runner {
         }
         if let Ok(wedged) = self.store.wedged_convos().await {
             self.metrics.wedged_convos(wedged);
+        }
+        if let Err(error) = self.store.measure_server().await {
+            tracing::debug!(%error, "the state of PostgreSQL could not be measured");
         }
     }
 

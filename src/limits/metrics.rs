@@ -41,9 +41,17 @@ impl LimitMetrics {
         let help = "Cost of requests beyond one unit each, by kind of work";
         r.register("request_cost_units", help, Family::clone(&charged));
         Self {
-            limited: r.counters("rate_limited", "Requests refused by a rate limit, by scope"),
+            limited: r.counters_of(
+                "rate_limited",
+                "Requests refused by a rate limit, by scope",
+                Scope::ALL.map(Scope::label).into_iter().chain(["external_commits"]).map(|scope| [("scope", scope)]),
+            ),
             charged,
-            unshared: r.counters("rate_limit_unshared", "Charges not published to other replicas, by cause"),
+            unshared: r.counters_of(
+                "rate_limit_unshared",
+                "Charges not published to other replicas, by cause",
+                [Unshared::Redis, Unshared::QueueFull].map(|cause| [("cause", cause.label())]),
+            ),
         }
     }
 

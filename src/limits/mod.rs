@@ -56,6 +56,9 @@ pub enum Scope {
 }
 
 impl Scope {
+    /// All scopes.
+    const ALL: [Self; 6] = [Self::Did, Self::Slots, Self::Convo, Self::Typing, Self::Commits, Self::Former];
+
     /// Label in metrics and in Redis keys.
     pub fn label(self) -> &'static str {
         match self {

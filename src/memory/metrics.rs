@@ -30,7 +30,9 @@ impl MemoryMetrics {
     pub fn register(registry: &mut Registry) -> Self {
         let help =
             "Requests refused because the memory for bodies or replies is used up, by kind and by whose share it is";
-        Self { full: registry.counters("memory_room_full", help) }
+        let of_kind = |kind: Kind| ["caller", "all"].map(|share| [("room", kind.label()), ("share", share)]);
+        let series = [Kind::Bodies, Kind::Replies].into_iter().flat_map(of_kind);
+        Self { full: registry.counters_of("memory_room_full", help, series) }
     }
 
     /// Counts a body or a reply for which there was no memory.

@@ -14,8 +14,9 @@ pub struct QuotaMetrics {
 impl QuotaMetrics {
     pub fn register(registry: &mut Registry) -> Self {
         let r = registry;
+        let series = Quota::ALL.map(|quota| [("quota", quota.label())]);
         Self {
-            exceeded: r.counters("quota_exceeded", "Requests refused by a quota, by quota"),
+            exceeded: r.counters_of("quota_exceeded", "Requests refused by a quota, by quota", series),
             settlements: r.counters("quota_settlements", "Exchanges of quota usage with other replicas, by outcome"),
         }
     }

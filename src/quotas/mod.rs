@@ -67,6 +67,17 @@ pub enum Quota {
 }
 
 impl Quota {
+    /// All quotas.
+    const ALL: [Self; 7] = [
+        Self::StoredBytes,
+        Self::Convos,
+        Self::Strangers,
+        Self::Invitations,
+        Self::InvitationsByOne,
+        Self::KeyPackages,
+        Self::KeyPackagesForOne,
+    ];
+
     /// Label in the table and in metrics.
     pub fn label(self) -> &'static str {
         match self {

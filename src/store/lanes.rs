@@ -33,6 +33,21 @@ pub enum Lane {
     Background,
 }
 
+impl Lane {
+    /// All lanes.
+    pub(super) const ALL: [Self; 4] = [Self::Vital, Self::Read, Self::Write, Self::Background];
+
+    /// Label in metrics.
+    pub(super) fn label(self) -> &'static str {
+        match self {
+            Self::Vital => "vital",
+            Self::Read => "read",
+            Self::Write => "write",
+            Self::Background => "background",
+        }
+    }
+}
+
 /// Places of one pool.
 #[derive(Debug, Clone)]
 pub(super) struct Lanes {

@@ -1,13 +1,15 @@
 //! Metrics of statements, transactions and connections.
 
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
+use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 
-use crate::metrics::{Buckets, Counters, Histograms, Register, Registry};
+use crate::metrics::{Buckets, Counters, Histograms, Register, Registry, register};
 
-use super::Cause;
+use super::{Cause, Lane};
 
 /// Outcome of a COMMIT whose reply was lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,6 +23,9 @@ pub enum LostCommit {
 }
 
 impl LostCommit {
+    /// All outcomes.
+    const ALL: [Self; 4] = [Self::Committed, Self::RolledBack, Self::SentAgain, Self::Unknown];
+
     fn label(self) -> &'static str {
         match self {
             LostCommit::Committed => "committed",
@@ -46,6 +51,26 @@ pub(super) struct Connections {
     pub unanswered: usize,
 }
 
+/// State of the PostgreSQL server at one moment.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ServerState {
+    /// Size of the database in bytes.
+    pub bytes: i64,
+    /// Age of the oldest transaction id that the cluster still has to know, in transactions.
+    pub transaction_id_age: i64,
+    /// Age of the oldest transaction that is open, in seconds.
+    pub oldest_transaction: f64,
+    /// Connections of all clients of the cluster.
+    pub sessions: i64,
+    /// Largest number of them.
+    pub max_sessions: i64,
+    /// Sessions that wait for a lock, as far as the role may see them.
+    pub lock_waiters: i64,
+}
+
+/// Gauges by table of the schema.
+type TableGauges = Family<[(&'static str, String); 1], Gauge>;
+
 /// Metrics of the store. Cheap to clone.
 #[derive(Clone)]
 pub struct StoreMetrics {
@@ -60,6 +85,15 @@ pub struct StoreMetrics {
     connections_max: Gauge,
     connections_waiting: Gauge,
     connections_unanswered: Gauge,
+    connection_timeouts: Counters<1>,
+    size: Gauge,
+    transaction_id_age: Gauge,
+    oldest_transaction: Gauge<f64, AtomicU64>,
+    sessions: Gauge,
+    max_sessions: Gauge,
+    lock_waiters: Gauge,
+    table_bytes: TableGauges,
+    dead_rows: TableGauges,
 }
 
 impl StoreMetrics {
@@ -79,9 +113,10 @@ impl StoreMetrics {
                 Buckets::COARSE,
             ),
             retries: r.counters("database_transaction_retries", "Retries of transactions, by name and cause"),
-            commits_recovered: r.counters(
+            commits_recovered: r.counters_of(
                 "database_commits_recovered",
                 "COMMITs whose reply was lost, by the outcome that was found",
+                LostCommit::ALL.map(|outcome| [("outcome", outcome.label())]),
             ),
             lock_wait_seconds: r.seconds(
                 "conversation_lock_wait",
@@ -98,6 +133,26 @@ impl StoreMetrics {
                 "database_connections_unanswered",
                 "Connections that were discarded and are not closed yet, such as those whose COMMIT waits for a standby",
             ),
+            connection_timeouts: r.counters_of(
+                "database_connection_timeouts",
+                "Requests and tasks that got no connection in time, by class of work",
+                Lane::ALL.map(|lane| [("lane", lane.label())]),
+            ),
+            size: r.gauge("database_size_bytes", "Size of the database"),
+            transaction_id_age: r.gauge(
+                "database_transaction_id_age",
+                "Age of the oldest transaction id that PostgreSQL has not frozen yet, in transactions",
+            ),
+            oldest_transaction: register(
+                r,
+                "database_oldest_transaction_seconds",
+                "Age of the oldest open transaction in the cluster, prepared ones included",
+            ),
+            sessions: r.gauge("database_sessions", "Connections of all clients of the PostgreSQL server"),
+            max_sessions: r.gauge("database_sessions_max", "Connections that the PostgreSQL server allows"),
+            lock_waiters: r.gauge("database_lock_waiters", "Sessions that wait for a lock of PostgreSQL"),
+            table_bytes: register(r, "database_table_bytes", "Size of a table with its indexes, by table"),
+            dead_rows: register(r, "database_dead_rows", "Dead rows that VACUUM has not removed yet, by table"),
         }
     }
 
@@ -127,6 +182,28 @@ impl StoreMetrics {
     /// Records a wait for a conversation's lock.
     pub(super) fn lock_waited(&self, took: Duration) {
         self.lock_wait_seconds.observe(took.as_secs_f64());
+    }
+
+    /// Counts work that got no connection in time.
+    pub(super) fn connection_timed_out(&self, lane: Lane) {
+        self.connection_timeouts.get_or_create(&[("lane", lane.label())]).inc();
+    }
+
+    /// Records the state of the PostgreSQL server.
+    pub(super) fn server(&self, now: ServerState) {
+        self.size.set(now.bytes);
+        self.transaction_id_age.set(now.transaction_id_age);
+        self.oldest_transaction.set(now.oldest_transaction);
+        self.sessions.set(now.sessions);
+        self.max_sessions.set(now.max_sessions);
+        self.lock_waiters.set(now.lock_waiters);
+    }
+
+    /// Records the state of one table of the schema.
+    pub(super) fn table(&self, name: &str, bytes: i64, dead_rows: i64) {
+        let label = [("table", name.to_owned())];
+        self.table_bytes.get_or_create(&label).set(bytes);
+        self.dead_rows.get_or_create(&label).set(dead_rows);
     }
 
     /// Records the state of the connections.

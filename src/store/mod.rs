@@ -29,6 +29,7 @@ mod position;
 mod query;
 mod refusal;
 mod schema;
+mod server_state;
 mod session;
 mod statistics;
 mod tls;

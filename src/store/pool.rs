@@ -107,7 +107,7 @@ impl Store {
 
     pub(super) async fn session(&self, lane: Lane) -> Result<Session, Abort> {
         let taking = async {
-            let place = self.lanes.place(lane).await?;
+            let place = self.lanes.place(lane).await.inspect_err(|_| self.metrics.connection_timed_out(lane))?;
             Ok::<_, Abort>((self.pool.get().await?, place))
         };
         let (client, place) = measure(Stage::Connection, taking).await?;

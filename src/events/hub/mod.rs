@@ -132,6 +132,7 @@ impl Checked {
 
 impl Hub {
     pub fn new(buffer: usize, metrics: EventMetrics) -> Self {
+        metrics.max_streams(MAX_STREAMS);
         let held: Arc<AtomicUsize> = Arc::default();
         let inner = Inner {
             channels: HashMap::new(),
@@ -212,10 +213,20 @@ impl Hub {
         }
     }
 
+    /// Returns the time since the tail has completed a pass.
+    pub fn tail_age(&self, now: Instant) -> Duration {
+        let passed_at = *self.0.passed_at.lock().unwrap_or_else(PoisonError::into_inner);
+        now.saturating_duration_since(passed_at)
+    }
+
     /// Returns whether the tail has completed a pass lately.
     pub fn is_current(&self, now: Instant) -> bool {
-        let passed_at = *self.0.passed_at.lock().unwrap_or_else(PoisonError::into_inner);
-        now.saturating_duration_since(passed_at) < STALE
+        self.tail_age(now) < STALE
+    }
+
+    /// Records the bytes that wait in all streams, and the age of the last pass, in the metrics.
+    pub fn measure(&self, now: Instant) {
+        self.0.metrics.state(self.0.held.load(Ordering::Relaxed), self.tail_age(now));
     }
 
     /// Most events that wait for one client.

@@ -33,7 +33,7 @@ query! {
 }
 
 /// Maximum time of a transaction that makes envelopes, its COMMIT included.
-const MAX_EXPAND_TIME: Duration = Duration::from_secs(15);
+pub(crate) const MAX_EXPAND_TIME: Duration = Duration::from_secs(15);
 /// Number up to which the backlog is counted.
 const MAX_COUNTED: i64 = 100_000;
 
