@@ -58,6 +58,11 @@ has_node() { command -v node >/dev/null && node -e 'process.exit(Number(process.
 
 has_npm() { command -v npm >/dev/null; }
 
+has_curl() { command -v curl >/dev/null; }
+
+# Checks the rules and the alerts, and the page of metrics.
+has_promtool() { command -v promtool >/dev/null; }
+
 has_chromium() { command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null; }
 
 # With the modules for virtual environments, which Debian has in a separate package.
@@ -78,6 +83,8 @@ package() {
         ps/dnf | ps/pacman) echo procps-ng ;;
         ps/*) echo procps ;;
         node/apt-get | node/apk | node/pacman | node/dnf) echo nodejs ;;
+        promtool/apt-get | promtool/brew | promtool/apk | promtool/pacman) echo prometheus ;;
+        promtool/dnf) echo golang-github-prometheus ;;
         npm/brew) echo node ;;
         python/apt-get) echo python3-venv ;;
         python/pacman) echo python ;;

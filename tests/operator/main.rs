@@ -7,6 +7,7 @@ mod check;
 mod cluster;
 mod embedded;
 mod migrations;
+mod monitoring;
 mod operations;
 mod postgres;
 mod retention;

@@ -7,4 +7,5 @@ mod dependencies;
 mod lexicons;
 mod migrations;
 mod mls_client;
+mod monitoring;
 mod two_libraries;

@@ -12,7 +12,7 @@ use catbird_testkit::cluster::database;
 use catbird_testkit::fleet::{Mode, Replica, run_with};
 use serde_json::{Value, json};
 
-async fn get(url: String) -> (u16, String) {
+pub async fn get(url: String) -> (u16, String) {
     let reply = xrpc::http().unwrap().get(url).send().await.unwrap();
     (reply.status().as_u16(), reply.text().await.unwrap())
 }
@@ -23,7 +23,7 @@ async fn get_json(url: String) -> (u16, Value) {
 }
 
 /// Creates a conversation of two with a message, a refused message and a removal.
-async fn some_traffic(base: &str) -> (Persona, Persona, String) {
+pub async fn some_traffic(base: &str) -> (Persona, Persona, String) {
     let mut alice = Persona::new(validated(base, &random_did()));
     let mut bob = Persona::new(validated(base, &random_did()));
     alice.publish_key_packages(1).await.unwrap();
