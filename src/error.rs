@@ -181,6 +181,8 @@ codes! {
     TooManyProposals 409 GiveUp,
     /// The caller has the maximum number of unused key packages.
     TooManyKeyPackages 409 GiveUp,
+    /// The caller has no such device.
+    DeviceNotFound 404 GiveUp,
     /// The caller has the maximum number of devices.
     TooManyDevices 409 GiveUp,
     /// The signature key belongs to another device of the caller.

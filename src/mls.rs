@@ -231,9 +231,11 @@ impl Commit {
         }
     }
 
-    /// Returns the identity of the leaf that an external commit brings, a DID or `did#device`. `None` for any other commit.
-    pub fn external_identity(&self) -> Option<&str> {
-        self.public.as_ref().filter(|public| public.from_outside)?.committer.as_deref()
+    /// Returns identity and signature key of the leaf that an external commit brings. The identity is a DID or `did#device`. `None` for any
+    /// other commit.
+    pub fn external_leaf(&self) -> Option<(String, Vec<u8>)> {
+        let public = self.public.as_ref().filter(|public| public.from_outside)?;
+        Some((public.committer.clone()?, public.committer_key.clone()))
     }
 }
 

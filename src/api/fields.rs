@@ -194,6 +194,11 @@ pub fn device_id(given: Option<String>) -> Result<Option<String>, Error> {
     given.map(|given| id(given, "deviceId")).transpose()
 }
 
+/// Checks the id of a device's addition, which need not be known.
+pub fn addition_id(given: String) -> Result<String, Error> {
+    id(given, "pendingAdditionId")
+}
+
 /// Checks an id of the server. `what` names the field in the error.
 fn id(given: String, what: &str) -> Result<String, Error> {
     if is_id(&given) { Ok(given) } else { Err(Code::InvalidRequest.because(format!("{what}: {}", Malformed::Id))) }

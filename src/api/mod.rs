@@ -72,6 +72,11 @@ methods! {
     devices {
         register_device::RegisterDevice,
         list_devices::ListDevices,
+        delete_device::DeleteDevice,
+        get_pending_device_additions::GetPendingDeviceAdditions,
+        claim_pending_device_addition::ClaimPendingDeviceAddition,
+        complete_pending_device_addition::CompletePendingDeviceAddition,
+        get_expected_conversations::GetExpectedConversations,
     }
     welcomes {
         get_welcome::GetWelcome,

@@ -102,8 +102,8 @@ impl Submission {
         let commit = group::commit(app, caller, &self.convo_id, self.commit).await?;
         let arrival = commit
             .as_ref()
-            .and_then(|(commit, _)| commit.external_identity())
-            .map(|identity| Arrival { identity: identity.to_owned(), limits: app.config.external_commits });
+            .and_then(|(commit, _)| commit.external_leaf())
+            .map(|(identity, signature_key)| Arrival { identity, signature_key, limits: app.config.external_commits });
         let entry_id = app.new_id();
         if let Some((commit, group)) = &commit {
             commit.check_suite(group.suite)?;

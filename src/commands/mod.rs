@@ -4,9 +4,11 @@
 //! ([`Batched`](crate::store::Batched)) is a single SQL statement, which judges and writes it, alone and in a batch. Any other moves or
 //! locks the conversation's position first and reads afterwards, because only then is what it reads the present.
 
+mod claim_addition;
 mod claim_key_packages;
 mod confirm_welcome;
 mod create_convo;
+mod delete_device;
 mod idempotency;
 mod invitation;
 mod leave_convo;
@@ -28,9 +30,11 @@ mod update_cursor;
 mod update_group_info;
 mod update_read;
 
+pub use claim_addition::{ClaimAddition, ClaimedAddition};
 pub use claim_key_packages::claim_key_packages;
 pub use confirm_welcome::ConfirmWelcome;
 pub use create_convo::{CreateConvo, Created};
+pub use delete_device::DeleteDevice;
 pub use idempotency::{Fingerprint, Idempotency};
 pub use invitation::Invitation;
 pub use leave_convo::LeaveConvo;

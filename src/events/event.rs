@@ -110,6 +110,16 @@ pub enum Event {
         requested_at: DateTime<Utc>,
         epoch: i64,
     },
+    /// A device of a member is to be added to the group.
+    NewDevice {
+        convo_id: ConvoId,
+        user_did: Did,
+        device_id: String,
+        device_credential_did: String,
+        pending_addition_id: String,
+    },
+    /// A device of a member was deleted; its leaf is to be removed from the group.
+    DeviceDeleted { convo_id: ConvoId, user_did: Did, device_id: String, device_credential_did: String },
     /// Another member is typing, or has stopped.
     Typing(Typing),
     /// About the stream itself.
@@ -140,6 +150,8 @@ impl Event {
             Event::Read { .. } => "readEvent",
             Event::CursorMoved { .. } => "cursorEvent",
             Event::GroupInfoRequested { .. } => "groupInfoRequestedEvent",
+            Event::NewDevice { .. } => "newDeviceEvent",
+            Event::DeviceDeleted { .. } => "deviceDeletedEvent",
             Event::Typing(_) => "typingEvent",
             Event::Info { .. } => "infoEvent",
         }

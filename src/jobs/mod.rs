@@ -4,7 +4,8 @@
 //! in the table `sweeps`, and each of its small transactions takes the job's advisory lock. The task pauses four times
 //! as long as its last transaction took, so it uses at most a fifth of one connection; a pass that is behind pauses
 //! only as long as it works. If a replica dies, another continues its pass. Work that fails is retried in smaller parts
-//! and then skipped for a while ([`crate::background::portion`]).
+//! and then skipped for a while ([`crate::background::portion`]). One job deletes nothing: [`devices`]
+//! tells members of devices.
 //!
 //! PostgreSQL's clock and the row itself decide what is old, with two exceptions: commits wait for members that have
 //! not read them ([`messages`]), and conversations end if no member is active ([`abandoned`]).
@@ -12,6 +13,7 @@
 mod abandoned;
 mod allowances;
 mod commit_reports;
+mod devices;
 mod did_documents;
 mod envelopes;
 mod events;
@@ -31,11 +33,13 @@ use std::time::{Duration, Instant};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use tokio::sync::watch;
+use ulid::Ulid;
 
 use crate::background::portion::Portion;
 use crate::clock::Clock;
 use crate::config::Retention;
 use crate::error::{Code, Error};
+use crate::store::device_announcements::{Announced, MAX_ANNOUNCED};
 use crate::store::sweeps::{Begun, Chunk, ChunkResult, Sweep, Table, USED_TOKEN_SLOTS};
 use crate::store::{Failed, Lane, Store};
 
@@ -55,6 +59,8 @@ const MAX_ENTRIES: i64 = 500;
 const MAX_LOGS: i64 = 50;
 /// Conversations that one statement examines.
 const MAX_CONVOS: i64 = 200;
+/// Devices that one statement returns.
+const MAX_DEVICES: i64 = 200;
 /// Number of consecutive failures after which the pass ends, because their cause is not in the items.
 const MAX_CONSECUTIVE_FAILURES: u32 = 10;
 /// Interval at which a pass stores its position even if it finds nothing.
@@ -83,10 +89,13 @@ enum Work {
     UsedTokens,
     /// Abandoned conversations, in order.
     Abandoned,
+    /// Devices of which members are still to be told, in order.
+    Devices,
 }
 
 /// All jobs in the order in which they run. Idempotency records come before the messages that they refer to.
-pub static JOBS: [Job; 13] = [
+pub static JOBS: [Job; 14] = [
+    devices::JOB,
     used_tokens::JOB,
     nonces::JOB,
     allowances::JOB,
@@ -140,7 +149,10 @@ impl Runner {
                     Ok(SweepOutcome::Stopped) => return,
                     Ok(SweepOutcome::Made(deleted)) => {
                         wrong_clock = false;
-                        tracing::info!(job = job.name, deleted, "swept");
+                        // This job runs every few seconds and deletes no rows.
+                        if !matches!(job.work, Work::Devices) {
+                            tracing::info!(job = job.name, deleted, "swept");
+                        }
                     }
                     Ok(SweepOutcome::Off) => {}
                     Ok(SweepOutcome::NotNow) => wrong_clock = false,
@@ -186,7 +198,7 @@ impl Runner {
         let every = self.retention.sweep_interval.min(job.max_interval.unwrap_or(Duration::MAX));
         let Some(begun) = self.store.begin_sweep(job.name, every, age).await? else { return Ok(SweepOutcome::NotNow) };
         let other_age = match job.work {
-            Work::Pages(_) | Work::UsedTokens => None,
+            Work::Pages(_) | Work::UsedTokens | Work::Devices => None,
             Work::Logs => self.retention.unread,
             Work::Abandoned => Some(abandoned::ENDED_RETENTION),
         };
@@ -210,6 +222,7 @@ impl Runner {
             Work::Pages(table) => pass.pages(table).await,
             Work::UsedTokens => pass.used_tokens().await,
             Work::Logs | Work::Abandoned => pass.convos().await,
+            Work::Devices => pass.devices().await,
         };
         let (deleted, start) = (pass.deleted, pass.start);
         self.metrics.swept(job.name, deleted);
@@ -334,6 +347,42 @@ impl Progress<'_> {
             match self.sweep_chunk(Chunk::UsedTokens { slot }, slot.to_string()).await? {
                 Step::Done(_) => {}
                 Step::Failed(why) => return Err(why),
+                Step::Early(early) => return Ok(Some(early)),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Tells members of new and deleted devices, where the requests have not.
+    async fn devices(&mut self) -> Result<Option<SweepOutcome>, Error> {
+        let mut after = Announced::default();
+        loop {
+            let reader = self.store.reader_for(Lane::Background).await?;
+            let open = reader.devices_to_announce(&after, MAX_DEVICES).await?;
+            drop(reader);
+            let Some(last) = open.last() else { return Ok(None) };
+            after = last.clone();
+            for device in open {
+                if let Some(early) = self.announce(device).await? {
+                    return Ok(Some(early));
+                }
+            }
+        }
+    }
+
+    /// Tells the members of all conversations of a device's owner.
+    async fn announce(&mut self, device: Announced) -> Result<Option<SweepOutcome>, Error> {
+        let mut portion = Portion::new(MAX_ANNOUNCED as i64);
+        while !self.is_skipped(&device.device_id) {
+            let ids = (0..portion.size()).map(|_| Ulid::new().to_string()).collect();
+            match self.sweep_chunk(Chunk::Device { device: device.clone(), ids }, device.device_id.clone()).await? {
+                Step::Done(result) if result.more.contains(&device.device_id) => portion.grow(),
+                Step::Done(_) => {
+                    self.take_back(vec![device.device_id]).await?;
+                    break;
+                }
+                Step::Failed(_) if portion.shrink() => {}
+                Step::Failed(why) => self.set_aside(device.device_id.clone(), why).await?,
                 Step::Early(early) => return Ok(Some(early)),
             }
         }

@@ -110,6 +110,8 @@ pub(super) struct PublicCommit {
     pub has_path: bool,
     /// Identity of the leaf at the beginning of its path, a DID or `did#device`, if the credential has one.
     pub committer: Option<String>,
+    /// Signature key of that leaf.
+    pub committer_key: Vec<u8>,
     /// Leaf of the member that sent it; `None` for an external commit.
     pub sender: Option<u32>,
     /// It is an external commit.
@@ -239,6 +241,7 @@ impl PublicCommit {
     fn path(&mut self, bytes: &mut Reader<'_>) -> Option<()> {
         let leaf = Leaf::read(bytes).filter(|leaf| leaf.source == Source::Commit)?;
         self.committer = leaf.identity().map(str::to_owned);
+        self.committer_key = leaf.signature_key.to_vec();
         bytes.list(|node| {
             node.vector()?;
             node.list(|sealed| {

@@ -23,7 +23,7 @@ query! {
 }
 
 query! {
-    ADMIT_EXTERNAL = "commits/admit_external" (TEXT, TEXT, TEXT, FLOAT8, INT8, INT8);
+    ADMIT_EXTERNAL = "commits/admit_external" (TEXT, TEXT, TEXT, FLOAT8, INT8, INT8, BYTEA);
     EXTERNAL_WAIT = "commits/external_wait" (TEXT, TEXT, TEXT, FLOAT8, INT8, INT8, INT8);
 }
 
@@ -33,11 +33,12 @@ pub(crate) async fn admit_external(
     x: &Exclusive<'_>,
     sender: &Did,
     identity: &str,
+    signature_key: &[u8],
     limits: ExternalCommitLimits,
     epoch: i64,
 ) -> Result<Option<u64>, Abort> {
     let (seconds, most) = (limits.seconds as f64, limits.per_convo as i64);
-    let params: Params<'_> = &[&x.convo.as_str(), &sender.as_str(), &identity, &seconds, &most, &epoch];
+    let params: Params<'_> = &[&x.convo.as_str(), &sender.as_str(), &identity, &seconds, &most, &epoch, &signature_key];
     let row = x.tx.find(&ADMIT_EXTERNAL, params).await?;
     let wait = row.and_then(|row| row.get::<_, Option<i64>>("wait_ms"));
     Ok(wait.map(|wait| u64::try_from(wait).unwrap_or_default()))

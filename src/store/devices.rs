@@ -5,7 +5,7 @@ use chrono::{DateTime, Utc};
 use super::query::query;
 use super::session::Queries;
 use super::{Abort, Reader, Tx};
-use crate::error::Error;
+use crate::error::{Code, Error};
 use crate::ids::Did;
 
 query! {
@@ -14,6 +14,9 @@ query! {
     INSERT = "devices/insert" (TEXT, TEXT, TEXT, TEXT, BYTEA);
     REFRESH = "devices/refresh" (TEXT, TEXT, TEXT, TEXT, BYTEA);
     LIST = "devices/list" (TEXT, TIMESTAMPTZ);
+    EXISTS = "devices/exists" (TEXT, TEXT);
+    MARK_DELETED = "devices/mark_deleted" (TEXT, TEXT);
+    WITHDRAW_PACKAGES = "devices/withdraw_packages" (TEXT, TEXT);
 }
 
 /// A device as its client describes it.
@@ -74,6 +77,24 @@ pub(crate) async fn insert(tx: &Tx, new: &NewDevice) -> Result<(), Abort> {
 pub(crate) async fn refresh(tx: &Tx, id: &str, new: &NewDevice) -> Result<(), Abort> {
     tx.rows(&REFRESH, &[&new.owner.as_str(), &id, &new.uuid, &new.name, &new.signature_key]).await?;
     Ok(())
+}
+
+/// Deletes a device, ends the use of its key packages, and returns the number of those. Members are told by [`super::device_announcements`],
+/// which withdraws its Welcomes too. Errors: `DeviceNotFound`. The owner must be locked.
+pub(crate) async fn delete(tx: &Tx, owner: &Did, device_id: &str) -> Result<i64, Abort> {
+    tx.find(&MARK_DELETED, &[&owner.as_str(), &device_id]).await?.ok_or_else(not_found)?;
+    let row = tx.find(&WITHDRAW_PACKAGES, &[&owner.as_str(), &device_id]).await?;
+    Ok(row.map_or(0, |row| row.get("key_packages")))
+}
+
+/// Checks that a person has this device. Errors: `DeviceNotFound`.
+pub(super) async fn must_exist(db: &impl Queries, owner: &Did, device_id: &str) -> Result<(), Abort> {
+    db.find(&EXISTS, &[&owner.as_str(), &device_id]).await?.ok_or_else(not_found)?;
+    Ok(())
+}
+
+fn not_found() -> Error {
+    Code::DeviceNotFound.because("you have no such device")
 }
 
 impl Reader {

@@ -42,6 +42,8 @@ pub(crate) mod commit_reports;
 pub(crate) mod commits;
 pub(crate) mod convos;
 pub(crate) mod cursors;
+pub(crate) mod device_additions;
+pub(crate) mod device_announcements;
 pub(crate) mod devices;
 pub(crate) mod did_documents;
 pub(crate) mod epochs;

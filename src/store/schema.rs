@@ -59,6 +59,7 @@ const MIGRATIONS: &[(&str, &str)] = &migrations![
     "V037__cheaper_triggers",
     "V038__column_comments",
     "V039__owner_functions",
+    "V040__device_announcements",
 ];
 
 query! {

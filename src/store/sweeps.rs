@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
+use super::device_announcements::{self, Announced};
 use super::lanes::Lane;
 use super::query::{Query, query};
 use super::session::{Params, Queries};
@@ -94,7 +95,7 @@ impl Table {
     }
 }
 
-/// Rows that one transaction of a sweep deletes.
+/// Work of one transaction of a sweep.
 #[derive(Debug, Clone)]
 pub enum Chunk {
     /// Old rows in a range of pages of a table.
@@ -104,6 +105,8 @@ pub enum Chunk {
     Logs { convos: Vec<String>, entries: i64, unread_before: Option<DateTime<Utc>> },
     /// One slot of used tokens.
     UsedTokens { slot: i32 },
+    /// The next conversations whose members are told of a device, one for each id of an addition.
+    Device { device: Announced, ids: Vec<String> },
     /// At most so many members or rows of an abandoned conversation; rows only if it ended before this time.
     Convo { convo: String, rows: i64, ended_before: DateTime<Utc> },
 }
@@ -113,7 +116,7 @@ pub enum Chunk {
 pub struct ChunkResult {
     /// Number of deleted rows.
     pub deleted: i64,
-    /// Items that may have more rows to delete: conversations, or the first page of the range.
+    /// Items that may have more work: conversations, the first page of the range, or the device.
     pub more: HashSet<String>,
 }
 
@@ -151,6 +154,11 @@ impl Transaction for Sweep {
             Chunk::UsedTokens { slot } => {
                 let row = tx.find(&USED_TOKENS, &[slot]).await?;
                 ChunkResult { deleted: row.map_or(0, |row| row.get("deleted")), more: HashSet::new() }
+            }
+            Chunk::Device { device, ids } => {
+                let told = device_announcements::portion(tx, device, ids).await?;
+                let more = told.more.then(|| device.device_id.clone());
+                ChunkResult { deleted: 0, more: HashSet::from_iter(more) }
             }
             Chunk::Convo { convo, rows, ended_before } => {
                 ending::portion(tx, convo, *rows, self.cutoff, *ended_before).await?

@@ -17,6 +17,8 @@ query! {
     STATE = "welcomes/state" (TEXT, TEXT, BYTEA, INT8, TEXT);
     CONFIRM = "welcomes/confirm" (TEXT, TEXT, BYTEA, INT8, TEXT);
     REPORT = "welcomes/report" (TEXT, TEXT, BYTEA, INT8, TEXT, TEXT);
+    LOCK_RECIPIENTS = "welcomes/lock_recipients" (TEXT_ARRAY);
+    WITHDRAW_LINES = "welcomes/withdraw_lines" (TEXT_ARRAY);
 }
 
 /// A Welcome and its recipients, one for each key package that opens it.
@@ -127,6 +129,17 @@ pub(super) async fn forget(tx: &Tx, welcomes: Vec<String>) -> Result<(), Abort> 
         tx.rows(&DISCARD, &[&welcomes]).await?;
     }
     Ok(())
+}
+
+/// Withdraws unopened lines of these Welcomes, without the locks of their conversations.
+pub(super) async fn withdraw_lines(tx: &Tx, lines: Vec<String>, welcomes: Vec<String>) -> Result<(), Abort> {
+    if lines.is_empty() {
+        return Ok(());
+    }
+    // Separate statements, which see what the locks have waited for.
+    tx.rows(&LOCK_RECIPIENTS, &[&welcomes]).await?;
+    tx.rows(&WITHDRAW_LINES, &[&lines]).await?;
+    forget(tx, welcomes).await
 }
 
 /// Deletes the Welcomes that the recipient has opened. The position must be locked.

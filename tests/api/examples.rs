@@ -368,6 +368,41 @@ pub async fn examples(app: &TestApp, method: &'static str) -> Vec<Example> {
             let other = json!({ "keyPackages": [item()] });
             vec![Example { other, ..example(owner, fields) }]
         }
+        "deleteDevice" => {
+            let owner = app.persona();
+            let device = json!({
+                "deviceName": "laptop", "signaturePublicKey": bytes_value(owner.mls.signature_key()), "keyPackages": [{
+                    "keyPackage": base64_text(&owner.mls.key_package().unwrap()), "cipherSuite": owner.mls.suite_name(),
+                }],
+            });
+            let device = ok(ask(&owner, "registerDevice", &device).await).body["deviceId"].clone();
+            let other = json!({ "deviceId": "01JB2N0W3E8Z6TQ9K4M5V7X1YA" });
+            let fields = vec![("deviceId", device), ("idempotencyKey", json!("k"))];
+            vec![Example { other, ..example(owner, fields) }]
+        }
+        "getPendingDeviceAdditions" => {
+            let fields = vec![("convoIds", json!(["01JB2N0W3E8Z6TQ9K4M5V7X1YA"])), ("limit", json!(5))];
+            vec![example(app.persona(), fields)]
+        }
+        "claimPendingDeviceAddition" => {
+            vec![example(app.persona(), vec![("pendingAdditionId", json!("01JB2N0W3E8Z6TQ9K4M5V7X1YA"))])]
+        }
+        "completePendingDeviceAddition" => {
+            let fields = vec![("pendingAdditionId", json!("01JB2N0W3E8Z6TQ9K4M5V7X1YA")), ("newEpoch", json!(1))];
+            vec![example(app.persona(), fields)]
+        }
+        "getExpectedConversations" => {
+            let owner = app.persona();
+            let device = json!({
+                "deviceName": "laptop", "signaturePublicKey": bytes_value(owner.mls.signature_key()), "keyPackages": [{
+                    "keyPackage": base64_text(&owner.mls.key_package().unwrap()), "cipherSuite": owner.mls.suite_name(),
+                }],
+            });
+            let device = ok(ask(&owner, "registerDevice", &device).await).body["deviceId"].clone();
+            let fields =
+                vec![("deviceId", device), ("limit", json!(5)), ("cursor", json!("01JB2N0W3E8Z6TQ9K4M5V7X1YA"))];
+            vec![example(owner, fields)]
+        }
         "listDevices" => vec![example(app.persona(), Vec::new())],
         "getKeyPackageStats" | "getKeyPackageStatus" | "syncKeyPackages" => {
             let owner = app.published_persona().await;

@@ -256,6 +256,14 @@ async fn a_welcome_that_no_member_waits_for_is_reported() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_welcome_or_a_membership_of_a_device_that_is_not_registered_is_named() {
+    named("update key_packages set device_id = 'phone' where hash = 'kp'", None, &["devices"]).await;
+    let member =
+        "insert into device_memberships (convo_id, owner_did, device_id, epoch) values ('c', 'did:x:bob', 'phone', 1)";
+    named(member, None, &["devices"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_key_package_that_was_used_twice_is_named() {
     let twice = "insert into welcome_messages (id, convo_id, recipient_did, key_package_hash, welcome_id, epoch)
         values ('w2', 'd', 'did:x:alice', 'kp', 'w', 0)";

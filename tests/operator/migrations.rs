@@ -312,6 +312,21 @@ const LEGACY: [(&str, &[&str]); 11] = [
     ("idempotency_cache", &["key", "endpoint", "response_body", "status_code", "created_at", "expires_at"]),
 ];
 
+#[tokio::test(flavor = "multi_thread")]
+async fn members_are_not_told_of_devices_that_an_earlier_build_registered() {
+    let database = database().await;
+    let client = database.connect().await;
+    // As the earlier build leaves it.
+    let device = "insert into devices (owner_did, device_id, name, signature_key)
+        values ('did:x:bob', $1, 'phone', sha256(convert_to($1, 'UTF8')))";
+    client.execute(device, &[&"before"]).await.unwrap();
+    client.batch_execute(include_str!("../../sql/migrations/V040__device_announcements.sql")).await.unwrap();
+    // As it goes on during a rolling deployment.
+    client.execute(device, &[&"during"]).await.unwrap();
+    let open = "select device_id from devices where announced_to is not null";
+    assert_eq!(rows(&client, open).await, [[Some("during".to_owned())]]);
+}
+
 /// Returns the rows of a query in psql's text form, as an operator with the old tables in the search path sees them.
 async fn rows(client: &Client, query: &str) -> Vec<Vec<Option<String>>> {
     let messages = client.simple_query(&format!("set search_path = legacy, public; {query}")).await.unwrap();

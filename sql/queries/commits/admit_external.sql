@@ -3,7 +3,7 @@
 -- was counted.
 -- needs: the conversation, exclusively, with its row locked.
 -- $1 convo_id   $2 sender   $3 identity of the leaf   $4 seconds   $5 most in a conversation in these seconds; 0 is no limit
--- $6 epoch that the commit creates
+-- $6 epoch that the commit creates   $7 signature key of the leaf
 with recent as materialized (
   select identity, accepted_at, row_number() over (order by accepted_at desc) as nth from external_commits
    where convo_id = $1 and accepted_at > clock_timestamp() - make_interval(secs => $4)
@@ -20,8 +20,10 @@ with recent as materialized (
 ), arrived as (
   insert into device_memberships (convo_id, owner_did, device_id, epoch)
   select $1, d.owner_did, d.device_id, $6
-    from blocking b join devices d on d.owner_did = $2 and d.device_id = split_part($3, '#', 2) and d.deleted_at is null
+    from blocking b join devices d on d.owner_did = $2 and d.signature_key = $7 and d.deleted_at is null
    where b.since is null
+     -- The deletion of the device waits.
+     for share of d
   on conflict (convo_id, owner_did, device_id) do update set epoch = excluded.epoch
 )
 select ceil(extract(epoch from since + make_interval(secs => $4) - clock_timestamp()) * 1000)::bigint as wait_ms from blocking

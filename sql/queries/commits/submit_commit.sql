@@ -84,8 +84,10 @@ with items as (
      and k.cipher_suite = i.cipher_suite
    order by k.hash for update of k
 ), last_resort as materialized (
+  -- The lock makes the deletion of a device wait.
   select n.place from named n join able i on i.place = n.place join key_packages k on k.hash = n.hash and k.owner_did = n.owner_did
-   where k.last_resort and k.cipher_suite = i.cipher_suite
+   where k.last_resort and k.consumed_at is null and k.cipher_suite = i.cipher_suite
+   for share of k
 ), judged as materialized (
   select i.*, p.first_added, p.restarts, p.fault,
          case when i.misplaced is not null then i.misplaced

@@ -10,6 +10,7 @@ use crate::commands::{self, Fingerprint, Idempotency, MAX_AVAILABLE};
 use crate::error::{Code, Error};
 use crate::mls::is_signature_key;
 use crate::quotas::Charge;
+use crate::store::device_announcements::Announced;
 use crate::store::devices::NewDevice;
 use crate::xrpc::{Caller, Endpoint, Kind};
 
@@ -110,8 +111,17 @@ impl Endpoint for RegisterDevice {
         let command = commands::RegisterDevice { device, packages, now: app.clock.now(), idempotency };
         let registered =
             app.quotas.run_reserved(held, command, async |command| app.store.transact(command).await).await?;
+        announce(app, caller, registered.device_id.clone()).await;
         let mls_did = format!("{}#{}", caller.did, registered.device_id);
         Ok(Output { device_id: registered.device_id, mls_did, auto_joined_convos: [] })
+    }
+}
+
+/// Tells the members of the owner's conversations of a device that was registered or deleted. A job continues what fails here.
+pub(super) async fn announce(app: &App, owner: &Caller, device_id: String) {
+    let device = Announced { owner: owner.did.to_string(), device_id };
+    if let Err(error) = app.store.announce_device(device, || app.new_id()).await {
+        tracing::warn!(%error, "members are told of a device later");
     }
 }
 

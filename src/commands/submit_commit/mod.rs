@@ -52,6 +52,8 @@ const JITTER_SHARE: u64 = 6;
 pub struct Arrival {
     /// Identity of its leaf, the caller's DID or `did#device`.
     pub identity: String,
+    /// Signature key of its leaf, by which a registered device is known.
+    pub signature_key: Vec<u8>,
     pub limits: ExternalCommitLimits,
 }
 
@@ -172,7 +174,8 @@ impl SubmitCommit {
 
     /// Counts an external commit. Errors if there were too many; then the transaction is rolled back.
     async fn admit(&self, x: &Exclusive<'_>, arrival: &Arrival, epoch: i64) -> Result<(), Abort> {
-        match commits::admit_external(x, &self.caller, &arrival.identity, arrival.limits, epoch).await? {
+        let Arrival { identity, signature_key, limits } = arrival;
+        match commits::admit_external(x, &self.caller, identity, signature_key, *limits, epoch).await? {
             None => Ok(()),
             Some(wait) => Err(arrival.refuse(wait, &self.entry_id).into()),
         }

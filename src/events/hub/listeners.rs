@@ -241,6 +241,23 @@ impl Inner {
             (convo, EventPayload::Mailbox { state, reason }) => {
                 say(Event::Mailbox { convo_id: convo.clone(), state: state.clone(), reason: reason.clone() });
             }
+            (Some(convo), EventPayload::NewDevice { did, device_id, addition_id }) if self.is_attached(to, convo) => {
+                say(Event::NewDevice {
+                    convo_id: convo.clone(),
+                    user_did: did.clone(),
+                    device_id: device_id.clone(),
+                    device_credential_did: format!("{did}#{device_id}"),
+                    pending_addition_id: addition_id.clone(),
+                });
+            }
+            (Some(convo), EventPayload::DeviceDeleted { did, device_id }) if self.is_attached(to, convo) => {
+                say(Event::DeviceDeleted {
+                    convo_id: convo.clone(),
+                    user_did: did.clone(),
+                    device_id: device_id.clone(),
+                    device_credential_did: format!("{did}#{device_id}"),
+                });
+            }
             (Some(convo), EventPayload::GroupInfoRequested { did, epoch, requested_at })
                 if self.is_attached(to, convo) =>
             {

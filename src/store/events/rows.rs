@@ -73,6 +73,20 @@ pub enum EventPayload {
     /// The recipient has received events up to this cursor on another device.
     #[serde(rename_all = "camelCase")]
     Cursor { last_seen: String },
+    /// A device of a member is to be added to the group.
+    NewDevice {
+        did: Did,
+        #[serde(rename = "deviceId")]
+        device_id: String,
+        #[serde(rename = "additionId")]
+        addition_id: String,
+    },
+    /// A device of a member was deleted, and its leaf is to be removed from the group.
+    DeviceDeleted {
+        did: Did,
+        #[serde(rename = "deviceId")]
+        device_id: String,
+    },
     /// The recipient, or one of its registered devices, has few key packages left.
     #[serde(rename_all = "camelCase")]
     KeyPackagesLow { available: i64, device_id: Option<String> },

@@ -9,8 +9,19 @@ use crate::examples::{Field, resolved};
 /// Fields with MLS data in base64.
 const BASE64: [&str; 6] = ["commit", "externalCommit", "groupInfo", "keyPackage", "proposal", "welcomeMessage"];
 /// Fields with a format that only the description defines: ids, hashes, cursors and URLs.
-const FORMED: [&str; 10] =
-    ["commitHash", "convoId", "cursor", "deviceId", "groupId", "hash", "keyPackageHash", "messageId", "msgId", "url"];
+const FORMED: [&str; 11] = [
+    "commitHash",
+    "convoId",
+    "cursor",
+    "deviceId",
+    "groupId",
+    "hash",
+    "keyPackageHash",
+    "messageId",
+    "msgId",
+    "pendingAdditionId",
+    "url",
+];
 /// Fields that are compared with other strings and never stored, so any characters are valid.
 const COMPARED: [&str; 1] = ["serverIncarnation"];
 /// Maximum length of a string or list that a test makes too long; bodies of that size have their own tests.
@@ -183,7 +194,7 @@ pub fn wrong_texts(name: &str, schema: &Value) -> Vec<String> {
     let beyond = out_of_bounds(name, schema);
     texts.extend(beyond.iter().map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned)));
     // A word may be a valid id.
-    if ["convoId", "deviceId"].contains(&name) {
+    if ["convoId", "convoIds", "deviceId"].contains(&name) {
         texts.retain(|text| text != "null");
     }
     texts

@@ -7,7 +7,9 @@ use serde_json::{Value, json};
 
 use crate::harness::*;
 
+mod additions;
 mod claims;
+mod delete_device;
 mod list_devices;
 mod register_device;
 mod welcomes;

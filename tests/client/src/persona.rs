@@ -38,6 +38,8 @@ pub struct Persona {
     pub group_id: Vec<u8>,
     /// Last entry of the log that this member has seen.
     pub last_seq: u64,
+    /// Id of this device, if it is registered.
+    pub device_id: Option<String>,
     /// Framing of its commits.
     pub handshake: Handshake,
     /// True if its commits carry the GroupInfo of the epoch that they create.
@@ -79,6 +81,7 @@ impl Persona {
             convo_id: None,
             group_id: Vec::new(),
             last_seq: 0,
+            device_id: None,
             handshake: Handshake::default(),
             shares_group_info: false,
             insists: false,
@@ -155,13 +158,19 @@ impl Persona {
 
     /// Joins a conversation that this persona was added to.
     pub async fn join(&mut self, convo_id: &str) -> Result<(), PersonaError> {
-        let reply = self.query("getWelcome", &[("convoId", convo_id.to_owned())]).await?;
+        let mut which = vec![("convoId", convo_id.to_owned())];
+        which.extend(self.device_id.iter().map(|id| ("deviceId", id.clone())));
+        let reply = self.query("getWelcome", &which).await?;
         self.group_id = self.mls.join(&reply.bytes("welcome")?, self.handshake)?;
         self.convo_id = Some(convo_id.to_owned());
         self.last_seq = reply.number("seq")?;
         let (named, joined) = (reply.number("epoch")?, self.epoch()?);
         self.expect(named == joined, || format!("a Welcome into epoch {joined} was served as one into {named}"))?;
-        self.procedure("confirmWelcome", &json!({ "convoId": convo_id, "success": true, "epoch": named })).await?;
+        let mut body = json!({ "convoId": convo_id, "success": true, "epoch": named });
+        if let Some(id) = &self.device_id {
+            body["deviceId"] = json!(id);
+        }
+        self.procedure("confirmWelcome", &body).await?;
         Ok(())
     }
 

@@ -2,6 +2,7 @@
 //! middle, and with failures. P4 and P5 hold afterwards: accepted requests are still recognised, and a member never
 //! misses an unread commit without being told. Abandoned conversations end completely.
 
+mod devices;
 mod ending;
 mod failures;
 mod logs;

@@ -55,6 +55,11 @@ impl Persona {
         self.commit(Change { method: "submitCommit", added, removed: Vec::new() }).await
     }
 
+    /// Takes the leaf of a member's device out of the group.
+    pub async fn remove_device(&mut self, identity: &str) -> Result<Landed, PersonaError> {
+        self.commit(Change { method: "submitCommit", added: Vec::new(), removed: vec![identity.to_owned()] }).await
+    }
+
     /// Submits a proposal, which the commit that ends the epoch may carry out. Its maker keeps it for its own commits.
     pub async fn propose(&mut self, proposal: &Proposal) -> Result<Landed, PersonaError> {
         self.enter_proposal("submitProposal", proposal).await

@@ -2,8 +2,8 @@
 
 use serde_json::json;
 
-use super::super::mls::Mls;
-use super::super::xrpc::{base64_text, bytes_value};
+use super::super::mls::{Mls, owner, person};
+use super::super::xrpc::{XrpcError, base64_text, bytes_value};
 use super::{Call, Landed, Persona, PersonaError, unique};
 
 impl Persona {
@@ -15,8 +15,9 @@ impl Persona {
         device
     }
 
-    /// Registers this device with `n` key packages, and returns the server's id of it and the packages.
-    pub async fn register_device(&self, name: &str, n: usize) -> Result<(String, Vec<Vec<u8>>), PersonaError> {
+    /// Registers this device with `n` key packages, and returns the server's id of it and the packages. From then on it takes only its own
+    /// Welcomes.
+    pub async fn register_device(&mut self, name: &str, n: usize) -> Result<(String, Vec<Vec<u8>>), PersonaError> {
         let packages = (0..n).map(|_| self.mls.key_package()).collect::<Result<Vec<_>, _>>()?;
         let suite = self.mls.suite_name();
         let item = |package: &Vec<u8>| json!({ "keyPackage": base64_text(package), "cipherSuite": suite });
@@ -27,7 +28,47 @@ impl Persona {
             "idempotencyKey": unique(),
         });
         let reply = self.procedure("registerDevice", &body).await?;
-        Ok((reply.string("deviceId")?.to_owned(), packages))
+        let id = reply.string("deviceId")?.to_owned();
+        self.device_id = Some(id.clone());
+        Ok((id, packages))
+    }
+
+    /// Deletes a device of this person.
+    pub async fn delete_device(&self, id: &str) -> Result<(), PersonaError> {
+        let body = json!({ "deviceId": id, "idempotencyKey": unique() });
+        self.procedure("deleteDevice", &body).await.map(drop)
+    }
+
+    /// Returns the ids of the devices that the members of the conversation are asked to add.
+    pub async fn pending_devices(&self) -> Result<Vec<String>, PersonaError> {
+        let reply = self.query("getPendingDeviceAdditions", &[("convoIds", self.convo()?.to_owned())]).await?;
+        let additions = reply.list("pendingAdditions")?.iter();
+        Ok(additions
+            .map(|addition| Ok(reply.string_in(addition, "id")?.to_owned()))
+            .collect::<Result<_, XrpcError>>()?)
+    }
+
+    /// Adds a device that the members were asked to add: claims the addition, and commits with the key package that comes with it. `None`:
+    /// another member adds it, or it is in the group.
+    pub async fn add_pending_device(&mut self, addition: &str) -> Result<Option<Landed>, PersonaError> {
+        let body = json!({ "pendingAdditionId": addition });
+        let reply = self.procedure("claimPendingDeviceAddition", &body).await?;
+        if reply.body["claimed"] != true {
+            return Ok(None);
+        }
+        let package = &reply.body["keyPackage"];
+        let (bytes, did) = (reply.bytes_in(package, "keyPackage")?, reply.string_in(package, "did")?);
+        let is_theirs = owner(&bytes).is_some_and(|identity| person(&identity) == did);
+        self.expect(is_theirs, || format!("a key package of {did} was served that names another person"))?;
+        let landed = match self.add_device(did, bytes).await {
+            Err(PersonaError::Overtaken { .. }) => return Ok(None),
+            landed => landed?,
+        };
+        let reply = self.procedure("completePendingDeviceAddition", &body).await?;
+        self.expect(reply.body["success"] == true, || {
+            format!("the commit of {landed:?} has not completed it: {reply}")
+        })?;
+        Ok(Some(landed))
     }
 
     /// Gives the server the GroupInfo of the present epoch.
