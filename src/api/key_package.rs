@@ -3,7 +3,7 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Deserialize;
 
-use super::fields::Key;
+use super::fields::{self, Key};
 use crate::app::App;
 use crate::bytes::LexBytes;
 use crate::commands::Fingerprint;
@@ -24,6 +24,8 @@ pub struct Offered {
     #[serde(alias = "cipher_suite")]
     pub cipher_suite: String,
     pub expires: Option<DateTime<Utc>>,
+    #[serde(alias = "device_id")]
+    pub device_id: Option<String>,
     #[serde(alias = "idempotency_key")]
     pub idempotency_key: Option<Key>,
 }
@@ -36,15 +38,21 @@ impl Offered {
 
     /// Adds its fields to the fingerprint of a request.
     pub fn add_to(&self, fingerprint: Fingerprint) -> Fingerprint {
-        fingerprint
+        let fingerprint = fingerprint
             .field(Some(&self.key_package.0))
             .text(Some(&self.cipher_suite))
-            .number(self.expires.map(|at| at.timestamp()))
+            .number(self.expires.map(|at| at.timestamp()));
+        // Requests without a device have the fingerprint that earlier builds have recorded.
+        match &self.device_id {
+            Some(device_id) => fingerprint.text(Some(device_id)),
+            None => fingerprint,
+        }
     }
 
     /// Checks it and returns the row to store. The check verifies two signatures, so a list is checked on a blocking thread.
     pub fn check(self, app: &App, owner: &Did) -> Result<NewKeyPackage, Error> {
         let now = app.clock.now();
+        let device_id = fields::device_id(self.device_id)?;
         let bytes = self.key_package.0;
         let suite = Suite::named(&self.cipher_suite)?;
         let latest = now + MAX_LIFETIME;
@@ -60,6 +68,7 @@ impl Offered {
             hash: facts.hash,
             init_key_hash: facts.init_key_hash,
             signature_key: facts.signature_key,
+            device_id,
             cipher_suite: suite.name.to_owned(),
             reference: facts.reference,
             bytes,

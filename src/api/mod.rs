@@ -77,6 +77,7 @@ methods! {
         claim_pending_device_addition::ClaimPendingDeviceAddition,
         complete_pending_device_addition::CompletePendingDeviceAddition,
         get_expected_conversations::GetExpectedConversations,
+        validate_device_state::ValidateDeviceState,
     }
     welcomes {
         get_welcome::GetWelcome,

@@ -143,7 +143,13 @@ pub(super) async fn store_each(
         if init_keys.contains(&package.init_key_hash) {
             continue;
         }
-        match stocks.get(&package.signature_key).and_then(|stock| room.get_mut(&*stock.device)) {
+        let stock = stocks.get(&package.signature_key);
+        if package.device_id.as_ref().is_some_and(|named| stock.is_none_or(|stock| stock.device != *named)) {
+            *outcome = Some(Err(Code::DeviceNotFound
+                .because("deviceId is not a device of yours with the signature key of this package")));
+            continue;
+        }
+        match stock.and_then(|stock| room.get_mut(&*stock.device)) {
             // A last-resort package replaces another, so it takes no room.
             Some(room) if package.last_resort || *room > 0 => {
                 *room -= i64::from(!package.last_resort);

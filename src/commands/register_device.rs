@@ -12,15 +12,14 @@ use crate::store::{Abort, Queries, Transaction, Tx};
 use super::publish_key_packages::store_each;
 use super::{Idempotency, Replayable};
 
-/// Maximum number of devices of one person. It is also the number of key packages of one person that a commit may name.
-const MAX_DEVICES: i64 = 10;
-
 /// A device to register, and the key packages that it has now.
 #[derive(Debug)]
 pub struct RegisterDevice {
     pub device: NewDevice,
     /// The packages, or why one is not acceptable now, which does not matter if an equal request succeeded before.
     pub packages: Result<Vec<NewKeyPackage>, Error>,
+    /// Maximum number of devices of the owner.
+    pub max_devices: i64,
     pub now: DateTime<Utc>,
     pub idempotency: Idempotency,
 }
@@ -77,8 +76,8 @@ impl RegisterDevice {
             devices::refresh(tx, &device.id, &self.device).await?;
             return Ok(device.id.clone());
         }
-        if devices::count(tx, &self.device.owner).await? >= MAX_DEVICES {
-            let message = format!("you have {MAX_DEVICES} devices; delete one that you no longer use");
+        if devices::count(tx, &self.device.owner).await? >= self.max_devices {
+            let message = format!("you have {} devices; delete one that you no longer use", self.max_devices);
             return Err(Code::TooManyDevices.because(message).into());
         }
         devices::insert(tx, &self.device).await?;

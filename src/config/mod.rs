@@ -44,6 +44,8 @@ pub struct Config {
     pub message_epoch_window: i64,
     /// Percentage of a conversation's members that makes it wedged if they cannot apply its commits.
     pub wedged_quorum_percent: i64,
+    /// Maximum number of registered devices of one person.
+    pub max_devices: i64,
     /// Accepts development tokens on a service that other machines reach.
     pub allow_development_tokens: bool,
     pub mls_validation: MlsValidation,
@@ -230,6 +232,7 @@ impl Config {
             actor_idle: env.seconds("ACTOR_IDLE_SECONDS"),
             message_epoch_window: env.number("MESSAGE_EPOCH_WINDOW"),
             wedged_quorum_percent: env.number("WEDGED_QUORUM_PERCENT"),
+            max_devices: env.number("MAX_DEVICES"),
             allow_development_tokens: env.flag("ALLOW_DEVELOPMENT_TOKENS"),
             mls_validation: match env.text("MLS_VALIDATION").as_str() {
                 "framing" => MlsValidation::Framing,

@@ -139,6 +139,8 @@ pub const SECTIONS: &[Section] = &[
             "How many epochs behind the current one an application message may be."),
         setting("WEDGED_QUORUM_PERCENT", Number(1, 100), Value("33"),
             "Percentage of a conversation's members, two at least, that makes it wedged by reporting that they cannot apply its commits."),
+        setting("MAX_DEVICES", Number(1, 10), Value("10"),
+            "Registered devices of one person. A commit brings in at most ten devices of a person, so more would be left out."),
         setting("MLS_VALIDATION", OneOf(&["strict", "framing"]), Value("strict"),
             "`framing` skips the signatures, lifetimes and identities of key packages, the members that public commits add or remove, and the trees and signatures of GroupInfos."),
     ]},

@@ -48,6 +48,8 @@ pub struct Device {
     pub last_seen_at: DateTime<Utc>,
     /// Number of its key packages that can be issued.
     pub key_packages: i64,
+    /// Those of them that are issued once.
+    pub one_time: i64,
 }
 
 /// Returns the devices of the owner that have this UUID or this signature key.
@@ -93,7 +95,8 @@ pub(super) async fn must_exist(db: &impl Queries, owner: &Did, device_id: &str) 
     Ok(())
 }
 
-fn not_found() -> Error {
+/// The error for a device that a person does not have.
+pub(crate) fn not_found() -> Error {
     Code::DeviceNotFound.because("you have no such device")
 }
 
@@ -108,6 +111,7 @@ impl Reader {
             registered_at: row.get("registered_at"),
             last_seen_at: row.get("last_seen_at"),
             key_packages: row.get("key_packages"),
+            one_time: row.get("one_time"),
         });
         Ok(devices.collect())
     }

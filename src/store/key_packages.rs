@@ -52,6 +52,8 @@ pub struct NewKeyPackage {
     pub bytes: Vec<u8>,
     /// Public key of its leaf, by which its device is known.
     pub signature_key: Vec<u8>,
+    /// The device that its owner says it is of.
+    pub device_id: Option<String>,
     /// Reference by which a Welcome names the package (RFC 9420, 5.2).
     pub reference: Option<Vec<u8>>,
     pub last_resort: bool,

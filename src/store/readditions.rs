@@ -2,14 +2,15 @@
 
 use serde_json::Value;
 
-use crate::ids::{ConvoId, Did};
-
 use super::query::query;
 use super::session::{Params, Queries};
-use super::{Abort, Cause, Tx};
+use super::{Abort, Cause, Reader, Tx};
+use crate::error::Error;
+use crate::ids::{ConvoId, Did};
 
 query! {
     REQUEST = "readditions/request" (TEXT, TEXT, TEXT, TEXT, FLOAT8, TEXT);
+    OPEN = "readditions/open" (TEXT, INT8);
 }
 
 /// Time in which a member's repeated requests are one event, in seconds.
@@ -43,4 +44,12 @@ pub(crate) async fn request(tx: &Tx, new: &NewRequest<'_>) -> Result<Option<Requ
     let Some(row) = tx.find(&REQUEST, params).await? else { return Ok(None) };
     let Some(id) = row.get("request_id") else { return Err(Abort::Again(Cause::Taken)) };
     Ok(Some(Requested { id, others: row.get("others") }))
+}
+
+impl Reader {
+    /// Returns conversations in which a person waits to be added to the group again.
+    pub async fn open_readditions(&self, did: &Did, most: i64) -> Result<Vec<String>, Error> {
+        let rows = self.rows(&OPEN, &[&did.as_str(), &most]).await?;
+        Ok(rows.iter().map(|row| row.get("convo_id")).collect())
+    }
 }

@@ -331,10 +331,16 @@ pub async fn examples(app: &TestApp, method: &'static str) -> Vec<Example> {
         "publishKeyPackage" => {
             let owner = app.persona();
             let package = || json!(base64_text(&owner.mls.key_package().unwrap()));
+            let device = json!({
+                "deviceName": "laptop", "signaturePublicKey": bytes_value(owner.mls.signature_key()),
+                "keyPackages": [{ "keyPackage": package(), "cipherSuite": owner.mls.suite_name() }],
+            });
+            let device = ok(ask(&owner, "registerDevice", &device).await).body["deviceId"].clone();
             let fields = vec![
                 ("keyPackage", package()),
                 ("cipherSuite", json!(owner.mls.suite_name())),
                 ("expires", json!((app.app.clock.now() + chrono::TimeDelta::days(1)).to_rfc3339())),
+                ("deviceId", device),
                 ("idempotencyKey", json!("k")),
             ];
             let other = json!({ "keyPackage": package() });
@@ -391,7 +397,7 @@ pub async fn examples(app: &TestApp, method: &'static str) -> Vec<Example> {
             let fields = vec![("pendingAdditionId", json!("01JB2N0W3E8Z6TQ9K4M5V7X1YA")), ("newEpoch", json!(1))];
             vec![example(app.persona(), fields)]
         }
-        "getExpectedConversations" => {
+        "getExpectedConversations" | "validateDeviceState" => {
             let owner = app.persona();
             let device = json!({
                 "deviceName": "laptop", "signaturePublicKey": bytes_value(owner.mls.signature_key()), "keyPackages": [{
@@ -399,8 +405,10 @@ pub async fn examples(app: &TestApp, method: &'static str) -> Vec<Example> {
                 }],
             });
             let device = ok(ask(&owner, "registerDevice", &device).await).body["deviceId"].clone();
-            let fields =
-                vec![("deviceId", device), ("limit", json!(5)), ("cursor", json!("01JB2N0W3E8Z6TQ9K4M5V7X1YA"))];
+            let mut fields = vec![("deviceId", device)];
+            if method == "getExpectedConversations" {
+                fields.extend([("limit", json!(5)), ("cursor", json!("before.01JB2N0W3E8Z6TQ9K4M5V7X1YA"))]);
+            }
             vec![example(owner, fields)]
         }
         "listDevices" => vec![example(app.persona(), Vec::new())],

@@ -10,6 +10,9 @@ use crate::ids::ConvoId;
 use crate::wire::datetime;
 use crate::xrpc::{Caller, Endpoint, Kind};
 
+/// Beginning of a cursor, before the id of the last conversation of its page.
+const CURSOR: &str = "before.";
+
 pub struct GetExpectedConversations;
 
 #[derive(Deserialize)]
@@ -54,15 +57,14 @@ impl Endpoint for GetExpectedConversations {
 
     async fn call(app: &App, caller: &Caller, input: Input) -> Result<Output, Error> {
         let device_id = fields::device_id(input.device_id)?;
-        let before = input.cursor.map(ConvoId::try_from).transpose();
-        let before = before.map_err(|_| Code::InvalidCursor.because("cursor must be one that this method returned"))?;
+        let before = input.cursor.map(|cursor| position(&cursor).ok_or_else(invalid_cursor)).transpose()?;
         let limit = input.limit.0;
         let reader = app.store.reader().await?;
         let before = before.as_ref().map(ConvoId::as_str);
         let mut found = reader.expected_convos(&caller.did, device_id.as_deref(), before, limit + 1).await?;
         let more = found.len() as i64 > limit;
         found.truncate(limit as usize);
-        let cursor = found.last().filter(|_| more).map(|last| last.convo_id.clone());
+        let cursor = found.last().filter(|_| more).map(|last| format!("{CURSOR}{}", last.convo_id));
         let conversations = found.into_iter().map(|convo| Expected {
             convo_id: convo.convo_id,
             name: convo.name,
@@ -74,4 +76,13 @@ impl Endpoint for GetExpectedConversations {
         });
         Ok(Output { conversations: conversations.collect(), cursor })
     }
+}
+
+/// Returns the conversation at which the page of a cursor ended.
+fn position(cursor: &str) -> Option<ConvoId> {
+    cursor.strip_prefix(CURSOR)?.parse().ok()
+}
+
+fn invalid_cursor() -> Error {
+    Code::InvalidCursor.because("cursor must be one that this method returned")
 }

@@ -108,7 +108,13 @@ impl Endpoint for RegisterDevice {
         let idempotency = Idempotency::new(owner.clone(), RegisterDevice::METHOD, key, fingerprint);
         let held = app.quotas.reserve(vec![Charge::stored(&owner, bytes, rows)]);
         let device = NewDevice { owner, id: app.new_id(), uuid, name, signature_key };
-        let command = commands::RegisterDevice { device, packages, now: app.clock.now(), idempotency };
+        let command = commands::RegisterDevice {
+            device,
+            packages,
+            max_devices: app.config.max_devices,
+            now: app.clock.now(),
+            idempotency,
+        };
         let registered =
             app.quotas.run_reserved(held, command, async |command| app.store.transact(command).await).await?;
         announce(app, caller, registered.device_id.clone()).await;

@@ -26,6 +26,7 @@ impl Endpoint for PublishKeyPackage {
         Code::InvalidCipherSuite,
         Code::ExpirationTooFar,
         Code::TooManyKeyPackages,
+        Code::DeviceNotFound,
         Code::IdempotencyConflict,
     ];
 

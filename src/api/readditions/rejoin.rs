@@ -68,6 +68,7 @@ impl Endpoint for Rejoin {
             key_package: LexBytes(bytes),
             cipher_suite: suite.name.to_owned(),
             expires: None,
+            device_id: None,
             idempotency_key: None,
         };
         let package = offered.check(app, &caller.did)?;

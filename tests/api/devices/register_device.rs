@@ -22,6 +22,8 @@ any_serializer! {
     packages_that_were_published_before_belong_to_the_device_afterwards;
     a_package_of_another_key_or_did_refuses_the_whole_registration;
     a_person_has_at_most_ten_devices;
+    a_package_that_names_a_device_must_have_its_key;
+    a_setting_lowers_the_number_of_devices with ("MAX_DEVICES", "2");
     each_device_may_have_a_hundred_packages;
     names_and_keys_have_a_form;
 }
@@ -156,6 +158,36 @@ async fn a_person_has_at_most_ten_devices(app: &TestApp) {
     refused(ask(&bob, "registerDevice", &body).await, 409, "TooManyDevices");
     assert_eq!(contents(app).await, before);
     Device::registered(&app.persona(), "first", 1).await;
+}
+
+async fn a_package_that_names_a_device_must_have_its_key(app: &TestApp) {
+    let (bob, carol) = (app.persona(), app.persona());
+    let (phone, laptop) = (Device::registered(&bob, "phone", 1).await, Device::registered(&bob, "laptop", 1).await);
+    let item = |device: &Device, id: &str| {
+        let package = base64_text(&device.mls.key_package().unwrap());
+        json!({ "keyPackage": package, "cipherSuite": device.mls.suite_name(), "deviceId": id })
+    };
+    ok(ask(&bob, "publishKeyPackage", &item(&phone, &phone.id)).await);
+    let before = contents(app).await;
+    refused(ask(&bob, "publishKeyPackage", &item(&phone, &laptop.id)).await, 404, "DeviceNotFound");
+    refused(ask(&bob, "publishKeyPackage", &item(&phone, "unknown")).await, 404, "DeviceNotFound");
+    let theirs = Device::new(&carol, "phone");
+    refused(ask(&carol, "publishKeyPackage", &item(&theirs, &phone.id)).await, 404, "DeviceNotFound");
+    assert_eq!(contents(app).await, before);
+    let both = json!({ "keyPackages": [item(&laptop, &phone.id), item(&laptop, &laptop.id)] });
+    let reply = ok(ask(&bob, "publishKeyPackages", &both).await);
+    assert_eq!((reply.number("succeeded").unwrap(), &reply.body["errors"][0]["index"]), (1, &json!(0)), "{reply}");
+    assert_eq!(reply.body["errors"][0]["error"], "DeviceNotFound");
+}
+
+async fn a_setting_lowers_the_number_of_devices(app: &TestApp) {
+    let bob = app.persona();
+    let (phone, laptop) = (Device::registered(&bob, "phone", 1).await, Device::registered(&bob, "laptop", 1).await);
+    let third = Device::new(&bob, "third").registration("third", 1);
+    refused(ask(&bob, "registerDevice", &third).await, 409, "TooManyDevices");
+    ok(ask(&bob, "registerDevice", &phone.registration("phone", 1)).await);
+    ok(ask(&bob, "deleteDevice", &json!({ "deviceId": laptop.id })).await);
+    ok(ask(&bob, "registerDevice", &third).await);
 }
 
 async fn each_device_may_have_a_hundred_packages(app: &TestApp) {
