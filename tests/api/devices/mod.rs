@@ -12,6 +12,7 @@ mod claims;
 mod delete_device;
 mod list_devices;
 mod register_device;
+mod sixth_device;
 mod validate_device_state;
 mod welcomes;
 

@@ -4,6 +4,7 @@ mod add;
 mod create;
 mod leave;
 mod lost_state;
+mod new_device;
 mod read;
 mod rotate;
 mod second_device;
