@@ -1,10 +1,11 @@
 //! Parsing of MLS (RFC 9420), limited to what the server must see: the group and epoch that a message claims, that a
-//! commit is a commit, the plaintext of an unencrypted one, the signatures of a key package, and the tree and signature
-//! of a GroupInfo. The server holds no keys and decrypts nothing.
+//! commit is a commit, the plaintext and signature of an unencrypted one, the signatures of a key package, and the tree
+//! and signature of a GroupInfo. The server holds no keys and decrypts nothing.
 
 mod group_info;
 mod leaf;
 mod message;
+mod signed;
 mod suites;
 mod tree;
 mod welcome;
@@ -19,6 +20,7 @@ use tokio::sync::Semaphore;
 
 use self::leaf::{KeyPackage, Source, did_of};
 use self::message::{Body, Content, MAX_LEAVES, Private, Public, PublicCommit, PublicProposal, Sender};
+use self::signed::Signature;
 use self::welcome::{Parts, WelcomeError};
 use self::wire::Reader;
 use crate::clock::LEEWAY_SECONDS;
@@ -28,7 +30,8 @@ use crate::hex;
 use crate::ids::Did;
 use crate::timing::within;
 
-pub use self::group_info::{GroupInfo, Leaves};
+pub use self::group_info::{EpochState, GroupInfo, Leaves};
+pub use self::signed::Signed;
 pub use self::suites::{DEFAULT_SUITE, SUITES, Suite, is_signature_key};
 
 /// Maximum size of one commit, Welcome, GroupInfo or application message. In base64 it fits, with its frame, into the 10 MiB of a
@@ -50,6 +53,8 @@ const CLOCK_SECONDS: u64 = LEEWAY_SECONDS as u64;
 
 /// First bytes of an MLSMessage of protocol version mls10, and the wire formats that may follow (RFC 9420, section 6).
 const MLS10: [u8; 2] = [0, 1];
+/// Bytes of the version and the wire format, after which the content of a message begins.
+const FRAMING_BYTES: usize = 4;
 const PUBLIC_MESSAGE: u16 = 1;
 const PRIVATE_MESSAGE: u16 = 2;
 const KEY_PACKAGE: u16 = 5;
@@ -112,6 +117,8 @@ pub struct Commit {
     pub frame: Frame,
     /// Plaintext of the commit; `None` if it is encrypted.
     public: Option<PublicCommit>,
+    /// Signature of its sender; `None` if it is encrypted.
+    signature: Option<Signature>,
 }
 
 impl Commit {
@@ -125,11 +132,15 @@ impl Commit {
         let (frame, public) = match wire_format(&mut reader) {
             Some(PUBLIC_MESSAGE) => {
                 let message = Public::read(&mut reader).ok_or_else(|| invalid_commit(UNREADABLE))?;
-                let Body::Commit(public) = message.body else {
+                let Body::Commit(public) = &message.body else {
                     return Err(invalid_commit("it is another kind of message"));
                 };
-                check_public(message.sender, &public)?;
-                (Frame::of(message.group_id, message.epoch), Some(public))
+                check_public(message.sender, public)?;
+                let signature = match public.sender {
+                    Some(leaf) => Signature::of_leaf(FRAMING_BYTES, &message, leaf),
+                    None => Signature::of_joiner(FRAMING_BYTES, &message, &public.committer_key),
+                };
+                (Frame::of(message.group_id, message.epoch), Some((public.clone(), signature)))
             }
             Some(PRIVATE_MESSAGE) => {
                 let message = Private::read(&mut reader).ok_or_else(|| invalid_commit(UNREADABLE))?;
@@ -148,7 +159,13 @@ impl Commit {
             return Err(invalid_commit(UNREADABLE));
         }
         let frame = frame.ok_or_else(|| invalid_commit(EPOCH_TOO_LARGE))?;
-        Ok(Self { frame, hash: Sha256::digest(&bytes).into(), bytes, public })
+        let (public, signature) = public.unzip();
+        Ok(Self { frame, hash: Sha256::digest(&bytes).into(), bytes, public, signature })
+    }
+
+    /// Returns the part of an unencrypted one that its sender has signed.
+    pub fn signed(&self) -> Option<Signed> {
+        Some(self.signature.as_ref()?.part(&self.bytes, Code::InvalidCommit))
     }
 
     /// Checks the cipher suites of the key packages that it adds against the group's.
@@ -185,11 +202,6 @@ impl Commit {
             return Err(invalid_commit("it removes fewer leaves than the request names members"));
         }
         Ok(())
-    }
-
-    /// Returns true if its plaintext shows leaves of the group: that of its sender, or those that it removes.
-    pub fn shows_leaves(&self) -> bool {
-        self.public.as_ref().is_some_and(|public| public.sender.is_some() || !public.removed.is_empty())
     }
 
     /// Checks its plaintext against the leaves of the group in its epoch: its sender is a leaf of `caller`, everyone whom the request
@@ -247,6 +259,8 @@ pub struct Proposal {
     pub frame: Frame,
     /// Plaintext of the proposal; `None` if it is encrypted.
     public: Option<PublicProposal>,
+    /// Signature of its sender; `None` if it is encrypted.
+    signature: Option<Signature>,
 }
 
 impl Proposal {
@@ -259,15 +273,16 @@ impl Proposal {
         let (frame, public) = match wire_format(&mut reader) {
             Some(PUBLIC_MESSAGE) => {
                 let message = Public::read(&mut reader).ok_or_else(|| invalid_proposal(UNREADABLE))?;
-                let Body::Proposal(public) = message.body else {
+                let Body::Proposal(public) = &message.body else {
                     return Err(invalid_proposal("it is another kind of message"));
                 };
-                match message.sender {
-                    Sender::Member { leaf } if (leaf as usize) < MAX_LEAVES => {}
+                let leaf = match message.sender {
+                    Sender::Member { leaf } if (leaf as usize) < MAX_LEAVES => leaf,
                     Sender::Member { .. } => return Err(invalid_proposal("its sender is not a leaf of the group")),
                     _ => return Err(invalid_proposal("its sender is not in the group")),
-                }
-                (Frame::of(message.group_id, message.epoch), Some(public))
+                };
+                let signature = Signature::of_leaf(FRAMING_BYTES, &message, leaf);
+                (Frame::of(message.group_id, message.epoch), Some((public.clone(), signature)))
             }
             Some(PRIVATE_MESSAGE) => {
                 let message = Private::read(&mut reader).ok_or_else(|| invalid_proposal(UNREADABLE))?;
@@ -286,7 +301,23 @@ impl Proposal {
             return Err(invalid_proposal(UNREADABLE));
         }
         let frame = frame.ok_or_else(|| invalid_proposal(EPOCH_TOO_LARGE))?;
-        Ok(Self { frame, hash: Sha256::digest(&bytes).into(), bytes, public })
+        let (public, signature) = public.unzip();
+        Ok(Self { frame, hash: Sha256::digest(&bytes).into(), bytes, public, signature })
+    }
+
+    /// Returns the part of an unencrypted one that its sender has signed.
+    pub fn signed(&self) -> Option<Signed> {
+        Some(self.signature.as_ref()?.part(&self.bytes, Code::InvalidProposal))
+    }
+
+    /// Checks that its sender is a leaf of `caller`, if it is not encrypted.
+    pub fn check_leaf(&self, caller: &Did, leaves: &Leaves) -> Result<(), Error> {
+        match self.signature.as_ref().and_then(Signature::leaf) {
+            Some(leaf) if leaves.did(leaf) != Some(caller) => {
+                Err(invalid_proposal("its sender's leaf does not belong to the caller"))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Checks its plaintext against its sender and the group's suite: an Update carries the sender's own leaf.
@@ -429,16 +460,24 @@ pub async fn parse_large<T: Send + 'static>(
     bytes: Vec<u8>,
     parse: impl FnOnce(Vec<u8>) -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
+    read_large(bytes.len(), move || parse(bytes)).await
+}
+
+/// Runs work on this many bytes as [`parse_large`] does.
+pub async fn read_large<T: Send + 'static>(
+    bytes: usize,
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
     static LARGE: Semaphore = Semaphore::const_new(MAX_LARGE);
-    if bytes.len() <= LARGE_BYTES {
-        return parse(bytes);
+    if bytes <= LARGE_BYTES {
+        return work();
     }
     let Ok(place) = within(LARGE_WAIT, LARGE.acquire()).await else {
         return Err(Code::Overloaded.because("too many large MLS messages are being read; nothing was changed"));
     };
     let parsed = tokio::task::spawn_blocking(move || {
         let _place = place;
-        parse(bytes)
+        work()
     });
     parsed.await.unwrap_or_else(|_| Err(Error::internal("the parser of a large MLS message panicked")))
 }

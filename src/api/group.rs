@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::api::visible;
 use crate::app::App;
 use crate::bytes::LexBytes;
 use crate::error::{Code, Error};
@@ -44,11 +45,7 @@ pub async fn group_info(
 ) -> Result<(GroupInfo, Arc<Group>), Error> {
     let group_info = mls::parse_large(bytes.0, GroupInfo::parser(app.config.mls_validation)).await?;
     let group = check(app, caller, convo, &group_info.frame, Code::InvalidGroupInfo).await?;
-    if let Err(refusal) = group_info.check(group.suite, epoch, &caller.did) {
-        // Former members are told that they are no longer members.
-        members::membership(&app.store.reader().await?, convo, &caller.did).await?;
-        return Err(refusal);
-    }
+    for_member(app, caller, convo, group_info.check(group.suite, epoch, &caller.did)).await?;
     Ok((group_info, group))
 }
 
@@ -61,12 +58,17 @@ pub async fn proposal(
 ) -> Result<(Proposal, Arc<Group>), Error> {
     let proposal = mls::parse_large(bytes.0, Proposal::parse).await?;
     let group = check(app, caller, convo, &proposal.frame, Code::InvalidProposal).await?;
-    if let Err(refusal) = proposal.check(&caller.did, group.suite, app.config.mls_validation) {
-        // Former members are told that they are no longer members.
-        members::membership(&app.store.reader().await?, convo, &caller.did).await?;
-        return Err(refusal);
-    }
+    for_member(app, caller, convo, proposal.check(&caller.did, group.suite, app.config.mls_validation)).await?;
+    visible::check_proposal(app, caller, convo, &proposal).await?;
     Ok((proposal, group))
+}
+
+/// Returns the outcome of a check to a member. A former member whose request is refused is told that it is no longer a member instead.
+pub async fn for_member<T>(app: &App, caller: &Caller, convo: &ConvoId, checked: Result<T, Error>) -> Result<T, Error> {
+    if checked.is_err() {
+        members::membership(&app.store.reader().await?, convo, &caller.did).await?;
+    }
+    checked
 }
 
 /// Returns a proposal of a group as an entry of the log.
@@ -98,6 +100,5 @@ pub async fn check(
     if let Some(group) = app.store.group(convo, &frame.group_id()).await? {
         return Ok(group);
     }
-    members::membership(&app.store.reader().await?, convo, &caller.did).await?;
-    Err(code.because("the message's MLS group is not this conversation's"))
+    for_member(app, caller, convo, Err(code.because("the message's MLS group is not this conversation's"))).await
 }

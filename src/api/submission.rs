@@ -13,7 +13,6 @@ use crate::ids::{ConvoId, Did};
 use crate::mls::RosterChange;
 use crate::quotas::{Charge, Reservation};
 use crate::store::key_packages::Hash;
-use crate::store::members;
 use crate::xrpc::Caller;
 
 /// Maximum DIDs in one list of a request.
@@ -112,11 +111,8 @@ impl Submission {
                 removed: &self.removed,
                 owners: invitation.key_packages.iter().map(|(owner, _)| owner).collect(),
             };
-            if let Err(refusal) = commit.check_roster(&caller.did, &change, app.config.mls_validation) {
-                // Former members are told that they are no longer members.
-                members::membership(&app.store.reader().await?, &self.convo_id, &caller.did).await?;
-                return Err(refusal);
-            }
+            let agrees = commit.check_roster(&caller.did, &change, app.config.mls_validation);
+            group::for_member(app, caller, &self.convo_id, agrees).await?;
             of_suite.map_or(Ok(()), |suite| suite.check(group.suite))?;
             if let Some(arrival) = &arrival {
                 let (reader, made_in) = (app.store.reader().await?, (group.generation, commit.frame.epoch));
@@ -127,10 +123,9 @@ impl Submission {
                     }
                 })?;
             }
-            visible::check_leaves(app, caller, &self.convo_id, commit, &change).await?;
-            if let Some(welcome) = &invitation.welcome {
-                visible::check_recipients(app, &welcome.bytes, &invitation.key_packages).await?;
-            }
+            visible::check_commit(app, caller, &self.convo_id, commit, &change).await?;
+            let is_addressed = visible::check_recipients(app, &invitation).await;
+            group::for_member(app, caller, &self.convo_id, is_addressed).await?;
         }
         let changes_roster = !self.added.is_empty() || !self.removed.is_empty() || !invitation.key_packages.is_empty();
         if self.only_from_outside && arrival.is_none() {

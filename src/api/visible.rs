@@ -1,40 +1,30 @@
-//! Checks of what a commit and its Welcome show, against facts in the database that do not change: the leaves of the commit's epoch, and the
-//! references of key packages. Where the server does not know them, it does not guess.
+//! Checks of what public messages and Welcomes show, against facts in the database that do not change: the state of the group in their epoch,
+//! and the references of key packages. Where the server does not know them, it does not guess.
 
 use crate::app::App;
+use crate::commands::Invitation;
 use crate::config::MlsValidation;
 use crate::error::{Code, Error};
-use crate::ids::{ConvoId, Did};
-use crate::mls::{self, Commit, GroupInfo, RosterChange};
-use crate::store::key_packages::{self, Hash};
+use crate::ids::ConvoId;
+use crate::mls::{self, Commit, EpochState, Frame, GroupInfo, Proposal, RosterChange, Signed};
+use crate::store::key_packages;
 use crate::store::members;
 use crate::xrpc::Caller;
 
-/// Checks a public commit against the leaves of its epoch, if the conversation has the GroupInfo of that.
-pub async fn check_leaves(
+/// Checks the signature of a public commit and the leaves that it shows, if the conversation has the GroupInfo of its epoch.
+pub async fn check_commit(
     app: &App,
     caller: &Caller,
     convo: &ConvoId,
     commit: &Commit,
     change: &RosterChange<'_>,
 ) -> Result<(), Error> {
-    if app.config.mls_validation != MlsValidation::Strict || !commit.shows_leaves() {
+    let Some(state) = verified(app, caller, convo, &commit.frame, || commit.signed()).await? else {
         return Ok(());
-    }
-    let reader = app.store.reader().await?;
-    let found = match reader.group_info(convo, &caller.did).await {
-        // Its commit may have been accepted before it left.
-        Err(error) if matches!(error.code, Code::NotMember | Code::ConvoNotFound) => return Ok(()),
-        found => found?,
     };
-    let Some(bytes) = found.bytes.filter(|_| found.epoch == commit.frame.epoch) else { return Ok(()) };
-    // A group after a reset gets to the same epochs.
-    let frame = commit.frame.clone();
-    let leaves = mls::parse_large(bytes, move |bytes| Ok(GroupInfo::leaves(&bytes, &frame))).await?;
-    let Some(leaves) = leaves else { return Ok(()) };
-    let lost = commit.check_leaves(&caller.did, change, &leaves)?;
+    let lost = commit.check_leaves(&caller.did, change, &state.leaves)?;
     if !lost.is_empty()
-        && let Some(member) = members::first_active(&reader, convo, &lost).await?
+        && let Some(member) = members::first_active(&app.store.reader().await?, convo, &lost).await?
     {
         return Err(Code::InvalidCommit.because(format!(
             "commit must agree with the request: it removes {member}, who is a member and whom the request does not remove"
@@ -43,14 +33,52 @@ pub async fn check_leaves(
     Ok(())
 }
 
+/// Checks the signature of a public proposal, and that its sender is a leaf of the caller, if the conversation has the GroupInfo of its epoch.
+pub async fn check_proposal(app: &App, caller: &Caller, convo: &ConvoId, proposal: &Proposal) -> Result<(), Error> {
+    match verified(app, caller, convo, &proposal.frame, || proposal.signed()).await? {
+        Some(state) => proposal.check_leaf(&caller.did, &state.leaves),
+        None => Ok(()),
+    }
+}
+
+/// Verifies the signature of a public message, and returns the state of the group in its epoch. `None`: the message is encrypted, or the
+/// conversation has no GroupInfo of that epoch.
+async fn verified(
+    app: &App,
+    caller: &Caller,
+    convo: &ConvoId,
+    frame: &Frame,
+    signed: impl FnOnce() -> Option<Signed>,
+) -> Result<Option<EpochState>, Error> {
+    if app.config.mls_validation != MlsValidation::Strict {
+        return Ok(None);
+    }
+    let Some(signed) = signed() else { return Ok(None) };
+    let found = match app.store.reader().await?.group_info(convo, &caller.did).await {
+        // The message may have been accepted before its sender left.
+        Err(error) if matches!(error.code, Code::NotMember | Code::ConvoNotFound) => return Ok(None),
+        found => found?,
+    };
+    let Some(bytes) = found.bytes.filter(|_| found.epoch == frame.epoch) else { return Ok(None) };
+    // A group after a reset gets to the same epochs.
+    let (size, frame) = (bytes.len() + signed.size(), frame.clone());
+    let verify = move || {
+        let state = GroupInfo::state(&bytes, &frame);
+        state.map(|state| signed.verify(&state).map(|()| state)).transpose()
+    };
+    mls::read_large(size, verify).await
+}
+
 /// Checks that a Welcome is for the named key packages and no others, if the server knows the references of all of them.
-pub async fn check_recipients(app: &App, welcome: &[u8], named: &[(Did, Hash)]) -> Result<(), Error> {
+pub async fn check_recipients(app: &App, invitation: &Invitation) -> Result<(), Error> {
+    let named = &invitation.key_packages;
+    let Some(welcome) = &invitation.welcome else { return Ok(()) };
     if app.config.mls_validation != MlsValidation::Strict || named.is_empty() {
         return Ok(());
     }
     let hashes: Vec<&[u8]> = named.iter().map(|(_, hash)| hash.as_slice()).collect();
     match key_packages::references(&app.store.reader().await?, &hashes).await? {
-        Some(references) => mls::check_recipients(welcome, &references),
+        Some(references) => mls::check_recipients(&welcome.bytes, &references),
         None => Ok(()),
     }
 }

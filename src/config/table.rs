@@ -142,7 +142,7 @@ pub const SECTIONS: &[Section] = &[
         setting("MAX_DEVICES", Number(1, 10), Value("10"),
             "Registered devices of one person. A commit brings in at most ten devices of a person, so more would be left out."),
         setting("MLS_VALIDATION", OneOf(&["strict", "framing"]), Value("strict"),
-            "`framing` skips the signatures, lifetimes and identities of key packages, the members that public commits add or remove, and the trees and signatures of GroupInfos."),
+            "`framing` skips the signatures, lifetimes and identities of key packages, the members that public commits add or remove, the signatures of public messages, and the trees and signatures of GroupInfos."),
     ]},
     Section { title: "Rate limits and quotas (0: no limit)", settings: &[
         setting("RATE_LIMIT_PER_DID", Number(0, MAX_PER_SECOND), Value("100"),

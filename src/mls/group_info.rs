@@ -32,26 +32,54 @@ pub struct GroupInfo {
     signer: Option<Did>,
 }
 
-/// DIDs of a group's leaves by index; a blank leaf has none.
+/// State of a group in one epoch, as a stored GroupInfo shows it.
+#[derive(Debug)]
+pub struct EpochState {
+    pub(super) suite: Suite,
+    /// Its GroupContext (section 8.1), which members sign with each message.
+    pub(super) context: Vec<u8>,
+    pub leaves: Leaves,
+}
+
+/// Leaves of a group by index; a blank one is `None`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Leaves(Vec<Option<Did>>);
+pub struct Leaves(Vec<Option<Holder>>);
+
+/// Owner of a leaf.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Holder {
+    did: Did,
+    signature_key: Vec<u8>,
+}
 
 impl Leaves {
     /// Returns the DID of a leaf. `None` if the leaf is blank or outside the tree.
     pub fn did(&self, leaf: u32) -> Option<&Did> {
-        self.0.get(leaf as usize)?.as_ref()
+        self.holder(leaf).map(|holder| &holder.did)
+    }
+
+    /// Returns the signature key of a leaf. `None` if the leaf is blank or outside the tree.
+    pub(super) fn signature_key(&self, leaf: u32) -> Option<&[u8]> {
+        self.holder(leaf).map(|holder| holder.signature_key.as_slice())
     }
 
     /// Returns the leaves of a person.
     pub fn of_person<'a>(&'a self, did: &'a Did) -> impl Iterator<Item = u32> + 'a {
-        let named = self.0.iter().enumerate().filter(move |(_, holder)| holder.as_ref() == Some(did));
+        let is_theirs = move |holder: &Option<Holder>| holder.as_ref().is_some_and(|holder| holder.did == *did);
+        let named = self.0.iter().enumerate().filter(move |(_, holder)| is_theirs(holder));
         named.filter_map(|(leaf, _)| u32::try_from(leaf).ok())
     }
 
+    fn holder(&self, leaf: u32) -> Option<&Holder> {
+        self.0.get(leaf as usize)?.as_ref()
+    }
+
     fn of(tree: &Tree<'_>) -> Result<Self, Error> {
-        let did = |leaf: &super::leaf::Leaf<'_>| leaf.did().and_then(|did| did.parse().ok());
+        let holder = |leaf: &super::leaf::Leaf<'_>| {
+            Some(Holder { did: leaf.did()?.parse().ok()?, signature_key: leaf.signature_key.to_vec() })
+        };
         let named = tree.leaves().map(|leaf| match leaf {
-            Some(leaf) => did(leaf).map(Some).ok_or(()),
+            Some(leaf) => holder(leaf).map(Some).ok_or(()),
             None => Ok(None),
         });
         let named: Result<Vec<_>, ()> = named.collect();
@@ -98,18 +126,21 @@ impl GroupInfo {
         }
     }
 
-    /// Returns the leaves of a GroupInfo that was verified before it was stored. `None` if it has no tree, or is of another group or epoch than
-    /// `frame`.
-    pub fn leaves(bytes: &[u8], frame: &Frame) -> Option<Leaves> {
+    /// Returns the state that a GroupInfo shows which was verified before it was stored. `None` if it has no tree, or is of another group or
+    /// epoch than `frame`.
+    pub fn state(bytes: &[u8], frame: &Frame) -> Option<EpochState> {
         let parts = Parts::read_whole(bytes).ok()?;
         Frame::of(parts.group_id, parts.epoch).filter(|own| own == frame)?;
-        Leaves::of(&Tree::read(parts.ratchet_tree?).ok()?).ok()
+        let leaves = Leaves::of(&Tree::read(parts.ratchet_tree?).ok()?).ok()?;
+        Some(EpochState { suite: Suite::numbered(parts.suite)?, context: parts.context.to_vec(), leaves })
     }
 }
 
 /// Parts of a GroupInfo, borrowed from its bytes.
 #[derive(Debug)]
 struct Parts<'b> {
+    /// The whole GroupContext.
+    context: &'b [u8],
     suite: u16,
     group_id: &'b [u8],
     epoch: u64,
@@ -137,12 +168,15 @@ impl<'b> Parts<'b> {
 
     fn read(bytes: &mut Reader<'b>) -> Option<Self> {
         let (mut parts, signed) = bytes.span(|bytes| {
-            // The GroupContext (section 8.1).
-            let is_mls10 = bytes.take(MLS10.len())? == MLS10;
-            let suite = bytes.u16().filter(|_| is_mls10)?;
-            let (group_id, epoch, tree_hash) = (bytes.vector()?, bytes.u64()?, bytes.vector()?);
-            let _confirmed_transcript_hash = bytes.vector()?;
-            list_extensions(bytes, |_, _| {})?;
+            // Section 8.1.
+            let ((suite, group_id, epoch, tree_hash), context) = bytes.span(|bytes| {
+                let is_mls10 = bytes.take(MLS10.len())? == MLS10;
+                let suite = bytes.u16().filter(|_| is_mls10)?;
+                let (group_id, epoch, tree_hash) = (bytes.vector()?, bytes.u64()?, bytes.vector()?);
+                let _confirmed_transcript_hash = bytes.vector()?;
+                list_extensions(bytes, |_, _| {})?;
+                Some((suite, group_id, epoch, tree_hash))
+            })?;
             let (mut ratchet_tree, mut external_pub) = (None, None);
             list_extensions(bytes, |kind, content| match kind {
                 RATCHET_TREE => ratchet_tree = Some(content),
@@ -152,6 +186,7 @@ impl<'b> Parts<'b> {
             let _confirmation_tag = bytes.vector()?;
             let signer = bytes.u32()?;
             Some(Self {
+                context,
                 suite,
                 group_id,
                 epoch,

@@ -150,11 +150,11 @@ fn a_group_info_of_every_suite_is_verified_framed_and_bare() {
                 let info = GroupInfo::verify(bytes).unwrap();
                 assert_eq!((info.frame.epoch, info.frame.belongs_to(GROUP_HEX)), (1, true));
                 info.check(ours(suite), 1, &named(&did(signer))).unwrap();
-                let leaves = GroupInfo::leaves(&info.bytes, &info.frame).unwrap();
+                let leaves = GroupInfo::state(&info.bytes, &info.frame).unwrap().leaves;
                 let dids: Vec<_> = (0..4).map(|leaf| leaves.did(leaf).map(Did::to_string)).collect();
                 assert_eq!(dids, [Some(did(0)), Some(did(1)), Some(did(2)), None]);
                 let other = Frame::of(b"another group", 1).unwrap();
-                assert_eq!(GroupInfo::leaves(&info.bytes, &other), None);
+                assert!(GroupInfo::state(&info.bytes, &other).is_none());
             }
         }
     }

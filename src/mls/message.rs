@@ -66,6 +66,10 @@ pub(super) struct Public<'b> {
     pub epoch: u64,
     pub sender: Sender,
     pub body: Body,
+    /// Its FramedContent, which follows the version and the wire format.
+    pub content: &'b [u8],
+    /// Signature of that; empty for an application message.
+    pub signature: &'b [u8],
 }
 
 /// Content of a PublicMessage.
@@ -110,7 +114,7 @@ pub(super) struct PublicCommit {
     pub has_path: bool,
     /// Identity of the leaf at the beginning of its path, a DID or `did#device`, if the credential has one.
     pub committer: Option<String>,
-    /// Signature key of that leaf.
+    /// Signature key of that leaf, with which an external commit is signed.
     pub committer_key: Vec<u8>,
     /// Leaf of the member that sent it; `None` for an external commit.
     pub sender: Option<u32>,
@@ -125,31 +129,37 @@ pub(super) struct PublicCommit {
 impl<'b> Public<'b> {
     /// Reads a message to its end; for application messages only the framing.
     pub fn read(bytes: &mut Reader<'b>) -> Option<Self> {
-        let (group_id, epoch) = (bytes.vector()?, bytes.u64()?);
-        let sender = match bytes.u8()? {
-            1 => Sender::Member { leaf: bytes.u32()? },
-            2 => {
-                bytes.u32()?;
-                Sender::External
-            }
-            3 => Sender::NewMemberProposal,
-            4 => Sender::NewMemberCommit,
-            _ => return None,
-        };
-        let _authenticated_data = bytes.vector()?;
-        let body = match Content::read(bytes)? {
-            Content::Application => return Some(Self { group_id, epoch, sender, body: Body::Application }),
-            Content::Proposal => Body::Proposal(PublicProposal::read(bytes)?),
-            Content::Commit => Body::Commit(PublicCommit::read(bytes, sender)?),
-        };
-        let _signature = bytes.vector()?;
-        if let Body::Commit(_) = body {
+        let (mut message, content) = bytes.span(|bytes| {
+            let (group_id, epoch) = (bytes.vector()?, bytes.u64()?);
+            let sender = match bytes.u8()? {
+                1 => Sender::Member { leaf: bytes.u32()? },
+                2 => {
+                    bytes.u32()?;
+                    Sender::External
+                }
+                3 => Sender::NewMemberProposal,
+                4 => Sender::NewMemberCommit,
+                _ => return None,
+            };
+            let _authenticated_data = bytes.vector()?;
+            let body = match Content::read(bytes)? {
+                Content::Application => Body::Application,
+                Content::Proposal => Body::Proposal(PublicProposal::read(bytes)?),
+                Content::Commit => Body::Commit(PublicCommit::read(bytes, sender)?),
+            };
+            Some(Self { group_id, epoch, sender, body, content: &[], signature: &[] })
+        })?;
+        if let Body::Application = message.body {
+            return Some(message);
+        }
+        (message.content, message.signature) = (content, bytes.vector()?);
+        if let Body::Commit(_) = message.body {
             let _confirmation_tag = bytes.vector()?;
         }
-        if let Sender::Member { .. } = sender {
+        if let Sender::Member { .. } = message.sender {
             let _membership_tag = bytes.vector()?;
         }
-        Some(Self { group_id, epoch, sender, body })
+        Some(message)
     }
 }
 

@@ -3,6 +3,7 @@
 use serde::Deserialize;
 
 use crate::api::fields::{self, Count, Key, KeyPackageHash};
+use crate::api::visible;
 use crate::app::App;
 use crate::bytes::LexBytes;
 use crate::commands::{self, Created, Fingerprint, Idempotency, Invitation};
@@ -163,17 +164,14 @@ async fn command(app: &App, caller: &Caller, input: Input) -> Result<commands::C
     };
     let mut initial_members = input.initial_members;
     initial_members.retain(|did| *did != caller.did);
+    // The creator may invite its own other devices.
+    let is_own = |did: &Did| *did == caller.did;
+    let new_id = || app.new_id::<String>();
+    let invitation = Invitation::new(&initial_members, is_own, welcome, key_packages, new_id, app.clock.now())?;
+    visible::check_recipients(app, &invitation).await?;
     Ok(commands::CreateConvo {
         id: app.new_id(),
-        invitation: Invitation::new(
-            &initial_members,
-            // The creator's other devices.
-            |did| *did == caller.did,
-            welcome,
-            key_packages,
-            || app.new_id::<String>(),
-            app.clock.now(),
-        )?,
+        invitation,
         new: NewConvo { group_id, creator: caller.did.clone(), cipher_suite: suite.name.to_owned(), epoch, metadata },
         initial_members,
         group_info,

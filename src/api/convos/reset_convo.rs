@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::api::fields::{self, Count, Generation, Key, KeyPackageHash};
+use crate::api::group;
+use crate::api::visible;
 use crate::app::App;
 use crate::bytes::LexBytes;
 use crate::commands::{self, Fingerprint, Idempotency, Invitation, Prior};
@@ -11,7 +13,6 @@ use crate::ids::{ConvoId, Did};
 use crate::mls::{self, Commit, GroupInfo, MAX_INITIAL_EPOCH, Suite};
 use crate::quotas::Charge;
 use crate::store::groups::NewGroup;
-use crate::store::members;
 use crate::xrpc::{Caller, Conflict, ConflictResult, Endpoint, Kind, ReplyKind};
 
 /// Maximum key packages of a Welcome.
@@ -150,20 +151,19 @@ async fn command(app: &App, caller: &Caller, input: Input) -> Result<commands::R
         if !group_info.frame.belongs_to(&group_id) {
             return Err(Code::InvalidGroupInfo.because("groupInfo is not of the new group"));
         }
-        if let Err(refusal) = group_info.check(suite, epoch, &caller.did) {
-            // Former members are told that they are no longer members.
-            members::membership(&app.store.reader().await?, &input.convo_id, &caller.did).await?;
-            return Err(refusal);
-        }
+        let checked = group_info.check(suite, epoch, &caller.did);
+        group::for_member(app, caller, &input.convo_id, checked).await?;
     }
     let new_id = || app.new_id::<String>();
     let bytes = welcome.map(|welcome| welcome.bytes);
+    let invitation = Invitation::new(&recipients, |_| false, bytes, key_packages, new_id, app.clock.now())?;
+    group::for_member(app, caller, &input.convo_id, visible::check_recipients(app, &invitation).await).await?;
     Ok(commands::ResetConvo {
         convo_id: input.convo_id,
         caller: caller.did.clone(),
         prior: Prior { generation: input.prior.generation.0, epoch: input.prior.epoch.0 },
         new: NewGroup { id: group_id, suite, epoch, entry_id: app.new_id() },
-        invitation: Invitation::new(&recipients, |_| false, bytes, key_packages, new_id, app.clock.now())?,
+        invitation,
         group_info,
         idempotency: Idempotency::new(
             caller.did.clone(),

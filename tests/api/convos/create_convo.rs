@@ -25,6 +25,7 @@ any_serializer! {
     an_unknown_cipher_suite_is_refused_by_name;
     texts_and_epochs_have_their_limits;
     a_welcome_without_recipients_is_not_stored;
+    p2_a_welcome_for_others_than_the_named_key_packages_is_refused;
 }
 
 fn minimal() -> serde_json::Value {
@@ -113,16 +114,23 @@ async fn a_conversation_starts_at_the_epoch_of_its_group(app: &TestApp) {
 
 /// A real Welcome of a group that the server does not know.
 fn welcome(creator: &mut Persona, joiner: &Persona) -> Vec<u8> {
+    welcome_for(creator, &[joiner.mls.key_package().unwrap()])
+}
+
+/// A real Welcome for the owners of these key packages.
+fn welcome_for(creator: &mut Persona, packages: &[Vec<u8>]) -> Vec<u8> {
     let group = random_did().into_bytes();
     creator.mls.create_group(&group, creator.handshake).unwrap();
-    creator.mls.add(&group, &[joiner.mls.key_package().unwrap()]).unwrap().welcome
+    creator.mls.add(&group, packages).unwrap().welcome
 }
 
 async fn p2_a_refused_creation_leaves_nothing(app: &TestApp) {
     let (mut alice, bob) = (app.persona(), app.persona());
-    let good = bob.publish_key_packages(1).await.unwrap().remove(0);
+    let package = bob.mls.key_package().unwrap();
+    ok(publish(&bob, &package).await);
+    let good = sha256_hex(&package);
     let never_seen = sha256_hex(&bob.mls.key_package().unwrap());
-    let welcome = base64_text(&welcome(&mut alice, &bob));
+    let welcome = base64_text(&welcome_for(&mut alice, &[package]));
     let before = contents(app).await;
     let asked =
         with(&minimal(), json!({ "initialMembers": [bob.did()], "welcomeMessage": welcome, "idempotencyKey": "k" }));
@@ -190,12 +198,14 @@ async fn a_welcome_in_every_spelling_of_base64_is_the_same_welcome(app: &TestApp
 
 async fn snake_case_is_accepted_and_unknown_fields_are_ignored(app: &TestApp) {
     let (mut alice, bob) = (app.persona(), app.persona());
-    let hash = bob.publish_key_packages(1).await.unwrap().remove(0);
+    let package = bob.mls.key_package().unwrap();
+    ok(publish(&bob, &package).await);
+    let hash = sha256_hex(&package);
     let asked = json!({
         "group_id": hex(random_did().as_bytes()),
         "cipher_suite": alice.mls.suite_name(),
         "initial_members": [bob.did()],
-        "welcome_message": base64_text(&welcome(&mut alice, &bob)),
+        "welcome_message": base64_text(&welcome_for(&mut alice, &[package])),
         "key_package_hashes": [{ "did": bob.did(), "hash": hash, "colour": "red" }],
         "current_epoch": 4,
         "idempotency_key": "k",
@@ -242,4 +252,26 @@ async fn a_welcome_without_recipients_is_not_stored(app: &TestApp) {
     let welcome = base64_text(&welcome(&mut alice, &app.persona()));
     ok(ask(&alice, "createConvo", &with(&minimal(), json!({ "welcomeMessage": welcome }))).await);
     assert_eq!(contents(app).await.count("welcomes"), 0);
+}
+
+async fn p2_a_welcome_for_others_than_the_named_key_packages_is_refused(app: &TestApp) {
+    let (mut alice, bob, carol) = (app.persona(), app.persona(), app.persona());
+    let packages = [bob.mls.key_package().unwrap(), carol.mls.key_package().unwrap()];
+    for (owner, package) in [(&bob, &packages[0]), (&carol, &packages[1])] {
+        ok(publish(owner, package).await);
+    }
+    let named = hashes(&[&bob, &carol], &packages);
+    let asked = with(&minimal(), json!({ "initialMembers": [bob.did(), carol.did()], "keyPackageHashes": named }));
+    let none = welcome(&mut alice, &app.persona());
+    let one = welcome_for(&mut alice, &packages[..1]);
+    let both = welcome_for(&mut alice, &packages);
+    let before = contents(app).await;
+    for other in [none, one] {
+        let body = with(&asked, json!({ "welcomeMessage": base64_text(&other) }));
+        refused(ask(&alice, "createConvo", &body).await, 400, "InvalidWelcome");
+    }
+    let fewer = json!({ "welcomeMessage": base64_text(&both), "keyPackageHashes": [named[0]] });
+    refused(ask(&alice, "createConvo", &with(&asked, fewer)).await, 400, "InvalidWelcome");
+    assert_eq!(contents(app).await, before);
+    ok(ask(&alice, "createConvo", &with(&asked, json!({ "welcomeMessage": base64_text(&both) }))).await);
 }

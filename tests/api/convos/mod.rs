@@ -5,5 +5,6 @@ mod leave_convo;
 mod process_external_commit;
 mod remove_member;
 pub mod reset_convo;
+mod signatures;
 mod spoken;
 mod submit_commit;

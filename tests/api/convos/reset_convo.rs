@@ -8,6 +8,7 @@ use catbird_testkit::app::TestApp;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
+use super::spoken::in_public;
 use crate::events::{follow, resume};
 use crate::harness::*;
 
@@ -24,6 +25,9 @@ either_serializer! {
     a_group_id_is_taken_once_in_all_generations;
     a_reset_of_another_state_is_refused_and_says_where_the_conversation_is;
     a_reset_that_contradicts_itself_changes_nothing;
+}
+any_serializer! {
+    p9_a_public_commit_of_the_group_before_is_told_of_the_new_group;
 }
 
 /// A reset that was made and not sent.
@@ -214,6 +218,29 @@ async fn p1_an_epoch_of_the_same_number_is_not_the_same_epoch(app: &TestApp) {
         is_stale(reply, 2, &new);
     }
     beside.stop().await;
+}
+
+/// The GroupInfo of the new group is of an epoch of the same number, and says nothing of the commit.
+async fn p9_a_public_commit_of_the_group_before_is_told_of_the_new_group(app: &TestApp) {
+    let mut members = in_public(app).await;
+    let bob = members.remove(1);
+    let epoch = members[0].epoch().unwrap();
+    let (late, proposal) = (commit(&mut members[1]), propose_leave(&mut members[1]));
+    bob.publish_key_packages(2).await.unwrap();
+    let mut made = make(&mut members[0], &[&bob]).await;
+    // The new group gets to the epoch of the old one.
+    while members[0].mls.epoch(&made.group_id).unwrap() < epoch {
+        let staged = members[0].mls.self_update(&made.group_id).unwrap();
+        members[0].mls.merge_pending(&made.group_id).unwrap();
+        let info = members[0].mls.group_info(&made.group_id).unwrap();
+        made.body = with(&made.body, json!({ "commit": base64_text(&staged.commit), "groupInfo": base64_text(&info) }));
+    }
+    assert_eq!(landed(&ok(ask(&members[0], "resetConvo", &made.body).await)).0, epoch);
+    let before = contents(app).await;
+    is_stale(ask(&members[1], "submitCommit", &late).await, 2, &made.group_id);
+    let body = proposal_body(&members[1], &proposal);
+    is_stale(ask(&members[1], "submitProposal", &body).await, 2, &made.group_id);
+    assert_eq!(contents(app).await, before);
 }
 
 async fn p4_a_reset_and_the_commits_before_it_are_known_when_they_come_again(app: &TestApp) {
@@ -423,6 +450,8 @@ async fn a_reset_that_contradicts_itself_changes_nothing(app: &TestApp) {
     members[1].publish_key_packages(3).await.unwrap();
     let stranger = app.published_persona().await;
     let old = commit(&mut members[0]);
+    let foreign = offer(&mut members[0], &[&stranger]).body["welcomeMessage"].clone();
+    discard(&mut members[0]);
     let [alice, bob] = &mut members[..] else { panic!() };
     let made = make(alice, &[bob]).await;
     let before = contents(app).await;
@@ -437,6 +466,7 @@ async fn a_reset_that_contradicts_itself_changes_nothing(app: &TestApp) {
         (json!({ "groupInfo": base64_text(&alice.mls.group_info(&alice.group_id).unwrap()) }), 400, "InvalidGroupInfo"),
         (json!({ "newGroupId": "abc" }), 400, "InvalidRequest"),
         (json!({ "prior": { "generation": 0, "epoch": 0 } }), 400, "InvalidRequest"),
+        (json!({ "welcomeMessage": foreign }), 400, "InvalidWelcome"),
         (json!({ "keyPackageHashes": [{ "did": stranger.did(), "hash": hash }] }), 400, "InvalidRequest"),
         (json!({ "keyPackageHashes": [{ "did": bob.did(), "hash": sha256_hex(b"none") }] }), 409, "KeyPackageNotFound"),
     ];

@@ -88,7 +88,7 @@ async fn a_welcome_or_a_key_package_of_another_suite_is_refused(app: &TestApp) {
 }
 
 /// A conversation of three with unencrypted commits.
-async fn in_public(app: &TestApp) -> Vec<Persona> {
+pub async fn in_public(app: &TestApp) -> Vec<Persona> {
     let mut alice = app.persona();
     alice.handshake = Handshake::Public;
     alice.create(random_did().as_bytes(), "test").await.unwrap();
