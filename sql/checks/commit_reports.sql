@@ -9,3 +9,6 @@ select r.convo_id, 'a report is about epoch ' || r.epoch || ', which no commit c
 union all
 select w.convo_id, 'a conversation that does not exist counts as wedged'
   from wedged_convos w where not exists (select from conversations c where c.id = w.convo_id)
+union all
+select w.convo_id, 'counts as wedged in generation ' || w.generation || ', and is in generation ' || c.generation
+  from wedged_convos w join conversations c on c.id = w.convo_id where w.generation <> c.generation

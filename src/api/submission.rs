@@ -43,6 +43,8 @@ pub struct Submission {
 #[serde(rename_all = "camelCase")]
 pub struct Output {
     success: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    generation: Option<i64>,
     new_epoch: i64,
     epoch: i64,
     seq: i64,
@@ -50,7 +52,8 @@ pub struct Output {
 
 impl From<Accepted> for Output {
     fn from(accepted: Accepted) -> Self {
-        Self { success: true, new_epoch: accepted.epoch, epoch: accepted.epoch, seq: accepted.seq }
+        let Accepted { generation, epoch, seq, .. } = accepted;
+        Self { success: true, generation, new_epoch: epoch, epoch, seq }
     }
 }
 

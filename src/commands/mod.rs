@@ -65,6 +65,9 @@ use crate::store::Position;
 /// Position at which a change of a conversation was accepted, now or by an earlier equal request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Accepted {
+    /// Number of the group that the commit is of. `None` without a commit, or if an earlier build accepted it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generation: Option<i64>,
     /// The epoch afterwards.
     pub epoch: i64,
     /// The seq of the commit, or of the newest entry if there was no commit.
@@ -77,7 +80,7 @@ pub struct Accepted {
 impl Accepted {
     /// Accepted by this request.
     fn now(at: Position) -> Self {
-        Self { epoch: at.epoch, seq: at.seq, replayed: false }
+        Self { generation: None, epoch: at.epoch, seq: at.seq, replayed: false }
     }
 
     /// Accepted by an earlier equal request.

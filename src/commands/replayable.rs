@@ -30,5 +30,5 @@ pub(super) async fn with_commit(
     }
     let Some(commit) = commit else { return Ok(None) };
     let found = messages::find_commit(db, convo, &commit.hash, caller).await?;
-    Ok(found.map(Accepted::replayed))
+    Ok(found.map(|(generation, at)| Accepted { generation, ..Accepted::replayed(at) }))
 }

@@ -138,7 +138,7 @@ pub const SECTIONS: &[Section] = &[
         setting("MESSAGE_EPOCH_WINDOW", Number(0, 1_000), Value("0"),
             "How many epochs behind the current one an application message may be."),
         setting("WEDGED_QUORUM_PERCENT", Number(1, 100), Value("33"),
-            "Percentage of a conversation's members, two at least, that makes it wedged by reporting that they cannot apply its commits."),
+            "Percentage of a conversation's members who are in its MLS group, two at least, that makes it wedged by reporting that they cannot apply its commits."),
         setting("MAX_DEVICES", Number(1, 10), Value("10"),
             "Registered devices of one person. A commit brings in at most ten devices of a person, so more would be left out."),
         setting("MLS_VALIDATION", OneOf(&["strict", "framing"]), Value("strict"),

@@ -27,13 +27,45 @@ pub enum Event {
     /// An entry of a conversation's log.
     Message { prev_seq: i64, message: MessageView },
     /// Another member joined, left or was removed.
-    MembershipChange { event_id: String, convo_id: ConvoId, did: Did, action: Action, actor: Did, epoch: i64, seq: i64 },
+    MembershipChange {
+        event_id: String,
+        convo_id: ConvoId,
+        did: Did,
+        action: Action,
+        actor: Did,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        generation: Option<i64>,
+        epoch: i64,
+        seq: i64,
+    },
     /// The recipient has joined a conversation.
-    Conversation { event_id: String, convo_id: ConvoId, actor: Did, epoch: i64, seq: i64 },
+    Conversation {
+        event_id: String,
+        convo_id: ConvoId,
+        actor: Did,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        generation: Option<i64>,
+        epoch: i64,
+        seq: i64,
+    },
     /// A Welcome waits for the recipient.
-    Welcome { convo_id: ConvoId, epoch: i64 },
+    Welcome {
+        convo_id: ConvoId,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        generation: Option<i64>,
+        epoch: i64,
+    },
     /// The recipient is no longer a member. No event of the conversation follows.
-    Removed { event_id: String, convo_id: ConvoId, action: Action, actor: Did, epoch: i64, seq: i64 },
+    Removed {
+        event_id: String,
+        convo_id: ConvoId,
+        action: Action,
+        actor: Did,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        generation: Option<i64>,
+        epoch: i64,
+        seq: i64,
+    },
     /// Few of the recipient's key packages are left.
     KeyPackagesLow {
         available: i64,

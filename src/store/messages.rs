@@ -139,9 +139,9 @@ pub(crate) async fn find_commit(
     convo: &ConvoId,
     hash: &[u8; 32],
     sender: &Did,
-) -> Result<Option<Position>, Abort> {
+) -> Result<Option<(Option<i64>, Position)>, Abort> {
     let row = db.find(&FIND_COMMIT, &[&convo.as_str(), &hash.as_slice(), &sender.as_str()]).await?;
-    Ok(row.map(|row| Position { epoch: row.get("epoch"), seq: row.get("seq") }))
+    Ok(row.map(|row| (row.get("generation"), Position { epoch: row.get("epoch"), seq: row.get("seq") })))
 }
 
 /// Returns the sender's message with this id.

@@ -88,7 +88,7 @@ pub struct Tally {
     pub quorum: usize,
 }
 
-/// Percentage of the members, and smallest number of them, that make a conversation wedged.
+/// Percentage of the members in the group, and smallest number of them, that make a conversation wedged.
 const QUORUM_PERCENT: usize = 33;
 const MIN_QUORUM: usize = 2;
 
@@ -330,8 +330,11 @@ impl Model {
             Some((epoch, false)) => *epoch > self.visible_after(who) && !has_committed(who, *epoch),
             _ => false,
         };
-        let unable = self.members.keys().filter(|who| is_unable(**who)).count();
-        let quorum = (self.members.len() * QUORUM_PERCENT).div_ceil(100).max(MIN_QUORUM);
+        // Those who are only named cannot apply commits.
+        let inside: Vec<usize> =
+            self.members.iter().filter(|(_, member)| member.in_group).map(|(who, _)| *who).collect();
+        let unable = inside.iter().filter(|who| is_unable(**who)).count();
+        let quorum = (inside.len() * QUORUM_PERCENT).div_ceil(100).max(MIN_QUORUM);
         self.is_wedged = unable >= quorum;
         Ok(Tally { unable, quorum })
     }

@@ -230,6 +230,11 @@ async fn a_read_position_beyond_the_log_is_named() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_joined_in_an_epoch_to_come_is_named() {
+    named("update members set joined_epoch = 3 where member_did = 'did:x:carol'", None, &["positions"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_number_of_members_is_named() {
     named("update conversations set member_count = 2 where id = 'd'", None, &["member_counts"]).await;
 }
@@ -307,8 +312,10 @@ async fn a_report_of_no_commit_or_by_a_stranger_is_named() {
         );
         named(&report, None, &["commit_reports"]).await;
     }
-    named("insert into wedged_convos (convo_id, generation, epoch) values ('z', 1, 1)", None, &["commit_reports"])
-        .await;
+    for (convo, generation) in [("z", 1), ("c", 2)] {
+        let wedged = format!("insert into wedged_convos (convo_id, generation, epoch) values ('{convo}', {generation}, 1)");
+        named(&wedged, None, &["commit_reports"]).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

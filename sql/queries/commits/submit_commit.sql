@@ -144,9 +144,10 @@ with items as (
   insert into event_stream (convo_id, recipient_did, event_type, payload)
   select w.convo_id, case told.event when 'removed' then p.did end, told.event,
          case when told.event <> 'joined'
-                then jsonb_build_object('did', p.did, 'actor', w.sender_did, 'epoch', w.new_epoch, 'seq', w.seq)
+                then jsonb_build_object('did', p.did, 'actor', w.sender_did, 'generation', w.generation, 'epoch', w.new_epoch, 'seq', w.seq)
               else jsonb_build_object('dids', (select jsonb_agg(a.did) from people a where a.place = w.place and a.added),
-                                      'actor', w.sender_did, 'epoch', w.new_epoch, 'seq', w.seq, 'welcome', w.welcome_id is not null) end
+                                      'actor', w.sender_did, 'generation', w.generation, 'epoch', w.new_epoch, 'seq', w.seq,
+                                      'welcome', w.welcome_id is not null) end
     from won w join people p on p.place = w.place
    cross join (values ('left'), ('removed'), ('joined')) told (event)
    where case told.event when 'joined' then p.nth = w.first_added else p.removed and p.active end
@@ -171,7 +172,7 @@ with items as (
 ), recorded as (
   -- All writers insert keys in this order, so two batches that wait for each other's keys cannot form a cycle.
   insert into idempotency_records (caller_did, method, key, fingerprint, reply)
-  select sender_did, method, key, fingerprint, jsonb_build_object('epoch', new_epoch, 'seq', seq)
+  select sender_did, method, key, fingerprint, jsonb_build_object('generation', of_generation, 'epoch', new_epoch, 'seq', seq)
     from won where key is not null
    order by sender_did, method, key
 )

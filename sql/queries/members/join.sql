@@ -7,5 +7,5 @@ with joined as (
   select $1, did, $3, $4, $3, $6 or did = $5 from unnest($2::text[]) did
 )
 insert into event_stream (convo_id, event_type, payload)
-values ($1, 'joined', jsonb_build_object('dids', $2::text[], 'actor', $5::text, 'epoch', $4::bigint, 'seq', $3::bigint,
+values ($1, 'joined', jsonb_build_object('dids', $2::text[], 'actor', $5::text, 'generation', 1, 'epoch', $4::bigint, 'seq', $3::bigint,
                                          'welcome', $6::boolean))

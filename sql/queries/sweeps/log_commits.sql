@@ -1,6 +1,7 @@
 -- sweeps/log_commits: deletes the bytes of old commits before the beginnings of logs, oldest first: those that every
 -- current member has read past, and those that are too old to wait for that. The proposals of the epochs that they ended
--- go with them. The hashes stay, and the senders are marked as active.
+-- go with them, and those of the last epochs of earlier groups, which a reset ended, as soon as they are before the beginning. The hashes
+-- of commits stay, and the senders are marked as active.
 -- $1 conversations   $2 maximum number of commits of each   $3 bytes, after which no further commit is taken
 -- $4 too old before this, or null
 with log as materialized (
@@ -24,11 +25,19 @@ with log as materialized (
   delete from messages p using gone g where p.convo_id = g.convo_id and p.message_type = 'proposal' and p.generation = g.generation
      and p.epoch = g.epoch - 1
   returning p.convo_id, p.sender_did
+), void as (
+  delete from messages p using log l, past_groups g
+   where g.convo_id = l.convo_id and p.convo_id = l.convo_id and p.message_type = 'proposal' and p.generation = g.generation
+     and p.epoch = g.final_epoch and p.seq < l.start
+  returning p.convo_id, p.sender_did
 ), there as (
-  update members m set was_there = true from (select convo_id, sender_did from gone union select convo_id, sender_did from proposals) g
+  update members m set was_there = true
+    from (select convo_id, sender_did from gone union select convo_id, sender_did from proposals
+           union select convo_id, sender_did from void) g
    where m.convo_id = g.convo_id and m.member_did = g.sender_did and not m.was_there
 ), retired as (
   insert into retired_commits (convo_id, epoch, seq, sender_did, body_hash, unread)
   select convo_id, epoch, seq, sender_did, body_hash, unread from gone
 )
-select (select count(*) from gone) + (select count(*) from proposals) as deleted, array(select distinct convo_id from due) as more
+select (select count(*) from gone) + (select count(*) from proposals) + (select count(*) from void) as deleted,
+       array(select distinct convo_id from due) as more

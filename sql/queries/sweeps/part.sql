@@ -4,7 +4,7 @@
 -- needs: the conversation, exclusively.
 -- $1 convo_id   $2 nothing happened since   $3 maximum number of members
 with convo as materialized (
-  select c.id, c.current_epoch, c.last_seq from conversations c
+  select c.id, c.generation, c.current_epoch, c.last_seq from conversations c
    where c.id = $1 and c.updated_at < $2
      and (select count(*) from (select from members m
                                  where m.convo_id = c.id and m.left_at is null
@@ -22,11 +22,11 @@ with convo as materialized (
    where m.convo_id = c.id and m.member_did = l.member_did
      -- A member that reads meanwhile is active.
      and m.left_at is null and m.last_read_at is not distinct from l.last_read_at
-  returning m.member_did, m.left_epoch, m.left_seq
+  returning m.member_did, c.generation, m.left_epoch, m.left_seq
 ), told as (
   insert into event_stream (convo_id, recipient_did, event_type, payload)
   select $1, member_did, 'removed',
-         jsonb_build_object('did', member_did, 'actor', member_did, 'epoch', left_epoch, 'seq', left_seq)
+         jsonb_build_object('did', member_did, 'actor', member_did, 'generation', generation, 'epoch', left_epoch, 'seq', left_seq)
     from parted
 ), withdrawn as (
   delete from welcome_messages w using leaving l

@@ -7,7 +7,7 @@ use crate::api::fields::{Key, ServerIncarnation};
 use crate::api::submission::Submission;
 use crate::app::App;
 use crate::bytes::LexBytes;
-use crate::commands::Fingerprint;
+use crate::commands::{Accepted, Fingerprint};
 use crate::error::{Code, Error};
 use crate::ids::ConvoId;
 use crate::wire::datetime;
@@ -32,6 +32,8 @@ pub struct Input {
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Output {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    generation: Option<i64>,
     epoch: i64,
     new_epoch: i64,
     seq: i64,
@@ -98,5 +100,6 @@ async fn process(app: &App, caller: &Caller, input: Input) -> Result<Output, Err
     // The commit is stored until every member has read it. After that nobody asks for this time.
     let stored = app.store.reader().await?.entry_time(&convo_id, accepted.seq).await?;
     let rejoined_at = stored.unwrap_or_else(|| app.clock.now());
-    Ok(Output { epoch: accepted.epoch, new_epoch: accepted.epoch, seq: accepted.seq, rejoined_at })
+    let Accepted { generation, epoch, seq, .. } = accepted;
+    Ok(Output { generation, epoch, new_epoch: epoch, seq, rejoined_at })
 }

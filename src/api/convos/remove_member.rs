@@ -42,6 +42,8 @@ pub struct Input {
 #[serde(rename_all = "camelCase")]
 pub struct Output {
     ok: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    generation: Option<i64>,
     epoch_hint: i64,
     epoch: i64,
     seq: i64,
@@ -49,7 +51,8 @@ pub struct Output {
 
 impl From<Accepted> for Output {
     fn from(accepted: Accepted) -> Self {
-        Self { ok: true, epoch_hint: accepted.epoch, epoch: accepted.epoch, seq: accepted.seq }
+        let Accepted { generation, epoch, seq, .. } = accepted;
+        Self { ok: true, generation, epoch_hint: epoch, epoch, seq }
     }
 }
 

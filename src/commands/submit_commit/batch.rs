@@ -30,15 +30,15 @@ impl Batched for SubmitCommit {
         let fitting = commands.iter().zip(&fits).filter(|(_, fits)| **fits);
         let submitted: Vec<NewCommit<'_>> = fitting.map(|(command, _)| command.new_commit()).collect();
         let mut results = commits::submit(x, &submitted, MAX_MEMBERS).await?.into_iter();
-        let outcome = |fits| match if fits { results.next() } else { None } {
-            Some(Ok(at)) => BatchOutcome::Committed { output: Accepted::now(at), at },
+        let outcome = |(command, fits): (&Arc<Self>, bool)| match if fits { results.next() } else { None } {
+            Some(Ok(at)) => BatchOutcome::Committed { output: command.accepted(at), at },
             // Alone it withdraws the Welcome, or looks twice whether a package was used by a commit that also ended its epoch.
             Some(Err(Refused { refusal: Refusal::WelcomeWaits | Refusal::KeyPackage, .. })) => BatchOutcome::RunAlone,
             Some(Err(refused)) => BatchOutcome::Refused(refused),
             // It has to see the result of another one in this batch.
             None => BatchOutcome::Requeue,
         };
-        Ok(fits.into_iter().map(outcome).collect())
+        Ok(commands.iter().zip(fits).map(outcome).collect())
     }
 
     async fn refusal(&self, db: &impl Queries, refused: &Refused) -> Result<Accepted, Abort> {

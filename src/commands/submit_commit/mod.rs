@@ -160,7 +160,7 @@ impl Command for SubmitCommit {
                 if let Some(arrival) = &self.arrival {
                     self.admit(x, arrival, at.epoch).await?;
                 }
-                Ok(Accepted::now(at))
+                Ok(self.accepted(at))
             }
             Err(refused) => self.refusal(x.tx(), &refused).await,
         }
@@ -168,6 +168,10 @@ impl Command for SubmitCommit {
 }
 
 impl SubmitCommit {
+    fn accepted(&self, at: Position) -> Accepted {
+        Accepted { generation: self.generation, ..Accepted::now(at) }
+    }
+
     async fn submit(&self, x: &mut Exclusive<'_>) -> Result<Result<Position, Refused>, Abort> {
         commits::submit_one(x, self.new_commit(), MAX_MEMBERS).await
     }

@@ -112,12 +112,14 @@ impl Inner {
         };
         let action = |did: &Did, actor: &Did| if did == actor { Action::Left } else { Action::Removed };
         match (&row.convo, &row.what) {
-            (Some(convo), EventPayload::Joined { dids, actor, epoch, seq, welcome }) if dids.contains(&to.did) => {
-                let (convo_id, epoch) = (convo.clone(), *epoch);
+            (Some(convo), EventPayload::Joined { dids, actor, generation, epoch, seq, welcome })
+                if dids.contains(&to.did) =>
+            {
+                let (convo_id, generation, epoch) = (convo.clone(), *generation, *epoch);
                 let event_id = row.name(&to.did);
-                say(Event::Conversation { event_id, convo_id, actor: actor.clone(), epoch, seq: *seq });
+                say(Event::Conversation { event_id, convo_id, actor: actor.clone(), generation, epoch, seq: *seq });
                 if *welcome && *actor != to.did {
-                    say(Event::Welcome { convo_id: convo.clone(), epoch });
+                    say(Event::Welcome { convo_id: convo.clone(), generation, epoch });
                 }
                 // The membership may have ended since; then its entries still come, and its end after them. If a new
                 // membership has replaced it, only the rows know where it ended.
@@ -129,7 +131,9 @@ impl Inner {
                     None => {}
                 }
             }
-            (Some(convo), EventPayload::Joined { dids, actor, epoch, seq, .. }) if self.is_attached(to, convo) => {
+            (Some(convo), EventPayload::Joined { dids, actor, generation, epoch, seq, .. })
+                if self.is_attached(to, convo) =>
+            {
                 for did in dids {
                     let (event_id, convo_id) = (row.name(did), convo.clone());
                     let (did, actor) = (did.clone(), actor.clone());
@@ -139,17 +143,19 @@ impl Inner {
                         did,
                         action: Action::Joined,
                         actor,
+                        generation: *generation,
                         epoch: *epoch,
                         seq: *seq,
                     });
                 }
             }
-            (Some(convo), EventPayload::Left { did, actor, epoch, seq })
+            (Some(convo), EventPayload::Left { did, actor, generation, epoch, seq })
                 if *did != to.did && self.is_attached(to, convo) =>
             {
                 let (convo_id, action) = (convo.clone(), action(did, actor));
                 let (event_id, did, actor) = (row.name(did), did.clone(), actor.clone());
-                say(Event::MembershipChange { event_id, convo_id, did, action, actor, epoch: *epoch, seq: *seq });
+                let (generation, epoch, seq) = (*generation, *epoch, *seq);
+                say(Event::MembershipChange { event_id, convo_id, did, action, actor, generation, epoch, seq });
             }
             (Some(convo), EventPayload::Reset { generation, group_id, epoch, seq, actor, welcomed })
                 if self.is_attached(to, convo) =>
@@ -164,7 +170,7 @@ impl Inner {
                     actor: actor.clone(),
                 });
                 if welcomed.contains(&to.did) {
-                    say(Event::Welcome { convo_id: convo.clone(), epoch: *epoch });
+                    say(Event::Welcome { convo_id: convo.clone(), generation: Some(*generation), epoch: *epoch });
                 }
             }
             (Some(convo), EventPayload::Fork { generation, epoch }) if self.is_attached(to, convo) => {
@@ -202,10 +208,11 @@ impl Inner {
                 // It resumes, and is sent the missing entries first.
                 to.end(End::Announced(Info::Reset));
             }
-            (Some(convo), EventPayload::Removed { did, actor, epoch, seq }) => {
+            (Some(convo), EventPayload::Removed { did, actor, generation, epoch, seq }) => {
                 let (convo_id, action) = (convo.clone(), action(did, actor));
-                let event_id = row.name(did);
-                say(Event::Removed { event_id, convo_id, action, actor: actor.clone(), epoch: *epoch, seq: *seq });
+                let (event_id, actor) = (row.name(did), actor.clone());
+                let (generation, epoch, seq) = (*generation, *epoch, *seq);
+                say(Event::Removed { event_id, convo_id, action, actor, generation, epoch, seq });
                 let mut state = to.state();
                 state.convos.retain(|name| **name != *convo.as_str());
                 state.forget_positions(convo);

@@ -57,16 +57,16 @@ impl EventRow {
     }
 }
 
-/// Payload of a row.
+/// Payload of a row. Changes of membership that earlier builds wrote have no generation.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(tag = "event_type", content = "payload", rename_all = "camelCase")]
 pub enum EventPayload {
     /// DIDs were added, and see everything after `seq`.
-    Joined { dids: Vec<Did>, actor: Did, epoch: i64, seq: i64, welcome: bool },
+    Joined { dids: Vec<Did>, actor: Did, generation: Option<i64>, epoch: i64, seq: i64, welcome: bool },
     /// For the remaining members: a member left or was removed.
-    Left { did: Did, actor: Did, epoch: i64, seq: i64 },
+    Left { did: Did, actor: Did, generation: Option<i64>, epoch: i64, seq: i64 },
     /// For the former member: it left or was removed.
-    Removed { did: Did, actor: Did, epoch: i64, seq: i64 },
+    Removed { did: Did, actor: Did, generation: Option<i64>, epoch: i64, seq: i64 },
     /// The recipient has read up to this entry on another device.
     #[serde(rename_all = "camelCase")]
     Read { seq: i64, message_id: Option<String>, read_at: DateTime<Utc> },

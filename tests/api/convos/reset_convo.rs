@@ -28,6 +28,7 @@ either_serializer! {
 }
 any_serializer! {
     p9_a_public_commit_of_the_group_before_is_told_of_the_new_group;
+    replies_and_events_name_the_generation;
 }
 
 /// A reset that was made and not sent.
@@ -476,4 +477,42 @@ async fn a_reset_that_contradicts_itself_changes_nothing(app: &TestApp) {
     }
     assert_eq!(contents(app).await, before);
     ok(ask(alice, "resetConvo", &made.body).await);
+}
+
+async fn replies_and_events_name_the_generation(app: &TestApp) {
+    let mut members = app.conversation(3).await;
+    let id = convo(&members[0]);
+    for member in &members {
+        member.publish_key_packages(2).await.unwrap();
+    }
+    let (carol, newcomer) = (members.pop().unwrap(), app.published_persona().await);
+    let [alice, bob] = &mut members[..] else { panic!() };
+    reset(alice, &[bob, &carol]).await;
+    let (mut own, mut theirs, mut gone) = (follow(&newcomer).await, follow(bob).await, follow(&carol).await);
+    for stream in [&mut own, &mut theirs, &mut gone] {
+        stream.next_id().await;
+    }
+    let addition = offer(alice, &[&newcomer]).body;
+    let first = ok(ask(alice, "addMembers", &addition).await);
+    assert_eq!(first.body["generation"], 2, "{first}");
+    merge(alice);
+    let body = commit(alice);
+    let keyed = with(&body, json!({ "idempotencyKey": "k" }));
+    let reply = ok(ask(alice, "submitCommit", &keyed).await);
+    assert_eq!(reply.body["generation"], 2, "{reply}");
+    for again in [keyed, body] {
+        assert_eq!(ok(ask(alice, "submitCommit", &again).await).body, reply.body, "by its key and by its bytes");
+    }
+    // Without a commit, the reply is about no group.
+    let removal = json!({ "convoId": id, "targetDid": carol.did() });
+    let reply = ok(ask(alice, "removeMember", &removal).await);
+    assert_eq!(reply.body.get("generation"), None, "{reply}");
+    for name in ["conversationEvent", "welcomeEvent"] {
+        assert_eq!(own.expect(name).await["generation"], 2);
+    }
+    assert_eq!(gone.until(|event| event.name == "removedEvent").await.pop().unwrap().data["generation"], 2);
+    let told = theirs.until(|event| event.data["action"] == "removed").await;
+    let changes = told.iter().filter(|event| event.name == "membershipChangeEvent");
+    assert_eq!(changes.map(|event| &event.data["generation"]).collect::<Vec<_>>(), [2, 2]);
+    assert_eq!(ok(ask(alice, "addMembers", &addition).await).body, first.body);
 }

@@ -15,6 +15,7 @@ either_serializer! {
     members_are_told_of_a_fork_by_another_authenticator;
     a_quorum_and_no_single_member_makes_a_conversation_wedged;
     members_that_are_in_the_group_again_or_have_left_do_not_count;
+    members_that_are_only_named_do_not_count;
     an_epoch_must_be_recent_and_visible;
     reports_at_two_replicas_at_once_are_counted_exactly;
 }
@@ -155,6 +156,23 @@ async fn members_that_are_in_the_group_again_or_have_left_do_not_count(app: &Tes
     let next = accepted(&members[0], epoch + 1).await;
     assert_eq!(state(&report(&members[2], epoch + 1, &next, true).await), ("active", 0));
     assert_eq!(state(&report(&members[2], epoch, &hash, false).await), ("active", 0));
+}
+
+async fn members_that_are_only_named_do_not_count(app: &TestApp) {
+    let mut members = app.conversation(3).await;
+    // Nine people on the roster alone, who would make the quorum four.
+    let named: Vec<Persona> = (0..9).map(|_| app.persona()).collect();
+    let dids: Vec<&str> = named.iter().map(Persona::did).collect();
+    ok(ask(&members[0], "addMembers", &json!({ "convoId": convo(&members[0]), "didList": dids })).await);
+    members[0].add(&[app.published_persona().await.did()]).await.unwrap();
+    let epoch = members[0].epoch().unwrap();
+    let hash = accepted(&members[0], epoch).await;
+    for one in &named[..2] {
+        let reply = ok(ask(one, "reportCommit", &body(&members[0], epoch, &hash, false)).await);
+        assert_eq!((state(&reply), reply.number("quorum").unwrap()), (("active", 0), 2), "{reply}");
+    }
+    assert_eq!(state(&report(&members[1], epoch, &hash, false).await), ("active", 1));
+    assert_eq!(state(&report(&members[2], epoch, &hash, false).await), ("wedged", 2));
 }
 
 async fn an_epoch_must_be_recent_and_visible(app: &TestApp) {

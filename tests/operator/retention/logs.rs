@@ -1,7 +1,9 @@
 //! Logs: messages are deleted by age, commits wait for their readers, the newest entry stays, and accepted requests are
 //! still recognised.
 
-use catbird_client::persona::Persona;
+use catbird_client::mls::Proposal;
+use catbird_client::persona::{Persona, hex};
+use catbird_client::random_did;
 use catbird_client::xrpc::{Reply, base64_text};
 use catbird_server::config::Retention;
 use catbird_server::jobs::SweepOutcome;
@@ -109,6 +111,30 @@ async fn proposals_are_deleted_with_the_commit_that_ended_their_epoch() {
     db.execute(read, &[&convo]).await.unwrap();
     sweeps(&app, "messages", 2).await;
     assert_eq!(kept(&db, &convo).await, "4p 6a");
+    app.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn proposals_that_a_reset_made_void_are_deleted_once_they_are_old() {
+    let app = TestApp::start().await;
+    let mut members = app.conversation(2).await;
+    let convo = members[0].convo().unwrap().to_owned();
+    members[1].propose(&Proposal::Update).await.unwrap();
+    let reset = json!({
+        "convoId": convo, "prior": { "generation": 1, "epoch": 1 }, "newGroupId": hex(random_did().as_bytes()),
+    });
+    assert!(members[0].xrpc.procedure("resetConvo", &reset).await.unwrap().is_ok());
+    let db = app.database.connect().await;
+    assert_eq!(kept(&db, &convo).await, "1c 2p 3r");
+    age(&db, &convo, 29).await;
+    sweeps(&app, "messages", 0).await;
+    // The reset is the newest entry. The commit waits for its reader.
+    age(&db, &convo, 2).await;
+    sweeps(&app, "messages", 1).await;
+    assert_eq!(kept(&db, &convo).await, "1c 3r");
+    db.execute("update members set last_read_seq = 3 where convo_id = $1", &[&convo]).await.unwrap();
+    sweeps(&app, "messages", 1).await;
+    assert_eq!(kept(&db, &convo).await, "3r");
     app.finish().await;
 }
 
