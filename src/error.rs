@@ -226,6 +226,17 @@ impl Code {
         Code::InternalServerError,
     ];
 
+    /// Codes that any method bound to an epoch may return ([`EpochProcedure`](crate::xrpc::EpochProcedure)).
+    pub const BOUND_TO_EPOCH: &'static [Code] = &[
+        Code::ConvoNotFound,
+        Code::NotMember,
+        Code::EpochMismatch,
+        Code::EpochExpired,
+        Code::EpochAhead,
+        Code::StaleGeneration,
+        Code::IdempotencyConflict,
+    ];
+
     /// Codes for a caller whose epoch or generation differs from the conversation's.
     pub const OTHER_EPOCH: &'static [Code] =
         &[Code::EpochMismatch, Code::EpochExpired, Code::EpochAhead, Code::ServerRolledBack, Code::StaleGeneration];

@@ -72,8 +72,10 @@ pub trait Endpoint: 'static {
     /// The last part of its name, such as `sendMessage`.
     const METHOD: &'static str = nsid::method(Self::NSID);
     const KIND: Kind;
-    /// Errors that the lexicon declares, beside [`Code::COMMON`].
+    /// Errors that the lexicon declares, beside [`Code::COMMON`] and those of its kind.
     const ERRORS: &'static [Code];
+    /// Errors that the lexicon of every method of its kind declares.
+    const SHARED_ERRORS: &'static [Code] = &[];
     /// True if the method only reads and its reply ends. Suspended callers may call such a method.
     const READS: bool = matches!(Self::KIND, Kind::Query);
 
@@ -149,7 +151,7 @@ pub struct Route {
     pub nsid: &'static str,
     pub lexicon: &'static str,
     pub kind: Kind,
-    pub errors: &'static [Code],
+    errors: [&'static [Code]; 2],
     /// True if HEAD is allowed: the method changes nothing, and its reply ends.
     head: bool,
     pub(super) run: fn(Data<App>, HttpRequest, Payload) -> Running,
@@ -161,7 +163,7 @@ impl Route {
             nsid: E::NSID,
             lexicon: E::LEXICON,
             kind: E::KIND,
-            errors: E::ERRORS,
+            errors: [E::ERRORS, E::SHARED_ERRORS],
             head: matches!(E::KIND, Kind::Query) && E::READS,
             run: |app, request, payload| Box::pin(async move { pipeline::run::<E>(&app, &request, payload).await }),
         }
@@ -172,12 +174,17 @@ impl Route {
             nsid: S::NSID,
             lexicon: S::LEXICON,
             kind: Kind::Subscription,
-            errors: S::ERRORS,
+            errors: [S::ERRORS, &[]],
             head: false,
             run: |app, request, payload| {
                 Box::pin(async move { pipeline::subscribe::<S>(&app, &request, payload).await })
             },
         }
+    }
+
+    /// Returns the errors that the lexicon declares, beside [`Code::COMMON`].
+    pub fn errors(&self) -> Vec<Code> {
+        self.errors.concat()
     }
 
     /// Returns whether it accepts this verb.

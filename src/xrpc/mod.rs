@@ -6,14 +6,16 @@ mod conflict;
 pub mod decode;
 mod encoding;
 mod endpoint;
+mod epoch_procedure;
 mod intake;
 mod pipeline;
 mod reply;
 mod request_id;
 mod unreadable;
 
-pub use conflict::{Conflict, ConflictResult};
+pub use conflict::Conflict;
 pub use endpoint::{Caller, Endpoint, Kind, ReplyKind, Route, Subscription, TicketHolder};
+pub use epoch_procedure::EpochProcedure;
 pub use pipeline::dispatch;
 pub use reply::{Reply, Upgrade, error_body, error_response, message_with_details};
 pub use request_id::RequestId;

@@ -241,7 +241,7 @@ fn every_method_declares_exactly_the_errors_of_its_document() {
     assert_eq!(ROUTES.iter().map(|route| route.nsid).collect::<BTreeSet<_>>(), documented);
     for route in ROUTES {
         let main = &document(route.nsid)["defs"]["main"];
-        assert_eq!(codes(route.errors), names(&main["errors"]), "{}", route.nsid);
+        assert_eq!(codes(&route.errors()), names(&main["errors"]), "{}", route.nsid);
         let kind = match route.kind {
             Kind::Query => "query",
             Kind::Procedure => "procedure",
@@ -254,7 +254,7 @@ fn every_method_declares_exactly_the_errors_of_its_document() {
 #[test]
 fn every_error_is_common_or_declared_by_some_method() {
     let mut known = codes(Code::COMMON);
-    known.extend(ROUTES.iter().flat_map(|route| codes(route.errors)));
+    known.extend(ROUTES.iter().flat_map(|route| codes(&route.errors())));
     // Paths outside the methods have no lexicon.
     known.insert(Code::NotFound.name().to_owned());
     assert_eq!(known, codes(Code::ALL));

@@ -9,7 +9,7 @@ use crate::bytes::LexBytes;
 use crate::commands::Fingerprint;
 use crate::error::{Code, Error};
 use crate::ids::{ConvoId, Did};
-use crate::xrpc::{Caller, Conflict, ConflictResult, Endpoint, Kind, ReplyKind};
+use crate::xrpc::{Caller, Conflict, Endpoint, EpochProcedure};
 
 pub struct AddMembers;
 
@@ -37,71 +37,54 @@ pub struct Input {
     conflict: Conflict,
 }
 
-impl Endpoint for AddMembers {
+impl EpochProcedure for AddMembers {
     const LEXICON: &'static str = include_str!("add_members.json");
-    const KIND: Kind = Kind::Procedure;
     const ERRORS: &'static [Code] = &[
-        Code::ConvoNotFound,
-        Code::NotMember,
         Code::KeyPackageNotFound,
         Code::AlreadyMember,
         Code::TooManyMembers,
-        Code::EpochMismatch,
-        Code::EpochExpired,
-        Code::EpochAhead,
-        Code::StaleGeneration,
         Code::ServerRolledBack,
         Code::InvalidCommit,
         Code::InvalidWelcome,
         Code::InvalidGroupInfo,
-        Code::IdempotencyConflict,
     ];
 
     type Input = Input;
-    type Output = ConflictResult<Output>;
+    type Output = Output;
 
-    fn convo(input: &mut Input) -> Option<&mut ConvoId> {
-        Some(&mut input.convo_id)
+    fn convo(input: &mut Input) -> &mut ConvoId {
+        &mut input.convo_id
     }
 
-    fn bytes(judged: &ConflictResult<Output>) -> usize {
-        judged.bytes()
+    fn conflict(input: &Input) -> Conflict {
+        input.conflict
     }
 
-    fn reply_kind(judged: &ConflictResult<Output>) -> ReplyKind {
-        judged.reply_kind()
+    async fn run(app: &App, caller: &Caller, input: Input) -> Result<Output, Error> {
+        if input.did_list.is_empty() {
+            return Err(Code::InvalidRequest.because("didList must not be empty"));
+        }
+        submission::check_added(&input.did_list, "didList")?;
+        let key_packages = fields::key_package_hashes(input.key_package_hashes, MAX_DIDS)?;
+        let submission = Submission {
+            method: AddMembers::METHOD,
+            fingerprint: Fingerprint::default()
+                .text(Some(input.convo_id.as_str()))
+                .list(input.did_list.iter().map(|did| did.as_str().as_bytes()))
+                .field(input.welcome_message.as_ref().map(|welcome| welcome.0.as_slice()))
+                .list(key_packages.iter().map(|(_, hash)| hash.as_slice()))
+                .field(input.commit.as_ref().map(|commit| commit.0.as_slice())),
+            convo_id: input.convo_id,
+            added: input.did_list,
+            removed: Vec::new(),
+            commit: input.commit,
+            welcome: input.welcome_message,
+            group_info: input.group_info,
+            key_packages,
+            key: input.idempotency_key,
+            incarnation: input.server_incarnation,
+            only_from_outside: false,
+        };
+        Ok(submission.run(app, caller).await?.into())
     }
-
-    async fn call(app: &App, caller: &Caller, input: Input) -> Result<ConflictResult<Output>, Error> {
-        let conflict = input.conflict;
-        conflict.report(Self::NSID, add(app, caller, input).await)
-    }
-}
-
-async fn add(app: &App, caller: &Caller, input: Input) -> Result<Output, Error> {
-    if input.did_list.is_empty() {
-        return Err(Code::InvalidRequest.because("didList must not be empty"));
-    }
-    submission::check_added(&input.did_list, "didList")?;
-    let key_packages = fields::key_package_hashes(input.key_package_hashes, MAX_DIDS)?;
-    let submission = Submission {
-        method: AddMembers::METHOD,
-        fingerprint: Fingerprint::default()
-            .text(Some(input.convo_id.as_str()))
-            .list(input.did_list.iter().map(|did| did.as_str().as_bytes()))
-            .field(input.welcome_message.as_ref().map(|welcome| welcome.0.as_slice()))
-            .list(key_packages.iter().map(|(_, hash)| hash.as_slice()))
-            .field(input.commit.as_ref().map(|commit| commit.0.as_slice())),
-        convo_id: input.convo_id,
-        added: input.did_list,
-        removed: Vec::new(),
-        commit: input.commit,
-        welcome: input.welcome_message,
-        group_info: input.group_info,
-        key_packages,
-        key: input.idempotency_key,
-        incarnation: input.server_incarnation,
-        only_from_outside: false,
-    };
-    Ok(submission.run(app, caller).await?.into())
 }

@@ -10,7 +10,7 @@ use crate::app::App;
 use crate::bytes::LexBytes;
 use crate::error::{Code, Error};
 use crate::ids::{ConvoId, Did};
-use crate::xrpc::{Caller, Conflict, ConflictResult, Endpoint, Kind, ReplyKind};
+use crate::xrpc::{Caller, Conflict, Endpoint, EpochProcedure};
 
 pub struct LeaveConvo;
 
@@ -35,69 +35,52 @@ pub struct Input {
     conflict: Conflict,
 }
 
-impl Endpoint for LeaveConvo {
+impl EpochProcedure for LeaveConvo {
     const LEXICON: &'static str = include_str!("leave_convo.json");
-    const KIND: Kind = Kind::Procedure;
     const ERRORS: &'static [Code] = &[
-        Code::ConvoNotFound,
-        Code::NotMember,
         Code::TargetNotMember,
         Code::NotAuthorized,
         Code::LastMember,
-        Code::EpochMismatch,
-        Code::EpochExpired,
-        Code::EpochAhead,
-        Code::StaleGeneration,
         Code::ServerRolledBack,
         Code::InvalidCommit,
         Code::InvalidProposal,
         Code::TooManyProposals,
         Code::InvalidGroupInfo,
-        Code::IdempotencyConflict,
     ];
 
     type Input = Input;
-    type Output = ConflictResult<Output>;
+    type Output = Output;
 
-    fn convo(input: &mut Input) -> Option<&mut ConvoId> {
-        Some(&mut input.convo_id)
-    }
-
-    fn bytes(judged: &ConflictResult<Output>) -> usize {
-        judged.bytes()
+    fn convo(input: &mut Input) -> &mut ConvoId {
+        &mut input.convo_id
     }
 
-    fn reply_kind(judged: &ConflictResult<Output>) -> ReplyKind {
-        judged.reply_kind()
+    fn conflict(input: &Input) -> Conflict {
+        input.conflict
     }
 
-    async fn call(app: &App, caller: &Caller, input: Input) -> Result<ConflictResult<Output>, Error> {
-        let conflict = input.conflict;
-        conflict.report(Self::NSID, leave(app, caller, input).await)
+    async fn run(app: &App, caller: &Caller, input: Input) -> Result<Output, Error> {
+        let target = input.target_did.unwrap_or_else(|| caller.did.clone());
+        if input.proposal.is_some() && (input.commit.is_some() || target != caller.did) {
+            return Err(Code::InvalidRequest.because("proposal is for a caller that leaves by itself, without a commit"));
+        }
+        let proposal = match input.proposal {
+            None => None,
+            Some(bytes) => Some(group::proposal(app, caller, &input.convo_id, bytes).await?),
+        };
+        if let Some((proposal, _)) = &proposal {
+            proposal.check_departure(app.config.mls_validation)?;
+        }
+        let departure = Departure {
+            method: LeaveConvo::METHOD,
+            convo_id: input.convo_id,
+            target,
+            commit: input.commit,
+            proposal,
+            group_info: input.group_info,
+            key: input.idempotency_key,
+            incarnation: input.server_incarnation,
+        };
+        Ok(departure.run(app, caller).await?.into())
     }
-}
-
-async fn leave(app: &App, caller: &Caller, input: Input) -> Result<Output, Error> {
-    let target = input.target_did.unwrap_or_else(|| caller.did.clone());
-    if input.proposal.is_some() && (input.commit.is_some() || target != caller.did) {
-        return Err(Code::InvalidRequest.because("proposal is for a caller that leaves by itself, without a commit"));
-    }
-    let proposal = match input.proposal {
-        None => None,
-        Some(bytes) => Some(group::proposal(app, caller, &input.convo_id, bytes).await?),
-    };
-    if let Some((proposal, _)) = &proposal {
-        proposal.check_departure(app.config.mls_validation)?;
-    }
-    let departure = Departure {
-        method: LeaveConvo::METHOD,
-        convo_id: input.convo_id,
-        target,
-        commit: input.commit,
-        proposal,
-        group_info: input.group_info,
-        key: input.idempotency_key,
-        incarnation: input.server_incarnation,
-    };
-    Ok(departure.run(app, caller).await?.into())
 }

@@ -11,7 +11,7 @@ use crate::commands::{Accepted, Fingerprint};
 use crate::error::{Code, Error};
 use crate::ids::ConvoId;
 use crate::wire::datetime;
-use crate::xrpc::{Caller, Conflict, ConflictResult, Endpoint, Kind, ReplyKind};
+use crate::xrpc::{Caller, Conflict, Endpoint, EpochProcedure};
 
 pub struct ProcessExternalCommit;
 
@@ -41,65 +41,44 @@ pub struct Output {
     rejoined_at: DateTime<Utc>,
 }
 
-impl Endpoint for ProcessExternalCommit {
+impl EpochProcedure for ProcessExternalCommit {
     const LEXICON: &'static str = include_str!("process_external_commit.json");
-    const KIND: Kind = Kind::Procedure;
-    const ERRORS: &'static [Code] = &[
-        Code::ConvoNotFound,
-        Code::NotMember,
-        Code::EpochMismatch,
-        Code::EpochExpired,
-        Code::EpochAhead,
-        Code::StaleGeneration,
-        Code::ServerRolledBack,
-        Code::InvalidCommit,
-        Code::InvalidGroupInfo,
-        Code::IdempotencyConflict,
-    ];
+    const ERRORS: &'static [Code] = &[Code::ServerRolledBack, Code::InvalidCommit, Code::InvalidGroupInfo];
 
     type Input = Input;
-    type Output = ConflictResult<Output>;
+    type Output = Output;
 
-    fn convo(input: &mut Input) -> Option<&mut ConvoId> {
-        Some(&mut input.convo_id)
+    fn convo(input: &mut Input) -> &mut ConvoId {
+        &mut input.convo_id
     }
 
-    fn bytes(judged: &ConflictResult<Output>) -> usize {
-        judged.bytes()
+    fn conflict(input: &Input) -> Conflict {
+        input.conflict
     }
 
-    fn reply_kind(judged: &ConflictResult<Output>) -> ReplyKind {
-        judged.reply_kind()
+    async fn run(app: &App, caller: &Caller, input: Input) -> Result<Output, Error> {
+        let convo_id = input.convo_id.clone();
+        let submission = Submission {
+            method: ProcessExternalCommit::METHOD,
+            fingerprint: Fingerprint::default()
+                .text(Some(input.convo_id.as_str()))
+                .field(Some(input.external_commit.0.as_slice())),
+            convo_id: input.convo_id,
+            added: Vec::new(),
+            removed: Vec::new(),
+            commit: Some(input.external_commit),
+            welcome: None,
+            group_info: input.group_info,
+            key_packages: Vec::new(),
+            key: input.idempotency_key,
+            incarnation: input.server_incarnation,
+            only_from_outside: true,
+        };
+        let accepted = submission.run(app, caller).await?;
+        // The commit is stored until every member has read it. After that nobody asks for this time.
+        let stored = app.store.reader().await?.entry_time(&convo_id, accepted.seq).await?;
+        let rejoined_at = stored.unwrap_or_else(|| app.clock.now());
+        let Accepted { generation, epoch, seq, .. } = accepted;
+        Ok(Output { generation, epoch, new_epoch: epoch, seq, rejoined_at })
     }
-
-    async fn call(app: &App, caller: &Caller, input: Input) -> Result<ConflictResult<Output>, Error> {
-        let conflict = input.conflict;
-        conflict.report(Self::NSID, process(app, caller, input).await)
-    }
-}
-
-async fn process(app: &App, caller: &Caller, input: Input) -> Result<Output, Error> {
-    let convo_id = input.convo_id.clone();
-    let submission = Submission {
-        method: ProcessExternalCommit::METHOD,
-        fingerprint: Fingerprint::default()
-            .text(Some(input.convo_id.as_str()))
-            .field(Some(input.external_commit.0.as_slice())),
-        convo_id: input.convo_id,
-        added: Vec::new(),
-        removed: Vec::new(),
-        commit: Some(input.external_commit),
-        welcome: None,
-        group_info: input.group_info,
-        key_packages: Vec::new(),
-        key: input.idempotency_key,
-        incarnation: input.server_incarnation,
-        only_from_outside: true,
-    };
-    let accepted = submission.run(app, caller).await?;
-    // The commit is stored until every member has read it. After that nobody asks for this time.
-    let stored = app.store.reader().await?.entry_time(&convo_id, accepted.seq).await?;
-    let rejoined_at = stored.unwrap_or_else(|| app.clock.now());
-    let Accepted { generation, epoch, seq, .. } = accepted;
-    Ok(Output { generation, epoch, new_epoch: epoch, seq, rejoined_at })
 }

@@ -9,7 +9,7 @@ use crate::bytes::LexBytes;
 use crate::commands::Accepted;
 use crate::error::{Code, Error};
 use crate::ids::{ConvoId, Did};
-use crate::xrpc::{Caller, Conflict, ConflictResult, Endpoint, Kind, ReplyKind};
+use crate::xrpc::{Caller, Conflict, Endpoint, EpochProcedure};
 
 /// Maximum bytes of `reason`.
 const MAX_REASON: usize = 500;
@@ -56,59 +56,42 @@ impl From<Accepted> for Output {
     }
 }
 
-impl Endpoint for RemoveMember {
+impl EpochProcedure for RemoveMember {
     const LEXICON: &'static str = include_str!("remove_member.json");
-    const KIND: Kind = Kind::Procedure;
     const ERRORS: &'static [Code] = &[
-        Code::ConvoNotFound,
-        Code::NotMember,
         Code::TargetNotMember,
         Code::NotAuthorized,
-        Code::EpochMismatch,
-        Code::EpochExpired,
-        Code::EpochAhead,
-        Code::StaleGeneration,
         Code::ServerRolledBack,
         Code::InvalidCommit,
         Code::InvalidGroupInfo,
-        Code::IdempotencyConflict,
     ];
 
     type Input = Input;
-    type Output = ConflictResult<Output>;
+    type Output = Output;
 
-    fn convo(input: &mut Input) -> Option<&mut ConvoId> {
-        Some(&mut input.convo_id)
+    fn convo(input: &mut Input) -> &mut ConvoId {
+        &mut input.convo_id
     }
 
-    fn bytes(judged: &ConflictResult<Output>) -> usize {
-        judged.bytes()
+    fn conflict(input: &Input) -> Conflict {
+        input.conflict
     }
 
-    fn reply_kind(judged: &ConflictResult<Output>) -> ReplyKind {
-        judged.reply_kind()
+    async fn run(app: &App, caller: &Caller, input: Input) -> Result<Output, Error> {
+        if input.target_did == caller.did {
+            return Err(Code::InvalidRequest.because("targetDid must not be the caller; leaveConvo is for that"));
+        }
+        fields::text(input.reason, MAX_REASON, Code::InvalidRequest, "reason")?;
+        let departure = Departure {
+            method: RemoveMember::METHOD,
+            convo_id: input.convo_id,
+            target: input.target_did,
+            commit: input.commit,
+            proposal: None,
+            group_info: input.group_info,
+            key: input.idempotency_key,
+            incarnation: input.server_incarnation,
+        };
+        Ok(departure.run(app, caller).await?.into())
     }
-
-    async fn call(app: &App, caller: &Caller, input: Input) -> Result<ConflictResult<Output>, Error> {
-        let conflict = input.conflict;
-        conflict.report(Self::NSID, remove(app, caller, input).await)
-    }
-}
-
-async fn remove(app: &App, caller: &Caller, input: Input) -> Result<Output, Error> {
-    if input.target_did == caller.did {
-        return Err(Code::InvalidRequest.because("targetDid must not be the caller; leaveConvo is for that"));
-    }
-    fields::text(input.reason, MAX_REASON, Code::InvalidRequest, "reason")?;
-    let departure = Departure {
-        method: RemoveMember::METHOD,
-        convo_id: input.convo_id,
-        target: input.target_did,
-        commit: input.commit,
-        proposal: None,
-        group_info: input.group_info,
-        key: input.idempotency_key,
-        incarnation: input.server_incarnation,
-    };
-    Ok(departure.run(app, caller).await?.into())
 }

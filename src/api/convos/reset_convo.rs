@@ -13,7 +13,7 @@ use crate::ids::{ConvoId, Did};
 use crate::mls::{self, Commit, GroupInfo, MAX_INITIAL_EPOCH, Suite};
 use crate::quotas::Charge;
 use crate::store::groups::NewGroup;
-use crate::xrpc::{Caller, Conflict, ConflictResult, Endpoint, Kind, ReplyKind};
+use crate::xrpc::{Caller, Conflict, Endpoint, EpochProcedure};
 
 /// Maximum key packages of a Welcome.
 const MAX_KEY_PACKAGES: usize = 9_990;
@@ -53,56 +53,39 @@ pub struct Output {
     seq: i64,
 }
 
-impl Endpoint for ResetConvo {
+impl EpochProcedure for ResetConvo {
     const LEXICON: &'static str = include_str!("reset_convo.json");
-    const KIND: Kind = Kind::Procedure;
     const ERRORS: &'static [Code] = &[
-        Code::ConvoNotFound,
-        Code::NotMember,
         Code::NotAuthorized,
-        Code::StaleGeneration,
-        Code::EpochMismatch,
-        Code::EpochExpired,
-        Code::EpochAhead,
         Code::ConvoAlreadyExists,
         Code::InvalidCipherSuite,
         Code::KeyPackageNotFound,
         Code::InvalidCommit,
         Code::InvalidWelcome,
         Code::InvalidGroupInfo,
-        Code::IdempotencyConflict,
     ];
 
     type Input = Input;
-    type Output = ConflictResult<Output>;
+    type Output = Output;
 
-    fn convo(input: &mut Input) -> Option<&mut ConvoId> {
-        Some(&mut input.convo_id)
+    fn convo(input: &mut Input) -> &mut ConvoId {
+        &mut input.convo_id
     }
 
-    fn bytes(judged: &ConflictResult<Output>) -> usize {
-        judged.bytes()
+    fn conflict(input: &Input) -> Conflict {
+        input.conflict
     }
 
-    fn reply_kind(judged: &ConflictResult<Output>) -> ReplyKind {
-        judged.reply_kind()
+    async fn run(app: &App, caller: &Caller, input: Input) -> Result<Output, Error> {
+        let command = command(app, caller, input).await?;
+        // The entry, the event, the group before, its id, and the rows of the invitation.
+        let group_info = command.group_info.as_ref().map_or(0, |group_info| group_info.bytes.len());
+        let bytes = group_info + 2 * command.new.id.len() + command.invitation.bytes(&[]);
+        let charges = vec![Charge::convo(&caller.did), Charge::stored(&caller.did, bytes, 4 + command.invitation.rows(0))];
+        let held = app.quotas.reserve(charges);
+        let reset = app.quotas.run_reserved(held, command, async |command| app.serializer.run(command).await).await?;
+        Ok(Output { success: true, generation: reset.generation, epoch: reset.epoch, seq: reset.seq })
     }
-
-    async fn call(app: &App, caller: &Caller, input: Input) -> Result<ConflictResult<Output>, Error> {
-        let conflict = input.conflict;
-        conflict.report(Self::NSID, reset(app, caller, input).await)
-    }
-}
-
-async fn reset(app: &App, caller: &Caller, input: Input) -> Result<Output, Error> {
-    let command = command(app, caller, input).await?;
-    // The entry, the event, the group before, its id, and the rows of the invitation.
-    let group_info = command.group_info.as_ref().map_or(0, |group_info| group_info.bytes.len());
-    let bytes = group_info + 2 * command.new.id.len() + command.invitation.bytes(&[]);
-    let charges = vec![Charge::convo(&caller.did), Charge::stored(&caller.did, bytes, 4 + command.invitation.rows(0))];
-    let held = app.quotas.reserve(charges);
-    let reset = app.quotas.run_reserved(held, command, async |command| app.serializer.run(command).await).await?;
-    Ok(Output { success: true, generation: reset.generation, epoch: reset.epoch, seq: reset.seq })
 }
 
 async fn command(app: &App, caller: &Caller, input: Input) -> Result<commands::ResetConvo, Error> {

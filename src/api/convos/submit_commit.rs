@@ -9,7 +9,7 @@ use crate::bytes::LexBytes;
 use crate::commands::Fingerprint;
 use crate::error::{Code, Error};
 use crate::ids::{ConvoId, Did};
-use crate::xrpc::{Caller, Conflict, ConflictResult, Endpoint, Kind, ReplyKind};
+use crate::xrpc::{Caller, Conflict, Endpoint, EpochProcedure};
 
 pub struct SubmitCommit;
 
@@ -39,78 +39,61 @@ pub struct Input {
     conflict: Conflict,
 }
 
-impl Endpoint for SubmitCommit {
+impl EpochProcedure for SubmitCommit {
     const LEXICON: &'static str = include_str!("submit_commit.json");
-    const KIND: Kind = Kind::Procedure;
     const ERRORS: &'static [Code] = &[
-        Code::ConvoNotFound,
-        Code::NotMember,
         Code::NotAuthorized,
         Code::TargetNotMember,
         Code::KeyPackageNotFound,
         Code::AlreadyMember,
         Code::TooManyMembers,
-        Code::EpochMismatch,
-        Code::EpochExpired,
-        Code::EpochAhead,
-        Code::StaleGeneration,
         Code::ServerRolledBack,
         Code::InvalidCommit,
         Code::InvalidWelcome,
         Code::InvalidGroupInfo,
-        Code::IdempotencyConflict,
     ];
 
     type Input = Input;
-    type Output = ConflictResult<Output>;
+    type Output = Output;
 
-    fn convo(input: &mut Input) -> Option<&mut ConvoId> {
-        Some(&mut input.convo_id)
-    }
-
-    fn bytes(judged: &ConflictResult<Output>) -> usize {
-        judged.bytes()
+    fn convo(input: &mut Input) -> &mut ConvoId {
+        &mut input.convo_id
     }
 
-    fn reply_kind(judged: &ConflictResult<Output>) -> ReplyKind {
-        judged.reply_kind()
+    fn conflict(input: &Input) -> Conflict {
+        input.conflict
     }
 
-    async fn call(app: &App, caller: &Caller, input: Input) -> Result<ConflictResult<Output>, Error> {
-        let conflict = input.conflict;
-        conflict.report(Self::NSID, submit(app, caller, input).await)
+    async fn run(app: &App, caller: &Caller, input: Input) -> Result<Output, Error> {
+        submission::check_added(&input.added_dids, "addedDids")?;
+        if input.removed_dids.len() > MAX_DIDS {
+            return Err(Code::InvalidRequest.because(format!("removedDids must have at most {MAX_DIDS} DIDs")));
+        }
+        fields::distinct(&input.removed_dids, "removedDids")?;
+        if input.removed_dids.contains(&caller.did) {
+            return Err(Code::InvalidRequest.because("removedDids must not name the caller; leaveConvo is for that"));
+        }
+        let key_packages = fields::key_package_hashes(input.key_package_hashes, MAX_DIDS)?;
+        let submission = Submission {
+            method: SubmitCommit::METHOD,
+            fingerprint: Fingerprint::default()
+                .text(Some(input.convo_id.as_str()))
+                .field(Some(input.commit.0.as_slice()))
+                .list(input.added_dids.iter().map(|did| did.as_str().as_bytes()))
+                .list(input.removed_dids.iter().map(|did| did.as_str().as_bytes()))
+                .field(input.welcome_message.as_ref().map(|welcome| welcome.0.as_slice()))
+                .list(key_packages.iter().map(|(_, hash)| hash.as_slice())),
+            convo_id: input.convo_id,
+            added: input.added_dids,
+            removed: input.removed_dids,
+            commit: Some(input.commit),
+            welcome: input.welcome_message,
+            group_info: input.group_info,
+            key_packages,
+            key: input.idempotency_key,
+            incarnation: input.server_incarnation,
+            only_from_outside: false,
+        };
+        Ok(submission.run(app, caller).await?.into())
     }
-}
-
-async fn submit(app: &App, caller: &Caller, input: Input) -> Result<Output, Error> {
-    submission::check_added(&input.added_dids, "addedDids")?;
-    if input.removed_dids.len() > MAX_DIDS {
-        return Err(Code::InvalidRequest.because(format!("removedDids must have at most {MAX_DIDS} DIDs")));
-    }
-    fields::distinct(&input.removed_dids, "removedDids")?;
-    if input.removed_dids.contains(&caller.did) {
-        return Err(Code::InvalidRequest.because("removedDids must not name the caller; leaveConvo is for that"));
-    }
-    let key_packages = fields::key_package_hashes(input.key_package_hashes, MAX_DIDS)?;
-    let submission = Submission {
-        method: SubmitCommit::METHOD,
-        fingerprint: Fingerprint::default()
-            .text(Some(input.convo_id.as_str()))
-            .field(Some(input.commit.0.as_slice()))
-            .list(input.added_dids.iter().map(|did| did.as_str().as_bytes()))
-            .list(input.removed_dids.iter().map(|did| did.as_str().as_bytes()))
-            .field(input.welcome_message.as_ref().map(|welcome| welcome.0.as_slice()))
-            .list(key_packages.iter().map(|(_, hash)| hash.as_slice())),
-        convo_id: input.convo_id,
-        added: input.added_dids,
-        removed: input.removed_dids,
-        commit: Some(input.commit),
-        welcome: input.welcome_message,
-        group_info: input.group_info,
-        key_packages,
-        key: input.idempotency_key,
-        incarnation: input.server_incarnation,
-        only_from_outside: false,
-    };
-    Ok(submission.run(app, caller).await?.into())
 }

@@ -14,7 +14,7 @@ use crate::mls::{self, MAX_MLS_BYTES};
 use crate::quotas::Charge;
 use crate::store::messages::AppMessage;
 use crate::wire::datetime;
-use crate::xrpc::{Caller, Conflict, ConflictResult, Endpoint, Kind, ReplyKind};
+use crate::xrpc::{Caller, Conflict, Endpoint, EpochProcedure};
 
 const MAX_EMBED_TYPE: usize = 256;
 const MAX_EMBED_URI: usize = 8_192;
@@ -57,22 +57,14 @@ pub struct Output {
     epoch: i64,
 }
 
-impl Endpoint for SendMessage {
+impl EpochProcedure for SendMessage {
     const LEXICON: &'static str = include_str!("send_message.json");
-    const KIND: Kind = Kind::Procedure;
     const ERRORS: &'static [Code] = &[
-        Code::ConvoNotFound,
-        Code::NotMember,
         Code::NotAuthorized,
         Code::InvalidAsset,
         Code::InvalidMessage,
-        Code::EpochMismatch,
-        Code::EpochExpired,
-        Code::EpochAhead,
-        Code::StaleGeneration,
         Code::ServerRolledBack,
         Code::MessageTooLarge,
-        Code::IdempotencyConflict,
         Code::MessageUnconfirmed,
     ];
 
@@ -80,37 +72,28 @@ impl Endpoint for SendMessage {
     const NEEDS_SLOT: bool = false;
 
     type Input = Input;
-    type Output = ConflictResult<Output>;
+    type Output = Output;
 
-    fn convo(input: &mut Input) -> Option<&mut ConvoId> {
-        Some(&mut input.convo_id)
+    fn convo(input: &mut Input) -> &mut ConvoId {
+        &mut input.convo_id
     }
 
-    fn bytes(judged: &ConflictResult<Output>) -> usize {
-        judged.bytes()
+    fn conflict(input: &Input) -> Conflict {
+        input.conflict
     }
 
-    fn reply_kind(judged: &ConflictResult<Output>) -> ReplyKind {
-        judged.reply_kind()
+    async fn run(app: &App, caller: &Caller, input: Input) -> Result<Output, Error> {
+        let command = command(app, caller, input).await?;
+        let message = &command.message;
+        let embed = [&message.embed_type, &message.embed_uri].into_iter().flatten().map(String::len).sum::<usize>();
+        // A message that was accepted before this limit existed is still recognised as repeated.
+        let held = match message.ciphertext.len() > MAX_MLS_BYTES {
+            true => Err(Code::MessageTooLarge.because(format!("ciphertext must have at most {MAX_MLS_BYTES} bytes"))),
+            false => app.quotas.reserve(vec![Charge::stored(&caller.did, message.ciphertext.len() + embed, 1)]),
+        };
+        let sent = app.quotas.run_reserved(held, command, async |command| app.serializer.run(command).await).await?;
+        Ok(Output { message_id: sent.id, received_at: sent.received_at, seq: sent.seq, epoch: sent.epoch })
     }
-
-    async fn call(app: &App, caller: &Caller, input: Input) -> Result<ConflictResult<Output>, Error> {
-        let conflict = input.conflict;
-        conflict.report(Self::NSID, send(app, caller, input).await)
-    }
-}
-
-async fn send(app: &App, caller: &Caller, input: Input) -> Result<Output, Error> {
-    let command = command(app, caller, input).await?;
-    let message = &command.message;
-    let embed = [&message.embed_type, &message.embed_uri].into_iter().flatten().map(String::len).sum::<usize>();
-    // A message that was accepted before this limit existed is still recognised as repeated.
-    let held = match message.ciphertext.len() > MAX_MLS_BYTES {
-        true => Err(Code::MessageTooLarge.because(format!("ciphertext must have at most {MAX_MLS_BYTES} bytes"))),
-        false => app.quotas.reserve(vec![Charge::stored(&caller.did, message.ciphertext.len() + embed, 1)]),
-    };
-    let sent = app.quotas.run_reserved(held, command, async |command| app.serializer.run(command).await).await?;
-    Ok(Output { message_id: sent.id, received_at: sent.received_at, seq: sent.seq, epoch: sent.epoch })
 }
 
 async fn command(app: &App, caller: &Caller, input: Input) -> Result<commands::SendMessage, Error> {

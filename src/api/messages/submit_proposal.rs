@@ -10,7 +10,7 @@ use crate::commands::{self, Fingerprint, Idempotency};
 use crate::error::{Code, Error};
 use crate::ids::{ConvoId, EntryId};
 use crate::quotas::Charge;
-use crate::xrpc::{Caller, Conflict, ConflictResult, Endpoint, Kind, ReplyKind};
+use crate::xrpc::{Caller, Conflict, Endpoint, EpochProcedure};
 
 pub struct SubmitProposal;
 
@@ -36,60 +36,39 @@ pub struct Output {
     seq: i64,
 }
 
-impl Endpoint for SubmitProposal {
+impl EpochProcedure for SubmitProposal {
     const LEXICON: &'static str = include_str!("submit_proposal.json");
-    const KIND: Kind = Kind::Procedure;
-    const ERRORS: &'static [Code] = &[
-        Code::ConvoNotFound,
-        Code::NotMember,
-        Code::EpochMismatch,
-        Code::EpochExpired,
-        Code::EpochAhead,
-        Code::StaleGeneration,
-        Code::ServerRolledBack,
-        Code::InvalidProposal,
-        Code::TooManyProposals,
-        Code::IdempotencyConflict,
-    ];
+    const ERRORS: &'static [Code] = &[Code::ServerRolledBack, Code::InvalidProposal, Code::TooManyProposals];
 
     type Input = Input;
-    type Output = ConflictResult<Output>;
+    type Output = Output;
 
-    fn convo(input: &mut Input) -> Option<&mut ConvoId> {
-        Some(&mut input.convo_id)
+    fn convo(input: &mut Input) -> &mut ConvoId {
+        &mut input.convo_id
     }
 
-    fn bytes(judged: &ConflictResult<Output>) -> usize {
-        judged.bytes()
+    fn conflict(input: &Input) -> Conflict {
+        input.conflict
     }
 
-    fn reply_kind(judged: &ConflictResult<Output>) -> ReplyKind {
-        judged.reply_kind()
+    async fn run(app: &App, caller: &Caller, input: Input) -> Result<Output, Error> {
+        let (proposal, group) = group::proposal(app, caller, &input.convo_id, input.proposal).await?;
+        let fingerprint = Fingerprint::default().text(Some(input.convo_id.as_str())).field(Some(&proposal.bytes));
+        let command = commands::SendMessage {
+            convo_id: input.convo_id,
+            message: group::proposal_entry(app, caller, proposal, &group),
+            has_own_id: false,
+            window: app.config.message_epoch_window,
+            incarnation: input.server_incarnation.map(|seen| seen.0),
+            idempotency: Idempotency::new(
+                caller.did.clone(),
+                SubmitProposal::METHOD,
+                input.idempotency_key.map(|key| key.0),
+                fingerprint,
+            ),
+        };
+        let held = app.quotas.reserve(vec![Charge::stored(&caller.did, command.message.ciphertext.len(), 1)]);
+        let sent = app.quotas.run_reserved(held, command, async |command| app.serializer.run(command).await).await?;
+        Ok(Output { success: true, message_id: sent.id, epoch: sent.epoch, seq: sent.seq })
     }
-
-    async fn call(app: &App, caller: &Caller, input: Input) -> Result<ConflictResult<Output>, Error> {
-        let conflict = input.conflict;
-        conflict.report(Self::NSID, submit(app, caller, input).await)
-    }
-}
-
-async fn submit(app: &App, caller: &Caller, input: Input) -> Result<Output, Error> {
-    let (proposal, group) = group::proposal(app, caller, &input.convo_id, input.proposal).await?;
-    let fingerprint = Fingerprint::default().text(Some(input.convo_id.as_str())).field(Some(&proposal.bytes));
-    let command = commands::SendMessage {
-        convo_id: input.convo_id,
-        message: group::proposal_entry(app, caller, proposal, &group),
-        has_own_id: false,
-        window: app.config.message_epoch_window,
-        incarnation: input.server_incarnation.map(|seen| seen.0),
-        idempotency: Idempotency::new(
-            caller.did.clone(),
-            SubmitProposal::METHOD,
-            input.idempotency_key.map(|key| key.0),
-            fingerprint,
-        ),
-    };
-    let held = app.quotas.reserve(vec![Charge::stored(&caller.did, command.message.ciphertext.len(), 1)]);
-    let sent = app.quotas.run_reserved(held, command, async |command| app.serializer.run(command).await).await?;
-    Ok(Output { success: true, message_id: sent.id, epoch: sent.epoch, seq: sent.seq })
 }
