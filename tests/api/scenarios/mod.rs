@@ -6,11 +6,13 @@ mod leave;
 mod lost_state;
 mod new_device;
 mod read;
+mod reset;
 mod rotate;
 mod second_device;
 mod send;
 mod start;
 mod trouble;
+mod upkeep;
 
 use std::collections::BTreeSet;
 use std::path::Path;

@@ -10,6 +10,7 @@ mod devices;
 mod error;
 mod follow;
 mod messages;
+mod upkeep;
 
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -19,6 +20,7 @@ use super::xrpc::{Reply, Xrpc, XrpcError, base64_text};
 
 pub use error::PersonaError;
 pub use follow::Events;
+pub use upkeep::StockDifference;
 
 /// Maximum number of retries of one call that the server asks to retry (429, 503).
 const MAX_RETRIES: u32 = 5;

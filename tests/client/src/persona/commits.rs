@@ -20,9 +20,9 @@ struct Change {
 }
 
 /// A key package as the server issued it.
-struct Served {
-    did: String,
-    bytes: Vec<u8>,
+pub(super) struct Served {
+    pub did: String,
+    pub bytes: Vec<u8>,
 }
 
 impl Persona {
@@ -205,7 +205,7 @@ impl Persona {
     }
 
     /// Claims a key package for each device of each DID.
-    async fn claim(&self, dids: &[&str]) -> Result<Vec<Served>, PersonaError> {
+    pub(super) async fn claim(&self, dids: &[&str]) -> Result<Vec<Served>, PersonaError> {
         let mut parameters: Vec<_> = dids.iter().map(|did| ("dids", (*did).to_owned())).collect();
         parameters.push(("cipherSuite", self.mls.suite_name()));
         let reply = self.query("getKeyPackages", &parameters).await?;
