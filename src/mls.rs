@@ -616,6 +616,8 @@ fn read_key_package(bytes: &[u8]) -> Option<(KeyPackage<'_>, &[u8])> {
 
 #[cfg(test)]
 mod tests {
+    use catbird_client::mls::{Handshake, MlsClient};
+
     use super::*;
 
     #[test]
@@ -750,6 +752,25 @@ mod tests {
         assert!(check(&alice).is_ok());
         assert!(check(&mallory).unwrap_err().message.contains("another DID"));
         assert!(commit.check_roster(&mallory, &change, MlsValidation::Framing).is_ok());
+    }
+
+    #[test]
+    fn an_external_commit_must_not_remove_a_leaf_of_another_person() {
+        let [mut bob, alice] = ["did:plc:bob", "did:plc:alice"].map(MlsClient::new);
+        bob.create_group(b"group", Handshake::Public).unwrap();
+        bob.add(b"group", &[alice.key_package().unwrap()]).unwrap();
+        bob.merge_pending(b"group").unwrap();
+        let info = GroupInfo::parser(MlsValidation::Strict)(bob.group_info(b"group").unwrap()).unwrap();
+        let leaves = GroupInfo::state(&info.bytes, &info.frame).unwrap().leaves;
+        let change = RosterChange { added: &[], removed: &[], owners: Vec::new() };
+        let remove = |leaf: u8| {
+            let proposals = [&[1, 0, 6][..], &wire::vector(b"kem"), &[1, 0, 3, 0, 0, 0, leaf]].concat();
+            let commit = Commit::parse(public(&[4], &proposals, true)).unwrap();
+            commit.check_leaves(&"did:plc:alice".parse().unwrap(), &change, &leaves)
+        };
+        assert!(remove(0).unwrap_err().message.contains("removes a leaf of another DID"));
+        assert_eq!(remove(1).unwrap(), []);
+        assert!(remove(2).unwrap_err().message.contains("a leaf that the group does not have"));
     }
 
     #[test]

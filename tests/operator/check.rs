@@ -313,7 +313,8 @@ async fn a_report_of_no_commit_or_by_a_stranger_is_named() {
         named(&report, None, &["commit_reports"]).await;
     }
     for (convo, generation) in [("z", 1), ("c", 2)] {
-        let wedged = format!("insert into wedged_convos (convo_id, generation, epoch) values ('{convo}', {generation}, 1)");
+        let wedged =
+            format!("insert into wedged_convos (convo_id, generation, epoch) values ('{convo}', {generation}, 1)");
         named(&wedged, None, &["commit_reports"]).await;
     }
 }

@@ -13,8 +13,8 @@
 -- Needs the conversations exclusively. The array parameters have one element for each message, no id twice in a conversation, and at most
 -- one proposal of a sender in a conversation:
 -- $1 convo_ids   $2 ids   $3 senders   $4 epochs   $5 ciphertexts   $6 embed_types   $7 embed_uris   $8 idempotency keys or null
--- $9 fingerprints   $10 SHA-256 of proposals, null for application messages   $13 generations or null.   $11 how many epochs an application message may lag
--- $12 maximum number of one member's proposals in one epoch
+-- $9 fingerprints   $10 SHA-256 of proposals, null for application messages   $13 generations or null.
+-- $11 how many epochs an application message may lag   $12 maximum number of one member's proposals in one epoch
 with items as (
   select * from unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::bytea[], $6::text[], $7::text[], $8::text[],
                        $9::bytea[], $10::bytea[], $13::bigint[])

@@ -62,7 +62,9 @@ impl EpochProcedure for LeaveConvo {
     async fn run(app: &App, caller: &Caller, input: Input) -> Result<Output, Error> {
         let target = input.target_did.unwrap_or_else(|| caller.did.clone());
         if input.proposal.is_some() && (input.commit.is_some() || target != caller.did) {
-            return Err(Code::InvalidRequest.because("proposal is for a caller that leaves by itself, without a commit"));
+            return Err(
+                Code::InvalidRequest.because("proposal is for a caller that leaves by itself, without a commit")
+            );
         }
         let proposal = match input.proposal {
             None => None,

@@ -81,7 +81,8 @@ impl EpochProcedure for ResetConvo {
         // The entry, the event, the group before, its id, and the rows of the invitation.
         let group_info = command.group_info.as_ref().map_or(0, |group_info| group_info.bytes.len());
         let bytes = group_info + 2 * command.new.id.len() + command.invitation.bytes(&[]);
-        let charges = vec![Charge::convo(&caller.did), Charge::stored(&caller.did, bytes, 4 + command.invitation.rows(0))];
+        let charges =
+            vec![Charge::convo(&caller.did), Charge::stored(&caller.did, bytes, 4 + command.invitation.rows(0))];
         let held = app.quotas.reserve(charges);
         let reset = app.quotas.run_reserved(held, command, async |command| app.serializer.run(command).await).await?;
         Ok(Output { success: true, generation: reset.generation, epoch: reset.epoch, seq: reset.seq })

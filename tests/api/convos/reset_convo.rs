@@ -455,6 +455,9 @@ async fn a_reset_that_contradicts_itself_changes_nothing(app: &TestApp) {
     discard(&mut members[0]);
     let [alice, bob] = &mut members[..] else { panic!() };
     let made = make(alice, &[bob]).await;
+    let mut forged = alice.mls.group_info(&made.group_id).unwrap();
+    *forged.last_mut().unwrap() ^= 1;
+    let of_another_epoch = alice.mls.self_update(&made.group_id).unwrap().group_info;
     let before = contents(app).await;
     let hash = made.body["keyPackageHashes"][0]["hash"].clone();
     let wrong = [
@@ -465,6 +468,8 @@ async fn a_reset_that_contradicts_itself_changes_nothing(app: &TestApp) {
         (json!({ "cipherSuite": "MLS_128_DHKEMP256_AES128GCM_SHA256_P256" }), 400, "InvalidWelcome"),
         (json!({ "cipherSuite": "none" }), 400, "InvalidCipherSuite"),
         (json!({ "groupInfo": base64_text(&alice.mls.group_info(&alice.group_id).unwrap()) }), 400, "InvalidGroupInfo"),
+        (json!({ "groupInfo": base64_text(&forged) }), 400, "InvalidGroupInfo"),
+        (json!({ "groupInfo": base64_text(&of_another_epoch) }), 400, "InvalidGroupInfo"),
         (json!({ "newGroupId": "abc" }), 400, "InvalidRequest"),
         (json!({ "prior": { "generation": 0, "epoch": 0 } }), 400, "InvalidRequest"),
         (json!({ "welcomeMessage": foreign }), 400, "InvalidWelcome"),

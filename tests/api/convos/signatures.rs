@@ -64,8 +64,8 @@ async fn play(app: &TestApp, suite: Ciphersuite, library: Library) {
     alice.enter(&id).await.unwrap();
     bob.catch_up().await.unwrap();
     is_known(&bob).await;
-    bob.remove(carol.did()).await.unwrap();
-    alice.catch_up().await.unwrap();
+    alice.remove(carol.did()).await.unwrap();
+    bob.catch_up().await.unwrap();
     agree(&[&alice, &bob]).await;
 }
 

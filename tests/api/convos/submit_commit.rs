@@ -57,7 +57,10 @@ async fn a_commit_may_change_no_roster(app: &TestApp) {
         let body = change(&mut members[n], &[], &[]);
         let reply = ok(submit(&members[n], &body).await);
         let epoch = n as u64 + 2;
-        assert_eq!(reply.body, json!({ "success": true, "generation": 1, "newEpoch": epoch, "epoch": epoch, "seq": epoch }));
+        assert_eq!(
+            reply.body,
+            json!({ "success": true, "generation": 1, "newEpoch": epoch, "epoch": epoch, "seq": epoch })
+        );
         merge(&mut members[n]);
         for member in &mut members {
             member.catch_up().await.unwrap();

@@ -37,8 +37,7 @@ impl Persona {
     /// change comes first.
     pub async fn reset(&mut self, group_id: &[u8], dids: &[&str]) -> Result<Landed, PersonaError> {
         let present = self.query("getEpoch", &[("convoId", self.convo()?.to_owned())]).await?;
-        let prior =
-            json!({ "generation": present.number("generation")?, "epoch": present.number("currentEpoch")? });
+        let prior = json!({ "generation": present.number("generation")?, "epoch": present.number("currentEpoch")? });
         let served = self.claim(dids).await?;
         self.mls.create_group(group_id, self.handshake)?;
         let packages: Vec<_> = served.iter().map(|package| package.bytes.clone()).collect();
