@@ -45,7 +45,7 @@ async fn an_addition_says_where_it_landed_and_the_newcomer_reads_on(app: &TestAp
     let hashes = hashes(&[&carol, &dave], &packages);
     let asked = with(&offer.body, json!({ "keyPackageHashes": hashes, "idempotencyKey": unique() }));
     let reply = ok(ask(&members[0], "addMembers", &asked).await);
-    assert_eq!(reply.body, json!({ "success": true, "newEpoch": 2, "epoch": 2, "seq": 2 }));
+    assert_eq!(reply.body, json!({ "success": true, "generation": 1, "newEpoch": 2, "epoch": 2, "seq": 2 }));
     merge(&mut members[0]);
     assert_eq!(only_convo(&carol).await["memberCount"], 4);
 

@@ -72,7 +72,7 @@ async fn a_removal_is_a_commit_and_ends_the_membership(app: &TestApp) {
     let target = members[2].did().to_owned();
     let asked = removal(&mut members[0], &target);
     let reply = ok(ask(&members[0], "leaveConvo", &asked).await);
-    assert_eq!(reply.body, json!({ "success": true, "newEpoch": 2, "epoch": 2, "seq": 2 }));
+    assert_eq!(reply.body, json!({ "success": true, "generation": 1, "newEpoch": 2, "epoch": 2, "seq": 2 }));
     assert_eq!(roster(&members[0]).await, [members[0].did(), members[1].did()]);
     members[1].catch_up().await.unwrap();
     assert_eq!(members[1].mls.members(&members[1].group_id).unwrap().len(), 2);

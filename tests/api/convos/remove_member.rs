@@ -22,7 +22,7 @@ async fn a_removal_with_a_commit_advances_the_epoch(app: &TestApp) {
     let commit = base64_text(&admin.mls.remove(&admin.group_id, &[&target]).unwrap().commit);
     let asked = json!({ "convoId": convo(admin), "targetDid": target, "commit": commit, "idempotencyKey": "k" });
     let reply = ok(ask(&members[0], "removeMember", &asked).await);
-    assert_eq!(reply.body, json!({ "ok": true, "epochHint": 2, "epoch": 2, "seq": 2 }));
+    assert_eq!(reply.body, json!({ "ok": true, "generation": 1, "epochHint": 2, "epoch": 2, "seq": 2 }));
     assert_eq!(ok(ask(&members[0], "removeMember", &asked).await).body, reply.body);
     assert_eq!(roster(&members[0]).await, [members[0].did(), members[1].did()]);
     refused(get(&members[2], "getEpoch", &[("convoId", &convo(&members[2]))]).await, 403, "NotMember");
