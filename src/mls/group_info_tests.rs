@@ -5,6 +5,7 @@ use openmls::prelude::Ciphersuite;
 use proptest::prelude::*;
 
 use super::super::wire::vector;
+use super::super::{Commit, RosterChange};
 use super::*;
 
 const GROUP: &[u8] = b"group";
@@ -158,6 +159,26 @@ fn a_group_info_of_every_suite_is_verified_framed_and_bare() {
             }
         }
     }
+}
+
+#[test]
+fn p15_a_commit_is_of_a_leaf_of_its_caller_and_an_external_one_removes_only_such() {
+    let mut group = Group::new(SUITE, 3);
+    let caller = named(&did(1));
+    let ours = GroupInfo::leaves(&group.info(0), &Frame::of(GROUP, 1).unwrap()).unwrap();
+    let others = Leaves([0, 2, 1].map(|n| Some(named(&did(n)))).to_vec());
+    let change = RosterChange { added: &[], removed: &[], owners: Vec::new() };
+    let refusal = |commit: &Commit, leaves: &Leaves| commit.check_leaves(&caller, &change, leaves).err();
+    let commit = Commit::parse(group.0[1].self_update(GROUP).unwrap().commit).unwrap();
+    assert!(refusal(&commit, &ours).is_none());
+    assert!(refusal(&commit, &others).unwrap().message.contains("its sender's leaf does not belong to the caller"));
+    // It comes back, and its new leaf takes the place of the old one.
+    let info = group.info(0);
+    group.0[1].forget(GROUP).unwrap();
+    let entry = group.0[1].enter(&info, Handshake::Public).unwrap();
+    let commit = Commit::parse(entry.staged.commit).unwrap();
+    assert!(refusal(&commit, &ours).is_none());
+    assert!(refusal(&commit, &others).unwrap().message.contains("removes a leaf of another DID"));
 }
 
 #[test]
