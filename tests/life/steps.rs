@@ -27,12 +27,12 @@ impl World<'_> {
             Action::Send(who) => {
                 let who = choose(&self.members(), who)?;
                 self.catch_up(who, replica).await;
-                // OpenMLS sends no message before the proposals are committed.
-                if self.model.proposals.is_empty() {
-                    self.send(who, fault, replica).await;
-                } else {
+                // OpenMLS sends no message before the proposals are committed, nor after a proposal that the server has refused.
+                if self.people[who].mls.commit_is_due(&self.group).unwrap() {
                     let made = self.make(who, &[], &[]).await;
                     self.submit(made, fault, replica).await;
+                } else {
+                    self.send(who, fault, replica).await;
                 }
             }
             Action::Add(who, whom, both) => {
