@@ -165,8 +165,8 @@ fn a_group_info_of_every_suite_is_verified_framed_and_bare() {
 fn p15_a_commit_is_of_a_leaf_of_its_caller_and_an_external_one_removes_only_such() {
     let mut group = Group::new(SUITE, 3);
     let caller = named(&did(1));
-    let ours = GroupInfo::leaves(&group.info(0), &Frame::of(GROUP, 1).unwrap()).unwrap();
-    let others = Leaves([0, 2, 1].map(|n| Some(named(&did(n)))).to_vec());
+    let ours = GroupInfo::state(&group.info(0), &Frame::of(GROUP, 1).unwrap()).unwrap().leaves;
+    let others = Leaves([0, 2, 1].map(|leaf: usize| ours.0[leaf].clone()).to_vec());
     let change = RosterChange { added: &[], removed: &[], owners: Vec::new() };
     let refusal = |commit: &Commit, leaves: &Leaves| commit.check_leaves(&caller, &change, leaves).err();
     let commit = Commit::parse(group.0[1].self_update(GROUP).unwrap().commit).unwrap();
