@@ -184,9 +184,9 @@ clusters() {
     fi
 }
 
-# tests ARGUMENTS…: cargo test, at the priority NICENESS, with the time of each target and the sum of all at the end.
+# tests ARGUMENTS…: cargo test, with the time of each target and the sum of all at the end.
 tests() {
-    TMPDIR=$(clusters) nice -n "${NICENESS:-0}" cargo test --no-fail-fast "$@" 2>&1 | summary
+    TMPDIR=$(clusters) cargo test --no-fail-fast "$@" 2>&1 | summary
     return "${PIPESTATUS[0]}"
 }
 
