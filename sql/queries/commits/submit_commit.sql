@@ -10,7 +10,7 @@
 --   not_member         the sender is not an active member
 --   not_authorized     another active member is to be removed, and the sender is not the admin (members/admin)
 --   target_not_member  `about` is to be removed and was never a member
---   uninvited          a key package belongs to `about`, who is neither added nor a member
+--   uninvited          a key package belongs to `about`, who is neither added nor in the group
 --   already_member     `about` is to be added, is an active member in the group, and is not removed by the same commit
 --   too_many_members   the conversation would have more than $23 members
 --   last_member        the conversation would have no member
@@ -53,7 +53,7 @@ with items as (
   select p.*, i.convo_id, m.active,
          case when p.removed and m.active and p.did <> i.sender_did then 0
               when p.removed and m.active is null then 1
-              when not p.added and not p.removed and m.active is not true then 2
+              when not p.added and not p.removed and (m.active and m.in_group) is not true then 2
               when p.added and m.active and not p.removed and (m.in_group or i.epoch is null) then 3
          end as fault
     from unnest($12::bigint[], $13::text[], $14::boolean[], $15::boolean[]) with ordinality p (place, did, added, removed, nth)

@@ -64,7 +64,7 @@ impl Batched for SubmitCommit {
             (Refusal::NotAuthorized, ..) => members::not_admin().into(),
             (Refusal::TargetNotMember, ..) => members::not_a_target(about).into(),
             (Refusal::Uninvited, ..) => Code::InvalidRequest
-                .because(format!("keyPackageHashes names {about}, who is neither a member nor being added"))
+                .because(format!("keyPackageHashes names {about}, who is neither in the group nor being added"))
                 .into(),
             (Refusal::AlreadyMember, ..) => Code::AlreadyMember.because(format!("{about} is already a member")).into(),
             (Refusal::TooManyMembers, ..) => too_many().into(),

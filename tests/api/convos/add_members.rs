@@ -151,7 +151,7 @@ async fn p8_key_packages_that_the_caller_may_not_use_are_refused_and_nothing_is_
         let asked = with(&offer.body, json!({ "keyPackageHashes": others }));
         refused(ask(&members[0], "addMembers", &asked).await, 400, "InvalidWelcome");
     }
-    // Listed for another owner, and for a DID that is neither a member nor being added.
+    // Listed for another owner, and for a DID that is neither in the group nor being added.
     let asked = with(&offer.body, json!({ "keyPackageHashes": [entry(dave.did(), &mine)] }));
     refused(ask(&members[0], "addMembers", &asked).await, 409, "KeyPackageNotFound");
     let asked = with(&offer.body, json!({ "keyPackageHashes": [entry(stranger.did(), &mine)] }));

@@ -128,6 +128,15 @@ async fn a_named_member_is_brought_into_the_group_once(app: &TestApp) {
     let again = json!({ "convoId": id, "didList": [carol.did()] });
     refused(ask(&members[0], "addMembers", &again).await, 409, "AlreadyMember");
     members[0].send("too early for carol").await.unwrap();
+    // Only a person that is added enters the group. The key packages of others are for their other devices.
+    let package = claim(&members[0], carol.did()).await.unwrap();
+    let unsaid = change(&mut members[0], std::slice::from_ref(&package), &[]);
+    let before = contents(app).await;
+    let packages = json!({ "keyPackageHashes": hashes(&[&carol], &[package]) });
+    let reply = refused(submit(&members[0], &with(&unsaid, packages)).await, 400, "InvalidRequest");
+    assert!(reply.body["message"].as_str().unwrap().contains("who is neither in the group nor being added"), "{reply}");
+    assert_eq!(contents(app).await, before);
+    discard(&mut members[0]);
     members[0].add(&[carol.did()]).await.unwrap();
     carol.join(&id).await.unwrap();
     members[0].send("welcome").await.unwrap();
