@@ -136,18 +136,19 @@ pub async fn examples(app: &TestApp, method: &'static str) -> Vec<Example> {
     let example = |caller, fields| Example { method, caller, fields, needs: &[], other: Value::Null };
     match method {
         "createConvo" => {
-            let (mut alice, bob, carol) = (app.persona(), app.published_persona().await, app.published_persona().await);
+            let (mut alice, bob) = (app.persona(), app.published_persona().await);
             let group_id = random_did().into_bytes();
             alice.mls.create_group(&group_id, Default::default()).unwrap();
             let exported = alice.mls.self_update(&group_id).unwrap().group_info;
             let mut creator = app.conversation(1).await.remove(0);
-            let package = claim(&alice, bob.did()).await.unwrap();
+            let packages = [claim(&alice, bob.did()).await.unwrap()];
+            let welcome = offer_with(&mut creator, &[&bob], &packages).staged.welcome;
             let fields = vec![
                 ("groupId", json!(hex(&group_id))),
                 ("cipherSuite", json!(alice.mls.suite_name())),
                 ("initialMembers", json!([bob.did()])),
-                ("welcomeMessage", json!(base64_text(&offer(&mut creator, &[&carol]).staged.welcome))),
-                ("keyPackageHashes", hashes(&[&bob], &[package])),
+                ("welcomeMessage", json!(base64_text(&welcome))),
+                ("keyPackageHashes", hashes(&[&bob], &packages)),
                 ("groupInfo", json!(base64_text(&exported))),
                 ("metadata", json!({ "name": "n", "description": "d" })),
                 ("currentEpoch", json!(1)),

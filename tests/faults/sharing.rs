@@ -197,7 +197,7 @@ pub async fn commits_that_share_bring_everything_along(mode: Mode) {
             and payload @> jsonb_build_object('epoch', 1, 'seq', 1, 'welcome', true)
             and exists (select from members m where m.convo_id = e.convo_id and payload->'dids' = jsonb_build_array(m.member_did)
                            and m.joined_seq = 1 and m.joined_epoch = 1)),
-        (select count(*) from idempotency_records where method = 'addMembers' and reply = '{\"epoch\": 1, \"seq\": 1}')";
+        (select count(*) from idempotency_records where method = 'addMembers' and reply = '{\"epoch\": 1, \"generation\": 1, \"seq\": 1}')";
     let row = client.query_one(left_behind, &[]).await.unwrap();
     assert_eq!([0, 1, 2].map(|column| row.get::<_, i64>(column)), [CONVERSATIONS as i64; 3]);
     // The same requests again: the recorded replies, and nothing happens.

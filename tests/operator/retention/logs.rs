@@ -126,6 +126,8 @@ async fn proposals_that_a_reset_made_void_are_deleted_once_they_are_old() {
     assert!(members[0].xrpc.procedure("resetConvo", &reset).await.unwrap().is_ok());
     let db = app.database.connect().await;
     assert_eq!(kept(&db, &convo).await, "1c 2p 3r");
+    app.settle().await;
+    db.execute("update members set last_read_seq = 0 where convo_id = $1 and joined_seq = 0", &[&convo]).await.unwrap();
     age(&db, &convo, 29).await;
     sweeps(&app, "messages", 0).await;
     // The reset is the newest entry. The commit waits for its reader.
