@@ -190,8 +190,8 @@ pub fn key_package_hash(text: &str) -> Result<Hash, Error> {
 }
 
 /// Checks a device id, which need not be known.
-pub fn device_id(given: Option<String>) -> Result<Option<String>, Error> {
-    given.map(|given| id(given, "deviceId")).transpose()
+pub fn device_id(given: String) -> Result<String, Error> {
+    id(given, "deviceId")
 }
 
 /// Checks the id of a device's addition, which need not be known.

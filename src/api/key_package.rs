@@ -52,7 +52,7 @@ impl Offered {
     /// Checks it and returns the row to store. The check verifies two signatures, so a list is checked on a blocking thread.
     pub fn check(self, app: &App, owner: &Did) -> Result<NewKeyPackage, Error> {
         let now = app.clock.now();
-        let device_id = fields::device_id(self.device_id)?;
+        let device_id = self.device_id.map(fields::device_id).transpose()?;
         let bytes = self.key_package.0;
         let suite = Suite::named(&self.cipher_suite)?;
         let latest = now + MAX_LIFETIME;

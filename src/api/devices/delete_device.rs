@@ -35,7 +35,7 @@ impl Endpoint for DeleteDevice {
     type Output = Output;
 
     async fn call(app: &App, caller: &Caller, input: Input) -> Result<Output, Error> {
-        let device_id = fields::device_id(Some(input.device_id))?.unwrap_or_default();
+        let device_id = fields::device_id(input.device_id)?;
         let (key, fingerprint) =
             (input.idempotency_key.map(|key| key.0), Fingerprint::default().text(Some(&device_id)));
         let owner = caller.did.clone();

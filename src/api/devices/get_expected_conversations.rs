@@ -56,7 +56,7 @@ impl Endpoint for GetExpectedConversations {
     type Output = Output;
 
     async fn call(app: &App, caller: &Caller, input: Input) -> Result<Output, Error> {
-        let device_id = fields::device_id(input.device_id)?;
+        let device_id = input.device_id.map(fields::device_id).transpose()?;
         let before = input.cursor.map(|cursor| position(&cursor).ok_or_else(invalid_cursor)).transpose()?;
         let limit = input.limit.0;
         let reader = app.store.reader().await?;

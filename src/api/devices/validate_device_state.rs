@@ -55,7 +55,7 @@ impl Endpoint for ValidateDeviceState {
     type Output = Output;
 
     async fn call(app: &App, caller: &Caller, input: Input) -> Result<Output, Error> {
-        let (device_id, now) = (fields::device_id(input.device_id)?, app.clock.now());
+        let (device_id, now) = (input.device_id.map(fields::device_id).transpose()?, app.clock.now());
         let reader = app.store.reader().await?;
         let of_device = match &device_id {
             Some(id) => {

@@ -58,7 +58,7 @@ impl Endpoint for ConfirmWelcome {
             which: WelcomeSelector {
                 key_package_hash,
                 epoch: input.epoch.map(|epoch| epoch.0),
-                device_id: fields::device_id(input.device_id)?,
+                device_id: input.device_id.map(fields::device_id).transpose()?,
             },
         };
         // Confirms only the Welcome that is pending now: another may arrive while the command waits in the queue or for its lock.

@@ -60,7 +60,7 @@ impl Endpoint for GetWelcome {
 
     async fn call(app: &App, caller: &Caller, input: Input) -> Result<Output, Error> {
         let key_package_hash = input.key_package_hash.as_deref().map(fields::key_package_hash).transpose()?;
-        let device_id = fields::device_id(input.device_id)?;
+        let device_id = input.device_id.map(fields::device_id).transpose()?;
         let reader = app.store.reader().await?;
         members::membership(&reader, &input.convo_id, &caller.did).await?;
         let which = WelcomeSelector { key_package_hash, epoch: None, device_id };
