@@ -49,13 +49,15 @@ pub async fn write(database: &Client, convos: &[Convo]) -> Result<()> {
     let of = |field: fn(&Convo) -> String| convos.iter().map(field).collect::<Vec<String>>();
     database
         .execute(
-            "insert into conversations (id, group_id, creator_did, cipher_suite, initial_epoch, current_epoch)
-             select id, group_id, creator, $4, 0, 0 from unnest($1::text[], $2::text[], $3::text[]) c (id, group_id, creator)",
+            "insert into conversations (id, group_id, creator_did, cipher_suite, initial_epoch, current_epoch, member_count, roster_version)
+             select id, group_id, creator, $4, 0, 0, members, 1
+               from unnest($1::text[], $2::text[], $3::text[], $5::bigint[]) c (id, group_id, creator, members)",
             &[
                 &of(|convo| convo.id.clone()),
                 &of(|convo| hex::encode(&convo.group_id)),
                 &of(|convo| convo.members[0].clone()),
                 &DEFAULT_SUITE,
+                &convos.iter().map(|convo| convo.members.len() as i64).collect::<Vec<_>>(),
             ],
         )
         .await?;
@@ -67,8 +69,8 @@ pub async fn write(database: &Client, convos: &[Convo]) -> Result<()> {
         let (convos, dids): (Vec<&str>, Vec<&str>) = rows.iter().copied().unzip();
         database
             .execute(
-                "insert into members (convo_id, member_did, joined_seq, joined_epoch, last_read_seq)
-                 select convo_id, did, 0, 0, 0 from unnest($1::text[], $2::text[]) m (convo_id, did)",
+                "insert into members (convo_id, member_did, joined_seq, joined_epoch, last_read_seq, roster_version)
+                 select convo_id, did, 0, 0, 0, 1 from unnest($1::text[], $2::text[]) m (convo_id, did)",
                 &[&convos, &dids],
             )
             .await?;

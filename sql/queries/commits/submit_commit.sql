@@ -65,8 +65,8 @@ with items as (
   -- a whole table, if it made the plan while that was small. Few aggregates, because a small commit pays for the start of each.
   select p.place, min(p.nth) filter (where p.added) as first_added,
          sum(case when p.added then (p.active is not true)::int else - (p.removed and p.active is true)::int end) as growth,
-         -- A membership that goes on begins again at this commit.
-         bool_or(p.added and p.active is true) as restarts,
+         -- A membership that goes on may begin again at this commit.
+         bool_or(p.added or p.removed and p.active) as changes,
          bool_or(p.fault = 0) as needs_admin,
          min(array[p.fault, p.nth]) filter (where p.fault > 0) as fault,
          bool_or(coalesce((select true from welcome_messages w
@@ -89,7 +89,7 @@ with items as (
    where k.last_resort and k.consumed_at is null and k.cipher_suite = i.cipher_suite
    for share of k
 ), judged as materialized (
-  select i.*, p.first_added, p.restarts, p.fault,
+  select i.*, p.first_added, p.growth, p.changes, p.fault,
          case when i.misplaced is not null then i.misplaced
               when (select true from members m
                      where m.convo_id = i.convo_id and m.member_did = i.sender_did and m.left_at is null) is not true then 'not_member'
@@ -111,22 +111,23 @@ with items as (
     from placed i left join crowds p on p.place = i.place
 ), moved as (
   -- Updates only the row version that the snapshot saw: a replica that takes no lock may have written meanwhile, if only the roster.
-  -- A trigger on members counts those that join and leave; the version also moves for a membership that begins again.
   update conversations c
      set current_epoch = c.current_epoch + (f.ciphertext is not null)::int, last_seq = c.last_seq + (f.ciphertext is not null)::int,
-         roster_version = c.roster_version + coalesce(f.restarts, false)::int, updated_at = now()
+         member_count = c.member_count + coalesce(f.growth, 0), roster_version = c.roster_version + coalesce(f.changes, false)::int,
+         updated_at = now()
     from judged f
    where f.refusal is null and c.id = f.convo_id and c.current_epoch = f.current_epoch and c.xmin = f.version
-  returning c.id, c.current_epoch, c.last_seq
+  returning c.id, c.current_epoch, c.last_seq, c.roster_version
 ), won as materialized (
-  select f.*, m.current_epoch as new_epoch, m.last_seq as seq from judged f join moved m on m.id = f.convo_id where f.refusal is null
+  select f.*, m.current_epoch as new_epoch, m.last_seq as seq, m.roster_version from judged f join moved m on m.id = f.convo_id where f.refusal is null
 ), appended as (
   insert into messages (convo_id, seq, id, sender_did, message_type, generation, epoch, ciphertext, body_hash)
   select convo_id, seq, id, sender_did, 'commit', generation, epoch + 1, ciphertext, body_hash from won where ciphertext is not null
 ), roster as (
-  -- Memberships that begin, and those that end, which all have a row: an upsert finds each by its key.
-  insert into members (convo_id, member_did, joined_seq, joined_epoch, last_read_seq, in_group, left_at, left_by, left_epoch, left_seq)
-  select w.convo_id, p.did, w.seq, w.new_epoch, w.seq, w.ciphertext is not null,
+  -- Memberships that begin, and those that end, which all have a row: an upsert finds each by its key. The version says that they are counted.
+  insert into members (convo_id, member_did, joined_seq, joined_epoch, last_read_seq, in_group, roster_version,
+                       left_at, left_by, left_epoch, left_seq)
+  select w.convo_id, p.did, w.seq, w.new_epoch, w.seq, w.ciphertext is not null, w.roster_version,
          case when not p.added then now() end, case when not p.added then w.sender_did end,
          case when not p.added then w.new_epoch end, case when not p.added then w.seq end
     from won w join people p on p.place = w.place
@@ -138,6 +139,7 @@ with items as (
          last_read_seq = case when excluded.left_at is null then excluded.last_read_seq else members.last_read_seq end,
          last_read_at = case when excluded.left_at is null then null else members.last_read_at end,
          in_group = case when excluded.left_at is null then excluded.in_group else members.in_group end,
+         roster_version = excluded.roster_version,
          left_at = excluded.left_at, left_by = excluded.left_by, left_epoch = excluded.left_epoch, left_seq = excluded.left_seq
 ), announced as (
   -- The end of a membership is told before its new beginning, and as events/left does.
