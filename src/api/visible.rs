@@ -7,6 +7,7 @@ use crate::config::MlsValidation;
 use crate::error::{Code, Error};
 use crate::ids::ConvoId;
 use crate::mls::{self, Commit, EpochState, Frame, GroupInfo, Proposal, RosterChange, Signed};
+use crate::store::device_additions::Addition;
 use crate::store::key_packages;
 use crate::store::members;
 use crate::xrpc::Caller;
@@ -54,12 +55,11 @@ async fn verified(
         return Ok(None);
     }
     let Some(signed) = signed() else { return Ok(None) };
-    let found = match app.store.reader().await?.group_info(convo, &caller.did).await {
-        // The message may have been accepted before its sender left.
-        Err(error) if matches!(error.code, Code::NotMember | Code::ConvoNotFound) => return Ok(None),
-        found => found?,
-    };
-    let Some(bytes) = found.bytes.filter(|_| found.epoch == frame.epoch) else { return Ok(None) };
+    // The message may have been accepted before its sender left.
+    let Some((epoch, bytes)) = stored(app, caller, convo).await? else { return Ok(None) };
+    if epoch != frame.epoch {
+        return Ok(None);
+    }
     // A group after a reset gets to the same epochs.
     let (size, frame) = (bytes.len() + signed.size(), frame.clone());
     let verify = move || {
@@ -67,6 +67,28 @@ async fn verified(
         state.map(|state| signed.verify(&state).map(|()| state)).transpose()
     };
     mls::read_large(size, verify).await
+}
+
+/// Returns the present epoch and its GroupInfo. `None`: there is none, or the caller is not a member.
+async fn stored(app: &App, caller: &Caller, convo: &ConvoId) -> Result<Option<(i64, Vec<u8>)>, Error> {
+    match app.store.reader().await?.group_info(convo, &caller.did).await {
+        Err(error) if matches!(error.code, Code::NotMember | Code::ConvoNotFound) => Ok(None),
+        found => found.map(|found| found.bytes.map(|bytes| (found.epoch, bytes))),
+    }
+}
+
+/// Returns the present epoch of a conversation if its GroupInfo shows that a device is in the group. The key of a device may have been in the
+/// group before the device was registered, as that of the group's creator is.
+pub async fn device_epoch(app: &App, caller: &Caller, addition: &Addition) -> Result<Option<i64>, Error> {
+    if app.config.mls_validation != MlsValidation::Strict {
+        return Ok(None);
+    }
+    let convo = addition.convo_id.parse().map_err(|malformed| Error::internal(format!("a stored id: {malformed}")))?;
+    let Some((epoch, bytes)) = stored(app, caller, &convo).await? else { return Ok(None) };
+    let (owner, key) = (addition.owner.clone(), addition.signature_key.clone());
+    let size = bytes.len();
+    let shows = move || Ok(GroupInfo::leaves(&bytes).is_some_and(|leaves| leaves.has(&owner, &key)));
+    Ok(mls::read_large(size, shows).await?.then_some(epoch))
 }
 
 /// Checks that a Welcome is for the named key packages and no others, if the server knows the references of all of them.

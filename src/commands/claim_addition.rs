@@ -18,6 +18,8 @@ pub struct ClaimAddition {
     pub owner: String,
     /// True if only a last-resort package may be issued, because the owner's stock is spared.
     pub spares: bool,
+    /// Epoch whose GroupInfo shows the device, so that there is nothing to add.
+    pub present_in: Option<i64>,
     pub now: DateTime<Utc>,
 }
 
@@ -48,6 +50,10 @@ impl Transaction for ClaimAddition {
             return Ok(ClaimedAddition::Nothing);
         };
         if addition.completed {
+            return Ok(ClaimedAddition::Nothing);
+        }
+        if let Some(epoch) = self.present_in {
+            device_additions::complete(tx, &self.addition_id, epoch).await?;
             return Ok(ClaimedAddition::Nothing);
         }
         if addition.early || addition.claimed_by.as_ref().is_some_and(|did| did != self.caller.as_str()) {

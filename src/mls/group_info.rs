@@ -70,6 +70,11 @@ impl Leaves {
         named.filter_map(|(leaf, _)| u32::try_from(leaf).ok())
     }
 
+    /// Returns whether a leaf with this signature key names the person.
+    pub fn has(&self, did: &str, signature_key: &[u8]) -> bool {
+        self.0.iter().flatten().any(|holder| holder.did.as_str() == did && holder.signature_key == signature_key)
+    }
+
     fn holder(&self, leaf: u32) -> Option<&Holder> {
         self.0.get(leaf as usize)?.as_ref()
     }
@@ -131,8 +136,16 @@ impl GroupInfo {
     pub fn state(bytes: &[u8], frame: &Frame) -> Option<EpochState> {
         let parts = Parts::read_whole(bytes).ok()?;
         Frame::of(parts.group_id, parts.epoch).filter(|own| own == frame)?;
-        let leaves = Leaves::of(&Tree::read(parts.ratchet_tree?).ok()?).ok()?;
-        Some(EpochState { suite: Suite::numbered(parts.suite)?, context: parts.context.to_vec(), leaves })
+        Some(EpochState {
+            suite: Suite::numbered(parts.suite)?,
+            context: parts.context.to_vec(),
+            leaves: parts.leaves()?,
+        })
+    }
+
+    /// Returns the leaves of the group that a GroupInfo shows which was verified before it was stored. `None` if it has no tree.
+    pub fn leaves(bytes: &[u8]) -> Option<Leaves> {
+        Parts::read_whole(bytes).ok()?.leaves()
     }
 }
 
@@ -164,6 +177,11 @@ impl<'b> Parts<'b> {
             true => invalid("it is another kind of message, or does not parse as a GroupInfo (RFC 9420)"),
             false => invalid("it does not parse as an MLSMessage or a GroupInfo (RFC 9420)"),
         })
+    }
+
+    /// Returns the leaves of its tree. `None` if it has no tree that can be read.
+    fn leaves(&self) -> Option<Leaves> {
+        Leaves::of(&Tree::read(self.ratchet_tree?).ok()?).ok()
     }
 
     fn read(bytes: &mut Reader<'b>) -> Option<Self> {

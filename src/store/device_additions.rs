@@ -1,5 +1,5 @@
 //! Additions of devices: what members are asked to add, and which conversations a device should be in. A commit that uses a key package of
-//! the device, or its own external commit, completes an addition; no request does.
+//! the device, or its own external commit, completes an addition, or a GroupInfo that shows the device; no request does.
 
 use chrono::{DateTime, Utc};
 
@@ -13,6 +13,7 @@ query! {
     HOLD = "device_additions/hold" (TEXT);
     FIND = "device_additions/find" (TEXT, TEXT, FLOAT8);
     CLAIM = "device_additions/claim" (TEXT, TEXT, FLOAT8);
+    COMPLETE = "device_additions/complete" (TEXT, INT8);
     PENDING = "device_additions/pending" (TEXT, TEXT_ARRAY, INT8);
     EXPECTED = "device_additions/expected" (TEXT, TEXT, TEXT, INT8);
 }
@@ -27,6 +28,7 @@ pub struct Addition {
     pub convo_id: String,
     pub owner: String,
     pub device_id: String,
+    pub signature_key: Vec<u8>,
     pub cipher_suite: String,
     /// The device has entered the group since.
     pub completed: bool,
@@ -48,6 +50,7 @@ pub(crate) async fn find(db: &impl Queries, id: &str, caller: &Did) -> Result<Op
         convo_id: row.get("convo_id"),
         owner: row.get("owner_did"),
         device_id: row.get("device_id"),
+        signature_key: row.get("signature_key"),
         cipher_suite: row.get("cipher_suite"),
         completed: row.get("completed"),
         claimed_by: row.get("claimed_by"),
@@ -58,6 +61,12 @@ pub(crate) async fn find(db: &impl Queries, id: &str, caller: &Did) -> Result<Op
 /// Keeps an addition for a member. It must be held.
 pub(crate) async fn claim(tx: &Tx, id: &str, caller: &Did) -> Result<(), Abort> {
     tx.rows(&CLAIM, &[&id, &caller.as_str(), &CLAIM_SECONDS]).await?;
+    Ok(())
+}
+
+/// Notes that the device is in the group, as the GroupInfo of this epoch shows, if it is the present one. The addition must be held.
+pub(crate) async fn complete(tx: &Tx, id: &str, epoch: i64) -> Result<(), Abort> {
+    tx.rows(&COMPLETE, &[&id, &epoch]).await?;
     Ok(())
 }
 

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::api::fields;
 use crate::api::key_packages::get_key_packages::KeyPackageRef;
+use crate::api::visible;
 use crate::app::App;
 use crate::commands::{self, ClaimedAddition};
 use crate::error::{Code, Error};
@@ -49,13 +50,14 @@ impl Endpoint for ClaimPendingDeviceAddition {
             return Ok(Output::default());
         };
         drop(reader);
+        let present_in = visible::device_epoch(app, caller, &addition).await?;
         // Nothing protects the stock from its owner.
         let held = (addition.owner != caller.did.as_str())
             .then(|| app.quotas.reserve_key_package(&caller.did, &addition.owner))
             .transpose();
         let (spares, now) = (held.is_err(), app.clock.now());
         let (caller_did, owner) = (caller.did.clone(), addition.owner);
-        let claim = commands::ClaimAddition { addition_id: id, caller: caller_did, owner, spares, now };
+        let claim = commands::ClaimAddition { addition_id: id, caller: caller_did, owner, spares, present_in, now };
         let claimed = app.store.transact(claim).await;
         let one_time =
             |claimed: &ClaimedAddition| matches!(claimed, ClaimedAddition::Claimed(_, ClaimSource::SkipLocked, _));

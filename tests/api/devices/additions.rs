@@ -22,6 +22,7 @@ any_serializer! {
     a_claim_without_a_key_package_keeps_nothing;
     a_device_with_new_keys_is_announced_again;
     a_client_that_is_in_the_group_when_it_registers_is_not_added_again;
+    a_device_that_the_group_info_shows_is_not_added_again;
     owners_add_their_devices_from_their_whole_stock with ("KEY_PACKAGES_PER_CALLER", "1");
     strangers_and_former_members_see_no_addition;
     the_server_says_only_what_it_knows_about_the_groups_of_a_device;
@@ -168,6 +169,25 @@ async fn a_client_that_is_in_the_group_when_it_registers_is_not_added_again(app:
     let (id, _) = members[1].register_device("phone", 1).await.unwrap();
     assert!(pending(&members[0]).await.is_empty());
     assert_eq!(expected(&members[1], &id).await[0]["deviceInGroup"], true);
+}
+
+/// The group's creator leaves no record of its key: the server finds it in the GroupInfo.
+async fn a_device_that_the_group_info_shows_is_not_added_again(app: &TestApp) {
+    let mut members = app.conversation(2).await;
+    let (id, _) = members[0].register_device("phone", 3).await.unwrap();
+    grow_old(app).await;
+    let addition = pending(&members[1]).await.remove(0);
+    // Somebody else's device with a leaf of its own is not in the group.
+    Device::registered(&members[1], "laptop", 1).await;
+    grow_old(app).await;
+    members[1].publish_group_info().await.unwrap();
+    assert_eq!(claim_addition(&members[1], &addition).await.body, json!({ "claimed": false }));
+    assert!(is_completed(&members[1], &addition).await);
+    assert_eq!(expected(&members[0], &id).await[0]["deviceInGroup"], true);
+    let issued = "select count(*) from key_packages where claimed_by is not null and device_id is not null";
+    assert_eq!(app.database.connect().await.query_one(issued, &[]).await.unwrap().get::<_, i64>(0), 0);
+    let other = pending(&members[0]).await.remove(0);
+    assert_eq!(claim_addition(&members[0], &other).await.body["claimed"], true);
 }
 
 async fn owners_add_their_devices_from_their_whole_stock(app: &TestApp) {
