@@ -60,7 +60,7 @@ const MIGRATIONS: &[(&str, &str)] = &migrations![
     "V038__column_comments",
     "V039__owner_functions",
     "V040__device_announcements",
-    "V041__counted_members",
+    "V042__counted_members",
 ];
 
 query! {

@@ -200,8 +200,8 @@ async fn rosters_of_earlier_builds_are_counted_and_go_on_being() {
     let step = include_str!("../../sql/migrations/V013__roster_counts.sql");
     client.batch_execute(&format!("begin; {step}; commit")).await.unwrap();
     assert_eq!(counts().await, [(0, 0), (1, 0), (2, 0)]);
-    // Builds that know V041 count by themselves. Its triggers count for the others.
-    let step = include_str!("../../sql/migrations/V041__counted_members.sql");
+    // Builds that know V042 count by themselves. Its triggers count for the others.
+    let step = include_str!("../../sql/migrations/V042__counted_members.sql");
     client.batch_execute(&format!("begin; {step}; commit")).await.unwrap();
 
     // Writes of builds that do not know the step: add several members, one of whom left; remove one; move a read
