@@ -1,8 +1,6 @@
 //! Pages for operators: `/health`, `/health/live`, `/health/ready`, `/metrics` and `/xrpc/_health`. They need no token and
 //! contain nothing about users. They report measurements only.
 
-mod process_memory;
-
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -15,10 +13,9 @@ use crate::app::App;
 use crate::error::Code;
 use crate::exposition;
 use crate::lifecycle::Lifecycle;
+use crate::memory::ProcessMemory;
 use crate::probe::DatabaseHealth;
 use crate::xrpc::{self, RequestId};
-
-use process_memory::ProcessMemory;
 
 /// Time that `/metrics` waits for the state of the database.
 const PROBE_TIME: Duration = Duration::from_secs(1);

@@ -34,8 +34,6 @@ const ACKNOWLEDGE_TIMEOUT: Duration = Duration::from_secs(60);
 const TCP_KEEPALIVE: (u32, u32, u32) = (60, 15, 4);
 /// Time in which a client may continue to send a body after a reply that did not wait for it.
 const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-/// Open files reserved for other purposes than HTTP connections and connections to PostgreSQL.
-const RESERVED_FILES: u64 = 256;
 /// Time after which an idle connection is closed.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 /// Most HTTP connections at once to `ADMIN_PORT`.
@@ -160,8 +158,7 @@ fn serve(app: App, socket: TcpListener, listener: Listener) -> std::io::Result<(
 /// Most HTTP connections at once: the setting, or fewer if the limit on open files requires it.
 fn max_connections(config: &Config) -> usize {
     let files = getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(now, _)| now);
-    let others = RESERVED_FILES + config.database_max_connections as u64;
-    let left = usize::try_from(files.saturating_sub(others)).unwrap_or(usize::MAX);
+    let left = connection::room(files, config.database_max_connections);
     if left < config.max_connections {
         tracing::warn!(
             files,

@@ -13,6 +13,7 @@
 
 mod chunks;
 mod discard;
+mod files;
 mod head;
 mod metrics;
 mod socket;
@@ -28,6 +29,7 @@ use tokio::sync::Semaphore;
 
 use discard::Discard;
 
+pub use files::room;
 pub use metrics::ConnectionMetrics;
 pub use socket::Socket;
 pub use watch::{Watched, answer, asks_for_websocket, begin};

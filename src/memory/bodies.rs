@@ -7,7 +7,7 @@ use super::metrics::{Kind, MemoryMetrics};
 use super::{Capacity, Full, MemoryBudget, Reservation};
 
 /// Most bytes of all bodies together that are arriving or being processed.
-const BODIES: Capacity = Capacity { small: 64 * 1024 * 1024, large: 448 * 1024 * 1024 };
+pub(super) const BODIES: Capacity = Capacity { small: 64 * 1024 * 1024, large: 448 * 1024 * 1024 };
 /// Most bodies of one caller that arrive at once.
 pub const MAX_ARRIVING: usize = 256;
 

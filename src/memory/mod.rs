@@ -7,6 +7,7 @@
 mod bodies;
 mod large_work;
 mod metrics;
+mod process;
 mod replies;
 
 use std::collections::HashMap;
@@ -18,7 +19,11 @@ use crate::ids::Did;
 pub use bodies::{BodyMemory, MAX_ARRIVING};
 pub use large_work::{LARGE, LargeWork};
 pub use metrics::MemoryMetrics;
+pub use process::ProcessMemory;
 pub use replies::ReplyMemory;
+
+/// Bytes of all bodies and replies at most.
+pub const MAX_BYTES: usize = bodies::BODIES.bytes() + replies::REPLIES.bytes();
 
 /// Bytes of each body or reply that come from the part for small ones.
 pub const SMALL_BYTES: usize = 64 * 1024;
@@ -33,9 +38,14 @@ pub(crate) struct Capacity {
 }
 
 impl Capacity {
+    /// Most bytes of all callers.
+    const fn bytes(self) -> usize {
+        self.small + self.large
+    }
+
     /// Most bytes of one caller.
     fn share(self) -> usize {
-        (self.small + self.large) / 4
+        self.bytes() / 4
     }
 }
 

@@ -16,7 +16,7 @@ use super::metrics::{Kind, MemoryMetrics};
 use super::{Capacity, Full, MemoryBudget, Reservation};
 
 /// Most bytes of all replies together that their callers have not taken yet.
-const REPLIES: Capacity = Capacity { small: 128 * 1024 * 1024, large: 384 * 1024 * 1024 };
+pub(super) const REPLIES: Capacity = Capacity { small: 128 * 1024 * 1024, large: 384 * 1024 * 1024 };
 /// Replies of up to this many bytes are not counted; the buffers of a connection are as large.
 const UNCOUNTED: usize = 4 * 1024;
 /// Bytes that a connection is handed at a time.

@@ -3,6 +3,8 @@
 use std::fs::read_to_string;
 use std::path::Path;
 
+use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
+
 use crate::metrics::process_usage;
 
 /// Part of the limit up to which the resident set counts as healthy, in percent. Beyond it the kernel may soon end the process.
@@ -12,7 +14,7 @@ const HEALTHY_PERCENT: u64 = 90;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ProcessMemory {
     pub resident: u64,
-    /// The lowest limit of its cgroups, or the memory of the machine.
+    /// The lowest limit of the process and of its cgroups, or the memory of the machine.
     pub limit: u64,
 }
 
@@ -20,7 +22,11 @@ impl ProcessMemory {
     /// Measures the memory of this process; `None` where there is no /proc.
     pub fn measure() -> Option<Self> {
         let (resident, _) = process_usage()?;
-        Some(Self { resident: u64::try_from(resident).ok()?, limit: limit(Path::new("/"))? })
+        let limit = limit(Path::new("/"))?;
+        Some(Self {
+            resident: u64::try_from(resident).ok()?,
+            limit: data_limit().map_or(limit, |data| data.min(limit)),
+        })
     }
 
     pub fn is_healthy(self) -> bool {
@@ -33,6 +39,12 @@ fn limit(root: &Path) -> Option<u64> {
     let cgroups = read_to_string(root.join("proc/self/cgroup")).unwrap_or_default();
     let of_cgroups = cgroups.lines().filter_map(|line| cgroup_limit(root, line));
     of_cgroups.chain(machine_memory(root)).min()
+}
+
+/// The limit on the data of this process (`ulimit -d`), beyond which it gets no memory and ends.
+fn data_limit() -> Option<u64> {
+    let (limit, _) = getrlimit(Resource::RLIMIT_DATA).ok()?;
+    (limit != RLIM_INFINITY).then_some(limit)
 }
 
 /// The lowest limit of one line of /proc/self/cgroup: of that cgroup and of those that it is in.
