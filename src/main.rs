@@ -11,7 +11,7 @@ use catbird_server::api::ROUTES;
 use catbird_server::app::App;
 use catbird_server::background::tasks;
 use catbird_server::clock::Clock;
-use catbird_server::config::{Config, table};
+use catbird_server::config::{Config, UnsafeSetting, table};
 use catbird_server::delivery::dead;
 use catbird_server::embedded::{self, EmbeddedError, EmbeddedPostgres, Settings};
 use catbird_server::ids::Did;
@@ -299,8 +299,8 @@ async fn serve(config: Config) -> Result<ExitCode, Failure> {
 async fn serve_until_stopped(config: Config) -> Result<ExitCode, Failure> {
     let settings: Vec<String> = config.in_effect().iter().map(|(name, value)| format!("{name}={value}")).collect();
     tracing::info!(settings = settings.join(" "), "starting");
-    for setting in config.unsafe_settings() {
-        tracing::warn!(setting, "this setting is for development and tests");
+    for UnsafeSetting { setting, consequence } in config.unsafe_settings() {
+        tracing::warn!(setting, consequence, "this setting is for development and tests");
     }
     if nix::unistd::Uid::effective().is_root() {
         tracing::warn!("the server runs as root, which it does not need; run it as its own user");

@@ -10,6 +10,7 @@ mod documents;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -177,6 +178,15 @@ impl fmt::Debug for AuthConfig {
     }
 }
 
+/// A setting in effect that is unsafe on a service that other machines reach.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UnsafeSetting {
+    /// Name and value.
+    pub setting: &'static str,
+    /// The promise that does not hold, and why.
+    pub consequence: &'static str,
+}
+
 /// Every problem of the environment, one line each.
 #[derive(Debug, thiserror::Error)]
 #[error("the configuration is invalid:\n{}", .0.iter().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n"))]
@@ -300,7 +310,7 @@ impl Config {
     }
 
     /// Returns true if the server is meant for this machine only.
-    fn is_for_development(&self) -> bool {
+    pub fn is_for_development(&self) -> bool {
         let place = self.auth.service_did.as_str().strip_prefix("did:web:localhost");
         is_loopback(&self.host) || place.is_some_and(|rest| rest.is_empty() || rest.starts_with('%'))
     }
@@ -310,8 +320,8 @@ impl Config {
         self.admin.is_none() && !is_loopback(&self.host)
     }
 
-    /// The settings in effect that are unsafe on a service that other machines reach, each with its consequence.
-    pub fn unsafe_settings(&self) -> Vec<&'static str> {
+    /// The settings in effect that are unsafe on a service that other machines reach.
+    pub fn unsafe_settings(&self) -> Vec<UnsafeSetting> {
         let directory = reqwest::Url::parse(&self.auth.plc_directory_url).ok();
         let is_unprotected = directory.is_some_and(|url| {
             let host = url.host_str().unwrap_or_default();
@@ -320,27 +330,61 @@ impl Config {
         [
             (
                 self.auth.jwt_secret.is_some() && !self.is_for_development(),
-                "ALLOW_DEVELOPMENT_TOKENS=true: a client that knows JWT_SECRET can act as any account",
+                "ALLOW_DEVELOPMENT_TOKENS=true",
+                "P12: a client that knows JWT_SECRET can act as any account",
             ),
-            (!self.auth.enforce_lxm, "ENFORCE_LXM=false: a token for one method is accepted for all"),
-            (!self.auth.enforce_jti, "ENFORCE_JTI=false: a token can be used again until it expires"),
+            (!self.auth.enforce_lxm, "ENFORCE_LXM=false", "P12: a token for one method is accepted for all"),
+            (!self.auth.enforce_jti, "ENFORCE_JTI=false", "P12: a token can be used again until it expires"),
             (
                 self.auth.allow_private_did_hosts,
-                "ALLOW_PRIVATE_DID_HOSTS=true: any client can make the server connect to its own network",
+                "ALLOW_PRIVATE_DID_HOSTS=true",
+                "P12: any client can make the server connect to its own network",
             ),
             (
                 self.mailboxes.allow_private_hosts,
-                "ALLOW_PRIVATE_MAILBOX_HOSTS=true: members can make the server connect to its own network",
+                "ALLOW_PRIVATE_MAILBOX_HOSTS=true",
+                "P7: members can make the server connect to its own network",
             ),
             (
                 self.mls_validation == MlsValidation::Framing,
-                "MLS_VALIDATION=framing: the server does not check that a key package belongs to its owner",
+                "MLS_VALIDATION=framing",
+                "P15: the server does not check that a key package belongs to its owner",
             ),
-            (is_unprotected, "PLC_DIRECTORY_URL is plain HTTP: a machine on the path to it can act as any account"),
+            (
+                is_unprotected,
+                "PLC_DIRECTORY_URL is plain HTTP",
+                "P12: a machine on the path to it can act as any account",
+            ),
         ]
         .into_iter()
-        .filter_map(|(in_effect, meaning)| in_effect.then_some(meaning))
+        .filter_map(|(in_effect, setting, consequence)| in_effect.then_some(UnsafeSetting { setting, consequence }))
         .collect()
+    }
+
+    /// Returns the settings that should be alike at all replicas, with their values; of a secret what `hash` makes of it.
+    pub fn shared(&self, hash: impl Fn(&str) -> String) -> BTreeMap<&'static str, String> {
+        let shared = table::settings().filter(|setting| setting.difference.is_some());
+        let value = |setting: &table::Setting| match setting.is_secret {
+            true => self.secret(setting.name).map_or_else(|| "none".to_owned(), &hash),
+            false => self
+                .in_effect
+                .iter()
+                .find(|(name, _)| *name == setting.name)
+                .map(|(_, value)| value.clone())
+                .unwrap_or_default(),
+        };
+        shared.map(|setting| (setting.name, value(setting))).collect()
+    }
+
+    fn secret(&self, name: &str) -> Option<&str> {
+        let secret = match name {
+            "DATABASE_URL" => &self.database_url,
+            "REDIS_URL" => &self.redis_url,
+            "JWT_SECRET" => &self.auth.jwt_secret,
+            "TICKET_SECRET" => &self.auth.ticket_secret,
+            _ => unreachable!("{name} is not in the configuration as a secret"),
+        };
+        secret.as_deref()
     }
 
     /// The settings in effect, in the order of the table. Secrets, and settings that may hold one, are left out.
@@ -356,7 +400,7 @@ const DEFAULT_LOG: &str = "warn,catbird_server=info,actix_http=off";
 pub const MIN_SECRET_BYTES: usize = 32;
 
 /// Returns true if a host's name or address is this machine.
-fn is_loopback(host: &str) -> bool {
+pub(crate) fn is_loopback(host: &str) -> bool {
     host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 

@@ -18,6 +18,16 @@ pub struct Setting {
     pub is_secret: bool,
     /// What it does, in one line of Markdown.
     pub meaning: &'static str,
+    /// What follows if replicas have different values; `None` if each may have its own.
+    pub difference: Option<Difference>,
+}
+
+/// Consequence of different values at different replicas.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Difference {
+    /// True if a promise does not hold then.
+    pub breaks: bool,
+    pub consequence: &'static str,
 }
 
 /// Settings that belong together.
@@ -68,12 +78,28 @@ use self::Default::{Derived, Unset, Value};
 use self::Kind::{Flag, LogFilter, Number, OneOf, Path, PostgresUrl, RedisUrl, Secret, Text, Url};
 
 const fn setting(name: &'static str, kind: Kind, default: Default, meaning: &'static str) -> Setting {
-    Setting { name, kind, default, is_secret: false, meaning }
+    Setting { name, kind, default, is_secret: false, meaning, difference: None }
 }
 
 const fn secret(name: &'static str, kind: Kind, default: Default, meaning: &'static str) -> Setting {
-    Setting { name, kind, default, is_secret: true, meaning }
+    Setting { name, kind, default, is_secret: true, meaning, difference: None }
 }
+
+impl Setting {
+    /// A promise does not hold if replicas have different values.
+    const fn breaks(self, consequence: &'static str) -> Self {
+        Self { difference: Some(Difference { breaks: true, consequence }), ..self }
+    }
+
+    /// A promise is weaker if replicas have different values.
+    const fn weakens(self, consequence: &'static str) -> Self {
+        Self { difference: Some(Difference { breaks: false, consequence }), ..self }
+    }
+}
+
+const LIMITS: &str = "P10: what a caller may do depends on the replica";
+const SWEEPS: &str = "P4: the replica that happens to sweep decides what is old";
+const TOKENS: &str = "P12: which tokens are accepted depends on the replica";
 
 /// Every setting, by section.
 #[rustfmt::skip]
@@ -104,25 +130,33 @@ pub const SECTIONS: &[Section] = &[
         setting("PG_BIN_DIR", Path, Unset("search"),
             "Directory with PostgreSQL's programs, for the embedded one."),
         secret("REDIS_URL", RedisUrl, Unset("none"),
-            "One Redis, not a cluster, that speeds up what replicas tell each other: used tokens, events, typing and rate limits."),
+            "One Redis, not a cluster, that speeds up what replicas tell each other: used tokens, events, typing and rate limits.")
+            .weakens("P11: replicas with another Redis learn of events up to a second late, and count rate limits alone"),
     ]},
     Section { title: "Identity and tokens", settings: &[
         setting("SERVICE_DID", Kind::Did, Derived("did:web:localhost%3A<SERVER_PORT>"),
-            "DID of the service: the audience of tokens, with or without `#atproto_mls`."),
+            "DID of the service: the audience of tokens, with or without `#atproto_mls`.")
+            .breaks(TOKENS),
         setting("PUBLIC_URL", Url(["http", "https"]), Derived("the host of a did:web"),
-            "URL at which clients reach the service; it is in `/.well-known/did.json`."),
+            "URL at which clients reach the service; it is in `/.well-known/did.json`.")
+            .weakens("P12: `/.well-known/did.json` depends on the replica"),
         secret("TICKET_SECRET", Secret, Derived("as JWT_SECRET"),
-            "Signs the tickets of WebSockets, the same at all replicas. Without any secret there are only server-sent events."),
+            "Signs the tickets of WebSockets, the same at all replicas. Without any secret there are only server-sent events.")
+            .breaks("P12: a ticket of one replica is refused by another, so WebSockets open only by luck"),
         setting("WEBSOCKET_ENDPOINT", Url(["ws", "wss"]), Derived("below PUBLIC_URL"),
             "URL at which clients open WebSockets, as `getSubscriptionTicket` returns it."),
         setting("PLC_DIRECTORY_URL", Url(["http", "https"]), Value("https://plc.directory"),
-            "Directory of `did:plc` documents."),
+            "Directory of `did:plc` documents.")
+            .weakens("P12: replicas may find different keys of one person"),
         setting("ENFORCE_LXM", Flag, Value("true"),
-            "Tokens must name the method that they are for."),
+            "Tokens must name the method that they are for.")
+            .breaks(TOKENS),
         setting("ENFORCE_JTI", Flag, Value("true"),
-            "Tokens must have a `jti`, and each is accepted once."),
+            "Tokens must have a `jti`, and each is accepted once.")
+            .breaks(TOKENS),
         secret("JWT_SECRET", Secret, Unset("none"),
-            "Enables HS256 development tokens; a client that knows it can act as any account."),
+            "Enables HS256 development tokens; a client that knows it can act as any account.")
+            .breaks(TOKENS),
         setting("ALLOW_DEVELOPMENT_TOKENS", Flag, Value("false"),
             "Lets `serve` start with `JWT_SECRET` although other machines can reach the service."),
         setting("JTI_TTL_SECONDS", Number(1, 86_400), Value("120"),
@@ -136,35 +170,49 @@ pub const SECTIONS: &[Section] = &[
         setting("ACTOR_IDLE_SECONDS", Number(1, 86_400), Value("3600"),
             "Seconds without work after which an actor stops."),
         setting("MESSAGE_EPOCH_WINDOW", Number(0, 1_000), Value("0"),
-            "How many epochs behind the current one an application message may be."),
+            "How many epochs behind the current one an application message may be.")
+            .breaks("P9: whether a message of an earlier epoch is accepted or stale depends on the replica"),
         setting("WEDGED_QUORUM_PERCENT", Number(1, 100), Value("33"),
-            "Percentage of a conversation's members who are in its MLS group, two at least, that makes it wedged by reporting that they cannot apply its commits."),
+            "Percentage of a conversation's members who are in its MLS group, two at least, that makes it wedged by reporting that they cannot apply its commits.")
+            .weakens("P13: whether a conversation becomes wedged depends on the replica"),
         setting("MAX_DEVICES", Number(1, 10), Value("10"),
-            "Registered devices of one person. A commit brings in at most ten devices of a person, so more would be left out."),
+            "Registered devices of one person. A commit brings in at most ten devices of a person, so more would be left out.")
+            .weakens(LIMITS),
         setting("MLS_VALIDATION", OneOf(&["strict", "framing"]), Value("strict"),
-            "`framing` skips the signatures, lifetimes and identities of key packages, the members that public commits add or remove, the signatures of public messages, and the trees and signatures of GroupInfos."),
+            "`framing` skips the signatures, lifetimes and identities of key packages, the members that public commits add or remove, the signatures of public messages, and the trees and signatures of GroupInfos.")
+            .breaks("P15: what is checked depends on the replica"),
     ]},
     Section { title: "Rate limits and quotas (0: no limit)", settings: &[
         setting("RATE_LIMIT_PER_DID", Number(0, MAX_PER_SECOND), Value("100"),
-            "Requests of one caller per second, twice as many in a burst; an expensive request counts as several."),
+            "Requests of one caller per second, twice as many in a burst; an expensive request counts as several.")
+            .weakens(LIMITS),
         setting("RATE_LIMIT_PER_CONVO", Number(0, MAX_PER_SECOND), Value("500"),
-            "Accepted writes to one conversation per second, by all its members; twice as many in a burst."),
+            "Accepted writes to one conversation per second, by all its members; twice as many in a burst.")
+            .weakens(LIMITS),
         setting("COMMITS_PER_MINUTE", Number(0, MAX_PER_SECOND), Value("30"),
-            "Accepted commits of one member in one conversation per minute, all of them at once if need be."),
+            "Accepted commits of one member in one conversation per minute, all of them at once if need be.")
+            .weakens(LIMITS),
         setting("EXTERNAL_COMMIT_SECONDS", Number(0, 3_600), Value("60"),
-            "Time in which one device joins the MLS group of a conversation by an external commit at most once, in seconds."),
+            "Time in which one device joins the MLS group of a conversation by an external commit at most once, in seconds.")
+            .weakens(LIMITS),
         setting("EXTERNAL_COMMITS_PER_CONVO", Number(0, 1_000), Value("10"),
-            "External commits in one conversation, by all devices, in EXTERNAL_COMMIT_SECONDS."),
+            "External commits in one conversation, by all devices, in EXTERNAL_COMMIT_SECONDS.")
+            .weakens(LIMITS),
         setting("KEY_PACKAGES_PER_CALLER", Number(0, MAX_PER_DAY), Value("10"),
-            "One-time key packages of one person for one caller in ten minutes; ten times as many for all callers together."),
+            "One-time key packages of one person for one caller in ten minutes; ten times as many for all callers together.")
+            .weakens(LIMITS),
         setting("STORED_BYTES_PER_DAY", Number(0, MAX_BYTES), Value("2147483648"),
-            "Bytes that one caller stores per day, 256 for each row included."),
+            "Bytes that one caller stores per day, 256 for each row included.")
+            .weakens(LIMITS),
         setting("CONVOS_PER_DAY", Number(0, MAX_PER_DAY), Value("500"),
-            "Conversations that one caller creates per day."),
+            "Conversations that one caller creates per day.")
+            .weakens(LIMITS),
         setting("STRANGERS_PER_DAY", Number(0, MAX_PER_DAY), Value("2000"),
-            "People whom one caller invites per day without sharing a conversation in which they have been active."),
+            "People whom one caller invites per day without sharing a conversation in which they have been active.")
+            .weakens(LIMITS),
         setting("INVITATIONS_PER_HOUR", Number(0, MAX_PER_DAY), Value("20"),
-            "Invitations of one person per hour by such callers; a quarter of that by one of them."),
+            "Invitations of one person per hour by such callers; a quarter of that by one of them.")
+            .weakens(LIMITS),
     ]},
     Section { title: "Events", settings: &[
         setting("SSE_BUFFER_SIZE", Number(1, 1_000_000), Value("5000"),
@@ -172,13 +220,17 @@ pub const SECTIONS: &[Section] = &[
     ]},
     Section { title: "Retention (0: for ever)", settings: &[
         setting("MESSAGE_TTL_DAYS", Number(0, MAX_DAYS), Value("30"),
-            "Days until messages and idempotency records are deleted, and commits that every active member has read."),
+            "Days until messages and idempotency records are deleted, and commits that every active member has read.")
+            .weakens(SWEEPS),
         setting("COMMIT_HOLD_DAYS", Number(0, MAX_DAYS), Value("90"),
-            "Days for which a commit waits for members that have not read it, and a Welcome for its recipients."),
+            "Days for which a commit waits for members that have not read it, and a Welcome for its recipients.")
+            .weakens(SWEEPS),
         setting("ABANDONED_AFTER_DAYS", Number(0, MAX_DAYS), Value("180"),
-            "Days without a change after which a conversation ends in which at most one member was ever present."),
+            "Days without a change after which a conversation ends in which at most one member was ever present.")
+            .weakens(SWEEPS),
         setting("EVENT_STREAM_TTL_DAYS", Number(0, MAX_DAYS), Value("7"),
-            "Days until stored events are deleted."),
+            "Days until stored events are deleted.")
+            .weakens(SWEEPS),
         setting("RETENTION_INTERVAL_SECONDS", Number(1, 86_400), Value("3600"),
             "Seconds between two sweeps, of all replicas together."),
     ]},

@@ -152,7 +152,7 @@ fn every_unsafe_setting_is_named() {
         ("PLC_DIRECTORY_URL", "http://plc.example"),
     ] {
         let named = Config::from_variables([(name, value)]).unwrap().unsafe_settings();
-        assert!(named.len() == 1 && named[0].starts_with(name), "{named:?}");
+        assert!(named.len() == 1 && named[0].setting.starts_with(name), "{named:?}");
     }
     for url in ["https://plc.example", "http://127.0.0.1:2582", "http://localhost:2582", "http://[::1]:2582"] {
         let named = Config::from_variables([("PLC_DIRECTORY_URL", url)]).unwrap().unsafe_settings();
@@ -224,4 +224,16 @@ fn a_setting_that_holds_a_secret_is_marked_as_one() {
         let holds_one = matches!(setting.kind, table::Kind::Secret | table::Kind::PostgresUrl | table::Kind::RedisUrl);
         assert_eq!(setting.is_secret, holds_one, "{}", setting.name);
     }
+}
+
+#[test]
+fn settings_that_replicas_share_are_complete_and_their_secrets_are_hashed() {
+    let secret = "0123456789abcdef0123456789abcdef";
+    let config = Config::from_variables([("JWT_SECRET", secret), ("MESSAGE_EPOCH_WINDOW", "2")]).unwrap();
+    let shared = config.shared(|secret| format!("hash of {} bytes", secret.len()));
+    let hash = "hash of 32 bytes";
+    let of = |name: &str| shared[name].as_str();
+    assert_eq!((of("JWT_SECRET"), of("TICKET_SECRET"), of("REDIS_URL")), (hash, hash, "none"));
+    assert_eq!((of("MESSAGE_EPOCH_WINDOW"), of("MAX_DEVICES")), ("2", "10"));
+    assert!(!shared.contains_key("DATABASE_URL") && !format!("{shared:?}").contains(secret), "{shared:?}");
 }
