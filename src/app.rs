@@ -28,6 +28,7 @@ use crate::memory::{BodyMemory, LargeWork, ReplyMemory};
 use crate::probe::Probe;
 use crate::quotas::Quotas;
 use crate::redis::Redis;
+use crate::replicas::Register;
 use crate::serializer::Serializer;
 use crate::store::read_positions::ReadPositions;
 use crate::store::{Store, StoreConfig, StoreError};
@@ -166,6 +167,8 @@ impl App {
         self.background.start_stoppable(&tasks::RETENTION, |stop| sweeps.run(stop));
         let quotas = self.quotas.clone();
         self.background.start_stoppable(&tasks::QUOTA_SETTLEMENT, |stop| quotas.keep_settling(stop));
+        let register = Register::new(self.store.clone(), self.config.clone());
+        self.background.start_stoppable(&tasks::REPLICA_REGISTER, |stop| register.keep(stop));
         let suspensions = self.suspensions.clone();
         self.background.start_stoppable(&tasks::SUSPENSIONS, |stop| suspensions.watch(stop));
         let (events, authenticator) = (self.events.clone(), self.authenticator.clone());

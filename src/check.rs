@@ -7,6 +7,7 @@ use std::fmt;
 
 use tokio_postgres::{IsolationLevel, SimpleQueryMessage};
 
+use crate::doctor::{self, Diagnosis};
 use crate::store::{self, ConnectError, sql};
 
 /// Maximum number of findings that are printed for one invariant.
@@ -40,14 +41,11 @@ const CHECKS: [(&str, &str); 18] = checks![
     "group_infos",
 ];
 
-/// Query that returns one sentence for each bad setting.
-const ADVICE: &str = sql!("advice", "settings");
-
-/// Findings by invariant, and advice on the settings of PostgreSQL.
+/// Findings by invariant, and what the doctor says about the settings of PostgreSQL and open transactions.
 #[derive(Debug)]
 pub struct Report {
     invariants: Vec<(&'static str, &'static str, Vec<String>)>,
-    advice: Vec<String>,
+    advice: Vec<Diagnosis>,
 }
 
 impl Report {
@@ -76,8 +74,8 @@ impl fmt::Display for Report {
                 writeln!(f, "          and {} more", findings.len() - MAX_SHOWN)?;
             }
         }
-        for advice in &self.advice {
-            writeln!(f, "WARNING   {advice}")?;
+        for Diagnosis { found, touches, .. } in &self.advice {
+            writeln!(f, "WARNING   {found}: {}", touches.as_deref().unwrap_or_default())?;
         }
         match self.is_clean() {
             true => writeln!(f, "All {} invariants hold.", self.invariants.len()),
@@ -104,12 +102,8 @@ pub async fn run(database: &tokio_postgres::Config) -> Result<Report, ConnectErr
         });
         report.push((name, meaning, findings.collect()));
     }
-    let advice = snapshot.simple_query(ADVICE).await?.into_iter().filter_map(|message| match message {
-        SimpleQueryMessage::Row(row) => row.get("advice").map(str::to_owned),
-        _ => None,
-    });
-    let advice = advice.collect();
     snapshot.commit().await?;
     connection.abort();
+    let advice = doctor::advice(database).await?;
     Ok(Report { invariants: report, advice })
 }

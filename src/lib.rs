@@ -34,6 +34,8 @@
 //!
 //! Work:
 //!
+//! - [`check`] verifies a live database.
+//! - [`doctor`] finds settings and states under which a promise does not hold.
 //! - [`serializer`] is the one door for writes: limits, then the advisory lock or the actors. No other module knows which.
 //! - [`suspensions`] refuses callers that an operator has suspended, and ends their streams.
 //! - [`advisory`] queues commands before the conversations' advisory locks, and runs them in batches.
@@ -45,8 +47,8 @@
 //! - [`auth`] verifies tokens and tickets.
 //! - [`delivery`] delivers log entries to mailboxes.
 //! - [`jobs`] deletes what is old.
-//! - [`check`] verifies a live database.
 //! - [`probe`] checks the database for [`health`].
+//! - `replicas` keeps the row of this replica, for [`doctor`].
 //! - [`store`] owns every transaction. A compare-and-swap or a constraint in `sql/` decides, never memory.
 //!
 //! Resources and formats:
@@ -92,6 +94,7 @@ pub mod config;
 mod connection;
 mod cors;
 pub mod delivery;
+pub mod doctor;
 pub mod embedded;
 pub mod error;
 pub mod events;
@@ -111,6 +114,7 @@ pub mod nsid;
 mod probe;
 mod quotas;
 pub mod redis;
+mod replicas;
 mod serializer;
 pub mod server;
 pub mod store;

@@ -1,4 +1,4 @@
-//! Command line: `serve`, `migrate`, `check`, `envelopes`, `suspensions`, `token`, `lexicons`, `smoke-test`.
+//! Command line: `serve`, `migrate`, `check`, `doctor`, `envelopes`, `suspensions`, `token`, `lexicons`, `smoke-test`.
 
 mod smoke_test;
 
@@ -16,7 +16,7 @@ use catbird_server::delivery::dead;
 use catbird_server::embedded::{self, EmbeddedError, EmbeddedPostgres, Settings};
 use catbird_server::ids::Did;
 use catbird_server::suspensions::{self, operators};
-use catbird_server::{auth, check, lexicons, nsid, server, store, telemetry};
+use catbird_server::{auth, check, doctor, lexicons, nsid, server, store, telemetry};
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -39,6 +39,13 @@ enum Subcommand {
     Migrate,
     /// Check the invariants on the live database; exit code 1 if one is violated, 2 if it could not check
     Check,
+    /// Find settings and states of PostgreSQL, a pooler, Redis, this machine and the server under which a promise does not hold; exit
+    /// code 1 if there is one, 2 if a part could not be examined. Run it as the server runs: same settings, same machine
+    Doctor {
+        /// Print the diagnoses as JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// List the envelopes that could not be delivered to their mailboxes, or requeue them
     Envelopes {
         /// Requeue these envelopes
@@ -159,6 +166,18 @@ async fn run(command: Subcommand) -> Result<ExitCode, Failure> {
             })
             .await
         }
+        Subcommand::Doctor { json } => {
+            must_exist(&config)?;
+            with_database(&config, async |database| {
+                let report = doctor::run(&config, database, &Clock::system()).await;
+                match json {
+                    true => println!("{}", serde_json::to_string_pretty(&report)?),
+                    false => print!("{report}"),
+                }
+                Ok(ExitCode::from(report.exit_code()))
+            })
+            .await
+        }
         Subcommand::Envelopes { requeue, all } => {
             with_tables(&config, async |database| {
                 if all || !requeue.is_empty() {
@@ -224,15 +243,21 @@ async fn with_tables(
     config: &Config,
     work: impl AsyncFnOnce(&tokio_postgres::Config) -> Result<ExitCode, Failure>,
 ) -> Result<ExitCode, Failure> {
-    if config.database_url.is_none() && !embedded::exists(&config.data_dir) {
-        let nothing = "there is no database: DATABASE_URL is not set and DATA_DIR has none yet; `serve` and `migrate` create one there";
-        return Err(nothing.into());
-    }
+    must_exist(config)?;
     with_database(config, async |database| match store::is_migrated(database).await? {
         true => work(database).await,
         false => Err("the database does not have this server's tables; run `catbird-server migrate`".into()),
     })
     .await
+}
+
+/// Fails if there is no database, so that a command that only reads creates none.
+fn must_exist(config: &Config) -> Result<(), Failure> {
+    if config.database_url.is_none() && !embedded::exists(&config.data_dir) {
+        let nothing = "there is no database: DATABASE_URL is not set and DATA_DIR has none yet; `serve` and `migrate` create one there";
+        return Err(nothing.into());
+    }
+    Ok(())
 }
 
 /// Runs work on the configured database, or on the embedded one, which is started if no server runs it.

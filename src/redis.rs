@@ -10,9 +10,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use fred::clients::{Client, WithOptions};
+use fred::error::ErrorKind;
 use fred::interfaces::{ClientLike, EventInterface, PubsubInterface};
 use fred::types::config::{Config, Options, ReconnectPolicy, Server};
-use fred::types::{Builder, Message};
+use fred::types::{Builder, CustomCommand, FromValue, Message};
 use tokio::sync::broadcast::{self, error::RecvError};
 
 use crate::net::tls;
@@ -25,6 +26,55 @@ const TIMEOUT: Duration = Duration::from_millis(50);
 
 /// Delay before reconnecting, in milliseconds: the first one, and the maximum.
 const RECONNECT_MS: (u32, u32) = (100, 5_000);
+
+/// Time in which [`inspect`] connects and asks.
+const INSPECTION_TIME: Duration = Duration::from_secs(3);
+
+/// State of a Redis.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Inspection {
+    /// True if it follows another Redis, and only reads.
+    pub is_replica: bool,
+    /// Limit on its memory, in bytes; 0 is none.
+    pub max_memory: u64,
+    /// What it evicts at that limit, as `maxmemory-policy`.
+    pub policy: String,
+    /// True if it writes to disk; `None` if it does not tell.
+    pub persists: Option<bool>,
+}
+
+/// Asks a Redis for its state, once, on a connection of its own. Fails if it does not answer.
+pub async fn inspect(url: &str) -> Result<Inspection, Error> {
+    tls::install();
+    let client = Builder::from_config(Config::from_url(url)?).build()?;
+    let asking = async {
+        let _connection = client.init().await?;
+        let info: String = ask(&client, "INFO", vec![]).await?;
+        // A provider of Redis may forbid this.
+        let save: Option<Vec<String>> = ask(&client, "CONFIG", vec!["GET", "save"]).await.ok();
+        Ok((info, save))
+    };
+    let asked = tokio::time::timeout(INSPECTION_TIME, asking).await;
+    let (info, save) = asked.unwrap_or_else(|_| {
+        Err(Error::new(ErrorKind::Timeout, format!("no answer within {} s", INSPECTION_TIME.as_secs())))
+    })?;
+    // The connection ends with the client; nothing waits for its farewell.
+    let _ = client.quit().await;
+    let value =
+        |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap_or_default();
+    let appends = value("aof_enabled") == "1";
+    let saves = save.map(|save| save.get(1).is_some_and(|times| !times.is_empty()));
+    Ok(Inspection {
+        is_replica: value("role") == "slave",
+        max_memory: value("maxmemory").parse().unwrap_or(0),
+        policy: value("maxmemory_policy").to_owned(),
+        persists: if appends { Some(true) } else { saves },
+    })
+}
+
+async fn ask<T: FromValue>(client: &Client, command: &'static str, arguments: Vec<&str>) -> Result<T, Error> {
+    client.custom(CustomCommand::new_static(command, None, false), arguments).await
+}
 
 /// Redis for one purpose. Cheap to clone; clones share the connection and its state.
 #[derive(Clone)]

@@ -46,6 +46,7 @@ tasks! {
     TABLE_STATISTICS: "table statistics", OPTIONAL, "autovacuum analyzes young tables, only later";
     RETENTION: "retention", OPTIONAL, "other replicas sweep, and background_age_seconds shows it if none does";
     QUOTA_SETTLEMENT: "quota settlement", OPTIONAL, "this replica keeps the quotas by its own count";
+    REPLICA_REGISTER: "replica register", OPTIONAL, "`doctor` does not compare this replica with the others";
     SUSPENSIONS: "suspensions", ESSENTIAL, "new suspensions have no effect at this replica";
     STREAM_IDENTITIES: "stream identities", OPTIONAL, "a stream outlives its key by its own lifetime at most";
     MAILBOX_ENVELOPES: "mailbox envelopes", OPTIONAL, "other replicas do it, and mailbox_backlog shows it if none does";

@@ -79,6 +79,13 @@ pub struct Job {
     work: Work,
 }
 
+impl Job {
+    /// Returns whether this configuration ever runs it.
+    pub fn is_on(&self, retention: &Retention) -> bool {
+        (self.age)(retention).is_some()
+    }
+}
+
 /// Kind of a pass.
 enum Work {
     /// All pages of a table, in order.

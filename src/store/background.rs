@@ -30,7 +30,7 @@ pub(super) const STATEMENT_TIMEOUT: Duration = Duration::from_secs(3);
 const MAX_SET_ASIDE: i64 = 1_000;
 /// Maximum difference between the clocks of a replica and of PostgreSQL. It is far below the safety margins that depend
 /// on it.
-const MAX_CLOCK_SKEW: TimeDelta = TimeDelta::minutes(1);
+pub const MAX_CLOCK_SKEW: TimeDelta = TimeDelta::minutes(1);
 
 /// Reason why a unit failed.
 #[derive(Debug)]

@@ -13,9 +13,20 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use super::deadline;
 use super::tls::tls;
 
-/// Returns the session settings as start-up parameters.
-pub(super) fn session_settings() -> String {
-    settings().iter().map(|(name, value)| format!("-c {name}={value}")).collect::<Vec<_>>().join(" ")
+/// Returns the configuration of the pool's connections. `pooler` is as in [`StoreConfig`](super::StoreConfig).
+pub(super) fn of_pool(mut database: tokio_postgres::Config, pooler: bool) -> tokio_postgres::Config {
+    database
+        .application_name("catbird-server")
+        .connect_timeout(deadline::CONNECT)
+        .tcp_user_timeout(deadline::TCP_USER)
+        .keepalives_idle(deadline::TCP_USER);
+    if !pooler {
+        // Options of the URL come first and stay in force.
+        let options = database.get_options().map(|given| format!("{given} ")).unwrap_or_default();
+        let session = settings().map(|(name, value)| format!("-c {name}={value}"));
+        database.options(options + &session.join(" "));
+    }
+    database
 }
 
 /// Start of a transaction: READ COMMITTED, whatever the default of the database is, so that each statement sees
@@ -36,13 +47,18 @@ const DURABLE_TRANSACTION: &str =
     "select set_config('synchronous_commit', 'local', true) where current_setting('synchronous_commit') = 'off';";
 
 fn settings() -> [(&'static str, String); 4] {
+    let [lock, statement, idle] = time_limits();
+    // JIT compilation takes longer than any statement here, and estimates alone trigger it.
+    [lock, statement, idle, ("jit", "off".to_owned())]
+}
+
+/// Returns PostgreSQL's time limits for the server's sessions, in milliseconds.
+pub(super) fn time_limits() -> [(&'static str, String); 3] {
     let ms = |time: std::time::Duration| time.as_millis().to_string();
     [
         ("lock_timeout", ms(deadline::LOCK)),
         ("statement_timeout", ms(deadline::STATEMENT)),
         ("idle_in_transaction_session_timeout", ms(deadline::IDLE_IN_TRANSACTION)),
-        // JIT compilation takes longer than any statement here, and estimates alone trigger it.
-        ("jit", "off".to_owned()),
     ]
 }
 

@@ -25,6 +25,11 @@ impl Operator {
         let typed: Vec<(&(dyn ToSql + Sync), Type)> = params.iter().copied().zip(query.types.iter().cloned()).collect();
         Ok(self.client.query_typed(query.text, &typed).await?)
     }
+
+    /// Runs a statement that always returns one row.
+    pub(super) async fn row(&self, query: &Query, params: Params<'_>) -> Result<Row, ConnectError> {
+        Ok(self.rows(query, params).await?.pop().expect("a select of values returns one row"))
+    }
 }
 
 impl Drop for Operator {

@@ -7,7 +7,7 @@ use crate::error::Error;
 use crate::timing::{Stage, measure};
 
 use super::changes::ChangeSet;
-use super::connect::{BEGIN, BEGIN_BEHIND_POOLER, Connector, session_settings};
+use super::connect::{self, BEGIN, BEGIN_BEHIND_POOLER, Connector};
 use super::convos::Names;
 use super::deadline;
 use super::failure::Abort;
@@ -46,17 +46,7 @@ impl Store {
     /// Creates the pool without opening a connection. It must be called inside the multi-threaded runtime that will
     /// drive the connections.
     pub fn new(config: StoreConfig, metrics: StoreMetrics) -> Result<Self, StoreError> {
-        let mut database = config.database;
-        database
-            .application_name("catbird-server")
-            .connect_timeout(deadline::CONNECT)
-            .tcp_user_timeout(deadline::TCP_USER)
-            .keepalives_idle(deadline::TCP_USER);
-        if !config.pooler {
-            // Options of the URL come first and stay in force.
-            let options = database.get_options().map(|given| format!("{given} ")).unwrap_or_default();
-            database.options(options + &session_settings());
-        }
+        let database = connect::of_pool(config.database, config.pooler);
         let tls = tls(&database)?;
         let runtime = Handle::current();
         let connector = Connector { runtime: runtime.clone(), tls, pooler: config.pooler };

@@ -10,7 +10,7 @@ use tokio_postgres::{Client, SimpleQueryMessage};
 use super::lanes::Lane;
 use super::query::{query, sql};
 use super::session::Queries;
-use super::{ConnectError, Reader, Store, connect};
+use super::{Applied, ConnectError, Reader, Store, connect};
 
 macro_rules! migrations {
     ($($name:literal),* $(,)?) => {
@@ -60,6 +60,7 @@ const MIGRATIONS: &[(&str, &str)] = &migrations![
     "V038__column_comments",
     "V039__owner_functions",
     "V040__device_announcements",
+    "V041__replicas",
     "V042__counted_members",
 ];
 
@@ -119,6 +120,18 @@ fn runner() -> Runner {
         .map(|(name, sql)| Migration::unapplied(name, sql).expect("migrations are named V<number>__<name>"))
         .collect();
     Runner::new(&migrations)
+}
+
+/// Returns the migrations of this build, in order.
+pub fn migrations() -> Vec<Applied> {
+    let of_build = |migration: &Migration| Applied {
+        version: migration.version().into(),
+        name: migration.name().to_owned(),
+        checksum: migration.checksum().to_string(),
+    };
+    let mut migrations: Vec<Applied> = runner().get_migrations().iter().map(of_build).collect();
+    migrations.sort_by_key(|migration| migration.version);
+    migrations
 }
 
 /// Returns whether the database has any schema of this server.

@@ -5,6 +5,7 @@
 
 mod check;
 mod cluster;
+mod doctor;
 mod embedded;
 mod migrations;
 mod monitoring;

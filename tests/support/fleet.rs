@@ -167,7 +167,7 @@ pub async fn run_as(
 }
 
 /// The server's program. Cargo builds it before it runs a test or a bench, and puts it beside the directory of their programs.
-fn program() -> PathBuf {
+pub fn program() -> PathBuf {
     let ours = std::env::current_exe().unwrap();
     ours.parent().and_then(Path::parent).unwrap().join("catbird-server")
 }

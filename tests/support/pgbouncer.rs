@@ -1,4 +1,4 @@
-//! A PgBouncer in transaction mode in front of one PostgreSQL. It ends with its value.
+//! A PgBouncer in front of one PostgreSQL. It ends with its value.
 
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::MetadataExt;
@@ -22,8 +22,13 @@ pub struct PgBouncer {
 }
 
 impl PgBouncer {
-    /// Starts a pooler with this many connections to this database.
+    /// Starts a pooler in transaction mode with this many connections to this database.
     pub fn start(database: &Config, connections: usize) -> Self {
+        Self::start_in("transaction", database, connections, "")
+    }
+
+    /// Starts a pooler in another mode, with further lines of settings.
+    pub fn start_in(mode: &str, database: &Config, connections: usize, further: &str) -> Self {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let dir = std::env::temp_dir().join(format!("catbird-pgbouncer-{}", Ulid::new()));
         std::fs::create_dir(&dir).unwrap();
@@ -42,7 +47,7 @@ impl PgBouncer {
             format!(
                 "[databases]\n* = host={host} port={upstream} user={user}{password}\n\
                  [pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\nauth_type = any\n\
-                 pool_mode = transaction\ndefault_pool_size = {connections}\nmax_client_conn = 200\n"
+                 pool_mode = {mode}\ndefault_pool_size = {connections}\nmax_client_conn = 200\n{further}\n"
             ),
         )
         .unwrap();

@@ -1,0 +1,50 @@
+//! PgBouncer in the wrong mode, and the wrong value of DATABASE_POOLER.
+
+use catbird_testkit::cluster::database;
+use catbird_testkit::pgbouncer::PgBouncer;
+
+use super::doctor;
+
+/// PgBouncer drops start-up parameters then, in place of refusing them.
+const LENIENT: &str = "ignore_startup_parameters = options";
+const POOLER: (&str, &str) = ("DATABASE_POOLER", "true");
+/// A throw-away cluster has these.
+const THROW_AWAY: [&str; 4] = ["fsync", "full_page_writes", "data_checksums", "role"];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pooler_in_another_mode_than_the_settings_say_is_named() {
+    let database = database().await;
+    let direct = doctor(&database.url, &[]).await;
+    direct.names_only(&THROW_AWAY);
+    // No pooler, although the setting says so.
+    doctor(&database.url, &[POOLER]).await.names("pooler", "weak", "no pooler shares connections");
+
+    let right = PgBouncer::start(&database.config, 3);
+    doctor(&right.url(), &[POOLER]).await.names_only(&THROW_AWAY);
+    let refused = doctor(&right.url(), &[]).await;
+    refused.names("sessions", "fatal", "unsupported startup parameter");
+    assert_eq!(refused.code, Some(1));
+    drop(right);
+
+    // PgBouncer before 1.21 loses prepared statements in this mode; every version loses the time limits and LISTEN.
+    let lenient = PgBouncer::start_in("transaction", &database.config, 3, LENIENT);
+    let said = doctor(&lenient.url(), &[]).await;
+    said.names("pooler", "fatal", "shares connections among sessions");
+    said.names("session_time_limits", "fatal", "lock_timeout of the server's connections is 0 ms");
+    said.names("session_time_limits", "fatal", "statement_timeout");
+    said.names("session_time_limits", "fatal", "idle_in_transaction_session_timeout");
+    said.names("listen", "weak", "does not arrive");
+    drop(lenient);
+
+    let session = PgBouncer::start_in("session", &database.config, 5, LENIENT);
+    doctor(&session.url(), &[POOLER]).await.names("pooler", "weak", "no pooler shares connections");
+    let said = doctor(&session.url(), &[]).await;
+    said.names("session_time_limits", "fatal", "lock_timeout");
+    assert!(!said.against().iter().any(|(subject, ..)| ["pooler", "listen"].contains(subject)), "{:#?}", said.report);
+    drop(session);
+
+    let statement = PgBouncer::start_in("statement", &database.config, 3, "");
+    let said = doctor(&statement.url(), &[POOLER]).await;
+    said.names("sessions", "fatal", "no transaction of several statements is possible");
+    assert_eq!(said.code, Some(1));
+}
