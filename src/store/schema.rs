@@ -143,21 +143,27 @@ pub async fn is_migrated(database: &tokio_postgres::Config) -> Result<bool, Conn
 }
 
 /// Brings the schema up to date, and returns the number of applied migrations. Waits while another replica migrates. A role
-/// that may not create tables applies none; the schema must be new enough then.
+/// that may not create tables applies none; the schema must be new enough then. The schema and the views of a newer build stay as they
+/// are, so that a release can be rolled back, and a replica of the previous build can start while others are upgraded.
 pub async fn migrate(database: &tokio_postgres::Config) -> Result<usize, MigrationError> {
     let mut database = database.clone();
     database.application_name("catbird-server migrate");
     let (lock, lock_connection) = connect(&database).await?;
+    let required = required_version();
     if value(&lock, MAY_CREATE, "may_create").await?.as_deref() == Some("f") {
-        let is_there = value(&lock, EXISTS.text, "is_there").await?.as_deref() == Some("t");
-        let found = if is_there { value(&lock, VERSION.text, "version").await? } else { None };
+        let found = version(&lock).await?;
         lock_connection.abort();
-        let (found, required) = (found.and_then(|version| version.parse().ok()).unwrap_or(0), required_version());
         return if found >= required { Ok(0) } else { Err(MigrationError::NotOwner { found, required }) };
     }
     // A transaction holds the lock, so that a pooler in transaction mode keeps the connection.
     lock.batch_execute("begin").await?;
     lock.batch_execute(LOCK).await?;
+    let found = version(&lock).await?;
+    if found > required {
+        tracing::info!(found, required, "the schema is of a newer build");
+        lock_connection.abort();
+        return Ok(0);
+    }
     let (mut client, connection) = connect(&database).await?;
     let report = runner().run_async(&mut client).await?;
     make_views(&client).await?;
@@ -179,6 +185,14 @@ async fn make_views(client: &Client) -> Result<(), tokio_postgres::Error> {
     }
     let views = VIEWS.join("\n");
     client.batch_execute(&format!("begin; {DROP_VIEWS} {views} comment on schema legacy is '{digest}'; commit")).await
+}
+
+/// Returns the newest applied migration; 0 without a schema.
+async fn version(client: &Client) -> Result<i64, tokio_postgres::Error> {
+    if value(client, EXISTS.text, "is_there").await?.as_deref() != Some("t") {
+        return Ok(0);
+    }
+    Ok(value(client, VERSION.text, "version").await?.and_then(|version| version.parse().ok()).unwrap_or(0))
 }
 
 /// Returns the first value of a column as text. A pooler in transaction mode knows no prepared statements.

@@ -181,6 +181,27 @@ async fn a_migration_that_fails_is_reported_undone_and_can_be_repeated() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_build_starts_on_the_schema_of_a_newer_one_and_leaves_it_alone() {
+    let database = database().await;
+    let client = database.connect().await;
+    // What a newer build leaves: its migration, and its views.
+    client
+        .batch_execute(
+            "insert into refinery_schema_history (version, name, applied_on, checksum)
+             select max(version) + 1, 'of_a_newer_build', max(applied_on), '1' from refinery_schema_history;
+             alter view member_unread rename column unread_count to unread_entries;
+             comment on schema legacy is 'of a newer build'",
+        )
+        .await
+        .unwrap();
+    let (code, said, errors) = run("migrate", &database.url).await;
+    assert_eq!((code, said.as_str()), (Some(0), "0 migrations applied; the schema is up to date\n"), "{errors}");
+    let replica = Replica::start(Mode::Advisory, &database.url, &[]).await;
+    client.batch_execute("select unread_entries from member_unread").await.unwrap();
+    assert_eq!(replica.terminate().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn rosters_of_earlier_builds_are_counted_and_go_on_being() {
     let database = database().await;
     let client = database.connect().await;
