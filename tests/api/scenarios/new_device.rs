@@ -16,7 +16,7 @@ any_serializer! {
 /// Follows as a device until an event of this type comes, and returns a field of it.
 async fn told(events: &mut Events, name: &str, field: &str) -> String {
     loop {
-        let event = events.next().await.unwrap();
+        let event = events.next().await.unwrap().unwrap();
         if event.name == name {
             return event.data[field].as_str().unwrap().to_owned();
         }

@@ -21,7 +21,7 @@ async fn a_client_reads_what_it_missed_and_then_what_happens(app: &TestApp) {
         alice.send("after").await.unwrap();
         let mut texts = Vec::new();
         while texts.is_empty() {
-            let event = events.next().await.unwrap();
+            let event = events.next().await.unwrap().unwrap();
             texts = bob.take_event(&event).await.unwrap();
         }
         assert_eq!((texts, bob.gaps), (vec!["after".to_owned()], 0));

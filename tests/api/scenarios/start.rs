@@ -24,7 +24,7 @@ async fn a_client_starts(app: &TestApp) {
         let [mut alice, ..] = three(app, library).await;
         alice.add(&[dave.did()]).await.unwrap();
         while dave.convo_id.is_none() {
-            let event = events.next().await.unwrap();
+            let event = events.next().await.unwrap().unwrap();
             dave.take_event(&event).await.unwrap();
         }
         assert_eq!(dave.epoch_authenticator().unwrap(), alice.epoch_authenticator().unwrap());

@@ -10,7 +10,10 @@ mod devices;
 mod error;
 mod follow;
 mod messages;
+mod rolled_back;
 mod upkeep;
+
+use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -20,14 +23,18 @@ use super::xrpc::{Reply, Xrpc, XrpcError, base64_text};
 
 pub use error::PersonaError;
 pub use follow::Events;
+pub use messages::Sent;
+pub use rolled_back::Found;
 pub use upkeep::StockDifference;
 
 /// Maximum number of retries of one call that the server asks to retry (429, 503).
 const MAX_RETRIES: u32 = 5;
 /// Maximum wait before a retry. A longer wait is reported as the server's answer.
 const MAX_WAIT: std::time::Duration = std::time::Duration::from_secs(10);
-/// Number of retries of an unanswered call, and the pause before each, if the persona insists.
-const MAX_SILENCES: u32 = 200;
+/// Number of retries of an unanswered call, and the pause before each, if the persona insists. It then also retries a refused call more
+/// often.
+const MAX_SILENCES: u32 = 1_200;
+const MAX_REFUSALS: u32 = 60;
 const PAUSE: std::time::Duration = std::time::Duration::from_millis(50);
 
 /// One DID, or one device of it, and its part in one conversation.
@@ -50,6 +57,12 @@ pub struct Persona {
     pub insists: bool,
     /// Number of times that it read the log because an event was missing.
     pub gaps: u64,
+    /// Incarnation of the database that the server named last, which it sends with its writes.
+    incarnation: Option<String>,
+    /// Ids of the entries that it has processed, by seq.
+    entries: BTreeMap<u64, String>,
+    /// Commit that led to its epoch; empty if it does not know the bytes.
+    led_by: Vec<u8>,
 }
 
 /// Position of a change in the conversation's log.
@@ -88,6 +101,9 @@ impl Persona {
             shares_group_info: false,
             insists: false,
             gaps: 0,
+            incarnation: None,
+            entries: BTreeMap::new(),
+            led_by: Vec::new(),
         }
     }
 
@@ -166,6 +182,7 @@ impl Persona {
         self.group_id = self.mls.join(&reply.bytes("welcome")?, self.handshake)?;
         self.convo_id = Some(convo_id.to_owned());
         self.last_seq = reply.number("seq")?;
+        self.led_by.clear();
         let (named, joined) = (reply.number("epoch")?, self.epoch()?);
         self.expect(named == joined, || format!("a Welcome into epoch {joined} was served as one into {named}"))?;
         let mut body = json!({ "convoId": convo_id, "success": true, "epoch": named });
@@ -219,7 +236,9 @@ impl Persona {
                 reply => reply?,
             };
             let wait = match reply.status {
-                429 | 503 if retries < MAX_RETRIES => reply.retry_after().filter(|wait| *wait <= MAX_WAIT),
+                429 | 503 if retries < if self.insists { MAX_REFUSALS } else { MAX_RETRIES } => {
+                    reply.retry_after().filter(|wait| *wait <= MAX_WAIT)
+                }
                 _ => None,
             };
             let Some(wait) = wait else { return Ok(reply) };

@@ -52,7 +52,7 @@ impl Member {
             loop {
                 tokio::select! {
                     event = events.next() => {
-                        texts.extend(persona.take_event(&event.expect("it goes on")).await.unwrap());
+                        texts.extend(persona.take_event(&event.unwrap().unwrap()).await.unwrap());
                     }
                     task = told.recv() => match task {
                         Some(Task::Send(text)) => drop(persona.send(&text).await.unwrap()),

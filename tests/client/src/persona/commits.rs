@@ -78,7 +78,9 @@ impl Persona {
         let mut conflicts = 0;
         loop {
             let bytes = self.mls.propose(&self.group_id, proposal)?;
-            let body = json!({ "convoId": self.convo()?, "proposal": base64_text(&bytes), "idempotencyKey": unique() });
+            let mut body =
+                json!({ "convoId": self.convo()?, "proposal": base64_text(&bytes), "idempotencyKey": unique() });
+            self.name_incarnation(&mut body);
             let reply = self.patient(Call::Procedure(method, &body)).await?;
             if reply.is_ok() {
                 return Ok(Landed { epoch: reply.number("epoch")?, seq: reply.number("seq")?, conflicts });
@@ -96,6 +98,7 @@ impl Persona {
             let reply = self.patient(Call::Procedure(method, &body)).await?;
             if reply.is_ok() {
                 let merged = self.mls.merge_pending(&self.group_id)?;
+                self.led_by = staged.commit;
                 let landed = Landed { epoch: reply.number("epoch")?, seq: reply.number("seq")?, conflicts };
                 let ok = landed.epoch == merged && reply.number("newEpoch")? == merged;
                 self.expect(ok, || format!("a commit made in epoch {} was answered with {reply}", staged.made_in))?;
@@ -132,6 +135,7 @@ impl Persona {
         };
         let method = if is_declared { change.method } else { "submitCommit" };
         let mut body = json!({ "convoId": convo, "commit": base64_text(&staged.commit) });
+        self.name_incarnation(&mut body);
         let mut put = |field: &str, value: Value| body[field] = value;
         match method {
             "addMembers" => put("didList", json!(added_dids)),
@@ -165,6 +169,7 @@ impl Persona {
                 reply: Box::new(reply),
             });
         }
+        self.hear(&reply.body);
         let before = self.epoch()?;
         for commit in reply.list("missing")? {
             if reply.number_in(commit, "epoch")? == self.epoch()? + 1 {
@@ -191,15 +196,23 @@ impl Persona {
 
     /// Applies a commit from the log. An epoch that this persona has passed is skipped.
     pub(super) fn take_commit(&mut self, makes: u64, bytes: &[u8]) -> Result<(), PersonaError> {
-        if makes <= self.epoch()? {
+        let epoch = self.epoch()?;
+        if makes == epoch && !self.led_by.is_empty() && self.led_by != bytes {
+            return Err(PersonaError::Lost { did: self.did().to_owned(), epoch });
+        }
+        if makes <= epoch {
             return Ok(());
         }
         match self.mls.apply(&self.group_id, bytes)? {
             Processed::Commit { removed_me: true, .. } => {
                 Err(PersonaError::Removed { did: self.did().to_owned(), epoch: makes })
             }
-            Processed::Commit { epoch, .. } => self
-                .expect(epoch == makes, || format!("a commit that makes epoch {epoch} was served as one for {makes}")),
+            Processed::Commit { epoch, .. } => {
+                self.led_by = bytes.to_vec();
+                self.expect(epoch == makes, || {
+                    format!("a commit that makes epoch {epoch} was served as one for {makes}")
+                })
+            }
             other => Err(self.broken(format!("an entry that is no commit was served as one: {other:?}"))),
         }
     }

@@ -33,6 +33,10 @@ pub enum PersonaError {
     #[error("{did} was removed from the conversation by the commit of epoch {epoch}")]
     Removed { did: String, epoch: u64 },
 
+    /// Another commit has led to this epoch in the server's log, so the one that this persona merged is lost.
+    #[error("{did} is in an epoch {epoch} that the server has lost")]
+    Lost { did: String, epoch: u64 },
+
     #[error("{did} is in no conversation")]
     NoConversation { did: String },
 }

@@ -9,7 +9,7 @@ use reqwest::Url;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
-use super::super::xrpc::{Event, Xrpc};
+use super::super::xrpc::{Event, Reply, Xrpc};
 use super::{Persona, PersonaError};
 
 /// Method of the stream.
@@ -21,7 +21,7 @@ const MOST_WAITING: usize = 64;
 
 /// Events of one DID from any server that answers, through every reconnection. It ends with this value.
 pub struct Events {
-    received: mpsc::Receiver<Event>,
+    received: mpsc::Receiver<Result<Event, Box<Reply>>>,
     cut: watch::Sender<u64>,
     connections: Arc<AtomicU64>,
     task: JoinHandle<()>,
@@ -51,8 +51,9 @@ impl Events {
         Self { received, cut, connections, task }
     }
 
-    /// Returns the next event. Cancel-safe.
-    pub async fn next(&mut self) -> Option<Event> {
+    /// Returns the next event, or the refusal of the cursor after which the stream has begun anew: what follows has a gap
+    /// before it, and what came before may be lost. Cancel-safe.
+    pub async fn next(&mut self) -> Option<Result<Event, Box<Reply>>> {
         self.received.recv().await
     }
 
@@ -72,23 +73,36 @@ async fn pump(
     who: Xrpc,
     servers: Vec<Url>,
     mut turn: usize,
-    send: mpsc::Sender<Event>,
+    send: mpsc::Sender<Result<Event, Box<Reply>>>,
     mut cuts: watch::Receiver<u64>,
     connected: impl Fn(),
 ) {
     let mut cursor: Option<String> = None;
+    let mut refused: Option<Reply> = None;
     loop {
         let server = servers[turn % servers.len()].clone();
         turn += 1;
-        let Ok(Ok(mut stream)) = who.at(server).follow(METHOD, &[], cursor.as_deref()).await else {
-            tokio::time::sleep(PAUSE).await;
-            continue;
+        let mut stream = match who.at(server).follow(METHOD, &[], cursor.as_deref()).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(reply)) if reply.body["recovery"] == "startAnew" => {
+                (cursor, refused) = (None, Some(reply));
+                continue;
+            }
+            _ => {
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            }
         };
         if stream.skip().await.is_err() {
             continue;
         }
         cursor = stream.last_id.clone().or(cursor);
         connected();
+        if let Some(reply) = refused.take()
+            && send.send(Err(Box::new(reply))).await.is_err()
+        {
+            return;
+        }
         cuts.mark_unchanged();
         loop {
             let event = tokio::select! {
@@ -97,7 +111,7 @@ async fn pump(
             };
             let Ok(Some(event)) = event else { break };
             cursor = Some(event.id.clone());
-            if send.send(event).await.is_err() {
+            if send.send(Ok(event)).await.is_err() {
                 return;
             }
         }
@@ -110,6 +124,7 @@ impl Persona {
     /// removed to forgetting.
     pub async fn take_event(&mut self, event: &Event) -> Result<Vec<String>, PersonaError> {
         let reply = event.as_reply(METHOD);
+        self.hear(&event.data);
         match event.name.as_str() {
             "messageEvent" => {
                 let entry = &event.data["message"];

@@ -30,13 +30,14 @@ impl Persona {
             }
             let epoch = self.epoch()?;
             let ciphertext = self.mls.encrypt(&self.group_id, text.as_bytes())?;
-            let body = json!({
+            let mut body = json!({
                 "convoId": self.convo()?,
                 "ciphertext": bytes_value(&ciphertext),
                 "epoch": epoch,
                 "senderDid": self.did(),
                 "idempotencyKey": unique(),
             });
+            self.name_incarnation(&mut body);
             let reply = self.patient(Call::Procedure("sendMessage", &body)).await?;
             if reply.is_ok() {
                 let sent = Sent {
@@ -64,6 +65,7 @@ impl Persona {
                 ("markRead", "true".to_owned()),
             ];
             let reply = self.query("getMessages", &parameters).await?;
+            self.hear(&reply.body);
             let page = reply.list("messages")?;
             for entry in page {
                 texts.extend(self.take(&reply, entry)?);
@@ -81,6 +83,11 @@ impl Persona {
     pub(super) fn take(&mut self, reply: &Reply, entry: &Value) -> Result<Option<String>, PersonaError> {
         let (seq, next) = (reply.number_in(entry, "seq")?, self.last_seq + 1);
         self.expect(seq == next, || format!("entry {seq} was served where {next} is due"))?;
+        let id = reply.string_in(entry, "id")?;
+        if self.entries.get(&seq).is_some_and(|known| known == id) {
+            self.last_seq = seq;
+            return Ok(None);
+        }
         let sender = reply.string_in(entry, "sender")?;
         let bytes = reply.bytes_in(entry, "ciphertext")?;
         let text = match reply.string_in(entry, "messageType")? {
@@ -101,6 +108,7 @@ impl Persona {
             other => return Err(self.broken(format!("entry {seq} is of type {other:?}"))),
         };
         self.last_seq = seq;
+        self.entries.insert(seq, id.to_owned());
         Ok(text)
     }
 
