@@ -32,7 +32,7 @@ const MODULES: [&str; 3] = ["../lib", "../lib/postgresql", "../lib64/pgsql"];
 /// One installation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Binaries {
-    dir: PathBuf,
+    pub dir: PathBuf,
     pub major: u32,
 }
 

@@ -122,6 +122,11 @@ pub struct EmbeddedPostgres {
     home: Home,
 }
 
+/// Returns the directory of PostgreSQL's programs that a new cluster would use.
+pub fn programs(bin_dir: Option<&Path>) -> Result<PathBuf, EmbeddedError> {
+    Ok(Binaries::find(bin_dir, Path::new(""))?.dir)
+}
+
 /// Returns true if a cluster was ever created in this directory.
 pub fn exists(data_dir: &Path) -> bool {
     // A directory that cannot be read counts as existing.

@@ -52,7 +52,12 @@ impl Replica {
 
     /// Starts a server and waits until it listens.
     pub async fn spawn(mode: Mode, database_url: &str, settings: &[(&str, &str)]) -> Self {
-        let mut child = Command::new(program())
+        Self::of(&program(), mode, database_url, settings).await
+    }
+
+    /// Starts the server of another build, and waits until it listens.
+    pub async fn of(program: &Path, mode: Mode, database_url: &str, settings: &[(&str, &str)]) -> Self {
+        let mut child = Command::new(program)
             .env_clear()
             .envs(variables(&[("DATABASE_URL", database_url), ("ENABLE_ACTOR_SYSTEM", mode.flag())]))
             .envs(settings.iter().copied())
