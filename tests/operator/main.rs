@@ -11,4 +11,6 @@ mod migrations;
 mod monitoring;
 mod operations;
 mod postgres;
+mod recovery;
 mod retention;
+mod upgrades;
