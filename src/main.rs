@@ -1,5 +1,6 @@
-//! Command line: `serve`, `migrate`, `check`, `doctor`, `envelopes`, `suspensions`, `token`, `lexicons`, `smoke-test`.
+//! Command line: `serve`, `health`, `migrate`, `check`, `doctor`, `envelopes`, `suspensions`, `token`, `lexicons`, `smoke-test`.
 
+mod liveness;
 mod smoke_test;
 
 use std::io::IsTerminal;
@@ -35,6 +36,8 @@ struct Cli {
 enum Subcommand {
     /// Serve requests until SIGTERM or Ctrl-C (the default)
     Serve,
+    /// Ask the server at SERVER_HOST and SERVER_PORT whether it is alive; exit code 1 if not
+    Health,
     /// Bring the database's schema up to date and exit
     Migrate,
     /// Check the invariants on the live database; exit code 1 if one is violated, 2 if it could not check
@@ -149,6 +152,7 @@ async fn run(command: Subcommand) -> Result<ExitCode, Failure> {
     match command {
         Subcommand::Lexicons { .. } => unreachable!("it is handled before the settings are read"),
         Subcommand::Serve => serve(config.to_serve()?).await,
+        Subcommand::Health => Ok(liveness::run(&config).await),
         Subcommand::SmokeTest { url } => Ok(smoke_test::run(url, &config).await),
         Subcommand::Migrate => {
             with_database(&config, async |database| {

@@ -134,6 +134,35 @@ async fn logs_are_json_and_hold_no_secret_no_body_and_no_name() {
     assert_eq!(found(&replica.log()), 2, "each request is logged with the id that it came with:\n{logged}");
 }
 
+/// The health check of the image. It answers for the process alone, so an outage of the database restarts no container.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_health_check_fails_without_a_live_server() {
+    let replica = Replica::spawn(Mode::Advisory, "postgres://nobody@127.0.0.1:9/none", &[]).await;
+    let port = replica.base.rsplit_once(':').unwrap().1.to_owned();
+    let health = async |host: &str| {
+        let settings = [("SERVER_HOST", host), ("SERVER_PORT", &port), ("JWT_SECRET", "")];
+        catbird_testkit::fleet::run_as(&["health"], "postgres://nobody@127.0.0.1:9/none", &settings).await
+    };
+    for host in ["127.0.0.1", "localhost", "0.0.0.0"] {
+        let (code, said, errors) = health(host).await;
+        assert_eq!((code, said.as_str(), errors.as_str()), (Some(0), "", ""), "{host}");
+    }
+    drop(replica);
+    let (code, _, errors) = health("127.0.0.1").await;
+    assert!(code == Some(1) && errors.contains("not alive"), "{code:?} {errors}");
+
+    // Something else that listens there.
+    let listener = tokio::net::TcpListener::bind(format!("127.0.0.1:{port}")).await.unwrap();
+    let stranger = tokio::spawn(async move {
+        use tokio::io::AsyncWriteExt;
+        let (mut socket, _) = listener.accept().await.unwrap();
+        socket.write_all(b"HTTP/1.0 503 Service Unavailable\r\n\r\n").await.unwrap();
+    });
+    let (code, _, errors) = health("127.0.0.1").await;
+    assert!(code == Some(1) && errors.contains("503"), "{code:?} {errors}");
+    stranger.await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unready_server_does_not_prevent_a_check() {
     let database = database().await;
