@@ -1,6 +1,7 @@
 -- Three roles instead of one: the owner applies migrations, the application reads and writes rows, and DBAs read.
 --
--- Run it as a superuser in the server's database, once before the first `catbird-server migrate` and once after it; it may be repeated.
+-- Run it in the server's database: as a superuser before the first `catbird-server migrate`, and as catbird_owner after each one; it may
+-- be repeated.
 -- Then: \password catbird_owner, \password catbird_app, \password catbird_dba. docs/postgres.md describes how the roles are used.
 
 do $$
@@ -30,10 +31,15 @@ alter default privileges for role catbird_owner in schema public grant select on
 alter default privileges for role catbird_owner grant usage on schemas to catbird_dba;
 alter default privileges for role catbird_owner grant select on tables to catbird_dba;
 
--- DBAs also see the statements and locks of other roles. They cannot write, even where a function would.
-grant pg_monitor to catbird_dba;
-alter role catbird_dba set default_transaction_read_only = on;
-alter role catbird_dba set statement_timeout = '1min';
+-- DBAs also see the statements and locks of other roles. They cannot write, even where a function would. Only a superuser can set this up.
+do $$
+begin
+  if (select rolsuper from pg_roles where rolname = current_user) then
+    grant pg_monitor to catbird_dba;
+    alter role catbird_dba set default_transaction_read_only = on;
+    alter role catbird_dba set statement_timeout = '1min';
+  end if;
+end $$;
 
 -- What remains once there are tables: only migrations write their own history, no DBA reads keys, and two functions that need more
 -- rights than the application has run with those of the owner.

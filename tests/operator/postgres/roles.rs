@@ -39,7 +39,7 @@ async fn the_application_has_no_ddl_and_dbas_only_read() {
     assert!(code.is_some_and(|code| code != 0) && errors.contains("catbird-server migrate"), "{code:?} {errors}");
     let (code, said, errors) = run("migrate", &url(&cluster, "catbird_owner")).await;
     assert_eq!((code, errors.as_str()), (Some(0), ""), "{said}");
-    superuser.batch_execute(&read("ops/postgres/roles.sql")).await.unwrap();
+    connect(&cluster, "catbird_owner").await.batch_execute(&read("ops/postgres/roles.sql")).await.unwrap();
 
     let mut fleet =
         Fleet::start(&[Mode::Advisory, Mode::Actors], &cluster.config(), &url(&cluster, "catbird_app")).await;
