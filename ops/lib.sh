@@ -63,6 +63,16 @@ has_curl() { command -v curl >/dev/null; }
 # Checks the rules and the alerts, and the page of metrics.
 has_promtool() { command -v promtool >/dev/null; }
 
+has_docker() { command -v docker >/dev/null; }
+
+# As a plugin of docker, or Debian's docker-compose.
+has_compose() { docker compose version >/dev/null 2>&1 || command -v docker-compose >/dev/null; }
+
+compose() { if docker compose version >/dev/null 2>&1; then docker compose "$@"; else docker-compose "$@"; fi; }
+
+# In /usr/sbin too.
+has_debootstrap() { command -v debootstrap >/dev/null || [[ -x /usr/sbin/debootstrap ]]; }
+
 has_chromium() { command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null; }
 
 # With the modules for virtual environments, which Debian has in a separate package.
@@ -85,6 +95,8 @@ package() {
         node/apt-get | node/apk | node/pacman | node/dnf) echo nodejs ;;
         promtool/apt-get | promtool/brew | promtool/apk | promtool/pacman) echo prometheus ;;
         promtool/dnf) echo golang-github-prometheus ;;
+        docker/apt-get) echo docker.io ;;
+        compose/*) echo docker-compose ;;
         npm/brew) echo node ;;
         python/apt-get) echo python3-venv ;;
         python/pacman) echo python ;;
@@ -164,6 +176,22 @@ stage() {
 rust_tools() {
     cargo fmt --version >/dev/null 2>&1 || rustup component add rustfmt
     cargo clippy --version >/dev/null 2>&1 || rustup component add clippy
+}
+
+# Writes the list of crates into the program. The Dockerfile has the version.
+need_auditable() { cargo auditable --version >/dev/null 2>&1 || cargo install --locked "$(grep -o 'cargo-auditable@[0-9.]*' Dockerfile)"; }
+
+# Puts the first docker in front of PATH that can use BuildKit: one with buildx, or an old one that has it built in.
+use_buildkit() {
+    local cli
+    export DOCKER_BUILDKIT=1 COMPOSE_DOCKER_CLI_BUILD=1
+    for cli in $(type -aP docker); do
+        if "$cli" buildx version >/dev/null 2>&1 || [[ $("$cli" --version) =~ version\ (19|20)\. ]]; then
+            export PATH=${cli%/docker}:$PATH
+            return
+        fi
+    done
+    fail "docker cannot use BuildKit; please install buildx"
 }
 
 # cargo fmt does not see the modules that a macro declares.
