@@ -1,5 +1,5 @@
 //! Tests that the documents and the table of settings agree. `UPDATE_DOCS=1 cargo test --lib config::documents` rewrites the table in
-//! the documentation and `.env.example`; `compose.yaml` is written by hand and only compared.
+//! the documentation and `.env.example`; the compose files are written by hand and only compared.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,18 +10,30 @@ use super::table::{Default, SECTIONS, Setting, settings};
 /// Lines around the table in README.md or in a page of docs/.
 const MARKERS: [&str; 2] = ["<!-- settings -->\n", "<!-- /settings -->\n"];
 
-/// The beginning of `.env.example`: what compose.yaml needs for itself.
+/// The beginning of `.env.example`: what the compose files need for themselves.
 const COMPOSE_SETTINGS: &str = "\
 # Settings of compose.yaml. Copy this file to .env, which is not committed, and make that readable for its owner only.
 # Everything below \"The server\" is generated from src/config/table.rs.
 
-# Passwords of the server's role in PostgreSQL, and of Redis. They become part of URLs: letters and digits only.
-# A good one: openssl rand -hex 32
-POSTGRES_PASSWORD=
-REDIS_PASSWORD=
+# Beginning of the names of containers and volumes. Another one has other data.
+COMPOSE_PROJECT_NAME=catbird
 
-# Address of this machine at which the server accepts plain HTTP. Other than loopback only if a TLS proxy alone can reach it.
+# Passwords of the server's role in PostgreSQL, of the role that owns the tables, and of Redis. They become part of URLs: letters and
+# digits only. A good one: openssl rand -hex 32
+POSTGRES_PASSWORD=
+POSTGRES_OWNER_PASSWORD=
+REDIS_PASSWORD=
+# Password of the user admin in Grafana, for ops/compose/fleet.yaml.
+GRAFANA_PASSWORD=
+
+# Addresses of this machine at which the server, and the balancer of ops/compose/fleet.yaml, accept plain HTTP. Other than loopback only
+# if a TLS proxy alone can reach them.
 SERVER_BIND=127.0.0.1
+BALANCER_BIND=127.0.0.1
+
+# Ports of the server on this machine, and of its metrics. For `--scale server=3`, ranges such as 3000-3002 and 3100-3102.
+SERVER_PORTS=3000
+ADMIN_PORTS=3001
 
 # Memory of the containers. The server's has to hold its budgets for bodies and replies, and its streams (docs/limits.md).
 SERVER_MEMORY=2g
@@ -30,15 +42,15 @@ POSTGRES_MEMORY=2g
 # The server. Empty means the default.
 ";
 
-/// Settings that compose.yaml does not pass on, and why.
+/// Settings that the compose files do not pass on to every server, and why.
 const NOT_IN_COMPOSE: &[(&str, &str)] = &[
     ("SERVER_HOST", "the image sets it"),
     ("SERVER_PORT", "the image sets it"),
     ("DATA_DIR", "PostgreSQL has its own container"),
     ("PG_BIN_DIR", "PostgreSQL has its own container"),
-    ("DATABASE_POOLER", "there is no pooler"),
-    ("JWT_SECRET", "for development"),
-    ("ALLOW_DEVELOPMENT_TOKENS", "for development"),
+    ("DATABASE_POOLER", "fleet.yaml has a pooler and sets it"),
+    ("JWT_SECRET", "development.yaml passes it"),
+    ("ALLOW_DEVELOPMENT_TOKENS", "development.yaml sets it"),
     ("JTI_TTL_SECONDS", "for development"),
     ("ENFORCE_LXM", "for development"),
     ("ENFORCE_JTI", "for development"),
@@ -98,10 +110,10 @@ fn the_table_in_the_documentation_is_the_one_in_the_code() {
     hold(page, text, &[before, MARKERS[0], &table, MARKERS[1], after].concat());
 }
 
-/// The variables that compose.yaml gives the server, with their values.
+/// The variables that the compose files give each replica of the server, with their values.
 fn compose() -> BTreeMap<String, String> {
-    let text = fs::read_to_string(path("compose.yaml")).unwrap();
-    let server = text.split_once("\n  server:\n").unwrap().1.split_once("\n  postgres:\n").unwrap().0;
+    let text = fs::read_to_string(path("ops/compose/base.yaml")).unwrap();
+    let server = text.split_once("\n  server:\n").unwrap().1;
     let environment = server.split_once("    environment:\n").unwrap().1;
     let lines = environment.lines().take_while(|line| line.starts_with("      "));
     lines.filter_map(|line| line.trim().split_once(": ")).map(|(name, value)| (name.into(), value.into())).collect()
@@ -117,13 +129,13 @@ fn passed_on<'a>(name: &str, value: &'a str) -> Option<&'a str> {
 fn compose_passes_every_setting_that_makes_sense_there_with_the_default_of_the_code() {
     let compose = compose();
     for name in compose.keys() {
-        assert!(settings().any(|setting| setting.name == name), "compose.yaml passes {name}, which is not a setting");
+        assert!(settings().any(|setting| setting.name == name), "base.yaml passes {name}, which is not a setting");
     }
     for setting in settings() {
         let reason = NOT_IN_COMPOSE.iter().find(|(name, _)| *name == setting.name);
         match (compose.get(setting.name), reason) {
-            (None, None) => panic!("compose.yaml does not pass {}", setting.name),
-            (Some(_), Some((name, reason))) => panic!("compose.yaml passes {name}, but: {reason}"),
+            (None, None) => panic!("base.yaml does not pass {}", setting.name),
+            (Some(_), Some((name, reason))) => panic!("base.yaml passes {name}, but: {reason}"),
             (Some(value), None) => {
                 let expected = if let Default::Value(value) = setting.default { value } else { "" };
                 let default = passed_on(setting.name, value).unwrap_or(expected);
