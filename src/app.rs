@@ -33,6 +33,7 @@ use crate::serializer::Serializer;
 use crate::store::read_positions::ReadPositions;
 use crate::store::{Store, StoreConfig, StoreError};
 use crate::suspensions::Suspensions;
+use crate::trace::{TraceError, Traces};
 
 pub use metrics::Metrics;
 
@@ -49,6 +50,7 @@ pub struct App {
     pub quotas: Quotas,
     pub events: Events,
     pub suspensions: Suspensions,
+    pub traces: Traces,
     pub delivery: Delivery,
     pub metrics: Metrics,
     pub body_memory: BodyMemory,
@@ -68,6 +70,8 @@ pub enum AppError {
     Auth(#[from] crate::auth::AuthError),
     #[error("Redis cannot be used: {0}")]
     Redis(#[from] crate::redis::Error),
+    #[error(transparent)]
+    Trace(#[from] TraceError),
 }
 
 impl App {
@@ -81,6 +85,7 @@ impl App {
             pooler: config.database_pooler,
         };
         let (background, runtime) = (Background::new(), Handle::current());
+        let traces = Traces::new(config.traces.as_ref(), clock.clone(), metrics.traces.clone(), &background)?;
         let store = Store::new(store_config, metrics.store.clone())?;
         let read_positions = ReadPositions::new(store.clone());
         background.start(&tasks::READ_POSITIONS, read_positions.clone().write_all());
@@ -137,6 +142,7 @@ impl App {
             quotas,
             events,
             suspensions,
+            traces,
             delivery,
             body_memory: BodyMemory::new(metrics.memory.clone()),
             reply_memory: ReplyMemory::new(metrics.memory.clone()),

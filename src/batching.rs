@@ -20,6 +20,7 @@ use crate::store::{
     Store, unconfirmed,
 };
 use crate::timing::{StageTimes, Timings};
+use crate::trace::{OpenSpan, Part};
 
 /// Most commands in one batch.
 pub const MAX_BATCH: usize = 64;
@@ -29,6 +30,8 @@ pub const MAX_BATCH_BYTES: usize = 4 * 1024 * 1024;
 pub const MAX_WAIT: Duration = Duration::from_secs(6);
 /// Time for which a conversation counts as contended after another replica was last found to write it. Much longer than a transaction.
 pub const CONTENDED_FOR: Duration = Duration::from_millis(250);
+/// The wait of a command for its turn.
+const QUEUE: Part = Part::Stage("queue");
 /// Refused commands that are answered at a time. Each reply may hold commits of some megabytes.
 const MAX_REFUSALS_AT_ONCE: usize = 8;
 
@@ -39,6 +42,8 @@ pub(crate) struct Pending<C: Command> {
     reply: oneshot::Sender<Result<C::Output, Error>>,
     pub span: Span,
     pub timings: Timings,
+    /// Its wait in a queue or a mailbox.
+    waiting: Option<OpenSpan>,
     /// A batch could not run it. It runs alone.
     alone: bool,
     /// It was in a transaction whose COMMIT got no reply, so no reply may say that nothing was changed.
@@ -50,8 +55,8 @@ impl<C: Command> Pending<C> {
     pub fn new(command: Arc<C>) -> (Self, oneshot::Receiver<Result<C::Output, Error>>) {
         let (reply, receiver) = oneshot::channel();
         let (span, timings) = (Span::current(), Timings::current());
-        let since = Instant::now();
-        (Self { command, since, reply, span, timings, alone: false, in_doubt: false }, receiver)
+        let (since, waiting) = (Instant::now(), timings.open(QUEUE));
+        (Self { command, since, reply, span, timings, waiting, alone: false, in_doubt: false }, receiver)
     }
 
     /// Sends the reply. The client may be gone; what was committed stays so.
@@ -118,7 +123,8 @@ impl<C: Command> Queued for Pending<C> {
         self.answer(Err(error));
     }
 
-    fn run(self: Box<Self>, store: Store, mode: LockMode) -> Pin<Box<dyn Future<Output = Attempt> + Send>> {
+    fn run(mut self: Box<Self>, store: Store, mode: LockMode) -> Pin<Box<dyn Future<Output = Attempt> + Send>> {
+        self.waiting = None;
         let (timings, span) = (self.timings.clone(), self.span.clone());
         let run = async move {
             match store.run(self.command.clone(), mode).await {
@@ -166,7 +172,8 @@ impl<C: Command> Unfinished<C> {
     /// Returns the command as it is queued again.
     pub fn into_queued(self) -> Box<dyn Queued> {
         let alone = matches!(self.next, Next::Alone | Next::Refused(_));
-        Box::new(Pending { alone, ..self.pending })
+        let waiting = self.pending.timings.open(QUEUE);
+        Box::new(Pending { alone, waiting, ..self.pending })
     }
 
     pub fn is_contended(&self) -> bool {
@@ -206,16 +213,14 @@ pub(crate) async fn run_batch<C: Batched>(
     locks: Locks,
     arrivals: impl Fn(Size) -> Vec<Pending<C>> + Send + Sync + 'static,
 ) -> BatchResult<C> {
-    if commands.is_empty() {
-        return BatchResult::default();
-    }
+    let Some(first) = commands.first() else { return BatchResult::default() };
+    let shared = first.timings.of_batch();
     let members = Members::new(commands);
     let batch = members.commands();
     let more = {
         let members = members.clone();
         move || members.grow(&arrivals).then(|| members.commands())
     };
-    let shared = Timings::default();
     let result = shared.scope(store.batch(batch, locks, more)).await;
     let commands = members.part(&shared);
     let Done { output: outcomes, in_doubt, contended: waited, .. } = match result {
@@ -312,13 +317,21 @@ impl<C: Command> Clone for Members<C> {
 
 struct Member<C: Command> {
     pending: Pending<C>,
-    /// Time that the batch's stages had taken when it joined.
+    /// When it joined, and the time that the batch's stages had taken by then.
+    joined: Instant,
     missed: StageTimes,
+}
+
+impl<C: Command> Member<C> {
+    fn new(mut pending: Pending<C>, missed: StageTimes) -> Self {
+        pending.waiting = None;
+        Self { pending, joined: Instant::now(), missed }
+    }
 }
 
 impl<C: Command> Members<C> {
     fn new(commands: Vec<Pending<C>>) -> Self {
-        let members = commands.into_iter().map(|pending| Member { pending, missed: StageTimes::default() });
+        let members = commands.into_iter().map(|pending| Member::new(pending, StageTimes::default()));
         Self(Arc::new(Mutex::new(members.collect())))
     }
 
@@ -337,16 +350,16 @@ impl<C: Command> Members<C> {
         let bytes = members.iter().map(|member| member.pending.command.bytes()).sum();
         let (missed, before) = (Timings::current().so_far(), members.len());
         let arrived = arrivals(Size { commands: before, bytes });
-        members.extend(arrived.into_iter().map(|pending| Member { pending, missed }));
+        members.extend(arrived.into_iter().map(|pending| Member::new(pending, missed)));
         members.len() > before
     }
 
     /// Returns the commands, each charged with the time in which it was a member.
     fn part(self, shared: &Timings) -> Vec<Pending<C>> {
         let members = std::mem::take(&mut *self.members());
-        let part = |Member { pending, missed }| {
+        let part = |Member { pending, joined, missed }| {
             let pending: Pending<C> = pending;
-            pending.timings.add(shared, &missed);
+            pending.timings.add(shared, &missed, joined);
             pending
         };
         members.into_iter().map(part).collect()

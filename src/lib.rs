@@ -63,6 +63,7 @@
 //! - [`redis`] is the optional connection to Redis.
 //! - [`timing`] measures the stages of a request, and holds its deadline.
 //! - [`embedded`] runs a private PostgreSQL.
+//! - [`trace`] records the spans of requests, and exports them to a collector.
 //!
 //! Values and tools:
 //!
@@ -122,5 +123,6 @@ pub mod streaming;
 pub mod suspensions;
 pub mod telemetry;
 mod timing;
+pub mod trace;
 pub mod wire;
 pub mod xrpc;

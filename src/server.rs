@@ -315,7 +315,7 @@ pub async fn open(app: &App, database: &tokio_postgres::Config) -> Result<(), Mi
 }
 
 /// Shuts the server down: readiness fails; after the drain delay it ends the streams, accepts no connection, finishes running
-/// requests, and empties the queues.
+/// requests, empties the queues, and exports the last spans.
 pub async fn drain(app: &App, server: &ServerHandle) {
     app.enter(Lifecycle::Draining);
     tracing::info!("draining");
@@ -338,5 +338,6 @@ pub async fn drain(app: &App, server: &ServerHandle) {
     if emptied.await.is_err() {
         tracing::warn!("some work did not finish in time; PostgreSQL rolls it back");
     }
+    app.traces.flush().await;
     tracing::info!("stopped");
 }

@@ -6,6 +6,8 @@
 //! [`measure`] marks the stages. Stages may be nested, and time counts for the innermost only, so the stages never add
 //! up to more than the request took. Work for no request is not measured; work that its caller has stopped waiting for
 //! counts up to that point.
+//!
+//! The recording of a request's spans ([`crate::trace`]) travels with its times.
 
 mod metrics;
 
@@ -15,6 +17,8 @@ use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
+
+use crate::trace::{OpenSpan, Part, Recording};
 
 pub use metrics::RequestMetrics;
 
@@ -75,6 +79,12 @@ impl Stage {
         Stage::Encode,
     ];
 
+    /// Returns true if [`measure`] opens a span for this stage. Waits in queues and transactions open their own where they
+    /// begin, and a lock or a query is a statement.
+    fn has_span(self) -> bool {
+        !matches!(self, Stage::Queue | Stage::Lock | Stage::Transaction | Stage::Query)
+    }
+
     /// Returns true if PostgreSQL works in this stage, for this request.
     fn is_database(self) -> bool {
         matches!(self, Stage::Transaction | Stage::Commit | Stage::Query)
@@ -115,6 +125,8 @@ struct Inner {
     end: OnceLock<End>,
     /// Deadline of the answer, if a client waits for one.
     due: Mutex<Option<Due>>,
+    /// Spans of the request, if there is a collector for them.
+    recording: Option<Recording>,
 }
 
 /// Time of an answer.
@@ -136,10 +148,21 @@ impl Drop for Inner {
 
 impl Timings {
     /// Creates the timings of a request that has just arrived.
-    pub fn of_request() -> Self {
-        let timings = Self::default();
+    pub fn of_request(recording: Option<Recording>) -> Self {
+        let timings = Self::recorded(recording);
         *timings.due() = Some(Due::At(Instant::now() + BUDGET));
         timings
+    }
+
+    /// Creates the timings of a batch, in which a command of the request with these timings is.
+    pub fn of_batch(&self) -> Self {
+        Self::recorded(self.0.recording.as_ref().map(|_| Recording::of_batch()))
+    }
+
+    fn recorded(recording: Option<Recording>) -> Self {
+        let mut inner = Inner::default();
+        inner.recording = recording;
+        Self(Arc::new(inner))
     }
 
     /// Returns the timings of this task's request, to take along to another task. Without a request it returns new ones
@@ -174,8 +197,28 @@ impl Timings {
         CURRENT.scope(self.clone(), work)
     }
 
-    /// Adds the time of work that was shared with other requests, without the part before this one joined.
-    pub fn add(&self, shared: &Timings, missed: &StageTimes) {
+    /// Opens a span of this task's request, which ends when the value is dropped. `None` if none is recorded.
+    pub fn span(part: Part) -> Option<OpenSpan> {
+        CURRENT.try_with(|timings| timings.open(part)).ok().flatten()
+    }
+
+    /// Opens a span of the request.
+    pub fn open(&self, part: Part) -> Option<OpenSpan> {
+        self.0.recording.as_ref()?.open(part)
+    }
+
+    /// Notes the answer to the request in its recording: the HTTP status and the name of the error.
+    pub fn answered(&self, status: u16, error: Option<&'static str>) {
+        if let Some(recording) = &self.0.recording {
+            recording.answered(status, error);
+        }
+    }
+
+    /// Adds the time and the spans of work that was shared with other requests, without the part before this one joined.
+    pub fn add(&self, shared: &Timings, missed: &StageTimes, joined: Instant) {
+        if let (Some(recording), Some(batch)) = (&self.0.recording, &shared.0.recording) {
+            recording.take_over(batch, joined);
+        }
         for (stage, took) in shared.taken() {
             let took = took.saturating_sub(Duration::from_nanos(missed.0[stage as usize]));
             self.count(stage, took);
@@ -267,6 +310,7 @@ pub async fn within_deadline<F: Future>(grace: Duration, work: F) -> Result<F::O
 pub async fn measure<F: Future>(stage: Stage, work: F) -> F::Output {
     let Some(timings) = Timings::find() else { return work.await };
     let others = timings.sum();
+    let _span = if stage.has_span() { timings.open(Part::Stage(stage.name())) } else { None };
     let _counted = StageTimer { timings, stage, start: Instant::now(), others };
     work.await
 }
@@ -330,7 +374,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_request_is_late_after_its_time_without_what_its_client_took() {
-        let timings = Timings::of_request();
+        let timings = Timings::of_request(None);
         let begun = tokio::time::Instant::now();
         assert_eq!(within(BUDGET, std::future::ready(7)).await, Ok(7));
         let other = timings.scope(within(Duration::from_secs(2), std::future::pending::<()>()));
@@ -372,7 +416,7 @@ mod tests {
             timings.count(stage, Duration::from_millis(ms));
             shared.count(stage, Duration::from_millis(100 * ms));
         }
-        timings.add(&shared, &StageTimes::default());
+        timings.add(&shared, &StageTimes::default(), Instant::now());
         let at_work = timings.clone();
         drop(timings);
         assert_eq!(told.get(), None, "work for it is still running");
@@ -405,8 +449,8 @@ mod tests {
         timings.count(Stage::Auth, Duration::from_nanos(123_999));
         timings.count(Stage::Queue, Duration::from_nanos(1));
         shared.count(Stage::Commit, Duration::from_millis(1_002));
-        timings.add(&shared, &StageTimes::default());
-        timings.add(&shared, &StageTimes::default());
+        timings.add(&shared, &StageTimes::default(), Instant::now());
+        timings.add(&shared, &StageTimes::default(), Instant::now());
         let header = timings.header(Duration::from_micros(2_345_678));
         assert_eq!(header, "auth;dur=0.123, queue;dur=0.000, commit;dur=2004.000, total;dur=2345.678");
     }

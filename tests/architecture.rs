@@ -32,6 +32,7 @@ const FLOORS: &[(&[&str], &str)] = &[
         &["config", "wire", "redis", "timing", "embedded"],
         "settings, shapes and connections mean the same to every part",
     ),
+    (&["trace"], "a span does not know which stages and settings there are"),
     (
         &[
             "background",

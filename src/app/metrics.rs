@@ -17,6 +17,7 @@ use crate::redis::RedisMetrics;
 use crate::store::StoreMetrics;
 use crate::suspensions::SuspensionMetrics;
 use crate::timing::RequestMetrics;
+use crate::trace::TraceMetrics;
 
 use super::server_metrics::ServerMetrics;
 
@@ -40,6 +41,7 @@ pub struct Metrics {
     pub server: ServerMetrics,
     pub store: StoreMetrics,
     pub suspensions: SuspensionMetrics,
+    pub traces: TraceMetrics,
     /// The page that shows them.
     pub page: Page,
 }
@@ -67,6 +69,7 @@ impl Default for Metrics {
             server: ServerMetrics::register(r),
             store: StoreMetrics::register(r),
             suspensions: SuspensionMetrics::register(r),
+            traces: TraceMetrics::register(r),
             page: Page::new(registry),
         }
     }

@@ -12,7 +12,8 @@ use crate::background::tasks::{ALL, HTTP_SERVER, OPERATOR_PAGES, Task};
 use crate::health;
 
 /// Configurations that together start every task.
-const CONFIGURATIONS: [&[(&str, &str)]; 2] = [&[("REDIS_URL", "redis://127.0.0.1:1")], &[]];
+const CONFIGURATIONS: [&[(&str, &str)]; 2] =
+    [&[("REDIS_URL", "redis://127.0.0.1:1"), ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")], &[]];
 
 /// Starts a server without listeners, and waits until it is ready.
 async fn start(database: &TestDatabase, settings: &[(&str, &str)]) -> App {

@@ -50,5 +50,6 @@ tasks! {
     SUSPENSIONS: "suspensions", ESSENTIAL, "new suspensions have no effect at this replica";
     STREAM_IDENTITIES: "stream identities", OPTIONAL, "a stream outlives its key by its own lifetime at most";
     MAILBOX_ENVELOPES: "mailbox envelopes", OPTIONAL, "other replicas do it, and mailbox_backlog shows it if none does";
+    TRACE_EXPORT: "trace export", OPTIONAL, "spans are lost, and trace_spans_lost_total shows it";
     MAILBOX_DELIVERY: "mailbox delivery", OPTIONAL, "other replicas do it, and mailbox_backlog shows it if none does";
 }

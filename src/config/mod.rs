@@ -19,6 +19,7 @@ use chrono::TimeDelta;
 
 use crate::ids::Did;
 use crate::nsid;
+use crate::trace;
 
 use values::Values;
 
@@ -66,6 +67,8 @@ pub struct Config {
     pub retention: Retention,
     pub mailboxes: MailboxConfig,
     pub auth: AuthConfig,
+    /// Export of traces; `None` where there is no collector.
+    pub traces: Option<trace::Settings>,
     /// Log filter in the syntax of `tracing_subscriber::EnvFilter`.
     pub log: String,
     /// The settings in effect, in the order of the table, without secrets.
@@ -228,6 +231,12 @@ impl Config {
         let websockets = format!("{}/xrpc/{}", public_url.replacen("http", "ws", 1), nsid::SUBSCRIBE_CONVO_EVENTS);
         let jwt_secret = env.optional("JWT_SECRET");
         let admin_host = env.text("ADMIN_HOST");
+        let endpoint = env.optional("OTEL_EXPORTER_OTLP_ENDPOINT");
+        let (sampler, ratio) = (env.text("OTEL_TRACES_SAMPLER"), env.ratio("OTEL_TRACES_SAMPLER_ARG"));
+        let (headers, resource) = (env.pairs("OTEL_EXPORTER_OTLP_HEADERS"), env.pairs("OTEL_RESOURCE_ATTRIBUTES"));
+        let service_name = env.text("OTEL_SERVICE_NAME");
+        let sampler = trace::sampler(&sampler, ratio);
+        let traces = endpoint.map(|endpoint| trace::Settings { endpoint, headers, sampler, service_name, resource });
         let config = Config {
             host: env.text("SERVER_HOST"),
             port,
@@ -293,6 +302,7 @@ impl Config {
                 plc_directory_url: env.text("PLC_DIRECTORY_URL").trim_end_matches('/').to_owned(),
                 allow_private_did_hosts: env.flag("ALLOW_PRIVATE_DID_HOSTS"),
             },
+            traces,
             log: env.text("RUST_LOG"),
             in_effect: Vec::new(),
         };

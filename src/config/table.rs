@@ -7,6 +7,7 @@ use std::fmt;
 
 use super::{DEFAULT_LOG, MIN_SECRET_BYTES};
 use crate::ids::Did;
+use crate::trace::SAMPLERS;
 
 /// One environment variable that the server reads.
 #[derive(Debug)]
@@ -45,7 +46,13 @@ pub enum Kind {
     Flag,
     /// A whole number from the first to the second.
     Number(u64, u64),
+    /// A fraction, from 0 to 1.
+    Ratio,
     OneOf(&'static [&'static str]),
+    /// Names with their values, as in `a=b,c=d`.
+    Pairs,
+    /// The same for headers of requests, which may authenticate this server.
+    Headers,
     Did,
     /// A URL of one of two schemes, with a host.
     Url([&'static str; 2]),
@@ -75,7 +82,9 @@ const MAX_BYTES: u64 = 1 << 50;
 const MAX_DAYS: u64 = 36_500;
 
 use self::Default::{Derived, Unset, Value};
-use self::Kind::{Flag, LogFilter, Number, OneOf, Path, PostgresUrl, RedisUrl, Secret, Text, Url};
+use self::Kind::{
+    Flag, Headers, LogFilter, Number, OneOf, Pairs, Path, PostgresUrl, Ratio, RedisUrl, Secret, Text, Url,
+};
 
 const fn setting(name: &'static str, kind: Kind, default: Default, meaning: &'static str) -> Setting {
     Setting { name, kind, default, is_secret: false, meaning, difference: None }
@@ -244,6 +253,20 @@ pub const SECTIONS: &[Section] = &[
         setting("ALLOW_PRIVATE_MAILBOX_HOSTS", Flag, Value("false"),
             "Allows mailboxes on private addresses, at ports other than 443 and over plain HTTP, for tests."),
     ]},
+    Section { title: "Traces (OpenTelemetry)", settings: &[
+        setting("OTEL_EXPORTER_OTLP_ENDPOINT", Url(["http", "https"]), Unset("none"),
+            "Collector of traces: the base URL of its OTLP over HTTP, such as `http://127.0.0.1:4318`. Without it there are no traces."),
+        secret("OTEL_EXPORTER_OTLP_HEADERS", Headers, Unset("none"),
+            "Headers of each export, such as `authorization=Bearer%20…`; values are percent-decoded."),
+        setting("OTEL_TRACES_SAMPLER", OneOf(&SAMPLERS), Value("parentbased_always_on"),
+            "Which requests are traced. With `parentbased_…`, the flag in a caller's `traceparent` decides for its requests."),
+        setting("OTEL_TRACES_SAMPLER_ARG", Ratio, Value("1"),
+            "Share of the requests that `…traceidratio` samples."),
+        setting("OTEL_SERVICE_NAME", Text, Value("catbird-server"),
+            "Name of the service in traces."),
+        setting("OTEL_RESOURCE_ATTRIBUTES", Pairs, Unset("none"),
+            "Further attributes of this replica in traces, such as `deployment.environment.name=production`."),
+    ]},
     Section { title: "Log", settings: &[
         setting("RUST_LOG", LogFilter, Value(DEFAULT_LOG),
             "Log filter, as `tracing_subscriber::EnvFilter` reads it."),
@@ -280,7 +303,9 @@ impl Kind {
             Text | Path => true,
             Flag => ["true", "1", "false", "0"].contains(&value),
             Number(min, max) => value.parse().is_ok_and(|number: u64| (min..=max).contains(&number)),
+            Ratio => value.parse().is_ok_and(|ratio: f64| (0.0..=1.0).contains(&ratio)),
             OneOf(values) => values.contains(&value),
+            Pairs | Headers => value.split(',').all(|pair| pair.trim().is_empty() || parse_pair(pair).is_some()),
             Kind::Did => value.parse::<Did>().is_ok(),
             Url(schemes) => {
                 reqwest::Url::parse(value).is_ok_and(|url| schemes.contains(&url.scheme()) && url.has_host())
@@ -305,6 +330,19 @@ impl Kind {
     }
 }
 
+/// Returns the names and values of a text such as `a=b,c=d`.
+pub(super) fn pairs(text: &str) -> impl Iterator<Item = (&str, &str)> {
+    text.split(',').filter_map(parse_pair)
+}
+
+/// Parses `a=b`. The name is one that an HTTP header can have, and the value is visible ASCII with spaces.
+fn parse_pair(text: &str) -> Option<(&str, &str)> {
+    let (name, value) = text.split_once('=')?;
+    let (name, value) = (name.trim(), value.trim());
+    let is_name = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
+    (is_name && value.bytes().all(|b| b == b' ' || b.is_ascii_graphic())).then_some((name, value))
+}
+
 fn is_redis(url: &str) -> bool {
     url.split_once("://").is_some_and(|(scheme, _)| ["redis", "rediss", "valkey", "valkeys"].contains(&scheme))
 }
@@ -317,6 +355,8 @@ impl fmt::Display for Kind {
             // The spellings that operators of the earlier server used.
             Flag => write!(f, "true, 1, false or 0"),
             Number(min, max) => write!(f, "{min} to {max}"),
+            Ratio => write!(f, "0 to 1"),
+            Pairs | Headers => write!(f, "name=value pairs, with commas between them"),
             OneOf(values) => write!(f, "{}", values.join(" or ")),
             Kind::Did => write!(f, "DID"),
             Url([one, other]) => write!(f, "{one} or {other} URL"),

@@ -186,10 +186,13 @@ fn secrets_are_never_printed() {
     let secret = "0123456789abcdef0123456789abcdef";
     let ticket = "fedcba9876543210fedcba9876543210";
     let url = "postgres://user:hunter2@db/catbird";
+    let headers = "authorization=Bearer hunter3";
     let settings = [("JWT_SECRET", secret), ("TICKET_SECRET", ticket), ("DATABASE_URL", url)];
-    let config = Config::from_variables(settings).unwrap();
-    let shown = format!("{:?}{:?}", config.in_effect(), config.auth);
-    for secret in [secret, ticket, "hunter2"] {
+    let traces = [("OTEL_EXPORTER_OTLP_ENDPOINT", "https://t.example"), ("OTEL_EXPORTER_OTLP_HEADERS", headers)];
+    let config = Config::from_variables(settings.into_iter().chain(traces)).unwrap();
+    assert_eq!(config.traces.as_ref().unwrap().headers["authorization"], "Bearer hunter3");
+    let shown = format!("{:?}{:?}{:?}", config.in_effect(), config.auth, config.traces);
+    for secret in [secret, ticket, "hunter2", "hunter3"] {
         assert!(!shown.contains(secret), "{shown}");
     }
 }
@@ -209,6 +212,24 @@ fn every_row_of_the_table_is_read_and_every_value_at_the_end_of_a_range_is_accep
 }
 
 #[test]
+fn traces_need_an_endpoint_and_their_settings_are_checked_without_one() {
+    assert!(Config::from_variables(NOTHING).unwrap().traces.is_none());
+    for (name, bad) in [
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "127.0.0.1:4318"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "grpc://127.0.0.1:4317"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "Bearer x"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "a header=x"),
+        ("OTEL_RESOURCE_ATTRIBUTES", "a=b,c"),
+        ("OTEL_TRACES_SAMPLER", "sometimes"),
+        ("OTEL_TRACES_SAMPLER_ARG", "1.5"),
+        ("OTEL_TRACES_SAMPLER_ARG", "NaN"),
+    ] {
+        let error = Config::from_variables([(name, bad)]).unwrap_err().to_string();
+        assert!(error.contains(name), "{bad}: {error}");
+    }
+}
+
+#[test]
 fn a_default_is_what_is_printed_and_is_accepted() {
     let config = Config::from_variables(NOTHING).unwrap();
     for (setting, (_, printed)) in table::settings().zip(config.in_effect()) {
@@ -221,7 +242,10 @@ fn a_default_is_what_is_printed_and_is_accepted() {
 #[test]
 fn a_setting_that_holds_a_secret_is_marked_as_one() {
     for setting in table::settings() {
-        let holds_one = matches!(setting.kind, table::Kind::Secret | table::Kind::PostgresUrl | table::Kind::RedisUrl);
+        let holds_one = matches!(
+            setting.kind,
+            table::Kind::Secret | table::Kind::PostgresUrl | table::Kind::RedisUrl | table::Kind::Headers
+        );
         assert_eq!(setting.is_secret, holds_one, "{}", setting.name);
     }
 }

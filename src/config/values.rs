@@ -1,6 +1,6 @@
 //! The values of the settings: read from variables and from the files of secrets, and checked one by one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use chrono::TimeDelta;
@@ -101,6 +101,17 @@ impl Values {
     /// A number that may be missing.
     pub(super) fn optional_number<T: TryFrom<u64>>(&mut self, name: &str) -> Option<T> {
         self.optional(name).map(|text| number(&text))
+    }
+
+    /// A fraction of one.
+    pub(super) fn ratio(&mut self, name: &str) -> f64 {
+        self.text(name).parse().expect("a value that was accepted is a fraction")
+    }
+
+    /// Names with their values; none if it is missing.
+    pub(super) fn pairs(&mut self, name: &str) -> HashMap<String, String> {
+        let text = self.optional(name).unwrap_or_default();
+        table::pairs(&text).map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
     }
 
     pub(super) fn seconds(&mut self, name: &str) -> Duration {

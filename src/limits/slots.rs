@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::timing::{Stage, measure, within};
+use crate::timing::{Stage, Timings, measure, within};
+use crate::trace::Part;
 
 use super::buckets::Key;
 
@@ -68,6 +69,7 @@ impl Slots {
             Ok(place) => place,
             Err(_) => {
                 let waiting = within(MAX_WAIT, places.acquire_owned());
+                let _turn = Timings::span(Part::Stage("turn"));
                 measure(Stage::Queue, waiting).await.ok()?.ok()?
             }
         };

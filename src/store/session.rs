@@ -7,7 +7,8 @@ use deadpool_postgres::Object;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Row, SimpleQueryMessage};
 
-use crate::timing::{Stage, measure, within};
+use crate::timing::{Stage, Timings, measure, within};
+use crate::trace::Part;
 
 use super::lanes::Place;
 use super::query::Query;
@@ -98,6 +99,7 @@ impl Session {
 
     /// Runs a statement and returns its rows.
     pub(super) async fn rows(&self, query: &Query, params: Params<'_>) -> Result<Vec<Row>, tokio_postgres::Error> {
+        let _span = Timings::span(Part::Statement(query.name));
         let start = Instant::now();
         let rows = if self.prepared() {
             match self.client().prepare_typed_cached(query.text, query.types).await {

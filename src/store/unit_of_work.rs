@@ -12,6 +12,7 @@ use crate::clock::jitter;
 use crate::error::{Code, Error};
 use crate::ids::{ConvoId, Did};
 use crate::timing::{Stage, Timings, measure, within_deadline};
+use crate::trace::Part;
 
 use super::changes::Topic;
 use super::failure::{self, Abort, Cause};
@@ -223,6 +224,7 @@ impl Store {
     }
 
     async fn attempts<W: UnitOfWork>(&self, work: W) -> Result<Done<W::Output>, Abort> {
+        let _span = Timings::span(Part::Transaction(W::NAME));
         let start = Instant::now();
         let deadline = start + deadline::WRITE;
         let deadline = Timings::deadline().map_or(deadline, |until| deadline.min(until - deadline::ENDING));
@@ -245,6 +247,7 @@ impl Store {
             }
             // Half of the delay is fixed and half is random, so that units that collided do not collide again.
             let waiting = tokio::time::sleep(delay / 2 + delay.mul_f64(jitter() / 2.0));
+            let _pause = Timings::span(Part::Stage("pause"));
             measure(Stage::Queue, waiting).await;
             delay = (delay * 2).min(MAX_RETRY_DELAY);
         };

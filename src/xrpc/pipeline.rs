@@ -27,6 +27,7 @@ use crate::limits::{Account, Work};
 use crate::memory::{LARGE, Reservation};
 use crate::store;
 use crate::timing::{self, Stage, Timings, measure};
+use crate::trace::Recording;
 
 use super::endpoint::{Caller, Endpoint, Kind, ReplyKind, Route, Subscription, TicketHolder};
 use super::intake::Intake;
@@ -37,6 +38,7 @@ use super::{body, decode, encoding, reply};
 /// Time after the deadline of a request at which it is aborted. Waits within the request know better what to answer.
 const GRACE: Duration = Duration::from_millis(250);
 const LAST_EVENT_ID: header::HeaderName = header::HeaderName::from_static("last-event-id");
+const TRACEPARENT: header::HeaderName = header::HeaderName::from_static("traceparent");
 const SERVER_TIMING: header::HeaderName = header::HeaderName::from_static("server-timing");
 
 /// Runs one endpoint, from the token to the reply, until the deadline ([`timing::BUDGET`]).
@@ -197,7 +199,9 @@ pub async fn dispatch(
     let nsid = request.path().rsplit('/').next().unwrap_or_default();
     let route = routes.iter().find(|route| route.nsid == nsid);
     let method = route.map_or("unknown", Route::method);
-    let span = tracing::info_span!("request", id = %id, given = id.given(), method);
+    let recording = app.traces.begin(traceparent(&request), verb(request.method()), method, id.as_str());
+    let trace_id = recording.as_ref().and_then(Recording::trace_id);
+    let span = tracing::info_span!("request", id = %id, given = id.given(), method, trace_id);
     let (metrics, errors) = (app.metrics.requests.clone(), app.metrics.errors.clone());
     let (replies, asking) = (app.reply_memory.clone(), request.clone());
     let suspensions = app.suspensions.clone();
@@ -254,13 +258,14 @@ pub async fn dispatch(
             Err(full) => refusing(full).await,
         }
     };
-    let timings = Timings::of_request();
+    let timings = Timings::of_request(recording);
     let (mut response, error) = timings.scope(answering).instrument(span.clone()).await;
 
     let _in_span = span.enter();
     let took = start.elapsed();
     let status = response.status().as_u16();
     metrics.request(method, status, took);
+    timings.answered(status, error);
     timings.taken().for_each(|(stage, took)| metrics.stage(stage, took));
     // Whole microseconds, which a sum of fractions is not.
     tracing::info!(status, error, took_ms = took.as_micros() as f64 / 1_000.0, "answered");
@@ -275,6 +280,23 @@ pub async fn dispatch(
         response.headers_mut().insert(SERVER_TIMING, times);
     }
     response
+}
+
+/// Returns the header `traceparent`, unless it is there twice (W3C Trace Context, section 3.2).
+fn traceparent(request: &HttpRequest) -> Option<&str> {
+    let mut values = request.headers().get_all(TRACEPARENT);
+    let first = values.next()?;
+    if values.next().is_none() { first.to_str().ok() } else { None }
+}
+
+/// Returns the HTTP method as spans have it.
+fn verb(method: &Method) -> &'static str {
+    match method.as_str() {
+        "GET" => "GET",
+        "HEAD" => "HEAD",
+        "POST" => "POST",
+        _ => "_OTHER",
+    }
 }
 
 fn refusal(error: &Error, route: Option<&Route>, id: &RequestId) -> HttpResponse {

@@ -35,5 +35,6 @@ mod room;
 mod scenarios;
 mod strangers;
 mod timing;
+mod traces;
 mod welcomes;
 mod xrpc;

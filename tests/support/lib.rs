@@ -8,6 +8,7 @@ pub mod app;
 pub mod balancer;
 pub mod chaos;
 pub mod cluster;
+pub mod collector;
 pub mod directory;
 pub mod fleet;
 pub mod host;

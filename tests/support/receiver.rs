@@ -194,7 +194,7 @@ async fn wait_for(deliveries: &watch::Sender<Vec<Delivery>>, most: usize) -> Vec
     }
 }
 
-async fn reply(mut connection: TcpStream, answer: Answer) {
+pub(super) async fn reply(mut connection: TcpStream, answer: Answer) {
     let head = |status: &str| format!("HTTP/1.1 {status}\r\nconnection: close\r\n");
     let text = match answer {
         Answer::Status(status) => format!("{}content-length: 2\r\n\r\nok", head(&format!("{status} x"))),
@@ -220,7 +220,7 @@ async fn reply(mut connection: TcpStream, answer: Answer) {
 }
 
 /// Reads one request; `None` if its sender disconnected before its end.
-async fn read(connection: &mut TcpStream) -> Option<Delivery> {
+pub(super) async fn read(connection: &mut TcpStream) -> Option<Delivery> {
     let mut bytes = Vec::new();
     loop {
         if connection.read_buf(&mut bytes).await.ok()? == 0 {
