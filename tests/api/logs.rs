@@ -77,6 +77,26 @@ async fn an_unforeseen_constraint_violation_is_a_defect_whose_rows_stay_out_of_t
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn on_a_terminal_the_log_is_lines_for_people() {
+    let database = database().await;
+    let terminal = nix::pty::openpty(None, None).unwrap();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_catbird-server"))
+        .env_clear()
+        .envs(variables(&[("DATABASE_URL", &database.url)]))
+        .current_dir(std::env::temp_dir())
+        .stdin(Stdio::null())
+        .stdout(Stdio::from(terminal.slave))
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(std::fs::File::from(terminal.master)).lines();
+    let line = lines.find_map(|line| line.ok().filter(|line| line.contains("listening"))).unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(line.contains("INFO") && line.contains("127.0.0.1:"), "{line:?}");
+    assert!(!line.contains('{') && !line.contains("\"message\""), "{line:?}");
+}
+
 /// A server's log of a short conversation, and the conversation's content.
 struct Said {
     log: String,
