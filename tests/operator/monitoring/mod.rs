@@ -23,6 +23,8 @@ const OF_PROMETHEUS: [&str; 2] = ["job", "instance"];
 const VARIABLE: [&str; 3] = ["method", "status", "notifications"];
 /// Metrics that appear when something fails, by labels that no list has.
 const OF_FAILURES: [&str; 1] = ["database_transaction_retries_total"];
+/// Label of a series that is there only while messages wait for an actor.
+const OF_WAITING: (&str, &str) = ("actor_mailbox_depth", "convo_id");
 /// Metric that background work measures last, some seconds after the start.
 const MEASURED_LAST: &str = "\ndatabase_dead_rows{";
 
@@ -158,6 +160,8 @@ async fn rules_and_dashboards_name_metrics_labels_and_values_that_a_live_server_
         read(&page, &mut metrics);
     }
     OF_FAILURES.iter().for_each(|metric| _ = metrics.entry((*metric).to_owned()).or_default());
+    let (metric, label) = OF_WAITING;
+    _ = metrics.entry(metric.to_owned()).or_default().entry(label.to_owned()).or_default();
     // Of Prometheus itself.
     metrics.entry("up".to_owned()).or_default();
     let of_alerts = ["alertname", "alertstate", "severity"];
