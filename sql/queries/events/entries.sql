@@ -1,11 +1,11 @@
 -- events/entries: returns the next entries of several conversations, each after a position, ascending, within a number
 -- of rows per conversation and a number of bytes in total (at least one row), with the version of each roster, and the
--- transaction of entries of this era. It does not check who may see them.
+-- transaction of entries of this era. It does not check who may see them. A conversation that has ended has none.
 -- In step: $1 convo_ids   $2 after these seqs.   $3 rows per conversation   $4 bytes
 with page as (
   select w.convo_id, c.roster_version, m.seq, octet_length(m.ciphertext) as size
     from unnest($1::text[], $2::bigint[]) w (convo_id, after)
-    join conversations c on c.id = w.convo_id
+    join conversations c on c.id = w.convo_id and c.ended_at is null
    cross join lateral (select seq, ciphertext from messages e
                         where e.convo_id = w.convo_id and e.seq > w.after order by e.seq limit $3) m
 ), fitting as (
