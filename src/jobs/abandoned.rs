@@ -4,7 +4,8 @@
 //!
 //! First all members are removed, as if each had left; their streams report it. Then no more writes are possible, and
 //! the rest is deleted [`ENDED_RETENTION`] later, in chunks, the conversation's row last. Its group id stays taken
-//! (`ended_groups`).
+//! (`ended_groups`). So do conversations that an operator has deleted or whose last member was erased ([`crate::admin`]): those have ended
+//! already.
 
 use chrono::TimeDelta;
 
@@ -14,5 +15,12 @@ use super::{Job, Work};
 /// reply, that it is no longer a member; later, that the conversation does not exist.
 pub(super) const ENDED_RETENTION: TimeDelta = TimeDelta::days(30);
 
-pub(super) const JOB: Job =
-    Job { name: "abandoned", max_interval: None, age: |retention| retention.abandoned, work: Work::Abandoned };
+/// Age that no conversation reaches. Without `ABANDONED_AFTER_DAYS` none is abandoned, and those that an operator has ended are still deleted.
+const NEVER: TimeDelta = TimeDelta::days(100 * 365);
+
+pub(super) const JOB: Job = Job {
+    name: "abandoned",
+    max_interval: None,
+    age: |retention| Some(retention.abandoned.unwrap_or(NEVER)),
+    work: Work::Abandoned,
+};
