@@ -32,6 +32,10 @@
 //! - [`xrpc`] authenticates, limits, decodes, answers, and knows no method.
 //! - [`app`] puts the parts together, and is the only place that chooses a serializer.
 //!
+//! Commands of operators:
+//!
+//! - [`admin`] looks up, suspends, erases, deletes and exports, and records who did it.
+//!
 //! Work:
 //!
 //! - [`check`] verifies a live database.
@@ -81,6 +85,7 @@
 //! - [`telemetry`] sets up logging.
 
 mod actors;
+pub mod admin;
 mod advisory;
 pub mod api;
 pub mod app;

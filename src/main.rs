@@ -1,4 +1,4 @@
-//! Command line: `serve`, `health`, `migrate`, `check`, `doctor`, `envelopes`, `suspensions`, `token`, `lexicons`, `smoke-test`.
+//! Command line: `serve`, `health`, `migrate`, `check`, `doctor`, `envelopes`, `admin`, `token`, `lexicons`, `smoke-test`.
 
 mod liveness;
 mod smoke_test;
@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use catbird_server::admin::AdminCommand;
 use catbird_server::api::ROUTES;
 use catbird_server::app::App;
 use catbird_server::background::tasks;
@@ -16,7 +17,6 @@ use catbird_server::config::{Config, UnsafeSetting, table};
 use catbird_server::delivery::dead;
 use catbird_server::embedded::{self, EmbeddedError, EmbeddedPostgres, Settings};
 use catbird_server::ids::Did;
-use catbird_server::suspensions::{self, operators};
 use catbird_server::{auth, check, doctor, lexicons, nsid, server, store, telemetry};
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
@@ -58,24 +58,9 @@ enum Subcommand {
         #[arg(long)]
         all: bool,
     },
-    /// List the suspended DIDs, suspend DIDs, or lift suspensions; every replica enforces it within two seconds
-    Suspensions {
-        /// Suspend these DIDs: they can only read, and their streams end
-        #[arg(long, value_name = "DID", num_args = 1.., requires = "reason")]
-        add: Vec<Did>,
-        /// Reason, for other operators
-        #[arg(long, requires = "add")]
-        reason: Option<String>,
-        /// Lift the suspension of these DIDs
-        #[arg(long, value_name = "DID", num_args = 1.., conflicts_with = "add")]
-        lift: Vec<Did>,
-        /// Print the names of these DIDs in the log
-        #[arg(long, value_name = "DID", num_args = 1.., conflicts_with_all = ["add", "lift"])]
-        name: Vec<Did>,
-        /// Print the DID with this name in the log
-        #[arg(long, value_name = "NAME", conflicts_with_all = ["add", "lift", "name"])]
-        who: Option<String>,
-    },
+    /// Look up, suspend, erase, delete and export people and conversations; each use is recorded
+    #[command(subcommand)]
+    Admin(AdminCommand),
     /// Write each lexicon document into a folder, as the record that publishes it (com.atproto.lexicon.schema)
     Lexicons {
         /// Folder, created if it is missing; the files are named <NSID>.json
@@ -200,29 +185,9 @@ async fn run(command: Subcommand) -> Result<ExitCode, Failure> {
             })
             .await
         }
-        Subcommand::Suspensions { add, reason, lift, name, who } => {
+        Subcommand::Admin(command) => {
             with_tables(&config, async |database| {
-                if let Some(reason) = reason {
-                    let suspended = operators::add(database, &add, &reason).await?;
-                    println!(
-                        "suspended {suspended} DIDs; every replica enforces it within {} s",
-                        suspensions::POLL_INTERVAL.as_secs()
-                    );
-                } else if !lift.is_empty() {
-                    let lifted = operators::lift(database, &lift).await?;
-                    println!(
-                        "lifted {lifted} suspensions; every replica follows within {} s",
-                        suspensions::POLL_INTERVAL.as_secs()
-                    );
-                } else if !name.is_empty() {
-                    operators::names(database, &name).await?.iter().for_each(|line| println!("{line}"));
-                } else if let Some(name) = who {
-                    let found = operators::who(database, &name).await?;
-                    found.iter().for_each(|did| println!("{did}"));
-                    println!("found {} among the callers of the last 30 days", found.len());
-                } else {
-                    print!("{}", operators::list(database).await?);
-                }
+                command.run(&config, database).await?;
                 Ok(ExitCode::SUCCESS)
             })
             .await

@@ -20,6 +20,7 @@ const FLOORS: &[(&[&str], &str)] = &[
     (&["app"], "the parts are put together without the protocol that serves them"),
     (&["check"], "the invariants are checked beside the settings, which know nothing of them"),
     (&["doctor"], "what is examined does not know that it is"),
+    (&["admin"], "commands of operators change the database beside the server, and need none of its parts"),
     (&["serializer", "suspensions"], "a command is serialized, and a caller suspended, without knowledge of requests"),
     (&["advisory", "actors"], "the two ways to serialize commands do not know each other"),
     (&["batching"], "a batch does not know which serializer forms it"),

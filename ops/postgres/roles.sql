@@ -41,7 +41,7 @@ begin
   end if;
 end $$;
 
--- What remains once there are tables: only migrations write their own history, no DBA reads keys, and two functions that need more
+-- What remains once there are tables: only migrations write their own history, nobody changes the record of operators, no DBA reads keys, and two functions that need more
 -- rights than the application has run with those of the owner.
 do $$
 declare
@@ -56,6 +56,10 @@ begin
     grant select on all tables in schema legacy to catbird_dba;
   end if;
   revoke insert, update, delete on public.refinery_schema_history from catbird_app;
+  -- What operators did stays recorded.
+  if to_regclass('public.admin_audit') is not null then
+    revoke update, delete on public.admin_audit from catbird_app;
+  end if;
   for secret in select * from (values ('mailboxes', 'secret'), ('caller_names', 'key'), ('incarnations', 'cursor_key')) s (tab, col) loop
     execute format('revoke select on public.%I from catbird_dba', secret.tab);
     select string_agg(quote_ident(attname), ', ' order by attnum) into columns from pg_attribute

@@ -62,6 +62,7 @@ const MIGRATIONS: &[(&str, &str)] = &migrations![
     "V040__device_announcements",
     "V041__replicas",
     "V042__counted_members",
+    "V043__admin_audit",
 ];
 
 query! {

@@ -17,6 +17,7 @@ query! {
     NAMES_KEY = "suspensions/names_key" ();
     ADD = "suspensions/add" (TEXT_ARRAY, TEXT);
     LIFT = "suspensions/lift" (TEXT_ARRAY);
+    COUNT = "suspensions/count" (TEXT_ARRAY);
     LIST = "suspensions/list" (INT8);
     KNOWN = "suspensions/known" (TEXT, INT8);
 }
@@ -79,6 +80,12 @@ impl Operator {
     /// Lifts the suspension of these DIDs, and returns how many were suspended.
     pub async fn lift_suspensions(&self, dids: &[Did]) -> Result<usize, ConnectError> {
         Ok(self.rows(&LIFT, &[&texts(dids)]).await?.len())
+    }
+
+    /// Returns how many of these DIDs are suspended.
+    pub async fn count_suspensions(&self, dids: &[Did]) -> Result<usize, ConnectError> {
+        let rows = self.rows(&COUNT, &[&texts(dids)]).await?;
+        Ok(rows.first().map_or(0, |row| row.get::<_, i64>("suspended")) as usize)
     }
 
     /// Returns the key of the callers' log names; `None` if the table `caller_names` is empty.

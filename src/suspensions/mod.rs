@@ -9,7 +9,6 @@
 
 mod metrics;
 pub(crate) mod names;
-pub mod operators;
 
 use std::collections::HashSet;
 use std::sync::{Arc, PoisonError, RwLock};

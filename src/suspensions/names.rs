@@ -2,7 +2,7 @@
 //! alone cannot.
 //!
 //! A name is a prefix of HMAC-SHA-256 over the DID. Its key is stored in the database only, so the name is the same at
-//! every replica. `catbird-server suspensions --who <name>` finds the DID among recent callers.
+//! every replica. `catbird-server admin who <name>` finds the DID among recent callers.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, OnceLock, PoisonError};

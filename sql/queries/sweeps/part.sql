@@ -1,17 +1,18 @@
--- sweeps/part: removes some members of an abandoned conversation, those that were never active first. Each is told as
--- if it had left, and its waiting Welcomes are withdrawn. No member: the conversation is not to end, or has no members
--- left.
+-- sweeps/part: removes some members of a conversation that is abandoned or that an operator deletes, those that were never active first. Each is
+-- told as if it had left, and its waiting Welcomes are withdrawn. No member: the conversation is not to end, or has no
+-- members left.
 -- needs: the conversation, exclusively.
--- $1 convo_id   $2 nothing happened since   $3 maximum number of members
+-- $1 convo_id   $2 nothing happened since, or null to remove the members whatever happens   $3 maximum number of members
 with convo as materialized (
   select c.id, c.generation, c.current_epoch, c.last_seq from conversations c
-   where c.id = $1 and c.updated_at < $2
+   where c.id = $1
+     and ($2::timestamptz is null or c.updated_at < $2
      and (select count(*) from (select from members m
                                  where m.convo_id = c.id and m.left_at is null
                                    and (m.was_there or m.last_read_at is not null or m.member_did = c.creator_did
                                         or m.member_did = (select e.sender_did from messages e
                                                             where e.convo_id = c.id and e.seq = c.last_seq))
-                                 limit 2) there) < 2
+                                 limit 2) there) < 2)
 ), leaving as materialized (
   select m.member_did, m.last_read_at from convo c join members m on m.convo_id = c.id
    where m.left_at is null
@@ -21,7 +22,7 @@ with convo as materialized (
     from convo c, leaving l
    where m.convo_id = c.id and m.member_did = l.member_did
      -- A member that reads meanwhile is active.
-     and m.left_at is null and m.last_read_at is not distinct from l.last_read_at
+     and m.left_at is null and ($2 is null or m.last_read_at is not distinct from l.last_read_at)
   returning m.member_did, c.generation, m.left_epoch, m.left_seq
 ), told as (
   insert into event_stream (convo_id, recipient_did, event_type, payload)

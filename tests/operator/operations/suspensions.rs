@@ -17,8 +17,8 @@ const BUSY: Duration = Duration::from_secs(8);
 const REFUSED: (u16, Option<&str>) = (403, Some("AccountSuspended"));
 
 async fn operator(arguments: &[&str], url: &str) -> String {
-    let (code, said, errors) = run_with(&[&["suspensions"], arguments].concat(), url).await;
-    assert_eq!((code, errors.as_str()), (Some(0), ""));
+    let (code, said, errors) = run_with(&[&["admin"], arguments].concat(), url).await;
+    assert_eq!(code, Some(0), "{errors}");
     said
 }
 
@@ -75,8 +75,10 @@ async fn a_suspended_account_reads_and_does_nothing_else_at_any_replica() {
     }
     let mut socket = mallory[0].subscribe("subscribeConvoEvents", &tickets[0]).await.unwrap().unwrap();
 
-    let said = operator(&["--add", did, "did:plc:nobody", "--reason", "spam"], &database.url).await;
-    assert_eq!(said, "suspended 2 DIDs; every replica enforces it within 2 s\n");
+    let planned = operator(&["suspend", did, "did:plc:nobody", "--reason", "spam", "--dry-run"], &database.url).await;
+    let said = operator(&["suspend", did, "did:plc:nobody", "--reason", "spam"], &database.url).await;
+    assert_eq!(said, format!("{did} {{\"suspended\":1}}\ndid:plc:nobody {{\"suspended\":1}}\n"));
+    assert_eq!(planned, said);
     until_writing_gets(403, &mallory, convo).await;
 
     for stream in streams {
@@ -108,11 +110,19 @@ async fn a_suspended_account_reads_and_does_nothing_else_at_any_replica() {
         assert_eq!(read.status, 200, "{read}");
     }
     assert_eq!(write(alice, convo).await.status, 200);
-    let listed = operator(&[], &database.url).await;
+    let listed = operator(&["suspensions"], &database.url).await;
     assert!(listed.contains(&format!("{}  spam\n", did)) && listed.ends_with("2 suspended\n"), "{listed}");
 
-    let said = operator(&["--lift", did, "did:plc:never"], &database.url).await;
-    assert_eq!(said, "lifted 1 suspensions; every replica follows within 2 s\n");
+    let planned =
+        operator(&["release", did, "did:plc:never", "--reason", "a mistake", "--dry-run"], &database.url).await;
+    let said = operator(&["release", did, "did:plc:never", "--reason", "a mistake"], &database.url).await;
+    assert_eq!(said, format!("{did} {{\"released\":1}}\ndid:plc:never {{\"released\":0}}\n"));
+    assert_eq!(planned, said);
+    let runs = operator(&["audit", "--target", did], &database.url).await;
+    assert!(
+        runs.contains(&format!("release {did}")) && runs.ends_with("2 runs\n"),
+        "dry runs are not recorded: {runs}"
+    );
     until_writing_gets(200, &mallory, convo).await;
     drop(follow(&mallory[1]).await.unwrap());
     of_alice.skip().await.unwrap();
@@ -123,11 +133,11 @@ async fn a_suspended_account_reads_and_does_nothing_else_at_any_replica() {
 async fn a_replica_knows_the_suspended_before_it_takes_requests() {
     let database = database().await;
     let someone = catbird_client::random_did();
-    operator(&["--add", &someone, "--reason", "spam"], &database.url).await;
+    operator(&["suspend", &someone, "--reason", "spam"], &database.url).await;
     let fleet = Fleet::with(&[Mode::Advisory], &database.config, &database.url, &[]).await;
     let refused = fleet.xrpc(0, &someone).procedure("createConvo", &json!({})).await.unwrap();
     assert_eq!((refused.status, refused.error()), REFUSED);
-    let (code, _, errors) = run_with(&["suspensions", "--add", &someone], &database.url).await;
+    let (code, _, errors) = run_with(&["admin", "suspend", &someone], &database.url).await;
     assert_eq!(code, Some(2), "a reason is asked for");
     assert!(errors.contains("--reason"), "{errors}");
 }
@@ -152,8 +162,11 @@ async fn an_operator_can_resolve_the_log_name_of_a_refused_caller() {
     // A development token has no document that would be stored.
     let keep = "insert into did_documents (did, account_key, fetched_at) select unnest($1::text[]), 'z', now()";
     database.connect().await.execute(keep, &[&vec![&greedy, &modest]]).await.unwrap();
-    let said = operator(&["--who", named[0]], &database.url).await;
+    let said = operator(&["who", named[0], "--reason", "a flood"], &database.url).await;
     assert_eq!(said, format!("{greedy}\nfound 1 among the callers of the last 30 days\n"));
-    assert_eq!(operator(&["--name", &greedy], &database.url).await, format!("{}  {greedy}\n", named[0]));
-    assert_eq!(operator(&["--who", "0"], &database.url).await, "found 0 among the callers of the last 30 days\n");
+    assert_eq!(operator(&["name", &greedy], &database.url).await, format!("{}  {greedy}\n", named[0]));
+    assert_eq!(
+        operator(&["who", "0", "--reason", "a flood"], &database.url).await,
+        "found 0 among the callers of the last 30 days\n"
+    );
 }

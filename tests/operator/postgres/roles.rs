@@ -2,7 +2,7 @@
 
 use catbird_client::persona::Persona;
 use catbird_testkit::cluster::OwnCluster;
-use catbird_testkit::fleet::{Fleet, Mode, Replica, run};
+use catbird_testkit::fleet::{Fleet, Mode, Replica, run, run_with};
 use tokio_postgres::{Client, NoTls};
 
 use super::read;
@@ -48,6 +48,9 @@ async fn the_application_has_no_ddl_and_dbas_only_read() {
     sent[0].send("by the application's role").await.unwrap();
     assert_eq!(members[1].catch_up().await.unwrap(), ["by the application's role"]);
     members[1].leave().await.unwrap();
+    let suspend = ["admin", "suspend", "did:plc:x", "--reason", "a test"];
+    let (code, _, errors) = run_with(&suspend, &url(&cluster, "catbird_app")).await;
+    assert_eq!(code, Some(0), "{errors}");
     // The slots of used tokens are emptied by a function of the owner.
     let app = connect(&cluster, "catbird_app").await;
     for slot in 0..16 {
@@ -66,6 +69,9 @@ async fn the_application_has_no_ddl_and_dbas_only_read() {
             "drop view conversation_locks",
             "update refinery_schema_history set version = 0",
             "create role mine",
+            "update admin_audit set reason = 'another'",
+            "delete from admin_audit",
+            "truncate admin_audit",
             "copy messages to program 'cat'",
         ],
     )
@@ -78,6 +84,7 @@ async fn the_application_has_no_ddl_and_dbas_only_read() {
         "select * from legacy.members",
         "select member_did, url from mailboxes",
         "select query from pg_stat_activity",
+        "select command, target, reason from admin_audit",
     ] {
         dba.batch_execute(query).await.unwrap_or_else(|error| panic!("{query}: {error}"));
     }
@@ -87,6 +94,7 @@ async fn the_application_has_no_ddl_and_dbas_only_read() {
     refused(
         &dba,
         &[
+            "delete from admin_audit",
             "insert into suspensions (did, reason) values ('did:plc:x', 'x')",
             "update conversations set current_epoch = current_epoch + 1",
             "delete from messages",

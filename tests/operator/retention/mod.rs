@@ -24,7 +24,7 @@ use tokio_postgres::Client;
 
 /// Messages for 30 days, events for 7, unread and unopened entries for 90, conversations for 180, and a pass on every
 /// call.
-const KEPT: Retention = Retention {
+pub(crate) const KEPT: Retention = Retention {
     messages: Some(TimeDelta::days(30)),
     unread: Some(TimeDelta::days(90)),
     abandoned: Some(TimeDelta::days(180)),
@@ -37,7 +37,7 @@ fn job(name: &str) -> &'static Job {
 }
 
 /// Runs one pass of a job.
-async fn pass(store: &Store, retention: Retention, name: &str) -> SweepOutcome {
+pub(crate) async fn pass(store: &Store, retention: Retention, name: &str) -> SweepOutcome {
     let (_stop, mut stopped) = watch::channel(false);
     let metrics = JobMetrics::register(&mut Registry::default());
     Runner::new(store.clone(), Clock::system(), retention, metrics).pass(job(name), &mut stopped).await.unwrap()
@@ -49,6 +49,6 @@ async fn sweeps(app: &TestApp, name: &str, rows: i64) {
 }
 
 /// Returns the first column of a query, in its order.
-async fn column<T: for<'a> tokio_postgres::types::FromSql<'a>>(db: &Client, query: &str) -> Vec<T> {
+pub(crate) async fn column<T: for<'a> tokio_postgres::types::FromSql<'a>>(db: &Client, query: &str) -> Vec<T> {
     db.query(query, &[]).await.unwrap().iter().map(|row| row.get(0)).collect()
 }
