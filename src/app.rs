@@ -17,6 +17,7 @@ use crate::auth::{Authenticator, Replay, replay};
 use crate::background::{Background, tasks};
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::connection;
 use crate::delivery::Delivery;
 use crate::error::{Code, Error};
 use crate::events::{EventConfig, Events};
@@ -99,6 +100,7 @@ impl App {
             pooler: config.database_pooler,
             max_connections: config.database_max_connections,
             buffer: config.sse_buffer,
+            http_connections: connection::max_connections(&config),
             keepalive: config.keepalive,
             runtime: runtime.clone(),
         };

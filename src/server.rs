@@ -91,8 +91,14 @@ struct Listener {
 /// Creates the server for requests on a bound socket. Returns its address too.
 pub fn build(app: App, listener: TcpListener) -> std::io::Result<(SocketAddr, Server)> {
     let workers = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let connections = max_connections(&app.config);
+    let connections = connection::max_connections(&app.config);
     tracing::debug!(connections, workers, "connections that may be open");
+    if connections < app.config.max_connections {
+        tracing::warn!(
+            connections,
+            "the limit on open files is too low for MAX_CONNECTIONS; fewer connections are accepted"
+        );
+    }
     app.metrics.connections.max(connections);
     let routes = match app.config.admin {
         None => |config: &mut web::ServiceConfig| routes(config.configure(pages_for_operators)),
@@ -153,20 +159,6 @@ fn serve(app: App, socket: TcpListener, listener: Listener) -> std::io::Result<(
         })?
         .run();
     Ok((address, server))
-}
-
-/// Most HTTP connections at once: the setting, or fewer if the limit on open files requires it.
-fn max_connections(config: &Config) -> usize {
-    let files = getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(now, _)| now);
-    let left = connection::room(files, config.database_max_connections);
-    if left < config.max_connections {
-        tracing::warn!(
-            files,
-            connections = left,
-            "the limit on open files is too low for MAX_CONNECTIONS; fewer connections are accepted"
-        );
-    }
-    config.max_connections.min(left).max(1)
 }
 
 /// Sets the options of an accepted socket. The kernel's time limits end the connection of a client that stops reading a

@@ -25,8 +25,10 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
+use nix::sys::resource::{Resource, getrlimit};
 use tokio::sync::Semaphore;
 
+use crate::config::Config;
 use discard::Discard;
 
 pub use files::room;
@@ -48,6 +50,12 @@ pub const TAKE_GRACE: Duration = Duration::from_secs(30);
 /// Time for which the rest of an unread body is still accepted, so that the client sees the reply before the connection
 /// closes ([`discard`]).
 const LINGER: Duration = Duration::from_secs(2);
+
+/// Most HTTP connections at once: the setting, or fewer if the limit on open files requires it.
+pub fn max_connections(config: &Config) -> usize {
+    let files = getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(now, _)| now);
+    config.max_connections.min(room(files, config.database_max_connections)).max(1)
+}
 
 /// Reasons for which the server ends a connection.
 #[derive(Debug, Clone, Copy)]

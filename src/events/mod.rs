@@ -99,6 +99,8 @@ pub struct EventConfig {
     pub max_connections: usize,
     /// Most events that wait for one client.
     pub buffer: usize,
+    /// HTTP connections that the replica accepts.
+    pub http_connections: usize,
     /// Time between two keepalives of a stream.
     pub keepalive: Duration,
     /// Runtime that outlives requests.
@@ -114,8 +116,8 @@ impl Events {
         metrics: EventMetrics,
         background: &Background,
     ) -> Self {
-        let EventConfig { database, pooler, max_connections, buffer, keepalive, runtime } = config;
-        let hub = Hub::new(buffer, metrics.clone());
+        let EventConfig { database, pooler, max_connections, buffer, http_connections, keepalive, runtime } = config;
+        let hub = Hub::new(buffer, http_connections, metrics.clone());
         let notifier = Notifier::start(store, &hub, redis, database, pooler, metrics.clone(), background);
         background.start(&tasks::STREAM_HEARTBEAT, keep_alive(hub.clone(), keepalive));
         // A quarter of the connections. The rest is left to writes and the tail when many clients resume at once.

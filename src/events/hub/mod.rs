@@ -38,7 +38,7 @@ pub use streams::{Gap, NextStep};
 /// Most streams of one caller in one replica: a dozen devices, and some whose clients have not noticed a lost
 /// connection yet. A further one ends the oldest.
 pub const MAX_STREAMS_PER_CALLER: usize = 16;
-/// Most streams of one replica.
+/// Most streams of one replica. With fewer connections it is ten elevenths of them, so that requests always find one.
 pub const MAX_STREAMS: usize = 20_000;
 /// Most bytes of events that wait in all streams of a replica; an event that waits in several counts once. Beyond it,
 /// the streams with the most waiting bytes are cut first.
@@ -56,6 +56,8 @@ struct Shared {
     inner: Mutex<Inner>,
     /// Most events that wait for one client.
     buffer: usize,
+    /// Most streams.
+    max_streams: usize,
     next_id: AtomicU64,
     metrics: EventMetrics,
     /// Bytes of all events that wait in streams, each counted once.
@@ -131,8 +133,10 @@ impl Checked {
 }
 
 impl Hub {
-    pub fn new(buffer: usize, metrics: EventMetrics) -> Self {
-        metrics.max_streams(MAX_STREAMS);
+    /// Creates the hub of a replica that accepts this many connections.
+    pub fn new(buffer: usize, connections: usize, metrics: EventMetrics) -> Self {
+        let max_streams = (connections - connections.div_ceil(11)).clamp(1, MAX_STREAMS);
+        metrics.max_streams(max_streams);
         let held: Arc<AtomicUsize> = Arc::default();
         let inner = Inner {
             channels: HashMap::new(),
@@ -152,6 +156,7 @@ impl Hub {
         let shared = Shared {
             inner: Mutex::new(inner),
             buffer,
+            max_streams,
             next_id: AtomicU64::new(0),
             metrics,
             held,

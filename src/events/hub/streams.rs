@@ -11,7 +11,7 @@ use crate::events::subscriber::{End, Phase, Subscriber};
 use crate::ids::{ConvoId, Did};
 use crate::store::events::{Attachment, Entries, EventRow, RosterEntry};
 
-use super::{Hub, Listener, MAX_STREAMS, MAX_STREAMS_PER_CALLER, MAX_TYPING, message};
+use super::{Hub, Listener, MAX_STREAMS_PER_CALLER, MAX_TYPING, message};
 
 /// Most conversations that are attached, or searched, without releasing the lock.
 const MAX_ATTACHED_AT_ONCE: usize = 1_000;
@@ -39,7 +39,7 @@ pub struct Gap {
 impl Hub {
     /// Registers a new stream. From the next pass on, every row that may concern it is held for it.
     ///
-    /// Errors: `Overloaded` if the replica stops or has [`MAX_STREAMS`], `RateLimitExceeded` if too many streams of the
+    /// Errors: `Overloaded` if the replica stops or has its maximum of streams, `RateLimitExceeded` if too many streams of the
     /// caller are being opened or closed.
     pub fn register(
         &self,
@@ -52,10 +52,9 @@ impl Hub {
         if inner.closed {
             return Err(Code::Overloaded.because("this replica is shutting down; reconnect to reach another"));
         }
-        if inner.open >= MAX_STREAMS {
-            return Err(
-                Code::Overloaded.because(format!("this replica has reached its limit of {MAX_STREAMS} streams"))
-            );
+        let most = self.0.max_streams;
+        if inner.open >= most {
+            return Err(Code::Overloaded.because(format!("this replica has reached its limit of {most} streams")));
         }
         let own = inner.people.get(did.as_str()).map_or(0, Vec::len);
         // A stream replaces none until it is attached, and a replaced one counts until its client has read the final

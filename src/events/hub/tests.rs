@@ -7,6 +7,7 @@ use ulid::Ulid;
 
 use super::*;
 use crate::bytes::LexBytes;
+use crate::error::Code;
 use crate::events::subscriber::Outgoing;
 use crate::ids::Did;
 use crate::store::events::{Attachment, Entries, EventPayload, EventRow, Key, Moment};
@@ -16,7 +17,7 @@ const CONVO: &str = "01M7ZYXXG28C7PCE4ZTPCRBEN4";
 
 /// Returns a hub whose tail has made one pass.
 fn hub() -> Hub {
-    let hub = Hub::new(100, crate::app::Metrics::default().events);
+    let hub = Hub::new(100, MAX_STREAMS, crate::app::Metrics::default().events);
     pass(&hub);
     hub
 }
@@ -76,6 +77,19 @@ fn received(subscriber: &Subscriber) -> Vec<i64> {
         }
     }
     received
+}
+
+#[test]
+fn streams_leave_some_connections_to_requests() {
+    let hub = Hub::new(100, 22, crate::app::Metrics::default().events);
+    let register = |n: usize| {
+        let did = format!("did:plc:{n}").parse().unwrap();
+        hub.register(&did, None, None, Cursor::nowhere()).map_err(|error| error.code)
+    };
+    let streams: Vec<_> = (0..20).map(|n| register(n).unwrap()).collect();
+    assert_eq!(register(20).err(), Some(Code::Overloaded));
+    hub.remove(&streams[0]);
+    assert!(register(20).is_ok());
 }
 
 #[test]
