@@ -118,6 +118,8 @@ impl<C: Batched, M: Fn() -> Option<Vec<Arc<C>>> + Send + Sync> Batch<C, M> {
         };
         let held = match held {
             Err(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {
+                // A lock that is held for long would not be seen otherwise.
+                store.metrics.lock_waited(waiting.elapsed());
                 tx.session.simple("rollback").await?;
                 tx.session.mark_clean();
                 return Ok(None);

@@ -120,7 +120,7 @@ impl StoreMetrics {
             ),
             lock_wait_seconds: r.seconds(
                 "conversation_lock_wait",
-                "Time to begin a transaction and to lock its conversation",
+                "Time to begin a transaction and to lock its conversation, or until the wait ran out",
                 Buckets::COARSE,
             ),
             connections_active: r.gauge("database_connections_active", "Connections in use"),

@@ -92,7 +92,12 @@ impl Store {
             begun?;
             named
         };
-        match tokio::time::timeout(deadline::LOCK + deadline::CONNECT, flushed).await {
+        let flushed = tokio::time::timeout(deadline::LOCK + deadline::CONNECT, flushed).await;
+        // Also if the wait has run out: a lock that is held for long would not be seen otherwise.
+        if matches!(opening, Opening::Lock(_)) {
+            self.metrics.lock_waited(waiting.elapsed());
+        }
+        match flushed {
             Ok(Ok(rows)) => {
                 let row = rows.first().expect("a select of functions returns one row");
                 let Some(incarnation) = row.get("incarnation") else {
@@ -101,9 +106,6 @@ impl Store {
                     return Err(Abort::Again(Cause::Connection));
                 };
                 let _ = tx.identity.set(Identity { xid: row.get("xid"), incarnation });
-                if matches!(opening, Opening::Lock(_)) {
-                    self.metrics.lock_waited(waiting.elapsed());
-                }
                 Ok(())
             }
             Ok(Err(error)) => Err(error.into()),

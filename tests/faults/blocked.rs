@@ -84,6 +84,10 @@ pub async fn a_blocked_conversation_is_refused_in_time_and_starves_no_other(mode
     let longest = refused.iter().map(|(_, after)| *after).max().unwrap();
     assert!(longest >= Duration::from_secs(5), "no request waited for the lock: the last reply took {longest:?}");
     assert_eq!(entries(&watcher, convo).await, 0, "what was refused was not done");
+    if mode == Mode::Advisory {
+        let waited = metric(&fleet.replicas[0], "conversation_lock_wait_seconds_sum").await;
+        assert!(waited >= 2.0, "waits for a lock that is never released are measured: {waited} s");
+    }
     assert!(sent > 0);
     assert_eq!(entries(&watcher, free[0].convo().unwrap()).await, sent);
 
