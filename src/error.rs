@@ -293,6 +293,9 @@ pub struct Details {
     /// Id that the message has if it was accepted, for a request without `msgId`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message_id: Option<EntryId>,
+    /// Cause of an internal error, for the log.
+    #[serde(skip)]
+    pub cause: Option<String>,
 }
 
 /// One failed request: its code, a sentence for the client's developer, and the details.
@@ -339,10 +342,15 @@ impl Error {
         self.with_retry_hint(&format!("send it again with msgId {id}, or it may be stored twice"))
     }
 
-    /// Creates an error for a defect or an unforeseen outage: the cause goes to the log, not to the client.
+    /// Creates an error for a defect or an unforeseen outage: the cause goes to the log, not to the client. It is logged here, perhaps by a
+    /// task that works for many requests, and again under the id of each request that it fails.
     pub fn internal(cause: impl std::fmt::Display) -> Self {
-        tracing::error!(%cause, "request failed for an unforeseen reason");
-        Self::new(Code::InternalServerError, "the server failed; the log has the cause under this request id")
+        let cause = cause.to_string();
+        tracing::error!(cause, "work failed for an unforeseen reason");
+        let message = "the server failed; the log has the cause under this request id";
+        let mut error = Self::new(Code::InternalServerError, message);
+        error.details.cause = Some(cause);
+        error
     }
 }
 

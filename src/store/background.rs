@@ -122,7 +122,9 @@ impl Store {
 
     /// Sets an item of this work aside until it is due again.
     pub(crate) async fn set_aside(&self, work: &'static str, item: String, why: &Error) -> Result<(), Error> {
-        self.transact(SetAside { work, item, why: format!("{}: {}", why.code.name(), why.message) }).await
+        // The message of an internal error is for clients.
+        let reason = why.details.cause.as_ref().unwrap_or(&why.message);
+        self.transact(SetAside { work, item, why: format!("{}: {reason}", why.code.name()) }).await
     }
 
     /// Removes these items from those that are set aside.

@@ -231,6 +231,9 @@ pub async fn dispatch(
     };
     let refusing = async |error: Error| {
         let name = noting(error.code);
+        if let Some(cause) = &error.details.cause {
+            tracing::error!(cause, "a request failed for an unforeseen reason");
+        }
         if let (Code::RateLimitExceeded, Some(caller)) = (error.code, asking.extensions().get::<Did>()) {
             suspensions.log_refusal(caller);
         }

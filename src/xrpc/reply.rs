@@ -67,6 +67,7 @@ pub fn message_with_details(error: &Error, id: Option<&RequestId>) -> String {
         retry_after_ms,
         outcome,
         message_id,
+        cause: _,
     } = &*error.details;
     let listed = [
         ("serverEpoch", detail(server_epoch)),

@@ -47,27 +47,36 @@ async fn an_unforeseen_constraint_violation_is_a_defect_whose_rows_stay_out_of_t
             "cipherSuite": of.mls.suite_name(),
         })
     };
-    ok(ask(&alice, "createConvo", &group(&alice, 1)).await);
+    let convo = ok(ask(&alice, "createConvo", &group(&alice, 1)).await).string("id").unwrap().to_owned();
     let operator = database.connect().await;
     let forbid = format!(
         "create unique index one_convo_each on members (member_did);
-         alter table members add constraint not_everybody check (member_did <> '{}') not valid",
+         alter table members add constraint not_everybody check (member_did <> '{}') not valid;
+         alter table messages add constraint nothing_more check (false) not valid",
         bob.did()
     );
     operator.batch_execute(&forbid).await.unwrap();
-    for (who, constraint) in [(&alice, "one_convo_each"), (&bob, "not_everybody")] {
-        let group = group(who, 2);
-        let refused = ask(who, "createConvo", &group).await;
+    // A message is written by a task that works for many requests.
+    let text = "b3BhcXVl";
+    let message = json!({ "convoId": convo, "ciphertext": { "$bytes": text }, "epoch": 0, "senderDid": alice.did() });
+    let id = |group: &Value| group["groupId"].as_str().unwrap().to_owned();
+    let [of_alice, of_bob] = [group(&alice, 2), group(&bob, 2)];
+    for (who, method, body, content, constraint) in [
+        (&alice, "createConvo", &of_alice, id(&of_alice), "one_convo_each"),
+        (&bob, "createConvo", &of_bob, id(&of_bob), "not_everybody"),
+        (&alice, "sendMessage", &message, text.to_owned(), "nothing_more"),
+    ] {
+        let refused = ask(who, method, body).await;
         assert_eq!((refused.status, refused.error()), (500, Some("InternalServerError")), "{refused}");
-        let told = refused.body.to_string();
+        let (told, request) = (refused.body.to_string(), refused.string("requestId").unwrap().to_owned());
         // The log arrives through a pipe, a moment after the reply.
         let start = Instant::now();
-        while !replica.log().iter().any(|line| line.contains(constraint)) {
-            assert!(start.elapsed() < PATIENCE, "the log does not say what is wrong");
+        while !replica.log().iter().any(|line| line.contains(constraint) && line.contains(&request)) {
+            assert!(start.elapsed() < PATIENCE, "the log does not say what is wrong with {request}");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         let log = replica.log().join("\n");
-        for name in [who.did(), group["groupId"].as_str().unwrap(), "DETAIL"] {
+        for name in [who.did(), &content, "DETAIL"] {
             assert!(
                 !log.contains(name) && !told.contains(name),
                 "{name} is in the log or in the reply:\n{log}\n{told}"
