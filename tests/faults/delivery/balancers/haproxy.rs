@@ -4,11 +4,24 @@ use catbird_testkit::balancer::HaProxy;
 
 use super::*;
 
+/// The roll-out of the actor mode and its roll-back, as in `ops/runbook.md`.
 #[tokio::test(flavor = "multi_thread")]
-async fn p5_replicas_restart_one_by_one_behind_haproxy_and_no_request_fails() {
-    let mut stage = Stage::start().await;
+async fn p5_replicas_are_switched_to_actors_and_back_one_by_one_behind_haproxy_and_no_request_fails() {
+    const ROLL_OUT: [(usize, Mode); 3] = [(0, Mode::Actors), (1, Mode::Actors), (2, Mode::Actors)];
+    const ROLL_BACK: [(usize, Mode); 3] = [(0, Mode::Advisory), (1, Mode::Advisory), (2, Mode::Advisory)];
+    let mut stage = Stage::with([Mode::Advisory; 3]).await;
     let haproxy = HaProxy::start(stage.bases(), &[]);
-    rolling_restart("HAProxy", &mut stage, &haproxy.base(), |xrpc| xrpc.clone(), async |_| {}).await;
+    for (what, restarts, serializer) in [("roll-out", ROLL_OUT, "actors"), ("roll-back", ROLL_BACK, "advisory")] {
+        let balancer = format!("HAProxy ({what})");
+        rolling_restart(&balancer, &mut stage, &haproxy.base(), |xrpc| xrpc.clone(), async |_| {}, &restarts).await;
+        for base in stage.bases() {
+            let is_running = metric(base, "actor_spawns_total{actor_type=\"conversation_actor\"}").await;
+            assert_eq!(is_running.is_some_and(|spawns| spawns > 0.0), serializer == "actors", "{base}");
+            let info = catbird_client::xrpc::http().unwrap().get(format!("{base}/metrics")).send().await.unwrap();
+            let info = info.text().await.unwrap();
+            assert!(info.contains(&format!("serializer=\"{serializer}\"")), "{base} runs another serializer");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

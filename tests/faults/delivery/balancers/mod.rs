@@ -23,21 +23,29 @@ use traffic::Traffic;
 /// Time in which requests are measured before the first restart.
 const BEFORE: Duration = Duration::from_secs(2);
 const MODES: [Mode; 3] = [Mode::Advisory, Mode::Actors, Mode::Advisory];
+/// A restart of each replica in its mode.
+const RESTARTS: [(usize, Mode); 3] = [(0, MODES[0]), (1, MODES[1]), (2, MODES[2])];
 
 /// Three replicas that keep their addresses when they are replaced.
 struct Stage {
     database: TestDatabase,
     fleet: Fleet,
     ports: Vec<String>,
+    modes: [Mode; 3],
 }
 
 impl Stage {
     async fn start() -> Self {
+        Self::with(MODES).await
+    }
+
+    /// Starts replicas with these serializers.
+    async fn with(modes: [Mode; 3]) -> Self {
         let database = database().await;
         let fleet = Fleet::start(&[], &database.config, &database.url).await;
-        let ports: Vec<String> = MODES.iter().map(|_| stable_port().to_string()).collect();
-        let mut stage = Self { database, fleet, ports };
-        for n in 0..MODES.len() {
+        let ports: Vec<String> = modes.iter().map(|_| stable_port().to_string()).collect();
+        let mut stage = Self { database, fleet, ports, modes };
+        for n in 0..modes.len() {
             let replica = stage.replica(n).await;
             stage.fleet.replicas.push(replica);
         }
@@ -48,7 +56,7 @@ impl Stage {
     async fn replica(&self, n: usize) -> Replica {
         let settings =
             [("SERVER_PORT", &*self.ports[n]), ("DRAIN_DELAY_SECONDS", "3"), ("MESSAGE_EPOCH_WINDOW", "1000")];
-        Replica::start(MODES[n], &self.database.url, &settings).await
+        Replica::start(self.modes[n], &self.database.url, &settings).await
     }
 
     /// Stops the `n`-th replica in good order, and starts another one in its place.
@@ -95,14 +103,15 @@ async fn newest(db: &tokio_postgres::Client, convo: &str) -> u64 {
     row.get::<_, i64>(0).cast_unsigned()
 }
 
-/// Restarts each replica under load. `take_out` is called with a replica that is to be stopped, and without one when it is back.
-/// Prints what was sent, and panics if a request failed or an event was lost.
+/// Restarts replicas under load, each with its new serializer. `take_out` is called with a replica that is to be stopped, and without one
+/// when it is back. Prints what was sent, and panics if a request failed or an event was lost.
 async fn rolling_restart(
     balancer: &str,
     stage: &mut Stage,
     base: &str,
     connections: impl Fn(&Xrpc) -> Xrpc,
     take_out: impl AsyncFn(Option<usize>),
+    restarts: &[(usize, Mode)],
 ) {
     let db = stage.database.connect().await;
     let mut members = stage.members(base).await;
@@ -115,8 +124,9 @@ async fn rolling_restart(
     let before = Instant::now();
     tokio::time::sleep(BEFORE).await;
     let during = Instant::now();
-    for n in 0..MODES.len() {
+    for (n, mode) in restarts.iter().copied() {
         take_out(Some(n)).await;
+        stage.modes[n] = mode;
         stage.restart(n).await;
         take_out(None).await;
         stage.progress(&db, &convo, 30).await;

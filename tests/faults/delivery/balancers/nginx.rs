@@ -12,7 +12,7 @@ async fn p5_replicas_restart_one_by_one_behind_nginx_and_no_request_fails() {
     let nginx = Nginx::start(&stage.bases(), "");
     // A reload closes idle connections, which a client may be about to use.
     let own = |xrpc: &Xrpc| xrpc.with_own_connections();
-    rolling_restart("nginx", &mut stage, &nginx.base(), own, async |n| nginx.take_out(n).await).await;
+    rolling_restart("nginx", &mut stage, &nginx.base(), own, async |n| nginx.take_out(n).await, &RESTARTS).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
