@@ -7,6 +7,7 @@
 
 use std::net::TcpListener;
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -187,7 +188,8 @@ impl OwnCluster {
         standby
     }
 
-    fn pgdata(&self) -> std::path::PathBuf {
+    /// Directory of its data.
+    pub fn pgdata(&self) -> std::path::PathBuf {
         self.cluster.dir().join("postgres")
     }
 
@@ -204,6 +206,22 @@ impl OwnCluster {
         let conf = self.pgdata().join("postgresql.conf");
         let text = std::fs::read_to_string(&conf).unwrap();
         std::fs::write(&conf, text + "\n" + lines).unwrap();
+    }
+
+    /// Runs a command of the shell as the owner of the data, with the programs of the cluster's PostgreSQL on the path. The cluster has
+    /// been started before.
+    pub async fn run_as_owner(&self, command: &str) {
+        let owner = std::fs::metadata(self.pgdata()).unwrap();
+        let options = std::fs::read_to_string(self.pgdata().join("postmaster.opts")).unwrap();
+        let postgres = Path::new(options.split_whitespace().next().unwrap());
+        let path = format!("PATH={}:$PATH; {command}", postgres.parent().unwrap().display());
+        let mut shell = Command::new("sh");
+        shell.args(["-euc", &path]).current_dir("/");
+        if nix::unistd::Uid::effective().is_root() {
+            shell.uid(owner.uid()).gid(owner.gid());
+        }
+        let ran = tokio::task::spawn_blocking(move || shell.output().unwrap()).await.unwrap();
+        assert!(ran.status.success(), "{command}: {}", String::from_utf8_lossy(&ran.stderr));
     }
 
     /// Shuts down in order: clients are disconnected, open transactions are rolled back.

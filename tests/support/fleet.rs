@@ -50,6 +50,13 @@ impl Replica {
         replica
     }
 
+    /// Like [`Replica::start`], of another program than the one that Cargo has built.
+    pub async fn start_program(program: &Path, mode: Mode, database_url: &str, settings: &[(&str, &str)]) -> Self {
+        let replica = Self::of(program, mode, database_url, settings).await;
+        replica.ready().await;
+        replica
+    }
+
     /// Starts a server and waits until it listens.
     pub async fn spawn(mode: Mode, database_url: &str, settings: &[(&str, &str)]) -> Self {
         Self::of(&program(), mode, database_url, settings).await
@@ -87,6 +94,18 @@ impl Replica {
         });
         let address = tokio::task::spawn_blocking(move || address.recv_timeout(START)).await.unwrap();
         Self { base: format!("http://{}", address.expect("the server said where it listens")), child, log }
+    }
+
+    /// Id of the process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Resident memory of the process, in bytes.
+    pub fn memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        resident.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
     }
 
     /// Returns the lines that it has logged.

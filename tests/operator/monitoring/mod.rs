@@ -1,6 +1,7 @@
 //! The rules of `ops/prometheus` and the dashboards of `ops/grafana` name metrics, labels and values that a live server has,
-//! and the commands of `ops/runbook.md` work there.
+//! and the commands of `ops/runbook.md` work there. Faults fire each alert.
 
+mod alerts;
 mod promql;
 mod runbook;
 

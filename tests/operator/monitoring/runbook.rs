@@ -8,7 +8,7 @@ use tokio::process::Command;
 use super::{operations, play};
 
 /// Returns the blocks of commands in a document. Blocks of another language, such as `console`, are left out.
-fn blocks(text: &str) -> Vec<String> {
+pub fn blocks(text: &str) -> Vec<String> {
     let mut blocks = Vec::new();
     let mut open: Option<String> = None;
     for line in text.lines() {
@@ -20,6 +20,12 @@ fn blocks(text: &str) -> Vec<String> {
         }
     }
     blocks
+}
+
+/// Returns the command that puts the server's program, which Cargo has built, on the path.
+pub fn path() -> String {
+    let tests = std::env::current_exe().unwrap();
+    format!("PATH={}:$PATH", tests.parent().unwrap().parent().unwrap().display())
 }
 
 /// Returns the beginnings of the lines that an awk pattern such as `a_(b|c)` matches, up to its first other operator.
@@ -38,12 +44,10 @@ async fn every_command_of_the_runbook_works_and_reads_metrics_that_exist() {
     let blocks = blocks(&text);
     assert!(blocks.len() > 40, "{} blocks", blocks.len());
 
-    let tests = std::env::current_exe().unwrap();
-    let programs = tests.parent().unwrap().parent().unwrap().display();
     let mut wrong = Vec::new();
     for block in &blocks {
         let mut shell = Command::new("bash");
-        shell.args(["-euo", "pipefail", "-c", &format!("PATH={programs}:$PATH\n{block}")]);
+        shell.args(["-euo", "pipefail", "-c", &format!("{}\n{block}", path())]);
         shell.envs(variables(&[("DATABASE_URL", &database.url), ("ADMIN", &replica.base), ("SERVER", &replica.base)]));
         let output = shell.output().await.unwrap();
         let errors = String::from_utf8_lossy(&output.stderr);
