@@ -5,7 +5,7 @@
 //! (the median over the rounds of the ratio within a round).
 //!
 //! ```text
-//! cargo bench                            everything but `grown`, which takes half an hour
+//! cargo bench                            everything but `grown` and `retention`, which take long
 //! cargo bench -- send race               scenarios whose name contains one of the words
 //! cargo bench -- --rounds 5 --seconds 10 --out DIR
 //! cargo test --bench catbird             each scenario for a moment, to see that it still works

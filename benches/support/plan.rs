@@ -16,7 +16,7 @@ const WARM_UP_SHARE: f64 = 0.2;
 /// Real server processes, one per mode, and pgbench take turns on one durable PostgreSQL. Without --bench, which `cargo
 /// bench` adds and `cargo test` does not, every scenario runs only for a moment, to prove that it still works.
 #[derive(Parser, Debug)]
-#[command(override_usage = "cargo bench -- [WORD]... [--rounds N] [--seconds S] [--out DIR]")]
+#[command(override_usage = "cargo bench -- [WORD]... [--rounds N] [--seconds S] [--rows N] [--out DIR]")]
 pub struct Arguments {
     /// Run only scenarios whose name contains one of these words
     pub words: Vec<String>,
@@ -26,6 +26,9 @@ pub struct Arguments {
     /// Seconds for which each load is measured [3]
     #[arg(long, value_parser = seconds)]
     seconds: Option<f64>,
+    /// Messages in the database of the scenario `retention` [5000000]
+    #[arg(long, value_parser = clap::value_parser!(i64).range(10_000..=1_000_000_000))]
+    rows: Option<i64>,
     /// Directory for logs, figures and the report [target/bench-report, or target/bench-quick without --bench]
     #[arg(long)]
     out: Option<PathBuf>,
@@ -48,6 +51,8 @@ pub struct Plan {
     pub rounds: u32,
     pub timing: Timing,
     pub connections: &'static [u32],
+    /// Messages of the scenario `retention`.
+    pub rows: i64,
     pub out: PathBuf,
 }
 
@@ -67,9 +72,9 @@ pub const SERVERS: [Who; 2] = [Who::Advisory, Who::Actors];
 impl Arguments {
     pub fn plan(&self) -> Plan {
         let quick = !self.bench;
-        let (rounds, seconds, connections, out): (_, _, &[u32], _) = match quick {
-            true => (1, 0.2, &[1, 8], "target/bench-quick"),
-            false => (3, 3.0, &[1, 8, 32, 128], "target/bench-report"),
+        let (rounds, seconds, connections, rows, out): (_, _, &[u32], _, _) = match quick {
+            true => (1, 0.2, &[1, 8], 10_000, "target/bench-quick"),
+            false => (3, 3.0, &[1, 8, 32, 128], 5_000_000, "target/bench-report"),
         };
         let measured = Duration::from_secs_f64(self.seconds.unwrap_or(seconds));
         Plan {
@@ -77,6 +82,7 @@ impl Arguments {
             rounds: self.rounds.unwrap_or(rounds),
             timing: Timing { warm_up: measured.mul_f64(WARM_UP_SHARE), measured },
             connections,
+            rows: self.rows.unwrap_or(rows),
             out: self.out.clone().unwrap_or_else(|| out.into()),
         }
     }
