@@ -96,10 +96,10 @@ async fn a_database_that_cannot_be_checked_is_neither_sound_nor_unsound() {
 async fn a_check_creates_no_database() {
     let dir = std::env::temp_dir().join(format!("catbird-none-{}", ulid::Ulid::new()));
     let settings = [("DATA_DIR", dir.to_str().unwrap())];
-    for command in ["check", "envelopes", "suspensions"] {
-        let (code, report, errors) = run_as(&[command], "", &settings).await;
-        assert_eq!((code, report.as_str()), (Some(2), ""), "{command}: {errors}");
-        assert!(errors.contains("there is no database"), "{command}: {errors}");
+    for command in [&["check"][..], &["envelopes"], &["admin", "suspensions"]] {
+        let (code, report, errors) = run_as(command, "", &settings).await;
+        assert_eq!((code, report.as_str()), (Some(2), ""), "{command:?}: {errors}");
+        assert!(errors.contains("there is no database"), "{command:?}: {errors}");
     }
     assert!(!dir.exists());
 }

@@ -62,7 +62,8 @@ impl Case {
 
     /// Like [`Case::watch`], with thresholds that are durations.
     pub async fn watch_with(&mut self, replicas: &[&str], database_url: &str, thresholds: &[(&str, &str)]) {
-        (replicas[0].clone_into(&mut self.admin), database_url.clone_into(&mut self.database_url));
+        replicas[0].clone_into(&mut self.admin);
+        database_url.clone_into(&mut self.database_url);
         self.prometheus = Some(Prometheus::start(replicas, thresholds).await);
         self.since = Instant::now();
     }

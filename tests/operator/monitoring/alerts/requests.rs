@@ -1,5 +1,6 @@
 //! Faults that requests meet: errors, slow statements, full queues, limits and wrong tokens.
 
+use catbird_server::clock::Clock;
 use std::time::Duration;
 
 use catbird_client::persona::Persona;
@@ -45,7 +46,8 @@ pub async fn the_disk_of_postgres_is_full(case: &mut Case) {
     logged(&replica, "PostgreSQL has run out of disk or memory").await;
     mend_inserts(&db).await;
     case.resolves().await;
-    (reading.end().await, sending.end().await);
+    reading.end().await;
+    sending.end().await;
 }
 
 /// One request in a hundred fails, so the alert for many errors does not fire.
@@ -91,7 +93,7 @@ pub async fn a_trigger_of_an_operator_raises_an_error(case: &mut Case) {
     assert!(
         line.contains("\"level\":\"ERROR\"")
             && line.contains("SQLSTATE P0001")
-            && line.contains(&reply.string("requestId").unwrap()),
+            && line.contains(reply.string("requestId").unwrap()),
         "{line}"
     );
     mend_inserts(&db).await;
@@ -212,7 +214,7 @@ pub async fn a_caller_exceeds_the_rate_limit(case: &mut Case) {
     case.watch(&[&replica.base], &database.url).await;
     let (url, abuser) = (format!("{}/xrpc/{}", replica.base, xrpc::nsid("updateRead")), did.clone());
     let calling = Clients::start(2, PAUSE, move |_| {
-        let now = chrono::Utc::now().timestamp();
+        let now = Clock::system().now().timestamp();
         let jti = ulid::Ulid::new().to_string();
         let claims = json!({
             "iss": abuser, "aud": SERVICE_DID, "iat": now, "exp": now + 60, "lxm": xrpc::nsid("updateRead"), "jti": jti,
@@ -225,11 +227,11 @@ pub async fn a_caller_exceeds_the_rate_limit(case: &mut Case) {
     case.follow().await.has("rate_limited_total{scope=\"did\"}");
     case.says("The log names callers that a limit refused by a keyed hash");
     let line: Value = serde_json::from_str(&logged(&replica, "\"caller\":").await).unwrap();
-    case.run("catbird-server suspensions --who <caller>", &[("<caller>", line["caller"].as_str().unwrap())])
-        .await
-        .has(&did);
-    let suspend = "catbird-server suspensions --add <did> --reason <text>";
-    case.run(suspend, &[("<did>", &did), ("<text>", "abuse")]).await.has("suspended 1 DIDs");
+    let caller = line["caller"].as_str().unwrap();
+    let who = "catbird-server admin who <caller> --reason <text>";
+    case.run(who, &[("<caller>", caller), ("<text>", "abuse")]).await.has(&did);
+    let suspend = "catbird-server admin suspend <did> --reason <text>";
+    case.run(suspend, &[("<did>", &did), ("<text>", "abuse")]).await.has("{\"suspended\":1}");
     case.resolves().await;
     calling.end().await;
 }

@@ -2,6 +2,7 @@
 
 use catbird_client::random_did;
 use catbird_client::xrpc::Xrpc;
+use catbird_server::clock::Clock;
 use catbird_testkit::app::validated;
 use catbird_testkit::chaos::Chaos;
 use catbird_testkit::cluster::{OwnCluster, database};
@@ -85,7 +86,7 @@ pub async fn a_process_is_killed_again_and_again(case: &mut Case) {
         until("a scrape of the new process", async || start().await.is_some_and(|now| Some(now) != before)).await;
     }
     case.fires().await;
-    case.follow().await.has(&chrono::Utc::now().format("%Y-").to_string());
+    case.follow().await.has(&Clock::system().now().format("%Y-").to_string());
     case.says("killed repeatedly");
     case.resolves().await;
 }
