@@ -5,7 +5,8 @@
 with page as (
   select w.convo_id, c.roster_version, m.seq, octet_length(m.ciphertext) as size
     from unnest($1::text[], $2::bigint[]) w (convo_id, after)
-    join conversations c on c.id = w.convo_id and c.ended_at is null
+   -- With `offset 0` PostgreSQL can only look each one up. It may choose to read the whole table for a plain join.
+   cross join lateral (select roster_version from conversations where id = w.convo_id and ended_at is null offset 0) c
    cross join lateral (select seq, ciphertext from messages e
                         where e.convo_id = w.convo_id and e.seq > w.after order by e.seq limit $3) m
 ), fitting as (

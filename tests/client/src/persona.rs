@@ -61,8 +61,8 @@ pub struct Persona {
     incarnation: Option<String>,
     /// Ids of the entries that it has processed, by seq.
     entries: BTreeMap<u64, String>,
-    /// Commit that led to its epoch; empty if it does not know the bytes.
-    led_by: Vec<u8>,
+    /// The epoch that it entered last by a commit whose bytes it knows, and that commit.
+    led_by: Option<(u64, Vec<u8>)>,
 }
 
 /// Position of a change in the conversation's log.
@@ -103,7 +103,7 @@ impl Persona {
             gaps: 0,
             incarnation: None,
             entries: BTreeMap::new(),
-            led_by: Vec::new(),
+            led_by: None,
         }
     }
 
@@ -182,7 +182,7 @@ impl Persona {
         self.group_id = self.mls.join(&reply.bytes("welcome")?, self.handshake)?;
         self.convo_id = Some(convo_id.to_owned());
         self.last_seq = reply.number("seq")?;
-        self.led_by.clear();
+        self.led_by = None;
         let (named, joined) = (reply.number("epoch")?, self.epoch()?);
         self.expect(named == joined, || format!("a Welcome into epoch {joined} was served as one into {named}"))?;
         let mut body = json!({ "convoId": convo_id, "success": true, "epoch": named });

@@ -98,7 +98,7 @@ impl Persona {
             let reply = self.patient(Call::Procedure(method, &body)).await?;
             if reply.is_ok() {
                 let merged = self.mls.merge_pending(&self.group_id)?;
-                self.led_by = staged.commit;
+                self.led_by = Some((merged, staged.commit));
                 let landed = Landed { epoch: reply.number("epoch")?, seq: reply.number("seq")?, conflicts };
                 let ok = landed.epoch == merged && reply.number("newEpoch")? == merged;
                 self.expect(ok, || format!("a commit made in epoch {} was answered with {reply}", staged.made_in))?;
@@ -197,7 +197,7 @@ impl Persona {
     /// Applies a commit from the log. An epoch that this persona has passed is skipped.
     pub(super) fn take_commit(&mut self, makes: u64, bytes: &[u8]) -> Result<(), PersonaError> {
         let epoch = self.epoch()?;
-        if makes == epoch && !self.led_by.is_empty() && self.led_by != bytes {
+        if self.led_by.as_ref().is_some_and(|(led_to, commit)| *led_to == epoch && makes == epoch && commit != bytes) {
             return Err(PersonaError::Lost { did: self.did().to_owned(), epoch });
         }
         if makes <= epoch {
@@ -208,7 +208,7 @@ impl Persona {
                 Err(PersonaError::Removed { did: self.did().to_owned(), epoch: makes })
             }
             Processed::Commit { epoch, .. } => {
-                self.led_by = bytes.to_vec();
+                self.led_by = Some((makes, bytes.to_vec()));
                 self.expect(epoch == makes, || {
                     format!("a commit that makes epoch {epoch} was served as one for {makes}")
                 })

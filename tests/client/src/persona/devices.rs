@@ -83,7 +83,7 @@ impl Persona {
         self.convo_id = None;
         self.last_seq = 0;
         self.entries.clear();
-        self.led_by.clear();
+        self.led_by = None;
         Ok(self.mls.forget(&self.group_id)?)
     }
 
@@ -103,7 +103,7 @@ impl Persona {
             self.group_id = entry.group_id;
             if reply.is_ok() {
                 let merged = self.mls.merge_pending(&self.group_id)?;
-                self.led_by = entry.staged.commit;
+                self.led_by = Some((merged, entry.staged.commit));
                 self.convo_id = Some(convo_id.to_owned());
                 self.last_seq = reply.number("seq")?;
                 let landed = Landed { epoch: reply.number("epoch")?, seq: self.last_seq, conflicts };

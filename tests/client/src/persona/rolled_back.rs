@@ -62,7 +62,8 @@ impl Persona {
 
     /// Returns the position of a commit if it is the one that led to this member's epoch.
     fn led_here(&self, commit: &Value, seq: &Value) -> Option<u64> {
-        (!self.led_by.is_empty() && *commit == bytes_value(&self.led_by)).then(|| seq.as_u64()).flatten()
+        let (_, led_by) = self.led_by.as_ref()?;
+        (*commit == bytes_value(led_by)).then(|| seq.as_u64()).flatten()
     }
 
     /// Returns true if the newest entry that this member has processed is in the log.

@@ -62,7 +62,7 @@ impl Persona {
         }
         self.group_id = group_id.to_vec();
         self.last_seq = reply.number("seq")?;
-        self.led_by = staged.commit;
+        self.led_by = Some((epoch, staged.commit));
         let landed = Landed { epoch: reply.number("epoch")?, seq: self.last_seq, conflicts: 0 };
         self.expect(landed.epoch == epoch, || format!("a reset into epoch {epoch} was answered with {reply}"))?;
         Ok(landed)
