@@ -56,7 +56,7 @@ impl Admin {
     /// Exports the entries that a conversation has now, a page in memory at a time.
     pub(super) async fn export(&self, convo: &ConvoId, mut to: Destination) -> Result<Tally, AdminError> {
         let found = self.operator.convo(convo).await?.ok_or_else(|| AdminError::NoConvo(convo.to_string()))?;
-        let upto = found.view["seq"].as_i64().unwrap_or_default();
+        let upto = found.view["seq"].as_i64().expect("a look-up has the last seq");
         let (mut entries, mut bytes, mut after, mut progress) = (0, 0, 0, Progress::new());
         loop {
             let page = self.operator.entries(convo, after, upto).await?;
