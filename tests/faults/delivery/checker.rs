@@ -2,7 +2,7 @@
 //! everything, and compares each event with its records. When it is told to start over, it drops its records,
 //! subscribes without a cursor, and reads its conversations.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex};
 
 use catbird_client::xrpc::{Event, Reply, Xrpc, XrpcError};
@@ -17,6 +17,9 @@ use super::*;
 const NSID: &str = "blue.catbird.mls.streamConvoEvents";
 /// Pause before it tries the next server.
 const PAUSE: Duration = Duration::from_millis(20);
+
+/// Number of its last happenings that a violation tells.
+const TRAIL: usize = 60;
 
 /// Activity of a client.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -62,8 +65,10 @@ pub struct Seen {
     pub others: Vec<(String, Value)>,
     /// True once it was told that it is up to date since its last connection, or started without a cursor.
     pub live: bool,
-    /// Violations, as sentences.
+    /// Violations, as sentences, each with what happened before it.
     pub broken: Vec<String>,
+    /// Its last happenings.
+    trail: VecDeque<String>,
 }
 
 impl Seen {
@@ -90,9 +95,27 @@ impl Seen {
         (self.came, self.again)
     }
 
+    fn happens(&mut self, what: String) {
+        if self.trail.len() == TRAIL {
+            self.trail.pop_front();
+        }
+        self.trail.push_back(what);
+    }
+
+    fn violates(&mut self, what: String) {
+        let trail: Vec<&str> = self.trail.iter().map(String::as_str).collect();
+        self.broken.push(format!("{what}; before that:\n  {}", trail.join("\n  ")));
+    }
+
     /// Records one event. Earlier events may repeat; new ones must be in order.
     fn take(&mut self, name: &str, data: &Value) {
         let number = |value: &Value| value.as_u64().unwrap_or_default();
+        self.happens(match name {
+            "messageEvent" => {
+                format!("{name} {} {} after {}", data["message"]["convoId"], data["message"]["seq"], data["prevSeq"])
+            }
+            _ => format!("{name} {} {} {}", data["convoId"], data["seq"], data["info"]),
+        });
         match name {
             "messageEvent" => {
                 let convo = data["message"]["convoId"].as_str().unwrap_or_default();
@@ -120,13 +143,14 @@ impl Seen {
         let (seq, id) = (entry["seq"].as_u64().unwrap_or_default(), entry["id"].as_str().unwrap_or_default());
         let before = self.ids.entry(convo.to_owned()).or_default().insert(seq, id.to_owned());
         if let Some(before) = before.filter(|before| before != id) {
-            self.broken.push(format!("entry {seq} of {convo} was {before} and is {id}"));
+            self.violates(format!("entry {seq} of {convo} was {before} and is {id}"));
         }
     }
 
     /// Drops its records, as `error` demands.
     fn start_anew(&mut self, error: &str) {
         *self.anew.entry(error.to_owned()).or_default() += 1;
+        self.happens(format!("it was told to start anew: {error}"));
         self.entries.clear();
         self.distinct.clear();
         self.memberships.clear();
@@ -152,7 +176,7 @@ impl Seen {
             // An entry from before it subscribed: its cursor is older if a transaction was open then, anywhere in the
             // cluster.
             if prev + 1 != seq {
-                self.broken.push(format!("entry {seq} of {convo} is said to follow {prev}"));
+                self.violates(format!("entry {seq} of {convo} is said to follow {prev}"));
             }
             return;
         }
@@ -170,13 +194,13 @@ impl Seen {
         let left = told.and_then(|told| told.iter().rfind(|(_, joined)| !*joined)).map(|(at, _)| *at);
         let position = newest.max(joined);
         if position.is_some_and(|position| seq <= position) {
-            self.broken.push(format!("entry {seq} of {convo} came for the first time after {position:?}"));
+            self.violates(format!("entry {seq} of {convo} came for the first time after {position:?}"));
         } else if position.is_some_and(|position| prev != position) {
-            self.broken.push(format!("entry {seq} of {convo} follows {prev}, and came after {position:?}"));
+            self.violates(format!("entry {seq} of {convo} follows {prev}, and came after {position:?}"));
         } else if prev + 1 != seq {
-            self.broken.push(format!("entry {seq} of {convo} is said to follow {prev}"));
+            self.violates(format!("entry {seq} of {convo} is said to follow {prev}"));
         } else if left.is_some_and(|left| seq > left && joined.is_none_or(|joined| joined < left)) {
-            self.broken.push(format!("entry {seq} of {convo} came after the removal at {left:?}"));
+            self.violates(format!("entry {seq} of {convo} came after the removal at {left:?}"));
         }
     }
 }
@@ -274,7 +298,7 @@ async fn follow(
                 };
                 note(&mut |seen| {
                     seen.refused += 1;
-                    seen.broken.extend(wrong.clone());
+                    wrong.clone().into_iter().for_each(|wrong| seen.violates(wrong));
                 });
                 tokio::time::sleep(PAUSE).await;
                 continue;
@@ -286,6 +310,7 @@ async fn follow(
         }
         note(&mut |seen| {
             seen.doing = Doing::Reading;
+            seen.happens(format!("a stream of {server} from {cursor:?} on"));
             seen.connections += 1;
             seen.live = cursor.is_none() && !anew;
         });
@@ -298,6 +323,10 @@ async fn follow(
             };
             note(&mut |seen| {
                 for (convo, entries) in &read {
+                    seen.happens(format!(
+                        "{convo} was read up to {}",
+                        entries.last().map_or(&Value::Null, |last| &last["seq"])
+                    ));
                     seen.is_member.insert(convo.clone(), true);
                     seen.ids.entry(convo.clone()).or_default();
                     entries.iter().for_each(|entry| seen.take_read(convo, entry));
@@ -313,7 +342,7 @@ async fn follow(
                     note(&mut |seen| seen.take(&name, &data));
                 }
                 Err(why @ XrpcError::Silent { .. }) => {
-                    note(&mut |seen| seen.broken.push(why.to_string()));
+                    note(&mut |seen| seen.violates(why.to_string()));
                     break;
                 }
                 Ok(None) | Err(_) => break,
@@ -321,6 +350,7 @@ async fn follow(
         }
         // Also an id without an event.
         cursor = stream.last_id.or(cursor);
+        note(&mut |seen| seen.happens("the stream ended".to_owned()));
     }
 }
 

@@ -61,3 +61,12 @@ impl Said {
         assert_eq!(named, expected, "{:#?}", self.report);
     }
 }
+
+/// Waits until this many replicas are registered.
+async fn registered(client: &tokio_postgres::Client, replicas: i64) {
+    let start = std::time::Instant::now();
+    while client.query_one("select count(*) from replicas", &[]).await.unwrap().get::<_, i64>(0) != replicas {
+        assert!(start.elapsed().as_secs() < 30, "never {replicas} replicas");
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+}

@@ -3,7 +3,7 @@
 use catbird_testkit::cluster::database;
 use catbird_testkit::fleet::{Mode, Replica};
 
-use super::doctor;
+use super::{doctor, registered};
 
 const ONE: (&str, &str) = ("TICKET_SECRET", "one secret of the tickets, 32 bytes");
 const OTHER: (&str, &str) = ("TICKET_SECRET", "another secret of the tickets, 32 bytes");
@@ -37,13 +37,4 @@ async fn replicas_with_different_settings_are_named_and_secrets_are_not_told() {
         assert!(!said.report.to_string().contains(secret) && !stored.concat().contains(secret), "{stored:?}");
     }
     drop(one);
-}
-
-/// Waits until this many replicas are registered.
-async fn registered(client: &tokio_postgres::Client, replicas: i64) {
-    let start = std::time::Instant::now();
-    while client.query_one("select count(*) from replicas", &[]).await.unwrap().get::<_, i64>(0) != replicas {
-        assert!(start.elapsed().as_secs() < 30, "never {replicas} replicas");
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-    }
 }

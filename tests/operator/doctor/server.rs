@@ -8,7 +8,7 @@ use catbird_testkit::fleet::{Mode, Replica, run};
 use tokio_postgres::{Client, NoTls};
 use ulid::Ulid;
 
-use super::doctor;
+use super::{doctor, registered};
 
 /// A durable cluster whose server's role `app` owns the database and is no superuser.
 struct Cluster {
@@ -158,6 +158,7 @@ async fn settings_of_roles_and_databases(cluster: &Cluster) {
     said.names_only(&["default_transaction_read_only"]);
     assert_eq!(said.code, Some(1));
     let replica = Replica::start(Mode::Advisory, &cluster.url("other", "catbird"), &[]).await;
+    registered(&cluster.superuser("catbird").await, 1).await;
     let said = doctor(&url, &[]).await;
     said.names_only(&["synchronous_commit"]);
     said.names("synchronous_commit", "weak", "no for the role other");

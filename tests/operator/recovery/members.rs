@@ -107,6 +107,8 @@ impl Client {
             self.tell();
             let writes = is_writing && self.persona.convo_id.is_some();
             tokio::select! {
+                // It writes only when it has read what has come: one that falls behind cannot read the old epochs any more.
+                biased;
                 event = self.events.next() => match event.expect("the stream goes on") {
                     Ok(event) => self.take(&event).await,
                     Err(refused) => self.compare(Some(&refused)).await,

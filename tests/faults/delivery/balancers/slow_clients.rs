@@ -14,8 +14,10 @@ use super::*;
 const SLOW: &str = "127.0.0.2:0";
 /// Connections of one address.
 const MOST: usize = 200;
-/// Time in which a head must have arrived, and some more.
-const CLOSED_WITHIN: Duration = Duration::from_secs(15);
+/// Interval between two bytes. None is due when HAProxy closes the connection, after 10 seconds: a byte that arrives then discards the reply.
+const BYTE_INTERVAL: Duration = Duration::from_secs(4);
+/// Time in which the connections must be closed. Nothing else in `haproxy.cfg` closes them before 75 seconds.
+const CLOSED_WITHIN: Duration = Duration::from_secs(40);
 
 const HEAD: &str = "GET /xrpc/blue.catbird.mls.getConvos HTTP/1.1\r\nHost: mls.test\r\nX-Slow: ";
 const BODY: &str =
@@ -36,13 +38,13 @@ async fn is_served(base: &str) -> bool {
     !reply.is_empty()
 }
 
-/// Sends the beginning of a request, then a byte a second. Returns the reply with which the connection ends.
+/// Sends the beginning of a request, then a byte now and then. Returns the reply with which the connection ends.
 async fn dribble(mut socket: TcpStream, begin: &'static str) -> String {
     socket.write_all(begin.as_bytes()).await.unwrap();
     let mut reply = Vec::new();
     loop {
         let mut more = [0; 1024];
-        match tokio::time::timeout(Duration::from_secs(1), socket.read(&mut more)).await {
+        match tokio::time::timeout(BYTE_INTERVAL, socket.read(&mut more)).await {
             Ok(Ok(0) | Err(_)) => return String::from_utf8_lossy(&reply).into_owned(),
             Ok(Ok(read)) => reply.extend_from_slice(&more[..read]),
             Err(_) => drop(socket.write_all(b"x").await),

@@ -83,7 +83,7 @@ impl Cast {
             panic!("a client gave up: {died:?}");
         }
         for checker in &self.checkers {
-            checker.with(|seen| assert!(seen.broken.is_empty(), "{:?}", seen.broken));
+            checker.with(|seen| assert!(seen.broken.is_empty(), "{}", seen.broken.join("\n")));
         }
     }
 
