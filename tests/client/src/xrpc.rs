@@ -8,10 +8,11 @@ mod socket;
 mod stream;
 mod token;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use reqwest::{Client, ClientBuilder, RequestBuilder, Url};
+use rustls_platform_verifier::BuilderVerifierExt;
 use serde_json::Value;
 
 pub use reply::{Reply, base64_text, bytes_value, decode_bytes, facts};
@@ -190,7 +191,20 @@ pub fn http() -> Result<Client, reqwest::Error> {
 fn builder() -> ClientBuilder {
     // It fails if a provider is already installed, by an earlier call or by the server under test, which is as good.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    Client::builder().timeout(TIMEOUT)
+    let client = Client::builder().timeout(TIMEOUT);
+    // Without it the client reads the certificates itself, and says what is wrong with them.
+    match tls() {
+        Some(tls) => client.tls_backend_preconfigured(tls),
+        None => client,
+    }
+}
+
+/// Returns the TLS settings of all clients, with the certificates of the machine, which are read once: a test has a client for each of its
+/// people.
+fn tls() -> Option<rustls::ClientConfig> {
+    static TLS: OnceLock<Option<rustls::ClientConfig>> = OnceLock::new();
+    let read = || rustls::ClientConfig::builder().with_platform_verifier().ok().map(|tls| tls.with_no_client_auth());
+    TLS.get_or_init(read).clone()
 }
 
 /// Formats an error with all its causes: reqwest names the reason ("connection refused") only at the bottom.

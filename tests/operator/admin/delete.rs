@@ -120,9 +120,9 @@ async fn a_large_conversation_is_deleted_in_portions() {
     let members = app.conversation(1).await;
     let convo = members[0].convo().unwrap().to_owned();
     db.batch_execute(&format!(
-        "insert into members (convo_id, member_did, joined_seq, joined_epoch, last_read_seq)
-         select '{convo}', 'did:x:' || n, 0, 0, 0 from generate_series(1, 1199) n;
-         update conversations set last_seq = last_seq + 1200 where id = '{convo}';
+        "update conversations set last_seq = last_seq + 1200, member_count = 1200, roster_version = 2 where id = '{convo}';
+         insert into members (convo_id, member_did, joined_seq, joined_epoch, last_read_seq, roster_version)
+         select '{convo}', 'did:x:' || n, 0, 0, 0, 2 from generate_series(1, 1199) n;
          insert into messages (convo_id, seq, id, sender_did, message_type, epoch, ciphertext)
          select '{convo}', n, 'id' || n, '{did}', 'app', 0, 'x' from generate_series(1, 1200) n",
         did = members[0].did()

@@ -181,13 +181,11 @@ async fn a_large_one_ends_and_goes_in_portions() {
     let mallory = app.persona();
     let body = json!({ "groupId": "cd", "cipherSuite": mallory.mls.suite_name() });
     let convo = mallory.xrpc.procedure("createConvo", &body).await.unwrap().string("id").unwrap().to_owned();
-    db.execute(
-        "insert into members (convo_id, member_did, joined_seq, joined_epoch, last_read_seq)
-         select $1, 'did:x:' || n, 0, 0, 0 from generate_series(1, 1200) n",
-        &[&convo],
-    )
-    .await
-    .unwrap();
+    let seed =
+        "with counted as (update conversations set member_count = 1201, roster_version = 2 where id = $1 returning *)
+         insert into members (convo_id, member_did, joined_seq, joined_epoch, last_read_seq, roster_version)
+         select id, 'did:x:' || n, 0, 0, 0, roster_version from counted, generate_series(1, 1200) n";
+    db.execute(seed, &[&convo]).await.unwrap();
     age(&db, 181).await;
     sweeps(&app, "abandoned", 1_202).await;
     assert_eq!(column::<i64>(&db, "select count(distinct left_at) from members").await, [3], "one transaction each");
