@@ -62,12 +62,16 @@ fn setting(name: &str, default: usize) -> usize {
 async fn soak(size: Size, replicas: usize, redis: bool) {
     let mut stage = Stage::set(size, replicas, redis).await;
     let begin = tokio::time::Instant::now();
-    let mut next = faults::of(replicas, redis).into_iter().cycle();
+    let faults = faults::of(replicas, redis);
     let mut told = begin;
-    while begin.elapsed() < size.lasts {
+    // Each fault at least once, however slow the machine is.
+    for n in 0.. {
+        if n >= faults.len() && begin.elapsed() >= size.lasts {
+            break;
+        }
         tokio::time::sleep(size.pace).await;
         stage.still_runs();
-        faults::commit(&mut stage, next.next().expect("a cycle has no end")).await;
+        faults::commit(&mut stage, faults[n % faults.len()]).await;
         if told.elapsed() >= Duration::from_secs(5) {
             told = tokio::time::Instant::now();
             println!("  {:>4} s: {}", begin.elapsed().as_secs(), stage.progress());
