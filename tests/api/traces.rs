@@ -19,6 +19,8 @@ use crate::harness::*;
 /// Ids of the caller's trace and span, as the W3C's specification has them.
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const CALLER: &str = "00f067aa0ba902b7";
+/// Maximum time until spans are there.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Calls a procedure within a trace of the caller.
 async fn ask_within(caller: &Persona, method: &str, body: &Value, traceparent: &str) -> Reply {
@@ -38,6 +40,27 @@ fn tree(spans: &[Span], parent: &str, depth: usize) -> String {
     let children = spans.iter().filter(|span| span.parent == parent);
     let line = |span: &Span| format!("{}{}\n{}", "  ".repeat(depth), span.name, tree(spans, &span.id, depth + 1));
     children.map(line).collect()
+}
+
+/// Returns the spans that were exported, once they are enough: those of a request are handed over when the last work for it has ended, which
+/// may be after the reply.
+async fn exported(app: &TestApp, collector: &Collector, enough: impl Fn(&[Span]) -> bool) -> Vec<Span> {
+    let begun = Instant::now();
+    loop {
+        app.app.traces.flush().await;
+        let spans = collector.spans();
+        if enough(&spans) {
+            return spans;
+        }
+        assert!(begun.elapsed() < PATIENCE, "{spans:#?}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// Returns the spans of a trace, once they are there.
+async fn trace(app: &TestApp, collector: &Collector, id: &str) -> Vec<Span> {
+    exported(app, collector, |spans| spans.iter().any(|span| span.trace == id)).await;
+    collector.trace(id)
 }
 
 /// Returns the value of a metric, which is the beginning of its line; 0 if it is not there.
@@ -80,8 +103,7 @@ async fn sends(actors: &str) {
     let within = traceparent(TRACE, "01");
     let reply = ok(ask_within(&members[0], "sendMessage", &message(&members[0], b"hello"), &within).await);
     let id = reply.headers["x-request-id"].to_str().unwrap().to_owned();
-    app.app.traces.flush().await;
-    let spans = collector.trace(TRACE);
+    let spans = trace(&app, &collector, TRACE).await;
     assert_eq!(tree(&spans, CALLER, 0), SEND, "{spans:#?}");
     let own = &spans[0];
     let expected = [("http.request.method", "POST"), ("http.response.status_code", "200"), ("catbird.request_id", &id)];
@@ -99,12 +121,14 @@ async fn sends(actors: &str) {
     let stale = with(&message(&members[1], b"late"), json!({ "epoch": 0 }));
     let other = TRACE.replace('4', "5");
     refused(ask_within(&members[1], "sendMessage", &stale, &traceparent(&other, "01")).await, 409, "EpochMismatch");
-    app.app.traces.flush().await;
-    let lost = collector.trace(&other);
+    let lost = trace(&app, &collector, &other).await;
     let said = |name: &str| lost[0].attributes.get(name).map(String::as_str);
     assert_eq!((said("http.response.status_code"), said("error.type")), (Some("409"), Some("EpochMismatch")));
     assert!(!lost[0].failed && lost.iter().any(|span| span.name == "queue"), "{lost:#?}");
-    assert_eq!(metric(&app.base, "trace_spans_exported_total").await, collector.spans().len() as u64);
+    let begun = Instant::now();
+    while metric(&app.base, "trace_spans_exported_total").await != collector.spans().len() as u64 {
+        assert!(begun.elapsed() < PATIENCE, "other spans are counted than were taken");
+    }
     app.finish().await;
 }
 
@@ -136,9 +160,8 @@ async fn requests_that_share_a_batch_have_the_spans_of_its_transaction_each() {
         held.commit().await.unwrap();
     };
     tokio::join!(futures_util::future::join_all(sending), release);
-    app.app.traces.flush().await;
     for id in &ids {
-        let spans = collector.trace(id);
+        let spans = trace(&app, &collector, id).await;
         let last = spans.iter().rfind(|span| span.name.starts_with("transaction")).unwrap();
         let inside: Vec<_> = spans.iter().filter(|span| span.parent == last.id).collect();
         assert!(inside.iter().any(|span| span.name.starts_with("statement messages/")), "{spans:#?}");
@@ -171,12 +194,9 @@ async fn a_trace_has_nothing_of_the_request() {
     xrpc.http.get(url).bearer_auth(&token).header("x-request-id", "an-id-of-mine").send().await.unwrap();
     // An invalid header begins another trace.
     ok(ask_within(&members[0], "sendMessage", &message(&members[0], b"x"), "00-not-a-trace-01").await);
-    app.app.traces.flush().await;
-
-    let spans = collector.spans();
-    for method in ["createConvo", "addMembers", "sendMessage", "getMessages", "getWelcome", "unknown"] {
-        assert!(spans.iter().any(|span| span.name == method), "{method} was not traced");
-    }
+    let methods = ["createConvo", "addMembers", "sendMessage", "getMessages", "getWelcome", "unknown"];
+    let all = |spans: &[Span]| methods.iter().all(|method| spans.iter().any(|span| span.name == *method));
+    let spans = exported(&app, &collector, all).await;
     let mut secrets = vec![
         convo(&members[0]),
         members[0].did().to_owned(),
@@ -222,9 +242,9 @@ async fn the_sampler_and_the_flag_of_the_caller_decide() {
         let xrpc = &caller.xrpc;
         let request = xrpc.http.get(xrpc.url(&nsid("getConvos"), &[])).bearer_auth(xrpc.token(&nsid("getConvos")));
         ok(xrpc.send(&nsid("getConvos"), request.header("traceparent", header)).await.unwrap());
-        app.app.traces.flush().await;
-        let known = collector.spans().iter().any(|span| span.resource["service.name"] == name);
-        assert_eq!(known, is_traced, "{sampler} {share} {flag:?}");
+        let known = |spans: &[Span]| spans.iter().any(|span| span.resource["service.name"] == name);
+        let spans = exported(&app, &collector, |spans| !is_traced || known(spans)).await;
+        assert_eq!(known(&spans), is_traced, "{sampler} {share} {flag:?}");
         app.finish().await;
     };
     futures_util::future::join_all(cases.into_iter().enumerate().map(|(n, case)| of_case(n, case))).await;
