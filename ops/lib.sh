@@ -236,5 +236,6 @@ summary() {
     printf 'all targets: %d passed; %d failed; %d ignored\n' "$passed" "$failed" "$ignored"
 }
 
-# Tests wait more than they compute: for time-outs, for PostgreSQL, for streams. With four a core they use all cores to the end.
-export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$((4 * $(nproc)))}
+# Tests wait for time-outs, for PostgreSQL and for streams. With three a core they use all cores; with more, requests wait for a core as long as
+# for a slow database.
+export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$((3 * $(nproc)))}

@@ -169,10 +169,11 @@ impl Seen {
 
     fn take_entry(&mut self, convo: &str, seq: u64, prev: u64) {
         let distinct = self.distinct.entry(convo.to_owned()).or_default();
-        // The memberships that it knows, unless it was a member before it subscribed.
         let told = self.memberships.get(convo);
+        // Otherwise it was a member before it subscribed. Then it may have been told of an end alone.
+        let saw_a_start = told.is_some_and(|told| told.iter().any(|(_, joined)| *joined));
         let came_back = self.connections > 1;
-        if came_back && told.is_none() && distinct.first().is_some_and(|first| seq < *first) {
+        if came_back && !saw_a_start && distinct.first().is_some_and(|first| seq < *first) {
             // An entry from before it subscribed: its cursor is older if a transaction was open then, anywhere in the
             // cluster.
             if prev + 1 != seq {
