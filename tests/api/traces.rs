@@ -196,7 +196,7 @@ async fn a_trace_has_nothing_of_the_request() {
     ok(ask_within(&members[0], "sendMessage", &message(&members[0], b"x"), "00-not-a-trace-01").await);
     let methods = ["createConvo", "addMembers", "sendMessage", "getMessages", "getWelcome", "unknown"];
     let all = |spans: &[Span]| methods.iter().all(|method| spans.iter().any(|span| span.name == *method));
-    let spans = exported(&app, &collector, all).await;
+    exported(&app, &collector, all).await;
     let mut secrets = vec![
         convo(&members[0]),
         members[0].did().to_owned(),
