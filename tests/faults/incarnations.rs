@@ -14,7 +14,7 @@ use tokio_postgres::{Client, NoTls};
 use super::tools::{count, eventually, message};
 
 /// Maximum time until an expected event arrives.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 const AHEAD: &str = "select pg_snapshot_xmax(pg_current_snapshot())::text::bigint where $1 <> ''";
 
 /// Entries with ids that a cursor's snapshot had seen as used reach clients that return with it.
