@@ -16,8 +16,8 @@ const SLOW: &str = "127.0.0.2:0";
 const MOST: usize = 200;
 /// Interval between two bytes. None is due when HAProxy closes the connection, after 10 seconds: a byte that arrives then discards the reply.
 const BYTE_INTERVAL: Duration = Duration::from_secs(4);
-/// Time in which the connections must be closed. Without the limit on the time of a head, each would last for hours.
-const CLOSED_WITHIN: Duration = Duration::from_secs(120);
+/// Time in which the connections must be closed once the other client has its replies. Without the limit on the time of a head, each would last for hours.
+const CLOSED_WITHIN: Duration = Duration::from_secs(60);
 
 const HEAD: &str = "GET /xrpc/blue.catbird.mls.getConvos HTTP/1.1\r\nHost: mls.test\r\nX-Slow: ";
 const BODY: &str =
@@ -58,14 +58,16 @@ async fn p10_slow_clients_hold_up_no_other_and_are_closed_in_time() {
     let replica = Replica::start(Mode::Advisory, &database.url, &[]).await;
     let haproxy = HaProxy::start([&*replica.base; 3], &[("CONNECTIONS_PER_ADDRESS", &MOST.to_string())]);
     let fast = catbird_testkit::app::validated(&haproxy.base(), &catbird_client::random_did());
-    let begin = Instant::now();
     let mut slow = JoinSet::new();
     for n in 0..MOST {
         let socket = connect(&haproxy.base()).await.unwrap();
         slow.spawn(dribble(socket, if n % 2 == 0 { HEAD } else { BODY }));
     }
-    // The address has as many connections as it may have. Another address is served.
-    assert!(!is_served(&haproxy.base()).await, "one connection more than the limit");
+    // The address has as many connections as it may have, once HAProxy has accepted all. Another address is served.
+    let begin = Instant::now();
+    while is_served(&haproxy.base()).await {
+        assert!(begin.elapsed() < Duration::from_secs(5), "one connection more than the limit");
+    }
     let mut slowest = Duration::ZERO;
     for _ in 0..100 {
         let begin = Instant::now();
@@ -76,9 +78,8 @@ async fn p10_slow_clients_hold_up_no_other_and_are_closed_in_time() {
     let open = metric(&replica.base, "http_connections_open").await.unwrap();
     assert!(open < 20.0, "{open} connections: the replica sees slow clients");
     println!("{MOST} slow clients: the slowest of 100 writes of another client took {slowest:?}");
-    let replies = slow.join_all().await;
+    let replies = tokio::time::timeout(CLOSED_WITHIN, slow.join_all()).await.expect("they are closed in time");
     assert!(is_served(&haproxy.base()).await, "the address may connect again");
-    assert!(begin.elapsed() < CLOSED_WITHIN, "closed after {:?}", begin.elapsed());
     for reply in replies {
         assert!(reply.starts_with("HTTP/1.1 408 "), "{reply}");
     }
