@@ -185,6 +185,8 @@ need_auditable() { cargo auditable --version >/dev/null 2>&1 || cargo install --
 use_buildkit() {
     local cli
     export DOCKER_BUILDKIT=1 COMPOSE_DOCKER_CLI_BUILD=1
+    # `type` names only the place that the shell remembers, if docker has already run.
+    hash -r
     for cli in $(type -aP docker); do
         if "$cli" buildx version >/dev/null 2>&1 || [[ $("$cli" --version) =~ version\ (19|20)\. ]]; then
             export PATH=${cli%/docker}:$PATH
