@@ -138,9 +138,9 @@ pub fn migrations() -> Vec<Applied> {
 /// Returns whether the database has any schema of this server.
 pub async fn is_migrated(database: &tokio_postgres::Config) -> Result<bool, ConnectError> {
     let (client, connection) = connect(database).await?;
-    let is_there = client.query_one(EXISTS.text, &[]).await?.get("is_there");
+    let is_there = value(&client, EXISTS.text, "is_there").await?;
     connection.abort();
-    Ok(is_there)
+    Ok(is_there.as_deref() == Some("t"))
 }
 
 /// Brings the schema up to date, and returns the number of applied migrations. Waits while another replica migrates. A role

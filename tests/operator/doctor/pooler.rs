@@ -1,7 +1,9 @@
-//! PgBouncer in the wrong mode, and the wrong value of DATABASE_POOLER.
+//! PgBouncer in the wrong mode, the wrong value of DATABASE_POOLER, and commands through a pooler.
 
 use catbird_testkit::cluster::database;
+use catbird_testkit::fleet::run_as;
 use catbird_testkit::pgbouncer::PgBouncer;
+use tokio_postgres::NoTls;
 
 use super::doctor;
 
@@ -47,4 +49,23 @@ async fn a_pooler_in_another_mode_than_the_settings_say_is_named() {
     let said = doctor(&statement.url(), &[POOLER]).await;
     said.names("sessions", "fatal", "no transaction of several statements is possible");
     assert_eq!(said.code, Some(1));
+}
+
+/// A prepared statement stays on the connection on which it was made, which another client gets in this mode. PgBouncer before
+/// 1.21 does not know of it, so that client's statement of the same name fails.
+#[tokio::test(flavor = "multi_thread")]
+async fn commands_prepare_no_statements_behind_a_pooler() {
+    let database = database().await;
+    let pooler = PgBouncer::start(&database.config, 1);
+    let (other, connection) = tokio_postgres::connect(&pooler.url(), NoTls).await.unwrap();
+    tokio::spawn(connection);
+    // The client library names its statements s0, s1 and so on.
+    let taken: String = (0..20).map(|n| format!("prepare s{n} as select 1;")).collect();
+    other.batch_execute(&taken).await.unwrap();
+    for command in [&["check"][..], &["envelopes"], &["admin", "suspensions"]] {
+        let (code, said, errors) = run_as(command, &pooler.url(), &[POOLER]).await;
+        assert_eq!((code, errors.as_str()), (Some(0), ""), "{command:?}: {said}");
+    }
+    doctor(&pooler.url(), &[POOLER]).await.names_only(&THROW_AWAY);
+    other.batch_execute("prepare s0 as select 1").await.expect_err("the name is still taken");
 }
