@@ -1,8 +1,10 @@
 //! Logs: DIDs and conversation ids appear at debug level only; bodies and tokens never appear, even at the most verbose
 //! level.
 
+use std::fs::File;
 use std::io::{BufRead, BufReader};
-use std::process::{Command, Stdio};
+use std::os::fd::OwnedFd;
+use std::process::{ChildStdout, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -88,22 +90,38 @@ async fn an_unforeseen_constraint_violation_is_a_defect_whose_rows_stay_out_of_t
 
 #[tokio::test(flavor = "multi_thread")]
 async fn on_a_terminal_the_log_is_lines_for_people() {
-    let database = database().await;
     let terminal = nix::pty::openpty(None, None).unwrap();
+    let line = logged(Stdio::from(terminal.slave), Stdio::inherit(), |_| terminal.master.into()).await;
+    assert!(line.contains("INFO") && line.contains("127.0.0.1:"), "{line:?}");
+    assert!(!line.contains('{') && !line.contains("\"message\""), "{line:?}");
+}
+
+/// The log goes to standard output, so its form does too.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_is_json_unless_standard_output_is_a_terminal() {
+    let terminal = nix::pty::openpty(None, None).unwrap();
+    let line = logged(Stdio::piped(), Stdio::from(terminal.slave), |output| output.unwrap().into()).await;
+    assert_eq!(serde_json::from_str::<Value>(&line).unwrap()["message"], "listening", "{line:?}");
+}
+
+/// Starts a server with these outputs, and returns the line of its log that says where it listens. `reader` returns the end from which
+/// its standard output can be read.
+async fn logged(output: Stdio, errors: Stdio, reader: impl FnOnce(Option<ChildStdout>) -> OwnedFd) -> String {
+    let database = database().await;
     let mut child = Command::new(env!("CARGO_BIN_EXE_catbird-server"))
         .env_clear()
         .envs(variables(&[("DATABASE_URL", &database.url)]))
         .current_dir(std::env::temp_dir())
         .stdin(Stdio::null())
-        .stdout(Stdio::from(terminal.slave))
+        .stdout(output)
+        .stderr(errors)
         .spawn()
         .unwrap();
-    let mut lines = BufReader::new(std::fs::File::from(terminal.master)).lines();
+    let mut lines = BufReader::new(File::from(reader(child.stdout.take()))).lines();
     let line = lines.find_map(|line| line.ok().filter(|line| line.contains("listening"))).unwrap();
     child.kill().unwrap();
     child.wait().unwrap();
-    assert!(line.contains("INFO") && line.contains("127.0.0.1:"), "{line:?}");
-    assert!(!line.contains('{') && !line.contains("\"message\""), "{line:?}");
+    line
 }
 
 /// A server's log of a short conversation, and the conversation's content.
