@@ -20,11 +20,15 @@ RUN mkdir -p /image/var/lib/dpkg/status.d \
     && printf 'catbird:x:10001:10001::/:/nonexistent\n' >/image/etc/passwd \
     && printf 'catbird:x:10001:\n' >/image/etc/group
 
+# The folder for blobs, which a volume may cover. The parent is copied, because only what is in it gets the owner.
+RUN mkdir -p /state/catbird
+
 FROM scratch AS runtime
 COPY --from=files /image /
+COPY --from=files --chown=10001:10001 /state/ /var/lib/
 COPY LICENSE /usr/share/doc/catbird-server/copyright
 USER 10001:10001
-ENV SERVER_HOST=0.0.0.0 SERVER_PORT=3000
+ENV SERVER_HOST=0.0.0.0 SERVER_PORT=3000 DATA_DIR=/var/lib/catbird
 EXPOSE 3000
 HEALTHCHECK --interval=10s --timeout=3s --start-period=30s --retries=3 CMD ["catbird-server", "health"]
 ENTRYPOINT ["catbird-server"]

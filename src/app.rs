@@ -26,6 +26,7 @@ use crate::jobs;
 use crate::lifecycle::{self, Lifecycle};
 use crate::limits::RateLimits;
 use crate::memory::{BodyMemory, LargeWork, ReplyMemory};
+use crate::objects::{self, Objects};
 use crate::probe::Probe;
 use crate::quotas::Quotas;
 use crate::redis::Redis;
@@ -53,6 +54,7 @@ pub struct App {
     pub suspensions: Suspensions,
     pub traces: Traces,
     pub delivery: Delivery,
+    pub objects: Objects,
     pub metrics: Metrics,
     pub body_memory: BodyMemory,
     pub reply_memory: ReplyMemory,
@@ -72,6 +74,8 @@ pub enum AppError {
     #[error("Redis cannot be used: {0}")]
     Redis(#[from] crate::redis::Error),
     #[error(transparent)]
+    Objects(#[from] objects::OpenError),
+    #[error(transparent)]
     Trace(#[from] TraceError),
 }
 
@@ -88,6 +92,7 @@ impl App {
         let (background, runtime) = (Background::new(), Handle::current());
         let traces = Traces::new(config.traces.as_ref(), clock.clone(), metrics.traces.clone(), &background)?;
         let store = Store::new(store_config, metrics.store.clone())?;
+        let objects = Objects::open(&config.blob_store, metrics.objects.clone())?;
         let read_positions = ReadPositions::new(store.clone());
         background.start(&tasks::READ_POSITIONS, read_positions.clone().write_all());
         background.start(&tasks::TABLE_STATISTICS, store.keep_statistics());
@@ -146,6 +151,7 @@ impl App {
             suspensions,
             traces,
             delivery,
+            objects,
             body_memory: BodyMemory::new(metrics.memory.clone()),
             reply_memory: ReplyMemory::new(metrics.memory.clone()),
             large_work,
@@ -170,8 +176,13 @@ impl App {
 
     /// Starts the tasks that need the schema.
     pub fn start_background(&self) {
-        let sweeps =
-            jobs::Runner::new(self.store.clone(), self.clock.clone(), self.config.retention, self.metrics.jobs.clone());
+        let sweeps = jobs::Runner::new(
+            self.store.clone(),
+            self.clock.clone(),
+            self.config.retention,
+            self.objects.clone(),
+            self.metrics.jobs.clone(),
+        );
         self.background.start_stoppable(&tasks::RETENTION, |stop| sweeps.run(stop));
         let quotas = self.quotas.clone();
         self.background.start_stoppable(&tasks::QUOTA_SETTLEMENT, |stop| quotas.keep_settling(stop));

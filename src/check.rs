@@ -1,14 +1,19 @@
 //! `catbird-server check`: checks the invariants of a live database.
 //!
-//! Each file in `sql/checks` selects the rows that violate one invariant. All checks run in one read-only snapshot, so
-//! concurrent writes are seen completely or not at all.
+//! Each file in `sql/checks` selects the rows that violate one invariant. All these checks run in one read-only snapshot, so
+//! concurrent writes are seen completely or not at all. [`with_objects`] also compares the blobs with the blob store.
+
+mod objects;
 
 use std::fmt;
 
 use tokio_postgres::{IsolationLevel, SimpleQueryMessage};
 
 use crate::doctor::{self, Diagnosis};
-use crate::store::{self, ConnectError, sql};
+use crate::objects::Objects;
+use crate::store::{self, ConnectError, Operator, sql};
+
+pub use objects::Failure;
 
 /// Maximum number of findings that are printed for one invariant.
 const MAX_SHOWN: usize = 20;
@@ -20,7 +25,7 @@ macro_rules! checks {
 }
 
 /// Invariants by name, with the query that finds violations.
-const CHECKS: [(&str, &str); 18] = checks![
+const CHECKS: [(&str, &str); 19] = checks![
     "duplicate_epochs",
     "missing_epochs",
     "commit_order",
@@ -39,12 +44,16 @@ const CHECKS: [(&str, &str); 18] = checks![
     "envelopes",
     "commit_reports",
     "group_infos",
+    "blobs",
 ];
+
+/// An invariant: its name, what its violation is, and the findings.
+type Invariant = (&'static str, &'static str, Vec<String>);
 
 /// Findings by invariant, and what the doctor says about the settings of PostgreSQL and open transactions.
 #[derive(Debug)]
 pub struct Report {
-    invariants: Vec<(&'static str, &'static str, Vec<String>)>,
+    invariants: Vec<Invariant>,
     advice: Vec<Diagnosis>,
 }
 
@@ -84,8 +93,25 @@ impl fmt::Display for Report {
     }
 }
 
-/// Runs all checks in one snapshot of the database.
+/// Runs the checks of the database, and compares its blobs with the blob store.
+pub async fn with_objects(database: &tokio_postgres::Config, objects: &Objects) -> Result<Report, Failure> {
+    let mut report = run(database).await?;
+    let db = Operator::connect(database).await?;
+    let meaning = "a blob does not have its bytes in the blob store (P4)";
+    report.invariants.push(("blob_bytes", meaning, objects::lost_bytes(&db, objects).await?));
+    let meaning = "an object in the blob store belongs to no blob";
+    report.invariants.push(("stray_objects", meaning, objects::stray_objects(&db, objects).await?));
+    Ok(report)
+}
+
+/// Runs the checks of the database.
 pub async fn run(database: &tokio_postgres::Config) -> Result<Report, ConnectError> {
+    let invariants = in_snapshot(database).await?;
+    Ok(Report { invariants, advice: doctor::advice(database).await? })
+}
+
+/// Runs the checks of the database in one snapshot.
+async fn in_snapshot(database: &tokio_postgres::Config) -> Result<Vec<Invariant>, ConnectError> {
     let (mut client, connection) = store::connect(database).await?;
     let snapshot =
         client.build_transaction().isolation_level(IsolationLevel::RepeatableRead).read_only(true).start().await?;
@@ -104,6 +130,5 @@ pub async fn run(database: &tokio_postgres::Config) -> Result<Report, ConnectErr
     }
     snapshot.commit().await?;
     connection.abort();
-    let advice = doctor::advice(database).await?;
-    Ok(Report { invariants: report, advice })
+    Ok(report)
 }

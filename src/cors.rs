@@ -17,10 +17,12 @@ const MAX_AGE: HeaderValue = HeaderValue::from_static("86400");
 const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, OPTIONS");
 /// `*` covers every header but `Authorization`; the others are listed for browsers without `*`.
 const HEADERS: HeaderValue = HeaderValue::from_static(
-    "Authorization, Content-Type, Content-Encoding, Last-Event-ID, X-Request-Id, Atproto-Accept-Labelers, Atproto-Proxy, *",
+    "Authorization, Content-Type, Content-Encoding, If-None-Match, If-Range, Last-Event-ID, Range, X-Request-Id, Atproto-Accept-Labelers, Atproto-Proxy, *",
 );
 /// Reply headers that a page may read, beside the few that it always may.
-const EXPOSED: HeaderValue = HeaderValue::from_static("Retry-After, X-Request-Id, WWW-Authenticate");
+const EXPOSED: HeaderValue = HeaderValue::from_static(
+    "Retry-After, X-Request-Id, WWW-Authenticate, Accept-Ranges, Content-Disposition, Content-Range, ETag",
+);
 
 /// Reply headers that allow any page to read it.
 pub static ANY_PAGE: [(HeaderName, HeaderValue); 2] = [

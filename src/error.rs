@@ -104,6 +104,10 @@ codes! {
     InvalidMessage 400 GiveUp,
     /// `embedType` or `embedUri` is malformed.
     InvalidAsset 400 GiveUp,
+    /// The blob would have more bytes than a blob may have.
+    BlobTooLarge 413 GiveUp,
+    /// The bytes do not have the SHA-256 that was announced.
+    BlobMismatch 400 RetrySame,
     /// The fields do not form a mailbox, or its URL may not be called.
     InvalidMailbox 400 GiveUp,
     /// A string is not a DID.
@@ -116,6 +120,8 @@ codes! {
     MessageTooLarge 413 GiveUp,
     /// The body is larger than any valid request.
     PayloadTooLarge 413 GiveUp,
+    /// The range of a download begins after its last byte.
+    RangeNotSatisfiable 416 GiveUp,
     /// The path or the verb exists, but not together.
     MethodNotAllowed 405 GiveUp,
     /// No such method.
@@ -187,6 +193,13 @@ codes! {
     TooManyDevices 409 GiveUp,
     /// The signature key belongs to another device of the caller.
     DeviceAlreadyRegistered 409 GiveUp,
+    /// The blob does not exist, its bytes are not complete, or no message that the caller can see refers to it; these look the same on
+    /// purpose.
+    BlobNotFound 404 GiveUp,
+    /// The caller has no upload of this id.
+    UploadNotFound 404 GiveUp,
+    /// Parts of the upload are missing.
+    UploadIncomplete 409 GiveUp,
     /// No Welcome is waiting for the caller.
     WelcomeNotFound 404 WaitForWelcome,
     /// The Welcome was confirmed and deleted.
@@ -197,12 +210,16 @@ codes! {
     // The server.
     /// The caller exceeds a rate limit or quota.
     RateLimitExceeded 429 RetrySame,
+    /// The caller has as many uploads as it may have, or the blobs of the caller or the conversation have as many bytes as they may have.
+    QuotaExceeded 429 RetrySame,
     /// A queue is full or a wait has timed out; nothing was written.
     Overloaded 503 RetrySame,
     /// The database cannot be reached, or the connection was lost before it confirmed the commit (`outcome`).
     DatabaseUnavailable 503 RetrySame,
     /// The connection to the database was lost before it confirmed a message without `msgId`.
     MessageUnconfirmed 503 RetryWithMsgId,
+    /// The blob store cannot be reached, or does not do what it should.
+    BlobStoreUnavailable 503 RetrySame,
     /// A defect, logged with the request id.
     InternalServerError 500 RetrySame,
 }
@@ -293,6 +310,9 @@ pub struct Details {
     /// Id that the message has if it was accepted, for a request without `msgId`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message_id: Option<EntryId>,
+    /// Size of the content of which a range was requested, for the header `Content-Range`.
+    #[serde(skip)]
+    pub size: Option<u64>,
     /// Cause of an internal error, for the log.
     #[serde(skip)]
     pub cause: Option<String>,

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use ring::error::Unspecified;
+use ring::rand::{SecureRandom, SystemRandom};
 use serde::{Deserialize, Serialize, Serializer};
 use sha2::{Digest, Sha256};
 use ulid::Ulid;
@@ -17,6 +19,9 @@ pub const MAX_ID_BYTES: usize = 64;
 /// Maximum length of an MLS group id in hex digits.
 pub const MAX_GROUP_ID_DIGITS: usize = 128;
 
+/// Length of a blob's id in hex digits.
+pub const BLOB_ID_DIGITS: usize = 32;
+
 /// Validation errors of identifiers. The text is a sentence for the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Malformed {
@@ -30,6 +35,8 @@ pub enum Malformed {
         "a convoId must have 1 to {MAX_ID_BYTES} letters, digits, hyphens or underscores, or be a group id of 2 to {MAX_GROUP_ID_DIGITS} hex digits"
     )]
     Convo,
+    #[error("a blob's id must have {BLOB_ID_DIGITS} hex digits in lower case")]
+    Blob,
 }
 
 macro_rules! identifier {
@@ -85,6 +92,10 @@ identifier!(
     /// Id of one log entry (application message or commit), unique in its conversation. A ULID unless the sender chose
     /// it.
     EntryId, Malformed::Id, is_id
+);
+identifier!(
+    /// Id of a blob: 128 random bits in lower-case hexadecimal, which tell nothing about it.
+    BlobId, Malformed::Blob, is_blob
 );
 
 /// Name of an incarnation of the database (`serverIncarnation`). Clients compare it for equality and read nothing else from it. It is
@@ -143,6 +154,19 @@ pub fn is_id(text: &str) -> bool {
 fn is_convo(text: &str) -> bool {
     let is_hex = text.len().is_multiple_of(2) && text.bytes().all(|byte| byte.is_ascii_hexdigit());
     is_id(text) || (is_hex && (1..=MAX_GROUP_ID_DIGITS).contains(&text.len()))
+}
+
+fn is_blob(text: &str) -> bool {
+    text.len() == BLOB_ID_DIGITS && text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
+}
+
+impl BlobId {
+    /// Returns a new id. Errors: the operating system has no random bits.
+    pub fn random() -> Result<Self, Unspecified> {
+        let mut bits = [0; BLOB_ID_DIGITS / 2];
+        SystemRandom::new().fill(&mut bits)?;
+        Ok(Self(bits.iter().map(|byte| format!("{byte:02x}")).collect()))
+    }
 }
 
 /// Identifier that the server creates.

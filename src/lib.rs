@@ -58,9 +58,10 @@
 //! Resources and formats:
 //!
 //! - [`connection`] sits below the HTTP library, hands it one request at a time, and limits the time of heads and replies.
-//! - [`limits`] limits requests, writes and commits.
+//! - [`limits`] limits requests, writes, commits, uploads and downloads.
 //! - [`memory`] limits the bytes of bodies and replies.
 //! - [`mls`] parses as much of MLS as the server must see.
+//! - [`objects`] stores blobs in a folder or in a bucket.
 //! - [`error`] is the closed table of errors.
 //! - [`config`] reads the environment.
 //! - [`wire`] has the shapes that several methods return.
@@ -117,6 +118,7 @@ pub mod metrics;
 pub mod mls;
 mod net;
 pub mod nsid;
+pub mod objects;
 mod probe;
 mod quotas;
 pub mod redis;

@@ -17,6 +17,8 @@ use catbird_server::config::{Config, UnsafeSetting, table};
 use catbird_server::delivery::dead;
 use catbird_server::embedded::{self, EmbeddedError, EmbeddedPostgres, Settings};
 use catbird_server::ids::Did;
+use catbird_server::metrics::Registry;
+use catbird_server::objects::{ObjectMetrics, Objects};
 use catbird_server::{auth, check, doctor, lexicons, nsid, server, store, telemetry};
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
@@ -149,7 +151,8 @@ async fn run(command: Subcommand) -> Result<ExitCode, Failure> {
         }
         Subcommand::Check => {
             with_tables(&config, async |database| {
-                let report = check::run(database).await?;
+                let objects = Objects::open(&config.blob_store, ObjectMetrics::register(&mut Registry::default()))?;
+                let report = check::with_objects(database, &objects).await?;
                 print!("{report}");
                 Ok(if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
             })

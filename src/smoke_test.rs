@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 
 use catbird_client::mls::{MlsClient, Proposal};
-use catbird_client::persona::{Landed, Persona, hex, unique};
+use catbird_client::persona::{File, Landed, Persona, hex, unique};
 use catbird_client::random_did;
 use catbird_client::xrpc::{Xrpc, causes, http};
 use catbird_server::config::Config;
@@ -223,6 +223,31 @@ async fn play(url: Option<String>, config: &Config) -> Result<String, Failure> {
             erin.enter(&convo).await?;
             catch_up(&mut [&mut alice, &mut phone, &mut bob, &mut carol]).await?;
             agree(&[&alice, &phone, &bob, &carol, &erin]).await
+        },
+    )
+    .await?;
+
+    step(
+        "alice shares two encrypted files, one of them uploaded in parts; bob and carol fetch and decrypt them",
+        "the same bytes, name and media type",
+        "uploadBlob and its variant in parts, blobs in sendMessage, getBlob; the blob store (BLOB_STORE_URL) must answer",
+        async {
+            let file = |name: &str, bytes: usize| File {
+                name: name.to_owned(),
+                media_type: "image/png".to_owned(),
+                bytes: unique().bytes().cycle().take(bytes).collect(),
+            };
+            let (small, large) = (file("small.png", 70_000), file("large.png", 700_000));
+            alice.share(&small).await?;
+            alice.share_in_parts(&large, 262_144).await?;
+            for reader in [&mut bob, &mut carol] {
+                let messages = reader.catch_up().await?;
+                equal("messages", messages.len(), 2)?;
+                for (message, file) in messages.iter().zip([&small, &large]) {
+                    equal("the file", reader.fetch(message).await? == *file, true)?;
+                }
+            }
+            Ok(())
         },
     )
     .await?;

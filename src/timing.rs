@@ -30,8 +30,8 @@ pub const BUDGET: Duration = Duration::from_millis(8_500);
 pub const MIN_RATE: u64 = 32 * 1024;
 
 /// Returns the time that `bytes` take at [`MIN_RATE`].
-pub fn time_for(bytes: usize) -> Duration {
-    Duration::from_millis((bytes as u64).saturating_mul(1_000) / MIN_RATE)
+pub fn time_for(bytes: u64) -> Duration {
+    Duration::from_millis(bytes.saturating_mul(1_000) / MIN_RATE)
 }
 
 tokio::task_local! {
@@ -45,6 +45,8 @@ pub enum Stage {
     Auth,
     /// Reading and decoding of the body, or decoding of the query string.
     Parse,
+    /// Waiting for the bytes of an upload, which its method takes piece by piece.
+    Upload,
     /// Use of the token.
     Spend,
     /// Waiting behind other requests for the same conversation, in a queue or a mailbox, and between tasks; behind the
@@ -66,9 +68,10 @@ pub enum Stage {
 
 impl Stage {
     /// All stages, roughly in the order of a request.
-    pub const ALL: [Stage; 10] = [
+    pub const ALL: [Stage; 11] = [
         Stage::Auth,
         Stage::Parse,
+        Stage::Upload,
         Stage::Spend,
         Stage::Queue,
         Stage::Connection,
@@ -80,9 +83,9 @@ impl Stage {
     ];
 
     /// Returns true if [`measure`] opens a span for this stage. Waits in queues and transactions open their own where they
-    /// begin, and a lock or a query is a statement.
+    /// begin, a lock or a query is a statement, and an upload would have a span for each of its pieces.
     fn has_span(self) -> bool {
-        !matches!(self, Stage::Queue | Stage::Lock | Stage::Transaction | Stage::Query)
+        !matches!(self, Stage::Upload | Stage::Queue | Stage::Lock | Stage::Transaction | Stage::Query)
     }
 
     /// Returns true if PostgreSQL works in this stage, for this request.
@@ -95,6 +98,7 @@ impl Stage {
         match self {
             Stage::Auth => "auth",
             Stage::Parse => "parse",
+            Stage::Upload => "upload",
             Stage::Spend => "spend",
             Stage::Queue => "queue",
             Stage::Connection => "connection",
@@ -271,16 +275,34 @@ impl Timings {
 
 /// Waits for more of the request from its client; this time does not count towards the deadline.
 pub async fn wait_for_client<F: Future>(waiting: F) -> F::Output {
-    let timings = Timings::find();
-    if let Some(Due::At(until)) = timings.as_ref().and_then(|timings| *timings.due()) {
-        let left = until.saturating_duration_since(Instant::now());
-        timings.iter().for_each(|timings| *timings.due() = Some(Due::After(left)));
+    let _paused = DeadlinePause::begin();
+    waiting.await
+}
+
+/// Stops the deadline of this task's request. When it is dropped, as much time is left as there was.
+pub struct DeadlinePause(Option<Timings>);
+
+impl DeadlinePause {
+    /// Begins a pause. Within another one it has no effect.
+    pub fn begin() -> Self {
+        let timings = Timings::find().filter(|timings| {
+            let mut due = timings.due();
+            let Some(Due::At(until)) = *due else { return false };
+            *due = Some(Due::After(until.saturating_duration_since(Instant::now())));
+            true
+        });
+        Self(timings)
     }
-    let came = waiting.await;
-    if let Some(Due::After(left)) = timings.as_ref().and_then(|timings| *timings.due()) {
-        timings.iter().for_each(|timings| *timings.due() = Some(Due::At(Instant::now() + left)));
+}
+
+impl Drop for DeadlinePause {
+    fn drop(&mut self) {
+        let Some(timings) = &self.0 else { return };
+        let mut due = timings.due();
+        if let Some(Due::After(left)) = *due {
+            *due = Some(Due::At(Instant::now() + left));
+        }
     }
-    came
 }
 
 /// The deadline of the request passed before the work was done.
@@ -402,6 +424,24 @@ mod tests {
         assert!(rest <= left, "{rest:?}");
         let late = timings.scope(within_deadline(Duration::ZERO, std::future::pending::<()>()));
         assert_eq!(late.await, Err(DeadlineExceeded));
+    }
+
+    #[tokio::test]
+    async fn the_deadline_stands_still_until_the_outermost_pause_ends() {
+        let timings = Timings::of_request(None);
+        let nested = async {
+            let pause = DeadlinePause::begin();
+            wait_for_client(async {}).await;
+            assert!(matches!(*timings.due(), Some(Due::After(left)) if left <= BUDGET));
+            drop(pause);
+            assert!(matches!(*timings.due(), Some(Due::At(_))));
+        };
+        timings.scope(nested).await;
+        // Also if the wait is given up.
+        let given_up = wait_for_client(std::future::pending::<()>());
+        assert!(timings.scope(tokio::time::timeout(Duration::from_millis(1), given_up)).await.is_err());
+        assert!(matches!(*timings.due(), Some(Due::At(_))));
+        drop(DeadlinePause::begin());
     }
 
     #[tokio::test]

@@ -27,7 +27,7 @@ const FLOORS: &[(&[&str], &str)] = &[
     (&["events", "quotas"], "events know no framing and no HTTP; quotas know no serializer"),
     (&["commands", "auth", "delivery", "jobs", "probe", "replicas"], "users of the store do not know each other"),
     (&["store"], "the store executes transactions and does not know what they are for"),
-    (&["connection", "limits", "memory", "mls"], "resources and formats work without the store"),
+    (&["connection", "limits", "memory", "mls", "objects"], "resources and formats work without the store"),
     (&["error"], "the table of errors does not know where they arise"),
     (
         &["config", "wire", "redis", "timing", "embedded"],

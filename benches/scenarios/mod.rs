@@ -18,6 +18,7 @@ mod reads;
 mod retention;
 mod send;
 mod tokens;
+mod transfers;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -48,7 +49,7 @@ const fn of(
 }
 
 /// All scenarios in the order in which they run.
-pub const ALL: [Scenario; 14] = [
+pub const ALL: [Scenario; 15] = [
     of(generator::NAME, |bench| Box::pin(generator::run(bench)), generator::time),
     of(send::NAME, |bench| Box::pin(send::run(bench)), send::time),
     of(group_size::NAME, |bench| Box::pin(group_size::run(bench)), group_size::time),
@@ -62,5 +63,6 @@ pub const ALL: [Scenario; 14] = [
     of(events::NAME, |bench| Box::pin(events::run(bench)), events::time),
     of(cost::NAME, |bench| Box::pin(cost::run(bench)), cost::time),
     Scenario { only_by_name: true, ..of(grown::NAME, |bench| Box::pin(grown::run(bench)), grown::time) },
+    Scenario { only_by_name: true, ..of(transfers::NAME, |bench| Box::pin(transfers::run(bench)), transfers::time) },
     Scenario { only_by_name: true, ..of(retention::NAME, |bench| Box::pin(retention::run(bench)), retention::time) },
 ];

@@ -4,6 +4,7 @@
 //! `<area>/<method>.json`, its lexicon document. Limits are constants at the head of the file. Reads go to the store; a change becomes
 //! a command.
 
+mod blob;
 mod departure;
 mod fields;
 mod group;
@@ -26,6 +27,7 @@ macro_rules! methods {
         pub const ROUTES: &[Route] = &[$($(methods!(@route $area::$module::$method $($kind)?),)+)+];
     };
     (@route $area:ident::$module:ident::$method:ident) => { Route::of::<$area::$module::$method>() };
+    (@route $area:ident::$module:ident::$method:ident upload) => { Route::upload::<$area::$module::$method>() };
     (@route $area:ident::$module:ident::$method:ident subscription) => {
         Route::subscription::<$area::$module::$method>()
     };
@@ -53,6 +55,16 @@ methods! {
         get_messages::GetMessages,
         update_cursor::UpdateCursor,
         update_read::UpdateRead,
+    }
+    blobs {
+        upload_blob::UploadBlob as upload,
+        create_blob_upload::CreateBlobUpload,
+        upload_blob_part::UploadBlobPart as upload,
+        complete_blob_upload::CompleteBlobUpload,
+        get_blob_upload::GetBlobUpload,
+        abort_blob_upload::AbortBlobUpload,
+        get_blob::GetBlob,
+        get_quota::GetQuota,
     }
     events {
         stream_convo_events::StreamConvoEvents,

@@ -12,6 +12,7 @@ use crate::jobs::JobMetrics;
 use crate::limits::LimitMetrics;
 use crate::memory::MemoryMetrics;
 use crate::metrics::{Page, Registry};
+use crate::objects::ObjectMetrics;
 use crate::quotas::QuotaMetrics;
 use crate::redis::RedisMetrics;
 use crate::store::StoreMetrics;
@@ -34,6 +35,7 @@ pub struct Metrics {
     pub jobs: JobMetrics,
     pub limits: LimitMetrics,
     pub memory: MemoryMetrics,
+    pub objects: ObjectMetrics,
     pub queues: QueueMetrics,
     pub quotas: QuotaMetrics,
     pub redis: RedisMetrics,
@@ -62,6 +64,7 @@ impl Default for Metrics {
             jobs: JobMetrics::register(r),
             limits: LimitMetrics::register(r),
             memory: MemoryMetrics::register(r),
+            objects: ObjectMetrics::register(r),
             queues: QueueMetrics::register(r),
             quotas: QuotaMetrics::register(r),
             redis: RedisMetrics::register(r),

@@ -66,6 +66,7 @@ const OTHER_TASKS: &[(&str, &str)] = &[
     ("embedded/supervisor.rs", "the process that supervises PostgreSQL"),
     ("events/mod.rs", "the catching up of one stream"),
     ("events/notifier.rs", "one typing indicator"),
+    ("objects/http.rs", "one connection to the blob store"),
     ("probe.rs", "one check of the database"),
     ("advisory/workers.rs", "one batch"),
     ("store/connect.rs", "one connection to PostgreSQL"),

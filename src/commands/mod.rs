@@ -32,6 +32,7 @@ mod sync_key_packages;
 mod update_cursor;
 mod update_group_info;
 mod update_read;
+mod upload_blob;
 
 pub use claim_addition::{ClaimAddition, ClaimedAddition};
 pub use claim_key_packages::claim_key_packages;
@@ -60,6 +61,7 @@ pub use sync_key_packages::SyncKeyPackages;
 pub use update_cursor::UpdateCursor;
 pub use update_group_info::UpdateGroupInfo;
 pub use update_read::UpdateRead;
+pub use upload_blob::{AbortBlob, BeginBlob, BeginPart, StoreBlob, StorePart};
 
 #[cfg(test)]
 mod tests;

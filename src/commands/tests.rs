@@ -352,6 +352,7 @@ impl Case<'_> {
                 proposal_hash,
             },
             has_own_id: id.is_some(),
+            blobs: Vec::new(),
             window: 1,
             incarnation: None,
         })
@@ -489,13 +490,14 @@ impl Case<'_> {
 
 /// The same message sent again: the server makes another id where the client has named none.
 fn repeat_send(earlier: &Arc<SendMessage>) -> Arc<SendMessage> {
-    let SendMessage { convo_id, message, has_own_id, window, incarnation, idempotency } = &**earlier;
+    let SendMessage { convo_id, message, has_own_id, blobs, window, incarnation, idempotency } = &**earlier;
     let mut message = message.clone();
     if !message.id.as_str().starts_with("message-") {
         message.id = new_entry();
     }
     let (convo_id, incarnation, idempotency) = (convo_id.clone(), incarnation.clone(), idempotency.clone());
-    Arc::new(SendMessage { convo_id, message, has_own_id: *has_own_id, window: *window, incarnation, idempotency })
+    let (blobs, has_own_id, window) = (blobs.clone(), *has_own_id, *window);
+    Arc::new(SendMessage { convo_id, message, has_own_id, blobs, window, incarnation, idempotency })
 }
 
 /// The same commit sent again: the server makes other ids.

@@ -28,7 +28,7 @@ impl Transaction for UpdateCursor {
         // A cursor that is an entry's id also marks that entry as read.
         let entry = match self.cursor.parse() {
             Ok(id) => messages::find_seq(tx, &self.convo_id, &id, member.joined_seq).await?,
-            Err(Malformed::Id | Malformed::Convo | Malformed::Did) => None,
+            Err(Malformed::Id | Malformed::Convo | Malformed::Did | Malformed::Blob) => None,
         };
         match &self.sortable {
             Some(cursor) => cursors::advance(tx, &self.caller, &self.convo_id, cursor).await?,

@@ -46,7 +46,7 @@ POSTGRES_MEMORY=2g
 const NOT_IN_COMPOSE: &[(&str, &str)] = &[
     ("SERVER_HOST", "the image sets it"),
     ("SERVER_PORT", "the image sets it"),
-    ("DATA_DIR", "PostgreSQL has its own container"),
+    ("DATA_DIR", "the image sets it"),
     ("PG_BIN_DIR", "PostgreSQL has its own container"),
     ("DATABASE_POOLER", "fleet.yaml has a pooler and sets it"),
     ("JWT_SECRET", "development.yaml passes it"),

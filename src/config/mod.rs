@@ -2,6 +2,7 @@
 //!
 //! [`table`] has one row for each setting. No other module reads a setting from the environment. All problems are reported together.
 
+mod blob_store;
 pub mod table;
 mod values;
 
@@ -23,6 +24,8 @@ use crate::trace;
 
 use values::Values;
 
+pub use blob_store::{BlobStore, S3};
+
 /// Configuration of a server.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -40,6 +43,10 @@ pub struct Config {
     /// Directory with PostgreSQL's programs; `None` searches for them.
     pub pg_bin_dir: Option<PathBuf>,
     pub redis_url: Option<String>,
+    /// Where blobs are.
+    pub blob_store: BlobStore,
+    /// Sends readers of blobs to the blob store.
+    pub blob_redirect: bool,
     /// Runs actors instead of taking PostgreSQL's advisory lock.
     pub actors: bool,
     pub actor_idle: Duration,
@@ -103,6 +110,12 @@ pub struct Rates {
 pub struct QuotaLimits {
     /// Bytes that one caller stores per day.
     pub stored_bytes: u64,
+    /// Bytes of blobs that one caller uploads per day.
+    pub blob_bytes: u64,
+    /// Bytes of all blobs of one conversation.
+    pub convo_blob_bytes: u64,
+    /// Uploads of one caller that are not complete.
+    pub blob_uploads: u64,
     /// Conversations that one caller creates per day.
     pub convos: u64,
     /// People whom one caller invites per day without sharing an active conversation.
@@ -237,6 +250,8 @@ impl Config {
         let service_name = env.text("OTEL_SERVICE_NAME");
         let sampler = trace::sampler(&sampler, ratio);
         let traces = endpoint.map(|endpoint| trace::Settings { endpoint, headers, sampler, service_name, resource });
+        let data_dir = PathBuf::from(env.text("DATA_DIR"));
+        let blob_store = BlobStore::read(&mut env, &data_dir);
         let config = Config {
             host: env.text("SERVER_HOST"),
             port,
@@ -244,9 +259,11 @@ impl Config {
             database_url: env.optional("DATABASE_URL"),
             database_max_connections: env.number("DATABASE_MAX_CONNECTIONS"),
             database_pooler: env.flag("DATABASE_POOLER"),
-            data_dir: env.text("DATA_DIR").into(),
+            data_dir,
             pg_bin_dir: env.optional("PG_BIN_DIR").map(PathBuf::from),
             redis_url: env.optional("REDIS_URL"),
+            blob_store,
+            blob_redirect: env.flag("BLOB_REDIRECT"),
             actors: env.flag("ENABLE_ACTOR_SYSTEM"),
             actor_idle: env.seconds("ACTOR_IDLE_SECONDS"),
             message_epoch_window: env.number("MESSAGE_EPOCH_WINDOW"),
@@ -268,6 +285,9 @@ impl Config {
             },
             quotas: QuotaLimits {
                 stored_bytes: env.number("STORED_BYTES_PER_DAY"),
+                blob_bytes: env.number("BLOB_BYTES_PER_DAY"),
+                convo_blob_bytes: env.number("BLOB_BYTES_PER_CONVO"),
+                blob_uploads: env.number("BLOB_UPLOADS_PER_CALLER"),
                 convos: env.number("CONVOS_PER_DAY"),
                 strangers: env.number("STRANGERS_PER_DAY"),
                 invitations: env.number("INVITATIONS_PER_HOUR"),

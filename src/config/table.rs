@@ -5,6 +5,7 @@
 
 use std::fmt;
 
+use super::blob_store::BlobPlace;
 use super::{DEFAULT_LOG, MIN_SECRET_BYTES};
 use crate::ids::Did;
 use crate::trace::SAMPLERS;
@@ -59,6 +60,9 @@ pub enum Kind {
     Secret,
     PostgresUrl,
     RedisUrl,
+    BlobStoreUrl,
+    /// A key of another service, or its secret.
+    Credential,
     LogFilter,
 }
 
@@ -83,7 +87,8 @@ const MAX_DAYS: u64 = 36_500;
 
 use self::Default::{Derived, Unset, Value};
 use self::Kind::{
-    Flag, Headers, LogFilter, Number, OneOf, Pairs, Path, PostgresUrl, Ratio, RedisUrl, Secret, Text, Url,
+    BlobStoreUrl, Credential, Flag, Headers, LogFilter, Number, OneOf, Pairs, Path, PostgresUrl, Ratio, RedisUrl,
+    Secret, Text, Url,
 };
 
 const fn setting(name: &'static str, kind: Kind, default: Default, meaning: &'static str) -> Setting {
@@ -108,6 +113,7 @@ impl Setting {
 
 const LIMITS: &str = "P10: what a caller may do depends on the replica";
 const SWEEPS: &str = "P4: the replica that happens to sweep decides what is old";
+const BLOBS: &str = "P4: a replica does not find the blobs that another one has stored";
 const TOKENS: &str = "P12: which tokens are accepted depends on the replica";
 
 /// Every setting, by section.
@@ -135,12 +141,28 @@ pub const SECTIONS: &[Section] = &[
         setting("DATABASE_POOLER", Flag, Value("false"),
             "`true` behind PgBouncer in transaction mode: no prepared statements, no start-up parameters, no LISTEN."),
         setting("DATA_DIR", Path, Value(".data"),
-            "Directory of the embedded PostgreSQL."),
+            "Directory of the embedded PostgreSQL, and of blobs unless `BLOB_STORE_URL` names another place."),
         setting("PG_BIN_DIR", Path, Unset("search"),
             "Directory with PostgreSQL's programs, for the embedded one."),
         secret("REDIS_URL", RedisUrl, Unset("none"),
             "One Redis, not a cluster, that speeds up what replicas tell each other: used tokens, events, typing and rate limits.")
             .weakens("P11: replicas with another Redis learn of events up to a second late, and count rate limits alone"),
+    ]},
+    Section { title: "Blob store", settings: &[
+        setting("BLOB_STORE_URL", BlobStoreUrl, Unset("the folder `blobs` in `DATA_DIR`"),
+            "Where blobs are: `file:///folder`, or `s3://bucket` or `s3://bucket/prefix` at a service with the API of S3. Replicas share it, so on several machines a folder must be one that all of them have mounted.")
+            .breaks(BLOBS),
+        setting("BLOB_REDIRECT", Flag, Value("false"),
+            "`true` answers `getBlob` with an address at an `s3://` store, from which whoever has it can read the blob for 60 seconds. It has to be reachable for clients."),
+        setting("AWS_ENDPOINT_URL", Url(["https", "http"]), Unset("Amazon S3 in `AWS_REGION`"),
+            "Service of an `s3://` store, such as MinIO or R2. With `http` nothing is encrypted on the way to it.")
+            .breaks(BLOBS),
+        setting("AWS_REGION", Text, Value("us-east-1"),
+            "Region of an `s3://` store; R2 has `auto`."),
+        secret("AWS_ACCESS_KEY_ID", Credential, Unset("none"),
+            "Key of an `s3://` store, which lets the server read, write, delete and list objects. It needs one."),
+        secret("AWS_SECRET_ACCESS_KEY", Credential, Unset("none"),
+            "Secret of that key."),
     ]},
     Section { title: "Identity and tokens", settings: &[
         setting("SERVICE_DID", Kind::Did, Derived("did:web:localhost%3A<SERVER_PORT>"),
@@ -212,6 +234,15 @@ pub const SECTIONS: &[Section] = &[
             .weakens(LIMITS),
         setting("STORED_BYTES_PER_DAY", Number(0, MAX_BYTES), Value("2147483648"),
             "Bytes that one caller stores per day, 256 for each row included.")
+            .weakens(LIMITS),
+        setting("BLOB_BYTES_PER_DAY", Number(0, MAX_BYTES), Value("1073741824"),
+            "Bytes of blobs that one caller uploads per day.")
+            .weakens(LIMITS),
+        setting("BLOB_BYTES_PER_CONVO", Number(0, MAX_BYTES), Value("10737418240"),
+            "Bytes of all blobs of one conversation.")
+            .weakens(LIMITS),
+        setting("BLOB_UPLOADS_PER_CALLER", Number(0, 1_000), Value("16"),
+            "Uploads of one caller that are not complete.")
             .weakens(LIMITS),
         setting("CONVOS_PER_DAY", Number(0, MAX_PER_DAY), Value("500"),
             "Conversations that one caller creates per day.")
@@ -313,6 +344,11 @@ impl Kind {
             Secret => value.len() >= MIN_SECRET_BYTES,
             PostgresUrl => value.parse::<tokio_postgres::Config>().is_ok(),
             RedisUrl => is_redis(value) && fred::types::config::Config::from_url(value).is_ok(),
+            Credential => value.bytes().all(|b| b.is_ascii_graphic()),
+            BlobStoreUrl => match BlobPlace::parse(value) {
+                Ok(_) => true,
+                Err(problem) => return Err(problem.to_owned()),
+            },
             LogFilter => match tracing_subscriber::EnvFilter::try_new(value) {
                 Ok(_) => true,
                 Err(cause) => return Err(format!("is not a log filter: {cause}")),
@@ -322,6 +358,7 @@ impl Kind {
             (true, _) => Ok(()),
             (false, Secret) => Err(format!("must have at least {MIN_SECRET_BYTES} bytes")),
             (false, PostgresUrl | RedisUrl) => Err("is not a connection URL".to_owned()),
+            (false, Credential) => Err("must be visible ASCII characters without spaces".to_owned()),
             (false, Number(min, max)) => Err(format!("must be a whole number from {min} to {max}")),
             (false, Url([one, other])) => Err(format!("must be a URL with {one} or {other}")),
             (false, Kind::Did) => Err("must be a DID without a fragment".to_owned()),
@@ -363,6 +400,8 @@ impl fmt::Display for Kind {
             Secret => write!(f, "secret of at least {MIN_SECRET_BYTES} bytes"),
             PostgresUrl => write!(f, "PostgreSQL URL"),
             RedisUrl => write!(f, "Redis URL"),
+            BlobStoreUrl => write!(f, "s3 or file URL"),
+            Credential => write!(f, "text"),
             LogFilter => write!(f, "log filter"),
         }
     }

@@ -34,18 +34,34 @@ fn rate_limits_can_be_off_and_have_a_range() {
 
 #[test]
 fn quotas_have_defaults_and_can_be_off() {
-    let most =
-        QuotaLimits { stored_bytes: 2_147_483_648, convos: 500, strangers: 2_000, invitations: 20, key_packages: 10 };
+    let limits = |numbers: [u64; 8]| {
+        let [stored_bytes, blob_bytes, convo_blob_bytes, blob_uploads, convos, strangers, invitations, key_packages] =
+            numbers;
+        QuotaLimits {
+            stored_bytes,
+            blob_bytes,
+            convo_blob_bytes,
+            blob_uploads,
+            convos,
+            strangers,
+            invitations,
+            key_packages,
+        }
+    };
+    let most = limits([2_147_483_648, 1_073_741_824, 10_737_418_240, 16, 500, 2_000, 20, 10]);
     assert_eq!(Config::from_variables(NOTHING).unwrap().quotas, most);
     let names = [
         "STORED_BYTES_PER_DAY",
+        "BLOB_BYTES_PER_DAY",
+        "BLOB_BYTES_PER_CONVO",
+        "BLOB_UPLOADS_PER_CALLER",
         "CONVOS_PER_DAY",
         "STRANGERS_PER_DAY",
         "INVITATIONS_PER_HOUR",
         "KEY_PACKAGES_PER_CALLER",
     ];
     let off = Config::from_variables(names.map(|name| (name, "0"))).unwrap().quotas;
-    assert_eq!(off, QuotaLimits { stored_bytes: 0, convos: 0, strangers: 0, invitations: 0, key_packages: 0 });
+    assert_eq!(off, limits([0; 8]));
 }
 
 #[test]
@@ -244,7 +260,11 @@ fn a_setting_that_holds_a_secret_is_marked_as_one() {
     for setting in table::settings() {
         let holds_one = matches!(
             setting.kind,
-            table::Kind::Secret | table::Kind::PostgresUrl | table::Kind::RedisUrl | table::Kind::Headers
+            table::Kind::Secret
+                | table::Kind::PostgresUrl
+                | table::Kind::RedisUrl
+                | table::Kind::Headers
+                | table::Kind::Credential
         );
         assert_eq!(setting.is_secret, holds_one, "{}", setting.name);
     }

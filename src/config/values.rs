@@ -126,6 +126,11 @@ impl Values {
         }
     }
 
+    /// Notes a problem that no single setting has.
+    pub(super) fn refuse(&mut self, problem: String) {
+        self.problems.push(problem);
+    }
+
     /// The settings in effect, in the order of the table, without secrets; or everything that is wrong.
     pub(super) fn finish(self) -> Result<Vec<(&'static str, String)>, Vec<String>> {
         if !self.problems.is_empty() {

@@ -2,12 +2,13 @@
 //!
 //! The library limits the time of a connection's first head only, reads everything as soon as it arrives, and waits for
 //! ever for a peer that reads a little of a reply now and then. A [`Socket`] therefore sits between the library and
-//! TCP. It hands over one whole head, then the body when the request asks for it, and then nothing until the reply is
-//! read. Further bytes wait in the kernel, and TCP makes the peer wait. [`begin`] and [`answer`] report the progress of
-//! a request.
+//! TCP. It hands over one whole head, then a part of the body each time that the request asks for more, and then nothing
+//! until the reply is read. Further bytes wait in the kernel, and TCP makes the peer wait. [`begin`] and [`answer`] report
+//! the progress of a request.
 //!
 //! - A head must arrive within [`HEAD_TIME`] of its first byte. Few long heads may arrive at once.
-//! - A reply must be read at [`crate::timing::MIN_RATE`], with [`TAKE_GRACE`] on top.
+//! - A reply must be read at [`crate::timing::MIN_RATE`], with [`TAKE_GRACE`] on top. Time in which the server has nothing
+//!   to send does not count.
 //! - Bodies are timed by their readers.
 //! - The library's replies to unreadable heads are sent in the form of all errors.
 
@@ -44,6 +45,9 @@ const MAX_HEAD_BYTES: usize = 128 * 1024;
 const LONG_HEAD_BYTES: usize = 8 * 1024;
 /// Maximum number of long heads that arrive at once.
 pub const MAX_LONG_HEADS: usize = 512;
+/// Most bytes of a body that are read ahead of its reader. The library would read 128 KiB, and as much again while those wait. Its
+/// buffer takes twice as much as it reads.
+const BODY_AHEAD: usize = 32 * 1024;
 /// Time for which a client may read a reply too slowly. For a stream it starts again whenever the client has read
 /// everything.
 pub const TAKE_GRACE: Duration = Duration::from_secs(30);
@@ -112,8 +116,8 @@ enum Phase {
     Head,
     /// Nothing: a head was handed over, and the request is running or its reply is being sent.
     Request,
-    /// The body, because the request asks for it.
-    Body,
+    /// This many bytes of the body, because the request asks for more.
+    Body(usize),
     /// The rest of a body, to be discarded at the rate of [`discard`].
     Discard,
 }
@@ -171,10 +175,17 @@ impl Connection {
         self.0.begun.set(true);
     }
 
-    /// Records that the body is being read.
+    /// Records that the reader of the body waits for more.
     fn want_body(&self) {
-        if self.0.phase.get() == Phase::Request && self.0.left.get() != Left::Nothing {
-            self.enter(Phase::Body);
+        if matches!(self.0.phase.get(), Phase::Request | Phase::Body(_)) && self.0.left.get() != Left::Nothing {
+            self.enter(Phase::Body(BODY_AHEAD));
+        }
+    }
+
+    /// Records that bytes of the body were handed over.
+    fn body_came(&self, bytes: usize) {
+        if let Phase::Body(wanted) = self.0.phase.get() {
+            self.0.phase.set(Phase::Body(wanted.saturating_sub(bytes)));
         }
     }
 
@@ -186,7 +197,7 @@ impl Connection {
 
     /// Records that the body is no longer being read.
     fn no_more_body(&self) {
-        if self.0.phase.get() == Phase::Body {
+        if matches!(self.0.phase.get(), Phase::Body(_)) {
             self.0.phase.set(Phase::Request);
         }
     }

@@ -49,6 +49,8 @@ pub struct Socket {
     /// Since when the peer has been taking what is sent, and how many bytes it has taken. `None`: nothing waits for it.
     taking: Option<(Instant, u64)>,
     take_until: Option<Pin<Box<Sleep>>>,
+    /// Since when the peer has been given all that there is to send.
+    given: Option<Instant>,
     /// Unsent rest of the refusal that replaces the library's own.
     refusal: BytesMut,
 }
@@ -70,6 +72,7 @@ impl Socket {
             chunks: Chunks::default(),
             taking: None,
             take_until: None,
+            given: None,
             refusal: BytesMut::new(),
         }
     }
@@ -128,15 +131,16 @@ impl Socket {
         Poll::Ready(Ok(!piece.filled().is_empty()))
     }
 
-    /// Hands over the next part of a chunked body, and nothing beyond it.
-    fn poll_chunks(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    /// Hands over the next part of a chunked body, at most this many bytes and nothing beyond its end.
+    fn poll_chunks(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>, wanted: usize) -> Poll<io::Result<()>> {
         if self.read.is_empty() && !ready!(self.poll_piece(cx))? {
             return Poll::Ready(Ok(()));
         }
-        let most = buffer.remaining().min(self.read.len());
+        let most = wanted.min(buffer.remaining()).min(self.read.len());
         let part = self.chunks.take(&self.read[..most]);
         buffer.put_slice(&self.read[..part]);
         self.drop_read(part);
+        self.connection.body_came(part);
         if self.chunks == Chunks::End {
             self.connection.0.left.set(Left::Nothing);
         }
@@ -227,10 +231,11 @@ impl AsyncRead for Socket {
             return Poll::Ready(Ok(()));
         }
         let most = match (this.connection.0.phase.get(), this.connection.0.left.get()) {
-            (Phase::Head, _) | (Phase::Request, _) | (Phase::Body, Left::Nothing | Left::Bytes(0)) => 0,
-            (Phase::Body, Left::Bytes(left)) => usize::try_from(left).unwrap_or(usize::MAX),
-            (Phase::Body, Left::Chunks) => return this.poll_chunks(cx, buffer),
-            (Phase::Body, Left::Everything) => usize::MAX,
+            (Phase::Head, _) | (Phase::Request, _) | (Phase::Body(0), _) => 0,
+            (Phase::Body(_), Left::Nothing | Left::Bytes(0)) => 0,
+            (Phase::Body(wanted), Left::Bytes(left)) => usize::try_from(left).unwrap_or(usize::MAX).min(wanted),
+            (Phase::Body(wanted), Left::Chunks) => return this.poll_chunks(cx, buffer, wanted),
+            (Phase::Body(wanted), Left::Everything) => wanted,
             (Phase::Discard, _) => {
                 let timer = this.read_until.get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + LINGER)));
                 if timer.as_mut().poll(cx).is_ready() {
@@ -252,8 +257,10 @@ impl AsyncRead for Socket {
             return this.poll_closed_gate(cx);
         }
         let bytes = ready!(this.poll_bytes(cx, buffer, most))?;
-        if this.connection.0.phase.get() == Phase::Discard {
-            this.connections.discard.count(bytes);
+        match this.connection.0.phase.get() {
+            Phase::Discard => this.connections.discard.count(bytes),
+            Phase::Body(_) => this.connection.body_came(bytes),
+            Phase::Head | Phase::Request => {}
         }
         if let Left::Bytes(left) = this.connection.0.left.get() {
             let left = left.saturating_sub(bytes as u64);
@@ -271,6 +278,9 @@ impl AsyncWrite for Socket {
         {
             return Poll::Ready(sent);
         }
+        if let (Some(given), Some((since, _))) = (this.given.take(), &mut this.taking) {
+            *since += given.elapsed();
+        }
         match Pin::new(&mut this.io).poll_write(cx, bytes) {
             Poll::Ready(Ok(written)) => {
                 if let Some((_, taken)) = &mut this.taking {
@@ -280,7 +290,7 @@ impl AsyncWrite for Socket {
             }
             Poll::Pending => {
                 let (since, taken) = *this.taking.get_or_insert_with(|| (Instant::now(), 0));
-                let until = since + TAKE_GRACE + time_for(usize::try_from(taken).unwrap_or(usize::MAX));
+                let until = since + TAKE_GRACE + time_for(taken);
                 let timer = this.take_until.get_or_insert_with(|| Box::pin(sleep_until(until)));
                 if timer.deadline() != until {
                     timer.as_mut().reset(until);
@@ -298,8 +308,10 @@ impl AsyncWrite for Socket {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         // A reply of known length is timed as a whole.
-        if this.taking.is_some() && !this.connection.0.sized.get() {
-            (this.taking, this.take_until) = (None, None);
+        if this.taking.is_some() && this.connection.0.sized.get() {
+            this.given.get_or_insert_with(Instant::now);
+        } else if this.taking.is_some() {
+            (this.taking, this.take_until, this.given) = (None, None, None);
             if let Some(reader) = this.connection.0.reader.take() {
                 reader.wake();
             }
@@ -324,6 +336,7 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
+    use crate::connection::BODY_AHEAD;
     use crate::connection::discard::DISCARD_RATE;
     use crate::timing::MIN_RATE;
 
@@ -380,6 +393,22 @@ mod tests {
         assert_eq!(come(&mut socket).await, b"0123456789");
         socket.connection().replied();
         assert_eq!(come(&mut socket).await, HEAD.as_bytes());
+    }
+
+    #[tokio::test]
+    async fn a_body_is_read_no_further_ahead_than_its_reader_has_asked_for() {
+        for (left, head) in [(Left::Bytes(1 << 20), ""), (Left::Chunks, "100000\r\n")] {
+            let (mut socket, mut peer) = pair().await;
+            let bytes = format!("{HEAD}{head}{}", "x".repeat(4 * BODY_AHEAD));
+            // The kernel may not take all of it.
+            tokio::spawn(async move { peer.write_all(bytes.as_bytes()).await });
+            assert_eq!(come(&mut socket).await, HEAD.as_bytes());
+            socket.connection().begin(left);
+            for _ in 0..2 {
+                socket.connection().want_body();
+                assert_eq!(come(&mut socket).await.len(), BODY_AHEAD, "{left:?}");
+            }
+        }
     }
 
     #[tokio::test(start_paused = true)]
@@ -484,5 +513,30 @@ mod tests {
         };
         let (written, ()) = tokio::join!(socket.write_all(&reply), taking);
         written.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reply_may_wait_for_what_the_server_has_yet_to_send() {
+        let (mut socket, mut peer) = pair().await;
+        socket.connection().reply(true);
+        // More than kernels buffer, so that the peer is waited for.
+        let part = vec![7; 16 * 1024 * 1024];
+        let mut taken = vec![0; part.len()];
+        for _ in 0..2 {
+            let sending = async {
+                socket.write_all(&part).await.unwrap();
+                socket.flush().await.unwrap();
+            };
+            let transfer = async { tokio::join!(sending, peer.read_exact(&mut taken)).1 };
+            // The paused clock advances while the runtime is idle, which it may be until the kernel has passed the bytes on.
+            let busy = async {
+                loop {
+                    tokio::task::yield_now().await
+                }
+            };
+            tokio::select! { biased; read = transfer => _ = read.unwrap(), () = busy => unreachable!("it never ends") }
+            assert!(socket.taking.is_some(), "the peer was never waited for");
+            tokio::time::sleep(10 * TAKE_GRACE + 2 * time_for(part.len() as u64)).await;
+        }
     }
 }

@@ -12,6 +12,7 @@
 
 mod abandoned;
 mod allowances;
+mod blobs;
 mod commit_reports;
 mod devices;
 mod did_documents;
@@ -39,6 +40,7 @@ use crate::background::portion::Portion;
 use crate::clock::Clock;
 use crate::config::Retention;
 use crate::error::{Code, Error};
+use crate::objects::Objects;
 use crate::store::device_announcements::{Announced, MAX_ANNOUNCED};
 use crate::store::sweeps::{Begun, Chunk, ChunkResult, Sweep, Table, USED_TOKEN_SLOTS};
 use crate::store::{Failed, Lane, Store};
@@ -59,6 +61,10 @@ const MAX_ENTRIES: i64 = 500;
 const MAX_LOGS: i64 = 50;
 /// Conversations that one statement examines.
 const MAX_CONVOS: i64 = 200;
+/// Blobs, and objects of blobs, of one transaction.
+const MAX_BLOBS: i64 = 100;
+/// Age from which on what a server has left of an object is deleted. The largest blob takes 27 minutes at the smallest rate.
+const UNFINISHED_AGE: TimeDelta = TimeDelta::hours(1);
 /// Devices that one statement returns.
 const MAX_DEVICES: i64 = 200;
 /// Number of consecutive failures after which the pass ends, because their cause is not in the items.
@@ -98,10 +104,12 @@ enum Work {
     Abandoned,
     /// Devices of which members are still to be told, in order.
     Devices,
+    /// Blobs that no message refers to, and then the objects that were given up.
+    Blobs,
 }
 
 /// All jobs in the order in which they run. Idempotency records come before the messages that they refer to.
-pub static JOBS: [Job; 14] = [
+pub static JOBS: [Job; 15] = [
     devices::JOB,
     used_tokens::JOB,
     nonces::JOB,
@@ -116,6 +124,7 @@ pub static JOBS: [Job; 14] = [
     abandoned::JOB,
     commit_reports::JOB,
     did_documents::JOB,
+    blobs::JOB,
 ];
 
 /// Result of a pass.
@@ -139,12 +148,13 @@ pub struct Runner {
     store: Store,
     clock: Clock,
     retention: Retention,
+    objects: Objects,
     metrics: JobMetrics,
 }
 
 impl Runner {
-    pub fn new(store: Store, clock: Clock, retention: Retention, metrics: JobMetrics) -> Self {
-        Self { store, clock, retention, metrics }
+    pub fn new(store: Store, clock: Clock, retention: Retention, objects: Objects, metrics: JobMetrics) -> Self {
+        Self { store, clock, retention, objects, metrics }
     }
 
     /// Runs every job when it is due, until it is stopped.
@@ -205,7 +215,7 @@ impl Runner {
         let every = self.retention.sweep_interval.min(job.max_interval.unwrap_or(Duration::MAX));
         let Some(begun) = self.store.begin_sweep(job.name, every, age).await? else { return Ok(SweepOutcome::NotNow) };
         let other_age = match job.work {
-            Work::Pages(_) | Work::UsedTokens | Work::Devices => None,
+            Work::Pages(_) | Work::UsedTokens | Work::Devices | Work::Blobs => None,
             Work::Logs => self.retention.unread,
             Work::Abandoned => Some(abandoned::ENDED_RETENTION),
         };
@@ -230,6 +240,7 @@ impl Runner {
             Work::UsedTokens => pass.used_tokens().await,
             Work::Logs | Work::Abandoned => pass.convos().await,
             Work::Devices => pass.devices().await,
+            Work::Blobs => pass.blobs(&self.objects).await,
         };
         let (deleted, start) = (pass.deleted, pass.start);
         self.metrics.swept(job.name, deleted);
@@ -347,6 +358,36 @@ impl Progress<'_> {
             }
         }
         Ok(None)
+    }
+
+    /// Deletes expired blobs, then the bytes of all objects that were given up.
+    async fn blobs(&mut self, objects: &Objects) -> Result<Option<SweepOutcome>, Error> {
+        objects.delete_unfinished(self.begun.cutoff - UNFINISHED_AGE).await?;
+        let unused = Chunk::UnusedBlobs { blobs: MAX_BLOBS };
+        loop {
+            match self.sweep_chunk(unused.clone(), String::new()).await? {
+                Step::Done(result) if result.more.is_empty() => break,
+                Step::Done(_) => {}
+                Step::Failed(why) => return Err(why),
+                Step::Early(early) => return Ok(Some(early)),
+            }
+        }
+        let mut after = String::new();
+        loop {
+            let reader = self.store.reader_for(Lane::Background).await?;
+            let names = reader.given_up_objects(&after, MAX_BLOBS).await?;
+            drop(reader);
+            let Some(last) = names.last() else { return Ok(None) };
+            after = last.clone();
+            for name in &names {
+                objects.delete(name).await?;
+            }
+            match self.sweep_chunk(Chunk::GivenUpObjects { names }, after.clone()).await? {
+                Step::Done(_) => {}
+                Step::Failed(why) => return Err(why),
+                Step::Early(early) => return Ok(Some(early)),
+            }
+        }
     }
 
     async fn used_tokens(&mut self) -> Result<Option<SweepOutcome>, Error> {

@@ -61,7 +61,7 @@ fn path(nsid: &str, method: &Value) -> Value {
         "description": method["description"],
         "responses": responses(nsid, method),
     });
-    let parameters: Vec<Value> = method["parameters"]["properties"]
+    let mut parameters: Vec<Value> = method["parameters"]["properties"]
         .as_object()
         .into_iter()
         .flatten()
@@ -71,11 +71,17 @@ fn path(nsid: &str, method: &Value) -> Value {
             json!({ "name": name, "in": "query", "required": is_required, "description": parameter["description"], "schema": schema })
         })
         .collect();
+    if is_bytes(&method["output"]) {
+        parameters
+            .extend(["Range", "If-Range", "If-None-Match"].map(
+                |name| json!({ "name": name, "in": "header", "required": false, "schema": { "type": "string" } }),
+            ));
+    }
     if !parameters.is_empty() {
         operation["parameters"] = parameters.into();
     }
     if let Some(input) = method.get("input") {
-        let needed = !input["schema"]["required"].as_array().is_none_or(Vec::is_empty);
+        let needed = is_bytes(input) || !input["schema"]["required"].as_array().is_none_or(Vec::is_empty);
         operation["requestBody"] = json!({ "required": needed, "content": content(nsid, input) });
     }
     match method["type"].as_str() {
@@ -93,6 +99,11 @@ fn is_required(object: &Value, name: &str) -> bool {
     object["required"].as_array().is_some_and(|required| required.iter().any(|one| one == name))
 }
 
+/// Returns whether the input or the output of a method is bytes of any type.
+fn is_bytes(side: &Value) -> bool {
+    side["encoding"] == "*/*"
+}
+
 /// Returns the content of the input or the output of a method.
 fn content(nsid: &str, side: &Value) -> Value {
     let mut content = Map::new();
@@ -100,6 +111,8 @@ fn content(nsid: &str, side: &Value) -> Value {
         // The schema of a stream describes each of its events, which OpenAPI cannot express.
         let described = match encoding {
             "application/json" => json!({ "schema": schema(nsid, &side["schema"]) }),
+            // Bytes have no schema in OpenAPI 3.1.
+            "*/*" => json!({}),
             _ => json!({ "schema": { "type": "string" } }),
         };
         content.insert(encoding.to_owned(), described);
@@ -120,6 +133,17 @@ fn responses(nsid: &str, method: &Value) -> Value {
         _ => {
             let well =
                 json!({ "description": "The request was executed.", "content": content(nsid, &method["output"]) });
+            if is_bytes(&method["output"]) {
+                let mut part = well.clone();
+                part["description"] = "The part that `Range` asks for.".into();
+                responses.insert("206".to_owned(), part);
+                for (status, why) in [
+                    ("304", "The client has the content that `If-None-Match` names."),
+                    ("307", "The content can be read at the address in `Location`, for a while."),
+                ] {
+                    responses.insert(status.to_owned(), json!({ "description": why }));
+                }
+            }
             responses.insert("200".to_owned(), well);
         }
     }
@@ -272,5 +296,23 @@ mod tests {
             (&limit["required"], &limit["schema"]["maximum"], &limit["schema"]["default"]),
             (&json!(false), &json!(100), &json!(50))
         );
+    }
+
+    #[test]
+    fn bytes_are_content_without_a_schema() {
+        let params = json!({ "type": "params", "required": ["id"], "properties": { "id": { "type": "string", "description": "d" } } });
+        let bytes = json!({ "encoding": "*/*" });
+        let upload = json!({ "type": "procedure", "parameters": params, "input": bytes, "output": {}, "errors": [] });
+        let upload = path("test.upload", &upload)["post"].take();
+        assert_eq!(upload["requestBody"], json!({ "required": true, "content": { "*/*": {} } }));
+        assert_eq!((&upload["parameters"][0]["name"], &upload["parameters"][0]["in"]), (&json!("id"), &json!("query")));
+        let download = json!({ "type": "query", "parameters": params, "output": bytes, "errors": [] });
+        let download = path("test.download", &download)["get"].take();
+        for status in ["200", "206"] {
+            assert_eq!(download["responses"][status]["content"], json!({ "*/*": {} }));
+        }
+        assert!(download["responses"]["304"].is_object() && download["responses"]["307"].is_object());
+        let headers = download["parameters"].as_array().unwrap().iter().filter(|one| one["in"] == "header");
+        assert_eq!(headers.count(), 3);
     }
 }

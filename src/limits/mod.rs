@@ -4,6 +4,7 @@
 //!   reads the body or uses the token; a repeated token is not charged, because its owner may not have sent it. Extra
 //!   cost is charged to the same bucket once it is known ([`cost`]).
 //! - Per DID: concurrent requests and concurrent large bodies ([`slots`]). Further ones queue.
+//! - Per DID, and for all: uploads and downloads in progress ([`transfers`]).
 //! - Per conversation: accepted writes of all members, charged after the write, so strangers cannot use the limit up.
 //! - Per DID and conversation: typing indicators, accepted commits (each one makes the other members' pending commits
 //!   stale), and writes of a former member (each takes the conversation's lock, since it may repeat an accepted one).
@@ -13,9 +14,11 @@
 
 mod buckets;
 mod cost;
+mod meter;
 mod metrics;
 mod shared;
 mod slots;
+mod transfers;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -29,11 +32,14 @@ use crate::redis::Redis;
 use buckets::{Buckets, DrainedAt};
 use shared::Sharing;
 use slots::{Slot, Slots};
+use transfers::Transfers;
 
 pub use buckets::{BURST, Key, MAX_AHEAD, MAX_AHEAD_BY_COST, MAX_BUCKETS};
 pub use cost::Work;
+pub use meter::Meter;
 pub use metrics::LimitMetrics;
 pub use slots::{MAX_WAIT, MAX_WAITING, max_concurrent};
+pub use transfers::{MAX_DOWNLOADS, MAX_DOWNLOADS_OF_ONE, MAX_UPLOADS, MAX_UPLOADS_OF_ONE, OpenTransfer, Transfer};
 
 /// Purpose of Redis here, as the log says when Redis does not answer.
 const PURPOSE: &str = "sharing rate limits between replicas";
@@ -88,8 +94,8 @@ struct Inner {
     rates: Rates,
     buckets: Arc<AllBuckets>,
     slots: Slots,
-    /// Slots for large bodies.
-    uploads: Slots,
+    large_bodies: Slots,
+    transfers: Transfers,
     sharing: Option<Sharing>,
     metrics: LimitMetrics,
 }
@@ -120,49 +126,35 @@ pub struct Admission {
     limits: RateLimits,
     /// The caller's bucket, and the time at which it will have drained. `None`: nothing to publish.
     charge: Option<(Key, DrainedAt)>,
-    /// Bytes that arrived with it, and how many of them are charged.
-    received: usize,
-    charged: usize,
-    /// Slot of a large body, which is charged while it arrives.
-    upload: Option<Slot>,
+    /// Charges what arrives with it, when this is dropped; a large body or an upload while it arrives.
+    meter: Meter,
+    /// Slot of a large body.
+    large_body: Option<Slot>,
 }
 
 impl Admission {
     /// Waits for one of the caller's slots for large bodies, as [`RateLimits::open`] does for requests.
-    pub async fn upload(&mut self) -> Result<(), Error> {
+    pub async fn large_body(&mut self) -> Result<(), Error> {
         if let Some((key, _)) = self.charge {
-            self.upload = Some(self.limits.slot(&self.limits.0.uploads, key).await?);
+            self.large_body = Some(self.limits.slot(&self.limits.0.large_bodies, key).await?);
+            self.meter.pace();
         }
         Ok(())
     }
 
-    /// Records the bytes that have arrived so far. They are charged when this is dropped; those of a large body as they
-    /// arrive.
-    pub fn received(&mut self, bytes: usize) {
-        self.received = bytes;
-        if self.upload.is_some() && bytes - self.charged >= cost::BYTES_UNIT {
-            self.charge_received();
-        }
+    /// Paces an upload as a large body is paced.
+    pub fn upload(&mut self) {
+        self.meter.pace();
     }
 
-    /// With a large body, waits until half of a burst is left: the body arrives no faster than its sender's rate, and
-    /// leaves capacity for the sender's other requests.
-    pub async fn pace(&self) {
-        if let (Some((key, _)), Some(_)) = (self.charge, &self.upload) {
-            self.limits.wait_for_capacity(key).await;
-        }
-    }
-
-    fn charge_received(&mut self) {
-        if let Some((key, _)) = self.charge {
-            let units = Work::Bytes(self.received).units() - Work::Bytes(self.charged).units();
-            self.limits.charge_units(key, Work::Bytes(self.received), units);
-            self.charged = self.received;
-        }
+    /// Records the bytes that have arrived so far, and waits until more may be read.
+    pub async fn received(&mut self, bytes: usize) {
+        self.meter.passed(bytes).await;
     }
 
     /// Refunds the charge: another client sent the request, with a token that its owner had used before.
     pub fn refund(&mut self) {
+        self.meter.forget();
         if let Some((key, drained_at)) = self.charge.take() {
             self.limits.0.buckets.callers.refund(key, drained_at, Instant::now());
         }
@@ -174,7 +166,6 @@ impl Drop for Admission {
         if let Some((key, _)) = self.charge {
             let unit = self.limits.0.buckets.callers.interval();
             self.limits.publish(Scope::Did, key, unit);
-            self.charge_received();
         }
     }
 }
@@ -228,7 +219,8 @@ impl RateLimits {
             rates,
             buckets,
             slots: Slots::new(max_concurrent()),
-            uploads: Slots::new(max_concurrent()),
+            large_bodies: Slots::new(max_concurrent()),
+            transfers: Transfers::new(metrics.clone()),
             sharing,
             metrics,
         }))
@@ -247,7 +239,22 @@ impl RateLimits {
     }
 
     fn admission(&self, charge: Option<(Key, DrainedAt)>) -> Admission {
-        Admission { limits: self.clone(), charge, received: 0, charged: 0, upload: None }
+        let meter = Meter::new(self.clone(), charge.map(|(key, _)| key));
+        Admission { limits: self.clone(), charge, meter, large_body: None }
+    }
+
+    /// Begins an upload or a download of a caller. This limit applies to every caller, whatever its rate.
+    ///
+    /// Errors: `RateLimitExceeded` if the caller has its share, `Overloaded` if there are too many in all.
+    pub fn begin(&self, kind: Transfer, caller: &Did) -> Result<OpenTransfer, Error> {
+        self.0.transfers.begin(kind, Key::of(caller.as_str()))
+    }
+
+    /// Returns a meter for the bytes of a download, which is paced.
+    pub fn meter(&self, caller: &Did) -> Meter {
+        let mut meter = Meter::new(self.clone(), self.account(caller).key);
+        meter.pace();
+        meter
     }
 
     /// Opens the account of a caller for an admitted request. With `needs_slot` it waits for a slot, for

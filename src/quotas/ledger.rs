@@ -95,6 +95,11 @@ impl Ledger {
         all
     }
 
+    /// Returns the usage of an account that is not in the table: here since the last settlement, and reserved.
+    pub(super) fn unsettled_of(&self, account: Account) -> u64 {
+        self.shard(account).accounts.get(&account).map_or(0, |entry| entry.unsettled + entry.reserved)
+    }
+
     /// Records a settlement: `sent` was added to the table, and all replicas have used `used` in a window with this
     /// end.
     pub(super) fn settled(&self, account: Account, sent: u64, used: u64, ends: Instant) {

@@ -52,6 +52,8 @@ const CALLER_SHARES: u64 = 10;
 pub enum Quota {
     /// Bytes that one caller has stored.
     StoredBytes,
+    /// Bytes of blobs that one caller has uploaded.
+    BlobBytes,
     /// Conversations that one caller has created.
     Convos,
     /// Strangers that one caller has named.
@@ -68,8 +70,9 @@ pub enum Quota {
 
 impl Quota {
     /// All quotas.
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::StoredBytes,
+        Self::BlobBytes,
         Self::Convos,
         Self::Strangers,
         Self::Invitations,
@@ -82,6 +85,7 @@ impl Quota {
     pub fn label(self) -> &'static str {
         match self {
             Quota::StoredBytes => "stored_bytes",
+            Quota::BlobBytes => "blob_bytes",
             Quota::Convos => "convos",
             Quota::Strangers => "strangers",
             Quota::Invitations => "invitations",
@@ -94,7 +98,7 @@ impl Quota {
     /// Length of the window, from its first use on.
     pub fn window(self) -> Duration {
         match self {
-            Quota::StoredBytes | Quota::Convos | Quota::Strangers => DAY,
+            Quota::StoredBytes | Quota::BlobBytes | Quota::Convos | Quota::Strangers => DAY,
             Quota::Invitations | Quota::InvitationsByOne => HOUR,
             Quota::KeyPackages | Quota::KeyPackagesForOne => TEN_MINUTES,
         }
@@ -105,6 +109,7 @@ impl QuotaLimits {
     fn of(&self, quota: Quota) -> Option<u64> {
         let most = match quota {
             Quota::StoredBytes => self.stored_bytes,
+            Quota::BlobBytes => self.blob_bytes,
             Quota::Convos => self.convos,
             Quota::Strangers => self.strangers,
             Quota::Invitations => self.invitations,
@@ -133,6 +138,11 @@ impl Charge {
         Self { account: (Quota::StoredBytes, Key::of(caller.as_str())), amount: bytes as u64 }
     }
 
+    /// Bytes of a blob that a caller uploads.
+    pub fn blob(caller: &Did, bytes: u64) -> Self {
+        Self { account: (Quota::BlobBytes, Key::of(caller.as_str())), amount: bytes }
+    }
+
     /// A conversation that a caller creates.
     pub fn convo(caller: &Did) -> Self {
         Self { account: (Quota::Convos, Key::of(caller.as_str())), amount: 1 }
@@ -155,6 +165,16 @@ impl Charge {
         });
         std::iter::once(all).chain(each).collect()
     }
+}
+
+/// Usage of one quota in its present window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Usage {
+    pub used: u64,
+    /// `None` if there is no limit.
+    pub limit: Option<u64>,
+    /// Time until the window ends; `None` if none has begun.
+    pub resets_in: Option<Duration>,
 }
 
 /// Quotas of a server. Cheap to clone.
@@ -237,6 +257,20 @@ impl Quotas {
         Ok(Charge::strangers(caller, &strangers))
     }
 
+    /// Returns what a caller has used of its quotas of bytes: those of messages and other rows, and those of blobs.
+    pub async fn usage(&self, caller: &Did) -> Result<[Usage; 2], Error> {
+        let (key, quotas) = (Key::of(caller.as_str()), [Quota::StoredBytes, Quota::BlobBytes]);
+        let totals = self.0.store.reader().await?.allowances(&quotas.map(Quota::label), key.bytes()).await?;
+        Ok(quotas.map(|quota| {
+            let total = totals.iter().find(|total| total.quota == quota.label());
+            Usage {
+                used: total.map_or(0, |total| total.used) + self.0.ledger.unsettled_of((quota, key)),
+                limit: self.0.most.of(quota),
+                resets_in: total.map(|total| total.ends_in),
+            }
+        }))
+    }
+
     /// Runs the command with its reservations. If they were refused, an equal earlier request still gets its reply.
     pub(crate) async fn run_reserved<C: Replayable>(
         &self,
@@ -258,9 +292,11 @@ impl Quotas {
 
     fn refusal(&self, quota: Quota, wait: Duration) -> Error {
         self.0.metrics.exceeded(quota);
-        let QuotaLimits { stored_bytes, convos, strangers, .. } = self.0.most;
-        let mut error = Code::RateLimitExceeded.because(match quota {
+        let QuotaLimits { stored_bytes, blob_bytes, convos, strangers, .. } = self.0.most;
+        let code = if quota == Quota::BlobBytes { Code::QuotaExceeded } else { Code::RateLimitExceeded };
+        let mut error = code.because(match quota {
             Quota::StoredBytes => format!("this would exceed the {stored_bytes} bytes that you may store per day; nothing was changed"),
+            Quota::BlobBytes => format!("this would exceed the {blob_bytes} bytes of blobs that you may upload per day; nothing was changed"),
             Quota::Convos => format!("you have created {convos} conversations in a day; nothing was changed"),
             Quota::Strangers => format!(
                 "these are more than {strangers} strangers (DIDs that share no conversation with you) in a day; nothing was changed"

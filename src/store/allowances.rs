@@ -2,15 +2,18 @@
 
 use std::time::Duration;
 
+use tokio_postgres::Row;
+
 use crate::error::Error;
 
 use super::lanes::Lane;
 use super::query::query;
 use super::session::Queries;
-use super::{Abort, Store, Transaction, Tx};
+use super::{Abort, Reader, Store, Transaction, Tx};
 
 query! {
     SETTLE = "allowances/settle" (TEXT_ARRAY, BYTEA_ARRAY, INT8_ARRAY, FLOAT8_ARRAY);
+    FIND = "allowances/find" (TEXT_ARRAY, BYTEA);
 }
 
 /// Usage of an account by one replica.
@@ -52,13 +55,23 @@ impl Transaction for Settle {
         let used: Vec<i64> = self.0.iter().map(|used| used.used).collect();
         let windows: Vec<f64> = self.0.iter().map(|used| used.window).collect();
         let rows = tx.rows(&SETTLE, &[&quotas, &keys, &used, &windows]).await?;
-        let total = |row: &tokio_postgres::Row| Total {
-            quota: row.get("quota"),
-            key: row.get("key"),
-            used: u64::try_from(row.get::<_, i64>("used")).unwrap_or_default(),
-            ends_in: Duration::try_from_secs_f64(row.get("ends_in")).unwrap_or_default(),
-        };
         Ok(rows.iter().map(total).collect())
+    }
+}
+
+fn total(row: &Row) -> Total {
+    Total {
+        quota: row.get("quota"),
+        key: row.get("key"),
+        used: u64::try_from(row.get::<_, i64>("used")).unwrap_or_default(),
+        ends_in: Duration::try_from_secs_f64(row.get("ends_in")).unwrap_or_default(),
+    }
+}
+
+impl Reader {
+    /// Returns the usage of those accounts of a key whose window has not ended.
+    pub(crate) async fn allowances(&self, quotas: &[&str], key: &[u8; 16]) -> Result<Vec<Total>, Error> {
+        Ok(self.rows(&FIND, &[&quotas, &key.as_slice()]).await?.iter().map(total).collect())
     }
 }
 

@@ -5,7 +5,7 @@ use tokio_postgres::Row;
 
 use crate::bytes::LexBytes;
 use crate::error::Error;
-use crate::ids::{ConvoId, Did, EntryId};
+use crate::ids::{BlobId, ConvoId, Did, EntryId};
 use crate::wire::{CommitMessage, MessageType, MessageView, ProposalMessage};
 
 use super::position::Position;
@@ -144,11 +144,12 @@ pub(crate) async fn find_commit(
     Ok(row.map(|row| (row.get("generation"), Position { epoch: row.get("epoch"), seq: row.get("seq") })))
 }
 
-/// Returns the sender's message with this id.
+/// Returns the sender's message with this id, compared with a message that refers to these blobs.
 pub(crate) async fn find_by_id(
     db: &impl Queries,
     convo: &ConvoId,
     message: &AppMessage,
+    blobs: &[BlobId],
 ) -> Result<Option<StoredMessage>, Abort> {
     let row = db.find(&FIND_BY_ID, &[&convo.as_str(), &message.id.as_str(), &message.sender.as_str()]).await?;
     Ok(row.map(|row| StoredMessage {
@@ -157,7 +158,8 @@ pub(crate) async fn find_by_id(
         same: row.get::<_, i64>("epoch") == message.epoch
             && row.get::<_, &[u8]>("ciphertext") == message.ciphertext
             && row.get::<_, Option<&str>>("embed_type") == message.embed_type.as_deref()
-            && row.get::<_, Option<&str>>("embed_uri") == message.embed_uri.as_deref(),
+            && row.get::<_, Option<&str>>("embed_uri") == message.embed_uri.as_deref()
+            && row.get::<_, Vec<&str>>("blobs") == blobs.iter().map(BlobId::as_str).collect::<Vec<_>>(),
     }))
 }
 

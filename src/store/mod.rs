@@ -41,6 +41,7 @@ mod unit_of_work;
 
 pub mod admin;
 pub(crate) mod allowances;
+pub(crate) mod blobs;
 pub(crate) mod commit_reports;
 pub(crate) mod commits;
 pub(crate) mod convos;

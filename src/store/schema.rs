@@ -63,6 +63,7 @@ const MIGRATIONS: &[(&str, &str)] = &migrations![
     "V041__replicas",
     "V042__counted_members",
     "V043__admin_audit",
+    "V044__attachments",
 ];
 
 query! {

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
+use super::blobs::GIVEN_UP_SECONDS;
 use super::device_announcements::{self, Announced};
 use super::lanes::Lane;
 use super::query::{Query, query};
@@ -39,6 +40,9 @@ query! {
     LOGS = "sweeps/logs" (TEXT_ARRAY, TIMESTAMPTZ, INT8, INT8);
     LOG_COMMITS = "sweeps/log_commits" (TEXT_ARRAY, INT8, INT8, TIMESTAMPTZ);
     NEXT_CONVO = "sweeps/next_convo" (TEXT);
+    UNUSED_BLOBS = "sweeps/unused_blobs" (INT8);
+    GIVEN_UP_OBJECTS = "sweeps/given_up_objects" (TEXT, INT8);
+    FORGET_OBJECTS = "sweeps/forget_objects" (TEXT_ARRAY, FLOAT8);
 }
 
 /// Bytes of ciphertext after which a transaction takes no further entry, so that it deletes less than twice as much.
@@ -107,6 +111,10 @@ pub enum Chunk {
     UsedTokens { slot: i32 },
     /// The next conversations whose members are told of a device, one for each id of an addition.
     Device { device: Announced, ids: Vec<String> },
+    /// At most so many expired blobs that no message refers to.
+    UnusedBlobs { blobs: i64 },
+    /// Objects whose bytes were deleted from the blob store.
+    GivenUpObjects { names: Vec<String> },
     /// At most so many members or rows of an abandoned conversation; rows only if it ended before this time.
     Convo { convo: String, rows: i64, ended_before: DateTime<Utc> },
 }
@@ -116,7 +124,7 @@ pub enum Chunk {
 pub struct ChunkResult {
     /// Number of deleted rows.
     pub deleted: i64,
-    /// Items that may have more work: conversations, the first page of the range, or the device.
+    /// Items that may have more work: conversations, the first page of the range, the device, or the job itself.
     pub more: HashSet<String>,
 }
 
@@ -153,6 +161,15 @@ impl Transaction for Sweep {
             }
             Chunk::UsedTokens { slot } => {
                 let row = tx.find(&USED_TOKENS, &[slot]).await?;
+                ChunkResult { deleted: row.map_or(0, |row| row.get("deleted")), more: HashSet::new() }
+            }
+            Chunk::UnusedBlobs { blobs } => {
+                let deleted = tx.find(&UNUSED_BLOBS, &[blobs]).await?.map_or(0, |row| row.get("deleted"));
+                let more = (deleted == *blobs).then(|| self.job.to_owned());
+                ChunkResult { deleted, more: HashSet::from_iter(more) }
+            }
+            Chunk::GivenUpObjects { names } => {
+                let row = tx.find(&FORGET_OBJECTS, &[names, &GIVEN_UP_SECONDS]).await?;
                 ChunkResult { deleted: row.map_or(0, |row| row.get("deleted")), more: HashSet::new() }
             }
             Chunk::Device { device, ids } => {
@@ -290,6 +307,12 @@ impl Reader {
         let rows = self.rows(query, params).await?;
         let last = rows.last().map(|row| row.get("id"));
         Ok((rows.iter().filter(|row| row.get("due")).map(|row| row.get("id")).collect(), last))
+    }
+
+    /// Returns the names of objects whose bytes are to be deleted, in order, after a name.
+    pub(crate) async fn given_up_objects(&self, after: &str, objects: i64) -> Result<Vec<String>, Error> {
+        let rows = self.rows(&GIVEN_UP_OBJECTS, &[&after, &objects]).await?;
+        Ok(rows.iter().map(|row| row.get("name")).collect())
     }
 
     /// Returns the next conversation after this id.

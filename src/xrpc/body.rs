@@ -16,7 +16,7 @@ use super::intake::Intake;
 /// Most bytes of a body: a commit and a Welcome of 7 MiB each in base64, and the JSON around them.
 pub const MAX_BODY_BYTES: usize = 20 * 1024 * 1024;
 /// Time that a body may take beyond what it needs at [`MIN_RATE`].
-const BODY_GRACE: Duration = Duration::from_secs(20);
+pub(super) const GRACE: Duration = Duration::from_secs(20);
 
 /// A body with its reservation of memory.
 pub(super) struct Body {
@@ -67,13 +67,10 @@ pub(super) async fn read(
     let (mut blocks, mut arrived, mut reserved) = (vec![Vec::new()], 0, 0);
     let mut begun = Instant::now();
     loop {
-        let deadline = begun + BODY_GRACE + time_for(arrived);
-        let chunk = wait_for_client(tokio::time::timeout_at(deadline, payload.next())).await.map_err(|_| {
-            Code::InvalidRequest
-                .because(format!("the body arrived more slowly than {} KiB per second", MIN_RATE / 1024))
-        })?;
+        let deadline = begun + GRACE + time_for(arrived as u64);
+        let chunk = wait_for_client(tokio::time::timeout_at(deadline, payload.next())).await.map_err(|_| too_slow())?;
         let Some(chunk) = chunk else { break };
-        let chunk = chunk.map_err(|e| Code::InvalidRequest.because(format!("the body is incomplete: {e}")))?;
+        let chunk = chunk.map_err(incomplete)?;
         let length = arrived + chunk.len();
         if length > MAX_BODY_BYTES {
             return Err(too_large());
@@ -100,6 +97,14 @@ pub(super) async fn read(
     }
     reservation.arrived();
     Ok(Body { blocks, reservation })
+}
+
+pub(super) fn too_slow() -> Error {
+    Code::InvalidRequest.because(format!("the body arrived more slowly than {} KiB per second", MIN_RATE / 1024))
+}
+
+pub(super) fn incomplete(why: impl std::fmt::Display) -> Error {
+    Code::InvalidRequest.because(format!("the body is incomplete: {why}"))
 }
 
 /// Appends bytes to blocks, of which all but the last one are full.
@@ -140,6 +145,6 @@ mod tests {
     fn ten_megabytes_at_half_a_megabit_per_second_are_in_time() {
         let bytes = 14 * 1024 * 1024;
         let taken = Duration::from_secs_f64(bytes as f64 * 8.0 / 500_000.0);
-        assert!(taken < BODY_GRACE + time_for(bytes), "{taken:?}");
+        assert!(taken < GRACE + time_for(bytes as u64), "{taken:?}");
     }
 }

@@ -16,13 +16,15 @@ use crate::nsid;
 
 use super::pipeline;
 use super::reply::{Reply, Upgrade};
+use super::selection::Selection;
+use super::upload::Upload;
 
 /// Kind of a method, which decides its HTTP verb.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// GET, or HEAD if it only reads; parameters in the query string.
     Query,
-    /// POST; a JSON body.
+    /// POST; a JSON body, or for an [`Upload`] a body of bytes and parameters in the query string.
     Procedure,
     /// GET; parameters in the query string, and a WebSocket in place of a reply.
     Subscription,
@@ -50,6 +52,8 @@ pub struct Caller {
     pub takes_gzip: bool,
     /// True for HEAD: the reply is sent without its body.
     pub head_only: bool,
+    /// What it asks for of a [`Download`](super::Download).
+    pub selection: Selection,
 }
 
 /// Content of a successful reply, which decides whether the reply may be withheld for lack of memory.
@@ -166,6 +170,17 @@ impl Route {
             errors: [E::ERRORS, E::SHARED_ERRORS],
             head: matches!(E::KIND, Kind::Query) && E::READS,
             run: |app, request, payload| Box::pin(async move { pipeline::run::<E>(&app, &request, payload).await }),
+        }
+    }
+
+    pub const fn upload<U: Upload>() -> Self {
+        Self {
+            nsid: U::NSID,
+            lexicon: U::LEXICON,
+            kind: Kind::Procedure,
+            errors: [U::ERRORS, &[]],
+            head: false,
+            run: |app, request, payload| Box::pin(async move { pipeline::upload::<U>(&app, &request, payload).await }),
         }
     }
 

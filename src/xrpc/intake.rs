@@ -6,7 +6,7 @@ use std::future::Future;
 use crate::app::App;
 use crate::auth::Verified;
 use crate::error::{Code, Error};
-use crate::limits::Admission;
+use crate::limits::{Admission, OpenTransfer, Transfer};
 use crate::timing::{Stage, measure};
 
 /// A request whose input is still arriving.
@@ -39,14 +39,22 @@ impl<'a> Intake<'a> {
     /// Admits a large body: it uses the token, then waits for a slot of the caller.
     pub(super) async fn large(&mut self) -> Result<(), Error> {
         self.consume().await?;
-        self.admission.upload().await
+        self.admission.large_body().await
+    }
+
+    /// Admits an upload: it uses the token, because the upload occupies a place of its caller while it arrives, then takes that place.
+    /// Returns the place, and the admission that paces the bytes.
+    pub(super) async fn upload(mut self) -> Result<(OpenTransfer, Admission), Error> {
+        self.consume().await?;
+        let open = self.app.limits.begin(Transfer::Upload, &self.verified.did)?;
+        self.admission.upload();
+        Ok((open, self.admission))
     }
 
     /// Charges the bytes that have arrived so far. Returns when more may be read, which a large body may have to wait
     /// for.
     pub(super) async fn received(&mut self, bytes: usize) {
-        self.admission.received(bytes);
-        self.admission.pace().await;
+        self.admission.received(bytes).await;
     }
 
     /// Ends a request that was refused before its token had to be used. The caller is charged, unless the token turns

@@ -3,7 +3,7 @@
 //! The token is verified before the body is read, so requests without one cost little. It is used after the body was
 //! decoded: a client can correct a malformed request, or wait for a rate limit, and send the same token again. A large
 //! body uses it earlier ([`intake`](super::intake)), because such a request occupies a slot of its caller while it
-//! waits, is read or is processed, and a stolen used token must not. A panic is answered with 500 and does not end the
+//! waits, is read or is processed, and a stolen used token must not; so does an upload. A panic is answered with 500 and does not end the
 //! worker.
 
 use std::cell::Cell;
@@ -21,10 +21,11 @@ use serde::Deserialize;
 use tracing::Instrument;
 
 use crate::app::App;
+use crate::auth::Verified;
 use crate::error::{Code, Error};
 use crate::ids::Did;
 use crate::limits::{Account, Work};
-use crate::memory::{LARGE, Reservation};
+use crate::memory::{LARGE, LargeWork, Reservation};
 use crate::store;
 use crate::timing::{self, Stage, Timings, measure};
 use crate::trace::Recording;
@@ -33,6 +34,8 @@ use super::endpoint::{Caller, Endpoint, Kind, ReplyKind, Route, Subscription, Ti
 use super::intake::Intake;
 use super::reply::{Reply, Upgrade};
 use super::request_id::RequestId;
+use super::selection::Selection;
+use super::upload::{Announced, Upload, UploadBody};
 use super::{body, decode, encoding, reply};
 
 /// Time after the deadline of a request at which it is aborted. Waits within the request know better what to answer.
@@ -47,11 +50,29 @@ pub(super) async fn run<E: Endpoint>(
     request: &HttpRequest,
     payload: Payload,
 ) -> Result<HttpResponse, Error> {
-    // True when its work may have begun, so its outcome is unknown.
     let begun = Cell::new(false);
-    match timing::within_deadline(GRACE, answer::<E>(app, request, payload, &begun)).await {
+    in_time(E::KIND, &begun, answer::<E>(app, request, payload, &begun)).await
+}
+
+/// Takes one upload, from the token to the reply, until the deadline, which stands still while its body arrives.
+pub(super) async fn upload<U: Upload>(
+    app: &App,
+    request: &HttpRequest,
+    payload: Payload,
+) -> Result<HttpResponse, Error> {
+    let begun = Cell::new(false);
+    in_time(Kind::Procedure, &begun, take_in::<U>(app, request, payload, &begun)).await
+}
+
+/// Waits for an answer until the deadline. `begun` is true when the work may have begun, so its outcome is unknown.
+async fn in_time(
+    kind: Kind,
+    begun: &Cell<bool>,
+    answer: impl Future<Output = Result<HttpResponse, Error>>,
+) -> Result<HttpResponse, Error> {
+    match timing::within_deadline(GRACE, answer).await {
         Ok(answer) => answer,
-        Err(_) if begun.get() && E::KIND == Kind::Procedure => Err(store::unconfirmed()),
+        Err(_) if begun.get() && kind == Kind::Procedure => Err(store::unconfirmed()),
         Err(_) => Err(too_late()),
     }
 }
@@ -60,20 +81,26 @@ fn too_late() -> Error {
     Code::Overloaded.because("the request took too long; nothing was changed")
 }
 
+/// Verifies the token of a request, which is not used yet, and refuses a suspended caller unless the method only `reads`.
+async fn verify(app: &App, request: &HttpRequest, nsid: &str, reads: bool) -> Result<Verified, Error> {
+    app.ensure_ready()?;
+    let authorization = request.headers().get(header::AUTHORIZATION).map(|value| value.to_str().unwrap_or("?"));
+    let verified = measure(Stage::Auth, app.authenticator.verify(authorization, nsid)).await?;
+    app.authenticator.refuse_known(&verified)?;
+    if !reads {
+        app.suspensions.refuse(&verified.did)?;
+    }
+    request.extensions_mut().insert(verified.did.clone());
+    Ok(verified)
+}
+
 async fn answer<E: Endpoint>(
     app: &App,
     request: &HttpRequest,
     payload: Payload,
     begun: &Cell<bool>,
 ) -> Result<HttpResponse, Error> {
-    app.ensure_ready()?;
-    let authorization = request.headers().get(header::AUTHORIZATION).map(|value| value.to_str().unwrap_or("?"));
-    let verified = measure(Stage::Auth, app.authenticator.verify(authorization, E::NSID)).await?;
-    app.authenticator.refuse_known(&verified)?;
-    if !E::READS {
-        app.suspensions.refuse(&verified.did)?;
-    }
-    request.extensions_mut().insert(verified.did.clone());
+    let verified = verify(app, request, E::NSID, E::READS).await?;
     let mut intake = Intake::new(app, &verified, app.limits.admit(&verified.did)?);
     // A body keeps its memory until the request is answered.
     let reading = input::<E>(app, &verified.did, request, payload, &mut intake);
@@ -88,25 +115,77 @@ async fn answer<E: Endpoint>(
     drop(intake);
     let account = open_account(app, &verified.did, E::NEEDS_SLOT).await?;
     account.charge(Work::Requests(E::requests(&input)));
-    let last_event_id = request.headers().get(LAST_EVENT_ID).map(|id| id.to_str().unwrap_or("?").to_owned());
-    let head_only = request.method() == Method::HEAD;
-    let takes_gzip = encoding::accepts_gzip(request.headers());
-    let caller = Caller { did: verified.did, key: verified.key, last_event_id, takes_gzip, head_only };
+    let caller = caller(verified, request);
     if let Some(convo) = E::convo(&mut input) {
         app.store.resolve_convo(convo, &caller.did).await?;
     }
     begun.set(true);
-    let output = E::call(app, &caller, input).await?;
+    // Boxed, because the future of a method may be large, and without optimisation each caller would have a copy of it on its stack.
+    let output = Box::pin(E::call(app, &caller, input)).await?;
     let (bytes, reply_kind) = (E::bytes(&output), E::reply_kind(&output));
     // Reserved before the reply is encoded, which may have to wait.
     let reservation = if bytes > LARGE { Some(app.reply_memory.reserve(&caller.did, bytes)?) } else { None };
     let large = reservation.is_some().then_some(&app.large_work);
-    let mut response = measure(Stage::Encode, output.response(large)).await?;
-    response.extensions_mut().insert(reply_kind);
+    let mut response = encode(output, large, reply_kind, &account).await?;
     if let Some(reservation) = reservation {
         response.extensions_mut().insert(reservation);
     }
-    if let BodySize::Sized(bytes) = response.body().size() {
+    Ok(response)
+}
+
+async fn take_in<U: Upload>(
+    app: &App,
+    request: &HttpRequest,
+    payload: Payload,
+    begun: &Cell<bool>,
+) -> Result<HttpResponse, Error> {
+    let verified = verify(app, request, U::NSID, false).await?;
+    let intake = Intake::new(app, &verified, app.limits.admit(&verified.did)?);
+    let head =
+        || Ok((decode::query(request.query_string())?, Announced::of(request.headers(), U::MAX_BYTES, U::TOO_LARGE)?));
+    let (mut input, announced): (U::Input, _) = match head() {
+        Ok(head) => head,
+        Err(error) => {
+            tokio::spawn(intake.refused());
+            return Err(error);
+        }
+    };
+    let (_place, admission) = intake.upload().await?;
+    let body = UploadBody::new(announced, payload, admission);
+    let account = open_account(app, &verified.did, false).await?;
+    let caller = caller(verified, request);
+    if let Some(convo) = U::convo(&mut input) {
+        app.store.resolve_convo(convo, &caller.did).await?;
+    }
+    begun.set(true);
+    let output = U::call(app, &caller, input, body).await?;
+    encode(output, None, ReplyKind::Effect, &account).await
+}
+
+fn caller(verified: Verified, request: &HttpRequest) -> Caller {
+    let headers = request.headers();
+    Caller {
+        did: verified.did,
+        key: verified.key,
+        last_event_id: headers.get(LAST_EVENT_ID).map(|id| id.to_str().unwrap_or("?").to_owned()),
+        takes_gzip: encoding::accepts_gzip(headers),
+        head_only: request.method() == Method::HEAD,
+        selection: Selection::of(headers),
+    }
+}
+
+/// Encodes a reply, and charges its bytes.
+async fn encode<R: Reply>(
+    output: R,
+    large: Option<&LargeWork>,
+    kind: ReplyKind,
+    account: &Account,
+) -> Result<HttpResponse, Error> {
+    let mut response = measure(Stage::Encode, output.response(large)).await?;
+    response.extensions_mut().insert(kind);
+    if let BodySize::Sized(bytes) = response.body().size()
+        && !R::IS_METERED
+    {
         account.charge(Work::Bytes(bytes as usize));
     }
     Ok(response)

@@ -29,6 +29,9 @@ struct ErrorReply<'a> {
 
 /// Successful output of an endpoint: any value that becomes JSON, or a reply of its own kind.
 pub trait Reply {
+    /// True if the bytes of the body are charged to the caller while they are sent.
+    const IS_METERED: bool = false;
+
     /// Returns the reply. A large one is encoded by `large`.
     fn response(self, large: Option<&LargeWork>) -> impl Future<Output = Result<HttpResponse, Error>>;
 }
@@ -67,6 +70,7 @@ pub fn message_with_details(error: &Error, id: Option<&RequestId>) -> String {
         retry_after_ms,
         outcome,
         message_id,
+        size: _,
         cause: _,
     } = &*error.details;
     let listed = [
@@ -112,6 +116,9 @@ pub fn error_response(error: &Error, id: &RequestId) -> HttpResponse {
     if let Some(ms) = error.details.retry_after_ms {
         // Whole seconds, rounded up (RFC 9110, section 10.2.3). The body has the exact time.
         response.insert_header((header::RETRY_AFTER, ms.div_ceil(1_000).to_string()));
+    }
+    if let Some(size) = error.details.size {
+        response.insert_header((header::CONTENT_RANGE, format!("bytes */{size}")));
     }
     if matches!(
         error.code,

@@ -21,6 +21,9 @@ any_serializer! {
     every_method_has_an_example_with_every_field_of_its_document;
 }
 
+/// Body of the example of each upload.
+pub const UPLOADED: &[u8] = b"the bytes of an upload";
+
 /// A valid request that was not sent yet.
 pub struct Example {
     pub method: &'static str,
@@ -41,6 +44,8 @@ pub struct Method {
     pub kind: Kind,
     /// True if it answers with an endless stream.
     pub streams: bool,
+    /// True if its body is bytes, and its fields are parameters.
+    pub uploads: bool,
     pub fields: Vec<Field>,
 }
 
@@ -58,12 +63,13 @@ pub fn methods() -> Vec<Method> {
     let methods = ROUTES.iter().filter(|route| route.kind != Kind::Subscription).map(|route| {
         let document: Value = serde_json::from_str(lexicons::find(route.nsid).unwrap()).unwrap();
         let main = &document["defs"]["main"];
+        let uploads = main["input"]["encoding"] == "*/*";
         let schema = match route.kind {
-            Kind::Procedure => &main["input"]["schema"],
+            Kind::Procedure if !uploads => &main["input"]["schema"],
             _ => &main["parameters"],
         };
         let streams = main["output"]["encoding"] == "text/event-stream";
-        Method { name: route.method(), kind: route.kind, streams, fields: Field::of(schema) }
+        Method { name: route.method(), kind: route.kind, streams, uploads, fields: Field::of(schema) }
     });
     methods.collect()
 }
@@ -71,6 +77,11 @@ pub fn methods() -> Vec<Method> {
 impl Method {
     pub fn has(&self, name: &str) -> bool {
         self.fields.iter().any(|field| field.name == name)
+    }
+
+    /// Returns whether its input is a query string.
+    pub fn has_query(&self) -> bool {
+        self.kind == Kind::Query || self.uploads
     }
 }
 
@@ -111,7 +122,13 @@ impl Example {
         for value in input.as_object_mut().unwrap().values_mut().filter(|value| *value == self.caller.did()) {
             *value = json!(caller.did());
         }
-        match methods().iter().find(|method| method.name == self.method).unwrap().kind {
+        let method = methods().into_iter().find(|method| method.name == self.method).unwrap();
+        match method.kind {
+            _ if method.uploads => {
+                let parameters = parameters(&input);
+                let parameters: Vec<_> = parameters.iter().map(|(name, value)| (*name, &**value)).collect();
+                upload(caller, self.method, &parameters, UPLOADED).await
+            }
             Kind::Procedure => ask(caller, self.method, &input).await,
             _ => caller.xrpc.query(self.method, &parameters(&input)).await.unwrap(),
         }
@@ -129,6 +146,13 @@ pub fn parameters(input: &Value) -> Vec<(&str, String)> {
         }
     }
     parameters
+}
+
+/// Uploads a blob, and returns its id.
+async fn uploaded(member: &Persona) -> String {
+    let convo = convo(member);
+    let reply = ok(upload(member, "uploadBlob", &[("convoId", &convo)], UPLOADED).await);
+    reply.body["blobId"].as_str().unwrap().to_owned()
 }
 
 /// Makes the examples of one method: one for each set of fields that belong together.
@@ -277,6 +301,7 @@ pub async fn examples(app: &TestApp, method: &'static str) -> Vec<Example> {
                 ("msgId", json!("m-1")),
                 ("embedType", json!("t")),
                 ("embedUri", json!("https://example.com")),
+                ("blobs", json!([uploaded(&members[0]).await])),
                 ("serverIncarnation", json!("0123456789abcdef")),
                 ("conflict", json!("error")),
             ]);
@@ -513,6 +538,45 @@ pub async fn examples(app: &TestApp, method: &'static str) -> Vec<Example> {
             ];
             vec![Example { needs: &["url", "secret"], ..example(member, fields) }]
         }
+        "uploadBlob" => {
+            let member = app.conversation(1).await.remove(0);
+            let fields = vec![("convoId", json!(convo(&member))), ("sha256", json!(sha256_hex(UPLOADED)))];
+            vec![example(member, fields)]
+        }
+        "createBlobUpload" => {
+            let member = app.conversation(1).await.remove(0);
+            let fields = vec![
+                ("convoId", json!(convo(&member))),
+                ("size", json!(UPLOADED.len())),
+                ("partSize", json!(256 * 1024)),
+            ];
+            vec![example(member, fields)]
+        }
+        "uploadBlobPart" | "completeBlobUpload" | "getBlobUpload" | "abortBlobUpload" => {
+            let member = app.conversation(1).await.remove(0);
+            let create = json!({ "convoId": convo(&member), "size": UPLOADED.len(), "partSize": 256 * 1024 });
+            let begun = ok(ask(&member, "createBlobUpload", &create).await);
+            let blob = begun.body["blobId"].clone();
+            let part = [("blobId", blob.as_str().unwrap()), ("part", "1")];
+            let hash = ("sha256", json!(sha256_hex(UPLOADED)));
+            let mut fields = vec![("blobId", blob.clone())];
+            match method {
+                "uploadBlobPart" => fields.extend([("part", json!(1)), hash]),
+                "completeBlobUpload" => {
+                    ok(upload(&member, "uploadBlobPart", &part, UPLOADED).await);
+                    fields.push(hash);
+                }
+                _ => {}
+            }
+            vec![example(member, fields)]
+        }
+        "getBlob" => {
+            let member = app.conversation(1).await.remove(0);
+            let blob = uploaded(&member).await;
+            let referring = with(&message(&member, b"a blob"), json!({ "blobs": [blob] }));
+            ok(ask(&member, "sendMessage", &referring).await);
+            vec![example(member, vec![("blobId", json!(blob))])]
+        }
         "getConvos" => {
             let fields = vec![("limit", json!(5)), ("cursor", json!("01JB2N0W3E8Z6TQ9K4M5V7X1YA"))];
             vec![example(app.conversation(1).await.remove(0), fields)]
@@ -521,7 +585,7 @@ pub async fn examples(app: &TestApp, method: &'static str) -> Vec<Example> {
             let mut member = app.conversation(1).await.remove(0);
             let sent = member.send("hello").await.unwrap();
             let more = match method {
-                "getEpoch" | "getMailbox" | "getSubscriptionTicket" | "groupInfoRefresh" => vec![vec![]],
+                "getEpoch" | "getMailbox" | "getQuota" | "getSubscriptionTicket" | "groupInfoRefresh" => vec![vec![]],
                 "getMessages" => vec![
                     vec![("limit", json!(5)), ("sinceSeq", json!(0)), ("markRead", json!(true)), ("peek", json!(true))],
                     vec![("limit", json!(5)), ("cursor", json!("3"))],

@@ -47,6 +47,10 @@ async fn every_method_answers_alike_by_id_and_by_group_id(app: &TestApp) {
             let first = ok(example.send(&by_id).await);
             for name in [group.clone(), group.to_uppercase()] {
                 let again = ok(example.send(&with(&by_id, json!({ "convoId": name }))).await);
+                // Each upload is another one.
+                if method.uploads || method.name == "createBlobUpload" {
+                    continue;
+                }
                 assert_eq!(comparable(&again.body), comparable(&first.body), "{} {:?}", method.name, method.kind);
             }
         }

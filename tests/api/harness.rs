@@ -8,13 +8,14 @@ use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD};
 use catbird_client::mls::Staged;
 use catbird_client::persona::{Persona, sha256_hex};
-use catbird_client::xrpc::{Reply, Xrpc, base64_text, bytes_value};
+use catbird_client::xrpc::{Download, Reply, Xrpc, base64_text, bytes_value};
 use catbird_server::app::App;
 use catbird_server::clock::Clock;
 use catbird_server::config::Config;
 use catbird_server::lifecycle::Lifecycle;
 use catbird_server::server;
 use catbird_testkit::app::{TestApp, variables};
+use catbird_testkit::cluster::blob_folder;
 use serde_json::{Value, json};
 use tokio_postgres::types::ToSql;
 
@@ -67,7 +68,14 @@ pub struct Beside {
 
 impl Beside {
     pub async fn start(other: &TestApp, actors: bool) -> Self {
-        let config = Config::from_variables(variables(&[("ENABLE_ACTOR_SYSTEM", &actors.to_string())])).unwrap();
+        Self::with(other, &[("ENABLE_ACTOR_SYSTEM", &actors.to_string())]).await
+    }
+
+    /// Starts it with these settings on top of the tests' own.
+    pub async fn with(other: &TestApp, settings: &[(&str, &str)]) -> Self {
+        let blobs = format!("file://{}", blob_folder(&other.database.config).display());
+        let settings: Vec<_> = std::iter::once(("BLOB_STORE_URL", &*blobs)).chain(settings.iter().copied()).collect();
+        let config = Config::from_variables(variables(&settings)).unwrap();
         let app = App::new(config, other.database.config.clone(), Clock::system()).await.unwrap();
         app.enter(Lifecycle::Serving);
         let listener = server::bind(&app.config).unwrap();
@@ -75,6 +83,10 @@ impl Beside {
         let server = running.handle();
         tokio::spawn(running);
         Self { app, base: format!("http://{address}"), server }
+    }
+
+    pub fn base(&self) -> &str {
+        &self.base
     }
 
     /// Returns a connection of the persona to this replica.
@@ -98,6 +110,24 @@ pub async fn ask(caller: &Persona, method: &str, body: &Value) -> Reply {
 pub async fn get(caller: &Persona, method: &str, parameters: &[(&str, &str)]) -> Reply {
     let parameters: Vec<_> = parameters.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
     caller.xrpc.query(method, &parameters).await.unwrap()
+}
+
+/// Calls a procedure whose body is these bytes.
+pub async fn upload(caller: &Persona, method: &str, parameters: &[(&str, &str)], body: &[u8]) -> Reply {
+    let parameters: Vec<_> = parameters.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
+    let length = body.len() as u64;
+    caller.xrpc.upload(method, &parameters, "application/octet-stream", body.to_vec(), length).await.unwrap()
+}
+
+/// Calls a query whose reply is bytes, or returns the reply that refuses it.
+pub async fn download(
+    caller: &Persona,
+    method: &str,
+    parameters: &[(&str, &str)],
+    headers: &[(&'static str, &str)],
+) -> Result<Download, Reply> {
+    let parameters: Vec<_> = parameters.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
+    caller.xrpc.download(method, &parameters, headers).await.unwrap()
 }
 
 /// Returns the reply, which must be a success.

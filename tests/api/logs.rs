@@ -91,7 +91,7 @@ async fn an_unforeseen_constraint_violation_is_a_defect_whose_rows_stay_out_of_t
 #[tokio::test(flavor = "multi_thread")]
 async fn on_a_terminal_the_log_is_lines_for_people() {
     let terminal = nix::pty::openpty(None, None).unwrap();
-    let line = logged(Stdio::from(terminal.slave), Stdio::inherit(), |_| terminal.master.into()).await;
+    let line = logged(Stdio::from(terminal.slave), Stdio::inherit(), |_| terminal.master).await;
     assert!(line.contains("INFO") && line.contains("127.0.0.1:"), "{line:?}");
     assert!(!line.contains('{') && !line.contains("\"message\""), "{line:?}");
 }

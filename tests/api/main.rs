@@ -12,6 +12,8 @@ mod harness;
 mod auth;
 mod bad_input;
 mod bad_mls;
+mod blobs;
+mod blobs_http;
 mod clients;
 mod connections;
 mod convos;

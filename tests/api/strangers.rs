@@ -6,7 +6,6 @@ use std::collections::BTreeSet;
 use catbird_client::persona::Persona;
 use catbird_client::random_did;
 use catbird_client::xrpc::{Reply, base64_text, bytes_value, facts};
-use catbird_server::xrpc::Kind;
 use catbird_testkit::app::TestApp;
 use serde_json::{Value, json};
 
@@ -161,9 +160,9 @@ fn variants(method: &Method, example: &Example) -> Vec<Value> {
         if !field.required {
             variants.push(with(&good, json!({ name: null })));
         }
-        let wrong = match method.kind {
-            Kind::Procedure => wrong(name, &field.schema, value),
-            _ => wrong_texts(name, &field.schema).into_iter().map(Value::from).collect(),
+        let wrong = match method.has_query() {
+            false => wrong(name, &field.schema, value),
+            true => wrong_texts(name, &field.schema).into_iter().map(Value::from).collect(),
         };
         let wrong = wrong.into_iter().filter(|wrong| wrong.to_string().len() < 10_000);
         variants.extend(wrong.take(3).map(|wrong| with(&good, json!({ name: wrong }))));

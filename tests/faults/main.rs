@@ -7,6 +7,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
 
+mod blob_store;
+mod blobs;
 mod blocked;
 mod commit_reply;
 mod connections;
@@ -45,6 +47,7 @@ macro_rules! with_each_serializer {
 }
 
 with_each_serializer! {
+    blobs::p4_a_replica_killed_at_any_step_of_a_blob_loses_and_leaks_nothing,
     blocked::a_blocked_conversation_is_refused_in_time_and_starves_no_other,
     blocked::a_backend_that_has_stopped_is_answered_for_in_time,
     blocked::a_full_queue_refuses_at_once_and_loses_no_queued_request,

@@ -68,7 +68,7 @@ async fn a_sound_database_passes() {
     let sound = sound().await;
     let (code, report, errors) = run("check", &sound.url).await;
     assert_eq!((code, errors.as_str()), (Some(0), ""), "{report}");
-    assert_eq!(report.lines().filter(|line| line.starts_with("ok ")).count(), 18, "{report}");
+    assert_eq!(report.lines().filter(|line| line.starts_with("ok ")).count(), 21, "{report}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -126,10 +126,15 @@ async fn a_start_recovers_when_everything_was_killed_at_once() {
     let dir = Scratch::new();
     let mut helper = Helper::start(&dir.0, false).await;
     let postmaster = postmaster(&dir.0);
+    let children = children_of(postmaster);
     for pid in group_of(postmaster) {
         kill(pid, Signal::SIGKILL).unwrap();
     }
     helper.kill();
+    // Children in groups of their own keep the shared memory until they notice that the postmaster has died.
+    while children.iter().chain([&postmaster]).any(|pid| is_alive(*pid)) {
+        std::thread::sleep(Duration::from_millis(10));
+    }
     assert!(dir.0.join("postgres/postmaster.pid").exists());
 
     let postgres = EmbeddedPostgres::start(&Settings::durable(&dir.0)).await.unwrap();
@@ -391,6 +396,13 @@ fn group_of(postmaster: Pid) -> Vec<Pid> {
     let all = String::from_utf8(ps.stdout).unwrap();
     let numbers = |line: &str| line.split_whitespace().map(|n| Pid::from_raw(n.parse().unwrap())).collect::<Vec<_>>();
     all.lines().map(numbers).filter(|line| line[1] == group).map(|line| line[0]).collect()
+}
+
+/// Returns the children of the postmaster, which may be in groups of their own.
+fn children_of(postmaster: Pid) -> Vec<Pid> {
+    let ps = Command::new("ps").args(["-o", "pid=", "--ppid", &postmaster.to_string()]).output().unwrap();
+    let all = String::from_utf8(ps.stdout).unwrap();
+    all.split_whitespace().map(|pid| Pid::from_raw(pid.parse().unwrap())).collect()
 }
 
 /// Returns true for a living process; zombies do not count.

@@ -112,7 +112,7 @@ const IN_SEVERAL_VERSIONS: [(&str, &[&str]); 5] = [
     ),
     ("fred, tungstenite and actix-http are on three generations of rand", &["getrandom", "rand", "rand_chacha"]),
     ("actix-http 3 has types of http 0.2, reqwest of http 1", &["http"]),
-    ("reqwest is ahead of actix-http, fred behind everything", &["base64", "socket2"]),
+    ("reqwest and object_store are ahead of actix-http, fred behind everything", &["base64", "socket2"]),
     ("macros move to syn 3 one by one", &["syn"]),
 ];
 

@@ -1,6 +1,9 @@
 //! The lexicon validator of the tests refuses invalid values: each type, with examples on both sides.
 
-use catbird_testkit::lexicon::{Catalogue, validate_error, validate_event, validate_input, validate_output};
+use catbird_testkit::lexicon::{
+    Catalogue, sends_bytes, validate_bytes, validate_error, validate_event, validate_input, validate_output,
+};
+use reqwest::header::{HeaderMap, HeaderName};
 use serde_json::{Value, json};
 
 const SEND: &str = "blue.catbird.mls.sendMessage";
@@ -289,6 +292,46 @@ fn the_parameters_of_a_query_are_its_input() {
     let dids = |count: usize| json!({ "dids": vec!["did:plc:bob"; count] });
     assert_eq!(validate_input("blue.catbird.mls.getKeyPackages", &dids(100)), Ok(()));
     assert!(validate_input("blue.catbird.mls.getKeyPackages", &dids(101)).is_err());
+}
+
+#[test]
+fn the_parameters_of_an_upload_are_its_input() {
+    let upload = "blue.catbird.mls.uploadBlob";
+    assert_eq!(validate_input(upload, &json!({ "convoId": "c" })), Ok(()));
+    assert!(validate_input(upload, &json!({})).is_err());
+    assert!(!sends_bytes(upload) && !sends_bytes(GET) && sends_bytes("blue.catbird.mls.getBlob"));
+}
+
+#[test]
+fn a_reply_of_bytes_says_what_they_are_and_that_they_are_no_page() {
+    let common = [("x-content-type-options", "nosniff"), ("cache-control", "private, no-cache"), ("etag", "\"a1\"")];
+    let content = [
+        ("content-length", "5"),
+        ("content-type", "text/html"),
+        ("content-disposition", "attachment"),
+        ("content-security-policy", "default-src 'none'; sandbox"),
+        ("accept-ranges", "bytes"),
+    ];
+    let whole = [&common[..], &content].concat();
+    let part = [&whole[..], &[("content-range", "bytes 0-4/9")]].concat();
+    let elsewhere = vec![common[0], ("cache-control", "no-store"), ("location", "https://x.example/y")];
+    let validate = |status, headers: &[(&'static str, &str)]| {
+        let headers = headers.iter().map(|(name, value)| (HeaderName::from_static(name), value.parse().unwrap()));
+        validate_bytes(status, &HeaderMap::from_iter(headers))
+    };
+    for (status, headers) in [(200, &whole), (206, &part), (304, &common.to_vec()), (307, &elsewhere)] {
+        assert_eq!(validate(status, headers), Ok(()));
+        for n in 0..headers.len() {
+            let mut without = headers.clone();
+            let (name, _) = without.remove(n);
+            assert!(validate(status, &without).is_err_and(|why| why.starts_with(name)), "{status} without {name}");
+            let mut other = headers.clone();
+            other[n].1 = "";
+            assert!(validate(status, &other).is_err(), "{status} with an empty {name}");
+        }
+    }
+    assert!(validate(200, &part).is_err(), "a part as the whole");
+    assert!(validate(200, &[&whole[..], &[("content-encoding", "gzip")]].concat()).is_err());
 }
 
 #[test]

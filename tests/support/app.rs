@@ -19,7 +19,7 @@ use catbird_server::lifecycle::Lifecycle;
 use catbird_server::server;
 use serde_json::Value;
 
-use super::cluster::{TestDatabase, database};
+use super::cluster::{TestDatabase, blob_folder, database};
 use super::lexicon;
 
 /// Secret of development tokens in tests.
@@ -68,7 +68,9 @@ impl TestApp {
         adjust: impl FnOnce(&mut Config),
     ) -> Self {
         let database = database().await;
-        let mut config = Config::from_variables(variables(settings)).unwrap().to_serve().unwrap();
+        let blobs = format!("file://{}", blob_folder(&database.config).display());
+        let settings: Vec<_> = std::iter::once(("BLOB_STORE_URL", &*blobs)).chain(settings.iter().copied()).collect();
+        let mut config = Config::from_variables(variables(&settings)).unwrap().to_serve().unwrap();
         adjust(&mut config);
         let app = App::new(config, database.config.clone(), clock).await.unwrap();
         app.enter(Lifecycle::Serving);
@@ -127,7 +129,7 @@ impl TestApp {
     /// Stops the server and checks the invariants.
     pub async fn finish(self) {
         server::drain(&self.app, &self.server).await;
-        let report = check::run(&self.database.config).await.unwrap();
+        let report = check::with_objects(&self.database.config, &self.app.objects).await.unwrap();
         assert!(report.is_clean(), "{report}");
     }
 }
@@ -143,6 +145,9 @@ pub fn validated(base: &str, did: &str) -> Xrpc {
 fn on_reply() -> OnReply {
     Arc::new(|nsid, reply| {
         let checked = match reply.status {
+            200 | 206 | 304 | 307 if lexicon::sends_bytes(nsid) => {
+                lexicon::validate_bytes(reply.status, &reply.headers)
+            }
             200 => lexicon::validate_output(nsid, &reply.body),
             _ => lexicon::validate_error(nsid, &reply.body).and_then(|()| tells_its_facts(&reply.body)),
         };
@@ -184,6 +189,11 @@ pub fn variables(settings: &[(&str, &str)]) -> Vec<(String, String)> {
         ("STRANGERS_PER_DAY".to_owned(), "0".to_owned()),
         ("INVITATIONS_PER_HOUR".to_owned(), "0".to_owned()),
     ];
+    if let Some((_, url)) = settings.iter().find(|(name, _)| *name == "DATABASE_URL")
+        && let Ok(database) = url.parse()
+    {
+        all.push(("BLOB_STORE_URL".to_owned(), format!("file://{}", blob_folder(&database).display())));
+    }
     for (name, value) in settings {
         all.retain(|(known, _)| known != name);
         all.push(((*name).to_owned(), (*value).to_owned()));

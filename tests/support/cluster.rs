@@ -8,13 +8,16 @@
 use std::net::TcpListener;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use catbird_server::config::BlobStore;
 use catbird_server::embedded::{EmbeddedError, EmbeddedPostgres, Settings, Shutdown};
+use catbird_server::metrics::Registry;
+use catbird_server::objects::{ObjectMetrics, Objects};
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, Uid};
 use tokio::sync::OnceCell;
 use tokio_postgres::{Client, Config, NoTls};
 use ulid::Ulid;
@@ -67,8 +70,22 @@ impl Drop for TestDatabase {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async { connect(&admin).await.batch_execute(&drop).await.unwrap() });
         });
+        let _ = std::fs::remove_dir_all(blob_folder(&self.config));
         assert!(dropped.join().is_ok() || std::thread::panicking(), "cannot drop the test database {}", self.name);
     }
+}
+
+/// Folder with the blobs of the servers on a test database.
+pub fn blob_folder(database: &Config) -> PathBuf {
+    std::env::temp_dir()
+        .join(format!("catbird-blobs-{}", Uid::effective()))
+        .join(database.get_dbname().unwrap_or("postgres"))
+}
+
+/// Opens the blob store of the servers on a test database.
+pub fn blob_store(database: &Config) -> Objects {
+    let metrics = ObjectMetrics::register(&mut Registry::default());
+    Objects::open(&BlobStore::Folder(blob_folder(database)), metrics).unwrap()
 }
 
 /// Server with the databases of this process. It lives as long as the process, whose end ends the cluster too.

@@ -15,6 +15,7 @@ use nix::unistd::Pid;
 use tokio_postgres::Config;
 
 use super::app::{validated, variables};
+use super::cluster::blob_store;
 
 /// Maximum time until a process is ready.
 const START: Duration = Duration::from_secs(60);
@@ -255,7 +256,7 @@ impl Fleet {
 
     /// Checks the invariants of the database now.
     pub async fn check(&self) {
-        let report = check::run(&self.database).await.unwrap();
+        let report = check::with_objects(&self.database, &blob_store(&self.database)).await.unwrap();
         assert!(report.is_clean(), "{report}");
     }
 }

@@ -4,6 +4,7 @@
 //! stay complete, and `$bytes` has exactly one form. Requests may have unknown fields, which the server ignores. A
 //! document that uses a feature unknown to this validator is an error too.
 
+mod bytes;
 mod format;
 mod value;
 
@@ -15,6 +16,8 @@ use serde_json::{Value, json};
 
 use value::Unknown;
 
+pub use bytes::validate_bytes;
+
 static OURS: LazyLock<Catalogue> = LazyLock::new(|| {
     Catalogue::new(lexicons::documents().iter().map(|(_, text)| serde_json::from_str(text).expect("documents parse")))
 });
@@ -24,7 +27,13 @@ pub fn validate_output(nsid: &str, body: &Value) -> Result<(), String> {
     OURS.output(nsid, body)
 }
 
-/// Validates `input` of the method: the body of a procedure, or the parameters of a query as an object of typed values.
+/// Returns whether a successful reply of the method is bytes of any type.
+pub fn sends_bytes(nsid: &str) -> bool {
+    OURS.method(nsid).is_ok_and(|method| is_bytes(&method["output"]))
+}
+
+/// Validates `input` of the method: the body of a procedure; or the parameters of a query, or of a procedure whose body is bytes, as an
+/// object of typed values.
 pub fn validate_input(nsid: &str, input: &Value) -> Result<(), String> {
     OURS.input(nsid, input)
 }
@@ -91,6 +100,7 @@ impl Catalogue {
         let method = self.method(nsid)?;
         let schema = match method["type"].as_str() {
             Some("query" | "subscription") => method.get("parameters"),
+            _ if is_bytes(&method["input"]) => method.get("parameters"),
             _ => json_schema(method, "input"),
         };
         let schema = schema.ok_or_else(|| format!("{nsid} declares no input"))?;
@@ -129,6 +139,10 @@ impl Catalogue {
         let found = self.documents.get(nsid).and_then(|document| document["defs"].get(name));
         found.map(|schema| (nsid.to_owned(), schema)).ok_or_else(|| format!("no document defines {nsid}#{name}"))
     }
+}
+
+fn is_bytes(side: &Value) -> bool {
+    side["encoding"] == "*/*"
 }
 
 fn json_schema<'a>(method: &'a Value, side: &str) -> Option<&'a Value> {

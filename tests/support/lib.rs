@@ -19,3 +19,4 @@ pub mod pgbouncer;
 pub mod proxy;
 pub mod receiver;
 pub mod redis;
+pub mod s3;

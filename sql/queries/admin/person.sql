@@ -8,7 +8,9 @@ select jsonb_build_object(
                        select device_id as "deviceId", name, registered_at as "registeredAt", last_seen_at as "lastSeenAt", deleted_at as "deletedAt"
                          from devices where owner_did = $1 order by last_seen_at desc, device_id) d),
          'mailboxes', (select coalesce(jsonb_agg(to_jsonb(b)), '[]') from (
-                         select convo_id as "convoId", provider, host, state, reason from mailboxes where member_did = $1 order by convo_id) b))::text as found,
+                         select convo_id as "convoId", provider, host, state, reason from mailboxes where member_did = $1 order by convo_id) b),
+         'blobs', (select jsonb_build_object('bytes', coalesce(sum(size_bytes), 0), 'uploads', count(*) filter (where stored_at is null))
+                     from blobs where owner_did = $1))::text as found,
        jsonb_build_object(
          'devices', (select count(*) from devices where owner_did = $1),
          'keyPackages', (select count(*) from key_packages
@@ -22,4 +24,5 @@ select jsonb_build_object(
          'challenges', (select count(*) from mailbox_challenges where whom = 'member ' || $1),
          'requests', (select count(*) from idempotency_records where caller_did = $1),
          'quotas', (select count(*) from allowances where key = substr(sha256(convert_to($1, 'UTF8')), 1, 16)),
-         'documents', (select count(*) from did_documents where did = $1))::text as counts
+         'documents', (select count(*) from did_documents where did = $1),
+         'blobs', (select count(*) from blobs where owner_did = $1))::text as counts

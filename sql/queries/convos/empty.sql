@@ -1,6 +1,6 @@
 -- convos/empty: deletes the content of a conversation that has ended, some rows of each table: the bytes of its entries with the stored replies to
--- them, its name, its GroupInfo, its requests for readdition and its envelopes. The entries themselves are deleted later (sweeps/erase):
--- deleting recent ones would make the cursors of everybody too old (event_horizon).
+-- them and their references to blobs, its name, its GroupInfo, its requests for readdition and its envelopes. The entries themselves are
+-- deleted later (sweeps/erase): deleting recent ones would make the cursors of everybody too old (event_horizon).
 -- needs: the conversation, exclusively.
 -- $1 convo_id   $2 after this seq   $3 maximum number of rows of each table   $4 bytes, after which no further entry is taken
 with entries as (
@@ -18,6 +18,8 @@ with entries as (
                         where i.caller_did = s.sender_did and i.method = 'sendMessage' offset 0) sent
     join entries e on e.sender_did = sent.caller_did and e.id = sent.id
    where r.caller_did = sent.caller_did and r.method = sent.method and r.key = sent.key
+), attachments as (
+  delete from blob_references r using entries e where r.convo_id = $1 and r.seq = e.seq
 ), created as (
   delete from idempotency_records r using conversations c
    where c.id = $1 and r.caller_did = c.creator_did and r.method = 'createConvo' and r.reply ->> 'id' = $1

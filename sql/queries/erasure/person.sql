@@ -16,8 +16,12 @@ with requests as (
   delete from mailbox_challenges where whom = 'member ' || $1 returning 1
 ), documents as (
   delete from did_documents where did = $1 returning 1
+), blobs as (
+  -- Messages refer to them. What no message refers to expires.
+  update blobs set owner_did = '' where key in (select key from blobs where owner_did = $1 limit $2) returning 1
 )
 select jsonb_build_object(
          'requests', (select count(*) from requests), 'quotas', (select count(*) from quotas), 'devices', (select count(*) from devices),
-         'challenges', (select count(*) from challenges), 'documents', (select count(*) from documents))::text as counts,
-       (select count(*) from requests) >= $2 as more
+         'challenges', (select count(*) from challenges), 'documents', (select count(*) from documents),
+         'blobs', (select count(*) from blobs))::text as counts,
+       (select count(*) from requests) >= $2 or (select count(*) from blobs) >= $2 as more

@@ -9,9 +9,10 @@ use crate::app::App;
 use crate::bytes::LexBytes;
 use crate::commands::{self, Fingerprint, Idempotency};
 use crate::error::{Code, Error};
-use crate::ids::{ConvoId, Did, EntryId};
+use crate::ids::{BlobId, ConvoId, Did, EntryId};
 use crate::mls::{self, MAX_MLS_BYTES};
 use crate::quotas::Charge;
+use crate::store::blobs::MAX_REFERENCES;
 use crate::store::messages::AppMessage;
 use crate::wire::datetime;
 use crate::xrpc::{Caller, Conflict, Endpoint, EpochProcedure};
@@ -37,6 +38,8 @@ pub struct Input {
     embed_type: Option<String>,
     #[serde(alias = "embed_uri")]
     embed_uri: Option<String>,
+    /// Blobs that the message refers to.
+    blobs: Option<Vec<BlobId>>,
     #[serde(alias = "idempotency_key")]
     idempotency_key: Option<Key>,
     /// The last incarnation of the database that the caller received.
@@ -63,6 +66,7 @@ impl EpochProcedure for SendMessage {
         Code::NotAuthorized,
         Code::InvalidAsset,
         Code::InvalidMessage,
+        Code::BlobNotFound,
         Code::ServerRolledBack,
         Code::MessageTooLarge,
         Code::MessageUnconfirmed,
@@ -109,6 +113,7 @@ async fn command(app: &App, caller: &Caller, input: Input) -> Result<commands::S
     if embed_uri.as_deref().is_some_and(|uri| !is_uri(uri)) {
         return Err(Code::InvalidAsset.because("embedUri must be a URI with a scheme"));
     }
+    let blobs = blobs(input.blobs.unwrap_or_default())?;
     let epoch = input.epoch.0;
     let mut generation = input.generation.map(|generation| generation.0);
     if let Some(frame) = mls::check_application(&ciphertext, epoch)? {
@@ -125,9 +130,12 @@ async fn command(app: &App, caller: &Caller, input: Input) -> Result<commands::S
         .text(input.msg_id.as_ref().map(EntryId::as_str))
         .text(embed_type.as_deref())
         .text(embed_uri.as_deref());
+    // Without blobs it is the fingerprint of builds that know none.
+    let fingerprint = blobs.iter().fold(fingerprint, |fingerprint, blob| fingerprint.text(Some(blob.as_str())));
     Ok(commands::SendMessage {
         convo_id: input.convo_id,
         has_own_id: input.msg_id.is_some(),
+        blobs,
         message: AppMessage {
             id: input.msg_id.unwrap_or_else(|| app.new_id()),
             sender: caller.did.clone(),
@@ -147,6 +155,18 @@ async fn command(app: &App, caller: &Caller, input: Input) -> Result<commands::S
             fingerprint,
         ),
     })
+}
+
+/// Returns the blobs in ascending order.
+fn blobs(mut blobs: Vec<BlobId>) -> Result<Vec<BlobId>, Error> {
+    if blobs.len() > MAX_REFERENCES {
+        return Err(Code::InvalidRequest.because(format!("blobs must name at most {MAX_REFERENCES} blobs")));
+    }
+    blobs.sort_unstable();
+    match blobs.is_sorted_by(|one, next| one < next) {
+        true => Ok(blobs),
+        false => Err(Code::InvalidRequest.because("blobs must not name a blob twice")),
+    }
 }
 
 /// A scheme, a colon and something after it, without spaces (the lexicon's format `uri`).

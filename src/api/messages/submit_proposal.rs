@@ -58,6 +58,7 @@ impl EpochProcedure for SubmitProposal {
             convo_id: input.convo_id,
             message: group::proposal_entry(app, caller, proposal, &group),
             has_own_id: false,
+            blobs: Vec::new(),
             window: app.config.message_epoch_window,
             incarnation: input.server_incarnation.map(|seen| seen.0),
             idempotency: Idempotency::new(

@@ -8,9 +8,9 @@ use chrono::{DateTime, Utc};
 use serde::Deserialize;
 
 use crate::error::{Code, Error};
-use crate::ids::{ConvoId, Did, EntryId};
+use crate::ids::{BlobId, ConvoId, Did, EntryId};
 use crate::store::messages::{self, AppMessage, Appended, NewMessage};
-use crate::store::{Abort, BatchKind, Batched, Cause, Command, Counts, Exclusive, Queries, members};
+use crate::store::{Abort, BatchKind, Batched, Cause, Command, Counts, Exclusive, Queries, blobs, members};
 
 use super::refusal::MadeIn;
 use super::{Idempotency, Replayable};
@@ -20,6 +20,8 @@ use super::{Idempotency, Replayable};
 pub struct SendMessage {
     pub convo_id: ConvoId,
     pub message: AppMessage,
+    /// Blobs that it refers to, ascending.
+    pub blobs: Vec<BlobId>,
     /// The client chose the message's id, so it recognises the message if it sends it again.
     pub has_own_id: bool,
     /// Number of epochs that an application message may lag behind.
@@ -54,7 +56,8 @@ impl Command for SendMessage {
     }
 
     fn batch_kind(&self) -> Option<BatchKind> {
-        Some(BatchKind::Messages)
+        // The statement of a batch writes no references.
+        self.blobs.is_empty().then_some(BatchKind::Messages)
     }
 
     fn bytes(&self) -> usize {
@@ -75,7 +78,12 @@ impl Command for SendMessage {
 
     async fn execute(&self, x: &mut Exclusive<'_>) -> Result<Sent, Abort> {
         match messages::send_one(x, self.new_message(), self.window).await? {
-            Ok(appended) => Ok(self.sent(&appended)),
+            Ok(appended) => {
+                if !self.blobs.is_empty() {
+                    blobs::refer(x, appended.at.seq, &self.blobs).await?;
+                }
+                Ok(self.sent(&appended))
+            }
             Err(refused) => self.refusal(x.tx(), &refused).await,
         }
     }
@@ -117,7 +125,7 @@ impl SendMessage {
                 replayed: true,
             }));
         }
-        match messages::find_by_id(db, &self.convo_id, &self.message).await? {
+        match messages::find_by_id(db, &self.convo_id, &self.message, &self.blobs).await? {
             None => Ok(None),
             Some(found) if found.same => {
                 let AppMessage { id, epoch, .. } = &self.message;

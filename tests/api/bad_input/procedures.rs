@@ -2,7 +2,6 @@
 
 use catbird_client::persona::Persona;
 use catbird_client::xrpc::{Reply, nsid};
-use catbird_server::xrpc::Kind;
 use catbird_testkit::app::TestApp;
 use serde_json::{Value, json};
 
@@ -21,10 +20,10 @@ any_serializer! {
     an_unknown_field_may_hold_anything_that_is_json;
 }
 
-/// Returns an example of each procedure, with its fields.
+/// Returns an example of each procedure with a JSON body, with its fields.
 async fn procedures(app: &TestApp) -> Vec<(Example, Vec<Field>)> {
     let mut procedures = Vec::new();
-    for method in methods().into_iter().filter(|method| method.kind == Kind::Procedure) {
+    for method in methods().into_iter().filter(|method| !method.has_query()) {
         for example in examples(app, method.name).await {
             let fields =
                 method.fields.iter().filter(|field| example.fields.iter().any(|(name, _)| *name == field.name));

@@ -2,6 +2,7 @@
 
 mod add;
 mod create;
+mod files;
 mod leave;
 mod lost_state;
 mod new_device;

@@ -8,6 +8,7 @@
 mod commits;
 mod devices;
 mod error;
+mod files;
 mod follow;
 mod messages;
 mod rolled_back;
@@ -22,6 +23,7 @@ use super::mls::{Handshake, Mls, MlsClient};
 use super::xrpc::{Reply, Xrpc, XrpcError, base64_text};
 
 pub use error::PersonaError;
+pub use files::{File, SharedFile};
 pub use follow::Events;
 pub use messages::Sent;
 pub use rolled_back::Found;
@@ -79,6 +81,8 @@ pub struct Landed {
 enum Call<'a> {
     Procedure(&'a str, &'a Value),
     Query(&'a str, &'a [(&'a str, String)]),
+    /// With bytes as its body.
+    Upload(&'a str, &'a [(&'a str, String)], &'a [u8]),
 }
 
 impl Persona {
@@ -226,6 +230,10 @@ impl Persona {
             let reply = match call {
                 Call::Procedure(method, body) => self.xrpc.procedure(method, body).await,
                 Call::Query(method, parameters) => self.xrpc.query(method, parameters).await,
+                Call::Upload(method, parameters, bytes) => {
+                    let length = bytes.len() as u64;
+                    self.xrpc.upload(method, parameters, "application/octet-stream", bytes.to_vec(), length).await
+                }
             };
             let reply = match reply {
                 Err(XrpcError::NoAnswer { .. }) if self.insists && silences < MAX_SILENCES => {

@@ -7,6 +7,7 @@ mod reply;
 mod socket;
 mod stream;
 mod token;
+mod transfer;
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -19,6 +20,7 @@ pub use reply::{Reply, base64_text, bytes_value, decode_bytes, facts};
 pub use socket::{Frame, Socket, cbor};
 pub use stream::{Event, EventStream};
 pub use token::{Claims, Token};
+pub use transfer::Download;
 
 /// Prefix of every method's name.
 pub const NAMESPACE: &str = "blue.catbird.mls";

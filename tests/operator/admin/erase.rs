@@ -12,9 +12,10 @@ use super::{admin, attempt, contents, counts, event, list, tables};
 
 /// Columns that name a person of whom everything is stored. A new column of this kind belongs here, into the seed below and, unless
 /// `KEPT` has it, into the statements of the erasure.
-const NAMES: [&str; 29] = [
+const NAMES: [&str; 30] = [
     "admin_audit.target",
     "auth_nonces.issuer_did",
+    "blobs.owner_did",
     "commit_reports.member_did",
     "conversations.creator_did",
     "cursors.user_did",
@@ -164,6 +165,8 @@ async fn no_row_names_an_erased_person_except_those_that_the_page_lists() {
          insert into envelopes (id, convo_id, recipient_did, message_id, seq, host, next_attempt_at)
          select 'envelope', convo_id, '{did}', id, seq, 'mail.invalid', now() + interval '1 hour' from messages
           where convo_id = '{with_eve}' and sender_did = '{bobs}' and message_type = 'app';
+         insert into blobs (key, convo_id, owner_did, size_bytes, expires_at)
+         values (repeat('e', 32), '{with_eve}', '{did}', 5, now() + interval '1 hour');
          insert into did_documents (did, account_key, fetched_at) values ('{did}', 'z', now());
          insert into allowances (quota, key, used, ends_at)
          values ('stored_bytes', substr(sha256(convert_to('{did}', 'UTF8')), 1, 16), 1, now() + interval '1 hour');

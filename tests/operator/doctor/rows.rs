@@ -6,9 +6,9 @@ use super::doctor;
 
 /// Each statement brings about one state.
 const HARM: &str = "
-    alter table blobs set (autovacuum_enabled = false);
-    insert into blobs (key, content_type, size_bytes) select n, 'text', n from generate_series(1, 12000) n;
-    delete from blobs;
+    alter table ended_groups set (autovacuum_enabled = false);
+    insert into ended_groups (group_id_hash) select sha256(n::text::bytea) from generate_series(1, 12000) n;
+    delete from ended_groups;
     insert into sweeps (job, started_at, last_finished_at) values ('events', now(), now() - interval '7 hours');
     insert into sweeps (job, started_at, last_finished_at) values ('messages', now(), now() - interval '7 hours');
     insert into set_aside (work, item, last_error, retry_at) values ('events', '5', 'a reason', now());
@@ -37,7 +37,7 @@ async fn dead_rows_and_unfinished_work_are_named() {
     drop(client);
     let client = database.connect().await;
     let start = std::time::Instant::now();
-    let is_seen = "select pg_stat_get_dead_tuples('blobs'::regclass) >= 12000
+    let is_seen = "select pg_stat_get_dead_tuples('ended_groups'::regclass) >= 12000
                           and (select max(tx) from messages) < pg_snapshot_xmin(pg_current_snapshot())";
     while !client.query_one(is_seen, &[]).await.unwrap().get::<_, bool>(0) {
         assert!(start.elapsed().as_secs() < 30, "PostgreSQL does not count, or a transaction stays open");
@@ -46,8 +46,8 @@ async fn dead_rows_and_unfinished_work_are_named() {
     // This service keeps messages for ever, so their sweep is not late.
     let said = doctor(&database.url, &[("MESSAGE_TTL_DAYS", "0")]).await;
     for (subject, found) in [
-        ("dead_rows", "blobs has 12000 dead rows and 0 others"),
-        ("autovacuum_enabled", "autovacuum leaves blobs out"),
+        ("dead_rows", "ended_groups has 12000 dead rows and 0 others"),
+        ("autovacuum_enabled", "autovacuum leaves ended_groups out"),
         ("sweeps", "the sweep events was last finished 7 hours ago"),
         ("set_aside", "the sweep events skips 1 items"),
         ("mailboxes", "an envelope has been due for 36"),

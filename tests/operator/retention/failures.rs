@@ -127,7 +127,13 @@ async fn where_everything_fails_the_pass_ends_and_goes_on_from_there() {
     .await
     .unwrap();
     let (_stop, mut stopped) = watch::channel(false);
-    let runner = Runner::new(app.app.store.clone(), Clock::system(), KEPT, app.app.metrics.jobs.clone());
+    let runner = Runner::new(
+        app.app.store.clone(),
+        Clock::system(),
+        KEPT,
+        app.app.objects.clone(),
+        app.app.metrics.jobs.clone(),
+    );
     assert!(runner.pass(job("events"), &mut stopped).await.is_err());
     let aside = "select count(*) from set_aside where work = 'events'";
     assert_eq!(column::<i64>(&db, aside).await, [10], "it is not their fault");
@@ -153,7 +159,8 @@ async fn a_replica_whose_clock_is_wrong_deletes_nothing_and_is_not_ready() {
         )
         .await
         .unwrap();
-        let runner = Runner::new(app.app.store.clone(), clock, KEPT, app.app.metrics.jobs.clone());
+        let runner =
+            Runner::new(app.app.store.clone(), clock, KEPT, app.app.objects.clone(), app.app.metrics.jobs.clone());
         assert_eq!(runner.pass(job("events"), &mut stopped).await.unwrap(), SweepOutcome::WrongClock);
         assert_eq!(column::<i64>(&db, "select count(*) from event_stream").await, [2]);
         let ready = catbird_client::xrpc::http().unwrap().get(format!("{}/health/ready", app.base)).send().await;

@@ -13,9 +13,10 @@ mod tables;
 use std::time::Duration;
 
 use catbird_server::clock::Clock;
-use catbird_server::config::Retention;
+use catbird_server::config::{BlobStore, Retention};
 use catbird_server::jobs::{JOBS, Job, JobMetrics, Runner, SweepOutcome};
 use catbird_server::metrics::Registry;
+use catbird_server::objects::{ObjectMetrics, Objects};
 use catbird_server::store::Store;
 use catbird_testkit::app::TestApp;
 use chrono::TimeDelta;
@@ -40,7 +41,16 @@ fn job(name: &str) -> &'static Job {
 pub(crate) async fn pass(store: &Store, retention: Retention, name: &str) -> SweepOutcome {
     let (_stop, mut stopped) = watch::channel(false);
     let metrics = JobMetrics::register(&mut Registry::default());
-    Runner::new(store.clone(), Clock::system(), retention, metrics).pass(job(name), &mut stopped).await.unwrap()
+    Runner::new(store.clone(), Clock::system(), retention, no_blobs(), metrics)
+        .pass(job(name), &mut stopped)
+        .await
+        .unwrap()
+}
+
+/// A blob store for jobs that use none.
+fn no_blobs() -> Objects {
+    let folder = std::env::temp_dir().join("catbird-no-blobs");
+    Objects::open(&BlobStore::Folder(folder), ObjectMetrics::register(&mut Registry::default())).unwrap()
 }
 
 /// Runs one pass of a job, which must delete this many rows.

@@ -22,6 +22,7 @@ async fn used_tokens_are_deleted_by_slot_and_slots_in_use_are_retried() {
         app.app.store.clone(),
         catbird_server::clock::Clock::system(),
         KEPT,
+        app.app.objects.clone(),
         app.app.metrics.jobs.clone(),
     );
     assert!(runner.pass(crate::retention::job("used_tokens"), &mut stopped).await.is_err());

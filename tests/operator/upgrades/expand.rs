@@ -20,6 +20,10 @@ const HARMLESS: &[(&str, &str)] = &[
     ),
     ("new: constraint key_packages_last_resort_check", "Wider than the former check."),
     ("new: constraint event_stream_type_check", "The same types as one constant."),
+    ("new: CREATE TRIGGER blobs_counted", "The previous release writes no blobs."),
+    ("new: constraint blobs_", "The previous release writes no blobs."),
+    ("new: unique blobs (key, convo_id)", "The previous release writes no blobs."),
+    ("new: required blobs.", "The previous release writes no blobs."),
     ("new: CREATE TRIGGER members_joined", "Counts what statements of the previous release insert, by row."),
     ("new: CREATE TRIGGER members_moved", "Counts what statements of the previous release change, as before."),
 ];

@@ -23,6 +23,11 @@ impl Persona {
     /// Encrypts and sends a text; encrypts it again if a commit came first. Proposals of the epoch are carried out
     /// before, as MLS demands.
     pub async fn send(&mut self, text: &str) -> Result<Sent, PersonaError> {
+        self.send_referring(text, &[]).await
+    }
+
+    /// Like [`Persona::send`], with references to blobs.
+    pub async fn send_referring(&mut self, text: &str, blobs: &[String]) -> Result<Sent, PersonaError> {
         let mut conflicts = 0;
         loop {
             if self.mls.commit_is_due(&self.group_id)? {
@@ -37,6 +42,9 @@ impl Persona {
                 "senderDid": self.did(),
                 "idempotencyKey": unique(),
             });
+            if !blobs.is_empty() {
+                body["blobs"] = json!(blobs);
+            }
             self.name_incarnation(&mut body);
             let reply = self.patient(Call::Procedure("sendMessage", &body)).await?;
             if reply.is_ok() {

@@ -80,7 +80,8 @@ async fn p10_haproxy_limits_addresses_paths_and_bodies_and_trusts_only_configure
     let replica = Replica::start(Mode::Advisory, &database.url, &[]).await;
     let replicas = [&*replica.base; 3];
     let haproxy = HaProxy::start(replicas, &[("REQUESTS_PER_ADDRESS", "40")]);
-    let status = async |base: &str, head: &str| reply(base, head, "").await.0;
+    let status_with = async |base: &str, head: &str, headers: &str| reply(base, head, headers).await.0;
+    let status = async |base: &str, head: &str| status_with(base, head, "").await;
     for (head, expected) in [
         ("GET /xrpc/_health", 200),
         ("GET /lexicons", 200),
@@ -98,6 +99,11 @@ async fn p10_haproxy_limits_addresses_paths_and_bodies_and_trusts_only_configure
     assert!(refused == 400 && body.contains("no WebSocket"), "{refused} {body}");
     let (refused, body) = reply(&haproxy.base(), send, "Content-Length: 20971521\r\n").await;
     assert!(refused == 413 && body.contains("PayloadTooLarge"), "{refused} {body}");
+    let upload = "POST /xrpc/blue.catbird.mls.uploadBlob";
+    assert_eq!(status_with(&haproxy.base(), upload, "Content-Length: 52428801\r\n").await, 413);
+    // As much of the body as HAProxy waits for. The replica asks for a token.
+    let begun = format!("Content-Length: 20971521\r\n\r\n{}", "x".repeat(100 * 1024));
+    assert_eq!(first_status(&haproxy.base(), upload, &begun).await, 401);
 
     // A client that invents addresses is limited all the same.
     let forged =

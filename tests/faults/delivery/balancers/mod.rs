@@ -193,6 +193,16 @@ async fn read(mut socket: Socket, mut seq: u64, end: u64) -> (u64, String) {
 const UPGRADE: &str =
     "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 
+/// Sends the beginning of a request and returns the status of the reply, which may come before the end of the connection.
+async fn first_status(base: &str, head: &str, headers: &str) -> u16 {
+    let mut socket = TcpStream::connect(base.trim_start_matches("http://")).await.unwrap();
+    let request = format!("{head} HTTP/1.1\r\nHost: mls.test\r\n{headers}");
+    socket.write_all(request.as_bytes()).await.unwrap();
+    let mut line = [0; 12];
+    tokio::time::timeout(PATIENCE, socket.read_exact(&mut line)).await.expect("a reply").unwrap();
+    std::str::from_utf8(&line[9..]).unwrap().parse().unwrap()
+}
+
 /// Sends a request without a body and returns status and body of the reply.
 async fn reply(base: &str, head: &str, headers: &str) -> (u16, String) {
     let mut socket = TcpStream::connect(base.trim_start_matches("http://")).await.unwrap();

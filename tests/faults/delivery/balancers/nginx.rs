@@ -21,6 +21,7 @@ async fn p10_nginx_passes_on_public_paths_and_one_upgrade_and_trusts_only_config
     let replica = Replica::start(Mode::Advisory, &database.url, &[]).await;
     let nginx = Nginx::start(&[&*replica.base], "");
     let send = "POST /xrpc/blue.catbird.mls.sendMessage";
+    let upload = "POST /xrpc/blue.catbird.mls.uploadBlob";
     for (head, headers, status) in [
         ("GET /xrpc/_health", "", 200),
         ("GET /lexicons", "X-Forwarded-For: 192.0.2.7\r\n", 200),
@@ -31,6 +32,8 @@ async fn p10_nginx_passes_on_public_paths_and_one_upgrade_and_trusts_only_config
         // The replica does not see the upgrade, so it asks for a token.
         (send, UPGRADE, 401),
         (send, "Content-Length: 20971521\r\n", 413),
+        (upload, "Content-Length: 20971521\r\n", 401),
+        (upload, "Content-Length: 52428801\r\n", 413),
     ] {
         let (found, text) = reply(&nginx.base(), head, headers).await;
         assert_eq!(found, status, "{head} {headers}: {text}");
