@@ -52,7 +52,7 @@ pub use writer::Writer;
 const PIECE: usize = 64 * 1024;
 /// Objects that a service names in one page of a list.
 const PAGE: usize = 1_000;
-/// Maximum number of objects that are written or read at once; each takes up to 300 KiB.
+/// Maximum number of objects that are written or read at once.
 pub const MAX_TRANSFERS: usize = 512;
 /// Maximum time for which a transfer waits until another one ends.
 const MAX_SLOT_WAIT: Duration = Duration::from_secs(2);
