@@ -2,6 +2,7 @@
 //! was acknowledged, and is used again as soon as it works.
 
 use std::ops::Range;
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use actix_web::web::Bytes;
@@ -14,6 +15,8 @@ use futures_util::TryStreamExt;
 
 /// More than the buffers between the two ends of a connection.
 const LARGE: usize = 16 * 1024 * 1024;
+/// The bytes of objects. They are made once, because a debug build needs most of a second for it, which is no time of the store.
+static BYTES: LazyLock<Bytes> = LazyLock::new(|| (0..LARGE).map(|n| (n / 7 + n / 65_536) as u8).collect::<Vec<_>>().into());
 /// Time of an answer when the store fails at once: three attempts, and the waits between them.
 const AT_ONCE: Duration = Duration::from_secs(2);
 /// Time of an answer when the store says nothing, below the time that a request has.
@@ -53,7 +56,7 @@ impl Setting {
 }
 
 fn bytes(count: usize) -> Bytes {
-    (0..count).map(|n| (n / 7 + n / 65_536) as u8).collect::<Vec<_>>().into()
+    BYTES.slice(..count)
 }
 
 /// Reads an object that exists.
