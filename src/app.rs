@@ -15,6 +15,7 @@ use crate::actors::{Limits, Registry};
 use crate::advisory::Advisory;
 use crate::auth::{Authenticator, Replay, replay};
 use crate::background::{Background, tasks};
+use crate::bodies::Bodies;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::connection;
@@ -55,6 +56,7 @@ pub struct App {
     pub traces: Traces,
     pub delivery: Delivery,
     pub objects: Objects,
+    pub bodies: Bodies,
     pub metrics: Metrics,
     pub body_memory: BodyMemory,
     pub reply_memory: ReplyMemory,
@@ -135,7 +137,9 @@ impl App {
             &background,
         )?);
         let suspensions = Suspensions::new(store.clone(), events.clone(), metrics.suspensions.clone());
-        let delivery = Delivery::new(store.clone(), config.mailboxes, metrics.delivery.clone(), clock.clone());
+        let bodies = Bodies::new(objects.clone(), runtime.clone());
+        let delivery =
+            Delivery::new(store.clone(), bodies.clone(), config.mailboxes, metrics.delivery.clone(), clock.clone());
         let large_work = LargeWork::new(&runtime);
         let probe = Probe::new(store.clone(), clock.clone(), runtime);
         Ok(Self {
@@ -152,6 +156,7 @@ impl App {
             traces,
             delivery,
             objects,
+            bodies,
             body_memory: BodyMemory::new(metrics.memory.clone()),
             reply_memory: ReplyMemory::new(metrics.memory.clone()),
             large_work,

@@ -42,13 +42,18 @@ impl fmt::Debug for LexBytes {
 
 impl Serialize for LexBytes {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        if !serializer.is_human_readable() {
-            return serializer.serialize_bytes(&self.0);
-        }
-        let mut map = serializer.serialize_map(Some(1))?;
-        map.serialize_entry("$bytes", &general_purpose::STANDARD_NO_PAD.encode(&self.0))?;
-        map.end()
+        serialize(&self.0, serializer)
     }
+}
+
+/// Writes bytes as [`LexBytes`] are written.
+pub fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+    if !serializer.is_human_readable() {
+        return serializer.serialize_bytes(bytes);
+    }
+    let mut map = serializer.serialize_map(Some(1))?;
+    map.serialize_entry("$bytes", &general_purpose::STANDARD_NO_PAD.encode(bytes))?;
+    map.end()
 }
 
 impl<'de> Deserialize<'de> for LexBytes {

@@ -181,6 +181,8 @@ codes! {
     LastMember 409 GiveUp,
     /// The idempotency key or message id was used for a different request.
     IdempotencyConflict 409 GiveUp,
+    /// A replica of a build serves that does not know the storage model.
+    StorageModelUnavailable 503 RetrySame,
     /// A key package in the request is unknown, used, or issued to another caller.
     KeyPackageNotFound 409 GiveUp,
     /// The caller has the maximum number of proposals in this epoch.

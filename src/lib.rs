@@ -53,6 +53,7 @@
 //! - [`jobs`] deletes what is old.
 //! - [`probe`] checks the database for [`health`].
 //! - `replicas` keeps the row of this replica, for [`doctor`].
+//! - [`bodies`] puts the ciphertexts of large messages into the blob store, and reads them from there.
 //! - [`store`] owns every transaction. A compare-and-swap or a constraint in `sql/` decides, never memory.
 //!
 //! Resources and formats:
@@ -93,6 +94,7 @@ pub mod app;
 pub mod auth;
 pub mod background;
 mod batching;
+pub mod bodies;
 pub mod bytes;
 pub mod check;
 pub mod clock;

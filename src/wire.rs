@@ -1,10 +1,14 @@
 //! Shapes that several methods return, field for field as `blue.catbird.mls.defs` declares them.
 
-use chrono::{DateTime, Utc};
-use serde::{Deserialize, Serialize};
+use std::sync::OnceLock;
 
-use crate::bytes::LexBytes;
-use crate::ids::{ConvoId, Did, EntryId};
+use chrono::{DateTime, Utc};
+use hyper::body::Bytes;
+use serde::ser::Error as _;
+use serde::{Deserialize, Serialize, Serializer};
+
+use crate::bytes::{self, LexBytes};
+use crate::ids::{BlobId, ConvoId, Did, EntryId};
 
 /// Writes a datetime as every reply has it: RFC 3339 in UTC with microseconds, which PostgreSQL's precision needs for a
 /// round trip.
@@ -68,6 +72,64 @@ pub struct ProposalMessage {
     pub proposal: LexBytes,
 }
 
+/// The ciphertext of an entry, from the database or from the blob store.
+#[derive(Debug, Clone)]
+pub enum Ciphertext {
+    Row(LexBytes),
+    Body(Body),
+}
+
+/// A ciphertext in the blob store. It cannot be written before its bytes were read from there.
+#[derive(Debug, Clone)]
+pub struct Body {
+    pub id: BlobId,
+    /// In bytes.
+    pub size: usize,
+    bytes: OnceLock<Bytes>,
+}
+
+impl Body {
+    /// A body whose bytes were not read yet.
+    pub fn new(id: BlobId, size: usize) -> Self {
+        Self { id, size, bytes: OnceLock::new() }
+    }
+
+    /// Gives it its bytes.
+    pub fn fill(&self, bytes: Bytes) {
+        self.bytes.get_or_init(|| bytes);
+    }
+}
+
+impl Ciphertext {
+    /// Size in bytes, also of a body that was not read yet.
+    pub fn size(&self) -> usize {
+        match self {
+            Self::Row(bytes) => bytes.0.len(),
+            Self::Body(body) => body.size,
+        }
+    }
+
+    /// Returns the body if its bytes were not read yet.
+    pub fn missing(&self) -> Option<&Body> {
+        match self {
+            Self::Row(_) => None,
+            Self::Body(body) => Some(body).filter(|body| body.bytes.get().is_none()),
+        }
+    }
+}
+
+impl Serialize for Ciphertext {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Row(bytes) => bytes.serialize(serializer),
+            Self::Body(Body { bytes, .. }) => {
+                let bytes = bytes.get().ok_or_else(|| S::Error::custom("the body was not read from the blob store"))?;
+                bytes::serialize(bytes, serializer)
+            }
+        }
+    }
+}
+
 /// `defs#messageView`.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -76,7 +138,7 @@ pub struct MessageView {
     pub convo_id: ConvoId,
     pub sender: Did,
     pub message_type: MessageType,
-    pub ciphertext: LexBytes,
+    pub ciphertext: Ciphertext,
     /// Number of the group that it was made in.
     pub generation: i64,
     pub epoch: i64,
@@ -100,6 +162,17 @@ pub struct MemberView {
     pub joined_at: DateTime<Utc>,
     /// True if this member may remove others.
     pub is_admin: bool,
+}
+
+/// Place of the ciphertexts of a conversation's messages.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StorageModel {
+    /// All are in the database.
+    #[default]
+    Database,
+    /// Those of large messages are in the blob store.
+    Blob,
 }
 
 /// State of a conversation.
@@ -135,6 +208,7 @@ pub struct ConvoView {
     /// `seq` of the newest entry; 0 in an empty log.
     pub seq: i64,
     pub cipher_suite: String,
+    pub storage_model: StorageModel,
     pub state: ConvoState,
     #[serde(serialize_with = "datetime")]
     pub created_at: DateTime<Utc>,

@@ -26,6 +26,7 @@ const FLOORS: &[(&[&str], &str)] = &[
     (&["batching"], "a batch does not know which serializer forms it"),
     (&["events", "quotas"], "events know no framing and no HTTP; quotas know no serializer"),
     (&["commands", "auth", "delivery", "jobs", "probe", "replicas"], "users of the store do not know each other"),
+    (&["bodies"], "a body is read without knowledge of who writes it to a client"),
     (&["store"], "the store executes transactions and does not know what they are for"),
     (&["connection", "limits", "memory", "mls", "objects"], "resources and formats work without the store"),
     (&["error"], "the table of errors does not know where they arise"),

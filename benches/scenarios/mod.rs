@@ -3,6 +3,7 @@
 //! A scenario seeds its data, takes the plan's turns one by one, and records a sample for each. To add a scenario, add
 //! a file here and a line in [`ALL`].
 
+mod bodies;
 mod clients;
 mod commits;
 mod cost;
@@ -49,7 +50,7 @@ const fn of(
 }
 
 /// All scenarios in the order in which they run.
-pub const ALL: [Scenario; 15] = [
+pub const ALL: [Scenario; 16] = [
     of(generator::NAME, |bench| Box::pin(generator::run(bench)), generator::time),
     of(send::NAME, |bench| Box::pin(send::run(bench)), send::time),
     of(group_size::NAME, |bench| Box::pin(group_size::run(bench)), group_size::time),
@@ -61,6 +62,7 @@ pub const ALL: [Scenario; 15] = [
     of(neighbour::NAME, |bench| Box::pin(neighbour::run(bench)), neighbour::time),
     of(fleet::NAME, |bench| Box::pin(fleet::run(bench)), fleet::time),
     of(events::NAME, |bench| Box::pin(events::run(bench)), events::time),
+    of(bodies::NAME, |bench| Box::pin(bodies::run(bench)), bodies::time),
     of(cost::NAME, |bench| Box::pin(cost::run(bench)), cost::time),
     Scenario { only_by_name: true, ..of(grown::NAME, |bench| Box::pin(grown::run(bench)), grown::time) },
     Scenario { only_by_name: true, ..of(transfers::NAME, |bench| Box::pin(transfers::run(bench)), transfers::time) },

@@ -5,9 +5,14 @@ use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use tokio::runtime::Handle;
+
 use super::progress::Progress;
 use super::{Admin, AdminError};
+use crate::bodies::Bodies;
 use crate::ids::ConvoId;
+use crate::metrics::Registry;
+use crate::objects::{ObjectMetrics, Objects};
 use crate::store::erasure::Tally;
 
 /// Destination of an export. A file has its name only once it is complete, and replaces no other.
@@ -53,19 +58,31 @@ impl Destination {
 }
 
 impl Admin {
+    /// Opens the blob store, which a conversation without bodies does not need.
+    fn bodies(&self) -> Result<Bodies, AdminError> {
+        let objects = Objects::open(&self.blob_store, ObjectMetrics::register(&mut Registry::default()))?;
+        Ok(Bodies::new(objects, Handle::current()))
+    }
+
     /// Exports the entries that a conversation has now, a page in memory at a time.
     pub(super) async fn export(&self, convo: &ConvoId, mut to: Destination) -> Result<Tally, AdminError> {
         let found = self.operator.convo(convo).await?.ok_or_else(|| AdminError::NoConvo(convo.to_string()))?;
         let upto = found.view["seq"].as_i64().expect("a look-up has the last seq");
-        let (mut entries, mut bytes, mut after, mut progress) = (0, 0, 0, Progress::new());
+        let (mut entries, mut bytes, mut after, mut progress, mut bodies) = (0, 0, 0, Progress::new(), None);
         loop {
             let page = self.operator.entries(convo, after, upto).await?;
             let Some(last) = page.last() else { break };
             after = last.seq;
+            if bodies.is_none() && page.iter().any(|entry| entry.ciphertext.missing().is_some()) {
+                bodies = Some(self.bodies()?);
+            }
+            if let Some(bodies) = &bodies {
+                bodies.fill_all(&page).await?;
+            }
             let mut lines = Vec::new();
             for entry in &page {
                 entries += 1;
-                bytes += entry.ciphertext.0.len() as i64;
+                bytes += entry.ciphertext.size() as i64;
                 serde_json::to_writer(&mut lines, entry).map_err(io::Error::from)?;
                 lines.push(b'\n');
             }

@@ -20,10 +20,11 @@ use nix::unistd::{Uid, User, gethostname};
 use ulid::Ulid;
 
 use crate::background::portion::Portion;
-use crate::config::Config;
+use crate::config::{BlobStore, Config};
 use crate::error::Error;
 use crate::ids::{ConvoId, Did};
 use crate::metrics::Registry;
+use crate::objects;
 use crate::store::admin::{OperatorError, Run};
 use crate::store::erasure::Tally;
 use crate::store::{Command, ConnectError, LockMode, Operator, Store, StoreConfig, StoreError, StoreMetrics};
@@ -48,6 +49,8 @@ pub enum AdminError {
     NoConvo(String),
     #[error("the table caller_names is empty")]
     NoNamesKey,
+    #[error(transparent)]
+    BlobStore(#[from] objects::OpenError),
     #[error("the export cannot be written: {0}")]
     Export(#[from] std::io::Error),
 }
@@ -69,6 +72,8 @@ struct Admin {
     store: Store,
     /// DID of the service.
     service: Did,
+    /// Place of ciphertexts that are not in the database.
+    blob_store: BlobStore,
 }
 
 impl Admin {
@@ -79,6 +84,7 @@ impl Admin {
             operator: Operator::connect(database).await?,
             store: Store::new(store, StoreMetrics::register(&mut Registry::default()))?,
             service: config.auth.service_did.clone(),
+            blob_store: config.blob_store.clone(),
         })
     }
 

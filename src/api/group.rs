@@ -79,6 +79,7 @@ pub fn proposal_entry(app: &App, caller: &Caller, proposal: Proposal, group: &Gr
         generation: Some(group.generation),
         epoch: proposal.frame.epoch,
         ciphertext: proposal.bytes,
+        body: None,
         embed_type: None,
         embed_uri: None,
         proposal_hash: Some(proposal.hash),

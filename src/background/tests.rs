@@ -59,6 +59,7 @@ async fn the_end_of_a_task_is_no_failure_while_the_server_drains_and_only_stoppa
 const OTHER_TASKS: &[(&str, &str)] = &[
     ("actors/registry.rs", "an actor, which the next request starts again"),
     ("auth/resolver.rs", "the refresh of one DID document"),
+    ("bodies.rs", "one read from the blob store"),
     ("connection/socket.rs", "a test"),
     ("delivery/outbox.rs", "one attempt, held by the task that makes attempts"),
     ("embedded/initdb.rs", "one connection to PostgreSQL"),

@@ -61,7 +61,7 @@ pub use sync_key_packages::SyncKeyPackages;
 pub use update_cursor::UpdateCursor;
 pub use update_group_info::UpdateGroupInfo;
 pub use update_read::UpdateRead;
-pub use upload_blob::{AbortBlob, BeginBlob, BeginPart, StoreBlob, StorePart};
+pub use upload_blob::{AbortBlob, BeginBlob, BeginBody, BeginPart, StoreBlob, StorePart};
 
 #[cfg(test)]
 mod tests;

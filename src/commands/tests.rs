@@ -347,6 +347,7 @@ impl Case<'_> {
                 sender,
                 epoch,
                 ciphertext: body,
+                body: None,
                 embed_type: None,
                 embed_uri: None,
                 proposal_hash,

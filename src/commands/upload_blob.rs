@@ -5,7 +5,7 @@ use chrono::{DateTime, Utc};
 
 use crate::error::{Code, Error, RETRY_AFTER_MS};
 use crate::ids::{BlobId, Did};
-use crate::store::blobs::{self, Exceeded, NewBlob, StoredBlob, UploadLimits};
+use crate::store::blobs::{self, Exceeded, MessageBody, NewBlob, StoredBlob, UploadLimits};
 use crate::store::{Abort, Transaction, Tx, members};
 
 /// Time after which a conversation whose blobs have too many bytes may have room again: retention has deleted some of them.
@@ -44,6 +44,20 @@ impl BeginBlob {
         let mut error = Code::QuotaExceeded.because(message);
         error.details.retry_after_ms = Some(retry_after_ms);
         error
+    }
+}
+
+/// The body of a message to begin.
+#[derive(Debug)]
+pub struct BeginBody(pub(super) MessageBody);
+
+impl Transaction for BeginBody {
+    const NAME: &'static str = "beginBody";
+    /// False if the message would be refused now, or its conversation keeps all ciphertexts in the database.
+    type Output = bool;
+
+    async fn execute(&self, tx: &Tx) -> Result<bool, Abort> {
+        blobs::begin_body(tx, &self.0).await
     }
 }
 

@@ -20,6 +20,7 @@ use std::sync::Arc;
 
 use tokio::sync::{Notify, watch};
 
+use crate::bodies::Bodies;
 use crate::clock::Clock;
 use crate::config::MailboxConfig;
 use crate::store::Store;
@@ -30,6 +31,7 @@ pub use metrics::DeliveryMetrics;
 #[derive(Clone)]
 pub struct Delivery {
     store: Store,
+    bodies: Bodies,
     config: MailboxConfig,
     /// Notified when there are new envelopes or new mailboxes.
     made: Arc<Notify>,
@@ -40,8 +42,8 @@ pub struct Delivery {
 }
 
 impl Delivery {
-    pub fn new(store: Store, config: MailboxConfig, metrics: DeliveryMetrics, clock: Clock) -> Self {
-        Self { store, config, made: Arc::default(), set: Arc::default(), metrics, clock }
+    pub fn new(store: Store, bodies: Bodies, config: MailboxConfig, metrics: DeliveryMetrics, clock: Clock) -> Self {
+        Self { store, bodies, config, made: Arc::default(), set: Arc::default(), metrics, clock }
     }
 
     /// Wakes the loops after a mailbox was set here. Without it, and at other replicas, they poll every few seconds.
@@ -59,7 +61,15 @@ impl Delivery {
     pub async fn deliver(self, stop: watch::Receiver<bool>) {
         match webhook::Client::new(self.config.timeout, self.config.allow_private_hosts) {
             Ok(client) => {
-                let outbox = outbox::Outbox::new(self.store, self.config, client, self.made, self.metrics, self.clock);
+                let outbox = outbox::Outbox::new(
+                    self.store,
+                    self.bodies,
+                    self.config,
+                    client,
+                    self.made,
+                    self.metrics,
+                    self.clock,
+                );
                 outbox.run(stop).await;
             }
             Err(cause) => tracing::error!(%cause, "mailbox delivery is off: the HTTP client cannot be built"),

@@ -9,6 +9,7 @@ use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::{Id, JoinSet};
 use ulid::Ulid;
 
+use crate::bodies::Bodies;
 use crate::clock::{Clock, jitter};
 use crate::config::MailboxConfig;
 use crate::error::Error;
@@ -43,6 +44,8 @@ const FULL_SCAN_INTERVAL: Duration = Duration::from_secs(15);
 const MAX_RETRY_WAIT: Duration = Duration::from_secs(3_600);
 /// Part of a lease beyond the time of its attempt, to read the entry and to store the result.
 const LEASE_MARGIN: Duration = Duration::from_secs(5);
+/// Pause after an attempt for which the ciphertext could not be read from the blob store. It does not count as an attempt.
+const BODY_PAUSE: Duration = Duration::from_secs(15);
 /// Interval at which the backlog is counted.
 const BACKLOG_INTERVAL: Duration = Duration::from_secs(15);
 /// Reason for an attempt that timed out.
@@ -70,6 +73,7 @@ struct Running {
 
 struct Shared {
     store: Store,
+    bodies: Bodies,
     config: MailboxConfig,
     client: Client,
     memory: Semaphore,
@@ -80,14 +84,22 @@ struct Shared {
 impl Outbox {
     pub fn new(
         store: Store,
+        bodies: Bodies,
         config: MailboxConfig,
         client: Client,
         made: Arc<Notify>,
         metrics: DeliveryMetrics,
         clock: Clock,
     ) -> Self {
-        let shared =
-            Arc::new(Shared { store, config, client, memory: Semaphore::new(MAX_KIB as usize), metrics, clock });
+        let shared = Arc::new(Shared {
+            store,
+            bodies,
+            config,
+            client,
+            memory: Semaphore::new(MAX_KIB as usize),
+            metrics,
+            clock,
+        });
         Self {
             shared,
             made,
@@ -344,6 +356,12 @@ impl Shared {
             let pause = wait(self.config.first_retry, 2 * mailbox.challenges - 1);
             let why = "the mailbox has not answered its challenge yet".to_owned();
             return Ok((AttemptEnd::Early(pause, why), HostResult::NotCalled));
+        }
+        // The other half of the time is the mailbox's.
+        let filling = tokio::time::timeout(self.config.timeout / 2, self.bodies.fill(&body.message));
+        if !matches!(filling.await, Ok(Ok(()))) {
+            let why = "the entry could not be read from the blob store".to_owned();
+            return Ok((AttemptEnd::Early(BODY_PAUSE, why), HostResult::NotCalled));
         }
         *tells = Some((mailbox.key, mailbox.fails));
         // The rules may have changed since it was set, and the client does not check addresses that need no lookup.

@@ -116,7 +116,7 @@ impl Client {
             Ok::<_, serde_json::Error>((body, signature))
         };
         // A large body takes tens of milliseconds; other work of this thread moves to another one meanwhile.
-        let sealed = match message.ciphertext.0.len() > LARGE {
+        let sealed = match message.ciphertext.size() > LARGE {
             true => tokio::task::block_in_place(sealed),
             false => sealed(),
         };

@@ -90,7 +90,7 @@ async fn supply(
     let after: Vec<(&str, i64)> = gaps.iter().map(|gap| (&*gap.convo, gap.position)).collect();
     let entries = reader.entries(&after).await?;
     account.charge(Work::Database(begun.elapsed()));
-    account.charge(Work::Bytes(entries.entries.iter().map(|entry| entry.ciphertext.0.len()).sum()));
+    account.charge(Work::Bytes(entries.entries.iter().map(|entry| entry.ciphertext.size()).sum()));
     if has_gap(&after, &entries.entries) && may_lack(subscriber, &reader.present(None).await?) {
         subscriber.end(End::Announced(Info::Reset));
         return Ok(());

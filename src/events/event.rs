@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{ConvoId, Did, ServerIncarnation};
 use crate::store::events::EventRow;
-use crate::wire::{ConvoState, MessageView, datetime};
+use crate::wire::{Body, ConvoState, MessageView, datetime};
 
 use super::cursor::Cursor;
 
@@ -192,8 +192,16 @@ impl Event {
     /// Approximate number of bytes on the wire.
     fn size(&self) -> usize {
         match self {
-            Event::Message { message, .. } => FRAME + message.ciphertext.0.len() / 3 * 4,
+            Event::Message { message, .. } => FRAME + message.ciphertext.size() / 3 * 4,
             _ => FRAME,
+        }
+    }
+
+    /// Returns the ciphertext that has to be read from the blob store before the event can be written.
+    pub fn missing(&self) -> Option<&Body> {
+        match self {
+            Event::Message { message, .. } => message.ciphertext.missing(),
+            _ => None,
         }
     }
 }
@@ -305,7 +313,7 @@ pub enum Info {
     SlowConsumer,
     /// The replica stops.
     Draining,
-    /// The replica no longer knows what was sent. The cursor leads on.
+    /// The replica no longer knows what was sent, or cannot read the next ciphertext from the blob store. The cursor leads on.
     Reset,
     /// An operator has suspended the caller.
     Suspended,

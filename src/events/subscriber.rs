@@ -161,6 +161,19 @@ impl Subscriber {
         }
     }
 
+    /// Returns why the stream was cut off, if it was: what waits is not sent. Otherwise `waker` is woken when that changes.
+    pub(crate) fn cut(&self, waker: &Waker) -> Option<End> {
+        let mut state = self.state();
+        match state.end {
+            Some(End::Finished) => None,
+            Some(cut) => Some(cut),
+            None => {
+                state.waker = Some(waker.clone());
+                None
+            }
+        }
+    }
+
     /// Waits until the client has read most of a buffer of `most` events. Returns false if the stream has ended.
     pub(super) async fn wait_for_room(&self, most: usize) -> bool {
         let low = LOW_EVENTS.min(most / 2);

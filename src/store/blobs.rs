@@ -8,16 +8,19 @@ use chrono::{DateTime, Utc};
 use tokio_postgres::Row;
 
 use crate::error::{Code, Error};
-use crate::ids::{BlobId, ConvoId, Did};
+use crate::ids::{BlobId, ConvoId, Did, EntryId};
 
+use super::messages::NewBody;
 use super::query::query;
-use super::session::Queries;
+use super::session::{Params, Queries};
 use super::{Abort, ConnectError, Exclusive, Operator, Reader, Tx};
 
 query! {
     LOCK_OWNER = "blobs/lock_owner" (TEXT);
     LOCK_CONVO = "blobs/lock_convo" (TEXT);
     BEGIN = "blobs/begin" (TEXT, TEXT, TEXT, INT8, INT8, FLOAT8, INT8, INT8);
+    BEGIN_BODY = "blobs/begin_body" (TEXT, TEXT, TEXT, INT8, FLOAT8, INT8, INT8, INT8, TEXT, TEXT);
+    STORE_BODY = "blobs/store_body" (TEXT, TEXT, INT8, BYTEA);
     BEGIN_PART = "blobs/begin_part" (TEXT, TEXT, INT4, FLOAT8, FLOAT8);
     STORE_PART = "blobs/store_part" (TEXT, INT4);
     STORE = "blobs/store" (TEXT, TEXT, BYTEA, FLOAT8);
@@ -54,6 +57,22 @@ pub struct NewBlob {
     pub bytes: i64,
     /// Size of each part but the last; `None` if the bytes come in one request.
     pub part_bytes: Option<i64>,
+}
+
+/// The body of a message that is about to be sent.
+#[derive(Debug)]
+pub struct MessageBody {
+    pub id: BlobId,
+    pub bytes: i64,
+    pub convo: ConvoId,
+    pub message: EntryId,
+    pub sender: Did,
+    pub generation: Option<i64>,
+    pub epoch: i64,
+    /// Number of epochs that the message may lag behind.
+    pub window: i64,
+    /// Idempotency key of the request.
+    pub key: Option<String>,
 }
 
 /// What limits the beginning of an upload.
@@ -171,6 +190,33 @@ pub(crate) async fn begin(
         }
         None => Err(Exceeded::ConvoBytes),
     })
+}
+
+/// Begins the body of a message. Returns false if the message would be refused now, or its conversation keeps all ciphertexts in the
+/// database.
+pub(crate) async fn begin_body(tx: &Tx, body: &MessageBody) -> Result<bool, Abort> {
+    let params: Params<'_> = &[
+        &body.id.as_str(),
+        &body.convo.as_str(),
+        &body.sender.as_str(),
+        &body.bytes,
+        &UNUSED_SECONDS,
+        &body.epoch,
+        &body.window,
+        &body.generation,
+        &body.message.as_str(),
+        &body.key,
+    ];
+    Ok(tx.find(&BEGIN_BODY, params).await?.is_some())
+}
+
+/// Notes that the bytes of a body are stored, and lets its message refer to it.
+pub(crate) async fn store_body(x: &Exclusive<'_>, seq: i64, body: &NewBody) -> Result<(), Abort> {
+    let params: Params<'_> = &[&body.id.as_str(), &x.convo.as_str(), &seq, &body.sha256.as_slice()];
+    match x.tx.find(&STORE_BODY, params).await? {
+        Some(_) => Ok(()),
+        None => Err(Code::Overloaded.because("the message was not sent for an hour; nothing was changed").into()),
+    }
 }
 
 /// Notes that the bytes of a part will arrive, and returns the size of the blob and of its parts. Errors: `UploadNotFound`.

@@ -3,23 +3,27 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use tokio_postgres::Row;
 
 use crate::error::Error;
 use crate::ids::{ConvoId, Did};
 use crate::mls::canonical_group_id;
-use crate::wire::{ConvoMetadata, ConvoState, ConvoView};
+use crate::wire::{ConvoMetadata, ConvoState, ConvoView, StorageModel};
 
 use super::query::query;
 use super::session::{Params, Queries};
 use super::{Abort, Exclusive, Reader, Store, members};
 
 query! {
-    INSERT = "convos/insert" (TEXT, TEXT, TEXT, TEXT, INT8);
+    INSERT = "convos/insert" (TEXT, TEXT, TEXT, TEXT, INT8, TEXT);
     INSERT_METADATA = "convos/insert_metadata" (TEXT, TEXT, TEXT);
     LIST = "convos/list" (TEXT, TEXT, INT8, INT8, INT8, INT8);
     NAMED = "convos/named" (TEXT, TEXT, TEXT);
+    STORAGE_MODEL = "convos/storage_model" (TEXT);
 }
 
+/// Storage model with bodies, as the database has it.
+const BLOB: &str = "blob";
 /// Maximum number of members in one page of conversations, unless a single conversation has more.
 pub const MAX_PAGE_MEMBERS: i64 = 10_000;
 /// Maximum number of unread messages that are counted per conversation of a list.
@@ -47,6 +51,7 @@ pub struct NewConvo {
     pub group_id: String,
     pub creator: Did,
     pub cipher_suite: String,
+    pub storage_model: StorageModel,
     pub epoch: i64,
     pub metadata: Option<ConvoMetadata>,
 }
@@ -54,12 +59,24 @@ pub struct NewConvo {
 /// Creates a conversation without members, and returns the time. `None`: the group id is taken.
 pub(crate) async fn insert(x: &mut Exclusive<'_>, new: &NewConvo) -> Result<Option<DateTime<Utc>>, Abort> {
     let id = x.convo.as_str();
-    let row = x.tx.find(&INSERT, &[&id, &new.group_id, &new.creator.as_str(), &new.cipher_suite, &new.epoch]).await?;
+    let model = match new.storage_model {
+        StorageModel::Database => None,
+        StorageModel::Blob => Some(BLOB),
+    };
+    let params: Params<'_> = &[&id, &new.group_id, &new.creator.as_str(), &new.cipher_suite, &new.epoch, &model];
+    let row = x.tx.find(&INSERT, params).await?;
     let Some(row) = row else { return Ok(None) };
     if let Some(metadata) = &new.metadata {
         x.tx.rows(&INSERT_METADATA, &[&id, &metadata.name, &metadata.description]).await?;
     }
     Ok(Some(row.get("created_at")))
+}
+
+fn storage_model(row: &Row) -> StorageModel {
+    match row.get::<_, Option<&str>>("storage_model") {
+        Some(BLOB) => StorageModel::Blob,
+        _ => StorageModel::Database,
+    }
 }
 
 impl Store {
@@ -81,6 +98,12 @@ impl Store {
 }
 
 impl Reader {
+    /// Returns the storage model of a conversation; that of one that does not exist is `Database`.
+    pub async fn storage_model(&self, convo: &ConvoId) -> Result<StorageModel, Error> {
+        let row = self.find(&STORAGE_MODEL, &[&convo.as_str()]).await?;
+        Ok(row.as_ref().map(storage_model).unwrap_or_default())
+    }
+
     /// Returns the conversations of `did`, newest first, before `before`, and whether there are more. The page has at
     /// most `limit` conversations and, over all rosters, [`MAX_PAGE_MEMBERS`] members.
     pub async fn convos(
@@ -105,6 +128,7 @@ impl Reader {
                 epoch: row.get("current_epoch"),
                 seq: row.get("last_seq"),
                 cipher_suite: row.get("cipher_suite"),
+                storage_model: storage_model(row),
                 state: if row.get("wedged") { ConvoState::Wedged } else { ConvoState::Active },
                 created_at: row.get("created_at"),
                 last_message_at: row.get("last_message_at"),

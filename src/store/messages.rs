@@ -1,12 +1,13 @@
 //! The log: appending entries, finding entries that were sent before, and reading pages.
 
 use chrono::{DateTime, Utc};
+use sha2::{Digest, Sha256};
 use tokio_postgres::Row;
 
 use crate::bytes::LexBytes;
 use crate::error::Error;
 use crate::ids::{BlobId, ConvoId, Did, EntryId};
-use crate::wire::{CommitMessage, MessageType, MessageView, ProposalMessage};
+use crate::wire::{Body, Ciphertext, CommitMessage, MessageType, MessageView, ProposalMessage};
 
 use super::position::Position;
 use super::query::{Query, query};
@@ -17,7 +18,7 @@ use super::{Abort, Exclusive, ExclusiveMany, Reader, epochs};
 query! {
     SEND_MESSAGE = "messages/send_message" (
         TEXT_ARRAY, TEXT_ARRAY, TEXT_ARRAY, INT8_ARRAY, BYTEA_ARRAY, TEXT_ARRAY, TEXT_ARRAY, TEXT_ARRAY, BYTEA_ARRAY,
-        BYTEA_ARRAY, INT8, INT8, INT8_ARRAY
+        BYTEA_ARRAY, INT8, INT8, INT8_ARRAY, TEXT_ARRAY, INT4_ARRAY
     );
     FIND_COMMIT = "messages/find_commit" (TEXT, BYTEA, TEXT);
     FIND_PROPOSAL = "messages/find_proposal" (TEXT, INT8, TEXT, BYTEA);
@@ -52,11 +53,29 @@ pub struct AppMessage {
     /// Number of the group that it was made in; `None` if the sender did not say.
     pub generation: Option<i64>,
     pub epoch: i64,
+    /// Empty if it is a body.
     pub ciphertext: Vec<u8>,
+    pub body: Option<NewBody>,
     pub embed_type: Option<String>,
     pub embed_uri: Option<String>,
     /// SHA-256 of a proposal's bytes; `None` for an application message.
     pub proposal_hash: Option<[u8; 32]>,
+}
+
+/// A ciphertext whose bytes are in the blob store.
+#[derive(Debug, Clone)]
+pub struct NewBody {
+    pub id: BlobId,
+    /// In bytes.
+    pub size: i32,
+    pub sha256: [u8; 32],
+}
+
+impl AppMessage {
+    /// Returns the SHA-256 of its ciphertext.
+    fn sha256(&self) -> [u8; 32] {
+        self.body.as_ref().map_or_else(|| Sha256::digest(&self.ciphertext).into(), |body| body.sha256)
+    }
 }
 
 /// A stored message with the same id.
@@ -110,6 +129,8 @@ pub(crate) async fn send(
         &window,
         &MAX_PROPOSALS,
         &column(messages, |new| new.message.generation),
+        &column(messages, |new| new.message.body.as_ref().map(|body| body.id.as_str())),
+        &column(messages, |new| new.message.body.as_ref().map(|body| body.size)),
     ];
     let rows = x.tx.rows(&SEND_MESSAGE, params).await?;
     refusal::in_order(&rows, messages.len(), |row| Appended { at: row.into(), received_at: row.get("created_at") })
@@ -152,11 +173,18 @@ pub(crate) async fn find_by_id(
     blobs: &[BlobId],
 ) -> Result<Option<StoredMessage>, Abort> {
     let row = db.find(&FIND_BY_ID, &[&convo.as_str(), &message.id.as_str(), &message.sender.as_str()]).await?;
+    // Without a body on either side no hash is needed.
+    let same_ciphertext =
+        |row: &Row| match (row.get::<_, Option<&[u8]>>("body_sha256"), row.get::<_, &[u8]>("ciphertext")) {
+            (Some(sha256), _) => message.sha256() == sha256,
+            (None, stored) if message.body.is_some() => message.sha256() == *Sha256::digest(stored),
+            (None, stored) => stored == message.ciphertext,
+        };
     Ok(row.map(|row| StoredMessage {
         seq: row.get("seq"),
         created_at: row.get("created_at"),
         same: row.get::<_, i64>("epoch") == message.epoch
-            && row.get::<_, &[u8]>("ciphertext") == message.ciphertext
+            && same_ciphertext(&row)
             && row.get::<_, Option<&str>>("embed_type") == message.embed_type.as_deref()
             && row.get::<_, Option<&str>>("embed_uri") == message.embed_uri.as_deref()
             && row.get::<_, Vec<&str>>("blobs") == blobs.iter().map(BlobId::as_str).collect::<Vec<_>>(),
@@ -238,7 +266,7 @@ pub(super) fn message_view(convo: &ConvoId, row: &Row) -> Result<MessageView, Er
             "proposal" => MessageType::Proposal,
             _ => MessageType::App,
         },
-        ciphertext: LexBytes(row.get("ciphertext")),
+        ciphertext: ciphertext(row)?,
         generation: row.get("generation"),
         epoch: row.get("epoch"),
         seq: row.get("seq"),
@@ -246,6 +274,14 @@ pub(super) fn message_view(convo: &ConvoId, row: &Row) -> Result<MessageView, Er
         embed_type: row.get("embed_type"),
         embed_uri: row.get("embed_uri"),
     })
+}
+
+fn ciphertext(row: &Row) -> Result<Ciphertext, Error> {
+    let Some(key) = row.get::<_, Option<&str>>("body_key") else {
+        return Ok(Ciphertext::Row(LexBytes(row.get("ciphertext"))));
+    };
+    let size = usize::try_from(row.get::<_, i32>("body_bytes")).map_err(Error::internal)?;
+    Ok(Ciphertext::Body(Body::new(key.parse().map_err(Error::internal)?, size)))
 }
 
 impl Reader {

@@ -9,12 +9,13 @@ use crate::error::Error;
 use super::lanes::Lane;
 use super::query::query;
 use super::session::Queries;
-use super::{Abort, ConnectError, Operator, Store, Transaction, Tx};
+use super::{Abort, ConnectError, Operator, Reader, Store, Transaction, Tx};
 
 query! {
     NOTE = "replicas/note" (TEXT, TEXT, INT4, JSONB);
     LEAVE = "replicas/leave" (TEXT);
     LIST = "replicas/list" (FLOAT8);
+    WITHOUT_SETTING = "replicas/without_setting" (FLOAT8, TEXT);
 }
 
 /// A replica that serves.
@@ -67,6 +68,14 @@ impl Store {
     /// Notes that a replica has stopped.
     pub(crate) async fn leave_replica(&self, id: String) -> Result<(), Error> {
         self.transact(Leave(id)).await
+    }
+}
+
+impl Reader {
+    /// Returns whether a replica was alive within this time whose build does not know a setting.
+    pub async fn replica_without(&self, setting: &str, within: Duration) -> Result<bool, Error> {
+        let row = self.find(&WITHOUT_SETTING, &[&within.as_secs_f64(), &setting]).await?;
+        Ok(row.ok_or_else(|| Error::internal("an expression has no value"))?.get("found"))
     }
 }
 

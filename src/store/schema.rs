@@ -64,6 +64,7 @@ const MIGRATIONS: &[(&str, &str)] = &migrations![
     "V042__counted_members",
     "V043__admin_audit",
     "V044__attachments",
+    "V045__message_bodies",
 ];
 
 query! {

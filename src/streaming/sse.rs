@@ -8,6 +8,7 @@ use actix_web::body::{BodySize, MessageBody};
 use actix_web::http::header;
 use actix_web::web::{Bytes, BytesMut};
 
+use crate::bodies::Bodies;
 use crate::error::Error;
 use crate::events::EventMetrics;
 use crate::events::OpenStream;
@@ -33,9 +34,9 @@ const GZIP: usize = 1;
 pub struct Sse(Body);
 
 impl Sse {
-    pub fn new(open: OpenStream, takes_gzip: bool, metrics: EventMetrics) -> Self {
+    pub fn new(open: OpenStream, takes_gzip: bool, bodies: Bodies, metrics: EventMetrics) -> Self {
         let gzip = takes_gzip.then(Gzip::begin);
-        Self(Body { drain: Some(Drain::new(open, metrics)), begun: false, gzip })
+        Self(Body { drain: Some(Drain::new(open, bodies, metrics)), begun: false, gzip })
     }
 }
 
@@ -103,7 +104,7 @@ impl Body {
             return Poll::Ready(Some(Lines::Own(format!("retry: {RETRY_MS}\nid: {}\n\n", drain.cursor()).into())));
         }
         let mut chunk = BytesMut::new();
-        match drain.fill(&mut ServerSentEvents, &mut chunk, context.waker()) {
+        match drain.fill(&mut ServerSentEvents, &mut chunk, context) {
             Drained::Gathered if chunk.is_empty() => return Poll::Pending,
             Drained::Gathered => {}
             Drained::Large(event, cursor) => return Poll::Ready(Some(Lines::Large(event, cursor))),

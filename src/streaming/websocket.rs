@@ -16,6 +16,7 @@ use futures_util::Stream;
 use tokio::time::Sleep;
 use tokio_util::codec::{Decoder, Encoder};
 
+use crate::bodies::Bodies;
 use crate::config::KEEPALIVE_INTERVAL;
 use crate::error::{Code, Error};
 use crate::events::EventMetrics;
@@ -47,14 +48,14 @@ pub type Running = Pin<Box<dyn Future<Output = Result<(), Error>>>>;
 
 /// A WebSocket that follows an open stream to its end, or only reports an error.
 pub struct WebSocket {
-    stream: Result<(OpenStream, Handler), Error>,
+    stream: Result<(OpenStream, Bodies, Handler), Error>,
     metrics: EventMetrics,
 }
 
 impl WebSocket {
     /// A WebSocket that follows `open`, and hands the client's requests to `handler`.
-    pub fn new(open: OpenStream, handler: Handler, metrics: EventMetrics) -> Self {
-        Self { stream: Ok((open, handler)), metrics }
+    pub fn new(open: OpenStream, handler: Handler, bodies: Bodies, metrics: EventMetrics) -> Self {
+        Self { stream: Ok((open, bodies, handler)), metrics }
     }
 
     /// A WebSocket that reports `error` and closes. Browsers show their pages nothing of a refused handshake.
@@ -69,7 +70,7 @@ impl Upgrade for WebSocket {
         let mut response = ws::handshake(request.head()).map_err(Error::internal)?;
         let now = Instant::now();
         // A socket that only reports an error has no keepalives.
-        let keepalive = self.stream.as_ref().map_or(KEEPALIVE_INTERVAL, |(open, _)| open.keepalive);
+        let keepalive = self.stream.as_ref().map_or(KEEPALIVE_INTERVAL, |(open, ..)| open.keepalive);
         let mut body = Body {
             drain: None,
             handler: None,
@@ -85,10 +86,10 @@ impl Upgrade for WebSocket {
             phase: Phase::Open,
         };
         match self.stream {
-            Ok((open, handler)) => {
+            Ok((open, bodies, handler)) => {
                 // The first message carries a cursor, for a client that is cut off before the first event.
                 body.write(Message::Binary(frames::pong(&open.from)));
-                (body.drain, body.handler) = (Some(Drain::new(open, body.metrics.clone())), Some(handler));
+                (body.drain, body.handler) = (Some(Drain::new(open, bodies, body.metrics.clone())), Some(handler));
             }
             Err(error) => body.fail(&error, CloseCode::Policy),
         }
@@ -258,7 +259,7 @@ impl Body {
     /// Gathers what waits for the client. Returns a large event instead of copying it.
     fn send(&mut self, context: &mut Context<'_>) -> Option<Bytes> {
         let drain = self.drain.as_mut()?;
-        match drain.fill(&mut self.frames, &mut self.out, context.waker()) {
+        match drain.fill(&mut self.frames, &mut self.out, context) {
             Drained::Gathered => {}
             Drained::Large(event, cursor) => return Some(event.encoded(FRAME, &cursor, || frame(&event, &cursor))),
             Drained::Gone => {

@@ -16,7 +16,8 @@ use futures_util::TryStreamExt;
 /// More than the buffers between the two ends of a connection.
 const LARGE: usize = 16 * 1024 * 1024;
 /// The bytes of objects. They are made once, because a debug build needs most of a second for it, which is no time of the store.
-static BYTES: LazyLock<Bytes> = LazyLock::new(|| (0..LARGE).map(|n| (n / 7 + n / 65_536) as u8).collect::<Vec<_>>().into());
+static BYTES: LazyLock<Bytes> =
+    LazyLock::new(|| (0..LARGE).map(|n| (n / 7 + n / 65_536) as u8).collect::<Vec<_>>().into());
 /// Time of an answer when the store fails at once: three attempts, and the waits between them.
 const AT_ONCE: Duration = Duration::from_secs(2);
 /// Time of an answer when the store says nothing, below the time that a request has.

@@ -54,7 +54,7 @@ const STEPS: &[(Work, Step)] = &[
 ];
 
 /// Lets statements of a kind on a table wait until the test goes on.
-async fn block(holder: &Client, event: &str, table: &str) {
+pub(super) async fn block(holder: &Client, event: &str, table: &str) {
     let trigger = format!(
         "select pg_advisory_lock(4242);
          create or replace function wait_here() returns trigger language plpgsql as $$
@@ -64,7 +64,7 @@ async fn block(holder: &Client, event: &str, table: &str) {
     holder.batch_execute(&trigger).await.unwrap();
 }
 
-async fn unblock(holder: &Client, table: &str) {
+pub(super) async fn unblock(holder: &Client, table: &str) {
     holder.batch_execute("select pg_advisory_unlock(4242)").await.unwrap();
     // The killed replica's statement may still be running, and ends before the trigger goes.
     holder.batch_execute(&format!("drop trigger wait_here on {table}")).await.unwrap();

@@ -10,6 +10,7 @@
 mod blob_store;
 mod blobs;
 mod blocked;
+mod bodies;
 mod commit_reply;
 mod connections;
 mod delivery;

@@ -4,7 +4,7 @@
 -- $1 key   $2 convo_id   $3 owner   $4 bytes   $5 bytes of each part, or null   $6 seconds until it expires
 -- $7 maximum number of uploads of the owner   $8 maximum bytes of the conversation's blobs
 with owner as materialized (
-  select count(*) as uploads, extract(epoch from min(expires_at) - now())::float8 as next_in from blobs where owner_did = $3 and stored_at is null
+  select count(*) as uploads, extract(epoch from min(expires_at) - now())::float8 as next_in from blobs where owner_did = $3 and stored_at is null and not is_body
 ), convo as materialized (
   select coalesce((select c.bytes from convo_blobs c where c.convo_id = $2), 0) as bytes
 ), begun as (

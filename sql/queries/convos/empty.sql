@@ -1,13 +1,13 @@
 -- convos/empty: deletes the content of a conversation that has ended, some rows of each table: the bytes of its entries with the stored replies to
--- them and their references to blobs, its name, its GroupInfo, its requests for readdition and its envelopes. The entries themselves are
--- deleted later (sweeps/erase): deleting recent ones would make the cursors of everybody too old (event_horizon).
+-- them and their references to blobs, those to their bodies included, its name, its GroupInfo, its requests for readdition and its envelopes. The
+-- entries themselves are deleted later (sweeps/erase): deleting recent ones would make the cursors of everybody too old (event_horizon).
 -- needs: the conversation, exclusively.
 -- $1 convo_id   $2 after this seq   $3 maximum number of rows of each table   $4 bytes, after which no further entry is taken
 with entries as (
-  update messages m set ciphertext = '', embed_type = null, embed_uri = null
+  update messages m set ciphertext = '', body_key = null, body_bytes = null, embed_type = null, embed_uri = null
     from (select seq, bytes, sum(bytes) over (order by seq) - bytes as before
-            from (select seq, octet_length(ciphertext) as bytes from messages
-                   where convo_id = $1 and seq > $2 and octet_length(ciphertext) > 0 order by seq limit $3) e) full_ones
+            from (select seq, octet_length(ciphertext) + coalesce(body_bytes, 0) as bytes from messages
+                   where convo_id = $1 and seq > $2 and (octet_length(ciphertext) > 0 or body_key is not null) order by seq limit $3) e) full_ones
    where m.convo_id = $1 and m.seq = full_ones.seq and full_ones.before < $4
   returning m.seq, m.id, m.sender_did, full_ones.bytes
 ), replies as (

@@ -6,7 +6,7 @@
 -- $4 maximum number of members of all rosters of the page, unless a single one has more
 -- $5 most unread messages that are counted in a conversation   $6 how many of its newest entries are looked at
 with found as materialized (
-  select c.id, c.generation, c.group_id, c.creator_did, c.cipher_suite, c.current_epoch, c.last_seq, c.created_at, c.member_count,
+  select c.id, c.generation, c.group_id, c.creator_did, c.cipher_suite, c.current_epoch, c.last_seq, c.created_at, c.member_count, c.storage_model,
          m.joined_seq, m.last_read_seq, row_number() over newest as place, sum(c.member_count) over newest as members_so_far
     from (select convo_id, joined_seq, last_read_seq from members
            where member_did = $1 and left_at is null and ($2::text is null or convo_id < $2)
@@ -14,7 +14,7 @@ with found as materialized (
     join conversations c on c.id = m.convo_id
   window newest as (order by m.convo_id desc)
 )
-select f.id, f.generation, f.group_id, f.creator_did, f.cipher_suite, f.current_epoch, f.last_seq, f.created_at, f.member_count,
+select f.id, f.generation, f.group_id, f.creator_did, f.cipher_suite, f.current_epoch, f.last_seq, f.created_at, f.member_count, f.storage_model,
        (select true from wedged_convos w where w.convo_id = f.id) is true as wedged,
        n.name, n.description, (select count(*) from found) as found,
        (select e.created_at from messages e

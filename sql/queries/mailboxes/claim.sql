@@ -30,4 +30,4 @@ with room as materialized (
 update envelopes e set attempts = e.attempts + 1, next_attempt_at = statement_timestamp() + make_interval(secs => $2)
   from picked where e.id = picked.id
 returning e.id, e.convo_id, e.recipient_did, e.seq, e.host, e.attempts,
-          coalesce((select octet_length(m.ciphertext) from messages m where m.convo_id = e.convo_id and m.seq = e.seq), 0) as bytes
+          coalesce((select octet_length(m.ciphertext) + coalesce(m.body_bytes, 0) from messages m where m.convo_id = e.convo_id and m.seq = e.seq), 0) as bytes

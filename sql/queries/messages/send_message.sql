@@ -12,13 +12,15 @@
 --   moved         another replica wrote the conversation after this statement's snapshot
 -- Needs the conversations exclusively. The array parameters have one element for each message, no id twice in a conversation, and at most
 -- one proposal of a sender in a conversation:
--- $1 convo_ids   $2 ids   $3 senders   $4 epochs   $5 ciphertexts   $6 embed_types   $7 embed_uris   $8 idempotency keys or null
--- $9 fingerprints   $10 SHA-256 of proposals, null for application messages   $13 generations or null.
+-- $1 convo_ids   $2 ids   $3 senders   $4 epochs   $5 ciphertexts, empty for bodies   $6 embed_types   $7 embed_uris   $8 idempotency keys or null
+-- $9 fingerprints   $10 SHA-256 of proposals, null for application messages   $13 generations or null   $14 keys of bodies or null
+-- $15 sizes of bodies or null.
 -- $11 how many epochs an application message may lag   $12 maximum number of one member's proposals in one epoch
 with items as (
   select * from unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::bytea[], $6::text[], $7::text[], $8::text[],
-                       $9::bytea[], $10::bytea[], $13::bigint[])
-    with ordinality i (convo_id, id, sender_did, epoch, ciphertext, embed_type, embed_uri, key, fingerprint, body_hash, of_generation, place)
+                       $9::bytea[], $10::bytea[], $13::bigint[], $14::text[], $15::integer[])
+    with ordinality i (convo_id, id, sender_did, epoch, ciphertext, embed_type, embed_uri, key, fingerprint, body_hash, of_generation, body_key, body_bytes,
+                      place)
 ), judged as materialized (
   select i.*, c.version, c.generation, c.current_epoch, c.last_seq,
          case when i.convo_id = any ((select nullif(current_setting('catbird.held', true), '')::text[])::text[]) is not true
@@ -55,9 +57,10 @@ with items as (
    where c.id = n.convo_id and c.xmin = n.version
   returning c.id
 ), appended as (
-  insert into messages (convo_id, seq, id, sender_did, message_type, generation, epoch, ciphertext, embed_type, embed_uri, body_hash)
+  insert into messages (convo_id, seq, id, sender_did, message_type, generation, epoch, ciphertext, body_key, body_bytes, embed_type, embed_uri,
+                        body_hash)
   select n.convo_id, n.seq, j.id, j.sender_did, case when j.body_hash is null then 'app' else 'proposal' end, j.generation, j.epoch, j.ciphertext,
-         j.embed_type, j.embed_uri, j.body_hash
+         j.body_key, j.body_bytes, j.embed_type, j.embed_uri, j.body_hash
     from numbered n join moved on moved.id = n.convo_id join judged j on j.place = n.place
   returning convo_id, id, seq, created_at
 ), recorded as (

@@ -1,5 +1,7 @@
 //! createConvo: a new conversation, with its first members and their Welcome.
 
+use std::time::Duration;
+
 use serde::Deserialize;
 
 use crate::api::fields::{self, Count, Key, KeyPackageHash};
@@ -12,11 +14,13 @@ use crate::ids::Did;
 use crate::mls::{self, GroupInfo, MAX_INITIAL_EPOCH, Suite};
 use crate::quotas::{Charge, Reservation};
 use crate::store::convos::NewConvo;
-use crate::wire::{ConvoMetadata, ConvoState, ConvoView, MemberView};
+use crate::wire::{ConvoMetadata, ConvoState, ConvoView, MemberView, StorageModel};
 use crate::xrpc::{Caller, Endpoint, Kind};
 
 /// Maximum initial members, without the creator.
 const MAX_INITIAL_MEMBERS: usize = 999;
+/// Time for which a replica counts as one that serves, after its row was last written: four times the interval of that.
+const REPLICA_TIME: Duration = Duration::from_secs(120);
 const MAX_NAME: usize = 128;
 const MAX_DESCRIPTION: usize = 512;
 
@@ -38,6 +42,8 @@ pub struct Input {
     #[serde(alias = "group_info")]
     group_info: Option<LexBytes>,
     metadata: Option<Metadata>,
+    #[serde(default, alias = "storage_model")]
+    storage_model: StorageModel,
     #[serde(alias = "current_epoch")]
     current_epoch: Option<Count>,
     #[serde(alias = "idempotency_key")]
@@ -61,6 +67,7 @@ impl Endpoint for CreateConvo {
         Code::InvalidWelcome,
         Code::InvalidGroupInfo,
         Code::IdempotencyConflict,
+        Code::StorageModelUnavailable,
     ];
 
     type Input = Input;
@@ -70,9 +77,26 @@ impl Endpoint for CreateConvo {
         let command = command(app, caller, input).await?;
         let (new, mut dids) = (command.new.clone(), vec![caller.did.clone()]);
         dids.extend(command.initial_members.iter().cloned());
-        let held = hold(app, &command).await;
+        let held = async {
+            if new.storage_model == StorageModel::Blob {
+                refuse_during_upgrade(app).await?;
+            }
+            hold(app, &command).await
+        };
+        let held = held.await;
         let created = app.quotas.run_reserved(held, command, async |command| app.serializer.run(command).await).await?;
         Ok(view(created, new, dids))
+    }
+}
+
+/// Refuses a conversation with bodies while a replica serves that would return its large messages without their ciphertexts. Its build
+/// registers without the setting that came with bodies.
+async fn refuse_during_upgrade(app: &App) -> Result<(), Error> {
+    match app.store.reader().await?.replica_without("BLOB_STORE_URL", REPLICA_TIME).await? {
+        false => Ok(()),
+        true => Err(Code::StorageModelUnavailable.because(
+            "a replica of an earlier version has served in the last minutes, which does not know the storage model blob",
+        )),
     }
 }
 
@@ -117,6 +141,7 @@ fn view(created: Created, new: NewConvo, dids: Vec<Did>) -> ConvoView {
         epoch: new.epoch,
         seq: 0,
         cipher_suite: new.cipher_suite,
+        storage_model: new.storage_model,
         state: ConvoState::Active,
         created_at: created.created_at,
         last_message_at: None,
@@ -158,6 +183,10 @@ async fn command(app: &App, caller: &Caller, input: Input) -> Result<commands::C
         Some(group_info) => fingerprint.field(Some(&group_info.0)),
         None => fingerprint,
     };
+    let fingerprint = match input.storage_model {
+        StorageModel::Database => fingerprint,
+        StorageModel::Blob => fingerprint.text(Some("blob")),
+    };
     let group_info = match input.group_info {
         Some(bytes) => Some(first_group_info(app, caller, bytes, &group_id, suite, epoch).await?),
         None => None,
@@ -172,7 +201,14 @@ async fn command(app: &App, caller: &Caller, input: Input) -> Result<commands::C
     Ok(commands::CreateConvo {
         id: app.new_id(),
         invitation,
-        new: NewConvo { group_id, creator: caller.did.clone(), cipher_suite: suite.name.to_owned(), epoch, metadata },
+        new: NewConvo {
+            group_id,
+            creator: caller.did.clone(),
+            cipher_suite: suite.name.to_owned(),
+            storage_model: input.storage_model,
+            epoch,
+            metadata,
+        },
         initial_members,
         group_info,
         idempotency: Idempotency::new(

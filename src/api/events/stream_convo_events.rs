@@ -52,6 +52,6 @@ impl Endpoint for StreamConvoEvents {
         let account = app.limits.account(&caller.did);
         let only = input.convo_id.as_ref();
         let open = app.events.open(&caller.did, caller.key.as_ref(), only, cursor, account).await?;
-        Ok(Sse::new(open, caller.takes_gzip, app.metrics.events.clone()))
+        Ok(Sse::new(open, caller.takes_gzip, app.bodies.clone(), app.metrics.events.clone()))
     }
 }

@@ -68,7 +68,7 @@ impl Subscription for SubscribeConvoEvents {
                     let (app, did, only) = (app_of_client.clone(), holder.did.clone(), only.clone());
                     Box::pin(async move { handle(&app, did, only, said).await }) as _
                 };
-                Ok(WebSocket::new(open, Box::new(handler), app.metrics.events.clone()))
+                Ok(WebSocket::new(open, Box::new(handler), app.bodies.clone(), app.metrics.events.clone()))
             }
             Err(why)
                 if matches!(

@@ -64,7 +64,8 @@ enum PageBound {
 impl Endpoint for GetMessages {
     const LEXICON: &'static str = include_str!("get_messages.json");
     const KIND: Kind = Kind::Query;
-    const ERRORS: &'static [Code] = &[Code::ConvoNotFound, Code::NotMember, Code::InvalidCursor];
+    const ERRORS: &'static [Code] = 
+        &[Code::ConvoNotFound, Code::NotMember, Code::InvalidCursor, Code::BlobStoreUnavailable];
 
     type Input = Input;
     type Output = Output;
@@ -74,7 +75,7 @@ impl Endpoint for GetMessages {
     }
 
     fn bytes(page: &Output) -> usize {
-        page.messages.iter().map(|message| message.ciphertext.0.len()).sum()
+        page.messages.iter().map(|message| message.ciphertext.size()).sum()
     }
 
     async fn call(app: &App, caller: &Caller, input: Input) -> Result<Output, Error> {
@@ -100,6 +101,9 @@ impl Endpoint for GetMessages {
             }
         };
         let log_start = if whole { None } else { reader.log_start(convo).await? };
+        // The database need not wait for the blob store.
+        drop(reader);
+        app.bodies.fill_all(&messages).await?;
         if let Some(newest) = messages.last().filter(|_| input.mark_read && !caller.head_only) {
             app.read_positions.push(convo, &caller.did, newest.seq);
         }

@@ -1,11 +1,14 @@
 //! sendMessage: a member sends an application message.
 
+use actix_web::web::Bytes;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use crate::api::fields::{self, Count, Generation, Key, ServerIncarnation};
 use crate::api::group;
 use crate::app::App;
+use crate::bodies::MIN_BODY_BYTES;
 use crate::bytes::LexBytes;
 use crate::commands::{self, Fingerprint, Idempotency};
 use crate::error::{Code, Error};
@@ -13,8 +16,8 @@ use crate::ids::{BlobId, ConvoId, Did, EntryId};
 use crate::mls::{self, MAX_MLS_BYTES};
 use crate::quotas::Charge;
 use crate::store::blobs::MAX_REFERENCES;
-use crate::store::messages::AppMessage;
-use crate::wire::datetime;
+use crate::store::messages::{AppMessage, NewBody};
+use crate::wire::{StorageModel, datetime};
 use crate::xrpc::{Caller, Conflict, Endpoint, EpochProcedure};
 
 const MAX_EMBED_TYPE: usize = 256;
@@ -69,6 +72,7 @@ impl EpochProcedure for SendMessage {
         Code::BlobNotFound,
         Code::ServerRolledBack,
         Code::MessageTooLarge,
+        Code::BlobStoreUnavailable,
         Code::MessageUnconfirmed,
     ];
 
@@ -95,7 +99,13 @@ impl EpochProcedure for SendMessage {
             true => Err(Code::MessageTooLarge.because(format!("ciphertext must have at most {MAX_MLS_BYTES} bytes"))),
             false => app.quotas.reserve(vec![Charge::stored(&caller.did, message.ciphertext.len() + embed, 1)]),
         };
-        let sent = app.quotas.run_reserved(held, command, async |command| app.serializer.run(command).await).await?;
+        let sent = app.quotas.run_reserved(held, command, async |command| {
+            let command = match command.message.ciphertext.len() < MIN_BODY_BYTES {
+                true => command,
+                false => store_body(app, command).await?,
+            };
+            app.serializer.run(command).await
+        }).await?;
         Ok(Output { message_id: sent.id, received_at: sent.received_at, seq: sent.seq, epoch: sent.epoch })
     }
 }
@@ -142,6 +152,7 @@ async fn command(app: &App, caller: &Caller, input: Input) -> Result<commands::S
             generation,
             epoch,
             ciphertext,
+            body: None,
             embed_type,
             embed_uri,
             proposal_hash: None,
@@ -155,6 +166,23 @@ async fn command(app: &App, caller: &Caller, input: Input) -> Result<commands::S
             fingerprint,
         ),
     })
+}
+
+/// Puts the ciphertext of a large message into the blob store, if its conversation has it there. A message that would be refused keeps its
+/// ciphertext; if it is accepted after all, the ciphertext is in the database.
+async fn store_body(app: &App, mut command: commands::SendMessage) -> Result<commands::SendMessage, Error> {
+    app.serializer.refuse_stranger(&command.convo_id, &command.message.sender).await?;
+    let model = app.store.reader().await?.storage_model(&command.convo_id).await?;
+    let id = BlobId::random().map_err(Error::internal)?;
+    if model == StorageModel::Database || !app.store.transact(command.begin_body(id.clone())).await? {
+        return Ok(command);
+    }
+    let bytes = Bytes::from(std::mem::take(&mut command.message.ciphertext));
+    let size = i32::try_from(bytes.len()).map_err(Error::internal)?;
+    let sha256 = Sha256::digest(&bytes).into();
+    app.bodies.put(&id, bytes).await?;
+    command.message.body = Some(NewBody { id, size, sha256 });
+    Ok(command)
 }
 
 /// Returns the blobs in ascending order.

@@ -9,11 +9,12 @@ use serde::Deserialize;
 
 use crate::error::{Code, Error};
 use crate::ids::{BlobId, ConvoId, Did, EntryId};
+use crate::store::blobs::MessageBody;
 use crate::store::messages::{self, AppMessage, Appended, NewMessage};
 use crate::store::{Abort, BatchKind, Batched, Cause, Command, Counts, Exclusive, Queries, blobs, members};
 
 use super::refusal::MadeIn;
-use super::{Idempotency, Replayable};
+use super::{BeginBody, Idempotency, Replayable};
 
 /// An application message or a proposal to append to a conversation.
 #[derive(Debug)]
@@ -57,7 +58,7 @@ impl Command for SendMessage {
 
     fn batch_kind(&self) -> Option<BatchKind> {
         // The statement of a batch writes no references.
-        self.blobs.is_empty().then_some(BatchKind::Messages)
+        (self.blobs.is_empty() && self.message.body.is_none()).then_some(BatchKind::Messages)
     }
 
     fn bytes(&self) -> usize {
@@ -79,6 +80,9 @@ impl Command for SendMessage {
     async fn execute(&self, x: &mut Exclusive<'_>) -> Result<Sent, Abort> {
         match messages::send_one(x, self.new_message(), self.window).await? {
             Ok(appended) => {
+                if let Some(body) = &self.message.body {
+                    blobs::store_body(x, appended.at.seq, body).await?;
+                }
                 if !self.blobs.is_empty() {
                     blobs::refer(x, appended.at.seq, &self.blobs).await?;
                 }
@@ -90,6 +94,22 @@ impl Command for SendMessage {
 }
 
 impl SendMessage {
+    /// Returns the transaction that begins its body with this id.
+    pub fn begin_body(&self, id: BlobId) -> BeginBody {
+        let AppMessage { id: message, sender, generation, epoch, ciphertext, .. } = &self.message;
+        BeginBody(MessageBody {
+            id,
+            bytes: ciphertext.len() as i64,
+            convo: self.convo_id.clone(),
+            message: message.clone(),
+            sender: sender.clone(),
+            generation: *generation,
+            epoch: *epoch,
+            window: self.window,
+            key: self.idempotency.key().map(|(key, _)| key.to_owned()),
+        })
+    }
+
     fn new_message(&self) -> NewMessage<'_> {
         NewMessage { convo: &self.convo_id, message: &self.message, idempotency: self.idempotency.key() }
     }

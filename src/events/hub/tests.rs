@@ -11,7 +11,7 @@ use crate::error::Code;
 use crate::events::subscriber::Outgoing;
 use crate::ids::Did;
 use crate::store::events::{Attachment, Entries, EventPayload, EventRow, Key, Moment};
-use crate::wire::MessageType;
+use crate::wire::{Ciphertext, MessageType};
 
 const CONVO: &str = "01M7ZYXXG28C7PCE4ZTPCRBEN4";
 
@@ -49,7 +49,7 @@ fn entry(seq: i64) -> MessageView {
         convo_id: CONVO.parse().unwrap(),
         sender: "did:plc:sender".parse().unwrap(),
         message_type: MessageType::App,
-        ciphertext: LexBytes(Vec::new()),
+        ciphertext: Ciphertext::Row(LexBytes(Vec::new())),
         epoch: 0,
         seq,
         created_at: DateTime::UNIX_EPOCH,
@@ -148,7 +148,10 @@ fn p10_when_too_many_bytes_wait_the_streams_with_the_most_are_cut_first() {
     let hub = hub();
     let read = |name: String, bytes: &[usize]| {
         let stream = stream(&hub, &name, 0, 10);
-        let sized = |(seq, size): (i64, &usize)| MessageView { ciphertext: LexBytes(vec![0; *size]), ..entry(seq) };
+        let sized = |(seq, size): (i64, &usize)| MessageView {
+            ciphertext: Ciphertext::Row(LexBytes(vec![0; *size])),
+            ..entry(seq)
+        };
         hub.supply(&stream, page((1..).zip(bytes).map(sized).collect(), 1), &[membership(&name, 10)], &[]);
         stream
     };

@@ -139,7 +139,7 @@ impl Reader {
         let rows = self.rows(&ENTRIES, &[&convos, &seqs, &MAX_PAGE_ENTRIES, &MAX_PAGE_BYTES]).await?;
         let entries =
             rows.iter().map(|row| message_view(&id(row.get("convo_id"))?, row)).collect::<Result<Vec<_>, Error>>()?;
-        let bytes: i64 = entries.iter().map(|entry| entry.ciphertext.0.len() as i64).sum();
+        let bytes: i64 = entries.iter().map(|entry| entry.ciphertext.size() as i64).sum();
         // The next one may be as large as any.
         let more = bytes + MAX_ENTRY_BYTES >= MAX_PAGE_BYTES || entries.len() as i64 >= MAX_PAGE_ENTRIES;
         let rosters = entries.iter().zip(&rows).map(|(entry, row)| (entry.convo_id.clone(), row.get("roster_version")));

@@ -40,7 +40,7 @@ pub(crate) struct Attempt {
     pub seq: i64,
     pub host: String,
     pub number: i32,
-    /// Size of the entry's ciphertext.
+    /// Size of the entry's ciphertext, also if it is a body.
     pub bytes: i32,
 }
 
@@ -69,7 +69,7 @@ pub(crate) enum AttemptEnd {
     Delivered,
     /// Failed, and due again after this time.
     Failed(Duration, String),
-    /// The mailbox is not verified yet. Due again after this time; it does not count as an attempt.
+    /// The mailbox is not verified yet, or the blob store does not answer. Due again after this time; it does not count as an attempt.
     Early(Duration, String),
     /// Dead: it is not retried.
     Dead(String),

@@ -1,5 +1,6 @@
 //! Blobs: uploads in one request and in parts, references of messages, who may read, quotas, and what is deleted when.
 
+mod bodies;
 mod parts;
 mod quotas;
 mod references;
@@ -75,8 +76,12 @@ async fn send(member: &Persona, text: &str, blobs: &[&str]) -> Reply {
 
 /// Returns what runs jobs, however often.
 fn runner(app: &TestApp) -> Runner {
+    runner_with(app, app.app.config.retention)
+}
+
+fn runner_with(app: &TestApp, retention: Retention) -> Runner {
     let app = &app.app;
-    let retention = Retention { sweep_interval: Duration::ZERO, ..app.config.retention };
+    let retention = Retention { sweep_interval: Duration::ZERO, ..retention };
     Runner::new(app.store.clone(), Clock::system(), retention, app.objects.clone(), app.metrics.jobs.clone())
 }
 

@@ -1,5 +1,6 @@
 //! `catbird-server admin`: what it prints, changes, tells members, records, and completes after an interruption.
 
+mod bodies;
 mod delete;
 mod erase;
 mod read;

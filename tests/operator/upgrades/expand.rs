@@ -24,6 +24,8 @@ const HARMLESS: &[(&str, &str)] = &[
     ("new: constraint blobs_", "The previous release writes no blobs."),
     ("new: unique blobs (key, convo_id)", "The previous release writes no blobs."),
     ("new: required blobs.", "The previous release writes no blobs."),
+    ("new: constraint conversations_storage_model_check", "About a column that the previous release leaves null."),
+    ("new: constraint messages_body_check", "About columns that the previous release leaves null."),
     ("new: CREATE TRIGGER members_joined", "Counts what statements of the previous release insert, by row."),
     ("new: CREATE TRIGGER members_moved", "Counts what statements of the previous release change, as before."),
 ];
