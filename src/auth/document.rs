@@ -208,7 +208,7 @@ mod tests {
             let key = PublicKey::from_multibase(multikey).unwrap();
             let points = match &key {
                 PublicKey::P256(key) => [true, false].map(|short| key.to_encoded_point(short).as_bytes().to_vec()),
-                PublicKey::Secp256k1(key) => [true, false].map(|short| key.to_encoded_point(short).as_bytes().to_vec()),
+                PublicKey::Secp256k1(key) => [key.serialize().to_vec(), key.serialize_uncompressed().to_vec()],
             };
             let read = |kind: &str, text: String| {
                 with_methods(

@@ -1,4 +1,4 @@
-//! Dependencies of the server: every crate that is built may be used under a licence that requires only attribution or,
+//! Dependencies of the server: every crate that is built may be used under a licence that requires at most attribution or,
 //! for MPL-2.0, publication of its own files; and no crate is built in several versions for an unknown reason. Advisories
 //! need the network: `.github/workflows/ci.yml` runs `cargo audit`.
 
@@ -7,13 +7,14 @@ use std::process::Command;
 
 use serde_json::Value;
 
-const ALLOWED: [&str; 11] = [
+const ALLOWED: [&str; 12] = [
     "0BSD",
     "Apache-2.0",
     "Apache-2.0 WITH LLVM-exception",
     "BSD-2-Clause",
     "BSD-3-Clause",
     "BSL-1.0",
+    "CC0-1.0",
     "ISC",
     "MIT",
     "MPL-2.0",
@@ -89,7 +90,7 @@ fn packages() -> Vec<(String, String)> {
 /// Crates that the server's program is built from in more than one version, by who keeps the older or the newer one.
 const IN_SEVERAL_VERSIONS: [(&str, &[&str]); 5] = [
     (
-        "k256 and p256 are on an earlier generation of the RustCrypto crates than openmls_rust_crypto and tokio-postgres",
+        "p256 is on an earlier generation of the RustCrypto crates than openmls_rust_crypto and tokio-postgres",
         &[
             "block-buffer",
             "chacha20",
