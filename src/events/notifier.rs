@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
+use tokio::time::Instant;
 use ulid::Ulid;
 
 use crate::background::{Background, tasks};
@@ -27,9 +28,13 @@ const PURPOSE: &str = "telling replicas of new events";
 const CHANNEL: &str = "catbird:hints";
 /// Channel of typing indicators, in Redis.
 const TYPING_CHANNEL: &str = "catbird:typing";
-/// Shortest time between two notifications through Redis, and through PostgreSQL, where each is a transaction.
-const MIN_REDIS_INTERVAL: Duration = Duration::from_millis(2);
-const MIN_NOTIFY_INTERVAL: Duration = Duration::from_millis(20);
+/// Shortest time between two notifications of a replica through Redis, and of all replicas together through PostgreSQL.
+const MIN_INTERVAL: Duration = Duration::from_millis(2);
+/// Longest pause of a replica after a notification through PostgreSQL.
+const MAX_NOTIFY_PAUSE: Duration = Duration::from_millis(20);
+/// A notification through PostgreSQL is followed by a pause of this many times its duration: it is a transaction, and takes longer where
+/// PostgreSQL has much to do.
+const PAUSE_FACTOR: u32 = 10;
 /// Pause before the next attempt to listen.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 
@@ -137,7 +142,7 @@ async fn publish(redis: Redis, outgoing: ChangeSet, own_id: String, metrics: Eve
         let notification = write(&own_id, &outgoing.take().await);
         let sent = redis.publish(CHANNEL, notification).await;
         metrics.notification(Transport::Redis, sent);
-        tokio::time::sleep(MIN_REDIS_INTERVAL).await;
+        tokio::time::sleep(MIN_INTERVAL).await;
     }
 }
 
@@ -173,17 +178,23 @@ async fn notify(
         };
         listening.store(true, Ordering::Relaxed);
         hub.wake(&Affected::All);
-        let mut not_before = tokio::time::Instant::now();
+        let mut not_before = Instant::now();
+        // Notifications that were received since the last one was sent; this one is among them.
+        let mut received = 0;
         loop {
             tokio::select! {
                 next = channel.next() => match next {
-                    Some(text) => handle(&text, &own_id, &hub),
+                    Some(text) => {
+                        received += 1;
+                        handle(&text, &own_id, &hub);
+                    }
                     None => break,
                 },
                 affected = async { tokio::time::sleep_until(not_before).await; outgoing.take().await } => {
+                    let begun = Instant::now();
                     let sent = channel.notify(&write(&own_id, &affected)).await;
                     metrics.notification(Transport::Notify, sent);
-                    not_before = tokio::time::Instant::now() + MIN_NOTIFY_INTERVAL;
+                    not_before = Instant::now() + pause(begun.elapsed(), std::mem::take(&mut received));
                     if !sent {
                         break;
                     }
@@ -193,6 +204,12 @@ async fn notify(
         listening.store(false, Ordering::Relaxed);
         tokio::time::sleep(RETRY_DELAY).await;
     }
+}
+
+/// Returns the time for which a replica sends nothing after a notification through PostgreSQL that took this time, and before which it received
+/// this many since its last one. So all replicas together send one in [`MIN_INTERVAL`], as long as they are few.
+fn pause(took: Duration, received: u32) -> Duration {
+    (took * PAUSE_FACTOR).max(MIN_INTERVAL * received).clamp(MIN_INTERVAL, MAX_NOTIFY_PAUSE)
 }
 
 /// Returns the text of a notification: the sender and the topics.
@@ -222,6 +239,13 @@ fn handle(text: &str, own_id: &str, hub: &Hub) {
 mod tests {
     use super::*;
     use crate::store::MAX_TOPICS;
+
+    #[test]
+    fn replicas_pause_for_longer_the_more_of_them_notify_and_the_longer_postgres_takes() {
+        let (quick, ms) = (Duration::from_micros(150), Duration::from_millis);
+        assert_eq!([0, 1, 2, 4, 1_000].map(|received| pause(quick, received)), [ms(2), ms(2), ms(4), ms(8), ms(20)]);
+        assert_eq!([0, 1, 5].map(|took| pause(ms(took), 0)), [ms(2), ms(10), ms(20)]);
+    }
 
     #[test]
     fn the_longest_list_of_topics_fits_into_a_notification() {
