@@ -23,7 +23,7 @@ pub mod ticket;
 pub mod token;
 
 use base64::Engine;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 
 pub use self::development::mint;
 pub use self::metrics::AuthMetrics;
@@ -37,9 +37,9 @@ use self::key::{Curve, PublicKey};
 use self::replay::TokenId;
 use self::resolver::{Resolver, SetupError};
 use self::ticket::{Issued, Ticket, Tickets};
-use self::token::{Proof, Token, invalid};
+use self::token::{Proof, SERVICE_TOKEN_SECONDS, Token, invalid};
 use crate::background::Background;
-use crate::clock::Clock;
+use crate::clock::{Clock, LEEWAY_SECONDS};
 use crate::config::AuthConfig;
 use crate::error::{Code, Error};
 use crate::ids::{ConvoId, Did};
@@ -126,15 +126,10 @@ impl Authenticator {
     /// Identity of a token in the replay register; `None` if single use is not enforced for it.
     fn token_id(&self, verified: &Verified) -> Option<TokenId> {
         let jti = verified.jti.clone().filter(|_| self.config.enforce_jti)?;
-        let Verified { did, key, issued_at, expires_at, .. } = verified;
+        let Verified { did, issued_at, expires_at, .. } = verified;
         // A development token may live for a day.
-        Some(TokenId {
-            issuer: did.clone(),
-            jti,
-            issued_at: *issued_at,
-            expires_at: *expires_at,
-            long_lived: key.is_none(),
-        })
+        let long_lived = *expires_at - *issued_at > TimeDelta::seconds(SERVICE_TOKEN_SECONDS + 2 * LEEWAY_SECONDS);
+        Some(TokenId { issuer: did.clone(), jti, issued_at: *issued_at, expires_at: *expires_at, long_lived })
     }
 
     /// Uses the token. Fails with `TokenReplayed` if it was used before at any replica, with `ExpiredToken` if it

@@ -180,7 +180,7 @@ pub struct AuthConfig {
     pub enforce_lxm: bool,
     /// Requires a `jti`, and accepts each once.
     pub enforce_jti: bool,
-    /// Shortest time for which a used development token is remembered; never shorter than its lifetime.
+    /// Shortest time for which a used development token of more than an hour is remembered; never shorter than its lifetime.
     pub jti_ttl: Duration,
     /// The did:plc directory.
     pub plc_directory_url: String,

@@ -191,7 +191,7 @@ pub const SECTIONS: &[Section] = &[
         setting("ALLOW_DEVELOPMENT_TOKENS", Flag, Value("false"),
             "Lets `serve` start with `JWT_SECRET` although other machines can reach the service."),
         setting("JTI_TTL_SECONDS", Number(1, 86_400), Value("120"),
-            "Shortest time for which a used development token is remembered."),
+            "Shortest time for which a used development token is remembered, if it lives for more than an hour."),
         setting("ALLOW_PRIVATE_DID_HOSTS", Flag, Value("false"),
             "Allows DID documents on private addresses, at other ports and over plain HTTP, for tests."),
     ]},
