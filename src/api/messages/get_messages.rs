@@ -64,7 +64,7 @@ enum PageBound {
 impl Endpoint for GetMessages {
     const LEXICON: &'static str = include_str!("get_messages.json");
     const KIND: Kind = Kind::Query;
-    const ERRORS: &'static [Code] = 
+    const ERRORS: &'static [Code] =
         &[Code::ConvoNotFound, Code::NotMember, Code::InvalidCursor, Code::BlobStoreUnavailable];
 
     type Input = Input;
