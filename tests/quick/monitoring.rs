@@ -98,5 +98,5 @@ fn each_panel_has_a_description_and_a_place_of_its_own() {
             }
         }
     }
-    assert_eq!(uids.len(), 6);
+    assert_eq!(uids.len(), 7);
 }

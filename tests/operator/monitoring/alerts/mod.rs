@@ -2,6 +2,7 @@
 //! second stands for a minute, the entry of the alert in the runbook is followed, and the alert resolves. `ops/test --alerts` tries all
 //! of them, or those whose names contain a word.
 
+mod blobs;
 mod case;
 mod conversations;
 mod delivery;
@@ -80,6 +81,8 @@ const SCENARIOS: &[Scenario] = scenarios! {
     CatbirdStreamsNearLimit: service::there_are_many_streams;
     CatbirdNotificationsLost: delivery::redis_is_killed;
     CatbirdMailboxesBehind: delivery::a_session_keeps_envelopes_from_being_made;
+    CatbirdBlobStoreFails: blobs::the_blob_store_is_down;
+    CatbirdBlobsBehind: blobs::the_key_may_not_delete;
     CatbirdCommitsUnanswered: postgresql::the_synchronous_standby_is_lost;
     CatbirdTransactionOpen: postgresql::an_operator_forgets_a_transaction;
     CatbirdDatabaseSessionsNearLimit: postgresql::other_clients_use_up_the_sessions;
