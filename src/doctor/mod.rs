@@ -1,9 +1,10 @@
-//! `catbird-server doctor`: finds settings and states of PostgreSQL, a pooler, Redis, this machine and the server itself
-//! under which a promise does not hold, or holds less, and says what to do.
+//! `catbird-server doctor`: finds settings and states of PostgreSQL, a pooler, Redis, the blob store, this machine and the server
+//! itself under which a promise does not hold, or holds less, and says what to do.
 //!
-//! Each file examines one part. It judges what it reads; the store reads. Nothing is changed. [`check`](crate::check) shows
-//! a part of this ([`advice`]), so that a setting is judged in one place only.
+//! Each file examines one part. It judges what it reads; the store reads. Nothing is changed, but for an object of this command's own in
+//! the blob store. [`check`](crate::check) shows a part of this ([`advice`]), so that a setting is judged in one place only.
 
+mod blobs;
 mod capacity;
 mod fleet;
 mod machine;
@@ -42,6 +43,7 @@ pub async fn run(config: &Config, database: &tokio_postgres::Config, clock: &Clo
     if let Some(url) = &config.redis_url {
         report.add(redis::examine(url).await);
     }
+    report.add([blobs::examine(config).await]);
     let is_embedded = config.database_url.is_none();
     if !is_embedded {
         report.add(sessions::examine_url(database));
@@ -70,6 +72,7 @@ async fn examine_database(report: &mut Report, db: &Operator, config: &Config, c
     report.part("indexes, constraints and triggers", schema::examine_objects(db, applied.as_deref())).await;
     if let Some(replicas) = &replicas {
         report.part("the replicas", fleet::examine(db, config, replicas)).await;
+        report.add(blobs::judge_sharing(replicas));
     }
     report.part("the tables", tables::examine(db)).await;
     report.part("work in the background", work::examine(db, config)).await;

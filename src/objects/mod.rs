@@ -12,6 +12,7 @@ mod bucket;
 mod failure;
 mod folder;
 mod http;
+mod inspection;
 mod metrics;
 mod reading;
 #[cfg(test)]
@@ -44,6 +45,7 @@ use metrics::{Operation, Outcome};
 use reading::Opened;
 use upload::Upload;
 
+pub use inspection::Refusal;
 pub use metrics::ObjectMetrics;
 pub use reading::Reading;
 pub use writer::Writer;
@@ -100,6 +102,13 @@ impl Store {
         match self {
             Store::Folder(folder) => folder.read(name, range).await,
             Store::Bucket(bucket) => bucket.read(name, range).await,
+        }
+    }
+
+    async fn delete(&self, name: &str) -> Result<(), Failure> {
+        match self {
+            Store::Folder(folder) => folder.delete(name).await,
+            Store::Bucket(bucket) => bucket.delete(name).await,
         }
     }
 }
@@ -263,12 +272,7 @@ impl Objects {
 
     /// Deletes an object, if there is one.
     pub async fn delete(&self, name: &str) -> Result<(), Error> {
-        let deleting = attempts(ATTEMPT_TIME, OPERATION_TIME, || async {
-            match &self.0.store {
-                Store::Folder(folder) => folder.delete(name).await,
-                Store::Bucket(bucket) => bucket.delete(name).await,
-            }
-        });
+        let deleting = attempts(ATTEMPT_TIME, OPERATION_TIME, || self.0.store.delete(name));
         self.run(Operation::Delete, deleting).await
     }
 

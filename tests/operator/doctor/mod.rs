@@ -1,6 +1,7 @@
 //! `catbird-server doctor`: nothing is said against a sound server, and each setting or state that breaks or weakens a promise
-//! is named, on a real PostgreSQL, PgBouncer, Redis or process that has it.
+//! is named, on a real PostgreSQL, PgBouncer, Redis, blob store or process that has it.
 
+mod blobs;
 mod commands;
 mod pooler;
 mod redis;
