@@ -1,6 +1,7 @@
 //! docs/backup.md: its commands run as they are printed, while clients follow. Each test says what acknowledged writes were lost, what the
 //! clients were told, and that all agree with the database in the end.
 
+mod blobs;
 pub mod conversation;
 mod dump;
 mod embedded;
@@ -17,7 +18,9 @@ const PAGE: &str = "backup.md";
 /// Each section with commands has a test, which fails if it has not run all of them.
 #[test]
 fn every_command_of_the_page_is_run_by_a_test() {
-    assert_eq!(sections(PAGE), [dump::SECTION, point_in_time::SECTION, standbys::SECTION, embedded::SECTION]);
+    let sections_with_tests =
+        [dump::SECTION, point_in_time::SECTION, standbys::SECTION, embedded::SECTION, blobs::SECTION];
+    assert_eq!(sections(PAGE), sections_with_tests);
 }
 
 /// Returns the number of incarnations and of eras.
