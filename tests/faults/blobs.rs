@@ -172,7 +172,7 @@ async fn upload(member: &Persona, work: Work, bytes: &[u8]) -> Result<String, St
 }
 
 /// Sends a message in the conversation's first epoch, in which it stays.
-async fn send(member: &Persona, blob: &str) -> Result<(), String> {
+pub(super) async fn send(member: &Persona, blob: &str) -> Result<(), String> {
     let ciphertext = bytes_value(unique().as_bytes());
     let body = json!({"convoId": member.convo().unwrap(), "epoch": 0, "ciphertext": ciphertext, "blobs": [blob]});
     let reply = member.xrpc.procedure("sendMessage", &body).await.map_err(|why| why.to_string())?;
@@ -186,7 +186,19 @@ pub async fn p4_a_replica_killed_at_any_step_of_a_blob_loses_and_leaks_nothing(m
     for (work, step) in STEPS {
         scene.kill_at(&db, &holder, *work, *step).await;
     }
-    // Time passes.
+    let settings: Vec<_> = scene.settings.iter().map(|(name, value)| (*name, &**value)).collect();
+    only_these_are_left(&db, &database.config, &settings, &scene.member, &scene.acknowledged).await;
+}
+
+/// Lets time pass, then checks that the blob store of a server with these settings has the bytes of these blobs, to which messages refer,
+/// and no others.
+pub(super) async fn only_these_are_left(
+    db: &Client,
+    database: &tokio_postgres::Config,
+    settings: &[(&str, &str)],
+    member: &Persona,
+    acknowledged: &[(String, Vec<u8>)],
+) {
     eventually("everything that nothing refers to is deleted", async || {
         db.batch_execute(
             "update blobs set expires_at = now() - interval '1 s' where ref_count = 0;
@@ -198,11 +210,10 @@ pub async fn p4_a_replica_killed_at_any_step_of_a_blob_loses_and_leaks_nothing(m
         db.query_one(left, &[]).await.unwrap().get::<_, i64>(0) == 0
     })
     .await;
-    let settings: Vec<_> = scene.settings.iter().map(|(name, value)| (*name, &**value)).collect();
-    let config = catbird_server::config::Config::from_variables(variables(&settings)).unwrap();
+    let config = catbird_server::config::Config::from_variables(variables(settings)).unwrap();
     let metrics = ObjectMetrics::register(&mut catbird_server::metrics::Registry::default());
     let objects = Objects::open(&config.blob_store, metrics).unwrap();
-    let report = check::with_objects(&database.config, &objects).await.unwrap();
+    let report = check::with_objects(database, &objects).await.unwrap();
     assert!(report.is_clean(), "{report}");
     let mut stored = Vec::new();
     for prefix in ["blobs/", "parts/"] {
@@ -210,11 +221,11 @@ pub async fn p4_a_replica_killed_at_any_step_of_a_blob_loses_and_leaks_nothing(m
     }
     stored.sort();
     let mut expected: Vec<String> =
-        scene.acknowledged.iter().map(|(blob, _)| format!("blobs/{}/{blob}", &blob[..2])).collect();
+        acknowledged.iter().map(|(blob, _)| format!("blobs/{}/{blob}", &blob[..2])).collect();
     expected.sort();
     assert_eq!(stored, expected, "the bytes of acknowledged blobs and no others");
-    for (blob, bytes) in &scene.acknowledged {
-        let download = scene.member.xrpc.download("getBlob", &[("blobId", blob.clone())], &[]).await.unwrap();
+    for (blob, bytes) in acknowledged {
+        let download = member.xrpc.download("getBlob", &[("blobId", blob.clone())], &[]).await.unwrap();
         assert!(download.unwrap().bytes().await.unwrap() == *bytes, "{blob}");
     }
 }

@@ -7,6 +7,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
 
+mod blob_folder;
+mod blob_restarts;
 mod blob_store;
 mod blobs;
 mod blocked;

@@ -3,6 +3,7 @@
 mod bodies;
 mod parts;
 mod quotas;
+mod redirects;
 mod references;
 mod sweeps;
 mod uploads;
