@@ -8,6 +8,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
 
 mod blob_folder;
+mod blob_memory;
 mod blob_restarts;
 mod blob_store;
 mod blobs;
