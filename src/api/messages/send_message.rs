@@ -99,13 +99,8 @@ impl EpochProcedure for SendMessage {
             true => Err(Code::MessageTooLarge.because(format!("ciphertext must have at most {MAX_MLS_BYTES} bytes"))),
             false => app.quotas.reserve(vec![Charge::stored(&caller.did, message.ciphertext.len() + embed, 1)]),
         };
-        let sent = app.quotas.run_reserved(held, command, async |command| {
-            let command = match command.message.ciphertext.len() < MIN_BODY_BYTES {
-                true => command,
-                false => store_body(app, command).await?,
-            };
-            app.serializer.run(command).await
-        }).await?;
+        let run = async |command| app.serializer.run(store_body(app, command).await?).await;
+        let sent = app.quotas.run_reserved(held, command, run).await?;
         Ok(Output { message_id: sent.id, received_at: sent.received_at, seq: sent.seq, epoch: sent.epoch })
     }
 }
@@ -171,6 +166,9 @@ async fn command(app: &App, caller: &Caller, input: Input) -> Result<commands::S
 /// Puts the ciphertext of a large message into the blob store, if its conversation has it there. A message that would be refused keeps its
 /// ciphertext; if it is accepted after all, the ciphertext is in the database.
 async fn store_body(app: &App, mut command: commands::SendMessage) -> Result<commands::SendMessage, Error> {
+    if command.message.ciphertext.len() < MIN_BODY_BYTES {
+        return Ok(command);
+    }
     app.serializer.refuse_stranger(&command.convo_id, &command.message.sender).await?;
     let model = app.store.reader().await?.storage_model(&command.convo_id).await?;
     let id = BlobId::random().map_err(Error::internal)?;
