@@ -174,6 +174,7 @@ pub async fn examples(app: &TestApp, method: &'static str) -> Vec<Example> {
                 ("welcomeMessage", json!(base64_text(&welcome))),
                 ("keyPackageHashes", hashes(&[&bob], &packages)),
                 ("groupInfo", json!(base64_text(&exported))),
+                ("storageModel", json!("blob")),
                 ("metadata", json!({ "name": "n", "description": "d" })),
                 ("currentEpoch", json!(1)),
                 ("idempotencyKey", json!("k")),

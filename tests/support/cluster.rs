@@ -251,11 +251,32 @@ impl OwnCluster {
         self.cluster.halt(Shutdown::Immediate).await.unwrap();
     }
 
+    /// Returns the process that all others of PostgreSQL are children of.
+    fn postmaster(&self) -> Pid {
+        let pid = std::fs::read_to_string(self.pgdata().join("postmaster.pid")).unwrap();
+        Pid::from_raw(pid.lines().next().unwrap().trim().parse().unwrap())
+    }
+
     /// SIGKILL: PostgreSQL can do nothing. Its other processes notice a moment later.
     pub async fn kill(&mut self) {
-        let pid = std::fs::read_to_string(self.pgdata().join("postmaster.pid")).unwrap();
-        let pid = pid.lines().next().unwrap().trim().parse().unwrap();
-        kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+        kill(self.postmaster(), Signal::SIGKILL).unwrap();
+        self.cluster.ended().await;
+    }
+
+    /// Kills all processes at once, as a host does that loses power. After a SIGKILL of the postmaster alone, COMMITs stop to wait for a standby
+    /// and are visible for a moment (PostgreSQL's syncrep.c).
+    pub async fn lose_power(&mut self) {
+        let postmaster = self.postmaster();
+        kill(postmaster, Signal::SIGSTOP).unwrap();
+        let children = std::fs::read_to_string(format!("/proc/{postmaster}/task/{postmaster}/children")).unwrap();
+        let children: Vec<Pid> = children.split_whitespace().map(|pid| Pid::from_raw(pid.parse().unwrap())).collect();
+        for signal in [Signal::SIGSTOP, Signal::SIGKILL] {
+            for child in &children {
+                // It may have ended meanwhile.
+                let _ = kill(*child, signal);
+            }
+        }
+        kill(postmaster, Signal::SIGKILL).unwrap();
         self.cluster.ended().await;
     }
 

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use catbird_client::random_did;
 use catbird_testkit::app::TestApp;
 use catbird_testkit::cluster::database;
 use catbird_testkit::fleet::{Fleet, Mode};
@@ -100,7 +101,8 @@ async fn p12_repeating_a_used_token_uses_no_limit_of_its_owner() {
 async fn p12_repeating_a_used_token_at_another_replica_uses_no_limit_of_its_owner() {
     let database = database().await;
     let fleet = Fleet::with(&[Mode::Advisory, Mode::Advisory], &database.config, &database.url, &[LIMITED]).await;
-    let alice = fleet.persona(0).await.xrpc;
+    // A persona with key packages has paid for PostgreSQL's time for them.
+    let alice = fleet.xrpc(0, &random_did());
     let elsewhere = alice.at(fleet.replicas[1].base.parse().unwrap());
     let used = alice.token(CHEAP);
     assert_eq!(ask_with(&alice, &used).await.status, 200);

@@ -62,9 +62,9 @@ impl Scene {
         standby
     }
 
-    /// Kills PostgreSQL and promotes a standby.
+    /// Lets PostgreSQL's host lose power, and promotes a standby.
     async fn promote(&mut self, standby: OwnCluster) {
-        self.postgres.kill().await;
+        self.postgres.lose_power().await;
         let client = standby.connect().await;
         assert!(client.query_one("select pg_promote()", &[]).await.unwrap().get::<_, bool>(0));
         // Other clients arrive before the servers, and use the transaction ids of the lost end.

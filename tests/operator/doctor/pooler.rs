@@ -10,6 +10,8 @@ use super::doctor;
 /// PgBouncer drops start-up parameters then, in place of refusing them.
 const LENIENT: &str = "ignore_startup_parameters = options";
 const POOLER: (&str, &str) = ("DATABASE_POOLER", "true");
+const CONVO: &str = "01JB2N0W3E8Z6TQ9K4M5V7X1YA";
+const EVE: &str = "did:plc:eveeveeveeveeveeveeveeve";
 /// A throw-away cluster has these.
 const THROW_AWAY: [&str; 4] = ["fsync", "full_page_writes", "data_checksums", "role"];
 
@@ -62,7 +64,24 @@ async fn commands_prepare_no_statements_behind_a_pooler() {
     // The client library names its statements s0, s1 and so on.
     let taken: String = (0..20).map(|n| format!("prepare s{n} as select 1;")).collect();
     other.batch_execute(&taken).await.unwrap();
-    for command in [&["check"][..], &["envelopes"], &["admin", "suspensions"]] {
+    let seed = format!(
+        "insert into conversations (id, group_id, creator_did, cipher_suite, initial_epoch, current_epoch)
+         values ('{CONVO}', '00', '{EVE}', 'MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519', 0, 0);
+         insert into members (convo_id, member_did, joined_seq, joined_epoch, last_read_seq) values ('{CONVO}', '{EVE}', 0, 0, 0)"
+    );
+    database.connect().await.batch_execute(&seed).await.unwrap();
+    for command in [
+        &["check"][..],
+        &["envelopes"],
+        &["admin", "suspensions"],
+        &["admin", "convo", CONVO],
+        &["admin", "person", EVE],
+        &["admin", "export", CONVO, "--reason", "a test"],
+        &["admin", "suspend", EVE, "--reason", "a test"],
+        &["admin", "release", EVE, "--reason", "a test"],
+        &["admin", "erase", EVE, "--reason", "a test"],
+        &["admin", "delete", CONVO, "--reason", "a test"],
+    ] {
         let (code, said, errors) = run_as(command, &pooler.url(), &[POOLER]).await;
         assert_eq!((code, errors.as_str()), (Some(0), ""), "{command:?}: {said}");
     }
