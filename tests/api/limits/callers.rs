@@ -121,12 +121,13 @@ async fn p12_repeating_a_used_token_at_another_replica_uses_no_limit_of_its_owne
     }
     // What those have used comes back.
     tokio::time::sleep(BURST).await;
-    for _ in 0..60 {
+    for _ in 0..30 {
         assert_eq!(repeat().await.error(), Some("TokenReplayed"));
     }
-    // If one in six were charged, nothing would be left of a burst of two seconds' worth. The next request has PostgreSQL's time for this one
-    // to pay, which takes the burst as well on a busy machine.
-    assert_eq!(ask(&elsewhere).await.status, 200);
+    // If they were charged, nothing would be left of a burst of two seconds' worth.
+    for _ in 0..5 {
+        assert_eq!(ask(&elsewhere).await.status, 200);
+    }
     fleet.check().await;
 }
 

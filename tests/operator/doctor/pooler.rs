@@ -83,7 +83,8 @@ async fn commands_prepare_no_statements_behind_a_pooler() {
         &["admin", "delete", CONVO, "--reason", "a test"],
     ] {
         let (code, said, errors) = run_as(command, &pooler.url(), &[POOLER]).await;
-        assert_eq!(code, Some(0), "{command:?}: {said}{errors}");
+        // A command that changes something says there what it did.
+        assert!(code == Some(0) && (errors.is_empty() || command.contains(&"--reason")), "{command:?}: {said}{errors}");
     }
     doctor(&pooler.url(), &[POOLER]).await.names_only(&THROW_AWAY);
     other.batch_execute("prepare s0 as select 1").await.expect_err("the name is still taken");
