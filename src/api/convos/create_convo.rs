@@ -42,8 +42,8 @@ pub struct Input {
     #[serde(alias = "group_info")]
     group_info: Option<LexBytes>,
     metadata: Option<Metadata>,
-    #[serde(default, alias = "storage_model")]
-    storage_model: StorageModel,
+    #[serde(alias = "storage_model")]
+    storage_model: Option<StorageModel>,
     #[serde(alias = "current_epoch")]
     current_epoch: Option<Count>,
     #[serde(alias = "idempotency_key")]
@@ -183,7 +183,7 @@ async fn command(app: &App, caller: &Caller, input: Input) -> Result<commands::C
         Some(group_info) => fingerprint.field(Some(&group_info.0)),
         None => fingerprint,
     };
-    let fingerprint = match input.storage_model {
+    let fingerprint = match input.storage_model.unwrap_or_default() {
         StorageModel::Database => fingerprint,
         StorageModel::Blob => fingerprint.text(Some("blob")),
     };
@@ -205,7 +205,7 @@ async fn command(app: &App, caller: &Caller, input: Input) -> Result<commands::C
             group_id,
             creator: caller.did.clone(),
             cipher_suite: suite.name.to_owned(),
-            storage_model: input.storage_model,
+            storage_model: input.storage_model.unwrap_or_default(),
             epoch,
             metadata,
         },
