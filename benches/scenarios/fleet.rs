@@ -97,18 +97,24 @@ pub async fn run(bench: &mut Bench) -> Result<()> {
             {
                 for (number, variant) in replicas(&bench.plan).iter().zip(work.variants()) {
                     let servers = &servers[..*number];
-                    let clients = match work {
-                        Work::Spread => Sender::several(connections, &spread),
-                        Work::Hot | Work::Heard => Sender::several(connections, &hot),
+                    let (clients, fates) = match work {
+                        Work::Spread => (Sender::several(connections, &spread), None),
+                        Work::Hot | Work::Heard => (Sender::several(connections, &hot), None),
                         Work::Race => {
-                            race::racers(connections, &races, fresh.next().ok_or("a conversation for each race")?)
+                            let convo = fresh.next().ok_or("a conversation for each race")?;
+                            let (racers, fates) = race::racers(connections, &races, convo);
+                            (racers, Some(fates))
                         }
                     };
                     let listeners = if work == Work::Heard { listen(servers, &hot).await? } else { Vec::new() };
                     let sample = sample(bench, servers, clients).await;
                     listeners.iter().for_each(JoinHandle::abort);
+                    let mut sample = sample?;
+                    if let Some(fates) = fates {
+                        fates.note(&mut sample, bench.plan.timing.measured);
+                    }
                     let figure = Figure { scenario: NAME, variant, unit: work.unit(), note: "" };
-                    bench.record(&figure, Turn { round, connections, who }, sample?)?;
+                    bench.record(&figure, Turn { round, connections, who }, sample)?;
                 }
             }
         }

@@ -14,7 +14,7 @@ mod group_size;
 mod grown;
 mod hot_and_cold;
 mod neighbour;
-mod race;
+pub mod race;
 mod reads;
 mod retention;
 mod send;

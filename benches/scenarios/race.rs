@@ -1,10 +1,12 @@
 //! The cost of a race for one epoch: 2, 8 and 64 members who commit in one conversation as fast as they can.
 //!
 //! A loser reads `serverEpoch` from the 409 and retries at once. Besides the accepted commits, the scenario counts
-//! wasted attempts, and measures how long a loser waits until its own commit is accepted. Each commit adds a member, so
-//! the group grows during the race. Every load has its own conversation, of the same initial size.
+//! wasted attempts, and measures how long a loser waits until its own commit is accepted, in time and in commits of
+//! others, and how evenly the accepted commits are spread (Jain's index: 1 if all racers win as often, and one over
+//! their number if one of them always wins). Each commit adds a member, so the group grows during the race. Every load
+//! has its own conversation, of the same initial size.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use base64::Engine;
@@ -35,9 +37,13 @@ const FIGURE: Figure<'_> = Figure {
     scenario: NAME,
     variant: "one conversation",
     unit: "commits/s",
-    note: "wasted attempts are those that lost, per accepted commit; a loser's wait is from its first loss to its next win, \
-           or to the end of the load if it did not win again",
+    note: "wasted attempts are those that lost, per accepted commit; a loser's wait, in time and in commits of others, is from \
+           its first loss to its next win, or to the end of the load if it did not win again; Jain's index is 1 if all \
+           racers win as often",
 };
+/// Names of figures of a race.
+pub const JAIN: &str = "jain_index";
+pub const LONGEST_WAIT: &str = "longest_wait_in_commits";
 
 pub fn time(plan: &Plan) -> Duration {
     racing(plan).time(1, &SERVERS)
@@ -47,26 +53,37 @@ pub async fn run(bench: &mut Bench) -> Result<()> {
     let turns = racing(&bench.plan).turns(&SERVERS);
     let convos = bench.stage.seed(turns.len() as u32, MEMBERS).await?;
     for (convo, turn) in turns.into_iter().enumerate() {
-        let fates = Arc::new(Mutex::new(Fates::new(turn.connections)));
-        let racers = with_fates(turn.connections, &convos, convo, &fates);
+        let (racers, fates) = racers(turn.connections, &convos, convo);
         let mut sample = bench.load(turn.who, racers).await?;
-        fates.lock().unwrap_or_else(PoisonError::into_inner).note(&mut sample, bench.plan.timing.measured);
+        fates.note(&mut sample, bench.plan.timing.measured);
         bench.record(&FIGURE, turn, sample)?;
     }
     Ok(())
 }
 
-/// Returns this many members who race in a conversation at epoch 0.
-pub(super) fn racers(count: u32, convos: &Convos, convo: usize) -> Vec<Box<dyn Client>> {
-    with_fates(count, convos, convo, &Arc::new(Mutex::new(Fates::new(count))))
-}
-
-fn with_fates(count: u32, convos: &Convos, convo: usize, fates: &Arc<Mutex<Fates>>) -> Vec<Box<dyn Client>> {
+/// Returns this many members who race in a conversation at epoch 0, and their results.
+pub(super) fn racers(count: u32, convos: &Convos, convo: usize) -> (Vec<Box<dyn Client>>, Shared) {
+    let fates = Shared(Arc::new(Mutex::new(Fates::new(count))));
     let racer = |member| -> Box<dyn Client> {
         let (convos, fates) = (convos.clone(), fates.clone());
         Box::new(Racer { convos, convo, member, epoch: 0, minter: Minter::new(), fates })
     };
-    (0..count as usize).map(racer).collect()
+    ((0..count as usize).map(racer).collect(), fates)
+}
+
+/// The results of the racers of one load. They take turns on one thread, so the lock is never contended.
+#[derive(Clone)]
+pub(super) struct Shared(Arc<Mutex<Fates>>);
+
+impl Shared {
+    fn fates(&self) -> MutexGuard<'_, Fates> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds the results to the sample of their load.
+    pub fn note(&self, sample: &mut Sample, measured: Duration) {
+        self.fates().note(sample, measured);
+    }
 }
 
 /// Returns the plan with the racers as connections.
@@ -78,6 +95,11 @@ fn racing(plan: &Plan) -> Plan {
 struct Fates {
     /// Time of each racer's first loss since its last win.
     lost: Vec<Option<Instant>>,
+    /// Number of commits that had been accepted by then.
+    lost_after: Vec<u64>,
+    accepted: u64,
+    /// The longest wait so far, in commits of others.
+    longest: u64,
     /// Number of wins of each in the measured time.
     wins: Vec<u64>,
     waits: Latencies,
@@ -88,11 +110,23 @@ struct Fates {
 impl Fates {
     fn new(racers: u32) -> Self {
         let racers = racers as usize;
-        Self { lost: vec![None; racers], wins: vec![0; racers], waits: Latencies::new(), end: None }
+        Self {
+            lost: vec![None; racers],
+            lost_after: vec![0; racers],
+            accepted: 0,
+            longest: 0,
+            wins: vec![0; racers],
+            waits: Latencies::new(),
+            end: None,
+        }
     }
 
     fn won(&mut self, racer: usize, reply: &Reply<'_>) {
         let lost = self.lost[racer].take();
+        if lost.is_some() {
+            self.longest = self.longest.max(self.accepted - self.lost_after[racer]);
+        }
+        self.accepted += 1;
         if reply.counts {
             self.wins[racer] += 1;
             self.end = Some(reply.heard);
@@ -103,7 +137,9 @@ impl Fates {
     }
 
     fn lost(&mut self, racer: usize, reply: &Reply<'_>) {
-        self.lost[racer].get_or_insert(reply.heard);
+        if self.lost[racer].is_none() {
+            (self.lost[racer], self.lost_after[racer]) = (Some(reply.heard), self.accepted);
+        }
         if reply.counts {
             self.end = Some(reply.heard);
         }
@@ -119,6 +155,13 @@ impl Fates {
             }
         }
         let mut add = |name: &str, figure| sample.extra.insert(name.to_owned(), figure);
+        let unfinished = self.lost.iter().zip(&self.lost_after).filter(|(lost, _)| lost.is_some());
+        let longest = unfinished.map(|(_, after)| self.accepted - after).max().unwrap_or(0).max(self.longest);
+        add(LONGEST_WAIT, longest as f64);
+        let [sum, squares] = [1, 2].map(|power| self.wins.iter().map(|wins| (*wins as f64).powi(power)).sum::<f64>());
+        if squares > 0.0 {
+            add(JAIN, sum * sum / (squares * self.wins.len() as f64));
+        }
         add("racers_who_never_won", self.wins.iter().filter(|wins| **wins == 0).count() as f64);
         if waits.count() > 0 {
             add("loser_wait_p50_ms", waits.quantile_us(0.5) / 1_000.0);
@@ -139,8 +182,7 @@ struct Racer {
     member: usize,
     epoch: u64,
     minter: Minter,
-    /// Results of all racers. They take turns on one thread, so the lock is never contended.
-    fates: Arc<Mutex<Fates>>,
+    fates: Shared,
 }
 
 /// The part of an error that a loser needs.
@@ -164,7 +206,7 @@ impl Client for Racer {
     }
 
     fn hear(&mut self, reply: &Reply<'_>) -> Verdict {
-        let mut fates = self.fates.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut fates = self.fates.fates();
         match reply.status {
             200 => {
                 self.epoch += 1;

@@ -1,9 +1,13 @@
 //! The goals, and how to compute each from a run. The report and docs/benchmarks.md quote this table.
 
-use catbird_bench_report::results::{Kind, Run, Sample, Series, Target, Who};
+use catbird_bench_report::results::{Kind, Run, Sample, Series, Target, Who, median};
+
+use crate::scenarios::race;
 
 /// Number of connections at which targets are measured by default.
 const CONNECTIONS: u32 = 32;
+/// Number of racers at which the fairness of a race is evaluated.
+const RACERS: u32 = 64;
 /// Number of connections of the neighbour in the scenario `neighbour`.
 const NEIGHBOUR_CONNECTIONS: u32 = 50;
 /// Numbers of connections over all replicas in the scenario `fleet`: with few requests for each transaction at four
@@ -43,10 +47,16 @@ impl Of {
     }
 }
 
+/// A figure of the scenario's own; not a number if the sample has none.
+fn extra(sample: &Sample, name: &str) -> f64 {
+    sample.extra.get(name).copied().unwrap_or(f64::NAN)
+}
+
 struct Promise {
     name: &'static str,
     of: Of,
-    to: Of,
+    /// `None` means that the figure itself is evaluated.
+    to: Option<Of>,
     figure: fn(&Sample) -> f64,
     kind: Kind,
     bound: f64,
@@ -54,20 +64,20 @@ struct Promise {
 }
 
 const fn at_least(name: &'static str, of: Of, to: Of, bound: f64, aim: f64) -> Promise {
-    Promise { name, of, to, figure: |sample| sample.rate, kind: Kind::AtLeast, bound, aim }
+    Promise { name, of, to: Some(to), figure: |sample| sample.rate, kind: Kind::AtLeast, bound, aim }
 }
 
 const fn beside_neighbour(name: &'static str, variant: &'static str) -> Promise {
     let (of, to) =
         (of("neighbour", variant).with(NEIGHBOUR_CONNECTIONS), of("neighbour", "alone").with(NEIGHBOUR_CONNECTIONS));
-    Promise { name, of, to, figure: |sample| sample.p99_us, kind: Kind::AtMost, bound: 5.0, aim: 2.0 }
+    Promise { name, of, to: Some(to), figure: |sample| sample.p99_us, kind: Kind::AtMost, bound: 5.0, aim: 2.0 }
 }
 
 const fn of_fleet(name: &'static str, variant: &'static str, alone: &'static str, connections: u32) -> Promise {
     at_least(name, of("fleet", variant).with(connections), of("fleet", alone).with(connections), 0.9, 1.0)
 }
 
-const PROMISES: [Promise; 30] = [
+const PROMISES: [Promise; 32] = [
     at_least(
         "send to 1,000 conversations, against the yardstick",
         of("send", "spread"),
@@ -106,7 +116,7 @@ const PROMISES: [Promise; 30] = [
     Promise {
         name: "p99 of 1,000 cold conversations beside a hot one, against without it",
         of: of("hot_and_cold", "cold beside hot"),
-        to: of("hot_and_cold", "cold alone"),
+        to: Some(of("hot_and_cold", "cold alone")),
         figure: |sample| sample.p99_us,
         kind: Kind::AtMost,
         bound: 1.5,
@@ -115,7 +125,7 @@ const PROMISES: [Promise; 30] = [
     Promise {
         name: "p50 of send on one connection, against the yardstick with one client",
         of: of("send", "spread").alone(),
-        to: of("send", "spread").alone().yardstick(),
+        to: Some(of("send", "spread").alone().yardstick()),
         figure: |sample| sample.p50_us,
         kind: Kind::AtMost,
         bound: 3.0,
@@ -205,6 +215,24 @@ const PROMISES: [Promise; 30] = [
         "hot, 1 replica",
         FLEET_MANY_CONNECTIONS,
     ),
+    Promise {
+        name: "the longest wait of a loser in a race of 64, in commits of others, against 64",
+        of: of("race", "one conversation").with(RACERS),
+        to: None,
+        figure: |sample| extra(sample, race::LONGEST_WAIT) / f64::from(RACERS),
+        kind: Kind::AtMost,
+        bound: 1.0,
+        aim: 1.0,
+    },
+    Promise {
+        name: "Jain's index of the accepted commits in a race of 64",
+        of: of("race", "one conversation").with(RACERS),
+        to: None,
+        figure: |sample| extra(sample, race::JAIN),
+        kind: Kind::AtLeast,
+        bound: 0.9,
+        aim: 0.98,
+    },
     of_fleet("a race of 64 at 2 replicas, against one", "race, 2 replicas", "race, 1 replica", FLEET_CONNECTIONS),
     of_fleet("a race of 64 at 4 replicas, against one", "race, 4 replicas", "race, 1 replica", FLEET_CONNECTIONS),
     of_fleet(
@@ -232,9 +260,13 @@ const PROMISES: [Promise; 30] = [
 /// Returns every target whose series were measured, for each mode.
 pub fn of_run(run: &Run) -> Vec<Target> {
     let judge = |promise: &Promise, who: Who| {
-        let ratio = promise.of.find(run, who)?.ratio(promise.to.find(run, who)?, promise.figure)?;
+        let series = promise.of.find(run, who)?;
+        let measured = match promise.to {
+            Some(to) => series.ratio(to.find(run, who)?, promise.figure)?,
+            None => median(series.samples.iter().map(promise.figure).filter(|figure| figure.is_finite()).collect())?,
+        };
         let Promise { name, kind, bound, aim, .. } = *promise;
-        Some(Target { name: name.to_owned(), who, measured: ratio, bound, aim, kind })
+        Some(Target { name: name.to_owned(), who, measured, bound, aim, kind })
     };
     PROMISES.iter().flat_map(|promise| super::plan::SERVERS.map(|who| judge(promise, who))).flatten().collect()
 }
