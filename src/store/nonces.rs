@@ -1,5 +1,6 @@
 //! Register of used tokens, which decides whether a token was used before.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -15,10 +16,8 @@ use super::session::Params;
 use super::{Abort, Cause, Reader, Store, deadline, failure};
 
 query! {
-    SPEND = "auth/spend_nonces" (
-        BYTEA_ARRAY, TEXT_ARRAY, TEXT_ARRAY, TIMESTAMPTZ_ARRAY, BOOL_ARRAY, TIMESTAMPTZ_ARRAY, TIMESTAMPTZ,
-        TIMESTAMPTZ_ARRAY
-    );
+    USE = "auth/use_tokens" (INT2_ARRAY, BYTEA_ARRAY, TIMESTAMPTZ_ARRAY, TIMESTAMPTZ_ARRAY);
+    USE_LONG = "auth/use_long_tokens" (TEXT_ARRAY, TEXT_ARRAY, TIMESTAMPTZ_ARRAY, TIMESTAMPTZ);
     FIND = "auth/find_nonce" (BYTEA, TEXT, TEXT, TIMESTAMPTZ, TIMESTAMPTZ);
 }
 
@@ -50,7 +49,18 @@ impl TokenId {
         used.copy_from_slice(&digest[..16]);
         used
     }
+
+    /// Returns the slot of the register that has the token, as the function `token_slot` of the database does. It depends
+    /// on nothing but the token, so that all who use it meet in one unique index. It is computed here because PostgreSQL
+    /// takes longer to compute it than to insert the row.
+    fn slot(&self) -> i16 {
+        (self.expires_at.timestamp().div_euclid(SLOT_SECONDS) % SLOTS) as i16
+    }
 }
+
+/// Time whose tokens share a slot, and number of slots (`V025__hour_long_tokens.sql`).
+const SLOT_SECONDS: i64 = 600;
+const SLOTS: i64 = 16;
 
 /// Pause after a deadlock, which the victim's locks have just ended.
 const DEADLOCK_PAUSE: Duration = Duration::from_millis(20);
@@ -87,31 +97,53 @@ impl Store {
         }
     }
 
-    /// Marks tokens as used, in one statement, and returns for each whether it was unused. No token may occur twice.
-    /// Tokens with a long lifetime are remembered until the given time; a record that ended before `now` counts as
-    /// none.
+    /// Marks tokens as used, in one statement for each lifetime, and returns for each whether it was unused. No token may
+    /// occur twice. Tokens with a long lifetime are remembered until the given time; a record that ended before `now`
+    /// counts as none.
     pub async fn consume_tokens(
         &self,
         ids: &[(&TokenId, DateTime<Utc>)],
         now: DateTime<Utc>,
     ) -> Result<Vec<bool>, Error> {
-        let digests: Vec<TokenDigest> = ids.iter().map(|(token_id, _)| token_id.digest()).collect();
+        let (long, short): (Vec<_>, Vec<_>) = ids.iter().copied().partition(|(token_id, _)| token_id.long_lived);
+        let short: Vec<&TokenId> = short.into_iter().map(|(token_id, _)| token_id).collect();
+        let new = self.use_tokens(&short).await?;
+        let new_long = self.use_long_tokens(&long, now).await?;
+        Ok(ids.iter().map(|(token_id, _)| new.contains(&token_id.digest()) || new_long.contains(token_id)).collect())
+    }
+
+    /// Returns the digests of those that were unused.
+    async fn use_tokens(&self, ids: &[&TokenId]) -> Result<HashSet<TokenDigest>, Error> {
+        if ids.is_empty() {
+            return Ok(HashSet::new());
+        }
+        let slots: Vec<i16> = ids.iter().map(|token_id| token_id.slot()).collect();
+        let digests: Vec<TokenDigest> = ids.iter().map(|token_id| token_id.digest()).collect();
         let digests: Vec<&[u8]> = digests.iter().map(TokenDigest::as_slice).collect();
+        let expires_at: Vec<DateTime<Utc>> = ids.iter().map(|token_id| token_id.expires_at).collect();
+        let issued_at: Vec<DateTime<Utc>> = ids.iter().map(|token_id| token_id.issued_at).collect();
+        // One statement is a transaction by itself.
+        let rows = self.within(&USE, &[&slots, &digests, &expires_at, &issued_at]).await?;
+        let digest = |row: &Row| row.get::<_, &[u8]>("token").try_into().expect("it is one of those that were sent");
+        Ok(rows.iter().map(digest).collect())
+    }
+
+    /// Returns those that were unused.
+    async fn use_long_tokens<'a>(
+        &self,
+        ids: &[(&'a TokenId, DateTime<Utc>)],
+        now: DateTime<Utc>,
+    ) -> Result<HashSet<&'a TokenId>, Error> {
+        if ids.is_empty() {
+            return Ok(HashSet::new());
+        }
         let issuers: Vec<&str> = ids.iter().map(|(token_id, _)| token_id.issuer.as_str()).collect();
         let jtis: Vec<&str> = ids.iter().map(|(token_id, _)| token_id.jti.as_str()).collect();
-        let expires_at: Vec<DateTime<Utc>> = ids.iter().map(|(token_id, _)| token_id.expires_at).collect();
-        let long_lived: Vec<bool> = ids.iter().map(|(token_id, _)| token_id.long_lived).collect();
-        let issued_at: Vec<DateTime<Utc>> = ids.iter().map(|(token_id, _)| token_id.issued_at).collect();
         let until: Vec<DateTime<Utc>> = ids.iter().map(|(_, until)| *until).collect();
-        // One statement is a transaction by itself.
-        let rows = self
-            .within(&SPEND, &[&digests, &issuers, &jtis, &expires_at, &long_lived, &until, &now, &issued_at])
-            .await?;
-        let mut new = vec![false; ids.len()];
-        for row in rows {
-            new[row.get::<_, i64>("place") as usize - 1] = true;
-        }
-        Ok(new)
+        let rows = self.within(&USE_LONG, &[&issuers, &jtis, &until, &now]).await?;
+        let new: HashSet<(&str, &str)> = rows.iter().map(|row| (row.get("issuer_did"), row.get("jti"))).collect();
+        let is_new = |token_id: &&TokenId| new.contains(&(token_id.issuer.as_str(), token_id.jti.as_str()));
+        Ok(ids.iter().map(|(token_id, _)| *token_id).filter(is_new).collect())
     }
 }
 

@@ -65,6 +65,7 @@ const MIGRATIONS: &[(&str, &str)] = &migrations![
     "V043__admin_audit",
     "V044__attachments",
     "V045__message_bodies",
+    "V046__tokens_before_the_ring",
 ];
 
 query! {

@@ -405,7 +405,30 @@ async fn p12_a_token_is_used_once_among_replicas_of_this_build_and_the_one_befor
     ))
     .await
     .unwrap();
+    here.batch_execute(include_str!(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/sql/migrations/V046__tokens_before_the_ring.sql"
+    )))
+    .await
+    .unwrap();
     assert!(!spend(&token_id("long ago")).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn p12_a_replica_and_the_database_agree_on_the_slot_of_a_token() {
+    let fleet = Fleet::new().await;
+    let (store, db) = (store(fleet.database.config.clone()), fleet.database.connect().await);
+    // A token of an hour counts as used in the first minute of an incarnation.
+    fleet.incarnation_began("1 day").await;
+    let now = Clock::system().now();
+    for seconds in (-240..4_000).step_by(97) {
+        let token_id =
+            TokenId { expires_at: now + TimeDelta::seconds(seconds), issued_at: now, ..token_id(&seconds.to_string()) };
+        assert_eq!(store.consume_tokens(&[(&token_id, now)], now).await.unwrap(), [true], "{seconds}");
+        let right = "select slot = token_slot($1) from used_tokens where token = $2";
+        let rows = db.query(right, &[&token_id.expires_at, &token_id.digest().as_slice()]).await.unwrap();
+        assert!(rows.iter().map(|row| row.get::<_, bool>(0)).eq([true]), "{seconds}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
