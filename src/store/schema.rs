@@ -66,6 +66,7 @@ const MIGRATIONS: &[(&str, &str)] = &migrations![
     "V044__attachments",
     "V045__message_bodies",
     "V046__tokens_before_the_ring",
+    "V047__positions_after_updates",
 ];
 
 query! {

@@ -14,6 +14,7 @@ use super::previous_migration;
 const HARMLESS: &[(&str, &str)] = &[
     ("new: CREATE TRIGGER conversations_position_check", "The half of the former check that concerns positions."),
     ("new: CREATE TRIGGER conversations_group_check", "The other half of the former check: that of the group."),
+    ("new: CREATE TRIGGER conversations_seq_check", "A part of the former check of positions."),
     (
         "new: CREATE TRIGGER welcome_messages_devices",
         "Notes what the former trigger noted, without starting for other rows.",
