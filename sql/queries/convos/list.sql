@@ -1,7 +1,7 @@
 -- convos/list: returns conversations of a member, newest first, and how many were found, one more than asked for
 -- included. The sizes of the rosters decide which conversations make the page. Only for those it reads the time of the
 -- newest message and the unread count, both among the newest entries, so that the cost does not depend on the length of
--- a log.
+-- a log. Unread messages are counted in no order, so that PostgreSQL reads no more of them than it counts.
 -- $1 did   $2 before this id or null   $3 maximum number of rows
 -- $4 maximum number of members of all rosters of the page, unless a single one has more
 -- $5 most unread messages that are counted in a conversation   $6 how many of its newest entries are looked at
@@ -24,7 +24,7 @@ select f.id, f.generation, f.group_id, f.creator_did, f.cipher_suite, f.current_
             else (select count(*) from (select from messages e
                                          where e.convo_id = f.id and e.seq > greatest(f.last_read_seq, f.last_seq - $6)
                                            and e.message_type = 'app' and e.sender_did <> $1
-                                         order by e.seq desc limit $5) counted) end as unread_count
+                                         limit $5) counted) end as unread_count
   from found f
   left join conversation_metadata n on n.convo_id = f.id
  where f.place <= $3 and (f.place = 1 or f.members_so_far <= $4)
