@@ -11,11 +11,13 @@ use crate::support::http::Request;
 use crate::support::mix::Dice;
 use crate::support::mls::{self, Content};
 use crate::support::seed::{Convo, Convos};
-use crate::support::tokens::Minter;
+use crate::support::tokens::{Minter, Signing};
 
 /// Sends messages to random conversations of its own, from random members.
 pub struct Sender {
     convos: Convos,
+    /// Maximum number of members of a conversation that send.
+    senders: usize,
     /// A message for each conversation. It is sent repeatedly, with new tokens.
     requests: Arc<[Request]>,
     minter: Minter,
@@ -25,10 +27,15 @@ pub struct Sender {
 impl Sender {
     /// Returns this many senders on the same conversations, which are at epoch 0.
     pub fn several(count: u32, convos: &Convos) -> Vec<Box<dyn Client>> {
+        Self::of_some(count, convos, usize::MAX)
+    }
+
+    /// The same, from only this many members of each conversation.
+    pub fn of_some(count: u32, convos: &Convos, senders: usize) -> Vec<Box<dyn Client>> {
         let requests: Arc<[Request]> = convos.iter().map(message).collect();
         let sender = |_| -> Box<dyn Client> {
             let (convos, requests) = (convos.clone(), requests.clone());
-            Box::new(Self { convos, requests, minter: Minter::new(), dice: Dice::new() })
+            Box::new(Self { convos, senders, requests, minter: Minter::new(), dice: Dice::new() })
         };
         (0..count).map(sender).collect()
     }
@@ -46,11 +53,49 @@ impl Client for Sender {
     fn ask(&mut self, request: &mut Vec<u8>) {
         let convo = self.dice.throw(self.convos.len());
         let members = &self.convos[convo].members;
-        let sender = &members[self.dice.throw(members.len())];
+        let sender = &members[self.dice.throw(members.len().min(self.senders))];
         self.requests[convo].render(&mut self.minter, sender, request);
     }
 
     fn hear(&mut self, reply: &Reply<'_>) -> Verdict {
         reply.must_be_ok()
+    }
+}
+
+/// Repeats the same request, each time as one of its callers.
+#[derive(Clone)]
+pub struct Reader {
+    request: Request,
+    callers: Arc<[String]>,
+    /// Minimum size of a reply. A smaller one is not the requested data.
+    least_bytes: usize,
+    minter: Minter,
+    dice: Dice,
+}
+
+impl Reader {
+    pub fn new(request: Request, callers: &[String], least_bytes: usize) -> Self {
+        Self { request, callers: callers.into(), least_bytes, minter: Minter::new(), dice: Dice::new() }
+    }
+
+    /// With other tokens than those of a PDS.
+    pub fn signing(self, signing: Signing) -> Self {
+        Self { minter: Minter::with(signing), ..self }
+    }
+
+    /// Returns this many clients with the same request.
+    pub fn several(&self, count: u32) -> Vec<Box<dyn Client>> {
+        (0..count).map(|_| -> Box<dyn Client> { Box::new(Self { dice: Dice::new(), ..self.clone() }) }).collect()
+    }
+}
+
+impl Client for Reader {
+    fn ask(&mut self, request: &mut Vec<u8>) {
+        let caller = &self.callers[self.dice.throw(self.callers.len())];
+        self.request.render(&mut self.minter, caller, request);
+    }
+
+    fn hear(&mut self, reply: &Reply<'_>) -> Verdict {
+        if reply.body.len() < self.least_bytes { Verdict::Failed } else { reply.must_be_ok() }
     }
 }

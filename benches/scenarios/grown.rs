@@ -4,7 +4,6 @@
 //! tokens are written directly into the tables. The requests are the same at both, and should cost the same. Seeding
 //! takes longer than measuring, so this scenario runs only if it is named: `cargo bench -- grown`.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use catbird_bench_report::results::{Sample, Who};
@@ -14,15 +13,15 @@ use catbird_server::mls::DEFAULT_SUITE;
 use serde_json::json;
 use tokio_postgres::{Client as Database, Config};
 
-use super::clients::Sender;
-use super::{commits, events, reads};
+use super::clients::{Reader, Sender};
+use super::{commits, events};
 use crate::support::Result;
 use crate::support::bench::{Bench, Figure};
 use crate::support::generator::{Client, Load};
 use crate::support::http::Request;
 use crate::support::measurement::Latencies;
 use crate::support::plan::{Plan, Turn};
-use crate::support::seed::{Convo, Convos};
+use crate::support::seed::{self, Convo, Convos};
 use crate::support::server::Server;
 use crate::support::stage::connect;
 
@@ -142,14 +141,11 @@ impl Setup {
         // So that the server knows that there are any.
         client.execute(MAILBOXES_OF, &[&MAILBOXES[0]]).await?;
         eprintln!("{}: seeded in {} s", size.name, begin.elapsed().as_secs());
-        // The lookup of a used token searches all of them.
-        let server = bench.stage.server_of(WHO, size.name, &[("ENFORCE_JTI", "true")]).await?;
+        let server = bench.stage.server_of(WHO, size.name, &[]).await?;
         Ok(Self { name: size.name, database, server, sent_to: sent_to.into(), committed: committed.into() })
     }
 
     async fn sample(&self, bench: &mut Bench, work: Work) -> Result<Sample> {
-        let members =
-            |convos: &Convos| -> Arc<[String]> { convos.iter().map(|convo| convo.members[0].clone()).collect() };
         let clients = match work {
             Work::Send => Sender::several(CONNECTIONS, &self.sent_to),
             Work::Commit => {
@@ -157,14 +153,14 @@ impl Setup {
                 commits::committers(CONNECTIONS, &self.committed, &epochs)
             }
             Work::List => {
-                let list = Request::query("getConvos", "limit=100");
-                reads::readers(&list, &members(&self.sent_to), CONVOS_BYTES, CONNECTIONS)
+                let callers: Vec<String> = self.sent_to.iter().map(|convo| convo.members[0].clone()).collect();
+                Reader::new(Request::query("getConvos", "limit=100"), &callers, CONVOS_BYTES).several(CONNECTIONS)
             }
             Work::Page => {
                 // One conversation for each connection, so that the pages are in many places.
                 let pages = self.sent_to.iter().take(CONNECTIONS as usize).flat_map(|convo| {
                     let page = Request::query("getMessages", &format!("convoId={}&limit=30&markRead=true", convo.id));
-                    reads::readers(&page, &convo.members.iter().cloned().collect(), PAGE_BYTES, 1)
+                    Reader::new(page, &convo.members, PAGE_BYTES).several(1)
                 });
                 pages.collect()
             }
@@ -344,5 +340,8 @@ async fn some(database: &Database, convos: i64) -> Result<Vec<Convo>> {
             &[&(2 * USED), &convos, &OLD],
         )
         .await?;
-    Ok(rows.iter().map(|row| Convo { id: row.get(0), group_id: row.get(1), members: row.get(2) }).collect())
+    let convos: Vec<Convo> =
+        rows.iter().map(|row| Convo { id: row.get(0), group_id: row.get(1), members: row.get(2) }).collect();
+    seed::of_members(database, &convos).await?;
+    Ok(convos)
 }

@@ -31,8 +31,16 @@ pub const NAME: &str = "neighbour";
 
 /// Default settings, where the other scenarios use different ones. Daily quotas are off, because they would end some of
 /// these loads within seconds.
-const SETTINGS: [(&str, &str); 3] =
-    [("RATE_LIMIT_PER_DID", "100"), ("RATE_LIMIT_PER_CONVO", "500"), ("ENFORCE_JTI", "true")];
+const SETTINGS: [(&str, &str); 8] = [
+    ("RATE_LIMIT_PER_DID", "100"),
+    ("RATE_LIMIT_PER_CONVO", "500"),
+    ("COMMITS_PER_MINUTE", "0"),
+    ("KEY_PACKAGES_PER_CALLER", "0"),
+    ("STORED_BYTES_PER_DAY", "0"),
+    ("CONVOS_PER_DAY", "0"),
+    ("STRANGERS_PER_DAY", "0"),
+    ("INVITATIONS_PER_HOUR", "0"),
+];
 
 const HONEST_CONNECTIONS: u32 = 4;
 /// Interval between two requests of an honest connection: 20 per second over all connections.

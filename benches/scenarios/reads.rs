@@ -10,11 +10,12 @@ use std::time::Duration;
 use catbird_server::mls::DEFAULT_SUITE;
 use tokio_postgres::Client as Database;
 
+use super::clients::Reader;
 use crate::support::Result;
 use crate::support::bench::{Bench, Figure};
 use crate::support::generator::{Client, Reply, Verdict};
 use crate::support::http::Request;
-use crate::support::mix::{Dice, fresh};
+use crate::support::mix::fresh;
 use crate::support::plan::{Plan, SERVERS};
 use crate::support::seed::{self, Convo, Convos};
 use crate::support::tokens::Minter;
@@ -25,17 +26,19 @@ const MEMBERS: u32 = 10;
 /// Number of conversations of one person, and of its unread messages in each.
 const CONVOS: u32 = 500;
 const UNREAD: i64 = 10;
-/// Number of owners of key packages.
+/// Number of owners of key packages, and of those who claim them: nearly as many as connections, so that few requests of
+/// one caller wait for each other.
 const OWNERS: u32 = 1_000;
+const CLAIMERS: u32 = 125;
 /// Key packages for each second of a load. They are one-time, so each load needs new ones.
 const PACKAGES_PER_SECOND: f64 = 15_000.0;
 
 /// Minimum size of a page in bytes: 50 messages of 512 bytes in base64.
-const PAGE_BYTES: usize = 50 * 512 * 4 / 3;
+pub(super) const PAGE_BYTES: usize = 50 * 512 * 4 / 3;
 /// Minimum size of a list of a hundred conversations in bytes; ids and group ids alone are larger.
 const CONVOS_BYTES: usize = 100 * 50;
 /// Minimum size of an epoch or of one key package in bytes.
-const SMALL_BYTES: usize = 20;
+pub(super) const SMALL_BYTES: usize = 20;
 
 const LOADS: u32 = 6;
 
@@ -48,13 +51,15 @@ pub async fn run(bench: &mut Bench) -> Result<()> {
     for turn in bench.plan.turns(&SERVERS) {
         for reading in &library.readings {
             let figure = Figure { scenario: NAME, variant: reading.variant, unit: "requests/s", note: "" };
-            let Reading { request, callers, least_bytes, .. } = reading;
-            let sample = bench.load(turn.who, readers(request, callers, *least_bytes, turn.connections)).await?;
+            let sample = bench.load(turn.who, reading.reader.several(turn.connections)).await?;
             bench.record(&figure, turn, sample)?;
         }
-        publish(&bench.stage.connect(turn.who).await?, &library.owners, packages(&bench.plan)).await?;
+        let database = bench.stage.connect(turn.who).await?;
+        publish(&database, &library.owners, packages(&bench.plan)).await?;
+        let callers: Arc<[String]> = (0..CLAIMERS).map(|_| seed::person()).collect();
+        seed::accounts(&database, &callers.iter().map(String::as_str).collect::<Vec<_>>()).await?;
         let figure = Figure { scenario: NAME, variant: "getKeyPackages", unit: "claims/s", note: "one each" };
-        let claimers = claimers(&library.claims, turn.connections);
+        let claimers = claimers(&library.claims, &callers, turn.connections);
         let sample = bench.load(turn.who, claimers).await?;
         bench.record(&figure, turn, sample)?;
     }
@@ -78,9 +83,7 @@ struct Library {
 /// One kind of request, and its callers.
 struct Reading {
     variant: &'static str,
-    request: Request,
-    callers: Arc<[String]>,
-    least_bytes: usize,
+    reader: Reader,
 }
 
 impl Library {
@@ -103,9 +106,7 @@ impl Library {
         let middle = i64::from(bench.plan.size(500_000, 1_000));
         let reading = |variant, request, callers: &[String], least_bytes| Reading {
             variant,
-            request,
-            callers: callers.into(),
-            least_bytes,
+            reader: Reader::new(request, callers, least_bytes),
         };
         let pages = |variant, place: &str, of: &Convo| {
             let place = format!("{place}&markRead=true");
@@ -137,7 +138,7 @@ fn convos_of_one(count: u32) -> Convos {
 ///
 /// Triggers are disabled, because they took most of the time for a million rows. The rows satisfy them by construction,
 /// and the check at the end of a run proves it.
-async fn fill(database: &Database, convos: &[Convo], messages: i64) -> Result<()> {
+pub(super) async fn fill(database: &Database, convos: &[Convo], messages: i64) -> Result<()> {
     let (ids, senders): (Vec<&str>, Vec<&str>) =
         convos.iter().map(|convo| (convo.id.as_str(), convo.members[1].as_str())).unzip();
     database.batch_execute("set session_replication_role = replica").await?;
@@ -172,68 +173,38 @@ async fn publish(database: &Database, owners: &[String], packages: i64) -> Resul
     Ok(())
 }
 
-/// Returns this many clients that repeat the same request, each time as one of the callers.
-pub(super) fn readers(
-    request: &Request,
-    callers: &Arc<[String]>,
-    least_bytes: usize,
-    count: u32,
-) -> Vec<Box<dyn Client>> {
-    let reader = |_| -> Box<dyn Client> {
-        Box::new(Reader {
-            request: request.clone(),
-            callers: callers.clone(),
-            least_bytes,
-            minter: Minter::new(),
-            dice: Dice::new(),
-        })
-    };
-    (0..count).map(reader).collect()
-}
-
-/// Repeats the same request, as one caller or another.
-struct Reader {
-    request: Request,
-    callers: Arc<[String]>,
-    least_bytes: usize,
-    minter: Minter,
-    dice: Dice,
-}
-
-impl Client for Reader {
-    fn ask(&mut self, request: &mut Vec<u8>) {
-        let caller = &self.callers[self.dice.throw(self.callers.len())];
-        self.request.render(&mut self.minter, caller, request);
-    }
-
-    fn hear(&mut self, reply: &Reply<'_>) -> Verdict {
-        if reply.body.len() < self.least_bytes { Verdict::Failed } else { reply.must_be_ok() }
-    }
-}
-
 /// Returns this many clients that claim key packages of the owners in turn. A random owner may have none left while
 /// others do.
-fn claimers(claims: &Arc<[Request]>, count: u32) -> Vec<Box<dyn Client>> {
+fn claimers(claims: &Arc<[Request]>, callers: &Arc<[String]>, count: u32) -> Vec<Box<dyn Client>> {
     let next = Arc::new(AtomicUsize::new(0));
     let claimer = |_| -> Box<dyn Client> {
-        Box::new(Claimer { claims: claims.clone(), next: next.clone(), minter: Minter::new() })
+        Box::new(Claimer {
+            claims: claims.clone(),
+            callers: callers.clone(),
+            next: next.clone(),
+            minter: Minter::new(),
+        })
     };
     (0..count).map(claimer).collect()
 }
 
-/// Claims a key package of the next owner, each time as a new caller: a caller that claims twice gets the same one
-/// twice.
+/// Claims a key package of another owner than the last one, as another caller. No caller claims twice of one owner,
+/// because it gets the same one twice.
 struct Claimer {
     claims: Arc<[Request]>,
-    /// Index of the next owner, shared by all claimers of a load.
+    callers: Arc<[String]>,
+    /// Number of claims, shared by all claimers of a load.
     next: Arc<AtomicUsize>,
     minter: Minter,
 }
 
 impl Client for Claimer {
     fn ask(&mut self, request: &mut Vec<u8>) {
-        let claim = &self.claims[self.next.fetch_add(1, Relaxed) % self.claims.len()];
-        claim.render(&mut self.minter, &seed::person(), request);
+        let (callers, owners) = (self.callers.len(), self.claims.len());
+        let claim = self.next.fetch_add(1, Relaxed);
+        let (caller, round) = (claim % callers, claim / callers);
+        let owner = (caller * (owners / callers) + round) % owners;
+        self.claims[owner].render(&mut self.minter, &self.callers[caller], request);
     }
 
     fn hear(&mut self, reply: &Reply<'_>) -> Verdict {

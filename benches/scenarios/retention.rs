@@ -16,7 +16,7 @@ use crate::support::Result;
 use crate::support::bench::{Bench, Figure};
 use crate::support::generator::Load;
 use crate::support::plan::{Plan, Turn};
-use crate::support::seed::{Convo, Convos};
+use crate::support::seed::{self, Convo, Convos};
 use crate::support::server::Server;
 use crate::support::stage::connect;
 
@@ -184,5 +184,6 @@ async fn seed(client: &Database, rows: i64) -> Result<Convos> {
     let rows = client.query(used, &[&USED]).await?;
     let used: Vec<Convo> =
         rows.iter().map(|row| Convo { id: row.get(0), group_id: row.get(1), members: row.get(2) }).collect();
+    seed::of_members(client, &used).await?;
     Ok(used.into())
 }

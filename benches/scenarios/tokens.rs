@@ -2,29 +2,25 @@
 //! and with Redis. PostgreSQL decides. Redis distributes used tokens (and notifications and rate limits, so no single
 //! use is measured with Redis too).
 //!
-//! Each variant of single use has its own server per mode. The request is the cheapest one, `getEpoch`, so that only
-//! the token differs; `send` shows the difference for a request that writes. Tokens are created before a load begins,
-//! because a signature on a curve costs the load generator more than the request.
+//! Each variant of single use has its own server per mode. Signatures are compared with the cheapest request, `getEpoch`,
+//! so that only the token differs. Single use is compared for that one, for a page of messages and for a message. All
+//! other scenarios have ES256K and single use, which is the default and what a PDS signs with.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use catbird_bench_report::results::{Sample, Who};
-use catbird_server::clock::Clock;
-use catbird_testkit::account::{Key, Spelling, document};
-use catbird_testkit::directory::{Answer, Directory};
 use catbird_testkit::redis::Redis;
-use serde_json::json;
 
-use super::clients::Sender;
+use super::clients::{Reader, Sender};
+use super::reads;
 use crate::support::Result;
 use crate::support::bench::{Bench, Figure};
-use crate::support::generator::{Client, Load, Reply, Verdict};
-use crate::support::mix::{Dice, fresh};
+use crate::support::generator::{Client, Load};
+use crate::support::http::Request;
 use crate::support::plan::{Plan, SERVERS};
 use crate::support::seed::{self, Convos};
 use crate::support::server::Server;
-use crate::support::tokens::{Minter, SERVICE_DID};
+use crate::support::tokens::Signing;
 
 pub const NAME: &str = "tokens";
 
@@ -32,88 +28,88 @@ pub const NAME: &str = "tokens";
 const CONNECTIONS: &[u32] = &[1, 32];
 const QUICK_CONNECTIONS: &[u32] = &[8];
 
-/// Number of accounts. Each has a key on either curve.
-const ACCOUNTS: u32 = 10;
 /// Number of conversations for messages, as in `send`.
 const CONVOS: u32 = 1_000;
 const QUICK_CONVOS: u32 = 50;
 const MEMBERS: u32 = 10;
+/// Members of the conversation that is read. As many again have keys on P-256.
+const READERS: u32 = 100;
+/// Messages in it, more than one page.
+const MESSAGES: i64 = 100;
 
-const NSID: &str = "blue.catbird.mls.getEpoch";
-/// Requests per second for which tokens are created before a load. Further tokens are created during the load.
-const MINTED_PER_SECOND: u32 = 8_000;
-/// An unoptimised build creates tokens slowly, and sends slowly.
-const QUICK_MINTED_PER_SECOND: u32 = 1_000;
-/// Maximum age of a token at its use; its lifetime is longer.
-const MINTED_AHEAD: Duration = Duration::from_secs(30);
-/// Lifetime of a token.
-const LIFETIME_SECONDS: i64 = 240;
-
-/// Single use of tokens, and the end of a variant's name.
-const SINGLE_USE: [(SingleUse, &str); 4] = [
-    (SingleUse::Off, "jti off"),
-    (SingleUse::Postgres, "jti in PostgreSQL"),
-    (SingleUse::OffWithRedis, "jti off, Redis"),
-    (SingleUse::Redis, "jti and Redis"),
-];
-/// Signature of tokens, and the beginning of a variant's name.
-const SIGNING: [(Signing, &str); 3] = [(Signing::Secret, "HS256"), (Signing::P256, "ES256"), (Signing::K256, "ES256K")];
-const SENDING: &str = "send";
-
-#[derive(Clone, Copy)]
-enum SingleUse {
-    Off,
-    Postgres,
-    OffWithRedis,
-    Redis,
+/// Single use of tokens: the end of a variant's name, and the settings, to which Redis is added. The variants without
+/// Redis are also measured with other signatures.
+struct SingleUse {
+    name: &'static str,
+    setting: (&'static str, &'static str),
+    redis: bool,
 }
 
-#[derive(Clone, Copy)]
-enum Signing {
-    Secret,
-    P256,
-    K256,
+const SINGLE_USE: [SingleUse; 4] = [
+    SingleUse { name: "jti off", setting: ("ENFORCE_JTI", "false"), redis: false },
+    SingleUse { name: "jti in PostgreSQL", setting: ("ENFORCE_JTI", "true"), redis: false },
+    SingleUse { name: "jti off, Redis", setting: ("ENFORCE_JTI", "false"), redis: true },
+    SingleUse { name: "jti and Redis", setting: ("ENFORCE_JTI", "true"), redis: true },
+];
+
+/// The request, as the beginning of a variant's name.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Work {
+    Epoch(Signing),
+    Page,
+    Send,
+}
+
+const WORK: [(Work, &str); 5] = [
+    (Work::Epoch(Signing::Hs256), "getEpoch by HS256"),
+    (Work::Epoch(Signing::Es256), "getEpoch by ES256"),
+    (Work::Epoch(Signing::Es256k), "getEpoch"),
+    (Work::Page, "getMessages"),
+    (Work::Send, "send"),
+];
+
+/// The loads.
+fn loads() -> impl Iterator<Item = (usize, Work, String)> {
+    let all = WORK.into_iter().flat_map(|work| SINGLE_USE.iter().enumerate().map(move |(n, single)| (work, n, single)));
+    // Redis has nothing to do with signatures.
+    all.filter(|((work, _), _, single)| !single.redis || !matches!(work, Work::Epoch(Signing::Hs256 | Signing::Es256)))
+        .map(|((work, request), n, single)| (n, work, format!("{request}, {}", single.name)))
 }
 
 pub fn time(plan: &Plan) -> Duration {
-    let loads = SINGLE_USE.len() * (SIGNING.len() + 1);
-    proving(plan).time(loads as u32, &SERVERS)
+    proving(plan).time(loads().count() as u32, &SERVERS)
 }
 
 pub async fn run(bench: &mut Bench) -> Result<()> {
     let redis = Redis::start();
-    let accounts = Accounts::open();
-    // One conversation of all accounts, and for each variant conversations that only its server writes. An actor would
-    // detect another writer.
-    let club = accounts.club(bench).await?;
+    let url = redis.url();
+    let library = library(bench).await?;
+    // For each variant conversations that only its server writes. An actor would detect another writer.
     let mut setups = Vec::new();
-    for (single_use, name) in SINGLE_USE {
+    for single_use in &SINGLE_USE {
         let convos = bench.stage.seed(bench.plan.size(CONVOS, QUICK_CONVOS), MEMBERS).await?;
+        let mut settings = vec![single_use.setting];
+        settings.extend(single_use.redis.then_some(("REDIS_URL", &*url)));
         let mut servers = Vec::new();
         for who in SERVERS {
-            servers.push((who, accounts.server(bench, who, single_use, &redis).await?));
+            let log = single_use.name.replace([' ', ','], "_");
+            servers.push((who, bench.stage.another_server(who, &log, &settings).await?));
         }
-        setups.push((name, convos, servers));
+        setups.push((convos, servers));
     }
     for turn in proving(&bench.plan).turns(&SERVERS) {
-        let figure = |signing: &str, single_use: &str| format!("{signing}, {single_use}");
-        for (signing, signed) in SIGNING {
-            for (single_use, _, servers) in &setups {
-                let callers = accounts.callers(turn.connections, signing, &club, &bench.plan);
-                let sample = load(bench, servers, turn.who, callers).await?;
-                bench.record(&requests(&figure(signed, single_use), "requests/s"), turn, sample)?;
-            }
-        }
-        for (single_use, convos, servers) in &setups {
-            let sample = load(bench, servers, turn.who, Sender::several(turn.connections, convos)).await?;
-            bench.record(&requests(&figure(SENDING, single_use), "messages/s"), turn, sample)?;
+        for (single_use, work, variant) in loads() {
+            let (convos, servers) = &setups[single_use];
+            let (clients, unit) = match work {
+                Work::Epoch(signing) => (library.epochs(signing).several(turn.connections), "requests/s"),
+                Work::Page => (library.pages.several(turn.connections), "requests/s"),
+                Work::Send => (Sender::several(turn.connections, convos), "messages/s"),
+            };
+            let sample = load(bench, servers, turn.who, clients).await?;
+            bench.record(&Figure { scenario: NAME, variant: &variant, unit, note: "" }, turn, sample)?;
         }
     }
     Ok(())
-}
-
-fn requests<'a>(variant: &'a str, unit: &'static str) -> Figure<'a> {
-    Figure { scenario: NAME, variant, unit, note: "" }
 }
 
 async fn load(bench: &mut Bench, servers: &[(Who, Server)], who: Who, clients: Vec<Box<dyn Client>>) -> Result<Sample> {
@@ -127,132 +123,33 @@ fn proving(plan: &Plan) -> Plan {
     Plan { connections: if plan.quick { QUICK_CONNECTIONS } else { CONNECTIONS }, ..plan.clone() }
 }
 
-/// Accounts with DID documents on the bench's own host.
-struct Accounts {
-    directory: Directory,
-    /// Keys by curve, with their DIDs.
-    p256: Arc<[(String, Key)]>,
-    k256: Arc<[(String, Key)]>,
+/// The conversation that is read, by members with keys on either curve.
+struct Library {
+    convos: Convos,
+    pages: Reader,
 }
 
-impl Accounts {
-    fn open() -> Self {
-        let directory = Directory::start();
-        let open = |key: fn(u8) -> Key| -> Arc<[(String, Key)]> {
-            let account = |seed: u32| {
-                let (did, key) = (seed::person(), key(seed as u8));
-                let methods = [key.method("#atproto", Spelling::Multikey)];
-                directory.put(&format!("/{did}"), Answer::Document(document(&did, &methods)));
-                (did, key)
-            };
-            (1..=ACCOUNTS).map(account).collect()
-        };
-        let (p256, k256) = (open(Key::p256), open(Key::secp256k1));
-        Self { directory, p256, k256 }
+async fn library(bench: &Bench) -> Result<Library> {
+    let mut convos = seed::convos(1, READERS);
+    for convo in std::sync::Arc::get_mut(&mut convos).into_iter().flatten() {
+        convo.members.extend((0..READERS).map(|_| seed::person_of_p256()));
     }
-
-    /// A conversation of all accounts.
-    async fn club(&self, bench: &Bench) -> Result<Convos> {
-        let mut convos = seed::convos(1, 0);
-        for convo in Arc::get_mut(&mut convos).into_iter().flatten() {
-            convo.members = self.p256.iter().chain(&*self.k256).map(|(did, _)| did.clone()).collect();
-        }
-        for who in SERVERS {
-            seed::write(&bench.stage.connect(who).await?, &convos).await?;
-        }
-        Ok(convos)
+    for who in SERVERS {
+        let database = bench.stage.connect(who).await?;
+        seed::write(&database, &convos).await?;
+        reads::fill(&database, &convos, MESSAGES).await?;
     }
-
-    async fn server(&self, bench: &Bench, who: Who, single_use: SingleUse, redis: &Redis) -> Result<Server> {
-        let (directory, redis) = (self.directory.url(), redis.url());
-        let mut settings = vec![("PLC_DIRECTORY_URL", directory.as_str()), ("ALLOW_PRIVATE_DID_HOSTS", "true")];
-        let name = match single_use {
-            SingleUse::Off => "jti_off",
-            SingleUse::Postgres => {
-                settings.push(("ENFORCE_JTI", "true"));
-                "jti_postgres"
-            }
-            SingleUse::OffWithRedis => {
-                settings.push(("REDIS_URL", &redis));
-                "jti_off_redis"
-            }
-            SingleUse::Redis => {
-                settings.extend([("ENFORCE_JTI", "true"), ("REDIS_URL", &redis)]);
-                "jti_redis"
-            }
-        };
-        bench.stage.another_server(who, name, &settings).await
-    }
-
-    /// Returns clients that request the epoch of that conversation, with tokens created now.
-    fn callers(&self, count: u32, signing: Signing, club: &Convos, plan: &Plan) -> Vec<Box<dyn Client>> {
-        let time = (plan.timing.warm_up + plan.timing.measured).min(MINTED_AHEAD);
-        let per_second = plan.size(MINTED_PER_SECOND, QUICK_MINTED_PER_SECOND);
-        let minted = (f64::from(per_second) * time.as_secs_f64() / f64::from(count)) as usize;
-        let caller = |_| -> Box<dyn Client> {
-            let mut caller = Caller {
-                before: format!(
-                    "GET /xrpc/{NSID}?convoId={} HTTP/1.1\r\nhost: bench\r\nauthorization: Bearer ",
-                    club[0].id
-                ),
-                signer: self.signer(signing),
-                minted: Vec::with_capacity(minted),
-            };
-            for _ in 0..minted {
-                let token = caller.signer.token();
-                caller.minted.push(token);
-            }
-            Box::new(caller)
-        };
-        (0..count).map(caller).collect()
-    }
-
-    fn signer(&self, signing: Signing) -> Signer {
-        let accounts = if matches!(signing, Signing::K256) { &self.k256 } else { &self.p256 };
-        let secret = matches!(signing, Signing::Secret).then(Minter::new);
-        Signer { accounts: accounts.clone(), secret, clock: Clock::system(), dice: Dice::new() }
-    }
+    let page = Request::query("getMessages", &format!("convoId={}&markRead=true", convos[0].id));
+    let pages = Reader::new(page, &convos[0].members[..READERS as usize], reads::PAGE_BYTES);
+    Ok(Library { convos, pages })
 }
 
-/// Repeats one request with a new token each time.
-struct Caller {
-    /// The request up to its token. Only the end of the head follows.
-    before: String,
-    signer: Signer,
-    minted: Vec<String>,
-}
-
-impl Client for Caller {
-    fn ask(&mut self, request: &mut Vec<u8>) {
-        let token = self.minted.pop().unwrap_or_else(|| self.signer.token());
-        for part in [&self.before, &token, "\r\n\r\n"] {
-            request.extend_from_slice(part.as_bytes());
-        }
-    }
-
-    fn hear(&mut self, reply: &Reply<'_>) -> Verdict {
-        reply.must_be_ok()
-    }
-}
-
-/// Creates tokens of the accounts: with their own keys, or with the servers' shared secret.
-struct Signer {
-    accounts: Arc<[(String, Key)]>,
-    secret: Option<Minter>,
-    clock: Clock,
-    dice: Dice,
-}
-
-impl Signer {
-    fn token(&mut self) -> String {
-        let (did, key) = &self.accounts[self.dice.throw(self.accounts.len())];
-        if let Some(minter) = &mut self.secret {
-            return minter.token(did, NSID).to_owned();
-        }
-        let now = self.clock.now().timestamp();
-        let jti = format!("bench-{:016x}", fresh());
-        let header = json!({"alg": key.alg(), "typ": "JWT"});
-        let (iat, exp) = (now, now + LIFETIME_SECONDS);
-        key.token(&header, &json!({"iss": did, "aud": SERVICE_DID, "iat": iat, "exp": exp, "jti": jti, "lxm": NSID}))
+impl Library {
+    fn epochs(&self, signing: Signing) -> Reader {
+        let convo = &self.convos[0];
+        let (secp256k1, p256) = convo.members.split_at(READERS as usize);
+        let callers = if signing == Signing::Es256 { p256 } else { secp256k1 };
+        let request = Request::query("getEpoch", &format!("convoId={}", convo.id));
+        Reader::new(request, callers, reads::SMALL_BYTES).signing(signing)
     }
 }

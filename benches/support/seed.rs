@@ -11,6 +11,7 @@ use ulid::Ulid;
 
 use super::Result;
 use super::mix::{fresh, mix};
+use super::tokens::{P256_DIDS, public_keys};
 
 /// Maximum number of rows in one statement.
 const ROWS: usize = 10_000;
@@ -44,7 +45,29 @@ pub fn person() -> String {
     "did:plc:".chars().chain(letters).collect()
 }
 
-/// Writes conversations into a database that a server has migrated.
+/// Returns a new DID whose key is on P-256.
+pub fn person_of_p256() -> String {
+    P256_DIDS.to_owned() + &person()[P256_DIDS.len()..]
+}
+
+/// Makes accounts known to a service: it has stored their documents, as after their first request. Otherwise each load
+/// would begin with a fetch for each of its callers.
+pub async fn accounts(database: &Client, dids: &[&str]) -> Result<()> {
+    let [p256, secp256k1] = public_keys();
+    for dids in dids.chunks(ROWS) {
+        database
+            .execute(
+                "insert into did_documents (did, account_key, fetched_at)
+                 select did, case when starts_with(did, $2) then $3 else $4 end, now() from unnest($1::text[]) did
+                     on conflict (did) do update set fetched_at = now()",
+                &[&dids, &P256_DIDS, &p256, &secp256k1],
+            )
+            .await?;
+    }
+    Ok(())
+}
+
+/// Writes conversations, and the accounts of their members, into a database that a server has migrated.
 pub async fn write(database: &Client, convos: &[Convo]) -> Result<()> {
     let of = |field: fn(&Convo) -> String| convos.iter().map(field).collect::<Vec<String>>();
     database
@@ -75,5 +98,14 @@ pub async fn write(database: &Client, convos: &[Convo]) -> Result<()> {
             )
             .await?;
     }
-    Ok(())
+    of_members(database, convos).await
+}
+
+/// Makes the accounts of all members known.
+pub async fn of_members(database: &Client, convos: &[Convo]) -> Result<()> {
+    let mut dids: Vec<&str> = convos.iter().flat_map(|convo| &convo.members).map(String::as_str).collect();
+    // A person may be in several conversations, and one statement writes no row twice.
+    dids.sort_unstable();
+    dids.dedup();
+    accounts(database, &dids).await
 }

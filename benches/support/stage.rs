@@ -15,6 +15,7 @@ use ulid::Ulid;
 
 use super::Result;
 use super::plan::{Plan, SERVERS};
+use super::responder::Responder;
 use super::seed::{self, Convos};
 use super::server::Server;
 use super::yardstick::Yardstick;
@@ -32,6 +33,8 @@ pub struct Stage {
     pub yardstick: Yardstick,
     advisory: Server,
     actors: Server,
+    /// The directory of did:plc, for documents that are no longer current.
+    directory: Responder,
     cluster: EmbeddedPostgres,
     home: Home,
     out: PathBuf,
@@ -75,9 +78,11 @@ impl Stage {
         }
         let url = |who| with_database(&cluster.url(), name_of(who));
         let yardstick = Yardstick::find(&admin, url(Who::Yardstick), out.clone()).await?;
-        let start = async |who| Server::start(who, &url(who), &[], &log_of(&out, name_of(who))).await;
+        let directory = Responder::directory()?;
+        let log = |who| log_of(&out, name_of(who));
+        let start = async |who| Server::start(who, &url(who), directory.address, &[], &log(who)).await;
         let (advisory, actors) = (start(Who::Advisory).await?, start(Who::Actors).await?);
-        Ok(Self { yardstick, advisory, actors, cluster, home, out })
+        Ok(Self { yardstick, advisory, actors, directory, cluster, home, out })
     }
 
     /// The database of a mode, or the yardstick's.
@@ -109,7 +114,8 @@ impl Stage {
     /// Starts another server of that mode on the same database, with other settings. `name` names its log.
     pub async fn another_server(&self, who: Who, name: &str, settings: &[(&str, &str)]) -> Result<Server> {
         let log = log_of(&self.out, &format!("{}_{name}", name_of(who)));
-        Server::start(who, &with_database(&self.cluster.url(), name_of(who)), settings, &log).await
+        let url = with_database(&self.cluster.url(), name_of(who));
+        Server::start(who, &url, self.directory.address, settings, &log).await
     }
 
     /// Creates a further database, migrated and empty.
@@ -124,7 +130,8 @@ impl Stage {
 
     /// Starts a server of that mode on such a database.
     pub async fn server_of(&self, who: Who, database: &str, settings: &[(&str, &str)]) -> Result<Server> {
-        Server::start(who, &with_database(&self.cluster.url(), database), settings, &log_of(&self.out, database)).await
+        let (url, log) = (with_database(&self.cluster.url(), database), log_of(&self.out, database));
+        Server::start(who, &url, self.directory.address, settings, &log).await
     }
 
     /// Creates new conversations, the same for both modes.
