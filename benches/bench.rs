@@ -31,6 +31,7 @@ use clap::Parser;
 use scenarios::Scenario;
 use support::bench::Bench;
 use support::plan::{Arguments, Plan};
+use support::server::CONFIGURATION;
 use support::stage::Stage;
 use support::{Result, machine, targets};
 
@@ -84,7 +85,8 @@ async fn bench(arguments: &Arguments) -> Result<()> {
     let command = std::env::args().skip(1).filter(|argument| argument != "--bench").collect::<Vec<_>>().join(" ");
     let command = format!("cargo bench -- {command}").trim_end_matches([' ', '-']).to_owned();
     let machine = machine::describe(postgres_version?);
-    let mut run = Run { machine, command, started, series, targets: Vec::new() };
+    let configuration = CONFIGURATION.to_owned();
+    let mut run = Run { machine, command, configuration, started, series, targets: Vec::new() };
     run.targets = targets::of_run(&run);
     run.write_json(&plan.out.join("results.json"))?;
     report::print(&run)?;

@@ -176,6 +176,17 @@ pub fn times(ratio: f64) -> String {
     if ratio.is_finite() { format!("{}×", fixed(ratio)) } else { "?".to_owned() }
 }
 
+/// A figure of a target with its unit, as `1.25×` or `3.41 ms`.
+pub fn measure(figure: f64, unit: &str) -> String {
+    if unit == "×" { times(figure) } else { format!("{}{unit}", number(figure)) }
+}
+
+/// The rounds of a target, from the lowest to the highest, as `1.15 – 1.25`.
+pub fn spread((lowest, highest): (f64, f64), unit: &str) -> String {
+    let number = |figure| if unit == "×" { fixed(figure) } else { number(figure) };
+    format!("{} – {}", number(lowest), number(highest))
+}
+
 /// A share of one core, as `43%`.
 pub fn percent(share: f64) -> String {
     format!("{:.0}%", share * 100.0)

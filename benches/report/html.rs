@@ -7,7 +7,8 @@ use std::collections::BTreeSet;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::figures::{
-    CLIENT_CPU, Figures, Group, extra, extras, groups, label, ms, notes, number, percent, times, warnings,
+    CLIENT_CPU, Figures, Group, extra, extras, groups, label, measure, ms, notes, number, percent, spread, times,
+    warnings,
 };
 use super::name;
 use super::plots::{self, Plot};
@@ -56,6 +57,7 @@ fn machine(run: &Run) -> Markup {
     let unknown = || "unknown".to_owned();
     let facts = [
         ("Command", run.command.clone()),
+        ("Servers", run.configuration.clone()),
         ("Started", run.started.clone()),
         ("Commit", machine.commit.clone().unwrap_or_else(unknown)),
         ("Machine", format!("{} × {}, {memory}", machine.cores, machine.cpu_model)),
@@ -71,7 +73,7 @@ fn machine(run: &Run) -> Markup {
 fn targets(targets: &[Target]) -> Markup {
     html! {
         h2 { "Targets" }
-        p { "Each figure is the median over the rounds of the ratio within a round." }
+        p { "Each figure is the median over the rounds; a ratio is that within a round." }
         div.scroll {
             table.targets {
                 thead {
@@ -79,6 +81,7 @@ fn targets(targets: &[Target]) -> Markup {
                         th { "Target" }
                         th { "Verdict" }
                         th.n { "Measured" }
+                        th.n { "Rounds" }
                         th.n { "Has to be" }
                         th.n { "Aim" }
                         th { "Of" }
@@ -89,9 +92,10 @@ fn targets(targets: &[Target]) -> Markup {
                         tr {
                             td { (target.name) }
                             td { span class=(if target.is_met() { "met" } else { "missed" }) { (verdict(target)) } }
-                            td.n { (times(target.measured)) }
-                            td.n { (direction(target.kind)) " " (times(target.bound)) }
-                            td.n { (times(target.aim)) }
+                            td.n { (measure(target.measured, &target.unit)) }
+                            td.n { (spread(target.rounds, &target.unit)) }
+                            td.n { (direction(target.kind)) " " (measure(target.bound, &target.unit)) }
+                            td.n { (measure(target.aim, &target.unit)) }
                             td { (name(target.who)) }
                         }
                     }

@@ -14,6 +14,8 @@ pub struct Run {
     pub machine: Machine,
     /// The command line that repeats this run.
     pub command: String,
+    /// The configuration of the servers, unless a variant says otherwise.
+    pub configuration: String,
     /// Start of the run, RFC 3339.
     pub started: String,
     /// In the order of their first measurement.
@@ -98,8 +100,12 @@ pub struct Target {
     /// A sentence such as `send, 1,000 conversations, against the yardstick`.
     pub name: String,
     pub who: Who,
-    /// The median over rounds of the ratio within a round.
+    /// The median over rounds, of the ratio within a round if two loads are compared.
     pub measured: f64,
+    /// The lowest and the highest round.
+    pub rounds: (f64, f64),
+    /// Unit of the figures: `×` for a ratio.
+    pub unit: String,
     /// The required value.
     pub bound: f64,
     /// The desired value.
@@ -161,12 +167,17 @@ impl Series {
 
     /// The median over rounds of `of` here divided by `of` there in the same round; `None` if no round has both.
     pub fn ratio(&self, to: &Series, of: impl Fn(&Sample) -> f64) -> Option<f64> {
+        median(self.ratios(to, of))
+    }
+
+    /// The ratios of the rounds that both have, in order.
+    pub fn ratios(&self, to: &Series, of: impl Fn(&Sample) -> f64) -> Vec<f64> {
         let ratios = self.samples.iter().filter_map(|here| {
             let there = to.samples.iter().find(|there| there.round == here.round)?;
             let ratio = of(here) / of(there);
             ratio.is_finite().then_some(ratio)
         });
-        median(ratios.collect())
+        ratios.collect()
     }
 }
 

@@ -2,12 +2,17 @@
 
 use std::fmt::Write;
 
-use super::figures::{Figures, extra, extras, groups, label, ms, notes, number, percent, times, warnings};
+use super::figures::{
+    Figures, extra, extras, groups, label, measure, ms, notes, number, percent, spread, times, warnings,
+};
 use super::name;
 use crate::results::{Kind, Run, Target, Who};
 
-/// Maximum width of the column of names.
+/// Maximum width of the column of names, and of that of targets.
 const LONGEST_LABEL: usize = 34;
+const LONGEST_TARGET: usize = 66;
+/// Maximum width of a line of prose.
+const WIDE: usize = 120;
 
 /// Whether the text may contain escape sequences.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -21,6 +26,9 @@ pub fn table(run: &Run, paint: Paint) -> String {
     let mut text = String::from("\n");
     for warning in warnings(run) {
         line(&mut text, &paint.bad(&warning));
+    }
+    for part in wrapped(&format!("servers: {}", run.configuration)) {
+        line(&mut text, &part);
     }
     loads(&mut text, run, paint);
     generator(&mut text, run);
@@ -109,18 +117,18 @@ fn beside(text: &mut String, run: &Run) {
 }
 
 fn targets(text: &mut String, targets: &[Target], paint: Paint) {
-    let wide = targets.iter().map(|target| target.name.chars().count()).max().unwrap_or(0).min(80);
+    let wide = targets.iter().map(|target| target.name.chars().count()).max().unwrap_or(0).min(LONGEST_TARGET);
     line(text, "");
     let head =
-        format!("{:<wide$}  {:<9}  {:>8}  {:>16}  {:>7}  verdict", "target", "of", "measured", "has to be", "aim");
+        format!("{:<wide$}  {:<9}  {:>8}  {:>15}  {:>17}  verdict", "target", "of", "measured", "rounds", "has to be");
     line(text, &paint.strong(&head));
     for target in targets {
         let verdict = verdict(target);
         let verdict = if target.is_met() { paint.good(verdict) } else { paint.bad(verdict) };
-        let bound = format!("{} {:>7}", direction(target.kind), times(target.bound));
+        let bound = format!("{} {:>8}", direction(target.kind), measure(target.bound, &target.unit));
         let (name, who) = (shorten(&target.name, wide), name(target.who));
-        let (measured, aim) = (times(target.measured), times(target.aim));
-        line(text, &format!("{name:<wide$}  {who:<9}  {measured:>8}  {bound:>16}  {aim:>7}  {verdict}"));
+        let (measured, rounds) = (measure(target.measured, &target.unit), spread(target.rounds, &target.unit));
+        line(text, &format!("{name:<wide$}  {who:<9}  {measured:>8}  {rounds:>15}  {bound:>17}  {verdict}"));
     }
 }
 
@@ -143,6 +151,21 @@ pub fn direction(kind: Kind) -> &'static str {
 
 fn line(text: &mut String, content: &str) {
     writeln!(text, "{}", content.trim_end()).expect("a string takes everything");
+}
+
+/// Splits prose into lines.
+fn wrapped(text: &str) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split_whitespace() {
+        match lines.last_mut().filter(|line| line.chars().count() + 1 + word.chars().count() <= WIDE) {
+            Some(line) => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            None => lines.push(word.to_owned()),
+        }
+    }
+    lines
 }
 
 fn shorten(text: &str, wide: usize) -> String {

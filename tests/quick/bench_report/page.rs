@@ -111,7 +111,7 @@ fn targets_are_marked_as_reached_or_not() {
     let html = page(&fixture::run());
     let document = parse(&html);
     let class = |class: &str| document.descendants().filter(|node| node.attribute("class") == Some(class)).count();
-    assert_eq!((class("met"), class("missed")), (2, 1));
+    assert_eq!((class("met"), class("missed")), (3, 1));
 }
 
 #[test]
@@ -119,6 +119,7 @@ fn text_is_escaped_and_shown() {
     let html = page(&fixture::run());
     assert!(find(parse(&html).root(), "script").is_empty());
     assert!(text(parse(&html).root()).contains(fixture::HOSTILE));
+    assert!(text(parse(&html).root()).contains(fixture::CONFIGURATION));
 }
 
 #[test]

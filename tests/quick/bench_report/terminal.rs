@@ -67,9 +67,15 @@ fn targets_end_in_a_verdict() {
     let text = plain();
     let verdict = |name: &str| cells(&text, name).join(" ");
     let send = verdict("send, 1,000 conversations, against the yardstick");
-    assert_eq!(send, "Advisory 1.60× at least 1.00× 1.50× aim reached");
-    assert!(verdict("commits over 1,000 conversations, against the yardstick").ends_with("1.00× reached"));
-    assert!(verdict("p99 of cold conversations beside").ends_with("at most 1.50× 1.10× not reached"));
+    assert_eq!(send, "Advisory 1.60× 1.50 – 1.70 at least 1.00× aim reached");
+    assert!(verdict("commits over 1,000 conversations, against the yardstick").ends_with("0.50× reached"));
+    assert!(verdict("p99 of cold conversations beside").ends_with("at most 1.50× not reached"));
+    assert_eq!(verdict("p50 of an event by NOTIFY"), "Advisory 3.25 ms 3.15 – 3.35 at most 4.00 ms reached");
+}
+
+#[test]
+fn the_configuration_is_named() {
+    assert!(plain().contains(&format!("servers: {}\n", fixture::CONFIGURATION)));
 }
 
 #[test]
