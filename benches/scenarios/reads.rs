@@ -1,7 +1,9 @@
 //! The cost of reading: the epoch of a conversation, pages of a short and of a very long log, a list of many
 //! conversations, and claims of key packages, which also write.
 //!
-//! A page should cost the same at any position in a log of any length.
+//! A page should cost the same at any position in a log of any length. Beside each load are the microseconds of a request
+//! inside the server: those that it waits for PostgreSQL, and the others. Most readable on one connection, where no
+//! request waits for another one.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -18,6 +20,7 @@ use crate::support::http::Request;
 use crate::support::mix::fresh;
 use crate::support::plan::{Plan, SERVERS};
 use crate::support::seed::{self, Convo, Convos};
+use crate::support::server_timing::Times;
 use crate::support::tokens::Minter;
 
 pub const NAME: &str = "reads";
@@ -51,7 +54,9 @@ pub async fn run(bench: &mut Bench) -> Result<()> {
     for turn in bench.plan.turns(&SERVERS) {
         for reading in &library.readings {
             let figure = Figure { scenario: NAME, variant: reading.variant, unit: "requests/s", note: "" };
-            let sample = bench.load(turn.who, reading.reader.several(turn.connections)).await?;
+            let times = Times::default();
+            let mut sample = bench.load(turn.who, times.of(reading.reader.several(turn.connections))).await?;
+            times.note(&mut sample);
             bench.record(&figure, turn, sample)?;
         }
         let database = bench.stage.connect(turn.who).await?;

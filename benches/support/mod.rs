@@ -14,6 +14,7 @@ pub mod plan;
 pub mod responder;
 pub mod seed;
 pub mod server;
+pub mod server_timing;
 pub mod stage;
 pub mod targets;
 pub mod tokens;

@@ -105,9 +105,9 @@ impl Connection {
             self.filled += read;
             if let Some(message) = http::response(&self.buffer[..self.filled])? {
                 let heard = Instant::now();
-                let body = &self.buffer[message.head..message.end];
+                let (head, body) = self.buffer[..message.end].split_at(message.head);
                 let counts = window.holds(heard);
-                let reply = Reply { status: message.status, body, asked: self.asked, heard, counts };
+                let reply = Reply { status: message.status, head, body, asked: self.asked, heard, counts };
                 let verdict = self.client.hear(&reply);
                 tallies[self.load].count(verdict, &reply);
                 self.waiting = false;

@@ -47,6 +47,8 @@ pub trait Client: Send {
 /// The reply to the last request.
 pub struct Reply<'a> {
     pub status: u16,
+    /// Status line and headers.
+    pub head: &'a [u8],
     pub body: &'a [u8],
     /// Time of the request, and time of its reply.
     pub asked: Instant,
