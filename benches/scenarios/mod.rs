@@ -8,6 +8,7 @@ mod clients;
 mod commits;
 mod cost;
 mod events;
+pub mod flat;
 mod fleet;
 mod generator;
 mod group_size;
@@ -50,7 +51,7 @@ const fn of(
 }
 
 /// All scenarios in the order in which they run.
-pub const ALL: [Scenario; 16] = [
+pub const ALL: [Scenario; 17] = [
     of(generator::NAME, |bench| Box::pin(generator::run(bench)), generator::time),
     of(send::NAME, |bench| Box::pin(send::run(bench)), send::time),
     of(group_size::NAME, |bench| Box::pin(group_size::run(bench)), group_size::time),
@@ -58,6 +59,7 @@ pub const ALL: [Scenario; 16] = [
     of(hot_and_cold::NAME, |bench| Box::pin(hot_and_cold::run(bench)), hot_and_cold::time),
     of(race::NAME, |bench| Box::pin(race::run(bench)), race::time),
     of(reads::NAME, |bench| Box::pin(reads::run(bench)), reads::time),
+    of(flat::NAME, |bench| Box::pin(flat::run(bench)), flat::time),
     of(tokens::NAME, |bench| Box::pin(tokens::run(bench)), tokens::time),
     of(neighbour::NAME, |bench| Box::pin(neighbour::run(bench)), neighbour::time),
     of(fleet::NAME, |bench| Box::pin(fleet::run(bench)), fleet::time),

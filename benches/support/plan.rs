@@ -26,7 +26,7 @@ pub struct Arguments {
     /// Seconds for which each load is measured [3]
     #[arg(long, value_parser = seconds)]
     seconds: Option<f64>,
-    /// Messages in the database of the scenario `retention` [5000000]
+    /// Messages in the database of the scenario `retention` [5000000], and in the long log of `flat` [1000000]
     #[arg(long, value_parser = clap::value_parser!(i64).range(10_000..=1_000_000_000))]
     rows: Option<i64>,
     /// Directory for logs, figures and the report [target/bench-report, or target/bench-quick without --bench]
@@ -51,8 +51,8 @@ pub struct Plan {
     pub rounds: u32,
     pub timing: Timing,
     pub connections: &'static [u32],
-    /// Messages of the scenario `retention`.
-    pub rows: i64,
+    /// Messages of the scenarios `flat` and `retention`, if the command line says.
+    pub rows: Option<i64>,
     pub out: PathBuf,
 }
 
@@ -72,9 +72,9 @@ pub const SERVERS: [Who; 2] = [Who::Advisory, Who::Actors];
 impl Arguments {
     pub fn plan(&self) -> Plan {
         let quick = !self.bench;
-        let (rounds, seconds, connections, rows, out): (_, _, &[u32], _, _) = match quick {
-            true => (1, 0.2, &[1, 8], 10_000, "target/bench-quick"),
-            false => (3, 3.0, &[1, 8, 32, 128], 5_000_000, "target/bench-report"),
+        let (rounds, seconds, connections, out): (_, _, &[u32], _) = match quick {
+            true => (1, 0.2, &[1, 8], "target/bench-quick"),
+            false => (3, 3.0, &[1, 8, 32, 128], "target/bench-report"),
         };
         let measured = Duration::from_secs_f64(self.seconds.unwrap_or(seconds));
         Plan {
@@ -82,7 +82,7 @@ impl Arguments {
             rounds: self.rounds.unwrap_or(rounds),
             timing: Timing { warm_up: measured.mul_f64(WARM_UP_SHARE), measured },
             connections,
-            rows: self.rows.unwrap_or(rows),
+            rows: self.rows,
             out: self.out.clone().unwrap_or_else(|| out.into()),
         }
     }
@@ -107,6 +107,11 @@ impl Plan {
     /// Returns `full`, or `quick` in a quick run.
     pub fn size(&self, full: u32, quick: u32) -> u32 {
         if self.quick { quick } else { full }
+    }
+
+    /// Returns the number of rows that the command line has, else `full`, or `quick` in a quick run.
+    pub fn rows(&self, full: u32, quick: u32) -> i64 {
+        self.rows.unwrap_or_else(|| i64::from(self.size(full, quick)))
     }
 
     /// Time of this many loads in each turn of each of `who`.

@@ -2,7 +2,7 @@
 
 use catbird_bench_report::results::{Kind, Run, Sample, Series, Target, Who, median};
 
-use crate::scenarios::race;
+use crate::scenarios::{flat, race};
 
 /// Number of connections at which targets are measured by default.
 const CONNECTIONS: u32 = 32;
@@ -10,6 +10,8 @@ const CONNECTIONS: u32 = 32;
 const FEW_CONNECTIONS: u32 = 8;
 /// Number of clients that follow in the scenario `events`.
 const FOLLOWERS: u32 = 8;
+/// Number of connections of the scenario `flat`.
+const FLAT_CONNECTIONS: u32 = 4;
 /// Number of racers at which the fairness of a race is evaluated.
 const RACERS: u32 = 64;
 /// Number of connections of the neighbour in the scenario `neighbour`.
@@ -78,6 +80,14 @@ const fn at_least(name: &'static str, of: Of, to: Of, bound: f64, aim: f64) -> P
 /// A load with single use of tokens against the same without it.
 const fn single_use(name: &'static str, with: &'static str, without: &'static str) -> Promise {
     at_least(name, of("tokens", with), of("tokens", without), 0.95, 1.0)
+}
+
+/// PostgreSQL's time for a request where there is much, against the same where there is little. A fifth is what another
+/// number of levels of an index makes.
+const fn flat(name: &'static str, much: &'static str, little: &'static str) -> Promise {
+    let (of, to) = (of("flat", much).with(FLAT_CONNECTIONS), of("flat", little).with(FLAT_CONNECTIONS));
+    let figure = |sample: &Sample| extra(sample, flat::POSTGRES_US);
+    Promise { name, of, to: Some(to), figure, unit: RATIO, kind: Kind::AtMost, bound: 1.2, aim: 1.05 }
 }
 
 /// A percentile of the latency of events without Redis, in milliseconds.
@@ -153,6 +163,37 @@ const PROMISES: &[Promise] = &[
         0.9,
         1.0,
     ),
+    flat("PostgreSQL's time of a send to a long log, against one of 1,000", "send, long log", "send, short log"),
+    flat(
+        "PostgreSQL's time of the last page of a long log, against one of 1,000",
+        "getMessages, long log",
+        "getMessages, short log",
+    ),
+    flat(
+        "PostgreSQL's time of getConvos with 10,000 unread in each, against 10",
+        "getConvos, 10,000 unread in each of 50",
+        "getConvos, 10 unread in each of 50",
+    ),
+    flat(
+        "PostgreSQL's time of 50 of 10,000 conversations, against 50 of 50",
+        "getConvos, 10 unread in each of 10,000",
+        "getConvos, 10 unread in each of 50",
+    ),
+    flat(
+        "PostgreSQL's time of a send in one of 10,000 conversations, against one",
+        "send, sender of 10,000",
+        "send, sender of 1 conversation",
+    ),
+    Promise {
+        name: "PostgreSQL's time of a page of 50 of 10,000 conversations",
+        of: of("flat", "getConvos, 10 unread in each of 10,000").with(FLAT_CONNECTIONS),
+        to: None,
+        figure: |sample| extra(sample, flat::POSTGRES_US) / 1_000.0,
+        unit: " ms",
+        kind: Kind::AtMost,
+        bound: 1.5,
+        aim: 1.0,
+    },
     Promise {
         name: "p99 of 1,000 cold conversations beside a hot one, against without it",
         of: of("hot_and_cold", "cold beside hot"),
