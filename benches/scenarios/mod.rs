@@ -6,6 +6,7 @@
 mod bodies;
 mod clients;
 mod commits;
+mod cores;
 mod cost;
 mod events;
 pub mod flat;
@@ -51,7 +52,7 @@ const fn of(
 }
 
 /// All scenarios in the order in which they run.
-pub const ALL: [Scenario; 17] = [
+pub const ALL: [Scenario; 18] = [
     of(generator::NAME, |bench| Box::pin(generator::run(bench)), generator::time),
     of(send::NAME, |bench| Box::pin(send::run(bench)), send::time),
     of(group_size::NAME, |bench| Box::pin(group_size::run(bench)), group_size::time),
@@ -66,6 +67,7 @@ pub const ALL: [Scenario; 17] = [
     of(events::NAME, |bench| Box::pin(events::run(bench)), events::time),
     of(bodies::NAME, |bench| Box::pin(bodies::run(bench)), bodies::time),
     of(cost::NAME, |bench| Box::pin(cost::run(bench)), cost::time),
+    of(cores::NAME, |bench| Box::pin(cores::run(bench)), cores::time),
     Scenario { only_by_name: true, ..of(grown::NAME, |bench| Box::pin(grown::run(bench)), grown::time) },
     Scenario { only_by_name: true, ..of(transfers::NAME, |bench| Box::pin(transfers::run(bench)), transfers::time) },
     Scenario { only_by_name: true, ..of(retention::NAME, |bench| Box::pin(retention::run(bench)), retention::time) },

@@ -13,6 +13,7 @@ pub mod mix;
 pub mod mls;
 pub mod plan;
 pub mod processes;
+pub mod queueing;
 pub mod responder;
 pub mod seed;
 pub mod server;
