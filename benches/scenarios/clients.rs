@@ -4,8 +4,11 @@ use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
+use catbird_bench_report::results::Who;
 use serde_json::json;
 
+use crate::support::Result;
+use crate::support::bench::Bench;
 use crate::support::generator::{Client, Reply, Verdict};
 use crate::support::http::Request;
 use crate::support::mix::Dice;
@@ -13,7 +16,10 @@ use crate::support::mls::{self, Content};
 use crate::support::seed::{Convo, Convos};
 use crate::support::tokens::{Minter, Signing};
 
-/// Sends messages to random conversations of its own, from random members.
+/// Number of connections that introduce senders.
+const INTRODUCING: u32 = 32;
+
+/// Sends messages to random conversations of its own, from random members of those that send.
 pub struct Sender {
     convos: Convos,
     /// Maximum number of members of a conversation that send.
@@ -25,12 +31,18 @@ pub struct Sender {
 }
 
 impl Sender {
-    /// Returns this many senders on the same conversations, which are at epoch 0.
+    /// Returns this many senders on the same conversations, which are at epoch 0. One member of each conversation sends.
     pub fn several(count: u32, convos: &Convos) -> Vec<Box<dyn Client>> {
-        Self::of_some(count, convos, usize::MAX)
+        Self::of_some(count, convos, 1)
     }
 
-    /// The same, from only this many members of each conversation.
+    /// Lets the server of a mode answer each of these senders for the first time, which takes lookups of its key and of its
+    /// membership. The callers of a running replica are known to it.
+    pub async fn introduce(bench: &mut Bench, who: Who, convos: &Convos) -> Result<()> {
+        bench.load(who, Self::several(INTRODUCING, convos)).await.map(drop)
+    }
+
+    /// The same as [`Sender::several`], from this many members of each conversation.
     pub fn of_some(count: u32, convos: &Convos, senders: usize) -> Vec<Box<dyn Client>> {
         let requests: Arc<[Request]> = convos.iter().map(message).collect();
         let sender = |_| -> Box<dyn Client> {

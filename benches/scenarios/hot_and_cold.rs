@@ -30,6 +30,9 @@ pub fn time(plan: &Plan) -> Duration {
 pub async fn run(bench: &mut Bench) -> Result<()> {
     let cold = bench.stage.seed(1_000, 10).await?;
     let hot = bench.stage.seed(1, 10).await?;
+    for server in SERVERS {
+        Sender::introduce(bench, server, &cold).await?;
+    }
     for turn in bench.plan.turns(&SERVERS) {
         let alone = bench.load(turn.who, Sender::several(COLD_CONNECTIONS, &cold)).await?;
         bench.record(&ALONE, turn, alone)?;

@@ -10,7 +10,7 @@ use catbird_bench_report::results::Who;
 use super::clients::Sender;
 use crate::support::Result;
 use crate::support::bench::{Bench, Figure};
-use crate::support::plan::{Plan, SUBJECTS};
+use crate::support::plan::{Plan, SERVERS, SUBJECTS};
 use crate::support::yardstick::Script;
 
 pub const NAME: &str = "send";
@@ -29,6 +29,9 @@ pub async fn run(bench: &mut Bench) -> Result<()> {
     for (variant, convos, script) in VARIANTS {
         let figure = Figure { scenario: NAME, variant, unit: "messages/s", note: "" };
         let convos = bench.stage.seed(convos, MEMBERS).await?;
+        for server in SERVERS {
+            Sender::introduce(bench, server, &convos).await?;
+        }
         for turn in bench.plan.turns(&SUBJECTS) {
             let sample = match turn.who {
                 Who::Yardstick => bench.yardstick(script, turn.connections).await?,
