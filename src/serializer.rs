@@ -4,6 +4,7 @@
 //! only in how the commands of one conversation queue before them.
 
 mod strangers;
+mod turns;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,6 +23,7 @@ use crate::store::{Command, Counts, LockMode, Store, members, unconfirmed};
 use crate::timing::{Stage, measure, within_deadline};
 
 use strangers::Strangers;
+use turns::Turns;
 
 /// The serializer of this process, with the limits around writes. Cheap to clone.
 #[derive(Clone)]
@@ -29,6 +31,7 @@ pub struct Serializer {
     mode: Mode,
     store: Store,
     strangers: Strangers,
+    turns: Turns,
     limits: RateLimits,
     metrics: CommandMetrics,
 }
@@ -50,7 +53,7 @@ impl Serializer {
         background: &Background,
     ) -> Self {
         tracing::info!(serializer = "advisory", "writes are serialised by PostgreSQL's advisory locks");
-        Self { mode: Mode::Advisory(advisory), strangers: Strangers::new(&store, background), store, limits, metrics }
+        Self::with(Mode::Advisory(advisory), store, limits, metrics, background)
     }
 
     pub fn actors(
@@ -61,10 +64,16 @@ impl Serializer {
         background: &Background,
     ) -> Self {
         tracing::info!(serializer = "actors", "writes are serialised by an actor per conversation");
-        Self { mode: Mode::Actors(registry), strangers: Strangers::new(&store, background), store, limits, metrics }
+        Self::with(Mode::Actors(registry), store, limits, metrics, background)
     }
 
-    /// Runs a command on its conversation, to the end even if the caller goes away, within the limits of the caller and the conversation.
+    fn with(mode: Mode, store: Store, limits: RateLimits, metrics: CommandMetrics, background: &Background) -> Self {
+        let (strangers, turns) = (Strangers::new(&store, background), Turns::new());
+        Self { mode, strangers, turns, store, limits, metrics }
+    }
+
+    /// Runs a command on its conversation within the limits of the caller and the conversation. Once it is queued, it is run to the end even
+    /// if the caller goes away.
     ///
     /// Callers that were never members get no further than here. Former members do, since what they ask for may have been done before;
     /// those that go on after they were refused do not.
@@ -110,9 +119,13 @@ impl Serializer {
         done
     }
 
-    /// Queues a command and waits for its reply.
+    /// Queues a command, a commit in its turn, and waits for its reply.
     async fn queue<C: Command>(&self, command: Arc<C>) -> Result<C::Output, Error> {
-        let (pending, reply): (_, oneshot::Receiver<_>) = Pending::new(command);
+        let (pending, reply): (_, oneshot::Receiver<_>) = Pending::new(command.clone());
+        let turn = match command.commits() {
+            true => Some(self.turns.wait(command.convo(), command.caller(), command.made_in()).await?),
+            false => None,
+        };
         match &self.mode {
             Mode::Advisory(advisory) => {
                 tracing::debug!(command = C::NAME, "using the advisory lock");
@@ -123,11 +136,13 @@ impl Serializer {
                 registry.send(Box::new(pending));
             }
         }
-        match within_deadline(Duration::ZERO, reply).await {
+        let done = match within_deadline(Duration::ZERO, reply).await {
             Ok(Ok(reply)) => reply,
             Ok(Err(_)) => Err(self.lost()),
             Err(_) => Err(unconfirmed()),
-        }
+        };
+        turn.into_iter().for_each(|turn| turn.end(command.made_in(), &done));
+        done
     }
 
     /// The error where a panic has taken the reply.

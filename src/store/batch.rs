@@ -42,11 +42,6 @@ pub(crate) trait Batched: Command<Output: Clone> {
     /// The statement. [`Batched::execute_batch`] runs no other, and runs it first.
     const STATEMENT: &'static Query;
 
-    /// The epoch without which it can never be accepted. Once it is over, no lock is needed to refuse the command.
-    fn made_in(&self) -> Option<i64> {
-        None
-    }
-
     /// Runs the statement. Returns the outcome of each command, in order.
     fn execute_batch(
         x: &ExclusiveMany<'_>,

@@ -51,6 +51,10 @@ pub trait Command: Send + Sync + 'static {
     fn batch_kind(&self) -> Option<BatchKind> {
         None
     }
+    /// The epoch without which it can never be accepted. Once it is over, no lock is needed to refuse the command.
+    fn made_in(&self) -> Option<i64> {
+        None
+    }
     /// Bytes that it adds to a batch.
     fn bytes(&self) -> usize {
         0

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use crate::error::{Code, Error};
 use crate::store::commits::{self, NewCommit};
 use crate::store::{
-    Abort, BatchOutcome, Batched, Cause, ExclusiveMany, Queries, Query, Refusal, Refused, epochs, key_packages, members,
+    Abort, BatchOutcome, Batched, Cause, Command, ExclusiveMany, Queries, Query, Refusal, Refused, epochs,
+    key_packages, members,
 };
 
 use super::super::refusal::{self, MadeIn};
@@ -16,10 +17,6 @@ impl Batched for SubmitCommit {
     const BATCH_NAME: &'static str = "submitCommit.batch";
     /// The epochs that its commits were made in are over once they are accepted, so they are not accepted twice.
     const STATEMENT: &'static Query = commits::SUBMIT;
-
-    fn made_in(&self) -> Option<i64> {
-        self.commit.as_ref().map(|commit| commit.frame.epoch)
-    }
 
     async fn execute_batch(
         x: &ExclusiveMany<'_>,

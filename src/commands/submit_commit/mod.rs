@@ -118,6 +118,10 @@ impl Command for SubmitCommit {
         (self.commit.is_some() && is_small && self.arrival.is_none()).then_some(BatchKind::Commits)
     }
 
+    fn made_in(&self) -> Option<i64> {
+        self.commit.as_ref().map(|commit| commit.frame.epoch)
+    }
+
     fn bytes(&self) -> usize {
         self.commit.as_ref().map_or(0, |commit| commit.bytes.len())
             + self.invitation.welcome.as_ref().map_or(0, |welcome| welcome.bytes.len())
