@@ -86,7 +86,7 @@ async fn statements_ms(database: &Database) -> Result<f64> {
 /// What the clients of a load do.
 enum Work {
     Send(Convos),
-    Read(Reader),
+    Read(Box<Reader>),
 }
 
 impl Work {
@@ -129,11 +129,11 @@ async fn loads(plan: &Plan, database: &Database) -> Result<[(&'static str, Work)
 
     let page = |convo: &Convo| {
         let request = Request::query("getMessages", &format!("convoId={}&markRead=true", convo.id));
-        Work::Read(Reader::new(request, &convo.members, reads::PAGE_BYTES))
+        Work::Read(Box::new(Reader::new(request, &convo.members, reads::PAGE_BYTES)))
     };
     let list = |caller: &str| {
         let request = Request::query("getConvos", &format!("limit={PAGE}"));
-        Work::Read(Reader::new(request, &[caller.to_owned()], PAGE_BYTES))
+        Work::Read(Box::new(Reader::new(request, &[caller.to_owned()], PAGE_BYTES)))
     };
     let to = |convo: &Convo, senders: &[String]| {
         let Convo { id, group_id, .. } = convo;
