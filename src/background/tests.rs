@@ -69,6 +69,7 @@ const OTHER_TASKS: &[(&str, &str)] = &[
     ("events/notifier.rs", "one typing indicator"),
     ("objects/http.rs", "one connection to the blob store"),
     ("probe.rs", "one check of the database"),
+    ("serializer/turns.rs", "the clock of a race, for as long as commits wait in it"),
     ("advisory/workers.rs", "one batch"),
     ("store/connect.rs", "one connection to PostgreSQL"),
     ("store/listen.rs", "one connection to PostgreSQL, held by the task that listens"),

@@ -1,4 +1,4 @@
-//! Fair races: members who commit as fast as they can, and try again when they lose, all get their turn.
+//! The race, and how long each member waits in it.
 
 use std::collections::HashMap;
 
