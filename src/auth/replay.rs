@@ -176,28 +176,37 @@ fn too_busy() -> Error {
 async fn consume_all(store: Store, mut waiting: mpsc::Receiver<Pending>) {
     let mut arrived = Vec::with_capacity(MAX_BATCH);
     while waiting.recv_many(&mut arrived, MAX_BATCH).await > 0 {
-        // If a batch holds a token twice, the first request uses it and the second is refused.
-        let (mut firsts, mut seconds, mut seen) = (Vec::new(), Vec::new(), HashSet::new());
-        for pending in arrived.drain(..) {
-            if pending.since.elapsed() > MAX_WAIT {
-                let _ = pending.reply.send(Err(too_busy()));
-            } else if seen.insert(pending.used) {
-                firsts.push(pending);
-            } else {
-                seconds.push(pending);
-            }
+        // A call for each register, so that tokens of one that does not answer keep none of the other from their outcome.
+        let (long, short): (Vec<_>, Vec<_>) = arrived.drain(..).partition(|pending| pending.token_id.long_lived);
+        for tokens in [short, long] {
+            consume_batch(&store, tokens).await;
         }
-        // The earliest time, so that no record counts as expired too early.
-        let Some(now) = firsts.iter().map(|token| token.now).min() else { continue };
-        let ids: Vec<_> = firsts.iter().map(|token| (&token.token_id, token.until)).collect();
-        let answers: Vec<Result<bool, Error>> = match store.consume_tokens(&ids, now).await {
-            Ok(outcome) => outcome.into_iter().chain(seconds.iter().map(|_| false)).map(Ok).collect(),
-            Err(error) => firsts.iter().chain(&seconds).map(|_| Err(error.clone())).collect(),
-        };
-        for (token, answer) in firsts.into_iter().chain(seconds).zip(answers) {
-            // The client may have gone away; its token is used all the same.
-            let _ = token.reply.send(answer);
+    }
+}
+
+/// Checks tokens of one register, and answers them.
+async fn consume_batch(store: &Store, tokens: Vec<Pending>) {
+    // If a batch holds a token twice, the first request uses it and the second is refused.
+    let (mut firsts, mut seconds, mut seen) = (Vec::new(), Vec::new(), HashSet::new());
+    for pending in tokens {
+        if pending.since.elapsed() > MAX_WAIT {
+            let _ = pending.reply.send(Err(too_busy()));
+        } else if seen.insert(pending.used) {
+            firsts.push(pending);
+        } else {
+            seconds.push(pending);
         }
+    }
+    // The earliest time, so that no record counts as expired too early.
+    let Some(now) = firsts.iter().map(|token| token.now).min() else { return };
+    let ids: Vec<_> = firsts.iter().map(|token| (&token.token_id, token.until)).collect();
+    let answers: Vec<Result<bool, Error>> = match store.consume_tokens(&ids, now).await {
+        Ok(outcome) => outcome.into_iter().chain(seconds.iter().map(|_| false)).map(Ok).collect(),
+        Err(error) => firsts.iter().chain(&seconds).map(|_| Err(error.clone())).collect(),
+    };
+    for (token, answer) in firsts.into_iter().chain(seconds).zip(answers) {
+        // The client may have gone away; its token is used all the same.
+        let _ = token.reply.send(answer);
     }
 }
 

@@ -99,7 +99,7 @@ impl Store {
 
     /// Marks tokens as used, in one statement for each lifetime, and returns for each whether it was unused. No token may
     /// occur twice. Tokens with a long lifetime are remembered until the given time; a record that ended before `now`
-    /// counts as none.
+    /// counts as none. If there are tokens of both lifetimes and the second statement fails, the first has used its tokens.
     pub async fn consume_tokens(
         &self,
         ids: &[(&TokenId, DateTime<Utc>)],

@@ -240,6 +240,31 @@ async fn p12_a_token_that_could_not_be_recorded_is_not_used_up() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn p12_a_token_has_its_outcome_when_those_of_the_other_register_cannot_be_recorded() {
+    let fleet = Fleet::new().await;
+    let replay = replay(None, store(fleet.database.config.clone()));
+    let now = Clock::system().now();
+    let long = |jti: &str| TokenId { expires_at: now + TimeDelta::hours(23), long_lived: true, ..token_id(jti) };
+    let other = fleet.database.connect().await;
+    other.batch_execute("begin; lock table auth_nonces in access exclusive mode").await.unwrap();
+    let consume = |token_id: TokenId| {
+        let replay = replay.clone();
+        tokio::spawn(async move { replay.consume(token_id.clone(), token_id.expires_at, now).await })
+    };
+    let waits = "select exists (select from pg_locks where not granted and relation = 'auth_nonces'::regclass)";
+    let first = consume(long("first"));
+    while !other.query_one(waits, &[]).await.unwrap().get::<_, bool>(0) {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    // While it waits, these two arrive, and they are checked together.
+    let (second, short) = (consume(long("second")), consume(token_id("short")));
+    assert_eq!(short.await.unwrap().map_err(|error| error.code), Ok(true));
+    for long in [first, second] {
+        assert_eq!(long.await.unwrap().map_err(|error| error.code), Err(Code::Overloaded));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn p12_a_token_is_remembered_for_as_long_as_it_lives() {
     let fleet = Fleet::new().await;
     fleet.incarnation_began("1 hour").await;
