@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -12,19 +12,10 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use ulid::Ulid;
 
+use crate::port::Port;
+
 /// Maximum time of a start or a reload.
 const PATIENCE: Duration = Duration::from_secs(20);
-
-/// Ports below those that the kernel takes for outgoing connections and for port 0.
-const FIRST_PORT: u16 = 12_000;
-const PORTS: u16 = 20_000;
-
-/// Returns a free port that stays free while the process that listens on it is replaced.
-pub fn stable_port() -> u16 {
-    let start = (Ulid::new().random() % u128::from(PORTS)) as u16;
-    let mut ports = (0..PORTS).map(|n| FIRST_PORT + (start + n) % PORTS);
-    ports.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).expect("a free port")
-}
 
 /// A running HAProxy.
 pub struct HaProxy(Balancer);
@@ -32,7 +23,7 @@ pub struct HaProxy(Balancer);
 impl HaProxy {
     /// Starts it in front of three replicas, with these variables of its configuration.
     pub fn start(replicas: [&str; 3], variables: &[(&str, &str)]) -> Self {
-        let (dir, port) = (directory("haproxy"), stable_port());
+        let (dir, port) = (directory("haproxy"), Port::reserve());
         let mut command = Command::new("/usr/sbin/haproxy");
         command.arg("-db").arg("-f").arg(configuration("haproxy/haproxy.cfg"));
         command.env("LISTEN", format!("127.0.0.1:{port}")).env("ADMIN_SOCKET", dir.join("admin.sock"));
@@ -75,7 +66,7 @@ pub struct Nginx {
 impl Nginx {
     /// Starts it in front of these replicas, with these lines in the file for the site.
     pub fn start(replicas: &[&str], site: &str) -> Self {
-        let (dir, port) = (directory("nginx"), stable_port());
+        let (dir, port) = (directory("nginx"), Port::reserve());
         let replicas: Vec<String> = replicas.iter().map(|replica| address(replica).to_owned()).collect();
         let at = dir.display();
         let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
@@ -135,17 +126,17 @@ fn write_replicas(dir: &Path, replicas: &[String], out: Option<usize>) {
 struct Balancer {
     process: Child,
     dir: PathBuf,
-    port: u16,
+    port: Port,
     log: &'static str,
 }
 
 impl Balancer {
     /// Starts the program and waits until it listens.
-    fn start(mut command: Command, dir: PathBuf, port: u16, log: &'static str) -> Self {
+    fn start(mut command: Command, dir: PathBuf, port: Port, log: &'static str) -> Self {
         let process = command.stdin(Stdio::null()).spawn().expect("the balancer is installed");
         let mut balancer = Self { process, dir, port, log };
         let deadline = Instant::now() + PATIENCE;
-        while TcpStream::connect(("127.0.0.1", port)).is_err() {
+        while TcpStream::connect(("127.0.0.1", balancer.port.number())).is_err() {
             let ended = balancer.process.try_wait().unwrap();
             assert!(ended.is_none() && Instant::now() < deadline, "it does not listen: {ended:?}\n{}", balancer.log());
             std::thread::sleep(Duration::from_millis(5));

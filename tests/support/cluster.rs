@@ -5,7 +5,6 @@
 //! The databases are in one throw-away cluster per test process, or on the server of `TEST_DATABASE_URL`, whose role
 //! must be allowed to create databases. They are dropped with their [`TestDatabase`], and the cluster with the process.
 
-use std::net::TcpListener;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -13,7 +12,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use catbird_server::config::BlobStore;
-use catbird_server::embedded::{EmbeddedError, EmbeddedPostgres, Settings, Shutdown};
+use catbird_server::embedded::{EmbeddedPostgres, Settings, Shutdown};
 use catbird_server::metrics::Registry;
 use catbird_server::objects::{ObjectMetrics, Objects};
 use nix::sys::signal::{Signal, kill};
@@ -22,11 +21,10 @@ use tokio::sync::OnceCell;
 use tokio_postgres::{Client, Config, NoTls};
 use ulid::Ulid;
 
+use crate::port::Port;
+
 /// Maximum time for which the processes of a killed PostgreSQL hold their memory.
 const REMAINS: Duration = Duration::from_secs(20);
-
-/// Number of attempts to find a free port.
-const PORT_ATTEMPTS: usize = 5;
 
 /// Prefix of test databases, which identifies leftovers of killed tests.
 const PREFIX: &str = "catbird_test_";
@@ -131,7 +129,7 @@ impl Server {
 #[derive(Debug)]
 pub struct OwnCluster {
     cluster: EmbeddedPostgres,
-    port: u16,
+    port: Port,
 }
 
 impl OwnCluster {
@@ -143,20 +141,15 @@ impl OwnCluster {
 
     /// Starts a cluster with an empty database.
     pub async fn start_empty() -> Self {
-        for _ in 0..PORT_ATTEMPTS {
-            let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-            match EmbeddedPostgres::start(&Settings { loopback_port: Some(port), ..settings() }).await {
-                Ok(cluster) => return Self { cluster, port },
-                Err(EmbeddedError::Ended { tail, .. }) if tail.contains("Address already in use") => {}
-                Err(error) => panic!("{error}"),
-            }
-        }
-        panic!("no free port in {PORT_ATTEMPTS} attempts");
+        let port = Port::reserve();
+        let settings = Settings { loopback_port: Some(port.number()), ..settings() };
+        let cluster = EmbeddedPostgres::start(&settings).await.unwrap_or_else(|error| panic!("{error}"));
+        Self { cluster, port }
     }
 
     /// Port of 127.0.0.1 that the cluster listens on, the same after every start.
     pub fn port(&self) -> u16 {
-        self.port
+        self.port.number()
     }
 
     /// URL of the database through TCP.

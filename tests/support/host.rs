@@ -1,7 +1,6 @@
 //! A machine with PostgreSQL as an operator has it: a cluster that `initdb` made and `pg_ctl` runs, which demands passwords through TCP.
 //! Commands of the documents run on it as PostgreSQL's user.
 
-use std::net::TcpListener;
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -11,6 +10,8 @@ use catbird_server::embedded;
 use nix::unistd::{Uid, User, chown};
 use tokio_postgres::{Client, NoTls};
 use ulid::Ulid;
+
+use crate::port::Port;
 
 /// Password of the server's role.
 const PASSWORD: &str = "the password of the server's role";
@@ -38,7 +39,7 @@ const START: &str = r#"pg_ctl --silent --log="$LOG" start"#;
 pub struct Host {
     dir: PathBuf,
     programs: PathBuf,
-    port: u16,
+    port: Port,
     account: Option<User>,
     watch: Child,
     alive: Option<ChildStdin>,
@@ -62,8 +63,8 @@ impl Host {
         if let Some(user) = &account {
             chown(&dir, Some(user.uid), Some(user.gid)).unwrap();
         }
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let mut watch = command(&dir, &programs, port, account.as_ref(), WATCH);
+        let port = Port::reserve();
+        let mut watch = command(&dir, &programs, port.number(), account.as_ref(), WATCH);
         watch.process_group(0).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
         let mut watch = watch.spawn().unwrap();
         let alive = watch.stdin.take();
@@ -95,7 +96,7 @@ SQL"
     /// Runs commands as PostgreSQL's user, with these settings, and returns what they print. Panics if one of them fails.
     pub async fn run(&self, commands: &str, settings: &[(&str, &str)]) -> String {
         let script = format!("set -euo pipefail\n{commands}");
-        let mut command = command(&self.dir, &self.programs, self.port, self.account.as_ref(), &script);
+        let mut command = command(&self.dir, &self.programs, self.port.number(), self.account.as_ref(), &script);
         command.envs(settings.iter().copied()).stdin(Stdio::null());
         let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -130,7 +131,7 @@ SQL"
 
     /// Port of 127.0.0.1 that PostgreSQL listens on.
     pub fn port(&self) -> u16 {
-        self.port
+        self.port.number()
     }
 
     /// URL of the database, with the role that owns it.

@@ -16,6 +16,7 @@ pub mod lexicon;
 pub mod load;
 pub mod page;
 pub mod pgbouncer;
+pub mod port;
 pub mod proxy;
 pub mod receiver;
 pub mod redis;

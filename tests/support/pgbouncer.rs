@@ -1,6 +1,6 @@
 //! A PgBouncer in front of one PostgreSQL. It ends with its value.
 
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -11,11 +11,13 @@ use tokio_postgres::Config;
 use tokio_postgres::config::Host;
 use ulid::Ulid;
 
+use crate::port::Port;
+
 /// Maximum time of a start.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 pub struct PgBouncer {
-    port: u16,
+    port: Port,
     dir: PathBuf,
     database: String,
     process: Child,
@@ -29,7 +31,7 @@ impl PgBouncer {
 
     /// Starts a pooler in another mode, with further lines of settings.
     pub fn start_in(mode: &str, database: &Config, connections: usize, further: &str) -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = Port::reserve();
         let dir = std::env::temp_dir().join(format!("catbird-pgbouncer-{}", Ulid::new()));
         std::fs::create_dir(&dir).unwrap();
         let settings = dir.join("pgbouncer.ini");
@@ -60,7 +62,7 @@ impl PgBouncer {
         }
         let process = command.spawn().expect("PgBouncer is installed");
         let deadline = Instant::now() + PATIENCE;
-        while TcpStream::connect(("127.0.0.1", port)).is_err() {
+        while TcpStream::connect(("127.0.0.1", port.number())).is_err() {
             assert!(Instant::now() < deadline, "PgBouncer does not listen on {port}");
             std::thread::yield_now();
         }

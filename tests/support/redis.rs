@@ -1,6 +1,6 @@
 //! A Redis of one test, on loopback, without persistence. It ends with its value.
 
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -9,11 +9,13 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use ulid::Ulid;
 
+use crate::port::Port;
+
 /// Maximum time of a start.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 pub struct Redis {
-    port: u16,
+    port: Port,
     dir: PathBuf,
     process: Option<Child>,
 }
@@ -22,7 +24,7 @@ impl Redis {
     pub fn start() -> Self {
         let dir = std::env::temp_dir().join(format!("catbird-redis-{}", Ulid::new()));
         std::fs::create_dir(&dir).unwrap();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = Port::reserve();
         let mut redis = Self { port, dir, process: None };
         redis.resume();
         redis
@@ -51,7 +53,7 @@ impl Redis {
             .expect("redis-server is installed");
         self.process = Some(process);
         let deadline = Instant::now() + PATIENCE;
-        while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
+        while TcpStream::connect(("127.0.0.1", self.port.number())).is_err() {
             assert!(Instant::now() < deadline, "Redis does not listen on {}", self.port);
             std::thread::yield_now();
         }

@@ -3,7 +3,7 @@
 
 mod faults;
 
-use std::net::SocketAddr;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
@@ -19,6 +19,8 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 use ulid::Ulid;
 
+use crate::port::Port;
+
 pub use faults::Fault;
 
 /// The key that it knows.
@@ -30,7 +32,7 @@ const PATIENCE: std::time::Duration = std::time::Duration::from_secs(30);
 
 /// A running service. It ends with this value.
 pub struct S3Server {
-    address: SocketAddr,
+    port: Port,
     dir: PathBuf,
     state: Arc<State>,
     runtime: Option<Runtime>,
@@ -65,10 +67,7 @@ impl S3Server {
     pub fn start() -> Self {
         let dir = std::env::temp_dir().join(format!("catbird-s3-{}", Ulid::new()));
         std::fs::create_dir_all(dir.join(BUCKET)).unwrap();
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        drop(listener);
-        let mut server = Self { address, dir, state: Arc::default(), runtime: None };
+        let mut server = Self { port: Port::reserve(), dir, state: Arc::default(), runtime: None };
         server.resume();
         server
     }
@@ -85,10 +84,10 @@ impl S3Server {
         let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let mut service = S3ServiceBuilder::new(FileSystem::new(&self.dir).unwrap());
         service.set_auth(SimpleAuth::from_single(KEY.0, KEY.1));
-        let (service, state, address) = (service.build(), self.state.clone(), self.address);
+        let (service, state, port) = (service.build(), self.state.clone(), self.port.number());
         let listener = std::thread::scope(|scope| {
-            let binding = scope.spawn(|| runtime.block_on(TcpListener::bind(address)));
-            binding.join().unwrap().expect("its port is still free")
+            let binding = scope.spawn(|| runtime.block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, port))));
+            binding.join().unwrap().unwrap()
         });
         runtime.spawn(serve(listener, service, state));
         self.runtime = Some(runtime);
@@ -96,7 +95,7 @@ impl S3Server {
 
     /// URL of the service.
     pub fn endpoint(&self) -> String {
-        format!("http://{}", self.address)
+        format!("http://127.0.0.1:{}", self.port)
     }
 
     /// Settings of a server that keeps its blobs here.

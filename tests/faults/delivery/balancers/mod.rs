@@ -8,9 +8,9 @@ mod traffic;
 
 use catbird_client::persona::Persona;
 use catbird_client::xrpc::{Frame, Socket, Xrpc};
-use catbird_testkit::balancer::stable_port;
 use catbird_testkit::cluster::{TestDatabase, database};
 use catbird_testkit::fleet::{Fleet, Mode, Replica};
+use catbird_testkit::port::Port;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -30,7 +30,7 @@ const RESTARTS: [(usize, Mode); 3] = [(0, MODES[0]), (1, MODES[1]), (2, MODES[2]
 struct Stage {
     database: TestDatabase,
     fleet: Fleet,
-    ports: Vec<String>,
+    ports: [Port; 3],
     modes: [Mode; 3],
 }
 
@@ -43,7 +43,7 @@ impl Stage {
     async fn with(modes: [Mode; 3]) -> Self {
         let database = database().await;
         let fleet = Fleet::start(&[], &database.config, &database.url).await;
-        let ports: Vec<String> = modes.iter().map(|_| stable_port().to_string()).collect();
+        let ports = modes.map(|_| Port::reserve());
         let mut stage = Self { database, fleet, ports, modes };
         for n in 0..modes.len() {
             let replica = stage.replica(n).await;
@@ -54,8 +54,11 @@ impl Stage {
 
     /// Starts the `n`-th replica, with the drain delay that servers have by default.
     async fn replica(&self, n: usize) -> Replica {
-        let settings =
-            [("SERVER_PORT", &*self.ports[n]), ("DRAIN_DELAY_SECONDS", "3"), ("MESSAGE_EPOCH_WINDOW", "1000")];
+        let settings = [
+            ("SERVER_PORT", &*self.ports[n].to_string()),
+            ("DRAIN_DELAY_SECONDS", "3"),
+            ("MESSAGE_EPOCH_WINDOW", "1000"),
+        ];
         Replica::start(self.modes[n], &self.database.url, &settings).await
     }
 

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use catbird_client::xrpc;
-use catbird_testkit::balancer::stable_port;
+use catbird_testkit::port::Port;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -27,6 +27,7 @@ pub struct Prometheus {
     base: String,
     /// Address that it scrapes itself at.
     own: String,
+    _port: Port,
     targets: String,
 }
 
@@ -39,7 +40,8 @@ impl Prometheus {
         for file in ["rules.yml", "alerts.yml"] {
             fs::write(dir.join(file), rules(file, thresholds)).unwrap();
         }
-        let own = format!("127.0.0.1:{}", stable_port());
+        let port = Port::reserve();
+        let own = format!("127.0.0.1:{port}");
         let targets: Vec<String> =
             replicas.iter().map(|base| format!("{:?}", base.trim_start_matches("http://"))).collect();
         let targets = format!("[{}]", targets.join(", "));
@@ -57,7 +59,7 @@ impl Prometheus {
             .stderr(log)
             .spawn()
             .expect("Prometheus is installed");
-        let prometheus = Self { process, dir, base: format!("http://{own}"), own, targets };
+        let prometheus = Self { process, dir, base: format!("http://{own}"), own, _port: port, targets };
         let all = format!("count(count_over_time(up{{job=\"{JOB}\"}}[30s])) == {}", replicas.len());
         prometheus.until("the first scrapes", async || !prometheus.query(&all).await.is_empty()).await;
         prometheus

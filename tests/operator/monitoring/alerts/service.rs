@@ -7,6 +7,7 @@ use catbird_testkit::app::validated;
 use catbird_testkit::chaos::Chaos;
 use catbird_testkit::cluster::{OwnCluster, database};
 use catbird_testkit::fleet::{Mode, Replica};
+use catbird_testkit::port::Port;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -113,8 +114,8 @@ pub async fn an_upgrade_is_not_finished(case: &mut Case) {
     let database = database().await;
     let program = other_version();
     let new = Replica::start(Mode::Advisory, &database.url, &[]).await;
-    let port = catbird_testkit::balancer::stable_port().to_string();
-    let settings = [("SERVER_PORT", &*port)];
+    let port = Port::reserve();
+    let settings = [("SERVER_PORT", &*port.to_string())];
     let old = Replica::start_program(program.path(), Mode::Advisory, &database.url, &settings).await;
     case.watch(&[&old.base, &new.base], &database.url).await;
     case.fires().await;

@@ -7,8 +7,8 @@ use catbird_client::persona::Persona;
 use catbird_client::random_did;
 use catbird_client::xrpc::bytes_value;
 use catbird_testkit::app::validated;
-use catbird_testkit::balancer::stable_port;
 use catbird_testkit::fleet::{Mode, Replica};
+use catbird_testkit::port::Port;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio_postgres::Client;
@@ -19,12 +19,12 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// A replica that keeps its address when it is started again.
 pub struct Stable {
     pub replica: Replica,
-    port: String,
+    port: Port,
 }
 
 impl Stable {
     pub async fn start(mode: Mode, database_url: &str, settings: &[(&str, &str)]) -> Self {
-        Self::at(stable_port().to_string(), mode, database_url, settings).await
+        Self::at(Port::reserve(), mode, database_url, settings).await
     }
 
     /// Stops the replica in good order and starts it with these settings.
@@ -39,8 +39,9 @@ impl Stable {
         Self::at(self.port, mode, database_url, settings).await
     }
 
-    async fn at(port: String, mode: Mode, database_url: &str, settings: &[(&str, &str)]) -> Self {
-        let replica = Replica::start(mode, database_url, &[settings, &[("SERVER_PORT", &port)]].concat()).await;
+    async fn at(port: Port, mode: Mode, database_url: &str, settings: &[(&str, &str)]) -> Self {
+        let replica =
+            Replica::start(mode, database_url, &[settings, &[("SERVER_PORT", &port.to_string())]].concat()).await;
         Self { replica, port }
     }
 }
