@@ -4,6 +4,7 @@
 use catbird_client::persona::{Persona, unique};
 use catbird_client::xrpc::bytes_value;
 use catbird_server::check;
+use catbird_server::config::BlobStore;
 use catbird_server::objects::{ObjectMetrics, Objects};
 use catbird_testkit::app::variables;
 use catbird_testkit::cluster::database;
@@ -199,6 +200,25 @@ pub(super) async fn only_these_are_left(
     member: &Persona,
     acknowledged: &[(String, Vec<u8>)],
 ) {
+    let config = catbird_server::config::Config::from_variables(variables(settings)).unwrap();
+    let mut stored = stored_after_deletions(db, database, &config.blob_store).await;
+    stored.sort();
+    let mut expected: Vec<String> =
+        acknowledged.iter().map(|(blob, _)| format!("blobs/{}/{blob}", &blob[..2])).collect();
+    expected.sort();
+    assert_eq!(stored, expected, "the bytes of acknowledged blobs and no others");
+    for (blob, bytes) in acknowledged {
+        let download = member.xrpc.download("getBlob", &[("blobId", blob.clone())], &[]).await.unwrap();
+        assert!(download.unwrap().bytes().await.unwrap() == *bytes, "{blob}");
+    }
+}
+
+/// Lets time pass until what nothing refers to is deleted, checks database and blob store, and returns the names in the blob store.
+pub(super) async fn stored_after_deletions(
+    db: &Client,
+    database: &tokio_postgres::Config,
+    store: &BlobStore,
+) -> Vec<String> {
     eventually("everything that nothing refers to is deleted", async || {
         db.batch_execute(
             "update blobs set expires_at = now() - interval '1 s' where ref_count = 0;
@@ -210,22 +230,13 @@ pub(super) async fn only_these_are_left(
         db.query_one(left, &[]).await.unwrap().get::<_, i64>(0) == 0
     })
     .await;
-    let config = catbird_server::config::Config::from_variables(variables(settings)).unwrap();
     let metrics = ObjectMetrics::register(&mut catbird_server::metrics::Registry::default());
-    let objects = Objects::open(&config.blob_store, metrics).unwrap();
+    let objects = Objects::open(store, metrics).unwrap();
     let report = check::with_objects(database, &objects).await.unwrap();
     assert!(report.is_clean(), "{report}");
     let mut stored = Vec::new();
     for prefix in ["blobs/", "parts/"] {
         stored.extend(objects.list(prefix).map_ok(|listed| listed.name).try_collect::<Vec<_>>().await.unwrap());
     }
-    stored.sort();
-    let mut expected: Vec<String> =
-        acknowledged.iter().map(|(blob, _)| format!("blobs/{}/{blob}", &blob[..2])).collect();
-    expected.sort();
-    assert_eq!(stored, expected, "the bytes of acknowledged blobs and no others");
-    for (blob, bytes) in acknowledged {
-        let download = member.xrpc.download("getBlob", &[("blobId", blob.clone())], &[]).await.unwrap();
-        assert!(download.unwrap().bytes().await.unwrap() == *bytes, "{blob}");
-    }
+    stored
 }
