@@ -15,6 +15,7 @@ any_serializer! {
     at_most_100_unread_messages_are_counted;
     only_the_newest_200_entries_are_looked_at;
     a_list_costs_the_same_however_much_is_unread_and_however_many_are_members;
+    a_list_costs_the_same_however_many_conversations_its_reader_has;
     a_caller_without_conversations_gets_an_empty_list;
     conversations_that_were_left_are_not_listed;
     a_malformed_cursor_is_refused;
@@ -207,17 +208,60 @@ async fn only_the_newest_200_entries_are_looked_at(app: &TestApp) {
     assert_eq!(only_convo(&members[1]).await.get("lastMessageAt"), None);
 }
 
-/// Returns how many pages of tables and indexes a list of 20 conversations reads, by PostgreSQL's own count.
-async fn pages_touched(app: &TestApp, did: &str) -> i64 {
+const LIST: &str = include_str!("../../../sql/queries/convos/list.sql");
+const EXPECTED: &str = include_str!("../../../sql/queries/device_additions/expected.sql");
+
+/// Returns how many pages of tables and indexes a statement reads with the plan for any arguments, by PostgreSQL's own count.
+async fn pages_touched(app: &TestApp, statement: &str, arguments: &str) -> i64 {
     let db = app.database.connect().await;
     // Vacuum first, because setting hint bits would be counted too.
     db.batch_execute("vacuum analyze").await.unwrap();
-    let list = include_str!("../../../sql/queries/convos/list.sql");
-    let types = "text, text, bigint, bigint, bigint, bigint";
-    db.batch_execute(&format!("prepare list ({types}) as {list}")).await.unwrap();
-    let explain = format!("explain (analyze, buffers, format json) execute list ('{did}', null, 20, 10000, 100, 200)");
+    db.batch_execute("set plan_cache_mode = force_generic_plan").await.unwrap();
+    db.batch_execute(&format!("prepare asked as {statement}")).await.unwrap();
+    let explain = format!("explain (analyze, buffers, format json) execute asked ({arguments})");
     let plan: Value = db.query_one(&explain, &[]).await.unwrap().get(0);
     plan[0]["Plan"]["Shared Hit Blocks"].as_i64().unwrap() + plan[0]["Plan"]["Shared Read Blocks"].as_i64().unwrap()
+}
+
+/// Pages for a list of the newest 20 conversations.
+async fn pages_of_list(app: &TestApp, did: &str) -> i64 {
+    pages_touched(app, LIST, &format!("'{did}', null, 20, 10000, 100, 200")).await
+}
+
+/// Pages for 20 conversations, the newest and older ones, of a list and of what a device is expected in.
+async fn pages_of_lists(app: &TestApp, did: &str, older: &str) -> [i64; 4] {
+    [
+        pages_of_list(app, did).await,
+        pages_touched(app, LIST, &format!("'{did}', '{older}', 20, 10000, 100, 200")).await,
+        pages_touched(app, EXPECTED, &format!("'{did}', null, null, 20")).await,
+        pages_touched(app, EXPECTED, &format!("'{did}', null, '{older}', 20")).await,
+    ]
+}
+
+/// Makes somebody the only member of these conversations, which the database has in no order.
+async fn seed_convos(app: &TestApp, did: &str, numbers: std::ops::Range<i64>) {
+    let db = app.database.connect().await;
+    db.batch_execute("set session_replication_role = replica").await.unwrap();
+    let seed = "with new as (
+                  insert into conversations (id, group_id, creator_did, cipher_suite, initial_epoch, current_epoch, member_count, roster_version)
+                  select '01' || lpad(n::text, 24, '0'), lpad(to_hex(n), 4, '0'), $1, $2, 0, 0, 1, 1 from generate_series($3::bigint, $4::bigint - 1) n
+                  returning id)
+                insert into members (convo_id, member_did, joined_seq, joined_epoch, last_read_seq, roster_version)
+                select id, $1, 0, 0, 0, 1 from new order by md5(id)";
+    let suite = app.persona().mls.suite_name();
+    db.execute(seed, &[&did, &suite, &numbers.start, &numbers.end]).await.unwrap();
+    // PostgreSQL expects three conversations of a person, as where most people have few.
+    let few = format!("alter table members alter member_did set (n_distinct = {})", numbers.end / 3);
+    db.batch_execute(&few).await.unwrap();
+}
+
+async fn a_list_costs_the_same_however_many_conversations_its_reader_has(app: &TestApp) {
+    let did = catbird_client::random_did();
+    seed_convos(app, &did, 1..1_001).await;
+    let few = pages_of_lists(app, &did, &format!("01{:024}", 500)).await;
+    seed_convos(app, &did, 1_001..20_001).await;
+    let many = pages_of_lists(app, &did, &format!("01{:024}", 10_000)).await;
+    assert!(few.iter().zip(&many).all(|(few, many)| *many <= 2 * few), "{few:?} pages before, {many:?} after");
 }
 
 async fn a_list_costs_the_same_however_much_is_unread_and_however_many_are_members(app: &TestApp) {
@@ -232,11 +276,11 @@ async fn a_list_costs_the_same_however_much_is_unread_and_however_many_are_membe
     for id in &ids {
         seed_messages(app, id, alice.did(), 100).await;
     }
-    let few = pages_touched(app, bob.did()).await;
+    let few = pages_of_list(app, bob.did()).await;
     for id in &ids {
         seed_messages(app, id, alice.did(), 2_000).await;
         seed_members(app, id, 400).await;
     }
-    let many = pages_touched(app, bob.did()).await;
+    let many = pages_of_list(app, bob.did()).await;
     assert!(many <= 2 * few, "{few} pages before, {many} after");
 }
