@@ -15,6 +15,9 @@ use catbird_client::xrpc;
 use catbird_testkit::cluster::database;
 use catbird_testkit::fleet::{Fleet, Mode, Replica};
 
+/// One crowd of clients at a time: several wait longer for two cores than a request may wait.
+static CROWDS: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 macro_rules! fleets {
     ($($fleet:ident: $modes:expr;)*) => { $(
         mod $fleet {
@@ -47,11 +50,13 @@ macro_rules! fleets {
 
             #[tokio::test(flavor = "multi_thread")]
             async fn sixty_four_commits_for_one_epoch_have_one_winner() {
+                let _alone = CROWDS.lock().await;
                 race(&$modes, epochs::sixty_four_for_one).await;
             }
 
             #[tokio::test(flavor = "multi_thread")]
             async fn sixty_four_commits_of_all_kinds_have_one_winner() {
+                let _alone = CROWDS.lock().await;
                 race(&$modes, kinds::sixty_four_of_all_kinds).await;
             }
 
@@ -72,6 +77,7 @@ fleets! {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn p13_fifty_members_that_lost_their_state_come_back_within_the_budget() {
+    let _alone = CROWDS.lock().await;
     storm::fifty_come_back().await;
 }
 
