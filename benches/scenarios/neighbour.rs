@@ -80,7 +80,7 @@ const fn figure(variant: &'static str) -> Figure<'static> {
     Figure { scenario: NAME, variant, unit: "requests/s", note: "20 honest requests per second, over ten methods" }
 }
 
-/// Shortest load: a shorter one has only a few honest requests.
+/// Shortest load. In a quick run's fifth of a second there are four honest requests.
 const MIN_MEASURED: Duration = Duration::from_secs(1);
 
 fn timing(plan: &Plan) -> Timing {

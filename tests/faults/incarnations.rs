@@ -207,8 +207,7 @@ async fn burn(client: &Client, ids: i64) {
 /// Runs a program of PostgreSQL beside a running server. A deadlock with the server ends the server's statement, which it repeats: whoever
 /// looks for a deadlock first is ended.
 fn tool(name: &str, arguments: &[&str]) {
-    let patient = ("PGOPTIONS", "-c deadlock_timeout=1min");
-    let done = Command::new(name).args(arguments).env(patient.0, patient.1).output().unwrap();
+    let done = Command::new(name).args(arguments).env("PGOPTIONS", "-c deadlock_timeout=1min").output().unwrap();
     assert!(done.status.success(), "{name}: {}", String::from_utf8_lossy(&done.stderr));
 }
 

@@ -66,9 +66,6 @@ struct Shared {
     gone: Option<String>,
 }
 
-/// Attempts of a racer whose requests wait for too long.
-const MAX_REPEATS: usize = 5;
-
 /// A racer's request.
 struct Made {
     racer: Racer,
@@ -129,19 +126,6 @@ fn racer(n: usize, mut persona: Persona) -> Racer {
     Racer { persona, kind: Kind::Add, candidate: MlsClient::new(random_did()), next: Vec::new(), entrant: None }
 }
 
-/// Sends a request, and repeats it while the server says that it waited for too long and changed nothing: a machine that runs other tests
-/// beside may take longer for 64 commits than a request may wait.
-async fn persist(racer: &Persona, method: &str, body: &Value) -> Reply {
-    for _ in 0..MAX_REPEATS {
-        let reply = racer.xrpc.procedure(method, body).await.unwrap();
-        if reply.error() != Some("Overloaded") {
-            return reply;
-        }
-        tokio::time::sleep(reply.retry_after().unwrap()).await;
-    }
-    panic!("{method}: overloaded after {MAX_REPEATS} attempts");
-}
-
 impl Race {
     /// Lets all racers write once in the present epoch.
     async fn run(&mut self, round: usize) {
@@ -169,7 +153,7 @@ impl Race {
             if matches!(first, Kind::Reset | Kind::Enter) && ![first, Kind::Propose].contains(&racer.kind) {
                 tokio::time::sleep(HEAD_START).await;
             }
-            persist(&racer.persona, method, body).await
+            racer.persona.xrpc.procedure(method, body).await.unwrap()
         }))
         .await;
 

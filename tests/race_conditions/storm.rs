@@ -144,7 +144,7 @@ async fn come_back(mut device: Persona, convo: String, n: usize) -> Persona {
         device.mls.discard_pending(&entry.group_id).unwrap();
         let wait = match reply.error() {
             Some("EpochMismatch") => Duration::from_millis(20 * n as u64),
-            Some("RateLimitExceeded" | "Overloaded") => reply.retry_after().unwrap(),
+            Some("RateLimitExceeded") => reply.retry_after().unwrap(),
             _ => panic!("{reply}"),
         };
         tokio::time::sleep(wait).await;
