@@ -1,8 +1,9 @@
 -- members/strangers: returns those of a list that are strangers to a caller: there is no conversation that both are in
 -- and that both have created or read. Being added is not enough. Of each DID only some of the newest conversations are
 -- read, each by its key. Scalar subqueries force PostgreSQL to do so row by row.
+-- A subquery hides the length of the list: PostgreSQL would plan the statement anew for each, which takes longer than to run it.
 -- $1 did   $2 dids   $3 maximum number of conversations of each
-select d.did from unnest($2::text[]) d (did)
+select d.did from unnest((select $2::text[])) d (did)
  where d.did <> $1
    and (select true
           from (select m.convo_id, m.was_there or m.last_read_at is not null as was_there from members m

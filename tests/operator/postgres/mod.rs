@@ -1,6 +1,7 @@
 //! The DBA's side: comments, the recommended settings, roles with no more rights than they need, and the queries of docs/postgres.md.
 
 mod comments;
+mod plans;
 mod queries;
 mod roles;
 mod settings;
