@@ -205,6 +205,16 @@ const PROMISES: &[Promise] = &[
         aim: 1.0,
     },
     Promise {
+        name: "p99 of 1,000 cold conversations beside a hot one, against beside 1,000 others",
+        of: of("hot_and_cold", "cold beside hot"),
+        to: Some(of("hot_and_cold", "cold beside others")),
+        figure: |sample| sample.p99_us,
+        unit: RATIO,
+        kind: Kind::AtMost,
+        bound: 1.1,
+        aim: 1.0,
+    },
+    Promise {
         name: "p50 of send on one connection, against the yardstick with one client",
         of: of("send", "spread").alone(),
         to: Some(of("send", "spread").alone().yardstick()),
