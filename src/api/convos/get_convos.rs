@@ -1,4 +1,7 @@
 //! getConvos: the caller's conversations, newest first.
+//!
+//! Not in the order of the last message: that order changes while pages are read, so pages would skip and repeat
+//! conversations. An index of it would cost a write per member for each message.
 
 use serde::{Deserialize, Serialize};
 use ulid::Ulid;
