@@ -30,22 +30,21 @@ async fn statements_of_requests_are_not_planned_for_each_request() {
         ("KEY_PACKAGES_PER_CALLER", "100000"),
     ];
     let fleet = Fleet::with(&[Mode::Advisory], &cluster.config(), &cluster.url(), &settings).await;
-    let mut members = fleet.conversation(2).await;
+    let members = fleet.conversation(2).await;
     let convo = members[0].convo().unwrap().to_owned();
     let owner = fleet.persona(0).await;
     owner.publish_last_resort().await.unwrap();
     let (creator, other) = (members[0].xrpc.clone(), members[1].xrpc.clone());
+    // The same person joins and leaves. If a table grew, PostgreSQL would plan anew: its earlier plans for single lists would look cheap.
+    let friend = fleet.xrpc(0, &random_did());
     for _ in 0..ROUNDS {
-        let (friend, stranger) = (random_did(), fleet.xrpc(0, &random_did()));
-        creator.procedure("addMembers", &json!({ "convoId": convo, "didList": [friend] })).await.unwrap();
-        members[0].send("a text").await.unwrap();
-        other.procedure("updateRead", &json!({ "convoId": convo })).await.unwrap();
+        creator.procedure("addMembers", &json!({ "convoId": convo, "didList": [friend.did] })).await.unwrap();
+        let left = friend.procedure("leaveConvo", &json!({ "convoId": convo })).await.unwrap();
+        assert_eq!(left.status, 200, "{left:?}");
         creator.query("getKeyPackages", &[("dids", owner.did().to_owned())]).await.unwrap();
         other.query("getConvos", &[]).await.unwrap();
         other.query("getMessages", &[("convoId", convo.clone())]).await.unwrap();
         other.query("getEpoch", &[("convoId", convo.clone())]).await.unwrap();
-        let refused = stranger.procedure("updateRead", &json!({ "convoId": convo })).await.unwrap();
-        assert!((400..500).contains(&refused.status), "{refused:?}");
     }
 
     let statements = client
