@@ -1,5 +1,5 @@
 -- events/key_packages_low: tells the owners of those devices that have few one-time key packages left.
--- Subqueries hide the length of the lists: PostgreSQL would plan the statement anew for each, which takes longer than to run it.
+-- Subqueries hide the length of the lists, for which PostgreSQL would plan the statement anew each time.
 -- $1 owners   $2 their devices, in step   $3 now   $4 fewer than this many
 insert into event_stream (recipient_did, event_type, payload)
 select w.did, 'keyPackagesLow',

@@ -1,6 +1,6 @@
 -- key_packages/claim_waiting: issues one package of each device to the caller, and waits for packages that another
 -- transaction has locked and may give back. Only this proves that there is none.
--- Subqueries hide the length of the lists: PostgreSQL would plan the statement anew for each, which takes longer than to run it.
+-- Subqueries hide the length of the lists, for which PostgreSQL would plan the statement anew each time.
 -- $1 owners   $2 their devices, in step   $3 cipher suite   $4 caller   $5 now   $6 end of the lease
 with picked as materialized (
   select p.hash from unnest((select $1::text[]), (select $2::text[])) w (did, device)

@@ -1,6 +1,6 @@
 -- key_packages/devices: returns the devices of each owner of which a package can be issued, registered ones first. Each step of the
 -- recursion looks the next device up in the index.
--- A subquery hides the length of the list: PostgreSQL would plan the statement anew for each, which takes longer than to run it.
+-- A subquery hides the length of the list, for which PostgreSQL would plan the statement anew each time.
 -- $1 owners   $2 cipher suite   $3 now   $4 maximum number of devices of each owner
 with recursive found (owner_did, device, nth) as (
   select o.did, d.device, 1 from unnest((select $1::text[])) o (did)

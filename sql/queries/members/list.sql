@@ -1,6 +1,6 @@
 -- members/list: returns the current members of conversations, in order of joining. The first of each may remove others. Each conversation is
 -- looked up by its key, as in commits/submit_commit.
--- A subquery hides the length of the list: PostgreSQL would plan the statement anew for each, which takes longer than to run it.
+-- A subquery hides the length of the list, for which PostgreSQL would plan the statement anew each time.
 -- $1 convo_ids
 select m.convo_id, m.member_did, m.joined_at,
        row_number() over (partition by m.convo_id

@@ -1,5 +1,5 @@
 -- members/read: moves read positions forward, never back and never beyond the log.
--- Subqueries hide the length of the lists: PostgreSQL would plan the statement anew for each, which takes longer than to run it.
+-- Subqueries hide the length of the lists, for which PostgreSQL would plan the statement anew each time.
 -- $1 convo_ids   $2 dids   $3 seqs
 update members m
    set last_read_seq = r.seq, last_read_at = now()

@@ -1,7 +1,7 @@
 -- members/strangers: returns those of a list that are strangers to a caller: there is no conversation that both are in
 -- and that both have created or read. Being added is not enough. Of each DID only some of the newest conversations are
 -- read, each by its key. Scalar subqueries force PostgreSQL to do so row by row.
--- A subquery hides the length of the list: PostgreSQL would plan the statement anew for each, which takes longer than to run it.
+-- A subquery hides the length of the list, for which PostgreSQL would plan the statement anew each time.
 -- $1 did   $2 dids   $3 maximum number of conversations of each
 select d.did from unnest((select $2::text[])) d (did)
  where d.did <> $1
