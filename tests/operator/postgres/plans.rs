@@ -1,11 +1,10 @@
 //! PostgreSQL plans the statements of requests for each connection, and not for each request.
 
 use catbird_client::random_did;
-use catbird_testkit::cluster::OwnCluster;
 use catbird_testkit::fleet::{Fleet, Mode};
 use serde_json::json;
 
-use super::read;
+use super::recommended;
 
 const ROUNDS: i64 = 200;
 /// Calls from which on a statement counts as one of requests.
@@ -16,12 +15,8 @@ const CONNECTIONS: i64 = 4;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn statements_of_requests_are_not_planned_for_each_request() {
-    let mut cluster = OwnCluster::start().await;
-    cluster.configure(&format!("{}\npg_stat_statements.track_planning = on\n", read("ops/postgres/postgresql.conf")));
-    cluster.stop().await;
-    cluster.resume().await;
+    let cluster = recommended("pg_stat_statements.track_planning = on").await;
     let client = cluster.connect().await;
-    client.batch_execute("create extension pg_stat_statements").await.unwrap();
     let settings = [
         ("DATABASE_MAX_CONNECTIONS", &*CONNECTIONS.to_string()),
         ("STRANGERS_PER_DAY", "100000"),

@@ -1,9 +1,8 @@
 //! The queries of docs/postgres.md run as they are printed, and return what the page says.
 
-use catbird_testkit::cluster::OwnCluster;
 use catbird_testkit::fleet::{Fleet, Mode};
 
-use super::read;
+use super::{read, recommended};
 
 /// Returns the SQL blocks of the page.
 fn blocks(page: &str) -> Vec<String> {
@@ -13,12 +12,8 @@ fn blocks(page: &str) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_queries_of_the_page_run_and_show_waiters_statements_and_hot_conversations() {
-    let mut cluster = OwnCluster::start().await;
-    cluster.configure(&read("ops/postgres/postgresql.conf"));
-    cluster.stop().await;
-    cluster.resume().await;
+    let cluster = recommended("").await;
     let client = cluster.connect().await;
-    client.batch_execute("create extension pg_stat_statements").await.unwrap();
     let fleet = Fleet::start(&[Mode::Advisory], &cluster.config(), &cluster.url()).await;
     let mut members = fleet.conversation(2).await;
     let convo = members[0].convo().unwrap().to_owned();
